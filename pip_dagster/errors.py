@@ -1,0 +1,25 @@
+"""The errors a user can mend: each says what was found, what was expected and what to do."""
+
+
+class PipelineError(Exception):
+    """Base of every error that this package raises on purpose."""
+
+
+class ProjectError(PipelineError):
+    """The project folder or its settings cannot be used."""
+
+
+class DeclarationError(PipelineError):
+    """A pipeline's declaration, SQL or model does not fit together; no partition can be made."""
+
+
+class SourceError(PipelineError):
+    """A source table is missing, unreadable or locked."""
+
+
+class WarehouseError(PipelineError):
+    """The warehouse cannot be opened, is locked, or is of another version."""
+
+
+class PartitionError(PipelineError):
+    """One partition cannot be made; its neighbours can."""

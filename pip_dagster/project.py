@@ -1,0 +1,91 @@
+"""Where a project keeps what the pipelines make: `[tool.pip_dagster]` in its pyproject.toml."""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+from pip_dagster.errors import ProjectError
+
+ROOT_VARIABLE = "PIP_DAGSTER_PROJECT"
+
+
+@dataclass(frozen=True)
+class Project:
+    """The folders of one project; all paths are absolute."""
+
+    root: Path
+    warehouse: Path
+    registry: Path
+    published: Path
+
+    @property
+    def published_database(self) -> Path:
+        """The small database of views over the published Parquet files."""
+        return self.published.with_suffix(".duckdb")
+
+    @classmethod
+    def at(cls, root: Path) -> Project:
+        """The project in `root`, whose pyproject.toml may say `[tool.pip_dagster]`.
+
+        An environment variable `PIP_DAGSTER_<SETTING>` goes before the file.
+
+        Raises:
+            ProjectError: a setting is unknown or is not text.
+
+        """
+        root = root.resolve()
+        file = root / "pyproject.toml"
+        declared = _tool_table(file, "pip_dagster") or {}
+        settings = {"warehouse": "data/warehouse.duckdb", "registry": "data/registry", "published": "data/published"}
+        for key, value in declared.items():
+            if key not in settings or not isinstance(value, str):
+                raise ProjectError(
+                    f"{file}, [tool.pip_dagster]: {key} = {value!r} is not a setting; "
+                    f"expected a path under one of {', '.join(settings)}."
+                )
+            settings[key] = value
+        for key in settings:
+            settings[key] = os.environ.get(f"PIP_DAGSTER_{key.upper()}", settings[key])
+        return cls(root=root, **{key: (root / value).resolve() for key, value in settings.items()})
+
+    @classmethod
+    def find(cls, start: Path | None = None) -> Project:
+        """The project that `start` (the working directory when absent) lies in.
+
+        Raises:
+            ProjectError: no folder upwards has a pyproject.toml with `[tool.pip_dagster]` or `[tool.dg]`.
+
+        """
+        named = os.environ.get(ROOT_VARIABLE)
+        if named:
+            return cls.at(Path(named))
+        start = (start or Path.cwd()).resolve()
+        for folder in (start, *start.parents):
+            file = folder / "pyproject.toml"
+            if _tool_table(file, "pip_dagster") is not None or _tool_table(file, "dg") is not None:
+                return cls.at(folder)
+        raise ProjectError(
+            f"No pip_dagster project in {start} or above it: expected a pyproject.toml with [tool.pip_dagster]. "
+            f"Change to the project's folder, pass --project, or set {ROOT_VARIABLE}."
+        )
+
+    def environment(self) -> dict[str, str]:
+        """The variables with which a child process finds this very project."""
+        return {ROOT_VARIABLE: str(self.root)} | {
+            f"PIP_DAGSTER_{field.name.upper()}": str(getattr(self, field.name))
+            for field in fields(self)
+            if field.name != "root"
+        }
+
+
+def _tool_table(file: Path, name: str) -> dict[str, object] | None:
+    if not file.is_file():
+        return None
+    try:
+        table = tomllib.loads(file.read_text(encoding="utf-8")).get("tool", {}).get(name)
+    except tomllib.TOMLDecodeError as error:
+        raise ProjectError(f"{file} is not valid TOML: {error}") from error
+    return table if isinstance(table, dict) else None
