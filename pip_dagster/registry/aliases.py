@@ -1,0 +1,82 @@
+"""Aliases such as ``champion``: names that move between versions and remember where they have been."""
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict, TypeAdapter, ValidationError
+
+from pip_dagster.registry.errors import AliasConflict, CorruptRegistry
+from pip_dagster.registry.files import locked, replace_atomically
+
+
+class AliasChange(BaseModel):
+    """One move of an alias: to which version, from which (None: the alias was new), when, by whom and why."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    alias: str
+    version: int
+    previous: int | None
+    at: AwareDatetime
+    by: str
+    why: str
+
+
+class Anywhere:
+    """The default of ``expect``: the alias may point anywhere, or not exist yet."""
+
+
+ANYWHERE = Anywhere()
+
+_HISTORY = TypeAdapter(list[AliasChange])
+
+
+def read_history(folder: Path, alias: str) -> list[AliasChange]:
+    """An alias's moves, oldest first; empty when it was never set. Raises CorruptRegistry."""
+    path = _path(folder, alias)
+    try:
+        return _HISTORY.validate_json(path.read_bytes())
+    except FileNotFoundError:
+        return []
+    except ValidationError as error:
+        raise CorruptRegistry(
+            f"{path} is no alias history ({error.errors()[0]['msg']}); restore it from a backup, or remove it and set "
+            f"the alias {alias!r} again"
+        ) from error
+
+
+def names(folder: Path) -> list[str]:
+    """The aliases of a model, sorted."""
+    return sorted(path.stem for path in (folder / "aliases").glob("*.json") if not path.name.startswith("."))
+
+
+def move(
+    folder: Path, alias: str, version: int, *, by: str, why: str, expect: int | None | Anywhere = ANYWHERE
+) -> AliasChange:
+    """Point an alias at a version, adding to its history; a move to where it already points changes nothing.
+
+    With ``expect`` (a version, or None for "not set yet") the move happens only if the alias points there now.
+    Raises AliasConflict otherwise, RegistryBusy, CorruptRegistry.
+    """
+    with locked(folder / ".lock"):
+        history = read_history(folder, alias)
+        current = history[-1].version if history else None
+        if not isinstance(expect, Anywhere) and current != expect:
+            raise AliasConflict(
+                f"{folder.name}: alias {alias!r} is {_say(current)}, but {_say(expect)} was expected: somebody moved "
+                f"it. Nothing was changed; look at its history and decide again whether it should be v{version}."
+            )
+        if current == version:
+            return history[-1]
+        change = AliasChange(alias=alias, version=version, previous=current, at=datetime.now(UTC), by=by, why=why)
+        # The whole history is one file, so that the pointer and the record of its move can never disagree.
+        replace_atomically(_path(folder, alias), _HISTORY.dump_json([*history, change], indent=2))
+        return change
+
+
+def _path(folder: Path, alias: str) -> Path:
+    return folder / "aliases" / f"{alias}.json"
+
+
+def _say(version: int | None) -> str:
+    return "not set" if version is None else f"v{version}"

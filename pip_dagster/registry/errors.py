@@ -1,0 +1,58 @@
+"""Everything the registry can refuse, under one base so that a caller can catch them all."""
+
+# ruff: noqa: N818 - these names are the project's vocabulary; the base class says that they are errors
+
+from pip_dagster.errors import PipelineError
+
+
+class RegistryError(PipelineError):
+    """Base of every error here. The message names the model, version or file, what was expected and what to do."""
+
+
+class InvalidName(RegistryError):
+    """A model name or alias that could not be a folder or file name, or that reads like something else."""
+
+
+class ModelNotFound(RegistryError):
+    """No such model, version or alias. The message lists those that exist."""
+
+
+class DigestMismatch(RegistryError):
+    """A file's bytes are not the ones that were registered."""
+
+    def __init__(self, subject: str, file: str, expected: str, found: str) -> None:
+        self.file = file
+        self.expected = expected
+        self.found = found
+        super().__init__(
+            f"{subject}: {file} has sha256 {found}, but {expected} was registered: the file has changed since, and was "
+            "not used. Restore the version's folder from a backup, or register the model again as a new version."
+        )
+
+
+class CorruptRegistry(RegistryError):
+    """A manifest or alias file that cannot be read as what it should be."""
+
+
+class RegistryBusy(RegistryError):
+    """Another process held the model's lock until the deadline."""
+
+
+class UnsafeModelFile(RegistryError):
+    """A file that is no XGBoost UBJ or JSON model: pickles and archives are refused unopened."""
+
+
+class InvalidModel(RegistryError):
+    """XGBoost could not load or score the file, or must not (written by a newer version)."""
+
+
+class InvalidSample(RegistryError):
+    """The sample of training features cannot be read, is empty, or holds what no model takes."""
+
+
+class SignatureMismatch(RegistryError):
+    """Booster, sample, category lists or classes contradict each other, or a score would mean something else."""
+
+
+class AliasConflict(RegistryError):
+    """The alias did not point where the caller expected (compare-and-swap)."""

@@ -1,0 +1,71 @@
+"""A version in a few words, for tables and for machines."""
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict
+
+from pip_dagster.registry.store import Registry
+from pip_dagster.registry.version import ModelVersion
+
+
+class VersionSummary(BaseModel):
+    """One line of a list of versions; ``features`` is their number, ``digest`` the sha256 of model.ubj."""
+
+    model_config = ConfigDict(frozen=True, protected_namespaces=())
+
+    model: str
+    version: int
+    aliases: tuple[str, ...]
+    objective: str
+    features: int
+    metrics: dict[str, float]
+    registered_at: AwareDatetime
+    registered_by: str
+    description: str
+    digest: str
+
+
+def summarize(version: ModelVersion, aliases: tuple[str, ...]) -> VersionSummary:
+    """A version and the aliases that point at it."""
+    manifest = version.manifest
+    return VersionSummary(
+        model=version.name,
+        version=version.version,
+        aliases=aliases,
+        objective=manifest.objective,
+        features=len(manifest.features),
+        metrics=manifest.metrics,
+        registered_at=manifest.registered_at,
+        registered_by=manifest.registered_by,
+        description=manifest.description,
+        digest=version.digest,
+    )
+
+
+def aliases_of(registry: Registry, version: ModelVersion) -> tuple[str, ...]:
+    """The aliases that point at a version now. Raises CorruptRegistry."""
+    return tuple(alias for alias, number in registry.aliases(version.name).items() if number == version.version)
+
+
+def details(version: ModelVersion, aliases: tuple[str, ...]) -> dict[str, str]:
+    """Everything about a version that fits a line, by label, in reading order."""
+    manifest = version.manifest
+    return {
+        "model": str(version),
+        "aliases": ", ".join(aliases) or "none",
+        "description": manifest.description,
+        "objective": f"{manifest.objective} ({manifest.booster}), rounds {manifest.iteration_range}",
+        "outputs": ", ".join(manifest.outputs),
+        "classes": ", ".join(manifest.classes or ()) or "none",
+        "metrics": say_metrics(manifest.metrics) or "none",
+        "training window": " to ".join(manifest.training_window or ()) or "not given",
+        "tags": ", ".join(f"{key}={value}" for key, value in manifest.tags.items()) or "none",
+        "registered": f"{manifest.registered_at:%Y-%m-%d %H:%M:%S} UTC by {manifest.registered_by}",
+        "xgboost": manifest.xgboost_version,
+        "model sha256": version.digest,
+        "manifest sha256": version.manifest_digest,
+        "folder": str(version.path),
+    }
+
+
+def say_metrics(metrics: dict[str, float]) -> str:
+    """Metrics on one line: auc 0.72, logloss 0.45."""
+    return ", ".join(f"{name} {value:g}" for name, value in metrics.items())

@@ -1,0 +1,139 @@
+"""A verified Booster that scores exactly as registered: the one code path for production, golden rows and gates."""
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from pip_dagster.registry.encoding import encode
+from pip_dagster.registry.errors import InvalidModel, SignatureMismatch
+from pip_dagster.registry.manifest import Signature
+from pip_dagster.registry.model_file import written_by
+from pip_dagster.registry.version import ModelVersion
+
+if TYPE_CHECKING:
+    import numpy as np
+    import xgboost as xgb
+
+__all__ = ["Predictor", "encode", "load_booster"]
+
+
+class Predictor:
+    """Scores matrices in the manifest's feature order. Make one with ``load``."""
+
+    def __init__(
+        self, booster: "xgb.Booster", signature: Signature, *, nthread: int, device: str, subject: str
+    ) -> None:
+        """Wrap a Booster that is known to be safe. Raises SignatureMismatch when it is not the signature's."""
+        _check_features(booster, signature, subject)
+        parameters: dict[str, Any] = {"nthread": nthread, "device": device}
+        if signature.objective == "multi:softmax":
+            # The same trees; the class alone would hide how sure the model is.
+            parameters["objective"] = "multi:softprob"
+        booster.set_param(parameters)
+        self.signature = signature
+        self.subject = subject
+        self._booster = booster
+        self._nthread = nthread
+        # In place is fastest, but gblinear does not support it, and 3.2's dart differs from DMatrix in the last bits.
+        self._in_place = signature.booster == "gbtree" and booster_name(booster) == "gbtree"
+
+    @classmethod
+    def load(cls, version: ModelVersion, *, nthread: int, device: str = "cpu") -> "Predictor":
+        """Load a registered version. Its bytes are verified before XGBoost sees them.
+
+        Raises DigestMismatch, CorruptRegistry, InvalidModel (cannot be loaded by this XGBoost), SignatureMismatch.
+        """
+        booster = load_booster(version.model_bytes(), str(version))
+        return cls(booster, version.manifest, nthread=nthread, device=device, subject=str(version))
+
+    def predict(self, X: "np.ndarray") -> "np.ndarray":
+        """Score float32 (rows, features) in manifest order, categories as codes, NaN for missing.
+
+        Returns float32, (rows,) for one output, else (rows, outputs), exactly as XGBoost gives them. Infinite
+        values are not looked for here. Raises SignatureMismatch for another shape, InvalidModel when the scores have an
+        unexpected one.
+        """
+        import numpy as np
+
+        features, outputs = len(self.signature.features), len(self.signature.outputs)
+        if X.ndim != 2 or X.shape[1] != features:
+            raise SignatureMismatch(f"{self.subject} takes a matrix of (rows, {features}), got {X.shape}")
+        shape = (len(X),) if outputs == 1 else (len(X), outputs)
+        if len(X) == 0:
+            return np.empty(shape, dtype=np.float32)
+        scores = self._score(np.ascontiguousarray(X, dtype=np.float32))
+        if scores.shape != shape:
+            raise InvalidModel(f"{self.subject}: XGBoost gave scores of shape {scores.shape}, expected {shape}")
+        return scores
+
+    def _score(self, X: "np.ndarray") -> "np.ndarray":
+        import numpy as np
+        import xgboost as xgb
+
+        rounds = self.signature.iteration_range
+        if self._in_place:
+            return self._booster.inplace_predict(X, iteration_range=rounds, missing=np.nan)
+        matrix = xgb.DMatrix(
+            X,
+            missing=np.nan,
+            feature_names=self._booster.feature_names,
+            feature_types=self._booster.feature_types,
+            nthread=self._nthread,
+        )
+        return self._booster.predict(matrix, iteration_range=rounds)
+
+
+def load_booster(data: bytes, subject: str) -> "xgb.Booster":
+    """Load a model from bytes whose digest was checked, or inside the probe. Raises InvalidModel."""
+    import xgboost as xgb
+
+    writer = written_by(data)
+    running = tuple(int(part) for part in xgb.__version__.split(".")[:2])
+    if writer is not None and writer[:2] > running:
+        # Not only caution: 3.2 loads a dart model of 3.4 without a word and scores it without its tree weights.
+        raise InvalidModel(
+            f"{subject} was written by XGBoost {'.'.join(map(str, writer))}, newer than the {xgb.__version__} here; an "
+            f"older version may score it wrongly without an error: install xgboost>={writer[0]}.{writer[1]}, or train "
+            "with this one"
+        )
+    booster = xgb.Booster()
+    try:
+        booster.load_model(bytearray(data))
+    except (xgb.core.XGBoostError, ValueError, KeyError, UnicodeError) as error:
+        hint = ""
+        if writer is not None and writer < (3, 4, 0) <= running:
+            hint = (
+                f". XGBoost {'.'.join(map(str, writer))} wrote it, and garbles non-ASCII categories: if it has some, "
+                "train again on integer codes with feature type 'c', and register with the category lists"
+            )
+        raise InvalidModel(f"{subject}: XGBoost {xgb.__version__} cannot load it: {first_line(error)}{hint}") from error
+    return booster
+
+
+def booster_name(booster: "xgb.Booster") -> str:
+    """gbtree, dart or gblinear, as the running XGBoost sees it (3.4 loads dart as gbtree)."""
+    return str(json.loads(booster.save_config())["learner"]["gradient_booster"]["name"])
+
+
+def first_line(error: Exception) -> str:
+    """An XGBoost error without its C++ stack."""
+    return str(error).split("Stack trace:")[0].strip().replace("\n", " ")
+
+
+def _check_features(booster: "xgb.Booster", signature: Signature, subject: str) -> None:
+    names = [feature.name for feature in signature.features]
+    if booster.num_features() != len(names):
+        raise SignatureMismatch(
+            f"{subject}: the Booster takes {booster.num_features()} features, its manifest lists {len(names)}"
+        )
+    if booster.feature_names is None:
+        booster.feature_names = names
+    elif booster.feature_names != names:
+        raise SignatureMismatch(
+            f"{subject}: the Booster's features are {booster.feature_names}, its manifest's {names}"
+        )
+    types = booster.feature_types or ["q"] * len(names)
+    for feature, kind in zip(signature.features, types, strict=True):
+        if (kind == "c") != (feature.type == "category"):
+            raise SignatureMismatch(
+                f"{subject}: feature {feature.name!r} is {feature.type} in the manifest, {kind!r} in the Booster"
+            )

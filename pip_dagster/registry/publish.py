@@ -1,0 +1,98 @@
+"""How a prepared folder becomes a version: wholly, or not at all."""
+
+import errno
+import secrets
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from pip_dagster.registry.errors import CorruptRegistry, DigestMismatch
+from pip_dagster.registry.files import locked, sha256, sync_file, sync_folder, write_synced
+from pip_dagster.registry.manifest import Manifest
+from pip_dagster.registry.version import DIGEST_FILE, GOLDEN_FILE, MANIFEST_FILE, MODEL_FILE, ModelVersion
+
+# A registration takes seconds: what is left after a day belongs to a process that died.
+ABANDONED_SECONDS = 24 * 3600
+
+
+def version_numbers(folder: Path) -> list[int]:
+    """The versions of a model's folder, ascending."""
+    return sorted(int(path.name) for path in (folder / "versions").glob("[1-9]*") if path.name.isdecimal())
+
+
+def read_version(folder: Path, number: int) -> ModelVersion:
+    """One version of a model's folder. Raises DigestMismatch or CorruptRegistry."""
+    return ModelVersion.read(folder.name, number, folder / "versions" / str(number))
+
+
+@contextmanager
+def staging(folder: Path) -> Iterator[Path]:
+    """A private folder on the same file system, gone afterwards unless it was published."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for old in folder.glob(".incoming-*"):
+        with suppress(FileNotFoundError):  # its owner, or another cleaner, may be removing it now
+            if time.time() - old.stat().st_mtime > ABANDONED_SECONDS:
+                shutil.rmtree(old, ignore_errors=True)
+    path = folder / f".incoming-{secrets.token_hex(8)}"
+    path.mkdir()
+    try:
+        yield path
+    finally:
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def publish(folder: Path, staged: Path, manifest: Callable[[int, dict[str, str]], Manifest]) -> ModelVersion:
+    """Make the staged model and golden rows the next version, unless the same model is registered already.
+
+    ``manifest`` builds the manifest for a version number and the files' digests. The rename is the moment of
+    publication; a number that another process took (a file system without locks) is retried with the next.
+    Raises RegistryBusy.
+    """
+    files = {}
+    for file in (MODEL_FILE, GOLDEN_FILE):
+        path = staged / file
+        files[file] = sha256(path.read_bytes())
+        sync_file(path)
+        path.chmod(0o444)
+    with locked(folder / ".lock"):
+        versions = folder / "versions"
+        versions.mkdir(exist_ok=True)
+        numbers = version_numbers(folder)
+        if same := _same_model(folder, numbers, manifest(1, files)):
+            return same
+        number = numbers[-1] if numbers else 0
+        while True:
+            number += 1
+            _write_manifest(staged, manifest(number, files))
+            target = versions / str(number)
+            try:
+                staged.rename(target)
+            except OSError as error:
+                if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                    raise
+                continue
+            sync_folder(versions)
+            sync_folder(folder)
+            return ModelVersion.read(folder.name, number, target, created=True)
+
+
+def _same_model(folder: Path, numbers: list[int], draft: Manifest) -> ModelVersion | None:
+    for number in numbers:
+        # A damaged version is no reason to refuse its replacement, and must not stand for it.
+        with suppress(DigestMismatch, CorruptRegistry):
+            earlier = read_version(folder, number)
+            if earlier.digest == draft.files[MODEL_FILE] and earlier.manifest.scores_like(draft):
+                earlier.verify()
+                return earlier
+    return None
+
+
+def _write_manifest(staged: Path, manifest: Manifest) -> None:
+    data = manifest.model_dump_json(indent=2).encode()
+    for file, content in ((MANIFEST_FILE, data), (DIGEST_FILE, f"{sha256(data)}  {MANIFEST_FILE}\n".encode())):
+        (staged / file).unlink(missing_ok=True)
+        write_synced(staged / file, content)
+        (staged / file).chmod(0o444)
+    sync_folder(staged)

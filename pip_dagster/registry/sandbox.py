@@ -1,0 +1,109 @@
+"""Run the probe: the first load of a foreign model file, in a process of its own.
+
+A damaged model file can crash XGBoost outright (a flipped bit does so in one of six tries), hang it, or make it
+ask for all memory. None of that may happen to the process that registers.
+"""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from pip_dagster.registry import errors
+from pip_dagster.registry.manifest import Histogram, Signature
+
+MEMORY_BYTES = 16 * 2**30
+
+
+class ProbeRequest(BaseModel):
+    """What the probe is to do: load ``model``, derive its signature, score ``sample``, write golden rows.
+
+    A JSON model is first written as UBJ to ``convert_to`` and loaded again from there.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+    name: str
+    model: Path
+    convert_to: Path | None
+    sample: Path
+    golden: Path
+    feature_names: tuple[str, ...] | None
+    categories: dict[str, tuple[str, ...]]
+    classes: tuple[str, ...] | None
+    cpu_seconds: int
+    memory_bytes: int = MEMORY_BYTES
+
+
+class ProbeReport(BaseModel):
+    """What the probe found: how the sample's features and scores are distributed, and the UBJ bytes' sha256."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+    signature: Signature
+    feature_reference: dict[str, Histogram]
+    score_reference: dict[str, Histogram]
+    model_sha256: str
+
+
+def run(request: ProbeRequest, folder: Path, seconds: float) -> ProbeReport:
+    """Run the probe in ``folder``.
+
+    Raises the RegistryError that the probe met, or InvalidModel when it died, hung or answered nonsense.
+    """
+    path = folder / "request.json"
+    path.write_text(request.model_dump_json())
+    # The probe must import what this process would: the same path, as multiprocessing's spawn does it. No GPU is
+    # needed, and its driver would reserve address space beyond the limit.
+    environment = os.environ | {
+        "PYTHONPATH": os.pathsep.join(entry for entry in sys.path if entry),
+        "CUDA_VISIBLE_DEVICES": "",
+        "OMP_NUM_THREADS": "1",
+    }
+    command = [sys.executable, "-m", "pip_dagster.registry.probe", str(path)]
+    try:
+        done = subprocess.run(command, capture_output=True, cwd=folder, env=environment, timeout=seconds, text=True)
+    except subprocess.TimeoutExpired:
+        raise errors.InvalidModel(
+            f"{request.name}: loading and scoring the model took more than {seconds:g} s and was stopped; if the file "
+            "is sound, give a smaller sample or a longer time limit (--time-limit)"
+        ) from None
+    if done.returncode != 0:
+        raise errors.InvalidModel(
+            f"{request.name}: loading or scoring the model {_death(done.returncode)}; the file is damaged, or no "
+            "XGBoost "
+            f"model: save it again from training. {_last_lines(done.stderr)}".rstrip()
+        )
+    return _parse(done.stdout, request.name)
+
+
+def _parse(output: str, name: str) -> ProbeReport:
+    try:
+        answer = json.loads(output)
+        if "error" not in answer:
+            return ProbeReport.model_validate(answer)
+        kind = getattr(errors, answer["error"], errors.InvalidModel)
+        message = str(answer["message"])
+    except (ValueError, TypeError, KeyError, ValidationError) as error:
+        raise errors.InvalidModel(
+            f"{name}: the model's probe gave no usable answer ({error}); save the model again"
+        ) from error
+    raise kind(f"{name}: {message}")
+
+
+def _death(code: int) -> str:
+    if code >= 0:
+        return f"failed (exit status {code})"
+    try:
+        return f"crashed the process ({signal.Signals(-code).name})"
+    except ValueError:
+        return f"crashed the process (signal {-code})"
+
+
+def _last_lines(text: str) -> str:
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return f"Last words: {' | '.join(lines[-2:])[-400:]}" if lines else ""

@@ -1,0 +1,151 @@
+"""The registry: a folder of models, each a folder of immutable versions and of aliases that point at them.
+
+``<root>/<model>/versions/<n>/{model.ubj,golden.parquet,manifest.json,manifest.sha256}`` and
+``<root>/<model>/aliases/<alias>.json``.
+"""
+
+import getpass
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pip_dagster.registry import aliases
+from pip_dagster.registry.aliases import ANYWHERE, AliasChange, Anywhere
+from pip_dagster.registry.errors import ModelNotFound
+from pip_dagster.registry.names import check_alias, check_model_name, parse_ref
+from pip_dagster.registry.publish import publish, read_version, staging, version_numbers
+from pip_dagster.registry.version import ModelVersion
+
+if TYPE_CHECKING:
+    from pip_dagster.registry.sample import Sample
+
+
+class Registry:
+    """Models, versions and aliases under one folder. Any number of processes may use it at once."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = Path(root)
+
+    def models(self) -> list[str]:
+        """The names of all models that have a version."""
+        found = [path.parent for path in self.root.glob("*/versions")]
+        return sorted(folder.name for folder in found if not folder.name.startswith(".") and version_numbers(folder))
+
+    def versions(self, name: str) -> list[ModelVersion]:
+        """All versions of a model, oldest first.
+
+        Raises InvalidName, ModelNotFound, DigestMismatch or CorruptRegistry (a damaged manifest hides nothing).
+        """
+        return [read_version(self.root / name, number) for number in self._numbers(name)]
+
+    def get(self, name: str, ref: int | str) -> ModelVersion:
+        """The version that ``ref`` names: 2, "2", "v2", or an alias such as "champion".
+
+        Raises InvalidName, ModelNotFound, DigestMismatch, CorruptRegistry.
+        """
+        numbers, wanted = self._numbers(name), parse_ref(ref)
+        number = wanted if isinstance(wanted, int) else self.alias(name, wanted)
+        if number is None:
+            known = ", ".join(f"{alias} (v{v})" for alias, v in self.aliases(name).items()) or "none yet"
+            raise ModelNotFound(
+                f"{name}: there is no alias {wanted!r}; aliases: {known}; set it with "
+                f"`pip-dagster models promote {name} <version> --alias {wanted}`"
+            )
+        if number not in numbers:
+            raise ModelNotFound(f"{name}: there is no v{number}; versions: {_list(numbers)}")
+        return read_version(self.root / name, number)
+
+    def register(
+        self,
+        name: str,
+        *,
+        model: Path,
+        sample: "Sample",
+        categories: Mapping[str, Sequence[str]] | None = None,
+        classes: Sequence[str] | None = None,
+        feature_names: Sequence[str] | None = None,
+        by: str | None = None,
+        description: str = "",
+        metrics: Mapping[str, float] | None = None,
+        training_window: tuple[str, str] | None = None,
+        tags: Mapping[str, str] | None = None,
+        time_limit: float = 120.0,
+    ) -> ModelVersion:
+        """Check a model file in a subprocess, derive its signature, and store it as the next version.
+
+        ``model`` is XGBoost's UBJ or JSON. ``sample`` holds training rows with at least the model's features: a Parquet
+        path, an Arrow table or a pandas DataFrame. ``categories`` gives each category feature's list in the order of
+        the codes used in training, ``classes`` a classifier's labels in order, ``feature_names`` the names of a Booster
+        that was trained without. The same model and signature again gives the version that exists, with ``created``
+        False.
+
+        Raises InvalidName, UnsafeModelFile, InvalidSample, InvalidModel (cannot be loaded or scored within
+        ``time_limit`` seconds), SignatureMismatch, RegistryBusy.
+        """
+        from pip_dagster.registry.registration import Claims, prepare
+
+        claims = Claims(
+            categories=dict(categories or {}),
+            classes=classes,
+            feature_names=feature_names,
+            by=by or whoami(),
+            description=description,
+            metrics=dict(metrics or {}),
+            training_window=training_window,
+            tags=dict(tags or {}),
+        )
+        with staging(self.root / check_model_name(name)) as staged:
+            manifest = prepare(name, staged, Path(model), sample, claims, time_limit)
+            return publish(self.root / name, staged, manifest)
+
+    def set_alias(
+        self, name: str, alias: str, version: int, *, by: str, why: str, expect: int | None | Anywhere = ANYWHERE
+    ) -> AliasChange:
+        """Point an alias at a version; with ``expect`` only if it points there now (None: only if it is not set).
+
+        A move to where it already points adds nothing and returns the move that brought it there.
+        Raises InvalidName, ModelNotFound, AliasConflict, RegistryBusy.
+        """
+        numbers = self._numbers(name)
+        if version not in numbers:
+            raise ModelNotFound(f"{name}: there is no v{version} for alias {alias!r}; versions: {_list(numbers)}")
+        return aliases.move(self.root / name, check_alias(alias), version, by=by, why=why, expect=expect)
+
+    def alias(self, name: str, alias: str) -> int | None:
+        """The version an alias points at, None when it is not set. Raises InvalidName, CorruptRegistry."""
+        history = aliases.read_history(self.root / check_model_name(name), check_alias(alias))
+        return history[-1].version if history else None
+
+    def aliases(self, name: str) -> dict[str, int]:
+        """Every alias of a model with the version it points at. Raises InvalidName, CorruptRegistry."""
+        folder = self.root / check_model_name(name)
+        return {alias: aliases.read_history(folder, alias)[-1].version for alias in aliases.names(folder)}
+
+    def alias_history(self, name: str, alias: str | None = None) -> list[AliasChange]:
+        """The moves of one alias, or of all, oldest first. Raises InvalidName, CorruptRegistry."""
+        folder = self.root / check_model_name(name)
+        wanted = aliases.names(folder) if alias is None else [check_alias(alias)]
+        changes = [change for each in wanted for change in aliases.read_history(folder, each)]
+        return sorted(changes, key=lambda change: change.at)
+
+    def _numbers(self, name: str) -> list[int]:
+        numbers = version_numbers(self.root / check_model_name(name))
+        if not numbers:
+            raise ModelNotFound(
+                f"there is no model {name!r} in {self.root}; models: {', '.join(self.models()) or 'none yet'}; add one "
+                f"with `pip-dagster models register {name} --model FILE --sample FILE.parquet`"
+            )
+        return numbers
+
+
+def whoami() -> str:
+    """The user's name, or their number where the system knows no name (containers)."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return f"uid {os.getuid()}"
+
+
+def _list(numbers: list[int]) -> str:
+    return ", ".join(f"v{number}" for number in numbers)

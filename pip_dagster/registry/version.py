@@ -1,0 +1,106 @@
+"""One registered version: an immutable folder, and the only way to its bytes."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from pip_dagster.registry.errors import CorruptRegistry, DigestMismatch
+from pip_dagster.registry.files import sha256
+from pip_dagster.registry.manifest import FORMAT, Manifest
+
+MODEL_FILE = "model.ubj"
+GOLDEN_FILE = "golden.parquet"
+MANIFEST_FILE = "manifest.json"
+DIGEST_FILE = "manifest.sha256"
+
+
+@dataclass(frozen=True)
+class ModelVersion:
+    """A registered version.
+
+    ``manifest_digest`` is the sha256 of manifest.json's bytes, ``digest`` that of model.ubj's. ``created`` is False
+    when ``Registry.register`` found the same model registered already.
+    """
+
+    name: str
+    version: int
+    path: Path
+    manifest: Manifest
+    manifest_digest: str
+    created: bool = field(default=False, compare=False)
+
+    @classmethod
+    def read(cls, name: str, version: int, path: Path, *, created: bool = False) -> "ModelVersion":
+        """Read a version's manifest.
+
+        Raises DigestMismatch when manifest.json is not the registered one, CorruptRegistry when it cannot be read.
+        """
+        data, digest = _checked_manifest(f"{name} v{version}", path)
+        try:
+            manifest = Manifest.model_validate_json(data)
+        except ValidationError as error:
+            raise CorruptRegistry(
+                f"{name} v{version}: {path / MANIFEST_FILE} is no manifest of format {FORMAT} ({error.error_count()} "
+                f"problems, first: {error.errors()[0]['msg']}); a newer pip-dagster may have written it: upgrade this "
+                "one"
+            ) from error
+        if (manifest.model_name, manifest.version) != (name, version):
+            raise CorruptRegistry(
+                f"{path} holds {manifest.model_name} v{manifest.version}, not {name} v{version}: the folder was moved "
+                "or copied by hand; move it back, or register the model under this name"
+            )
+        return cls(name, version, path, manifest, digest, created)
+
+    @property
+    def digest(self) -> str:
+        """The sha256 of model.ubj that was registered."""
+        return self.manifest.files[MODEL_FILE]
+
+    def __str__(self) -> str:
+        return f"{self.name} v{self.version}"
+
+    def file_bytes(self, file: str) -> bytes:
+        """A registered file's bytes, read once and verified.
+
+        Raises DigestMismatch when they are not the registered ones, CorruptRegistry when the file is gone or unknown.
+        """
+        expected = self.manifest.files.get(file)
+        if expected is None:
+            raise CorruptRegistry(f"{self}: no file {file} is registered; there are {sorted(self.manifest.files)}")
+        data = _read(str(self), self.path / file)
+        found = sha256(data)
+        if found != expected:
+            raise DigestMismatch(str(self), file, expected, found)
+        return data
+
+    def model_bytes(self) -> bytes:
+        """The model's bytes, read once, verified before anything may load them. Raises as ``file_bytes`` does."""
+        return self.file_bytes(MODEL_FILE)
+
+    def verify(self) -> None:
+        """Check the manifest and every file against their digests. Raises DigestMismatch or CorruptRegistry."""
+        _, digest = _checked_manifest(str(self), self.path)
+        if digest != self.manifest_digest:
+            raise DigestMismatch(str(self), MANIFEST_FILE, self.manifest_digest, digest)
+        for file in self.manifest.files:
+            self.file_bytes(file)
+
+
+def _checked_manifest(subject: str, path: Path) -> tuple[bytes, str]:
+    data = _read(subject, path / MANIFEST_FILE)
+    recorded = _read(subject, path / DIGEST_FILE).decode(errors="replace").split()
+    expected, digest = (recorded[0] if recorded else "nothing"), sha256(data)
+    if digest != expected:
+        raise DigestMismatch(subject, MANIFEST_FILE, expected, digest)
+    return data, digest
+
+
+def _read(subject: str, path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise CorruptRegistry(
+            f"{subject}: cannot read {path} ({error.strerror}); restore the version's folder from a backup, or "
+            "register the model again"
+        ) from error

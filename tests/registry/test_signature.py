@@ -1,0 +1,156 @@
+"""Which features a model has, of which types, with which category lists, and what is refused."""
+
+import decimal
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pytest
+import xgboost as xgb
+
+from pip_dagster.registry import SignatureMismatch
+from pip_dagster.registry.encoding import encode
+
+
+def test_features_come_in_the_boosters_order_with_types(wrap, booster, frame):
+    shuffled = frame[["carrier", "night", "distance", "stops"]].assign(extra=1)
+    features = wrap(booster, shuffled).signature.features
+    assert [(f.name, f.type) for f in features] == [
+        ("distance", "float"),
+        ("stops", "int"),
+        ("night", "bool"),
+        ("carrier", "category"),
+    ]
+    assert features[3].categories == ("UA", "AA", "ZZ", "B6")
+
+
+def test_the_boosters_own_list_serves_where_the_sample_holds_strings(wrap, booster, frame):
+    strings = frame.assign(carrier=frame.carrier.astype(str))
+    assert wrap(booster, strings).signature.features[3].categories == ("UA", "AA", "ZZ", "B6")
+
+
+def test_a_sample_that_dropped_unused_categories_is_taken(wrap, booster, frame):
+    trimmed = frame.assign(carrier=frame.carrier.cat.remove_unused_categories())
+    assert wrap(booster, trimmed).signature.features[3].categories == ("UA", "AA", "ZZ", "B6")
+
+
+@pytest.mark.parametrize("source", ["argument", "sample"])
+def test_reordered_categories_are_refused(wrap, booster, frame, source):
+    order = ["AA", "UA", "ZZ", "B6"]
+    with pytest.raises(SignatureMismatch, match="'carrier': code 0 is 'AA' .* but 'UA' in the Booster"):
+        if source == "argument":
+            wrap(booster, frame, category_lists={"carrier": order})
+        else:
+            wrap(booster, frame.assign(carrier=frame.carrier.cat.reorder_categories(order)))
+
+
+@pytest.mark.parametrize(
+    ("lists", "message"),
+    [
+        ({"carrier": ["UA", "AA"]}, "has 2 entries, the Booster was trained with 4"),
+        ({"carrier": ["UA", "AA", "UA", "B6"]}, "more than once"),
+        ({"carrier": []}, "is empty"),
+        ({"carier": ["UA"]}, r"\['carier'\], which are no category features"),
+        ({"stops": ["0"]}, r"\['stops'\], which are no category features"),
+    ],
+)
+def test_category_lists_that_do_not_fit_are_refused(wrap, booster, frame, lists, message):
+    with pytest.raises(SignatureMismatch, match=message):
+        wrap(booster, frame, category_lists=lists)
+
+
+def test_non_ascii_categories_score_right_whatever_the_model_file_says(train, wrap, label):
+    rng = np.random.default_rng(1)
+    names = ["Zürich", "東京", "Ålesund", "plain"]
+    frame = pd.DataFrame({"city": pd.Categorical(rng.choice(names, len(label)), categories=names)})
+    booster = train(frame, rng.random(len(label)), max_cat_to_onehot=1)
+    # Training codes, not strings: XGBoost 3.2 garbles the strings.
+    codes = frame.city.cat.codes.to_numpy().astype(np.float32)[:, None]
+    expected = booster.predict(xgb.DMatrix(codes, feature_names=["city"], feature_types=["c"]))
+    for sample, lists in ((frame, None), (frame.astype(str), {"city": names})):
+        predictor = wrap(booster, sample, category_lists=lists)
+        assert predictor.signature.features[0].categories == tuple(names)
+        table = pa.Table.from_pandas(sample, preserve_index=False)
+        np.testing.assert_array_equal(predictor.predict(encode(table, predictor.signature)), expected)
+    if tuple(map(int, xgb.__version__.split("."))) < (3, 4, 0):
+        with pytest.raises(SignatureMismatch, match=r"has garbled the non-ASCII list .* pass categories="):
+            wrap(booster, frame.astype(str))
+        with pytest.raises(SignatureMismatch, match="has 3 entries, the Booster was trained with 4"):
+            wrap(booster, frame, category_lists={"city": names[:3]})
+
+
+def test_a_booster_trained_on_codes_needs_the_list(wrap, frame, label):
+    codes = np.column_stack([frame.carrier.cat.codes, frame.stops]).astype(np.float32)
+    data = xgb.DMatrix(codes, label=label, feature_names=["carrier", "stops"], feature_types=["c", "q"])
+    booster = xgb.train({"objective": "binary:logistic", "nthread": 1}, data, 3)
+    strings = frame.assign(carrier=frame.carrier.astype(str))
+    with pytest.raises(SignatureMismatch, match=r"'carrier' is a category, .* pass categories="):
+        wrap(booster, strings)
+    predictor = wrap(booster, strings, category_lists={"carrier": ["UA", "AA", "ZZ", "B6"]})
+    table = pa.Table.from_pandas(strings)
+    np.testing.assert_array_equal(predictor.predict(encode(table, predictor.signature)), booster.predict(data))
+
+
+def test_integer_categories_are_strings_of_their_values(train, wrap, label):
+    rng = np.random.default_rng(2)
+    frame = pd.DataFrame({"gate": pd.Categorical(rng.choice([30, 10, 20], len(label)), categories=[30, 10, 20])})
+    booster = train(frame, rng.random(len(label)), max_cat_to_onehot=1)
+    expected = booster.predict(xgb.DMatrix(frame, enable_categorical=True))
+    for sample in (frame, frame.astype(int), frame.astype(int).astype(str)):
+        predictor = wrap(booster, sample)
+        assert predictor.signature.features[0].categories == ("30", "10", "20")
+        table = pa.Table.from_pandas(sample, preserve_index=False)
+        np.testing.assert_array_equal(predictor.predict(encode(table, predictor.signature)), expected)
+
+
+def test_an_unnamed_booster_needs_names(wrap, label):
+    X = np.column_stack([label, label + 1]).astype(np.float32)
+    booster = xgb.train({"nthread": 1}, xgb.DMatrix(X, label=label), 2)
+    sample = pd.DataFrame(X, columns=["a", "b"])
+    with pytest.raises(SignatureMismatch, match="does not name its 2 features"):
+        wrap(booster, sample)
+    with pytest.raises(SignatureMismatch, match="1 feature names for a Booster of 2"):
+        wrap(booster, sample, feature_names=["a"])
+    with pytest.raises(SignatureMismatch, match="must be distinct"):
+        wrap(booster, sample.assign(A=1), feature_names=["a", "A"])
+    predictor = wrap(booster, sample, feature_names=["a", "b"])
+    np.testing.assert_array_equal(predictor.predict(X), booster.predict(xgb.DMatrix(X)))
+
+
+def test_names_that_contradict_the_booster_are_refused(wrap, booster, frame):
+    with pytest.raises(SignatureMismatch, match="are not the Booster's own"):
+        wrap(booster, frame, feature_names=["stops", "distance", "night", "carrier"])
+
+
+def test_a_sample_without_a_feature_is_refused(wrap, booster, frame):
+    with pytest.raises(SignatureMismatch, match=r"misses 1 of 4 features: \['night'\]"):
+        wrap(booster, frame.drop(columns="night"))
+
+
+def test_a_number_that_is_text_in_the_sample_is_refused(wrap, booster, frame):
+    with pytest.raises(SignatureMismatch, match="'stops' is .*string in the sample"):
+        wrap(booster, frame.assign(stops=frame.stops.astype(str)))
+
+
+def test_a_doubled_column_is_refused(wrap, booster, frame):
+    table = pa.Table.from_pandas(frame, preserve_index=False)
+    doubled = table.append_column("stops", table.column("stops"))
+    with pytest.raises(SignatureMismatch, match=r"holds the columns \['stops'\] more than once"):
+        wrap(booster, doubled)
+
+
+def test_decimals_are_floats_and_an_all_null_column_keeps_the_boosters_type(wrap, booster, frame):
+    table = pa.Table.from_pandas(frame, preserve_index=False)
+    amounts = pa.array([decimal.Decimal("1.50")] * len(frame), pa.decimal128(10, 2))
+    table = table.set_column(0, "distance", amounts).set_column(1, "stops", pa.nulls(len(frame)))
+    signature = wrap(booster, table).signature
+    assert [feature.type for feature in signature.features[:2]] == ["float", "int"]
+    X = encode(table, signature)
+    assert (X[:, 0] == 1.5).all()
+    assert np.isnan(X[:, 1]).all()
+
+
+def test_a_type_is_the_wider_of_the_boosters_and_the_samples(wrap, booster, frame):
+    widened = frame.assign(night=frame.night.astype(int), stops=frame.stops.astype(float))
+    types = [feature.type for feature in wrap(booster, widened).signature.features]
+    assert types == ["float", "float", "int", "category"]
