@@ -1,0 +1,156 @@
+"""Features: the pipeline's SQL run for a range of partitions, checked before anything is kept."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pip_dagster.errors import DeclarationError
+from pip_dagster.flow.digest import RowSet, row_set_sql
+from pip_dagster.flow.partition import Partition
+from pip_dagster.flow.query import STAGED, FeatureQuery
+from pip_dagster.flow.sources import fingerprints, open_sources
+from pip_dagster.warehouse.names import quote, quote_all
+
+if TYPE_CHECKING:
+    from duckdb import DuckDBPyConnection
+
+    from pip_dagster.spec import PipelineSpec
+
+
+@dataclass(frozen=True)
+class Extract:
+    """One partition's features as staged: how many rows, which content, from which sources."""
+
+    partition: Partition
+    rows: int
+    digest: str
+    sources: Mapping[str, Mapping[str, object]]
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Extraction:
+    """A range's features in `STAGED`, their columns, and what is wrong with the partitions that failed."""
+
+    columns: dict[str, str]
+    extracts: dict[str, Extract]
+    failed: dict[str, str]
+
+
+def extract(
+    con: DuckDBPyConnection, spec: PipelineSpec, sql: str, root: Path, partitions: Sequence[Partition]
+) -> Extraction:
+    """Run the feature SQL over all `partitions` at once and check each one's rows.
+
+    Every row must lie in a partition asked for, and have a key that is whole and unique in it. A partition that
+    breaks this fails alone; so does one whose rows make the SQL itself fail.
+
+    Raises:
+        DeclarationError: the SQL cannot run at all, or ignores its bounds.
+        SourceError: a source cannot be read.
+
+    """
+    began = time.monotonic()
+    failed: dict[str, str] = {}
+    with open_sources(con, spec, root):
+        query = FeatureQuery.parse(con, spec, sql, partitions[0])
+        query.create_stage(con)
+        sources = fingerprints(con, spec, partitions)
+        for adjoining in _adjoining(partitions):
+            _stage_or_split(con, query, adjoining, failed)
+    _check_range(con, spec, query)
+    failed |= _check_keys(con, spec, query.columns)
+    sets = {
+        row[0]: RowSet(*row[1:])
+        for row in con.execute(
+            f"SELECT partition_key, {row_set_sql(query.columns)} FROM {STAGED} GROUP BY partition_key"
+        ).fetchall()
+    }
+    seconds = (time.monotonic() - began) / len(partitions)
+    extracts = {}
+    for partition in partitions:
+        if partition.key not in failed:
+            rows = sets.get(partition.key, RowSet())
+            digest = rows.digest(query.columns)
+            extracts[partition.key] = Extract(partition, rows.rows, digest, sources[partition.key], seconds)
+    return Extraction(query.columns, extracts, failed)
+
+
+def _adjoining(partitions: Sequence[Partition]) -> Iterator[list[Partition]]:
+    """The partitions in order of time, split wherever one does not begin where the last ended."""
+    run: list[Partition] = []
+    for partition in sorted(partitions, key=lambda p: p.start):
+        if run and run[-1].end != partition.start:
+            yield run
+            run = []
+        run.append(partition)
+    if run:
+        yield run
+
+
+def _stage_or_split(
+    con: DuckDBPyConnection, query: FeatureQuery, partitions: list[Partition], failed: dict[str, str]
+) -> None:
+    """Stage the range; where a row makes the SQL fail, halve the range until its partition is alone."""
+    import duckdb
+
+    try:
+        query.stage(con, partitions)
+    except duckdb.Error as error:
+        if len(partitions) == 1:
+            failed[partitions[0].key] = f"the feature SQL fails: {error}"
+            return
+        middle = len(partitions) // 2
+        _stage_or_split(con, query, partitions[:middle], failed)
+        _stage_or_split(con, query, partitions[middle:], failed)
+
+
+def _check_range(con: DuckDBPyConnection, spec: PipelineSpec, query: FeatureQuery) -> None:
+    column, key = spec.features.partition_column, spec.features.key[0]
+    outside = con.execute(
+        f"SELECT count(*), any_value({quote(column)}::VARCHAR), any_value({quote(key)}::VARCHAR) "
+        f"FROM {STAGED} WHERE partition_key IS NULL"
+    ).fetchone()
+    if outside and outside[0]:
+        used = ", ".join("$" + name for name in sorted(query.parameters))
+        raise DeclarationError(
+            f"Pipeline {spec.name}, {spec.features.sql}: {outside[0]} rows lie outside the partitions asked for, "
+            f"such as {key} = {outside[2]} with {column} = {outside[1]}. Bound every row by {used} "
+            "(half-open) and give none a NULL there; nothing was stored."
+        )
+
+
+def _check_keys(con: DuckDBPyConnection, spec: PipelineSpec, columns: Mapping[str, str]) -> dict[str, str]:
+    """Partitions with a key that is NULL, occurs twice or cannot be published exactly, and an example of it."""
+    keys = quote_all(spec.features.key)
+    shown = f"concat_ws(', ', {keys})"
+    names = ", ".join(spec.features.key)
+    any_null = " OR ".join(f"{quote(name)} IS NULL" for name in spec.features.key)
+    problems: dict[str, str] = {}
+    for key, nulls in con.execute(
+        f"SELECT partition_key, count(*) FROM {STAGED} WHERE {any_null} GROUP BY ALL"
+    ).fetchall():
+        problems[key] = f"{nulls} rows have a NULL in their key ({names}); every row needs a key"
+    for key, twice, example in con.execute(
+        f"SELECT partition_key, count(*), any_value(k) FROM (SELECT partition_key, {shown} AS k FROM {STAGED} "
+        f"GROUP BY partition_key, {keys} HAVING count(*) > 1) GROUP BY partition_key"
+    ).fetchall():
+        problems.setdefault(
+            key,
+            f"{twice} keys ({names}) occur more than once, such as {example}; "
+            "a join in the feature SQL may multiply rows",
+        )
+    for name in (name for name in spec.features.key if columns[name] in {"HUGEINT", "UHUGEINT"}):
+        for key, example in con.execute(
+            f"SELECT partition_key, any_value({quote_all([name])}::VARCHAR) FROM {STAGED} "
+            f"WHERE length(ltrim({quote_all([name])}::VARCHAR, '-')) > 38 GROUP BY partition_key"
+        ).fetchall():
+            problems.setdefault(
+                key,
+                f"{name} = {example} has more digits than Arrow and Parquet hold (38); cast it to VARCHAR in the SQL",
+            )
+    return problems

@@ -1,0 +1,154 @@
+"""What stands between a feature column and XGBoost, which asks no questions of its own.
+
+XGBoost scores reordered columns, unknown categories, infinities and codes of another list without a word. Here every
+feature is taken by name, in the model's order, from a column of a type that can mean what the model was trained on;
+categories become codes by the model's own list; and what must not be scored is counted before a row is scored.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from pip_dagster.errors import DeclarationError
+from pip_dagster.registry.manifest import Feature
+from pip_dagster.warehouse.names import literal, quote
+
+_INTEGERS = {
+    *("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT"),
+    *("UTINYINT", "USMALLINT", "UINTEGER", "UBIGINT", "UHUGEINT"),
+}
+_FLOATS = {"FLOAT", "DOUBLE"}
+_FLOAT32_MAX = "3.4028234663852886e38"
+_NOT_A_NUMBER = "'nan'::FLOAT"
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """One feature in SQL: its float32 value, and the rows that must not be scored with it."""
+
+    name: str
+    column: str  # the quoted column
+    value: str  # FLOAT, NaN where missing
+    missing: str  # BOOLEAN: NULL or NaN
+    invalid: str | None  # BOOLEAN: an infinity, a fraction in a whole number, beyond float32
+    invalid_means: str
+    unseen: str | None  # BOOLEAN: a category the model has never seen
+
+
+def encode(features: Sequence[Feature], columns: Mapping[str, str], *, where: str) -> tuple[Encoded, ...]:
+    """The features of a model over a table with `columns` (name → SQL type), in the model's order.
+
+    Args:
+        features: the model's signature.
+        columns: what the table has; columns that the model does not use are left alone.
+        where: whose table, for the messages.
+
+    Raises:
+        DeclarationError: lists every feature that is missing or of a type that cannot mean it.
+
+    """
+    encoded, problems = [], []
+    for feature in features:
+        sql_type = columns.get(feature.name)
+        if sql_type is None:
+            close = difflib.get_close_matches(feature.name, columns, n=1)
+            problems.append(f"{feature.name!r} is missing" + (f" (there is {close[0]!r})" if close else ""))
+            continue
+        made = _encode_one(feature, sql_type)
+        if isinstance(made, str):
+            problems.append(f"{feature.name!r} is {sql_type}; {made}")
+        else:
+            encoded.append(made)
+    if problems:
+        raise DeclarationError(
+            f"{where}: the columns do not fit the model's {len(features)} features: " + "; ".join(problems) + "."
+        )
+    return tuple(encoded)
+
+
+def _encode_one(feature: Feature, sql_type: str) -> Encoded | str:
+    column = quote(feature.name)
+    base = "DECIMAL" if sql_type.startswith("DECIMAL") else sql_type
+    numeric = base in _INTEGERS or base in _FLOATS or base == "DECIMAL"
+    if feature.type == "category":
+        return _encode_category(feature, column, base)
+    if feature.type == "bool":
+        if base != "BOOLEAN":
+            return "the model was trained on BOOLEAN: cast it in the feature SQL, for example `x <> 0`"
+        value = f"coalesce({column}::TINYINT::FLOAT, {_NOT_A_NUMBER})"
+        return Encoded(feature.name, column, value, f"{column} IS NULL", None, "", None)
+    if not numeric:
+        return "the model was trained on a number: cast it in the feature SQL"
+    conditions, means = [], []
+    if base in _FLOATS:
+        conditions.append(f"isinf({column})")
+        means.append("infinite")
+    if base in {"DOUBLE", "DECIMAL", "HUGEINT", "UHUGEINT"}:
+        conditions.append(f"abs({column}::DOUBLE) > {_FLOAT32_MAX} AND NOT isnan({column}::DOUBLE)")
+        means.append("beyond float32")
+    if feature.type == "int" and base not in _INTEGERS:
+        conditions.append(f"NOT isnan({column}::DOUBLE) AND {column} <> trunc({column})")
+        means.append("not whole")
+    invalid = " OR ".join(f"({condition})" for condition in conditions) or None
+    missing = f"{column} IS NULL" + (f" OR isnan({column})" if base in _FLOATS else "")
+    # Through DOUBLE: DuckDB casts a DECIMAL to FLOAT a bit off now and then, and training saw a double.
+    source = f"{column}::DOUBLE" if base == "DECIMAL" else column
+    # TRY_CAST: a number beyond float32 is `invalid` and never scored; it must not end the query that counts it.
+    value = f"coalesce(TRY_CAST({source} AS FLOAT), {_NOT_A_NUMBER})"
+    return Encoded(feature.name, column, value, missing, invalid, " or ".join(means), None)
+
+
+def _encode_category(feature: Feature, column: str, base: str) -> Encoded | str:
+    categories = feature.categories or ()
+    text = base == "VARCHAR" or base.startswith("ENUM") or base == "UUID"
+    whole = base in _INTEGERS and all(re.fullmatch(r"-?\d+", category) for category in categories)
+    flag = base == "BOOLEAN" and set(map(str.lower, categories)) <= {"true", "false"}
+    if not (text or whole or flag):
+        return (
+            f"the model was trained on the categories {', '.join(map(repr, categories[:5]))}…: "
+            "give the category itself, not a code for it"
+        )
+    value = f"{column}::VARCHAR"
+    if flag:  # pandas writes True, DuckDB true
+        categories = tuple(category.lower() for category in categories)
+    names = ", ".join(literal(category) for category in categories)
+    code = f"enum_code(TRY_CAST({value} AS ENUM({names})))::FLOAT"
+    unseen = f"({column} IS NOT NULL AND {code} IS NULL)"
+    value = f"coalesce({code}, {_NOT_A_NUMBER})"
+    return Encoded(feature.name, column, value, f"{column} IS NULL", None, "", unseen)
+
+
+def findings_sql(encoded: Sequence[Encoded], relation: str) -> str:
+    """One row a partition: rows, then for each feature its missing, invalid and unseen counts."""
+    counts = []
+    for feature in encoded:
+        counts.append(f"count(*) FILTER ({feature.missing})")
+        counts.append(f"count(*) FILTER ({feature.invalid})" if feature.invalid else "0")
+        counts.append(f"count(*) FILTER ({feature.unseen})" if feature.unseen else "0")
+    return f"SELECT partition_key, count(*), {', '.join(counts)} FROM {relation} GROUP BY partition_key"
+
+
+@dataclass(frozen=True)
+class Findings:
+    """What the guard counted in one partition, by feature."""
+
+    rows: int
+    missing: dict[str, int]
+    invalid: dict[str, int]
+    unseen: dict[str, int]
+
+    @property
+    def all_missing(self) -> list[str]:
+        """Features with no value in any row: a source that fell silent looks like this."""
+        return [name for name, count in self.missing.items() if count == self.rows] if self.rows else []
+
+
+def read_findings(row: Sequence[int], encoded: Sequence[Encoded]) -> Findings:
+    """One row of `findings_sql`, without its partition key."""
+    rows, *counts = row
+    triples = {feature.name: counts[i * 3 : i * 3 + 3] for i, feature in enumerate(encoded)}
+    missing, invalid, unseen = ({name: triple[i] for name, triple in triples.items() if triple[i]} for i in range(3))
+    return Findings(rows, missing, invalid, unseen)

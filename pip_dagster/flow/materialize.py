@@ -1,0 +1,137 @@
+"""A range of partitions from sources to published predictions, committed one by one."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from pip_dagster.flow.engine import available_threads
+from pip_dagster.flow.extract import extract
+from pip_dagster.flow.guard import encode
+from pip_dagster.flow.model import ScoringModel
+from pip_dagster.flow.partition import Partition
+from pip_dagster.flow.predict import Made, predict
+from pip_dagster.flow.publish import load_features, store_features, stored_columns
+from pip_dagster.flow.result import PartitionResult
+from pip_dagster.ledger import record
+from pip_dagster.ledger.record import ExtractionEntry, RunInfo
+from pip_dagster.warehouse.connect import open_warehouse, workspace
+from pip_dagster.warehouse.windows import in_windows
+
+if TYPE_CHECKING:
+    from duckdb import DuckDBPyConnection
+
+    from pip_dagster.pipeline import Pipeline
+
+LOG = logging.getLogger("pip_dagster")
+
+# Rows scored before the first of them are committed: what a kill may cost, against the cost of a call per partition.
+CHUNK_ROWS = 200_000
+
+
+def materialize(
+    pipeline: Pipeline,
+    partitions: Sequence[Partition],
+    run: RunInfo,
+    *,
+    features: bool = True,
+    predictions: bool = True,
+    progress: Callable[[str], None] = LOG.info,
+) -> Iterator[PartitionResult]:
+    """Make the features, the predictions, or both, of each partition; a result for each soon after it is stored.
+
+    A partition whose rows are bad fails alone and its stored past stays as it was. What is already there with the
+    same content, model, declaration and libraries is not made again.
+
+    Raises:
+        DeclarationError: nothing can be made: the SQL cannot run, a model is missing or does not fit.
+        SourceError: a source cannot be read.
+        WarehouseError: the warehouse cannot be opened.
+        RegistryError: the model's bytes are not those that were registered.
+
+    """
+    threads = available_threads()
+    model = ScoringModel.resolve(pipeline, threads) if predictions else None
+    with workspace(threads=threads) as con:
+        if features:
+            batches = [_extract(con, pipeline, partitions, run, model, progress)]
+        else:
+            batches = _stored(con, pipeline, partitions)
+        for batch in batches:
+            yield from (PartitionResult(partition, error=error) for partition, error in batch.failed)
+            if model is None:
+                yield from (PartitionResult(partition, entry) for partition, entry in batch.made)
+                continue
+            for chunk in _chunks(batch.made):
+                progress(f"{pipeline.spec.name}: scoring {chunk[0][0].key} to {chunk[-1][0].key}")
+                yield from predict(con, pipeline, model, batch.columns, chunk, batch.stage, run)
+
+
+@dataclass(frozen=True)
+class _Batch:
+    """Partitions whose features have the same columns and lie in the staging table, or are brought there by `stage`."""
+
+    columns: dict[str, str]
+    made: list[Made]
+    failed: list[tuple[Partition, str]]
+    stage: Callable[[list[ExtractionEntry]], object] | None = None
+
+
+def _extract(
+    con: DuckDBPyConnection,
+    pipeline: Pipeline,
+    partitions: Sequence[Partition],
+    run: RunInfo,
+    model: ScoringModel | None,
+    progress: Callable[[str], None],
+) -> _Batch:
+    spec = pipeline.spec
+    progress(f"{spec.name}: extracting the features of {len(partitions)} partitions")
+    extraction = extract(con, spec, pipeline.sql, pipeline.project.root, partitions)
+    if model:  # before a revision is kept, so that SQL which lost a column stores nothing
+        encode(model.version.manifest.features, extraction.columns, where=f"Pipeline {spec.name}, {spec.features.sql}")
+    made = [partition for partition in partitions if partition.key in extraction.extracts]
+    entries = in_windows(
+        con,
+        pipeline.project,
+        made,
+        lambda partition: store_features(
+            con, spec.name, extraction.columns, extraction.extracts[partition.key], pipeline.feature_digest, run
+        ),
+        purpose=f"{spec.name}: storing features",
+    )
+    failed = [(p, extraction.failed[p.key]) for p in partitions if p.key in extraction.failed]
+    return _Batch(extraction.columns, list(zip(made, entries, strict=True)), failed)
+
+
+def _stored(con: DuckDBPyConnection, pipeline: Pipeline, partitions: Sequence[Partition]) -> list[_Batch]:
+    """The newest stored features of the partitions, a batch for each set of columns they have had."""
+    name, path = pipeline.spec.name, pipeline.project.warehouse
+    with open_warehouse(con, path, purpose=f"{name}: reading the ledger"):
+        known = record.latest_extractions(con, name, [partition.key for partition in partitions])
+        columns = {table: stored_columns(con, name, table) for table in {e.table_name for e in known.values()}}
+    missing = f"it has no features yet: materialize {name}/features with it"
+    batches = [_Batch({}, [], [(p, missing) for p in partitions if p.key not in known])]
+    for table in sorted(columns):
+
+        def stage(entries: list[ExtractionEntry], table: str = table) -> None:
+            with open_warehouse(con, path, purpose=f"{name}: reading features"):
+                load_features(con, name, table, [entry.revision for entry in entries])
+
+        made = [(p, known[p.key]) for p in partitions if p.key in known and known[p.key].table_name == table]
+        batches.append(_Batch(columns[table], made, [], stage))
+    return batches
+
+
+def _chunks(made: Sequence[Made]) -> Iterator[list[Made]]:
+    """The partitions in order, as many together as have about `CHUNK_ROWS` rows."""
+    chunk: list[Made] = []
+    for each in made:
+        chunk.append(each)
+        if sum(entry.rows_extracted for _, entry in chunk) >= CHUNK_ROWS:
+            yield chunk
+            chunk = []
+    if chunk:
+        yield chunk

@@ -1,0 +1,59 @@
+"""The model a run scores with: resolved once, verified when it is loaded, loaded when first needed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from pip_dagster.errors import DeclarationError
+from pip_dagster.flow.engine import Device, choose_device, library_versions
+from pip_dagster.ledger.record import canonical
+from pip_dagster.registry.errors import RegistryError
+from pip_dagster.registry.store import Registry
+
+if TYPE_CHECKING:
+    from pip_dagster.pipeline import Pipeline
+    from pip_dagster.registry.predictor import Predictor
+    from pip_dagster.registry.version import ModelVersion
+
+
+@dataclass(frozen=True)
+class ScoringModel:
+    """A model version and where it scores. Whatever the alias is moved to meanwhile, a run keeps its model."""
+
+    version: ModelVersion
+    device: Device
+    threads: int
+    engine: str  # library versions, as canonical JSON
+
+    @classmethod
+    def resolve(cls, pipeline: Pipeline, threads: int) -> ScoringModel:
+        """The version that the declaration's alias names now.
+
+        Raises:
+            DeclarationError: no such model or alias, or the declared device cannot be had.
+
+        """
+        spec = pipeline.spec
+        try:
+            version = Registry(pipeline.project.registry).get(spec.scoring.model_name, spec.scoring.alias)
+        except RegistryError as error:
+            raise DeclarationError(
+                f"Pipeline {spec.name}: scoring names model {spec.scoring.model_name!r}, alias {spec.scoring.alias!r}: "
+                f"{error}\nRegister one with `pip-dagster models register`, and point the alias at it with "
+                f"`pip-dagster models promote {spec.scoring.model_name} VERSION --alias {spec.scoring.alias}`."
+            ) from error
+        return cls(version, choose_device(spec.scoring.device), threads, canonical(library_versions()))
+
+    @cached_property
+    def predictor(self) -> Predictor:
+        """The verified Booster.
+
+        Raises:
+            RegistryError: its bytes are not the registered ones, or it does not fit its manifest.
+
+        """
+        from pip_dagster.registry.predictor import Predictor
+
+        return Predictor.load(self.version, nthread=self.threads, device=self.device.name)

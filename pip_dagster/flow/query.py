@@ -1,0 +1,157 @@
+"""The feature SQL as a query over a range of partitions: parsed, bound, staged."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from pip_dagster.errors import DeclarationError
+from pip_dagster.flow.partition import Partition
+from pip_dagster.flow.sources import local_time
+from pip_dagster.warehouse.names import RESERVED_COLUMNS, quote
+
+if TYPE_CHECKING:
+    from duckdb import DuckDBPyConnection
+
+    from pip_dagster.spec import PipelineSpec
+
+STAGED = "memory.pip_stage.features"
+_PARTITIONS = "memory.pip_stage.partitions"
+
+
+@dataclass(frozen=True)
+class FeatureQuery:
+    """The feature SQL, its parameters and the columns it gives."""
+
+    sql: str
+    parameters: frozenset[str]
+    columns: dict[str, str]
+    partition_column: str
+    instant: bool  # whether the partition column is an instant, or wall-clock time
+
+    @classmethod
+    def parse(cls, con: DuckDBPyConnection, spec: PipelineSpec, sql: str, sample: Partition) -> FeatureQuery:
+        """Check the SQL as far as that goes without reading rows.
+
+        Raises:
+            DeclarationError: no single SELECT, an unknown parameter, table or column, or an unusable partition column.
+
+        """
+        import duckdb
+
+        where = f"Pipeline {spec.name}, {spec.features.sql}"
+        try:
+            statements = con.extract_statements(sql)
+        except duckdb.Error as error:
+            raise DeclarationError(f"{where}: {error}") from error
+        if len(statements) != 1 or "SELECT" not in str(statements[0].type):
+            raise DeclarationError(f"{where}: expected exactly one SELECT, found {len(statements)} statements.")
+        text = _without_end(con, statements[0].query)
+        known = set(_bounds([sample]))
+        parameters = frozenset(statements[0].named_parameters)
+        if unknown := parameters - known:
+            raise DeclarationError(
+                f"{where}: ${', $'.join(sorted(unknown))} is no parameter of a feature query; "
+                f"expected {', '.join('$' + name for name in sorted(known))}."
+            )
+        if not parameters:
+            raise DeclarationError(
+                f"{where}: it reads no bounds and would give every partition the same rows; "
+                "use $start_date and $end_date, or $start and $end, as a half-open range."
+            )
+        if spec.partitions.every == "hour" and not parameters >= {"start", "end"}:
+            raise DeclarationError(
+                f"{where}: an hour begins and ends within a date, so that dates alone would leave it empty; "
+                "bound the rows by $start and $end, and by dates beside them where that helps."
+            )
+        values = {name: value for name, value in _bounds([sample]).items() if name in parameters}
+        try:
+            described = con.execute(f"SELECT * FROM (\n{text}\n) LIMIT 0", values).description or []
+            # Of two columns with one name a subquery renames the second, and the guard would take the first unasked.
+            names = [row[0] for row in con.execute(f"DESCRIBE {text}", values).fetchall()]
+        except duckdb.Error as error:
+            raise DeclarationError(f"{where}: {error}") from error
+        columns = {column[0]: str(column[1]) for column in described}
+        folded = [name.lower() for name in names]
+        if twice := [name for name in names if folded.count(name.lower()) > 1]:
+            raise DeclarationError(f"{where}: two columns have one name: {', '.join(twice)}; rename or drop one.")
+        for column in (*spec.features.key, spec.features.partition_column):
+            if column not in columns:
+                raise DeclarationError(f"{where}: no column {column!r} in its result, which has {', '.join(columns)}.")
+        if taken := RESERVED_COLUMNS & {column.lower() for column in columns}:
+            raise DeclarationError(
+                f"{where}: {', '.join(sorted(taken))} is the warehouse's own name; rename the column."
+            )
+        sql_type = columns[spec.features.partition_column]
+        local = local_time(sql_type, quote(spec.features.partition_column), spec.partitions.time_zone)
+        instant = sql_type == "TIMESTAMP WITH TIME ZONE"
+        naive_is_clear = spec.partitions.every != "hour" or (
+            sql_type.startswith("TIMESTAMP") and spec.partitions.time_zone == "UTC"
+        )
+        if local is None or not (instant or naive_is_clear):
+            wanted = (
+                "TIMESTAMP WITH TIME ZONE" if spec.partitions.every == "hour" else "DATE or TIMESTAMP WITH TIME ZONE"
+            )
+            raise DeclarationError(
+                f"{where}: partition column {spec.features.partition_column!r} is {sql_type}; "
+                f"expected {wanted} to tell the {spec.partitions.every} in {spec.partitions.time_zone}."
+            )
+        return cls(text, parameters, columns, spec.features.partition_column, instant)
+
+    def stage(self, con: DuckDBPyConnection, partitions: Sequence[Partition]) -> None:
+        """Append the rows of adjoining `partitions` to `STAGED`, each with its partition's key; NULL: in none of them."""
+        values = {name: value for name, value in _bounds(partitions).items() if name in self.parameters}
+        con.execute(
+            f"CREATE OR REPLACE TABLE {_PARTITIONS} (partition_key VARCHAR, first TIMESTAMPTZ, last TIMESTAMPTZ)"
+        )
+        # An instant is compared as it is, wall-clock time as if it were UTC: bounds and column are made alike.
+        bounds = [
+            (p.key, p.start, p.end)
+            if self.instant
+            else (p.key, p.start_local.replace(tzinfo=UTC), p.end_local.replace(tzinfo=UTC))
+            for p in partitions
+        ]
+        con.executemany(f"INSERT INTO {_PARTITIONS} VALUES ($1, $2, $3)", bounds)
+        moment = "f." + quote(self.partition_column)
+        if not self.instant:
+            moment = f"timezone('UTC', {moment}::TIMESTAMP)"
+        select = (
+            f"SELECT p.partition_key, f.* FROM (\n{self.sql}\n) f "
+            f"LEFT JOIN {_PARTITIONS} p ON {moment} >= p.first AND {moment} < p.last"
+        )
+        if len(partitions) > 1:
+            # Rows of a partition side by side: each one's reads then skip the others' row groups.
+            select += " ORDER BY p.first"
+        con.execute(f"INSERT INTO {STAGED} {select}", values)
+
+    def create_stage(self, con: DuckDBPyConnection) -> None:
+        """An empty `STAGED` with the query's columns."""
+        columns = ", ".join(f"{quote(name)} {sql_type}" for name, sql_type in self.columns.items())
+        con.execute("CREATE SCHEMA IF NOT EXISTS memory.pip_stage")
+        con.execute(f"CREATE OR REPLACE TABLE {STAGED} (partition_key VARCHAR, {columns})")
+
+
+def _without_end(con: DuckDBPyConnection, sql: str) -> str:
+    """One statement without the semicolons that end it, so that it can be a subquery; comments may follow them."""
+    import duckdb
+
+    text = sql.strip()
+    for end in (i for i in reversed(range(len(text))) if text[i] == ";"):
+        try:
+            if not con.extract_statements(text[end + 1 :]) and len(con.extract_statements(text[:end])) == 1:
+                text = text[:end]
+        except duckdb.Error:
+            continue  # that one is inside a comment or a string
+    return text
+
+
+def _bounds(partitions: Sequence[Partition]) -> dict[str, datetime | object]:
+    first, last = partitions[0], partitions[-1]
+    return {
+        "start": first.start,
+        "end": last.end,
+        "start_date": first.start_local.date(),
+        "end_date": last.end_local.date(),
+    }

@@ -1,0 +1,24 @@
+"""What became of one partition in a run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from pip_dagster.flow.partition import Partition
+from pip_dagster.ledger.record import ExtractionEntry, ScoringEntry
+
+
+@dataclass(frozen=True)
+class PartitionResult:
+    """A partition's features, its scoring, or why not.
+
+    `reused`: the same scoring was there and nothing was scored. `columns`: the scored rows' SQL types by name.
+    """
+
+    partition: Partition
+    features: ExtractionEntry | None = None
+    scoring: ScoringEntry | None = None
+    reused: bool = False
+    error: str | None = None
+    columns: Mapping[str, str] = field(default_factory=dict)

@@ -1,0 +1,228 @@
+"""Scores: staged features through the guard and the model, batch by batch, into a staged table."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol
+
+from pip_dagster.flow.digest import RowSet, row_set_sql
+from pip_dagster.flow.guard import Encoded, Findings, encode, findings_sql, read_findings
+from pip_dagster.flow.query import STAGED
+from pip_dagster.flow.stream import read_ahead
+from pip_dagster.registry.manifest import Manifest
+from pip_dagster.warehouse.names import quote, quote_all
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pyarrow as pa
+    from duckdb import DuckDBPyConnection
+
+    from pip_dagster.spec import PipelineSpec
+
+SCORED = "memory.pip_stage.scores"
+
+
+class Predicts(Protocol):
+    """A verified model: a float32 matrix in its manifest's order in, its raw scores out."""
+
+    def predict(self, X: np.ndarray) -> np.ndarray:
+        """Scores of shape (rows,) or (rows, outputs)."""
+        ...
+
+
+@dataclass(frozen=True)
+class Scored:
+    """One partition's scores as staged, and what was found on the way."""
+
+    rows_in: int
+    rows_scored: int
+    rows_quarantined: int
+    digest: str
+    mean: float | None
+    low: float | None
+    high: float | None
+    seconds: float
+    findings: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Scoring:
+    """A range's scores in `SCORED` (partition_key first) and what is wrong with the partitions that failed."""
+
+    columns: dict[str, str]
+    scored: dict[str, Scored]
+    failed: dict[str, str]
+    admitted: str  # SQL over STAGED's columns: which rows were scored
+
+
+def score(
+    con: DuckDBPyConnection,
+    spec: PipelineSpec,
+    predictor: Predicts,
+    manifest: Manifest,
+    columns: Mapping[str, str],
+    partitions: Sequence[str],
+) -> Scoring:
+    """Score the rows of `partitions` in `STAGED`, whose feature columns are `columns` (name → SQL type).
+
+    Rows are counted by the guard first: a partition with values that must not be scored fails before any of its
+    rows is. At most a few batches are in Python at once, whatever the partition's size.
+
+    Raises:
+        DeclarationError: the columns do not fit the model.
+
+    """
+    where = f"Pipeline {spec.name}, {spec.features.sql} for model {manifest.model_name} v{manifest.version}"
+    encoded = encode(manifest.features, columns, where=where)
+    began = time.monotonic()
+    found = _findings(con, encoded, partitions)
+    failed = {key: text for key in partitions if (text := _refusal(found[key], spec, encoded))}
+    unseen = " OR ".join(feature.unseen for feature in encoded if feature.unseen)
+    admitted = f"NOT ({unseen})" if unseen and spec.scoring.on_unseen_category == "quarantine" else "true"
+
+    types, score_columns = scored_columns(spec, manifest, columns), _score_columns(manifest)
+    carried = [name for name in types if name not in score_columns]
+    body = ", ".join(f"{quote(name)} {sql_type}" for name, sql_type in types.items())
+    con.execute(f"CREATE OR REPLACE TABLE {SCORED} ({body})")
+    keys = [key for key in partitions if key not in failed and found[key].rows]
+    if keys:
+        _stream(con, predictor, manifest, encoded, carried, admitted, keys, spec.scoring.batch_rows)
+    seconds = time.monotonic() - began
+    total = sum(each.rows for each in found.values()) or 1
+    scored = {}
+    for key, (rows, mean, low, high) in _summaries(con, list(types), score_columns, partitions).items():
+        if key not in failed:
+            counted = found[key]
+            scored[key] = Scored(
+                counted.rows,
+                rows.rows,
+                counted.rows - rows.rows,
+                rows.digest(types),
+                mean,
+                low,
+                high,
+                seconds * counted.rows / total,
+                _recorded(counted, spec),
+            )
+    return Scoring(types, scored, failed, admitted)
+
+
+def scored_columns(spec: PipelineSpec, manifest: Manifest, columns: Mapping[str, str]) -> dict[str, str]:
+    """What a scored row has, with SQL types: partition key, key, partition column, scores."""
+    carried = dict.fromkeys([*spec.features.key, spec.features.partition_column])
+    return {"partition_key": "VARCHAR"} | {name: columns[name] for name in carried} | _score_columns(manifest)
+
+
+def _score_columns(manifest: Manifest) -> dict[str, str]:
+    columns = dict.fromkeys(manifest.outputs, "FLOAT")
+    return columns | ({"predicted_class": "VARCHAR"} if manifest.classes and len(manifest.outputs) > 1 else {})
+
+
+def _findings(con: DuckDBPyConnection, encoded: Sequence[Encoded], partitions: Sequence[str]) -> dict[str, Findings]:
+    rows = con.execute(findings_sql(encoded, STAGED)).fetchall()
+    found = {row[0]: read_findings(row[1:], encoded) for row in rows}
+    return {key: found.get(key, Findings(0, {}, {}, {})) for key in partitions}
+
+
+def _refusal(found: Findings, spec: PipelineSpec, encoded: Sequence[Encoded]) -> str | None:
+    """Why a partition must not be scored, or None."""
+    if found.invalid:
+        means = {feature.name: feature.invalid_means for feature in encoded}
+        listed = ", ".join(f"{name} in {count} rows ({means[name]})" for name, count in found.invalid.items())
+        return (
+            f"values that XGBoost would score without a word: {listed}; "
+            "correct the source or bound them in the feature SQL"
+        )
+    if found.unseen and spec.scoring.on_unseen_category == "error":
+        listed = ", ".join(f"{name} in {count} rows" for name, count in found.unseen.items())
+        return f"categories the model has never seen: {listed}; scoring.on_unseen_category is error"
+    return None
+
+
+def _recorded(found: Findings, spec: PipelineSpec) -> dict[str, Any]:
+    """The findings worth a place in the ledger."""
+    kept: dict[str, Any] = {} if found.rows else {"empty": "the sources have no row for this partition"}
+    if found.unseen:
+        kept["unseen_category"] = {"policy": spec.scoring.on_unseen_category, "rows": found.unseen}
+    if found.all_missing:
+        kept["all_missing"] = found.all_missing
+    return kept
+
+
+def _stream(
+    con: DuckDBPyConnection,
+    predictor: Predicts,
+    manifest: Manifest,
+    encoded: Sequence[Encoded],
+    carried: Sequence[str],
+    admitted: str,
+    keys: Sequence[str],
+    batch_rows: int,
+) -> None:
+    import pyarrow as pa
+
+    values = ", ".join(f"{feature.value} AS f{i}" for i, feature in enumerate(encoded))
+    # A cursor of its own: reading and writing through one connection at once deadlocks DuckDB 1.5.
+    reading = con.cursor()
+    try:
+        # An equality, where it does, lets DuckDB skip the row groups of other partitions.
+        wanted = "partition_key = $keys[1]" if len(keys) == 1 else "list_contains($keys, partition_key)"
+        query = f"SELECT {quote_all(carried)}, {values} FROM {STAGED} WHERE {wanted} AND {admitted}"
+        reader = reading.sql(query, params={"keys": list(keys)}).to_arrow_reader(batch_rows)
+        carried_fields = [reader.schema.field(i) for i in range(len(carried))]
+        schema = pa.schema([*carried_fields, *_score_fields(manifest)])
+        batches = read_ahead(reader)
+        scored = pa.RecordBatchReader.from_batches(
+            schema, (_score_batch(batch, len(carried), predictor, manifest, schema) for batch in batches)
+        )
+        con.register("pip_scored_batches", scored)
+        try:
+            con.execute(f"INSERT INTO {SCORED} SELECT * FROM pip_scored_batches")
+        finally:
+            con.unregister("pip_scored_batches")
+            batches.close()
+    finally:
+        reading.close()
+
+
+def _score_fields(manifest: Manifest) -> Iterator[pa.Field]:
+    import pyarrow as pa
+
+    for name, sql_type in _score_columns(manifest).items():
+        yield pa.field(name, pa.float32() if sql_type == "FLOAT" else pa.string())
+
+
+def _score_batch(
+    batch: pa.RecordBatch, carried: int, predictor: Predicts, manifest: Manifest, schema: pa.Schema
+) -> pa.RecordBatch:
+    import numpy as np
+    import pyarrow as pa
+
+    X = np.empty((batch.num_rows, batch.num_columns - carried), dtype=np.float32)
+    for i in range(X.shape[1]):
+        X[:, i] = batch.column(carried + i).to_numpy(zero_copy_only=False)
+    scores = predictor.predict(X)
+    columns = [batch.column(i) for i in range(carried)]
+    if scores.ndim == 1:
+        columns.append(pa.array(scores, type=pa.float32()))
+    else:
+        columns.extend(pa.array(np.ascontiguousarray(scores[:, i]), type=pa.float32()) for i in range(scores.shape[1]))
+        if manifest.classes:
+            columns.append(pa.array(manifest.classes).take(pa.array(scores.argmax(axis=1))))
+    return pa.RecordBatch.from_arrays(columns, schema=schema)
+
+
+def _summaries(
+    con: DuckDBPyConnection, columns: Sequence[str], score_columns: Mapping[str, str], partitions: Sequence[str]
+) -> dict[str, tuple[RowSet, float | None, float | None, float | None]]:
+    """Row set, mean, least and greatest score of each partition, the empty ones included."""
+    first = quote(next(iter(score_columns)))
+    rows = con.execute(
+        f"SELECT partition_key, {row_set_sql(columns)}, avg({first}), min({first}), max({first}) "
+        f"FROM {SCORED} GROUP BY partition_key"
+    ).fetchall()
+    empty = (RowSet(), None, None, None)
+    found = {row[0]: (RowSet(*row[1:4]), *row[4:]) for row in rows}
+    return {key: found.get(key, empty) for key in partitions}

@@ -1,0 +1,175 @@
+"""What produced each partition: the ledger's rows, written in the transaction of what they tell of."""
+
+from __future__ import annotations
+
+import json
+import secrets
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, Literal
+
+from pip_dagster.flow.partition import Partition
+from pip_dagster.warehouse.names import quote_all
+
+if TYPE_CHECKING:
+    from duckdb import DuckDBPyConnection
+
+
+def new_id() -> str:
+    """An id that sorts by the time it was made, to the microsecond, and differs between processes."""
+    return f"{datetime.now(UTC):%Y%m%dT%H%M%S%f}-{secrets.token_hex(4)}"
+
+
+@dataclass(frozen=True)
+class RunInfo:
+    """Who asks: the orchestrator's run and the person or service behind it."""
+
+    run_id: str
+    made_by: str
+
+
+@dataclass(frozen=True)
+class ExtractionEntry:
+    """One row of `ledger.extractions`."""
+
+    extraction_id: str
+    pipeline: str
+    partition_key: str
+    partition_start: datetime
+    partition_end: datetime
+    revision: str
+    is_new: bool
+    table_name: str
+    rows_extracted: int
+    feature_digest: str
+    source_digests: str
+    sql_digest: str
+    seconds: float
+    run_id: str
+    made_by: str
+    made_at: datetime
+
+
+@dataclass(frozen=True)
+class ScoringEntry:
+    """One row of `ledger.scorings`: the four things a prediction is a function of, and what came of them."""
+
+    scoring_id: str
+    pipeline: str
+    partition_key: str
+    partition_start: datetime
+    partition_end: datetime
+    status: Literal["scored", "failed"]
+    reason: str | None
+    role: str
+    model_name: str
+    model_version: int | None
+    model_digest: str | None
+    manifest_digest: str | None
+    feature_revision: str | None
+    feature_digest: str | None
+    source_digests: str | None
+    code_digest: str
+    engine: str
+    device: str | None
+    device_reason: str | None
+    threads: int | None
+    table_name: str | None
+    rows_in: int | None
+    rows_scored: int | None
+    rows_quarantined: int | None
+    findings: str | None
+    mean_score: float | None
+    min_score: float | None
+    max_score: float | None
+    score_digest: str | None
+    seconds: float | None
+    run_id: str
+    made_by: str
+    made_at: datetime
+
+    @property
+    def rows_per_second(self) -> float | None:
+        """Throughput of guard, model and staging together."""
+        return self.rows_scored / self.seconds if self.rows_scored and self.seconds else None
+
+    @property
+    def found(self) -> dict[str, Any]:
+        """The findings, parsed."""
+        return dict(json.loads(self.findings)) if self.findings else {}
+
+
+def insert(con: DuckDBPyConnection, table: str, entry: ExtractionEntry | ScoringEntry) -> None:
+    """Append one row; the warehouse is the current catalog."""
+    values = asdict(entry)
+    slots = ", ".join("$" + name for name in values)
+    con.execute(f"INSERT INTO ledger.{table} ({quote_all(values)}) VALUES ({slots})", values)
+
+
+def make_live(con: DuckDBPyConnection, entry: ScoringEntry, run: RunInfo, why: str) -> str:
+    """Point the partition at this scoring; the id of the change."""
+    change_id = new_id()
+    con.execute(
+        "INSERT INTO ledger.live_changes VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
+        [
+            *(change_id, entry.pipeline, entry.partition_key, entry.scoring_id),
+            *(why, run.run_id, run.made_by, datetime.now(UTC)),
+        ],
+    )
+    return change_id
+
+
+def latest_extraction(con: DuckDBPyConnection, pipeline: str, partition_key: str) -> ExtractionEntry | None:
+    """The newest extraction of a partition."""
+    rows = latest_extractions(con, pipeline, [partition_key])
+    return rows.get(partition_key)
+
+
+def latest_extractions(con: DuckDBPyConnection, pipeline: str, partition_keys: list[str]) -> dict[str, ExtractionEntry]:
+    """The newest extraction of each of these partitions that has one."""
+    result = con.execute(
+        "SELECT * FROM ledger.extractions WHERE pipeline = $pipeline AND list_contains($keys, partition_key) "
+        "QUALIFY row_number() OVER (PARTITION BY partition_key ORDER BY extraction_id DESC) = 1",
+        {"pipeline": pipeline, "keys": partition_keys},
+    )
+    return {row["partition_key"]: ExtractionEntry(**row) for row in _dicts(result)}
+
+
+def scorings_of(con: DuckDBPyConnection, pipeline: str, partition_keys: list[str]) -> list[ScoringEntry]:
+    """Every finished scoring of these partitions, oldest first."""
+    result = con.execute(
+        "SELECT * FROM ledger.scorings WHERE pipeline = $pipeline AND list_contains($keys, partition_key) "
+        "AND status = 'scored' ORDER BY scoring_id",
+        {"pipeline": pipeline, "keys": partition_keys},
+    )
+    return [ScoringEntry(**row) for row in _dicts(result)]
+
+
+def live_scorings(con: DuckDBPyConnection, pipeline: str, partition_keys: list[str]) -> dict[str, str]:
+    """Partition key → id of its live scoring."""
+    rows = con.execute(
+        "SELECT partition_key, scoring_id FROM ledger.live "
+        "WHERE pipeline = $pipeline AND list_contains($keys, partition_key)",
+        {"pipeline": pipeline, "keys": partition_keys},
+    ).fetchall()
+    return dict(rows)
+
+
+def _dicts(result: DuckDBPyConnection) -> list[dict[str, Any]]:
+    names = [column[0] for column in result.description or []]
+    return [dict(zip(names, row, strict=True)) for row in result.fetchall()]
+
+
+def canonical(value: Mapping[str, Any]) -> str:
+    """JSON that is equal for equal content."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, default=str)
+
+
+def partition_fields(partition: Partition) -> dict[str, Any]:
+    """The columns by which every ledger row names its partition."""
+    return {
+        "partition_key": partition.key,
+        "partition_start": partition.start,
+        "partition_end": partition.end,
+    }

@@ -1,0 +1,174 @@
+"""What a pipeline may declare: the attributes of one `defs/<name>/defs.yaml`."""
+
+from __future__ import annotations
+
+import re
+from datetime import date, datetime, timedelta
+from typing import Annotated, Literal
+from zoneinfo import ZoneInfo, available_timezones
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+
+from pip_dagster.warehouse.names import RESERVED_COLUMNS, check_table_name
+
+_DURATION = re.compile(r"^\s*(\d+)\s*(minute|hour|day|week)s?\s*$")
+
+
+def _duration(value: object) -> object:
+    if isinstance(value, str):
+        match = _DURATION.match(value)
+        if not match:
+            raise ValueError(f"{value!r} is not a duration; expected for example '28 days' or '6 hours'")
+        return timedelta(**{match[2] + "s": int(match[1])})
+    return value
+
+
+def _identifier(value: str) -> str:
+    if not re.fullmatch(r"[a-z][a-z0-9_]{0,62}", value):
+        raise ValueError(f"{value!r} is not a name; expected lower-case letters, digits and _, starting with a letter")
+    return value
+
+
+Duration = Annotated[timedelta, BeforeValidator(_duration)]
+Identifier = Annotated[str, AfterValidator(_identifier)]
+
+
+class _Declared(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Partitions(_Declared):
+    """The grid of partitions: one scoring an hour, day, week or month of a time zone."""
+
+    every: Literal["hour", "day", "week", "month"] = "day"
+    start: datetime | date = Field(description="The first partition, local time.", union_mode="left_to_right")
+    end: datetime | date | None = Field(default=None, description="Where the grid ends, exclusive; open when absent.")
+    time_zone: str = "UTC"
+    end_offset: int = Field(
+        default=0,
+        description="0: a partition can be made once its time has passed. 1: from its beginning, "
+        "for predictions about the day that begins.",
+    )
+    max_per_run: int | None = Field(
+        default=None, ge=1, description="The most partitions one backfill run takes; all of them when absent."
+    )
+
+    @field_validator("time_zone")
+    @classmethod
+    def _known_zone(cls, value: str) -> str:
+        if value not in available_timezones():
+            raise ValueError(f"{value!r} is not an IANA time zone; expected for example 'Europe/Berlin' or 'UTC'")
+        return value
+
+    @field_validator("start", "end")
+    @classmethod
+    def _local(cls, value: datetime | date | None) -> datetime | None:
+        if value is None:
+            return None
+        if not isinstance(value, datetime):
+            return datetime(value.year, value.month, value.day)
+        if value.tzinfo is not None:
+            raise ValueError("is local to `time_zone`: leave the offset away")
+        return value
+
+    @property
+    def zone(self) -> ZoneInfo:
+        """The time zone's rules."""
+        return ZoneInfo(self.time_zone)
+
+
+class Source(_Declared):
+    """A table that the feature SQL may read, under the name it declares here and no other."""
+
+    table: str = Field(description="The name in SQL, `schema.table`; also its name in the source database.")
+    database: str | None = Field(default=None, description="Another DuckDB file than the pipeline's.")
+    parquet: str | None = Field(default=None, description="Parquet files instead of a database table: path or glob.")
+    partition_column: str | None = Field(default=None, description="The date or instant by which rows are watched.")
+    lookback: Duration = Field(default=timedelta(0), description="How far before its partition a row is read.")
+    description: str | None = None
+    asset_key: str | None = Field(
+        default=None, description="The Dagster asset that makes this table, `a/b`; an external asset when absent."
+    )
+
+    @field_validator("table")
+    @classmethod
+    def _table(cls, value: str) -> str:
+        return check_table_name(value)
+
+    @model_validator(mode="after")
+    def _one_place(self) -> Source:
+        if self.database and self.parquet:
+            raise ValueError("takes `database` or `parquet`, not both")
+        return self
+
+
+class Features(_Declared):
+    """How a range of partitions' features are made."""
+
+    sql: str = Field(description="A file beside defs.yaml holding one SELECT over the declared sources.")
+    key: tuple[str, ...] = Field(min_length=1, description="Columns that together name a row within its partition.")
+    partition_column: str = Field(description="The DATE or TIMESTAMPTZ column that puts a row into its partition.")
+
+    @model_validator(mode="after")
+    def _names(self) -> Features:
+        for column in (*self.key, self.partition_column):
+            if column in RESERVED_COLUMNS:
+                raise ValueError(f"column {column!r} is the warehouse's own; rename it in the feature SQL")
+        if len(set(self.key)) != len(self.key):
+            raise ValueError(f"key {list(self.key)} names a column twice")
+        return self
+
+
+class Scoring(_Declared):
+    """Which model scores, on what, and what it does with what it has never seen."""
+
+    model_name: str = Field(description="The model's name in the registry.")
+    alias: str = Field(default="champion", description="The alias whose version is live.")
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    on_unseen_category: Literal["missing", "error", "quarantine"] = Field(
+        default="missing",
+        description="missing: scored as NULL, counted. error: the partition fails. quarantine: the row is kept apart.",
+    )
+    batch_rows: int = Field(default=65_536, ge=2_048, description="Rows that are in Python at once.")
+
+
+class PipelineSpec(_Declared):
+    """One inference pipeline: from source tables to a prediction table, partition by partition."""
+
+    name: Identifier = Field(description="Also the schema of its tables and the prefix of its assets.")
+    description: str | None = None
+    owners: tuple[str, ...] = ()
+    partitions: Partitions
+    source_database: str | None = Field(default=None, description="The DuckDB file that holds the source tables.")
+    sources: dict[Identifier, Source] = Field(min_length=1)
+    features: Features
+    scoring: Scoring
+    schedule: str | None = Field(default=None, description="Cron, in the partitions' time zone.")
+
+    @field_validator("name")
+    @classmethod
+    def _free_name(cls, value: str) -> str:
+        if value in {"ledger", "main", "information_schema", "pg_catalog", "temp", "system"}:
+            raise ValueError(f"{value!r} is a schema of the warehouse; expected another name")
+        return value
+
+    @field_validator("schedule")
+    @classmethod
+    def _cron(cls, value: str | None) -> str | None:
+        # Dagster's own parser judges the rest when the schedule is built; five fields are ours to ask for.
+        if value is not None and not value.startswith("@") and len(value.split()) != 5:
+            raise ValueError(f"{value!r} is not cron; expected five fields such as '0 6 * * *'")
+        return value
+
+    @model_validator(mode="after")
+    def _sources_have_a_place(self) -> PipelineSpec:
+        tables: dict[str, str] = {}
+        for name, source in self.sources.items():
+            if not (self.source_database or source.database or source.parquet):
+                raise ValueError(
+                    f"source {name!r} has no place: give `source_database`, or its `database` or `parquet`"
+                )
+            if source.table in tables:
+                raise ValueError(f"sources {tables[source.table]!r} and {name!r} both call themselves {source.table!r}")
+            tables[source.table] = name
+        return self

@@ -1,0 +1,122 @@
+"""Connections: an in-memory DuckDB that attaches what it needs, for no longer than it needs it."""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pip_dagster.errors import SourceError, WarehouseError
+from pip_dagster.warehouse import lock
+from pip_dagster.warehouse.names import literal, quote
+
+if TYPE_CHECKING:
+    from duckdb import DuckDBPyConnection
+
+CATALOG = "warehouse"
+# What DuckDB says when another process has the file; anything else is not worth waiting for.
+_LOCKED = ("Could not set lock on file", "Conflicting lock", "database is locked", "Unique file handle conflict")
+
+
+@contextmanager
+def workspace(*, threads: int, memory_limit: str | None = None) -> Iterator[DuckDBPyConnection]:
+    """An in-memory connection in UTC for one piece of work; what outgrows memory spills to a folder of its own."""
+    import duckdb
+
+    spill = Path(tempfile.mkdtemp(prefix="pip_dagster_"))
+    con = duckdb.connect(":memory:", config={"temp_directory": str(spill), "threads": threads})
+    try:
+        con.execute("SET TimeZone = 'UTC'")
+        con.execute("SET enable_progress_bar = false")
+        if limit := memory_limit or os.environ.get("PIP_DAGSTER_MEMORY_LIMIT"):
+            con.execute(f"SET memory_limit = {literal(limit)}")
+        yield con
+    finally:
+        con.close()
+        shutil.rmtree(spill, ignore_errors=True)
+
+
+@contextmanager
+def attached(
+    con: DuckDBPyConnection, path: Path, name: str, *, read_only: bool, deadline: float = lock.DEFAULT_DEADLINE
+) -> Iterator[None]:
+    """Attach the DuckDB file `path` as `name`, waiting out another process's lock to the deadline.
+
+    Raises:
+        SourceError: the file is absent (read-only), is no DuckDB file, or stayed locked; names its holder.
+
+    """
+    if read_only and not path.is_file():
+        raise SourceError(f"There is no DuckDB file {path}. Make it, or correct its path in the declaration.")
+    # 2.0 would write files that 1.5 cannot open.
+    options = "READ_ONLY" if read_only else "STORAGE_VERSION 'v1.5.0'"
+    until = time.monotonic() + deadline
+    while True:
+        try:
+            con.execute(f"ATTACH {literal(str(path))} AS {quote(name)} ({options})")
+            break
+        except Exception as error:
+            if not any(text in str(error) for text in _LOCKED):
+                raise SourceError(f"{path} cannot be opened as a DuckDB file: {error}") from error
+            if time.monotonic() >= until:
+                raise SourceError(
+                    f"{path} stayed locked by another process for {deadline:g} s: {error}\n"
+                    "Close that connection; readers should open the published database instead."
+                ) from error
+            time.sleep(random.uniform(0.05, 0.2))
+    try:
+        yield
+    finally:
+        con.execute("USE memory")
+        con.execute(f"DETACH {quote(name)}")
+
+
+@contextmanager
+def open_warehouse(
+    con: DuckDBPyConnection, path: Path, *, purpose: str, read_only: bool = False, deadline: float | None = None
+) -> Iterator[None]:
+    """The warehouse file attached to `con` as the default catalog, under the lock: one read, or a few transactions.
+
+    Its schema is brought up to this version first. Readers take the same lock, since DuckDB lets nobody write
+    a file that somebody reads.
+
+    Raises:
+        WarehouseError: locked to the deadline, unreadable, or made by a newer version.
+
+    """
+    from pip_dagster.warehouse import schema
+
+    seconds = deadline if deadline is not None else float(os.environ.get("PIP_DAGSTER_LOCK_DEADLINE", 120))
+    if read_only and not path.is_file():
+        raise WarehouseError(f"There is no warehouse {path} yet: materialize a partition first.")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with lock.exclusive(path.with_name(path.name + ".lock"), purpose=purpose, deadline=seconds):
+        try:
+            with attached(con, path, CATALOG, read_only=read_only, deadline=seconds):
+                con.execute(f"USE {CATALOG}")
+                schema.ensure(con, path, read_only=read_only)
+                yield
+        except SourceError as error:
+            raise WarehouseError(str(error)) from error
+
+
+@contextmanager
+def transaction(con: DuckDBPyConnection) -> Iterator[None]:
+    """BEGIN, then COMMIT, or ROLLBACK whatever ended it, an interrupt included."""
+    con.execute("BEGIN TRANSACTION")
+    try:
+        yield
+        con.execute("COMMIT")
+    except BaseException:
+        # A failed COMMIT has already rolled back.
+        import duckdb
+
+        with suppress(duckdb.TransactionException):
+            con.execute("ROLLBACK")
+        raise

@@ -1,0 +1,70 @@
+"""One writer at a time: an flock on a file beside the warehouse, waited for to a deadline."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import random
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+
+from pip_dagster.errors import WarehouseError
+
+DEFAULT_DEADLINE = 120.0
+
+
+@contextmanager
+def exclusive(path: Path, *, purpose: str, deadline: float = DEFAULT_DEADLINE) -> Iterator[None]:
+    """Hold the lock at `path`; at most `deadline` seconds are spent waiting for it.
+
+    The kernel frees an flock when its process dies, so a killed holder leaves nothing to clean up. Two openings of
+    the file exclude each other within a process too, so threads need no second lock.
+
+    Raises:
+        WarehouseError: another process held it to the deadline; names that process and what it does.
+
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a+", encoding="utf-8") as file:
+        _acquire(file.fileno(), path, deadline)
+        file.seek(0)
+        file.truncate()
+        holder = {"pid": os.getpid(), "purpose": purpose, "since": datetime.now(UTC).isoformat(timespec="seconds")}
+        file.write(json.dumps(holder | {"command": " ".join(sys.argv[:4])[:200]}))
+        file.flush()
+        try:
+            yield
+        finally:
+            file.seek(0)
+            file.truncate()
+            file.flush()
+
+
+def _acquire(descriptor: int, path: Path, deadline: float) -> None:
+    until = time.monotonic() + deadline
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except BlockingIOError:
+            if time.monotonic() >= until:
+                raise WarehouseError(
+                    f"The warehouse lock {path} was not free within {deadline:g} s. {holder_of(path)} "
+                    "Wait for that process or end it; nothing was written."
+                ) from None
+            # Jitter keeps several waiters from asking in step.
+            time.sleep(random.uniform(0.005, 0.03))
+
+
+def holder_of(path: Path) -> str:
+    """Who holds the lock, in a sentence."""
+    try:
+        holder = json.loads(path.read_text(encoding="utf-8"))
+        return f"It is held by PID {holder['pid']} ({holder['command']}) since {holder['since']}: {holder['purpose']}."
+    except (OSError, ValueError, KeyError):
+        return "Its holder is not known."

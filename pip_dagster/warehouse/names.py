@@ -1,0 +1,41 @@
+"""Names in SQL: quoting, and which columns are the warehouse's own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+# Columns that every stored row carries beside the user's own; a user's column of that name would shadow them.
+RESERVED_COLUMNS = frozenset({"partition_key", "revision", "scoring_id", "role", "row_number"})
+
+
+def quote(name: str) -> str:
+    """One SQL identifier, whatever characters it has."""
+    return '"' + name.replace('"', '""') + '"'
+
+
+def quote_all(names: Iterable[str], prefix: str = "") -> str:
+    """A list of identifiers for a SELECT, each behind `prefix`."""
+    return ", ".join(prefix + quote(name) for name in names)
+
+
+def literal(text: str) -> str:
+    """One SQL string; for places that take no parameter (paths in ATTACH and COPY)."""
+    return "'" + text.replace("'", "''") + "'"
+
+
+def check_table_name(name: str) -> str:
+    """`schema.table` as it is.
+
+    Raises:
+        ValueError: another number of parts, or an empty one.
+
+    """
+    parts = name.split(".")
+    if len(parts) != 2 or not all(parts):
+        raise ValueError(f"{name!r} is not a table name; expected `schema.table`, for example 'raw.orders'")
+    return name
+
+
+def quote_table(name: str) -> str:
+    """`schema.table` quoted part by part."""
+    return ".".join(quote(part) for part in name.split("."))

@@ -1,0 +1,129 @@
+"""What everybody may read at any time: Parquet files and a small database of views over them.
+
+The warehouse itself can be opened by nobody while a run writes to it. So after each commit the partition's live
+predictions and its ledger are written beside it, each file replaced at once; a reader has the old one or the new one.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import quote as url_quote
+
+from pip_dagster.warehouse.names import literal, quote
+from pip_dagster.warehouse.tables import predictions_select
+
+if TYPE_CHECKING:
+    from duckdb import DuckDBPyConnection
+
+_PENDING = """
+  SELECT pipeline, partition_key, list(id) AS ids FROM (
+    SELECT pipeline, partition_key, change_id AS id FROM ledger.live_changes
+    UNION ALL SELECT pipeline, partition_key, scoring_id FROM ledger.scorings
+  ) ANTI JOIN ledger.publications p ON p.change_id = id
+  GROUP BY ALL ORDER BY ALL
+"""
+
+
+def partition_file(folder: Path, pipeline: str, kind: str, partition_key: str) -> Path:
+    """Where a partition's `kind` (predictions, ledger) is published."""
+    return folder / pipeline / kind / f"{url_quote(partition_key, safe=' ')}.parquet"
+
+
+def publish_pending(con: DuckDBPyConnection, folder: Path) -> int:
+    """Write what the ledger says and the files do not show yet, whoever committed it; the number of partitions.
+
+    The warehouse is the current catalog, nothing is in transaction. A kill in between leaves partitions pending, and
+    the next call writes them.
+    """
+    pending = con.execute(_PENDING).fetchall()
+    for pipeline, partition_key, _ in pending:
+        _publish_partition(con, folder, pipeline, partition_key)
+    if pending:
+        ids = [change_id for *_, listed in pending for change_id in listed]
+        con.execute("INSERT INTO ledger.publications SELECT unnest($ids), $now", {"ids": ids, "now": datetime.now(UTC)})
+    _publish_views(folder)
+    return len(pending)
+
+
+def _publish_partition(con: DuckDBPyConnection, folder: Path, pipeline: str, partition_key: str) -> None:
+    of_partition = f"pipeline = {literal(pipeline)} AND partition_key = {literal(partition_key)}"
+    live = con.execute(f"SELECT scoring_id FROM ledger.live WHERE {of_partition}").fetchone()
+    if live:
+        rows = (
+            f"SELECT * FROM ({predictions_select(pipeline)}) p "
+            f"WHERE partition_key = {literal(partition_key)} AND scoring_id = {literal(live[0])}"
+        )
+        _replace_parquet(
+            con, _exact_in_parquet(con, rows), partition_file(folder, pipeline, "predictions", partition_key)
+        )
+    entries = f"SELECT * FROM ledger.partitions WHERE {of_partition} ORDER BY scoring_id"
+    _replace_parquet(con, entries, partition_file(folder, pipeline, "ledger", partition_key))
+
+
+def _exact_in_parquet(con: DuckDBPyConnection, select: str) -> str:
+    """The same rows; Parquet has no HUGEINT and DuckDB would write a DOUBLE: two keys could become one."""
+    described = con.execute(f"DESCRIBE {select}").fetchall()
+    wide = [quote(name) for name, sql_type, *_ in described if sql_type in {"HUGEINT", "UHUGEINT"}]
+    casts = ", ".join(f"{column}::DECIMAL(38, 0) AS {column}" for column in wide)
+    return f"SELECT * REPLACE ({casts}) FROM ({select})" if casts else select
+
+
+def _replace_parquet(con: DuckDBPyConnection, select: str, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    try:
+        con.execute(f"COPY ({select}) TO {literal(str(temporary))} (FORMAT parquet, COMPRESSION zstd)")
+        temporary.replace(target)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _publish_views(folder: Path) -> None:
+    """Make the database of views anew where the set of published tables, or their place, has changed."""
+    import duckdb
+
+    if not folder.is_dir():
+        return
+    database, marker = folder.with_suffix(".duckdb"), folder / "views.sql"
+    script = "\n".join(_view_statements(folder))
+    if database.is_file() and marker.is_file() and marker.read_text(encoding="utf-8") == script:
+        return
+    temporary = database.with_name(f".{database.name}.{os.getpid()}.tmp")
+    temporary.unlink(missing_ok=True)
+    con = duckdb.connect(":memory:")
+    try:
+        con.execute(f"ATTACH {literal(str(temporary))} AS published (STORAGE_VERSION 'v1.5.0')")
+        con.execute("USE published")
+        con.execute(script)
+        con.execute("USE memory; DETACH published")
+    finally:
+        con.close()
+    # Whoever has the old file open keeps reading it; its views show the same Parquet files.
+    temporary.replace(database)
+    marker.write_text(script, encoding="utf-8")
+
+
+def _view_statements(folder: Path) -> Iterable[str]:
+    ledgers = []
+    for pipeline in sorted(path.name for path in folder.iterdir() if path.is_dir()):
+        for kind in ("predictions", "ledger"):
+            files = folder / pipeline / kind
+            if not any(files.glob("*.parquet")):
+                continue
+            if kind == "ledger":
+                ledgers.append(str(files / "*.parquet"))
+                continue
+            yield f"CREATE SCHEMA IF NOT EXISTS {quote(pipeline)};"
+            yield f"CREATE VIEW {quote(pipeline)}.{kind} AS {_read([str(files / '*.parquet')])};"
+    if ledgers:
+        yield "CREATE SCHEMA ledger;"
+        yield f"CREATE VIEW ledger.partitions AS {_read(ledgers)};"
+
+
+def _read(globs: list[str]) -> str:
+    listed = ", ".join(literal(each) for each in globs)
+    return f"SELECT * FROM read_parquet([{listed}], union_by_name = true)"

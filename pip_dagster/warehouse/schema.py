@@ -1,0 +1,92 @@
+"""The warehouse's own tables and how an older file becomes one of this version."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pip_dagster.errors import WarehouseError
+
+if TYPE_CHECKING:
+    from duckdb import DuckDBPyConnection
+
+# Each script takes a file from the version before it; a new one is added at the end, an old one is never changed.
+# Only SQL that a DuckLake takes too: no keys, checks, sequences or indexes. Rows are inserted, never updated.
+MIGRATIONS: tuple[str, ...] = (
+    """
+    CREATE SCHEMA ledger;
+    CREATE TABLE ledger.meta (key VARCHAR, value VARCHAR);
+    -- What the feature SQL gave for a partition, each time it ran; equal content names the revision that was there.
+    CREATE TABLE ledger.extractions (
+      extraction_id VARCHAR, pipeline VARCHAR, partition_key VARCHAR,
+      partition_start TIMESTAMPTZ, partition_end TIMESTAMPTZ,
+      revision VARCHAR, is_new BOOLEAN, table_name VARCHAR, rows_extracted BIGINT, feature_digest VARCHAR,
+      source_digests VARCHAR, sql_digest VARCHAR, seconds DOUBLE,
+      run_id VARCHAR, made_by VARCHAR, made_at TIMESTAMPTZ);
+    -- What produced each (partition, model version): one row a scoring, and one for each attempt that failed.
+    CREATE TABLE ledger.scorings (
+      scoring_id VARCHAR, pipeline VARCHAR, partition_key VARCHAR,
+      partition_start TIMESTAMPTZ, partition_end TIMESTAMPTZ, status VARCHAR, reason VARCHAR, role VARCHAR,
+      model_name VARCHAR, model_version BIGINT, model_digest VARCHAR, manifest_digest VARCHAR,
+      feature_revision VARCHAR, feature_digest VARCHAR, source_digests VARCHAR,
+      code_digest VARCHAR, engine VARCHAR, device VARCHAR, device_reason VARCHAR, threads BIGINT,
+      table_name VARCHAR, rows_in BIGINT, rows_scored BIGINT, rows_quarantined BIGINT, findings VARCHAR,
+      mean_score DOUBLE, min_score DOUBLE, max_score DOUBLE, score_digest VARCHAR, seconds DOUBLE,
+      run_id VARCHAR, made_by VARCHAR, made_at TIMESTAMPTZ);
+    -- Which scoring is live, as a history: the newest change of a partition holds.
+    CREATE TABLE ledger.live_changes (
+      change_id VARCHAR, pipeline VARCHAR, partition_key VARCHAR, scoring_id VARCHAR,
+      why VARCHAR, run_id VARCHAR, made_by VARCHAR, made_at TIMESTAMPTZ);
+    -- Which of those changes have reached the published files; what is absent here is published by the next run.
+    CREATE TABLE ledger.publications (change_id VARCHAR, made_at TIMESTAMPTZ);
+    CREATE VIEW ledger.live AS
+      SELECT pipeline, partition_key, arg_max(scoring_id, change_id) AS scoring_id, max(change_id) AS change_id,
+             max(made_at) AS live_since
+      FROM ledger.live_changes GROUP BY pipeline, partition_key;
+    CREATE VIEW ledger.partitions AS
+      SELECT s.*, l.scoring_id IS NOT NULL AS is_live
+      FROM ledger.scorings s
+      LEFT JOIN ledger.live l
+        ON l.pipeline = s.pipeline AND l.partition_key = s.partition_key AND l.scoring_id = s.scoring_id;
+    """,
+)
+VERSION = len(MIGRATIONS)
+
+
+def ensure(con: DuckDBPyConnection, path: Path, *, read_only: bool) -> None:
+    """Bring the current catalog to this version, all of it in one transaction.
+
+    Raises:
+        WarehouseError: the file is of a newer version, or of an older one and only opened to read.
+
+    """
+    found = version(con)
+    if found == VERSION:
+        return
+    if found > VERSION:
+        raise WarehouseError(
+            f"{path} has schema version {found}, made by a newer pip_dagster; this one knows {VERSION}. Upgrade it."
+        )
+    if read_only:
+        raise WarehouseError(
+            f"{path} has schema version {found}, this pip_dagster needs {VERSION}: any run that writes migrates it."
+        )
+    from pip_dagster.warehouse.connect import transaction
+
+    with transaction(con):
+        for script in MIGRATIONS[found:]:
+            con.execute(script)
+        con.execute("DELETE FROM ledger.meta WHERE key = 'schema_version'")
+        con.execute("INSERT INTO ledger.meta VALUES ('schema_version', $v)", {"v": str(VERSION)})
+
+
+def version(con: DuckDBPyConnection) -> int:
+    """The schema version of the current catalog; 0 for an empty one."""
+    present = con.execute(
+        "SELECT count(*) FROM duckdb_tables() "
+        "WHERE database_name = current_database() AND schema_name = 'ledger' AND table_name = 'meta'"
+    ).fetchone()
+    if not present or not present[0]:
+        return 0
+    row = con.execute("SELECT value FROM ledger.meta WHERE key = 'schema_version'").fetchone()
+    return int(row[0]) if row else 0

@@ -1,0 +1,71 @@
+"""A pipeline's own tables: one for each set of columns it has ever had, and views that join them.
+
+Feature SQL and models change. Rather than alter a table that holds history, rows of another shape get a table of
+their own, named by the digest of its columns; the view of the plain name unites them. So a past row keeps the very
+types it was scored with.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from pip_dagster.warehouse.names import literal, quote
+
+if TYPE_CHECKING:
+    from duckdb import DuckDBPyConnection
+
+BASES = ("features", "scores", "quarantine")
+
+
+def table_for(base: str, columns: Mapping[str, str]) -> str:
+    """The name of the table holding rows of exactly these columns and SQL types."""
+    digest = hashlib.sha256(json.dumps(list(columns.items())).encode()).hexdigest()
+    return f"{base}__{digest[:8]}"
+
+
+def ensure_table(con: DuckDBPyConnection, pipeline: str, base: str, columns: Mapping[str, str]) -> str:
+    """Make the table for `columns`, and the pipeline's views, where they are not there yet; its name, unquoted.
+
+    Call it inside the transaction that fills the table, with the warehouse as the current catalog.
+    """
+    name = table_for(base, columns)
+    if name not in _tables(con, pipeline):
+        con.execute(f"CREATE SCHEMA IF NOT EXISTS {quote(pipeline)}")
+        body = ", ".join(f"{quote(column)} {sql_type}" for column, sql_type in columns.items())
+        con.execute(f"CREATE TABLE {quote(pipeline)}.{quote(name)} ({body})")
+        _refresh_views(con, pipeline)
+    return name
+
+
+def _refresh_views(con: DuckDBPyConnection, pipeline: str) -> None:
+    present = _tables(con, pipeline)
+    schema = quote(pipeline)
+    for base in BASES:
+        tables = [name for name in present if name.startswith(base + "__")]
+        if tables:
+            union = " UNION ALL BY NAME ".join(f"SELECT * FROM {schema}.{quote(name)}" for name in tables)
+            con.execute(f"CREATE OR REPLACE VIEW {schema}.{base} AS {union}")
+    if any(name.startswith("scores__") for name in present):
+        con.execute(f"CREATE OR REPLACE VIEW {schema}.predictions AS {predictions_select(pipeline)}")
+
+
+def predictions_select(pipeline: str) -> str:
+    """The SELECT behind `<pipeline>.predictions`: the live scoring's rows and what made them."""
+    return (
+        "SELECT s.*, e.model_name, e.model_version, e.feature_revision, e.made_at AS scored_at "
+        f"FROM {quote(pipeline)}.scores s "
+        f"JOIN ledger.live l ON l.pipeline = {literal(pipeline)} AND l.scoring_id = s.scoring_id "
+        "JOIN ledger.scorings e ON e.scoring_id = s.scoring_id"
+    )
+
+
+def _tables(con: DuckDBPyConnection, pipeline: str) -> list[str]:
+    rows = con.execute(
+        "SELECT table_name FROM duckdb_tables() "
+        "WHERE database_name = current_database() AND schema_name = $schema ORDER BY table_oid",
+        {"schema": pipeline},
+    ).fetchall()
+    return [row[0] for row in rows]
