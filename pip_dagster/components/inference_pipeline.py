@@ -1,0 +1,53 @@
+"""One declaration, one inference pipeline."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import dagster as dg
+
+from pip_dagster.orchestration.definitions import build_definitions
+from pip_dagster.pipeline import Pipeline
+from pip_dagster.project import Project
+from pip_dagster.spec import PipelineSpec
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel
+
+
+class InferencePipeline(dg.Component):
+    """Score a table's new rows with a registered XGBoost model, partition by partition.
+
+    Makes the assets `<name>/features` and `<name>/predictions`, an external asset for each source table and for the
+    model, a job and a schedule. What may be declared is `pip_dagster.spec.PipelineSpec`.
+    """
+
+    def __init__(self, spec: PipelineSpec) -> None:
+        self.spec = spec
+
+    @classmethod
+    def get_model_cls(cls) -> type[BaseModel]:
+        """The declaration's schema; Dagster names file, line and key of what does not fit it."""
+        return PipelineSpec
+
+    @classmethod
+    def load(cls, attributes: BaseModel | None, context: dg.ComponentLoadContext) -> InferencePipeline:
+        """Take the attributes as they are: no templates, since SQL and cron may hold braces."""
+        if not isinstance(attributes, PipelineSpec):
+            raise dg.DagsterInvalidDefinitionError(
+                f"{context.path / 'defs.yaml'}: expected `attributes`, with at least name, partitions, sources, "
+                "features and scoring."
+            )
+        return cls(attributes)
+
+    @classmethod
+    def get_spec(cls) -> dg.ComponentTypeSpec:
+        """How `dg list` shows the component."""
+        return dg.ComponentTypeSpec(
+            description="An XGBoost inference pipeline over DuckDB.", produces=["asset", "job", "schedule"]
+        )
+
+    def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:
+        """The pipeline's Dagster definitions."""
+        pipeline = Pipeline.load(self.spec, context.path, Project.at(context.project_root))
+        return build_definitions(pipeline)

@@ -1,0 +1,159 @@
+"""The two assets of a pipeline, made by one step so that a date that fails leaves the others whole."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import dagster as dg
+
+from pip_dagster.errors import PipelineError
+from pip_dagster.flow.materialize import materialize
+from pip_dagster.flow.result import PartitionResult
+from pip_dagster.ledger.record import RunInfo
+from pip_dagster.orchestration.inputs import model_metadata
+from pip_dagster.orchestration.keys import features_key, model_key, predictions_key, source_key
+from pip_dagster.orchestration.metadata import features_metadata, lineage_metadata, predictions_metadata
+from pip_dagster.orchestration.partitions import partitions_of
+from pip_dagster.pipeline import Pipeline
+from pip_dagster.registry.errors import RegistryError
+from pip_dagster.registry.store import Registry
+
+DATA_VERSION_TAG = "dagster/data_version"
+Done = dict[dg.AssetKey, dict[str, dict[str, Any]]]  # asset → partition → metadata
+
+
+def pipeline_assets(pipeline: Pipeline, partitions: dg.TimeWindowPartitionsDefinition) -> dg.AssetsDefinition:
+    """`<name>/features` and `<name>/predictions`, together or apart, for one partition or a range of them."""
+    spec = pipeline.spec
+    common: dict[str, Any] = {"group_name": spec.name, "owners": spec.owners, "partitions_def": partitions}
+    specs = [
+        dg.AssetSpec(
+            features_key(spec),
+            deps=[source_key(spec, source) for source in spec.sources],
+            description=f"The feature snapshot: what `{spec.features.sql}` gave for each partition, kept as it was.",
+            kinds={"duckdb", "sql"},
+            code_version=pipeline.feature_digest[:16],
+            metadata={
+                "dagster/table_name": f"{spec.name}.features",
+                "key": ", ".join(spec.features.key),
+                "sql": dg.MetadataValue.md(f"```sql\n{pipeline.sql}\n```"),
+            },
+            **common,
+        ),
+        dg.AssetSpec(
+            predictions_key(spec),
+            deps=[features_key(spec), model_key(spec)],
+            description=(spec.description or f"The predictions of {spec.name}.")
+            + f"\n\nQuery them: `pip-dagster query 'SELECT * FROM {spec.name}.predictions'`.",
+            kinds={"xgboost", "duckdb"},
+            code_version=pipeline.scoring_digest[:16],
+            metadata={
+                "dagster/table_name": f"{spec.name}.predictions",
+                "published": str(pipeline.project.published_database),
+            },
+            **common,
+        ),
+    ]
+    most = spec.partitions.max_per_run
+    policy = dg.BackfillPolicy.multi_run(most) if most else dg.BackfillPolicy.single_run()
+
+    @dg.multi_asset(
+        name=spec.name, specs=specs, can_subset=True, backfill_policy=policy, pool=f"pip_dagster_{spec.name}"
+    )
+    def features_and_predictions(context: dg.AssetExecutionContext) -> Iterator[Any]:
+        yield from _run(context, pipeline, partitions)
+
+    return features_and_predictions
+
+
+def _run(
+    context: dg.AssetExecutionContext, pipeline: Pipeline, definition: dg.TimeWindowPartitionsDefinition
+) -> Iterator[Any]:
+    spec = pipeline.spec
+    selected = [key for key in (features_key(spec), predictions_key(spec)) if key in context.selected_asset_keys]
+    done: Done = {key: {} for key in selected}
+    failed: dict[str, str] = {}
+    last: PartitionResult | None = None
+    try:
+        for result in materialize(
+            pipeline,
+            partitions_of(definition, context.partition_keys),
+            RunInfo(context.run_id, _made_by(context)),
+            features=features_key(spec) in selected,
+            predictions=predictions_key(spec) in selected,
+            progress=context.log.info,
+        ):
+            _note(result, spec_keys=(features_key(spec), predictions_key(spec)), done=done, failed=failed)
+            last = result if result.scoring else last
+    except BaseException as error:
+        # What is committed stays; Dagster is told of it before the run ends in failure or is cancelled.
+        yield from _events(done)
+        if isinstance(error, (PipelineError, RegistryError)):
+            raise dg.Failure(description=str(error), allow_retries=False) from error
+        raise
+    if last and last.scoring:
+        yield from _model_observation(pipeline, last)
+        # The schema and the columns' lineage once a run: with each partition they would swell its events.
+        done[predictions_key(spec)][last.partition.key] |= lineage_metadata(pipeline, last.scoring, last.columns)
+    if failed:
+        yield from _events(done)
+        raise dg.Failure(
+            description=_failure_text(spec.name, failed, len(context.partition_keys)),
+            metadata={"failed_partitions": dg.MetadataValue.json(failed)},
+            allow_retries=False,
+        )
+    for key in selected:
+        for partition, metadata in done[key].items():
+            context.add_asset_metadata(metadata, asset_key=key, partition_key=partition)
+        yield dg.MaterializeResult(asset_key=key)
+
+
+def _note(
+    result: PartitionResult, *, spec_keys: tuple[dg.AssetKey, dg.AssetKey], done: Done, failed: dict[str, str]
+) -> None:
+    features, predictions = spec_keys
+    if result.error:
+        failed[result.partition.key] = result.error
+    if result.features and features in done:
+        done[features][result.partition.key] = features_metadata(result.features)
+    if result.scoring and predictions in done:
+        done[predictions][result.partition.key] = predictions_metadata(result.scoring, result.reused)
+
+
+def _events(done: Done) -> Iterator[dg.AssetMaterialization]:
+    for key, partitions in done.items():
+        for partition, metadata in partitions.items():
+            yield dg.AssetMaterialization(asset_key=key, partition=partition, metadata=metadata)
+
+
+def _model_observation(pipeline: Pipeline, last: PartitionResult) -> Iterator[dg.AssetObservation]:
+    """The model as it was used: its node in the graph shows it without being asked to observe."""
+    scoring = last.scoring
+    assert scoring and scoring.model_version and scoring.model_digest
+    version = Registry(pipeline.project.registry).get(scoring.model_name, scoring.model_version)
+    yield dg.AssetObservation(
+        model_key(pipeline.spec), tags={DATA_VERSION_TAG: scoring.model_digest}, metadata=model_metadata(version)
+    )
+
+
+def _failure_text(name: str, failed: dict[str, str], of: int) -> str:
+    shown = "\n".join(f"- partition {key}: {reason}" for key, reason in list(failed.items())[:20])
+    more = f"\n- and {len(failed) - 20} more, in this event's metadata" if len(failed) > 20 else ""
+    return (
+        f"Pipeline {name}: {len(failed)} of {of} partitions failed; the other {of - len(failed)} are stored, and what "
+        f"was stored of the failed ones before is as it was.\n{shown}{more}"
+    )
+
+
+def _made_by(context: dg.AssetExecutionContext) -> str:
+    """Who asked for the run, as far as Dagster knows: a schedule, sensor, backfill, or the account it runs under."""
+    import getpass
+
+    tags = context.run.tags
+    for tag, kind in (
+        ("dagster/schedule_name", "schedule"),
+        ("dagster/sensor_name", "sensor"),
+        ("dagster/backfill", "backfill"),
+    ):
+        if tag in tags:
+            return f"{kind} {tags[tag]}"
+    return tags.get("user") or getpass.getuser()

@@ -1,0 +1,30 @@
+"""All of one pipeline's Dagster definitions."""
+
+from __future__ import annotations
+
+import dagster as dg
+
+from pip_dagster.orchestration.assets import pipeline_assets
+from pip_dagster.orchestration.inputs import model_asset, source_assets
+from pip_dagster.orchestration.keys import features_key, predictions_key
+from pip_dagster.orchestration.partitions import partitions_definition
+from pip_dagster.orchestration.schedule import pipeline_schedule
+from pip_dagster.pipeline import Pipeline
+
+
+def build_definitions(pipeline: Pipeline) -> dg.Definitions:
+    """Assets, job and schedule of a pipeline."""
+    spec = pipeline.spec
+    partitions = partitions_definition(spec.partitions)
+    job = dg.define_asset_job(
+        f"{spec.name}_job",
+        selection=dg.AssetSelection.assets(features_key(spec), predictions_key(spec)),
+        description=f"Features and predictions of {spec.name} for one partition or a range.",
+        # A process for the one step would cost ten seconds of imports and win nothing.
+        executor_def=dg.in_process_executor,
+    )
+    return dg.Definitions(
+        assets=[*source_assets(pipeline), model_asset(pipeline), pipeline_assets(pipeline, partitions)],
+        jobs=[job],
+        schedules=[pipeline_schedule(pipeline, spec.schedule, job, partitions)] if spec.schedule else [],
+    )

@@ -1,0 +1,111 @@
+"""What a pipeline reads but does not make: its source tables and its model, as observable assets."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import dagster as dg
+
+from pip_dagster.flow.digest import RowSet, row_set_sql
+from pip_dagster.flow.engine import available_threads
+from pip_dagster.flow.sources import columns_of, open_sources
+from pip_dagster.orchestration.keys import model_key, source_key
+from pip_dagster.orchestration.metadata import column_schema
+from pip_dagster.pipeline import Pipeline
+from pip_dagster.registry.store import Registry
+from pip_dagster.registry.version import ModelVersion
+from pip_dagster.warehouse.connect import workspace
+from pip_dagster.warehouse.names import quote_table
+
+
+def source_assets(pipeline: Pipeline) -> list[dg.AssetsDefinition]:
+    """One external asset a source table that no other asset is declared to make; observing it counts and digests it."""
+    spec = pipeline.spec
+    specs = [
+        dg.AssetSpec(
+            source_key(spec, name),
+            description=source.description or f"The source table {source.table}.",
+            group_name=spec.name,
+            owners=spec.owners,
+            kinds={"parquet" if source.parquet else "duckdb", "table"},
+            metadata={
+                "dagster/table_name": source.table,
+                "place": source.parquet or source.database or spec.source_database or "",
+                "partition_column": source.partition_column or "none: read whole",
+                "lookback": str(source.lookback),
+            },
+        )
+        for name, source in spec.sources.items()
+        if source.asset_key is None
+    ]
+    if not specs:
+        return []
+
+    @dg.multi_observable_source_asset(
+        specs=specs,
+        name=f"{spec.name}_sources",
+        can_subset=True,
+        description=f"Count and digest the source tables of {spec.name}.",
+    )
+    def observe_sources(context: dg.AssetExecutionContext) -> Iterator[dg.ObserveResult]:
+        wanted = context.selected_asset_keys
+        with workspace(threads=available_threads()) as con, open_sources(con, spec, pipeline.project.root):
+            for name, source in spec.sources.items():
+                if source_key(spec, name) not in wanted:
+                    continue
+                columns = columns_of(con, source)
+                sql = f"SELECT {row_set_sql(columns)} FROM memory.{quote_table(source.table)}"
+                row = con.execute(sql).fetchone()
+                rows = RowSet(*(row or ()))
+                yield dg.ObserveResult(
+                    asset_key=source_key(spec, name),
+                    data_version=dg.DataVersion(rows.digest(columns)),
+                    metadata={
+                        "dagster/row_count": rows.rows,
+                        "dagster/column_schema": column_schema({c: (kind, "") for c, kind in columns.items()}),
+                    },
+                )
+
+    return [observe_sources]
+
+
+def model_asset(pipeline: Pipeline) -> dg.AssetsDefinition:
+    """The model that the declared alias names, as an external asset whose data version is its digest."""
+    spec = pipeline.spec
+    asset = dg.AssetSpec(
+        model_key(spec),
+        description=f"The version of `{spec.scoring.model_name}` that the alias `{spec.scoring.alias}` names in the "
+        "registry. It enters by `pip-dagster models register` and becomes live by `pip-dagster models promote`.",
+        group_name=spec.name,
+        owners=spec.owners,
+        kinds={"xgboost", "model"},
+        metadata={"model_name": spec.scoring.model_name, "alias": spec.scoring.alias},
+    )
+
+    @dg.multi_observable_source_asset(specs=[asset], name=f"{spec.name}_model", description="Look up the alias.")
+    def observe_model() -> dg.ObserveResult:
+        version = Registry(pipeline.project.registry).get(spec.scoring.model_name, spec.scoring.alias)
+        return dg.ObserveResult(
+            asset_key=model_key(spec),
+            data_version=dg.DataVersion(version.digest),
+            metadata=model_metadata(version),
+        )
+
+    return observe_model
+
+
+def model_metadata(version: ModelVersion) -> dict[str, Any]:
+    """A model version for the UI."""
+    manifest = version.manifest
+    return {
+        "model": str(version),
+        "version": version.version,
+        "digest": version.digest,
+        "objective": manifest.objective,
+        "features": len(manifest.features),
+        "description": manifest.description,
+        "registered_by": manifest.registered_by,
+        "registered_at": dg.MetadataValue.timestamp(manifest.registered_at),
+        "trained_with_xgboost": manifest.xgboost_version,
+        **{f"metric/{name}": value for name, value in manifest.metrics.items()},
+        "signature": column_schema({f.name: (f.type, "") for f in manifest.features}),
+    }

@@ -1,0 +1,28 @@
+"""The names of a pipeline's assets."""
+
+from __future__ import annotations
+
+import dagster as dg
+
+from pip_dagster.spec import PipelineSpec
+
+
+def features_key(spec: PipelineSpec) -> dg.AssetKey:
+    """The feature snapshot."""
+    return dg.AssetKey([spec.name, "features"])
+
+
+def predictions_key(spec: PipelineSpec) -> dg.AssetKey:
+    """The prediction table."""
+    return dg.AssetKey([spec.name, "predictions"])
+
+
+def model_key(spec: PipelineSpec) -> dg.AssetKey:
+    """The model behind the declared alias."""
+    return dg.AssetKey([spec.name, "model"])
+
+
+def source_key(spec: PipelineSpec, source: str) -> dg.AssetKey:
+    """A source table: the asset that the declaration says makes it, else an external one of this pipeline."""
+    declared = spec.sources[source].asset_key
+    return dg.AssetKey(declared.split("/")) if declared else dg.AssetKey([spec.name, "sources", source])

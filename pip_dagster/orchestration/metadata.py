@@ -1,0 +1,87 @@
+"""What the UI shows of the ledger's entries."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import dagster as dg
+
+from pip_dagster.ledger.record import ExtractionEntry, ScoringEntry
+from pip_dagster.orchestration.keys import features_key
+from pip_dagster.pipeline import Pipeline
+from pip_dagster.registry.store import Registry
+
+
+def features_metadata(entry: ExtractionEntry) -> dict[str, Any]:
+    """A partition's feature snapshot."""
+    return {
+        "dagster/partition_row_count": entry.rows_extracted,
+        "revision": entry.revision,
+        "new_revision": entry.is_new,
+        "feature_digest": entry.feature_digest,
+        "seconds": round(entry.seconds, 4),
+        **_empty_note(entry.rows_extracted),
+    }
+
+
+def predictions_metadata(entry: ScoringEntry, reused: bool) -> dict[str, Any]:
+    """A partition's scoring. Numbers are numbers, so that the UI plots them over the partitions."""
+    metadata: dict[str, Any] = {
+        "dagster/partition_row_count": entry.rows_scored or 0,
+        "model_version": entry.model_version,
+        "model": f"{entry.model_name} v{entry.model_version}",
+        "model_digest": entry.model_digest,
+        "rows_in": entry.rows_in,
+        "rows_quarantined": entry.rows_quarantined,
+        "scoring_id": entry.scoring_id,
+        "feature_revision": entry.feature_revision,
+        "score_digest": entry.score_digest,
+        "device": f"{entry.device} ({entry.device_reason})",
+        "seconds": round(entry.seconds or 0.0, 4),
+        "reused": reused,
+        **_empty_note(entry.rows_in or 0),
+    }
+    if entry.mean_score is not None:
+        metadata |= {"mean_score": entry.mean_score, "min_score": entry.min_score, "max_score": entry.max_score}
+    if entry.rows_per_second:
+        metadata["rows_per_second"] = round(entry.rows_per_second)
+    if entry.found:
+        metadata["findings"] = dg.MetadataValue.json(entry.found)
+    return metadata
+
+
+def _empty_note(rows: int) -> dict[str, str]:
+    return {} if rows else {"note": "empty: the sources have no row for this partition"}
+
+
+def column_schema(columns: Mapping[str, tuple[str, str]]) -> dg.TableSchema:
+    """Columns by name, each with its type and description."""
+    return dg.TableSchema(
+        columns=[dg.TableColumn(name, type=kind, description=text) for name, (kind, text) in columns.items()]
+    )
+
+
+def lineage_metadata(pipeline: Pipeline, entry: ScoringEntry, types: Mapping[str, str]) -> dict[str, Any]:
+    """The prediction table's columns (`types`: those of the scored rows), and from which features each score comes."""
+    manifest = Registry(pipeline.project.registry).get(entry.model_name, entry.model_version or 0).manifest
+    features = features_key(pipeline.spec)
+    inputs = [dg.TableColumnDep(features, feature.name) for feature in manifest.features]
+    scores = {*manifest.outputs, "predicted_class"} & types.keys()
+    carried = [name for name in types if name not in scores and name != "partition_key"]
+    made = f"{manifest.objective}, by {entry.model_name} v{entry.model_version}."
+    columns = {
+        "partition_key": ("VARCHAR", "The partition."),
+        **{name: (types[name], "From the features.") for name in carried},
+        **{name: (types[name], made) for name in types if name in scores},
+        "scoring_id": ("VARCHAR", "The ledger's entry: which model, features, code and libraries made the row."),
+        "model_name": ("VARCHAR", "The model."),
+        "model_version": ("BIGINT", "Its version."),
+        "feature_revision": ("VARCHAR", "The revision of the feature snapshot that was scored."),
+        "scored_at": ("TIMESTAMP WITH TIME ZONE", "When."),
+    }
+    lineage = dict.fromkeys(scores, inputs) | {name: [dg.TableColumnDep(features, name)] for name in carried}
+    return {
+        "dagster/column_schema": column_schema(columns),
+        "dagster/column_lineage": dg.TableColumnLineage(lineage),
+    }

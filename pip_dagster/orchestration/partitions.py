@@ -1,0 +1,34 @@
+"""The declared grid of partitions as Dagster's, and back."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import dagster as dg
+
+from pip_dagster.flow.partition import Partition
+from pip_dagster.spec import Partitions
+
+_DEFINITIONS = {
+    "hour": (dg.HourlyPartitionsDefinition, "%Y-%m-%d-%H:%M"),
+    "day": (dg.DailyPartitionsDefinition, "%Y-%m-%d"),
+    "week": (dg.WeeklyPartitionsDefinition, "%Y-%m-%d"),
+    "month": (dg.MonthlyPartitionsDefinition, "%Y-%m-%d"),
+}
+
+
+def partitions_definition(declared: Partitions) -> dg.TimeWindowPartitionsDefinition:
+    """Dagster's definition of the declared grid."""
+    kind, fmt = _DEFINITIONS[declared.every]
+    return kind(
+        start_date=declared.start.strftime(fmt),
+        end_date=declared.end.strftime(fmt) if declared.end else None,
+        timezone=declared.time_zone,
+        end_offset=declared.end_offset,
+    )
+
+
+def partitions_of(definition: dg.TimeWindowPartitionsDefinition, keys: Sequence[str]) -> list[Partition]:
+    """The windows of the keys, both bounds in the grid's time zone."""
+    windows = ((key, definition.time_window_for_partition_key(key)) for key in keys)
+    return [Partition(key, window.start, window.end) for key, window in windows]
