@@ -1,0 +1,93 @@
+"""`pip-dagster lineage`: what produced a partition."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import click
+
+from pip_dagster.cli.output import show_json, show_table
+from pip_dagster.cli.published import check_pipeline, open_published, rows_of
+from pip_dagster.project import Project
+
+_JSON_COLUMNS = ("source_digests", "engine", "findings")
+
+
+@click.command()
+@click.argument("pipeline")
+@click.argument("partition")
+@click.option("--json", "as_json", is_flag=True, help="For machines: every entry, every column.")
+@click.pass_obj
+def lineage(project: Project, pipeline: str, partition: str, as_json: bool) -> None:
+    """Show what produced PARTITION of PIPELINE: sources, features, model, code, libraries, who and when."""
+    with open_published(project) as con:
+        check_pipeline(con, pipeline)
+        entries = rows_of(
+            con,
+            "SELECT * FROM ledger.partitions WHERE pipeline = $pipeline AND partition_key = $partition "
+            "ORDER BY scoring_id",
+            {"pipeline": pipeline, "partition": partition},
+        )
+        if not entries:
+            near = rows_of(
+                con,
+                "SELECT min(partition_key) AS first, max(partition_key) AS last FROM ledger.partitions "
+                "WHERE pipeline = $p",
+                {"p": pipeline},
+            )[0]
+            raise click.ClickException(
+                f"{pipeline} has no partition {partition!r}; the ledger knows {near['first']} to {near['last']}."
+            )
+    for entry in entries:
+        for column in _JSON_COLUMNS:
+            entry[column] = json.loads(entry[column]) if entry[column] else {}
+    if as_json:
+        show_json(entries)
+        return
+    shown = next((entry for entry in entries if entry["is_live"]), entries[-1])
+    show_table(f"{pipeline}, partition {partition}: what is live", ["what", "value"], _lines(shown))
+    if len(entries) > 1:
+        columns = ["scoring", "status", "live", "model", "rows", "made at", "by", "reason"]
+        show_table("Every attempt", columns, (_attempt(entry) for entry in entries))
+
+
+def _lines(entry: dict[str, Any]) -> list[tuple[str, Any]]:
+    sources = entry["source_digests"]
+    return [
+        ("status", entry["status"] + ("" if entry["is_live"] else ", not live")),
+        ("reason", entry["reason"]),
+        ("model", f"{entry['model_name']} v{entry['model_version']}"),
+        ("model digest", entry["model_digest"]),
+        ("manifest digest", entry["manifest_digest"]),
+        ("feature revision", entry["feature_revision"]),
+        ("feature digest", entry["feature_digest"]),
+        *((f"source {name}", f"{source['rows']:,} rows, {source['digest']}") for name, source in sources.items()),
+        ("declaration digest", entry["code_digest"]),
+        ("libraries", ", ".join(f"{name} {version}" for name, version in entry["engine"].items())),
+        ("device", f"{entry['device']}: {entry['device_reason']}; {entry['threads']} threads"),
+        ("rows in", entry["rows_in"]),
+        ("rows scored", entry["rows_scored"]),
+        ("rows quarantined", entry["rows_quarantined"]),
+        ("findings", json.dumps(entry["findings"], ensure_ascii=False) if entry["findings"] else "none"),
+        ("mean score", entry["mean_score"]),
+        ("score digest", entry["score_digest"]),
+        ("seconds", entry["seconds"]),
+        ("scoring", entry["scoring_id"]),
+        ("run", entry["run_id"]),
+        ("made by", entry["made_by"]),
+        ("made at", entry["made_at"].isoformat()),
+    ]
+
+
+def _attempt(entry: dict[str, Any]) -> list[Any]:
+    return [
+        entry["scoring_id"],
+        entry["status"],
+        entry["is_live"],
+        f"v{entry['model_version']}",
+        entry["rows_scored"],
+        f"{entry['made_at']:%Y-%m-%d %H:%M:%S}",
+        entry["made_by"],
+        entry["reason"],
+    ]

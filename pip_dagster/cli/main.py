@@ -1,0 +1,61 @@
+"""`pip-dagster`: what production, lineage and the registry say, from a shell."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from pathlib import Path
+
+import click
+
+from pip_dagster import __version__
+from pip_dagster.errors import PipelineError
+from pip_dagster.project import Project
+
+# Loaded when named: a status command should not pay for a registry's imports.
+_COMMANDS = {
+    "demo": ("pip_dagster.cli.demo", "demo"),
+    "lineage": ("pip_dagster.cli.lineage", "lineage"),
+    "models": ("pip_dagster.cli.models", "models"),
+    "query": ("pip_dagster.cli.query", "query"),
+    "status": ("pip_dagster.cli.status", "status"),
+}
+
+
+class _Lazy(click.Group):
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in _COMMANDS:
+            return None
+        module, name = _COMMANDS[cmd_name]
+        command = getattr(importlib.import_module(module), name)
+        assert isinstance(command, click.Command)
+        return command
+
+
+@click.group(cls=_Lazy, context_settings={"help_option_names": ["-h", "--help"]})
+@click.option(
+    "--project",
+    type=click.Path(path_type=Path, file_okay=False, exists=True),
+    help="The project's folder; the one around the working directory when absent.",
+)
+@click.version_option(__version__, prog_name="pip-dagster")
+@click.pass_context
+def cli(ctx: click.Context, project: Path | None) -> None:
+    """Inference pipelines in production: what ran, what made it, which model is live."""
+    ctx.obj = Project.at(project) if project else Project.find()
+
+
+def main() -> None:
+    """Run the command line; an error that the user can mend is one message and exit code 1, not a traceback."""
+    try:
+        cli()
+    except PipelineError as error:
+        click.echo(f"Error: {error}", err=True)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,71 @@
+"""Reading what the pipelines have published, while they run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from pip_dagster.errors import WarehouseError
+from pip_dagster.warehouse.names import literal
+
+if TYPE_CHECKING:
+    from duckdb import DuckDBPyConnection
+
+    from pip_dagster.project import Project
+
+
+@contextmanager
+def open_published(project: Project) -> Iterator[DuckDBPyConnection]:
+    """The published database, read-only, in UTC; nothing but the published files can be read through it.
+
+    Raises:
+        WarehouseError: nothing has been published yet, or it is no database.
+
+    """
+    import duckdb
+
+    path = project.published_database
+    if not path.is_file():
+        raise WarehouseError(
+            f"Nothing is published yet: there is no {path}. Materialize a partition in the UI (`make ui`), or run "
+            "`pip-dagster demo`."
+        )
+    try:
+        con = duckdb.connect(str(path), read_only=True)
+    except duckdb.Error as error:
+        raise WarehouseError(f"{path} cannot be opened: {error}") from error
+    try:
+        con.execute("SET TimeZone = 'UTC'")
+        con.execute(f"SET allowed_directories = [{literal(str(project.published))}]")
+        con.execute("SET enable_external_access = false")
+        yield con
+    finally:
+        con.close()
+
+
+def rows_of(con: DuckDBPyConnection, sql: str, parameters: dict[str, Any] | None = None) -> list[dict[str, Any]]:
+    """A result as dictionaries."""
+    result = con.execute(sql, parameters or {})
+    names = [column[0] for column in result.description or []]
+    return [dict(zip(names, row, strict=True)) for row in result.fetchall()]
+
+
+def pipelines(con: DuckDBPyConnection) -> list[str]:
+    """The pipelines that have published something."""
+    return [row["pipeline"] for row in rows_of(con, "SELECT DISTINCT pipeline FROM ledger.partitions ORDER BY 1")]
+
+
+def check_pipeline(con: DuckDBPyConnection, name: str) -> None:
+    """Refuse a name that nothing was published under.
+
+    Raises:
+        click.ClickException: lists the pipelines there are.
+
+    """
+    there = pipelines(con)
+    if name not in there:
+        listed = ", ".join(there) or "none"
+        raise click.ClickException(f"Nothing is published of a pipeline {name!r}; there is {listed}.")

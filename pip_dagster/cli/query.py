@@ -1,0 +1,60 @@
+"""`pip-dagster query`: SQL over the published tables."""
+
+from __future__ import annotations
+
+import csv
+import sys
+from typing import Any
+
+import click
+
+from pip_dagster.cli.output import show_json, show_table
+from pip_dagster.cli.published import open_published
+from pip_dagster.project import Project
+
+_SHOWN = 200
+
+
+@click.command()
+@click.argument("sql")
+@click.option(
+    "--format", "form", type=click.Choice(["table", "csv", "json"]), default="table", show_default=True, help="Output."
+)
+@click.option("--json", "as_json", is_flag=True, help="The same as --format json.")
+@click.pass_obj
+def query(project: Project, sql: str, form: str, as_json: bool) -> None:
+    """Run a SELECT on the published database, for example 'SELECT * FROM flight_delay.predictions LIMIT 5'."""
+    import duckdb
+
+    with open_published(project) as con:
+        try:
+            statements = con.extract_statements(sql)
+            if len(statements) != 1 or "SELECT" not in str(statements[0].type):
+                raise click.ClickException("The published database is for reading: expected one SELECT.")
+            result = con.execute(statements[0])
+            columns = [column[0] for column in result.description or []]
+            _show(result, columns, "json" if as_json else form)
+        except duckdb.Error as error:
+            raise click.ClickException(f"{error}\nTables: {', '.join(_tables(con))}") from error
+
+
+def _show(result: Any, columns: list[str], form: str) -> None:
+    if form == "csv":
+        writer = csv.writer(sys.stdout, lineterminator="\n")
+        writer.writerow(columns)
+        while rows := result.fetchmany(10_000):
+            writer.writerows(rows)
+    elif form == "json":
+        show_json([dict(zip(columns, row, strict=True)) for row in result.fetchall()])
+    else:
+        rows = result.fetchmany(_SHOWN)
+        show_table(None, columns, rows)
+        if result.fetchone():
+            click.echo(f"More than {_SHOWN} rows: add a LIMIT, or take all of them with --format csv.", err=True)
+
+
+def _tables(con: Any) -> list[str]:
+    rows = con.execute(
+        "SELECT schema_name || '.' || view_name FROM duckdb_views() WHERE NOT internal ORDER BY ALL"
+    ).fetchall()
+    return [row[0] for row in rows]

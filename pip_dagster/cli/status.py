@@ -1,0 +1,101 @@
+"""`pip-dagster status`: which partitions are live, by which model."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import click
+
+from pip_dagster.cli.output import show_json, show_table
+from pip_dagster.cli.published import check_pipeline, open_published, rows_of
+from pip_dagster.project import Project
+
+_PIPELINES = """
+  SELECT pipeline, count(DISTINCT partition_key) FILTER (is_live) AS partitions,
+         min(partition_key) FILTER (is_live) AS first, max(partition_key) FILTER (is_live) AS last,
+         sum(rows_scored) FILTER (is_live) ::BIGINT AS rows,
+         string_agg(DISTINCT 'v' || model_version, ', ' ORDER BY 'v' || model_version) FILTER (is_live) AS live_models,
+         max(made_at) FILTER (is_live) AS last_scored
+  FROM ledger.partitions GROUP BY pipeline ORDER BY pipeline
+"""
+
+# The newest attempt may have failed while an older scoring is live: both are said.
+_PARTITIONS = """
+  SELECT * FROM (
+    SELECT partition_key, arg_max(status, scoring_id) AS last_attempt, arg_max(reason, scoring_id) AS reason,
+           count(*) AS attempts,
+           max(model_version) FILTER (is_live) AS model_version,
+           max(rows_scored) FILTER (is_live) AS rows, max(rows_quarantined) FILTER (is_live) AS quarantined,
+           max(mean_score) FILTER (is_live) AS mean_score, max(seconds) FILTER (is_live) AS seconds,
+           max(made_at) FILTER (is_live) AS scored_at, max(findings) FILTER (is_live) AS findings
+    FROM ledger.partitions WHERE pipeline = $pipeline GROUP BY partition_key
+    ORDER BY max(partition_start) DESC LIMIT $last
+  ) ORDER BY partition_key
+"""
+
+
+@click.command()
+@click.argument("pipeline", required=False)
+@click.option("--last", default=31, show_default=True, type=click.IntRange(min=1), help="How many partitions to show.")
+@click.option("--json", "as_json", is_flag=True, help="For machines.")
+@click.pass_obj
+def status(project: Project, pipeline: str | None, last: int, as_json: bool) -> None:
+    """Show the pipelines, or the newest partitions of PIPELINE."""
+    with open_published(project) as con:
+        if pipeline is None:
+            found = rows_of(con, _PIPELINES)
+        else:
+            check_pipeline(con, pipeline)
+            found = partition_rows(con, pipeline, last)
+    if as_json:
+        show_json(found)
+    elif pipeline is None:
+        show_table("Pipelines", list(found[0]) if found else ["pipeline"], [list(row.values()) for row in found])
+    else:
+        show_partitions(pipeline, found)
+
+
+def partition_rows(con: Any, pipeline: str, last: int) -> list[dict[str, Any]]:
+    """The newest partitions of a pipeline, findings parsed."""
+    rows = rows_of(con, _PARTITIONS, {"pipeline": pipeline, "last": last})
+    for row in rows:
+        row["findings"] = json.loads(row["findings"]) if row["findings"] else {}
+    return rows
+
+
+def show_partitions(pipeline: str, rows: list[dict[str, Any]]) -> None:
+    """The partitions as a table."""
+    columns = ["partition", "state", "rows", "quarantined", "model", "mean score", "seconds", "scored at", "found"]
+    show_table(
+        f"{pipeline}: {len(rows)} partitions",
+        columns,
+        (
+            [
+                row["partition_key"],
+                _state(row),
+                row["rows"],
+                row["quarantined"],
+                f"v{row['model_version']}" if row["model_version"] else "",
+                row["mean_score"],
+                row["seconds"],
+                f"{row['scored_at']:%Y-%m-%d %H:%M:%S}" if row["scored_at"] else "",
+                _found(row["findings"]),
+            ]
+            for row in rows
+        ),
+    )
+
+
+def _state(row: dict[str, Any]) -> str:
+    live = "live" if row["model_version"] else "nothing live"
+    return live if row["last_attempt"] == "scored" else f"{live}; last attempt {row['last_attempt']}: {row['reason']}"
+
+
+def _found(findings: dict[str, Any]) -> str:
+    parts = ["empty"] if "empty" in findings else []
+    if unseen := findings.get("unseen_category"):
+        parts.append("unseen " + ", ".join(f"{name} ({count})" for name, count in unseen["rows"].items()))
+    if missing := findings.get("all_missing"):
+        parts.append("no value at all in " + ", ".join(missing))
+    return "; ".join(parts)
