@@ -9,7 +9,7 @@ from zoneinfo import ZoneInfo, available_timezones
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
-from pip_dagster.warehouse.names import RESERVED_COLUMNS, check_table_name
+from pip_dagster.warehouse.names import PREDICTION_COLUMNS, RESERVED_COLUMNS, check_table_name
 
 _DURATION = re.compile(r"^\s*(\d+)\s*(minute|hour|day|week)s?\s*$")
 
@@ -112,7 +112,7 @@ class Features(_Declared):
     @model_validator(mode="after")
     def _names(self) -> Features:
         for column in (*self.key, self.partition_column):
-            if column in RESERVED_COLUMNS:
+            if column.lower() in RESERVED_COLUMNS | PREDICTION_COLUMNS:
                 raise ValueError(f"column {column!r} is the warehouse's own; rename it in the feature SQL")
         if len(set(self.key)) != len(self.key):
             raise ValueError(f"key {list(self.key)} names a column twice")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -39,7 +40,9 @@ def open_published(project: Project) -> Iterator[DuckDBPyConnection]:
         raise WarehouseError(f"{path} cannot be opened: {error}") from error
     try:
         con.execute("SET TimeZone = 'UTC'")
-        con.execute(f"SET allowed_directories = [{literal(str(project.published))}]")
+        # As it is, and as the views' globs spell it.
+        folders = {str(project.published), glob.escape(str(project.published))}
+        con.execute(f"SET allowed_directories = [{', '.join(map(literal, sorted(folders)))}]")
         con.execute("SET enable_external_access = false")
         yield con
     finally:

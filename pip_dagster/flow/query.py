@@ -101,7 +101,7 @@ class FeatureQuery:
         return cls(text, parameters, columns, spec.features.partition_column, instant)
 
     def stage(self, con: DuckDBPyConnection, partitions: Sequence[Partition]) -> None:
-        """Append the rows of adjoining `partitions` to `STAGED`, each with its partition's key; NULL: in none of them."""
+        """Append the rows of adjoining `partitions` to `STAGED`, each with its partition's key, or NULL for none."""
         values = {name: value for name, value in _bounds(partitions).items() if name in self.parameters}
         con.execute(
             f"CREATE OR REPLACE TABLE {_PARTITIONS} (partition_key VARCHAR, first TIMESTAMPTZ, last TIMESTAMPTZ)"
@@ -117,13 +117,16 @@ class FeatureQuery:
         moment = "f." + quote(self.partition_column)
         if not self.instant:
             moment = f"timezone('UTC', {moment}::TIMESTAMP)"
-        select = (
-            f"SELECT p.partition_key, f.* FROM (\n{self.sql}\n) f "
-            f"LEFT JOIN {_PARTITIONS} p ON {moment} >= p.first AND {moment} < p.last"
-        )
-        if len(partitions) > 1:
+        inside = f"{moment} >= p.first AND {moment} < p.last"
+        if len(partitions) == 1:
+            # One row beside each of perhaps millions: a join by inequality would sort them all.
+            select = f"SELECT CASE WHEN {inside} THEN p.partition_key END, f.* FROM (\n{self.sql}\n) f, {_PARTITIONS} p"
+        else:
             # Rows of a partition side by side: each one's reads then skip the others' row groups.
-            select += " ORDER BY p.first"
+            select = (
+                f"SELECT p.partition_key, f.* FROM (\n{self.sql}\n) f LEFT JOIN {_PARTITIONS} p ON {inside} "
+                "ORDER BY p.first"
+            )
         con.execute(f"INSERT INTO {STAGED} {select}", values)
 
     def create_stage(self, con: DuckDBPyConnection) -> None:

@@ -7,12 +7,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
+from pip_dagster.errors import DeclarationError
 from pip_dagster.flow.digest import RowSet, row_set_sql
 from pip_dagster.flow.guard import Encoded, Findings, encode, findings_sql, read_findings
 from pip_dagster.flow.query import STAGED
 from pip_dagster.flow.stream import read_ahead
 from pip_dagster.registry.manifest import Manifest
-from pip_dagster.warehouse.names import quote, quote_all
+from pip_dagster.warehouse.names import literal, quote, quote_all
 
 if TYPE_CHECKING:
     import numpy as np
@@ -110,9 +111,20 @@ def score(
 
 
 def scored_columns(spec: PipelineSpec, manifest: Manifest, columns: Mapping[str, str]) -> dict[str, str]:
-    """What a scored row has, with SQL types: partition key, key, partition column, scores."""
-    carried = dict.fromkeys([*spec.features.key, spec.features.partition_column])
-    return {"partition_key": "VARCHAR"} | {name: columns[name] for name in carried} | _score_columns(manifest)
+    """What a scored row has, with SQL types: partition key, key, partition column, scores.
+
+    Raises:
+        DeclarationError: a key or partition column has the name of a score.
+
+    """
+    carried, scores = dict.fromkeys([*spec.features.key, spec.features.partition_column]), _score_columns(manifest)
+    names = {name.lower() for name in scores}
+    if taken := [name for name in carried if name.lower() in names]:
+        raise DeclarationError(
+            f"Pipeline {spec.name}, {spec.features.sql}: {', '.join(map(repr, taken))} is a key or partition column, "
+            f"and a score of model {manifest.model_name} v{manifest.version} as well; rename it in the feature SQL."
+        )
+    return {"partition_key": "VARCHAR"} | {name: columns[name] for name in carried} | scores
 
 
 def _score_columns(manifest: Manifest) -> dict[str, str]:
@@ -167,10 +179,11 @@ def _stream(
     # A cursor of its own: reading and writing through one connection at once deadlocks DuckDB 1.5.
     reading = con.cursor()
     try:
-        # An equality, where it does, lets DuckDB skip the row groups of other partitions.
-        wanted = "partition_key = $keys[1]" if len(keys) == 1 else "list_contains($keys, partition_key)"
+        # Literals: with parameters DuckDB would hold the whole result. Alone, an equality skips the other row groups.
+        listed = ", ".join(literal(key) for key in keys)
+        wanted = f"partition_key IN ({listed})" if len(keys) > 1 else f"partition_key = {listed}"
         query = f"SELECT {quote_all(carried)}, {values} FROM {STAGED} WHERE {wanted} AND {admitted}"
-        reader = reading.sql(query, params={"keys": list(keys)}).to_arrow_reader(batch_rows)
+        reader = reading.sql(query).to_arrow_reader(batch_rows)
         carried_fields = [reader.schema.field(i) for i in range(len(carried))]
         schema = pa.schema([*carried_fields, *_score_fields(manifest)])
         batches = read_ahead(reader)

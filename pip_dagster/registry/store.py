@@ -25,7 +25,7 @@ class Registry:
     """Models, versions and aliases under one folder. Any number of processes may use it at once."""
 
     def __init__(self, root: Path) -> None:
-        self.root = Path(root)
+        self.root = Path(root).resolve()  # the probe works in another folder
 
     def models(self) -> list[str]:
         """The names of all models that have a version."""

@@ -7,6 +7,9 @@ from collections.abc import Iterable
 # Columns that every stored row carries beside the user's own; a user's column of that name would shadow them.
 RESERVED_COLUMNS = frozenset({"partition_key", "revision", "scoring_id", "role", "row_number"})
 
+# What the predictions view puts beside a row's key: a key column of that name would shadow it.
+PREDICTION_COLUMNS = frozenset({"model_name", "model_version", "feature_revision", "scored_at"})
+
 
 def quote(name: str) -> str:
     """One SQL identifier, whatever characters it has."""

@@ -6,6 +6,7 @@ predictions and its ledger are written beside it, each file replaced at once; a 
 
 from __future__ import annotations
 
+import glob
 import os
 from collections.abc import Iterable
 from datetime import UTC, datetime
@@ -115,13 +116,18 @@ def _view_statements(folder: Path) -> Iterable[str]:
             if not any(files.glob("*.parquet")):
                 continue
             if kind == "ledger":
-                ledgers.append(str(files / "*.parquet"))
+                ledgers.append(_all_in(files))
                 continue
             yield f"CREATE SCHEMA IF NOT EXISTS {quote(pipeline)};"
-            yield f"CREATE VIEW {quote(pipeline)}.{kind} AS {_read([str(files / '*.parquet')])};"
+            yield f"CREATE VIEW {quote(pipeline)}.{kind} AS {_read([_all_in(files)])};"
     if ledgers:
         yield "CREATE SCHEMA ledger;"
         yield f"CREATE VIEW ledger.partitions AS {_read(ledgers)};"
+
+
+def _all_in(folder: Path) -> str:
+    """A glob of the folder's Parquet files; brackets and stars in the project's own path are no pattern."""
+    return f"{glob.escape(str(folder))}/*.parquet"
 
 
 def _read(globs: list[str]) -> str:
