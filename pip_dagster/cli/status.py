@@ -23,7 +23,7 @@ _PIPELINES = """
 # The newest attempt may have failed while an older scoring is live: both are said.
 _PARTITIONS = """
   SELECT * FROM (
-    SELECT partition_key, arg_max(status, scoring_id) AS last_attempt, arg_max(reason, scoring_id) AS reason,
+    SELECT partition_key, arg_max(status, scoring_id) AS last_attempt, arg_max_null(reason, scoring_id) AS reason,
            count(*) AS attempts,
            max(model_version) FILTER (is_live) AS model_version,
            max(rows_scored) FILTER (is_live) AS rows, max(rows_quarantined) FILTER (is_live) AS quarantined,

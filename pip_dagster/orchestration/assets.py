@@ -77,7 +77,7 @@ def _run(
         for result in materialize(
             pipeline,
             partitions_of(definition, context.partition_keys),
-            RunInfo(context.run_id, _made_by(context)),
+            RunInfo(context.run.run_id, _made_by(context)),
             features=features_key(spec) in selected,
             predictions=predictions_key(spec) in selected,
             progress=context.log.info,

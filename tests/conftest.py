@@ -1,0 +1,276 @@
+"""A third party's own project in a temporary folder: real source tables, a real model, and no file of ours."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import textwrap
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+
+from pip_dagster.flow.materialize import materialize
+from pip_dagster.flow.partition import Partition
+from pip_dagster.flow.result import PartitionResult
+from pip_dagster.ledger.record import RunInfo
+from pip_dagster.pipeline import Pipeline
+from pip_dagster.project import Project
+from pip_dagster.registry.store import Registry
+from pip_dagster.spec import PipelineSpec
+from pip_dagster.warehouse.connect import open_warehouse, workspace
+
+import xgboost as xgb  # isort: skip  # after pip_dagster: it keeps OpenMP's threads from spinning
+
+# The order is that of training's codes, not the alphabet's; the names are what XGBoost 3.2 garbles.
+SHOPS = ("Zürich", "東京", 'O\'Hare "B"', "plain")
+FEATURES = ("amount", "quantity", "gift", "shop")
+DAYS = ("2024-03-01", "2024-03-02", "2024-03-03", "2024-03-04")
+ROWS = 50
+
+SQL = """
+SELECT order_id, day, gift, shop, quantity, amount, 'not a feature' AS note
+FROM raw.orders
+WHERE day >= $start_date AND day < $end_date
+"""
+
+PYPROJECT = """
+[tool.dg]
+directory_type = "project"
+
+[tool.dg.project]
+root_module = "acme"
+code_location_name = "acme"
+
+[tool.pip_dagster]
+warehouse = "state/warehouse.duckdb"
+registry = "state/registry"
+published = "state/published"
+"""
+
+DEFINITIONS = """
+from pathlib import Path
+import dagster as dg
+
+@dg.definitions
+def defs():
+    loaded = dg.load_from_defs_folder(path_within_project=Path(__file__).parent)
+    return dg.Definitions.merge(loaded, dg.Definitions(executor=dg.in_process_executor))
+"""
+
+ATTRIBUTES: dict[str, Any] = {
+    "name": "orders",
+    "description": "Which orders will be returned.",
+    "owners": ["team:shops"],
+    "partitions": {"every": "day", "start": "2024-03-01", "end": "2024-04-01"},
+    "source_database": "sources.duckdb",
+    "sources": {"orders": {"table": "raw.orders", "partition_column": "day"}},
+    "features": {"sql": "features.sql", "key": ["order_id"], "partition_column": "day"},
+    "scoring": {"model_name": "returns", "device": "cpu"},
+    "schedule": "0 6 * * *",
+}
+
+
+def orders(rows: int, seed: int) -> pd.DataFrame:
+    """Feature columns as a shop has them: gaps, skewed amounts, every category."""
+    rng = np.random.default_rng(seed)
+    amount = rng.gamma(2.0, 40.0, rows).round(2)
+    amount[::11] = np.nan
+    return pd.DataFrame(
+        {
+            "amount": amount,
+            "quantity": rng.integers(1, 9, rows).astype(np.int32),
+            "gift": rng.random(rows) > 0.6,
+            "shop": rng.choice(SHOPS, rows),
+        }
+    )
+
+
+def matrix(frame: pd.DataFrame, label: Any = None) -> xgb.DMatrix:
+    """Plain XGBoost over the model's features: codes by the list of training, anything else missing."""
+    codes = frame["shop"].map({shop: i for i, shop in enumerate(SHOPS)})
+    X = np.column_stack([frame["amount"], frame["quantity"], frame["gift"].astype(float), codes.astype(float)])
+    return xgb.DMatrix(
+        X.astype(np.float32), label=label, feature_names=list(FEATURES), feature_types=["float", "int", "i", "c"]
+    )
+
+
+def train(seed: int, frame: pd.DataFrame, rounds: int = 8) -> xgb.Booster:
+    """A small model in which every feature matters, the category most."""
+    noise = np.random.default_rng(seed).normal(size=len(frame))
+    value = frame["quantity"] + frame["gift"] * 2 + frame["shop"].isin(["Zürich", "plain"]) * 3 + frame["amount"] / 60
+    label = (value.fillna(0) + noise > 7).astype(int)
+    parameters = {"objective": "binary:logistic", "max_depth": 4, "eta": 0.5, "nthread": 1, "seed": seed}
+    return xgb.train(parameters | {"max_cat_to_onehot": 1}, matrix(frame, label), rounds)
+
+
+@dataclass(frozen=True)
+class Tiny:
+    """The project on disk, and the shortest ways to change it, run it and look at what came of it."""
+
+    root: Path
+
+    @property
+    def folder(self) -> Path:
+        return self.root / "acme" / "defs" / "orders"
+
+    @property
+    def project(self) -> Project:
+        return Project.at(self.root)
+
+    @property
+    def registry(self) -> Registry:
+        return Registry(self.project.registry)
+
+    def declare(self, sql: str | None = None, **changes: Any) -> Tiny:
+        """Write the declaration again with some attributes replaced (nested ones as dictionaries), and the SQL."""
+        attributes = json.loads(json.dumps(ATTRIBUTES))
+        for name, value in changes.items():
+            merged = isinstance(value, dict) and name in {"partitions", "features", "scoring"}
+            attributes[name] = attributes[name] | value if merged else value
+        document = {"type": "pip_dagster.components.InferencePipeline", "attributes": attributes}
+        (self.folder / "defs.yaml").write_text(yaml.safe_dump(document, allow_unicode=True, sort_keys=False))
+        if sql is not None:
+            (self.folder / "features.sql").write_text(textwrap.dedent(sql), encoding="utf-8")
+        return self
+
+    def pipeline(self) -> Pipeline:
+        document = yaml.safe_load((self.folder / "defs.yaml").read_text())
+        return Pipeline.load(PipelineSpec.model_validate(document["attributes"]), self.folder, self.project)
+
+    def partitions(self, *keys: str) -> list[Partition]:
+        """The windows of these keys by the declared grid; all of `DAYS` when none is named."""
+        from pip_dagster.orchestration.partitions import partitions_definition, partitions_of
+
+        return partitions_of(partitions_definition(self.pipeline().spec.partitions), keys or DAYS)
+
+    def run(self, *keys: str, **options: Any) -> dict[str, PartitionResult]:
+        """Materialize these partitions without Dagster; what became of each."""
+        return self.run_partitions(self.partitions(*keys), **options)
+
+    def run_partitions(self, partitions: Sequence[Partition], **options: Any) -> dict[str, PartitionResult]:
+        results = list(materialize(self.pipeline(), partitions, RunInfo("run-1", "a test"), **options))
+        assert len({result.partition.key for result in results}) == len(results), "one result a partition"
+        return {result.partition.key: result for result in results}
+
+    def source(self, *statements: str) -> None:
+        """Change the source database."""
+        with duckdb.connect(str(self.root / "sources.duckdb")) as con:
+            con.execute("SET TimeZone = 'UTC'")
+            for statement in statements:
+                con.execute(statement)
+
+    def source_frame(self, where: str = "true") -> pd.DataFrame:
+        with duckdb.connect(str(self.root / "sources.duckdb"), read_only=True) as con:
+            query = con.sql(f"SELECT * FROM raw.orders WHERE {where} ORDER BY order_id")
+            return query.to_arrow_table().to_pandas()
+
+    def warehouse(self, sql: str) -> list[tuple[Any, ...]]:
+        """Rows of the warehouse itself."""
+        with workspace(threads=1) as con, open_warehouse(con, self.project.warehouse, purpose="test", read_only=True):
+            return con.execute(sql).fetchall()
+
+    def published(self, sql: str) -> list[tuple[Any, ...]]:
+        """Rows of what everybody may read."""
+        with duckdb.connect(str(self.project.published_database), read_only=True) as con:
+            con.execute("SET TimeZone = 'UTC'")
+            return con.execute(sql).fetchall()
+
+    def scores(self, key: str = "order_id", where: str = "true") -> dict[Any, float]:
+        """Key → live score, from the published table."""
+        return dict(self.published(f"SELECT {key}, score FROM orders.predictions WHERE {where} ORDER BY ALL"))
+
+    def expected(self, where: str = "true", version: int = 1) -> dict[Any, float]:
+        """The same, computed by plain pandas and XGBoost from the source table and the model's file."""
+        frame = self.source_frame(where)
+        booster = xgb.Booster(model_file=str(self.registry.get("returns", version).path / "model.ubj"))
+        scores = booster.predict(matrix(frame)) if len(frame) else []
+        return dict(zip(frame["order_id"].tolist(), map(float, scores), strict=True))
+
+    def python(self, code: str, *arguments: str, **environment: str) -> subprocess.Popen[str]:
+        """Another process that runs `code` in this project; its output is read by the caller."""
+        return subprocess.Popen(
+            [sys.executable, "-c", textwrap.dedent(code), *arguments],
+            cwd=self.root,
+            env=os.environ | {"PIP_DAGSTER_PROJECT": str(self.root)} | environment,
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+        )
+
+
+@pytest.fixture(scope="session")
+def helpers() -> Any:
+    """This module, for tests that want its constants and functions."""
+    return sys.modules[__name__]
+
+
+@pytest.fixture(scope="session")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The project as every test finds it: four days of orders, two registered models, champion on the first."""
+    root = tmp_path_factory.mktemp("third party's") / "shop"
+    tiny = Tiny(root)
+    tiny.folder.mkdir(parents=True)
+    (root / "pyproject.toml").write_text(PYPROJECT)
+    (root / "acme" / "__init__.py").touch()
+    (root / "acme" / "definitions.py").write_text(DEFINITIONS)
+    tiny.declare(SQL)
+    frame = orders(ROWS * len(DAYS), seed=1)
+    frame.insert(0, "day", pd.to_datetime(np.repeat(DAYS, ROWS)).date)
+    frame.insert(0, "order_id", np.arange(len(frame)))
+    with duckdb.connect(str(root / "sources.duckdb")) as con:
+        con.execute("CREATE SCHEMA raw")
+        con.execute("CREATE TABLE raw.orders AS SELECT * REPLACE (day::DATE AS day) FROM frame")
+        con.execute("UPDATE raw.orders SET amount = NULL WHERE isnan(amount)")
+    history = orders(600, seed=2)
+    history.loc[::7, "shop"] = None  # else the way of a missing shop is some known shop's way in every tree
+    for seed in (1, 2):
+        file = root / "model.ubj"
+        train(seed, history).save_model(file)
+        tiny.registry.register("returns", model=file, sample=history, categories={"shop": SHOPS}, by="ada")
+        file.unlink()
+    tiny.registry.set_alias("returns", "champion", 1, by="ada", why="the first")
+    return root
+
+
+@pytest.fixture
+def tiny(template: Path, tmp_path: Path) -> Tiny:
+    """The test's own copy of the project."""
+    root = tmp_path / "shop"
+    shutil.copytree(template, root)
+    return Tiny(root)
+
+
+@pytest.fixture(scope="session")
+def scored_template(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The project with all its days scored."""
+    root = tmp_path_factory.mktemp("scored") / "shop"
+    shutil.copytree(template, root)
+    results = Tiny(root).run()
+    assert all(result.scoring for result in results.values())
+    return root
+
+
+@pytest.fixture
+def scored(scored_template: Path, tmp_path: Path) -> Tiny:
+    """The test's own copy of the project with all its days scored.
+
+    The published views name their files by absolute path, so the copy publishes its own.
+    """
+    root = tmp_path / "shop"
+    shutil.copytree(scored_template, root)
+    tiny = Tiny(root)
+    with workspace(threads=1) as con, open_warehouse(con, tiny.project.warehouse, purpose="publish the copy"):
+        from pip_dagster.warehouse.published import publish_pending
+
+        publish_pending(con, tiny.project.published)
+    return tiny
