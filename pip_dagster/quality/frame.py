@@ -1,0 +1,192 @@
+"""How DuckDB's columns become the pandas columns that Great Expectations sees.
+
+The pandas type follows from the DuckDB type and from what an expectation does with the column, never from the values:
+pandas' own conversion turns an integer column into floats on the day it holds a NULL, and a verdict would then depend
+on which other partitions were evaluated with it. NaN becomes NULL, and rows are in the order of their row id.
+
+=========== ======================== ========================================== =========================
+use         of                       integers / HUGEINT, DECIMAL / FLOAT        DATE / TIMESTAMP
+=========== ======================== ========================================== =========================
+``alone``   one column               Int64 (nullable) / float64 / float64       date objects / datetime64[ns]
+``text``    identity and text types  Int64 (nullable) / text / float64          text / text
+``beside``  pairs, several columns,  float64, 64 bits: Python ints / float64 /  datetime64[ns] / datetime64[ns]
+            row conditions           float64
+=========== ======================== ========================================== =========================
+
+Beside each other, a missing value is NaN: equal to nothing, as Great Expectations' pair types need it. TIMESTAMPTZ is
+datetime64[us, UTC]. Instants that pandas cannot hold (before 1677, after 2262, infinity) are moved to the nearest one
+it can, dates likewise into the years 1 to 9999. Other types are passed as Python objects.
+"""
+
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from pip_dagster.quality.suite import Expectation, condition_columns
+
+if TYPE_CHECKING:
+    import duckdb
+    import pandas as pd
+    import pyarrow as pa
+
+Use = Literal["alone", "text", "beside"]
+
+# Types that compare a value's identity or its text, for which a decimal must not become a float.
+TEXT_TYPES = frozenset(
+    {
+        "expect_column_values_to_be_unique",
+        "expect_compound_columns_to_be_unique",
+        "expect_column_unique_value_count_to_be_between",
+        "expect_column_proportion_of_unique_values_to_be_between",
+        "expect_column_values_to_match_regex",
+        "expect_column_values_to_match_regex_list",
+        "expect_column_values_to_not_match_regex",
+        "expect_column_values_to_not_match_regex_list",
+        "expect_column_value_lengths_to_be_between",
+        "expect_column_value_lengths_to_equal",
+        "expect_column_values_to_match_strftime_format",
+        "expect_column_values_to_be_dateutil_parseable",
+        "expect_column_values_to_be_json_parseable",
+        "expect_column_values_to_match_json_schema",
+    }
+)
+
+SMALL_INTS = frozenset({"TINYINT", "SMALLINT", "INTEGER", "UTINYINT", "USMALLINT", "UINTEGER"})
+BIG_INTS = frozenset({"BIGINT", "UBIGINT"})
+FLOATS = frozenset({"FLOAT", "DOUBLE"})
+TIMESTAMPS = frozenset({"TIMESTAMP", "TIMESTAMP_S", "TIMESTAMP_MS", "TIMESTAMP_NS"})
+ZONED = "TIMESTAMP WITH TIME ZONE"
+TEXTS = frozenset({"VARCHAR", "UUID", "JSON", "BIT"})
+
+_EARLIEST, _LATEST = "1677-09-22 00:00:00", "2262-04-11 00:00:00"
+
+
+def quoted(name: str) -> str:
+    """An identifier for SQL."""
+    return '"' + name.replace('"', '""') + '"'
+
+
+def is_text(sql_type: str) -> bool:
+    """Whether a DuckDB type holds text; an ENUM is its text."""
+    return sql_type in TEXTS or sql_type.startswith("ENUM(")
+
+
+def is_wide(sql_type: str) -> bool:
+    """Whether pandas has no native type for its numbers, which are therefore given as doubles."""
+    return sql_type in ("HUGEINT", "UHUGEINT") or sql_type.startswith("DECIMAL(")
+
+
+def columns_of(con: "duckdb.DuckDBPyConnection", relation: str) -> dict[str, str]:
+    """Column names of a table, view or parenthesised query, with their DuckDB types."""
+    rows = con.execute(f"DESCRIBE SELECT * FROM {relation}").fetchall()
+    return {name: sql_type for name, sql_type, *_ in rows}
+
+
+def uses(expectation: Expectation) -> dict[str, Use]:
+    """How an expectation uses each of its columns."""
+    from pip_dagster.quality.expectation_types import expectation_types
+
+    if expectation.type in TEXT_TYPES:
+        use: Use = "text"
+    else:
+        use = "beside" if expectation_types()[expectation.type].kind in ("pair", "multicolumn") else "alone"
+    found: dict[str, Use] = dict.fromkeys(condition_columns(expectation.row_condition), "beside")
+    for column in expectation.judged_columns:
+        found[column] = "alone" if use == "text" and column in found else use
+    return found
+
+
+def sql_value(name: str, sql_type: str, use: Use) -> str:
+    """The SQL expression that gives a column's values in the form in which they are judged."""
+    c = quoted(name)
+    if sql_type in FLOATS:
+        return f"CASE WHEN isnan({c}) THEN NULL ELSE {c}::DOUBLE END"
+    if is_wide(sql_type):
+        return f"{c}::VARCHAR" if use == "text" else f"{c}::DOUBLE"
+    if sql_type in SMALL_INTS | BIG_INTS | {"BOOLEAN"}:
+        return c
+    if is_text(sql_type):
+        return f"{c}::VARCHAR"
+    if sql_type == ZONED:
+        if use == "text":
+            return f"({c} AT TIME ZONE 'UTC')::VARCHAR"
+        return _within(c, f"'{_EARLIEST}+00'::TIMESTAMPTZ", f"'{_LATEST}+00'::TIMESTAMPTZ")
+    if use == "text":
+        return f"{c}::VARCHAR"
+    if sql_type == "DATE" and use == "alone":
+        return _within(c, "'0001-01-01'::DATE", "'9999-12-31'::DATE")
+    if sql_type == "DATE" or sql_type in TIMESTAMPS:
+        return _within(f"{c}::TIMESTAMP", f"'{_EARLIEST}'::TIMESTAMP", f"'{_LATEST}'::TIMESTAMP")
+    return c
+
+
+def _within(value: str, low: str, high: str) -> str:
+    # greatest() and least() skip NULLs
+    return f"CASE WHEN {value} IS NOT NULL THEN greatest(least({value}, {high}), {low}) END"
+
+
+def series(column: "pa.ChunkedArray", sql_type: str, use: Use) -> "pd.Series[Any]":
+    """A column fetched by :func:`sql_value` as the pandas column that is judged."""
+    import pandas as pd
+    import pyarrow as pa
+
+    if sql_type in SMALL_INTS | BIG_INTS | {"BOOLEAN"}:
+        if use == "beside" and sql_type in SMALL_INTS:
+            return pd.Series(column.cast(pa.float64()).to_pandas(), dtype="float64")
+        if use == "beside":
+            return pd.Series([float("nan") if v is None else v for v in column.to_pylist()], dtype="object")
+        dtype = {pa.bool_(): "boolean", pa.uint64(): "UInt64"}.get(column.type, "Int64")
+        if dtype == "Int64":
+            column = column.cast(pa.int64())
+        mapper = {pa.bool_(): pd.BooleanDtype(), pa.uint64(): pd.UInt64Dtype(), pa.int64(): pd.Int64Dtype()}
+        return column.to_pandas(types_mapper=mapper.get)
+    if column.type == pa.string() or column.type == pa.large_string():
+        return pd.Series(column.to_pandas(), dtype="str")
+    if pa.types.is_timestamp(column.type):
+        column = column.cast(pa.timestamp("us", "UTC") if column.type.tz else pa.timestamp("ns"))
+        return column.to_pandas()
+    if column.type == pa.float64():
+        return pd.Series(column.to_pandas(), dtype="float64")
+    return pd.Series(column.to_pandas(), dtype="object")
+
+
+@dataclass
+class Columns:
+    """Some rows of a relation, ready for frames: every (column, use) fetched once, in one query."""
+
+    types: Mapping[str, str]
+    partitions: "pd.Series[Any]"
+    row_ids: "pa.ChunkedArray"
+    values: Mapping[tuple[str, Use], "pd.Series[Any]"]
+
+    def frame(self, wanted: Mapping[str, Use]) -> "pd.DataFrame":
+        """A frame of the columns wanted, indexed by position; without columns it still has every row."""
+        import pandas as pd
+
+        columns = {name: self.values[name, use] for name, use in wanted.items()}
+        return pd.DataFrame(columns, index=pd.RangeIndex(len(self.partitions)))
+
+
+def fetch(
+    con: "duckdb.DuckDBPyConnection",
+    relation: str,
+    wanted: Collection[tuple[str, Use]],
+    *,
+    types: Mapping[str, str],
+    partition_column: str,
+    row_id: str,
+    partitions: Iterable[str],
+) -> Columns:
+    """Fetch columns of some partitions, ordered by partition and row id."""
+    import pandas as pd
+
+    ordered = list(dict.fromkeys(wanted))
+    projected = "".join(f", {sql_value(n, types[n], u)} AS c{i}" for i, (n, u) in enumerate(ordered))
+    p, r = quoted(partition_column), quoted(row_id)
+    table = con.execute(
+        f"SELECT {p}::VARCHAR AS p, {r}::BIGINT AS r{projected} FROM {relation} "
+        f"WHERE {p}::VARCHAR IN (SELECT unnest($partitions::VARCHAR[])) ORDER BY p, r",
+        {"partitions": list(partitions)},
+    ).to_arrow_table()
+    values = {(n, u): series(table[f"c{i}"], types[n], u) for i, (n, u) in enumerate(ordered)}
+    return Columns(types, pd.Series(table["p"].to_pandas(), dtype="str"), table["r"], values)

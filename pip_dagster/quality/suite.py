@@ -1,0 +1,114 @@
+"""The declared expectations: ``expectations.yaml``, checked without importing Great Expectations.
+
+Great Expectations silently drops an expectation whose type or severity it does not know; here loading refuses it.
+"""
+
+import difflib
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from pip_dagster.errors import DeclarationError
+from pip_dagster.quality.expectation_types import expectation_types
+
+Severity = Literal["critical", "warning", "info"]
+SEVERITIES: tuple[Severity, ...] = get_args(Severity)
+
+
+class SuiteError(DeclarationError, ValueError):
+    """A suite that cannot be used; the message names file, line, key, what was expected and the remedy."""
+
+
+@dataclass(frozen=True)
+class Expectation:
+    """One declared expectation: Great Expectations' own type and kwargs.
+
+    ``id`` is unique in its section and stable: it is what quarantine and history refer to. ``section`` is
+    ``features``, ``predictions`` or ``sources.<name>``. ``origin`` is the file and line it was read from.
+    """
+
+    id: str
+    section: str
+    type: str
+    kwargs: dict[str, Any] = field(hash=False)
+    severity: Severity = "critical"
+    row_condition: dict[str, Any] | None = field(default=None, hash=False)
+    description: str = ""
+    origin: str = field(default="", compare=False)
+
+    @property
+    def columns(self) -> frozenset[str]:
+        """Every column it touches, its row condition's included."""
+        return frozenset(self.judged_columns) | condition_columns(self.row_condition)
+
+    @property
+    def judged_columns(self) -> tuple[str, ...]:
+        """The columns whose values it judges, in the order declared; none for a table-level type."""
+        names: list[str] = []
+        for kwarg in expectation_types()[self.type].columns:
+            value = self.kwargs.get(kwarg)
+            names.extend([value] if isinstance(value, str) else value or [])
+        return tuple(dict.fromkeys(names))
+
+    @property
+    def row_level(self) -> bool:
+        """Whether it judges single rows, so that the rows breaking it can be named."""
+        return expectation_types()[self.type].row_level
+
+
+@dataclass(frozen=True)
+class Suites:
+    """The three sections of a pipeline's ``expectations.yaml``."""
+
+    sources: Mapping[str, tuple[Expectation, ...]] = field(default_factory=dict)
+    features: tuple[Expectation, ...] = ()
+    predictions: tuple[Expectation, ...] = ()
+
+
+def load_suites(path: Path, columns: Mapping[str, Collection[str]] | None = None) -> Suites:
+    """Read and check ``expectations.yaml``.
+
+    ``columns`` gives the columns known by section (``features``, ``predictions``, ``sources.<name>``); a section it
+    leaves out is checked when it runs, by :func:`check_columns`.
+
+    Raises:
+        SuiteError: anything Great Expectations would not know, with file, line, key and what was expected.
+    """
+    from pip_dagster.quality.suite_file import read_suites
+
+    return read_suites(path, columns or {})
+
+
+def check_columns(expectations: Iterable[Expectation], available: Mapping[str, str]) -> None:
+    """Refuse expectations on columns that the table, given as column name to type, does not have.
+
+    Raises:
+        SuiteError: names every expectation and column that is missing, with close matches.
+    """
+    problems = [
+        f"{e.origin or e.section}: expectation {e.id!r} of {e.section} is on column {name!r}, which is not there"
+        f"{suggest(name, available)}"
+        for e in expectations
+        for name in sorted(e.columns - set(available))
+    ]
+    if problems:
+        raise SuiteError("\n".join(problems))
+
+
+def condition_columns(condition: Mapping[str, Any] | None) -> frozenset[str]:
+    """The columns a row condition compares."""
+    if condition is None:
+        return frozenset()
+    if "conditions" in condition:
+        return frozenset().union(*(condition_columns(c) for c in condition["conditions"]))
+    return frozenset({condition["column"]["name"]})
+
+
+def suggest(word: str, known: Collection[str]) -> str:
+    """``; did you mean …?``, or what there is."""
+    near = difflib.get_close_matches(str(word), [str(k) for k in known], n=3, cutoff=0.6)
+    if near:
+        return f"; did you mean {' or '.join(repr(n) for n in near)}?"
+    listed = sorted(map(str, known))
+    return f"; there is {', '.join(listed[:12])}{', …' if len(listed) > 12 else ''}" if listed else ""
