@@ -85,6 +85,11 @@ class Source(_Declared):
     parquet: str | None = Field(default=None, description="Parquet files instead of a database table: path or glob.")
     partition_column: str | None = Field(default=None, description="The date or instant by which rows are watched.")
     lookback: Duration = Field(default=timedelta(0), description="How far before its partition a row is read.")
+    available_at: str | None = Field(
+        default=None,
+        description="SQL over its columns: the instant from which a row could be known; always, when absent. "
+        "Used by `prove-point-in-time`.",
+    )
     description: str | None = None
     asset_key: str | None = Field(
         default=None, description="The Dagster asset that makes this table, `a/b`; an external asset when absent."
@@ -108,6 +113,11 @@ class Features(_Declared):
     sql: str = Field(description="A file beside defs.yaml holding one SELECT over the declared sources.")
     key: tuple[str, ...] = Field(min_length=1, description="Columns that together name a row within its partition.")
     partition_column: str = Field(description="The DATE or TIMESTAMPTZ column that puts a row into its partition.")
+    cutoff: str | None = Field(
+        default=None,
+        description="SQL over the feature columns: the instant up to which a row's features may know the world; "
+        "the partition's end, or its start with `end_offset: 1`, when absent.",
+    )
 
     @model_validator(mode="after")
     def _names(self) -> Features:
@@ -132,6 +142,22 @@ class Scoring(_Declared):
     batch_rows: int = Field(default=65_536, ge=2_048, description="Rows that are in Python at once.")
 
 
+class Quality(_Declared):
+    """Which rows and partitions are sound enough to be scored and published."""
+
+    expectations: str = Field(description="A file beside defs.yaml of Great Expectations' expectations.")
+    max_quarantined: float = Field(
+        default=0.05,
+        ge=0,
+        le=1,
+        description="The share of a partition's rows in quarantine beyond which it is blocked.",
+    )
+
+
+def _quality(value: object) -> object:
+    return {"expectations": value} if isinstance(value, str) else value
+
+
 class PipelineSpec(_Declared):
     """One inference pipeline: from source tables to a prediction table, partition by partition."""
 
@@ -143,6 +169,9 @@ class PipelineSpec(_Declared):
     sources: dict[Identifier, Source] = Field(min_length=1)
     features: Features
     scoring: Scoring
+    quality: Annotated[Quality | None, BeforeValidator(_quality)] = Field(
+        default=None, description="A file of expectations, or the same with more to say."
+    )
     schedule: str | None = Field(default=None, description="Cron, in the partitions' time zone.")
 
     @field_validator("name")

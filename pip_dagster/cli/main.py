@@ -17,6 +17,7 @@ _COMMANDS = {
     "demo": ("pip_dagster.cli.demo", "demo"),
     "lineage": ("pip_dagster.cli.lineage", "lineage"),
     "models": ("pip_dagster.cli.models", "models"),
+    "prove-point-in-time": ("pip_dagster.cli.point_in_time", "prove_point_in_time"),
     "query": ("pip_dagster.cli.query", "query"),
     "status": ("pip_dagster.cli.status", "status"),
 }

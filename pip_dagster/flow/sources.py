@@ -23,8 +23,12 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def open_sources(con: DuckDBPyConnection, spec: PipelineSpec, root: Path) -> Iterator[None]:
+def open_sources(
+    con: DuckDBPyConnection, spec: PipelineSpec, root: Path, *, known_at: datetime | None = None
+) -> Iterator[None]:
     """Attach what the declared sources name, read-only, and lay a view of each declared name over it.
+
+    `known_at` hides the rows that could not be known then, by each source's `available_at`; NULL could never be.
 
     A table that is not declared does not exist for the feature SQL: what it read is what the lineage says.
 
@@ -43,6 +47,8 @@ def open_sources(con: DuckDBPyConnection, spec: PipelineSpec, root: Path) -> Ite
                     catalogs[place] = f"source_{len(catalogs)}"
                     stack.enter_context(attached(con, root / place, catalogs[place], read_only=True))
                 origin = f"{quote(catalogs[place])}.{quote_table(source.table)}"
+            if known_at and source.available_at:
+                origin += f" WHERE ({source.available_at}) <= {literal(known_at.isoformat())}::TIMESTAMPTZ"
             _lay_view(con, spec, name, source, origin, catalogs)
             stack.callback(con.execute, f"DROP VIEW IF EXISTS memory.{quote_table(source.table)}")
         yield

@@ -51,7 +51,7 @@ WITH target AS (
 , holidays(h) AS (VALUES (DATE '2013-01-01'), (DATE '2013-01-21'), (DATE '2013-02-18'), (DATE '2013-03-31'), (DATE '2013-05-27'), (DATE '2013-07-04'), (DATE '2013-09-02'),
                          (DATE '2013-10-14'), (DATE '2013-11-11'), (DATE '2013-11-28'), (DATE '2013-12-25'), (DATE '2014-01-01'))
 , hol AS (SELECT d, min(abs(d - h)) AS days_to_holiday FROM days, holidays GROUP BY d)
-SELECT t.flight_key, t.flight_date,
+SELECT t.flight_key, t.flight_date, t.sched_hour,
   isodow(t.flight_date)::SMALLINT AS dow, hol.days_to_holiday::SMALLINT AS days_to_holiday,
   (t.sched_dep_time // 100 * 60 + t.sched_dep_time % 100)::SMALLINT AS sched_dep_min,
   (((t.sched_arr_time // 100 * 60 + t.sched_arr_time % 100) - (t.sched_dep_time // 100 * 60 + t.sched_dep_time % 100) + 1440) % 1440)::SMALLINT AS sched_block_min,

@@ -1,0 +1,8 @@
+-- A leak to find: the plain join on the hour takes weather that is observed at its end, up to 51 minutes too late.
+--   pip-dagster prove-point-in-time flight_delay --partition 2013-08-01 --sql examples/flight_delay/leaky_features.sql
+SELECT t.flight_key, t.flight_date, t.sched_hour,
+       w0.temp AS wx0_temp, w0.wind_speed AS wx0_wind, w1.temp AS wx1_temp
+FROM raw.schedule t
+LEFT JOIN raw.weather w0 ON w0.origin = t.origin AND w0.time_hour = t.sched_hour
+LEFT JOIN raw.weather w1 ON w1.origin = t.origin AND w1.time_hour = t.sched_hour - INTERVAL 1 HOUR
+WHERE t.flight_date >= $start_date AND t.flight_date < $end_date

@@ -1,0 +1,68 @@
+"""`pip-dagster prove-point-in-time`: do the features of a partition look into the future?"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import asdict
+from pathlib import Path
+
+import click
+
+from pip_dagster.cli.output import show_json, show_table
+from pip_dagster.declarations import find_pipeline
+from pip_dagster.project import Project
+
+
+@click.command("prove-point-in-time")
+@click.argument("pipeline")
+@click.option("--partition", required=True, help="The partition whose features are made twice.")
+@click.option(
+    "--sql",
+    type=click.Path(path_type=Path, dir_okay=False, exists=True),
+    help="Another feature SQL to try.",
+)
+@click.option("--most-cutoffs", default=100, show_default=True, type=click.IntRange(min=1), help="How many are tried.")
+@click.option("--json", "as_json", is_flag=True, help="For machines.")
+@click.pass_obj
+def prove_point_in_time(
+    project: Project, pipeline: str, partition: str, sql: Path | None, most_cutoffs: int, as_json: bool
+) -> None:
+    """Make a partition's features from all rows, and from those known at each cut-off, and list what differs.
+
+    Exit code 0: nothing differs. 1: a feature does.
+    """
+    import dagster as dg
+
+    from pip_dagster.flow.point_in_time import prove
+    from pip_dagster.orchestration.partitions import partitions_definition, partitions_of
+
+    declared = find_pipeline(project, pipeline)
+    definition = partitions_definition(declared.spec.partitions)
+    try:
+        (window,) = partitions_of(definition, [partition])
+    except (ValueError, dg.DagsterInvariantViolationError) as error:
+        example = definition.get_first_partition_key()
+        raise click.ClickException(f"{partition!r} is no partition of {pipeline}; one is {example!r}.") from error
+    proof = prove(declared, window, sql=sql.read_text(encoding="utf-8") if sql else None, most_cutoffs=most_cutoffs)
+    if as_json:
+        show_json(asdict(proof))
+    else:
+        click.echo(
+            f"{pipeline}, partition {partition}: {proof.rows:,} rows, "
+            f"{proof.cutoffs_tried} of {proof.cutoffs} cut-offs. "
+            f"Hidden until available: {', '.join(proof.limited_sources)}. "
+            f"Taken as always known: {', '.join(proof.unlimited_sources) or 'none'}."
+        )
+        if proof.leaks:
+            rows = [
+                [
+                    leak.feature,
+                    leak.rows,
+                    "; ".join(", ".join(f"{k} = {v}" for k, v in example.items()) for example in leak.examples[:1]),
+                ]
+                for leak in proof.leaks
+            ]
+            show_table("These features look into the future", ["feature", "rows that differ", "example"], rows)
+        else:
+            click.echo("No feature differs: none looks into the future.")
+    sys.exit(1 if proof.leaks else 0)

@@ -1,0 +1,132 @@
+"""Proof that features do not look into the future: made twice, from all rows and from those that could be known."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from pip_dagster.errors import DeclarationError
+from pip_dagster.flow.engine import available_threads
+from pip_dagster.flow.partition import Partition
+from pip_dagster.flow.query import STAGED, FeatureQuery
+from pip_dagster.flow.sources import open_sources
+from pip_dagster.warehouse.connect import workspace
+from pip_dagster.warehouse.names import quote, quote_all
+
+if TYPE_CHECKING:
+    from duckdb import DuckDBPyConnection
+
+    from pip_dagster.pipeline import Pipeline
+
+_ALL, _KNOWN = "memory.pip_stage.from_all", "memory.pip_stage.from_known"
+_EXAMPLES = 3
+# Sums of the same numbers in another order may differ in their last bits.
+_TOLERANCE = "1e-9"
+
+
+@dataclass(frozen=True)
+class Leak:
+    """A feature whose value in some rows came from what could not be known, with examples."""
+
+    feature: str
+    rows: int
+    examples: tuple[dict[str, Any], ...]
+
+
+@dataclass(frozen=True)
+class Proof:
+    """What was compared, and the features that leak; none is the proof."""
+
+    pipeline: str
+    partition: str
+    rows: int
+    cutoffs: int
+    cutoffs_tried: int
+    limited_sources: tuple[str, ...]
+    unlimited_sources: tuple[str, ...]
+    leaks: tuple[Leak, ...]
+
+
+def prove(pipeline: Pipeline, partition: Partition, *, sql: str | None = None, most_cutoffs: int = 100) -> Proof:
+    """Compare the partition's features with those made from the rows known at each row's cut-off.
+
+    Rows with the same cut-off are made together: one run of the SQL for each of the partition's cut-offs, of which
+    `most_cutoffs` at even distances are tried. `sql` stands in for the pipeline's own.
+
+    Raises:
+        DeclarationError: no source says when its rows are available, or the SQL or cut-off cannot be run.
+        SourceError: a source cannot be read.
+
+    """
+    import duckdb
+
+    spec, root = pipeline.spec, pipeline.project.root
+    limited = tuple(name for name, source in spec.sources.items() if source.available_at)
+    if not limited:
+        raise DeclarationError(
+            f"Pipeline {spec.name}: no source declares `available_at`, so nothing can be hidden and nothing proven. "
+            "Say for each source that grows when a row could be known, for example `available_at: loaded_at`."
+        )
+    with workspace(threads=available_threads()) as con:
+        with open_sources(con, spec, root):
+            query = FeatureQuery.parse(con, spec, sql or pipeline.sql, partition)
+            query.create_stage(con)
+            query.stage(con, [partition])
+        default = partition.start if spec.partitions.end_offset else partition.end
+        cutoff = spec.features.cutoff or f"'{default.isoformat()}'"
+        try:
+            con.execute(f"CREATE TABLE {_ALL} AS SELECT *, ({cutoff})::TIMESTAMPTZ AS pip_cutoff FROM {STAGED}")
+        except duckdb.Error as error:
+            raise DeclarationError(f"Pipeline {spec.name}: features.cutoff {cutoff!r}: {error}") from error
+        con.execute(f"CREATE TABLE {_KNOWN} AS SELECT * FROM {_ALL} LIMIT 0")
+        found = con.execute(f"SELECT DISTINCT pip_cutoff FROM {_ALL} ORDER BY pip_cutoff").fetchall()
+        cutoffs: list[datetime] = [row[0] for row in found if row[0] is not None]
+        if len(cutoffs) < len(found):
+            raise DeclarationError(f"Pipeline {spec.name}: features.cutoff {cutoff!r} is NULL for some rows.")
+        tried = _evenly(cutoffs, most_cutoffs)
+        for at in tried:
+            with open_sources(con, spec, root, known_at=at):
+                query.create_stage(con)
+                query.stage(con, [partition])
+            con.execute(
+                f"INSERT INTO {_KNOWN} SELECT s.*, a.pip_cutoff FROM {STAGED} s "
+                f"JOIN {_ALL} a USING ({quote_all(spec.features.key)}) WHERE a.pip_cutoff = $at",
+                {"at": at},
+            )
+        con.execute(f"DELETE FROM {_ALL} WHERE NOT list_contains($tried, pip_cutoff)", {"tried": tried})
+        rows = con.execute(f"SELECT count(*) FROM {_ALL}").fetchone()
+        leaks = tuple(
+            leak
+            for name, sql_type in query.columns.items()
+            if name not in spec.features.key and (leak := _compare(con, spec.features.key, name, sql_type))
+        )
+    unlimited = tuple(name for name in spec.sources if name not in limited)
+    return Proof(
+        *(spec.name, partition.key, rows[0] if rows else 0, len(cutoffs), len(tried), limited, unlimited, leaks)
+    )
+
+
+def _evenly(items: list[datetime], most: int) -> list[datetime]:
+    if len(items) <= most:
+        return items
+    return [items[round(i * (len(items) - 1) / (most - 1))] for i in range(most)] if most > 1 else items[:1]
+
+
+def _compare(con: DuckDBPyConnection, key: Sequence[str], name: str, sql_type: str) -> Leak | None:
+    """A column's rows that differ; a row that is missing from what could be known differs in all of them."""
+    a, k = f"a.{quote(name)}", f"k.{quote(name)}"
+    differs = f"{a} IS DISTINCT FROM {k}"
+    if sql_type in ("FLOAT", "DOUBLE"):
+        differs = f"({differs}) AND coalesce(abs({a} - {k}) > {_TOLERANCE} * greatest(abs({a}), abs({k})), true)"
+    joined = f"FROM {_ALL} a LEFT JOIN {_KNOWN} k USING ({quote_all(key)}) WHERE {differs}"
+    counted = con.execute(f"SELECT count(*) {joined}").fetchone()
+    if not counted or not counted[0]:
+        return None
+    result = con.execute(
+        f"SELECT {quote_all(key)}, a.pip_cutoff AS cutoff, {a} AS from_all_rows, {k} AS from_known_rows {joined} "
+        f"ORDER BY {quote_all(key)} LIMIT {_EXAMPLES}"
+    )
+    names = [column[0] for column in result.description or []]
+    return Leak(name, counted[0], tuple(dict(zip(names, row, strict=True)) for row in result.fetchall()))
