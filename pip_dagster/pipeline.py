@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+import re
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 from pip_dagster.errors import DeclarationError
 from pip_dagster.ledger.record import canonical
 from pip_dagster.project import Project
+from pip_dagster.quality.suite import Expectation, Suites, load_suites, suggest
 from pip_dagster.spec import PipelineSpec
 
 
@@ -19,6 +22,7 @@ class Pipeline:
     spec: PipelineSpec
     sql: str
     project: Project
+    suites: Suites = field(default_factory=Suites)
 
     @classmethod
     def load(cls, spec: PipelineSpec, folder: Path, project: Project) -> Pipeline:
@@ -36,25 +40,68 @@ class Pipeline:
                 f"which is not beside {folder / 'defs.yaml'}; "
                 f"there is {there}."
             )
-        return cls(spec, file.read_text(encoding="utf-8"), project)
+        sql = file.read_text(encoding="utf-8")
+        return cls(spec, sql, project, _load_suites(spec, folder, sql))
 
-    @property
+    @cached_property
     def scoring_digest(self) -> str:
-        """A digest of all in the declaration that can change a score once features and model are given."""
+        """A digest of all in the declaration that, features given, can change a score or whether it is live."""
         spec = self.spec
-        relevant = {
-            "key": spec.features.key,
-            "partition_column": spec.features.partition_column,
-            "on_unseen_category": spec.scoring.on_unseen_category,
-        }
-        return hashlib.sha256(canonical(relevant).encode()).hexdigest()
+        return _digest(
+            {
+                "key": spec.features.key,
+                "partition_column": spec.features.partition_column,
+                "on_unseen_category": spec.scoring.on_unseen_category,
+                "max_quarantined": spec.quality.max_quarantined if spec.quality else None,
+                "expectations": [_said(e) for e in (*self.suites.features, *self.suites.predictions)],
+            }
+        )
 
-    @property
+    @cached_property
     def feature_digest(self) -> str:
-        """A digest of the feature SQL and of what it may read."""
-        relevant = {
-            "sql": self.sql,
-            "sources": {name: source.model_dump(mode="json") for name, source in self.spec.sources.items()},
-            "time_zone": self.spec.partitions.time_zone,
-        }
-        return hashlib.sha256(canonical(relevant).encode()).hexdigest()
+        """A digest of the feature SQL, of what it may read, and of what is expected of that."""
+        return _digest(
+            {
+                "sql": self.sql,
+                "sources": {name: source.model_dump(mode="json") for name, source in self.spec.sources.items()},
+                "time_zone": self.spec.partitions.time_zone,
+                "expectations": [_said(e) for of in self.suites.sources.values() for e in of],
+            }
+        )
+
+
+def _digest(relevant: dict[str, object]) -> str:
+    return hashlib.sha256(canonical(relevant).encode()).hexdigest()
+
+
+def _said(expectation: Expectation) -> dict[str, object]:
+    """What an expectation says, wherever it stands."""
+    names = ("id", "section", "type", "kwargs", "severity", "row_condition")
+    return {name: getattr(expectation, name) for name in names}
+
+
+def _load_suites(spec: PipelineSpec, folder: Path, sql: str) -> Suites:
+    """The declared expectations, refused where they can be without opening a database.
+
+    What columns a source has is only known when it is open. A feature that an expectation is on must at least be a
+    word of the feature SQL, unless that takes columns by `*`.
+    """
+    if spec.quality is None:
+        return Suites()
+    suites = load_suites(folder / spec.quality.expectations)
+    for name in suites.sources.keys() - spec.sources.keys():
+        raise DeclarationError(
+            f"Pipeline {spec.name}: {folder / spec.quality.expectations} has a section for a source {name!r}, "
+            f"which defs.yaml does not declare{suggest(name, spec.sources)}."
+        )
+    words = set(re.findall(r'"(?:[^"]|"")*"|\w+', sql))
+    named = {word.strip('"').replace('""', '"').lower() for word in words}
+    if not re.search(r"\*(?!\s*[\w($])", sql):  # no bare star; a product is none
+        for expectation in suites.features:
+            for column in sorted(expectation.columns):
+                if column.lower() not in named:
+                    raise DeclarationError(
+                        f"Pipeline {spec.name}: {expectation.origin}: expectation {expectation.id!r} is on column "
+                        f"{column!r}, which {spec.features.sql} does not have{suggest(column, sorted(named))}."
+                    )
+    return suites

@@ -57,7 +57,7 @@ def _lines(entry: dict[str, Any]) -> list[tuple[str, Any]]:
     return [
         ("status", entry["status"] + ("" if entry["is_live"] else ", not live")),
         ("reason", entry["reason"]),
-        ("model", f"{entry['model_name']} v{entry['model_version']}"),
+        ("model", entry["model_name"] + (f" v{entry['model_version']}" if entry["model_version"] else "")),
         ("model digest", entry["model_digest"]),
         ("manifest digest", entry["manifest_digest"]),
         ("feature revision", entry["feature_revision"]),
@@ -85,7 +85,7 @@ def _attempt(entry: dict[str, Any]) -> list[Any]:
         entry["scoring_id"],
         entry["status"],
         entry["is_live"],
-        f"v{entry['model_version']}",
+        f"v{entry['model_version']}" if entry["model_version"] else "",
         entry["rows_scored"],
         f"{entry['made_at']:%Y-%m-%d %H:%M:%S}",
         entry["made_by"],

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pip_dagster.errors import DeclarationError
@@ -13,23 +12,27 @@ from pip_dagster.flow.digest import RowSet, row_set_sql
 from pip_dagster.flow.partition import Partition
 from pip_dagster.flow.query import STAGED, FeatureQuery
 from pip_dagster.flow.sources import fingerprints, open_sources
+from pip_dagster.flow.validate import Verdicts
+from pip_dagster.flow.validate_sources import validate_sources
 from pip_dagster.warehouse.names import quote, quote_all
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
+    from pip_dagster.pipeline import Pipeline
     from pip_dagster.spec import PipelineSpec
 
 
 @dataclass(frozen=True)
 class Extract:
-    """One partition's features as staged: how many rows, which content, from which sources."""
+    """One partition's features as staged: how many rows, which content, from which sources, judged how."""
 
     partition: Partition
     rows: int
     digest: str
     sources: Mapping[str, Mapping[str, object]]
     seconds: float
+    verdicts: Verdicts = ()
 
 
 @dataclass(frozen=True)
@@ -41,9 +44,7 @@ class Extraction:
     failed: dict[str, str]
 
 
-def extract(
-    con: DuckDBPyConnection, spec: PipelineSpec, sql: str, root: Path, partitions: Sequence[Partition]
-) -> Extraction:
+def extract(con: DuckDBPyConnection, pipeline: Pipeline, partitions: Sequence[Partition]) -> Extraction:
     """Run the feature SQL over all `partitions` at once and check each one's rows.
 
     Every row must lie in a partition asked for, and have a key that is whole and unique in it. A partition that
@@ -55,11 +56,13 @@ def extract(
 
     """
     began = time.monotonic()
+    spec = pipeline.spec
     failed: dict[str, str] = {}
-    with open_sources(con, spec, root):
-        query = FeatureQuery.parse(con, spec, sql, partitions[0])
+    with open_sources(con, spec, pipeline.project.root):
+        query = FeatureQuery.parse(con, spec, pipeline.sql, partitions[0])
         query.create_stage(con)
         sources = fingerprints(con, spec, partitions)
+        judged = validate_sources(con, spec, pipeline.suites, partitions)
         for adjoining in _adjoining(partitions):
             _stage_or_split(con, query, adjoining, failed)
     _check_range(con, spec, query)
@@ -76,7 +79,9 @@ def extract(
         if partition.key not in failed:
             rows = sets.get(partition.key, RowSet())
             digest = rows.digest(query.columns)
-            extracts[partition.key] = Extract(partition, rows.rows, digest, sources[partition.key], seconds)
+            extracts[partition.key] = Extract(
+                partition, rows.rows, digest, sources[partition.key], seconds, judged.verdicts[partition.key]
+            )
     return Extraction(query.columns, extracts, failed)
 
 

@@ -9,11 +9,10 @@ from typing import TYPE_CHECKING
 
 from pip_dagster.flow.engine import available_threads
 from pip_dagster.flow.extract import extract
-from pip_dagster.flow.guard import encode
 from pip_dagster.flow.model import ScoringModel
 from pip_dagster.flow.partition import Partition
-from pip_dagster.flow.predict import Made, predict
-from pip_dagster.flow.publish import load_features, store_features, stored_columns
+from pip_dagster.flow.predict import Made, check_fit, failed_extraction, judge_features, predict
+from pip_dagster.flow.publish import load_features, store_failure, store_features, stored_columns
 from pip_dagster.flow.result import PartitionResult
 from pip_dagster.ledger import record
 from pip_dagster.ledger.record import ExtractionEntry, RunInfo
@@ -62,7 +61,7 @@ def materialize(
         for batch in batches:
             yield from (PartitionResult(partition, error=error) for partition, error in batch.failed)
             if model is None:
-                yield from (PartitionResult(partition, entry) for partition, entry in batch.made)
+                yield from judge_features(con, pipeline, batch.columns, batch.made)
                 continue
             for chunk in _chunks(batch.made):
                 progress(f"{pipeline.spec.name}: scoring {chunk[0][0].key} to {chunk[-1][0].key}")
@@ -89,9 +88,9 @@ def _extract(
 ) -> _Batch:
     spec = pipeline.spec
     progress(f"{spec.name}: extracting the features of {len(partitions)} partitions")
-    extraction = extract(con, spec, pipeline.sql, pipeline.project.root, partitions)
+    extraction = extract(con, pipeline, partitions)
     if model:  # before a revision is kept, so that SQL which lost a column stores nothing
-        encode(model.version.manifest.features, extraction.columns, where=f"Pipeline {spec.name}, {spec.features.sql}")
+        check_fit(pipeline, model, extraction.columns)
     made = [partition for partition in partitions if partition.key in extraction.extracts]
     entries = in_windows(
         con,
@@ -103,6 +102,13 @@ def _extract(
         purpose=f"{spec.name}: storing features",
     )
     failed = [(p, extraction.failed[p.key]) for p in partitions if p.key in extraction.failed]
+    in_windows(
+        con,
+        pipeline.project,
+        failed,
+        lambda each: store_failure(con, failed_extraction(pipeline, model, each[0], run, each[1])),
+        purpose=f"{spec.name}: storing failures",
+    )
     return _Batch(extraction.columns, list(zip(made, entries, strict=True)), failed)
 
 

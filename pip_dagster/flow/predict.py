@@ -3,17 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from pip_dagster.errors import PartitionError
+from pip_dagster.flow.engine import library_versions
+from pip_dagster.flow.guard import encode
 from pip_dagster.flow.model import ScoringModel
 from pip_dagster.flow.partition import Partition
 from pip_dagster.flow.publish import make_live, store_failure, store_scores
+from pip_dagster.flow.query import STAGED
 from pip_dagster.flow.result import PartitionResult
-from pip_dagster.flow.score import Scored, Scoring, score, scored_columns
+from pip_dagster.flow.score import SCORED, Scored, Scoring, score, scored_columns
+from pip_dagster.flow.validate import Validation, Verdicts, nothing_apart, validate
 from pip_dagster.ledger import record
+from pip_dagster.ledger.checks import CheckEntry, checks_of, unmet
 from pip_dagster.ledger.record import ExtractionEntry, RunInfo, ScoringEntry
+from pip_dagster.quality.parameters import with_parameters
+from pip_dagster.quality.suite import check_columns
+from pip_dagster.registry.manifest import Manifest
 from pip_dagster.warehouse.connect import open_warehouse
 from pip_dagster.warehouse.windows import in_windows
 
@@ -45,73 +54,185 @@ def predict(
 
     """
     types = scored_columns(pipeline.spec, model.version.manifest, columns)
-    known = _known_scorings(con, pipeline, model, made)
-    fresh = [(partition, features) for partition, features in made if partition.key not in known]
+    past = _read_ledger(con, pipeline, model, made)
+    fresh = [(p, features) for p, features in made if p.key not in past.scorings and p.key not in past.blocked]
+    gate = Gate()
     scoring: Scoring | None = None
     if fresh:
         if stage:
             stage([features for _, features in fresh])
-        keys = [partition.key for partition, _ in fresh]
-        scoring = score(con, pipeline.spec, model.predictor, model.version.manifest, columns, keys)
+        gate, scoring = _score(con, pipeline, model, columns, types, [partition.key for partition, _ in fresh])
 
     def store(item: Made) -> PartitionResult:
         partition, features = item
-        if partition.key in known:
-            entry = known[partition.key]
-            make_live(con, entry, run, "materialized again with the same inputs")
-            return PartitionResult(partition, features, entry, reused=True, columns=types)
+        key = partition.key
+        if reason := past.blocked.get(key):
+            entry = _entry(pipeline, model, partition, features, run, status="blocked", reason=reason)
+            store_failure(con, entry)
+            return PartitionResult(partition, features, entry, error=f"blocked: {reason}", checks=past.checks[key])
+        if known := past.scorings.get(key):
+            make_live(con, known, run, "materialized again with the same inputs")
+            return PartitionResult(partition, features, known, reused=True, columns=types, checks=past.checks[key])
         assert scoring
-        if reason := scoring.failed.get(partition.key):
-            store_failure(con, _entry(pipeline, model, partition, features, run, reason=reason))
-            return PartitionResult(partition, features, error=reason)
-        scored = scoring.scored[partition.key]
-        entry = _entry(pipeline, model, partition, features, run, scored=scored)
+        scored, reason = scoring.scored.get(key), gate.blocked.get(key) or scoring.blocked.get(key)
+        status: Literal["scored", "blocked", "failed"] = "blocked" if reason else "scored"
+        if not reason and key in scoring.failed:
+            status, reason = "failed", scoring.failed[key]
+        entry = _entry(pipeline, model, partition, features, run, scored=scored, status=status, reason=reason)
+        checks = tuple(CheckEntry.of(v, entry.scoring_id, entry.pipeline, key) for v in gate.verdicts.get(key, ()))
         try:
-            entry = store_scores(con, scoring, scored, entry, columns, run, "scored")
-            return PartitionResult(partition, features, entry, columns=types)
+            if scored:
+                row_key = pipeline.spec.features.key
+                entry = store_scores(con, scoring, scored, entry, columns, row_key, checks, run)
+            else:
+                store_failure(con, entry, checks)
         except PartitionError as error:
-            store_failure(con, _entry(pipeline, model, partition, features, run, reason=str(error)))
-            return PartitionResult(partition, features, error=str(error))
+            status, reason = "failed", str(error)
+            store_failure(con, _entry(pipeline, model, partition, features, run, status=status, reason=reason))
+        text = None if reason is None else f"{status}: {reason}" if status == "blocked" else reason
+        return PartitionResult(
+            partition, features, entry, error=text, columns=types, checks=(*past.checks[key], *checks)
+        )
 
     return in_windows(con, pipeline.project, list(made), store, purpose=f"{pipeline.spec.name}: storing predictions")
 
 
-def _known_scorings(
-    con: DuckDBPyConnection, pipeline: Pipeline, model: ScoringModel, made: Sequence[Made]
-) -> dict[str, ScoringEntry]:
-    """Partitions whose scoring by the same model, features, declaration, libraries and device is stored."""
+def check_fit(pipeline: Pipeline, model: ScoringModel, columns: dict[str, str]) -> None:
+    """Refuse features that the model or the expectations cannot be meant for, before any is kept.
+
+    Raises:
+        DeclarationError: says which column, expectation or parameter.
+
+    """
+    spec, manifest = pipeline.spec, model.version.manifest
+    encode(manifest.features, columns, where=f"Pipeline {spec.name}, {spec.features.sql}")
+    check_columns(pipeline.suites.features, columns)
+    check_columns(pipeline.suites.predictions, scored_columns(spec, manifest, columns))
+    with_parameters(pipeline.suites.predictions, reference(manifest))
+
+
+def judge_features(
+    con: DuckDBPyConnection, pipeline: Pipeline, columns: dict[str, str], made: Sequence[Made]
+) -> list[PartitionResult]:
+    """The verdicts on staged features that are not scored in this run; what they block, the next scoring will."""
+    keys = [partition.key for partition, _ in made]
+    nothing_apart(con)
+    verdicts = validate(con, pipeline.spec, pipeline.suites.features, STAGED, columns, keys).verdicts
+    with open_warehouse(con, pipeline.project.warehouse, purpose=f"{pipeline.spec.name}: reading the ledger"):
+        of_sources = checks_of(con, [entry.extraction_id for _, entry in made])
+    return [
+        PartitionResult(
+            partition,
+            entry,
+            checks=(
+                *of_sources.get(entry.extraction_id, ()),
+                *(
+                    CheckEntry.of(verdict, entry.extraction_id, pipeline.spec.name, partition.key)
+                    for verdict in verdicts.get(partition.key, ())
+                ),
+            ),
+        )
+        for partition, entry in made
+    ]
+
+
+@dataclass
+class Gate:
+    """What the expectations on features and predictions said, and why some partitions are blocked."""
+
+    verdicts: dict[str, Verdicts] = field(default_factory=dict)
+    blocked: dict[str, str] = field(default_factory=dict)
+
+    def add(self, validation: Validation) -> None:
+        """Take in the verdicts on one more table."""
+        for key, verdicts in validation.verdicts.items():
+            self.verdicts[key] = (*self.verdicts.get(key, ()), *verdicts)
+        for key, reason in validation.blocked.items():
+            self.blocked[key] = "; ".join(filter(None, (self.blocked.get(key), reason)))
+
+
+def _score(
+    con: DuckDBPyConnection,
+    pipeline: Pipeline,
+    model: ScoringModel,
+    columns: dict[str, str],
+    types: dict[str, str],
+    keys: list[str],
+) -> tuple[Gate, Scoring]:
+    """Judge the staged features, score what may be, judge the scores."""
+    spec, gate = pipeline.spec, Gate()
+    nothing_apart(con)
+    gate.add(validate(con, spec, pipeline.suites.features, STAGED, columns, keys))
+    sound = [key for key in keys if key not in gate.blocked]
+    scoring = score(con, spec, model.predictor, model.version.manifest, columns, sound)
+    made = [key for key in sound if key in scoring.scored and key not in scoring.blocked]
+    expected = with_parameters(pipeline.suites.predictions, reference(model.version.manifest))
+    gate.add(validate(con, spec, expected, SCORED, types, made))
+    return gate, scoring
+
+
+def reference(manifest: Manifest) -> dict[str, float]:
+    """The parameters that an expectation on predictions may take: each output's mean in the training sample."""
+    return {f"{name}_mean": of.mean for name, of in manifest.score_reference.items() if of.mean is not None}
+
+
+@dataclass(frozen=True)
+class _Past:
+    """What the ledger knows of the partitions: the very scoring asked for, verdicts on it and on the sources."""
+
+    scorings: dict[str, ScoringEntry]
+    blocked: dict[str, str]
+    checks: dict[str, tuple[CheckEntry, ...]]
+
+
+def _read_ledger(con: DuckDBPyConnection, pipeline: Pipeline, model: ScoringModel, made: Sequence[Made]) -> _Past:
     name = pipeline.spec.name
-    features = {partition.key: entry.feature_digest for partition, entry in made}
-    with open_warehouse(con, pipeline.project.warehouse, purpose=f"{name}: reading the ledger"):
-        entries = record.scorings_of(con, name, list(features))
+    features = {partition.key: entry for partition, entry in made}
     wanted = (model.version.manifest_digest, pipeline.scoring_digest, model.engine, model.device.name, "champion")
-    return {
-        entry.partition_key: entry
-        for entry in entries
-        if (entry.manifest_digest, entry.code_digest, entry.engine, entry.device, entry.role) == wanted
-        and entry.feature_digest == features[entry.partition_key]
-    }
+    with open_warehouse(con, pipeline.project.warehouse, purpose=f"{name}: reading the ledger"):
+        scorings = {
+            entry.partition_key: entry
+            for entry in record.scorings_of(con, name, list(features))
+            if (entry.manifest_digest, entry.code_digest, entry.engine, entry.device, entry.role) == wanted
+            and entry.feature_digest == features[entry.partition_key].feature_digest
+        }
+        ids = [entry.extraction_id for entry in features.values()] + [entry.scoring_id for entry in scorings.values()]
+        found = checks_of(con, ids)
+    sources = {key: found.get(entry.extraction_id, ()) for key, entry in features.items()}
+    blocked = {key: reason for key, checks in sources.items() if (reason := unmet(checks))}
+    of_scorings = {key: found.get(entry.scoring_id, ()) for key, entry in scorings.items()}
+    return _Past(
+        {key: entry for key, entry in scorings.items() if key not in blocked},
+        blocked,
+        {key: (*sources[key], *of_scorings.get(key, ())) for key in features},
+    )
+
+
+def failed_extraction(
+    pipeline: Pipeline, model: ScoringModel | None, partition: Partition, run: RunInfo, reason: str
+) -> ScoringEntry:
+    """The ledger's entry for a partition whose features could not be made."""
+    return _entry(pipeline, model, partition, None, run, status="failed", reason=reason)
 
 
 def _entry(
     pipeline: Pipeline,
-    model: ScoringModel,
+    model: ScoringModel | None,
     partition: Partition,
-    features: ExtractionEntry,
+    features: ExtractionEntry | None,
     run: RunInfo,
     *,
+    status: Literal["scored", "blocked", "failed"],
     scored: Scored | None = None,
     reason: str | None = None,
 ) -> ScoringEntry:
     outcome: dict[str, Any] = {
-        "status": "failed",
-        "rows_in": features.rows_extracted,
+        "rows_in": features.rows_extracted if features else None,
         **dict.fromkeys(("rows_scored", "rows_quarantined", "findings", "mean_score", "min_score", "max_score")),
         **dict.fromkeys(("score_digest", "seconds")),
     }
     if scored:
         outcome = {
-            "status": "scored",
             "rows_in": scored.rows_in,
             "rows_scored": scored.rows_scored,
             "rows_quarantined": scored.rows_quarantined,
@@ -126,20 +247,21 @@ def _entry(
         scoring_id=record.new_id(),
         pipeline=pipeline.spec.name,
         **record.partition_fields(partition),
+        status=status,
         reason=reason,
         role="champion",
-        model_name=model.version.name,
-        model_version=model.version.version,
-        model_digest=model.version.digest,
-        manifest_digest=model.version.manifest_digest,
-        feature_revision=features.revision,
-        feature_digest=features.feature_digest,
-        source_digests=features.source_digests,
+        model_name=pipeline.spec.scoring.model_name,
+        model_version=model.version.version if model else None,
+        model_digest=model.version.digest if model else None,
+        manifest_digest=model.version.manifest_digest if model else None,
+        feature_revision=features.revision if features else None,
+        feature_digest=features.feature_digest if features else None,
+        source_digests=features.source_digests if features else None,
         code_digest=pipeline.scoring_digest,
-        engine=model.engine,
-        device=model.device.name,
-        device_reason=model.device.reason,
-        threads=model.threads,
+        engine=model.engine if model else record.canonical(library_versions()),
+        device=model.device.name if model else None,
+        device_reason=model.device.reason if model else None,
+        threads=model.threads if model else None,
         table_name=None,
         run_id=run.run_id,
         made_by=run.made_by,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
@@ -11,7 +12,9 @@ from pip_dagster.errors import PartitionError
 from pip_dagster.flow.extract import Extract
 from pip_dagster.flow.query import STAGED
 from pip_dagster.flow.score import SCORED, Scored, Scoring
+from pip_dagster.flow.validate import BROKEN
 from pip_dagster.ledger import record
+from pip_dagster.ledger.checks import CheckEntry, insert_checks
 from pip_dagster.ledger.record import ExtractionEntry, RunInfo, ScoringEntry
 from pip_dagster.warehouse.connect import transaction
 from pip_dagster.warehouse.names import literal, quote, quote_all
@@ -69,6 +72,7 @@ def store_features(
                 f"Pipeline {pipeline}, partition {key}: features",
             )
         record.insert(con, "extractions", entry)
+        insert_checks(con, [CheckEntry.of(verdict, entry.extraction_id, pipeline, key) for verdict in made.verdicts])
     return entry
 
 
@@ -95,10 +99,13 @@ def store_scores(
     scored: Scored,
     entry: ScoringEntry,
     feature_columns: dict[str, str],
+    row_key: Sequence[str],
+    checks: Sequence[CheckEntry],
     run: RunInfo,
-    why: str,
 ) -> ScoringEntry:
-    """One transaction: quarantined rows, scores, the ledger entry, and the live pointer for a champion.
+    """One transaction: quarantined rows, scores, ledger entry, checks, and the live pointer of a champion.
+
+    A blocked scoring is kept in the same way, but is not made live.
 
     The warehouse is the current catalog.
 
@@ -110,22 +117,7 @@ def store_scores(
     where = f"Pipeline {pipeline}, partition {key}"
     with transaction(con):
         if scored.rows_quarantined:
-            kept = {
-                "partition_key": "VARCHAR",
-                "scoring_id": "VARCHAR",
-                "feature_revision": "VARCHAR",
-                "broken": "VARCHAR[]",
-            }
-            table = ensure_table(con, pipeline, "quarantine", kept | feature_columns)
-            _insert(
-                con,
-                f"{quote(pipeline)}.{quote(table)}",
-                f"SELECT partition_key, {literal(entry.scoring_id)}, {literal(entry.feature_revision or '')}, "
-                f"['unseen_category'], {quote_all(feature_columns)} "
-                f"FROM {STAGED} WHERE partition_key = {literal(key)} AND NOT ({scoring.admitted})",
-                scored.rows_quarantined,
-                f"{where}: quarantine",
-            )
+            _quarantine(con, entry, scored.rows_quarantined, feature_columns, row_key)
         columns = {"partition_key": "VARCHAR", "scoring_id": "VARCHAR"} | scoring.columns
         table = ensure_table(con, pipeline, "scores", columns)
         carried = [name for name in scoring.columns if name != "partition_key"]
@@ -137,16 +129,39 @@ def store_scores(
             scored.rows_scored,
             f"{where}: scores",
         )
-        if scored.rows_in != scored.rows_scored + scored.rows_quarantined:
+        # A partition blocked for its quarantine has rows that are neither.
+        if entry.status == "scored" and scored.rows_in != scored.rows_scored + scored.rows_quarantined:
             raise PartitionError(
                 f"{where}: {scored.rows_in} rows came in, {scored.rows_scored} were scored and "
                 f"{scored.rows_quarantined} quarantined; the sum must agree. Nothing was stored."
             )
         entry = replace(entry, table_name=table)
         record.insert(con, "scorings", entry)
-        if entry.role == "champion":
-            record.make_live(con, entry, run, why)
+        insert_checks(con, checks)
+        if entry.role == "champion" and entry.status == "scored":
+            record.make_live(con, entry, run, "scored")
     return entry
+
+
+def _quarantine(
+    con: DuckDBPyConnection, entry: ScoringEntry, rows: int, feature_columns: dict[str, str], row_key: Sequence[str]
+) -> None:
+    """Keep the rows of the partition that are apart, whole, each with every reason."""
+    key, pipeline = entry.partition_key, entry.pipeline
+    kept = dict.fromkeys(("partition_key", "scoring_id", "feature_revision"), "VARCHAR")
+    kept |= {"broken": "VARCHAR[]", "row_key": "VARCHAR"}
+    table = ensure_table(con, pipeline, "quarantine", kept | feature_columns)
+    named = ", ".join(f"{quote(name)} := {quote(name)}::VARCHAR" for name in row_key)
+    _insert(
+        con,
+        f"{quote(pipeline)}.{quote(table)}",
+        f"SELECT partition_key, {literal(entry.scoring_id)}, {literal(entry.feature_revision or '')}, reasons, "
+        f"to_json(struct_pack({named}))::VARCHAR, {quote_all(feature_columns)} "
+        f"FROM {STAGED} s JOIN (SELECT row_id, list(DISTINCT reason ORDER BY reason) AS reasons FROM {BROKEN} "
+        f"GROUP BY row_id) b ON b.row_id = s.rowid WHERE partition_key = {literal(key)}",
+        rows,
+        f"Pipeline {pipeline}, partition {key}: quarantine",
+    )
 
 
 def make_live(con: DuckDBPyConnection, entry: ScoringEntry, run: RunInfo, why: str) -> None:
@@ -157,10 +172,11 @@ def make_live(con: DuckDBPyConnection, entry: ScoringEntry, run: RunInfo, why: s
             record.make_live(con, entry, run, why)
 
 
-def store_failure(con: DuckDBPyConnection, entry: ScoringEntry) -> None:
-    """Write down an attempt that stored nothing else; what was live stays live."""
+def store_failure(con: DuckDBPyConnection, entry: ScoringEntry, checks: Sequence[CheckEntry] = ()) -> None:
+    """Write down an attempt that stored no scores; what was live stays live."""
     with transaction(con):
         record.insert(con, "scorings", entry)
+        insert_checks(con, checks)
 
 
 def _insert(con: DuckDBPyConnection, table: str, select: str, expected: int, what: str) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from pip_dagster.flow.partition import Partition
+from pip_dagster.ledger.checks import CheckEntry
 from pip_dagster.ledger.record import ExtractionEntry, ScoringEntry
 
 
@@ -22,3 +23,4 @@ class PartitionResult:
     reused: bool = False
     error: str | None = None
     columns: Mapping[str, str] = field(default_factory=dict)
+    checks: tuple[CheckEntry, ...] = ()

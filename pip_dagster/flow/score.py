@@ -12,6 +12,7 @@ from pip_dagster.flow.digest import RowSet, row_set_sql
 from pip_dagster.flow.guard import Encoded, Findings, encode, findings_sql, read_findings
 from pip_dagster.flow.query import STAGED
 from pip_dagster.flow.stream import read_ahead
+from pip_dagster.flow.validate import admitted, apart_counts, keep_unseen_apart
 from pip_dagster.registry.manifest import Manifest
 from pip_dagster.warehouse.names import literal, quote, quote_all
 
@@ -55,7 +56,7 @@ class Scoring:
     columns: dict[str, str]
     scored: dict[str, Scored]
     failed: dict[str, str]
-    admitted: str  # SQL over STAGED's columns: which rows were scored
+    blocked: dict[str, str]
 
 
 def score(
@@ -68,8 +69,9 @@ def score(
 ) -> Scoring:
     """Score the rows of `partitions` in `STAGED`, whose feature columns are `columns` (name → SQL type).
 
-    Rows are counted by the guard first: a partition with values that must not be scored fails before any of its
-    rows is. At most a few batches are in Python at once, whatever the partition's size.
+    Rows in `BROKEN` are not scored; where they are more than `quality.max_quarantined` their partition is blocked.
+    The guard counts the others first: a partition with values that must not be scored fails before any of its rows
+    is. At most a few batches are in Python at once, whatever the partition's size.
 
     Raises:
         DeclarationError: the columns do not fit the model.
@@ -78,18 +80,22 @@ def score(
     where = f"Pipeline {spec.name}, {spec.features.sql} for model {manifest.model_name} v{manifest.version}"
     encoded = encode(manifest.features, columns, where=where)
     began = time.monotonic()
-    found = _findings(con, encoded, partitions)
+    found = _findings(con, encoded, partitions, STAGED)
+    unseen = {key: each.unseen for key, each in found.items()}
+    if spec.scoring.on_unseen_category == "quarantine" and any(unseen.values()):
+        keep_unseen_apart(con, [feature.unseen for feature in encoded if feature.unseen])
+    apart = apart_counts(con)
+    if apart:
+        found = _findings(con, encoded, partitions, admitted())
+    blocked = {key: text for key in partitions if (text := _too_many(apart.get(key, 0), found[key].rows, spec))}
     failed = {key: text for key in partitions if (text := _refusal(found[key], spec, encoded))}
-    unseen = " OR ".join(feature.unseen for feature in encoded if feature.unseen)
-    admitted = f"NOT ({unseen})" if unseen and spec.scoring.on_unseen_category == "quarantine" else "true"
-
     types, score_columns = scored_columns(spec, manifest, columns), _score_columns(manifest)
     carried = [name for name in types if name not in score_columns]
     body = ", ".join(f"{quote(name)} {sql_type}" for name, sql_type in types.items())
     con.execute(f"CREATE OR REPLACE TABLE {SCORED} ({body})")
-    keys = [key for key in partitions if key not in failed and found[key].rows]
+    keys = [key for key in partitions if key not in failed and key not in blocked and found[key].rows]
     if keys:
-        _stream(con, predictor, manifest, encoded, carried, admitted, keys, spec.scoring.batch_rows)
+        _stream(con, predictor, manifest, encoded, carried, keys, spec.scoring.batch_rows)
     seconds = time.monotonic() - began
     total = sum(each.rows for each in found.values()) or 1
     scored = {}
@@ -97,17 +103,17 @@ def score(
         if key not in failed:
             counted = found[key]
             scored[key] = Scored(
-                counted.rows,
+                counted.rows + apart.get(key, 0),
                 rows.rows,
-                counted.rows - rows.rows,
+                apart.get(key, 0),
                 rows.digest(types),
                 mean,
                 low,
                 high,
                 seconds * counted.rows / total,
-                _recorded(counted, spec),
+                _recorded(counted, unseen[key], apart.get(key, 0), spec),
             )
-    return Scoring(types, scored, failed, admitted)
+    return Scoring(types, scored, failed, blocked)
 
 
 def scored_columns(spec: PipelineSpec, manifest: Manifest, columns: Mapping[str, str]) -> dict[str, str]:
@@ -132,8 +138,10 @@ def _score_columns(manifest: Manifest) -> dict[str, str]:
     return columns | ({"predicted_class": "VARCHAR"} if manifest.classes and len(manifest.outputs) > 1 else {})
 
 
-def _findings(con: DuckDBPyConnection, encoded: Sequence[Encoded], partitions: Sequence[str]) -> dict[str, Findings]:
-    rows = con.execute(findings_sql(encoded, STAGED)).fetchall()
+def _findings(
+    con: DuckDBPyConnection, encoded: Sequence[Encoded], partitions: Sequence[str], relation: str
+) -> dict[str, Findings]:
+    rows = con.execute(findings_sql(encoded, relation)).fetchall()
     found = {row[0]: read_findings(row[1:], encoded) for row in rows}
     return {key: found.get(key, Findings(0, {}, {}, {})) for key in partitions}
 
@@ -153,11 +161,22 @@ def _refusal(found: Findings, spec: PipelineSpec, encoded: Sequence[Encoded]) ->
     return None
 
 
-def _recorded(found: Findings, spec: PipelineSpec) -> dict[str, Any]:
+def _too_many(apart: int, others: int, spec: PipelineSpec) -> str | None:
+    """Why a partition with so many rows in quarantine is blocked, or None."""
+    most = spec.quality.max_quarantined if spec.quality else 1.0
+    if not apart or apart <= most * (apart + others):
+        return None
+    return (
+        f"{apart} of {apart + others} rows are in quarantine, {apart / (apart + others):.1%}; "
+        f"quality.max_quarantined is {most:.1%}"
+    )
+
+
+def _recorded(found: Findings, unseen: Mapping[str, int], apart: int, spec: PipelineSpec) -> dict[str, Any]:
     """The findings worth a place in the ledger."""
-    kept: dict[str, Any] = {} if found.rows else {"empty": "the sources have no row for this partition"}
-    if found.unseen:
-        kept["unseen_category"] = {"policy": spec.scoring.on_unseen_category, "rows": found.unseen}
+    kept: dict[str, Any] = {} if found.rows or apart else {"empty": "the sources have no row for this partition"}
+    if unseen:
+        kept["unseen_category"] = {"policy": spec.scoring.on_unseen_category, "rows": unseen}
     if found.all_missing:
         kept["all_missing"] = found.all_missing
     return kept
@@ -169,7 +188,6 @@ def _stream(
     manifest: Manifest,
     encoded: Sequence[Encoded],
     carried: Sequence[str],
-    admitted: str,
     keys: Sequence[str],
     batch_rows: int,
 ) -> None:
@@ -182,7 +200,7 @@ def _stream(
         # Literals: with parameters DuckDB would hold the whole result. Alone, an equality skips the other row groups.
         listed = ", ".join(literal(key) for key in keys)
         wanted = f"partition_key IN ({listed})" if len(keys) > 1 else f"partition_key = {listed}"
-        query = f"SELECT {quote_all(carried)}, {values} FROM {STAGED} WHERE {wanted} AND {admitted}"
+        query = f"SELECT {quote_all(carried)}, {values} FROM {admitted()} WHERE {wanted}"
         reader = reading.sql(query).to_arrow_reader(batch_rows)
         carried_fields = [reader.schema.field(i) for i in range(len(carried))]
         schema = pa.schema([*carried_fields, *_score_fields(manifest)])

@@ -60,7 +60,7 @@ class ScoringEntry:
     partition_key: str
     partition_start: datetime
     partition_end: datetime
-    status: Literal["scored", "failed"]
+    status: Literal["scored", "blocked", "failed"]
     reason: str | None
     role: str
     model_name: str
@@ -133,7 +133,7 @@ def latest_extractions(con: DuckDBPyConnection, pipeline: str, partition_keys: l
         "QUALIFY row_number() OVER (PARTITION BY partition_key ORDER BY extraction_id DESC) = 1",
         {"pipeline": pipeline, "keys": partition_keys},
     )
-    return {row["partition_key"]: ExtractionEntry(**row) for row in _dicts(result)}
+    return {row["partition_key"]: ExtractionEntry(**row) for row in dicts(result)}
 
 
 def scorings_of(con: DuckDBPyConnection, pipeline: str, partition_keys: list[str]) -> list[ScoringEntry]:
@@ -143,7 +143,7 @@ def scorings_of(con: DuckDBPyConnection, pipeline: str, partition_keys: list[str
         "AND status = 'scored' ORDER BY scoring_id",
         {"pipeline": pipeline, "keys": partition_keys},
     )
-    return [ScoringEntry(**row) for row in _dicts(result)]
+    return [ScoringEntry(**row) for row in dicts(result)]
 
 
 def live_scorings(con: DuckDBPyConnection, pipeline: str, partition_keys: list[str]) -> dict[str, str]:
@@ -156,7 +156,8 @@ def live_scorings(con: DuckDBPyConnection, pipeline: str, partition_keys: list[s
     return dict(rows)
 
 
-def _dicts(result: DuckDBPyConnection) -> list[dict[str, Any]]:
+def dicts(result: DuckDBPyConnection) -> list[dict[str, Any]]:
+    """A result's rows by column name."""
     names = [column[0] for column in result.description or []]
     return [dict(zip(names, row, strict=True)) for row in result.fetchall()]
 

@@ -9,6 +9,7 @@ from pip_dagster.errors import PipelineError
 from pip_dagster.flow.materialize import materialize
 from pip_dagster.flow.result import PartitionResult
 from pip_dagster.ledger.record import RunInfo
+from pip_dagster.orchestration.checks import asset_check_specs, evaluations, summary
 from pip_dagster.orchestration.inputs import model_metadata
 from pip_dagster.orchestration.keys import features_key, model_key, predictions_key, source_key
 from pip_dagster.orchestration.metadata import features_metadata, lineage_metadata, predictions_metadata
@@ -57,7 +58,12 @@ def pipeline_assets(pipeline: Pipeline, partitions: dg.TimeWindowPartitionsDefin
     policy = dg.BackfillPolicy.multi_run(most) if most else dg.BackfillPolicy.single_run()
 
     @dg.multi_asset(
-        name=spec.name, specs=specs, can_subset=True, backfill_policy=policy, pool=f"pip_dagster_{spec.name}"
+        name=spec.name,
+        specs=specs,
+        check_specs=asset_check_specs(pipeline),
+        can_subset=True,
+        backfill_policy=policy,
+        pool=f"pip_dagster_{spec.name}",
     )
     def features_and_predictions(context: dg.AssetExecutionContext) -> Iterator[Any]:
         yield from _run(context, pipeline, partitions)
@@ -71,6 +77,7 @@ def _run(
     spec = pipeline.spec
     selected = [key for key in (features_key(spec), predictions_key(spec)) if key in context.selected_asset_keys]
     done: Done = {key: {} for key in selected}
+    judged: list[dg.AssetCheckEvaluation] = []
     failed: dict[str, str] = {}
     last: PartitionResult | None = None
     try:
@@ -83,10 +90,12 @@ def _run(
             progress=context.log.info,
         ):
             _note(result, spec_keys=(features_key(spec), predictions_key(spec)), done=done, failed=failed)
-            last = result if result.scoring else last
+            judged.extend(evaluations(pipeline, result.partition.key, result.checks, selected))
+            last = result if result.scoring and not result.error else last
     except BaseException as error:
         # What is committed stays; Dagster is told of it before the run ends in failure or is cancelled.
         yield from _events(done)
+        yield from judged
         if isinstance(error, (PipelineError, RegistryError)):
             raise dg.Failure(description=str(error), allow_retries=False) from error
         raise
@@ -96,6 +105,7 @@ def _run(
         done[predictions_key(spec)][last.partition.key] |= lineage_metadata(pipeline, last.scoring, last.columns)
     if failed:
         yield from _events(done)
+        yield from _checks(context, judged)
         raise dg.Failure(
             description=_failure_text(spec.name, failed, len(context.partition_keys)),
             metadata={"failed_partitions": dg.MetadataValue.json(failed)},
@@ -105,6 +115,14 @@ def _run(
         for partition, metadata in done[key].items():
             context.add_asset_metadata(metadata, asset_key=key, partition_key=partition)
         yield dg.MaterializeResult(asset_key=key)
+    yield from _checks(context, judged)
+
+
+def _checks(context: dg.AssetExecutionContext, judged: list[dg.AssetCheckEvaluation]) -> Iterator[Any]:
+    """The partitions' evaluations, then for each check of this step the one result that the step owes."""
+    yield from judged
+    for check in context.selected_asset_check_keys:
+        yield summary(check.asset_key, judged)
 
 
 def _note(
@@ -115,7 +133,7 @@ def _note(
         failed[result.partition.key] = result.error
     if result.features and features in done:
         done[features][result.partition.key] = features_metadata(result.features)
-    if result.scoring and predictions in done:
+    if result.scoring and not result.error and predictions in done:
         done[predictions][result.partition.key] = predictions_metadata(result.scoring, result.reused)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dagster as dg
 
 from pip_dagster.orchestration.assets import pipeline_assets
+from pip_dagster.orchestration.checks import source_checks
 from pip_dagster.orchestration.inputs import model_asset, source_assets
 from pip_dagster.orchestration.keys import features_key, predictions_key
 from pip_dagster.orchestration.partitions import partitions_definition
@@ -25,6 +26,7 @@ def build_definitions(pipeline: Pipeline) -> dg.Definitions:
     )
     return dg.Definitions(
         assets=[*source_assets(pipeline), model_asset(pipeline), pipeline_assets(pipeline, partitions)],
+        asset_checks=source_checks(pipeline, partitions),
         jobs=[job],
         schedules=[pipeline_schedule(pipeline, spec.schedule, job, partitions)] if spec.schedule else [],
     )

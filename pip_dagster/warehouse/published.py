@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import quote as url_quote
 
 from pip_dagster.warehouse.names import literal, quote
-from pip_dagster.warehouse.tables import predictions_select
+from pip_dagster.warehouse.tables import has_view, predictions_select
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -53,16 +53,24 @@ def publish_pending(con: DuckDBPyConnection, folder: Path) -> int:
 def _publish_partition(con: DuckDBPyConnection, folder: Path, pipeline: str, partition_key: str) -> None:
     of_partition = f"pipeline = {literal(pipeline)} AND partition_key = {literal(partition_key)}"
     live = con.execute(f"SELECT scoring_id FROM ledger.live WHERE {of_partition}").fetchone()
+    selects = {
+        "ledger": f"SELECT * FROM ledger.partitions WHERE {of_partition} ORDER BY scoring_id",
+        "checks": f"SELECT * FROM ledger.checks WHERE {of_partition} ORDER BY made_at",
+    }
     if live:
-        rows = (
+        selects["predictions"] = (
             f"SELECT * FROM ({predictions_select(pipeline)}) p "
             f"WHERE partition_key = {literal(partition_key)} AND scoring_id = {literal(live[0])}"
         )
-        _replace_parquet(
-            con, _exact_in_parquet(con, rows), partition_file(folder, pipeline, "predictions", partition_key)
+    if has_view(con, pipeline, "quarantine"):
+        selects["quarantine"] = (
+            f"SELECT * FROM {quote(pipeline)}.quarantine WHERE partition_key = {literal(partition_key)}"
         )
-    entries = f"SELECT * FROM ledger.partitions WHERE {of_partition} ORDER BY scoring_id"
-    _replace_parquet(con, entries, partition_file(folder, pipeline, "ledger", partition_key))
+    for kind, select in selects.items():
+        target = partition_file(folder, pipeline, kind, partition_key)
+        if kind in ("checks", "quarantine") and not target.exists() and not con.execute(f"{select} LIMIT 1").fetchone():
+            continue  # nothing to show, as for most partitions
+        _replace_parquet(con, _exact_in_parquet(con, select), target)
 
 
 def _exact_in_parquet(con: DuckDBPyConnection, select: str) -> str:
@@ -109,20 +117,22 @@ def _publish_views(folder: Path) -> None:
 
 
 def _view_statements(folder: Path) -> Iterable[str]:
-    ledgers = []
+    of_all: dict[str, list[str]] = {"ledger": [], "checks": []}
     for pipeline in sorted(path.name for path in folder.iterdir() if path.is_dir()):
-        for kind in ("predictions", "ledger"):
+        for kind in ("predictions", "quarantine", "ledger", "checks"):
             files = folder / pipeline / kind
             if not any(files.glob("*.parquet")):
                 continue
-            if kind == "ledger":
-                ledgers.append(_all_in(files))
+            if kind in of_all:
+                of_all[kind].append(_all_in(files))
                 continue
             yield f"CREATE SCHEMA IF NOT EXISTS {quote(pipeline)};"
             yield f"CREATE VIEW {quote(pipeline)}.{kind} AS {_read([_all_in(files)])};"
-    if ledgers:
+    if of_all["ledger"]:
         yield "CREATE SCHEMA ledger;"
-        yield f"CREATE VIEW ledger.partitions AS {_read(ledgers)};"
+        yield f"CREATE VIEW ledger.partitions AS {_read(of_all['ledger'])};"
+    if of_all["checks"]:
+        yield f"CREATE VIEW ledger.checks AS {_read(of_all['checks'])};"
 
 
 def _all_in(folder: Path) -> str:

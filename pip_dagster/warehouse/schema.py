@@ -49,6 +49,13 @@ MIGRATIONS: tuple[str, ...] = (
       LEFT JOIN ledger.live l
         ON l.pipeline = s.pipeline AND l.partition_key = s.partition_key AND l.scoring_id = s.scoring_id;
     """,
+    """
+    -- What the expectations said: of sources beside an extraction, of features and predictions beside a scoring.
+    CREATE TABLE ledger.checks (
+      entry_id VARCHAR, pipeline VARCHAR, partition_key VARCHAR, section VARCHAR, expectation_id VARCHAR, type VARCHAR,
+      severity VARCHAR, status VARCHAR, unexpected_count BIGINT, element_count BIGINT, unexpected_percent DOUBLE,
+      observed VARCHAR, examples VARCHAR, error VARCHAR, description VARCHAR, made_at TIMESTAMPTZ);
+    """,
 )
 VERSION = len(MIGRATIONS)
 

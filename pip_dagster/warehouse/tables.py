@@ -47,9 +47,24 @@ def _refresh_views(con: DuckDBPyConnection, pipeline: str) -> None:
         tables = [name for name in present if name.startswith(base + "__")]
         if tables:
             union = " UNION ALL BY NAME ".join(f"SELECT * FROM {schema}.{quote(name)}" for name in tables)
+            if base == "quarantine":
+                union = _with_resolution(pipeline, union)
             con.execute(f"CREATE OR REPLACE VIEW {schema}.{base} AS {union}")
     if any(name.startswith("scores__") for name in present):
         con.execute(f"CREATE OR REPLACE VIEW {schema}.predictions AS {predictions_select(pipeline)}")
+
+
+def _with_resolution(pipeline: str, rows: str) -> str:
+    """Quarantined rows and when each was resolved: by the first later live scoring that did not keep its key apart."""
+    return (
+        f"WITH kept AS ({rows}), resolved AS ("
+        "SELECT k.scoring_id, k.row_key, min(c.made_at) AS resolved_at FROM kept k "
+        f"JOIN ledger.live_changes c ON c.pipeline = {literal(pipeline)} AND c.partition_key = k.partition_key "
+        "AND c.change_id > k.scoring_id "
+        "ANTI JOIN kept other ON other.scoring_id = c.scoring_id AND other.row_key = k.row_key GROUP BY ALL) "
+        "SELECT k.*, r.resolved_at FROM kept k "
+        "LEFT JOIN resolved r ON r.scoring_id = k.scoring_id AND r.row_key = k.row_key"
+    )
 
 
 def predictions_select(pipeline: str) -> str:
@@ -69,3 +84,13 @@ def _tables(con: DuckDBPyConnection, pipeline: str) -> list[str]:
         {"schema": pipeline},
     ).fetchall()
     return [row[0] for row in rows]
+
+
+def has_view(con: DuckDBPyConnection, pipeline: str, name: str) -> bool:
+    """Whether the pipeline has this view yet."""
+    found = con.execute(
+        "SELECT count(*) FROM duckdb_views() "
+        "WHERE database_name = current_database() AND schema_name = $schema AND view_name = $name",
+        {"schema": pipeline, "name": name},
+    ).fetchone()
+    return bool(found and found[0])

@@ -54,9 +54,12 @@ def environment(clone: Path) -> dict[str, str]:
 
 
 @pytest.mark.slow
-def test_the_commands_of_the_readme_run_in_order(clone: Path, environment: dict[str, str]) -> None:
+def test_the_commands_of_readme_and_docs_run_in_order(clone: Path, environment: dict[str, str]) -> None:
     listed = commands(ROOT / "README.md")
     assert "make demo" in listed and SERVES in listed
+    listed.append(f"cd {clone}")
+    for document in sorted((ROOT / "docs").glob("*.md")):
+        listed.extend(commands(document))
     # One shell, since `cd` and `export` hold for the commands after them.
     script = "\n".join(
         ["set -euo pipefail", *(f"echo '+++ {i}' >&2\n{line}" for i, line in enumerate(listed) if line != SERVES)]
@@ -67,6 +70,7 @@ def test_the_commands_of_the_readme_run_in_order(clone: Path, environment: dict[
     assert result.returncode == 0, result.stderr[-4000:] + result.stdout[-2000:]
     assert "The ten flights of 2013-08-31" in result.stdout
     assert "süd" in result.stdout  # the last query of the second pipeline
+    assert "No feature differs" in result.stdout and "wx0_temp" in result.stdout  # docs/quality.md
 
 
 @pytest.mark.slow
@@ -107,10 +111,11 @@ def free_port() -> int:
 
 
 def test_every_key_that_may_be_declared_is_documented() -> None:
-    from pip_dagster.spec import Features, Partitions, PipelineSpec, Scoring, Source
+    from pip_dagster.spec import Features, Partitions, PipelineSpec, Quality, Scoring, Source
 
     text = (ROOT / "docs" / "declaration.md").read_text(encoding="utf-8")
-    declared = [name for model in (PipelineSpec, Partitions, Source, Features, Scoring) for name in model.model_fields]
+    models = (PipelineSpec, Partitions, Source, Features, Scoring, Quality)
+    declared = [name for model in models for name in model.model_fields]
     assert [name for name in declared if f"`{name}`" not in text] == []
 
 

@@ -215,3 +215,10 @@ def test_a_missing_source_names_what_is_there(tiny):
     tiny.declare(source_database="gone.duckdb")
     with pytest.raises(SourceError, match=r"There is no DuckDB file .*gone\.duckdb"):
         tiny.run()
+
+
+def test_a_partition_whose_features_cannot_be_made_is_in_the_ledger_with_the_reason(tiny):
+    tiny.source(f"UPDATE raw.orders SET order_id = 60 WHERE day = '{SECOND}' AND order_id = 61")
+    result = tiny.run()[SECOND]
+    (row,) = tiny.published(f"SELECT status, reason, is_live FROM ledger.partitions WHERE partition_key = '{SECOND}'")
+    assert row == ("failed", result.error, False) and "occur more than once" in result.error

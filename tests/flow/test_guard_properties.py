@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from pip_dagster.flow.query import STAGED
 from pip_dagster.flow.score import SCORED, score
+from pip_dagster.flow.validate import nothing_apart
 from pip_dagster.registry.manifest import Feature, Manifest
 from pip_dagster.registry.predictor import Predictor
 from pip_dagster.spec import Features, Scoring
@@ -118,6 +119,7 @@ SPEC = SimpleNamespace(
     name="property",
     features=Features(sql="features.sql", key=("k",), partition_column="day"),
     scoring=Scoring(model_name="property", batch_rows=2048),
+    quality=None,
 )
 
 
@@ -139,6 +141,7 @@ def stage(connection, frame, columns, order):
     select = "SELECT 'p' AS partition_key, DATE '2024-01-01' AS day, * FROM given_rows"
     connection.execute(f"INSERT INTO {STAGED} BY NAME {select}")
     connection.unregister("given_rows")
+    nothing_apart(connection)
 
 
 COLUMNS = {"k": "BIGINT", "day": "DATE", NAMES["n"]: "BIGINT", NAMES["x"]: "DOUBLE", NAMES["d"]: "DECIMAL(30,4)"}

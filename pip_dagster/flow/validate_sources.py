@@ -1,0 +1,65 @@
+"""Expectations on the source tables: judged on each partition's own rows while the sources are open."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from pip_dagster.flow.partition import Partition
+from pip_dagster.flow.sources import columns_of, local_time
+from pip_dagster.flow.validate import Validation, Verdicts, blocking_reason, source_rows, validate
+from pip_dagster.quality.suite import Suites, check_columns
+from pip_dagster.warehouse.names import quote, quote_table
+
+if TYPE_CHECKING:
+    from duckdb import DuckDBPyConnection
+
+    from pip_dagster.spec import PipelineSpec
+
+WHOLE = ""  # the partition of a table that has none
+
+
+def validate_sources(
+    con: DuckDBPyConnection, spec: PipelineSpec, suites: Suites, partitions: Sequence[Partition]
+) -> Validation:
+    """Judge each source with expectations on the rows whose partition column lies in the partition, without lookback.
+
+    A source without a partition column is judged once, and its verdicts hold for every partition. Inside
+    `open_sources`.
+
+    Raises:
+        SuiteError: an expectation is on a column that is not there.
+
+    """
+    verdicts: dict[str, Verdicts] = {partition.key: () for partition in partitions}
+    _stage_grid(con, partitions)
+    for name, expectations in suites.sources.items():
+        source = spec.sources[name]
+        columns = columns_of(con, source)
+        check_columns(expectations, columns)
+        local = None
+        if source.partition_column:
+            column = f"s.{quote(source.partition_column)}"
+            local = local_time(columns[source.partition_column], column, spec.partitions.time_zone)
+        # No more columns than are judged, and the partition column to name a row by.
+        needed = {c for e in expectations for c in e.columns} | {source.partition_column or next(iter(columns))}
+        kept = {column: kind for column, kind in columns.items() if column in needed}
+        staged = source_rows(con, f"memory.{quote_table(source.table)}", local, list(kept))
+        keys = [partition.key for partition in partitions] if local else [WHOLE]
+        found = validate(con, spec, expectations, staged, kept, keys)
+        for key in verdicts:
+            verdicts[key] += found.verdicts[key if local else WHOLE]
+        con.execute(f"DROP VIEW memory.pip_stage.validated; DROP TABLE {staged}")
+    blocked = {key: reason for key, of in verdicts.items() if (reason := blocking_reason(of, rows_apart=False))}
+    return Validation(verdicts, blocked)
+
+
+def _stage_grid(con: DuckDBPyConnection, partitions: Sequence[Partition]) -> None:
+    con.execute("CREATE SCHEMA IF NOT EXISTS memory.pip_stage")
+    con.execute(
+        "CREATE OR REPLACE TABLE memory.pip_stage.grid (partition_key VARCHAR, first TIMESTAMP, last TIMESTAMP)"
+    )
+    con.executemany(
+        "INSERT INTO memory.pip_stage.grid VALUES ($1, $2, $3)",
+        [(partition.key, partition.start_local, partition.end_local) for partition in partitions],
+    )

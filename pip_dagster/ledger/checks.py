@@ -1,0 +1,111 @@
+"""What the expectations said of each partition, beside the ledger's entry that they led to."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from pip_dagster.ledger.record import dicts
+
+if TYPE_CHECKING:
+    from duckdb import DuckDBPyConnection
+
+    from pip_dagster.quality.verdict import Verdict
+
+
+@dataclass(frozen=True)
+class CheckEntry:
+    """One row of `ledger.checks`. `entry_id`: the extraction's (sources) or scoring's (features, predictions) id."""
+
+    entry_id: str
+    pipeline: str
+    partition_key: str
+    section: str
+    expectation_id: str
+    type: str
+    severity: str
+    status: str
+    unexpected_count: int | None
+    element_count: int | None
+    unexpected_percent: float | None
+    observed: str | None
+    examples: str | None
+    error: str | None
+    description: str
+    made_at: datetime
+
+    @classmethod
+    def of(cls, verdict: Verdict, entry_id: str, pipeline: str, partition_key: str) -> CheckEntry:
+        """A verdict as a row."""
+        expectation = verdict.expectation
+        return cls(
+            entry_id=entry_id,
+            pipeline=pipeline,
+            partition_key=partition_key,
+            section=expectation.section,
+            expectation_id=expectation.id,
+            type=expectation.type,
+            severity=expectation.severity,
+            status=verdict.status,
+            unexpected_count=verdict.unexpected_count,
+            element_count=verdict.element_count,
+            unexpected_percent=verdict.unexpected_percent,
+            observed=None if verdict.observed is None else _json(verdict.observed),
+            examples=_json(list(verdict.examples)) if verdict.examples else None,
+            error=verdict.error,
+            description=expectation.description,
+            made_at=datetime.now(UTC),
+        )
+
+    @property
+    def text(self) -> str:
+        """The verdict, where it is not a pass, in words."""
+        what = f"{self.section}: {self.expectation_id}"
+        if self.status == "errored":
+            return f"{what} could not be evaluated ({self.error})"
+        if self.unexpected_count is not None:
+            return f"{what} is broken by {self.unexpected_count} of {self.element_count} rows"
+        return f"{what} is not met (observed {self.observed})"
+
+    @property
+    def rows(self) -> list[dict[str, Any]]:
+        """The examples, parsed."""
+        return list(json.loads(self.examples)) if self.examples else []
+
+
+def unmet(entries: Sequence[CheckEntry]) -> str | None:
+    """The critical ones that are not met, or could not be evaluated, in words; None where there are none."""
+    wrong = [entry for entry in entries if entry.severity == "critical" and entry.status != "passed"]
+    return "; ".join(entry.text for entry in wrong) or None
+
+
+def insert_checks(con: DuckDBPyConnection, entries: Sequence[CheckEntry]) -> None:
+    """Append rows, all of them in one statement. The warehouse is the current catalog."""
+    if not entries:
+        return
+    rows = [asdict(entry) for entry in entries]
+    lists = {name: [row[name] for row in rows] for name in rows[0]}
+    kinds = {"unexpected_count": "BIGINT", "element_count": "BIGINT", "unexpected_percent": "DOUBLE"}
+    kinds |= {"made_at": "TIMESTAMPTZ"}
+    columns = ", ".join(f"unnest(${name}::{kinds.get(name, 'VARCHAR')}[])" for name in lists)
+    con.execute(f"INSERT INTO ledger.checks ({', '.join(lists)}) SELECT {columns}", lists)
+
+
+def checks_of(con: DuckDBPyConnection, entry_ids: Sequence[str]) -> Mapping[str, tuple[CheckEntry, ...]]:
+    """The rows of these entries, by entry, in the order they were declared."""
+    names = ", ".join(field.name for field in fields(CheckEntry))
+    result = con.execute(
+        f"SELECT {names} FROM ledger.checks WHERE list_contains($ids, entry_id) ORDER BY rowid",
+        {"ids": list(entry_ids)},
+    )
+    found: dict[str, list[CheckEntry]] = {}
+    for row in dicts(result):
+        found.setdefault(row["entry_id"], []).append(CheckEntry(**row))
+    return {entry_id: tuple(entries) for entry_id, entries in found.items()}
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, default=str)

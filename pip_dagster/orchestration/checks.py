@@ -1,0 +1,160 @@
+"""The expectations as asset checks: one check an asset, one evaluation a partition."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+import dagster as dg
+
+from pip_dagster.flow.engine import available_threads
+from pip_dagster.flow.sources import open_sources
+from pip_dagster.flow.validate_sources import validate_sources
+from pip_dagster.ledger.checks import CheckEntry
+from pip_dagster.orchestration.keys import features_key, predictions_key, source_key
+from pip_dagster.orchestration.partitions import partitions_of
+from pip_dagster.pipeline import Pipeline
+from pip_dagster.quality.suite import Expectation
+from pip_dagster.warehouse.connect import workspace
+
+NAME = "expectations"
+_SHOWN = 20
+
+
+def asset_check_specs(pipeline: Pipeline) -> list[dg.AssetCheckSpec]:
+    """The checks of features and predictions that the pipeline's own step makes."""
+    suites = {
+        features_key(pipeline.spec): pipeline.suites.features,
+        predictions_key(pipeline.spec): pipeline.suites.predictions,
+    }
+    return [_spec(key, suite) for key, suite in suites.items() if suite]
+
+
+def source_checks(pipeline: Pipeline, partitions: dg.TimeWindowPartitionsDefinition) -> list[dg.AssetChecksDefinition]:
+    """The checks of the sources. A run judges them for its own partitions; asked for alone, for the newest one."""
+    spec = pipeline.spec
+    specs = [_spec(source_key(spec, name), suite) for name, suite in pipeline.suites.sources.items() if suite]
+    if not specs:
+        return []
+
+    @dg.multi_asset_check(
+        name=f"{spec.name}_source_expectations",
+        specs=specs,
+        can_subset=True,
+        description=f"Judge the newest partition of the sources of {spec.name}.",
+    )
+    def judge_sources(context: dg.AssetCheckExecutionContext) -> Iterator[dg.AssetCheckResult]:
+        newest = partitions.get_last_partition_key()
+        if newest is None:
+            raise dg.Failure(description=f"{spec.name} has no partition yet: its grid starts {spec.partitions.start}.")
+        (partition,) = partitions_of(partitions, [newest])
+        with workspace(threads=available_threads()) as con, open_sources(con, spec, pipeline.project.root):
+            verdicts = validate_sources(con, spec, pipeline.suites, [partition]).verdicts[newest]
+        entries = [CheckEntry.of(verdict, "", spec.name, newest) for verdict in verdicts]
+        for key, of_asset in _by_asset(pipeline, entries).items():
+            if dg.AssetCheckKey(key, NAME) in context.selected_asset_check_keys:
+                yield dg.AssetCheckResult(asset_key=key, check_name=NAME, **_outcome(of_asset, newest))
+
+    return [judge_sources]
+
+
+def evaluations(
+    pipeline: Pipeline, partition: str, checks: Sequence[CheckEntry], wanted: Iterable[dg.AssetKey]
+) -> Iterator[dg.AssetCheckEvaluation]:
+    """One evaluation for each of the `wanted` assets and each source that `checks` speak of."""
+    made_here = {features_key(pipeline.spec), predictions_key(pipeline.spec)}
+    for key, of_asset in _by_asset(pipeline, checks).items():
+        if key in wanted or key not in made_here:
+            yield dg.AssetCheckEvaluation(
+                asset_key=key, check_name=NAME, partition=partition, blocking=False, **_outcome(of_asset, partition)
+            )
+
+
+def summary(key: dg.AssetKey, of_run: Sequence[dg.AssetCheckEvaluation]) -> dg.AssetCheckResult:
+    """The one result that a step owes for each of its checks: what its partitions' evaluations amount to."""
+    mine = [each for each in of_run if each.asset_key == key]
+    failed = [each for each in mine if not each.passed]
+    severe = any(each.severity == dg.AssetCheckSeverity.ERROR for each in failed)
+    return dg.AssetCheckResult(
+        asset_key=key,
+        check_name=NAME,
+        passed=not failed,
+        severity=dg.AssetCheckSeverity.ERROR if severe else dg.AssetCheckSeverity.WARN,
+        description=f"{len(failed)} of the run's {len(mine)} partitions do not meet every expectation."
+        if failed
+        else f"All of the run's {len(mine)} partitions meet every expectation.",
+        metadata={"partitions": len(mine), "failing": ", ".join(str(each.partition) for each in failed[:50])},
+    )
+
+
+def _spec(key: dg.AssetKey, suite: Sequence[Expectation]) -> dg.AssetCheckSpec:
+    listed = "\n".join(f"- `{e.id}` ({e.severity}): {e.description or e.type}" for e in suite)
+    return dg.AssetCheckSpec(
+        NAME, asset=key, description=f"Great Expectations, judged partition by partition:\n{listed}"
+    )
+
+
+def _by_asset(pipeline: Pipeline, checks: Iterable[CheckEntry]) -> dict[dg.AssetKey, list[CheckEntry]]:
+    spec = pipeline.spec
+    found: dict[dg.AssetKey, list[CheckEntry]] = {}
+    for check in checks:
+        if check.section.startswith("sources."):
+            key = source_key(spec, check.section.removeprefix("sources."))
+        else:
+            key = features_key(spec) if check.section == "features" else predictions_key(spec)
+        found.setdefault(key, []).append(check)
+    return found
+
+
+def _outcome(checks: Sequence[CheckEntry], partition: str) -> dict[str, Any]:
+    """Passed, severity, description and metadata of one asset's verdicts on one partition.
+
+    critical fails with ERROR, warning with WARN, info does not fail. What could not be evaluated is no pass.
+    """
+    unmet = [check for check in checks if check.status != "passed"]
+    failing = [check for check in unmet if check.severity != "info"]
+    critical = any(check.severity == "critical" for check in failing)
+    metadata: dict[str, Any] = {
+        "partition": partition,
+        "evaluated": len(checks),
+        "met": len(checks) - len(unmet),
+        "not_met": len([check for check in unmet if check.status == "failed"]),
+        "not_evaluated": len([check for check in unmet if check.status == "errored"]),
+    }
+    if unmet:
+        metadata["unmet"] = dg.MetadataValue.table([_record(check) for check in unmet], schema=_SCHEMA)
+        examples = [_example(check, row) for check in unmet for row in check.rows]
+        if examples:
+            metadata["examples"] = dg.MetadataValue.table(examples[:_SHOWN])
+    return {
+        "passed": not failing,
+        "severity": dg.AssetCheckSeverity.ERROR if critical or not failing else dg.AssetCheckSeverity.WARN,
+        "description": "; ".join(check.text for check in unmet) or "All expectations are met.",
+        "metadata": metadata,
+    }
+
+
+_SCHEMA = dg.TableSchema(
+    columns=[
+        dg.TableColumn(name)
+        for name in ("expectation", "severity", "status", "broken_by_rows", "of_rows", "observed", "type", "why")
+    ]
+)
+
+
+def _record(check: CheckEntry) -> dg.TableRecord:
+    return dg.TableRecord(
+        {
+            "expectation": check.expectation_id,
+            "severity": check.severity,
+            "status": check.status,
+            "broken_by_rows": "" if check.unexpected_count is None else check.unexpected_count,
+            "of_rows": "" if check.element_count is None else check.element_count,
+            "observed": check.observed or "",
+            "type": check.type,
+            "why": check.error or check.description,
+        }
+    )
+
+
+def _example(check: CheckEntry, row: dict[str, Any]) -> dg.TableRecord:
+    shown = ", ".join(f"{name} = {value}" for name, value in row.items())
+    return dg.TableRecord({"expectation": check.expectation_id, "row": shown})
