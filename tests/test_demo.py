@@ -126,12 +126,32 @@ def test_the_better_model_is_better_on_august(demo):
     assert areas[0] == pytest.approx(0.667, abs=0.01) and areas[1] == pytest.approx(0.722, abs=0.01)
 
 
-def test_the_day_without_weather_is_found(demo):
-    """No weather was observed after 30 December: all 776 flights of the 31st lack it."""
-    result = demo.run("2013-12-31")["2013-12-31"]
-    weather = ["temp", "wind", "precip", "visib", "pressure", "humid", "gust"]
-    assert result.scoring.rows_scored == 776
-    assert result.scoring.found["all_missing"] == [f"wx1_{name}" for name in weather]
+def unmet(result):
+    return {(check.section, check.expectation_id, check.severity) for check in result.checks if check.status != "passed"}
+
+
+def test_the_day_without_weather_is_blocked_and_its_neighbour_is_not(demo):
+    """No weather was observed after 30 December 19:00: all 776 flights of the 31st lack it."""
+    results = demo.run("2013-12-30", "2013-12-31")
+    last = results["2013-12-31"]
+    assert ("sources.weather", "weather_was_loaded", "critical") in unmet(last)
+    assert last.scoring.status == "blocked" and last.features.rows_extracted == 776
+    before = results["2013-12-30"]
+    assert before.scoring.status == "scored" and ("features", "weather_is_joined", "warning") in unmet(before)
+
+
+def test_the_expectations_find_the_flaws_of_the_data(demo):
+    """1,048 mph at Newark on 12 February, cancellations on the 8th and 9th, planes the registry does not know."""
+    results = demo.run("2013-02-09", "2013-02-10", "2013-02-12")
+    (wind,) = [c for c in results["2013-02-12"].checks if c.section == "sources.weather" and c.status == "failed"]
+    assert (wind.expectation_id, wind.unexpected_count) == ("wind_is_possible", 1)
+    assert round(wind.rows[0]["wind_speed"]) == 1048
+    for day, share in (("2013-02-09", 0.51), ("2013-02-10", 0.58)):
+        (cancelled,) = [c for c in results[day].checks if c.expectation_id == "yesterday_was_usual"]
+        assert cancelled.status == "failed" and round(float(cancelled.observed), 2) == share
+    planes = [c for r in results.values() for c in r.checks if c.expectation_id == "planes_are_registered"]
+    shares = [c.unexpected_count / c.element_count for c in planes]
+    assert all(c.status == "failed" for c in planes) and 0.1 < min(shares) and max(shares) < 0.4
 
 
 def test_destinations_that_training_never_saw_are_counted(demo):
