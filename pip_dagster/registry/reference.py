@@ -40,7 +40,7 @@ def numeric(values: "np.ndarray") -> Histogram:
     distinct = np.unique(present)
     if len(distinct) < MAX_EDGES:
         steps = np.diff(distinct)
-        half = float(steps.min()) / 2 if len(steps) else 0.5
+        half = float(np.min(steps)) / 2 if len(steps) else 0.5
         edges = np.unique(np.concatenate([[distinct[0] - half], distinct[:-1] + steps / 2, [distinct[-1] + half]]))
     else:
         edges = np.unique(np.quantile(present, np.arange(1, MAX_EDGES) / MAX_EDGES, method="inverted_cdf"))
