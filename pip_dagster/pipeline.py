@@ -52,6 +52,7 @@ class Pipeline:
                 "key": spec.features.key,
                 "partition_column": spec.features.partition_column,
                 "on_unseen_category": spec.scoring.on_unseen_category,
+                "decisions": spec.decisions,
                 "max_quarantined": spec.quality.max_quarantined if spec.quality else None,
                 "expectations": [_said(e) for e in (*self.suites.features, *self.suites.predictions)],
             }

@@ -134,6 +134,9 @@ class Scoring(_Declared):
 
     model_name: str = Field(description="The model's name in the registry.")
     alias: str = Field(default="champion", description="The alias whose version is live.")
+    challengers: tuple[str, ...] = Field(
+        default=(), description="Aliases whose versions score the same rows in shadow, never live."
+    )
     device: Literal["auto", "cpu", "cuda"] = "auto"
     on_unseen_category: Literal["missing", "error", "quarantine"] = Field(
         default="missing",
@@ -169,6 +172,9 @@ class PipelineSpec(_Declared):
     sources: dict[Identifier, Source] = Field(min_length=1)
     features: Features
     scoring: Scoring
+    decisions: dict[Identifier, str] = Field(
+        default_factory=dict, description="Name → SQL over the scored row: thresholds and business rules."
+    )
     quality: Annotated[Quality | None, BeforeValidator(_quality)] = Field(
         default=None, description="A file of expectations, or the same with more to say."
     )

@@ -29,7 +29,7 @@ _PARTITIONS = """
            max(rows_scored) FILTER (is_live) AS rows, max(rows_quarantined) FILTER (is_live) AS quarantined,
            max(mean_score) FILTER (is_live) AS mean_score, max(seconds) FILTER (is_live) AS seconds,
            max(made_at) FILTER (is_live) AS scored_at, max(findings) FILTER (is_live) AS findings
-    FROM ledger.partitions WHERE pipeline = $pipeline GROUP BY partition_key
+    FROM ledger.partitions WHERE pipeline = $pipeline AND role = 'champion' GROUP BY partition_key
     ORDER BY max(partition_start) DESC LIMIT $last
   ) ORDER BY partition_key
 """

@@ -8,12 +8,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pip_dagster.flow.engine import available_threads
+from pip_dagster.flow.entries import failed_extraction
 from pip_dagster.flow.extract import extract
 from pip_dagster.flow.model import ScoringModel
 from pip_dagster.flow.partition import Partition
-from pip_dagster.flow.predict import Made, check_fit, failed_extraction, judge_features, predict
+from pip_dagster.flow.predict import Made, check_fit, judge_features, predict
 from pip_dagster.flow.publish import load_features, store_failure, store_features, stored_columns
 from pip_dagster.flow.result import PartitionResult
+from pip_dagster.flow.shadow import shadow
 from pip_dagster.ledger import record
 from pip_dagster.ledger.record import ExtractionEntry, RunInfo
 from pip_dagster.warehouse.connect import open_warehouse, workspace
@@ -65,7 +67,8 @@ def materialize(
                 continue
             for chunk in _chunks(batch.made):
                 progress(f"{pipeline.spec.name}: scoring {chunk[0][0].key} to {chunk[-1][0].key}")
-                yield from predict(con, pipeline, model, batch.columns, chunk, batch.stage, run)
+                results = predict(con, pipeline, model, batch.columns, chunk, batch.stage, run)
+                yield from shadow(con, pipeline, model, batch.columns, results, batch.stage, run, progress)
 
 
 @dataclass(frozen=True)
@@ -90,7 +93,7 @@ def _extract(
     progress(f"{spec.name}: extracting the features of {len(partitions)} partitions")
     extraction = extract(con, pipeline, partitions)
     if model:  # before a revision is kept, so that SQL which lost a column stores nothing
-        check_fit(pipeline, model, extraction.columns)
+        check_fit(con, pipeline, model, extraction.columns)
     made = [partition for partition in partitions if partition.key in extraction.extracts]
     entries = in_windows(
         con,

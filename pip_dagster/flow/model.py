@@ -26,25 +26,28 @@ class ScoringModel:
     device: Device
     threads: int
     engine: str  # library versions, as canonical JSON
+    role: str = "champion"
 
     @classmethod
-    def resolve(cls, pipeline: Pipeline, threads: int) -> ScoringModel:
-        """The version that the declaration's alias names now.
+    def resolve(
+        cls, pipeline: Pipeline, threads: int, *, alias: str | None = None, role: str = "champion"
+    ) -> ScoringModel:
+        """The version that the declaration's alias, or another one, names now.
 
         Raises:
             DeclarationError: no such model or alias, or the declared device cannot be had.
 
         """
-        spec = pipeline.spec
+        spec, alias = pipeline.spec, alias or pipeline.spec.scoring.alias
         try:
-            version = Registry(pipeline.project.registry).get(spec.scoring.model_name, spec.scoring.alias)
+            version = Registry(pipeline.project.registry).get(spec.scoring.model_name, alias)
         except RegistryError as error:
             raise DeclarationError(
-                f"Pipeline {spec.name}: scoring names model {spec.scoring.model_name!r}, alias {spec.scoring.alias!r}: "
+                f"Pipeline {spec.name}: scoring names model {spec.scoring.model_name!r}, alias {alias!r}: "
                 f"{error}\nRegister one with `pip-dagster models register`, and point the alias at it with "
-                f"`pip-dagster models promote {spec.scoring.model_name} VERSION --alias {spec.scoring.alias}`."
+                f"`pip-dagster models promote {spec.scoring.model_name} VERSION --alias {alias}`."
             ) from error
-        return cls(version, choose_device(spec.scoring.device), threads, canonical(library_versions()))
+        return cls(version, choose_device(spec.scoring.device), threads, canonical(library_versions()), role)
 
     @cached_property
     def predictor(self) -> Predictor:

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from pip_dagster.errors import PartitionError
-from pip_dagster.flow.engine import library_versions
+from pip_dagster.flow.entries import scoring_entry
 from pip_dagster.flow.guard import encode
 from pip_dagster.flow.model import ScoringModel
 from pip_dagster.flow.partition import Partition
 from pip_dagster.flow.publish import make_live, store_failure, store_scores
 from pip_dagster.flow.query import STAGED
 from pip_dagster.flow.result import PartitionResult
-from pip_dagster.flow.score import SCORED, Scored, Scoring, score, scored_columns
+from pip_dagster.flow.score import SCORED, Scoring, score, scored_columns
 from pip_dagster.flow.validate import Validation, Verdicts, nothing_apart, validate
 from pip_dagster.ledger import record
 from pip_dagster.ledger.checks import CheckEntry, checks_of, unmet
@@ -53,8 +52,8 @@ def predict(
         RegistryError: the model's bytes are not those that were registered.
 
     """
-    types = scored_columns(pipeline.spec, model.version.manifest, columns)
-    past = _read_ledger(con, pipeline, model, made)
+    types = scored_columns(con, pipeline.spec, model.version.manifest, columns)
+    past = read_past(con, pipeline, model, made)
     fresh = [(p, features) for p, features in made if p.key not in past.scorings and p.key not in past.blocked]
     gate = Gate()
     scoring: Scoring | None = None
@@ -67,7 +66,7 @@ def predict(
         partition, features = item
         key = partition.key
         if reason := past.blocked.get(key):
-            entry = _entry(pipeline, model, partition, features, run, status="blocked", reason=reason)
+            entry = scoring_entry(pipeline, model, partition, features, run, status="blocked", reason=reason)
             store_failure(con, entry)
             return PartitionResult(partition, features, entry, error=f"blocked: {reason}", checks=past.checks[key])
         if known := past.scorings.get(key):
@@ -78,7 +77,7 @@ def predict(
         status: Literal["scored", "blocked", "failed"] = "blocked" if reason else "scored"
         if not reason and key in scoring.failed:
             status, reason = "failed", scoring.failed[key]
-        entry = _entry(pipeline, model, partition, features, run, scored=scored, status=status, reason=reason)
+        entry = scoring_entry(pipeline, model, partition, features, run, scored=scored, status=status, reason=reason)
         checks = tuple(CheckEntry.of(v, entry.scoring_id, entry.pipeline, key) for v in gate.verdicts.get(key, ()))
         try:
             if scored:
@@ -88,7 +87,7 @@ def predict(
                 store_failure(con, entry, checks)
         except PartitionError as error:
             status, reason = "failed", str(error)
-            store_failure(con, _entry(pipeline, model, partition, features, run, status=status, reason=reason))
+            store_failure(con, scoring_entry(pipeline, model, partition, features, run, status=status, reason=reason))
         text = None if reason is None else f"{status}: {reason}" if status == "blocked" else reason
         return PartitionResult(
             partition, features, entry, error=text, columns=types, checks=(*past.checks[key], *checks)
@@ -97,7 +96,7 @@ def predict(
     return in_windows(con, pipeline.project, list(made), store, purpose=f"{pipeline.spec.name}: storing predictions")
 
 
-def check_fit(pipeline: Pipeline, model: ScoringModel, columns: dict[str, str]) -> None:
+def check_fit(con: DuckDBPyConnection, pipeline: Pipeline, model: ScoringModel, columns: dict[str, str]) -> None:
     """Refuse features that the model or the expectations cannot be meant for, before any is kept.
 
     Raises:
@@ -107,7 +106,7 @@ def check_fit(pipeline: Pipeline, model: ScoringModel, columns: dict[str, str]) 
     spec, manifest = pipeline.spec, model.version.manifest
     encode(manifest.features, columns, where=f"Pipeline {spec.name}, {spec.features.sql}")
     check_columns(pipeline.suites.features, columns)
-    check_columns(pipeline.suites.predictions, scored_columns(spec, manifest, columns))
+    check_columns(pipeline.suites.predictions, scored_columns(con, spec, manifest, columns))
     with_parameters(pipeline.suites.predictions, reference(manifest))
 
 
@@ -161,8 +160,7 @@ def _score(
 ) -> tuple[Gate, Scoring]:
     """Judge the staged features, score what may be, judge the scores."""
     spec, gate = pipeline.spec, Gate()
-    nothing_apart(con)
-    gate.add(validate(con, spec, pipeline.suites.features, STAGED, columns, keys))
+    gate.add(part_rows(con, pipeline, columns, keys))
     sound = [key for key in keys if key not in gate.blocked]
     scoring = score(con, spec, model.predictor, model.version.manifest, columns, sound)
     made = [key for key in sound if key in scoring.scored and key not in scoring.blocked]
@@ -171,13 +169,19 @@ def _score(
     return gate, scoring
 
 
+def part_rows(con: DuckDBPyConnection, pipeline: Pipeline, columns: dict[str, str], keys: Sequence[str]) -> Validation:
+    """Judge the staged features; the rows that are not to be scored are apart after it."""
+    nothing_apart(con)
+    return validate(con, pipeline.spec, pipeline.suites.features, STAGED, columns, keys)
+
+
 def reference(manifest: Manifest) -> dict[str, float]:
     """The parameters that an expectation on predictions may take: each output's mean in the training sample."""
     return {f"{name}_mean": of.mean for name, of in manifest.score_reference.items() if of.mean is not None}
 
 
 @dataclass(frozen=True)
-class _Past:
+class Past:
     """What the ledger knows of the partitions: the very scoring asked for, verdicts on it and on the sources."""
 
     scorings: dict[str, ScoringEntry]
@@ -185,10 +189,11 @@ class _Past:
     checks: dict[str, tuple[CheckEntry, ...]]
 
 
-def _read_ledger(con: DuckDBPyConnection, pipeline: Pipeline, model: ScoringModel, made: Sequence[Made]) -> _Past:
+def read_past(con: DuckDBPyConnection, pipeline: Pipeline, model: ScoringModel, made: Sequence[Made]) -> Past:
+    """Read it under the warehouse's lock."""
     name = pipeline.spec.name
     features = {partition.key: entry for partition, entry in made}
-    wanted = (model.version.manifest_digest, pipeline.scoring_digest, model.engine, model.device.name, "champion")
+    wanted = (model.version.manifest_digest, pipeline.scoring_digest, model.engine, model.device.name, model.role)
     with open_warehouse(con, pipeline.project.warehouse, purpose=f"{name}: reading the ledger"):
         scorings = {
             entry.partition_key: entry
@@ -201,70 +206,8 @@ def _read_ledger(con: DuckDBPyConnection, pipeline: Pipeline, model: ScoringMode
     sources = {key: found.get(entry.extraction_id, ()) for key, entry in features.items()}
     blocked = {key: reason for key, checks in sources.items() if (reason := unmet(checks))}
     of_scorings = {key: found.get(entry.scoring_id, ()) for key, entry in scorings.items()}
-    return _Past(
+    return Past(
         {key: entry for key, entry in scorings.items() if key not in blocked},
         blocked,
         {key: (*sources[key], *of_scorings.get(key, ())) for key in features},
-    )
-
-
-def failed_extraction(
-    pipeline: Pipeline, model: ScoringModel | None, partition: Partition, run: RunInfo, reason: str
-) -> ScoringEntry:
-    """The ledger's entry for a partition whose features could not be made."""
-    return _entry(pipeline, model, partition, None, run, status="failed", reason=reason)
-
-
-def _entry(
-    pipeline: Pipeline,
-    model: ScoringModel | None,
-    partition: Partition,
-    features: ExtractionEntry | None,
-    run: RunInfo,
-    *,
-    status: Literal["scored", "blocked", "failed"],
-    scored: Scored | None = None,
-    reason: str | None = None,
-) -> ScoringEntry:
-    outcome: dict[str, Any] = {
-        "rows_in": features.rows_extracted if features else None,
-        **dict.fromkeys(("rows_scored", "rows_quarantined", "findings", "mean_score", "min_score", "max_score")),
-        **dict.fromkeys(("score_digest", "seconds")),
-    }
-    if scored:
-        outcome = {
-            "rows_in": scored.rows_in,
-            "rows_scored": scored.rows_scored,
-            "rows_quarantined": scored.rows_quarantined,
-            "findings": record.canonical(scored.findings),
-            "mean_score": scored.mean,
-            "min_score": scored.low,
-            "max_score": scored.high,
-            "score_digest": scored.digest,
-            "seconds": scored.seconds,
-        }
-    return ScoringEntry(
-        scoring_id=record.new_id(),
-        pipeline=pipeline.spec.name,
-        **record.partition_fields(partition),
-        status=status,
-        reason=reason,
-        role="champion",
-        model_name=pipeline.spec.scoring.model_name,
-        model_version=model.version.version if model else None,
-        model_digest=model.version.digest if model else None,
-        manifest_digest=model.version.manifest_digest if model else None,
-        feature_revision=features.revision if features else None,
-        feature_digest=features.feature_digest if features else None,
-        source_digests=features.source_digests if features else None,
-        code_digest=pipeline.scoring_digest,
-        engine=model.engine if model else record.canonical(library_versions()),
-        device=model.device.name if model else None,
-        device_reason=model.device.reason if model else None,
-        threads=model.threads if model else None,
-        table_name=None,
-        run_id=run.run_id,
-        made_by=run.made_by,
-        made_at=datetime.now(UTC),
-        **outcome,
     )

@@ -15,6 +15,7 @@ class PartitionResult:
     """A partition's features, its scoring, or why not.
 
     `reused`: the same scoring was there and nothing was scored. `columns`: the scored rows' SQL types by name.
+    `challengers`: what was scored in shadow, whatever came of it.
     """
 
     partition: Partition
@@ -24,3 +25,4 @@ class PartitionResult:
     error: str | None = None
     columns: Mapping[str, str] = field(default_factory=dict)
     checks: tuple[CheckEntry, ...] = ()
+    challengers: tuple[ScoringEntry, ...] = ()

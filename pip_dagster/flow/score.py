@@ -8,13 +8,14 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 from pip_dagster.errors import DeclarationError
+from pip_dagster.flow.decide import carried_for_decisions, decided, decision_types
 from pip_dagster.flow.digest import RowSet, row_set_sql
 from pip_dagster.flow.guard import Encoded, Findings, encode, findings_sql, read_findings
 from pip_dagster.flow.query import STAGED
 from pip_dagster.flow.stream import read_ahead
 from pip_dagster.flow.validate import admitted, apart_counts, keep_unseen_apart
 from pip_dagster.registry.manifest import Manifest
-from pip_dagster.warehouse.names import literal, quote, quote_all
+from pip_dagster.warehouse.names import PREDICTION_COLUMNS, literal, quote, quote_all
 
 if TYPE_CHECKING:
     import numpy as np
@@ -89,13 +90,13 @@ def score(
         found = _findings(con, encoded, partitions, admitted())
     blocked = {key: text for key in partitions if (text := _too_many(apart.get(key, 0), found[key].rows, spec))}
     failed = {key: text for key in partitions if (text := _refusal(found[key], spec, encoded))}
-    types, score_columns = scored_columns(spec, manifest, columns), _score_columns(manifest)
-    carried = [name for name in types if name not in score_columns]
+    types, score_columns = scored_columns(con, spec, manifest, columns), _score_columns(manifest)
+    carried = [name for name in types if name not in score_columns and name not in spec.decisions]
     body = ", ".join(f"{quote(name)} {sql_type}" for name, sql_type in types.items())
     con.execute(f"CREATE OR REPLACE TABLE {SCORED} ({body})")
     keys = [key for key in partitions if key not in failed and key not in blocked and found[key].rows]
     if keys:
-        _stream(con, predictor, manifest, encoded, carried, keys, spec.scoring.batch_rows)
+        failed |= _stream_or_split(con, spec, predictor, manifest, encoded, carried, keys)
     seconds = time.monotonic() - began
     total = sum(each.rows for each in found.values()) or 1
     scored = {}
@@ -116,21 +117,29 @@ def score(
     return Scoring(types, scored, failed, blocked)
 
 
-def scored_columns(spec: PipelineSpec, manifest: Manifest, columns: Mapping[str, str]) -> dict[str, str]:
-    """What a scored row has, with SQL types: partition key, key, partition column, scores.
+def scored_columns(
+    con: DuckDBPyConnection, spec: PipelineSpec, manifest: Manifest, columns: Mapping[str, str]
+) -> dict[str, str]:
+    """What a scored row has, with SQL types: partition key, key, partition column, scores, decisions.
+
+    The features that a decision mentions stand beside the key.
 
     Raises:
-        DeclarationError: a key or partition column has the name of a score.
+        DeclarationError: a column that is carried along has the name of a score, or a decision cannot be made.
 
     """
-    carried, scores = dict.fromkeys([*spec.features.key, spec.features.partition_column]), _score_columns(manifest)
-    names = {name.lower() for name in scores}
+    scores = _score_columns(manifest)
+    carried = dict.fromkeys([*spec.features.key, spec.features.partition_column])
+    carried |= dict.fromkeys(name for name in carried_for_decisions(spec, columns) if name not in scores)
+    names = {name.lower() for name in scores} | PREDICTION_COLUMNS
     if taken := [name for name in carried if name.lower() in names]:
         raise DeclarationError(
-            f"Pipeline {spec.name}, {spec.features.sql}: {', '.join(map(repr, taken))} is a key or partition column, "
-            f"and a score of model {manifest.model_name} v{manifest.version} as well; rename it in the feature SQL."
+            f"Pipeline {spec.name}, {spec.features.sql}: {', '.join(map(repr, taken))} is a key, a partition column or "
+            f"in a decision, and a column of the predictions by model {manifest.model_name} v{manifest.version} as "
+            "well; rename it in the feature SQL."
         )
-    return {"partition_key": "VARCHAR"} | {name: columns[name] for name in carried} | scores
+    raw = {"partition_key": "VARCHAR"} | {name: columns[name] for name in carried} | scores
+    return raw | (decision_types(con, spec, raw) if spec.decisions else {})
 
 
 def _score_columns(manifest: Manifest) -> dict[str, str]:
@@ -182,14 +191,40 @@ def _recorded(found: Findings, unseen: Mapping[str, int], apart: int, spec: Pipe
     return kept
 
 
-def _stream(
+def _stream_or_split(
     con: DuckDBPyConnection,
+    spec: PipelineSpec,
     predictor: Predicts,
     manifest: Manifest,
     encoded: Sequence[Encoded],
     carried: Sequence[str],
     keys: Sequence[str],
-    batch_rows: int,
+) -> dict[str, str]:
+    """Score the partitions together; where a decision fails on a row, each alone. The failed ones with the reason."""
+    import duckdb
+
+    try:
+        _stream(con, spec, predictor, manifest, encoded, carried, keys)
+        return {}
+    except duckdb.Error as error:
+        if not spec.decisions:  # then no row of the user's can be the cause
+            raise
+        if len(keys) == 1:
+            return {keys[0]: f"scoring or deciding fails: {error}"}
+    failed: dict[str, str] = {}
+    for key in keys:
+        failed |= _stream_or_split(con, spec, predictor, manifest, encoded, carried, [key])
+    return failed
+
+
+def _stream(
+    con: DuckDBPyConnection,
+    spec: PipelineSpec,
+    predictor: Predicts,
+    manifest: Manifest,
+    encoded: Sequence[Encoded],
+    carried: Sequence[str],
+    keys: Sequence[str],
 ) -> None:
     import pyarrow as pa
 
@@ -201,7 +236,7 @@ def _stream(
         listed = ", ".join(literal(key) for key in keys)
         wanted = f"partition_key IN ({listed})" if len(keys) > 1 else f"partition_key = {listed}"
         query = f"SELECT {quote_all(carried)}, {values} FROM {admitted()} WHERE {wanted}"
-        reader = reading.sql(query).to_arrow_reader(batch_rows)
+        reader = reading.sql(query).to_arrow_reader(spec.scoring.batch_rows)
         carried_fields = [reader.schema.field(i) for i in range(len(carried))]
         schema = pa.schema([*carried_fields, *_score_fields(manifest)])
         batches = read_ahead(reader)
@@ -210,7 +245,7 @@ def _stream(
         )
         con.register("pip_scored_batches", scored)
         try:
-            con.execute(f"INSERT INTO {SCORED} SELECT * FROM pip_scored_batches")
+            con.execute(f"INSERT INTO {SCORED} SELECT * FROM {decided(spec, 'pip_scored_batches')}")
         finally:
             con.unregister("pip_scored_batches")
             batches.close()

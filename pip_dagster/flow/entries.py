@@ -1,0 +1,79 @@
+"""The ledger's entry for a scoring, or for an attempt at one."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, Literal
+
+from pip_dagster.flow.engine import library_versions
+from pip_dagster.flow.model import ScoringModel
+from pip_dagster.flow.partition import Partition
+from pip_dagster.flow.score import Scored
+from pip_dagster.ledger import record
+from pip_dagster.ledger.record import ExtractionEntry, RunInfo, ScoringEntry
+
+if TYPE_CHECKING:
+    from pip_dagster.pipeline import Pipeline
+
+
+def failed_extraction(
+    pipeline: Pipeline, model: ScoringModel | None, partition: Partition, run: RunInfo, reason: str
+) -> ScoringEntry:
+    """The ledger's entry for a partition whose features could not be made."""
+    return scoring_entry(pipeline, model, partition, None, run, status="failed", reason=reason)
+
+
+def scoring_entry(
+    pipeline: Pipeline,
+    model: ScoringModel | None,
+    partition: Partition,
+    features: ExtractionEntry | None,
+    run: RunInfo,
+    *,
+    status: Literal["scored", "blocked", "failed"],
+    scored: Scored | None = None,
+    reason: str | None = None,
+) -> ScoringEntry:
+    """The ledger's entry for an attempt at a partition; its table is known once its rows are stored."""
+    outcome: dict[str, Any] = {
+        "rows_in": features.rows_extracted if features else None,
+        **dict.fromkeys(("rows_scored", "rows_quarantined", "findings", "mean_score", "min_score", "max_score")),
+        **dict.fromkeys(("score_digest", "seconds")),
+    }
+    if scored:
+        outcome = {
+            "rows_in": scored.rows_in,
+            "rows_scored": scored.rows_scored,
+            "rows_quarantined": scored.rows_quarantined,
+            "findings": record.canonical(scored.findings),
+            "mean_score": scored.mean,
+            "min_score": scored.low,
+            "max_score": scored.high,
+            "score_digest": scored.digest,
+            "seconds": scored.seconds,
+        }
+    return ScoringEntry(
+        scoring_id=record.new_id(),
+        pipeline=pipeline.spec.name,
+        **record.partition_fields(partition),
+        status=status,
+        reason=reason,
+        role=model.role if model else "champion",
+        model_name=pipeline.spec.scoring.model_name,
+        model_version=model.version.version if model else None,
+        model_digest=model.version.digest if model else None,
+        manifest_digest=model.version.manifest_digest if model else None,
+        feature_revision=features.revision if features else None,
+        feature_digest=features.feature_digest if features else None,
+        source_digests=features.source_digests if features else None,
+        code_digest=pipeline.scoring_digest,
+        engine=model.engine if model else record.canonical(library_versions()),
+        device=model.device.name if model else None,
+        device_reason=model.device.reason if model else None,
+        threads=model.threads if model else None,
+        table_name=None,
+        run_id=run.run_id,
+        made_by=run.made_by,
+        made_at=datetime.now(UTC),
+        **outcome,
+    )
