@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from pip_dagster.cli.compare import compare
 from pip_dagster.registry import Registry, RegistryError
 from pip_dagster.registry.listing import aliases_of, details, say_metrics, summarize
 from pip_dagster.registry.store import whoami
@@ -34,6 +35,9 @@ def _json_option(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.group()
 def models() -> None:
     """Models: which versions exist, and which one an alias such as 'champion' names."""
+
+
+models.add_command(compare)
 
 
 @models.command()

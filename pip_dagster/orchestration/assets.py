@@ -11,8 +11,13 @@ from pip_dagster.flow.result import PartitionResult
 from pip_dagster.ledger.record import RunInfo
 from pip_dagster.orchestration.checks import asset_check_specs, evaluations, summary
 from pip_dagster.orchestration.inputs import model_metadata
-from pip_dagster.orchestration.keys import features_key, model_key, predictions_key, source_key
-from pip_dagster.orchestration.metadata import features_metadata, lineage_metadata, predictions_metadata
+from pip_dagster.orchestration.keys import challengers_key, features_key, model_key, predictions_key, source_key
+from pip_dagster.orchestration.metadata import (
+    challengers_metadata,
+    features_metadata,
+    lineage_metadata,
+    predictions_metadata,
+)
 from pip_dagster.orchestration.partitions import partitions_of
 from pip_dagster.pipeline import Pipeline
 from pip_dagster.registry.errors import RegistryError
@@ -54,6 +59,18 @@ def pipeline_assets(pipeline: Pipeline, partitions: dg.TimeWindowPartitionsDefin
             **common,
         ),
     ]
+    if spec.scoring.challengers:
+        specs.append(
+            dg.AssetSpec(
+                challengers_key(spec),
+                deps=[features_key(spec), model_key(spec)],
+                description=f"The scores of {', '.join(spec.scoring.challengers)} on the champion's rows, in shadow: "
+                f"stored, never live. Compared by `pip-dagster models compare {spec.name}`.",
+                kinds={"xgboost", "duckdb"},
+                skippable=True,
+                **common,
+            )
+        )
     most = spec.partitions.max_per_run
     policy = dg.BackfillPolicy.multi_run(most) if most else dg.BackfillPolicy.single_run()
 
@@ -75,7 +92,8 @@ def _run(
     context: dg.AssetExecutionContext, pipeline: Pipeline, definition: dg.TimeWindowPartitionsDefinition
 ) -> Iterator[Any]:
     spec = pipeline.spec
-    selected = [key for key in (features_key(spec), predictions_key(spec)) if key in context.selected_asset_keys]
+    assets = (features_key(spec), predictions_key(spec), challengers_key(spec))
+    selected = [key for key in assets if key in context.selected_asset_keys]
     done: Done = {key: {} for key in selected}
     judged: list[dg.AssetCheckEvaluation] = []
     failed: dict[str, str] = {}
@@ -86,7 +104,7 @@ def _run(
             partitions_of(definition, context.partition_keys),
             RunInfo(context.run.run_id, _made_by(context)),
             features=features_key(spec) in selected,
-            predictions=predictions_key(spec) in selected,
+            predictions=bool({predictions_key(spec), challengers_key(spec)} & set(selected)),
             progress=context.log.info,
         ):
             _note(result, spec_keys=(features_key(spec), predictions_key(spec)), done=done, failed=failed)
@@ -103,6 +121,8 @@ def _run(
         yield from _model_observation(pipeline, last)
         # The schema and the columns' lineage once a run: with each partition they would swell its events.
         done[predictions_key(spec)][last.partition.key] |= lineage_metadata(pipeline, last.scoring, last.columns)
+    if challengers_key(spec) in selected:
+        done[challengers_key(spec)] = challengers_metadata(pipeline, context.partition_keys)
     if failed:
         yield from _events(done)
         yield from _checks(context, judged)
@@ -114,7 +134,8 @@ def _run(
     for key in selected:
         for partition, metadata in done[key].items():
             context.add_asset_metadata(metadata, asset_key=key, partition_key=partition)
-        yield dg.MaterializeResult(asset_key=key)
+        if done[key] or key != challengers_key(spec):  # no challenger scored: nothing was materialized
+            yield dg.MaterializeResult(asset_key=key)
     yield from _checks(context, judged)
 
 

@@ -7,7 +7,7 @@ import dagster as dg
 from pip_dagster.orchestration.assets import pipeline_assets
 from pip_dagster.orchestration.checks import source_checks
 from pip_dagster.orchestration.inputs import model_asset, source_assets
-from pip_dagster.orchestration.keys import features_key, predictions_key
+from pip_dagster.orchestration.keys import challengers_key, features_key, predictions_key
 from pip_dagster.orchestration.partitions import partitions_definition
 from pip_dagster.orchestration.schedule import pipeline_schedule
 from pip_dagster.pipeline import Pipeline
@@ -17,9 +17,12 @@ def build_definitions(pipeline: Pipeline) -> dg.Definitions:
     """Assets, job and schedule of a pipeline."""
     spec = pipeline.spec
     partitions = partitions_definition(spec.partitions)
+    keys = [features_key(spec), predictions_key(spec)]
+    if spec.scoring.challengers:
+        keys.append(challengers_key(spec))
     job = dg.define_asset_job(
         f"{spec.name}_job",
-        selection=dg.AssetSelection.assets(features_key(spec), predictions_key(spec)),
+        selection=dg.AssetSelection.assets(*keys),
         description=f"Features and predictions of {spec.name} for one partition or a range.",
         # A process for the one step would cost ten seconds of imports and win nothing.
         executor_def=dg.in_process_executor,

@@ -17,6 +17,11 @@ def predictions_key(spec: PipelineSpec) -> dg.AssetKey:
     return dg.AssetKey([spec.name, "predictions"])
 
 
+def challengers_key(spec: PipelineSpec) -> dg.AssetKey:
+    """What the challengers would have said."""
+    return dg.AssetKey([spec.name, "challengers"])
+
+
 def model_key(spec: PipelineSpec) -> dg.AssetKey:
     """The model behind the declared alias."""
     return dg.AssetKey([spec.name, "model"])

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import dagster as dg
 
+from pip_dagster.ledger.compare import compare
 from pip_dagster.ledger.record import ExtractionEntry, ScoringEntry
 from pip_dagster.orchestration.keys import features_key
 from pip_dagster.pipeline import Pipeline
 from pip_dagster.registry.store import Registry
+from pip_dagster.warehouse.connect import open_warehouse, workspace
 
 
 def features_metadata(entry: ExtractionEntry) -> dict[str, Any]:
@@ -85,3 +87,26 @@ def lineage_metadata(pipeline: Pipeline, entry: ScoringEntry, types: Mapping[str
         "dagster/column_schema": column_schema(columns),
         "dagster/column_lineage": dg.TableColumnLineage(lineage),
     }
+
+
+def challengers_metadata(pipeline: Pipeline, partition_keys: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Partition → its challengers' scores against the live ones. Numbers, so that the UI plots them."""
+    spec = pipeline.spec
+    live = Registry(pipeline.project.registry).get(spec.scoring.model_name, spec.scoring.alias)
+    with workspace(threads=1) as con, open_warehouse(con, pipeline.project.warehouse, purpose="comparing models"):
+        found = compare(con, spec, live.manifest.outputs[0], partition_keys)
+    metadata: dict[str, dict[str, Any]] = {}
+    for each in found:
+        prefix = f"v{each.challenger_version}"
+        figures = {
+            "mean_score": each.challenger_mean,
+            "mean_absolute_difference": each.mean_absolute_difference,
+            "largest_difference": each.largest_difference,
+            "correlation": each.correlation,
+            **{f"flips of {name}": share for name, share in each.flips.items()},
+        }
+        of_partition = metadata.setdefault(
+            each.partition_key, {"live_version": each.champion_version, "rows": each.rows}
+        )
+        of_partition |= {f"{prefix} {name}": value for name, value in figures.items() if value is not None}
+    return metadata

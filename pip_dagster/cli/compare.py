@@ -1,0 +1,53 @@
+"""`pip-dagster models compare`: what the challengers would have said."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+
+import click
+
+from pip_dagster.cli.output import show_json, show_table
+from pip_dagster.declarations import find_pipeline
+from pip_dagster.project import Project
+from pip_dagster.registry.store import Registry
+
+
+@click.command()
+@click.argument("pipeline")
+@click.option("--last", default=31, show_default=True, type=click.IntRange(min=1), help="How many partitions to show.")
+@click.option("--json", "as_json", is_flag=True, help="For machines.")
+@click.pass_obj
+def compare(project: Project, pipeline: str, last: int, as_json: bool) -> None:
+    """Compare the challengers' scores with the live ones, partition by partition."""
+    from pip_dagster.ledger.compare import compare as compare_scores
+    from pip_dagster.warehouse.connect import open_warehouse, workspace
+
+    spec = find_pipeline(project, pipeline).spec
+    live = Registry(project.registry).get(spec.scoring.model_name, spec.scoring.alias)
+    purpose = "comparing models"
+    with workspace(threads=2) as con, open_warehouse(con, project.warehouse, purpose=purpose, read_only=True):
+        found = compare_scores(con, spec, live.manifest.outputs[0])
+    found = found[-last:]
+    if as_json:
+        show_json([asdict(each) for each in found])
+        return
+    if not found:
+        click.echo(
+            f"{pipeline} has no challenger's scores beside live ones. Declare "
+            "`scoring: {challengers: [challenger]}`, point the alias at a version with `pip-dagster models promote "
+            f"{spec.scoring.model_name} VERSION --alias challenger`, and materialize."
+        )
+        return
+    decisions = sorted({name for each in found for name in each.flips})
+    columns = ["partition", "live", "challenger", "rows", "live mean", "challenger mean", "mean |difference|"]
+    rows = [
+        [
+            each.partition_key,
+            f"v{each.champion_version}",
+            f"v{each.challenger_version}",
+            *(each.rows, each.champion_mean, each.challenger_mean, each.mean_absolute_difference),
+            *(each.flips.get(name) for name in decisions),
+        ]
+        for each in found
+    ]
+    show_table(f"{pipeline}: challengers", [*columns, *(f"flips of {name}" for name in decisions)], rows)
