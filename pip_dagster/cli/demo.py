@@ -16,6 +16,7 @@ from pip_dagster.cli.output import show_table
 from pip_dagster.cli.published import open_published, rows_of
 from pip_dagster.cli.status import partition_rows, show_partitions
 from pip_dagster.errors import ProjectError
+from pip_dagster.ledger.promotions import record_promotions
 from pip_dagster.project import Project
 from pip_dagster.registry.store import Registry
 
@@ -48,6 +49,7 @@ def demo(project: Project) -> None:
         _python(example / "train.py", sources, project.registry)
     if _step(3, "the alias champion, on the better one", registry.alias(_NAME, "champion") is not None):
         registry.set_alias(_NAME, "champion", 2, by="pip-dagster demo", why="the better of the demo's two models")
+        record_promotions(project)
     if _step(4, f"the Dagster run that scores {_FIRST} to {_LAST}", _is_scored(project)):
         _materialize(project)
     with open_published(project) as con:

@@ -106,6 +106,7 @@ def register(
         )
         if alias:
             registry.set_alias(name, alias, version.version, by=whoami(), why=f"registered with --alias {alias}")
+            _tell_audit(context)
         summary = summarize(version, aliases_of(registry, version))
     if as_json:
         click.echo(json.dumps(summary.model_dump(mode="json") | {"created": version.created}))
@@ -195,6 +196,7 @@ def promote(context: click.Context, name: str, ref: str, alias: str, why: str, a
         before = registry.alias(name, alias)
         # Compare and swap: what is reported as the previous version is what was replaced.
         change = registry.set_alias(name, alias, version.version, by=whoami(), why=why, expect=before)
+    _tell_audit(context)
     moved = before != version.version
     if as_json:
         click.echo(json.dumps(change.model_dump(mode="json") | {"moved": moved}))
@@ -225,6 +227,17 @@ def history(context: click.Context, name: str, alias: str | None, as_json: bool)
             at = f"{change.at:%Y-%m-%d %H:%M:%S}"
             table.add_row(at, change.alias, previous, f"v{change.version}", change.by, change.why)
         _print(table)
+
+
+def _tell_audit(context: click.Context) -> None:
+    """Have the warehouse's audit record the move that was made."""
+    from pip_dagster.errors import PipelineError
+    from pip_dagster.ledger.promotions import record_promotions
+
+    try:
+        record_promotions(context.obj)
+    except PipelineError as error:  # the move stands: saying that it failed would be wrong
+        click.echo(f"The alias is moved, but not in the audit yet; the next promotion records it. {error}", err=True)
 
 
 def _categories(path: Path | None) -> dict[str, list[str]] | None:

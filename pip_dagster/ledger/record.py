@@ -108,7 +108,9 @@ def insert(con: DuckDBPyConnection, table: str, entry: ExtractionEntry | Scoring
 
 
 def make_live(con: DuckDBPyConnection, entry: ScoringEntry, run: RunInfo, why: str) -> str:
-    """Point the partition at this scoring; the id of the change."""
+    """Point the partition at this scoring, and tell the audit; the id of the change."""
+    from pip_dagster.ledger import audit
+
     change_id = new_id()
     con.execute(
         "INSERT INTO ledger.live_changes VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
@@ -117,6 +119,7 @@ def make_live(con: DuckDBPyConnection, entry: ScoringEntry, run: RunInfo, why: s
             *(why, run.run_id, run.made_by, datetime.now(UTC)),
         ],
     )
+    audit.tell_live(con, [change_id])
     return change_id
 
 

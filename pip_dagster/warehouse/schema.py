@@ -56,6 +56,26 @@ MIGRATIONS: tuple[str, ...] = (
       severity VARCHAR, status VARCHAR, unexpected_count BIGINT, element_count BIGINT, unexpected_percent DOUBLE,
       observed VARCHAR, examples VARCHAR, error VARCHAR, description VARCHAR, made_at TIMESTAMPTZ);
     """,
+    """
+    -- Who changed what is live, or what an alias names: each entry's hash covers the hash before it (ledger/audit.py).
+    CREATE TABLE ledger.audit (
+      seq BIGINT, made_at TIMESTAMPTZ, actor VARCHAR, action VARCHAR, pipeline VARCHAR,
+      subject VARCHAR, details VARCHAR, previous_hash VARCHAR, hash VARCHAR);
+    -- The first entry vouches for the live changes that are older than the chain.
+    INSERT INTO ledger.audit
+      SELECT seq, made_at, actor, action, pipeline, subject, details, previous_hash, sha256(to_json({
+        'action': action, 'actor': actor, 'details': details,
+        'made_at': strftime(made_at AT TIME ZONE 'UTC', '%Y-%m-%dT%H:%M:%S.%f') || '+00:00',
+        'pipeline': pipeline, 'previous_hash': previous_hash, 'seq': seq, 'subject': subject
+      })::VARCHAR) AS hash
+      FROM (
+        SELECT 1::BIGINT AS seq, now() AS made_at, 'pip_dagster' AS actor, 'audit started' AS action,
+               NULL::VARCHAR AS pipeline, '{}' AS subject, '' AS previous_hash,
+               to_json({'last_change_id': coalesce(max(change_id), ''), 'live_changes': count(*), 'sha256': sha256(
+                 coalesce(string_agg(concat_ws('|', change_id, pipeline, partition_key, scoring_id), chr(10)
+                                     ORDER BY change_id), ''))})::VARCHAR AS details
+        FROM ledger.live_changes);
+    """,
 )
 VERSION = len(MIGRATIONS)
 

@@ -14,7 +14,7 @@ from pip_dagster.cli.models import models
 @pytest.fixture
 def cli(two_versions):
     def run(*arguments: str, code: int = 0, root=two_versions.root) -> str:
-        result = CliRunner().invoke(models, arguments, obj=SimpleNamespace(registry=root))
+        result = CliRunner().invoke(models, arguments, obj=SimpleNamespace(registry=root, warehouse=root / "w.duckdb"))
         assert result.exit_code == code, result.output
         return result.output
 

@@ -1,0 +1,130 @@
+"""The audit: who changed what is live or what an alias names, as a chain in which each entry vouches for those before.
+
+An entry's hash covers its own columns and the hash before it: whoever edits, removes or inserts one must make every
+later one anew, and then the hashes that were noted elsewhere no longer occur. Entries are written in the transaction
+of what they tell of.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, Literal
+
+from pip_dagster.ledger.record import canonical, dicts
+
+if TYPE_CHECKING:
+    from duckdb import DuckDBPyConnection
+
+Action = Literal["audit started", "live", "rollback", "promotion"]
+COLUMNS = ("seq", "made_at", "actor", "action", "pipeline", "subject", "details", "previous_hash", "hash")
+
+# What an entry on a scoring says by name, so that a difference can be named.
+NAMED = ("model_name", "model_version", "model_digest", "feature_digest", "score_digest")
+# All that its digest covers. A change of this list needs another prefix, since entries are never rewritten.
+_COVERED = (
+    *("scoring_id", "pipeline", "partition_key", "partition_start", "partition_end", "status", "reason", "role"),
+    *("model_name", "model_version", "model_digest", "manifest_digest", "feature_revision", "feature_digest"),
+    *("source_digests", "code_digest", "engine", "device", "device_reason", "threads", "table_name", "rows_in"),
+    *("rows_scored", "rows_quarantined", "findings", "mean_score", "min_score", "max_score", "score_digest"),
+    *("seconds", "run_id", "made_by", "made_at"),
+)
+_DIGEST = "e1"
+
+# A live change with the scoring it points at.
+LIVE_CHANGES = f"""
+  SELECT c.change_id, c.pipeline AS change_pipeline, c.partition_key AS change_partition,
+         c.scoring_id AS change_scoring, c.why, c.run_id AS change_run, c.made_by AS change_by, c.made_at AS change_at,
+         {", ".join("s." + name for name in _COVERED)}
+  FROM ledger.live_changes c LEFT JOIN ledger.scorings s ON s.scoring_id = c.scoring_id
+"""
+
+
+@dataclass(frozen=True)
+class Event:
+    """What happened, before it has a place in the chain. `pipeline` is None for what concerns a model only."""
+
+    action: Action
+    made_at: datetime
+    actor: str
+    pipeline: str | None
+    subject: Mapping[str, Any]
+    details: Mapping[str, Any]
+
+
+def append(con: DuckDBPyConnection, events: Sequence[Event]) -> None:
+    """Add entries in this order, all in one statement.
+
+    Call it inside the transaction of what it tells of, with the warehouse, whose lock is held, as the current catalog.
+    """
+    if not events:
+        return
+    last = con.execute("SELECT seq, hash FROM ledger.audit ORDER BY seq DESC LIMIT 1").fetchone()
+    seq, previous = last or (0, "")
+    rows: list[dict[str, Any]] = []
+    for event in events:
+        seq += 1
+        row = {
+            "seq": seq,
+            "made_at": event.made_at,
+            "actor": event.actor,
+            "action": event.action,
+            "pipeline": event.pipeline,
+            "subject": canonical(event.subject),
+            "details": canonical(event.details),
+            "previous_hash": previous,
+        }
+        previous = hash_of(row)
+        rows.append(row | {"hash": previous})
+    types = dict.fromkeys(COLUMNS, "VARCHAR") | {"seq": "BIGINT", "made_at": "TIMESTAMPTZ"}
+    columns = ", ".join(f"unnest(${name}::{sql_type}[])" for name, sql_type in types.items())
+    con.execute(
+        f"INSERT INTO ledger.audit ({', '.join(types)}) SELECT {columns}",
+        {name: [row[name] for row in rows] for name in COLUMNS},
+    )
+
+
+def tell_live(con: DuckDBPyConnection, change_ids: Sequence[str]) -> None:
+    """An entry for each of these live changes, read as they and their scorings are stored."""
+    changes = dicts(
+        con.execute(
+            f"{LIVE_CHANGES} WHERE list_contains($ids, c.change_id) ORDER BY c.change_id", {"ids": list(change_ids)}
+        )
+    )
+    append(con, [live_event(change) for change in changes])
+
+
+def live_event(change: Mapping[str, Any]) -> Event:
+    """What the audit says of a row of `LIVE_CHANGES`."""
+    return Event(
+        action="live",
+        made_at=change["change_at"],
+        actor=change["change_by"],
+        pipeline=change["change_pipeline"],
+        subject={
+            "partition_key": change["change_partition"],
+            "change_id": change["change_id"],
+            "scoring_id": change["change_scoring"],
+        },
+        details={name: change[name] for name in NAMED}
+        | {"why": change["why"], "run_id": change["change_run"], "entry_digest": _entry_digest(change)},
+    )
+
+
+def hash_of(row: Mapping[str, Any]) -> str:
+    """The sha256 that an entry of these columns must have."""
+    content = {name: row[name] for name in COLUMNS if name != "hash"} | {"made_at": instant(row["made_at"])}
+    return hashlib.sha256(canonical(content).encode()).hexdigest()
+
+
+def instant(at: datetime | None) -> str | None:
+    """An instant as text, equal for equal instants whatever their time zone."""
+    return at.astimezone(UTC).isoformat(timespec="microseconds") if at else None
+
+
+def _entry_digest(scoring: Mapping[str, Any]) -> str:
+    values = {name: scoring[name] for name in _COVERED}
+    values |= {name: instant(value) for name, value in values.items() if isinstance(value, datetime)}
+    return f"{_DIGEST}:{hashlib.sha256(canonical(values).encode()).hexdigest()}"

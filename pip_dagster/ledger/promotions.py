@@ -1,0 +1,72 @@
+"""The registry's alias moves in the warehouse's audit.
+
+An alias moves in the registry's files, which no warehouse transaction covers. So what is recorded is every move that
+the audit does not hold yet: one whose recorder was killed, or that was made from Python, is caught up by the next.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+from pip_dagster.ledger import audit
+from pip_dagster.warehouse.connect import open_warehouse, transaction, workspace
+
+if TYPE_CHECKING:
+    from duckdb import DuckDBPyConnection
+
+    from pip_dagster.project import Project
+    from pip_dagster.registry.aliases import AliasChange
+    from pip_dagster.registry.store import Registry
+
+
+def record_promotions(project: Project) -> int:
+    """Tell the audit of alias moves it does not hold; how many. Makes the warehouse where there is none.
+
+    Raises:
+        WarehouseError: it stayed locked; the next call records them.
+
+    """
+    from pip_dagster.registry.store import Registry
+
+    with (
+        workspace(threads=1) as con,
+        open_warehouse(con, project.warehouse, purpose="recording promotions in the audit"),
+        transaction(con),
+    ):
+        return tell_promotions(con, Registry(project.registry))
+
+
+def tell_promotions(con: DuckDBPyConnection, registry: Registry) -> int:
+    """The same inside a transaction on a warehouse that is open."""
+    missing = unrecorded(con, registry)
+    audit.append(
+        con,
+        [
+            audit.Event(
+                action="promotion",
+                made_at=move.at,
+                actor=move.by,
+                pipeline=None,
+                subject={"model": model, "alias": move.alias},
+                details={"from": move.previous, "to": move.version, "why": move.why},
+            )
+            for model, move in missing
+        ],
+    )
+    return len(missing)
+
+
+def unrecorded(con: DuckDBPyConnection, registry: Registry) -> list[tuple[str, AliasChange]]:
+    """Alias moves that the audit does not hold yet, oldest first, each with its model."""
+    rows = con.execute("SELECT subject, made_at FROM ledger.audit WHERE action = 'promotion'").fetchall()
+    subjects = [(json.loads(subject), audit.instant(at)) for subject, at in rows]
+    known = {(subject["model"], subject["alias"], at) for subject, at in subjects}
+    moves = [(model, move) for model, listed in alias_moves(registry).items() for move in listed]
+    missing = [(model, move) for model, move in moves if (model, move.alias, audit.instant(move.at)) not in known]
+    return sorted(missing, key=lambda each: each[1].at)
+
+
+def alias_moves(registry: Registry) -> dict[str, list[AliasChange]]:
+    """Every alias move of every model, oldest first."""
+    return {model: registry.alias_history(model) for model in registry.models()}

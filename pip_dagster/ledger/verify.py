@@ -1,0 +1,188 @@
+"""Is the audit's chain whole, and does the ledger still say what the audit saw?"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from pip_dagster.ledger import audit
+from pip_dagster.ledger.record import dicts
+
+if TYPE_CHECKING:
+    from duckdb import DuckDBPyConnection
+
+    from pip_dagster.registry.aliases import AliasChange
+
+Row = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Fault:
+    """The first thing that is wrong. `seq` is None where an entry is missing rather than wrong."""
+
+    seq: int | None
+    kind: str
+    message: str
+
+    def __str__(self) -> str:
+        """The entry and what is wrong with it."""
+        return self.message if self.seq is None else f"entry {self.seq}: {self.message}"
+
+
+def verify(
+    con: DuckDBPyConnection, *, moves: Mapping[str, Sequence[AliasChange]] | None = None, expect: str | None = None
+) -> Fault | None:
+    """Recompute the chain, compare it with the ledger; the first fault in the chain's order, or None.
+
+    `moves`, the alias histories by model, are compared as well where given. `expect` is the hash of an entry that was
+    noted elsewhere: only so is a chain caught that somebody made anew from some entry on, or cut off at its end. The
+    warehouse is the current catalog.
+    """
+    entries = dicts(con.execute(f"SELECT {', '.join(audit.COLUMNS)} FROM ledger.audit ORDER BY seq, hash"))
+    changes: dict[str, Row] = {
+        row["change_id"]: row for row in dicts(con.execute(f"{audit.LIVE_CHANGES} ORDER BY c.change_id"))
+    }
+    return next(_faults(entries, changes, moves, expect), None)
+
+
+def _faults(
+    entries: Sequence[Row],
+    changes: dict[str, Row],
+    moves: Mapping[str, Sequence[AliasChange]] | None,
+    expect: str | None,
+) -> Iterator[Fault]:
+    if not entries:
+        yield Fault(None, "gap", "the audit has no entry, not even the first that its migration made")
+        return
+    told: set[str] = set()
+    previous, last = "", 0
+    for row in entries:
+        seq = row["seq"]
+        if seq != last + 1:
+            yield Fault(seq, "gap", f"comes after entry {last}; entry {last + 1} is missing or its number was changed")
+        if row["hash"] != audit.hash_of(row):
+            yield Fault(seq, "content", "a column was changed: its sha256 is not the one it was written with")
+        if row["previous_hash"] != previous:
+            yield Fault(seq, "link", f"does not follow entry {last}: that entry, or this one, was written anew")
+        previous, last = row["hash"], seq
+        try:
+            subject, details = json.loads(row["subject"]), json.loads(row["details"])
+        except ValueError as error:
+            yield Fault(seq, "content", f"its subject or details are no JSON: {error}")
+            continue
+        if seq == 1:
+            yield from _before_the_chain(row, details, changes, told)
+        elif row["action"] == "live":
+            change_id = subject["change_id"]
+            if change_id in told:
+                yield Fault(seq, "ledger", f"live change {change_id} has an entry already")
+            told.add(change_id)
+            yield from _differences(row, subject, details, changes.get(change_id))
+        elif row["action"] == "promotion" and moves is not None and not _is_in(moves, subject, details, row):
+            yield Fault(
+                seq,
+                "registry",
+                f"{subject['model']}: the history of alias {subject['alias']!r} has no move from "
+                f"{details['from']} to {details['to']} by {row['actor']} at {row['made_at']:%Y-%m-%d %H:%M:%S} "
+                "any more",
+            )
+    for change_id, change in changes.items():
+        if change_id not in told:
+            yield Fault(None, "ledger", f"live change {_say(change)} has no entry in the audit")
+    if expect and not any(row["hash"] == expect for row in entries):
+        yield Fault(
+            None,
+            "head",
+            f"no entry has the hash {expect} that was noted: the audit was made anew, or cut off before it",
+        )
+
+
+def _before_the_chain(row: Row, details: Row, changes: dict[str, Row], told: set[str]) -> Iterator[Fault]:
+    """The live changes older than the chain are those that its first entry counted."""
+    if row["action"] != "audit started":
+        yield Fault(row["seq"], "content", f"is {row['action']!r}, where the audit's start should be")
+        return
+    older = [change for change_id, change in changes.items() if change_id <= details["last_change_id"]]
+    told.update(change["change_id"] for change in older)
+    names = ("change_id", "change_pipeline", "change_partition", "change_scoring")
+    lines = "\n".join("|".join(str(change[name]) for name in names) for change in older)
+    if len(older) != details["live_changes"] or hashlib.sha256(lines.encode()).hexdigest() != details["sha256"]:
+        yield Fault(
+            row["seq"],
+            "ledger",
+            f"the {details['live_changes']} live changes older than the audit are not those in ledger.live_changes "
+            f"now ({len(older)})",
+        )
+
+
+def _differences(row: Row, subject: Row, details: Row, change: Row | None) -> Iterator[Fault]:
+    """What the ledger says otherwise than this entry."""
+    seq = row["seq"]
+    if change is None:
+        yield Fault(
+            seq,
+            "ledger",
+            f"live change {subject['change_id']} of partition {subject['partition_key']} is gone from the ledger",
+        )
+        return
+    now = audit.live_event(change)
+    if change["scoring_id"] is None:
+        yield Fault(seq, "ledger", f"scoring {subject['scoring_id']} is gone from ledger.scorings")
+        return
+    written = {
+        "made_at": audit.instant(row["made_at"]),
+        "actor": row["actor"],
+        "pipeline": row["pipeline"],
+        **subject,
+        **details,
+    }
+    found = {
+        "made_at": audit.instant(now.made_at),
+        "actor": now.actor,
+        "pipeline": now.pipeline,
+        **now.subject,
+        **now.details,
+    }
+    for name in audit.NAMED:
+        if written.get(name) != found[name]:
+            yield Fault(
+                seq,
+                "ledger",
+                f"ledger.scorings {subject['scoring_id']} (partition {subject['partition_key']}) has {name} "
+                f"{found[name]!r}; the audit saw {written.get(name)!r}",
+            )
+    for name in written:
+        if written[name] != found.get(name):
+            what = (
+                f"another column of ledger.scorings {subject['scoring_id']} (partition {subject['partition_key']}) "
+                "was changed: its digest differs"
+                if name == "entry_digest"
+                else f"ledger.live_changes {subject['change_id']} has {name} {found.get(name)!r}; "
+                f"the audit saw {written[name]!r}"
+            )
+            yield Fault(seq, "ledger", what)
+
+
+def _is_in(moves: Mapping[str, Sequence[AliasChange]], subject: Row, details: Row, row: Row) -> bool:
+    wanted = (
+        subject["alias"],
+        details["from"],
+        details["to"],
+        row["actor"],
+        audit.instant(row["made_at"]),
+        details["why"],
+    )
+    return any(
+        (move.alias, move.previous, move.version, move.by, audit.instant(move.at), move.why) == wanted
+        for move in moves.get(subject["model"], ())
+    )
+
+
+def _say(change: Row) -> str:
+    return (
+        f"{change['change_id']} ({change['change_pipeline']}, partition {change['change_partition']}, "
+        f"by {change['change_by']}: {change['why']})"
+    )
