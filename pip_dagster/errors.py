@@ -23,3 +23,7 @@ class WarehouseError(PipelineError):
 
 class PartitionError(PipelineError):
     """One partition cannot be made; its neighbours can."""
+
+
+class RollbackError(PipelineError):
+    """A rollback that cannot be meant, or could mean two things; nothing was changed."""

@@ -72,6 +72,13 @@ class Project:
             f"Change to the project's folder, pass --project, or set {ROOT_VARIABLE}."
         )
 
+    @property
+    def code_location(self) -> str | None:
+        """The module that Dagster loads, where `[tool.dg.project]` names the package it is in."""
+        project = (_tool_table(self.root / "pyproject.toml", "dg") or {}).get("project")
+        package = project.get("root_module") if isinstance(project, dict) else None
+        return f"{package}.definitions" if package else None
+
     def environment(self) -> dict[str, str]:
         """The variables with which a child process finds this very project."""
         return {ROOT_VARIABLE: str(self.root)} | {

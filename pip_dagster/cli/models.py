@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from pip_dagster.cli.compare import compare
+from pip_dagster.cli.rollback import rollback
 from pip_dagster.registry import Registry, RegistryError
 from pip_dagster.registry.listing import aliases_of, details, say_metrics, summarize
 from pip_dagster.registry.store import whoami
@@ -38,6 +39,7 @@ def models() -> None:
 
 
 models.add_command(compare)
+models.add_command(rollback)
 
 
 @models.command()

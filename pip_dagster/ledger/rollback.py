@@ -1,0 +1,256 @@
+"""Rollback: what is live goes back to scores that are stored, in one transaction, and nothing is scored."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from pip_dagster.errors import RollbackError, WarehouseError
+from pip_dagster.ledger import audit, rollback_plan, rollback_read
+from pip_dagster.ledger.promotions import tell_promotions
+from pip_dagster.ledger.record import new_id
+from pip_dagster.ledger.rollback_plan import ROLLBACK, Flip, History, Missing, Plan
+from pip_dagster.warehouse.connect import open_warehouse, transaction, workspace
+from pip_dagster.warehouse.published import publish_pending
+
+if TYPE_CHECKING:
+    from duckdb import DuckDBPyConnection
+
+    from pip_dagster.pipeline import Pipeline
+    from pip_dagster.project import Project
+    from pip_dagster.registry.aliases import AliasChange
+    from pip_dagster.registry.store import Registry
+
+
+@dataclass(frozen=True)
+class Request:
+    """What to go back to: the version before, `to_version`, or what was live `as_of`; whole or `partitions`."""
+
+    pipeline: str
+    why: str
+    by: str
+    to_version: int | None = None
+    partitions: tuple[str, str] | None = None
+    as_of: datetime | None = None
+    keep_alias: bool = False
+
+    @property
+    def moves_alias(self) -> bool:
+        """A part of the past going back says nothing of what scores the future."""
+        return self.partitions is None and not self.keep_alias
+
+
+@dataclass(frozen=True)
+class AliasMove:
+    """The alias that names the version to score with, and from where to where it goes."""
+
+    alias: str
+    before: int | None
+    after: int
+
+
+@dataclass(frozen=True)
+class RollbackResult:
+    """What was done, or would be (`dry_run`).
+
+    `kept`: partitions that were as wanted. `resumed`: it went on with one that was killed. `seconds` are the
+    transaction's; `published` the partitions written afterwards.
+    """
+
+    rollback_id: str
+    pipeline: str
+    model_name: str
+    flips: Sequence[Flip]
+    missing: Sequence[Missing]
+    kept: int
+    version: int | None
+    alias: AliasMove | None
+    alias_version: int | None
+    resumed: bool
+    dry_run: bool
+    seconds: float = 0.0
+    published: int = 0
+
+    @property
+    def complete(self) -> bool:
+        """Whether every partition of the selection is as wanted."""
+        return not self.missing
+
+
+def rollback(
+    project: Project,
+    pipeline: str,
+    *,
+    to_version: int | None = None,
+    partitions: tuple[str, str] | None = None,
+    as_of: datetime | None = None,
+    why: str,
+    by: str,
+    keep_alias: bool = False,
+    dry_run: bool = False,
+) -> RollbackResult:
+    """Make live again what a version scored before; partitions it has no scores for are listed and left alone.
+
+    Without `to_version` or `as_of`, the version that went live last is withdrawn: each partition where it is live goes
+    to what was live before it. `partitions` are the first and last key. A rollback of the whole pipeline moves the
+    alias too, first, so that the next run scores with the version that is live. Killed in between, a run scores with
+    the one while the other is live; the same call again does the rest.
+
+    Raises:
+        RollbackError: the request contradicts itself or is ambiguous, or no partition is in it.
+        AliasConflict: somebody moved the alias meanwhile.
+        ModelNotFound: there is no such version.
+        WarehouseError: the warehouse cannot be opened.
+
+    """
+    from pip_dagster.declarations import find_pipeline
+    from pip_dagster.registry.store import Registry
+
+    if to_version is not None and as_of is not None:
+        raise RollbackError("A rollback goes to a version or to an instant, not to both: leave one away.")
+    if as_of and as_of.tzinfo is None:
+        raise RollbackError(f"The instant {as_of} has no time zone; add one, for example +00:00.")
+    if partitions and partitions[0] > partitions[1]:
+        raise RollbackError(f"No partition lies in {partitions[0]}..{partitions[1]}: the first is after the last.")
+    declared, registry = find_pipeline(project, pipeline), Registry(project.registry)
+    if to_version is not None:
+        registry.get(declared.spec.scoring.model_name, to_version)
+    if not project.warehouse.is_file():
+        raise RollbackError(f"There is no warehouse {project.warehouse} yet: there is nothing to roll back.")
+    request = Request(pipeline, why, by, to_version, partitions, as_of, keep_alias)
+    purpose = f"{pipeline}: rolling back"
+    with workspace(threads=2) as con, open_warehouse(con, project.warehouse, purpose=purpose):
+        result = _prepare(con, declared, registry, request, dry_run)
+        if dry_run:
+            return result
+        _move_alias(registry, request, result)
+        began = time.monotonic()
+        with transaction(con):
+            tell_promotions(con, registry)
+            _flip(con, request, result)
+        seconds = time.monotonic() - began
+        published = publish_pending(con, project.published)
+    return replace(result, seconds=seconds, published=published)
+
+
+def _prepare(
+    con: DuckDBPyConnection, declared: Pipeline, registry: Registry, request: Request, dry_run: bool
+) -> RollbackResult:
+    scoring = declared.spec.scoring
+    histories = rollback_read.histories(con, request.pipeline, request.partitions)
+    if not histories:
+        where = f" from {request.partitions[0]} to {request.partitions[1]}" if request.partitions else ""
+        raise RollbackError(f"Pipeline {request.pipeline} has nothing live{where}: there is nothing to roll back.")
+    moves = registry.alias_history(scoring.model_name, scoring.alias) if request.moves_alias else []
+    at_present = registry.alias(scoring.model_name, scoring.alias)
+    unfinished = rollback_read.unfinished(con, moves[-1].why) if moves else None
+    plan = _plan(con, histories, request, scoring.model_name, moves, resume=unfinished is not None)
+    wanted = plan.wanted[1] if plan.wanted and plan.wanted[0] == scoring.model_name else None
+    target = wanted
+    if request.as_of:
+        target = next((move.version for move in reversed(moves) if move.at <= request.as_of), None)
+    move = None
+    if request.moves_alias and target is not None and target != at_present:
+        move = AliasMove(scoring.alias, at_present, target)
+    return RollbackResult(
+        rollback_id=unfinished if unfinished and not move else f"{ROLLBACK}{secrets.token_hex(6)}",
+        resumed=bool(unfinished and not move),
+        pipeline=request.pipeline,
+        model_name=scoring.model_name,
+        flips=plan.flips,
+        missing=plan.missing,
+        kept=plan.kept,
+        version=wanted,
+        alias=move,
+        alias_version=move.after if move else at_present,
+        dry_run=dry_run,
+    )
+
+
+def _plan(
+    con: DuckDBPyConnection,
+    histories: Sequence[History],
+    request: Request,
+    model: str,
+    moves: Sequence[AliasChange],
+    *,
+    resume: bool,
+) -> Plan:
+    if request.as_of:
+        return rollback_plan.as_of(histories, request.as_of)
+    if request.to_version is not None:
+        scored = rollback_read.scored(con, request.pipeline, model, request.to_version)
+        return rollback_plan.to_version(histories, model, request.to_version, scored)
+    if rollback_read.is_unpublished(con, request.pipeline):
+        # Going another version back would not be what was asked for when this was begun.
+        return Plan((), (), len(histories), None)
+    live = rollback_plan.newest(histories).model
+    if resume and moves[-1].previous is not None:
+        return rollback_plan.to_previous(histories, (model, moves[-1].previous))
+    at_present = moves[-1].version if moves else None
+    if request.moves_alias and live != (model, at_present):
+        raise RollbackError(
+            f"Pipeline {request.pipeline}: the alias names {_say(model, at_present)}, but what went live last is "
+            f"{_say(*live)}. Say which version is wanted with --to; --keep-alias withdraws {_say(*live)}."
+        )
+    return rollback_plan.to_previous(histories, live)
+
+
+def _move_alias(registry: Registry, request: Request, result: RollbackResult) -> None:
+    if move := result.alias:
+        why = f"{result.rollback_id}: {request.why}"
+        registry.set_alias(result.model_name, move.alias, move.after, by=request.by, why=why, expect=move.before)
+
+
+def _flip(con: DuckDBPyConnection, request: Request, result: RollbackResult) -> None:
+    """The live pointers and what the audit says of them."""
+    now, flips = datetime.now(UTC), result.flips
+    if not (flips or result.alias or result.resumed):
+        return
+    ids = [new_id() for _ in flips]
+    con.execute(
+        "INSERT INTO ledger.live_changes SELECT unnest($ids::VARCHAR[]), $pipeline, unnest($keys::VARCHAR[]), "
+        "unnest($scorings::VARCHAR[]), unnest($whys::VARCHAR[]), $run_id, $by, $now",
+        {
+            "ids": ids,
+            "pipeline": request.pipeline,
+            "keys": [flip.partition_key for flip in flips],
+            "scorings": [flip.after.scoring_id for flip in flips],
+            "whys": [f"rolled back from v{flip.before.version}: {request.why}" for flip in flips],
+            "run_id": result.rollback_id,
+            "by": request.by,
+            "now": now,
+        },
+    )
+    counted = con.execute(
+        "SELECT count(*) FROM ledger.live WHERE pipeline = $pipeline AND list_contains($ids::VARCHAR[], change_id)",
+        {"pipeline": request.pipeline, "ids": ids},
+    ).fetchone()
+    if counted != (len(ids),):
+        raise WarehouseError(
+            f"Pipeline {request.pipeline}: the ledger has live changes of a later time than this machine's clock, "
+            f"{now:%Y-%m-%d %H:%M:%S %Z}. Nothing was rolled back; set the clock and do it again."
+        )
+    audit.tell_live(con, ids)
+    move = result.alias
+    asked = {
+        "why": request.why,
+        "to_version": request.to_version,
+        "as_of": audit.instant(request.as_of),
+        "partitions": list(request.partitions) if request.partitions else None,
+        "alias": {"name": move.alias, "from": move.before, "to": move.after} if move else None,
+        "rolled_back": len(flips),
+        "missing": [missing.partition_key for missing in result.missing],
+    }
+    audit.append(
+        con,
+        [audit.Event("rollback", now, request.by, request.pipeline, {"rollback_id": result.rollback_id}, asked)],
+    )
+
+
+def _say(model: str, version: int | None) -> str:
+    return f"{model} v{version}" if version is not None else "no version"

@@ -1,0 +1,150 @@
+"""Which scoring each partition goes back to: a pure function of its live changes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+# The run id of a live change that a rollback made; what tells it from a scoring that went live.
+ROLLBACK = "rollback-"
+
+
+@dataclass(frozen=True)
+class Scores:
+    """A finished scoring that may be live."""
+
+    scoring_id: str
+    model_name: str
+    version: int
+    feature_digest: str | None
+
+    @property
+    def model(self) -> tuple[str, int]:
+        """Model and version."""
+        return self.model_name, self.version
+
+
+@dataclass(frozen=True)
+class Change:
+    """A partition's move to a scoring, with what is needed of both."""
+
+    change_id: str
+    run_id: str
+    made_at: datetime
+    scores: Scores
+
+
+@dataclass(frozen=True)
+class History:
+    """A partition with its live changes, oldest first; the last one holds."""
+
+    partition_key: str
+    start: datetime
+    end: datetime
+    changes: Sequence[Change]
+
+    @property
+    def live(self) -> Scores:
+        """What is live now."""
+        return self.changes[-1].scores
+
+
+@dataclass(frozen=True)
+class Flip:
+    """A partition that goes from one scoring to another."""
+
+    partition_key: str
+    before: Scores
+    after: Scores
+
+    @property
+    def other_features(self) -> bool:
+        """Whether the scores it goes to were made of features that have been corrected since."""
+        return self.before.feature_digest != self.after.feature_digest
+
+
+@dataclass(frozen=True)
+class Missing:
+    """A partition that cannot go back, and why."""
+
+    partition_key: str
+    start: datetime
+    end: datetime
+    live_version: int
+    reason: str
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a rollback does. `kept`: partitions it need not touch. `wanted`: model and version, where it is one."""
+
+    flips: Sequence[Flip]
+    missing: Sequence[Missing]
+    kept: int
+    wanted: tuple[str, int] | None
+
+
+def previous(changes: Sequence[Change]) -> Scores | None:
+    """What was live before the present scoring by another version.
+
+    A rollback undoes: it goes back to where its scoring stood in the history, so that rolling back twice goes two
+    versions back instead of returning to the one that was withdrawn.
+    """
+    stack: list[Scores] = []
+    for change in changes:
+        ids = [scores.scoring_id for scores in stack]
+        if change.run_id.startswith(ROLLBACK) and change.scores.scoring_id in ids:
+            del stack[ids.index(change.scores.scoring_id) + 1 :]
+        else:
+            stack.append(change.scores)
+    return next((scores for scores in reversed(stack) if scores.model != stack[-1].model), None)
+
+
+def to_previous(histories: Sequence[History], withdrawn: tuple[str, int]) -> Plan:
+    """Withdraw a model's version where it is live; partitions of other versions are none of its concern."""
+    concerned = [history for history in histories if history.live.model == withdrawn]
+    targets = {history.partition_key: previous(history.changes) for history in concerned}
+    plan = _plan(concerned, targets, f"no other version was live before v{withdrawn[1]}")
+    # The newest partition says which version the next run should score with.
+    last = max((h for h in concerned if targets[h.partition_key]), key=lambda h: h.start, default=None)
+    target = targets[last.partition_key] if last else None
+    return Plan(plan.flips, plan.missing, len(histories) - len(concerned), target.model if target else None)
+
+
+def newest(histories: Sequence[History]) -> Scores:
+    """What went live last of all."""
+    return max((history.changes[-1] for history in histories), key=lambda change: change.change_id).scores
+
+
+def to_version(histories: Sequence[History], model: str, version: int, scored: Mapping[str, Scores]) -> Plan:
+    """To each partition's newest scores by one version, `scored` by partition."""
+    plan = _plan(
+        [history for history in histories if history.live.model != (model, version)],
+        scored,
+        f"v{version} has never scored it",
+    )
+    kept = sum(history.live.model == (model, version) for history in histories)
+    return Plan(plan.flips, plan.missing, kept, (model, version))
+
+
+def as_of(histories: Sequence[History], at: datetime) -> Plan:
+    """To what was live at an instant."""
+    targets = {
+        history.partition_key: next((c.scores for c in reversed(history.changes) if c.made_at <= at), None)
+        for history in histories
+    }
+    return _plan(histories, targets, f"nothing was live at {at:%Y-%m-%d %H:%M:%S %Z}")
+
+
+def _plan(histories: Sequence[History], targets: Mapping[str, Scores | None], reason: str) -> Plan:
+    flips, missing, kept = [], [], 0
+    for history in histories:
+        key, target = history.partition_key, targets.get(history.partition_key)
+        if target is None:
+            missing.append(Missing(key, history.start, history.end, history.live.version, reason))
+        elif target.scoring_id == history.live.scoring_id:
+            kept += 1
+        else:
+            flips.append(Flip(key, history.live, target))
+    return Plan(flips, missing, kept, None)

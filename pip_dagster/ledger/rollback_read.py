@@ -1,0 +1,77 @@
+"""What a rollback needs to know of the ledger."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from pip_dagster.ledger.record import dicts
+from pip_dagster.ledger.rollback_plan import ROLLBACK, Change, History, Scores
+
+if TYPE_CHECKING:
+    from duckdb import DuckDBPyConnection
+
+_SCORES = "s.scoring_id, s.model_name, s.model_version AS version, s.feature_digest"
+
+
+def histories(con: DuckDBPyConnection, pipeline: str, partitions: tuple[str, str] | None) -> list[History]:
+    """The live changes of each partition that has any, of these (first and last key) or of all."""
+    first, last = partitions or (None, None)
+    rows = dicts(
+        con.execute(
+            f"SELECT c.partition_key, s.partition_start, s.partition_end, c.change_id, c.run_id, c.made_at, {_SCORES} "
+            "FROM ledger.live_changes c JOIN ledger.scorings s ON s.scoring_id = c.scoring_id "
+            "WHERE c.pipeline = $pipeline AND ($first::VARCHAR IS NULL OR c.partition_key BETWEEN $first AND $last) "
+            "ORDER BY c.partition_key, c.change_id",
+            {"pipeline": pipeline, "first": first, "last": last},
+        )
+    )
+    found: dict[str, list[dict[str, Any]]] = {}
+    for row in rows:
+        found.setdefault(row["partition_key"], []).append(row)
+    return [
+        History(
+            key,
+            listed[-1]["partition_start"],
+            listed[-1]["partition_end"],
+            [Change(row["change_id"], row["run_id"], row["made_at"], _scores(row)) for row in listed],
+        )
+        for key, listed in found.items()
+    ]
+
+
+def scored(con: DuckDBPyConnection, pipeline: str, model: str, version: int) -> dict[str, Scores]:
+    """The newest scores by one version of each partition; what was blocked or failed is none."""
+    rows = dicts(
+        con.execute(
+            f"SELECT s.partition_key, {_SCORES} FROM ledger.scorings s "
+            "WHERE s.pipeline = $pipeline AND s.status = 'scored' AND s.role = 'champion' "
+            "AND s.model_name = $model AND s.model_version = $version "
+            "QUALIFY row_number() OVER (PARTITION BY s.partition_key ORDER BY s.scoring_id DESC) = 1",
+            {"pipeline": pipeline, "model": model, "version": version},
+        )
+    )
+    return {row["partition_key"]: _scores(row) for row in rows}
+
+
+def _scores(row: dict[str, Any]) -> Scores:
+    return Scores(row["scoring_id"], row["model_name"], row["version"], row["feature_digest"])
+
+
+def unfinished(con: DuckDBPyConnection, why: str) -> str | None:
+    """The id of the rollback that moved the alias last, where it was killed before its transaction."""
+    rollback_id = why.partition(":")[0]
+    if not rollback_id.startswith(ROLLBACK):
+        return None
+    done = con.execute("SELECT subject FROM ledger.audit WHERE action = 'rollback'").fetchall()
+    return None if rollback_id in {json.loads(subject)["rollback_id"] for (subject,) in done} else rollback_id
+
+
+def is_unpublished(con: DuckDBPyConnection, pipeline: str) -> bool:
+    """Whether a rollback was committed and then killed before the published files showed it."""
+    found = con.execute(
+        "SELECT count(*) FROM ledger.live_changes c ANTI JOIN ledger.publications p ON p.change_id = c.change_id "
+        "WHERE c.pipeline = $pipeline AND starts_with(c.run_id, $rollback)",
+        {"pipeline": pipeline, "rollback": ROLLBACK},
+    ).fetchone()
+    return bool(found and found[0])

@@ -1,0 +1,58 @@
+"""A project on which a promotion has been lived through: every day scored by v1, then by v2."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pip_dagster.ledger.promotions import alias_moves, record_promotions
+from pip_dagster.ledger.verify import Fault, verify
+from pip_dagster.warehouse.connect import open_warehouse, workspace
+from pip_dagster.warehouse.published import publish_pending
+
+
+@pytest.fixture(scope="session")
+def promoted_template(scored_template: Path, helpers: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("promoted") / "shop"
+    shutil.copytree(scored_template, root)
+    tiny = helpers.Tiny(root)
+    record_promotions(tiny.project)
+    promote(tiny, 2)
+    assert not any(result.error for result in tiny.run().values())
+    return root
+
+
+@pytest.fixture
+def promoted(promoted_template: Path, helpers: Any, tmp_path: Path) -> Any:
+    """The test's own copy: v2 is champion and live, v1's scores are there."""
+    root = tmp_path / "shop"
+    shutil.copytree(promoted_template, root)
+    return republished(helpers.Tiny(root))
+
+
+def republished(tiny: Any) -> Any:
+    """A copy's views name the files of the original until it publishes its own."""
+    with workspace(threads=1) as con, open_warehouse(con, tiny.project.warehouse, purpose="publish the copy"):
+        publish_pending(con, tiny.project.published)
+    return tiny
+
+
+def promote(tiny: Any, version: int, why: str = "better") -> None:
+    tiny.registry.set_alias("returns", "champion", version, by="eve", why=why)
+    record_promotions(tiny.project)
+
+
+def verified(tiny: Any, **options: Any) -> Fault | None:
+    with workspace(threads=1) as con, open_warehouse(con, tiny.project.warehouse, purpose="test", read_only=True):
+        return verify(con, moves=alias_moves(tiny.registry), **options)
+
+
+@pytest.fixture(scope="session")
+def ledger() -> Any:
+    """This module, for tests that want its functions."""
+    import sys
+
+    return sys.modules[__name__]
