@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+from datetime import datetime
 from typing import Any
 
 import click
 
+from pip_dagster.cli.instants import Instant
+from pip_dagster.cli.lineage_history import show_as_of, show_key
 from pip_dagster.cli.output import show_json, show_table
 from pip_dagster.cli.published import check_pipeline, open_published, rows_of
 from pip_dagster.project import Project
@@ -16,11 +19,29 @@ _JSON_COLUMNS = ("source_digests", "engine", "findings")
 
 @click.command()
 @click.argument("pipeline")
-@click.argument("partition")
+@click.argument("partition", required=False)
+@click.option("--as-of", type=Instant(), help="What was live for PARTITION then; UTC unless it names an offset.")
+@click.option("--key", "key", multiple=True, help="Every score this key was given; one --key for each key column.")
 @click.option("--json", "as_json", is_flag=True, help="For machines: every entry, every column.")
 @click.pass_obj
-def lineage(project: Project, pipeline: str, partition: str, as_json: bool) -> None:
-    """Show what produced PARTITION of PIPELINE: sources, features, model, code, libraries, who and when."""
+def lineage(
+    project: Project, pipeline: str, partition: str | None, as_of: datetime | None, key: tuple[str, ...], as_json: bool
+) -> None:
+    """Show what produced PARTITION of PIPELINE: sources, features, model, code, libraries, who and when.
+
+    With --as-of, what was live for it then, who made it so and why. With --key, every score that a key was ever given,
+    by any version, live or not; PARTITION is not needed. These two read the warehouse itself.
+    """
+    if key and as_of:
+        raise click.UsageError("--key and --as-of answer different questions: leave one away.")
+    if key:
+        show_key(project, pipeline, key, partition, as_json)
+        return
+    if partition is None:
+        raise click.UsageError("Name a PARTITION, or a --key.")
+    if as_of:
+        show_as_of(project, pipeline, partition, as_of, as_json)
+        return
     with open_published(project) as con:
         check_pipeline(con, pipeline)
         entries = rows_of(

@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import pip_dagster.declarations  # noqa: F401 - imported by the work otherwise, and most kills would hit that
 from pip_dagster.ledger.promotions import alias_moves
 from pip_dagster.ledger.rollback import rollback
 from pip_dagster.ledger.verify import verify

@@ -1,0 +1,126 @@
+"""`pip-dagster audit`: who changed what is live, and proof that nobody changed that."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from pip_dagster.cli.output import show_json, show_table
+from pip_dagster.project import Project
+
+if TYPE_CHECKING:
+    from duckdb import DuckDBPyConnection
+
+_LOG = """
+  SELECT * FROM (
+    SELECT * FROM ledger.audit a
+    WHERE $pipeline::VARCHAR IS NULL OR a.pipeline = $pipeline OR (a.pipeline IS NULL AND (a.subject->>'model') IN
+      (SELECT s.model_name FROM ledger.scorings s WHERE s.pipeline = $pipeline))
+    ORDER BY seq DESC LIMIT $last
+  ) ORDER BY seq
+"""
+
+
+@contextmanager
+def open_ledger(project: Project, purpose: str) -> Iterator[DuckDBPyConnection]:
+    """The warehouse itself under its lock, for what is not published.
+
+    Raises:
+        WarehouseError: there is none yet, or it stayed locked.
+
+    """
+    from pip_dagster.warehouse.connect import open_warehouse, workspace
+
+    with (
+        workspace(threads=2) as con,
+        open_warehouse(con, project.warehouse, purpose=f"pip-dagster {purpose}", read_only=True),
+    ):
+        yield con
+
+
+@click.group()
+def audit() -> None:
+    """Audit: what went live, promotions and rollbacks, as a chain of hashes."""
+
+
+@audit.command()
+@click.option("--expect", metavar="HASH", help="The hash of an entry, noted elsewhere, that the chain must still hold.")
+@click.option("--json", "as_json", is_flag=True, help="For machines.")
+@click.pass_obj
+def verify(project: Project, expect: str | None, as_json: bool) -> None:
+    """Recompute the chain and compare it with ledger and registry; exit code 1 and the first bad entry, if any is bad.
+
+    Note the last hash that it prints where nobody who can write to the warehouse can: --expect proves later that no
+    entry up to that one was made anew.
+    """
+    from pip_dagster.ledger.promotions import alias_moves, unrecorded
+    from pip_dagster.ledger.verify import verify as verify_chain
+    from pip_dagster.registry.store import Registry
+
+    registry = Registry(project.registry)
+    with open_ledger(project, "audit verify") as con:
+        fault = verify_chain(con, moves=alias_moves(registry), expect=expect)
+        pending = len(unrecorded(con, registry))
+        entries, head = con.execute("SELECT count(*), arg_max(hash, seq) FROM ledger.audit").fetchone() or (0, None)
+    if as_json:
+        answer = {"entries": entries, "head": head, "unrecorded_promotions": pending}
+        show_json(answer | {"fault": asdict(fault) if fault else None})
+    elif fault:
+        click.echo(f"The audit does not hold. The first fault: {fault}", err=True)
+    else:
+        click.echo(f"{entries:,} entries, the chain is whole and agrees with the ledger. The last hash is {head}")
+        if pending:
+            click.echo(f"{pending} alias moves are not in it yet: the next promotion or rollback records them.")
+    sys.exit(1 if fault else 0)
+
+
+@audit.command()
+@click.option("--pipeline", help="One pipeline's, with the promotions of its models.")
+@click.option("--last", default=50, show_default=True, type=click.IntRange(min=1), help="How many to show.")
+@click.option("--json", "as_json", is_flag=True, help="For machines: every column.")
+@click.pass_obj
+def log(project: Project, pipeline: str | None, last: int, as_json: bool) -> None:
+    """Show the newest entries, oldest first."""
+    from pip_dagster.ledger.record import dicts
+
+    with open_ledger(project, "audit log") as con:
+        entries = dicts(con.execute(_LOG, {"pipeline": pipeline, "last": last}))
+    for entry in entries:
+        entry["subject"], entry["details"] = json.loads(entry["subject"]), json.loads(entry["details"])
+    if as_json:
+        show_json(entries)
+        return
+    show_table(
+        None,
+        ["entry", "at", "by", "what", "pipeline or model", "of", "change", "why"],
+        (
+            [
+                entry["seq"],
+                f"{entry['made_at']:%Y-%m-%d %H:%M:%S}",
+                entry["actor"],
+                entry["action"],
+                entry["pipeline"] or entry["subject"].get("model"),
+                *_said(entry["subject"], entry["details"]),
+                entry["details"].get("why"),
+            ]
+            for entry in entries
+        ),
+    )
+
+
+def _said(subject: dict[str, Any], details: dict[str, Any]) -> tuple[str, str]:
+    """What an entry concerns, and how it changed."""
+    if "partition_key" in subject:
+        return subject["partition_key"], f"v{details['model_version']} live"
+    if "alias" in subject:
+        before = f"v{details['from']}" if details["from"] else "not set"
+        return subject["alias"], f"{before} to v{details['to']}"
+    if "rollback_id" in subject:
+        return subject["rollback_id"], f"{details['rolled_back']} rolled back, {len(details['missing'])} could not be"
+    return "", f"{details['live_changes']} live changes before it"
