@@ -19,7 +19,7 @@ from pip_dagster.registry.store import Registry
 @click.pass_obj
 def compare(project: Project, pipeline: str, last: int, as_json: bool) -> None:
     """Compare the challengers' scores with the live ones, partition by partition."""
-    from pip_dagster.ledger.compare import compare as compare_scores
+    from pip_dagster.ledger.challengers import compare as compare_scores
     from pip_dagster.warehouse.connect import open_warehouse, workspace
 
     spec = find_pipeline(project, pipeline).spec

@@ -20,6 +20,7 @@ _COMMANDS = {
     "models": ("pip_dagster.cli.models", "models"),
     "prove-point-in-time": ("pip_dagster.cli.point_in_time", "prove_point_in_time"),
     "query": ("pip_dagster.cli.query", "query"),
+    "replay": ("pip_dagster.cli.replay", "replay"),
     "status": ("pip_dagster.cli.status", "status"),
 }
 

@@ -1,90 +1,192 @@
-"""What a challenger would have said: its scores beside the live ones, row by row, for each partition."""
+"""Stored scores against replayed ones, row by row, bit by bit."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from pip_dagster.ledger.record import dicts
 from pip_dagster.warehouse.names import literal, quote
-from pip_dagster.warehouse.tables import has_view
 
 if TYPE_CHECKING:
+    import numpy as np
+    import pyarrow as pa
     from duckdb import DuckDBPyConnection
 
-    from pip_dagster.spec import PipelineSpec
+# The distance between a number and none; that between -inf and inf is a little less.
+INCOMPARABLE = 2**32
+_EXAMPLES = 5
+_BATCH_ROWS = 65_536
+
+
+def ulps(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """How many float32 numbers lie from each `a` to its `b`, as int64: 0 where they are the same number.
+
+    A NaN is no distance from a NaN and `INCOMPARABLE` from a number. The two zeros are one number, though their bits
+    differ. A float's bits, read as sign and magnitude, ascend as the floats do (Dawson, Comparing Floating Point
+    Numbers, 2012 edition).
+    """
+    import numpy as np
+
+    distance = np.abs(_ordered(a) - _ordered(b))
+    a_nan, b_nan = np.isnan(a), np.isnan(b)
+    distance[a_nan | b_nan] = INCOMPARABLE
+    distance[a_nan & b_nan] = 0
+    return distance
+
+
+def _ordered(x: np.ndarray) -> np.ndarray:
+    import numpy as np
+
+    bits = np.ascontiguousarray(x, dtype=np.float32).view(np.int32).astype(np.int64)
+    return np.where(bits >= 0, bits, -(bits + 2**31))
 
 
 @dataclass(frozen=True)
-class Comparison:
-    """One partition's live scores against one challenger's, over the keys that both have.
+class ColumnDifference:
+    """One column of the rows that are on both sides; without ULPs and absolute difference where it is no FLOAT.
 
-    Differences are of the first score column. `flips`: share of the rows for which a BOOLEAN decision, or the predicted
-    class, differs, by its name.
+    `incomparable`: rows with a number on one side only; they are in `differing`, and in neither greatest difference.
     """
 
-    partition_key: str
-    champion_version: int
-    challenger_version: int
-    rows: int
-    champion_mean: float | None
-    challenger_mean: float | None
-    mean_difference: float | None
-    mean_absolute_difference: float | None
-    largest_difference: float | None
-    correlation: float | None
-    flips: dict[str, float]
+    differing: int = 0
+    max_ulps: int | None = None
+    max_absolute: float | None = None
+    incomparable: int = 0
+
+    def __add__(self, other: ColumnDifference) -> ColumnDifference:
+        return ColumnDifference(
+            self.differing + other.differing,
+            _greater(self.max_ulps, other.max_ulps),
+            _greater(self.max_absolute, other.max_absolute),
+            self.incomparable + other.incomparable,
+        )
+
+
+def _greater(a: Any, b: Any) -> Any:
+    return a if b is None else b if a is None else max(a, b)
+
+
+@dataclass
+class Comparison:
+    """Rows on both sides (`compared` = `equal` + `differing`), and rows on one side only.
+
+    `missing`: replayed, but not stored. `extra`: stored, but not replayed. The keys of some are in `examples`, by kind.
+    """
+
+    compared: int = 0
+    differing: int = 0
+    missing: int = 0
+    extra: int = 0
+    columns: dict[str, ColumnDifference] = field(default_factory=dict)
+    examples: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
+
+    @property
+    def equal(self) -> int:
+        """Rows whose every column is the same to the bit."""
+        return self.compared - self.differing
+
+    @property
+    def max_ulps(self) -> int | None:
+        """The greatest distance in any FLOAT column; None where nothing could be compared."""
+        return max((of.max_ulps for of in self.columns.values() if of.max_ulps is not None), default=None)
+
+    @property
+    def max_absolute(self) -> float | None:
+        """The greatest absolute difference in any FLOAT column."""
+        return max((of.max_absolute for of in self.columns.values() if of.max_absolute is not None), default=None)
+
+    @property
+    def same(self) -> bool:
+        """Whether nothing differs, is missing or extra."""
+        return not (self.differing or self.missing or self.extra)
 
 
 def compare(
-    con: DuckDBPyConnection, spec: PipelineSpec, score: str, partition_keys: Sequence[str] | None = None
-) -> list[Comparison]:
-    """The newest scoring of each challenger version against the live one; all partitions when none are named.
+    con: DuckDBPyConnection, stored: str, replayed: str, key: Sequence[str], columns: dict[str, str]
+) -> Comparison:
+    """Join two relations (SQL) on `key` and compare `columns` (name → SQL type), batch by batch.
 
-    `score` is the column compared, a model's first output. The warehouse is the current catalog.
+    A key that occurs twice on one side has its second row counted as missing or extra.
     """
-    pipeline, key = spec.name, spec.features.key
-    if not has_view(con, pipeline, "scores"):
-        return []
-    columns = {row[0]: row[1] for row in con.execute(f"DESCRIBE {quote(pipeline)}.scores").fetchall()}
-    if score not in columns:
-        return []
-    compared = [name for name in spec.decisions if columns.get(name) == "BOOLEAN"]
-    compared += ["predicted_class"] if "predicted_class" in columns else []
-    a, b = f"a.{quote(score)}", f"b.{quote(score)}"
-    flips = "".join(
-        f", avg((a.{column} IS DISTINCT FROM b.{column})::INT) AS {quote('flip ' + name)}"
-        for name, column in ((name, quote(name)) for name in compared)
+    on = " AND ".join(f"s.{quote(name)} IS NOT DISTINCT FROM r.{quote(name)}" for name in key)
+    keys = ", ".join(f"coalesce(s.{quote(name)}, r.{quote(name)})::VARCHAR AS k{i}" for i, name in enumerate(key))
+    values = ", ".join(f"s.{quote(name)} AS s{i}, r.{quote(name)} AS r{i}" for i, name in enumerate(columns))
+    query = (
+        f"WITH s AS (SELECT *, {_nth(key)} AS pip_nth FROM {stored}), "
+        f"r AS (SELECT *, {_nth(key)} AS pip_nth FROM {replayed}) "
+        f"SELECT s.pip_nth IS NULL AS missing, r.pip_nth IS NULL AS extra, {keys}, {values} "
+        f"FROM s FULL JOIN r ON s.pip_nth = r.pip_nth AND {on}"
     )
-    wanted = "" if partition_keys is None else "AND list_contains($keys, c.partition_key)"
-    joined = " AND ".join(f"a.{quote(name)} = b.{quote(name)}" for name in key)
-    result = con.execute(
-        f"""
-        WITH pairs AS (
-          SELECT l.partition_key, l.scoring_id AS champion, e.model_version AS champion_version,
-                 c.model_version AS challenger_version, max(c.scoring_id) AS challenger
-          FROM ledger.live l JOIN ledger.scorings e ON e.scoring_id = l.scoring_id
-          JOIN ledger.scorings c ON c.pipeline = l.pipeline AND c.partition_key = l.partition_key
-          WHERE l.pipeline = {literal(pipeline)} AND c.role = 'challenger' AND c.status = 'scored' {wanted}
-          GROUP BY ALL
-        )
-        SELECT p.partition_key, p.champion_version, p.challenger_version, count(*) AS rows,
-               avg({a}) AS champion_mean, avg({b}) AS challenger_mean, avg({b} - {a}) AS mean_difference,
-               avg(abs({b} - {a})) AS mean_absolute_difference, max(abs({b} - {a})) AS largest_difference,
-               corr({a}, {b}) AS correlation{flips}
-        FROM pairs p
-        JOIN {quote(pipeline)}.scores a ON a.scoring_id = p.champion
-        JOIN {quote(pipeline)}.scores b ON b.scoring_id = p.challenger AND {joined}
-        GROUP BY ALL ORDER BY ALL
-        """,
-        {} if partition_keys is None else {"keys": list(partition_keys)},
-    )
-    return [_comparison(row, compared) for row in dicts(result)]
+    total = Comparison(columns={name: ColumnDifference() for name in columns})
+    reading = con.cursor()
+    try:
+        for batch in reading.sql(query).to_arrow_reader(_BATCH_ROWS):
+            _add(total, batch, list(key), columns)
+    finally:
+        reading.close()
+    return total
 
 
-def _comparison(row: dict[str, Any], compared: Sequence[str]) -> Comparison:
-    flips = {name: row.pop("flip " + name) for name in compared}
-    if row["correlation"] is not None and row["correlation"] != row["correlation"]:
-        row["correlation"] = None  # scores without variance
-    return Comparison(**row, flips={name: share for name, share in flips.items() if share is not None})
+def _nth(key: Sequence[str]) -> str:
+    """SQL: which of the rows with its key a row is, in the order they were written."""
+    return f"row_number() OVER (PARTITION BY {', '.join(map(quote, key))} ORDER BY rowid)"
+
+
+def _add(total: Comparison, batch: pa.RecordBatch, key: list[str], columns: dict[str, str]) -> None:
+    import numpy as np
+
+    missing, extra = (batch.column(i).to_numpy(zero_copy_only=False) for i in (0, 1))
+    both = ~(missing | extra)
+    differs = np.zeros(batch.num_rows, dtype=bool)
+    for i, (name, sql_type) in enumerate(columns.items()):
+        first = 2 + len(key) + 2 * i
+        unequal, found = _column(batch.column(first), batch.column(first + 1), both, sql_type)
+        differs |= unequal
+        total.columns[name] += found
+    total.compared += int(both.sum())
+    total.differing += int(differs.sum())
+    total.missing += int(missing.sum())
+    total.extra += int(extra.sum())
+    for kind, rows in (("differing", differs), ("missing", missing), ("extra", extra)):
+        listed = total.examples.setdefault(kind, [])
+        listed += [_example(batch, int(row), key, columns) for row in np.flatnonzero(rows)[: _EXAMPLES - len(listed)]]
+
+
+def _column(
+    stored: pa.Array, replayed: pa.Array, both: np.ndarray, sql_type: str
+) -> tuple[np.ndarray, ColumnDifference]:
+    """Which rows differ in one column, and by how much."""
+    import numpy as np
+
+    one_null = np.asarray(stored.is_null()) ^ np.asarray(replayed.is_null())
+    a, b = stored.to_numpy(zero_copy_only=False), replayed.to_numpy(zero_copy_only=False)
+    if sql_type not in ("FLOAT", "DOUBLE"):
+        unequal = both & ((a != b) | one_null)
+        return unequal, ColumnDifference(int(unequal.sum()))
+    bits = np.int32 if sql_type == "FLOAT" else np.int64
+    nan = np.isnan(a) & np.isnan(b)
+    unequal = both & ((~nan & (a.view(bits) != b.view(bits))) | one_null)
+    a, b = a[both], b[both]
+    numbers = ~(np.isnan(a) | np.isnan(b))
+    if sql_type != "FLOAT" or not numbers.any():
+        return unequal, ColumnDifference(int(unequal.sum()), incomparable=int((unequal[both] & ~numbers).sum()))
+    a, b = a[numbers], b[numbers]
+    with np.errstate(invalid="ignore"):  # an infinity less itself
+        absolute = np.where(a == b, 0.0, np.abs(a.astype(np.float64) - b.astype(np.float64)))
+    return unequal, ColumnDifference(
+        int(unequal.sum()), int(ulps(a, b).max()), float(absolute.max()), int((unequal[both] & ~numbers).sum())
+    )
+
+
+def _example(batch: pa.RecordBatch, row: int, key: list[str], columns: dict[str, str]) -> dict[str, Any]:
+    shown: dict[str, Any] = {name: batch.column(2 + i)[row].as_py() for i, name in enumerate(key)}
+    for i, name in enumerate(columns):
+        first = 2 + len(key) + 2 * i
+        shown[name] = {"stored": batch.column(first)[row].as_py(), "replayed": batch.column(first + 1)[row].as_py()}
+    return shown
+
+
+def of_partition(relation: str, column: str, value: str) -> str:
+    """SQL of the rows of a table where `column` is `value`, with their rowids."""
+    return f"(SELECT rowid, * FROM {relation} WHERE {quote(column)} = {literal(value)})"

@@ -7,7 +7,7 @@ from typing import Any
 
 import dagster as dg
 
-from pip_dagster.ledger.compare import compare
+from pip_dagster.ledger.challengers import compare
 from pip_dagster.ledger.record import ExtractionEntry, ScoringEntry
 from pip_dagster.orchestration.keys import features_key
 from pip_dagster.pipeline import Pipeline

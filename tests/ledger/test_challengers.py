@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from pip_dagster.ledger.compare import compare
+from pip_dagster.ledger.challengers import compare
 from pip_dagster.warehouse.connect import open_warehouse, workspace
 
 

@@ -1,0 +1,162 @@
+"""`pip-dagster replay`: do the recorded features and model still give the stored scores?"""
+
+from __future__ import annotations
+
+import struct
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from pip_dagster.cli.output import show_json, show_table
+from pip_dagster.declarations import find_pipeline
+from pip_dagster.errors import PipelineError
+from pip_dagster.project import Project
+
+if TYPE_CHECKING:
+    from pip_dagster.ledger.recorded_rows import RecordedRow
+    from pip_dagster.ledger.replay import Replay
+
+_SHOWN = 50
+
+
+@click.command()
+@click.argument("pipeline")
+@click.argument("partition", required=False)
+@click.option("--scoring", "scoring_id", help="Another scoring than the live one; `lineage` lists them.")
+@click.option("--key", "keys", multiple=True, help="Show this row; a JSON list where the key has several columns.")
+@click.option("--all", "every", is_flag=True, help="Every live partition.")
+@click.option("--sample", type=click.IntRange(min=1), help="So many of the live partitions, evenly spread.")
+@click.option("--json", "as_json", is_flag=True, help="For machines.")
+@click.pass_obj
+def replay(
+    project: Project,
+    pipeline: str,
+    partition: str | None,
+    scoring_id: str | None,
+    keys: tuple[str, ...],
+    every: bool,
+    sample: int | None,
+    as_json: bool,
+) -> None:
+    """Score the recorded features of PARTITION with the recorded model, and compare with the stored scores bit for bit.
+
+    Exit code 0: identical. 1: a partition differs. 2: none differs, but one cannot be replayed.
+    """
+    if every or sample:
+        if partition or scoring_id or keys:
+            raise click.UsageError("--all and --sample go with no partition, scoring or key.")
+    elif not (partition or scoring_id):
+        raise click.UsageError("Name a partition, a --scoring, or --all.")
+    from pip_dagster.ledger import recall
+    from pip_dagster.ledger.replay import replay as replay_scorings
+    from pip_dagster.warehouse.connect import workspace
+
+    try:
+        declared = find_pipeline(project, pipeline)
+        with workspace(threads=1) as con:
+            entries = recall.find(con, declared, partition=partition, scoring_id=scoring_id, sample=sample)
+        results = list(replay_scorings(declared, entries, keys=keys, progress=_progress))
+    except PipelineError as error:
+        click.echo(f"Error: cannot replay: {error}", err=True)
+        sys.exit(2)
+    results.sort(key=lambda each: (each.entry.partition_start, each.entry.scoring_id))
+    verdicts: Counter[str] = Counter(each.verdict for each in results)
+    if as_json:
+        show_json({"pipeline": pipeline, "verdicts": verdicts, "partitions": [_plain(each) for each in results]})
+    else:
+        _show(pipeline, results, verdicts)
+    unknown = [key for key in keys if all(_absent(row) for each in results for row in each.rows if row.key == key)]
+    if unknown:
+        click.echo(f"Error: no row has the key {', '.join(unknown)}.", err=True)
+    sys.exit(1 if verdicts["differs"] else 2 if verdicts["cannot replay"] or unknown else 0)
+
+
+def _progress(text: str) -> None:
+    click.echo(text, err=True)
+
+
+def _absent(row: RecordedRow) -> bool:
+    return row.features is None and row.stored is None
+
+
+def _plain(each: Replay) -> dict[str, Any]:
+    entry, found = each.entry, each.comparison
+    return {
+        "partition": entry.partition_key,
+        "scoring_id": entry.scoring_id,
+        "model": f"{entry.model_name} v{entry.model_version}",
+        "verdict": each.verdict,
+        "reasons": each.reasons,
+        "rows": found
+        and asdict(found) | {"equal": found.equal, "max_ulps": found.max_ulps, "max_absolute": found.max_absolute},
+        "engine_then": each.engine_then,
+        "engine_now": each.engine_now,
+        "engine_differences": {name: {"then": a, "now": b} for name, (a, b) in each.engine_differences.items()},
+        "keys": [asdict(row) for row in each.rows],
+    }
+
+
+def _show(pipeline: str, results: Sequence[Replay], verdicts: Counter[str]) -> None:
+    columns = [
+        "partition",
+        "verdict",
+        "model",
+        "compared",
+        "equal",
+        "differing",
+        "missing",
+        "extra",
+        "ULPs",
+        "absolute",
+    ]
+    # What needs a look comes first where not all can be shown.
+    chosen = sorted(results, key=lambda each: each.verdict == "identical")[:_SHOWN]
+    shown = [each for each in results if any(each is other for other in chosen)]
+    show_table(f"{pipeline}: replayed", [*columns, "engine"], (_line(each) for each in shown))
+    if len(shown) < len(results):
+        click.echo(f"{len(results) - len(shown)} more, all shown with --json.")
+    for each in shown:
+        for reason in each.reasons:
+            click.echo(f"{each.entry.partition_key} {each.verdict}: {reason}.")
+    for each in shown:
+        for row in each.rows:
+            _show_row(each, row)
+    rows = sum(each.comparison.equal for each in results if each.comparison)
+    counted = ", ".join(f"{count:,} {verdict}" for verdict, count in sorted(verdicts.items()))
+    click.echo(f"{len(results):,} partitions: {counted}; {rows:,} scores equal to the bit.")
+
+
+def _line(each: Replay) -> list[Any]:
+    found, engine = each.comparison, each.engine_differences
+    counts = [found.compared, found.equal, found.differing, found.missing, found.extra] if found else [None] * 5
+    changed = ", ".join(f"{name} {then} → {now}" for name, (then, now) in engine.items())
+    return [
+        each.entry.partition_key,
+        each.verdict,
+        f"{each.entry.model_name} v{each.entry.model_version}",
+        *counts,
+        found and found.max_ulps,
+        found and found.max_absolute,
+        changed or "the same",
+    ]
+
+
+def _show_row(each: Replay, row: RecordedRow) -> None:
+    if _absent(row):
+        return
+    title = f"{each.entry.partition_key}, key {row.key}"
+    kept = " (kept apart in quarantine: not scored)" if row.quarantined else ""
+    show_table(f"{title}: recorded features{kept}", ["feature", "value"], (row.features or {}).items())
+    stored, replayed = row.stored or {}, row.replayed or {}
+    if stored or replayed:
+        names = dict.fromkeys([*stored, *replayed])
+        lines = ([name, _bits(stored.get(name)), _bits(replayed.get(name))] for name in names)
+        show_table(f"{title}: scores, float32 with their bits", ["score", "stored", "replayed"], lines)
+
+
+def _bits(value: Any) -> Any:
+    return f"{value!r} 0x{struct.pack('>f', value).hex()}" if isinstance(value, float) else value
