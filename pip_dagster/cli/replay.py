@@ -127,7 +127,7 @@ def _show(pipeline: str, results: Sequence[Replay], verdicts: Counter[str]) -> N
             _show_row(each, row)
     rows = sum(each.comparison.equal for each in results if each.comparison)
     counted = ", ".join(f"{count:,} {verdict}" for verdict, count in sorted(verdicts.items()))
-    click.echo(f"{len(results):,} partitions: {counted}; {rows:,} scores equal to the bit.")
+    click.echo(f"Partitions: {counted}. {rows:,} rows are equal to the bit.")
 
 
 def _line(each: Replay) -> list[Any]:
@@ -150,12 +150,14 @@ def _show_row(each: Replay, row: RecordedRow) -> None:
         return
     title = f"{each.entry.partition_key}, key {row.key}"
     kept = " (kept apart in quarantine: not scored)" if row.quarantined else ""
-    show_table(f"{title}: recorded features{kept}", ["feature", "value"], (row.features or {}).items())
+    click.echo(f"{title}: recorded features{kept}")  # as a table's title it would be wrapped
+    show_table(None, ["feature", "value"], (row.features or {}).items())
     stored, replayed = row.stored or {}, row.replayed or {}
     if stored or replayed:
         names = dict.fromkeys([*stored, *replayed])
         lines = ([name, _bits(stored.get(name)), _bits(replayed.get(name))] for name in names)
-        show_table(f"{title}: scores, float32 with their bits", ["score", "stored", "replayed"], lines)
+        click.echo(f"{title}: scores, with their bits as float32")
+        show_table(None, ["score", "stored", "replayed"], lines)
 
 
 def _bits(value: Any) -> Any:
