@@ -122,6 +122,9 @@ def _show(pipeline: str, results: Sequence[Replay], verdicts: Counter[str]) -> N
     for each in shown:
         for reason in each.reasons:
             click.echo(f"{each.entry.partition_key} {each.verdict}: {reason}.")
+    if len(results) == 1:
+        for when, engine in (("Scored with", results[0].engine_then), ("Replayed with", results[0].engine_now)):
+            click.echo(f"{when} {', '.join(f'{name} {value}' for name, value in sorted(engine.items()))}.")
     for each in shown:
         for row in each.rows:
             _show_row(each, row)

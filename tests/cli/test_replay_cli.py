@@ -28,6 +28,7 @@ def test_a_partition_that_is_identical(scored):
     assert "2024-03-02 │ identical │ returns v1 │" in result.stdout and "the same" in result.stdout
     assert "Partitions: 1 identical. 50 rows are equal to the bit." in result.stdout
     assert "replaying 2024-03-02" in result.stderr
+    assert "Scored with device cpu, duckdb " in result.stdout and "Replayed with " in result.stdout
 
 
 def test_a_difference_is_named_and_exits_with_1(scored):

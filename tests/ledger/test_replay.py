@@ -15,6 +15,7 @@ from hypothesis.extra.numpy import arrays
 from pip_dagster.ledger import recall
 from pip_dagster.ledger.compare import INCOMPARABLE, ulps
 from pip_dagster.ledger.replay import replay
+from pip_dagster.registry.predictor import Predictor
 from pip_dagster.warehouse.connect import open_warehouse, workspace
 
 import xgboost as xgb  # isort: skip  # after pip_dagster: it keeps OpenMP's threads from spinning
@@ -93,6 +94,29 @@ class TestNothingHasChanged:
         sql = (scored.folder / "features.sql").read_text().replace("amount,", "-1.0 AS amount,")
         scored.declare(sql, scoring={"on_unseen_category": "error"}, features={"key": ["order_id", "day"]})
         assert {each.verdict for each in replayed(scored).values()} == {"identical"}
+
+    @pytest.mark.parametrize("limit", ["_CHUNK_PARTITIONS", "_CHUNK_ROWS"])
+    def test_a_few_partitions_at_a_time(self, scored, limit, monkeypatch):
+        monkeypatch.setattr(f"pip_dagster.ledger.replay.{limit}", 1)
+        told = []
+        pipeline = scored.pipeline()
+        with workspace(threads=1) as con:
+            entries = recall.find(con, pipeline)
+        assert {each.verdict for each in replay(pipeline, entries, progress=told.append)} == {"identical"}
+        assert len(told) == 4 and "3 done" in told[-1]
+
+    def test_keys_of_every_type_and_spelling(self, scored):
+        sql = """
+        SELECT order_id::HUGEINT + 10::HUGEINT ** 30 AS order_id,
+          shop::ENUM('Zürich', '東京', 'O''Hare "B"', 'plain') AS mood,
+          order_id::DECIMAL(18, 3) / 7 AS "x ""y"" é", {'a': order_id, 'b c': shop} AS both, day,
+          timezone('Asia/Kolkata', day::TIMESTAMP) AS at, gift, shop, quantity, amount, order_id AS missing
+        FROM raw.orders WHERE day >= $start_date AND day < $end_date
+        """
+        scored.declare(sql, features={"key": ["order_id", "mood", 'x "y" é', "both", "at", "missing"]})
+        assert {result.error for result in scored.run().values()} == {None}
+        results = replayed(scored)
+        assert {(each.verdict, each.reasons) for each in results.values()} == {("identical", ())}
 
     def test_an_empty_partition(self, scored):
         scored.run("2024-03-05")
@@ -267,6 +291,23 @@ class TestWhatHasChangedIsNamed:
         results = replayed(scored)
         assert {each.verdict for each in results.values()} == {"identical"}
         assert results[SECOND].engine_differences == {"xgboost": ("0." + xgb.__version__, xgb.__version__)}
+
+    def test_another_device_is_said_beside_the_result(self, scored):
+        write(scored, "UPDATE ledger.scorings SET device = 'cuda'")
+        each = replayed(scored, SECOND)[SECOND]
+        assert each.engine_then["device"] == "cuda"
+        assert each.engine_differences.get("device") in (None, ("cuda", "cpu"))  # where there is no GPU
+
+    def test_an_engine_that_scores_otherwise_is_told_from_a_changed_record(self, scored, monkeypatch):
+        def off(self, X):
+            return np.nextafter(predict(self, X), np.float32(2))
+
+        predict = Predictor.predict
+        monkeypatch.setattr(Predictor, "predict", off)
+        each = replayed(scored, SECOND)[SECOND]
+        assert (each.verdict, each.comparison.differing, each.comparison.max_ulps) == ("differs", 50, 1)
+        assert each.reasons[0].startswith("50 of 50 scored rows differ")
+        assert each.reasons[1].startswith("the replayed scores have digest dh1:") and len(each.reasons) == 2
 
     def test_a_failed_attempt_has_nothing_to_replay(self, scored):
         scored.source(f"UPDATE raw.orders SET amount = 'inf'::DOUBLE WHERE day = '{SECOND}' AND order_id = 70")
