@@ -47,8 +47,11 @@ class Pipeline:
     def scoring_digest(self) -> str:
         """A digest of all in the declaration that, features given, can change a score or whether it is live."""
         spec = self.spec
+        # Reasons change no score, but belong to a scoring: another selection needs another scoring.
+        explained = {"explanations": spec.explanations.model_dump(mode="json")} if spec.explanations else {}
         return _digest(
-            {
+            explained
+            | {
                 "key": spec.features.key,
                 "partition_column": spec.features.partition_column,
                 "on_unseen_category": spec.scoring.on_unseen_category,

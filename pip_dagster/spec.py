@@ -9,7 +9,7 @@ from zoneinfo import ZoneInfo, available_timezones
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
-from pip_dagster.warehouse.names import PREDICTION_COLUMNS, RESERVED_COLUMNS, check_table_name
+from pip_dagster.warehouse.names import PREDICTION_COLUMNS, REASON_COLUMNS, RESERVED_COLUMNS, check_table_name
 
 _DURATION = re.compile(r"^\s*(\d+)\s*(minute|hour|day|week)s?\s*$")
 
@@ -157,6 +157,14 @@ class Quality(_Declared):
     )
 
 
+class Explanations(_Declared):
+    """Which scored rows are stored with their reason codes: the features that moved the score most."""
+
+    top: int = Field(default=3, ge=1, description="Features kept of each row.")
+    where: str | None = Field(default=None, description="SQL over the scored row; every row when absent.")
+    at_most: int = Field(default=1000, ge=1, description="Rows explained of a partition, highest scores first.")
+
+
 def _quality(value: object) -> object:
     return {"expectations": value} if isinstance(value, str) else value
 
@@ -178,6 +186,9 @@ class PipelineSpec(_Declared):
     quality: Annotated[Quality | None, BeforeValidator(_quality)] = Field(
         default=None, description="A file of expectations, or the same with more to say."
     )
+    explanations: Explanations | None = Field(
+        default=None, description="Exact SHAP contributions of a selection of rows; none when absent."
+    )
     schedule: str | None = Field(default=None, description="Cron, in the partitions' time zone.")
 
     @field_validator("name")
@@ -194,6 +205,15 @@ class PipelineSpec(_Declared):
         if value is not None and not value.startswith("@") and len(value.split()) != 5:
             raise ValueError(f"{value!r} is not cron; expected five fields such as '0 6 * * *'")
         return value
+
+    @model_validator(mode="after")
+    def _reasons_have_a_key(self) -> PipelineSpec:
+        taken = [name for name in self.features.key if name.lower() in REASON_COLUMNS]
+        if self.explanations and taken:
+            raise ValueError(
+                f"key column {taken[0]!r} is a column of the reasons as well; rename it in the feature SQL"
+            )
+        return self
 
     @model_validator(mode="after")
     def _sources_have_a_place(self) -> PipelineSpec:

@@ -10,6 +10,9 @@ RESERVED_COLUMNS = frozenset({"partition_key", "revision", "scoring_id", "role",
 # What the predictions view puts beside a row's key: a key column of that name would shadow it.
 PREDICTION_COLUMNS = frozenset({"model_name", "model_version", "feature_revision", "scored_at"})
 
+# What a reason code puts beside a row's key.
+REASON_COLUMNS = frozenset({"rank", "output", "predicted_class", "feature", "value", "contribution", "base"})
+
 
 def quote(name: str) -> str:
     """One SQL identifier, whatever characters it has."""

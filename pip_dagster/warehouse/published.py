@@ -62,13 +62,16 @@ def _publish_partition(con: DuckDBPyConnection, folder: Path, pipeline: str, par
             f"SELECT * FROM ({predictions_select(pipeline)}) p "
             f"WHERE partition_key = {literal(partition_key)} AND scoring_id = {literal(live[0])}"
         )
+        if has_view(con, pipeline, "reasons"):
+            selects["reasons"] = f"SELECT * FROM {quote(pipeline)}.reasons WHERE scoring_id = {literal(live[0])}"
     if has_view(con, pipeline, "quarantine"):
         selects["quarantine"] = (
             f"SELECT * FROM {quote(pipeline)}.quarantine WHERE partition_key = {literal(partition_key)}"
         )
     for kind, select in selects.items():
         target = partition_file(folder, pipeline, kind, partition_key)
-        if kind in ("checks", "quarantine") and not target.exists() and not con.execute(f"{select} LIMIT 1").fetchone():
+        always = target.exists() or kind in ("ledger", "predictions")
+        if not always and not con.execute(f"{select} LIMIT 1").fetchone():
             continue  # nothing to show, as for most partitions
         _replace_parquet(con, _exact_in_parquet(con, select), target)
 
@@ -119,7 +122,7 @@ def _publish_views(folder: Path) -> None:
 def _view_statements(folder: Path) -> Iterable[str]:
     of_all: dict[str, list[str]] = {"ledger": [], "checks": []}
     for pipeline in sorted(path.name for path in folder.iterdir() if path.is_dir()):
-        for kind in ("predictions", "quarantine", "ledger", "checks"):
+        for kind in ("predictions", "quarantine", "reasons", "ledger", "checks"):
             files = folder / pipeline / kind
             if not any(files.glob("*.parquet")):
                 continue

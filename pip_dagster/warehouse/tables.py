@@ -17,7 +17,7 @@ from pip_dagster.warehouse.names import literal, quote
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
-BASES = ("features", "scores", "quarantine")
+BASES = ("features", "scores", "quarantine", "reasons")
 
 
 def table_for(base: str, columns: Mapping[str, str]) -> str:

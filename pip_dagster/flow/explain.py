@@ -1,0 +1,251 @@
+"""Reason codes: the features that moved a score most, by exact SHAP contributions, for a declared selection of rows.
+
+Contributions are XGBoost's own (TreeSHAP: Lundberg et al., Nature Machine Intelligence 2, 2020), never approximated:
+approximate ones name another first feature for one row in six. They cost hundreds of predictions a row, so that only
+declared rows are explained.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+from pip_dagster.errors import DeclarationError, PartitionError
+from pip_dagster.flow.guard import encode
+from pip_dagster.flow.query import STAGED
+from pip_dagster.flow.score import SCORED, scored_columns
+from pip_dagster.registry.manifest import Manifest
+from pip_dagster.warehouse.names import literal, quote, quote_all
+from pip_dagster.warehouse.tables import ensure_table
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pyarrow as pa
+    from duckdb import DuckDBPyConnection
+
+    from pip_dagster.ledger.record import ScoringEntry
+    from pip_dagster.spec import PipelineSpec
+
+REASONS = "memory.pip_stage.reasons"
+_SELECTED = "memory.pip_stage.explained"
+_BATCH_ROWS = 2_048  # contributions of many classes are many numbers a row
+
+
+class Explains(Protocol):
+    """A verified model that can say what moved its scores."""
+
+    def contributions(self, X: np.ndarray) -> np.ndarray:
+        """Contributions of shape (rows, features + 1), or (rows, outputs, features + 1); the last is the base."""
+        ...
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """Reason codes staged in `REASONS`, whose columns are `columns` (partition_key first).
+
+    `explained`: partition → rows that have reasons. `reasons`: partition → rows of `REASONS`.
+    """
+
+    columns: dict[str, str]
+    explained: dict[str, int]
+    reasons: dict[str, int]
+
+
+def explain(
+    con: DuckDBPyConnection,
+    spec: PipelineSpec,
+    predictor: Explains,
+    manifest: Manifest,
+    columns: Mapping[str, str],
+    partitions: Sequence[str],
+) -> Explanation | None:
+    """Explain the declared rows of `SCORED` in `partitions`, from their features in `STAGED`; None: none are declared.
+
+    Of each partition at most `at_most` rows are taken, by the highest of their scores, then by key. Of each row and
+    output the `top` features are kept, by the absolute value of their contribution to the margin (the score before
+    the objective's link: log-odds for a probability), then by the model's order. A classifier of several classes is
+    explained for the class it predicts, other models for each output.
+
+    Args:
+        columns: the feature columns in `STAGED`, name → SQL type, as for `score`.
+
+    Raises:
+        DeclarationError: `explanations.where` cannot be evaluated over a scored row.
+        InvalidModel: XGBoost has no exact contributions for this kind of model.
+
+    """
+    if spec.explanations is None:
+        return None
+    where = f"Pipeline {spec.name}, {spec.features.sql}"
+    types = {name: columns[name] for name in spec.features.key}
+    classes = _by_class(manifest)
+    of_output = {"output": "VARCHAR"} | ({"predicted_class": "VARCHAR"} if classes else {})
+    made = {"partition_key": "VARCHAR"} | types | {"rank": "INTEGER"} | of_output
+    made |= {"feature": "VARCHAR", "value": "VARCHAR", "contribution": "FLOAT", "base": "FLOAT"}
+    con.execute(f"CREATE OR REPLACE TABLE {REASONS} ({', '.join(f'{quote(n)} {t}' for n, t in made.items())})")
+    _select(con, spec, manifest, partitions)
+    encoded = encode(manifest.features, columns, where=where)
+    carried = ["partition_key", *spec.features.key]
+    kept = [f"e.{quote(name)}" for name in (*carried, *(["predicted_class"] if classes else []))]
+    values = {f"f{i}": feature.value for i, feature in enumerate(encoded)}
+    values |= {f"t{i}": f"{feature.column}::VARCHAR" for i, feature in enumerate(encoded)}
+    keys = [f"k{i}" for i in range(len(carried))]
+    # Encoded in a subquery, where a feature's name can only be the feature; and every column of it named anew.
+    inner = f"(SELECT {quote_all(carried)}, {', '.join(values.values())} FROM {STAGED})"
+    same = " AND ".join(f"e.{quote(name)} = s.{key}" for name, key in zip(carried, keys, strict=True))
+    query = (
+        f"SELECT {', '.join((*kept, *(f's.{name}' for name in values)))} "
+        f"FROM {_SELECTED} e JOIN {inner} s({', '.join((*keys, *values))}) ON {same}"
+    )
+    reading = con.cursor()  # reading and writing through one connection at once deadlocks DuckDB 1.5
+    try:
+        for batch in reading.sql(query).to_arrow_reader(_BATCH_ROWS):
+            for reasons in _reasons(batch, len(carried), predictor, manifest, classes, spec.explanations.top):
+                con.register("pip_reasons", reasons)
+                con.execute(f"INSERT INTO {REASONS} SELECT * FROM pip_reasons")
+                con.unregister("pip_reasons")
+    finally:
+        reading.close()
+    return Explanation(made, _counts(con, _SELECTED, partitions), _counts(con, REASONS, partitions))
+
+
+def check_explanations(
+    con: DuckDBPyConnection, spec: PipelineSpec, manifest: Manifest, columns: Mapping[str, str]
+) -> None:
+    """Refuse a selection that cannot be evaluated over a scored row, before a row is scored.
+
+    Raises:
+        DeclarationError: it names an unknown column, or is no condition.
+
+    """
+    if spec.explanations is None or spec.explanations.where is None:
+        return
+    types = scored_columns(spec, manifest, columns)
+    empty = ", ".join(f"NULL::{sql_type} AS {quote(name)}" for name, sql_type in types.items())
+    _check_condition(con, spec, f"(SELECT {empty})", types)
+
+
+def _check_condition(con: DuckDBPyConnection, spec: PipelineSpec, relation: str, columns: Mapping[str, str]) -> None:
+    import duckdb
+
+    assert spec.explanations
+    condition = spec.explanations.where
+    told = f"Pipeline {spec.name}: explanations.where is {condition!r}"
+    try:
+        ((_, sql_type, *_),) = con.execute(f"DESCRIBE SELECT (\n{condition}\n) FROM {relation}").fetchall()
+    except (duckdb.Error, ValueError) as error:
+        raise DeclarationError(f"{told}; a scored row has {', '.join(columns)}. DuckDB says: {error}") from error
+    if sql_type != "BOOLEAN":
+        raise DeclarationError(f"{told}, which is {sql_type}; expected a condition, such as `score >= 0.5`.")
+
+
+def _select(con: DuckDBPyConnection, spec: PipelineSpec, manifest: Manifest, partitions: Sequence[str]) -> None:
+    """The rows to explain, of each partition the highest scores, in `_SELECTED`."""
+    assert spec.explanations
+    condition = "true"
+    if spec.explanations.where is not None:
+        described = con.execute(f"SELECT * FROM {SCORED} LIMIT 0").description or []
+        _check_condition(con, spec, SCORED, {column[0]: str(column[1]) for column in described})
+        condition = spec.explanations.where
+    among = f"partition_key IN ({', '.join(map(literal, partitions))})" if partitions else "false"
+    highest = f"greatest({quote_all(manifest.outputs)})"
+    con.execute(
+        f"CREATE OR REPLACE TABLE {_SELECTED} AS SELECT * FROM {SCORED} WHERE {among} AND (\n{condition}\n) "
+        f"QUALIFY row_number() OVER (PARTITION BY partition_key ORDER BY {highest} DESC, "
+        f"{quote_all(spec.features.key)}) <= {spec.explanations.at_most}"
+    )
+
+
+def _by_class(manifest: Manifest) -> dict[str, int]:
+    """Class → its output, for a classifier of several; else nothing."""
+    if not manifest.classes or len(manifest.outputs) == 1:
+        return {}
+    return {label: i for i, label in enumerate(manifest.classes)}
+
+
+def _reasons(
+    batch: pa.RecordBatch, carried: int, predictor: Explains, manifest: Manifest, classes: Mapping[str, int], top: int
+) -> Iterator[pa.Table]:
+    """The reason codes of a batch: carried columns, then the class predicted, then values, then texts."""
+    import numpy as np
+
+    rows, features, first = batch.num_rows, len(manifest.features), carried + bool(classes)
+    if rows == 0:
+        return
+    X = np.empty((rows, features), dtype=np.float32)
+    for i in range(features):
+        X[:, i] = batch.column(first + i).to_numpy(zero_copy_only=False)
+    found = predictor.contributions(X)
+    if classes:
+        predicted = np.array([classes[label] for label in batch.column(carried).to_pylist()])
+        yield _table(batch, carried, found[np.arange(rows), predicted], predicted, manifest, top, bool(classes))
+        return
+    for output in range(len(manifest.outputs)):
+        of_output = found if found.ndim == 2 else found[:, output]
+        yield _table(batch, carried, of_output, np.full(rows, output), manifest, top, False)
+
+
+def _table(
+    batch: pa.RecordBatch,
+    carried: int,
+    contributions: np.ndarray,
+    outputs: np.ndarray,
+    manifest: Manifest,
+    top: int,
+    with_class: bool,
+) -> pa.Table:
+    """One row a reason, in the order of `Explanation.columns`."""
+    import numpy as np
+    import pyarrow as pa
+
+    rows, features = batch.num_rows, len(manifest.features)
+    of_features, base = contributions[:, :-1], contributions[:, -1]
+    chosen = np.argsort(-np.abs(of_features), axis=1, kind="stable")[:, :top]
+    each = chosen.shape[1]
+    row = np.repeat(np.arange(rows), each)
+    texts = pa.concat_arrays([batch.column(batch.num_columns - features + i) for i in range(features)])
+    columns = [batch.column(i).take(pa.array(row)) for i in range(carried)]
+    columns.append(pa.array(np.tile(np.arange(1, each + 1, dtype=np.int32), rows)))
+    columns.append(pa.array(manifest.outputs).take(pa.array(outputs[row])))
+    if with_class:
+        columns.append(batch.column(carried).take(pa.array(row)))
+    columns += [
+        pa.array([feature.name for feature in manifest.features]).take(pa.array(chosen.ravel())),
+        texts.take(pa.array(chosen.ravel() * rows + row)),
+        pa.array(np.take_along_axis(of_features, chosen, axis=1).ravel(), pa.float32()),
+        pa.array(base[row], pa.float32()),
+    ]
+    return pa.Table.from_arrays(columns, names=[f"c{i}" for i in range(len(columns))])
+
+
+def _counts(con: DuckDBPyConnection, relation: str, partitions: Sequence[str]) -> dict[str, int]:
+    rows = con.execute(f"SELECT partition_key, count(*) FROM {relation} GROUP BY ALL").fetchall()
+    return dict.fromkeys(partitions, 0) | dict(rows)
+
+
+def store_reasons(con: DuckDBPyConnection, explanation: Explanation, entry: ScoringEntry) -> None:
+    """Keep a partition's staged reason codes with the scoring that they explain, inside its transaction.
+
+    The warehouse is the current catalog.
+
+    Raises:
+        PartitionError: another number of rows arrived than was staged; roll the transaction back.
+
+    """
+    expected = explanation.reasons.get(entry.partition_key, 0)
+    if not expected:
+        return
+    columns = {"partition_key": "VARCHAR", "scoring_id": "VARCHAR"} | explanation.columns
+    table = ensure_table(con, entry.pipeline, "reasons", columns)
+    carried = [name for name in explanation.columns if name != "partition_key"]
+    counted = con.execute(
+        f"INSERT INTO {quote(entry.pipeline)}.{quote(table)} "
+        f"SELECT partition_key, {literal(entry.scoring_id)}, {quote_all(carried)} FROM {REASONS} "
+        f"WHERE partition_key = {literal(entry.partition_key)}"
+    ).fetchone()
+    if counted is None or counted[0] != expected:
+        raise PartitionError(
+            f"Pipeline {entry.pipeline}, partition {entry.partition_key}: {expected} reasons were staged, "
+            f"{counted and counted[0]} arrived. Nothing was stored; this is a defect of pip_dagster, please report it."
+        )
