@@ -71,6 +71,7 @@ def test_the_commands_of_readme_and_docs_run_in_order(clone: Path, environment: 
     assert "The ten flights of 2013-08-31" in result.stdout
     assert "süd" in result.stdout  # the last query of the second pipeline
     assert "No feature differs" in result.stdout and "wx0_temp" in result.stdout  # docs/quality.md
+    assert "Partitions: 5 identical." in result.stdout  # docs/replay.md
 
 
 @pytest.mark.slow
