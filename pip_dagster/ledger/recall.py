@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pip_dagster.errors import PipelineError
-from pip_dagster.flow.digest import RowSet, row_set_sql
+from pip_dagster.flow.digest import ALGORITHM, RowSet, row_set_sql
 from pip_dagster.flow.publish import load_features, stored_columns
 from pip_dagster.flow.query import STAGED
 from pip_dagster.flow.validate import BROKEN, nothing_apart
@@ -122,6 +122,10 @@ def recall(
     name, scores = pipeline.spec.name, entries[0].table_name or ""
     if table is None:
         raise ReplayError("the ledger names no table of its feature revision")
+    for entry in entries:
+        for digest in (entry.feature_digest, entry.score_digest):
+            if not str(digest).startswith(ALGORITHM + ":"):
+                raise ReplayError(f"digest {digest} was not made by {ALGORITHM}, the only way that this version knows")
     ids = [entry.scoring_id for entry in entries]
     with open_warehouse(con, pipeline.project.warehouse, purpose=f"{name}: reading for a replay", read_only=True):
         present = _tables(con, name)

@@ -154,14 +154,13 @@ def _replay_chunk(
     entries: Sequence[ScoringEntry],
     table: str | None,
     keys: Sequence[str],
-) -> Iterator[Replay]:
+) -> list[Replay]:
     manifest = model.version.manifest
     recalled = recall.recall(con, pipeline, entries, table, manifest)
     partitions = [entry.partition_key for entry in entries]
     spec = _as_recorded(pipeline.spec, recalled)
     scoring = score(con, spec, model.predictor, manifest, recalled.feature_columns, partitions)
-    for entry in entries:
-        yield _judge(con, pipeline.spec, model, entry, recalled, scoring, keys)
+    return [_judge(con, pipeline.spec, model, entry, recalled, scoring, keys) for entry in entries]
 
 
 def _as_recorded(spec: PipelineSpec, recalled: Recalled) -> PipelineSpec:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from pip_dagster.ledger import recall
-from pip_dagster.ledger.compare import INCOMPARABLE, ulps
+from pip_dagster.ledger.compare import INCOMPARABLE, compare, ulps
 from pip_dagster.ledger.replay import replay
 from pip_dagster.registry.predictor import Predictor
 from pip_dagster.warehouse.connect import open_warehouse, workspace
@@ -291,6 +291,21 @@ class TestWhatHasChangedIsNamed:
         results = replayed(scored)
         assert {each.verdict for each in results.values()} == {"identical"}
         assert results[SECOND].engine_differences == {"xgboost": ("0." + xgb.__version__, xgb.__version__)}
+
+    def test_digests_of_another_algorithm_are_not_compared(self, scored):
+        write(scored, "UPDATE ledger.scorings SET score_digest = replace(score_digest, 'dh1:', 'dh9:')")
+        each = replayed(scored, SECOND)[SECOND]
+        assert each.verdict == "cannot replay" and "was not made by dh1" in each.reasons[0]
+
+    def test_a_zero_of_another_sign_is_a_difference_of_no_distance(self):
+        bits = "CASE order_id % 2 WHEN 0 THEN '0' ELSE '-0.0' END::FLOAT AS score"
+        with workspace(threads=1) as con:
+            con.execute(f"CREATE TABLE a AS SELECT order_id, {bits} FROM range(10) t(order_id)")
+            con.execute("CREATE TABLE b AS SELECT order_id, '0'::FLOAT AS score FROM a")
+            found = compare(
+                con, "(SELECT rowid, * FROM a)", "(SELECT rowid, * FROM b)", ["order_id"], {"score": "FLOAT"}
+            )
+        assert (found.compared, found.differing, found.max_ulps, found.max_absolute) == (10, 5, 0, 0.0)
 
     def test_another_device_is_said_beside_the_result(self, scored):
         write(scored, "UPDATE ledger.scorings SET device = 'cuda'")
