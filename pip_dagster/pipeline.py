@@ -13,6 +13,7 @@ from pip_dagster.ledger.record import canonical
 from pip_dagster.project import Project
 from pip_dagster.quality.suite import Expectation, Suites, load_suites, suggest
 from pip_dagster.spec import PipelineSpec
+from pip_dagster.spec_gates import Gates
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,7 @@ class Pipeline:
     sql: str
     project: Project
     suites: Suites = field(default_factory=Suites)
+    labels_sql: str | None = None
 
     @classmethod
     def load(cls, spec: PipelineSpec, folder: Path, project: Project) -> Pipeline:
@@ -32,16 +34,21 @@ class Pipeline:
             DeclarationError: a file is missing.
 
         """
-        file = folder / spec.features.sql
-        if not file.is_file():
-            there = ", ".join(sorted(path.name for path in folder.glob("*.sql"))) or "no .sql file"
-            raise DeclarationError(
-                f"Pipeline {spec.name}: features.sql names {spec.features.sql!r}, "
-                f"which is not beside {folder / 'defs.yaml'}; "
-                f"there is {there}."
-            )
-        sql = file.read_text(encoding="utf-8")
-        return cls(spec, sql, project, _load_suites(spec, folder, sql))
+        sql = _read_sql(spec, folder, "features.sql", spec.features.sql)
+        labels = spec.gates.labels if spec.gates else None
+        labels_sql = _read_sql(spec, folder, "gates.labels.sql", labels.sql) if labels else None
+        return cls(spec, sql, project, _load_suites(spec, folder, sql), labels_sql)
+
+    @property
+    def gates(self) -> Gates:
+        """The declared gates, or those by default."""
+        return self.spec.gates or Gates()
+
+    @property
+    def label_key(self) -> tuple[str, ...]:
+        """The columns by which a label finds its row; none without labels."""
+        labels = self.gates.labels
+        return (labels.key or self.spec.features.key) if labels else ()
 
     @cached_property
     def scoring_digest(self) -> str:
@@ -72,6 +79,16 @@ class Pipeline:
                 "expectations": [_said(e) for of in self.suites.sources.values() for e in of],
             }
         )
+
+
+def _read_sql(spec: PipelineSpec, folder: Path, key: str, name: str) -> str:
+    file = folder / name
+    if not file.is_file():
+        there = ", ".join(sorted(path.name for path in folder.glob("*.sql"))) or "no .sql file"
+        raise DeclarationError(
+            f"Pipeline {spec.name}: {key} names {name!r}, which is not beside {folder / 'defs.yaml'}; there is {there}."
+        )
+    return file.read_text(encoding="utf-8")
 
 
 def _digest(relevant: dict[str, object]) -> str:

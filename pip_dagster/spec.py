@@ -9,6 +9,7 @@ from zoneinfo import ZoneInfo, available_timezones
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
+from pip_dagster.spec_gates import Gates
 from pip_dagster.warehouse.names import PREDICTION_COLUMNS, REASON_COLUMNS, RESERVED_COLUMNS, check_table_name
 
 _DURATION = re.compile(r"^\s*(\d+)\s*(minute|hour|day|week)s?\s*$")
@@ -143,6 +144,9 @@ class Scoring(_Declared):
         description="missing: scored as NULL, counted. error: the partition fails. quarantine: the row is kept apart.",
     )
     batch_rows: int = Field(default=65_536, ge=2_048, description="Rows that are in Python at once.")
+    required_signers: tuple[str, ...] = Field(
+        default=(), description="Public keys, PEM files or base64: whoever must have signed a version before it scores."
+    )
 
 
 class Quality(_Declared):
@@ -189,6 +193,7 @@ class PipelineSpec(_Declared):
     explanations: Explanations | None = Field(
         default=None, description="Exact SHAP contributions of a selection of rows; none when absent."
     )
+    gates: Gates | None = Field(default=None, description="What a model must show before the alias moves to it.")
     schedule: str | None = Field(default=None, description="Cron, in the partitions' time zone.")
 
     @field_validator("name")

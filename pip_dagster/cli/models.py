@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from pip_dagster.cli.compare import compare
+from pip_dagster.cli.gates import first_alias, gate, gate_rows, keygen, promote, sign, tell_audit
 from pip_dagster.cli.rollback import rollback
 from pip_dagster.registry import Registry, RegistryError
+from pip_dagster.registry.gates.reports import newest_report, to_json
 from pip_dagster.registry.listing import aliases_of, details, say_metrics, summarize
-from pip_dagster.registry.store import whoami
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -38,8 +39,8 @@ def models() -> None:
     """Models: which versions exist, and which one an alias such as 'champion' names."""
 
 
-models.add_command(compare)
-models.add_command(rollback)
+for _command in (compare, gate, promote, rollback, sign, keygen):
+    models.add_command(_command)
 
 
 @models.command()
@@ -69,7 +70,7 @@ models.add_command(rollback)
 @click.option("--tag", "tags", multiple=True, metavar="NAME=VALUE", help="Repeatable.")
 @click.option("--description", default="")
 @click.option("--training-window", metavar="FROM..TO", help="For example 2013-01-01..2013-07-01.")
-@click.option("--alias", help="Point this alias at the version afterwards.")
+@click.option("--alias", help="Point this alias, if it is not set yet, at the version.")
 @click.option(
     "--time-limit", type=float, default=120.0, show_default=True, help="Seconds to load and score the sample."
 )
@@ -107,8 +108,8 @@ def register(
             time_limit=time_limit,
         )
         if alias:
-            registry.set_alias(name, alias, version.version, by=whoami(), why=f"registered with --alias {alias}")
-            _tell_audit(context)
+            first_alias(registry, version, alias)
+            tell_audit(context)
         summary = summarize(version, aliases_of(registry, version))
     if as_json:
         click.echo(json.dumps(summary.model_dump(mode="json") | {"created": version.created}))
@@ -163,10 +164,16 @@ def show(context: click.Context, name: str, ref: str, as_json: bool) -> None:
         version = registry.get(name, ref)
         version.verify()
         aliases = aliases_of(registry, version)
+        report = newest_report(registry.root, name, version.version)
     manifest = version.manifest
     if as_json:
         content = manifest.model_dump(mode="json")
-        extra = {"aliases": aliases, "path": str(version.path), "manifest_digest": version.manifest_digest}
+        extra: dict[str, Any] = {
+            "aliases": aliases,
+            "path": str(version.path),
+            "manifest_digest": version.manifest_digest,
+        }
+        extra["gates"] = to_json(report) if report else None
         click.echo(json.dumps(content | extra))
         return
     facts = _table("", "")
@@ -180,32 +187,13 @@ def show(context: click.Context, name: str, ref: str, as_json: bool) -> None:
         features.add_row(
             feature.name, feature.type, f"{reference.missing / total:.1%}", mean, ", ".join(feature.categories or ())
         )
+    if report:
+        gates = _table(f"gates of {report.pipeline}, {report.made_at:%Y-%m-%d %H:%M} UTC", "figure", "threshold", "")
+        for row in gate_rows(report):
+            gates.add_row(*row)
+        _print(facts, gates, features)
+        return
     _print(facts, features)
-
-
-@models.command()
-@click.argument("name")
-@click.argument("ref")
-@click.option("--alias", default="champion", show_default=True)
-@click.option("--why", default="", help="Kept in the alias's history.")
-@_json_option
-@click.pass_context
-def promote(context: click.Context, name: str, ref: str, alias: str, why: str, as_json: bool) -> None:
-    """Point an alias of NAME at version REF."""
-    with _registry(context) as registry:
-        version = registry.get(name, ref)
-        version.verify()
-        before = registry.alias(name, alias)
-        # Compare and swap: what is reported as the previous version is what was replaced.
-        change = registry.set_alias(name, alias, version.version, by=whoami(), why=why, expect=before)
-    _tell_audit(context)
-    moved = before != version.version
-    if as_json:
-        click.echo(json.dumps(change.model_dump(mode="json") | {"moved": moved}))
-    elif moved:
-        click.echo(f"{name}: {alias} is now v{version.version}, was {f'v{before}' if before else 'not set'}")
-    else:
-        click.echo(f"{name}: {alias} is v{version.version} already")
 
 
 @models.command()
@@ -229,17 +217,6 @@ def history(context: click.Context, name: str, alias: str | None, as_json: bool)
             at = f"{change.at:%Y-%m-%d %H:%M:%S}"
             table.add_row(at, change.alias, previous, f"v{change.version}", change.by, change.why)
         _print(table)
-
-
-def _tell_audit(context: click.Context) -> None:
-    """Have the warehouse's audit record the move that was made."""
-    from pip_dagster.errors import PipelineError
-    from pip_dagster.ledger.promotions import record_promotions
-
-    try:
-        record_promotions(context.obj)
-    except PipelineError as error:  # the move stands: saying that it failed would be wrong
-        click.echo(f"The alias is moved, but not in the audit yet; the next promotion records it. {error}", err=True)
 
 
 def _categories(path: Path | None) -> dict[str, list[str]] | None:

@@ -10,6 +10,7 @@ from pip_dagster.errors import DeclarationError
 from pip_dagster.flow.engine import Device, choose_device, library_versions
 from pip_dagster.ledger.record import canonical
 from pip_dagster.registry.errors import RegistryError
+from pip_dagster.registry.signing import verify_signers
 from pip_dagster.registry.store import Registry
 
 if TYPE_CHECKING:
@@ -35,12 +36,14 @@ class ScoringModel:
         """The version that the declaration's alias, or another one, names now.
 
         Raises:
-            DeclarationError: no such model or alias, or the declared device cannot be had.
+            DeclarationError: no such model or alias, a required signer has not signed it, or the declared device
+                cannot be had.
 
         """
         spec, alias = pipeline.spec, alias or pipeline.spec.scoring.alias
         try:
             version = Registry(pipeline.project.registry).get(spec.scoring.model_name, alias)
+            verify_signers(version, spec.scoring.required_signers, pipeline.project.root)
         except RegistryError as error:
             raise DeclarationError(
                 f"Pipeline {spec.name}: scoring names model {spec.scoring.model_name!r}, alias {alias!r}: "

@@ -56,3 +56,15 @@ class SignatureMismatch(RegistryError):
 
 class AliasConflict(RegistryError):
     """The alias did not point where the caller expected (compare-and-swap)."""
+
+
+class InvalidKey(RegistryError):
+    """A file or text that is no Ed25519 key, or would overwrite one."""
+
+
+class SignatureMissing(RegistryError):
+    """A required signer has not signed this version, or signed other bytes."""
+
+
+class PromotionRefused(RegistryError):
+    """A candidate that did not pass the gates, or that a second person has not approved."""

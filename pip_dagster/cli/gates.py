@@ -1,0 +1,195 @@
+"""``pip-dagster models``: gate and promote, and what signs a version."""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import click
+
+from pip_dagster.cli.output import show_json, show_table
+from pip_dagster.errors import PipelineError
+from pip_dagster.project import Project
+from pip_dagster.registry.errors import AliasConflict
+from pip_dagster.registry.gates.reports import to_json
+from pip_dagster.registry.gates.result import GateReport
+from pip_dagster.registry.store import Registry, whoami
+from pip_dagster.registry.version import ModelVersion
+
+
+@contextmanager
+def _in_one_message() -> Iterator[None]:
+    try:
+        yield
+    except PipelineError as error:
+        raise click.ClickException(str(error)) from error
+
+
+def _progress(text: str) -> None:
+    click.echo(text, err=True)
+
+
+@click.command()
+@click.argument("pipeline")
+@click.argument("ref")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON for machines.")
+@click.pass_context
+def gate(context: click.Context, pipeline: str, ref: str, as_json: bool) -> None:
+    """Hold version REF of PIPELINE's model against the one that scores now. Promotes nothing.
+
+    Exit code 0: it passes every gate. 1: it does not.
+    """
+    from pip_dagster.declarations import find_pipeline
+    from pip_dagster.registry.gates.check import check
+    from pip_dagster.registry.gates.reports import store_report
+
+    project: Project = context.obj
+    with _in_one_message():
+        declared = find_pipeline(project, pipeline)
+        registry, scoring = Registry(project.registry), declared.spec.scoring
+        version = registry.get(scoring.model_name, ref)
+        seen = registry.alias(scoring.model_name, scoring.alias)
+        report = check(declared, registry, version, seen, by=whoami(), progress=_progress)
+        store_report(registry.root, report)
+    if as_json:
+        show_json(to_json(report))
+    else:
+        _show(report)
+    context.exit(0 if report.passed else 1)
+
+
+@click.command()
+@click.argument("name")
+@click.argument("ref")
+@click.option("--alias", default="champion", show_default=True)
+@click.option("--why", default="", help="Kept in the alias's history.")
+@click.option("--override", metavar="REASON", help="Promote in spite of failed gates; the reason and they are kept.")
+@click.option("--approved-by", metavar="NAME", help="The second person, where a pipeline's gates ask for one.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON for machines.")
+@click.pass_context
+def promote(
+    context: click.Context,
+    name: str,
+    ref: str,
+    alias: str,
+    why: str,
+    override: str | None,
+    approved_by: str | None,
+    as_json: bool,
+) -> None:
+    """Point an alias of NAME at version REF, through the gates of the pipelines that score by it."""
+    from pip_dagster.registry.gates.promotion import attempt
+
+    project: Project = context.obj
+    with _in_one_message():
+        registry = Registry(project.registry)
+        version = registry.get(name, ref)
+        if override is not None and not override.strip():
+            raise click.BadParameter("give the reason", param_hint="--override")
+        version.verify()
+        if registry.alias(name, alias) == version.version:
+            change, moved = registry.alias_history(name, alias)[-1], False
+        else:
+            tried = attempt(project, version, alias, by=whoami(), progress=_progress)
+            for report in tried.reports:
+                if not as_json:
+                    _show(report)
+            change, moved = tried.commit(why=why, override=override, approved_by=approved_by), True
+            tell_audit(context)
+    if as_json:
+        click.echo(json.dumps(change.model_dump(mode="json") | {"moved": moved}))
+    elif moved:
+        before = f"v{change.previous}" if change.previous else "not set"
+        click.echo(f"{name}: {alias} is now v{version.version}, was {before}")
+    else:
+        click.echo(f"{name}: {alias} is v{version.version} already")
+
+
+@click.command()
+@click.argument("path", type=click.Path(path_type=Path))
+def keygen(path: Path) -> None:
+    """Make an Ed25519 key pair: PATH.pem, to be kept secret, and PATH.pub.pem, for scoring.required_signers."""
+    from pip_dagster.registry.signing import keygen as make
+
+    with _in_one_message():
+        private, public = make(path)
+    click.echo(f"private key, for `models sign --key`: {private}\npublic key, for scoring.required_signers: {public}")
+
+
+@click.command()
+@click.argument("name")
+@click.argument("ref")
+@click.option("--key", required=True, type=click.Path(path_type=Path), help="The private key, in PEM.")
+@click.pass_context
+def sign(context: click.Context, name: str, ref: str, key: Path) -> None:
+    """Sign version REF of NAME: its manifest, and so every file of it."""
+    from pip_dagster.registry.signing import sign as make
+
+    with _in_one_message():
+        version = Registry(context.obj.registry).get(name, ref)
+        path = make(version, key)
+    click.echo(f"{version} is signed: {path}")
+
+
+def first_alias(registry: Registry, version: ModelVersion, alias: str) -> None:
+    """Set an alias for the first time, which needs no gates: there is nothing to compare with.
+
+    Raises:
+        AliasConflict: it points at another version; says how to promote.
+
+    """
+    seen = registry.alias(version.name, alias)
+    if seen is not None and seen != version.version:
+        raise AliasConflict(
+            f"{version} is registered, but alias {alias!r} stays v{seen}: registering only sets an alias that is not "
+            f"set yet. Move it through the gates with "
+            f"`pip-dagster models promote {version.name} v{version.version} --alias {alias}`."
+        )
+    if seen is None:
+        why = f"registered with --alias {alias}"
+        registry.set_alias(version.name, alias, version.version, by=whoami(), why=why, expect=None)
+
+
+def gate_rows(report: GateReport) -> list[tuple[str, str, str, str]]:
+    """Each gate with its verdict, figure, threshold and sentence."""
+    return [
+        (
+            ("passed " if result.passed else "FAILED ") + result.name,
+            "" if result.figure is None else f"{result.figure:.6g}",
+            "" if result.threshold is None else f"{result.threshold:g}",
+            result.text,
+        )
+        for result in report.results
+    ]
+
+
+def _show(report: GateReport) -> None:
+    against = f"v{report.champion}" if report.champion else "nothing: the alias is not set"
+    title = f"{report.pipeline}: {report.model_name} v{report.candidate} against {report.alias} ({against})"
+    show_table(title, ["gate", "figure", "threshold", "what was found"], gate_rows(report))
+    if report.segments:
+        show_table(
+            "Where they differ most",
+            ["segment", "value", "rows", "mean champion", "mean candidate", "difference", "flip rate"],
+            (
+                [each.segment, each.value, each.rows, each.champion, each.candidate, each.difference, each.flip_rate]
+                for each in sorted(report.segments, key=lambda each: -abs(each.difference))[:10]
+            ),
+        )
+    if report.movers:
+        show_table(
+            "The rows that change most",
+            ["partition", "key", "champion", "candidate"],
+            ([each.partition_key, each.key, each.champion, each.candidate] for each in report.movers),
+        )
+
+
+def tell_audit(context: click.Context) -> None:
+    """Have the warehouse's audit record the move that was made."""
+    from pip_dagster.errors import PipelineError
+    from pip_dagster.ledger.promotions import record_promotions
+
+    try:
+        record_promotions(context.obj)
+    except PipelineError as error:  # the move stands: saying that it failed would be wrong
+        click.echo(f"The alias is moved, but not in the audit yet; the next promotion records it. {error}", err=True)

@@ -1,0 +1,132 @@
+"""Ed25519 signatures over manifest.json, which holds the digest of every file of a version.
+
+They are detached, in `<model>/signatures/v<version>/<key id>.sig`: a version's own folder never changes.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pip_dagster.registry.errors import InvalidKey, SignatureMissing
+from pip_dagster.registry.files import replace_atomically, sha256
+from pip_dagster.registry.version import MANIFEST_FILE, ModelVersion
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+
+
+def keygen(path: Path) -> tuple[Path, Path]:
+    """Write a new key pair, `<path>.pem` (readable by its owner only) and `<path>.pub.pem`; the two files.
+
+    Raises InvalidKey when one of them is there already: a key in use must not be lost.
+    """
+    from cryptography.hazmat.primitives import serialization as ser
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+    private, public = path.with_name(path.name + ".pem"), path.with_name(path.name + ".pub.pem")
+    for file in (private, public):
+        if file.exists():
+            raise InvalidKey(f"{file} exists; choose another name, a key is never overwritten")
+    key = Ed25519PrivateKey.generate()
+    secret = key.private_bytes(ser.Encoding.PEM, ser.PrivateFormat.PKCS8, ser.NoEncryption())
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with os.fdopen(os.open(private, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as out:
+        out.write(secret)
+    public.write_bytes(key.public_key().public_bytes(ser.Encoding.PEM, ser.PublicFormat.SubjectPublicKeyInfo))
+    return private, public
+
+
+def sign(version: ModelVersion, key_file: Path) -> Path:
+    """Sign a version, whose files are verified first; the signature's file.
+
+    Raises InvalidKey, DigestMismatch, CorruptRegistry.
+    """
+    key = _private_key(key_file)
+    version.verify()
+    path = _signature_file(version, key.public_key())
+    replace_atomically(path, key.sign(_manifest_bytes(version)))
+    return path
+
+
+def verify_signers(version: ModelVersion, required: Sequence[str], root: Path = Path()) -> None:
+    """Check that every required signer has signed this very manifest. Without any required, nothing is asked.
+
+    `required` holds public keys: base64 of the 32 bytes, or PEM files, relative to `root`.
+    Raises SignatureMissing for the first that has not, InvalidKey for what is no key.
+    """
+    if not required:
+        return
+    from cryptography.exceptions import InvalidSignature
+
+    data = _manifest_bytes(version)
+    for signer in required:
+        key = _public_key(signer, root)
+        path = _signature_file(version, key)
+        remedy = f"`pip-dagster models sign {version.name} v{version.version} --key PRIVATE.pem`"
+        try:
+            key.verify(path.read_bytes(), data)
+        except FileNotFoundError:
+            raise SignatureMissing(
+                f"{version}: required signer {signer} (key {key_id(key)}) has not signed it; sign it with {remedy}"
+            ) from None
+        except InvalidSignature:
+            raise SignatureMissing(
+                f"{version}: the signature {path} of {signer} (key {key_id(key)}) is not of this manifest.json: one of "
+                f"the two was changed. Find out which; if the version is as registered, sign it again with {remedy}"
+            ) from None
+
+
+def key_id(key: Ed25519PublicKey) -> str:
+    """The first 16 hex digits of the public key's sha256."""
+    return hashlib.sha256(key.public_bytes_raw()).hexdigest()[:16]
+
+
+def _manifest_bytes(version: ModelVersion) -> bytes:
+    """The bytes of the manifest that `version` was read from."""
+    data = (version.path / MANIFEST_FILE).read_bytes()
+    if sha256(data) != version.manifest_digest:
+        raise SignatureMissing(f"{version}: {MANIFEST_FILE} changed while it was being verified; try again")
+    return data
+
+
+def _signature_file(version: ModelVersion, key: Ed25519PublicKey) -> Path:
+    return version.path.parents[1] / "signatures" / f"v{version.version}" / f"{key_id(key)}.sig"
+
+
+def _private_key(file: Path) -> Ed25519PrivateKey:
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+    from cryptography.hazmat.primitives.serialization import load_pem_private_key
+
+    try:
+        key = load_pem_private_key(file.read_bytes(), password=None)
+    except (OSError, ValueError, TypeError) as error:
+        raise InvalidKey(f"{file} is no readable private key in PEM without a password: {error}") from error
+    if not isinstance(key, Ed25519PrivateKey):
+        raise InvalidKey(f"{file} is no Ed25519 key; make one with `pip-dagster models keygen PATH`")
+    return key
+
+
+def _public_key(signer: str, root: Path) -> Ed25519PublicKey:
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+    from cryptography.hazmat.primitives.serialization import load_pem_public_key
+
+    try:
+        return Ed25519PublicKey.from_public_bytes(base64.b64decode(signer, validate=True))
+    except (binascii.Error, ValueError):
+        pass  # then it is a file
+    file = root / signer
+    try:
+        key = load_pem_public_key(file.read_bytes())
+    except (OSError, ValueError) as error:
+        raise InvalidKey(
+            f"required signer {signer!r} is neither a public key in base64 (32 bytes) nor a PEM file at {file}: {error}"
+        ) from error
+    if not isinstance(key, Ed25519PublicKey):
+        raise InvalidKey(f"{file} is no Ed25519 public key")
+    return key
