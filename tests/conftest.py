@@ -274,3 +274,81 @@ def scored(scored_template: Path, tmp_path: Path) -> Tiny:
 
         publish_pending(con, tiny.project.published)
     return tiny
+
+
+# A label for each order, and gates that only look at what a test is about: the rest is generous.
+LABELS = """
+SELECT order_id, returned FROM raw.outcomes WHERE day >= $start_date AND day < $end_date;
+"""
+GATES: dict[str, Any] = {
+    "partitions": 3,
+    "max_flip_rate": 0.6,
+    "max_score_psi": 20,
+    "segments": ["shop"],
+    "labels": {"sql": "labels.sql", "outcome": "returned"},
+    "min_segment_rows": 30,
+    "min_throughput": 0.001,
+}
+GATED_ROWS = 150  # a day
+
+
+def returned(frame: pd.DataFrame, seed: int = 5) -> np.ndarray:
+    """What came of these orders: what `train` teaches, with less noise."""
+    noise = np.random.default_rng(seed).normal(size=len(frame)) / 2
+    value = frame["quantity"] + frame["gift"] * 2 + frame["shop"].isin(["Zürich", "plain"]) * 3 + frame["amount"] / 60
+    return (value.fillna(0) + noise > 7).astype(int).to_numpy()
+
+
+@dataclass(frozen=True)
+class Gated(Tiny):
+    """The project with outcomes and gates, all days live by a weak champion, v3; v1 and v2 are better."""
+
+    def register(self, label: Any, rounds: int = 8, names: dict[str, str] | None = None, **parameters: Any) -> int:
+        """Train on 600 orders with these labels and register it, features renamed by `names`; the new version."""
+        history, names = orders(600, seed=2), names or {}
+        data = matrix(history, label(history) if callable(label) else label)
+        data.feature_names = [names.get(name, name) for name in FEATURES]
+        defaults = {"objective": "binary:logistic", "max_depth": 4, "eta": 0.5, "nthread": 1, "max_cat_to_onehot": 1}
+        file = self.root / f"candidate-{os.urandom(4).hex()}.ubj"
+        xgb.train(defaults | parameters, data, rounds).save_model(file)
+        version = self.registry.register(
+            "returns", model=file, sample=history.rename(columns=names), categories={"shop": SHOPS}, by="ada"
+        )
+        return version.version
+
+    @property
+    def champion(self) -> int | None:
+        return self.registry.alias("returns", "champion")
+
+
+@pytest.fixture(scope="session")
+def gated_template(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The project as tests of gates find it."""
+    root = tmp_path_factory.mktemp("gated") / "shop"
+    shutil.copytree(template, root)
+    gated = Gated(root)
+    frame = orders(GATED_ROWS * len(DAYS), seed=3)
+    frame.insert(0, "day", pd.to_datetime(np.repeat(DAYS, GATED_ROWS)).date)
+    frame.insert(0, "order_id", np.arange(len(frame)))
+    frame["returned"] = returned(frame)
+    with duckdb.connect(str(root / "sources.duckdb")) as con:
+        con.execute(
+            "CREATE OR REPLACE TABLE raw.orders AS SELECT * EXCLUDE (returned) REPLACE (day::DATE AS day) FROM frame"
+        )
+        con.execute("UPDATE raw.orders SET amount = NULL WHERE isnan(amount)")
+        con.execute("CREATE TABLE raw.outcomes AS SELECT order_id, day::DATE AS day, returned FROM frame")
+    (gated.folder / "labels.sql").write_text(LABELS)
+    sources = {name: {"table": f"raw.{name}", "partition_column": "day"} for name in ("orders", "outcomes")}
+    gated.declare(sources=sources, gates=GATES)
+    weak = gated.register(returned, rounds=1, max_depth=1)
+    gated.registry.set_alias("returns", "champion", weak, by="ada", why="a beginning")
+    assert all(result.scoring for result in gated.run().values())
+    return root
+
+
+@pytest.fixture
+def gated(gated_template: Path, tmp_path: Path) -> Gated:
+    """The test's own copy of the project with gates."""
+    root = tmp_path / "shop"
+    shutil.copytree(gated_template, root)
+    return Gated(root)
