@@ -303,7 +303,14 @@ def returned(frame: pd.DataFrame, seed: int = 5) -> np.ndarray:
 class Gated(Tiny):
     """The project with outcomes and gates, all days live by a weak champion, v3; v1 and v2 are better."""
 
-    def register(self, label: Any, rounds: int = 8, names: dict[str, str] | None = None, **parameters: Any) -> int:
+    def register(
+        self,
+        label: Any,
+        rounds: int = 8,
+        names: dict[str, str] | None = None,
+        model: str = "returns",
+        **parameters: Any,
+    ) -> int:
         """Train on 600 orders with these labels and register it, features renamed by `names`; the new version."""
         history, names = orders(600, seed=2), names or {}
         data = matrix(history, label(history) if callable(label) else label)
@@ -312,7 +319,7 @@ class Gated(Tiny):
         file = self.root / f"candidate-{os.urandom(4).hex()}.ubj"
         xgb.train(defaults | parameters, data, rounds).save_model(file)
         version = self.registry.register(
-            "returns", model=file, sample=history.rename(columns=names), categories={"shop": SHOPS}, by="ada"
+            model, model=file, sample=history.rename(columns=names), categories={"shop": SHOPS}, by="ada"
         )
         return version.version
 

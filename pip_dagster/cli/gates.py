@@ -91,11 +91,12 @@ def promote(
             change, moved = registry.alias_history(name, alias)[-1], False
         else:
             tried = attempt(project, version, alias, by=whoami(), progress=_progress)
-            for report in tried.reports:
-                if not as_json:
+            try:
+                change, moved = tried.commit(why=why, override=override, approved_by=approved_by), True
+                tell_audit(context)
+            finally:  # the reports after the decision: a reader who closes the pipe must not be what prevents it
+                for report in tried.reports if not as_json else ():
                     _show(report)
-            change, moved = tried.commit(why=why, override=override, approved_by=approved_by), True
-            tell_audit(context)
     if as_json:
         click.echo(json.dumps(change.model_dump(mode="json") | {"moved": moved}))
     elif moved:

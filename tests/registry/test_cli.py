@@ -14,7 +14,8 @@ from pip_dagster.cli.models import models
 @pytest.fixture
 def cli(two_versions):
     def run(*arguments: str, code: int = 0, root=two_versions.root) -> str:
-        result = CliRunner().invoke(models, arguments, obj=SimpleNamespace(registry=root, warehouse=root / "w.duckdb"))
+        place = SimpleNamespace(root=root, registry=root, warehouse=root / "w.duckdb")
+        result = CliRunner().invoke(models, arguments, obj=place)
         assert result.exit_code == code, result.output
         return result.output
 

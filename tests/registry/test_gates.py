@@ -344,6 +344,45 @@ def test_labels_that_cannot_be_used_are_named(gated: Any, sql: str, message: str
         gates_of(gated, 1)
 
 
+@pytest.mark.parametrize(
+    ("objective", "parameters", "gates"),
+    [
+        ("reg:squarederror", {}, ["replay", "score_psi", "metric", "segment_metric", "throughput"]),
+        ("count:poisson", {}, ["replay", "score_psi", "metric", "segment_metric", "throughput"]),
+        ("multi:softprob", {"num_class": 3}, ["replay", "flip_rate", "score_psi", "throughput"]),
+    ],
+)
+def test_each_kind_of_model_has_the_gates_that_make_sense_for_it(
+    gated: Any, objective: str, parameters: dict[str, Any], gates: list[str]
+) -> None:
+    options = {"model": "other", "objective": objective} | parameters
+    for rounds in (1, 6):
+        gated.register(lambda frame: frame["quantity"] % 3, rounds=rounds, max_depth=min(4, rounds), **options)
+    gated.registry.set_alias("other", "champion", 1, by="ada", why="")
+    (gated.folder / "labels.sql").write_text(
+        "SELECT order_id, quantity % 3 AS returned FROM raw.orders WHERE day >= $start_date AND day < $end_date"
+    )
+    labels = None if objective.startswith("multi") else {"sql": "labels.sql", "outcome": "returned"}
+    with_gates(gated, labels=labels, min_throughput=0)
+    gated.declare(sources=gated_sources(gated), gates=gated_gates(gated), scoring={"model_name": "other"})
+    assert all(result.scoring for result in gated.run().values())
+    candidate = gated.registry.get("other", 2)
+    report = check(gated.pipeline(), gated.registry, candidate, 1, by="ada", progress=lambda text: None)
+    assert report.passed, report.refusal
+    assert [result.name for result in report.results[2:]] == gates
+    figures = {result.name: result for result in report.results}
+    if labels:
+        assert figures["metric"].details["metric"] == {"reg:squarederror": "rmse"}.get(objective, "poisson_deviance")
+        assert figures["metric"].details["low"] > 0
+    else:
+        assert set(figures["score_psi"].details["psi"]) == {"score_0", "score_1", "score_2"}
+        assert (figures["flip_rate"].figure or 0) > 0
+        with_gates(gated, labels={"sql": "labels.sql", "outcome": "returned"})
+        gated.declare(sources=gated_sources(gated), gates=gated_gates(gated), scoring={"model_name": "other"})
+        with pytest.raises(DeclarationError, match="gates.labels is for models with one score"):
+            check(gated.pipeline(), gated.registry, candidate, 1, by="ada", progress=lambda text: None)
+
+
 def test_declarations_that_name_nothing_are_refused(gated: Any) -> None:
     with_gates(gated, segments=["store"])
     with pytest.raises(DeclarationError, match=r"gates.segments names 'store'.*have order_id"):

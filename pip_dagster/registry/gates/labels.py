@@ -22,17 +22,19 @@ if TYPE_CHECKING:
     from pip_dagster.registry.manifest import Manifest
     from pip_dagster.spec_gates import Gates, MetricName
 
+_SAID = 3  # segments in a sentence; the report has all
+_LABELLED = "memory.pip_stage.labelled"
 _LABELS, _RAW = "memory.pip_stage.labels", "memory.pip_stage.labels_of_partition"
 
 
 @dataclass(frozen=True)
 class Labelled:
-    """Rows with an outcome: (rows,) each; `segments` holds each segment's values as text."""
+    """Rows with an outcome: (rows,) each; `segments` holds each segment's values, and for each row which it has."""
 
     y: np.ndarray
     champion: np.ndarray
     candidate: np.ndarray
-    segments: dict[str, np.ndarray]
+    segments: dict[str, tuple[list[str], np.ndarray]]
 
 
 def label_gates(
@@ -74,9 +76,9 @@ def _overall(metric: MetricName, rows: Labelled, gates: Gates) -> GateResult:
 def _by_segment(metric: MetricName, rows: Labelled, gates: Gates) -> GateResult:
     least = gates.min_segment_gain
     found: list[tuple[str, str, Comparison]] = []
-    for name, values in rows.segments.items():
-        for value in sorted(set(values.tolist())):
-            chosen = values == value
+    for name, (values, codes) in rows.segments.items():
+        for code, value in enumerate(values):
+            chosen = codes == code
             if chosen.sum() < gates.min_segment_rows:
                 continue
             of = compare(metric, rows.y[chosen], rows.champion[chosen], rows.candidate[chosen], gates.confidence)
@@ -91,7 +93,8 @@ def _by_segment(metric: MetricName, rows: Labelled, gates: Gates) -> GateResult:
         text = f"no segment has {gates.min_segment_rows} labelled rows: none is judged"
         return GateResult("segment_metric", True, None, least, text, details)
     worse = [each for each in found if each[2].gain < least]
-    shown = "; ".join(f"{name} {value}: {_say(metric, of)}" for name, value, of in worse or found[:1])
+    shown = "; ".join(f"{name} {value}: {_say(metric, of)}" for name, value, of in worse[:_SAID] or found[:1])
+    shown += f"; and {len(worse) - _SAID} more" if len(worse) > _SAID else ""
     text = f"{len(worse)} of {len(found)} segments are worse than {least:+g} allows; " + (
         shown if worse else f"the worst is {shown}"
     )
@@ -150,14 +153,23 @@ def _read(con: DuckDBPyConnection, pipeline: Pipeline) -> Labelled:
     on = " AND ".join(f"l.{quote(name)} = r.{quote(name)}" for name in ("partition_key", *pipeline.label_key))
     segments = pipeline.gates.segments
     shown = "".join(f", coalesce(pip_segment_{i}, '(missing)') AS pip_segment_{i}" for i in range(len(segments)))
+    con.execute(
+        f"CREATE OR REPLACE TABLE {_LABELLED} AS SELECT r.partition_key, pip_key, pip_outcome, "
+        f"pip_champion_0, pip_candidate_0{shown} FROM {REPLAYED} r JOIN {_LABELS} l ON {on} WHERE pip_seen"
+    )
+    # Numbers instead of texts: a row of millions is then some bytes in Python.
+    codes = "".join(f", dense_rank() OVER (ORDER BY pip_segment_{i}) - 1 AS c{i}" for i in range(len(segments)))
     columns = con.execute(
-        f"SELECT pip_outcome, pip_champion_0, pip_candidate_0{shown} FROM {REPLAYED} r JOIN {_LABELS} l ON {on} "
-        "WHERE pip_seen ORDER BY r.partition_key, pip_key"
+        f"SELECT pip_outcome, pip_champion_0, pip_candidate_0{codes} FROM {_LABELLED} ORDER BY partition_key, pip_key"
     ).fetchnumpy()
     arrays = {name: np.asarray(column) for name, column in columns.items()}
+    values = [
+        con.execute(f"SELECT DISTINCT pip_segment_{i} FROM {_LABELLED} ORDER BY 1").fetchall()
+        for i in range(len(segments))
+    ]
     return Labelled(
         y=arrays["pip_outcome"],
         champion=arrays["pip_champion_0"],
         candidate=arrays["pip_candidate_0"],
-        segments={name: arrays[f"pip_segment_{i}"] for i, name in enumerate(segments)},
+        segments={name: ([row[0] for row in values[i]], arrays[f"c{i}"]) for i, name in enumerate(segments)},
     )
