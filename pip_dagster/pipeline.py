@@ -63,6 +63,7 @@ class Pipeline:
                 "partition_column": spec.features.partition_column,
                 "on_unseen_category": spec.scoring.on_unseen_category,
                 "decisions": spec.decisions,
+                "explanations": spec.explanations.model_dump(mode="json") if spec.explanations else None,
                 "max_quarantined": spec.quality.max_quarantined if spec.quality else None,
                 "expectations": [_said(e) for e in (*self.suites.features, *self.suites.predictions)],
             }

@@ -121,7 +121,7 @@ def check_explanations(
     """
     if spec.explanations is None or spec.explanations.where is None:
         return
-    types = scored_columns(spec, manifest, columns)
+    types = scored_columns(con, spec, manifest, columns)
     empty = ", ".join(f"NULL::{sql_type} AS {quote(name)}" for name, sql_type in types.items())
     _check_condition(con, spec, f"(SELECT {empty})", types)
 

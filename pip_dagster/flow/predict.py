@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal
 
 from pip_dagster.errors import PartitionError
 from pip_dagster.flow.entries import scoring_entry
+from pip_dagster.flow.explain import Explanation, check_explanations, explain
 from pip_dagster.flow.guard import encode
 from pip_dagster.flow.model import ScoringModel
 from pip_dagster.flow.partition import Partition
@@ -57,10 +58,11 @@ def predict(
     fresh = [(p, features) for p, features in made if p.key not in past.scorings and p.key not in past.blocked]
     gate = Gate()
     scoring: Scoring | None = None
+    reasons: Explanation | None = None
     if fresh:
         if stage:
             stage([features for _, features in fresh])
-        gate, scoring = _score(con, pipeline, model, columns, types, [partition.key for partition, _ in fresh])
+        gate, scoring, reasons = _score(con, pipeline, model, columns, types, [partition.key for partition, _ in fresh])
 
     def store(item: Made) -> PartitionResult:
         partition, features = item
@@ -82,7 +84,7 @@ def predict(
         try:
             if scored:
                 row_key = pipeline.spec.features.key
-                entry = store_scores(con, scoring, scored, entry, columns, row_key, checks, run)
+                entry = store_scores(con, scoring, scored, entry, columns, row_key, checks, run, reasons)
             else:
                 store_failure(con, entry, checks)
         except PartitionError as error:
@@ -108,6 +110,7 @@ def check_fit(con: DuckDBPyConnection, pipeline: Pipeline, model: ScoringModel, 
     check_columns(pipeline.suites.features, columns)
     check_columns(pipeline.suites.predictions, scored_columns(con, spec, manifest, columns))
     with_parameters(pipeline.suites.predictions, reference(manifest))
+    check_explanations(con, spec, manifest, columns)
 
 
 def judge_features(
@@ -157,8 +160,8 @@ def _score(
     columns: dict[str, str],
     types: dict[str, str],
     keys: list[str],
-) -> tuple[Gate, Scoring]:
-    """Judge the staged features, score what may be, judge the scores."""
+) -> tuple[Gate, Scoring, Explanation | None]:
+    """Judge the staged features, score what may be, judge the scores, explain those that are to be."""
     spec, gate = pipeline.spec, Gate()
     gate.add(part_rows(con, pipeline, columns, keys))
     sound = [key for key in keys if key not in gate.blocked]
@@ -166,7 +169,8 @@ def _score(
     made = [key for key in sound if key in scoring.scored and key not in scoring.blocked]
     expected = with_parameters(pipeline.suites.predictions, reference(model.version.manifest))
     gate.add(validate(con, spec, expected, SCORED, types, made))
-    return gate, scoring
+    sound = [key for key in made if key not in gate.blocked]
+    return gate, scoring, explain(con, spec, model.predictor, model.version.manifest, columns, sound)
 
 
 def part_rows(con: DuckDBPyConnection, pipeline: Pipeline, columns: dict[str, str], keys: Sequence[str]) -> Validation:

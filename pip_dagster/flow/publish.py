@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from pip_dagster.errors import PartitionError
+from pip_dagster.flow.explain import Explanation, store_reasons
 from pip_dagster.flow.extract import Extract
 from pip_dagster.flow.query import STAGED
 from pip_dagster.flow.score import SCORED, Scored, Scoring
@@ -102,8 +103,9 @@ def store_scores(
     row_key: Sequence[str],
     checks: Sequence[CheckEntry],
     run: RunInfo,
+    reasons: Explanation | None = None,
 ) -> ScoringEntry:
-    """One transaction: quarantined rows, scores, ledger entry, checks, and the live pointer of a champion.
+    """One transaction: quarantine, scores, reason codes, ledger entry, checks, and the live pointer of a champion.
 
     A blocked scoring is kept in the same way, but is not made live.
 
@@ -138,6 +140,8 @@ def store_scores(
         entry = replace(entry, table_name=table)
         record.insert(con, "scorings", entry)
         insert_checks(con, checks)
+        if reasons:
+            store_reasons(con, reasons, entry)
         if entry.role == "champion" and entry.status == "scored":
             record.make_live(con, entry, run, "scored")
     return entry
