@@ -45,7 +45,7 @@ def tell_promotions(con: DuckDBPyConnection, registry: Registry) -> int:
         [
             audit.Event(
                 action="promotion",
-                made_at=move.at,
+                made_at=audit.micros(move.at),
                 actor=move.by,
                 pipeline=None,
                 subject={"model": model, "alias": move.alias},
@@ -59,11 +59,11 @@ def tell_promotions(con: DuckDBPyConnection, registry: Registry) -> int:
 
 def unrecorded(con: DuckDBPyConnection, registry: Registry) -> list[tuple[str, AliasChange]]:
     """Alias moves that the audit does not hold yet, oldest first, each with its model."""
-    rows = con.execute("SELECT subject, made_at FROM ledger.audit WHERE action = 'promotion'").fetchall()
-    subjects = [(json.loads(subject), audit.instant(at)) for subject, at in rows]
+    rows = con.execute("SELECT subject, epoch_us(made_at) FROM ledger.audit WHERE action = 'promotion'").fetchall()
+    subjects = [(json.loads(subject), at) for subject, at in rows]
     known = {(subject["model"], subject["alias"], at) for subject, at in subjects}
     moves = [(model, move) for model, listed in alias_moves(registry).items() for move in listed]
-    missing = [(model, move) for model, move in moves if (model, move.alias, audit.instant(move.at)) not in known]
+    missing = [(model, move) for model, move in moves if (model, move.alias, audit.micros(move.at)) not in known]
     return sorted(missing, key=lambda each: each[1].at)
 
 

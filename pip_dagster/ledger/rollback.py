@@ -240,7 +240,7 @@ def _flip(con: DuckDBPyConnection, request: Request, result: RollbackResult) -> 
     asked = {
         "why": request.why,
         "to_version": request.to_version,
-        "as_of": audit.instant(request.as_of),
+        "as_of": request.as_of and request.as_of.isoformat(),
         "partitions": list(request.partitions) if request.partitions else None,
         "alias": {"name": move.alias, "from": move.before, "to": move.after} if move else None,
         "rolled_back": len(flips),
@@ -248,7 +248,11 @@ def _flip(con: DuckDBPyConnection, request: Request, result: RollbackResult) -> 
     }
     audit.append(
         con,
-        [audit.Event("rollback", now, request.by, request.pipeline, {"rollback_id": result.rollback_id}, asked)],
+        [
+            audit.Event(
+                "rollback", audit.micros(now), request.by, request.pipeline, {"rollback_id": result.rollback_id}, asked
+            )
+        ],
     )
 
 

@@ -41,7 +41,7 @@ def verify(
     noted elsewhere: only so is a chain caught that somebody made anew from some entry on, or cut off at its end. The
     warehouse is the current catalog.
     """
-    entries = dicts(con.execute(f"SELECT {', '.join(audit.COLUMNS)} FROM ledger.audit ORDER BY seq, hash"))
+    entries = dicts(con.execute("SELECT * REPLACE (epoch_us(made_at) AS made_at) FROM ledger.audit ORDER BY seq, hash"))
     changes: dict[str, Row] = {
         row["change_id"]: row for row in dicts(con.execute(f"{audit.LIVE_CHANGES} ORDER BY c.change_id"))
     }
@@ -86,8 +86,7 @@ def _faults(
                 seq,
                 "registry",
                 f"{subject['model']}: the history of alias {subject['alias']!r} has no move from "
-                f"{details['from']} to {details['to']} by {row['actor']} at {row['made_at']:%Y-%m-%d %H:%M:%S} "
-                "any more",
+                f"{details['from']} to {details['to']} by {row['actor']} any more",
             )
     for change_id, change in changes.items():
         if change_id not in told:
@@ -132,20 +131,8 @@ def _differences(row: Row, subject: Row, details: Row, change: Row | None) -> It
     if change["scoring_id"] is None:
         yield Fault(seq, "ledger", f"scoring {subject['scoring_id']} is gone from ledger.scorings")
         return
-    written = {
-        "made_at": audit.instant(row["made_at"]),
-        "actor": row["actor"],
-        "pipeline": row["pipeline"],
-        **subject,
-        **details,
-    }
-    found = {
-        "made_at": audit.instant(now.made_at),
-        "actor": now.actor,
-        "pipeline": now.pipeline,
-        **now.subject,
-        **now.details,
-    }
+    written = {name: row[name] for name in ("made_at", "actor", "pipeline")} | {**subject, **details}
+    found = {"made_at": now.made_at, "actor": now.actor, "pipeline": now.pipeline, **now.subject, **now.details}
     for name in audit.NAMED:
         if written.get(name) != found[name]:
             yield Fault(
@@ -167,16 +154,9 @@ def _differences(row: Row, subject: Row, details: Row, change: Row | None) -> It
 
 
 def _is_in(moves: Mapping[str, Sequence[AliasChange]], subject: Row, details: Row, row: Row) -> bool:
-    wanted = (
-        subject["alias"],
-        details["from"],
-        details["to"],
-        row["actor"],
-        audit.instant(row["made_at"]),
-        details["why"],
-    )
+    wanted = (subject["alias"], details["from"], details["to"], row["actor"], row["made_at"], details["why"])
     return any(
-        (move.alias, move.previous, move.version, move.by, audit.instant(move.at), move.why) == wanted
+        (move.alias, move.previous, move.version, move.by, audit.micros(move.at), move.why) == wanted
         for move in moves.get(subject["model"], ())
     )
 

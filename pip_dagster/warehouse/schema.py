@@ -64,9 +64,8 @@ MIGRATIONS: tuple[str, ...] = (
     -- The first entry vouches for the live changes that are older than the chain.
     INSERT INTO ledger.audit
       SELECT seq, made_at, actor, action, pipeline, subject, details, previous_hash, sha256(to_json({
-        'action': action, 'actor': actor, 'details': details,
-        'made_at': strftime(made_at AT TIME ZONE 'UTC', '%Y-%m-%dT%H:%M:%S.%f') || '+00:00',
-        'pipeline': pipeline, 'previous_hash': previous_hash, 'seq': seq, 'subject': subject
+        'action': action, 'actor': actor, 'details': details, 'made_at': epoch_us(made_at), 'pipeline': pipeline,
+        'previous_hash': previous_hash, 'seq': seq, 'subject': subject
       })::VARCHAR) AS hash
       FROM (
         SELECT 1::BIGINT AS seq, now() AS made_at, 'pip_dagster' AS actor, 'audit started' AS action,

@@ -66,7 +66,9 @@ def test_an_edited_column_of_an_entry_is_caught_at_that_entry(scored, column):
 def test_an_entry_made_anew_with_a_right_hash_breaks_the_link_of_the_next(scored):
     with duckdb.connect(str(scored.project.warehouse)) as con:
         con.execute("SET TimeZone = 'UTC'")
-        (row,) = audit.dicts(con.execute("SELECT * FROM ledger.audit WHERE seq = 3"))
+        (row,) = audit.dicts(
+            con.execute("SELECT * REPLACE (epoch_us(made_at) AS made_at) FROM ledger.audit WHERE seq = 3")
+        )
         made = row | {"actor": "mallory"}
         con.execute("UPDATE ledger.audit SET actor = 'mallory', hash = $h WHERE seq = 3", {"h": audit.hash_of(made)})
         con.execute(
