@@ -389,9 +389,13 @@ def test_another_predicted_class_is_a_difference(three_kinds):
     assert found.max_ulps == 0 and "predicted_class in " in each.reasons[1]
 
 
+def version_of(engine):
+    return tuple(map(int, engine["xgboost"].split(".")[:2]))
+
+
 @pytest.mark.skipif("PIP_DAGSTER_OTHER_PYTHON" not in os.environ, reason="names a Python with another xgboost")
 @pytest.mark.parametrize("name", ["orders", "kinds", "refunds"])
-def test_another_python_and_xgboost_replay_to_the_bit(three_kinds, name):
+def test_another_python_with_an_xgboost_as_new_replays_to_the_bit(three_kinds, name):
     python = os.environ["PIP_DAGSTER_OTHER_PYTHON"]
     command = [
         python,
@@ -407,8 +411,13 @@ def test_another_python_and_xgboost_replay_to_the_bit(three_kinds, name):
     done = subprocess.run(
         command, capture_output=True, text=True, env=os.environ | {"PYTHONPATH": str(ROOT)}, cwd=three_kinds.root
     )
-    assert done.returncode == 0, done.stdout + done.stderr
     partitions = json.loads(done.stdout)["partitions"]
+    if version_of(partitions[0]["engine_now"]) < version_of(partitions[0]["engine_then"]):
+        # It might load the file and score it otherwise without a word, so it is not asked to.
+        assert done.returncode == 2
+        assert all("newer than the" in each["reasons"][0] for each in partitions)
+        return
+    assert done.returncode == 0, done.stdout + done.stderr
     assert [each["verdict"] for each in partitions] == ["identical"] * 4
     assert all(each["engine_differences"] for each in partitions)
 
