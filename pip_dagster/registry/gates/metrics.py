@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -15,8 +16,8 @@ if TYPE_CHECKING:
 RESAMPLES = 500
 _SEED = 20130801
 # Beyond this many rows the interval is made from that many at even distances: wider, so slower to refuse, never wrong.
-_MOST_ROWS = 200_000
-_CHUNK_CELLS = 4_000_000
+_MOST_ROWS = 100_000
+_CHUNK_CELLS = 2_000_000
 
 
 @dataclass(frozen=True)
@@ -54,8 +55,10 @@ def compare(
     import numpy as np
 
     _check(metric, y, champion, candidate)
-    whole = np.ones((1, len(y)))
-    values = [float(_metric(metric, y, scores, whole)[0]) for scores in (champion, candidate)] if len(y) else [np.nan]
+    if not len(y):
+        return None
+    whole = np.ones((len(y), 1))  # float64: counts beyond 2**24 stay whole
+    values = [float(_prepare(metric, y, scores)(whole)[0]) for scores in (champion, candidate)]
     if np.isnan(values).any():
         return None
     sign = 1.0 if metric == "auc" else -1.0
@@ -73,48 +76,69 @@ def _resampled(metric: MetricName, y: np.ndarray, champion: np.ndarray, candidat
     if len(y) > _MOST_ROWS:
         kept = np.linspace(0, len(y) - 1, _MOST_ROWS).astype(np.int64)
         y, champion, candidate = y[kept], champion[kept], candidate[kept]
-    rng = np.random.default_rng(_SEED)
+    old, new = (_prepare(metric, y, scores) for scores in (champion, candidate))
+    rng, quantiles = np.random.default_rng(_SEED), _poisson_quantiles()
     step = max(1, min(RESAMPLES, _CHUNK_CELLS // len(y)))
     found = []
     for begin in range(0, RESAMPLES, step):
-        weights = rng.poisson(1.0, (min(step, RESAMPLES - begin), len(y))).astype(np.float64)
-        found.append(_metric(metric, y, candidate, weights) - _metric(metric, y, champion, weights))
+        shape = (len(y), min(step, RESAMPLES - begin))
+        weights = quantiles[rng.integers(0, len(quantiles), shape, dtype=np.uint16)]
+        found.append(new(weights) - old(weights))
     return np.concatenate(found)
 
 
-def _metric(metric: MetricName, y: np.ndarray, scores: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """The metric under each row of `weights` (resamples, rows); NaN where it has no value."""
+def _poisson_quantiles() -> np.ndarray:
+    """Poisson(1) by inversion, 65536 steps fine: a tenth of the time that numpy's own generator takes."""
+    import numpy as np
+
+    probabilities = np.exp(-1.0) / np.cumprod([1.0, *range(1, 12)])
+    at = (np.arange(65_536) + 0.5) / 65_536
+    return np.searchsorted(np.cumsum(probabilities), at).astype(np.float32)
+
+
+def _prepare(metric: MetricName, y: np.ndarray, scores: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
+    """The metric as a function of weights (rows, resamples), one value a resample; NaN where it has none."""
     import numpy as np
 
     scores = scores.astype(np.float64)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        if metric == "auc":
-            return _auc(y, scores, weights)
-        if metric == "logloss":
-            p = np.clip(scores, 1e-7, 1 - 1e-7)
-            loss = -(y * np.log(p) + (1 - y) * np.log1p(-p))
-        elif metric == "poisson_deviance":
-            mean = np.maximum(scores, 1e-12)
-            loss = 2 * (np.where(y > 0, y * np.log(np.where(y > 0, y, 1) / mean), 0.0) - y + mean)
-        else:
-            loss = (y - scores) ** 2
-        mean_loss = weights @ loss / weights.sum(axis=1)
-        return np.sqrt(mean_loss) if metric == "rmse" else mean_loss
+    if metric == "auc":
+        return _auc(y, scores)
+    if metric == "logloss":
+        p = np.clip(scores, 1e-7, 1 - 1e-7)
+        loss = -(y * np.log(p) + (1 - y) * np.log1p(-p))
+    elif metric == "poisson_deviance":
+        mean = np.maximum(scores, 1e-12)
+        loss = 2 * (np.where(y > 0, y * np.log(np.where(y > 0, y, 1) / mean), 0.0) - y + mean)
+    else:
+        loss = (y - scores) ** 2
+
+    def mean_loss(weights: np.ndarray) -> np.ndarray:
+        with np.errstate(invalid="ignore", divide="ignore"):
+            means = loss @ weights / weights.sum(axis=0, dtype=np.float64)
+        return np.sqrt(means) if metric == "rmse" else means
+
+    return mean_loss
 
 
-def _auc(y: np.ndarray, scores: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Weighted area under the ROC curve by ranks (Mann-Whitney): ties count half."""
+def _auc(y: np.ndarray, scores: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
+    """Weighted area under the ROC curve: the share of (positive, negative) pairs in the right order, ties half."""
     import numpy as np
 
-    order = np.argsort(scores, kind="stable")
-    ranked, outcome = scores[order], y[order]
-    starts = np.flatnonzero(np.r_[True, ranked[1:] != ranked[:-1]])
-    sorted_weights = weights[:, order]
-    positive = np.add.reduceat(sorted_weights * outcome, starts, axis=1)
-    negative = np.add.reduceat(sorted_weights * (1 - outcome), starts, axis=1)
-    below = np.cumsum(negative, axis=1) - negative
-    pairs = positive.sum(axis=1) * negative.sum(axis=1)
-    return np.where(pairs > 0, (positive * (below + negative / 2)).sum(axis=1) / pairs, np.nan)
+    positive, negative = np.flatnonzero(y == 1), np.flatnonzero(y == 0)
+    negative = negative[np.argsort(scores[negative], kind="stable")]
+    ranked = scores[negative]
+    below, up_to = (np.searchsorted(ranked, scores[positive], side) for side in ("left", "right"))
+
+    def area(weights: np.ndarray) -> np.ndarray:
+        before = np.zeros((len(negative) + 1, weights.shape[1]), dtype=weights.dtype)
+        np.cumsum(weights[negative], axis=0, out=before[1:])  # whole numbers: exact
+        of = weights[positive]
+        right = (of * (before[below] + before[up_to])).sum(axis=0, dtype=np.float64) / 2
+        pairs = of.sum(axis=0, dtype=np.float64) * before[-1]
+        with np.errstate(invalid="ignore", divide="ignore"):
+            return np.where(pairs > 0, right / pairs, np.nan)
+
+    return area
 
 
 def _check(metric: MetricName, y: np.ndarray, *scores: np.ndarray) -> None:
