@@ -55,6 +55,20 @@ def test_a_rollback_that_was_cut_off_is_finished_though_a_run_came_between(promo
     assert not rollback(promoted.project, "orders", why="", by="eve").resumed, "finished once"
 
 
+def test_a_rollback_killed_before_it_was_published_is_published_and_goes_no_further(promoted, ledger, monkeypatch):
+    def killed_here(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr("pip_dagster.ledger.rollback.publish_pending", killed_here)
+        rollback(promoted.project, "orders", why="worse", by="eve")
+    assert promoted.scores() == promoted.expected(version=2), "not published yet"
+    result = rollback(promoted.project, "orders", why="worse", by="eve")
+    assert result.complete and not result.flips and result.published == 4
+    assert promoted.scores() == promoted.expected(version=1)
+    assert ledger.verified(promoted) is None
+
+
 def test_rollbacks_and_runs_at_the_same_time(promoted, ledger):
     """Each is whole; a run keeps the version that it began with, so the last word is a rollback's after it."""
     run = promoted.python(
