@@ -120,6 +120,7 @@ SPEC = SimpleNamespace(
     features=Features(sql="features.sql", key=("k",), partition_column="day"),
     scoring=Scoring(model_name="property", batch_rows=2048),
     quality=None,
+    decisions={},
 )
 
 
