@@ -109,5 +109,5 @@ def test_a_model_that_stopped_early_scores_with_its_best_rounds(tiny, helpers):
 def test_a_key_named_as_a_score_is_refused(tiny):
     sql = "SELECT order_id AS Score, * FROM raw.orders WHERE day >= $start_date AND day < $end_date"
     tiny.declare(sql, features={"key": ["Score"]})
-    with pytest.raises(DeclarationError, match=r"'Score' is a key.*a column of the predictions by model .* as well; rename"):
+    with pytest.raises(DeclarationError, match=r"'Score' is a key.*column of the predictions by .* as well; rename"):
         tiny.run()
