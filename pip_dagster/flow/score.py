@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 from pip_dagster.errors import DeclarationError
 from pip_dagster.flow.decide import carried_for_decisions, decided, decision_types
 from pip_dagster.flow.digest import RowSet, row_set_sql
-from pip_dagster.flow.guard import Encoded, Findings, encode, findings_sql, read_findings
+from pip_dagster.flow.findings import count_findings, recorded, refusal, too_many_apart
+from pip_dagster.flow.guard import Encoded, encode
 from pip_dagster.flow.query import STAGED
 from pip_dagster.flow.stream import read_ahead
 from pip_dagster.flow.validate import admitted, apart_counts, keep_unseen_apart
@@ -81,15 +82,15 @@ def score(
     where = f"Pipeline {spec.name}, {spec.features.sql} for model {manifest.model_name} v{manifest.version}"
     encoded = encode(manifest.features, columns, where=where)
     began = time.monotonic()
-    found = _findings(con, encoded, partitions, STAGED)
+    found = count_findings(con, encoded, partitions, STAGED)
     unseen = {key: each.unseen for key, each in found.items()}
     if spec.scoring.on_unseen_category == "quarantine" and any(unseen.values()):
         keep_unseen_apart(con, [feature.unseen for feature in encoded if feature.unseen])
     apart = apart_counts(con)
     if apart:
-        found = _findings(con, encoded, partitions, admitted())
-    blocked = {key: text for key in partitions if (text := _too_many(apart.get(key, 0), found[key].rows, spec))}
-    failed = {key: text for key in partitions if (text := _refusal(found[key], spec, encoded))}
+        found = count_findings(con, encoded, partitions, admitted())
+    blocked = {key: text for key in partitions if (text := too_many_apart(apart.get(key, 0), found[key].rows, spec))}
+    failed = {key: text for key in partitions if (text := refusal(found[key], spec, encoded))}
     types, score_columns = scored_columns(con, spec, manifest, columns), _score_columns(manifest)
     carried = [name for name in types if name not in score_columns and name not in spec.decisions]
     body = ", ".join(f"{quote(name)} {sql_type}" for name, sql_type in types.items())
@@ -112,7 +113,7 @@ def score(
                 low,
                 high,
                 seconds * counted.rows / total,
-                _recorded(counted, unseen[key], apart.get(key, 0), spec),
+                recorded(counted, unseen[key], apart.get(key, 0), spec),
             )
     return Scoring(types, scored, failed, blocked)
 
@@ -145,50 +146,6 @@ def scored_columns(
 def _score_columns(manifest: Manifest) -> dict[str, str]:
     columns = dict.fromkeys(manifest.outputs, "FLOAT")
     return columns | ({"predicted_class": "VARCHAR"} if manifest.classes and len(manifest.outputs) > 1 else {})
-
-
-def _findings(
-    con: DuckDBPyConnection, encoded: Sequence[Encoded], partitions: Sequence[str], relation: str
-) -> dict[str, Findings]:
-    rows = con.execute(findings_sql(encoded, relation)).fetchall()
-    found = {row[0]: read_findings(row[1:], encoded) for row in rows}
-    return {key: found.get(key, Findings(0, {}, {}, {})) for key in partitions}
-
-
-def _refusal(found: Findings, spec: PipelineSpec, encoded: Sequence[Encoded]) -> str | None:
-    """Why a partition must not be scored, or None."""
-    if found.invalid:
-        means = {feature.name: feature.invalid_means for feature in encoded}
-        listed = ", ".join(f"{name} in {count} rows ({means[name]})" for name, count in found.invalid.items())
-        return (
-            f"values that XGBoost would score without a word: {listed}; "
-            "correct the source or bound them in the feature SQL"
-        )
-    if found.unseen and spec.scoring.on_unseen_category == "error":
-        listed = ", ".join(f"{name} in {count} rows" for name, count in found.unseen.items())
-        return f"categories the model has never seen: {listed}; scoring.on_unseen_category is error"
-    return None
-
-
-def _too_many(apart: int, others: int, spec: PipelineSpec) -> str | None:
-    """Why a partition with so many rows in quarantine is blocked, or None."""
-    most = spec.quality.max_quarantined if spec.quality else 1.0
-    if not apart or apart <= most * (apart + others):
-        return None
-    return (
-        f"{apart} of {apart + others} rows are in quarantine, {apart / (apart + others):.1%}; "
-        f"quality.max_quarantined is {most:.1%}"
-    )
-
-
-def _recorded(found: Findings, unseen: Mapping[str, int], apart: int, spec: PipelineSpec) -> dict[str, Any]:
-    """The findings worth a place in the ledger."""
-    kept: dict[str, Any] = {} if found.rows or apart else {"empty": "the sources have no row for this partition"}
-    if unseen:
-        kept["unseen_category"] = {"policy": spec.scoring.on_unseen_category, "rows": unseen}
-    if found.all_missing:
-        kept["all_missing"] = found.all_missing
-    return kept
 
 
 def _stream_or_split(

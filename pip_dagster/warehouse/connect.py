@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 import shutil
+import socket
 import tempfile
 import time
 from collections.abc import Iterator
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
 CATALOG = "warehouse"
+_SPILL = "pip_dagster_spill_"
 # What DuckDB says when another process has the file; anything else is not worth waiting for.
 _LOCKED = ("Could not set lock on file", "Conflicting lock", "database is locked", "Unique file handle conflict")
 
@@ -29,7 +31,8 @@ def workspace(*, threads: int, memory_limit: str | None = None) -> Iterator[Duck
     """An in-memory connection in UTC for one piece of work; what outgrows memory spills to a folder of its own."""
     import duckdb
 
-    spill = Path(tempfile.mkdtemp(prefix="pip_dagster_"))
+    _remove_spills_of_the_dead()
+    spill = Path(tempfile.mkdtemp(prefix=f"{_SPILL}{_host()}_{os.getpid()}_"))
     con = duckdb.connect(":memory:", config={"temp_directory": str(spill), "threads": threads})
     try:
         con.execute("SET TimeZone = 'UTC'")
@@ -40,6 +43,21 @@ def workspace(*, threads: int, memory_limit: str | None = None) -> Iterator[Duck
     finally:
         con.close()
         shutil.rmtree(spill, ignore_errors=True)
+
+
+def _remove_spills_of_the_dead() -> None:
+    """A killed process cannot remove its own folder, which may hold gigabytes. PIDs are a host's own."""
+    if not Path("/proc/self").exists():
+        return
+    mine = f"{_SPILL}{_host()}_"
+    for folder in Path(tempfile.gettempdir()).glob(f"{mine}*_*"):
+        pid = folder.name.removeprefix(mine).split("_")[0]
+        if pid.isdigit() and not Path("/proc", pid).exists():
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _host() -> str:
+    return "".join(c for c in socket.gethostname() if c.isalnum())
 
 
 @contextmanager

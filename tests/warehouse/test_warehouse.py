@@ -1,6 +1,11 @@
 """The warehouse file among processes, versions and odd places; what is published beside it."""
 
+import os
 import shutil
+import subprocess
+import sys
+import tempfile
+import textwrap
 import threading
 
 import duckdb
@@ -200,3 +205,20 @@ def test_keys_with_colons_and_slashes_become_file_names(tmp_path):
     names = [partition_file(folder, "p", "predictions", key).name for key in ("2013-11-03-01:00-0500", "a/b", "..")]
     assert names == ["2013-11-03-01%3A00-0500.parquet", "a%2Fb.parquet", "...parquet"]
     assert all(partition_file(folder, "p", "predictions", key).parent.name == "predictions" for key in ("a/b", "../x"))
+
+
+def test_what_a_killed_process_had_spilled_is_removed_by_the_next(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    code = """
+        import os
+        from pip_dagster.warehouse.connect import workspace
+        with workspace(threads=1):
+            os.kill(os.getpid(), 9)
+    """
+    environment = os.environ | {"TMPDIR": str(tmp_path)}
+    subprocess.run([sys.executable, "-c", textwrap.dedent(code)], env=environment, check=False)
+    (left,) = tmp_path.glob("pip_dagster_spill_*")
+    with workspace(threads=1):
+        (mine,) = tmp_path.glob("pip_dagster_spill_*")
+        assert mine != left
+    assert not list(tmp_path.glob("pip_dagster_spill_*"))
