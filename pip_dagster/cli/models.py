@@ -64,6 +64,12 @@ for _command in (compare, gate, promote, rollback, sign, keygen):
     type=click.Path(path_type=Path),
     help='JSON {"feature": ["category of code 0", ...]}.',
 )
+@click.option(
+    "--calibration",
+    "calibration_file",
+    type=click.Path(path_type=Path),
+    help='JSON {"method": "platt", "slope": 1.1, "intercept": 0.2} or {"method": "isotonic", "x": [...], "y": [...]}.',
+)
 @click.option("--classes", help="A classifier's labels in training order: a,b,c.")
 @click.option("--feature-names", help="For a Booster trained without names: a,b,c in training order.")
 @click.option("--metric", "metrics", multiple=True, metavar="NAME=VALUE", help="Repeatable.")
@@ -82,6 +88,7 @@ def register(
     model_file: Path,
     sample: Path,
     categories_file: Path | None,
+    calibration_file: Path | None,
     classes: str | None,
     feature_names: str | None,
     metrics: tuple[str, ...],
@@ -99,6 +106,7 @@ def register(
             model=model_file,
             sample=sample,
             categories=_categories(categories_file),
+            calibration=_json_object(calibration_file, "--calibration"),
             classes=classes.split(",") if classes else None,
             feature_names=feature_names.split(",") if feature_names else None,
             metrics={key: _number(key, value) for key, value in _pairs("--metric", metrics)},
@@ -220,15 +228,22 @@ def history(context: click.Context, name: str, alias: str | None, as_json: bool)
 
 
 def _categories(path: Path | None) -> dict[str, list[str]] | None:
+    lists = _json_object(path, "--categories")
+    if lists is not None and not all(isinstance(values, list) for values in lists.values()):
+        raise click.ClickException(f'--categories {path} must hold {{"feature": ["category of code 0", ...], ...}}')
+    return lists
+
+
+def _json_object(path: Path | None, option: str) -> dict[str, Any] | None:
     if path is None:
         return None
     try:
-        lists = json.loads(path.read_bytes())
+        found = json.loads(path.read_bytes())
     except (OSError, ValueError) as error:
-        raise click.ClickException(f"cannot read --categories {path}: {error}") from error
-    if not isinstance(lists, dict) or not all(isinstance(values, list) for values in lists.values()):
-        raise click.ClickException(f'--categories {path} must hold {{"feature": ["category of code 0", ...], ...}}')
-    return lists
+        raise click.ClickException(f"cannot read {option} {path}: {error}") from error
+    if not isinstance(found, dict):
+        raise click.ClickException(f"{option} {path} must hold a JSON object, not {type(found).__name__}")
+    return found
 
 
 def _pairs(option: str, texts: tuple[str, ...]) -> list[tuple[str, str]]:

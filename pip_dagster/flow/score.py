@@ -145,7 +145,8 @@ def scored_columns(
 
 def _score_columns(manifest: Manifest) -> dict[str, str]:
     columns = dict.fromkeys(manifest.outputs, "FLOAT")
-    return columns | ({"predicted_class": "VARCHAR"} if manifest.classes and len(manifest.outputs) > 1 else {})
+    columns |= {"predicted_class": "VARCHAR"} if manifest.classes and len(manifest.outputs) > 1 else {}
+    return columns | ({"calibrated": "FLOAT"} if manifest.calibration else {})
 
 
 def _stream_or_split(
@@ -234,6 +235,8 @@ def _score_batch(
         columns.extend(pa.array(np.ascontiguousarray(scores[:, i]), type=pa.float32()) for i in range(scores.shape[1]))
         if manifest.classes:
             columns.append(pa.array(manifest.classes).take(pa.array(scores.argmax(axis=1))))
+    if manifest.calibration:
+        columns.append(pa.array(manifest.calibration.apply(scores), type=pa.float32()))
     return pa.RecordBatch.from_arrays(columns, schema=schema)
 
 

@@ -4,6 +4,8 @@ from typing import Literal
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, FiniteFloat, model_validator
 
+from pip_dagster.registry.calibration import Calibration
+
 FORMAT = 1
 
 
@@ -87,6 +89,17 @@ class Manifest(Signature):
     tags: dict[str, str] = {}
     feature_reference: dict[str, Histogram] = {}
     score_reference: dict[str, Histogram] = {}
+    calibration: Calibration | None = None
+
+    @model_validator(mode="after")
+    def _calibrates_one_output(self) -> "Manifest":
+        if self.calibration and len(self.outputs) > 1:
+            raise ValueError(f"a calibration is for a model of one output; this one has {len(self.outputs)}")
+        return self
+
+    def scores_like(self, other: Signature) -> bool:
+        """Whether the same bytes mean the same scores under both, calibrated ones included."""
+        return super().scores_like(other) and self.calibration == getattr(other, "calibration", None)
 
 
 class Description(_Record):
@@ -98,3 +111,4 @@ class Description(_Record):
     metrics: dict[str, FiniteFloat] = {}
     training_window: tuple[str, str] | None = None
     tags: dict[str, str] = {}
+    calibration: Calibration | None = None

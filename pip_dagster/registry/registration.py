@@ -10,7 +10,8 @@ from pydantic import ValidationError
 
 from pip_dagster.registry import model_file, sandbox
 from pip_dagster.registry import sample as samples
-from pip_dagster.registry.errors import InvalidModel, ModelNotFound, RegistryError
+from pip_dagster.registry.calibration import Calibration
+from pip_dagster.registry.errors import InvalidModel, ModelNotFound, RegistryError, SignatureMismatch
 from pip_dagster.registry.files import sha256, write_synced
 from pip_dagster.registry.manifest import Description, Manifest
 from pip_dagster.registry.version import GOLDEN_FILE, MODEL_FILE
@@ -28,6 +29,7 @@ class Claims:
     metrics: Mapping[str, float]
     training_window: tuple[str, str] | None
     tags: Mapping[str, str]
+    calibration: Calibration | Mapping[str, object] | None = None
 
 
 def prepare(
@@ -62,6 +64,10 @@ def prepare(
     )
     if sha256(target.read_bytes()) != report.model_sha256:
         raise InvalidModel(f"{name}: the file changed while it was examined; try again once nothing writes to {model}")
+    if description.calibration and len(report.signature.outputs) > 1:
+        raise SignatureMismatch(
+            f"{name}: a calibration is for a model of one output; this one has {', '.join(report.signature.outputs)}"
+        )
     shutil.rmtree(work)
 
     def manifest(version: int, files: dict[str, str]) -> Manifest:
@@ -94,6 +100,7 @@ def _description(name: str, claims: Claims) -> Description:
             metrics=dict(claims.metrics),
             training_window=claims.training_window,
             tags=dict(claims.tags),
+            calibration=claims.calibration,
         )
     except ValidationError as error:
         first = error.errors()[0]

@@ -18,6 +18,7 @@ from pip_dagster.registry.publish import publish, read_version, staging, version
 from pip_dagster.registry.version import ModelVersion
 
 if TYPE_CHECKING:
+    from pip_dagster.registry.calibration import Calibration
     from pip_dagster.registry.sample import Sample
 
 
@@ -70,6 +71,7 @@ class Registry:
         metrics: Mapping[str, float] | None = None,
         training_window: tuple[str, str] | None = None,
         tags: Mapping[str, str] | None = None,
+        calibration: "Calibration | Mapping[str, object] | None" = None,
         time_limit: float = 120.0,
     ) -> ModelVersion:
         """Check a model file in a subprocess, derive its signature, and store it as the next version.
@@ -77,8 +79,8 @@ class Registry:
         ``model`` is XGBoost's UBJ or JSON. ``sample`` holds training rows with at least the model's features: a Parquet
         path, an Arrow table or a pandas DataFrame. ``categories`` gives each category feature's list in the order of
         the codes used in training, ``classes`` a classifier's labels in order, ``feature_names`` the names of a Booster
-        that was trained without. The same model and signature again gives the version that exists, with ``created``
-        False.
+        that was trained without, ``calibration`` how its score becomes a probability. The same model and signature
+        again gives the version that exists, with ``created`` False.
 
         Raises InvalidName, UnsafeModelFile, InvalidSample, InvalidModel (cannot be loaded or scored within
         ``time_limit`` seconds), SignatureMismatch, RegistryBusy.
@@ -94,6 +96,7 @@ class Registry:
             metrics=dict(metrics or {}),
             training_window=training_window,
             tags=dict(tags or {}),
+            calibration=calibration,
         )
         with staging(self.root / check_model_name(name)) as staged:
             manifest = prepare(name, staged, Path(model), sample, claims, time_limit)
