@@ -118,7 +118,9 @@ def _load_suites(spec: PipelineSpec, folder: Path, sql: str) -> Suites:
         )
     words = set(re.findall(r'"(?:[^"]|"")*"|\w+', sql))
     named = {word.strip('"').replace('""', '"').lower() for word in words}
-    if not re.search(r"\*(?!\s*[\w($])", sql):  # no bare star; a product is none
+    bare = re.sub(r"--[^\n]*|/\*.*?\*/", " ", sql, flags=re.DOTALL)
+    takes_all = re.search(r"(?:\bselect\b(?:\s+distinct\b)?|,|\.)\s*\*|\bcolumns\s*\(", bare, re.IGNORECASE)
+    if not takes_all and not re.match(r"\s*(?:from|with)\b", bare, re.IGNORECASE):
         for expectation in suites.features:
             for column in sorted(expectation.columns):
                 if column.lower() not in named:

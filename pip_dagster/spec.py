@@ -10,7 +10,13 @@ from zoneinfo import ZoneInfo, available_timezones
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
 from pip_dagster.spec_gates import Gates
-from pip_dagster.warehouse.names import PREDICTION_COLUMNS, REASON_COLUMNS, RESERVED_COLUMNS, check_table_name
+from pip_dagster.warehouse.names import (
+    PREDICTION_COLUMNS,
+    REASON_COLUMNS,
+    RESERVED_COLUMNS,
+    RESERVED_SCHEMAS,
+    check_table_name,
+)
 
 _DURATION = re.compile(r"^\s*(\d+)\s*(minute|hour|day|week)s?\s*$")
 
@@ -199,7 +205,7 @@ class PipelineSpec(_Declared):
     @field_validator("name")
     @classmethod
     def _free_name(cls, value: str) -> str:
-        if value in {"ledger", "main", "information_schema", "pg_catalog", "temp", "system"}:
+        if value in RESERVED_SCHEMAS:
             raise ValueError(f"{value!r} is a schema of the warehouse; expected another name")
         return value
 

@@ -19,6 +19,7 @@ _COMMANDS = {
     "lineage": ("pip_dagster.cli.lineage", "lineage"),
     "models": ("pip_dagster.cli.models", "models"),
     "prove-point-in-time": ("pip_dagster.cli.point_in_time", "prove_point_in_time"),
+    "publish": ("pip_dagster.cli.publish", "publish"),
     "query": ("pip_dagster.cli.query", "query"),
     "replay": ("pip_dagster.cli.replay", "replay"),
     "status": ("pip_dagster.cli.status", "status"),

@@ -23,13 +23,14 @@ def console() -> Console:
 
 def show_table(title: str | None, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
     """Print a table; numbers to the right."""
+    from rich.markup import escape
     from rich.table import Table
 
     listed = [list(row) for row in rows]
     table = Table(title=title, title_justify="left")
     for i, column in enumerate(columns):
         numeric = any(isinstance(row[i], int | float) for row in listed)
-        table.add_column(column, justify="right" if numeric else "left", overflow="fold")
+        table.add_column(escape(column), justify="right" if numeric else "left", overflow="fold")
     for row in listed:
         table.add_row(*(cell(value) for value in row))
     console().print(table)

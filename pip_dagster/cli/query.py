@@ -33,6 +33,10 @@ def query(project: Project, sql: str, form: str, as_json: bool) -> None:
                 raise click.ClickException("The published database is for reading: expected one SELECT.")
             result = con.execute(statements[0])
             columns = [column[0] for column in result.description or []]
+            if len(set(columns)) < len(columns):
+                raise click.ClickException(
+                    f"Two columns have one name: {', '.join(columns)}. Give one another with AS."
+                )
             _show(result, columns, "json" if as_json else form)
         except duckdb.Error as error:
             raise click.ClickException(f"{error}\nTables: {', '.join(_tables(con))}") from error

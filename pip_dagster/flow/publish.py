@@ -121,6 +121,7 @@ def store_scores(
         if scored.rows_quarantined:
             _quarantine(con, entry, scored.rows_quarantined, feature_columns, row_key)
         columns = {"partition_key": "VARCHAR", "scoring_id": "VARCHAR"} | scoring.columns
+        _check_key_types(con, pipeline, {name: scoring.columns[name] for name in row_key})
         table = ensure_table(con, pipeline, "scores", columns)
         carried = [name for name in scoring.columns if name != "partition_key"]
         _insert(
@@ -145,6 +146,27 @@ def store_scores(
         if entry.role == "champion" and entry.status == "scored":
             record.make_live(con, entry, run, "scored")
     return entry
+
+
+def _check_key_types(con: DuckDBPyConnection, pipeline: str, key: dict[str, str]) -> None:
+    """Refuse a key of another type than stored rows have: beside them, in one view, it could not be told apart.
+
+    Raises:
+        PartitionError: names both types. Whole numbers may grow wider or narrower.
+
+    """
+    whole = {"TINYINT", "SMALLINT", "INTEGER", "BIGINT", "UTINYINT", "USMALLINT", "UINTEGER", "UBIGINT", "HUGEINT"}
+    stored = con.execute(
+        "SELECT DISTINCT column_name, data_type FROM duckdb_columns() WHERE database_name = current_database() "
+        "AND schema_name = $pipeline AND starts_with(table_name, 'scores__') AND list_contains($names, column_name)",
+        {"pipeline": pipeline, "names": list(key)},
+    ).fetchall()
+    for name, kind in stored:
+        if kind != key[name] and not {kind, key[name]} <= whole:
+            raise PartitionError(
+                f"Pipeline {pipeline}: key {name!r} is {key[name]}, in the stored scores it is {kind}. "
+                f"Cast it to {kind} in the feature SQL, or give the pipeline another name."
+            )
 
 
 def _quarantine(

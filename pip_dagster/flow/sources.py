@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import difflib
+import glob
+import secrets
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -40,11 +42,13 @@ def open_sources(
         catalogs: dict[str, str] = {}
         for name, source in spec.sources.items():
             if source.parquet:
-                origin = f"read_parquet({literal(str(root / source.parquet))}, union_by_name = true)"
+                # Only the declared part is a pattern: the project's own path may hold brackets.
+                files = str(Path(glob.escape(str(root))) / source.parquet)
+                origin = f"read_parquet({literal(files)}, union_by_name = true)"
             else:
                 place = source.database or spec.source_database or ""
                 if place not in catalogs:
-                    catalogs[place] = f"source_{len(catalogs)}"
+                    catalogs[place] = f"source_{secrets.token_hex(8)}"  # not to be named in the SQL
                     stack.enter_context(attached(con, root / place, catalogs[place], read_only=True))
                 origin = f"{quote(catalogs[place])}.{quote_table(source.table)}"
             if known_at and source.available_at:

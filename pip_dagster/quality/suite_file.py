@@ -96,6 +96,8 @@ def _expectation(file: _File, section: str, node: yaml.Node, columns: Collection
     if "type" not in keys:
         file.fail(node, f"an expectation of {section!r} has no `type`")
     name = file.value(keys["type"])
+    if not isinstance(name, str):
+        file.fail(keys["type"], f"`type` must be text, not {name!r}")
     if name in NOT_ON_FRAMES:
         file.fail(keys["type"], f"type {name!r} cannot be evaluated on a table's rows here; {NOT_ON_FRAMES[name]}")
     if not isinstance(name, str) or name not in expectation_types():

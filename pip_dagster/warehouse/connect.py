@@ -62,7 +62,7 @@ def _host() -> str:
 
 @contextmanager
 def attached(
-    con: DuckDBPyConnection, path: Path, name: str, *, read_only: bool, deadline: float = lock.DEFAULT_DEADLINE
+    con: DuckDBPyConnection, path: Path, name: str, *, read_only: bool, deadline: float | None = None
 ) -> Iterator[None]:
     """Attach the DuckDB file `path` as `name`, waiting out another process's lock to the deadline.
 
@@ -73,6 +73,7 @@ def attached(
     if read_only and not path.is_file():
         raise SourceError(f"There is no DuckDB file {path}. Make it, or correct its path in the declaration.")
     # 2.0 would write files that 1.5 cannot open.
+    deadline = lock.declared_deadline() if deadline is None else deadline
     options = "READ_ONLY" if read_only else "STORAGE_VERSION 'v1.5.0'"
     until = time.monotonic() + deadline
     while True:
@@ -110,7 +111,7 @@ def open_warehouse(
     """
     from pip_dagster.warehouse import schema
 
-    seconds = deadline if deadline is not None else float(os.environ.get("PIP_DAGSTER_LOCK_DEADLINE", 120))
+    seconds = deadline if deadline is not None else lock.declared_deadline()
     if read_only and not path.is_file():
         raise WarehouseError(f"There is no warehouse {path} yet: materialize a partition first.")
     path.parent.mkdir(parents=True, exist_ok=True)

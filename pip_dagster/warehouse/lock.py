@@ -16,6 +16,21 @@ from pathlib import Path
 from pip_dagster.errors import WarehouseError
 
 DEFAULT_DEADLINE = 120.0
+VARIABLE = "PIP_DAGSTER_LOCK_DEADLINE"
+
+
+def declared_deadline() -> float:
+    """Seconds to wait for a lock: `PIP_DAGSTER_LOCK_DEADLINE`, or the default.
+
+    Raises:
+        WarehouseError: it is no number.
+
+    """
+    text = os.environ.get(VARIABLE)
+    try:
+        return DEFAULT_DEADLINE if text is None else float(text)
+    except ValueError:
+        raise WarehouseError(f"{VARIABLE} is {text!r}; expected seconds, such as 60.") from None
 
 
 @contextmanager

@@ -5,7 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 # Columns that every stored row carries beside the user's own; a user's column of that name would shadow them.
-RESERVED_COLUMNS = frozenset({"partition_key", "revision", "scoring_id", "role", "row_number"})
+RESERVED_COLUMNS = frozenset(
+    {
+        *("partition_key", "revision", "scoring_id", "role", "row_number"),
+        "rowid",  # DuckDB's own, by which rows are told apart
+        *("row_id", "row_key", "reasons", "broken", "resolved_at", "feature_revision"),  # of the quarantine
+    }
+)
+
+# Catalogs and schemas that are there already.
+RESERVED_SCHEMAS = frozenset(
+    {"ledger", "main", "memory", "warehouse", "published", "pip_stage", "temp", "system"}
+    | {"information_schema", "pg_catalog"}
+)
 
 # What the predictions view puts beside a row's key: a key column of that name would shadow it.
 PREDICTION_COLUMNS = frozenset({"model_name", "model_version", "feature_revision", "scored_at"})
@@ -39,6 +51,8 @@ def check_table_name(name: str) -> str:
     parts = name.split(".")
     if len(parts) != 2 or not all(parts):
         raise ValueError(f"{name!r} is not a table name; expected `schema.table`, for example 'raw.orders'")
+    if parts[0].lower() in RESERVED_SCHEMAS:
+        raise ValueError(f"{name!r} is in a schema that is taken; expected another, as in 'raw.orders'")
     return name
 
 

@@ -7,6 +7,7 @@ predictions and its ledger are written beside it, each file replaced at once; a 
 from __future__ import annotations
 
 import glob
+import logging
 import os
 from collections.abc import Iterable
 from datetime import UTC, datetime
@@ -19,6 +20,8 @@ from pip_dagster.warehouse.tables import has_view, predictions_select
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
+
+LOG = logging.getLogger("pip_dagster")
 
 _PENDING = """
   SELECT pipeline, partition_key, list(id) AS ids FROM (
@@ -34,18 +37,32 @@ def partition_file(folder: Path, pipeline: str, kind: str, partition_key: str) -
     return folder / pipeline / kind / f"{url_quote(partition_key, safe=' ')}.parquet"
 
 
-def publish_pending(con: DuckDBPyConnection, folder: Path) -> int:
+def publish_pending(con: DuckDBPyConnection, folder: Path, *, anew: bool = False) -> int:
     """Write what the ledger says and the files do not show yet, whoever committed it; the number of partitions.
 
     The warehouse is the current catalog, nothing is in transaction. A kill in between leaves partitions pending, and
-    the next call writes them.
+    the next call writes them. Where the folder is gone, or `anew` is asked for, every partition is written again. One
+    that cannot be written stays pending and keeps no other from being: it is told in the log.
     """
-    pending = con.execute(_PENDING).fetchall()
-    for pipeline, partition_key, _ in pending:
-        _publish_partition(con, folder, pipeline, partition_key)
-    if pending:
-        ids = [change_id for *_, listed in pending for change_id in listed]
-        con.execute("INSERT INTO ledger.publications SELECT unnest($ids), $now", {"ids": ids, "now": datetime.now(UTC)})
+    import duckdb
+
+    sql = _PENDING.replace("ANTI JOIN ledger.publications p ON p.change_id = id", "") if anew else _PENDING
+    pending = con.execute(sql).fetchall()
+    if not anew and not folder.is_dir() and con.execute("SELECT 1 FROM ledger.publications LIMIT 1").fetchone():
+        return publish_pending(con, folder, anew=True)
+    ids = []
+    for pipeline, partition_key, changes in pending:
+        try:
+            _publish_partition(con, folder, pipeline, partition_key)
+            ids += changes
+        except duckdb.Error as error:
+            LOG.error("%s, partition %s is stored but cannot be published: %s", pipeline, partition_key, error)
+    if ids:
+        con.execute(
+            "INSERT INTO ledger.publications SELECT id, $now FROM (SELECT unnest($ids) AS id) "
+            "ANTI JOIN ledger.publications p ON p.change_id = id",
+            {"ids": ids, "now": datetime.now(UTC)},
+        )
     _publish_views(folder)
     return len(pending)
 
@@ -73,14 +90,16 @@ def _publish_partition(con: DuckDBPyConnection, folder: Path, pipeline: str, par
         always = target.exists() or kind in ("ledger", "predictions")
         if not always and not con.execute(f"{select} LIMIT 1").fetchone():
             continue  # nothing to show, as for most partitions
-        _replace_parquet(con, _exact_in_parquet(con, select), target)
+        # A key has at most 38 digits, which was seen to; a quarantined value may have any number.
+        exact = "VARCHAR" if kind == "quarantine" else "DECIMAL(38, 0)"
+        _replace_parquet(con, _exact_in_parquet(con, select, exact), target)
 
 
-def _exact_in_parquet(con: DuckDBPyConnection, select: str) -> str:
+def _exact_in_parquet(con: DuckDBPyConnection, select: str, exact: str) -> str:
     """The same rows; Parquet has no HUGEINT and DuckDB would write a DOUBLE: two keys could become one."""
     described = con.execute(f"DESCRIBE {select}").fetchall()
     wide = [quote(name) for name, sql_type, *_ in described if sql_type in {"HUGEINT", "UHUGEINT"}]
-    casts = ", ".join(f"{column}::DECIMAL(38, 0) AS {column}" for column in wide)
+    casts = ", ".join(f"{column}::{exact} AS {column}" for column in wide)
     return f"SELECT * REPLACE ({casts}) FROM ({select})" if casts else select
 
 

@@ -105,7 +105,7 @@ class TestNothingHasChanged:
         assert {each.verdict for each in replay(pipeline, entries, progress=told.append)} == {"identical"}
         assert len(told) == 4 and "3 done" in told[-1]
 
-    def test_keys_of_every_type_and_spelling(self, scored):
+    def test_keys_of_every_type_and_spelling(self, tiny):
         sql = """
         SELECT order_id::HUGEINT + 10::HUGEINT ** 30 AS order_id,
           shop::ENUM('Zürich', '東京', 'O''Hare "B"', 'plain') AS mood,
@@ -113,9 +113,9 @@ class TestNothingHasChanged:
           timezone('Asia/Kolkata', day::TIMESTAMP) AS at, gift, shop, quantity, amount, order_id AS missing
         FROM raw.orders WHERE day >= $start_date AND day < $end_date
         """
-        scored.declare(sql, features={"key": ["order_id", "mood", 'x "y" é', "both", "at", "missing"]})
-        assert {result.error for result in scored.run().values()} == {None}
-        results = replayed(scored)
+        tiny.declare(sql, features={"key": ["order_id", "mood", 'x "y" é', "both", "at", "missing"]})
+        assert {result.error for result in tiny.run().values()} == {None}
+        results = replayed(tiny)
         assert {(each.verdict, each.reasons) for each in results.values()} == {("identical", ())}
 
     def test_an_empty_partition(self, scored):

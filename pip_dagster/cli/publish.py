@@ -1,0 +1,19 @@
+"""`pip-dagster publish`: write the published files anew from the warehouse."""
+
+from __future__ import annotations
+
+import click
+
+from pip_dagster.project import Project
+
+
+@click.command()
+@click.pass_obj
+def publish(project: Project) -> None:
+    """Write every published file anew: after one was damaged or removed. Runs wait until it is done."""
+    from pip_dagster.warehouse.connect import open_warehouse, workspace
+    from pip_dagster.warehouse.published import publish_pending
+
+    with workspace(threads=2) as con, open_warehouse(con, project.warehouse, purpose="publishing anew"):
+        count = publish_pending(con, project.published, anew=True)
+    click.echo(f"{count} partitions are published in {project.published}.")
