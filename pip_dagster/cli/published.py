@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from pip_dagster.errors import WarehouseError
+from pip_dagster.ledger.record import dicts
 from pip_dagster.warehouse.names import literal
 
 if TYPE_CHECKING:
@@ -51,9 +52,7 @@ def open_published(project: Project) -> Iterator[DuckDBPyConnection]:
 
 def rows_of(con: DuckDBPyConnection, sql: str, parameters: dict[str, Any] | None = None) -> list[dict[str, Any]]:
     """A result as dictionaries."""
-    result = con.execute(sql, parameters or {})
-    names = [column[0] for column in result.description or []]
-    return [dict(zip(names, row, strict=True)) for row in result.fetchall()]
+    return dicts(con.execute(sql, parameters or {}))
 
 
 def pipelines(con: DuckDBPyConnection) -> list[str]:

@@ -16,7 +16,7 @@ from pip_dagster.errors import DeclarationError
 from pip_dagster.registry.manifest import Feature
 from pip_dagster.warehouse.names import literal, quote
 
-_INTEGERS = {
+INTEGERS = {
     *("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT"),
     *("UTINYINT", "USMALLINT", "UINTEGER", "UBIGINT", "UHUGEINT"),
 }
@@ -72,7 +72,7 @@ def encode(features: Sequence[Feature], columns: Mapping[str, str], *, where: st
 def _encode_one(feature: Feature, sql_type: str) -> Encoded | str:
     column = quote(feature.name)
     base = "DECIMAL" if sql_type.startswith("DECIMAL") else sql_type
-    numeric = base in _INTEGERS or base in _FLOATS or base == "DECIMAL"
+    numeric = base in INTEGERS or base in _FLOATS or base == "DECIMAL"
     if feature.type == "category":
         return _encode_category(feature, column, base)
     if feature.type == "bool":
@@ -89,7 +89,7 @@ def _encode_one(feature: Feature, sql_type: str) -> Encoded | str:
     if base in {"DOUBLE", "DECIMAL", "HUGEINT", "UHUGEINT"}:
         conditions.append(f"abs({column}::DOUBLE) > {_FLOAT32_MAX} AND NOT isnan({column}::DOUBLE)")
         means.append("beyond float32")
-    if feature.type == "int" and base not in _INTEGERS:
+    if feature.type == "int" and base not in INTEGERS:
         conditions.append(f"NOT isnan({column}::DOUBLE) AND {column} <> trunc({column})")
         means.append("not whole")
     invalid = " OR ".join(f"({condition})" for condition in conditions) or None
@@ -104,7 +104,7 @@ def _encode_one(feature: Feature, sql_type: str) -> Encoded | str:
 def _encode_category(feature: Feature, column: str, base: str) -> Encoded | str:
     categories = feature.categories or ()
     text = base == "VARCHAR" or base.startswith("ENUM") or base == "UUID"
-    whole = base in _INTEGERS and all(re.fullmatch(r"-?\d+", category) for category in categories)
+    whole = base in INTEGERS and all(re.fullmatch(r"-?\d+", category) for category in categories)
     flag = base == "BOOLEAN" and set(map(str.lower, categories)) <= {"true", "false"}
     if not (text or whole or flag):
         return (

@@ -12,6 +12,7 @@ from pip_dagster.flow.engine import available_threads
 from pip_dagster.flow.partition import Partition
 from pip_dagster.flow.query import STAGED, FeatureQuery
 from pip_dagster.flow.sources import open_sources
+from pip_dagster.ledger.record import dicts
 from pip_dagster.warehouse.connect import workspace
 from pip_dagster.warehouse.names import quote, quote_all
 
@@ -128,5 +129,4 @@ def _compare(con: DuckDBPyConnection, key: Sequence[str], name: str, sql_type: s
         f"SELECT {quote_all(key)}, a.pip_cutoff AS cutoff, {a} AS from_all_rows, {k} AS from_known_rows {joined} "
         f"ORDER BY {quote_all(key)} LIMIT {_EXAMPLES}"
     )
-    names = [column[0] for column in result.description or []]
-    return Leak(name, counted[0], tuple(dict(zip(names, row, strict=True)) for row in result.fetchall()))
+    return Leak(name, counted[0], tuple(dicts(result)))

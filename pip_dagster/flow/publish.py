@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from pip_dagster.errors import PartitionError
 from pip_dagster.flow.explain import Explanation, store_reasons
 from pip_dagster.flow.extract import Extract
+from pip_dagster.flow.guard import INTEGERS
 from pip_dagster.flow.query import STAGED
 from pip_dagster.flow.score import SCORED, Scored, Scoring
 from pip_dagster.flow.validate import BROKEN
@@ -155,7 +156,7 @@ def _check_key_types(con: DuckDBPyConnection, pipeline: str, key: dict[str, str]
         PartitionError: names both types. Whole numbers may grow wider or narrower.
 
     """
-    whole = {"TINYINT", "SMALLINT", "INTEGER", "BIGINT", "UTINYINT", "USMALLINT", "UINTEGER", "UBIGINT", "HUGEINT"}
+    whole = INTEGERS - {"UHUGEINT"}  # beside a signed type it becomes a DOUBLE
     stored = con.execute(
         "SELECT DISTINCT column_name, data_type FROM duckdb_columns() WHERE database_name = current_database() "
         "AND schema_name = $pipeline AND starts_with(table_name, 'scores__') AND list_contains($names, column_name)",

@@ -14,7 +14,7 @@ from pip_dagster.flow.query import STAGED
 from pip_dagster.ledger.checks import CheckEntry
 from pip_dagster.quality.suite import Expectation, check_columns
 from pip_dagster.quality.verdict import Verdict
-from pip_dagster.warehouse.names import literal, quote
+from pip_dagster.warehouse.names import literal
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -130,21 +130,3 @@ def apart_counts(con: DuckDBPyConnection) -> dict[str, int]:
         f"SELECT partition_key, count(*) FROM {STAGED} WHERE rowid IN (SELECT row_id FROM {BROKEN}) GROUP BY ALL"
     ).fetchall()
     return dict(rows)
-
-
-def source_rows(con: DuckDBPyConnection, table: str, local: str | None, columns: Sequence[str]) -> str:
-    """Stage a source's rows of the staged partitions, each with its partition's key; the staging table's name.
-
-    `local` is the partition column's wall-clock time in SQL; without it all rows belong to the partition ''.
-    """
-    name = "memory.pip_stage.source_rows"
-    listed = "".join(f", s.{quote(column)}" for column in columns)
-    if local is None:
-        select = f"SELECT '' AS partition_key{listed} FROM {table} s"
-    else:
-        select = (
-            f"SELECT p.partition_key{listed} FROM {table} s "
-            f"JOIN memory.pip_stage.grid p ON {local} >= p.first AND {local} < p.last"
-        )
-    con.execute(f"CREATE OR REPLACE TABLE {name} AS {select}")
-    return name

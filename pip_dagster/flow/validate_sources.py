@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from pip_dagster.flow.partition import Partition
 from pip_dagster.flow.sources import columns_of, local_time
-from pip_dagster.flow.validate import Validation, Verdicts, blocking_reason, source_rows, validate
+from pip_dagster.flow.validate import Validation, Verdicts, blocking_reason, validate
 from pip_dagster.quality.suite import Suites, check_columns
 from pip_dagster.warehouse.names import quote, quote_table
 
@@ -44,7 +44,7 @@ def validate_sources(
         # No more columns than are judged, and the partition column to name a row by.
         needed = {c for e in expectations for c in e.columns} | {source.partition_column or next(iter(columns))}
         kept = {column: kind for column, kind in columns.items() if column in needed}
-        staged = source_rows(con, f"memory.{quote_table(source.table)}", local, list(kept))
+        staged = _stage_rows(con, f"memory.{quote_table(source.table)}", local, list(kept))
         keys = [partition.key for partition in partitions] if local else [WHOLE]
         found = validate(con, spec, expectations, staged, kept, keys)
         for key in verdicts:
@@ -63,3 +63,21 @@ def _stage_grid(con: DuckDBPyConnection, partitions: Sequence[Partition]) -> Non
         "INSERT INTO memory.pip_stage.grid VALUES ($1, $2, $3)",
         [(partition.key, partition.start_local, partition.end_local) for partition in partitions],
     )
+
+
+def _stage_rows(con: DuckDBPyConnection, table: str, local: str | None, columns: Sequence[str]) -> str:
+    """Stage a source's rows of the staged partitions, each with its partition's key; the staging table's name.
+
+    `local` is the partition column's wall-clock time in SQL; without it all rows belong to the partition ''.
+    """
+    name = "memory.pip_stage.source_rows"
+    listed = "".join(f", s.{quote(column)}" for column in columns)
+    if local is None:
+        select = f"SELECT '' AS partition_key{listed} FROM {table} s"
+    else:
+        select = (
+            f"SELECT p.partition_key{listed} FROM {table} s "
+            f"JOIN memory.pip_stage.grid p ON {local} >= p.first AND {local} < p.last"
+        )
+    con.execute(f"CREATE OR REPLACE TABLE {name} AS {select}")
+    return name
