@@ -55,7 +55,7 @@ def publish_pending(con: DuckDBPyConnection, folder: Path, *, anew: bool = False
         try:
             _publish_partition(con, folder, pipeline, partition_key)
             ids += changes
-        except duckdb.Error as error:
+        except (duckdb.Error, OSError) as error:  # a full disk, a file where a folder should be
             LOG.error("%s, partition %s is stored but cannot be published: %s", pipeline, partition_key, error)
     if ids:
         con.execute(
@@ -63,7 +63,10 @@ def publish_pending(con: DuckDBPyConnection, folder: Path, *, anew: bool = False
             "ANTI JOIN ledger.publications p ON p.change_id = id",
             {"ids": ids, "now": datetime.now(UTC)},
         )
-    _publish_views(folder)
+    try:
+        _publish_views(folder)
+    except (duckdb.Error, OSError) as error:
+        LOG.error("%s cannot be written, everything is stored: %s", folder.with_suffix(".duckdb"), error)
     return len(pending)
 
 

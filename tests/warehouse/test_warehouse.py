@@ -170,6 +170,19 @@ def test_what_was_committed_but_not_published_is_published_by_the_next_run(score
     assert scored.scores() == scored.expected()
 
 
+def test_what_cannot_be_published_is_told_keeps_nothing_and_is_published_later(scored, caplog):
+    predictions = scored.project.published / "orders" / "predictions"
+    shutil.rmtree(predictions)
+    predictions.write_text("a file where a folder should be")
+    scored.source("UPDATE raw.orders SET quantity = quantity + 1")
+    scored.run()
+    assert f"partition {FIRST} is stored but cannot be published" in caplog.text
+    predictions.unlink()
+    scored.run()
+    assert scored.scores() == scored.expected()
+    assert len(list(predictions.glob("*.parquet"))) == 4
+
+
 def test_readers_may_open_and_close_all_the_time(scored):
     stop, failures = threading.Event(), []
 
