@@ -56,8 +56,12 @@ class Pipeline:
         spec = self.spec
         # Reasons change no score, but belong to a scoring: another selection needs another scoring.
         explained = {"explanations": spec.explanations.model_dump(mode="json")} if spec.explanations else {}
+        # So does the unit of a split that is carried with the scored row. Who is live for which share changes no score.
+        unit = [name for name in spec.unit if name not in (*spec.features.key, spec.features.partition_column)]
+        carried = {"unit": unit} if unit else {}
         return _digest(
             explained
+            | carried
             | {
                 "key": spec.features.key,
                 "partition_column": spec.features.partition_column,

@@ -10,6 +10,7 @@ from zoneinfo import ZoneInfo, available_timezones
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
 from pip_dagster.spec_gates import Gates
+from pip_dagster.spec_split import Canary, Split
 from pip_dagster.warehouse.names import (
     PREDICTION_COLUMNS,
     REASON_COLUMNS,
@@ -144,6 +145,8 @@ class Scoring(_Declared):
     challengers: tuple[str, ...] = Field(
         default=(), description="Aliases whose versions score the same rows in shadow, never live."
     )
+    split: Split | None = Field(default=None, description="Arms whose versions are live for a share of the units.")
+    canary: Canary | None = Field(default=None, description="The same with a gate that stops an arm by itself.")
     device: Literal["auto", "cpu", "cuda"] = "auto"
     on_unseen_category: Literal["missing", "error", "quarantine"] = Field(
         default="missing",
@@ -153,6 +156,33 @@ class Scoring(_Declared):
     required_signers: tuple[str, ...] = Field(
         default=(), description="Public keys, PEM files or base64: whoever must have signed a version before it scores."
     )
+
+    @model_validator(mode="after")
+    def _one_experiment(self) -> Scoring:
+        if self.split and self.canary:
+            raise ValueError("takes `split` or `canary`, not both: a canary is a split with a gate")
+        if taken := {self.alias, "champion"} & set(self.arms):
+            raise ValueError(f"arm {min(taken)!r} is what the other rows are scored by; expected another alias")
+        return self
+
+    @property
+    def experiment(self) -> Split | None:
+        """The split or the canary, where one is declared."""
+        return self.split or self.canary
+
+    @property
+    def arms(self) -> tuple[str, ...]:
+        """Aliases whose versions are live for a share of the units."""
+        return tuple(self.experiment.arms) if self.experiment else ()
+
+    @property
+    def compared(self) -> tuple[str, ...]:
+        """Every alias whose version scores the champion's rows as well: the arms, then the challengers in shadow."""
+        return tuple(dict.fromkeys((*self.arms, *self.challengers)))
+
+    def without_experiment(self) -> Scoring:
+        """The same with every row the champion's: for scoring that is not made live."""
+        return self.model_copy(update={"split": None, "canary": None})
 
 
 class Quality(_Declared):
@@ -225,6 +255,12 @@ class PipelineSpec(_Declared):
                 f"key column {taken[0]!r} is a column of the reasons as well; rename it in the feature SQL"
             )
         return self
+
+    @property
+    def unit(self) -> tuple[str, ...]:
+        """The columns by which rows are assigned to arms; none where there are no arms."""
+        experiment = self.scoring.experiment
+        return (experiment.unit or self.features.key) if experiment else ()
 
     @model_validator(mode="after")
     def _sources_have_a_place(self) -> PipelineSpec:

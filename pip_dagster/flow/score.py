@@ -14,6 +14,7 @@ from pip_dagster.flow.findings import count_findings, recorded, refusal, too_man
 from pip_dagster.flow.guard import Encoded, encode
 from pip_dagster.flow.query import STAGED
 from pip_dagster.flow.stream import read_ahead
+from pip_dagster.flow.unit import check_unit
 from pip_dagster.flow.validate import admitted, apart_counts, keep_unseen_apart
 from pip_dagster.registry.manifest import Manifest
 from pip_dagster.warehouse.names import PREDICTION_COLUMNS, literal, quote, quote_all
@@ -123,20 +124,22 @@ def scored_columns(
 ) -> dict[str, str]:
     """What a scored row has, with SQL types: partition key, key, partition column, scores, decisions.
 
-    The features that a decision mentions stand beside the key.
+    The unit of a split and the features that a decision mentions stand beside the key.
 
     Raises:
-        DeclarationError: a column that is carried along has the name of a score, or a decision cannot be made.
+        DeclarationError: a column that is carried along has the name of a score, a decision cannot be made, or a
+            column can be no unit.
 
     """
     scores = _score_columns(manifest)
-    carried = dict.fromkeys([*spec.features.key, spec.features.partition_column])
+    check_unit(spec, columns)
+    carried = dict.fromkeys([*spec.features.key, spec.features.partition_column, *spec.unit])
     carried |= dict.fromkeys(name for name in carried_for_decisions(spec, columns) if name not in scores)
     names = {name.lower() for name in scores} | PREDICTION_COLUMNS
     if taken := [name for name in carried if name.lower() in names]:
         raise DeclarationError(
-            f"Pipeline {spec.name}, {spec.features.sql}: {', '.join(map(repr, taken))} is a key, a partition column or "
-            f"in a decision, and a column of the predictions by model {manifest.model_name} v{manifest.version} as "
+            f"Pipeline {spec.name}, {spec.features.sql}: {', '.join(map(repr, taken))} is a key, a partition column, "
+            f"a unit or in a decision, and a column of the predictions by model {manifest.model_name} v{manifest.version} as "
             "well; rename it in the feature SQL."
         )
     raw = {"partition_key": "VARCHAR"} | {name: columns[name] for name in carried} | scores

@@ -18,7 +18,7 @@ from pip_dagster.ledger.record import canonical, dicts
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
-Action = Literal["audit started", "live", "rollback", "promotion"]
+Action = Literal["audit started", "live", "rollback", "promotion", "canary"]
 COLUMNS = ("seq", "made_at", "actor", "action", "pipeline", "subject", "details", "previous_hash", "hash")
 
 # What an entry on a scoring says by name, so that a difference can be named.
@@ -36,13 +36,22 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 _INSTANTS = {"partition_start", "partition_end", "made_at"}
 
+_SCORING = ", ".join(f"epoch_us(s.{name}) AS {name}" if name in _INSTANTS else f"s.{name}" for name in _COVERED)
+
 # A live change with the scoring it points at; instants in microseconds since 1970, many times as fast to read.
 LIVE_CHANGES = f"""
   SELECT c.change_id, c.pipeline AS change_pipeline, c.partition_key AS change_partition,
          c.scoring_id AS change_scoring, c.why, c.run_id AS change_run, c.made_by AS change_by,
-         epoch_us(c.made_at) AS change_at,
-         {", ".join(f"epoch_us(s.{name}) AS {name}" if name in _INSTANTS else f"s.{name}" for name in _COVERED)}
+         epoch_us(c.made_at) AS change_at, {_SCORING}
   FROM ledger.live_changes c LEFT JOIN ledger.scorings s ON s.scoring_id = c.scoring_id
+"""
+
+# An arm of a live change with its scoring.
+_OF_ARM = ("arm", "scoring_id", "low", "high", "kind", "salt", "unit")
+_ARMS = f"""
+  SELECT a.change_id AS arm_change, a.partition_key AS arm_partition,
+         {", ".join(f"a.{name} AS arm_{name}" for name in _OF_ARM)}, {_SCORING}
+  FROM ledger.arms a LEFT JOIN ledger.scorings s ON s.scoring_id = a.scoring_id
 """
 
 
@@ -100,11 +109,31 @@ def tell_live(con: DuckDBPyConnection, change_ids: Sequence[str]) -> None:
     scorings = {"scorings": [row[0] for row in con.execute(chosen, ids).fetchall()]}
     where = "WHERE c.change_id IN (SELECT unnest($ids)) AND s.scoring_id IN (SELECT unnest($scorings))"
     changes = dicts(con.execute(f"{LIVE_CHANGES} {where} ORDER BY c.change_id", ids | scorings))
-    append(con, [live_event(change) for change in changes])
+    arms = arms_by_change(con, change_ids)
+    append(con, [live_event(change, arms.get(change["change_id"], ())) for change in changes])
 
 
-def live_event(change: Mapping[str, Any]) -> Event:
-    """What the audit says of a row of `LIVE_CHANGES`."""
+def arms_by_change(con: DuckDBPyConnection, change_ids: Sequence[str] | None = None) -> dict[str, list[Mapping[str, Any]]]:
+    """Change id → its rows of `ledger.arms` by bucket, each with its scoring as in `LIVE_CHANGES`; of all, or of some."""
+    where, values = "", {}
+    if change_ids is not None:
+        where, values = "WHERE list_contains($ids, a.change_id)", {"ids": list(change_ids)}
+    found: dict[str, list[Mapping[str, Any]]] = {}
+    for row in dicts(con.execute(f"{_ARMS} {where} ORDER BY a.change_id, a.low, a.arm", values)):
+        found.setdefault(row["arm_change"], []).append(row)
+    return found
+
+
+def live_event(change: Mapping[str, Any], arms: Sequence[Mapping[str, Any]] = ()) -> Event:
+    """What the audit says of a row of `LIVE_CHANGES` and of its arms."""
+    split = {}
+    if arms:
+        split["arms"] = [
+            {name: arm[f"arm_{name}"] for name in _OF_ARM}
+            | {name: arm[name] for name in ("model_version", "score_digest")}
+            | {"entry_digest": _entry_digest(arm)}
+            for arm in arms
+        ]
     return Event(
         action="live",
         made_at=change["change_at"],
@@ -116,7 +145,8 @@ def live_event(change: Mapping[str, Any]) -> Event:
             "scoring_id": change["change_scoring"],
         },
         details={name: change[name] for name in NAMED}
-        | {"why": change["why"], "run_id": change["change_run"], "entry_digest": _entry_digest(change)},
+        | {"why": change["why"], "run_id": change["change_run"], "entry_digest": _entry_digest(change)}
+        | split,
     )
 
 

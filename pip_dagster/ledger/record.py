@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import secrets
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Literal
@@ -14,6 +14,8 @@ from pip_dagster.warehouse.names import quote_all
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
+
+    from pip_dagster.ledger.arms import Arm
 
 
 def new_id() -> str:
@@ -107,9 +109,12 @@ def insert(con: DuckDBPyConnection, table: str, entry: ExtractionEntry | Scoring
     con.execute(f"INSERT INTO ledger.{table} ({quote_all(values)}) VALUES ({slots})", values)
 
 
-def make_live(con: DuckDBPyConnection, entry: ScoringEntry, run: RunInfo, why: str) -> str:
-    """Point the partition at this scoring, and tell the audit; the id of the change."""
+def make_live(
+    con: DuckDBPyConnection, entry: ScoringEntry, run: RunInfo, why: str, arms: Sequence[Arm] = ()
+) -> str:
+    """Point the partition at this scoring, and the buckets of `arms` at theirs; tell the audit; the id of the change."""
     from pip_dagster.ledger import audit
+    from pip_dagster.ledger.arms import insert_arms
 
     change_id = new_id()
     con.execute(
@@ -119,6 +124,7 @@ def make_live(con: DuckDBPyConnection, entry: ScoringEntry, run: RunInfo, why: s
             *(why, run.run_id, run.made_by, datetime.now(UTC)),
         ],
     )
+    insert_arms(con, {change_id: (entry.pipeline, entry.partition_key, arms)})
     audit.tell_live(con, [change_id])
     return change_id
 

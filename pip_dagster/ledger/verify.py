@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from pip_dagster.ledger import audit
+from pip_dagster.ledger import audit, canary
 from pip_dagster.ledger.record import dicts
 
 if TYPE_CHECKING:
@@ -17,6 +17,14 @@ if TYPE_CHECKING:
     from pip_dagster.registry.aliases import AliasChange
 
 Row = Mapping[str, Any]
+
+
+@dataclass
+class Split:
+    """The rows of `ledger.arms` by change and of `ledger.canaries` by id; each is taken out when an entry tells of it."""
+
+    arms: dict[str, list[Row]]
+    canaries: dict[str, Mapping[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -45,7 +53,8 @@ def verify(
     changes: dict[str, Row] = {
         row["change_id"]: row for row in dicts(con.execute(f"{audit.LIVE_CHANGES} ORDER BY c.change_id"))
     }
-    return next(_faults(entries, changes, moves, expect), None)
+    split = Split(audit.arms_by_change(con), canary.events_by_id(con))
+    return next(_faults(entries, changes, moves, expect, split), None)
 
 
 def _faults(
@@ -53,6 +62,7 @@ def _faults(
     changes: dict[str, Row],
     moves: Mapping[str, Sequence[AliasChange]] | None,
     expect: str | None,
+    split: Split,
 ) -> Iterator[Fault]:
     if not entries:
         yield Fault(None, "gap", "the audit has no entry, not even the first that its migration made")
@@ -80,7 +90,11 @@ def _faults(
             if change_id in told:
                 yield Fault(seq, "ledger", f"live change {change_id} has an entry already")
             told.add(change_id)
-            yield from _differences(row, subject, details, changes.get(change_id))
+            yield from _differences(row, subject, details, changes.get(change_id), split.arms.pop(change_id, []))
+        elif row["action"] == "canary":
+            now = split.canaries.pop(subject["event_id"], None)
+            if now != {"made_at": row["made_at"], "actor": row["actor"], "pipeline": row["pipeline"], **subject, **details}:
+                yield Fault(seq, "ledger", f"ledger.canaries {subject['event_id']} is gone, or says otherwise now")
         elif row["action"] == "promotion" and moves is not None and not _is_in(moves, subject, details, row):
             yield Fault(
                 seq,
@@ -91,6 +105,10 @@ def _faults(
     for change_id, change in changes.items():
         if change_id not in told:
             yield Fault(None, "ledger", f"live change {_say(change)} has no entry in the audit")
+    for change_id in split.arms:
+        yield Fault(None, "ledger", f"ledger.arms has rows of a live change {change_id} that the audit did not see split")
+    for event_id in split.canaries:
+        yield Fault(None, "ledger", f"ledger.canaries {event_id} has no entry in the audit")
     if expect and not any(row["hash"] == expect for row in entries):
         yield Fault(
             None,
@@ -117,7 +135,7 @@ def _before_the_chain(row: Row, details: Row, changes: dict[str, Row], told: set
         )
 
 
-def _differences(row: Row, subject: Row, details: Row, change: Row | None) -> Iterator[Fault]:
+def _differences(row: Row, subject: Row, details: Row, change: Row | None, arms: Sequence[Row]) -> Iterator[Fault]:
     """What the ledger says otherwise than this entry."""
     seq = row["seq"]
     if change is None:
@@ -127,7 +145,7 @@ def _differences(row: Row, subject: Row, details: Row, change: Row | None) -> It
             f"live change {subject['change_id']} of partition {subject['partition_key']} is gone from the ledger",
         )
         return
-    now = audit.live_event(change)
+    now = audit.live_event(change, arms)
     if change["scoring_id"] is None:
         yield Fault(seq, "ledger", f"scoring {subject['scoring_id']} is gone from ledger.scorings")
         return
@@ -141,6 +159,13 @@ def _differences(row: Row, subject: Row, details: Row, change: Row | None) -> It
                 f"ledger.scorings {subject['scoring_id']} (partition {subject['partition_key']}) has {name} "
                 f"{found[name]!r}; the audit saw {written.get(name)!r}",
             )
+    if written.pop("arms", None) != found.pop("arms", None):
+        yield Fault(
+            seq,
+            "ledger",
+            f"ledger.arms of live change {subject['change_id']} (partition {subject['partition_key']}), or a scoring "
+            "that they name, is not as the audit saw it",
+        )
     for name in written:
         if written[name] != found.get(name):
             what = (

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import quote as url_quote
 
-from pip_dagster.warehouse.names import literal, quote
+from pip_dagster.warehouse.names import REASON_COLUMNS, literal, quote
 from pip_dagster.warehouse.tables import has_view, predictions_select
 
 if TYPE_CHECKING:
@@ -72,22 +72,24 @@ def publish_pending(con: DuckDBPyConnection, folder: Path, *, anew: bool = False
 
 def _publish_partition(con: DuckDBPyConnection, folder: Path, pipeline: str, partition_key: str) -> None:
     of_partition = f"pipeline = {literal(pipeline)} AND partition_key = {literal(partition_key)}"
-    live = con.execute(f"SELECT scoring_id FROM ledger.live WHERE {of_partition}").fetchone()
+    live = con.execute(f"SELECT DISTINCT scoring_id FROM ledger.live_arms WHERE {of_partition}").fetchall()
     selects = {
         "ledger": f"SELECT * FROM ledger.partitions WHERE {of_partition} ORDER BY scoring_id",
         "checks": f"SELECT * FROM ledger.checks WHERE {of_partition} ORDER BY made_at",
     }
     if live:
-        selects["predictions"] = (
-            f"SELECT * FROM ({predictions_select(pipeline)}) p "
-            f"WHERE partition_key = {literal(partition_key)} AND scoring_id = {literal(live[0])}"
-        )
+        # Literals, so that DuckDB skips the row groups of other scorings.
+        of_live = f"scoring_id IN ({', '.join(literal(row[0]) for row in live)})"
+        of_rows = f"partition_key = {literal(partition_key)} AND {of_live}"
+        selects["predictions"] = f"SELECT * FROM ({predictions_select(con, pipeline)}) p WHERE {of_rows}"
         if has_view(con, pipeline, "reasons"):
-            selects["reasons"] = f"SELECT * FROM {quote(pipeline)}.reasons WHERE scoring_id = {literal(live[0])}"
+            selects["reasons"] = _live_reasons(con, pipeline, of_live, split=len(live) > 1)
     if has_view(con, pipeline, "quarantine"):
         selects["quarantine"] = (
             f"SELECT * FROM {quote(pipeline)}.quarantine WHERE partition_key = {literal(partition_key)}"
         )
+    if con.execute(f"SELECT 1 FROM ledger.checks WHERE {of_partition} AND section = 'split' LIMIT 1").fetchone():
+        selects["arms"] = f"SELECT * FROM ledger.live_arms WHERE {of_partition} ORDER BY low"
     for kind, select in selects.items():
         target = partition_file(folder, pipeline, kind, partition_key)
         always = target.exists() or kind in ("ledger", "predictions")
@@ -96,6 +98,22 @@ def _publish_partition(con: DuckDBPyConnection, folder: Path, pipeline: str, par
         # A key has at most 38 digits, which was seen to; a quarantined value may have any number.
         exact = "VARCHAR" if kind == "quarantine" else "DECIMAL(38, 0)"
         _replace_parquet(con, _exact_in_parquet(con, select, exact), target)
+
+
+def _live_reasons(con: DuckDBPyConnection, pipeline: str, of_live: str, *, split: bool) -> str:
+    """The reasons of live scorings; in a split partition, those of the rows for which their scoring is the live one."""
+    reasons = f"SELECT r.* FROM {quote(pipeline)}.reasons r"
+    if not split:
+        return f"{reasons} WHERE {of_live}"
+    shared = con.execute(
+        "SELECT column_name FROM duckdb_columns() WHERE database_name = current_database() AND schema_name = $p "
+        "AND table_name IN ('reasons', 'scores') AND NOT list_contains($reasons, column_name) "
+        "GROUP BY 1 HAVING count(*) = 2 ORDER BY 1",
+        {"p": pipeline, "reasons": sorted(REASON_COLUMNS)},
+    ).fetchall()
+    same = " AND ".join(f"p.{quote(name)} IS NOT DISTINCT FROM r.{quote(name)}" for (name,) in shared)
+    live = f"SELECT * FROM ({predictions_select(con, pipeline)}) WHERE {of_live}"
+    return f"{reasons} SEMI JOIN ({live}) p ON {same} WHERE r.{of_live}"
 
 
 def _exact_in_parquet(con: DuckDBPyConnection, select: str, exact: str) -> str:
@@ -142,9 +160,9 @@ def _publish_views(folder: Path) -> None:
 
 
 def _view_statements(folder: Path) -> Iterable[str]:
-    of_all: dict[str, list[str]] = {"ledger": [], "checks": []}
+    of_all: dict[str, list[str]] = {"ledger": [], "checks": [], "arms": []}
     for pipeline in sorted(path.name for path in folder.iterdir() if path.is_dir()):
-        for kind in ("predictions", "quarantine", "reasons", "ledger", "checks"):
+        for kind in ("predictions", "quarantine", "reasons", "ledger", "checks", "arms"):
             files = folder / pipeline / kind
             if not any(files.glob("*.parquet")):
                 continue
@@ -156,8 +174,9 @@ def _view_statements(folder: Path) -> Iterable[str]:
     if of_all["ledger"]:
         yield "CREATE SCHEMA ledger;"
         yield f"CREATE VIEW ledger.partitions AS {_read(of_all['ledger'])};"
-    if of_all["checks"]:
-        yield f"CREATE VIEW ledger.checks AS {_read(of_all['checks'])};"
+    for kind in ("checks", "arms"):
+        if of_all[kind]:
+            yield f"CREATE VIEW ledger.{kind} AS {_read(of_all[kind])};"
 
 
 def _all_in(folder: Path) -> str:

@@ -75,6 +75,23 @@ MIGRATIONS: tuple[str, ...] = (
                                      ORDER BY change_id), ''))})::VARCHAR AS details
         FROM ledger.live_changes);
     """,
+    """
+    -- Which buckets of a live change are whose: with any row they cover all 10,000, without one all are the change's.
+    CREATE TABLE ledger.arms (
+      change_id VARCHAR, pipeline VARCHAR, partition_key VARCHAR, scoring_id VARCHAR, arm VARCHAR,
+      low BIGINT, high BIGINT, kind VARCHAR, salt VARCHAR, unit VARCHAR);
+    CREATE VIEW ledger.live_arms AS
+      SELECT l.pipeline, l.partition_key, l.change_id, l.live_since, coalesce(a.scoring_id, l.scoring_id) AS scoring_id,
+             coalesce(a.arm, 'champion') AS arm, a.low, a.high, a.kind, a.salt, a.unit
+      FROM ledger.live l LEFT JOIN ledger.arms a ON a.change_id = l.change_id;
+    -- Stops of canaries, and their going on: the newest of an alias and version holds.
+    CREATE TABLE ledger.canaries (
+      event_id VARCHAR, pipeline VARCHAR, partition_key VARCHAR, alias VARCHAR, model_name VARCHAR,
+      model_version BIGINT, action VARCHAR, why VARCHAR, figures VARCHAR,
+      run_id VARCHAR, made_by VARCHAR, made_at TIMESTAMPTZ);
+    -- Predictions say their arm from here on: what was published before is published once more by the next run.
+    DELETE FROM ledger.publications;
+    """,
 )
 VERSION = len(MIGRATIONS)
 
@@ -98,10 +115,13 @@ def ensure(con: DuckDBPyConnection, path: Path, *, read_only: bool) -> None:
             f"{path} has schema version {found}, this pip_dagster needs {VERSION}: any run that writes migrates it."
         )
     from pip_dagster.warehouse.connect import transaction
+    from pip_dagster.warehouse.tables import refresh_views
 
     with transaction(con):
         for script in MIGRATIONS[found:]:
             con.execute(script)
+        for (pipeline,) in con.execute("SELECT DISTINCT pipeline FROM ledger.scorings ORDER BY 1").fetchall():
+            refresh_views(con, pipeline)
         con.execute("DELETE FROM ledger.meta WHERE key = 'schema_version'")
         con.execute("INSERT INTO ledger.meta VALUES ('schema_version', $v)", {"v": str(VERSION)})
 

@@ -12,6 +12,7 @@ import json
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from pip_dagster.warehouse.buckets import bucket_sql
 from pip_dagster.warehouse.names import literal, quote
 
 if TYPE_CHECKING:
@@ -36,11 +37,12 @@ def ensure_table(con: DuckDBPyConnection, pipeline: str, base: str, columns: Map
         con.execute(f"CREATE SCHEMA IF NOT EXISTS {quote(pipeline)}")
         body = ", ".join(f"{quote(column)} {sql_type}" for column, sql_type in columns.items())
         con.execute(f"CREATE TABLE {quote(pipeline)}.{quote(name)} ({body})")
-        _refresh_views(con, pipeline)
+        refresh_views(con, pipeline)
     return name
 
 
-def _refresh_views(con: DuckDBPyConnection, pipeline: str) -> None:
+def refresh_views(con: DuckDBPyConnection, pipeline: str) -> None:
+    """Make the pipeline's views anew: a table, or a way to assign rows to arms, has come."""
     present = _tables(con, pipeline)
     schema = quote(pipeline)
     for base in BASES:
@@ -51,7 +53,7 @@ def _refresh_views(con: DuckDBPyConnection, pipeline: str) -> None:
                 union = _with_resolution(pipeline, union)
             con.execute(f"CREATE OR REPLACE VIEW {schema}.{base} AS {union}")
     if any(name.startswith("scores__") for name in present):
-        con.execute(f"CREATE OR REPLACE VIEW {schema}.predictions AS {predictions_select(pipeline)}")
+        con.execute(f"CREATE OR REPLACE VIEW {schema}.predictions AS {predictions_select(con, pipeline)}")
 
 
 def _with_resolution(pipeline: str, rows: str) -> str:
@@ -67,14 +69,31 @@ def _with_resolution(pipeline: str, rows: str) -> str:
     )
 
 
-def predictions_select(pipeline: str) -> str:
-    """The SELECT behind `<pipeline>.predictions`: the live scoring's rows and what made them."""
+def predictions_select(con: DuckDBPyConnection, pipeline: str) -> str:
+    """The SELECT behind `<pipeline>.predictions`: each row by the scoring that is live for it, and what made it."""
     return (
-        "SELECT s.*, e.model_name, e.model_version, e.feature_revision, e.made_at AS scored_at "
+        "SELECT s.*, e.model_name, e.model_version, e.feature_revision, e.made_at AS scored_at, l.arm "
         f"FROM {quote(pipeline)}.scores s "
-        f"JOIN ledger.live l ON l.pipeline = {literal(pipeline)} AND l.scoring_id = s.scoring_id "
-        "JOIN ledger.scorings e ON e.scoring_id = s.scoring_id"
+        f"JOIN ledger.live_arms l ON l.pipeline = {literal(pipeline)} AND l.scoring_id = s.scoring_id "
+        f"JOIN ledger.scorings e ON e.scoring_id = s.scoring_id WHERE {live_row(con, pipeline)}"
     )
+
+
+def live_row(con: DuckDBPyConnection, pipeline: str, row: str = "s", live: str = "l") -> str:
+    """SQL of whether `row`, of scores, lies in the buckets that `live`, of `ledger.live_arms`, gives to its scoring.
+
+    Where a pipeline was never split, this is no work. A split that the views do not know is an error, not no rows.
+    """
+    found = con.execute(
+        "SELECT DISTINCT salt, unit FROM ledger.arms WHERE pipeline = $pipeline ORDER BY ALL", {"pipeline": pipeline}
+    ).fetchall()
+    cases = "".join(
+        f" WHEN {live}.salt = {literal(salt)} AND {live}.unit = {literal(unit)} "
+        f"THEN {bucket_sql(salt, json.loads(unit), row + '.')} BETWEEN {live}.low AND {live}.high - 1"
+        for salt, unit in found
+    )
+    newer = literal(f"ledger.arms has a split of {pipeline} that its views do not know: it was not made by pip_dagster.")
+    return f"CASE WHEN {live}.low IS NULL THEN true{cases} ELSE error({newer}) END"
 
 
 def _tables(con: DuckDBPyConnection, pipeline: str) -> list[str]:

@@ -1,0 +1,105 @@
+"""Which scoring is live for which buckets of a partition: rows that belong to a live change."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING
+
+from pip_dagster.ledger.record import dicts
+from pip_dagster.warehouse.buckets import BUCKETS
+from pip_dagster.warehouse.tables import refresh_views
+
+if TYPE_CHECKING:
+    from duckdb import DuckDBPyConnection
+
+CHAMPION = "champion"
+_COLUMNS = ("scoring_id", "arm", "low", "high", "kind", "salt", "unit")
+
+
+@dataclass(frozen=True)
+class Arm:
+    """The buckets [low, high) that are a scoring's. `unit`: JSON, column → how it is hashed. `kind`: split or canary."""
+
+    scoring_id: str
+    arm: str
+    low: int
+    high: int
+    kind: str
+    salt: str
+    unit: str
+
+    @property
+    def share(self) -> float:
+        """The share of the units."""
+        return (self.high - self.low) / BUCKETS
+
+
+def insert_arms(con: DuckDBPyConnection, changes: Mapping[str, tuple[str, str, Sequence[Arm]]]) -> None:
+    """Append the arms of live changes: change id → pipeline, partition key and arms, which cover every bucket once.
+
+    Call it inside the transaction of the live changes. The warehouse is the current catalog.
+    """
+    rows = []
+    for change_id, (pipeline, partition_key, arms) in changes.items():
+        if not arms:
+            continue
+        ends = [0, *(arm.high for arm in sorted(arms, key=lambda arm: arm.low))]
+        starts = [*(arm.low for arm in sorted(arms, key=lambda arm: arm.low)), BUCKETS]
+        assert starts == ends, f"{pipeline}, partition {partition_key}: {arms} do not cover every bucket once"
+        common = {"change_id": change_id, "pipeline": pipeline, "partition_key": partition_key}
+        rows += [common | asdict(arm) for arm in arms]
+    if not rows:
+        return
+    known = _assignments(con, {row["pipeline"] for row in rows})
+    lists = {name: [row[name] for row in rows] for name in rows[0]}
+    kinds = {"low": "BIGINT", "high": "BIGINT"}
+    columns = ", ".join(f"unnest(${name}::{kinds.get(name, 'VARCHAR')}[])" for name in lists)
+    con.execute(f"INSERT INTO ledger.arms ({', '.join(lists)}) SELECT {columns}", lists)
+    for pipeline in sorted({p for p, *of in {(r["pipeline"], r["salt"], r["unit"]) for r in rows} if (p, *of) not in known}):
+        refresh_views(con, pipeline)
+
+
+def _assignments(con: DuckDBPyConnection, pipelines: Iterable[str]) -> set[tuple[str, ...]]:
+    """The ways to assign rows that the pipelines' views know."""
+    rows = con.execute(
+        "SELECT DISTINCT pipeline, salt, unit FROM ledger.arms WHERE list_contains($pipelines, pipeline)",
+        {"pipelines": sorted(pipelines)},
+    ).fetchall()
+    return set(rows)
+
+
+def arms_of(con: DuckDBPyConnection, change_ids: Sequence[str]) -> dict[str, tuple[Arm, ...]]:
+    """Change id → its arms by bucket; no entry where the whole partition is the change's scoring."""
+    result = con.execute(
+        f"SELECT change_id, {', '.join(_COLUMNS)} FROM ledger.arms WHERE list_contains($ids, change_id) "
+        "ORDER BY change_id, low",
+        {"ids": list(change_ids)},
+    )
+    found: dict[str, list[Arm]] = {}
+    for row in dicts(result):
+        found.setdefault(row.pop("change_id"), []).append(Arm(**row))
+    return {change_id: tuple(arms) for change_id, arms in found.items()}
+
+
+def live_change(con: DuckDBPyConnection, pipeline: str, partition_key: str) -> tuple[str, str, tuple[Arm, ...]] | None:
+    """Id, scoring and arms of the change that holds for a partition; None where nothing is live."""
+    row = con.execute(
+        "SELECT change_id, scoring_id FROM ledger.live WHERE pipeline = $pipeline AND partition_key = $key",
+        {"pipeline": pipeline, "key": partition_key},
+    ).fetchone()
+    return (row[0], row[1], arms_of(con, [row[0]]).get(row[0], ())) if row else None
+
+
+def live_arms(con: DuckDBPyConnection, pipeline: str, partition_keys: Sequence[str]) -> dict[str, tuple[Arm, ...]]:
+    """Partition key → its arms by bucket, for those partitions that are split."""
+    result = con.execute(
+        f"SELECT partition_key, {', '.join(_COLUMNS)} FROM ledger.live_arms "
+        "WHERE pipeline = $pipeline AND list_contains($keys, partition_key) AND low IS NOT NULL "
+        "ORDER BY partition_key, low",
+        {"pipeline": pipeline, "keys": list(partition_keys)},
+    )
+    found: dict[str, list[Arm]] = {}
+    for row in dicts(result):
+        found.setdefault(row.pop("partition_key"), []).append(Arm(**row))
+    return {key: tuple(arms) for key, arms in found.items()}

@@ -1,0 +1,112 @@
+"""Whether a canary is stopped: an append-only record of stops and of their going on, each told to the audit.
+
+A stop concerns an alias and the version that it named. It holds until somebody resumes it, or another version is named.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, Literal
+
+from pip_dagster.ledger import audit
+from pip_dagster.ledger.record import RunInfo, canonical, dicts, new_id
+from pip_dagster.warehouse.names import quote_all
+
+if TYPE_CHECKING:
+    from duckdb import DuckDBPyConnection
+
+_DETAILS = ("action", "model_name", "model_version", "why", "figures", "run_id")
+
+
+@dataclass(frozen=True)
+class CanaryEvent:
+    """One row of `ledger.canaries`. `partition_key` is None where a person stopped or resumed it; `figures` is JSON."""
+
+    event_id: str
+    pipeline: str
+    partition_key: str | None
+    alias: str
+    model_name: str
+    model_version: int
+    action: Literal["stopped", "resumed"]
+    why: str
+    figures: str
+    run_id: str
+    made_by: str
+    made_at: datetime
+
+    @property
+    def text(self) -> str:
+        """The event in a sentence."""
+        where = f" by partition {self.partition_key}" if self.partition_key else f" by {self.made_by}"
+        return f"{self.alias} (v{self.model_version}) was {self.action}{where}: {self.why}"
+
+
+def record_event(
+    con: DuckDBPyConnection,
+    pipeline: str,
+    alias: str,
+    model: tuple[str, int],
+    action: Literal["stopped", "resumed"],
+    why: str,
+    run: RunInfo,
+    *,
+    partition_key: str | None = None,
+    figures: Mapping[str, Any] | None = None,
+) -> CanaryEvent:
+    """Append a stop or its end, and tell the audit. Call it inside a transaction on the warehouse."""
+    event = CanaryEvent(
+        event_id=new_id(),
+        pipeline=pipeline,
+        partition_key=partition_key,
+        alias=alias,
+        model_name=model[0],
+        model_version=model[1],
+        action=action,
+        why=why,
+        figures=canonical(figures or {}),
+        run_id=run.run_id,
+        made_by=run.made_by,
+        made_at=datetime.now(UTC),
+    )
+    values = asdict(event)
+    slots = ", ".join("$" + name for name in values)
+    con.execute(f"INSERT INTO ledger.canaries ({quote_all(values)}) VALUES ({slots})", values)
+    audit.append(con, [_told(event)])
+    return event
+
+
+def _told(event: CanaryEvent) -> audit.Event:
+    return audit.Event(
+        action="canary",
+        made_at=audit.micros(event.made_at),
+        actor=event.made_by,
+        pipeline=event.pipeline,
+        subject={"event_id": event.event_id, "canary": event.alias, "partition_key": event.partition_key},
+        details={name: getattr(event, name) for name in _DETAILS},
+    )
+
+
+def events(con: DuckDBPyConnection, pipeline: str) -> list[CanaryEvent]:
+    """Every stop and its end, oldest first."""
+    result = con.execute("SELECT * FROM ledger.canaries WHERE pipeline = $p ORDER BY event_id", {"p": pipeline})
+    return [CanaryEvent(**row) for row in dicts(result)]
+
+
+def stopped(con: DuckDBPyConnection, pipeline: str, alias: str, version: int) -> CanaryEvent | None:
+    """The stop that holds for the version that an alias names, or None."""
+    of = [event for event in events(con, pipeline) if (event.alias, event.model_version) == (alias, version)]
+    return of[-1] if of and of[-1].action == "stopped" else None
+
+
+def events_by_id(con: DuckDBPyConnection) -> dict[str, Mapping[str, Any]]:
+    """What the audit must say of each event, flat."""
+    found = {}
+    for row in dicts(con.execute("SELECT * FROM ledger.canaries")):
+        told = _told(CanaryEvent(**row))
+        flat = {"made_at": told.made_at, "actor": told.actor, "pipeline": told.pipeline, **told.subject, **told.details}
+        found[row["event_id"]] = json.loads(json.dumps(flat))
+    return found
