@@ -153,6 +153,10 @@ def _show_row(each: Replay, row: RecordedRow) -> None:
         return
     title = f"{each.entry.partition_key}, key {row.key}"
     kept = " (kept apart in quarantine: not scored)" if row.quarantined else ""
+    if row.arm:
+        click.echo(
+            f"{title}: {row.arm} decides about it" + (", by these scores" if row.live else ", not by these scores")
+        )
     click.echo(f"{title}: recorded features{kept}")  # as a table's title it would be wrapped
     show_table(None, ["feature", "value"], (row.features or {}).items())
     stored, replayed = row.stored or {}, row.replayed or {}

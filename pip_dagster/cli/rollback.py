@@ -90,9 +90,9 @@ def _show(result: RollbackResult, commands: Sequence[str]) -> None:
     if move := result.alias:
         before = f"v{move.before}" if move.before else "not set"
         click.echo(f"{result.model_name}: {move.alias} {would or 'is now '}v{move.after}, was {before}")
-    moved = Counter((flip.before.version, flip.after.version) for flip in result.flips)
-    for (before_version, after), count in sorted(moved.items()):
-        click.echo(f"{result.pipeline}: {count:,} partitions {would}rolled back from v{before_version} to v{after}")
+    moved = Counter((flip.before.label, flip.after.label) for flip in result.flips)
+    for (label, after), count in sorted(moved.items()):
+        click.echo(f"{result.pipeline}: {count:,} partitions {would}rolled back from {label} to {after}")
     if not result.flips:
         click.echo(f"{result.pipeline}: no partition {would}changed")
     if result.kept:

@@ -16,6 +16,7 @@ from pip_dagster.flow.predict import Made, check_fit, judge_features, predict
 from pip_dagster.flow.publish import load_features, store_failure, store_features, stored_columns
 from pip_dagster.flow.result import PartitionResult
 from pip_dagster.flow.shadow import shadow
+from pip_dagster.flow.split import split
 from pip_dagster.ledger import record
 from pip_dagster.ledger.record import ExtractionEntry, RunInfo
 from pip_dagster.warehouse.connect import open_warehouse, workspace
@@ -68,7 +69,8 @@ def materialize(
             for chunk in _chunks(batch.made):
                 progress(f"{pipeline.spec.name}: scoring {chunk[0][0].key} to {chunk[-1][0].key}")
                 results = predict(con, pipeline, model, batch.columns, chunk, batch.stage, run)
-                yield from shadow(con, pipeline, model, batch.columns, results, batch.stage, run, progress)
+                shadowed = shadow(con, pipeline, model, batch.columns, results, batch.stage, run, progress)
+                yield from split(con, pipeline, model, shadowed, run, progress)
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from pip_dagster.flow.explain import Explanation, check_explanations, explain
 from pip_dagster.flow.guard import encode
 from pip_dagster.flow.model import ScoringModel
 from pip_dagster.flow.partition import Partition
-from pip_dagster.flow.publish import make_live, store_failure, store_scores
+from pip_dagster.flow.publish import make_live, row_key, store_failure, store_scores
 from pip_dagster.flow.query import STAGED
 from pip_dagster.flow.result import PartitionResult
 from pip_dagster.flow.score import SCORED, Scoring, score, scored_columns
@@ -64,6 +64,9 @@ def predict(
             stage([features for _, features in fresh])
         gate, scoring, reasons = _score(con, pipeline, model, columns, types, [partition.key for partition, _ in fresh])
 
+    experiment = pipeline.spec.scoring.experiment
+    pending = f"its {experiment.kind} is decided once the arms have scored" if experiment else None
+
     def store(item: Made) -> PartitionResult:
         partition, features = item
         key = partition.key
@@ -72,7 +75,7 @@ def predict(
             store_failure(con, entry)
             return PartitionResult(partition, features, entry, error=f"blocked: {reason}", checks=past.checks[key])
         if known := past.scorings.get(key):
-            make_live(con, known, run, "materialized again with the same inputs")
+            make_live(con, known, run, "materialized again with the same inputs", pending)
             return PartitionResult(partition, features, known, reused=True, columns=types, checks=past.checks[key])
         assert scoring
         scored, reason = scoring.scored.get(key), gate.blocked.get(key) or scoring.blocked.get(key)
@@ -83,8 +86,8 @@ def predict(
         checks = tuple(CheckEntry.of(v, entry.scoring_id, entry.pipeline, key) for v in gate.verdicts.get(key, ()))
         try:
             if scored:
-                row_key = pipeline.spec.features.key
-                entry = store_scores(con, scoring, scored, entry, columns, row_key, checks, run, reasons)
+                key_of = row_key(pipeline.spec)
+                entry = store_scores(con, scoring, scored, entry, columns, key_of, checks, run, reasons, pending)
             else:
                 store_failure(con, entry, checks)
         except PartitionError as error:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -16,7 +16,7 @@ from pip_dagster.flow.query import STAGED
 from pip_dagster.flow.score import SCORED, Scored, Scoring
 from pip_dagster.flow.validate import BROKEN
 from pip_dagster.ledger import record
-from pip_dagster.ledger.checks import CheckEntry, insert_checks
+from pip_dagster.ledger.checks import CheckEntry, insert_checks, split_check
 from pip_dagster.ledger.record import ExtractionEntry, RunInfo, ScoringEntry
 from pip_dagster.warehouse.connect import transaction
 from pip_dagster.warehouse.names import literal, quote, quote_all
@@ -24,6 +24,8 @@ from pip_dagster.warehouse.tables import ensure_table
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
+
+    from pip_dagster.spec import PipelineSpec
 
 
 def store_features(
@@ -101,14 +103,15 @@ def store_scores(
     scored: Scored,
     entry: ScoringEntry,
     feature_columns: dict[str, str],
-    row_key: Sequence[str],
+    row_key: RowKey,
     checks: Sequence[CheckEntry],
     run: RunInfo,
     reasons: Explanation | None = None,
+    pending: str | None = None,
 ) -> ScoringEntry:
     """One transaction: quarantine, scores, reason codes, ledger entry, checks, and the live pointer of a champion.
 
-    A blocked scoring is kept in the same way, but is not made live.
+    A blocked scoring is kept in the same way, but is not made live. `pending`: what is still to be decided of its arms.
 
     The warehouse is the current catalog.
 
@@ -120,9 +123,9 @@ def store_scores(
     where = f"Pipeline {pipeline}, partition {key}"
     with transaction(con):
         if scored.rows_quarantined:
-            _quarantine(con, entry, scored.rows_quarantined, feature_columns, row_key)
+            _quarantine(con, entry, scored.rows_quarantined, feature_columns, row_key.key)
         columns = {"partition_key": "VARCHAR", "scoring_id": "VARCHAR"} | scoring.columns
-        _check_key_types(con, pipeline, {name: scoring.columns[name] for name in row_key})
+        _check_key_types(con, pipeline, {name: scoring.columns[name] for name in row_key.kept})
         table = ensure_table(con, pipeline, "scores", columns)
         carried = [name for name in scoring.columns if name != "partition_key"]
         _insert(
@@ -145,12 +148,30 @@ def store_scores(
         if reasons:
             store_reasons(con, reasons, entry)
         if entry.role == "champion" and entry.status == "scored":
-            record.make_live(con, entry, run, "scored")
+            change_id = record.make_live(con, entry, run, f"scored; {pending}" if pending else "scored")
+            insert_checks(con, [_pending(entry, change_id, pending)] if pending else [])
     return entry
 
 
+@dataclass(frozen=True)
+class RowKey:
+    """The columns that name a row, and those whose type must stay what it was: they and the unit of a split."""
+
+    key: tuple[str, ...]
+    kept: tuple[str, ...]
+
+
+def row_key(spec: PipelineSpec) -> RowKey:
+    """The key of a pipeline's scored rows."""
+    return RowKey(spec.features.key, tuple(dict.fromkeys((*spec.features.key, *spec.unit))))
+
+
+def _pending(entry: ScoringEntry, change_id: str, text: str) -> CheckEntry:
+    return split_check(entry.pipeline, entry.partition_key, change_id, "arms", passed=False, observed=text)
+
+
 def _check_key_types(con: DuckDBPyConnection, pipeline: str, key: dict[str, str]) -> None:
-    """Refuse a key of another type than stored rows have: beside them, in one view, it could not be told apart.
+    """Refuse a key or unit of another type than stored rows have: beside them, in one view, it could not be told apart.
 
     Raises:
         PartitionError: names both types. Whole numbers may grow wider or narrower.
@@ -165,7 +186,7 @@ def _check_key_types(con: DuckDBPyConnection, pipeline: str, key: dict[str, str]
     for name, kind in stored:
         if kind != key[name] and not {kind, key[name]} <= whole:
             raise PartitionError(
-                f"Pipeline {pipeline}: key {name!r} is {key[name]}, in the stored scores it is {kind}. "
+                f"Pipeline {pipeline}: {name!r} of key or unit is {key[name]}, in the stored scores it is {kind}. "
                 f"Cast it to {kind} in the feature SQL, or give the pipeline another name."
             )
 
@@ -191,12 +212,13 @@ def _quarantine(
     )
 
 
-def make_live(con: DuckDBPyConnection, entry: ScoringEntry, run: RunInfo, why: str) -> None:
-    """Point the partition at a scoring that is stored, unless it is live already."""
+def make_live(con: DuckDBPyConnection, entry: ScoringEntry, run: RunInfo, why: str, pending: str | None = None) -> None:
+    """Point the partition at a scoring that is stored, unless it is live already; its arms then stay as they are."""
     with transaction(con):
         live = record.live_scorings(con, entry.pipeline, [entry.partition_key])
         if live.get(entry.partition_key) != entry.scoring_id:
-            record.make_live(con, entry, run, why)
+            change_id = record.make_live(con, entry, run, f"{why}; {pending}" if pending else why)
+            insert_checks(con, [_pending(entry, change_id, pending)] if pending else [])
 
 
 def store_failure(con: DuckDBPyConnection, entry: ScoringEntry, checks: Sequence[CheckEntry] = ()) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from pip_dagster.flow.partition import Partition
+from pip_dagster.ledger.arms import Arm
 from pip_dagster.ledger.checks import CheckEntry
 from pip_dagster.ledger.record import ExtractionEntry, ScoringEntry
 
@@ -15,7 +16,8 @@ class PartitionResult:
     """A partition's features, its scoring, or why not.
 
     `reused`: the same scoring was there and nothing was scored. `columns`: the scored rows' SQL types by name.
-    `challengers`: what was scored in shadow, whatever came of it.
+    `challengers`: what other versions scored beside it, whatever came of that. `arms`: the same by the alias of an arm,
+    and `refused`: arm → why its version could not even try. `live_arms`: the buckets of a partition that is split.
     """
 
     partition: Partition
@@ -26,3 +28,6 @@ class PartitionResult:
     columns: Mapping[str, str] = field(default_factory=dict)
     checks: tuple[CheckEntry, ...] = ()
     challengers: tuple[ScoringEntry, ...] = ()
+    arms: Mapping[str, ScoringEntry] = field(default_factory=dict)
+    refused: Mapping[str, str] = field(default_factory=dict)
+    live_arms: tuple[Arm, ...] = ()

@@ -139,8 +139,8 @@ def scored_columns(
     if taken := [name for name in carried if name.lower() in names]:
         raise DeclarationError(
             f"Pipeline {spec.name}, {spec.features.sql}: {', '.join(map(repr, taken))} is a key, a partition column, "
-            f"a unit or in a decision, and a column of the predictions by model {manifest.model_name} v{manifest.version} as "
-            "well; rename it in the feature SQL."
+            f"a unit or in a decision, and a column of the predictions by model {manifest.model_name} "
+            f"v{manifest.version} as well; rename it in the feature SQL."
         )
     raw = {"partition_key": "VARCHAR"} | {name: columns[name] for name in carried} | scores
     return raw | (decision_types(con, spec, raw) if spec.decisions else {})

@@ -1,32 +1,38 @@
-"""Challengers: other versions score the champion's rows in the same run; stored with their role, never live.
+"""Challengers and arms: other versions score the champion's rows in the same run; stored with their role.
 
-Nothing that goes wrong with a challenger touches the champion's partitions, which are committed before it begins.
+A challenger in shadow is never live. The scores of an arm may become so for its share of the rows (flow/split.py), and
+must meet what the champion's must. Nothing that goes wrong with either touches the champion's partitions, which are
+committed before they begin.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
-from pip_dagster.errors import PipelineError
+from pip_dagster.errors import DeclarationError, PipelineError
 from pip_dagster.flow.entries import scoring_entry
+from pip_dagster.flow.explain import explain
 from pip_dagster.flow.guard import encode
 from pip_dagster.flow.model import ScoringModel
-from pip_dagster.flow.predict import Made, part_rows, read_past
-from pip_dagster.flow.publish import store_failure, store_scores
+from pip_dagster.flow.predict import Gate, Made, part_rows, read_past, reference
+from pip_dagster.flow.publish import row_key, store_failure, store_scores
 from pip_dagster.flow.result import PartitionResult
-from pip_dagster.flow.score import score
-from pip_dagster.flow.validate import keep_unseen_apart
+from pip_dagster.flow.score import SCORED, score, scored_columns
+from pip_dagster.flow.validate import keep_unseen_apart, validate
+from pip_dagster.ledger.checks import CheckEntry
 from pip_dagster.ledger.record import ExtractionEntry, RunInfo, ScoringEntry
+from pip_dagster.quality.parameters import with_parameters
 from pip_dagster.warehouse.windows import in_windows
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
     from pip_dagster.pipeline import Pipeline
+    from pip_dagster.spec import PipelineSpec
 
-ROLE = "challenger"
+ROLE, ARM = "challenger", "arm"
 
 
 def shadow(
@@ -39,27 +45,37 @@ def shadow(
     run: RunInfo,
     progress: Callable[[str], None],
 ) -> Iterator[PartitionResult]:
-    """The results with what each declared challenger made of the partitions that the champion scored.
+    """The results with what each declared challenger and arm made of the partitions that the champion scored.
 
-    A challenger that cannot be resolved, loaded or stored is reported through `progress` and, where its version is
-    known, in the ledger; no exception of its leaves here.
+    One that cannot be resolved, loaded or stored is reported through `progress` and, where its version is known, in
+    the ledger; no exception of its leaves here.
     """
     made = [(r.partition, r.features) for r in results if r.features and r.scoring and not r.error]
-    found: dict[str, list[ScoringEntry]] = {}
-    for alias in pipeline.spec.scoring.challengers if made else ():
+    admitted = {r.partition.key: r.scoring.rows_scored for r in results if r.scoring}
+    found: dict[str, dict[str, ScoringEntry]] = {}
+    refused: dict[str, str] = {}
+    name, scoring = pipeline.spec.name, pipeline.spec.scoring
+    for alias in scoring.compared if made else ():
+        role = ARM if alias in scoring.arms else ROLE
         try:
-            model = ScoringModel.resolve(pipeline, champion.threads, alias=alias, role=ROLE)
+            model = ScoringModel.resolve(pipeline, champion.threads, alias=alias, role=role)
             if model.version.version == champion.version.version:
-                progress(
-                    f"{pipeline.spec.name}: challenger {alias} is the champion's own version; it is not scored twice"
-                )
+                refused[alias] = f"{alias} names v{champion.version.version}, which is the champion's own version"
+                progress(f"{name}: challenger {alias} is the champion's own version; it is not scored twice")
                 continue
-            for entry in _score(con, pipeline, champion, model, columns, made, stage, run):
-                found.setdefault(entry.partition_key, []).append(entry)
+            for entry in _score(con, pipeline, champion, model, columns, made, admitted, stage, run):
+                found.setdefault(entry.partition_key, {})[alias] = entry
         except Exception as error:  # whatever it is, the champion's partitions are committed and stay
-            progress(f"{pipeline.spec.name}: challenger {alias} was not scored: {error}")
+            refused[alias] = f"{alias} was not scored: {error}"
+            progress(f"{name}: challenger {alias} was not scored: {error}")
     for result in results:
-        yield replace(result, challengers=tuple(found.get(result.partition.key, ())))
+        entries = found.get(result.partition.key, {})
+        yield replace(
+            result,
+            challengers=tuple({entry.scoring_id: entry for entry in entries.values()}.values()),
+            arms={alias: entry for alias, entry in entries.items() if alias in scoring.arms},
+            refused={alias: text for alias, text in refused.items() if alias in scoring.arms},
+        )
 
 
 def _score(
@@ -69,25 +85,45 @@ def _score(
     model: ScoringModel,
     columns: dict[str, str],
     made: Sequence[Made],
+    admitted_rows: Mapping[str, int | None],
     stage: Callable[[list[ExtractionEntry]], object] | None,
     run: RunInfo,
 ) -> list[ScoringEntry]:
+    spec, manifest = pipeline.spec, model.version.manifest
+    is_arm = model.role == ARM
+    if is_arm:
+        types = scored_columns(con, spec, manifest, columns)
+        _check_columns(spec, types, scored_columns(con, spec, champion.version.manifest, columns))
     past = read_past(con, pipeline, model, made)
-    fresh = [(partition, features) for partition, features in made if partition.key not in past.scorings]
+    known = {
+        key: entry
+        for key, entry in past.scorings.items()
+        # An arm must have the rows of this very champion, whose unseen categories may have been kept apart.
+        if not is_arm or entry.rows_scored == admitted_rows[key]
+    }
+    fresh = [(partition, features) for partition, features in made if partition.key not in known]
     if not fresh:
-        return list(past.scorings.values())
+        return list(known.values())
     keys = [partition.key for partition, _ in fresh]
     if stage:
         stage([features for _, features in fresh])
     part_rows(con, pipeline, columns, keys)
-    spec = pipeline.spec
-    if spec.scoring.on_unseen_category == "quarantine":
+    unseen = spec.scoring.on_unseen_category
+    if unseen == "quarantine":
         # The champion's rows, whatever the challenger would have made of the others.
-        known = encode(champion.version.manifest.features, columns, where=spec.name)
-        keep_unseen_apart(con, [feature.unseen for feature in known if feature.unseen])
-    counting = spec.model_copy(update={"scoring": spec.scoring.model_copy(update={"on_unseen_category": "missing"})})
-    manifest = model.version.manifest
-    scoring = score(con, counting, model.predictor, manifest, columns, keys)
+        encoded = encode(champion.version.manifest.features, columns, where=spec.name)
+        keep_unseen_apart(con, [feature.unseen for feature in encoded if feature.unseen])
+    # What is only compared is counted; what may be live must not have what the declaration refuses.
+    policy = "error" if is_arm and unseen != "missing" else "missing"
+    judged = spec.model_copy(update={"scoring": spec.scoring.model_copy(update={"on_unseen_category": policy})})
+    scoring = score(con, judged, model.predictor, manifest, columns, keys)
+    gate, reasons = Gate(), None
+    if is_arm:
+        done = [key for key in keys if key in scoring.scored and key not in scoring.blocked]
+        expected = with_parameters(pipeline.suites.predictions, reference(manifest))
+        gate.add(validate(con, spec, expected, SCORED, types, done))
+        sound = [key for key in done if key not in gate.blocked]
+        reasons = explain(con, spec, model.predictor, manifest, columns, sound)
 
     def store(item: Made) -> ScoringEntry:
         partition, features = item
@@ -97,9 +133,14 @@ def _score(
             scored = scoring.scored[key]
             # Its quarantine is the champion's, which is stored.
             shadowed = replace(scored, rows_quarantined=0, rows_in=scored.rows_scored)
-            entry = scoring_entry(pipeline, model, partition, features, run, status="scored", scored=shadowed)
+            blocked = gate.blocked.get(key)
+            status: Literal["scored", "blocked"] = "blocked" if blocked else "scored"
+            entry = scoring_entry(
+                pipeline, model, partition, features, run, status=status, reason=blocked, scored=shadowed
+            )
+            checks = [CheckEntry.of(v, entry.scoring_id, spec.name, key) for v in gate.verdicts.get(key, ())]
             try:
-                return store_scores(con, scoring, shadowed, entry, columns, spec.features.key, (), run)
+                return store_scores(con, scoring, shadowed, entry, columns, row_key(spec), checks, run, reasons)
             except PipelineError as error:
                 reason = str(error)
         entry = scoring_entry(pipeline, model, partition, features, run, status="failed", reason=reason)
@@ -107,4 +148,17 @@ def _score(
         return entry
 
     stored = in_windows(con, pipeline.project, fresh, store, purpose=f"{spec.name}: storing a challenger's scores")
-    return [*past.scorings.values(), *stored]
+    return [*known.values(), *stored]
+
+
+def _check_columns(spec: PipelineSpec, arm: dict[str, str], champion: dict[str, str]) -> None:
+    """Refuse an arm whose rows would have other columns than the champion's: the others would be NULL without a word.
+
+    Raises:
+        DeclarationError: names the columns.
+
+    """
+    if arm != champion:
+        differing = sorted({*arm.items()} ^ {*champion.items()})
+        listed = ", ".join(f"{name} {kind}" for name, kind in dict.fromkeys(differing))
+        raise DeclarationError(f"its rows have other columns than the champion's ({listed}); it can only be in shadow")

@@ -19,7 +19,10 @@ _COLUMNS = ("scoring_id", "arm", "low", "high", "kind", "salt", "unit")
 
 @dataclass(frozen=True)
 class Arm:
-    """The buckets [low, high) that are a scoring's. `unit`: JSON, column → how it is hashed. `kind`: split or canary."""
+    """The buckets [low, high) that are a scoring's.
+
+    `kind`: split or canary. `unit`: JSON, column → how it is hashed.
+    """
 
     scoring_id: str
     arm: str
@@ -56,7 +59,9 @@ def insert_arms(con: DuckDBPyConnection, changes: Mapping[str, tuple[str, str, S
     kinds = {"low": "BIGINT", "high": "BIGINT"}
     columns = ", ".join(f"unnest(${name}::{kinds.get(name, 'VARCHAR')}[])" for name in lists)
     con.execute(f"INSERT INTO ledger.arms ({', '.join(lists)}) SELECT {columns}", lists)
-    for pipeline in sorted({p for p, *of in {(r["pipeline"], r["salt"], r["unit"]) for r in rows} if (p, *of) not in known}):
+    for pipeline in sorted(
+        {p for p, *of in {(r["pipeline"], r["salt"], r["unit"]) for r in rows} if (p, *of) not in known}
+    ):
         refresh_views(con, pipeline)
 
 

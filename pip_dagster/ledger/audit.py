@@ -113,11 +113,21 @@ def tell_live(con: DuckDBPyConnection, change_ids: Sequence[str]) -> None:
     append(con, [live_event(change, arms.get(change["change_id"], ())) for change in changes])
 
 
-def arms_by_change(con: DuckDBPyConnection, change_ids: Sequence[str] | None = None) -> dict[str, list[Mapping[str, Any]]]:
-    """Change id → its rows of `ledger.arms` by bucket, each with its scoring as in `LIVE_CHANGES`; of all, or of some."""
-    where, values = "", {}
-    if change_ids is not None:
-        where, values = "WHERE list_contains($ids, a.change_id)", {"ids": list(change_ids)}
+def arms_by_change(
+    con: DuckDBPyConnection, change_ids: Sequence[str] | None = None
+) -> dict[str, list[Mapping[str, Any]]]:
+    """Change id → its rows of `ledger.arms` by bucket, each with its scoring as in `LIVE_CHANGES`."""
+    where = ""
+    values: dict[str, list[str]] = {}
+    if change_ids is not None:  # both tables filtered, as above
+        ids = {"ids": list(change_ids)}
+        chosen = con.execute(
+            "SELECT scoring_id FROM ledger.arms WHERE change_id IN (SELECT unnest($ids))", ids
+        ).fetchall()
+        if not chosen:
+            return {}
+        where = "WHERE a.change_id IN (SELECT unnest($ids)) AND s.scoring_id IN (SELECT unnest($scorings))"
+        values = ids | {"scorings": [row[0] for row in chosen]}
     found: dict[str, list[Mapping[str, Any]]] = {}
     for row in dicts(con.execute(f"{_ARMS} {where} ORDER BY a.change_id, a.low, a.arm", values)):
         found.setdefault(row["arm_change"], []).append(row)

@@ -66,7 +66,7 @@ def compare(
                  c.model_version AS challenger_version, max(c.scoring_id) AS challenger
           FROM ledger.live l JOIN ledger.scorings e ON e.scoring_id = l.scoring_id
           JOIN ledger.scorings c ON c.pipeline = l.pipeline AND c.partition_key = l.partition_key
-          WHERE l.pipeline = {literal(pipeline)} AND c.role = 'challenger' AND c.status = 'scored' {wanted}
+          WHERE l.pipeline = {literal(pipeline)} AND c.role IN ('challenger', 'arm') AND c.status = 'scored' {wanted}
           GROUP BY ALL
         )
         SELECT p.partition_key, p.champion_version, p.challenger_version, count(*) AS rows,

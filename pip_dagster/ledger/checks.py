@@ -16,6 +16,18 @@ if TYPE_CHECKING:
     from pip_dagster.quality.verdict import Verdict
 
 
+SPLIT = "split"
+# What the checks of that section say; an arm's own have its alias behind.
+SPLIT_CHECKS = {
+    "arms": "The arms of the partition are decided.",
+    "arm": "The arm is live for its share of the units.",
+    "sample_ratio": "The units are parted as declared (chi-squared test).",
+    "flip_rate": "The canary decides as the champion does.",
+    "score_psi": "The canary's scores are distributed as the champion's are.",
+    "mean_shift": "The canary's mean score is the champion's.",
+}
+
+
 @dataclass(frozen=True)
 class CheckEntry:
     """One row of `ledger.checks`. `entry_id`: the extraction's (sources) or scoring's (features, predictions) id."""
@@ -74,6 +86,34 @@ class CheckEntry:
     def rows(self) -> list[dict[str, Any]]:
         """The examples, parsed."""
         return list(json.loads(self.examples)) if self.examples else []
+
+
+def split_check(
+    pipeline: str,
+    partition_key: str,
+    change_id: str,
+    name: str,
+    *,
+    passed: bool,
+    observed: Any,
+    made_at: datetime | None = None,
+) -> CheckEntry:
+    """A verdict on how a partition is split; beside the live change, not a scoring. It warns and never blocks."""
+    nothing = dict.fromkeys(("unexpected_count", "element_count", "unexpected_percent", "examples", "error"))
+    return CheckEntry(
+        entry_id=change_id,
+        pipeline=pipeline,
+        partition_key=partition_key,
+        section=SPLIT,
+        expectation_id=name,
+        type="split",
+        severity="warning",
+        status="passed" if passed else "failed",
+        observed=_json(observed),
+        description=SPLIT_CHECKS[name.partition(" ")[0]],
+        made_at=made_at or datetime.now(UTC),
+        **nothing,
+    )
 
 
 def unmet(entries: Sequence[CheckEntry]) -> str | None:

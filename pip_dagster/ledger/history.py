@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from pip_dagster.errors import WarehouseError
+from pip_dagster.ledger.arms import arms_of
 from pip_dagster.ledger.record import dicts
 from pip_dagster.warehouse.names import quote
-from pip_dagster.warehouse.tables import has_view
+from pip_dagster.warehouse.tables import has_view, live_row
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
 
 def live_changes(con: DuckDBPyConnection, pipeline: str, partition_key: str) -> list[dict[str, Any]]:
-    """Every move of a partition's live pointer, oldest first: the change, and the scoring that went live."""
-    return dicts(
+    """Every move of a partition's live pointer, oldest first: the change, the scoring that went live, and its arms."""
+    changes = dicts(
         con.execute(
             "SELECT c.change_id, c.made_at AS live_from, lead(c.made_at) OVER (ORDER BY c.change_id) AS live_until, "
             "c.made_by AS changed_by, c.why, c.run_id AS changed_by_run, s.* EXCLUDE (pipeline, partition_key) "
@@ -25,12 +27,14 @@ def live_changes(con: DuckDBPyConnection, pipeline: str, partition_key: str) -> 
             {"pipeline": pipeline, "partition": partition_key},
         )
     )
+    arms = arms_of(con, [change["change_id"] for change in changes])
+    return [change | {"arms": [asdict(arm) for arm in arms.get(change["change_id"], ())]} for change in changes]
 
 
 def scores_of_key(
     con: DuckDBPyConnection, pipeline: str, columns: Sequence[str], values: Sequence[str], partition: str | None
 ) -> list[dict[str, Any]]:
-    """Every score that a key was ever given, oldest first, whatever its role and whether it is live; as rows of scores.
+    """Every score that a key was ever given, oldest first, whatever its role; `arm` where it is live, by which arm.
 
     Values are compared as text. `partition` limits it to one.
 
@@ -52,9 +56,10 @@ def scores_of_key(
     return dicts(
         con.execute(
             "SELECT s.*, e.status, e.role, e.model_name, e.model_version, e.feature_revision, "
-            "l.scoring_id IS NOT NULL AS is_live, e.made_at, e.made_by "
+            "l.scoring_id IS NOT NULL AS is_live, l.arm, e.made_at, e.made_by "
             f"FROM {quote(pipeline)}.scores s JOIN ledger.scorings e ON e.scoring_id = s.scoring_id "
-            f"LEFT JOIN ledger.live l ON l.pipeline = e.pipeline AND l.scoring_id = e.scoring_id WHERE {where} "
+            "LEFT JOIN ledger.live_arms l ON l.pipeline = e.pipeline AND l.scoring_id = e.scoring_id "
+            f"AND {live_row(con, pipeline)} WHERE {where} "
             "ORDER BY s.partition_key, s.scoring_id",
             parameters,
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from pip_dagster.errors import PipelineError
@@ -11,6 +11,7 @@ from pip_dagster.flow.digest import ALGORITHM, RowSet, row_set_sql
 from pip_dagster.flow.publish import load_features, stored_columns
 from pip_dagster.flow.query import STAGED
 from pip_dagster.flow.validate import BROKEN, nothing_apart
+from pip_dagster.ledger.arms import Arm, live_arms
 from pip_dagster.ledger.record import ScoringEntry, dicts
 from pip_dagster.warehouse.connect import open_warehouse
 from pip_dagster.warehouse.names import literal, quote, quote_all
@@ -34,13 +35,14 @@ class Recalled:
     """A few scorings' features in `STAGED`, their rows in `STORED` (with scoring_id), what was kept apart in `BROKEN`.
 
     `carried`: the columns that a score row has from its features, the key among them. `faults`: scoring id → what is
-    not as the ledger recorded it.
+    not as the ledger recorded it. `arms`: partition key → who is live for which buckets, where it is split.
     """
 
     feature_columns: dict[str, str]
     stored_columns: dict[str, str]
     carried: tuple[str, ...]
     faults: Mapping[str, Sequence[str]]
+    arms: Mapping[str, Sequence[Arm]] = field(default_factory=dict)
 
     @property
     def score_columns(self) -> dict[str, str]:
@@ -57,7 +59,7 @@ def find(
     scoring_id: str | None = None,
     sample: int | None = None,
 ) -> list[ScoringEntry]:
-    """The live scorings of a partition or of all, by time; or the one named, live or not.
+    """The live scorings of a partition or of all, by time, those of arms included; or the one named, live or not.
 
     `sample` takes so many of them, evenly spread, the same ones each time.
 
@@ -70,7 +72,7 @@ def find(
     if partition is not None:
         where, wanted = f"{where} AND s.partition_key = $partition", wanted | {"partition": partition}
     if scoring_id is None:
-        where += " AND EXISTS (FROM ledger.live l WHERE l.scoring_id = s.scoring_id AND l.pipeline = s.pipeline)"
+        where += " AND EXISTS (FROM ledger.live_arms l WHERE l.scoring_id = s.scoring_id AND l.pipeline = s.pipeline)"
     else:
         where, wanted = f"{where} AND s.scoring_id = $scoring", wanted | {"scoring": scoring_id}
     with open_warehouse(con, pipeline.project.warehouse, purpose=f"{name}: reading the ledger", read_only=True):
@@ -143,6 +145,7 @@ def recall(
             f"CREATE OR REPLACE TABLE {APART} AS "
             f"SELECT ''::VARCHAR AS scoring_id, partition_key, {quote_all(carried)} FROM {STAGED} LIMIT 0"
         )
+        arms = live_arms(con, name, [entry.partition_key for entry in entries])
         strays: dict[str, list[str]] = {}
         for each, columns in present.items():
             source = f"{quote(name)}.{quote(each)} WHERE {_among(ids)}"
@@ -162,7 +165,7 @@ def recall(
         f"INSERT INTO {BROKEN} SELECT s.rowid, 'recorded' FROM {STAGED} s "
         f"SEMI JOIN {APART} a ON a.partition_key = s.partition_key AND {same}"
     )
-    return Recalled(features, stored, carried, _faults(con, entries, features, stored, strays))
+    return Recalled(features, stored, carried, _faults(con, entries, features, stored, strays), arms)
 
 
 def _among(ids: Iterable[str]) -> str:

@@ -109,10 +109,8 @@ def insert(con: DuckDBPyConnection, table: str, entry: ExtractionEntry | Scoring
     con.execute(f"INSERT INTO ledger.{table} ({quote_all(values)}) VALUES ({slots})", values)
 
 
-def make_live(
-    con: DuckDBPyConnection, entry: ScoringEntry, run: RunInfo, why: str, arms: Sequence[Arm] = ()
-) -> str:
-    """Point the partition at this scoring, and the buckets of `arms` at theirs; tell the audit; the id of the change."""
+def make_live(con: DuckDBPyConnection, entry: ScoringEntry, run: RunInfo, why: str, arms: Sequence[Arm] = ()) -> str:
+    """Point the partition at this scoring, the buckets of `arms` at theirs; tell the audit; the change's id."""
     from pip_dagster.ledger import audit
     from pip_dagster.ledger.arms import insert_arms
 

@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 from pip_dagster.flow.query import STAGED
 from pip_dagster.flow.score import SCORED
+from pip_dagster.ledger.arms import Arm
 from pip_dagster.ledger.recall import APART, STORED, Recalled, ReplayError
 from pip_dagster.ledger.record import ScoringEntry, dicts
+from pip_dagster.warehouse.buckets import bucket_sql
 from pip_dagster.warehouse.names import literal, quote, quote_all
 
 if TYPE_CHECKING:
@@ -21,13 +23,18 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class RecordedRow:
-    """One row asked for: its recorded features, and its scores as stored and as replayed (None: it has none)."""
+    """One row asked for: its recorded features, and its scores as stored and as replayed (None: it has none).
+
+    `arm`: in a partition that is split, the arm that decides about it; `live`: whether this very scoring does.
+    """
 
     key: str
     features: dict[str, Any] | None
     stored: dict[str, Any] | None
     replayed: dict[str, Any] | None
     quarantined: bool
+    arm: str | None = None
+    live: bool | None = None
 
 
 def recorded_rows(
@@ -54,8 +61,25 @@ def recorded_rows(
             con, f"SELECT * EXCLUDE (partition_key, {quote_all(recalled.carried)}) FROM {SCORED} WHERE {in_partition}"
         )
         apart = _row(con, f"SELECT 1 FROM {APART} WHERE {of_scoring}")
-        found.append(RecordedRow(text, features, stored, replayed, apart is not None))
+        arm = _arm(con, recalled.arms.get(entry.partition_key, ()), of_scoring)
+        found.append(
+            RecordedRow(
+                *(text, features, stored, replayed, apart is not None),
+                arm.arm if arm else None,
+                arm.scoring_id == entry.scoring_id if arm else None,
+            )
+        )
     return tuple(found)
+
+
+def _arm(con: DuckDBPyConnection, arms: Sequence[Arm], of_row: str) -> Arm | None:
+    """The arm into whose buckets the stored row falls."""
+    if not arms:
+        return None
+    row = _row(
+        con, f"SELECT {bucket_sql(arms[0].salt, json.loads(arms[0].unit))} AS bucket FROM {STORED} WHERE {of_row}"
+    )
+    return next((arm for arm in arms if row and arm.low <= row["bucket"] < arm.high), None)
 
 
 def _row_condition(names: Sequence[str], text: str) -> str:

@@ -170,7 +170,7 @@ def _as_recorded(spec: PipelineSpec, recalled: Recalled) -> PipelineSpec:
     """
     carried = tuple(recalled.carried)
     features = spec.features.model_copy(update={"key": carried, "partition_column": carried[-1]})
-    scoring = spec.scoring.model_copy(update={"on_unseen_category": "missing"})
+    scoring = spec.scoring.without_experiment().model_copy(update={"on_unseen_category": "missing"})
     return spec.model_copy(update={"features": features, "scoring": scoring, "quality": None})
 
 

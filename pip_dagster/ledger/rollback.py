@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from pip_dagster.errors import RollbackError, WarehouseError
 from pip_dagster.ledger import audit, rollback_plan, rollback_read
+from pip_dagster.ledger.arms import insert_arms
 from pip_dagster.ledger.promotions import tell_promotions
 from pip_dagster.ledger.record import new_id
 from pip_dagster.ledger.rollback_plan import ROLLBACK, Flip, History, Missing, Plan
@@ -220,10 +221,17 @@ def _flip(con: DuckDBPyConnection, request: Request, result: RollbackResult) -> 
             "pipeline": request.pipeline,
             "keys": [flip.partition_key for flip in flips],
             "scorings": [flip.after.scoring_id for flip in flips],
-            "whys": [f"rolled back from v{flip.before.version}: {request.why}" for flip in flips],
+            "whys": [f"rolled back from {flip.before.label}: {request.why}" for flip in flips],
             "run_id": result.rollback_id,
             "by": request.by,
             "now": now,
+        },
+    )
+    insert_arms(
+        con,
+        {
+            change_id: (request.pipeline, flip.partition_key, flip.after.arms)
+            for change_id, flip in zip(ids, flips, strict=True)
         },
     )
     counted = con.execute(

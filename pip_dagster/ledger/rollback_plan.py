@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
+
+from pip_dagster.ledger.arms import Arm
 
 # The run id of a live change that a rollback made; what tells it from a scoring that went live.
 ROLLBACK = "rollback-"
@@ -12,17 +14,34 @@ ROLLBACK = "rollback-"
 
 @dataclass(frozen=True)
 class Scores:
-    """A finished scoring that may be live."""
+    """A finished scoring that may be live. `arms`: whose the buckets are where it was split, `arm_models`: by whom."""
 
     scoring_id: str
     model_name: str
     version: int
     feature_digest: str | None
+    arms: tuple[Arm, ...] = ()
+    arm_models: tuple[tuple[str, int], ...] = ()
 
     @property
     def model(self) -> tuple[str, int]:
         """Model and version."""
         return self.model_name, self.version
+
+    @property
+    def whole(self) -> Scores:
+        """The same for every row of the partition."""
+        return replace(self, arms=(), arm_models=())
+
+    @property
+    def label(self) -> str:
+        """The version, and those of its arms."""
+        others = sorted(version for _, version in set(self.arm_models) - {self.model})
+        return f"v{self.version}" + "".join(f" and v{version} in an arm" for version in others)
+
+    def is_by(self, model: tuple[str, int]) -> bool:
+        """Whether a model's version decides about any row."""
+        return model == self.model or model in self.arm_models
 
 
 @dataclass(frozen=True)
@@ -102,9 +121,15 @@ def previous(changes: Sequence[Change]) -> Scores | None:
 
 
 def to_previous(histories: Sequence[History], withdrawn: tuple[str, int]) -> Plan:
-    """Withdraw a model's version where it is live; partitions of other versions are none of its concern."""
-    concerned = [history for history in histories if history.live.model == withdrawn]
-    targets = {history.partition_key: previous(history.changes) for history in concerned}
+    """Withdraw a model's version where it is live, also in an arm; partitions of other versions are left alone.
+
+    What a partition goes back to is live for all of it: an arm of then is no part of that.
+    """
+    concerned = [history for history in histories if history.live.is_by(withdrawn)]
+    targets: dict[str, Scores | None] = {}
+    for history in concerned:
+        target = previous(history.changes) if history.live.model == withdrawn else history.live
+        targets[history.partition_key] = target and target.whole
     plan = _plan(concerned, targets, f"no other version was live before v{withdrawn[1]}")
     # The newest partition says which version the next run should score with.
     last = max((h for h in concerned if targets[h.partition_key]), key=lambda h: h.start, default=None)
@@ -118,18 +143,19 @@ def newest(histories: Sequence[History]) -> Scores:
 
 
 def to_version(histories: Sequence[History], model: str, version: int, scored: Mapping[str, Scores]) -> Plan:
-    """To each partition's newest scores by one version, `scored` by partition."""
-    plan = _plan(
-        [history for history in histories if history.live.model != (model, version)],
-        scored,
-        f"v{version} has never scored it",
-    )
-    kept = sum(history.live.model == (model, version) for history in histories)
-    return Plan(plan.flips, plan.missing, kept, (model, version))
+    """To each partition's newest scores by one version, `scored` by partition; for all of its rows."""
+    targets = {
+        history.partition_key: history.live.whole
+        if history.live.model == (model, version)
+        else scored.get(history.partition_key)
+        for history in histories
+    }
+    plan = _plan(histories, targets, f"v{version} has never scored it as champion")
+    return Plan(plan.flips, plan.missing, plan.kept, (model, version))
 
 
 def as_of(histories: Sequence[History], at: datetime) -> Plan:
-    """To what was live at an instant."""
+    """To what was live at an instant, arms included."""
     targets = {
         history.partition_key: next((c.scores for c in reversed(history.changes) if c.made_at <= at), None)
         for history in histories
@@ -143,7 +169,7 @@ def _plan(histories: Sequence[History], targets: Mapping[str, Scores | None], re
         key, target = history.partition_key, targets.get(history.partition_key)
         if target is None:
             missing.append(Missing(key, history.start, history.end, history.live.version, reason))
-        elif target.scoring_id == history.live.scoring_id:
+        elif (target.scoring_id, target.arms) == (history.live.scoring_id, history.live.arms):
             kept += 1
         else:
             flips.append(Flip(key, history.live, target))

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
+from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
+from pip_dagster.ledger.arms import Arm
 from pip_dagster.ledger.record import dicts
 from pip_dagster.ledger.rollback_plan import ROLLBACK, Change, History, Scores
 
@@ -26,6 +29,7 @@ def histories(con: DuckDBPyConnection, pipeline: str, partitions: tuple[str, str
             {"pipeline": pipeline, "first": first, "last": last},
         )
     )
+    arms = _arms(con, pipeline)
     found: dict[str, list[dict[str, Any]]] = {}
     for row in rows:
         found.setdefault(row["partition_key"], []).append(row)
@@ -34,10 +38,28 @@ def histories(con: DuckDBPyConnection, pipeline: str, partitions: tuple[str, str
             key,
             listed[-1]["partition_start"],
             listed[-1]["partition_end"],
-            [Change(row["change_id"], row["run_id"], row["made_at"], _scores(row)) for row in listed],
+            [
+                Change(row["change_id"], row["run_id"], row["made_at"], _scores(row, arms.get(row["change_id"], ())))
+                for row in listed
+            ],
         )
         for key, listed in found.items()
     ]
+
+
+def _arms(con: DuckDBPyConnection, pipeline: str) -> dict[str, list[tuple[Arm, tuple[str, int]]]]:
+    """Change id → its arms by bucket, each with the model and version that scored it."""
+    columns = ", ".join(f"a.{field.name}" for field in fields(Arm))
+    rows = con.execute(
+        f"SELECT a.change_id, s.model_name, s.model_version, {columns} FROM ledger.arms a "
+        "JOIN ledger.scorings s ON s.scoring_id = a.scoring_id WHERE a.pipeline = $pipeline "
+        "ORDER BY a.change_id, a.low",
+        {"pipeline": pipeline},
+    ).fetchall()
+    found: dict[str, list[tuple[Arm, tuple[str, int]]]] = {}
+    for change_id, model, version, *of in rows:
+        found.setdefault(change_id, []).append((Arm(*of), (model, version)))
+    return found
 
 
 def scored(con: DuckDBPyConnection, pipeline: str, model: str, version: int) -> dict[str, Scores]:
@@ -54,8 +76,12 @@ def scored(con: DuckDBPyConnection, pipeline: str, model: str, version: int) -> 
     return {row["partition_key"]: _scores(row) for row in rows}
 
 
-def _scores(row: dict[str, Any]) -> Scores:
-    return Scores(row["scoring_id"], row["model_name"], row["version"], row["feature_digest"])
+def _scores(row: dict[str, Any], arms: Sequence[tuple[Arm, tuple[str, int]]] = ()) -> Scores:
+    return Scores(
+        *(row["scoring_id"], row["model_name"], row["version"], row["feature_digest"]),
+        tuple(arm for arm, _ in arms),
+        tuple(dict.fromkeys(model for _, model in arms)),
+    )
 
 
 def unfinished(con: DuckDBPyConnection, why: str) -> str | None:

@@ -21,7 +21,7 @@ Row = Mapping[str, Any]
 
 @dataclass
 class Split:
-    """The rows of `ledger.arms` by change and of `ledger.canaries` by id; each is taken out when an entry tells of it."""
+    """Rows of `ledger.arms` by change, of `ledger.canaries` by id; each is taken out when an entry tells of it."""
 
     arms: dict[str, list[Row]]
     canaries: dict[str, Mapping[str, Any]]
@@ -93,7 +93,13 @@ def _faults(
             yield from _differences(row, subject, details, changes.get(change_id), split.arms.pop(change_id, []))
         elif row["action"] == "canary":
             now = split.canaries.pop(subject["event_id"], None)
-            if now != {"made_at": row["made_at"], "actor": row["actor"], "pipeline": row["pipeline"], **subject, **details}:
+            if now != {
+                "made_at": row["made_at"],
+                "actor": row["actor"],
+                "pipeline": row["pipeline"],
+                **subject,
+                **details,
+            }:
                 yield Fault(seq, "ledger", f"ledger.canaries {subject['event_id']} is gone, or says otherwise now")
         elif row["action"] == "promotion" and moves is not None and not _is_in(moves, subject, details, row):
             yield Fault(
@@ -106,7 +112,9 @@ def _faults(
         if change_id not in told:
             yield Fault(None, "ledger", f"live change {_say(change)} has no entry in the audit")
     for change_id in split.arms:
-        yield Fault(None, "ledger", f"ledger.arms has rows of a live change {change_id} that the audit did not see split")
+        yield Fault(
+            None, "ledger", f"ledger.arms has rows of a live change {change_id} that the audit did not see split"
+        )
     for event_id in split.canaries:
         yield Fault(None, "ledger", f"ledger.canaries {event_id} has no entry in the audit")
     if expect and not any(row["hash"] == expect for row in entries):

@@ -92,7 +92,9 @@ def live_row(con: DuckDBPyConnection, pipeline: str, row: str = "s", live: str =
         f"THEN {bucket_sql(salt, json.loads(unit), row + '.')} BETWEEN {live}.low AND {live}.high - 1"
         for salt, unit in found
     )
-    newer = literal(f"ledger.arms has a split of {pipeline} that its views do not know: it was not made by pip_dagster.")
+    newer = literal(
+        f"ledger.arms has a split of {pipeline} that its views do not know: it was not made by pip_dagster."
+    )
     return f"CASE WHEN {live}.low IS NULL THEN true{cases} ELSE error({newer}) END"
 
 

@@ -138,7 +138,9 @@ def _score_into(
     import duckdb
 
     nothing_apart(con)
-    scoring = score(con, pipeline.spec, model.predictor, model.version.manifest, columns, keys)
+    # Features of before a split need not have its unit.
+    spec = pipeline.spec.model_copy(update={"scoring": pipeline.spec.scoring.without_experiment()})
+    scoring = score(con, spec, model.predictor, model.version.manifest, columns, keys)
     try:
         con.execute(
             f"CREATE OR REPLACE TABLE memory.pip_stage.by_{role} AS "

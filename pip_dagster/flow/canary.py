@@ -1,0 +1,116 @@
+"""The gate of a canary: its scores beside the champion's, both stored, on the same rows of one partition."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from pip_dagster.errors import DeclarationError
+from pip_dagster.registry.gates.agreement import flip_gate, psi_gate
+from pip_dagster.registry.gates.replay import REPLAYED, default_decision
+from pip_dagster.registry.gates.result import GateResult
+from pip_dagster.warehouse.names import literal, quote
+
+if TYPE_CHECKING:
+    from duckdb import DuckDBPyConnection
+
+    from pip_dagster.ledger.record import ScoringEntry
+    from pip_dagster.pipeline import Pipeline
+    from pip_dagster.registry.manifest import Manifest
+    from pip_dagster.spec_split import CanaryGate
+
+
+@dataclass(frozen=True)
+class Stop:
+    """An arm that failed its gate, with the figures and thresholds of it."""
+
+    arm: str
+    model: tuple[str, int]
+    why: str
+    figures: Mapping[str, Any]
+
+
+def judge(
+    con: DuckDBPyConnection,
+    pipeline: Pipeline,
+    gate: CanaryGate,
+    manifest: Manifest,
+    champion: ScoringEntry,
+    arm: ScoringEntry,
+) -> list[GateResult]:
+    """Each limit with its figure, on rows that both scored. The warehouse is the current catalog, not in transaction.
+
+    Raises:
+        DeclarationError: `gates.decision` is no SQL over the stored row.
+
+    """
+    rows = champion.rows_scored or 0
+    if rows < gate.min_rows:
+        text = f"{rows} rows are fewer than gate.min_rows, {gate.min_rows}: it is not judged on this partition"
+        return [GateResult("score_psi", True, None, gate.max_score_psi, text)]
+    decision = pipeline.gates.decision or default_decision(manifest)
+    _side_by_side(con, pipeline, manifest, champion, arm, decision)
+    found = [psi_gate(con, manifest.outputs, gate.max_score_psi)]
+    if decision:
+        found.insert(0, flip_gate(con, decision, gate.max_flip_rate))
+    if gate.max_mean_shift is not None:
+        found.append(_mean_shift(con, manifest.outputs[0], gate.max_mean_shift))
+    return found
+
+
+def say_stop(arm: str, entry: ScoringEntry, failed: Sequence[GateResult]) -> Stop:
+    """The stop that these failed limits mean."""
+    figures = {each.name: {"figure": each.figure, "threshold": each.threshold} for each in failed}
+    why = "; ".join(f"{each.name}: {each.text}" for each in failed)
+    return Stop(arm, (entry.model_name, entry.model_version or 0), why, figures)
+
+
+def _side_by_side(
+    con: DuckDBPyConnection,
+    pipeline: Pipeline,
+    manifest: Manifest,
+    champion: ScoringEntry,
+    arm: ScoringEntry,
+    decision: str | None,
+) -> None:
+    """Both scorings' stored rows in the table that the gates of a promotion read."""
+    import duckdb
+
+    def side(entry: ScoringEntry) -> str:
+        table = f"{quote(entry.pipeline)}.{quote(entry.table_name or '')}"
+        rows = f"SELECT * FROM {table} WHERE scoring_id = {literal(entry.scoring_id)}"
+        return f"(SELECT *, ({decision or 'NULL'}\n)::VARCHAR AS pip_decision FROM ({rows}))"
+
+    columns = [
+        column
+        for i, output in enumerate(manifest.outputs)
+        for column in (f"a.{quote(output)} AS pip_champion_{i}", f"b.{quote(output)} AS pip_candidate_{i}")
+    ]
+    same = " AND ".join(f"a.{quote(name)} = b.{quote(name)}" for name in pipeline.spec.features.key)
+    con.execute("CREATE SCHEMA IF NOT EXISTS memory.pip_stage")
+    try:
+        con.execute(
+            f"CREATE OR REPLACE TABLE {REPLAYED} AS SELECT {', '.join(columns)}, true AS pip_seen, "
+            "a.pip_decision AS pip_champion_decision, b.pip_decision AS pip_candidate_decision "
+            f"FROM {side(champion)} a JOIN {side(arm)} b ON {same}"
+        )
+    except duckdb.Error as error:
+        raise DeclarationError(
+            f"Pipeline {champion.pipeline}: gates.decision {decision!r}, by which the canary is judged, is no SQL over "
+            f"the scored row: {error}"
+        ) from error
+
+
+def _mean_shift(con: DuckDBPyConnection, output: str, most: float) -> GateResult:
+    row = con.execute(
+        f"SELECT avg(pip_champion_0), avg(pip_candidate_0), stddev_pop(pip_champion_0) FROM {REPLAYED}"
+    ).fetchone()
+    a, b, spread = row or (None, None, None)
+    if a is None or b is None:
+        return GateResult("mean_shift", True, None, most, "no row has a score")
+    figure = abs(b - a) / spread if spread else (0.0 if a == b else float("inf"))
+    text = (
+        f"the mean of {output} is {b:.6g}, the champion's {a:.6g}: {figure:.3f} standard deviations; at most {most:g}"
+    )
+    return GateResult("mean_shift", figure <= most, figure, most, text, {"champion": a, "canary": b})
