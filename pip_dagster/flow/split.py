@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from pip_dagster.errors import PartitionError
@@ -101,7 +100,6 @@ def _split(
     unit = record.canonical(check_unit(pipeline.spec, result.columns))
     decision = _decide(con, pipeline, manifest, experiment, result, current)
     wanted = _ranges(experiment, champion, decision, unit)
-    now = datetime.now(UTC)
     with transaction(con):
         if wanted != current:
             change_id = record.make_live(con, champion, run, _say(experiment, wanted), wanted)
@@ -112,16 +110,14 @@ def _split(
         verdicts = list(decision.checks)
         if wanted:
             verdicts.append(sample_ratio(_count_units(con, champion, wanted), _buckets(wanted)))
-        entries = [
-            split_check(name, key, change_id, each, passed=passed, observed=observed, made_at=now)
-            for each, passed, observed in verdicts
-        ]
-        known = _newest(checks_of(con, [change_id]).get(change_id, ()))
-        if [(e.expectation_id, e.status, e.observed) for e in known] == [
-            (e.expectation_id, e.status, e.observed) for e in entries
-        ]:
+        known = checks_of(con, [change_id]).get(change_id, ())
+        entries = _entries(name, key, change_id, verdicts)
+        if list(map(_verdict, known)) == list(map(_verdict, entries)):
             entries = list(known)
         else:
+            if wanted == current:  # a decision of its own, told to the audit and published
+                change_id = record.make_live(con, champion, run, _say(experiment, wanted), wanted)
+                entries = _entries(name, key, change_id, verdicts)
             insert_checks(con, entries)
     return replace(result, live_arms=wanted, checks=(*result.checks, *entries))
 
@@ -275,7 +271,14 @@ def _say(experiment: Split, arms: Sequence[Arm]) -> str:
     return f"{experiment.kind} {experiment.salt!r}: {shares}"
 
 
-def _newest(checks: Sequence[CheckEntry]) -> list[CheckEntry]:
-    """Those that were written together last."""
-    last = max((check.made_at for check in checks), default=None)
-    return [check for check in checks if check.made_at == last]
+def _entries(
+    pipeline: str, partition_key: str, change_id: str, verdicts: Sequence[tuple[str, bool, Any]]
+) -> list[CheckEntry]:
+    return [
+        split_check(pipeline, partition_key, change_id, name, passed=passed, observed=observed)
+        for name, passed, observed in verdicts
+    ]
+
+
+def _verdict(check: CheckEntry) -> tuple[str, str, str | None]:
+    return check.expectation_id, check.status, check.observed

@@ -96,7 +96,6 @@ def split_check(
     *,
     passed: bool,
     observed: Any,
-    made_at: datetime | None = None,
 ) -> CheckEntry:
     """A verdict on how a partition is split; beside the live change, not a scoring. It warns and never blocks."""
     nothing = dict.fromkeys(("unexpected_count", "element_count", "unexpected_percent", "examples", "error"))
@@ -111,7 +110,7 @@ def split_check(
         status="passed" if passed else "failed",
         observed=_json(observed),
         description=SPLIT_CHECKS[name.partition(" ")[0]],
-        made_at=made_at or datetime.now(UTC),
+        made_at=datetime.now(UTC),
         **nothing,
     )
 

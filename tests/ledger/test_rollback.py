@@ -128,7 +128,7 @@ def test_to_a_version_lists_what_it_never_scored(promoted, ledger):
     result = back(promoted, to_version=1)
     assert not result.complete
     assert [(m.partition_key, m.live_version, m.reason) for m in result.missing] == [
-        ("2024-03-05", 2, "v1 has never scored it")
+        ("2024-03-05", 2, "v1 has never scored it as champion")
     ]
     assert live(promoted) == dict.fromkeys(DAYS, "v1") | {"2024-03-05": "v2"}
     promoted.run("2024-03-05")  # as the command that is printed does
