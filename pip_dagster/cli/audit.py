@@ -116,7 +116,13 @@ def log(project: Project, pipeline: str | None, last: int, as_json: bool) -> Non
 
 def _said(subject: dict[str, Any], details: dict[str, Any]) -> tuple[str, str]:
     """What an entry concerns, and how it changed."""
+    if "canary" in subject:
+        return subject["canary"], f"v{details['model_version']} {details['action']}"
     if "partition_key" in subject:
+        arms = {arm["arm"]: f"v{arm['model_version']}" for arm in details.get("arms", ()) if arm["arm"] != "champion"}
+        if arms:
+            shown = ", ".join(f"{version} for {arm}" for arm, version in arms.items())
+            return subject["partition_key"], f"v{details['model_version']} live, {shown}"
         return subject["partition_key"], f"v{details['model_version']} live"
     if "alias" in subject:
         before = f"v{details['from']}" if details["from"] else "not set"

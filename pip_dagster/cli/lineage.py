@@ -12,6 +12,7 @@ from pip_dagster.cli.instants import Instant
 from pip_dagster.cli.lineage_history import show_as_of, show_key
 from pip_dagster.cli.output import show_json, show_table
 from pip_dagster.cli.published import check_pipeline, open_published, rows_of
+from pip_dagster.cli.status import say_arms, split_states
 from pip_dagster.project import Project
 
 _JSON_COLUMNS = ("source_digests", "engine", "findings")
@@ -60,14 +61,19 @@ def lineage(
             raise click.ClickException(
                 f"{pipeline} has no partition {partition!r}; the ledger knows {near['first']} to {near['last']}."
             )
+        arms, amiss = split_states(con, pipeline).get(partition, ({}, []))
     for entry in entries:
+        entry["arms"] = arms if entry["is_live"] else {}
         for column in _JSON_COLUMNS:
             entry[column] = json.loads(entry[column]) if entry[column] else {}
     if as_json:
         show_json(entries)
         return
     shown = next((entry for entry in entries if entry["is_live"]), entries[-1])
-    show_table(f"{pipeline}, partition {partition}: what is live", ["what", "value"], _lines(shown))
+    parted = [("arms", say_arms(arms))] if arms else []
+    parted += [("amiss with its arms", "; ".join(amiss))] if amiss else []
+    lines = [*_lines(shown), *parted]
+    show_table(f"{pipeline}, partition {partition}: what is live", ["what", "value"], lines)
     if len(entries) > 1:
         columns = ["scoring", "status", "live", "model", "rows", "made at", "by", "reason"]
         show_table("Every attempt", columns, (_attempt(entry) for entry in entries))

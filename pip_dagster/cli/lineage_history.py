@@ -13,6 +13,7 @@ from pip_dagster.declarations import find_pipeline
 from pip_dagster.ledger.history import live_changes, scores_of_key
 from pip_dagster.project import Project
 from pip_dagster.registry.store import Registry
+from pip_dagster.warehouse.buckets import BUCKETS
 
 if TYPE_CHECKING:
     from pip_dagster.registry.aliases import AliasChange
@@ -51,6 +52,7 @@ def show_as_of(project: Project, pipeline: str, partition: str, at: datetime, as
         ("feature digest", live["feature_digest"]),
         ("score digest", live["score_digest"]),
         ("rows scored", live["rows_scored"]),
+        *((f"arm {arm['arm']}", _arm(arm)) for arm in live["arms"]),
     ]
     show_table(f"{pipeline}, partition {partition}: live at {_say(at)}", ["what", "value"], rows)
 
@@ -72,7 +74,7 @@ def show_key(project: Project, pipeline: str, key: tuple[str, ...], partition: s
         where = f" in partition {partition}" if partition else ""
         raise click.ClickException(f"{pipeline} has never scored {named}{where}.")
     known = {"partition_key", "scoring_id", "made_at", "made_by", "model_name", "model_version", "role", "status"}
-    scores = [name for name in found[0] if name not in {*known, *columns, "is_live", "feature_revision"}]
+    scores = [name for name in found[0] if name not in {*known, *columns, "is_live", "arm", "feature_revision"}]
     show_table(
         f"{pipeline}: every score of {named}",
         ["partition", "model", "role", "live", "status", *scores, "scored at", "by", "scoring"],
@@ -81,7 +83,7 @@ def show_key(project: Project, pipeline: str, key: tuple[str, ...], partition: s
                 row["partition_key"],
                 f"{row['model_name']} v{row['model_version']}",
                 row["role"],
-                row["is_live"],
+                f"yes, by {row['arm']}" if row["is_live"] else "no",
                 row["status"],
                 *(row[name] for name in scores),
                 _say(row["made_at"]),
@@ -90,6 +92,13 @@ def show_key(project: Project, pipeline: str, key: tuple[str, ...], partition: s
             ]
             for row in found
         ),
+    )
+
+
+def _arm(arm: dict[str, Any]) -> str:
+    share = (arm["high"] - arm["low"]) / BUCKETS
+    return (
+        f"{share:.2%} of the units, buckets {arm['low']} to {arm['high'] - 1} of {arm['salt']!r}: {arm['scoring_id']}"
     )
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from pip_dagster.cli.canary import canary
 from pip_dagster.cli.compare import compare
 from pip_dagster.cli.gates import first_alias, gate, gate_rows, keygen, promote, sign, tell_audit
 from pip_dagster.cli.rollback import rollback
@@ -39,7 +40,7 @@ def models() -> None:
     """Models: which versions exist, and which one an alias such as 'champion' names."""
 
 
-for _command in (compare, gate, promote, rollback, sign, keygen):
+for _command in (canary, compare, gate, promote, rollback, sign, keygen):
     models.add_command(_command)
 
 

@@ -35,6 +35,21 @@ _PARTITIONS = """
 """
 
 
+_PUBLISHED = "SELECT view_name AS name FROM duckdb_views() WHERE schema_name = 'ledger'"
+_ARMS = """
+  SELECT a.partition_key, a.arm, any_value(s.model_version) AS model_version, sum(a.high - a.low) / 10000 AS share
+  FROM ledger.arms a LEFT JOIN ledger.partitions s ON s.scoring_id = a.scoring_id
+  WHERE a.pipeline = $pipeline GROUP BY a.partition_key, a.arm ORDER BY a.partition_key, min(a.low)
+"""
+# Beside the change that is live now; those of earlier ones are history.
+_AMISS = """
+  SELECT partition_key, expectation_id, observed FROM ledger.checks
+  WHERE pipeline = $pipeline AND section = 'split' AND status <> 'passed'
+    AND entry_id IN (SELECT change_id FROM ledger.arms WHERE pipeline = $pipeline)
+  ORDER BY partition_key, expectation_id
+"""
+
+
 @click.command()
 @click.argument("pipeline", required=False)
 @click.option("--last", default=31, show_default=True, type=click.IntRange(min=1), help="How many partitions to show.")
@@ -57,16 +72,38 @@ def status(project: Project, pipeline: str | None, last: int, as_json: bool) -> 
 
 
 def partition_rows(con: Any, pipeline: str, last: int) -> list[dict[str, Any]]:
-    """The newest partitions of a pipeline, findings parsed."""
+    """The newest partitions of a pipeline, findings parsed; `arms` where they were ever split, with what is amiss."""
     rows = rows_of(con, _PARTITIONS, {"pipeline": pipeline, "last": last})
+    split = split_states(con, pipeline)
     for row in rows:
         row["findings"] = json.loads(row["findings"]) if row["findings"] else {}
+        arms, amiss = split.get(row["partition_key"], ({}, []))
+        row["arms"] = arms
+        if amiss:
+            row["findings"]["split"] = amiss
     return rows
+
+
+def split_states(con: Any, pipeline: str) -> dict[str, tuple[dict[str, dict[str, Any]], list[str]]]:
+    """Partition → its arms with version and share, and what is amiss with them."""
+    there = {row["name"] for row in rows_of(con, _PUBLISHED)}
+    if not {"arms", "checks"} <= there:
+        return {}
+    found: dict[str, tuple[dict[str, dict[str, Any]], list[str]]] = {}
+    for row in rows_of(con, _ARMS, {"pipeline": pipeline}):
+        arms, _ = found.setdefault(row["partition_key"], ({}, []))
+        if row["share"] is not None:
+            arms[row["arm"]] = {"model_version": row["model_version"], "share": row["share"]}
+    for row in rows_of(con, _AMISS, {"pipeline": pipeline}):
+        found[row["partition_key"]][1].append(f"{row['expectation_id']}: {json.loads(row['observed'])}")
+    return found
 
 
 def show_partitions(pipeline: str, rows: list[dict[str, Any]]) -> None:
     """The partitions as a table."""
     columns = ["partition", "state", "rows", "quarantined", "model", "mean score", "seconds", "scored at", "found"]
+    split = any(row["arms"] for row in rows)
+    columns += ["arms"] if split else []
     show_table(
         f"{pipeline}: {len(rows)} partitions",
         columns,
@@ -81,10 +118,16 @@ def show_partitions(pipeline: str, rows: list[dict[str, Any]]) -> None:
                 row["seconds"],
                 f"{row['scored_at']:%Y-%m-%d %H:%M:%S}" if row["scored_at"] else "",
                 _found(row["findings"]),
+                *([say_arms(row["arms"])] if split else []),
             ]
             for row in rows
         ),
     )
+
+
+def say_arms(arms: dict[str, dict[str, Any]]) -> str:
+    """Who decides about which share."""
+    return ", ".join(f"{arm} v{of['model_version']} {of['share']:.2%}" for arm, of in arms.items())
 
 
 def _state(row: dict[str, Any]) -> str:
@@ -98,4 +141,4 @@ def _found(findings: dict[str, Any]) -> str:
         parts.append("unseen " + ", ".join(f"{name} ({count})" for name, count in unseen["rows"].items()))
     if missing := findings.get("all_missing"):
         parts.append("no value at all in " + ", ".join(missing))
-    return "; ".join(parts)
+    return "; ".join([*parts, *findings.get("split", ())])

@@ -13,6 +13,7 @@ from pip_dagster.orchestration.checks import asset_check_specs, evaluations, sum
 from pip_dagster.orchestration.inputs import model_metadata
 from pip_dagster.orchestration.keys import challengers_key, features_key, model_key, predictions_key, source_key
 from pip_dagster.orchestration.metadata import (
+    arms_metadata,
     challengers_metadata,
     features_metadata,
     lineage_metadata,
@@ -59,13 +60,14 @@ def pipeline_assets(pipeline: Pipeline, partitions: dg.TimeWindowPartitionsDefin
             **common,
         ),
     ]
-    if spec.scoring.challengers:
+    if spec.scoring.compared:
         specs.append(
             dg.AssetSpec(
                 challengers_key(spec),
                 deps=[features_key(spec), model_key(spec)],
-                description=f"The scores of {', '.join(spec.scoring.challengers)} on the champion's rows, in shadow: "
-                f"stored, never live. Compared by `pip-dagster models compare {spec.name}`.",
+                description=f"The scores of {', '.join(spec.scoring.compared)} on the champion's rows"
+                + (f", those of {', '.join(spec.scoring.arms)} live for a share of them" if spec.scoring.arms else "")
+                + f"; in shadow they are stored, never live. Compared by `pip-dagster models compare {spec.name}`.",
                 kinds={"xgboost", "duckdb"},
                 skippable=True,
                 **common,
@@ -143,7 +145,7 @@ def _checks(context: dg.AssetExecutionContext, judged: list[dg.AssetCheckEvaluat
     """The partitions' evaluations, then for each check of this step the one result that the step owes."""
     yield from judged
     for check in context.selected_asset_check_keys:
-        yield summary(check.asset_key, judged)
+        yield summary(check, judged)
 
 
 def _note(
@@ -155,7 +157,9 @@ def _note(
     if result.features and features in done:
         done[features][result.partition.key] = features_metadata(result.features)
     if result.scoring and not result.error and predictions in done:
-        done[predictions][result.partition.key] = predictions_metadata(result.scoring, result.reused)
+        done[predictions][result.partition.key] = predictions_metadata(result.scoring, result.reused) | arms_metadata(
+            result
+        )
 
 
 def _events(done: Done) -> Iterator[dg.AssetMaterialization]:

@@ -8,14 +8,14 @@ import dagster as dg
 from pip_dagster.flow.engine import available_threads
 from pip_dagster.flow.sources import open_sources
 from pip_dagster.flow.validate_sources import validate_sources
-from pip_dagster.ledger.checks import CheckEntry
+from pip_dagster.ledger.checks import SPLIT, CheckEntry
 from pip_dagster.orchestration.keys import features_key, predictions_key, source_key
 from pip_dagster.orchestration.partitions import partitions_of
 from pip_dagster.pipeline import Pipeline
 from pip_dagster.quality.suite import Expectation
 from pip_dagster.warehouse.connect import workspace
 
-NAME = "expectations"
+NAME, SPLIT_NAME = "expectations", "split"
 _SHOWN = 20
 
 
@@ -25,7 +25,17 @@ def asset_check_specs(pipeline: Pipeline) -> list[dg.AssetCheckSpec]:
         features_key(pipeline.spec): pipeline.suites.features,
         predictions_key(pipeline.spec): pipeline.suites.predictions,
     }
-    return [_spec(key, suite) for key, suite in suites.items() if suite]
+    specs = [_spec(key, suite) for key, suite in suites.items() if suite]
+    if experiment := pipeline.spec.scoring.experiment:
+        specs.append(
+            dg.AssetCheckSpec(
+                SPLIT_NAME,
+                asset=predictions_key(pipeline.spec),
+                description=f"Whether the arms of the {experiment.kind} {experiment.salt!r} ({', '.join(experiment.arms)}) "
+                "are live for their shares, in the declared ratio, and within the canary's limits.",
+            )
+        )
+    return specs
 
 
 def source_checks(pipeline: Pipeline, partitions: dg.TimeWindowPartitionsDefinition) -> list[dg.AssetChecksDefinition]:
@@ -49,9 +59,9 @@ def source_checks(pipeline: Pipeline, partitions: dg.TimeWindowPartitionsDefinit
         with workspace(threads=available_threads()) as con, open_sources(con, spec, pipeline.project.root):
             verdicts = validate_sources(con, spec, pipeline.suites, [partition]).verdicts[newest]
         entries = [CheckEntry.of(verdict, "", spec.name, newest) for verdict in verdicts]
-        for key, of_asset in _by_asset(pipeline, entries).items():
-            if dg.AssetCheckKey(key, NAME) in context.selected_asset_check_keys:
-                yield dg.AssetCheckResult(asset_key=key, check_name=NAME, **_outcome(of_asset, newest))
+        for key, of_asset in _by_check(pipeline, entries).items():
+            if key in context.selected_asset_check_keys:
+                yield dg.AssetCheckResult(asset_key=key.asset_key, check_name=NAME, **_outcome(of_asset, newest))
 
     return [judge_sources]
 
@@ -61,21 +71,25 @@ def evaluations(
 ) -> Iterator[dg.AssetCheckEvaluation]:
     """One evaluation for each of the `wanted` assets and each source that `checks` speak of."""
     made_here = {features_key(pipeline.spec), predictions_key(pipeline.spec)}
-    for key, of_asset in _by_asset(pipeline, checks).items():
-        if key in wanted or key not in made_here:
+    for check, of_check in _by_check(pipeline, checks).items():
+        if check.asset_key in wanted or check.asset_key not in made_here:
             yield dg.AssetCheckEvaluation(
-                asset_key=key, check_name=NAME, partition=partition, blocking=False, **_outcome(of_asset, partition)
+                asset_key=check.asset_key,
+                check_name=check.name,
+                partition=partition,
+                blocking=False,
+                **_outcome(of_check, partition),
             )
 
 
-def summary(key: dg.AssetKey, of_run: Sequence[dg.AssetCheckEvaluation]) -> dg.AssetCheckResult:
+def summary(check: dg.AssetCheckKey, of_run: Sequence[dg.AssetCheckEvaluation]) -> dg.AssetCheckResult:
     """The one result that a step owes for each of its checks: what its partitions' evaluations amount to."""
-    mine = [each for each in of_run if each.asset_key == key]
+    mine = [each for each in of_run if each.asset_check_key == check]
     failed = [each for each in mine if not each.passed]
     severe = any(each.severity == dg.AssetCheckSeverity.ERROR for each in failed)
     return dg.AssetCheckResult(
-        asset_key=key,
-        check_name=NAME,
+        asset_key=check.asset_key,
+        check_name=check.name,
         passed=not failed,
         severity=dg.AssetCheckSeverity.ERROR if severe else dg.AssetCheckSeverity.WARN,
         description=f"{len(failed)} of the run's {len(mine)} partitions do not meet every expectation."
@@ -92,15 +106,16 @@ def _spec(key: dg.AssetKey, suite: Sequence[Expectation]) -> dg.AssetCheckSpec:
     )
 
 
-def _by_asset(pipeline: Pipeline, checks: Iterable[CheckEntry]) -> dict[dg.AssetKey, list[CheckEntry]]:
+def _by_check(pipeline: Pipeline, checks: Iterable[CheckEntry]) -> dict[dg.AssetCheckKey, list[CheckEntry]]:
     spec = pipeline.spec
-    found: dict[dg.AssetKey, list[CheckEntry]] = {}
+    found: dict[dg.AssetCheckKey, list[CheckEntry]] = {}
     for check in checks:
         if check.section.startswith("sources."):
             key = source_key(spec, check.section.removeprefix("sources."))
         else:
             key = features_key(spec) if check.section == "features" else predictions_key(spec)
-        found.setdefault(key, []).append(check)
+        name = SPLIT_NAME if check.section == SPLIT else NAME
+        found.setdefault(dg.AssetCheckKey(key, name), []).append(check)
     return found
 
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import dagster as dg
 
+from pip_dagster.flow.result import PartitionResult
 from pip_dagster.ledger.challengers import compare
+from pip_dagster.ledger.checks import SPLIT
 from pip_dagster.ledger.record import ExtractionEntry, ScoringEntry
 from pip_dagster.orchestration.keys import features_key
 from pip_dagster.pipeline import Pipeline
@@ -53,6 +56,25 @@ def predictions_metadata(entry: ScoringEntry, reused: bool) -> dict[str, Any]:
     return metadata
 
 
+def arms_metadata(result: PartitionResult) -> dict[str, Any]:
+    """Which versions decide about which share of a partition that is split; rows and units of each, to be plotted."""
+    versions = {entry.scoring_id: entry.model_version for entry in (result.scoring, *result.arms.values()) if entry}
+    shares: dict[str, float] = {}
+    for arm in result.live_arms:
+        name = f"arm {arm.arm} (v{versions.get(arm.scoring_id)})"
+        shares[name] = shares.get(name, 0.0) + arm.share
+    metadata: dict[str, Any] = {name: f"{share:.2%}" for name, share in shares.items()}
+    for check in result.checks:
+        if check.section == SPLIT and check.expectation_id == "sample_ratio" and check.observed:
+            observed = json.loads(check.observed)
+            for arm, counted in observed.items():
+                if isinstance(counted, dict):
+                    metadata |= {f"rows of {arm}": counted["rows"], f"units of {arm}": counted["units"]}
+            if "p" in observed:
+                metadata["sample ratio p"] = observed["p"]
+    return metadata
+
+
 def _empty_note(rows: int) -> dict[str, str]:
     return {} if rows else {"note": "empty: the sources have no row for this partition"}
 
@@ -81,6 +103,7 @@ def lineage_metadata(pipeline: Pipeline, entry: ScoringEntry, types: Mapping[str
         "model_version": ("BIGINT", "Its version."),
         "feature_revision": ("VARCHAR", "The revision of the feature snapshot that was scored."),
         "scored_at": ("TIMESTAMP WITH TIME ZONE", "When."),
+        "arm": ("VARCHAR", "Which arm of a split the row is in; champion where there is none."),
     }
     lineage = dict.fromkeys(scores, inputs) | {name: [dg.TableColumnDep(features, name)] for name in carried}
     return {

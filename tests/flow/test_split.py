@@ -10,10 +10,9 @@ from pydantic import ValidationError
 from pip_dagster.errors import DeclarationError
 from pip_dagster.flow.sample_ratio import Counted, chi_squared, sample_ratio
 from pip_dagster.ledger.rollback import rollback
-from pip_dagster.ledger.verify import verify
 from pip_dagster.spec_split import Canary, Split
 from pip_dagster.warehouse.buckets import bucket_sql
-from pip_dagster.warehouse.connect import open_warehouse, workspace
+from pip_dagster.warehouse.connect import workspace
 
 FIRST, SECOND = "2024-03-01", "2024-03-02"
 SPLIT = {"arms": {"challenger": "40%"}, "salt": "spring"}
@@ -324,17 +323,6 @@ class TestTheAssignment:
         assert "not_tested" in sample_ratio({"champion": Counted(10, 10)}, share)[2]
 
 
-def fault(tiny):
-    with workspace(threads=1) as con, open_warehouse(con, tiny.project.warehouse, purpose="test", read_only=True):
-        return verify(con)
-
-
-def tamper(tiny, *statements):
-    with workspace(threads=1) as con, open_warehouse(con, tiny.project.warehouse, purpose="test"):
-        for statement in statements:
-            con.execute(statement)
-
-
 class TestTheLedger:
     @pytest.mark.parametrize(
         "statement",
@@ -347,29 +335,29 @@ class TestTheLedger:
             "FROM ledger.arms LIMIT 1",
         ],
     )
-    def test_a_changed_row_of_arms_is_found(self, parted, statement):
+    def test_a_changed_row_of_arms_is_found(self, parted, ledger_verify, statement):
         parted.run(FIRST, SECOND)
-        assert fault(parted) is None
-        tamper(parted, statement)
-        assert fault(parted) is not None and fault(parted).kind == "ledger"
+        assert ledger_verify(parted) is None
+        ledger_verify.tamper(parted, statement)
+        assert ledger_verify(parted) is not None and ledger_verify(parted).kind == "ledger"
 
-    def test_a_rollback_makes_the_whole_partition_the_named_versions(self, parted):
+    def test_a_rollback_makes_the_whole_partition_the_named_versions(self, parted, ledger_verify):
         parted.run()
         result = rollback(parted.project, "orders", to_version=1, why="the split is wrong", by="eve")
         assert result.complete and len(result.flips) == 4 and result.flips[0].before.label == "v1 and v2 in an arm"
         assert parted.scores() == parted.expected(version=1)
         assert parted.published("SELECT DISTINCT arm FROM orders.predictions") == [("champion",)]
-        assert fault(parted) is None
+        assert ledger_verify(parted) is None
         assert rollback(parted.project, "orders", to_version=1, why="", by="eve").kept == 4
 
-    def test_a_rollback_to_an_instant_brings_the_arms_back(self, parted):
+    def test_a_rollback_to_an_instant_brings_the_arms_back(self, parted, ledger_verify):
         parted.run(FIRST)
         then = parted.warehouse("SELECT max(made_at) FROM ledger.live_changes")[0][0]
         split = shown(parted)
         rollback(parted.project, "orders", to_version=1, why="", by="eve")
         rollback(parted.project, "orders", as_of=then, keep_alias=True, why="", by="eve")
         assert shown(parted) == split == shown(parted, "warehouse")
-        assert fault(parted) is None
+        assert ledger_verify(parted) is None
 
     def test_a_withdrawn_version_is_withdrawn_from_arms_as_well(self, parted):
         parted.run(FIRST)

@@ -1,0 +1,126 @@
+"""`pip-dagster models canary`: how a canary stands, and stopping or resuming it by hand."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from typing import Any
+
+import click
+
+from pip_dagster.cli.audit import open_ledger
+from pip_dagster.cli.output import show_json, show_table
+from pip_dagster.declarations import find_pipeline
+from pip_dagster.errors import DeclarationError
+from pip_dagster.pipeline import Pipeline
+from pip_dagster.project import Project
+from pip_dagster.registry.errors import ModelNotFound
+from pip_dagster.registry.store import Registry, whoami
+from pip_dagster.spec_split import Canary, Split
+
+
+@click.command()
+@click.argument("pipeline")
+@click.option("--stop", metavar="WHY", help="Its rows are the champion's in every partition that is made from now on.")
+@click.option("--resume", metavar="WHY", help="It is live for its share again; its gate is asked as before.")
+@click.option("--arm", help="The alias; needed where there are several.")
+@click.option("--json", "as_json", is_flag=True, help="For machines.")
+@click.pass_obj
+def canary(
+    project: Project, pipeline: str, stop: str | None, resume: str | None, arm: str | None, as_json: bool
+) -> None:
+    """Show how the canary of PIPELINE stands and what stopped it, or stop or resume it.
+
+    What was live stays as it is: partitions that are made from now on are concerned.
+    """
+    if stop is not None and resume is not None:
+        raise click.UsageError("--stop and --resume contradict each other: leave one away.")
+    why = stop if stop is not None else resume
+    if why is not None and not why.strip():
+        raise click.UsageError("Say why: it is kept in the ledger and the audit.")
+    declared = find_pipeline(project, pipeline)
+    experiment = declared.spec.scoring.canary
+    if experiment is None:
+        raise DeclarationError(
+            f"Pipeline {pipeline} declares no canary. Declare `canary: {{arms: {{ALIAS: 5%}}, salt: NAME}}` in scoring."
+        )
+    if why is not None:
+        _change(project, declared, experiment, arm, "stopped" if stop is not None else "resumed", why)
+    found = states(project, declared, experiment)
+    if as_json:
+        show_json(found)
+        return
+    for state in found:
+        click.echo(f"{pipeline}: {state['text']}")
+    listed = [event for state in found for event in state["events"]]
+    if listed:
+        show_table(
+            None,
+            ["at", "arm", "version", "what", "partition", "by", "why"],
+            (
+                [
+                    f"{event['made_at']:%Y-%m-%d %H:%M:%S}",
+                    event["alias"],
+                    f"v{event['model_version']}",
+                    event["action"],
+                    event["partition_key"],
+                    event["made_by"],
+                    event["why"],
+                ]
+                for event in listed
+            ),
+        )
+
+
+def states(project: Project, declared: Pipeline, experiment: Split) -> list[dict[str, Any]]:
+    """Each arm of a canary: its version, whether it is stopped, and every stop and its end."""
+    from pip_dagster.ledger.canary import events
+
+    name = declared.spec.name
+    with open_ledger(project, "models canary") as con:
+        listed = events(con, name)
+    found = []
+    for part in experiment.ranges:
+        version = Registry(project.registry).alias(declared.spec.scoring.model_name, part.arm)
+        mine = [event for event in listed if event.alias == part.arm]
+        last = [event for event in mine if event.model_version == version][-1:]
+        stopped = bool(last) and last[0].action == "stopped"
+        share = f"{(part.high - part.low) / 100:g}%"
+        if version is None:
+            text = f"{part.arm} names no version: all rows are the champion's"
+        elif stopped:
+            text = last[0].text
+        else:
+            text = f"{part.arm} (v{version}) decides about {share} of the units while it passes its gate"
+        state = {"arm": part.arm, "version": version, "share": share, "stopped": stopped, "text": text}
+        told = [asdict(event) | {"figures": json.loads(event.figures)} for event in mine]
+        found.append(state | {"events": told})
+    return found
+
+
+def _change(project: Project, declared: Pipeline, experiment: Canary, arm: str | None, action: Any, why: str) -> None:
+    from pip_dagster.ledger.canary import record_event, stopped
+    from pip_dagster.ledger.record import RunInfo
+    from pip_dagster.warehouse.connect import open_warehouse, transaction, workspace
+
+    name, model = declared.spec.name, declared.spec.scoring.model_name
+    arms = list(experiment.arms)
+    if arm is None and len(arms) > 1:
+        raise click.UsageError(f"The canary has the arms {', '.join(arms)}: name one with --arm.")
+    chosen = arm or arms[0]
+    if chosen not in arms:
+        raise click.UsageError(f"The canary has no arm {chosen!r}; it has {', '.join(arms)}.")
+    version = Registry(project.registry).alias(model, chosen)
+    if version is None:
+        raise ModelNotFound(f"{model}: alias {chosen!r} names no version, so there is nothing to stop or resume.")
+    with (
+        workspace(threads=1) as con,
+        open_warehouse(con, project.warehouse, purpose=f"{name}: canary {action}"),
+        transaction(con),
+    ):
+        is_stopped = stopped(con, name, chosen, version) is not None
+        if is_stopped == (action == "stopped"):
+            raise DeclarationError(
+                f"{name}: {chosen} (v{version}) is {'stopped already' if is_stopped else 'not stopped'}."
+            )
+        record_event(con, name, chosen, (model, version), action, why, RunInfo("", whoami()))

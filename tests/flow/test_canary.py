@@ -1,0 +1,142 @@
+"""A canary: a split that stops by itself where its scores are too far from the champion's."""
+
+import json
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from pip_dagster.cli.main import cli
+from pip_dagster.errors import PipelineError
+
+DAYS = ("2024-03-01", "2024-03-02", "2024-03-03", "2024-03-04")
+LOOSE = {"max_flip_rate": 1, "max_score_psi": 100}
+CANARY = {"arms": {"challenger": "40%"}, "salt": "spring"}
+
+
+@pytest.fixture
+def canary(tiny):
+    tiny.registry.set_alias("returns", "challenger", 2, by="ada", why="to try")
+    return tiny
+
+
+def declare(tiny, **gate):
+    return tiny.declare(scoring={"canary": CANARY | {"gate": LOOSE | gate}})
+
+
+def versions(tiny):
+    rows = tiny.published(
+        "SELECT partition_key, list(DISTINCT model_version ORDER BY model_version) FROM orders.predictions GROUP BY 1"
+    )
+    return dict(rows)
+
+
+def verdict(tiny, key, name="arm challenger"):
+    rows = tiny.published(
+        "SELECT status, observed FROM ledger.checks c JOIN (SELECT DISTINCT change_id FROM ledger.arms "
+        f"WHERE partition_key = '{key}') a ON a.change_id = c.entry_id WHERE expectation_id = '{name}'"
+    )
+    return (rows[0][0], json.loads(rows[0][1])) if rows else None
+
+
+def command(tiny, *arguments, code=0):
+    result = CliRunner().invoke(cli, ["--project", str(tiny.root), *arguments])
+    error = result.exception
+    assert result.exit_code == code or (code and isinstance(error, PipelineError | SystemExit)), (result.output, error)
+    return result.output
+
+
+def flips(tiny, key):
+    a, b = (np.array(list(tiny.expected(f"day = '{key}'", version=v).values())) >= 0.5 for v in (1, 2))
+    return float((a != b).mean())
+
+
+def test_one_that_passes_is_live_for_its_share(canary):
+    declare(canary).run()
+    assert versions(canary) == dict.fromkeys(DAYS, [1, 2])
+    status, text = verdict(canary, DAYS[0], "flip_rate challenger")
+    assert status == "passed" and f"{flips(canary, DAYS[0]):.2%}" in text
+
+
+def test_one_that_fails_is_stopped_and_stays_so_until_it_is_resumed(canary, ledger_verify):
+    worst = max(DAYS, key=lambda day: flips(canary, day))
+    others = [day for day in DAYS if day != worst]
+    limit = flips(canary, worst) - 1e-6
+    assert all(flips(canary, day) < limit for day in others), "one day must be the worst"
+    declare(canary, max_flip_rate=limit).run(others[0])
+    canary.run(worst)
+    assert versions(canary) == {others[0]: [1, 2], worst: [1]}
+    canary.run(*others)
+    assert versions(canary) == {others[0]: [1, 2], worst: [1], others[1]: [1], others[2]: [1]}
+    status, text = verdict(canary, others[1])
+    assert status == "failed" and f"stopped by partition {worst}: flip_rate" in text and f"{limit:.2%}" in text
+    ((figures, why),) = canary.warehouse("SELECT figures, why FROM ledger.canaries")
+    assert json.loads(figures)["flip_rate"] == {"figure": pytest.approx(flips(canary, worst)), "threshold": limit}
+    assert canary.warehouse("SELECT count(*) FROM ledger.audit WHERE action = 'canary'") == [(1,)]
+    assert ledger_verify(canary) is None
+    assert "was stopped by partition" in command(canary, "models", "canary", "orders")
+    # The arm goes on being scored, so that it can be watched.
+    assert canary.warehouse("SELECT count(*) FROM ledger.scorings WHERE role = 'arm'") == [(4,)]
+
+    assert "while it passes its gate" in command(canary, "models", "canary", "orders", "--resume", "a data error")
+    canary.run(*others)
+    assert versions(canary)[others[1]] == [1, 2]
+    assert ledger_verify(canary) is None
+    canary.run(worst)
+    assert versions(canary)[worst] == [1], "the gate is asked again"
+    states = json.loads(command(canary, "models", "canary", "orders", "--json"))
+    assert [event["action"] for event in states[0]["events"]] == ["stopped", "resumed", "stopped"]
+
+
+def test_another_version_is_not_stopped_by_the_stop_of_the_one_before(canary, helpers):
+    declare(canary, max_flip_rate=0).run(DAYS[0])
+    assert versions(canary) == {DAYS[0]: [1]}
+    file = canary.root / "third.ubj"
+    history = helpers.orders(300, seed=9)
+    helpers.train(3, history).save_model(file)
+    canary.registry.register("returns", model=file, sample=history, categories={"shop": helpers.SHOPS}, by="ada")
+    canary.registry.set_alias("returns", "challenger", 3, by="ada", why="mended")
+    declare(canary).run(DAYS[1])
+    assert versions(canary)[DAYS[1]] == [1, 3]
+
+
+def test_every_limit_stops(canary):
+    for gate, name in (({"max_score_psi": 0}, "score_psi"), ({"max_mean_shift": 0}, "mean_shift")):
+        declare(canary, **gate).run(DAYS[0])
+        status, text = verdict(canary, DAYS[0], f"{name} challenger")
+        assert status == "failed" and text
+        assert versions(canary) == {DAYS[0]: [1]}
+        command(canary, "models", "canary", "orders", "--resume", "next limit")
+
+
+def test_few_rows_are_not_judged(canary):
+    declare(canary, max_flip_rate=0, min_rows=51).run(DAYS[0])
+    assert versions(canary) == {DAYS[0]: [1, 2]}
+    assert "fewer than" in verdict(canary, DAYS[0], "score_psi challenger")[1]
+
+
+def test_is_stopped_and_resumed_by_hand(canary):
+    declare(canary).run(DAYS[0])
+    assert "stopped by" in command(canary, "models", "canary", "orders", "--stop", "complaints")
+    command(canary, "models", "canary", "orders", "--stop", "again", code=1)
+    canary.run()
+    assert versions(canary) == {DAYS[0]: [1, 2], DAYS[1]: [1], DAYS[2]: [1], DAYS[3]: [1]}
+    command(canary, "models", "canary", "orders", "--resume", "", code=2)
+    command(canary, "models", "canary", "orders", "--resume", "a", "--arm", "nobody", code=2)
+    canary.declare()
+    command(canary, "models", "canary", "orders", code=1)
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "UPDATE ledger.canaries SET action = 'resumed'",
+        "DELETE FROM ledger.canaries",
+        "INSERT INTO ledger.canaries SELECT 'x', * EXCLUDE (event_id) FROM ledger.canaries",
+    ],
+)
+def test_a_changed_stop_is_found_by_the_audit(canary, ledger_verify, statement):
+    declare(canary, max_flip_rate=0).run(DAYS[0])
+    assert ledger_verify(canary) is None
+    ledger_verify.tamper(canary, statement)
+    assert ledger_verify(canary).kind == "ledger"
