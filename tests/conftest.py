@@ -174,6 +174,11 @@ class Tiny:
             query = con.sql(f"SELECT * FROM raw.orders WHERE {where} ORDER BY order_id")
             return query.to_arrow_table().to_pandas()
 
+    def source_rows(self, sql: str) -> list[tuple[Any, ...]]:
+        """Rows of the source database."""
+        with duckdb.connect(str(self.root / "sources.duckdb"), read_only=True) as con:
+            return con.execute(sql).fetchall()
+
     def warehouse(self, sql: str) -> list[tuple[Any, ...]]:
         """Rows of the warehouse itself."""
         with workspace(threads=1) as con, open_warehouse(con, self.project.warehouse, purpose="test", read_only=True):

@@ -6,8 +6,10 @@ from dataclasses import asdict
 
 import click
 
+from pip_dagster.cli.canary import states
 from pip_dagster.cli.output import show_json, show_table
 from pip_dagster.declarations import find_pipeline
+from pip_dagster.pipeline import Pipeline
 from pip_dagster.project import Project
 from pip_dagster.registry.store import Registry
 
@@ -15,19 +17,30 @@ from pip_dagster.registry.store import Registry
 @click.command()
 @click.argument("pipeline")
 @click.option("--last", default=31, show_default=True, type=click.IntRange(min=1), help="How many partitions to show.")
+@click.option("--arms", is_flag=True, help="What came of the arms of a split, by the labels of the gates.")
 @click.option("--json", "as_json", is_flag=True, help="For machines.")
 @click.pass_obj
-def compare(project: Project, pipeline: str, last: int, as_json: bool) -> None:
-    """Compare the challengers' scores with the live ones, partition by partition."""
+def compare(project: Project, pipeline: str, last: int, arms: bool, as_json: bool) -> None:
+    """Compare the challengers' scores with the live ones, partition by partition.
+
+    With --arms, what came of the rows of each arm of a split: labels by intention to treat, with intervals.
+    """
     from pip_dagster.ledger.challengers import compare as compare_scores
     from pip_dagster.warehouse.connect import open_warehouse, workspace
 
-    spec = find_pipeline(project, pipeline).spec
+    declared = find_pipeline(project, pipeline)
+    if arms:
+        _compare_arms(project, declared, last, as_json)
+        return
+    spec = declared.spec
     live = Registry(project.registry).get(spec.scoring.model_name, spec.scoring.alias)
     purpose = "comparing models"
     with workspace(threads=2) as con, open_warehouse(con, project.warehouse, purpose=purpose, read_only=True):
         found = compare_scores(con, spec, live.manifest.outputs[0])
     found = found[-last:]
+    if not as_json and spec.scoring.canary:
+        for state in states(project, declared, spec.scoring.canary):
+            click.echo(f"{pipeline}: {state['text']}")
     if as_json:
         show_json([asdict(each) for each in found])
         return
@@ -51,3 +64,28 @@ def compare(project: Project, pipeline: str, last: int, as_json: bool) -> None:
         for each in found
     ]
     show_table(f"{pipeline}: challengers", [*columns, *(f"flips of {name}" for name in decisions)], rows)
+
+
+def _compare_arms(project: Project, declared: Pipeline, last: int, as_json: bool) -> None:
+    from pip_dagster.registry.gates.arm_outcomes import arm_outcomes, shown
+    from pip_dagster.warehouse.connect import workspace
+
+    spec = declared.spec
+    manifest = Registry(project.registry).get(spec.scoring.model_name, spec.scoring.alias).manifest
+    with workspace(threads=2) as con:
+        found = arm_outcomes(con, declared, manifest, last)
+    if as_json:
+        show_json([asdict(each) for each in found])
+        return
+    experiment, labels = spec.scoring.experiment, declared.gates.labels
+    if not found:
+        what = f"no partition that its {experiment.kind} {experiment.salt!r} parts" if experiment else "no split"
+        click.echo(f"{spec.name} has {what}. See docs/experiments.md.")
+        return
+    outcome, confidence = labels.outcome if labels else "outcome", f"{declared.gates.confidence:.0%}"
+    metric = found[0].metric_name
+    columns = ["arm", "version", "partitions", "rows", "units", "labelled", f"mean {outcome}", "less the champion's"]
+    title = f"{spec.name}: arms, figures with {confidence} intervals"
+    show_table(title, [*columns, metric, "less the champion's"], [shown(each) for each in found])
+    if not labels:
+        click.echo("Declare gates.labels to see what came of them.")

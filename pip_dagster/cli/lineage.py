@@ -76,7 +76,8 @@ def lineage(
     show_table(f"{pipeline}, partition {partition}: what is live", ["what", "value"], lines)
     if len(entries) > 1:
         columns = ["scoring", "status", "live", "model", "rows", "made at", "by", "reason"]
-        show_table("Every attempt", columns, (_attempt(entry) for entry in entries))
+        shares = {of["scoring_id"]: f"{of['share']:.2%}" for of in arms.values()}
+        show_table("Every attempt", columns, (_attempt(entry, shares) for entry in entries))
 
 
 def _lines(entry: dict[str, Any]) -> list[tuple[str, Any]]:
@@ -107,11 +108,11 @@ def _lines(entry: dict[str, Any]) -> list[tuple[str, Any]]:
     ]
 
 
-def _attempt(entry: dict[str, Any]) -> list[Any]:
+def _attempt(entry: dict[str, Any], shares: dict[str, str]) -> list[Any]:
     return [
         entry["scoring_id"],
         entry["status"],
-        entry["is_live"],
+        shares.get(entry["scoring_id"], entry["is_live"]),
         f"v{entry['model_version']}" if entry["model_version"] else "",
         entry["rows_scored"],
         f"{entry['made_at']:%Y-%m-%d %H:%M:%S}",

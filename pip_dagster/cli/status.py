@@ -37,7 +37,8 @@ _PARTITIONS = """
 
 _PUBLISHED = "SELECT view_name AS name FROM duckdb_views() WHERE schema_name = 'ledger'"
 _ARMS = """
-  SELECT a.partition_key, a.arm, any_value(s.model_version) AS model_version, sum(a.high - a.low) / 10000 AS share
+  SELECT a.partition_key, a.arm, any_value(s.model_version) AS model_version,
+         any_value(a.scoring_id) AS scoring_id, sum(a.high - a.low) / 10000 AS share
   FROM ledger.arms a LEFT JOIN ledger.partitions s ON s.scoring_id = a.scoring_id
   WHERE a.pipeline = $pipeline GROUP BY a.partition_key, a.arm ORDER BY a.partition_key, min(a.low)
 """
@@ -93,7 +94,7 @@ def split_states(con: Any, pipeline: str) -> dict[str, tuple[dict[str, dict[str,
     for row in rows_of(con, _ARMS, {"pipeline": pipeline}):
         arms, _ = found.setdefault(row["partition_key"], ({}, []))
         if row["share"] is not None:
-            arms[row["arm"]] = {"model_version": row["model_version"], "share": row["share"]}
+            arms[row["arm"]] = {name: row[name] for name in ("model_version", "share", "scoring_id")}
     for row in rows_of(con, _AMISS, {"pipeline": pipeline}):
         found[row["partition_key"]][1].append(f"{row['expectation_id']}: {json.loads(row['observed'])}")
     return found

@@ -67,17 +67,23 @@ def split(
         scored = [each for each in scored if each.partition.key in parted]
     done: dict[str, PartitionResult] = {}
 
+    def undecided(result: PartitionResult, error: object) -> PartitionResult:
+        text = f"not decided: {error}"
+        progress(f"{name}, partition {result.partition.key}: its arms are {text}")
+        check = split_check(name, result.partition.key, "", "arms", passed=False, observed=text)
+        return replace(result, checks=(*result.checks, check))
+
     def work(result: PartitionResult) -> None:
         try:
             done[result.partition.key] = _split(con, pipeline, model.version.manifest, result, run)
         except Exception as error:  # whatever it is, the champion's partition is committed and stays
-            progress(f"{name}, partition {result.partition.key}: its arms are not decided: {error}")
+            done[result.partition.key] = undecided(result, error)
 
     try:
         if scored:
             in_windows(con, pipeline.project, scored, work, purpose=f"{name}: deciding arms")
     except Exception as error:
-        progress(f"{name}: arms are not decided: {error}")
+        done |= {r.partition.key: undecided(r, error) for r in scored if r.partition.key not in done}
     for result in listed:
         yield done.get(result.partition.key, result)
 
@@ -91,7 +97,7 @@ def _split(
     name, key = champion.pipeline, champion.partition_key
     found = live_change(con, name, key)
     if found is None or found[1] != champion.scoring_id:
-        return result  # rolled back since: what somebody decided by hand is not undone
+        raise PartitionError("what is live was changed by somebody else since it was scored; that is left alone")
     change_id, _, current = found
     if experiment is None:
         with transaction(con):

@@ -31,8 +31,8 @@ def asset_check_specs(pipeline: Pipeline) -> list[dg.AssetCheckSpec]:
             dg.AssetCheckSpec(
                 SPLIT_NAME,
                 asset=predictions_key(pipeline.spec),
-                description=f"Whether the arms of the {experiment.kind} {experiment.salt!r} ({', '.join(experiment.arms)}) "
-                "are live for their shares, in the declared ratio, and within the canary's limits.",
+                description=f"Whether the arms of the {experiment.kind} {experiment.salt!r} are live for their "
+                f"shares, in the declared ratio, and within the canary's limits: {', '.join(experiment.arms)}.",
             )
         )
     return specs

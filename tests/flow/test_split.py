@@ -226,7 +226,8 @@ class TestKilledBetween:
     def test_inside_the_transaction_nothing_is_split(self, parted, monkeypatch):
         with monkeypatch.context() as patched:
             patched.setattr("pip_dagster.flow.split._count_units", lambda *_: 1 / 0)
-            parted.run(FIRST)
+            results = parted.run(FIRST)
+        assert [check.status for check in results[FIRST].checks] == ["failed"] and not results[FIRST].error
         assert parted.warehouse("SELECT count(*) FROM ledger.arms") == [(0,)]
         assert parted.scores() == parted.expected(f"day = '{FIRST}'")
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 _SAID = 3  # segments in a sentence; the report has all
 _LABELLED = "memory.pip_stage.labelled"
-_LABELS, _RAW = "memory.pip_stage.labels", "memory.pip_stage.labels_of_partition"
+LABELS, _RAW = "memory.pip_stage.labels", "memory.pip_stage.labels_of_partition"
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ def label_gates(
             f"Pipeline {pipeline.spec.name}: gates.labels is for models with one score; {manifest.model_name} has "
             f"{', '.join(manifest.outputs)}. Leave gates.labels away; the other gates hold."
         )
-    _stage_labels(con, pipeline, partitions)
+    stage_labels(con, pipeline, partitions)
     rows = _read(con, pipeline)
     metric = gates.metric or default_metric(manifest.objective)
     overall = _overall(metric, rows, gates)
@@ -105,8 +105,14 @@ def _say(metric: str, of: Comparison) -> str:
     return f"{metric} {of.candidate:.4f}, champion {of.champion:.4f}, on {of.rows:,} labelled rows: gain {of.gain:+.4f}"
 
 
-def _stage_labels(con: DuckDBPyConnection, pipeline: Pipeline, partitions: Sequence[LivePartition]) -> None:
-    """Run the labels' SQL for each partition: a key is unique within its partition only."""
+def stage_labels(con: DuckDBPyConnection, pipeline: Pipeline, partitions: Sequence[LivePartition]) -> None:
+    """Run the labels' SQL for each partition into `LABELS`: a key is unique within its partition only.
+
+    Raises:
+        DeclarationError: it cannot run, or a key has two labels.
+        SourceError: a source cannot be read.
+
+    """
     import duckdb
 
     labels = pipeline.gates.labels
@@ -132,7 +138,7 @@ def _stage_labels(con: DuckDBPyConnection, pipeline: Pipeline, partitions: Seque
                 values = {name: value for name, value in bounds.items() if name in wanted}
                 con.execute(f"CREATE OR REPLACE TABLE {_RAW} AS {pipeline.labels_sql}", values)
                 con.execute(
-                    (f"INSERT INTO {_LABELS} " if i else f"CREATE OR REPLACE TABLE {_LABELS} AS ")
+                    (f"INSERT INTO {LABELS} " if i else f"CREATE OR REPLACE TABLE {LABELS} AS ")
                     + f"SELECT {literal(partition.key)} AS partition_key, {key}, "
                     f"{quote(labels.outcome)}::DOUBLE AS pip_outcome FROM {_RAW} "
                     f"WHERE {quote(labels.outcome)} IS NOT NULL"
@@ -140,7 +146,7 @@ def _stage_labels(con: DuckDBPyConnection, pipeline: Pipeline, partitions: Seque
         except duckdb.Error as error:
             raise DeclarationError(f"{where}: {error}") from error
     twice = con.execute(
-        f"SELECT concat_ws(', ', {key}) FROM {_LABELS} GROUP BY partition_key, {key} HAVING count(*) > 1 LIMIT 1"
+        f"SELECT concat_ws(', ', {key}) FROM {LABELS} GROUP BY partition_key, {key} HAVING count(*) > 1 LIMIT 1"
     ).fetchone()
     if twice:
         raise DeclarationError(f"{where}: the key ({key}) {twice[0]} has more than one label in its partition.")
@@ -155,7 +161,7 @@ def _read(con: DuckDBPyConnection, pipeline: Pipeline) -> Labelled:
     shown = "".join(f", coalesce(pip_segment_{i}, '(missing)') AS pip_segment_{i}" for i in range(len(segments)))
     con.execute(
         f"CREATE OR REPLACE TABLE {_LABELLED} AS SELECT r.partition_key, pip_key, pip_outcome, "
-        f"pip_champion_0, pip_candidate_0{shown} FROM {REPLAYED} r JOIN {_LABELS} l ON {on} WHERE pip_seen"
+        f"pip_champion_0, pip_candidate_0{shown} FROM {REPLAYED} r JOIN {LABELS} l ON {on} WHERE pip_seen"
     )
     # Numbers instead of texts: a row of millions is then some bytes in Python.
     codes = "".join(f", dense_rank() OVER (ORDER BY pip_segment_{i}) - 1 AS c{i}" for i in range(len(segments)))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from pip_dagster.errors import DeclarationError
 
@@ -85,6 +85,60 @@ def _resampled(metric: MetricName, y: np.ndarray, champion: np.ndarray, candidat
         weights = quantiles[rng.integers(0, len(quantiles), shape, dtype=np.uint16)]
         found.append(new(weights) - old(weights))
     return np.concatenate(found)
+
+
+@dataclass(frozen=True)
+class Resampled:
+    """A figure, and what it is in each of the resamples."""
+
+    value: float
+    values: np.ndarray
+
+
+def resample(
+    metric: MetricName | Literal["mean"], y: np.ndarray, scores: np.ndarray, units: np.ndarray, seed: int
+) -> Resampled | None:
+    """A metric of outcomes `y` (rows,), or their mean, resampled by unit; `units` numbers each row's from 0.
+
+    All rows of a unit get the same Poisson(1) weight, since they are not independent. Of very many rows, those of units
+    at even distances are resampled: the interval is then wider. None where it has no value.
+
+    Raises:
+        DeclarationError: outcomes or scores that the metric is not for.
+
+    """
+    import numpy as np
+
+    y, scores, units = np.asarray(y, np.float64), np.asarray(scores), np.asarray(units).astype(np.int64)
+    if metric != "mean":
+        _check(metric, y, scores)
+    of = _weighted_mean(y) if metric == "mean" else _prepare(metric, y, scores)
+    value = float(of(np.ones((len(y), 1)))[0])
+    if np.isnan(value):
+        return None
+    rng, quantiles = np.random.default_rng((_SEED, seed)), _poisson_quantiles()
+    every = -(-len(y) // (10 * _MOST_ROWS))
+    if every > 1:
+        kept = units % every == 0
+        y, scores, units = y[kept], scores[kept], units[kept] // every
+        of = _weighted_mean(y) if metric == "mean" else _prepare(metric, y, scores)
+    step = max(1, min(RESAMPLES, _CHUNK_CELLS // max(len(y), 1)))
+    found = []
+    for begin in range(0, RESAMPLES, step):
+        shape = (int(units.max()) + 1, min(step, RESAMPLES - begin))
+        weights = quantiles[rng.integers(0, len(quantiles), shape, dtype=np.uint16)]
+        found.append(of(weights[units]))
+    return Resampled(value, np.concatenate(found))
+
+
+def _weighted_mean(y: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
+    import numpy as np
+
+    def mean(weights: np.ndarray) -> np.ndarray:
+        with np.errstate(invalid="ignore", divide="ignore"):
+            return np.asarray(y @ weights / weights.sum(axis=0, dtype=np.float64))
+
+    return mean
 
 
 def _poisson_quantiles() -> np.ndarray:

@@ -1,0 +1,74 @@
+"""What came of the arms of a split: the figures are those of plain numpy, the intervals cover what they should."""
+
+import hashlib
+import json
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from pip_dagster.cli.main import cli
+from pip_dagster.registry.gates.metrics import resample
+
+
+def in_arm(key, salt="spring", buckets=5_000):
+    text = f"{len(salt)}:{salt}{len(str(key))}:{key}"
+    return int(hashlib.md5(text.encode()).hexdigest()[:15], 16) % 10_000 < buckets
+
+
+@pytest.fixture
+def parted(gated, helpers):
+    gated.registry.set_alias("returns", "challenger", 2, by="ada", why="to compare")
+    sources = {name: {"table": f"raw.{name}", "partition_column": "day"} for name in ("orders", "outcomes")}
+    split = {"arms": {"challenger": "50%"}, "salt": "spring"}
+    gated.declare(sources=sources, gates=helpers.GATES, scoring={"split": split})
+    assert all(result.live_arms for result in gated.run().values())
+    return gated
+
+
+def compared(tiny, *options):
+    result = CliRunner().invoke(cli, ["--project", str(tiny.root), "models", "compare", "orders", "--arms", *options])
+    assert result.exit_code == 0, (result.output, result.exception)
+    return result.output
+
+
+def test_each_arm_is_judged_on_its_own_rows(parted):
+    found = {each["arm"]: each for each in json.loads(compared(parted, "--json"))}
+    live = {
+        key: (version, score)
+        for key, version, score in parted.published("SELECT order_id, model_version, score FROM orders.predictions")
+    }
+    labels = dict(parted.source_rows("SELECT order_id, returned FROM raw.outcomes"))
+    assert list(found) == ["champion", "challenger"] and len(labels) == 600
+    for arm, of_arm in (("challenger", True), ("champion", False)):
+        keys = [key for key in labels if in_arm(key) is of_arm]
+        y, scores = np.array([labels[k] for k in keys]), np.array([live[k][1] for k in keys])
+        each = found[arm]
+        assert (each["rows"], each["units"], each["labelled"], each["partitions"]) == (*[len(keys)] * 3, 4)
+        assert each["outcome"]["value"] == pytest.approx(y.mean())
+        assert each["outcome"]["low"] < y.mean() < each["outcome"]["high"]
+        pairs = scores[y == 1][:, None] - scores[y == 0][None, :]
+        assert each["metric"]["value"] == pytest.approx((pairs > 0).mean() + (pairs == 0).mean() / 2)
+    # What came of the orders does not depend on the scores here, how good those are does: v2 is the better model.
+    outcome, metric = found["challenger"]["outcome"], found["challenger"]["metric"]
+    assert outcome["difference_low"] < 0 < outcome["difference_high"]
+    assert metric["difference_low"] > 0
+
+
+def test_the_table_says_what_is_missing(parted, helpers):
+    assert "mean returned" in compared(parted)
+    sources = {name: {"table": f"raw.{name}", "partition_column": "day"} for name in ("orders", "outcomes")}
+    parted.declare(sources=sources, scoring={"split": {"arms": {"challenger": "50%"}, "salt": "spring"}})
+    assert "Declare gates.labels" in compared(parted)
+    parted.declare(sources=sources)
+    assert "has no split" in compared(parted)
+
+
+def test_an_interval_by_unit_is_as_wide_as_units_are_few():
+    rng = np.random.default_rng(3)
+    y = np.repeat(rng.integers(0, 2, 50), 40).astype(float)
+    by_row = resample("mean", y, y, np.arange(len(y)), 1)
+    by_unit = resample("mean", y, y, np.repeat(np.arange(50), 40), 1)
+    assert by_row.value == by_unit.value == pytest.approx(y.mean())
+    assert by_unit.values.std() == pytest.approx(0.5 / np.sqrt(50), rel=0.15)
+    assert by_unit.values.std() > 4 * by_row.values.std()
