@@ -76,6 +76,8 @@ class CheckEntry:
     def text(self) -> str:
         """The verdict, where it is not a pass, in words."""
         what = f"{self.section}: {self.expectation_id}"
+        if self.section == SPLIT:
+            return f"{what}: {json.loads(self.observed or 'null')}"
         if self.status == "errored":
             return f"{what} could not be evaluated ({self.error})"
         if self.unexpected_count is not None:

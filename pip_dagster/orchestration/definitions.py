@@ -18,7 +18,7 @@ def build_definitions(pipeline: Pipeline) -> dg.Definitions:
     spec = pipeline.spec
     partitions = partitions_definition(spec.partitions)
     keys = [features_key(spec), predictions_key(spec)]
-    if spec.scoring.challengers:
+    if spec.scoring.compared:
         keys.append(challengers_key(spec))
     job = dg.define_asset_job(
         f"{spec.name}_job",
