@@ -12,6 +12,14 @@ from pip_dagster.ledger.record import ExtractionEntry, ScoringEntry
 
 
 @dataclass(frozen=True)
+class Refusal:
+    """Why an arm's version did not score; `transient`: something went wrong, rather than that it is not meant to."""
+
+    text: str
+    transient: bool
+
+
+@dataclass(frozen=True)
 class PartitionResult:
     """A partition's features, its scoring, or why not.
 
@@ -29,5 +37,5 @@ class PartitionResult:
     checks: tuple[CheckEntry, ...] = ()
     challengers: tuple[ScoringEntry, ...] = ()
     arms: Mapping[str, ScoringEntry] = field(default_factory=dict)
-    refused: Mapping[str, str] = field(default_factory=dict)
+    refused: Mapping[str, Refusal] = field(default_factory=dict)
     live_arms: tuple[Arm, ...] = ()

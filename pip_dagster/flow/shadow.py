@@ -18,7 +18,7 @@ from pip_dagster.flow.guard import encode
 from pip_dagster.flow.model import ScoringModel
 from pip_dagster.flow.predict import Gate, Made, part_rows, read_past, reference
 from pip_dagster.flow.publish import row_key, store_failure, store_scores
-from pip_dagster.flow.result import PartitionResult
+from pip_dagster.flow.result import PartitionResult, Refusal
 from pip_dagster.flow.score import SCORED, score, scored_columns
 from pip_dagster.flow.validate import keep_unseen_apart, validate
 from pip_dagster.ledger.checks import CheckEntry
@@ -53,20 +53,21 @@ def shadow(
     made = [(r.partition, r.features) for r in results if r.features and r.scoring and not r.error]
     admitted = {r.partition.key: r.scoring.rows_scored for r in results if r.scoring}
     found: dict[str, dict[str, ScoringEntry]] = {}
-    refused: dict[str, str] = {}
+    refused: dict[str, Refusal] = {}
     name, scoring = pipeline.spec.name, pipeline.spec.scoring
     for alias in scoring.compared if made else ():
         role = ARM if alias in scoring.arms else ROLE
         try:
             model = ScoringModel.resolve(pipeline, champion.threads, alias=alias, role=role)
             if model.version.version == champion.version.version:
-                refused[alias] = f"{alias} names v{champion.version.version}, which is the champion's own version"
+                own = f"{alias} names v{champion.version.version}, which is the champion's own version"
+                refused[alias] = Refusal(own, transient=False)
                 progress(f"{name}: challenger {alias} is the champion's own version; it is not scored twice")
                 continue
             for entry in _score(con, pipeline, champion, model, columns, made, admitted, stage, run):
                 found.setdefault(entry.partition_key, {})[alias] = entry
         except Exception as error:  # whatever it is, the champion's partitions are committed and stay
-            refused[alias] = f"{alias} was not scored: {error}"
+            refused[alias] = Refusal(f"{alias} was not scored: {error}", transient=True)
             progress(f"{name}: challenger {alias} was not scored: {error}")
     for result in results:
         entries = found.get(result.partition.key, {})
@@ -74,7 +75,7 @@ def shadow(
             result,
             challengers=tuple({entry.scoring_id: entry for entry in entries.values()}.values()),
             arms={alias: entry for alias, entry in entries.items() if alias in scoring.arms},
-            refused={alias: text for alias, text in refused.items() if alias in scoring.arms},
+            refused={alias: why for alias, why in refused.items() if alias in scoring.arms},
         )
 
 

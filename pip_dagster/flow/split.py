@@ -7,7 +7,6 @@ from there without scoring anything. No score is made here: a split begins, is s
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
@@ -15,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 from pip_dagster.errors import PartitionError
 from pip_dagster.flow.canary import Stop, judge, say_stop
 from pip_dagster.flow.result import PartitionResult
-from pip_dagster.flow.sample_ratio import Counted, sample_ratio
+from pip_dagster.flow.sample_ratio import sample_ratio
+from pip_dagster.flow.split_rows import count_units, other_rows, rows_without_unit
 from pip_dagster.flow.unit import check_unit
 from pip_dagster.ledger import canary, record
 from pip_dagster.ledger.arms import CHAMPION, Arm, live_arms, live_change
@@ -24,8 +24,6 @@ from pip_dagster.ledger.record import RunInfo, ScoringEntry
 from pip_dagster.spec_split import Canary, Range, Split
 from pip_dagster.warehouse.buckets import BUCKETS
 from pip_dagster.warehouse.connect import open_warehouse, transaction
-from pip_dagster.warehouse.names import literal, quote, quote_all
-from pip_dagster.warehouse.tables import predictions_select
 from pip_dagster.warehouse.windows import in_windows
 
 if TYPE_CHECKING:
@@ -38,9 +36,9 @@ if TYPE_CHECKING:
 
 @dataclass
 class _Decision:
-    """What is to be live: the ranges that are an arm's; the verdicts say why another's units are the champion's."""
+    """What is to be live: ranges with the scoring of their arm; the verdicts say why another's are the champion's."""
 
-    live: list[tuple[Range, ScoringEntry]] = field(default_factory=list)
+    live: list[tuple[Range, str]] = field(default_factory=list)
     stops: list[Stop] = field(default_factory=list)
     checks: list[tuple[str, bool, Any]] = field(default_factory=list)
 
@@ -104,7 +102,7 @@ def _split(
             record.make_live(con, champion, run, "no split is declared any more")
         return result
     unit = record.canonical(check_unit(pipeline.spec, result.columns))
-    decision = _decide(con, pipeline, manifest, experiment, result, current)
+    decision = _decide(con, pipeline, manifest, experiment, result, current, unit)
     wanted = _ranges(experiment, champion, decision, unit)
     with transaction(con):
         if wanted != current:
@@ -115,7 +113,7 @@ def _split(
             )
         verdicts = list(decision.checks)
         if wanted:
-            verdicts.append(sample_ratio(_count_units(con, champion, wanted), _buckets(wanted)))
+            verdicts.append(sample_ratio(count_units(con, champion, wanted), _buckets(wanted)))
         known = checks_of(con, [change_id]).get(change_id, ())
         entries = _entries(name, key, change_id, verdicts)
         if list(map(_verdict, known)) == list(map(_verdict, entries)):
@@ -135,45 +133,49 @@ def _decide(
     experiment: Split,
     result: PartitionResult,
     current: Sequence[Arm],
+    unit: str,
 ) -> _Decision:
     """What each arm may have of the partition; nothing is written."""
     champion, decision = result.scoring, _Decision()
     assert champion
-    without_unit = _rows_without_unit(con, pipeline, champion)
+    without_unit = rows_without_unit(con, pipeline, champion)
     for part in experiment.ranges:
-        entry = result.arms.get(part.arm)
-        reason = result.refused.get(part.arm)
+        entry, refusal = result.arms.get(part.arm), result.refused.get(part.arm)
+        reason = refusal.text if refusal else None
+        had = _had(current, part, experiment, unit)
         if entry is None:
             reason = reason or f"{part.arm} has not scored this partition"
         elif without_unit:
-            unit = ", ".join(pipeline.spec.unit)
-            reason = f"{without_unit} of {champion.rows_scored} rows have no {unit}: they belong to no arm"
+            named = ", ".join(pipeline.spec.unit)
+            reason = f"{without_unit} of {champion.rows_scored} rows have no {named}: they belong to no arm"
         elif entry.status != "scored":
             reason = f"v{entry.model_version} {entry.status}: {entry.reason}"
-        elif other := _other_rows(con, pipeline, champion, entry):
+        elif other := other_rows(con, pipeline, champion, entry):
             reason = f"{other} rows are scored by one of v{champion.model_version} and v{entry.model_version} only"
         elif isinstance(experiment, Canary):
-            had = any(
-                (arm.arm, arm.scoring_id) == (part.arm, entry.scoring_id) and _same(arm, part, experiment)
-                for arm in current
-            )
             stop = canary.stopped(con, champion.pipeline, part.arm, entry.model_version or 0)
             # A rerun must not take units from an arm that handed out their rows before it was stopped elsewhere.
-            if stop and not had:
+            if stop and had != entry.scoring_id:
                 reason = stop.text
             elif not stop:
                 reason = _gate(con, pipeline, manifest, experiment, part.arm, champion, entry, decision)
         if reason is None and entry is not None:
-            decision.live.append((part, entry))
-            reason = f"v{entry.model_version} decides about {(part.high - part.low) * 100 / BUCKETS:g}%"
-            decision.checks.append((f"arm {part.arm}", True, reason))
+            decision.live.append((part, entry.scoring_id))
+            share = f"v{entry.model_version} decides about {(part.high - part.low) * 100 / BUCKETS:g}%"
+            decision.checks.append((f"arm {part.arm}", True, share))
+        elif had and refusal and refusal.transient:
+            # An attempt that came to nothing leaves what is stored, and live, as it was.
+            decision.live.append((part, had))
+            decision.checks.append((f"arm {part.arm}", False, f"{reason}\nIt stays live by what it scored before."))
         else:
             decision.checks.append((f"arm {part.arm}", False, reason))
     return decision
 
 
-def _same(arm: Arm, part: Range, experiment: Split) -> bool:
-    return (arm.low, arm.high, arm.salt) == (part.low, part.high, experiment.salt)
+def _had(arms: Sequence[Arm], part: Range, experiment: Split, unit: str) -> str | None:
+    """The scoring by which an arm has these very buckets already."""
+    wanted = (part.arm, part.low, part.high, experiment.salt, unit)
+    return next((a.scoring_id for a in arms if (a.arm, a.low, a.high, a.salt, a.unit) == wanted), None)
 
 
 def _gate(
@@ -205,67 +207,14 @@ def _ranges(experiment: Split, champion: ScoringEntry, decision: _Decision, unit
     how = (experiment.kind, experiment.salt, unit)
     found: list[Arm] = []
     low = 0
-    for part, entry in decision.live:
+    for part, scoring_id in decision.live:
         if part.low > low:
             found.append(Arm(champion.scoring_id, CHAMPION, low, part.low, *how))
-        found.append(Arm(entry.scoring_id, part.arm, part.low, part.high, *how))
+        found.append(Arm(scoring_id, part.arm, part.low, part.high, *how))
         low = part.high
     if low < BUCKETS:
         found.append(Arm(champion.scoring_id, CHAMPION, low, BUCKETS, *how))
     return tuple(found)
-
-
-def _rows_without_unit(con: DuckDBPyConnection, pipeline: Pipeline, champion: ScoringEntry) -> int:
-    missing = " OR ".join(f"{quote(name)} IS NULL" for name in pipeline.spec.unit)
-    return _count(con, f"SELECT count(*) FROM {_rows(champion)} WHERE {missing}")
-
-
-def _other_rows(con: DuckDBPyConnection, pipeline: Pipeline, champion: ScoringEntry, arm: ScoringEntry) -> int:
-    """Rows that one of the two has and the other has not; they would be lost, or come from nowhere.
-
-    Both score what is admitted of the same features. Only unseen categories in quarantine depend on the champion, and an
-    arm's scoring may be older than that; to join the keys takes a second a million, so it is done where it can matter.
-    """
-    if pipeline.spec.scoring.on_unseen_category != "quarantine":
-        return abs((champion.rows_scored or 0) - (arm.rows_scored or 0))
-    key = quote_all(pipeline.spec.features.key)
-    a, b = f"(SELECT {key} FROM {_rows(champion)})", f"(SELECT {key} FROM {_rows(arm)})"
-    return _count(
-        con,
-        f"SELECT (SELECT count(*) FROM {a} a ANTI JOIN {b} b USING ({key})) "
-        f"+ (SELECT count(*) FROM {b} b ANTI JOIN {a} a USING ({key}))",
-    )
-
-
-def _rows(entry: ScoringEntry) -> str:
-    table = f"{quote(entry.pipeline)}.{quote(entry.table_name or '')}"
-    return f"(SELECT * FROM {table} WHERE scoring_id = {literal(entry.scoring_id)})"
-
-
-def _count(con: DuckDBPyConnection, sql: str) -> int:
-    row = con.execute(sql).fetchone()
-    return int(row[0]) if row else 0
-
-
-def _count_units(con: DuckDBPyConnection, champion: ScoringEntry, wanted: Sequence[Arm]) -> dict[str, Counted]:
-    """What each arm has of a partition, as everybody will read it.
-
-    Raises:
-        PartitionError: that is not every row of the champion's once; roll back.
-
-    """
-    ids = ", ".join(sorted({literal(arm.scoring_id) for arm in wanted}))
-    units = ", ".join(quote(name) for name in json.loads(wanted[0].unit))
-    rows = con.execute(
-        f"SELECT arm, count(*), count(DISTINCT ({units})) FROM ({predictions_select(con, champion.pipeline)}) p "
-        f"WHERE partition_key = {literal(champion.partition_key)} AND scoring_id IN ({ids}) GROUP BY arm"
-    ).fetchall()
-    if (total := sum(row[1] for row in rows)) != champion.rows_scored:
-        raise PartitionError(
-            f"Pipeline {champion.pipeline}, partition {champion.partition_key}: {total} rows would be live, "
-            f"{champion.rows_scored} were scored. Nothing was split; this is a defect of pip_dagster, please report it."
-        )
-    return {arm: Counted(count, distinct) for arm, count, distinct in rows}
 
 
 def _buckets(arms: Iterable[Arm]) -> dict[str, int]:

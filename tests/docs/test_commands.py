@@ -117,7 +117,19 @@ def test_every_key_that_may_be_declared_is_documented() -> None:
     from pip_dagster.spec_split import Canary, CanaryGate
 
     text = (ROOT / "docs" / "declaration.md").read_text(encoding="utf-8")
-    models = (PipelineSpec, Partitions, Source, Features, Scoring, Quality, Explanations, Gates, Labels, Canary, CanaryGate)
+    models = (
+        PipelineSpec,
+        Partitions,
+        Source,
+        Features,
+        Scoring,
+        Quality,
+        Explanations,
+        Gates,
+        Labels,
+        Canary,
+        CanaryGate,
+    )
     declared = [name for model in models for name in model.model_fields]
     assert [name for name in declared if f"`{name}`" not in text] == []
 

@@ -189,6 +189,19 @@ class TestAnArmThatCannotBeLive:
             assert status == "failed" and words[spoil] in text
         assert any(check.status == "failed" for check in results[FIRST].checks)
 
+    def test_one_that_was_live_stays_so_where_nothing_but_a_rerun_goes_wrong(self, parted):
+        parted.run(FIRST)
+        before = shown(parted)
+        file = parted.registry.get("returns", 2).path / "manifest.json"
+        file.chmod(0o644)
+        file.write_text(file.read_text().replace("returns", "changed"))
+        results = parted.run(FIRST)
+        assert shown(parted) == before
+        assert "stays live" in checks(parted)["arm challenger"][1] and len(results[FIRST].live_arms) == 2
+        parted.source(f"UPDATE raw.orders SET quantity = 9 - quantity WHERE day = '{FIRST}'")
+        parted.run(FIRST)
+        assert parted.scores() == parted.expected(f"day = '{FIRST}'"), "scores of other features do not"
+
     def test_units_that_are_missing_belong_to_no_arm(self, parted):
         parted.declare(scoring={"split": SPLIT | {"unit": "shop"}})
         parted.source(f"UPDATE raw.orders SET shop = NULL WHERE day = '{FIRST}' AND order_id % 50 < 3")
@@ -225,7 +238,7 @@ class TestKilledBetween:
 
     def test_inside_the_transaction_nothing_is_split(self, parted, monkeypatch):
         with monkeypatch.context() as patched:
-            patched.setattr("pip_dagster.flow.split._count_units", lambda *_: 1 / 0)
+            patched.setattr("pip_dagster.flow.split.count_units", lambda *_: 1 / 0)
             results = parted.run(FIRST)
         assert [check.status for check in results[FIRST].checks] == ["failed"] and not results[FIRST].error
         assert parted.warehouse("SELECT count(*) FROM ledger.arms") == [(0,)]
