@@ -22,7 +22,7 @@ from pip_dagster.flow.result import PartitionResult, Refusal
 from pip_dagster.flow.score import SCORED, score, scored_columns
 from pip_dagster.flow.validate import keep_unseen_apart, validate
 from pip_dagster.ledger.checks import CheckEntry
-from pip_dagster.ledger.record import ExtractionEntry, RunInfo, ScoringEntry
+from pip_dagster.ledger.record import ROWS_OF, ExtractionEntry, RunInfo, ScoringEntry
 from pip_dagster.quality.parameters import with_parameters
 from pip_dagster.warehouse.windows import in_windows
 
@@ -51,7 +51,7 @@ def shadow(
     the ledger; no exception of its leaves here.
     """
     made = [(r.partition, r.features) for r in results if r.features and r.scoring and not r.error]
-    admitted = {r.partition.key: r.scoring.rows_scored for r in results if r.scoring}
+    champions = {r.partition.key: r.scoring for r in results if r.scoring}
     found: dict[str, dict[str, ScoringEntry]] = {}
     refused: dict[str, Refusal] = {}
     name, scoring = pipeline.spec.name, pipeline.spec.scoring
@@ -64,7 +64,7 @@ def shadow(
                 refused[alias] = Refusal(own, transient=False)
                 progress(f"{name}: challenger {alias} is the champion's own version; it is not scored twice")
                 continue
-            for entry in _score(con, pipeline, champion, model, columns, made, admitted, stage, run):
+            for entry in _score(con, pipeline, champion, model, columns, made, champions, stage, run):
                 found.setdefault(entry.partition_key, {})[alias] = entry
         except Exception as error:  # whatever it is, the champion's partitions are committed and stay
             refused[alias] = Refusal(f"{alias} was not scored: {error}", transient=True)
@@ -86,7 +86,7 @@ def _score(
     model: ScoringModel,
     columns: dict[str, str],
     made: Sequence[Made],
-    admitted_rows: Mapping[str, int | None],
+    champions: Mapping[str, ScoringEntry],
     stage: Callable[[list[ExtractionEntry]], object] | None,
     run: RunInfo,
 ) -> list[ScoringEntry]:
@@ -100,7 +100,7 @@ def _score(
         key: entry
         for key, entry in past.scorings.items()
         # An arm must have the rows of this very champion, whose unseen categories may have been kept apart.
-        if not is_arm or entry.rows_scored == admitted_rows[key]
+        if not is_arm or entry.rows_scored == champions[key].rows_scored
     }
     fresh = [(partition, features) for partition, features in made if partition.key not in known]
     if not fresh:
@@ -132,8 +132,11 @@ def _score(
         reason = scoring.failed.get(key) or scoring.blocked.get(key)
         if reason is None:
             scored = scoring.scored[key]
-            # Its quarantine is the champion's, which is stored.
-            shadowed = replace(scored, rows_quarantined=0, rows_in=scored.rows_scored)
+            # Its quarantine is the champion's, which is stored; a replay looks there.
+            apart = {ROWS_OF: champions[key].scoring_id} if champions[key].rows_quarantined else {}
+            shadowed = replace(
+                scored, rows_quarantined=0, rows_in=scored.rows_scored, findings={**scored.findings, **apart}
+            )
             blocked = gate.blocked.get(key)
             status: Literal["scored", "blocked"] = "blocked" if blocked else "scored"
             entry = scoring_entry(

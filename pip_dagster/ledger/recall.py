@@ -149,9 +149,10 @@ def recall(
         strays: dict[str, list[str]] = {}
         for each, columns in present.items():
             source = f"{quote(name)}.{quote(each)} WHERE {_among(ids)}"
+            kept = f"{quote(name)}.{quote(each)} WHERE {_among(entry.quarantined_by for entry in entries)}"
             if each.startswith("quarantine__") and columns.keys() >= set(carried):
                 columns_kept = f"scoring_id, partition_key, {quote_all(carried)}"
-                con.execute(f"INSERT INTO {APART} SELECT {columns_kept} FROM {source}")
+                con.execute(f"INSERT INTO {APART} SELECT {columns_kept} FROM {kept}")
             elif each.startswith("scores__") and each != scores:
                 counted = con.execute(f"SELECT scoring_id, count(*) FROM {source} GROUP BY ALL").fetchall()
                 for scoring_id, count in counted:
@@ -216,10 +217,13 @@ def _faults(
                 f"scores: the stored rows have digest {digest} ({rows.rows} rows), but {entry.score_digest} was "
                 f"recorded ({entry.rows_scored} rows): a stored score has changed since"
             )
-        kept, matching = apart.get(entry.scoring_id, RowSet()).rows, matched.get(entry.partition_key, 0)
-        if not kept == matching == (entry.rows_quarantined or 0):
+        kept, matching = apart.get(entry.quarantined_by, RowSet()).rows, matched.get(entry.partition_key, 0)
+        recorded = entry.rows_quarantined or 0
+        if entry.quarantined_by != entry.scoring_id:  # then it is all that the features have and it did not score
+            recorded = of_features.get(entry.partition_key, RowSet()).rows - (entry.rows_scored or 0)
+        if not kept == matching == recorded:
             found.append(
-                f"quarantine: {entry.rows_quarantined} rows were recorded, {kept} are stored, {matching} of them are "
+                f"quarantine: {recorded} rows were recorded, {kept} are stored, {matching} of them are "
                 "among the features"
             )
     return faults

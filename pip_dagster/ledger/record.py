@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from pip_dagster.ledger.arms import Arm
 
 
+# In the findings of a challenger or arm: the champion's scoring, where that kept rows apart.
+ROWS_OF = "rows_of"
+
+
 def new_id() -> str:
     """An id that sorts by the time it was made, to the microsecond, and differs between processes."""
     return f"{datetime.now(UTC):%Y%m%dT%H%M%S%f}-{secrets.token_hex(4)}"
@@ -95,6 +99,11 @@ class ScoringEntry:
     def rows_per_second(self) -> float | None:
         """Throughput of guard, model and staging together."""
         return self.rows_scored / self.seconds if self.rows_scored and self.seconds else None
+
+    @property
+    def quarantined_by(self) -> str:
+        """The scoring whose quarantine its rows were left out of: its own, or the champion's beside it."""
+        return str(self.found.get(ROWS_OF, self.scoring_id))
 
     @property
     def found(self) -> dict[str, Any]:

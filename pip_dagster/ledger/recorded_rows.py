@@ -60,7 +60,8 @@ def recorded_rows(
         replayed = _row(
             con, f"SELECT * EXCLUDE (partition_key, {quote_all(recalled.carried)}) FROM {SCORED} WHERE {in_partition}"
         )
-        apart = _row(con, f"SELECT 1 FROM {APART} WHERE {of_scoring}")
+        by = f"scoring_id = {literal(entry.quarantined_by)} AND {condition}"
+        apart = _row(con, f"SELECT 1 FROM {APART} WHERE {by}")
         arm = _arm(con, recalled.arms.get(entry.partition_key, ()), of_scoring)
         found.append(
             RecordedRow(

@@ -66,6 +66,25 @@ def test_replay_is_bit_equal_for_each_arm_and_tells_which_decides_about_a_key(pa
     assert json.loads(invoke(parted, "replay", "orders", "--all", "--json"))["verdicts"] == {"identical": 2}
 
 
+def test_replay_knows_which_rows_were_left_out_of_both(parted):
+    broken = [{"type": "expect_column_values_to_be_between", "kwargs": {"column": "quantity", "max_value": 7}}]
+    text = json.dumps({"features": [each | {"severity": "critical"} for each in broken]})
+    (parted.folder / "expectations.yaml").write_text(text)
+    split = {"arms": {"challenger": "40%"}, "salt": "spring"}
+    quality = {"expectations": "expectations.yaml", "max_quarantined": 1}
+    parted.declare(scoring={"split": split, "on_unseen_category": "quarantine"}, quality=quality)
+    parted.source("UPDATE raw.orders SET shop = 'new' WHERE order_id IN (3, 5)")
+    parted.run(FIRST)
+    ((apart, kept),) = parted.published(
+        "SELECT rows_quarantined, rows_scored FROM ledger.partitions WHERE is_live AND role = 'champion'"
+    )
+    assert apart > 2 and apart + kept == 50
+    assert parted.published("SELECT count(*) FROM orders.predictions") == [(kept,)]
+    found = json.loads(invoke(parted, "replay", "orders", FIRST, "--key", "3", "--json", code=0))
+    assert found["verdicts"] == {"identical": 2}, found
+    assert all(each["keys"][0]["quarantined"] for each in found["partitions"])
+
+
 def test_the_audit_log_names_the_arms(parted):
     assert "v1 live, v2 for challenger" in invoke(parted, "audit", "log")
     assert "the chain is whole" in invoke(parted, "audit", "verify")

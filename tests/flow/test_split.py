@@ -119,6 +119,11 @@ class TestTheSplit:
         }
         assert sum(count for *_, count in rows) == 200
 
+    def test_an_empty_partition_is_no_error(self, parted):
+        result = parted.run("2024-03-10")["2024-03-10"]
+        assert not result.error and result.live_arms
+        assert "not_tested" in checks(parted, "2024-03-10")["sample_ratio"][1]
+
     def test_ends_by_a_pointer_and_without_a_prediction(self, parted, monkeypatch):
         parted.run()
         parted.declare()
