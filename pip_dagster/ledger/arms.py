@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
+from pip_dagster.errors import WarehouseError
 from pip_dagster.ledger.record import dicts
 from pip_dagster.warehouse.buckets import BUCKETS
 from pip_dagster.warehouse.tables import refresh_views
@@ -42,6 +43,10 @@ def insert_arms(con: DuckDBPyConnection, changes: Mapping[str, tuple[str, str, S
     """Append the arms of live changes: change id → pipeline, partition key and arms, which cover every bucket once.
 
     Call it inside the transaction of the live changes. The warehouse is the current catalog.
+
+    Raises:
+        WarehouseError: they do not; roll back.
+
     """
     rows = []
     for change_id, (pipeline, partition_key, arms) in changes.items():
@@ -49,7 +54,11 @@ def insert_arms(con: DuckDBPyConnection, changes: Mapping[str, tuple[str, str, S
             continue
         ends = [0, *(arm.high for arm in sorted(arms, key=lambda arm: arm.low))]
         starts = [*(arm.low for arm in sorted(arms, key=lambda arm: arm.low)), BUCKETS]
-        assert starts == ends, f"{pipeline}, partition {partition_key}: {arms} do not cover every bucket once"
+        if starts != ends:
+            raise WarehouseError(
+                f"Pipeline {pipeline}, partition {partition_key}: the buckets of {arms} do not cover each of {BUCKETS} "
+                "once. Nothing was made live; this is a defect of pip_dagster, please report it."
+            )
         common = {"change_id": change_id, "pipeline": pipeline, "partition_key": partition_key}
         rows += [common | asdict(arm) for arm in arms]
     if not rows:

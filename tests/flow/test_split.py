@@ -119,6 +119,27 @@ class TestTheSplit:
         }
         assert sum(count for *_, count in rows) == 200
 
+    @pytest.mark.parametrize("unit", [None, ["läden", "at"], ["day"]])
+    def test_keys_of_several_columns_and_types(self, parted, unit):
+        sql = """
+        SELECT order_id // 2 AS half, 'a "b" ' || (order_id % 2) AS "läden", (order_id / 4)::DECIMAL(9, 2) AS dec,
+               day + INTERVAL (order_id) HOUR AS at, day, gift, shop, quantity, amount, order_id
+        FROM raw.orders WHERE day >= $start_date AND day < $end_date
+        """
+        split = SPLIT | ({"unit": unit} if unit else {})
+        parted.declare(sql, features={"key": ["half", "läden", "dec"]}, scoring={"split": split})
+        parted.run()
+        rows = parted.published(
+            'SELECT half, "läden", dec::VARCHAR, day::VARCHAR, arm'
+            + (', epoch_us("at")::VARCHAR' if unit and "at" in unit else ", NULL")
+            + " FROM orders.predictions"
+        )
+        assert len(rows) == 200
+        for half, shop, dec, day, arm, at in rows:
+            of = {"half": half, "läden": shop, "dec": dec, "day": day, "at": at}
+            texts = [of[name] for name in sorted(unit or ["half", "läden", "dec"])]
+            assert arm == ("challenger" if bucket("spring", *texts) < 4_000 else "champion")
+
     def test_an_empty_partition_is_no_error(self, parted):
         result = parted.run("2024-03-10")["2024-03-10"]
         assert not result.error and result.live_arms
