@@ -121,6 +121,7 @@ SPEC = SimpleNamespace(
     scoring=Scoring(model_name="property", batch_rows=2048),
     quality=None,
     decisions={},
+    unit=(),
 )
 
 
