@@ -14,6 +14,8 @@ from pip_dagster.cli.output import show_json, show_table
 from pip_dagster.cli.published import check_pipeline, open_published, rows_of
 from pip_dagster.cli.status import say_arms, split_states
 from pip_dagster.project import Project
+from pip_dagster.registry import Registry, RegistryError
+from pip_dagster.registry.listing import composed
 
 _JSON_COLUMNS = ("source_digests", "engine", "findings")
 
@@ -72,7 +74,7 @@ def lineage(
     shown = next((entry for entry in entries if entry["is_live"]), entries[-1])
     parted = [("arms", say_arms(arms))] if arms else []
     parted += [("amiss with its arms", "; ".join(amiss))] if amiss else []
-    lines = [*_lines(shown), *parted]
+    lines = [*_lines(shown, project), *parted]
     show_table(f"{pipeline}, partition {partition}: what is live", ["what", "value"], lines)
     if len(entries) > 1:
         columns = ["scoring", "status", "live", "model", "rows", "made at", "by", "reason"]
@@ -80,12 +82,23 @@ def lineage(
         show_table("Every attempt", columns, (_attempt(entry, shares) for entry in entries))
 
 
-def _lines(entry: dict[str, Any]) -> list[tuple[str, Any]]:
+def _members(project: Project, entry: dict[str, Any]) -> list[tuple[str, str]]:
+    """What a composite that scored is made of, where the registry has it as it was."""
+    try:
+        version = Registry(project.registry).get(entry["model_name"], entry["model_version"] or "")
+    except RegistryError:
+        return []
+    same = version.manifest_digest == entry["manifest_digest"]
+    return [("composed of", line) for line in composed(version)] if same else []
+
+
+def _lines(entry: dict[str, Any], project: Project) -> list[tuple[str, Any]]:
     sources = entry["source_digests"]
     return [
         ("status", entry["status"] + ("" if entry["is_live"] else ", not live")),
         ("reason", entry["reason"]),
         ("model", entry["model_name"] + (f" v{entry['model_version']}" if entry["model_version"] else "")),
+        *_members(project, entry),
         ("model digest", entry["model_digest"]),
         ("manifest digest", entry["manifest_digest"]),
         ("feature revision", entry["feature_revision"]),

@@ -10,7 +10,9 @@ import click
 
 from pip_dagster.cli.canary import canary
 from pip_dagster.cli.compare import compare
+from pip_dagster.cli.compose import compose
 from pip_dagster.cli.gates import first_alias, gate, gate_rows, keygen, promote, sign, tell_audit
+from pip_dagster.cli.registering import json_object, number, pairs, window
 from pip_dagster.cli.rollback import rollback
 from pip_dagster.registry import Registry, RegistryError
 from pip_dagster.registry.gates.reports import newest_report, to_json
@@ -40,7 +42,7 @@ def models() -> None:
     """Models: which versions exist, and which one an alias such as 'champion' names."""
 
 
-for _command in (canary, compare, gate, promote, rollback, sign, keygen):
+for _command in (canary, compare, compose, gate, promote, rollback, sign, keygen):
     models.add_command(_command)
 
 
@@ -107,13 +109,13 @@ def register(
             model=model_file,
             sample=sample,
             categories=_categories(categories_file),
-            calibration=_json_object(calibration_file, "--calibration"),
+            calibration=json_object(calibration_file, "--calibration"),
             classes=classes.split(",") if classes else None,
             feature_names=feature_names.split(",") if feature_names else None,
-            metrics={key: _number(key, value) for key, value in _pairs("--metric", metrics)},
-            tags=dict(_pairs("--tag", tags)),
+            metrics={key: number(key, value) for key, value in pairs("--metric", metrics)},
+            tags=dict(pairs("--tag", tags)),
             description=description,
-            training_window=_window(training_window),
+            training_window=window(training_window),
             time_limit=time_limit,
         )
         if alias:
@@ -229,46 +231,10 @@ def history(context: click.Context, name: str, alias: str | None, as_json: bool)
 
 
 def _categories(path: Path | None) -> dict[str, list[str]] | None:
-    lists = _json_object(path, "--categories")
+    lists = json_object(path, "--categories")
     if lists is not None and not all(isinstance(values, list) for values in lists.values()):
         raise click.ClickException(f'--categories {path} must hold {{"feature": ["category of code 0", ...], ...}}')
     return lists
-
-
-def _json_object(path: Path | None, option: str) -> dict[str, Any] | None:
-    if path is None:
-        return None
-    try:
-        found = json.loads(path.read_bytes())
-    except (OSError, ValueError) as error:
-        raise click.ClickException(f"cannot read {option} {path}: {error}") from error
-    if not isinstance(found, dict):
-        raise click.ClickException(f"{option} {path} must hold a JSON object, not {type(found).__name__}")
-    return found
-
-
-def _pairs(option: str, texts: tuple[str, ...]) -> list[tuple[str, str]]:
-    pairs = [text.partition("=") for text in texts]
-    wrong = [text for text, (key, equals, _) in zip(texts, pairs, strict=True) if not (key and equals)]
-    if wrong:
-        raise click.BadParameter(f"{wrong[0]!r} is not NAME=VALUE", param_hint=option)
-    return [(key, value) for key, _, value in pairs]
-
-
-def _number(key: str, text: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        raise click.BadParameter(f"{key}={text}: {text!r} is not a number", param_hint="--metric") from None
-
-
-def _window(text: str | None) -> tuple[str, str] | None:
-    if text is None:
-        return None
-    start, dots, end = text.partition("..")
-    if not (start and dots and end):
-        raise click.BadParameter(f"{text!r} is not FROM..TO", param_hint="--training-window")
-    return start, end
 
 
 def _table(*columns: str) -> "Table":

@@ -141,6 +141,8 @@ def _found(findings: dict[str, Any]) -> str:
     parts = ["empty"] if "empty" in findings else []
     if unseen := findings.get("unseen_category"):
         parts.append("unseen " + ", ".join(f"{name} ({count})" for name, count in unseen["rows"].items()))
+    if undecided := findings.get("segment_condition_null"):
+        parts.append(f"a segment's condition is NULL in {undecided}")
     if missing := findings.get("all_missing"):
         parts.append("no value at all in " + ", ".join(missing))
     return "; ".join([*parts, *findings.get("split", ())])

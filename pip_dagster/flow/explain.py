@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from pip_dagster.errors import DeclarationError, PartitionError
-from pip_dagster.flow.guard import encode
+from pip_dagster.flow.guard_composite import encode_model
 from pip_dagster.flow.query import STAGED
 from pip_dagster.flow.score import SCORED, scored_columns
+from pip_dagster.registry.combine import is_additive
 from pip_dagster.registry.manifest import Manifest
 from pip_dagster.warehouse.names import literal, quote, quote_all
 from pip_dagster.warehouse.tables import ensure_table
@@ -85,11 +86,11 @@ def explain(
     made |= {"feature": "VARCHAR", "value": "VARCHAR", "contribution": "FLOAT", "base": "FLOAT"}
     con.execute(f"CREATE OR REPLACE TABLE {REASONS} ({', '.join(f'{quote(n)} {t}' for n, t in made.items())})")
     _select(con, spec, manifest, partitions)
-    encoded = encode(manifest.features, columns, where=where)
+    encoded = encode_model(manifest, columns, where=where)
     carried = ["partition_key", *spec.features.key]
     kept = [f"e.{quote(name)}" for name in (*carried, *(["predicted_class"] if classes else []))]
     values = {f"f{i}": feature.value for i, feature in enumerate(encoded)}
-    values |= {f"t{i}": f"{feature.column}::VARCHAR" for i, feature in enumerate(encoded)}
+    values |= {f"t{i}": f"{quote(feature.name)}::VARCHAR" for i, feature in enumerate(manifest.features)}
     keys = [f"k{i}" for i in range(len(carried))]
     # Encoded in a subquery, where a feature's name can only be the feature; and every column of it named anew.
     inner = f"(SELECT {quote_all(carried)}, {', '.join(values.values())} FROM {STAGED})"
@@ -113,13 +114,22 @@ def explain(
 def check_explanations(
     con: DuckDBPyConnection, spec: PipelineSpec, manifest: Manifest, columns: Mapping[str, str]
 ) -> None:
-    """Refuse a selection that cannot be evaluated over a scored row, before a row is scored.
+    """Refuse what cannot be explained, and a selection that cannot be evaluated, before a row is scored.
 
     Raises:
-        DeclarationError: it names an unknown column, or is no condition.
+        DeclarationError: the model is an ensemble of scores; or the selection names an unknown column or is no
+            condition.
 
     """
-    if spec.explanations is None or spec.explanations.where is None:
+    if spec.explanations is None:
+        return
+    if manifest.composite and not is_additive(manifest.composite):
+        raise DeclarationError(
+            f"Pipeline {spec.name} declares explanations, but {manifest.model_name} v{manifest.version} takes the mean "
+            "of scores, which has no exact contributions. Compose it with `combine: margin`, or leave `explanations` "
+            "out."
+        )
+    if spec.explanations.where is None:
         return
     types = scored_columns(con, spec, manifest, columns)
     empty = ", ".join(f"NULL::{sql_type} AS {quote(name)}" for name, sql_type in types.items())
@@ -170,11 +180,12 @@ def _reasons(
     """The reason codes of a batch: carried columns, then the class predicted, then values, then texts."""
     import numpy as np
 
-    rows, features, first = batch.num_rows, len(manifest.features), carried + bool(classes)
+    rows, first = batch.num_rows, carried + bool(classes)
+    width = len(manifest.features) + bool(manifest.composite and manifest.composite.routes)
     if rows == 0:
         return
-    X = np.empty((rows, features), dtype=np.float32)
-    for i in range(features):
+    X = np.empty((rows, width), dtype=np.float32)
+    for i in range(width):
         X[:, i] = batch.column(first + i).to_numpy(zero_copy_only=False)
     found = predictor.contributions(X)
     if classes:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from pip_dagster.flow.guard import Encoded, Findings, findings_sql, read_findings
+from pip_dagster.registry.composite import SEGMENT_COLUMN
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -53,6 +54,8 @@ def recorded(found: Findings, unseen: Mapping[str, int], apart: int, spec: Pipel
     kept: dict[str, Any] = {} if found.rows or apart else {"empty": "the sources have no row for this partition"}
     if unseen:
         kept["unseen_category"] = {"policy": spec.scoring.on_unseen_category, "rows": unseen}
+    if undecided := found.missing.get(SEGMENT_COLUMN):
+        kept["segment_condition_null"] = undecided
     if found.all_missing:
         kept["all_missing"] = found.all_missing
     return kept

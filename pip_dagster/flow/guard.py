@@ -36,6 +36,7 @@ class Encoded:
     invalid: str | None  # BOOLEAN: an infinity, a fraction in a whole number, beyond float32
     invalid_means: str
     unseen: str | None  # BOOLEAN: a category the model has never seen
+    apart: str | None = None  # BOOLEAN: rows that go to quarantine, whatever is declared of unseen categories
 
 
 def encode(features: Sequence[Feature], columns: Mapping[str, str], *, where: str) -> tuple[Encoded, ...]:

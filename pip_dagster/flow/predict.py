@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 from pip_dagster.errors import PartitionError
 from pip_dagster.flow.entries import scoring_entry
 from pip_dagster.flow.explain import Explanation, check_explanations, explain
-from pip_dagster.flow.guard import encode
+from pip_dagster.flow.guard_composite import encode_model
 from pip_dagster.flow.model import ScoringModel
 from pip_dagster.flow.partition import Partition
 from pip_dagster.flow.publish import make_live, row_key, store_failure, store_scores
@@ -109,7 +109,7 @@ def check_fit(con: DuckDBPyConnection, pipeline: Pipeline, model: ScoringModel, 
 
     """
     spec, manifest = pipeline.spec, model.version.manifest
-    encode(manifest.features, columns, where=f"Pipeline {spec.name}, {spec.features.sql}")
+    encode_model(manifest, columns, where=f"Pipeline {spec.name}, {spec.features.sql}")
     check_columns(pipeline.suites.features, columns)
     check_columns(pipeline.suites.predictions, scored_columns(con, spec, manifest, columns))
     with_parameters(pipeline.suites.predictions, reference(manifest))

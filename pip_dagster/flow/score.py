@@ -11,11 +11,13 @@ from pip_dagster.errors import DeclarationError
 from pip_dagster.flow.decide import carried_for_decisions, decided, decision_types
 from pip_dagster.flow.digest import RowSet, row_set_sql
 from pip_dagster.flow.findings import count_findings, recorded, refusal, too_many_apart
-from pip_dagster.flow.guard import Encoded, encode
+from pip_dagster.flow.guard import Encoded
+from pip_dagster.flow.guard_composite import encode_model
 from pip_dagster.flow.query import STAGED
 from pip_dagster.flow.stream import read_ahead
 from pip_dagster.flow.unit import check_unit
-from pip_dagster.flow.validate import admitted, apart_counts, keep_unseen_apart
+from pip_dagster.flow.validate import admitted, apart_counts, keep_unmatched_apart, keep_unseen_apart
+from pip_dagster.registry.composite import SEGMENT_COLUMN
 from pip_dagster.registry.manifest import Manifest
 from pip_dagster.warehouse.names import PREDICTION_COLUMNS, literal, quote, quote_all
 
@@ -81,12 +83,13 @@ def score(
 
     """
     where = f"Pipeline {spec.name}, {spec.features.sql} for model {manifest.model_name} v{manifest.version}"
-    encoded = encode(manifest.features, columns, where=where)
+    encoded = encode_model(manifest, columns, where=where)
     began = time.monotonic()
     found = count_findings(con, encoded, partitions, STAGED)
     unseen = {key: each.unseen for key, each in found.items()}
     if spec.scoring.on_unseen_category == "quarantine" and any(unseen.values()):
         keep_unseen_apart(con, [feature.unseen for feature in encoded if feature.unseen])
+    keep_unmatched_apart(con, encoded)
     apart = apart_counts(con)
     if apart:
         found = count_findings(con, encoded, partitions, admitted())
@@ -135,6 +138,8 @@ def scored_columns(
     check_unit(spec, columns)
     carried = dict.fromkeys([*spec.features.key, spec.features.partition_column, *spec.unit])
     carried |= dict.fromkeys(name for name in carried_for_decisions(spec, columns) if name not in scores)
+    if SEGMENT_COLUMN in scores:  # a decision about the user's own must not become one about the model's
+        carried |= dict.fromkeys(n for n in carried_for_decisions(spec, columns) if n.lower() == SEGMENT_COLUMN)
     names = {name.lower() for name in scores} | PREDICTION_COLUMNS
     if taken := [name for name in carried if name.lower() in names]:
         raise DeclarationError(
@@ -149,6 +154,7 @@ def scored_columns(
 def _score_columns(manifest: Manifest) -> dict[str, str]:
     columns = dict.fromkeys(manifest.outputs, "FLOAT")
     columns |= {"predicted_class": "VARCHAR"} if manifest.classes and len(manifest.outputs) > 1 else {}
+    columns |= {SEGMENT_COLUMN: "VARCHAR"} if manifest.composite and manifest.composite.routes else {}
     return columns | ({"calibrated": "FLOAT"} if manifest.calibration else {})
 
 
@@ -238,6 +244,9 @@ def _score_batch(
         columns.extend(pa.array(np.ascontiguousarray(scores[:, i]), type=pa.float32()) for i in range(scores.shape[1]))
         if manifest.classes:
             columns.append(pa.array(manifest.classes).take(pa.array(scores.argmax(axis=1))))
+    if manifest.composite and manifest.composite.routes:
+        names = pa.array([segment.name for segment in manifest.composite.segments])
+        columns.append(names.take(pa.array(X[:, -1].astype(np.int64))))
     if manifest.calibration:
         columns.append(pa.array(manifest.calibration.apply(scores), type=pa.float32()))
     return pa.RecordBatch.from_arrays(columns, schema=schema)

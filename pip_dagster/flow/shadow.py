@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING, Literal
 from pip_dagster.errors import DeclarationError, PipelineError
 from pip_dagster.flow.entries import scoring_entry
 from pip_dagster.flow.explain import explain
-from pip_dagster.flow.guard import encode
+from pip_dagster.flow.guard_composite import encode_model
 from pip_dagster.flow.model import ScoringModel
 from pip_dagster.flow.predict import Gate, Made, part_rows, read_past, reference
 from pip_dagster.flow.publish import row_key, store_failure, store_scores
 from pip_dagster.flow.result import PartitionResult, Refusal
 from pip_dagster.flow.score import SCORED, score, scored_columns
-from pip_dagster.flow.validate import keep_unseen_apart, validate
+from pip_dagster.flow.validate import keep_unmatched_apart, keep_unseen_apart, validate
 from pip_dagster.ledger.checks import CheckEntry
 from pip_dagster.ledger.record import ROWS_OF, ExtractionEntry, RunInfo, ScoringEntry
 from pip_dagster.quality.parameters import with_parameters
@@ -110,10 +110,11 @@ def _score(
         stage([features for _, features in fresh])
     part_rows(con, pipeline, columns, keys)
     unseen = spec.scoring.on_unseen_category
+    # The champion's rows, whatever the challenger would have made of the others.
+    encoded = encode_model(champion.version.manifest, columns, where=spec.name)
     if unseen == "quarantine":
-        # The champion's rows, whatever the challenger would have made of the others.
-        encoded = encode(champion.version.manifest.features, columns, where=spec.name)
         keep_unseen_apart(con, [feature.unseen for feature in encoded if feature.unseen])
+    keep_unmatched_apart(con, encoded)
     # What is only compared is counted; what may be live must not have what the declaration refuses.
     policy = "error" if is_arm and unseen != "missing" else "missing"
     judged = spec.model_copy(update={"scoring": spec.scoring.model_copy(update={"on_unseen_category": policy})})

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from pip_dagster.flow.guard import Encoded
 from pip_dagster.flow.query import STAGED
 from pip_dagster.ledger.checks import CheckEntry
 from pip_dagster.quality.suite import Expectation, check_columns
@@ -122,6 +123,12 @@ def keep_unseen_apart(con: DuckDBPyConnection, unseen: Sequence[str]) -> None:
     """Quarantine the rows for which one of the SQL conditions `unseen` holds."""
     if unseen:
         con.execute(f"INSERT INTO {BROKEN} SELECT rowid, 'unseen_category' FROM {STAGED} WHERE {' OR '.join(unseen)}")
+
+
+def keep_unmatched_apart(con: DuckDBPyConnection, encoded: Sequence[Encoded]) -> None:
+    """Quarantine the rows that no model of a composite is for, where it was composed so."""
+    for condition in (feature.apart for feature in encoded if feature.apart):
+        con.execute(f"INSERT INTO {BROKEN} SELECT rowid, 'no_segment' FROM {STAGED} WHERE {condition}")
 
 
 def apart_counts(con: DuckDBPyConnection) -> dict[str, int]:

@@ -1,7 +1,9 @@
 """From a table of raw feature values to the matrix that a Booster takes."""
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
+from pip_dagster.registry.composite import Composite
 from pip_dagster.registry.errors import SignatureMismatch
 from pip_dagster.registry.manifest import Feature, Signature
 
@@ -13,12 +15,17 @@ if TYPE_CHECKING:
 def encode(table: "pa.Table", manifest: Signature) -> "np.ndarray":
     """The table's features as float32 (rows, features), C order: categories as codes, NULL and NaN as NaN.
 
-    Columns are taken by name; others are ignored. Raises SignatureMismatch for a missing or doubled column, a type the
-    feature does not take, an infinite value, or a category that is not in the manifest's list.
+    Columns are taken by name; others are ignored. A composite with segments has a last column: the number of each
+    row's segment, NaN for none. Raises SignatureMismatch for a missing or doubled column, a type the feature does not
+    take, an infinite value, a category that is not in the manifest's list, or a condition that cannot be evaluated.
     """
     import numpy as np
 
-    X = np.empty((table.num_rows, len(manifest.features)), dtype=np.float32)
+    composite = manifest.composite
+    routes = composite is not None and composite.routes
+    X = np.empty((table.num_rows, len(manifest.features) + routes), dtype=np.float32)
+    if composite is not None and routes:
+        X[:, -1] = segments_of(table, composite)
     for position, feature in enumerate(manifest.features):
         columns = table.schema.get_all_field_indices(feature.name)
         if len(columns) != 1:
@@ -26,6 +33,54 @@ def encode(table: "pa.Table", manifest: Signature) -> "np.ndarray":
             raise SignatureMismatch(f"the table {state} column {feature.name!r}, which the model takes as a feature")
         X[:, position] = _encode_column(table.column(columns[0]), feature)
     return X
+
+
+def sql_columns(table: "pa.Table", names: Iterable[str]) -> dict[str, str]:
+    """The DuckDB types of these columns of a table; a dictionary is its plain values."""
+    import duckdb
+
+    with duckdb.connect() as con:
+        con.register("rows", _plain(table.slice(0, 0), names))
+        return {row[0]: row[1] for row in con.execute("DESCRIBE SELECT * FROM rows").fetchall()}
+
+
+def segments_of(table: "pa.Table", composite: Composite) -> "np.ndarray":
+    """Float32 (rows,): the number of each row's segment, NaN for none. Raises SignatureMismatch."""
+    from pip_dagster.registry.route import fits, route
+
+    if absent := [name for name in composite.columns if name not in table.column_names]:
+        raise SignatureMismatch(f"the table misses {absent}, which a segment's condition reads")
+    columns = sql_columns(table, composite.columns)
+    for name, wanted in composite.columns.items():
+        if not fits(columns[name], wanted):
+            raise SignatureMismatch(f"column {name!r} is {columns[name]}; a segment's condition reads it as {wanted}")
+    import duckdb
+
+    found = route(composite, columns)
+    with duckdb.connect(config={"threads": 1}) as con:
+        con.execute("SET TimeZone = 'UTC'")
+        # A condition without a column has rows all the same.
+        con.register("rows", _plain(table, composite.columns or table.column_names[:1]))
+        read = con.execute(f"SELECT {found.number} AS number, {found.failed} AS failed FROM rows").to_arrow_table()
+    failed = sum(bool(each) for each in read.column("failed").to_pylist())
+    if failed:
+        raise SignatureMismatch(
+            f"the conditions of the segments end in an error for {failed} of {table.num_rows} rows; write them so that "
+            "every value can be judged, for example with TRY_CAST"
+        )
+    return read.column("number").to_numpy()
+
+
+def _plain(table: "pa.Table", names: Iterable[str]) -> "pa.Table":
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    columns = {}
+    for name in names:
+        column = table.column(name)
+        dictionary = pa.types.is_dictionary(column.type)
+        columns[name] = pc.cast(column, column.type.value_type) if dictionary else column
+    return pa.table(columns)
 
 
 def _encode_column(column: "pa.ChunkedArray", feature: Feature) -> "np.ndarray":

@@ -1,5 +1,6 @@
 """Golden rows: raw sample rows kept with the scores they got at registration, to be reproduced ever after."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -26,8 +27,16 @@ class Golden:
     expected: "np.ndarray"
 
 
-def write(path: Path, sample: "pa.Table", scores: "np.ndarray", signature: Signature) -> None:
+def write(
+    path: Path,
+    sample: "pa.Table",
+    scores: "np.ndarray",
+    signature: Signature,
+    groups: "Sequence[np.ndarray] | None" = None,
+) -> None:
     """Write up to 200 evenly spaced rows of the sample with their scores as ``expected_<output>``.
+
+    With ``groups``, row numbers each, as many of each of them: a segment's rows may be few.
 
     Raises SignatureMismatch when a feature has such a name itself.
     """
@@ -36,12 +45,13 @@ def write(path: Path, sample: "pa.Table", scores: "np.ndarray", signature: Signa
     import pyarrow.compute as pc
     import pyarrow.parquet as pq
 
-    chosen = np.unique(np.linspace(0, sample.num_rows - 1, num=min(MAX_ROWS, sample.num_rows)).round().astype(np.int64))
+    groups = groups or [np.arange(sample.num_rows)]
+    chosen = np.sort(np.concatenate([_spread(rows, MAX_ROWS // len(groups) or 1) for rows in groups]))
     columns = {}
-    for feature in signature.features:
-        column = sample.column(feature.name)
+    for name in input_columns(signature):
+        column = sample.column(name)
         # Plain values: the category list is the manifest's business, and Parquet cannot keep every dictionary.
-        columns[feature.name] = (
+        columns[name] = (
             pc.cast(column, column.type.value_type) if pa.types.is_dictionary(column.type) else column
         ).take(pa.array(chosen))
     expected = scores.reshape(len(scores), len(signature.outputs))[chosen]
@@ -54,6 +64,19 @@ def write(path: Path, sample: "pa.Table", scores: "np.ndarray", signature: Signa
     pq.write_table(pa.table(columns), path, compression="zstd")
 
 
+def input_columns(signature: Signature) -> tuple[str, ...]:
+    """The columns that a row must have to be scored: the features, then what only a segment's condition reads."""
+    conditions = signature.composite.columns if signature.composite else ()
+    return tuple(dict.fromkeys((*(feature.name for feature in signature.features), *conditions)))
+
+
+def _spread(rows: "np.ndarray", most: int) -> "np.ndarray":
+    import numpy as np
+
+    places = np.unique(np.linspace(0, len(rows) - 1, num=min(most, len(rows))).round().astype(np.int64))
+    return rows[places]
+
+
 def read(version: ModelVersion) -> Golden:
     """A version's golden rows. Raises DigestMismatch, CorruptRegistry."""
     import numpy as np
@@ -63,7 +86,7 @@ def read(version: ModelVersion) -> Golden:
     table = pq.read_table(pa.BufferReader(version.file_bytes(GOLDEN_FILE)))
     outputs = [PREFIX + output for output in version.manifest.outputs]
     expected = np.column_stack([table.column(output).to_numpy() for output in outputs])
-    rows = table.select([feature.name for feature in version.manifest.features])
+    rows = table.select(list(input_columns(version.manifest)))
     return Golden(rows, expected[:, 0] if len(outputs) == 1 else expected)
 
 

@@ -48,11 +48,13 @@ def aliases_of(registry: Registry, version: ModelVersion) -> tuple[str, ...]:
 def details(version: ModelVersion, aliases: tuple[str, ...]) -> dict[str, str]:
     """Everything about a version that fits a line, by label, in reading order."""
     manifest = version.manifest
+    rounds = "" if manifest.composite else f", rounds {manifest.iteration_range}"
     return {
         "model": str(version),
         "aliases": ", ".join(aliases) or "none",
         "description": manifest.description,
-        "objective": f"{manifest.objective} ({manifest.booster}), rounds {manifest.iteration_range}",
+        "objective": f"{manifest.objective} ({manifest.booster}){rounds}",
+        **{"scores by" if i == 0 else f"{'':{i}}": line for i, line in enumerate(composed(version))},
         "outputs": ", ".join(manifest.outputs),
         "classes": ", ".join(manifest.classes or ()) or "none",
         "metrics": say_metrics(manifest.metrics) or "none",
@@ -64,6 +66,35 @@ def details(version: ModelVersion, aliases: tuple[str, ...]) -> dict[str, str]:
         "manifest sha256": version.manifest_digest,
         "folder": str(version.path),
     }
+
+
+def composed(version: ModelVersion) -> list[str]:
+    """What a composite is made of, a line each: how its members score together, then their origins; else none."""
+    composite = version.manifest.composite
+    if composite is None:
+        return []
+    lines = []
+    for segment in composite.segments:
+        members = [composite.members[term.member] for term in segment.terms]
+        text = str(members[0])
+        if len(members) > 1:
+            total = sum(term.weight for term in segment.terms)
+            shares = (
+                f"{term.weight / total:.3g} {member}" for term, member in zip(segment.terms, members, strict=True)
+            )
+            text = f"mean of {composite.combine}s: {' + '.join(shares)}"
+        if not composite.routes:
+            lines.append(text)
+            continue
+        condition = "every other row" if segment.when is None else segment.when.strip()
+        lines.append(f"{segment.name}: {text}" + ("" if segment.name == condition else f", where {condition}"))
+    if composite.unmatched:
+        lines.append(f"a row of no segment: {composite.unmatched}")
+    files = version.manifest.files
+    for member in composite.members:
+        alias = f", then {member.alias}" if member.alias else ""
+        lines.append(f"{member}{alias}: {member.file}, sha256 {files[member.file]}")
+    return lines
 
 
 def say_metrics(metrics: dict[str, float]) -> str:

@@ -1,34 +1,17 @@
 """What is recorded about a model version: how to score with it, and what it looked like in training."""
 
-from typing import Literal
+from pydantic import AwareDatetime, Field, FiniteFloat, model_validator
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, FiniteFloat, model_validator
-
+from pip_dagster.registry.booster_signature import BoosterSignature, Feature, Record
 from pip_dagster.registry.calibration import Calibration
+from pip_dagster.registry.composite import Composite
+
+__all__ = ["BoosterSignature", "Description", "Feature", "Histogram", "Manifest", "Signature"]
 
 FORMAT = 1
 
 
-class _Record(BaseModel):
-    # A key this code does not know may change what the scores mean: refuse it rather than ignore it.
-    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
-
-
-class Feature(_Record):
-    """One model input. For a category, code i means ``categories[i]``; other types have no categories."""
-
-    name: str
-    type: Literal["float", "int", "bool", "category"]
-    categories: tuple[str, ...] | None = None
-
-    @model_validator(mode="after")
-    def _categories_iff_category(self) -> "Feature":
-        if (self.type == "category") != (self.categories is not None):
-            raise ValueError(f"feature {self.name!r}: categories belong to type 'category', and only there")
-        return self
-
-
-class Histogram(_Record):
+class Histogram(Record):
     """How a feature or score was distributed in the training sample.
 
     Numeric: ``edges`` ascend and ``counts`` has one more entry: bin i holds ``edges[i-1] < x <= edges[i]``, the first
@@ -51,26 +34,18 @@ class Histogram(_Record):
         return self
 
 
-class Signature(_Record):
-    """What scoring needs to know beside the model's bytes.
+class Signature(BoosterSignature):
+    """A version's signature: one Booster's, or that of several which score together as ``composite`` says.
 
-    ``features`` are in the Booster's order. ``outputs`` name the score columns. ``classes`` are the labels of a
-    multi-class model (or of a binary one, if given). ``iteration_range`` is the half-open range of boosting rounds
-    used, explicit because ``Booster.predict`` ignores early stopping while the scikit-learn wrapper honours it.
-    ``xgboost_version`` is the one that scored the golden rows at registration.
+    A composite's ``features`` are those of its members, each once: categories are the members' lists joined, whole
+    numbers are numbers where one member says so. ``objective`` is the first member's.
     """
 
-    features: tuple[Feature, ...]
-    objective: str
-    booster: str
-    outputs: tuple[str, ...]
-    classes: tuple[str, ...] | None = None
-    iteration_range: tuple[int, int]
-    xgboost_version: str
+    composite: Composite | None = None
 
     def scores_like(self, other: "Signature") -> bool:
         """Whether the same model bytes mean the same scores under both; library versions aside."""
-        same = ("features", "outputs", "classes", "iteration_range")
+        same = ("features", "outputs", "classes", "iteration_range", "composite")
         return all(getattr(self, field) == getattr(other, field) for field in same)
 
 
@@ -102,7 +77,7 @@ class Manifest(Signature):
         return super().scores_like(other) and self.calibration == getattr(other, "calibration", None)
 
 
-class Description(_Record):
+class Description(Record):
     """What only the person who registers a model can say about it."""
 
     registered_at: AwareDatetime

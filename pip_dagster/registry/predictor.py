@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from pip_dagster.registry.encoding import encode
 from pip_dagster.registry.errors import InvalidModel, SignatureMismatch
-from pip_dagster.registry.manifest import Signature
+from pip_dagster.registry.manifest import BoosterSignature
 from pip_dagster.registry.model_file import written_by
 from pip_dagster.registry.version import ModelVersion
 
@@ -20,7 +20,7 @@ class Predictor:
     """Scores matrices in the manifest's feature order. Make one with ``load``."""
 
     def __init__(
-        self, booster: "xgb.Booster", signature: Signature, *, nthread: int, device: str, subject: str
+        self, booster: "xgb.Booster", signature: BoosterSignature, *, nthread: int, device: str, subject: str
     ) -> None:
         """Wrap a Booster that is known to be safe. Raises SignatureMismatch when it is not the signature's."""
         _check_features(booster, signature, subject)
@@ -29,7 +29,7 @@ class Predictor:
             # The same trees; the class alone would hide how sure the model is.
             parameters["objective"] = "multi:softprob"
         booster.set_param(parameters)
-        self.signature = signature
+        self.signature: BoosterSignature = signature
         self.subject = subject
         self._booster = booster
         self._nthread = nthread
@@ -42,6 +42,10 @@ class Predictor:
 
         Raises DigestMismatch, CorruptRegistry, InvalidModel (cannot be loaded by this XGBoost), SignatureMismatch.
         """
+        if version.manifest.composite is not None:
+            from pip_dagster.registry.composite_predictor import CompositePredictor
+
+            return CompositePredictor.load_all(version, nthread=nthread, device=device)
         booster = load_booster(version.model_bytes(), str(version))
         return cls(booster, version.manifest, nthread=nthread, device=device, subject=str(version))
 
@@ -52,6 +56,13 @@ class Predictor:
         values are not looked for here. Raises SignatureMismatch for another shape, InvalidModel when the scores have an
         unexpected one.
         """
+        return self._checked(X, margin=False)
+
+    def margin(self, X: "np.ndarray") -> "np.ndarray":
+        """The scores before the objective's link function, as ``predict`` takes and gives them."""
+        return self._checked(X, margin=True)
+
+    def _checked(self, X: "np.ndarray", *, margin: bool) -> "np.ndarray":
         import numpy as np
 
         features, outputs = len(self.signature.features), len(self.signature.outputs)
@@ -60,7 +71,7 @@ class Predictor:
         shape = (len(X),) if outputs == 1 else (len(X), outputs)
         if len(X) == 0:
             return np.empty(shape, dtype=np.float32)
-        scores = self._score(np.ascontiguousarray(X, dtype=np.float32))
+        scores = self._score(np.ascontiguousarray(X, dtype=np.float32), margin=margin)
         if scores.shape != shape:
             raise InvalidModel(f"{self.subject}: XGBoost gave scores of shape {scores.shape}, expected {shape}")
         return scores
@@ -95,13 +106,14 @@ class Predictor:
             raise InvalidModel(f"{self.subject}: XGBoost gave contributions of shape {found.shape}, expected {shape}")
         return found
 
-    def _score(self, X: "np.ndarray") -> "np.ndarray":
+    def _score(self, X: "np.ndarray", *, margin: bool) -> "np.ndarray":
         import numpy as np
 
         rounds = self.signature.iteration_range
         if self._in_place:
-            return self._booster.inplace_predict(X, iteration_range=rounds, missing=np.nan)
-        return self._booster.predict(self._matrix(X), iteration_range=rounds)
+            wanted = "margin" if margin else "value"
+            return self._booster.inplace_predict(X, iteration_range=rounds, predict_type=wanted, missing=np.nan)
+        return self._booster.predict(self._matrix(X), output_margin=margin, iteration_range=rounds)
 
     def _matrix(self, X: "np.ndarray") -> "xgb.DMatrix":
         import numpy as np
@@ -153,7 +165,7 @@ def first_line(error: Exception) -> str:
     return str(error).split("Stack trace:")[0].strip().replace("\n", " ")
 
 
-def _check_features(booster: "xgb.Booster", signature: Signature, subject: str) -> None:
+def _check_features(booster: "xgb.Booster", signature: BoosterSignature, subject: str) -> None:
     names = [feature.name for feature in signature.features]
     if booster.num_features() != len(names):
         raise SignatureMismatch(

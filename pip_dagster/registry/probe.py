@@ -26,6 +26,10 @@ def examine(request: ProbeRequest) -> ProbeReport:
     from pip_dagster.registry.predictor import Predictor, load_booster
     from pip_dagster.registry.signature import derive
 
+    if request.composite is not None:
+        from pip_dagster.registry.probe_composite import examine_composite
+
+        return examine_composite(request, request.composite)
     data = request.model.read_bytes()
     writer = written_by(data)
     booster = load_booster(data, "the model")

@@ -11,7 +11,7 @@ from pathlib import Path
 from pip_dagster.registry.errors import CorruptRegistry, DigestMismatch
 from pip_dagster.registry.files import locked, sha256, sync_file, sync_folder, write_synced
 from pip_dagster.registry.manifest import Manifest
-from pip_dagster.registry.version import DIGEST_FILE, GOLDEN_FILE, MANIFEST_FILE, MODEL_FILE, ModelVersion
+from pip_dagster.registry.version import DIGEST_FILE, MANIFEST_FILE, MODEL_FILE, ModelVersion, members_digest
 
 # A registration takes seconds: what is left after a day belongs to a process that died.
 ABANDONED_SECONDS = 24 * 3600
@@ -44,15 +44,15 @@ def staging(folder: Path) -> Iterator[Path]:
 
 
 def publish(folder: Path, staged: Path, manifest: Callable[[int, dict[str, str]], Manifest]) -> ModelVersion:
-    """Make the staged model and golden rows the next version, unless the same model is registered already.
+    """Make the staged files, models and golden rows, the next version, unless the same model is registered already.
 
     ``manifest`` builds the manifest for a version number and the files' digests. The rename is the moment of
     publication; a number that another process took (a file system without locks) is retried with the next.
     Raises RegistryBusy.
     """
     files = {}
-    for file in (MODEL_FILE, GOLDEN_FILE):
-        path = staged / file
+    for path in sorted(each for each in staged.iterdir() if each.is_file()):
+        file = path.name
         files[file] = sha256(path.read_bytes())
         sync_file(path)
         path.chmod(0o444)
@@ -83,10 +83,14 @@ def _same_model(folder: Path, numbers: list[int], draft: Manifest) -> ModelVersi
         # A damaged version is no reason to refuse its replacement, and must not stand for it.
         with suppress(DigestMismatch, CorruptRegistry):
             earlier = read_version(folder, number)
-            if earlier.digest == draft.files[MODEL_FILE] and earlier.manifest.scores_like(draft):
+            if earlier.digest == _digest(draft) and earlier.manifest.scores_like(draft):
                 earlier.verify()
                 return earlier
     return None
+
+
+def _digest(draft: Manifest) -> str:
+    return draft.files[MODEL_FILE] if draft.composite is None else members_digest(draft.composite, draft.files)
 
 
 def _write_manifest(staged: Path, manifest: Manifest) -> None:

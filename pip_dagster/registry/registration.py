@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from pip_dagster.registry import model_file, sandbox
 from pip_dagster.registry import sample as samples
 from pip_dagster.registry.calibration import Calibration
+from pip_dagster.registry.composition import Resolved
 from pip_dagster.registry.errors import InvalidModel, ModelNotFound, RegistryError, SignatureMismatch
 from pip_dagster.registry.files import sha256, write_synced
 from pip_dagster.registry.manifest import Description, Manifest
@@ -64,11 +65,17 @@ def prepare(
     )
     if sha256(target.read_bytes()) != report.model_sha256:
         raise InvalidModel(f"{name}: the file changed while it was examined; try again once nothing writes to {model}")
+    shutil.rmtree(work)
+    return _manifest(name, description, report)
+
+
+def _manifest(
+    name: str, description: Description, report: sandbox.ProbeReport
+) -> Callable[[int, dict[str, str]], Manifest]:
     if description.calibration and len(report.signature.outputs) > 1:
         raise SignatureMismatch(
             f"{name}: a calibration is for a model of one output; this one has {', '.join(report.signature.outputs)}"
         )
-    shutil.rmtree(work)
 
     def manifest(version: int, files: dict[str, str]) -> Manifest:
         return Manifest(
@@ -82,6 +89,41 @@ def prepare(
         )
 
     return manifest
+
+
+def prepare_composite(
+    name: str, staged: Path, resolved: Resolved, sample: samples.Sample, claims: Claims, seconds: float
+) -> Callable[[int, dict[str, str]], Manifest]:
+    """Fill ``staged`` with the members' model files and golden.parquet; return what builds the manifest.
+
+    Raises RegistryError, see ``Registry.compose``.
+    """
+    description = _description(name, claims)
+    work = staged / "work"
+    work.mkdir()
+    for member, origin in zip(resolved.composite.members, resolved.origins, strict=True):
+        write_synced(staged / member.file, origin.model_bytes())
+    report = sandbox.run(
+        sandbox.ProbeRequest(
+            name=name,
+            model=staged,
+            convert_to=None,
+            sample=samples.stage(sample, work / "sample.arrow"),
+            golden=staged / GOLDEN_FILE,
+            feature_names=None,
+            categories={},
+            classes=None,
+            composite=resolved.composite,
+            cpu_seconds=int(seconds) + 1,
+        ),
+        work,
+        seconds,
+    )
+    for member, origin in zip(resolved.composite.members, resolved.origins, strict=True):
+        if sha256((staged / member.file).read_bytes()) != origin.digest:
+            raise InvalidModel(f"{name}: {member.file} changed while it was examined; try again")
+    shutil.rmtree(work)
+    return _manifest(name, description, report)
 
 
 def _read(model: Path) -> bytes:

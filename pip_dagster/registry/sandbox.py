@@ -14,6 +14,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from pip_dagster.registry import errors
+from pip_dagster.registry.composite import Composite
 from pip_dagster.registry.manifest import Histogram, Signature
 
 MEMORY_BYTES = 16 * 2**30
@@ -22,7 +23,8 @@ MEMORY_BYTES = 16 * 2**30
 class ProbeRequest(BaseModel):
     """What the probe is to do: load ``model``, derive its signature, score ``sample``, write golden rows.
 
-    A JSON model is first written as UBJ to ``convert_to`` and loaded again from there.
+    A JSON model is first written as UBJ to ``convert_to`` and loaded again from there. With ``composite``, ``model`` is
+    the folder of its members' files.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
@@ -35,6 +37,7 @@ class ProbeRequest(BaseModel):
     feature_names: tuple[str, ...] | None
     categories: dict[str, tuple[str, ...]]
     classes: tuple[str, ...] | None
+    composite: Composite | None = None
     cpu_seconds: int
     memory_bytes: int = MEMORY_BYTES
 

@@ -102,6 +102,49 @@ class Registry:
             manifest = prepare(name, staged, Path(model), sample, claims, time_limit)
             return publish(self.root / name, staged, manifest)
 
+    def compose(
+        self,
+        name: str,
+        composition: "Path | Mapping[str, object]",
+        *,
+        sample: "Sample",
+        by: str | None = None,
+        description: str = "",
+        metrics: Mapping[str, float] | None = None,
+        training_window: tuple[str, str] | None = None,
+        tags: Mapping[str, str] | None = None,
+        calibration: "Calibration | Mapping[str, object] | None" = None,
+        time_limit: float = 120.0,
+    ) -> ModelVersion:
+        """Make the next version out of registered ones: an ensemble, or a model for each segment of the rows.
+
+        ``composition`` is a YAML file or what it would hold, see ``composition.Composition``. The members' model files
+        are copied, so that nothing which becomes of their versions later changes this one. ``sample`` holds feature
+        rows with all features of the members and every column that a condition reads.
+
+        Raises InvalidName, ModelNotFound (a member), RegistryError (the composition), DigestMismatch (a member),
+        InvalidSample, InvalidModel, SignatureMismatch, RegistryBusy.
+        """
+        from pip_dagster.registry import composition as compositions
+        from pip_dagster.registry.registration import Claims, prepare_composite
+
+        claims = Claims(
+            categories={},
+            classes=None,
+            feature_names=None,
+            by=by or whoami(),
+            description=description,
+            metrics=dict(metrics or {}),
+            training_window=training_window,
+            tags=dict(tags or {}),
+            calibration=calibration,
+        )
+        check_model_name(name)
+        resolved = compositions.resolve(compositions.read(composition), self.get)
+        with staging(self.root / name) as staged:
+            manifest = prepare_composite(name, staged, resolved, sample, claims, time_limit)
+            return publish(self.root / name, staged, manifest)
+
     def set_alias(
         self, name: str, alias: str, version: int, *, by: str, why: str, expect: int | None | Anywhere = ANYWHERE
     ) -> AliasChange:

@@ -1,10 +1,12 @@
 """One registered version: an immutable folder, and the only way to its bytes."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from pydantic import ValidationError
 
+from pip_dagster.registry.composite import Composite
 from pip_dagster.registry.errors import CorruptRegistry, DigestMismatch
 from pip_dagster.registry.files import sha256
 from pip_dagster.registry.manifest import FORMAT, Manifest
@@ -54,8 +56,9 @@ class ModelVersion:
 
     @property
     def digest(self) -> str:
-        """The sha256 of model.ubj that was registered."""
-        return self.manifest.files[MODEL_FILE]
+        """The sha256 of model.ubj that was registered; of a composite, that of its members' lines in `sha256sum`."""
+        composite, files = self.manifest.composite, self.manifest.files
+        return files[MODEL_FILE] if composite is None else members_digest(composite, files)
 
     def __str__(self) -> str:
         return f"{self.name} v{self.version}"
@@ -85,6 +88,12 @@ class ModelVersion:
             raise DigestMismatch(str(self), MANIFEST_FILE, self.manifest_digest, digest)
         for file in self.manifest.files:
             self.file_bytes(file)
+
+
+def members_digest(composite: Composite, files: Mapping[str, str]) -> str:
+    """One digest of all member files: what `sha256sum member-*.ubj | sha256sum` says in the version's folder."""
+    names = sorted(member.file for member in composite.members)
+    return sha256("".join(f"{files[name]}  {name}\n" for name in names).encode())
 
 
 def _checked_manifest(subject: str, path: Path) -> tuple[bytes, str]:

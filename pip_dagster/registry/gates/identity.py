@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from pip_dagster.errors import DeclarationError
-from pip_dagster.flow.guard import encode
+from pip_dagster.flow.guard_composite import encode_model
 from pip_dagster.registry.errors import RegistryError
 from pip_dagster.registry.gates.result import GateResult
 from pip_dagster.registry.golden import largest_difference
@@ -38,7 +38,7 @@ def signature_gate(
     if columns is not None:
         against = "the newest stored features"
         try:
-            encode(candidate.manifest.features, columns, where=where)
+            encode_model(candidate.manifest, columns, where=where)
         except DeclarationError as error:
             problems.append(f"{error} If the feature SQL has changed, materialize a partition's features first.")
     elif champion is not None:

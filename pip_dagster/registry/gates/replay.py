@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from pip_dagster.errors import DeclarationError
-from pip_dagster.flow.guard import encode
+from pip_dagster.flow.guard_composite import encode_model
 from pip_dagster.flow.model import ScoringModel
 from pip_dagster.flow.query import STAGED
 from pip_dagster.flow.score import SCORED, score
@@ -119,7 +119,7 @@ def _groups(
 def _misfit(columns: dict[str, str], models: Sequence[ScoringModel]) -> str | None:
     try:
         for model in models:
-            encode(model.version.manifest.features, columns, where=str(model.version))
+            encode_model(model.version.manifest, columns, where=str(model.version))
     except DeclarationError as error:
         return str(error)
     return None

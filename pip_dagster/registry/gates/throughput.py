@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-from pip_dagster.flow.guard import encode
+from pip_dagster.flow.guard_composite import encode_model
 from pip_dagster.flow.model import ScoringModel
 from pip_dagster.flow.query import STAGED
 from pip_dagster.registry.gates.result import GateResult
@@ -42,7 +42,7 @@ def throughput_gate(
 def _matrix(con: DuckDBPyConnection, columns: dict[str, str], model: ScoringModel) -> np.ndarray:
     import numpy as np
 
-    encoded = encode(model.version.manifest.features, columns, where=str(model.version))
+    encoded = encode_model(model.version.manifest, columns, where=str(model.version))
     values = ", ".join(f"{feature.value} AS f{i}" for i, feature in enumerate(encoded))
     found = con.execute(f"SELECT {values} FROM (FROM {STAGED} LIMIT {_ROWS})").fetchnumpy()
     X = np.column_stack([np.asarray(found[f"f{i}"], dtype=np.float32) for i in range(len(encoded))])

@@ -1,0 +1,108 @@
+"""In the probe: load a composite's members, settle its conditions and its signature on the sample, score that."""
+
+from typing import TYPE_CHECKING
+
+from pip_dagster.registry.composite import SEGMENT_COLUMN, Composite
+from pip_dagster.registry.errors import InvalidModel, InvalidSample, SignatureMismatch
+from pip_dagster.registry.manifest import Signature
+from pip_dagster.registry.sandbox import ProbeReport, ProbeRequest
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+
+def examine_composite(request: ProbeRequest, composite: Composite) -> ProbeReport:
+    """Load, score and describe; the report's signature holds what conditions read. Raises RegistryError."""
+    import numpy as np
+
+    from pip_dagster.registry import golden, reference
+    from pip_dagster.registry import sample as samples
+    from pip_dagster.registry.composite_predictor import CompositePredictor
+    from pip_dagster.registry.encoding import encode
+    from pip_dagster.registry.files import sha256
+    from pip_dagster.registry.predictor import Predictor, load_booster
+
+    members = []
+    for member in composite.members:
+        booster = load_booster((request.model / member.file).read_bytes(), member.file)
+        members.append(Predictor(booster, member.signature, nthread=1, device="cpu", subject=member.file))
+    table = samples.read(request.sample)
+    signature = _signature(composite, table)
+    assert signature.composite
+    table = table.filter(_matched(table, signature.composite))
+    X = encode(table, signature)
+    groups = [np.flatnonzero(X[:, -1] == i) for i in range(len(composite.segments))] if composite.routes else None
+    for segment, rows in zip(composite.segments, groups or (), strict=False):
+        if len(rows) == 0:
+            raise InvalidSample(
+                f"no row of the sample is of segment {segment.name!r}, so nothing would prove its scores; correct the "
+                "condition, or give a sample that has such rows"
+            )
+    scores = CompositePredictor(members, signature, subject="the composite").predict(X)
+    if not np.isfinite(scores).all():
+        raise InvalidModel(f"{int((~np.isfinite(scores)).sum())} scores on the sample are NaN or infinite")
+    golden.write(request.golden, table, scores, signature, groups)
+    return ProbeReport(
+        signature=signature,
+        feature_reference=reference.feature_reference(X, signature),
+        score_reference=reference.score_reference(scores, signature),
+        model_sha256=sha256(b""),
+    )
+
+
+def _signature(composite: Composite, table: "pa.Table") -> Signature:
+    import xgboost
+
+    from pip_dagster.registry.composition import joined_features
+    from pip_dagster.registry.encoding import sql_columns
+    from pip_dagster.registry.route import read_columns
+
+    features = joined_features(composite.members)
+    missing = [feature.name for feature in features if feature.name not in table.column_names]
+    twice = sorted({name for name in table.column_names if table.column_names.count(name) > 1})
+    if missing or twice:
+        raise SignatureMismatch(
+            f"the sample misses the features {missing[:10]}, which a member takes; it has {table.column_names[:20]}"
+            if missing
+            else f"the sample holds the columns {twice} more than once; give each once"
+        )
+    conditions = [segment.when for segment in composite.segments if segment.when is not None]
+    columns: dict[str, str] = {}
+    if conditions:
+        there = sql_columns(table, table.column_names)
+        for condition in conditions:
+            columns |= read_columns(condition, there)
+    first = composite.members[0].signature
+    if SEGMENT_COLUMN in {feature.name.lower() for feature in features}:
+        raise SignatureMismatch(
+            f"a feature is called {SEGMENT_COLUMN!r}, as is the column of a row's segment; rename it"
+        )
+    return Signature(
+        features=features,
+        objective=first.objective,
+        booster="composite",
+        outputs=first.outputs,
+        classes=first.classes,
+        iteration_range=(0, sum(member.signature.iteration_range[1] for member in composite.members)),
+        xgboost_version=xgboost.__version__,
+        composite=composite.model_copy(update={"columns": columns}),
+    )
+
+
+def _matched(table: "pa.Table", composite: Composite) -> "pa.Array":
+    """Which rows of the sample have a segment. Raises SignatureMismatch where a row without one is an error."""
+    import numpy as np
+    import pyarrow as pa
+
+    from pip_dagster.registry.encoding import segments_of
+
+    if not composite.routes:
+        return pa.array(np.ones(table.num_rows, dtype=bool))
+    unmatched = np.isnan(segments_of(table, composite))
+    if composite.unmatched == "error" and unmatched.any():
+        first = table.slice(int(np.argmax(unmatched)), 1).select(list(composite.columns)).to_pylist()
+        raise SignatureMismatch(
+            f"{int(unmatched.sum())} of {table.num_rows} rows of the sample are of no segment, such as {first[0]}, and "
+            "`unmatched` is error; give a segment `otherwise: true`, or say `unmatched: quarantine`"
+        )
+    return pa.array(~unmatched)
