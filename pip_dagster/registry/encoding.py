@@ -59,8 +59,7 @@ def segments_of(table: "pa.Table", composite: Composite) -> "np.ndarray":
     found = route(composite, columns)
     with duckdb.connect(config={"threads": 1}) as con:
         con.execute("SET TimeZone = 'UTC'")
-        # A condition without a column has rows all the same.
-        con.register("rows", _plain(table, composite.columns or table.column_names[:1]))
+        con.register("rows", _plain(table, composite.columns))
         read = con.execute(f"SELECT {found.number} AS number, {found.failed} AS failed FROM rows").to_arrow_table()
     failed = sum(bool(each) for each in read.column("failed").to_pylist())
     if failed:

@@ -3,12 +3,15 @@
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
-from typing import Any
+from functools import cache, lru_cache
+from typing import TYPE_CHECKING, Any
 
 from pip_dagster.registry.composite import Composite
 from pip_dagster.registry.errors import SignatureMismatch
 from pip_dagster.warehouse.names import quote
+
+if TYPE_CHECKING:
+    from duckdb import DuckDBPyConnection
 
 _WHOLE = {
     *("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT"),
@@ -96,7 +99,7 @@ def read_columns(condition: str, columns: Mapping[str, str]) -> dict[str, str]:
     tree = _parse(condition)
     wrong = {_REFUSED[node["class"]] for node in _nodes(tree) if node.get("class") in _REFUSED}
     functions = {node["function_name"] for node in _nodes(tree) if node.get("class") == "FUNCTION"}
-    with duckdb.connect() as con:
+    with _duckdb() as con:
         known = con.execute(
             "SELECT function_name, bool_or(function_type = 'aggregate'), bool_or(stability <> 'CONSISTENT') "
             "FROM duckdb_functions() WHERE list_contains($names, function_name) GROUP BY ALL",
@@ -122,8 +125,10 @@ def read_columns(condition: str, columns: Mapping[str, str]) -> dict[str, str]:
                     f"{', '.join(columns)}. Give a sample of the feature rows with every column that a condition reads"
                 )
             found[name] = kind(columns[name])
+        if not found:
+            raise SignatureMismatch(f"the condition {condition!r} reads no column, and is the same for every row")
         text = _over(condition, tuple((name, columns[name]) for name in found))
-        empty = ", ".join(f"NULL::{columns[name]} AS {quote(name)}" for name in found) or "1"
+        empty = ", ".join(f"NULL::{columns[name]} AS {quote(name)}" for name in found)
         try:
             described = con.execute(f"DESCRIBE SELECT {text} FROM (SELECT {empty})").fetchall()
         except duckdb.Error as error:
@@ -139,7 +144,6 @@ def _over(condition: str, columns: tuple[tuple[str, str], ...]) -> str:
 
     Rewritten in DuckDB's own parse tree, so that a column's name inside a string stays what it is.
     """
-    import duckdb
 
     seen: dict[str, Any] = {}
     for name, sql_type in columns:
@@ -160,21 +164,32 @@ def _over(condition: str, columns: tuple[tuple[str, str], ...]) -> str:
         return {key: rewrite(each) for key, each in node.items()}
 
     tree = json.dumps(rewrite(_parse(condition)))
-    with duckdb.connect() as con:
+    with _duckdb() as con:
         row = con.execute("SELECT json_deserialize_sql($tree::JSON)", {"tree": tree}).fetchone()
     assert row
     return f"({str(row[0]).removeprefix('SELECT ')})"
 
 
 def _parse(condition: str) -> Any:
-    import duckdb
 
-    with duckdb.connect() as con:
+    with _duckdb() as con:
         row = con.execute("SELECT json_serialize_sql('SELECT ' || $text)", {"text": f"({condition}\n)"}).fetchone()
     tree = json.loads(row[0]) if row else {"error": True}
     if tree["error"]:
         raise SignatureMismatch(f"the condition {condition!r} is no SQL expression: {tree.get('error_message')}")
     return tree
+
+
+def _duckdb() -> "DuckDBPyConnection":
+    """A cursor for parsing and binding; one database in memory serves the whole process, since making one takes ms."""
+    return _database().cursor()
+
+
+@cache
+def _database() -> "DuckDBPyConnection":
+    import duckdb
+
+    return duckdb.connect(config={"threads": 1})
 
 
 def _nodes(tree: Any) -> Iterable[dict[str, Any]]:
