@@ -20,6 +20,7 @@ class Project:
     warehouse: Path
     registry: Path
     published: Path
+    mlflow: str | None = None  # the URI of an MLflow registry, where models live in one
 
     @property
     def published_database(self) -> Path:
@@ -40,6 +41,9 @@ class Project:
         file = root / "pyproject.toml"
         declared = _tool_table(file, "pip_dagster") or {}
         settings = {"warehouse": "data/warehouse.duckdb", "registry": "data/registry", "published": "data/published"}
+        mlflow = os.environ.get("PIP_DAGSTER_MLFLOW", declared.pop("mlflow", None))
+        if mlflow is not None and not isinstance(mlflow, str):
+            raise ProjectError(f"{file}, [tool.pip_dagster]: mlflow = {mlflow!r} is not text; expected a URI.")
         for key, value in declared.items():
             if key not in settings or not isinstance(value, str):
                 raise ProjectError(

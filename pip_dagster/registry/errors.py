@@ -58,6 +58,14 @@ class AliasConflict(RegistryError):
     """The alias did not point where the caller expected (compare-and-swap)."""
 
 
+class MixedRegistry(RegistryError):
+    """A model whose versions would come from MLflow and from here."""
+
+
+class RegistryUnreachable(RegistryError):
+    """MLflow is not installed, not named, or does not answer."""
+
+
 class InvalidKey(RegistryError):
     """A file or text that is no Ed25519 key, or would overwrite one."""
 

@@ -61,6 +61,7 @@ def details(version: ModelVersion, aliases: tuple[str, ...]) -> dict[str, str]:
         "training window": " to ".join(manifest.training_window or ()) or "not given",
         "tags": ", ".join(f"{key}={value}" for key, value in manifest.tags.items()) or "none",
         "registered": f"{manifest.registered_at:%Y-%m-%d %H:%M:%S} UTC by {manifest.registered_by}",
+        **({"origin": manifest.origin.uri} if manifest.origin else {}),
         "xgboost": manifest.xgboost_version,
         "model sha256": version.digest,
         "manifest sha256": version.manifest_digest,

@@ -49,6 +49,14 @@ class Signature(BoosterSignature):
         return all(getattr(self, field) == getattr(other, field) for field in same)
 
 
+class Origin(_Record):
+    """Where a mirrored version came from: MLflow's name of it, its run, and the sha256 of the file that lay there."""
+
+    uri: str
+    run_id: str | None = None
+    model_sha256: str
+
+
 class Manifest(Signature):
     """A version's ``manifest.json``: its signature, its files' sha256, who registered it, and reference statistics."""
 
@@ -65,6 +73,7 @@ class Manifest(Signature):
     feature_reference: dict[str, Histogram] = {}
     score_reference: dict[str, Histogram] = {}
     calibration: Calibration | None = None
+    origin: Origin | None = None
 
     @model_validator(mode="after")
     def _calibrates_one_output(self) -> "Manifest":
@@ -87,3 +96,4 @@ class Description(Record):
     training_window: tuple[str, str] | None = None
     tags: dict[str, str] = {}
     calibration: Calibration | None = None
+    origin: Origin | None = None

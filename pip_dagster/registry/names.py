@@ -29,6 +29,21 @@ def parse_ref(ref: int | str) -> int | str:
     return int(number.group(1)) if number else check_alias(ref)
 
 
+def parse_models_uri(text: str) -> tuple[str, str | None] | None:
+    """Name and alias of MLflow's ``models:/name@alias`` or ``models:/name``; None for any other text.
+
+    Raises InvalidName for ``models:/name/3`` and what is no such URI at all.
+    """
+    if not text.startswith("models:/"):
+        return None
+    name, at, alias = text.removeprefix("models:/").partition("@")
+    if "/" in name or (at and not alias):
+        raise InvalidName(
+            f"{text!r} is not usable here: expected models:/NAME@ALIAS; a version is chosen by pointing the alias at it"
+        )
+    return check_model_name(name), check_alias(alias) if alias else None
+
+
 def _check(name: str, what: str) -> str:
     if not _NAME.fullmatch(name):
         raise InvalidName(

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from pip_dagster.registry.errors import CorruptRegistry, DigestMismatch
+from pip_dagster.registry.errors import CorruptRegistry, DigestMismatch, MixedRegistry
 from pip_dagster.registry.files import locked, sha256, sync_file, sync_folder, write_synced
 from pip_dagster.registry.manifest import Manifest
 from pip_dagster.registry.version import DIGEST_FILE, MANIFEST_FILE, MODEL_FILE, ModelVersion, members_digest
@@ -43,12 +43,19 @@ def staging(folder: Path) -> Iterator[Path]:
         shutil.rmtree(path, ignore_errors=True)
 
 
-def publish(folder: Path, staged: Path, manifest: Callable[[int, dict[str, str]], Manifest]) -> ModelVersion:
+def publish(
+    folder: Path,
+    staged: Path,
+    manifest: Callable[[int, dict[str, str]], Manifest],
+    *,
+    mirrored_as: int | None = None,
+) -> ModelVersion:
     """Make the staged files, models and golden rows, the next version, unless the same model is registered already.
 
     ``manifest`` builds the manifest for a version number and the files' digests. The rename is the moment of
     publication; a number that another process took (a file system without locks) is retried with the next.
-    Raises RegistryBusy.
+    ``mirrored_as`` is the number that a version has elsewhere and keeps here; one that is here already is returned.
+    Raises RegistryBusy, MixedRegistry.
     """
     files = {}
     for path in sorted(each for each in staged.iterdir() if each.is_file()):
@@ -60,9 +67,12 @@ def publish(folder: Path, staged: Path, manifest: Callable[[int, dict[str, str]]
         versions = folder / "versions"
         versions.mkdir(exist_ok=True)
         numbers = version_numbers(folder)
-        if same := _same_model(folder, numbers, manifest(1, files)):
+        _refuse_mixed(folder, numbers, mirrored=mirrored_as is not None)
+        if mirrored_as in numbers:
+            return read_version(folder, mirrored_as)
+        if mirrored_as is None and (same := _same_model(folder, numbers, manifest(1, files))):
             return same
-        number = numbers[-1] if numbers else 0
+        number = mirrored_as - 1 if mirrored_as is not None else numbers[-1] if numbers else 0
         while True:
             number += 1
             _write_manifest(staged, manifest(number, files))
@@ -72,10 +82,30 @@ def publish(folder: Path, staged: Path, manifest: Callable[[int, dict[str, str]]
             except OSError as error:
                 if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
                     raise
+                if mirrored_as is not None:  # another machine mirrored it, on a file system without locks
+                    return read_version(folder, mirrored_as)
                 continue
             sync_folder(versions)
             sync_folder(folder)
             return ModelVersion.read(folder.name, number, target, created=True)
+
+
+def _refuse_mixed(folder: Path, numbers: list[int], *, mirrored: bool) -> None:
+    """Two sources of one model's version numbers would sooner or later mean two models by one number."""
+    for number in numbers:
+        with suppress(DigestMismatch, CorruptRegistry):
+            origin = read_version(folder, number).manifest.origin
+            if mirrored and origin is None:
+                raise MixedRegistry(
+                    f"{folder.name}: {folder} holds versions that were registered here, so MLflow's cannot be mirrored "
+                    "into it under their own numbers; give the model another name in MLflow"
+                )
+            if not mirrored and origin is not None:
+                raise MixedRegistry(
+                    f"{folder.name} is mirrored from MLflow (v{number} is {origin.uri}); register the version there, "
+                    "or register this one under another name"
+                )
+            return
 
 
 def _same_model(folder: Path, numbers: list[int], draft: Manifest) -> ModelVersion | None:

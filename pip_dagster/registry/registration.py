@@ -14,7 +14,7 @@ from pip_dagster.registry.calibration import Calibration
 from pip_dagster.registry.composition import Resolved
 from pip_dagster.registry.errors import InvalidModel, ModelNotFound, RegistryError, SignatureMismatch
 from pip_dagster.registry.files import sha256, write_synced
-from pip_dagster.registry.manifest import Description, Manifest
+from pip_dagster.registry.manifest import Description, Manifest, Origin
 from pip_dagster.registry.version import GOLDEN_FILE, MODEL_FILE
 
 
@@ -31,6 +31,8 @@ class Claims:
     training_window: tuple[str, str] | None
     tags: Mapping[str, str]
     calibration: Calibration | Mapping[str, object] | None = None
+    registered_at: datetime | None = None
+    origin: Origin | None = None
 
 
 def prepare(
@@ -136,13 +138,14 @@ def _read(model: Path) -> bytes:
 def _description(name: str, claims: Claims) -> Description:
     try:
         return Description(
-            registered_at=datetime.now(UTC),
+            registered_at=claims.registered_at or datetime.now(UTC),
             registered_by=claims.by,
             description=claims.description,
             metrics=dict(claims.metrics),
             training_window=claims.training_window,
             tags=dict(claims.tags),
             calibration=claims.calibration,
+            origin=claims.origin,
         )
     except ValidationError as error:
         first = error.errors()[0]

@@ -26,7 +26,12 @@ class Registry:
     """Models, versions and aliases under one folder. Any number of processes may use it at once."""
 
     def __init__(self, root: Path) -> None:
-        self.root = Path(root).resolve()  # the probe works in another folder
+        self._root = Path(root).resolve()  # the probe works in another folder
+
+    @property
+    def root(self) -> Path:
+        """The folder of all models."""
+        return self._root
 
     def models(self) -> list[str]:
         """The names of all models that have a version."""

@@ -1,0 +1,217 @@
+"""An MLflow registry behind the folder's interface: MLflow says which version, the folder keeps what scored.
+
+A version is mirrored when it is first asked for: its bytes are fetched, examined in the probe like any foreign file, and
+stored as an immutable version with MLflow's own number. From then on replay, lineage and rollback need the folder alone.
+At each later look-up by MLflow the bytes there are compared with the mirror's.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from pip_dagster.registry.aliases import ANYWHERE, AliasChange, Anywhere
+from pip_dagster.registry.calibration import Calibration
+from pip_dagster.registry.errors import (
+    AliasConflict,
+    DigestMismatch,
+    MixedRegistry,
+    ModelNotFound,
+    RegistryError,
+    RegistryUnreachable,
+)
+from pip_dagster.registry.files import sha256
+from pip_dagster.registry.manifest import Origin
+from pip_dagster.registry.mlflow_source import CLAIMS_FILE, DIGEST_TAG, FOLDER, MlflowSource, alias_tag
+from pip_dagster.registry.names import check_alias, check_model_name, parse_ref
+from pip_dagster.registry.publish import publish, read_version, staging, version_numbers
+from pip_dagster.registry.store import Registry
+from pip_dagster.registry.version import ModelVersion
+
+if TYPE_CHECKING:
+    from mlflow.entities.model_registry import ModelVersion as MlflowVersion
+
+TIME_LIMIT = 300.0
+
+
+class LoggedClaims(BaseModel):
+    """``pip_dagster/claims.json``: what ``models register`` takes as options, logged by who trained."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    categories: dict[str, list[str]] = {}
+    classes: list[str] | None = None
+    feature_names: list[str] | None = None
+    calibration: Calibration | None = None
+    training_window: tuple[str, str] | None = None
+
+
+class MlflowRegistry:
+    """The models of an MLflow registry, those that were used mirrored under ``root``."""
+
+    def __init__(self, root: Path, source: MlflowSource) -> None:
+        self._mirror = Registry(root)
+        self._source = source
+
+    @property
+    def root(self) -> Path:
+        """The folder of the mirror."""
+        return self._mirror.root
+
+    def models(self) -> list[str]:
+        """The models in the folder."""
+        return self._mirror.models()
+
+    def versions(self, name: str) -> list[ModelVersion]:
+        """The versions that were mirrored, oldest first."""
+        return self._mirror.versions(name)
+
+    def get(self, name: str, ref: int | str) -> ModelVersion:
+        """The version that MLflow means by ``ref``, mirrored if it was not yet.
+
+        Raises ModelNotFound, RegistryUnreachable, UnsafeModelFile (another flavour), InvalidSample (no sample was
+        logged), DigestMismatch (MLflow's bytes are no longer those that were registered), MixedRegistry, and all that
+        ``Registry.register`` raises.
+        """
+        wanted = parse_ref(ref)
+        if isinstance(wanted, int):
+            return self._mirrored(self._source.version(check_model_name(name), wanted))
+        version = self._source.aliased(check_model_name(name), wanted)
+        if version is None:
+            raise ModelNotFound(
+                f"MLflow at {self._source.name} has no alias {wanted!r} of {name}; set it with `pip-dagster models "
+                f"promote models:/{name} VERSION --alias {wanted}`, or in MLflow"
+            )
+        mirrored = self._mirrored(version)
+        self._note(name, wanted, version)
+        return mirrored
+
+    def alias(self, name: str, alias: str) -> int | None:
+        """The version that MLflow's alias names now, None when it is not set."""
+        version = self._source.aliased(check_model_name(name), check_alias(alias))
+        return None if version is None else int(version.version)
+
+    def aliases(self, name: str) -> dict[str, int]:
+        """Every alias as the mirror last knew it."""
+        return self._mirror.aliases(name)
+
+    def alias_history(self, name: str, alias: str | None = None) -> list[AliasChange]:
+        """The moves made or seen from here, oldest first; a named alias is looked up in MLflow first."""
+        if alias is not None and self.alias(name, alias) is not None:
+            self.get(name, alias)
+        return self._mirror.alias_history(name, alias)
+
+    def set_alias(
+        self, name: str, alias: str, version: int, *, by: str, why: str, expect: int | None | Anywhere = ANYWHERE
+    ) -> AliasChange:
+        """Point MLflow's alias at a version, and keep the move in the mirror's history.
+
+        MLflow has no compare-and-swap: a move made there in the same instant can be overwritten; one made before is
+        noticed. Raises as ``get`` does, AliasConflict, RegistryBusy.
+        """
+        self.get(name, version)
+        current = self.alias(name, alias)
+        if current is not None and current != version:
+            self.get(name, alias)  # a move that was made in MLflow belongs into the history before this one
+        if not isinstance(expect, Anywhere) and current != expect:
+            raise AliasConflict(
+                f"{name}: MLflow's alias {alias!r} is {_say(current)}, but {_say(expect)} was expected: somebody moved "
+                f"it. Nothing was changed; look at it and decide again whether it should be v{version}."
+            )
+        if current != version:
+            record = {"by": by, "why": why, "at": datetime.now(UTC).isoformat()}
+            self._source.set_alias(name, alias, version, json.dumps(record, ensure_ascii=False))
+        return self._mirror.set_alias(name, alias, version, by=by, why=why)
+
+    def _note(self, name: str, alias: str, version: MlflowVersion) -> None:
+        """Keep a move that the mirror's history does not know: made in MLflow, or by a promotion that was killed."""
+        history, number = self._mirror.alias_history(name, alias), int(version.version)
+        if history and history[-1].version == number:
+            return
+        by, why = "MLflow", f"found at v{number} in MLflow; the gates were not asked"
+        try:
+            told = json.loads(version.tags[alias_tag(alias)])
+            # An older one speaks of an earlier time at which the alias pointed here.
+            if not history or datetime.fromisoformat(told["at"]) > history[-1].at:
+                by, why = str(told["by"]), str(told["why"])
+        except (KeyError, ValueError, TypeError):
+            pass
+        self._mirror.set_alias(name, alias, number, by=by, why=why)
+
+    def _mirrored(self, version: MlflowVersion) -> ModelVersion:
+        name, number = check_model_name(version.name), int(version.version)
+        uri, folder = f"models:/{name}/{number}", self.root / name
+        known = read_version(folder, number) if number in version_numbers(folder) else None
+        if known is not None and known.manifest.origin is None:
+            raise MixedRegistry(
+                f"{uri}: {known.path} was registered here, not mirrored from MLflow; give the model another name in "
+                "MLflow"
+            )
+        with tempfile.TemporaryDirectory(prefix="pip-dagster-") as work:
+            model = self._source.fetch_model(version, Path(work) / "model")
+            digest = sha256(model.read_bytes())
+            registered = version.tags.get(DIGEST_TAG)
+            if known is not None and known.manifest.origin is not None:
+                registered = known.manifest.origin.model_sha256
+            if registered not in (None, digest):
+                raise DigestMismatch(uri, f"{model.name} in MLflow's artifacts", registered, digest)
+            if known is not None:
+                return known
+            return self._mirror_new(version, model, Origin(uri=uri, run_id=version.run_id or None, model_sha256=digest))
+
+    def _mirror_new(self, version: MlflowVersion, model: Path, origin: Origin) -> ModelVersion:
+        from pip_dagster.registry.registration import Claims, prepare
+
+        work = model.parent.with_name("extra")
+        said = self._claims(version, work)
+        name, number = version.name, int(version.version)
+        claims = Claims(
+            categories=said.categories,
+            classes=said.classes,
+            feature_names=said.feature_names,
+            by=version.user_id or "MLflow",
+            description=version.description or "",
+            metrics=self._source.metrics(version),
+            training_window=said.training_window,
+            tags={key: str(value) for key, value in version.tags.items() if not key.startswith("pip_dagster.")},
+            calibration=said.calibration,
+            registered_at=datetime.fromtimestamp(version.creation_timestamp / 1000, UTC),
+            origin=origin,
+        )
+        sample = self._source.sample(version, work)
+        with staging(self.root / name) as staged:
+            try:
+                manifest = prepare(name, staged, model, sample, claims, TIME_LIMIT)
+            except RegistryError as error:
+                raise type(error)(
+                    f"{origin.uri}: {error}\nWhat MLflow does not hold is read from {FOLDER}/{CLAIMS_FILE} among the "
+                    "run's artifacts: categories, classes, feature_names, calibration."
+                ) from error
+            return publish(self.root / name, staged, manifest, mirrored_as=number)
+
+    def _claims(self, version: MlflowVersion, work: Path) -> LoggedClaims:
+        path = self._source.fetch_extra(version, CLAIMS_FILE, work)
+        if path is None:
+            return LoggedClaims()
+        try:
+            return LoggedClaims.model_validate_json(path.read_bytes())
+        except ValidationError as error:
+            first: Mapping[str, Any] = error.errors()[0]
+            where = ".".join(str(part) for part in first["loc"])
+            raise RegistryError(
+                f"models:/{version.name}/{version.version}: {FOLDER}/{CLAIMS_FILE}: {where}: {first['msg']}; expected "
+                f"an object with any of {', '.join(LoggedClaims.model_fields)}"
+            ) from error
+
+
+def _say(version: int | None) -> str:
+    return "not set" if version is None else f"v{version}"
+
+
+__all__ = ["LoggedClaims", "MlflowRegistry", "RegistryUnreachable"]

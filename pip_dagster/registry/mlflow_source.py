@@ -1,0 +1,222 @@
+"""MLflow as it is asked: which version an alias names, and the bytes that it holds. Nothing of it is ever executed.
+
+MLflow is imported when first asked; a project that does not use it never pays for it. Models are fetched as files: its own
+loaders run pickles and code that came with a model.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any
+
+from pip_dagster.registry.errors import (
+    InvalidModel,
+    InvalidSample,
+    ModelNotFound,
+    RegistryError,
+    RegistryUnreachable,
+    UnsafeModelFile,
+)
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities.model_registry import ModelVersion as MlflowVersion
+
+# Where a run, or the model's own folder, keeps what MLflow has no place for.
+FOLDER = "pip_dagster"
+SAMPLE_FILE = "sample.parquet"
+CLAIMS_FILE = "claims.json"
+DIGEST_TAG = "pip_dagster.model_sha256"
+_MISSING = ("RESOURCE_DOES_NOT_EXIST", "NOT_FOUND")
+
+
+@dataclass(frozen=True)
+class MlflowSource:
+    """One MLflow registry, by its URI: ``sqlite:///path``, ``http://…`` or what else MLflow takes."""
+
+    uri: str
+
+    @property
+    def name(self) -> str:
+        """The URI without what may be a password."""
+        return re.sub(r"//[^/@]*@", "//", self.uri)
+
+    def aliased(self, model: str, alias: str) -> MlflowVersion | None:
+        """The version that an alias names, None when MLflow has no such alias. Raises RegistryUnreachable."""
+        with self._asking(f"which version {model}@{alias} is") as missing:
+            return self.client.get_model_version_by_alias(model, alias)
+        assert missing
+        with self._asking(f"the model {model}") as missing:
+            self.client.get_registered_model(model)
+            return None
+        raise ModelNotFound(f"MLflow at {self.name} has no registered model {model!r}: {missing[0]}")
+
+    def version(self, model: str, number: int) -> MlflowVersion:
+        """A version by its number. Raises ModelNotFound, RegistryUnreachable."""
+        with self._asking(f"{model} version {number}") as missing:
+            return self.client.get_model_version(model, str(number))
+        raise ModelNotFound(f"MLflow at {self.name} has no models:/{model}/{number}: {missing[0]}")
+
+    def metrics(self, version: MlflowVersion) -> dict[str, float]:
+        """The metrics of the run that made a version; none where it has no run, or that is deleted."""
+        if not version.run_id:
+            return {}
+        with self._asking(f"run {version.run_id}"):
+            return dict(self.client.get_run(version.run_id).data.metrics)
+        return {}
+
+    def set_alias(self, model: str, alias: str, number: int, record: str) -> None:
+        """Point MLflow's alias at a version; ``record`` (who and why) is kept first, as the version's tag."""
+        with self._asking(f"to point {model}@{alias} at version {number}") as missing:
+            self.client.set_model_version_tag(model, str(number), alias_tag(alias), record)
+            self.client.set_registered_model_alias(model, alias, str(number))
+            return
+        raise ModelNotFound(f"MLflow at {self.name} has no models:/{model}/{number}: {missing[0]}")
+
+    def fetch_model(self, version: MlflowVersion, folder: Path) -> Path:
+        """The model's own file, downloaded into ``folder``.
+
+        Raises UnsafeModelFile for another flavour than XGBoost's, InvalidModel for a folder that is no model,
+        RegistryUnreachable.
+        """
+        import yaml
+
+        uri = f"models:/{version.name}/{version.version}"
+        described = self._download(f"{uri}/MLmodel", folder)
+        if described is None:
+            raise InvalidModel(f"{uri}: MLflow holds no MLmodel file of it; log it with mlflow.xgboost.log_model")
+        try:
+            found = yaml.safe_load(described.read_bytes())
+            flavors = dict(found["flavors"])
+            flavor = flavors.get("xgboost")
+            file = flavor and PurePosixPath(flavor.get("data") or "model.xgb")
+        except (yaml.YAMLError, KeyError, TypeError, ValueError, AttributeError) as error:
+            raise InvalidModel(f"{uri}: its MLmodel file cannot be read as one ({error}); log the model again") from error
+        if file is None:
+            raise UnsafeModelFile(
+                f"{uri} is of flavour {', '.join(sorted(flavors))}, expected xgboost: such a model is a pickle or code, "
+                "which is never loaded here. Log the Booster itself: "
+                'mlflow.xgboost.log_model(booster, name="model", model_format="ubj", registered_model_name='
+                f'"{version.name}")'
+            )
+        if file.is_absolute() or ".." in file.parts:
+            raise InvalidModel(f"{uri}: its MLmodel names the file {str(file)!r}, which is not inside the model")
+        model = self._download(f"{uri}/{file}", folder)
+        if model is None or not model.is_file():
+            raise InvalidModel(f"{uri}: MLflow holds no file {str(file)!r}, which its MLmodel names; log the model again")
+        return model
+
+    def fetch_extra(self, version: MlflowVersion, file: str, folder: Path) -> Path | None:
+        """A file of `pip_dagster/` in the model's folder or in its run's artifacts; None where there is none."""
+        places = [f"models:/{version.name}/{version.version}/{FOLDER}/{file}"]
+        if version.run_id:
+            places.append(f"runs:/{version.run_id}/{FOLDER}/{file}")
+        found = (self._download(place, folder / str(i)) for i, place in enumerate(places))
+        return next((path for path in found if path is not None), None)
+
+    def sample(self, version: MlflowVersion, folder: Path) -> Path:
+        """The training sample that was logged with a version. Raises InvalidSample where none was."""
+        if path := self.fetch_extra(version, SAMPLE_FILE, folder):
+            return path
+        run = repr(version.run_id) if version.run_id else "RUN_ID"
+        raise InvalidSample(
+            f"models:/{version.name}/{version.version}: MLflow holds no training sample of it, and its own signature "
+            "knows neither category lists nor how features were distributed. Log some hundred to some ten thousand "
+            f"training rows as Parquet: MlflowClient().log_artifact({run}, '{SAMPLE_FILE}', '{FOLDER}'); categories, "
+            f"classes or a calibration that the sample does not tell go into {FOLDER}/{CLAIMS_FILE}"
+        )
+
+    @cached_property
+    def client(self) -> MlflowClient:
+        """MLflow's own client. Raises RegistryUnreachable where MLflow is not installed or its file is not there."""
+        for name, value in {
+            "MLFLOW_DISABLE_TELEMETRY": "true",
+            "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+            "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "3",
+        }.items():
+            os.environ.setdefault(name, value)
+        try:
+            from mlflow import MlflowClient
+        except ImportError as error:
+            raise RegistryUnreachable(
+                "a pipeline names its model in MLflow, which is not installed: pip install 'pip-dagster[mlflow]'"
+            ) from error
+        file = self.uri.removeprefix("sqlite:///")
+        if file != self.uri and not Path(file).is_file():  # MLflow would make an empty one
+            raise RegistryUnreachable(f"MLflow's registry {self.name} is not there: expected an SQLite file at {file}")
+        return MlflowClient(tracking_uri=self.uri, registry_uri=self.uri)
+
+    def _download(self, uri: str, folder: Path) -> Path | None:
+        """A file of a model or run, None where MLflow has none."""
+        folder.mkdir(parents=True, exist_ok=True)
+        client, before = self.client, {path for path in folder.rglob("*") if path.is_file()}
+        from mlflow.artifacts import download_artifacts
+
+        try:
+            with self._asking(uri):
+                return Path(
+                    download_artifacts(
+                        uri, dst_path=str(folder), tracking_uri=self.uri, registry_uri=client._registry_uri
+                    )
+                )
+        except RegistryUnreachable as error:
+            # What a missing artifact raises differs with every artifact store; what it leaves behind does not.
+            if self._listed(uri, before):
+                raise
+            del error
+        return None
+
+    def _listed(self, uri: str, _before: object) -> bool:
+        """Whether MLflow lists this artifact, so that failing to download it is a failure."""
+        from mlflow.artifacts import list_artifacts
+
+        folder, _, name = uri.rpartition("/")
+        parent, _, last = folder.rpartition("/")
+        if last == FOLDER:
+            with self._asking(parent):
+                if not any(
+                    each.path == FOLDER for each in list_artifacts(parent, tracking_uri=self.uri) if each.is_dir
+                ):
+                    return False
+        with self._asking(folder):
+            listed: list[Any] = list_artifacts(folder, tracking_uri=self.uri)
+            return any(PurePosixPath(each.path).name == name for each in listed)
+        return False
+
+    @contextmanager
+    def _asking(self, what: str) -> Iterator[list[str]]:
+        """Swallow MLflow's 'there is none', keeping its words in the list; say plainly what else went wrong."""
+        missing: list[str] = []
+        client = self.client
+        from mlflow.exceptions import MlflowException
+
+        del client
+        try:
+            yield missing
+        except MlflowException as error:
+            code, said = str(error.error_code), str(error).splitlines()[0][:300]
+            if code in _MISSING or (code == "INVALID_PARAMETER_VALUE" and "not found" in said):
+                missing.append(said)
+                return
+            raise self._unreachable(what, said) from error
+        except RegistryError:
+            raise
+        except Exception as error:  # noqa: BLE001 - drivers and stores raise what they like
+            raise self._unreachable(what, f"{type(error).__name__}: {error}"[:300]) from error
+
+    def _unreachable(self, what: str, said: str) -> RegistryUnreachable:
+        return RegistryUnreachable(
+            f"MLflow at {self.name} cannot be asked for {what}: {said}. Is its server running, and may this account "
+            "read it and its artifacts?"
+        )
+
+
+def alias_tag(alias: str) -> str:
+    """The tag in which a version keeps who pointed an alias at it, and why."""
+    return f"pip_dagster.alias.{alias}"
