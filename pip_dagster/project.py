@@ -53,7 +53,7 @@ class Project:
             settings[key] = value
         for key in settings:
             settings[key] = os.environ.get(f"PIP_DAGSTER_{key.upper()}", settings[key])
-        return cls(root=root, **{key: (root / value).resolve() for key, value in settings.items()})
+        return cls(root=root, mlflow=mlflow, **{key: (root / value).resolve() for key, value in settings.items()})
 
     @classmethod
     def find(cls, start: Path | None = None) -> Project:
@@ -88,7 +88,7 @@ class Project:
         return {ROOT_VARIABLE: str(self.root)} | {
             f"PIP_DAGSTER_{field.name.upper()}": str(getattr(self, field.name))
             for field in fields(self)
-            if field.name != "root"
+            if field.name != "root" and getattr(self, field.name) is not None
         }
 
 

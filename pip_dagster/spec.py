@@ -9,6 +9,8 @@ from zoneinfo import ZoneInfo, available_timezones
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
+from pip_dagster.registry.errors import InvalidName
+from pip_dagster.registry.names import parse_models_uri
 from pip_dagster.spec_gates import Gates
 from pip_dagster.spec_split import Canary, Split
 from pip_dagster.warehouse.names import (
@@ -137,10 +139,27 @@ class Features(_Declared):
         return self
 
 
+def split_models_uri(scoring: dict[str, object]) -> dict[str, object]:
+    """A declared `scoring` with `models:/name@alias` taken apart. Raises ValueError where it contradicts itself."""
+    try:
+        named = parse_models_uri(str(scoring.get("model_name", "")))
+    except InvalidName as error:
+        raise ValueError(str(error)) from error
+    if named is None:
+        return scoring
+    name, alias = named
+    if alias and scoring.get("alias", alias) != alias:
+        raise ValueError(f"model_name says alias {alias!r}, `alias` {scoring['alias']!r}; leave one away")
+    return scoring | {"model_name": name, "registry": "mlflow"} | ({"alias": alias} if alias else {})
+
+
 class Scoring(_Declared):
     """Which model scores, on what, and what it does with what it has never seen."""
 
-    model_name: str = Field(description="The model's name in the registry.")
+    model_name: str = Field(description="The model's name in the registry; `models:/name@alias` for one in MLflow.")
+    registry: Literal["folder", "mlflow"] = Field(
+        default="folder", description="Who says which version an alias names; `mlflow` for a name `models:/…`."
+    )
     alias: str = Field(default="champion", description="The alias whose version is live.")
     challengers: tuple[str, ...] = Field(
         default=(), description="Aliases whose versions score the same rows in shadow, never live."
@@ -156,6 +175,11 @@ class Scoring(_Declared):
     required_signers: tuple[str, ...] = Field(
         default=(), description="Public keys, PEM files or base64: whoever must have signed a version before it scores."
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _in_mlflow(cls, value: object) -> object:
+        return split_models_uri(value) if isinstance(value, dict) else value
 
     @model_validator(mode="after")
     def _one_experiment(self) -> Scoring:

@@ -10,6 +10,7 @@ import click
 from pip_dagster.cli.output import show_json, show_table
 from pip_dagster.errors import PipelineError
 from pip_dagster.project import Project
+from pip_dagster.registry.choose import registry_and_name, registry_of
 from pip_dagster.registry.errors import AliasConflict
 from pip_dagster.registry.gates.reports import to_json
 from pip_dagster.registry.gates.result import GateReport
@@ -46,7 +47,8 @@ def gate(context: click.Context, pipeline: str, ref: str, as_json: bool) -> None
     project: Project = context.obj
     with _in_one_message():
         declared = find_pipeline(project, pipeline)
-        registry, scoring = Registry(project.registry), declared.spec.scoring
+        scoring = declared.spec.scoring
+        registry = registry_of(project, scoring)
         version = registry.get(scoring.model_name, ref)
         seen = registry.alias(scoring.model_name, scoring.alias)
         report = check(declared, registry, version, seen, by=whoami(), progress=_progress)
@@ -82,15 +84,16 @@ def promote(
 
     project: Project = context.obj
     with _in_one_message():
-        registry = Registry(project.registry)
+        registry, name = registry_and_name(project, name)
         version = registry.get(name, ref)
         if override is not None and not override.strip():
             raise click.BadParameter("give the reason", param_hint="--override")
         version.verify()
         if registry.alias(name, alias) == version.version:
             change, moved = registry.alias_history(name, alias)[-1], False
+            tell_audit(context)  # the one that moved it may have been killed before it could
         else:
-            tried = attempt(project, version, alias, by=whoami(), progress=_progress)
+            tried = attempt(project, version, alias, by=whoami(), progress=_progress, registry=registry)
             try:
                 change, moved = tried.commit(why=why, override=override, approved_by=approved_by), True
                 tell_audit(context)

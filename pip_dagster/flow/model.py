@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 from pip_dagster.errors import DeclarationError
 from pip_dagster.flow.engine import Device, choose_device, library_versions
 from pip_dagster.ledger.record import canonical
-from pip_dagster.registry.errors import RegistryError
+from pip_dagster.registry.choose import registry_of
+from pip_dagster.registry.errors import RegistryError, RegistryUnreachable
 from pip_dagster.registry.signing import verify_signers
-from pip_dagster.registry.store import Registry
 
 if TYPE_CHECKING:
     from pip_dagster.pipeline import Pipeline
@@ -42,9 +42,18 @@ class ScoringModel:
         """
         spec, alias = pipeline.spec, alias or pipeline.spec.scoring.alias
         try:
-            version = Registry(pipeline.project.registry).get(spec.scoring.model_name, alias)
+            version = registry_of(pipeline.project, spec.scoring).get(spec.scoring.model_name, alias)
             verify_signers(version, spec.scoring.required_signers, pipeline.project.root)
+        except RegistryUnreachable as error:
+            raise DeclarationError(
+                f"Pipeline {spec.name}: {error}\nMLflow decides which version is {alias!r}, so nothing was scored. "
+                "What it said last is mirrored: to score with that meanwhile, declare "
+                f"`model_name: {spec.scoring.model_name}`."
+            ) from error
         except RegistryError as error:
+            if spec.scoring.registry == "mlflow":
+                where = f"scoring names models:/{spec.scoring.model_name}@{alias} in MLflow"
+                raise DeclarationError(f"Pipeline {spec.name}: {where}: {error}") from error
             raise DeclarationError(
                 f"Pipeline {spec.name}: scoring names model {spec.scoring.model_name!r}, alias {alias!r}: "
                 f"{error}\nRegister one with `pip-dagster models register`, and point the alias at it with "

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from pip_dagster.project import Project
     from pip_dagster.registry.aliases import AliasChange
-    from pip_dagster.registry.store import Registry
+    from pip_dagster.registry.protocol import ModelRegistry
 
 
 def record_promotions(project: Project) -> int:
@@ -37,7 +37,7 @@ def record_promotions(project: Project) -> int:
         return tell_promotions(con, Registry(project.registry))
 
 
-def tell_promotions(con: DuckDBPyConnection, registry: Registry) -> int:
+def tell_promotions(con: DuckDBPyConnection, registry: ModelRegistry) -> int:
     """The same inside a transaction on a warehouse that is open."""
     missing = unrecorded(con, registry)
     audit.append(
@@ -57,7 +57,7 @@ def tell_promotions(con: DuckDBPyConnection, registry: Registry) -> int:
     return len(missing)
 
 
-def unrecorded(con: DuckDBPyConnection, registry: Registry) -> list[tuple[str, AliasChange]]:
+def unrecorded(con: DuckDBPyConnection, registry: ModelRegistry) -> list[tuple[str, AliasChange]]:
     """Alias moves that the audit does not hold yet, oldest first, each with its model."""
     rows = con.execute("SELECT subject, epoch_us(made_at) FROM ledger.audit WHERE action = 'promotion'").fetchall()
     subjects = [(json.loads(subject), at) for subject, at in rows]
@@ -67,6 +67,6 @@ def unrecorded(con: DuckDBPyConnection, registry: Registry) -> list[tuple[str, A
     return sorted(missing, key=lambda each: each[1].at)
 
 
-def alias_moves(registry: Registry) -> dict[str, list[AliasChange]]:
+def alias_moves(registry: ModelRegistry) -> dict[str, list[AliasChange]]:
     """Every alias move of every model, oldest first."""
     return {model: registry.alias_history(model) for model in registry.models()}

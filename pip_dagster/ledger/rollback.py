@@ -15,6 +15,7 @@ from pip_dagster.ledger.arms import insert_arms
 from pip_dagster.ledger.promotions import tell_promotions
 from pip_dagster.ledger.record import new_id
 from pip_dagster.ledger.rollback_plan import ROLLBACK, Flip, History, Missing, Plan
+from pip_dagster.registry.errors import RegistryUnreachable
 from pip_dagster.warehouse.connect import open_warehouse, transaction, workspace
 from pip_dagster.warehouse.published import publish_pending
 
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from pip_dagster.pipeline import Pipeline
     from pip_dagster.project import Project
     from pip_dagster.registry.aliases import AliasChange
-    from pip_dagster.registry.store import Registry
+    from pip_dagster.registry.protocol import ModelRegistry
 
 
 @dataclass(frozen=True)
@@ -109,6 +110,7 @@ def rollback(
 
     """
     from pip_dagster.declarations import find_pipeline
+    from pip_dagster.registry.choose import registry_of
     from pip_dagster.registry.store import Registry
 
     if to_version is not None and as_of is not None:
@@ -117,13 +119,23 @@ def rollback(
         raise RollbackError(f"The instant {as_of} has no time zone; add one, for example +00:00.")
     if partitions and partitions[0] > partitions[1]:
         raise RollbackError(f"No partition lies in {partitions[0]}..{partitions[1]}: the first is after the last.")
-    declared, registry = find_pipeline(project, pipeline), Registry(project.registry)
+    declared = find_pipeline(project, pipeline)
+    registry: ModelRegistry = Registry(project.registry)  # all that scored is in the folder
     if to_version is not None:
         registry.get(declared.spec.scoring.model_name, to_version)
     if not project.warehouse.is_file():
         raise RollbackError(f"There is no warehouse {project.warehouse} yet: there is nothing to roll back.")
     request = Request(pipeline, why, by, to_version, partitions, as_of, keep_alias)
     purpose = f"{pipeline}: rolling back"
+    if request.moves_alias:
+        try:
+            registry = registry_of(project, declared.spec.scoring)
+            registry.alias_history(declared.spec.scoring.model_name, declared.spec.scoring.alias)
+        except RegistryUnreachable as error:
+            raise RollbackError(
+                f"Pipeline {pipeline}: {error}\nNothing was rolled back. --keep-alias rolls back without MLflow; point "
+                "the alias back there before the next run, or that scores with the version that was withdrawn."
+            ) from error
     with workspace(threads=2) as con, open_warehouse(con, project.warehouse, purpose=purpose):
         result = _prepare(con, declared, registry, request, dry_run)
         if dry_run:
@@ -139,7 +151,7 @@ def rollback(
 
 
 def _prepare(
-    con: DuckDBPyConnection, declared: Pipeline, registry: Registry, request: Request, dry_run: bool
+    con: DuckDBPyConnection, declared: Pipeline, registry: ModelRegistry, request: Request, dry_run: bool
 ) -> RollbackResult:
     scoring = declared.spec.scoring
     histories = rollback_read.histories(con, request.pipeline, request.partitions)
@@ -201,7 +213,7 @@ def _plan(
     return rollback_plan.to_previous(histories, live)
 
 
-def _move_alias(registry: Registry, request: Request, result: RollbackResult) -> None:
+def _move_alias(registry: ModelRegistry, request: Request, result: RollbackResult) -> None:
     if move := result.alias:
         why = f"{result.rollback_id}: {request.why}"
         registry.set_alias(result.model_name, move.alias, move.after, by=request.by, why=why, expect=move.before)

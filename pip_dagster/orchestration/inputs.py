@@ -11,7 +11,7 @@ from pip_dagster.flow.sources import columns_of, open_sources
 from pip_dagster.orchestration.keys import model_key, source_key
 from pip_dagster.orchestration.metadata import column_schema
 from pip_dagster.pipeline import Pipeline
-from pip_dagster.registry.store import Registry
+from pip_dagster.registry.choose import registry_of
 from pip_dagster.registry.version import ModelVersion
 from pip_dagster.warehouse.connect import workspace
 from pip_dagster.warehouse.names import quote_table
@@ -83,7 +83,7 @@ def model_asset(pipeline: Pipeline) -> dg.AssetsDefinition:
 
     @dg.multi_observable_source_asset(specs=[asset], name=f"{spec.name}_model", description="Look up the alias.")
     def observe_model() -> dg.ObserveResult:
-        version = Registry(pipeline.project.registry).get(spec.scoring.model_name, spec.scoring.alias)
+        version = registry_of(pipeline.project, spec.scoring).get(spec.scoring.model_name, spec.scoring.alias)
         return dg.ObserveResult(
             asset_key=model_key(spec),
             data_version=dg.DataVersion(version.digest),

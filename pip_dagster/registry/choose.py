@@ -23,8 +23,8 @@ def registry_of(project: Project, scoring: Scoring) -> ModelRegistry:
 def registry_and_name(project: Project, name: str) -> tuple[ModelRegistry, str]:
     """The registry and the plain name for ``models:/returns`` or ``returns``.
 
-    A plain name is looked up in MLflow as well where a pipeline says that it lives there: a move made in the mirror alone
-    would be undone by the next run. Raises InvalidName, RegistryUnreachable, DeclarationError.
+    A plain name is looked up in MLflow as well where a pipeline says that it lives there: a move made in the mirror
+    alone would be undone by the next run. Raises InvalidName, RegistryUnreachable, DeclarationError.
     """
     if uri := parse_models_uri(name):
         return mlflow_registry(project), uri[0]

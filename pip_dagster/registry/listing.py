@@ -2,7 +2,7 @@
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict
 
-from pip_dagster.registry.store import Registry
+from pip_dagster.registry.protocol import ModelRegistry
 from pip_dagster.registry.version import ModelVersion
 
 
@@ -40,7 +40,7 @@ def summarize(version: ModelVersion, aliases: tuple[str, ...]) -> VersionSummary
     )
 
 
-def aliases_of(registry: Registry, version: ModelVersion) -> tuple[str, ...]:
+def aliases_of(registry: ModelRegistry, version: ModelVersion) -> tuple[str, ...]:
     """The aliases that point at a version now. Raises CorruptRegistry."""
     return tuple(alias for alias, number in registry.aliases(version.name).items() if number == version.version)
 

@@ -1,8 +1,8 @@
 """An MLflow registry behind the folder's interface: MLflow says which version, the folder keeps what scored.
 
-A version is mirrored when it is first asked for: its bytes are fetched, examined in the probe like any foreign file, and
-stored as an immutable version with MLflow's own number. From then on replay, lineage and rollback need the folder alone.
-At each later look-up by MLflow the bytes there are compared with the mirror's.
+A version is mirrored when it is first asked for: its bytes are fetched, examined in the probe like any foreign file,
+and stored as an immutable version with MLflow's own number. From then on replay, lineage and rollback need the folder
+alone. At each later look-up by MLflow the bytes there are compared with the mirror's.
 """
 
 from __future__ import annotations
@@ -24,7 +24,6 @@ from pip_dagster.registry.errors import (
     MixedRegistry,
     ModelNotFound,
     RegistryError,
-    RegistryUnreachable,
 )
 from pip_dagster.registry.files import sha256
 from pip_dagster.registry.manifest import Origin
@@ -212,6 +211,3 @@ class MlflowRegistry:
 
 def _say(version: int | None) -> str:
     return "not set" if version is None else f"v{version}"
-
-
-__all__ = ["LoggedClaims", "MlflowRegistry", "RegistryUnreachable"]

@@ -1,7 +1,7 @@
 """MLflow as it is asked: which version an alias names, and the bytes that it holds. Nothing of it is ever executed.
 
-MLflow is imported when first asked; a project that does not use it never pays for it. Models are fetched as files: its own
-loaders run pickles and code that came with a model.
+MLflow is imported when first asked; a project that does not use it never pays for it. Models are fetched as files: its
+own loaders run pickles and code that came with a model.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pip_dagster.registry.errors import (
     InvalidModel,
@@ -26,6 +26,7 @@ from pip_dagster.registry.errors import (
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+    from mlflow.entities import FileInfo
     from mlflow.entities.model_registry import ModelVersion as MlflowVersion
 
 # Where a run, or the model's own folder, keeps what MLflow has no place for.
@@ -45,7 +46,7 @@ class MlflowSource:
     @property
     def name(self) -> str:
         """The URI without what may be a password."""
-        return re.sub(r"//[^/@]*@", "//", self.uri)
+        return _without_password(self.uri)
 
     def aliased(self, model: str, alias: str) -> MlflowVersion | None:
         """The version that an alias names, None when MLflow has no such alias. Raises RegistryUnreachable."""
@@ -88,7 +89,7 @@ class MlflowSource:
         import yaml
 
         uri = f"models:/{version.name}/{version.version}"
-        described = self._download(f"{uri}/MLmodel", folder)
+        described = self._download(uri, PurePosixPath("MLmodel"), folder)
         if described is None:
             raise InvalidModel(f"{uri}: MLflow holds no MLmodel file of it; log it with mlflow.xgboost.log_model")
         try:
@@ -97,27 +98,32 @@ class MlflowSource:
             flavor = flavors.get("xgboost")
             file = flavor and PurePosixPath(flavor.get("data") or "model.xgb")
         except (yaml.YAMLError, KeyError, TypeError, ValueError, AttributeError) as error:
-            raise InvalidModel(f"{uri}: its MLmodel file cannot be read as one ({error}); log the model again") from error
+            raise InvalidModel(
+                f"{uri}: its MLmodel file cannot be read as one ({error}); log the model again"
+            ) from error
         if file is None:
             raise UnsafeModelFile(
-                f"{uri} is of flavour {', '.join(sorted(flavors))}, expected xgboost: such a model is a pickle or code, "
-                "which is never loaded here. Log the Booster itself: "
+                f"{uri} is of flavour {', '.join(sorted(flavors))}, expected xgboost: such a model is a pickle or "
+                "code, which is never loaded here. Log the Booster itself: "
                 'mlflow.xgboost.log_model(booster, name="model", model_format="ubj", registered_model_name='
                 f'"{version.name}")'
             )
         if file.is_absolute() or ".." in file.parts:
             raise InvalidModel(f"{uri}: its MLmodel names the file {str(file)!r}, which is not inside the model")
-        model = self._download(f"{uri}/{file}", folder)
+        model = self._download(uri, file, folder)
         if model is None or not model.is_file():
-            raise InvalidModel(f"{uri}: MLflow holds no file {str(file)!r}, which its MLmodel names; log the model again")
+            raise InvalidModel(
+                f"{uri}: MLflow holds no file {str(file)!r}, which its MLmodel names; log the model again"
+            )
         return model
 
     def fetch_extra(self, version: MlflowVersion, file: str, folder: Path) -> Path | None:
         """A file of `pip_dagster/` in the model's folder or in its run's artifacts; None where there is none."""
-        places = [f"models:/{version.name}/{version.version}/{FOLDER}/{file}"]
+        places = [f"models:/{version.name}/{version.version}"]
         if version.run_id:
-            places.append(f"runs:/{version.run_id}/{FOLDER}/{file}")
-        found = (self._download(place, folder / str(i)) for i, place in enumerate(places))
+            places.append(f"runs:/{version.run_id}")
+        path = PurePosixPath(FOLDER, file)
+        found = (self._download(place, path, folder / str(i)) for i, place in enumerate(places))
         return next((path for path in found if path is not None), None)
 
     def sample(self, version: MlflowVersion, folder: Path) -> Path:
@@ -152,42 +158,27 @@ class MlflowSource:
             raise RegistryUnreachable(f"MLflow's registry {self.name} is not there: expected an SQLite file at {file}")
         return MlflowClient(tracking_uri=self.uri, registry_uri=self.uri)
 
-    def _download(self, uri: str, folder: Path) -> Path | None:
-        """A file of a model or run, None where MLflow has none."""
+    def _download(self, root: str, path: PurePosixPath, folder: Path) -> Path | None:
+        """A file of a model or run; None where MLflow lists none: what stores raise then differs between them."""
         folder.mkdir(parents=True, exist_ok=True)
-        client, before = self.client, {path for path in folder.rglob("*") if path.is_file()}
-        from mlflow.artifacts import download_artifacts
+        with self._asking(f"{root}/{path}") as missing:
+            from mlflow.artifacts import download_artifacts, list_artifacts
 
-        try:
-            with self._asking(uri):
-                return Path(
-                    download_artifacts(
-                        uri, dst_path=str(folder), tracking_uri=self.uri, registry_uri=client._registry_uri
-                    )
-                )
-        except RegistryUnreachable as error:
-            # What a missing artifact raises differs with every artifact store; what it leaves behind does not.
-            if self._listed(uri, before):
-                raise
-            del error
+            def list_of(parent: str) -> list[FileInfo]:
+                if root.startswith("runs:/"):
+                    return list(self.client.list_artifacts(root.removeprefix("runs:/"), parent or None))
+                return list_artifacts(f"{root}/{parent}".rstrip("/"), tracking_uri=self.uri) or []
+
+            for part in (path, *path.parents)[-2::-1]:
+                parent = "" if part.parent == PurePosixPath() else str(part.parent)
+                if part.name not in {PurePosixPath(each.path).name for each in list_of(parent)}:
+                    return None
+            found = download_artifacts(
+                f"{root}/{path}", dst_path=str(folder), tracking_uri=self.uri, registry_uri=self.uri
+            )
+            return Path(found)
+        assert missing
         return None
-
-    def _listed(self, uri: str, _before: object) -> bool:
-        """Whether MLflow lists this artifact, so that failing to download it is a failure."""
-        from mlflow.artifacts import list_artifacts
-
-        folder, _, name = uri.rpartition("/")
-        parent, _, last = folder.rpartition("/")
-        if last == FOLDER:
-            with self._asking(parent):
-                if not any(
-                    each.path == FOLDER for each in list_artifacts(parent, tracking_uri=self.uri) if each.is_dir
-                ):
-                    return False
-        with self._asking(folder):
-            listed: list[Any] = list_artifacts(folder, tracking_uri=self.uri)
-            return any(PurePosixPath(each.path).name == name for each in listed)
-        return False
 
     @contextmanager
     def _asking(self, what: str) -> Iterator[list[str]]:
@@ -204,17 +195,21 @@ class MlflowSource:
             if code in _MISSING or (code == "INVALID_PARAMETER_VALUE" and "not found" in said):
                 missing.append(said)
                 return
-            raise self._unreachable(what, said) from error
+            raise self._unreachable(what, said) from (None if self.name != self.uri else error)
         except RegistryError:
             raise
         except Exception as error:  # noqa: BLE001 - drivers and stores raise what they like
-            raise self._unreachable(what, f"{type(error).__name__}: {error}"[:300]) from error
+            raise self._unreachable(what, f"{type(error).__name__}: {error}"[:300]) from None
 
     def _unreachable(self, what: str, said: str) -> RegistryUnreachable:
         return RegistryUnreachable(
-            f"MLflow at {self.name} cannot be asked for {what}: {said}. Is its server running, and may this account "
+            f"MLflow at {self.name} cannot be asked for {what}: {_without_password(said)}. Is its server running, and may this account "
             "read it and its artifacts?"
         )
+
+
+def _without_password(text: str) -> str:
+    return re.sub(r"//[^/@\s]*@", "//", text)
 
 
 def alias_tag(alias: str) -> str:

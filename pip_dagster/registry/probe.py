@@ -25,6 +25,7 @@ def examine(request: ProbeRequest) -> ProbeReport:
     from pip_dagster.registry.model_file import written_by
     from pip_dagster.registry.predictor import Predictor, load_booster
     from pip_dagster.registry.signature import derive
+    from pip_dagster.registry.trees import check_trees
 
     if request.composite is not None:
         from pip_dagster.registry.probe_composite import examine_composite
@@ -37,6 +38,7 @@ def examine(request: ProbeRequest) -> ProbeReport:
         data = bytes(booster.save_raw("ubj"))
         request.convert_to.write_bytes(data)
         booster = load_booster(data, "the converted model")
+    check_trees(booster)
     table = samples.read(request.sample)
     signature = derive(
         inspect(booster, writer),

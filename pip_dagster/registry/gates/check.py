@@ -19,7 +19,7 @@ from pip_dagster.registry.gates.result import GateReport, GateResult, Mover, Seg
 from pip_dagster.registry.gates.stored import read_stored
 from pip_dagster.registry.gates.throughput import throughput_gate
 from pip_dagster.registry.predictor import Predictor
-from pip_dagster.registry.store import Registry
+from pip_dagster.registry.protocol import ModelRegistry
 from pip_dagster.warehouse.connect import workspace
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 def check(
     pipeline: Pipeline,
-    registry: Registry,
+    registry: ModelRegistry,
     candidate: ModelVersion,
     seen: int | None,
     *,
@@ -93,7 +93,7 @@ def check(
     )
 
 
-def _champion(registry: Registry, name: str, seen: int | None) -> tuple[ModelVersion | None, list[GateResult]]:
+def _champion(registry: ModelRegistry, name: str, seen: int | None) -> tuple[ModelVersion | None, list[GateResult]]:
     """The version to compare with; one that is damaged fails a gate of its own, so that `--override` leads away."""
     if seen is None:
         return None, []

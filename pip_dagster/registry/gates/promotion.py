@@ -14,8 +14,10 @@ from pip_dagster.registry.errors import PromotionRefused
 from pip_dagster.registry.gates.check import check
 from pip_dagster.registry.gates.reports import store_report
 from pip_dagster.registry.gates.result import GateReport
+from pip_dagster.registry.protocol import ModelRegistry
 from pip_dagster.registry.store import Registry
 from pip_dagster.registry.version import ModelVersion
+from pip_dagster.spec import split_models_uri
 
 
 def pipelines_of(project: Project, model_name: str, alias: str) -> list[Pipeline]:
@@ -30,6 +32,7 @@ def pipelines_of(project: Project, model_name: str, alias: str) -> list[Pipeline
         scoring = attributes.get("scoring")
         if not isinstance(scoring, dict):
             continue
+        scoring = split_models_uri(scoring)
         if (scoring.get("model_name"), scoring.get("alias", "champion")) == (model_name, alias):
             found.append(find_pipeline(project, name))
     return found
@@ -39,7 +42,7 @@ def pipelines_of(project: Project, model_name: str, alias: str) -> list[Pipeline
 class Attempt:
     """A promotion that has been through its gates: what they found, and where the alias pointed when they began."""
 
-    registry: Registry
+    registry: ModelRegistry
     candidate: ModelVersion
     alias: str
     seen: int | None
@@ -87,13 +90,20 @@ class Attempt:
 
 
 def attempt(
-    project: Project, candidate: ModelVersion, alias: str, *, by: str, progress: Callable[[str], None]
+    project: Project,
+    candidate: ModelVersion,
+    alias: str,
+    *,
+    by: str,
+    progress: Callable[[str], None],
+    registry: ModelRegistry | None = None,
 ) -> Attempt:
     """Put `candidate` through the gates of every pipeline that scores by this alias, and keep the reports.
 
+    `registry` is where the alias moves; the project's folder when absent.
     Raises DeclarationError, SourceError or WarehouseError as `check` does.
     """
-    registry = Registry(project.registry)
+    registry = registry or Registry(project.registry)
     seen = registry.alias(candidate.name, alias)
     pipelines = pipelines_of(project, candidate.name, alias)
     reports = tuple(check(pipeline, registry, candidate, seen, by=by, progress=progress) for pipeline in pipelines)
