@@ -29,8 +29,8 @@ def log_model(
     """Log and register a Booster inside the active MLflow run; the version's number.
 
     ``sample`` holds training rows with at least the model's features. ``categories`` to ``training_window`` are what
-    ``models register`` takes; ``options`` go to ``mlflow.xgboost.log_model``. The sha256 of the model's bytes becomes a tag of the version, so that a change of the artifact is noticed before the
-    first use too.
+    ``models register`` takes; ``options`` go to ``mlflow.xgboost.log_model``. The sha256 of the model's bytes
+    becomes a tag of the version, so that a change of the artifact is noticed before the first use too.
     """
     import mlflow
     import mlflow.xgboost

@@ -203,8 +203,8 @@ class MlflowSource:
 
     def _unreachable(self, what: str, said: str) -> RegistryUnreachable:
         return RegistryUnreachable(
-            f"MLflow at {self.name} cannot be asked for {what}: {_without_password(said)}. Is its server running, and may this account "
-            "read it and its artifacts?"
+            f"MLflow at {self.name} cannot be asked for {what}: {_without_password(said)}. Is its server running, "
+            "and may this account read it and its artifacts?"
         )
 
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import yaml
 from click.testing import CliRunner, Result
@@ -60,9 +63,39 @@ def test_a_promotion_that_passes_says_so_and_leaves_its_report(gated: Any, cli: 
     assert "champion is v1 already" in again.stdout and not again.stderr  # nothing is replayed
 
 
+def rewrite(folder: Path, **changes: Any) -> None:
+    """Change a registered version's manifest as one would who can write its digest too."""
+    manifest = json.loads((folder / "manifest.json").read_bytes()) | changes
+    data = json.dumps(manifest).encode()
+    for file, content in (("manifest.json", data), ("manifest.sha256", hashlib.sha256(data).hexdigest().encode())):
+        (folder / file).chmod(0o644)
+        (folder / file).write_bytes(content)
+
+
+def reorder(folder: Path) -> None:
+    rewrite(folder, features=json.loads((folder / "manifest.json").read_bytes())["features"][::-1])
+
+
+def change_golden(folder: Path) -> None:
+    file = folder / "golden.parquet"
+    table = pq.read_table(file)
+    scores = table.column("expected_score").to_numpy().copy()
+    scores[0] += 0.001
+    file.chmod(0o644)
+    pq.write_table(table.set_column(table.schema.get_field_index("expected_score"), "expected_score", [scores]), file)
+    files = json.loads((folder / "manifest.json").read_bytes())["files"]
+    rewrite(folder, files=files | {"golden.parquet": hashlib.sha256(file.read_bytes()).hexdigest()})
+
+
 @pytest.mark.parametrize(
     ("defect", "said"),
-    [("segment", "segment_metric: 1 of 4 segments"), ("renamed", "signature: "), ("flips", "flip_rate: ")],
+    [
+        ("segment", "segment_metric: 1 of 4 segments"),
+        ("renamed", "signature: "),
+        ("reordered", "signature: "),
+        ("golden", "golden_rows: golden scores are off by up to"),
+        ("flips", "flip_rate: "),
+    ],
 )
 def test_a_refused_promotion_says_which_gate_and_leaves_the_champion(
     gated: Any, cli: Run, helpers: Any, defect: str, said: str
@@ -74,6 +107,12 @@ def test_a_refused_promotion_says_which_gate_and_leaves_the_champion(
         version = gated.register(one_shop)
     elif defect == "renamed":
         version = gated.register(helpers.returned, names={"amount": "amounts"})
+    elif defect == "reordered":
+        version = 2
+        reorder(gated.registry.get("returns", 2).path)
+    elif defect == "golden":
+        version = 2
+        change_golden(gated.registry.get("returns", 2).path)
     else:
         with_gates(gated, max_flip_rate=0.01)
         version = 2
