@@ -89,7 +89,7 @@ class MlflowSource:
         import yaml
 
         uri = f"models:/{version.name}/{version.version}"
-        described = self._download(uri, PurePosixPath("MLmodel"), folder)
+        described = self._download(place := self._place(version), PurePosixPath("MLmodel"), folder)
         if described is None:
             raise InvalidModel(f"{uri}: MLflow holds no MLmodel file of it; log it with mlflow.xgboost.log_model")
         try:
@@ -110,7 +110,7 @@ class MlflowSource:
             )
         if file.is_absolute() or ".." in file.parts:
             raise InvalidModel(f"{uri}: its MLmodel names the file {str(file)!r}, which is not inside the model")
-        model = self._download(uri, file, folder)
+        model = self._download(place, file, folder)
         if model is None or not model.is_file():
             raise InvalidModel(
                 f"{uri}: MLflow holds no file {str(file)!r}, which its MLmodel names; log the model again"
@@ -119,7 +119,7 @@ class MlflowSource:
 
     def fetch_extra(self, version: MlflowVersion, file: str, folder: Path) -> Path | None:
         """A file of `pip_dagster/` in the model's folder or in its run's artifacts; None where there is none."""
-        places = [f"models:/{version.name}/{version.version}"]
+        places = [self._place(version)]
         if version.run_id:
             places.append(f"runs:/{version.run_id}")
         path = PurePosixPath(FOLDER, file)
@@ -157,6 +157,20 @@ class MlflowSource:
         if file != self.uri and not Path(file).is_file():  # MLflow would make an empty one
             raise RegistryUnreachable(f"MLflow's registry {self.name} is not there: expected an SQLite file at {file}")
         return MlflowClient(tracking_uri=self.uri, registry_uri=self.uri)
+
+    def _place(self, version: MlflowVersion) -> str:
+        """The URI of a version's files.
+
+        MLflow's ``models:/`` URIs would be looked up in whatever registry the process has been pointed at, and an empty
+        one made where that is none.
+        """
+        with self._asking(f"the place of models:/{version.name}/{version.version}") as missing:
+            place = self.client.get_model_version_download_uri(version.name, version.version)
+            if not place.startswith("models:/"):
+                return place.rstrip("/")
+            logged = self.client.get_logged_model(place.removeprefix("models:/"))
+            return str(logged.artifact_location).rstrip("/")
+        raise InvalidModel(f"models:/{version.name}/{version.version}: its model is gone from MLflow: {missing[0]}")
 
     def _download(self, root: str, path: PurePosixPath, folder: Path) -> Path | None:
         """A file of a model or run; None where MLflow lists none: what stores raise then differs between them."""

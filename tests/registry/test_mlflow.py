@@ -92,7 +92,10 @@ def audited(tiny: Any) -> object:
 
 
 def test_mlflows_alias_decides_and_what_scored_is_kept(remote: Any, helpers: Any) -> None:
+    point_at(remote.root / "another.db")  # the project's own setting counts, whatever this process was pointed at
     first = remote.run("2024-03-01")["2024-03-01"].scoring
+    assert not (remote.root / "another.db").exists()
+    point_at(remote.root / "mlflow.db")
     assert (first.model_name, first.model_version) == (NAME, 1)
     mirrored = remote.registry.get(NAME, 1)
     assert (mirrored.path / "model.ubj").read_bytes() == model_file(1).read_bytes()

@@ -63,7 +63,7 @@ from pip_dagster.registry.golden import largest_difference
 from pip_dagster.registry.predictor import Predictor
 version = Registry(sys.argv[1]).get("m", int(sys.argv[2]))
 version.verify()
-print(largest_difference(version, Predictor.load(version, nthread=1)))
+print(largest_difference(version, Predictor.load(version, nthread=1)), flush=True)
 """
 
 
@@ -79,13 +79,19 @@ def examined(data: bytes, folder: Path, frame: Any, what: str) -> str:
         if isinstance(error, InvalidModel) and "crashed the process" in str(error):
             return "refused: it crashed the probe"
         return f"refused: {type(error).__name__}"
-    done = subprocess.run(
-        [sys.executable, "-c", LOAD, str(registry.root), str(version.version)],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-    )
+    # Threads of XGBoost and Arrow sometimes abort a busy process as it ends: what counts is that
+    # the answer came, and that the process can end well.
+    for _ in range(2):
+        done = subprocess.run(
+            [sys.executable, "-c", LOAD, str(registry.root), str(version.version)],
+            capture_output=True,
+            text=True,
+            timeout=60,
+            env=os.environ | {"OMP_NUM_THREADS": "1"},
+        )
+        assert done.stdout, f"{what}: accepted, and then it could not be loaded: {done.returncode}, {done.stderr}"
+        if done.returncode == 0:
+            break
     assert done.returncode == 0, f"{what}: accepted, and then loading it ended with {done.returncode}: {done.stderr}"
     assert float(done.stdout) == 0.0, f"{what}: the scores differ by {done.stdout} from those of the probe"
     return "accepted, scores equal"
