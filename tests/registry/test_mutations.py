@@ -79,8 +79,8 @@ def examined(data: bytes, folder: Path, frame: Any, what: str) -> str:
         if isinstance(error, InvalidModel) and "crashed the process" in str(error):
             return "refused: it crashed the probe"
         return f"refused: {type(error).__name__}"
-    # Threads of XGBoost and Arrow sometimes abort a busy process as it ends: what counts is that
-    # the answer came, and that the process can end well.
+    # A file damaged where it does no harm was once seen to give its answer, and its process to abort as it ended, under
+    # load; never again in a row. So the answer counts, and that the process can end well.
     for _ in range(2):
         done = subprocess.run(
             [sys.executable, "-c", LOAD, str(registry.root), str(version.version)],
@@ -97,26 +97,31 @@ def examined(data: bytes, folder: Path, frame: Any, what: str) -> str:
     return "accepted, scores equal"
 
 
-def examine(booster: Any, train: Any, frame: Any, label: Any, folder: Path, times: int, seed: int) -> Counter[str]:
+def examine(
+    booster: Any, train: Any, frame: Any, label: Any, folder: Path, kind: str, times: int, seed: int
+) -> Counter[str]:
     other = train(frame, label, rounds=3)
     found: Counter[str] = Counter()
-    for kind in ("ubj", "json"):
-        damaged = mutations(bytes(booster.save_raw(kind)), bytes(other.save_raw(kind)), seed)
-        for what, data in itertools.islice(damaged, times // 2):
-            found[examined(data, folder, frame, f"{kind}, {what}")] += 1
+    damaged = mutations(bytes(booster.save_raw(kind)), bytes(other.save_raw(kind)), seed)
+    for what, data in itertools.islice(damaged, times):
+        found[examined(data, folder, frame, f"{kind}, {what}")] += 1
     assert not list((folder / "r" / "m").glob(".incoming-*"))
-    assert sum(found.values()) == times // 2 * 2
+    assert sum(found.values()) == times
     assert sum(count for outcome, count in found.items() if outcome.startswith("refused")) > times / 2, found
     return found
 
 
-def test_damaged_model_files(booster: Any, train: Any, frame: Any, label: Any, tmp_path: Path) -> None:
-    examine(booster, train, frame, label, tmp_path, times=16, seed=3)
+@pytest.mark.parametrize("kind", ["ubj", "json"])
+def test_damaged_model_files(booster: Any, train: Any, frame: Any, label: Any, tmp_path: Path, kind: str) -> None:
+    examine(booster, train, frame, label, tmp_path, kind, times=8, seed=3)
 
 
 @pytest.mark.soak
-def test_two_hundred_damaged_model_files(booster: Any, train: Any, frame: Any, label: Any, tmp_path: Path) -> None:
-    print(json.dumps(examine(booster, train, frame, label, tmp_path, times=200, seed=11)))
+@pytest.mark.parametrize("kind", ["ubj", "json"])
+def test_a_hundred_damaged_model_files(
+    booster: Any, train: Any, frame: Any, label: Any, tmp_path: Path, kind: str
+) -> None:
+    print(kind, json.dumps(examine(booster, train, frame, label, tmp_path, kind, times=100, seed=11)))
 
 
 def test_damage_to_a_registered_version_is_refused_by_digest_before_it_is_loaded(
