@@ -28,7 +28,13 @@ def main(uri: str) -> None:
     with mlflow.start_run():
         booster = xgb.train({"objective": "binary:logistic", "max_depth": 3, "seed": 1}, data, 10)
         mlflow.log_metric("logloss", float(booster.eval(data).rpartition(":")[2]))
-        version = log_model(booster, frame, registered_model_name="late_flights", categories={"carrier": CARRIERS})
+        version = log_model(
+            booster,
+            frame,
+            registered_model_name="late_flights",
+            categories={"carrier": CARRIERS},
+            pip_requirements=["xgboost"],  # else MLflow imports everything to find out
+        )
     print(f"models:/late_flights/{version}")
 
 
