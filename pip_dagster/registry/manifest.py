@@ -49,7 +49,7 @@ class Signature(BoosterSignature):
         return all(getattr(self, field) == getattr(other, field) for field in same)
 
 
-class Origin(_Record):
+class Origin(Record):
     """Where a mirrored version came from: MLflow's name of it, its run, and the sha256 of the file that lay there."""
 
     uri: str
