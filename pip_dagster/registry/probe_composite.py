@@ -30,6 +30,9 @@ def examine_composite(request: ProbeRequest, composite: Composite) -> ProbeRepor
     signature = _signature(composite, table)
     assert signature.composite
     table = table.filter(_matched(table, signature.composite))
+    table = table.filter(_known(table, signature))
+    if table.num_rows == 0:
+        raise InvalidSample("no row of the sample can be scored: each is of no segment, or has an unknown category")
     X = encode(table, signature)
     groups = [np.flatnonzero(X[:, -1] == i) for i in range(len(composite.segments))] if composite.routes else None
     for segment, rows in zip(composite.segments, groups or (), strict=False):
@@ -87,6 +90,22 @@ def _signature(composite: Composite, table: "pa.Table") -> Signature:
         xgboost_version=xgboost.__version__,
         composite=composite.model_copy(update={"columns": columns}),
     )
+
+
+def _known(table: "pa.Table", signature: Signature) -> "pa.Array":
+    """Rows of the sample whose categories some member knows: it is no training sample, and may be newer than they."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    from pip_dagster.registry.encoding import as_strings
+
+    known = pc.is_valid(pa.array([True] * table.num_rows))
+    for feature in signature.features:
+        if feature.categories is not None:
+            values = as_strings(table.column(feature.name), feature.name)
+            seen = pc.is_in(values, value_set=pa.array([*feature.categories, None], pa.string()))
+            known = pc.and_(known, seen)
+    return known
 
 
 def _matched(table: "pa.Table", composite: Composite) -> "pa.Array":

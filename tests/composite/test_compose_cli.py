@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 from click.testing import CliRunner, Result
 
-from pip_dagster.cli.main import main
+from pip_dagster.cli.main import cli
 
 YAML = """
 segments:
@@ -24,14 +24,15 @@ def invoke(tiny: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.setenv("PIP_DAGSTER_PROJECT", str(tiny.root))
 
     def _invoke(*arguments: str) -> Result:
-        return CliRunner().invoke(main, list(arguments))
+        return CliRunner().invoke(cli, list(arguments))
 
     return _invoke
 
 
 def test_compose_show_and_lineage(tiny: Any, invoke: Any, sample: pd.DataFrame, tmp_path: Path) -> None:
     (tmp_path / "model.yaml").write_text(YAML)
-    sample.to_parquet(tmp_path / "sample.parquet")
+    stray = sample.iloc[:3].assign(shop="opened since")  # a category that no member knows
+    pd.concat([sample, stray]).to_parquet(tmp_path / "sample.parquet")
     compose = (
         "models",
         "compose",
