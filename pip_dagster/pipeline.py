@@ -12,7 +12,7 @@ from pip_dagster.errors import DeclarationError
 from pip_dagster.ledger.record import canonical
 from pip_dagster.project import Project
 from pip_dagster.quality.suite import Expectation, Suites, load_suites, suggest
-from pip_dagster.spec import PipelineSpec
+from pip_dagster.spec import PipelineSpec, Source
 from pip_dagster.spec_gates import Gates
 
 
@@ -79,7 +79,7 @@ class Pipeline:
         return _digest(
             {
                 "sql": self.sql,
-                "sources": {name: source.model_dump(mode="json") for name, source in self.spec.sources.items()},
+                "sources": {name: _read_of(source) for name, source in self.spec.sources.items()},
                 "time_zone": self.spec.partitions.time_zone,
                 "expectations": [_said(e) for of in self.suites.sources.values() for e in of],
             }
@@ -98,6 +98,11 @@ def _read_sql(spec: PipelineSpec, folder: Path, key: str, name: str) -> str:
 
 def _digest(relevant: dict[str, object]) -> str:
     return hashlib.sha256(canonical(relevant).encode()).hexdigest()
+
+
+def _read_of(source: Source) -> dict[str, object]:
+    """What a source's declaration says about the rows that are read; when they are read again is not in it."""
+    return source.model_dump(mode="json", exclude={"change_column", "late_data", "complete_after"})
 
 
 def _said(expectation: Expectation) -> dict[str, object]:

@@ -11,7 +11,9 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from pip_dagster.registry.errors import InvalidName
 from pip_dagster.registry.names import parse_models_uri
+from pip_dagster.spec_durations import Duration
 from pip_dagster.spec_gates import Gates
+from pip_dagster.spec_reruns import IgnoreAfter, Reruns
 from pip_dagster.spec_split import Canary, Split
 from pip_dagster.warehouse.names import (
     PREDICTION_COLUMNS,
@@ -21,17 +23,6 @@ from pip_dagster.warehouse.names import (
     check_table_name,
 )
 
-_DURATION = re.compile(r"^\s*(\d+)\s*(minute|hour|day|week)s?\s*$")
-
-
-def _duration(value: object) -> object:
-    if isinstance(value, str):
-        match = _DURATION.match(value)
-        if not match:
-            raise ValueError(f"{value!r} is not a duration; expected for example '28 days' or '6 hours'")
-        return timedelta(**{match[2] + "s": int(match[1])})
-    return value
-
 
 def _identifier(value: str) -> str:
     if not re.fullmatch(r"[a-z][a-z0-9_]{0,62}", value):
@@ -39,7 +30,6 @@ def _identifier(value: str) -> str:
     return value
 
 
-Duration = Annotated[timedelta, BeforeValidator(_duration)]
 Identifier = Annotated[str, AfterValidator(_identifier)]
 
 
@@ -100,6 +90,18 @@ class Source(_Declared):
         description="SQL over its columns: the instant from which a row could be known; always, when absent. "
         "Used by `prove-point-in-time`.",
     )
+    change_column: str | None = Field(
+        default=None,
+        description="A column that grows with every change of a row; with it a partition whose row count and newest "
+        "change are as before is not read again to see whether it changed.",
+    )
+    late_data: Literal["rerun", "report"] | IgnoreAfter = Field(
+        default="rerun", description="What a change after a partition was made does: make it due, or be told only."
+    )
+    complete_after: Duration | None = Field(
+        default=None,
+        description="How long after a partition's end its rows are all there; what is made earlier is provisional.",
+    )
     description: str | None = None
     asset_key: str | None = Field(
         default=None, description="The Dagster asset that makes this table, `a/b`; an external asset when absent."
@@ -114,6 +116,8 @@ class Source(_Declared):
     def _one_place(self) -> Source:
         if self.database and self.parquet:
             raise ValueError("takes `database` or `parquet`, not both")
+        if self.change_column and not self.partition_column:
+            raise ValueError("takes `change_column` only with `partition_column`")
         return self
 
 
@@ -254,7 +258,13 @@ class PipelineSpec(_Declared):
         default=None, description="Exact SHAP contributions of a selection of rows; none when absent."
     )
     gates: Gates | None = Field(default=None, description="What a model must show before the alias moves to it.")
+    reruns: Reruns = Field(default_factory=Reruns, description="What a change makes due.")
     schedule: str | None = Field(default=None, description="Cron, in the partitions' time zone.")
+
+    def is_provisional(self, partition_end: datetime, at: datetime) -> bool:
+        """Whether a source's rows for a partition that ends then are not declared to be all there yet at `at`."""
+        waits = [source.complete_after for source in self.sources.values() if source.complete_after is not None]
+        return bool(waits) and at < partition_end + max(waits)
 
     @field_validator("name")
     @classmethod

@@ -18,6 +18,7 @@ _COMMANDS = {
     "demo": ("pip_dagster.cli.demo", "demo"),
     "lineage": ("pip_dagster.cli.lineage", "lineage"),
     "models": ("pip_dagster.cli.models", "models"),
+    "plan": ("pip_dagster.cli.plan", "plan"),
     "prove-point-in-time": ("pip_dagster.cli.point_in_time", "prove_point_in_time"),
     "publish": ("pip_dagster.cli.publish", "publish"),
     "query": ("pip_dagster.cli.query", "query"),

@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from pip_dagster.cli.output import show_json, show_table
+from pip_dagster.cli.plan import as_dict, plan_now, show_plan
 from pip_dagster.cli.published import check_pipeline, open_published, rows_of
 from pip_dagster.project import Project
 
@@ -28,7 +29,9 @@ _PARTITIONS = """
            max(model_version) FILTER (is_live) AS model_version,
            max(rows_scored) FILTER (is_live) AS rows, max(rows_quarantined) FILTER (is_live) AS quarantined,
            max(mean_score) FILTER (is_live) AS mean_score, max(seconds) FILTER (is_live) AS seconds,
-           max(made_at) FILTER (is_live) AS scored_at, max(findings) FILTER (is_live) AS findings
+           max(made_at) FILTER (is_live) AS scored_at,
+           coalesce(bool_or(provisional) FILTER (is_live), false) AS provisional,
+           max(findings) FILTER (is_live) AS findings
     FROM ledger.partitions WHERE pipeline = $pipeline AND role = 'champion' GROUP BY partition_key
     ORDER BY max(partition_start) DESC LIMIT $last
   ) ORDER BY partition_key
@@ -55,22 +58,28 @@ _AMISS = """
 @click.command()
 @click.argument("pipeline", required=False)
 @click.option("--last", default=31, show_default=True, type=click.IntRange(min=1), help="How many partitions to show.")
+@click.option("--why", is_flag=True, help="Also which partitions should be made again, and why, as `plan` says.")
 @click.option("--json", "as_json", is_flag=True, help="For machines.")
 @click.pass_obj
-def status(project: Project, pipeline: str | None, last: int, as_json: bool) -> None:
+def status(project: Project, pipeline: str | None, last: int, why: bool, as_json: bool) -> None:
     """Show the pipelines, or the newest partitions of PIPELINE."""
+    if why and pipeline is None:
+        raise click.UsageError("--why is about one pipeline: name it.")
     with open_published(project) as con:
         if pipeline is None:
             found = rows_of(con, _PIPELINES)
         else:
             check_pipeline(con, pipeline)
             found = partition_rows(con, pipeline, last)
+    made = plan_now(project, pipeline) if why and pipeline else None
     if as_json:
-        show_json(found)
+        show_json({"partitions": found, "plan": as_dict(made)} if made else found)
     elif pipeline is None:
         show_table("Pipelines", list(found[0]) if found else ["pipeline"], [list(row.values()) for row in found])
     else:
         show_partitions(pipeline, found)
+    if made and not as_json:
+        show_plan(made)
 
 
 def partition_rows(con: Any, pipeline: str, last: int) -> list[dict[str, Any]]:
@@ -133,7 +142,7 @@ def say_arms(arms: dict[str, dict[str, Any]]) -> str:
 
 
 def _state(row: dict[str, Any]) -> str:
-    live = "live" if row["model_version"] else "nothing live"
+    live = ("live, provisional" if row["provisional"] else "live") if row["model_version"] else "nothing live"
     return live if row["last_attempt"] == "scored" else f"{live}; last attempt {row['last_attempt']}: {row['reason']}"
 
 

@@ -27,6 +27,10 @@ class RowSet:
     def __add__(self, other: RowSet) -> RowSet:
         return RowSet(self.rows + other.rows, self.total + other.total, self.xor ^ other.xor)
 
+    def __sub__(self, other: RowSet) -> RowSet:
+        """What is left without `other`, all of whose rows are in this one."""
+        return RowSet(self.rows - other.rows, self.total - other.total, self.xor ^ other.xor)
+
     def digest(self, columns: Mapping[str, str]) -> str:
         """A short text that differs when a row, a column's name or its type differs."""
         text = f"{ALGORITHM}|{list(columns.items())}|{self.rows}|{self.total}|{self.xor}"

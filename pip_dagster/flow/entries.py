@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -17,10 +19,16 @@ if TYPE_CHECKING:
 
 
 def failed_extraction(
-    pipeline: Pipeline, model: ScoringModel | None, partition: Partition, run: RunInfo, reason: str
+    pipeline: Pipeline,
+    model: ScoringModel | None,
+    partition: Partition,
+    run: RunInfo,
+    reason: str,
+    sources: Mapping[str, Mapping[str, object]],
 ) -> ScoringEntry:
-    """The ledger's entry for a partition whose features could not be made."""
-    return scoring_entry(pipeline, model, partition, None, run, status="failed", reason=reason)
+    """The ledger's entry for a partition whose features could not be made, from what its sources held."""
+    entry = scoring_entry(pipeline, model, partition, None, run, status="failed", reason=reason)
+    return replace(entry, source_digests=record.canonical(sources))
 
 
 def scoring_entry(
@@ -75,5 +83,6 @@ def scoring_entry(
         run_id=run.run_id,
         made_by=run.made_by,
         made_at=datetime.now(UTC),
+        provisional=bool(features.provisional) if features else None,
         **outcome,
     )

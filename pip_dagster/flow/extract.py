@@ -5,13 +5,15 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from pip_dagster.errors import DeclarationError
 from pip_dagster.flow.digest import RowSet, row_set_sql
+from pip_dagster.flow.fingerprints import Fingerprints, fingerprints
 from pip_dagster.flow.partition import Partition
 from pip_dagster.flow.query import STAGED, FeatureQuery
-from pip_dagster.flow.sources import fingerprints, open_sources
+from pip_dagster.flow.sources import open_sources
 from pip_dagster.flow.validate import Verdicts
 from pip_dagster.flow.validate_sources import validate_sources
 from pip_dagster.warehouse.names import quote, quote_all
@@ -33,6 +35,7 @@ class Extract:
     sources: Mapping[str, Mapping[str, object]]
     seconds: float
     verdicts: Verdicts = ()
+    provisional: bool = False
 
 
 @dataclass(frozen=True)
@@ -42,6 +45,8 @@ class Extraction:
     columns: dict[str, str]
     extracts: dict[str, Extract]
     failed: dict[str, str]
+    sources: Fingerprints
+    read_at: datetime
 
 
 def extract(con: DuckDBPyConnection, pipeline: Pipeline, partitions: Sequence[Partition]) -> Extraction:
@@ -55,7 +60,7 @@ def extract(con: DuckDBPyConnection, pipeline: Pipeline, partitions: Sequence[Pa
         SourceError: a source cannot be read.
 
     """
-    began = time.monotonic()
+    began, read_at = time.monotonic(), datetime.now(UTC)
     spec = pipeline.spec
     failed: dict[str, str] = {}
     with open_sources(con, spec, pipeline.project.root):
@@ -80,9 +85,10 @@ def extract(con: DuckDBPyConnection, pipeline: Pipeline, partitions: Sequence[Pa
             rows = sets.get(partition.key, RowSet())
             digest = rows.digest(query.columns)
             extracts[partition.key] = Extract(
-                partition, rows.rows, digest, sources[partition.key], seconds, judged.verdicts[partition.key]
+                *(partition, rows.rows, digest, sources.of[partition.key], seconds, judged.verdicts[partition.key]),
+                provisional=spec.is_provisional(partition.end, read_at),
             )
-    return Extraction(query.columns, extracts, failed)
+    return Extraction(query.columns, extracts, failed, sources, read_at)
 
 
 def _adjoining(partitions: Sequence[Partition]) -> Iterator[list[Partition]]:

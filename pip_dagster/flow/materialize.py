@@ -18,8 +18,9 @@ from pip_dagster.flow.result import PartitionResult
 from pip_dagster.flow.shadow import shadow
 from pip_dagster.flow.split import split
 from pip_dagster.ledger import record
+from pip_dagster.ledger.observations import add_observations
 from pip_dagster.ledger.record import ExtractionEntry, RunInfo
-from pip_dagster.warehouse.connect import open_warehouse, workspace
+from pip_dagster.warehouse.connect import open_warehouse, transaction, workspace
 from pip_dagster.warehouse.windows import in_windows
 
 if TYPE_CHECKING:
@@ -111,9 +112,17 @@ def _extract(
         con,
         pipeline.project,
         failed,
-        lambda each: store_failure(con, failed_extraction(pipeline, model, each[0], run, each[1])),
+        lambda each: store_failure(
+            con, failed_extraction(pipeline, model, each[0], run, each[1], extraction.sources.of[each[0].key])
+        ),
         purpose=f"{spec.name}: storing failures",
     )
+    with (
+        open_warehouse(con, pipeline.project.warehouse, purpose=f"{spec.name}: storing what was read"),
+        transaction(con),
+    ):
+        seen = extraction.sources
+        add_observations(con, spec.name, seen.buckets, seen.ranges, extraction.read_at)
     return _Batch(extraction.columns, list(zip(made, entries, strict=True)), failed)
 
 

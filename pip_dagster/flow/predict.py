@@ -207,6 +207,7 @@ def read_past(con: DuckDBPyConnection, pipeline: Pipeline, model: ScoringModel, 
             for entry in record.scorings_of(con, name, list(features))
             if (entry.manifest_digest, entry.code_digest, entry.engine, entry.device, entry.role) == wanted
             and entry.feature_digest == features[entry.partition_key].feature_digest
+            and bool(entry.provisional) == bool(features[entry.partition_key].provisional)
         }
         ids = [entry.extraction_id for entry in features.values()] + [entry.scoring_id for entry in scorings.values()]
         found = checks_of(con, ids)

@@ -57,10 +57,12 @@ def store_features(
             run_id=run.run_id,
             made_by=run.made_by,
             made_at=datetime.now(UTC),
+            provisional=made.provisional,
         )
         if known and known.feature_digest == made.digest:
             entry = replace(entry, revision=known.revision, table_name=known.table_name, is_new=False)
-            if (known.source_digests, known.sql_digest) == (entry.source_digests, entry.sql_digest):
+            same = (known.source_digests, known.sql_digest) == (entry.source_digests, entry.sql_digest)
+            if same and bool(known.provisional) == entry.provisional:
                 return known
         else:
             table = ensure_table(

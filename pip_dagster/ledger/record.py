@@ -22,6 +22,10 @@ if TYPE_CHECKING:
 ROWS_OF = "rows_of"
 
 
+# How a live change begins whose scoring a person asked for: a newer word than the alias, until that moves again.
+DELIBERATE = ("rolled back", "pinned")
+
+
 def new_id() -> str:
     """An id that sorts by the time it was made, to the microsecond, and differs between processes."""
     return f"{datetime.now(UTC):%Y%m%dT%H%M%S%f}-{secrets.token_hex(4)}"
@@ -55,6 +59,7 @@ class ExtractionEntry:
     run_id: str
     made_by: str
     made_at: datetime
+    provisional: bool | None = False
 
 
 @dataclass(frozen=True)
@@ -94,6 +99,7 @@ class ScoringEntry:
     run_id: str
     made_by: str
     made_at: datetime
+    provisional: bool | None = False
 
     @property
     def rows_per_second(self) -> float | None:

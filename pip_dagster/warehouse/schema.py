@@ -92,6 +92,20 @@ MIGRATIONS: tuple[str, ...] = (
     -- Predictions say their arm from here on: what was published before is published once more by the next run.
     DELETE FROM ledger.publications;
     """,
+    """
+    -- Made before a source's rows were declared to be all there.
+    ALTER TABLE ledger.extractions ADD COLUMN provisional BOOLEAN;
+    ALTER TABLE ledger.scorings ADD COLUMN provisional BOOLEAN;
+    -- What was in each stretch of a source's time, whenever a run saw it change.
+    CREATE TABLE ledger.source_buckets (
+      pipeline VARCHAR, source VARCHAR, bucket TIMESTAMP, rows BIGINT, total VARCHAR, xor VARCHAR, newest VARCHAR,
+      columns VARCHAR, made_at TIMESTAMPTZ);
+    CREATE OR REPLACE VIEW ledger.partitions AS
+      SELECT s.*, l.scoring_id IS NOT NULL AS is_live
+      FROM ledger.scorings s
+      LEFT JOIN ledger.live l
+        ON l.pipeline = s.pipeline AND l.partition_key = s.partition_key AND l.scoring_id = s.scoring_id;
+    """,
 )
 VERSION = len(MIGRATIONS)
 

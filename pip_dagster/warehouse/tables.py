@@ -72,7 +72,8 @@ def _with_resolution(pipeline: str, rows: str) -> str:
 def predictions_select(con: DuckDBPyConnection, pipeline: str) -> str:
     """The SELECT behind `<pipeline>.predictions`: each row by the scoring that is live for it, and what made it."""
     return (
-        "SELECT s.*, e.model_name, e.model_version, e.feature_revision, e.made_at AS scored_at, l.arm "
+        "SELECT s.*, e.model_name, e.model_version, e.feature_revision, e.made_at AS scored_at, "
+        "coalesce(e.provisional, false) AS provisional, l.arm "
         f"FROM {quote(pipeline)}.scores s "
         f"JOIN ledger.live_arms l ON l.pipeline = {literal(pipeline)} AND l.scoring_id = s.scoring_id "
         f"JOIN ledger.scorings e ON e.scoring_id = s.scoring_id WHERE {live_row(con, pipeline)}"

@@ -1,0 +1,116 @@
+"""Gathering what a plan compares: what the sources hold now, what is declared and live, and what the ledger says."""
+
+from __future__ import annotations
+
+import hashlib
+from bisect import bisect_left
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from pip_dagster.errors import DeclarationError
+from pip_dagster.flow.fingerprints import Fingerprints, fingerprints
+from pip_dagster.flow.partition import Partition
+from pip_dagster.flow.sources import open_sources
+from pip_dagster.ledger.known import read_known
+from pip_dagster.ledger.observations import Seen, newest_of, read_observations
+from pip_dagster.ledger.plan import Known, Plan, Policy, Wanted, plan
+from pip_dagster.registry.errors import RegistryError
+from pip_dagster.registry.store import Registry
+from pip_dagster.warehouse.connect import open_warehouse, workspace
+
+if TYPE_CHECKING:
+    from pip_dagster.pipeline import Pipeline
+
+_NAMED = 3  # changed stretches that a reason names
+
+
+def make_plan(pipeline: Pipeline, partitions: Sequence[Partition], *, now: datetime | None = None) -> Plan:
+    """Which of these partitions should be made again, and why.
+
+    The sources and the warehouse are open for reading only, one after the other, each no longer than a read takes.
+
+    Raises:
+        DeclarationError: there is no such model.
+        SourceError: a source cannot be read.
+        WarehouseError: the warehouse cannot be opened, or is held by somebody else for too long.
+
+    """
+    spec, now = pipeline.spec, now or datetime.now(UTC)
+    if not partitions:
+        return Plan(spec.name, (), (), 0)
+    known: dict[str, Known] = {}
+    seen: Seen = {}
+    with workspace(threads=1) as con:
+        if pipeline.project.warehouse.exists():
+            purpose = f"{spec.name}: planning"
+            with open_warehouse(con, pipeline.project.warehouse, purpose=purpose, read_only=True):
+                known = read_known(con, spec.name, partitions)
+                seen = read_observations(con, spec.name)
+        with open_sources(con, spec, pipeline.project.root):
+            sources = fingerprints(con, spec, partitions, newest_of(seen))
+    changes = _Changes(sources, seen)
+    return plan(spec.name, partitions, _wanted(pipeline, sources), known, _policy(pipeline), now, changes.say)
+
+
+def _wanted(pipeline: Pipeline, sources: Fingerprints) -> Wanted:
+    scoring = pipeline.spec.scoring
+    registry = Registry(pipeline.project.registry)
+    try:
+        version = registry.get(scoring.model_name, scoring.alias)
+        moves = registry.alias_history(scoring.model_name, scoring.alias)
+    except RegistryError as error:
+        raise DeclarationError(
+            f"Pipeline {pipeline.spec.name}: scoring names model {scoring.model_name!r}, "
+            f"alias {scoring.alias!r}: {error}"
+        ) from error
+    return Wanted(
+        sources=sources.of,
+        sql_digest=hashlib.sha256(pipeline.feature_digest.encode()).hexdigest(),
+        code_digest=pipeline.scoring_digest,
+        manifest_digest=version.manifest_digest,
+        model_version=version.version,
+        promoted_at=moves[-1].at if moves else None,
+    )
+
+
+def _policy(pipeline: Pipeline) -> Policy:
+    spec = pipeline.spec
+    return Policy(
+        reruns=spec.reruns,
+        late={name: source.late_data for name, source in spec.sources.items()},
+        is_provisional=spec.is_provisional,
+    )
+
+
+class _Changes:
+    """Which stretches of a source are not as they were when a partition was made."""
+
+    def __init__(self, sources: Fingerprints, seen: Seen) -> None:
+        self._sources, self._seen = sources, seen
+        # Only stretches that changed since any run saw them, or were never seen, can be the ones.
+        self._times = {
+            name: sorted(
+                at
+                for at in buckets.keys() | seen.get(name, {}).keys()
+                if len(seen.get(name, {}).get(at, ())) != 1 or seen[name][at][0][1] != buckets.get(at)
+            )
+            for name, buckets in sources.buckets.items()
+        }
+
+    def say(self, source: str, partition: Partition, known: Known) -> str:
+        """The source, and up to three of its days or hours that changed since the partition was made."""
+        windows = self._sources.windows.get(source)
+        if windows is None or known.read_at is None:
+            return source
+        start, end = windows[partition.key]
+        times = self._times[source]
+        changed = []
+        for at in times[bisect_left(times, start) : bisect_left(times, end)]:
+            now = self._sources.buckets[source].get(at)
+            history = [bucket for when, bucket in self._seen.get(source, {}).get(at, ()) if when <= known.read_at]
+            was = history[-1] if history and history[-1].rows.rows else None
+            if was != now:
+                changed.append(f"{at:%Y-%m-%d}" if at.time() == datetime.min.time() else f"{at:%Y-%m-%d %H:%M}")
+        more = f" and {len(changed) - _NAMED} more" if len(changed) > _NAMED else ""
+        return " ".join([source, ", ".join(changed[:_NAMED]) + more]).strip()

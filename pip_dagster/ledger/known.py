@@ -1,0 +1,75 @@
+"""What the ledger says of a pipeline's partitions, as far as a plan needs it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from pip_dagster.flow.partition import Partition
+from pip_dagster.ledger.plan import Attempt, Known
+from pip_dagster.ledger.record import DELIBERATE, dicts
+
+if TYPE_CHECKING:
+    from duckdb import DuckDBPyConnection
+
+_OF = "pipeline = $pipeline AND partition_start >= $first AND partition_start <= $last"
+_EXTRACTIONS = f"""
+  SELECT partition_key, source_digests, sql_digest, made_at FROM ledger.extractions WHERE {_OF}
+  QUALIFY row_number() OVER (PARTITION BY partition_key ORDER BY extraction_id DESC) = 1
+"""
+_ATTEMPT = "status, reason, code_digest, manifest_digest, model_version, source_digests, made_at, provisional"
+# An attempt counts with the last one if it failed after the last success, from the same inputs.
+_ATTEMPTS = f"""
+  WITH attempts AS (SELECT * FROM ledger.scorings WHERE {_OF} AND role = 'champion'),
+  last AS (SELECT * FROM attempts
+           QUALIFY row_number() OVER (PARTITION BY partition_key ORDER BY scoring_id DESC) = 1),
+  ended AS (SELECT partition_key, max(scoring_id) FILTER (status <> 'failed') AS at FROM attempts GROUP BY ALL),
+  failures AS (SELECT a.partition_key, count(*) AS failures FROM attempts a
+    JOIN last l ON l.partition_key = a.partition_key AND l.status = 'failed' AND l.code_digest = a.code_digest
+      AND l.manifest_digest IS NOT DISTINCT FROM a.manifest_digest
+      AND l.source_digests IS NOT DISTINCT FROM a.source_digests
+    JOIN ended e ON e.partition_key = a.partition_key AND a.scoring_id > coalesce(e.at, '')
+    WHERE a.status = 'failed' GROUP BY ALL)
+  SELECT partition_key, {_ATTEMPT}, coalesce(failures, 0) AS failures
+  FROM last LEFT JOIN failures USING (partition_key)
+"""
+_LIVE = f"""
+  SELECT l.partition_key, l.live_since, c.why, {", ".join("s." + name for name in _ATTEMPT.split(", "))}
+  FROM ledger.live l JOIN ledger.live_changes c ON c.change_id = l.change_id
+  JOIN ledger.scorings s ON s.scoring_id = l.scoring_id
+  WHERE l.pipeline = $pipeline AND s.partition_start >= $first AND s.partition_start <= $last
+"""
+
+
+def read_known(con: DuckDBPyConnection, pipeline: str, partitions: Sequence[Partition]) -> dict[str, Known]:
+    """Partition key → what is known of it; nothing for those that were never tried. The warehouse is the catalog."""
+    starts = [partition.start for partition in partitions]
+    asked = {"pipeline": pipeline, "first": min(starts), "last": max(starts)}
+    found: dict[str, dict[str, Any]] = {}
+    for row in dicts(con.execute(_EXTRACTIONS, asked)):
+        found[row["partition_key"]] = {
+            "sources": json.loads(row["source_digests"]),
+            "sql_digest": row["sql_digest"],
+            "read_at": row["made_at"],
+        }
+    for row in dicts(con.execute(_ATTEMPTS, asked)):
+        found.setdefault(row["partition_key"], {}).update(last=_attempt(row), failures=row["failures"])
+    for row in dicts(con.execute(_LIVE, asked)):
+        found.setdefault(row["partition_key"], {}).update(
+            live=_attempt(row), live_since=row["live_since"], deliberate=row["why"].startswith(DELIBERATE)
+        )
+    return {key: Known(**values) for key, values in found.items()}
+
+
+def _attempt(row: dict[str, Any]) -> Attempt:
+    return Attempt(
+        status=row["status"],
+        reason=row["reason"],
+        code_digest=row["code_digest"],
+        manifest_digest=row["manifest_digest"],
+        model_version=row["model_version"],
+        sources=json.loads(row["source_digests"]) if row["source_digests"] else None,
+        made_at=row["made_at"],
+        provisional=bool(row["provisional"]),
+    )

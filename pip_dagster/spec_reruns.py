@@ -1,0 +1,51 @@
+"""What a pipeline may declare about reruns: what a change makes due, and how often a failure is tried again."""
+
+from __future__ import annotations
+
+from datetime import date, timedelta
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from pip_dagster.spec_durations import Duration
+
+
+class _Declared(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Recent(_Declared):
+    """Some of the partitions that a change is about: the last of them, or those from a day on."""
+
+    last: int | None = Field(default=None, ge=1, description="So many partitions, the newest ones.")
+    since: date | None = Field(default=None, description="Partitions that begin on this day or later.")
+
+    @model_validator(mode="after")
+    def _one(self) -> Recent:
+        if (self.last is None) == (self.since is None):
+            raise ValueError("takes `last` or `since`, one of them")
+        return self
+
+
+Reach = Literal["none", "all"] | Recent
+
+
+class IgnoreAfter(_Declared):
+    """Late rows count for some days only."""
+
+    ignore_after: Duration = Field(description="How long after a partition's end its sources' changes still count.")
+
+
+class Reruns(_Declared):
+    """Which stored partitions a change makes due, and how often a failure is tried again."""
+
+    promotion: Reach = Field(
+        default="none", description="Partitions to score again when the alias moves to another version."
+    )
+    declaration: Reach = Field(
+        default="all", description="Partitions to make again when feature SQL, decisions or expectations change."
+    )
+    attempts: int = Field(default=3, ge=1, description="How often a partition is tried with the same inputs.")
+    back_off: Duration = Field(
+        default=timedelta(minutes=10), description="The wait after a first failure; each further one doubles it."
+    )
