@@ -85,6 +85,11 @@ class Pipeline:
             }
         )
 
+    @property
+    def sql_digest(self) -> str:
+        """The feature digest as `ledger.extractions` holds it."""
+        return hashlib.sha256(self.feature_digest.encode()).hexdigest()
+
 
 def _read_sql(spec: PipelineSpec, folder: Path, key: str, name: str) -> str:
     file = folder / name

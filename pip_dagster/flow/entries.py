@@ -28,7 +28,9 @@ def failed_extraction(
 ) -> ScoringEntry:
     """The ledger's entry for a partition whose features could not be made, from what its sources held."""
     entry = scoring_entry(pipeline, model, partition, None, run, status="failed", reason=reason)
-    return replace(entry, source_digests=record.canonical(sources))
+    read, sql = record.canonical(sources), pipeline.sql_digest
+    inputs = record.inputs_digest(read, sql, entry.code_digest, entry.manifest_digest)
+    return replace(entry, source_digests=read, inputs_digest=inputs)
 
 
 def scoring_entry(
@@ -84,5 +86,13 @@ def scoring_entry(
         made_by=run.made_by,
         made_at=datetime.now(UTC),
         provisional=bool(features.provisional) if features else None,
+        inputs_digest=record.inputs_digest(
+            features.source_digests,
+            features.sql_digest,
+            pipeline.scoring_digest,
+            model.version.manifest_digest if model else None,
+        )
+        if features
+        else None,
         **outcome,
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from bisect import bisect_left
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -66,7 +65,7 @@ def _wanted(pipeline: Pipeline, sources: Fingerprints) -> Wanted:
         ) from error
     return Wanted(
         sources=sources.of,
-        sql_digest=hashlib.sha256(pipeline.feature_digest.encode()).hexdigest(),
+        sql_digest=pipeline.sql_digest,
         code_digest=pipeline.scoring_digest,
         manifest_digest=version.manifest_digest,
         model_version=version.version,

@@ -15,10 +15,14 @@ if TYPE_CHECKING:
 
 _OF = "pipeline = $pipeline AND partition_start >= $first AND partition_start <= $last"
 _EXTRACTIONS = f"""
-  SELECT partition_key, source_digests, sql_digest, made_at FROM ledger.extractions WHERE {_OF}
+  SELECT partition_key, extraction_id, source_digests, sql_digest, feature_digest, made_at
+  FROM ledger.extractions WHERE {_OF}
   QUALIFY row_number() OVER (PARTITION BY partition_key ORDER BY extraction_id DESC) = 1
 """
-_ATTEMPT = "status, reason, code_digest, manifest_digest, model_version, source_digests, made_at, provisional"
+_ATTEMPT = (
+    "scoring_id, status, reason, code_digest, manifest_digest, model_version, feature_digest, source_digests, "
+    "inputs_digest, made_at, provisional"
+)
 # An attempt counts with the last one if it failed after the last success, from the same inputs.
 _ATTEMPTS = f"""
   WITH attempts AS (SELECT * FROM ledger.scorings WHERE {_OF} AND role = 'champion'),
@@ -26,16 +30,15 @@ _ATTEMPTS = f"""
            QUALIFY row_number() OVER (PARTITION BY partition_key ORDER BY scoring_id DESC) = 1),
   ended AS (SELECT partition_key, max(scoring_id) FILTER (status <> 'failed') AS at FROM attempts GROUP BY ALL),
   failures AS (SELECT a.partition_key, count(*) AS failures FROM attempts a
-    JOIN last l ON l.partition_key = a.partition_key AND l.status = 'failed' AND l.code_digest = a.code_digest
-      AND l.manifest_digest IS NOT DISTINCT FROM a.manifest_digest
-      AND l.source_digests IS NOT DISTINCT FROM a.source_digests
+    JOIN last l ON l.partition_key = a.partition_key AND l.status = 'failed'
+      AND l.inputs_digest IS NOT DISTINCT FROM a.inputs_digest
     JOIN ended e ON e.partition_key = a.partition_key AND a.scoring_id > coalesce(e.at, '')
     WHERE a.status = 'failed' GROUP BY ALL)
   SELECT partition_key, {_ATTEMPT}, coalesce(failures, 0) AS failures
   FROM last LEFT JOIN failures USING (partition_key)
 """
 _LIVE = f"""
-  SELECT l.partition_key, l.live_since, c.why, {", ".join("s." + name for name in _ATTEMPT.split(", "))}
+  SELECT l.partition_key, l.live_since, l.change_id, c.why, {", ".join("s." + name for name in _ATTEMPT.split(", "))}
   FROM ledger.live l JOIN ledger.live_changes c ON c.change_id = l.change_id
   JOIN ledger.scorings s ON s.scoring_id = l.scoring_id
   WHERE l.pipeline = $pipeline AND s.partition_start >= $first AND s.partition_start <= $last
@@ -51,13 +54,21 @@ def read_known(con: DuckDBPyConnection, pipeline: str, partitions: Sequence[Part
         found[row["partition_key"]] = {
             "sources": json.loads(row["source_digests"]),
             "sql_digest": row["sql_digest"],
+            "feature_digest": row["feature_digest"],
             "read_at": row["made_at"],
+            "entries": (row["extraction_id"],),
         }
     for row in dicts(con.execute(_ATTEMPTS, asked)):
-        found.setdefault(row["partition_key"], {}).update(last=_attempt(row), failures=row["failures"])
+        of = found.setdefault(row["partition_key"], {})
+        of.update(last=_attempt(row), failures=row["failures"], entries=(*of.get("entries", ()), row["scoring_id"]))
     for row in dicts(con.execute(_LIVE, asked)):
-        found.setdefault(row["partition_key"], {}).update(
-            live=_attempt(row), live_since=row["live_since"], deliberate=row["why"].startswith(DELIBERATE)
+        of = found.setdefault(row["partition_key"], {})
+        of.update(
+            live=_attempt(row),
+            live_since=row["live_since"],
+            deliberate=row["why"].startswith(DELIBERATE),
+            as_known="as known" in row["why"].partition(":")[0],
+            entries=(*of.get("entries", ()), row["change_id"]),
         )
     return {key: Known(**values) for key, values in found.items()}
 
@@ -69,6 +80,8 @@ def _attempt(row: dict[str, Any]) -> Attempt:
         code_digest=row["code_digest"],
         manifest_digest=row["manifest_digest"],
         model_version=row["model_version"],
+        feature_digest=row["feature_digest"],
+        inputs_digest=row["inputs_digest"],
         sources=json.loads(row["source_digests"]) if row["source_digests"] else None,
         made_at=row["made_at"],
         provisional=bool(row["provisional"]),

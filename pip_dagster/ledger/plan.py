@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 from typing import Literal
 
 from pip_dagster.flow.partition import Partition
-from pip_dagster.ledger.record import canonical
+from pip_dagster.ledger.record import canonical, inputs_digest
 from pip_dagster.spec_reruns import IgnoreAfter, Reach, Reruns
 
 Kind = Literal[
@@ -40,7 +40,8 @@ class Reason:
 class Due:
     """A partition to make again.
 
-    `attempt` counts from 1 with the same inputs; `wanted` is a digest of all that the partition should be made from.
+    `attempt` counts from 1 with the same inputs. `wanted` is a digest of all that the partition should be made from and
+    of the ledger's entries that this would replace: sources that change and change back are asked for each time.
     """
 
     partition: Partition
@@ -93,6 +94,8 @@ class Attempt:
     model_version: int | None
     sources: Digests | None
     made_at: datetime
+    feature_digest: str | None = None
+    inputs_digest: str | None = None
     provisional: bool = False
 
 
@@ -100,19 +103,23 @@ class Attempt:
 class Known:
     """What the ledger says of a partition.
 
-    `sources`, `sql_digest`, `read_at`: of its newest extraction. `last`: the newest attempt at scoring it.
-    `failures`: how many attempts in a row failed like the last one. `live`, `live_since`: the scoring that is live.
-    `deliberate`: a person made it live, by a rollback or by asking for that version.
+    `sources`, `sql_digest`, `feature_digest`, `read_at`: of its newest extraction. `last`: the newest attempt at
+    scoring it. `failures`: how many attempts in a row failed like the last one. `live`, `live_since`: the scoring that
+    is live. `deliberate`: a person made it live, by a rollback or by asking for that version; `as_known`: from what
+    could be known then. `entries`: the ids of all these.
     """
 
     sources: Digests | None = None
     sql_digest: str | None = None
+    feature_digest: str | None = None
     read_at: datetime | None = None
     last: Attempt | None = None
     failures: int = 0
     live: Attempt | None = None
     live_since: datetime | None = None
     deliberate: bool = False
+    as_known: bool = False
+    entries: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -157,30 +164,37 @@ def _judge(
     partition: Partition, from_end: int, wanted: Wanted, known: Known, policy: Policy, now: datetime, say: Say
 ) -> Due | Held | None:
     provisional = policy.is_provisional(partition.end, now)
-    digest = _digest(partition, wanted, provisional)
-    if known.last is None or known.sources is None and known.last.sources is None:
-        reason = Reason("missing", "missing" if known.sources is None else "missing: features are there, not scored")
-        failed = known.last is not None and known.last.status == "failed"
-        if not failed:
-            return Due(partition, (reason,), 1, digest)
     asks, tells = _changes(partition, from_end, wanted, known, policy, now, say, provisional)
-    last = known.last
-    assert last
+    last, live = known.last, known.live
+    digest = _digest(partition, wanted, known, provisional)
     # A rollback since then is the newer word on what is live, and nothing is left to try.
-    tried_last = last.status != "scored" and not (known.live_since and known.live_since > last.made_at)
-    if tried_last and last.status == "blocked":
-        if not asks:
+    broke = last is not None and last.status != "scored" and not (known.live_since and known.live_since > last.made_at)
+    if last and broke and last.inputs_digest == _inputs(partition, wanted):
+        if last.status == "blocked":
             return Held(partition, (Reason("blocked", f"blocked: {last.reason}"), *tells))
-        changed = any(reason.kind == "source_changed" for reason in asks)
-        what = "blocked, source since corrected" if changed else "blocked, since changed"
-        return Due(partition, (Reason("blocked", what), *asks), 1, digest)
-    if tried_last and last.status == "failed":
         if asks:
-            return Due(partition, asks, 1, digest)
-        return _again(partition, last, known.failures, policy.reruns, now, digest)
-    if asks:
-        return Due(partition, asks, 1, digest)
-    return Held(partition, tells) if tells else None
+            return _again(partition, last, known.failures, policy.reruns, now, digest)
+    if not asks:
+        return Held(partition, tells) if tells else None
+    if live and _is_kept(known, wanted):
+        why = f"kept: v{live.model_version} is live by request" + (" as known then" if known.as_known else "")
+        return Held(partition, (*(Reason(ask.kind, f"{ask.text}; {why}") for ask in asks), *tells))
+    if last and broke:
+        changed = "source since corrected" if any(ask.kind == "source_changed" for ask in asks) else "since changed"
+        kind: Kind = "blocked" if last.status == "blocked" else "failed"
+        asks = (Reason(kind, f"{kind}, {changed}"), *asks)
+    return Due(partition, asks, 1, digest)
+
+
+def _is_kept(known: Known, wanted: Wanted) -> bool:
+    """Whether a person decided what is live, and no later promotion says otherwise: a rerun would undo it."""
+    if not known.live or not known.deliberate or _moved_since(known, wanted):
+        return False
+    return known.as_known or known.live.manifest_digest != wanted.manifest_digest
+
+
+def _moved_since(known: Known, wanted: Wanted) -> bool:
+    return bool(wanted.promoted_at and known.live_since and wanted.promoted_at > known.live_since)
 
 
 def _again(
@@ -210,14 +224,18 @@ def _changes(
 ) -> tuple[tuple[Reason, ...], tuple[Reason, ...]]:
     """What makes the partition due, and what is told only."""
     last, live = known.last, known.live
-    assert last
     asks: list[Reason] = []
     tells: list[Reason] = []
-    # A failed attempt may have read newer sources than the newest extraction that was kept.
-    read = last.sources if last.sources and (not known.read_at or last.made_at > known.read_at) else known.sources
+    if not live and (last is None or last.status == "scored"):
+        asks.append(
+            Reason("missing", "missing" if known.sources is None else "missing: features are there, not scored")
+        )
+        return tuple(asks), ()
+    # Without a live scoring what was tried last says what was read.
+    read = known.sources if live or known.sources is not None else last.sources if last else None
     for source, held in wanted.sources[partition.key].items():
-        was = read.get(source) if read is not None else held
-        if was and was.get("digest") == held.get("digest"):
+        was = (read or {}).get(source)
+        if read is None or (was and was.get("digest") == held.get("digest")):
             continue
         reason = Reason("source_changed", f"source changed: {say(source, partition, known)}{_rows(was, held)}")
         late = policy.late.get(source, "rerun")
@@ -231,34 +249,35 @@ def _changes(
     reached = _reaches(policy.reruns.declaration, partition, from_end)
     if known.sql_digest is not None and known.sql_digest != wanted.sql_digest:
         (asks if reached else tells).append(Reason("features_changed", "features changed"))
+    if not live:
+        if not asks:
+            asks.append(Reason("missing", "missing: it was tried, and what it is made from has changed since"))
+        return tuple(asks), tuple(tells)
+    if not asks and live.feature_digest != known.feature_digest and not known.as_known:
+        at = f" of {known.read_at:%Y-%m-%d %H:%M:%S %Z}" if known.read_at else ""
+        asks.append(Reason("features_changed", f"features changed: those{at} are stored and not scored yet"))
     if wanted.code_digest not in _declared(known):
         (asks if reached else tells).append(Reason("declaration_changed", "declaration or expectations changed"))
-    base = live if live and known.live_since and known.live_since >= last.made_at or not last.manifest_digest else last
-    if base and base.manifest_digest != wanted.manifest_digest:
+    if live.manifest_digest != wanted.manifest_digest:
+        text = f"model promoted v{live.model_version}→v{wanted.model_version}"
         # A rollback or a pinned version is a newer word than the alias, until the alias moves again.
-        overruled = known.deliberate and not (
-            wanted.promoted_at and known.live_since and wanted.promoted_at > known.live_since
-        )
-        text = f"model promoted v{base.model_version}→v{wanted.model_version}"
-        if overruled:
-            tells.append(Reason("model_promoted", f"v{base.model_version} is live by request"))
+        if known.deliberate and not _moved_since(known, wanted):
+            tells.append(Reason("model_promoted", f"v{live.model_version} is live by request"))
         elif _reaches(policy.reruns.promotion, partition, from_end):
             asks.append(Reason("model_promoted", text))
         else:
             tells.append(Reason("model_promoted", f"{text}; not scored again, by reruns.promotion"))
-    if live and live.provisional and not provisional:
+    if live.provisional and not provisional:
         asks.append(Reason("provisional", "provisional: its sources are complete since"))
     return tuple(asks), tuple(tells)
 
 
 def _declared(known: Known) -> set[str]:
     """The declarations that what is live may be made by without being out of date."""
-    assert known.last
-    newer = known.live is not None and known.live_since is not None and known.live_since >= known.last.made_at
-    if not newer or known.live is None:
-        return {known.last.code_digest}
+    assert known.live
     # What a person put back was made by an older declaration, and they knew; only a change since then counts.
-    return {known.live.code_digest, known.last.code_digest} if known.deliberate else {known.live.code_digest}
+    newest = {known.last.code_digest} if known.deliberate and known.last else set()
+    return {known.live.code_digest, *newest}
 
 
 def _reaches(reach: Reach, partition: Partition, from_end: int) -> bool:
@@ -280,12 +299,11 @@ def _say(duration: timedelta) -> str:
     return f"{duration.days} days" if not duration % timedelta(days=1) else str(duration)
 
 
-def _digest(partition: Partition, wanted: Wanted, provisional: bool) -> str:
-    content = {
-        "sources": wanted.sources[partition.key],
-        "sql": wanted.sql_digest,
-        "code": wanted.code_digest,
-        "model": wanted.manifest_digest,
-        "provisional": provisional,
-    }
-    return hashlib.sha256(canonical(content).encode()).hexdigest()
+def _inputs(partition: Partition, wanted: Wanted) -> str:
+    sources = canonical(wanted.sources[partition.key])
+    return inputs_digest(sources, wanted.sql_digest, wanted.code_digest, wanted.manifest_digest)
+
+
+def _digest(partition: Partition, wanted: Wanted, known: Known, provisional: bool) -> str:
+    content = "\n".join((_inputs(partition, wanted), str(provisional), *known.entries))
+    return hashlib.sha256(content.encode()).hexdigest()

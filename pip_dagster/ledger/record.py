@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import secrets
 from collections.abc import Mapping, Sequence
@@ -23,7 +24,7 @@ ROWS_OF = "rows_of"
 
 
 # How a live change begins whose scoring a person asked for: a newer word than the alias, until that moves again.
-DELIBERATE = ("rolled back", "pinned")
+DELIBERATE = ("rolled back", "pinned", "as known")
 
 
 def new_id() -> str:
@@ -100,6 +101,7 @@ class ScoringEntry:
     made_by: str
     made_at: datetime
     provisional: bool | None = False
+    inputs_digest: str | None = None
 
     @property
     def rows_per_second(self) -> float | None:
@@ -187,6 +189,12 @@ def dicts(result: DuckDBPyConnection) -> list[dict[str, Any]]:
 def canonical(value: Mapping[str, Any]) -> str:
     """JSON that is equal for equal content."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, default=str)
+
+
+def inputs_digest(source_digests: str, sql_digest: str, code_digest: str, manifest_digest: str | None) -> str:
+    """A digest of all that a scoring is made from but the engine; `source_digests` is canonical JSON."""
+    content = "\n".join((source_digests, sql_digest, code_digest, manifest_digest or ""))
+    return hashlib.sha256(content.encode()).hexdigest()
 
 
 def partition_fields(partition: Partition) -> dict[str, Any]:

@@ -96,6 +96,8 @@ MIGRATIONS: tuple[str, ...] = (
     -- Made before a source's rows were declared to be all there.
     ALTER TABLE ledger.extractions ADD COLUMN provisional BOOLEAN;
     ALTER TABLE ledger.scorings ADD COLUMN provisional BOOLEAN;
+    -- A digest of sources, feature SQL, declaration and model: attempts with an equal one are attempts at the same.
+    ALTER TABLE ledger.scorings ADD COLUMN inputs_digest VARCHAR;
     -- What was in each stretch of a source's time, whenever a run saw it change.
     CREATE TABLE ledger.source_buckets (
       pipeline VARCHAR, source VARCHAR, bucket TIMESTAMP, rows BIGINT, total VARCHAR, xor VARCHAR, newest VARCHAR,

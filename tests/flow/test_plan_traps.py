@@ -1,0 +1,106 @@
+"""What a plan by the newest ledger entry alone gets wrong."""
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from pip_dagster.flow.plan import make_plan
+from pip_dagster.ledger.rollback import rollback
+
+FIRST, SECOND = "2024-03-01", "2024-03-02"
+BREAK = f"UPDATE raw.orders SET amount = 'inf' WHERE day = '{SECOND}' AND amount = 7"
+MEND = "UPDATE raw.orders SET amount = 7 WHERE isinf(amount)"
+
+
+@pytest.fixture
+def shop(tiny):
+    tiny.declare(reruns={"promotion": "all"})
+    tiny.source(f"UPDATE raw.orders SET amount = 7 WHERE day = '{SECOND}'")
+    assert not any(result.error for result in tiny.run().values())
+    assert due(tiny) == {}
+    return tiny
+
+
+def the_plan(shop, later=timedelta(0)):
+    return make_plan(shop.pipeline(), shop.partitions(), now=datetime.now(UTC) + later)
+
+
+def due(shop, later=timedelta(0)):
+    return {each.partition.key: [reason.kind for reason in each.reasons] for each in the_plan(shop, later).due}
+
+
+def held(shop):
+    return {each.partition.key: [reason.kind for reason in each.reasons] for each in the_plan(shop).held}
+
+
+def test_features_that_were_made_and_not_scored_are_due(shop):
+    """A run killed between the two, or somebody who made the features alone."""
+    shop.source(f"UPDATE raw.orders SET quantity = quantity + 1 WHERE day = '{FIRST}'")
+    shop.run(FIRST, predictions=False)
+    assert due(shop) == {FIRST: ["features_changed"]}
+    shop.run(FIRST)
+    assert due(shop) == {}
+
+
+def test_features_that_were_made_first_of_all_are_missing_scores(tiny):
+    tiny.declare()
+    tiny.run(FIRST, predictions=False)
+    assert due(tiny)[FIRST] == ["missing"]
+
+
+def test_a_source_that_was_broken_and_is_as_before_comes_to_rest(shop):
+    """Its old scoring serves again: nothing is scored, and nothing says that the failure is over but that."""
+    shop.source(BREAK)
+    assert shop.run(SECOND)[SECOND].error
+    shop.source(MEND)
+    for _ in range(2):
+        for key in due(shop, timedelta(days=1)):
+            assert not shop.run(key)[key].error
+    assert due(shop, timedelta(days=1)) == {} and held(shop) == {}
+
+
+def test_a_source_that_is_as_it_was_once_is_another_ask(shop):
+    """A run key is honoured once: from one state to another and back, the third ask is not the first one again."""
+    change, back = (f"UPDATE raw.orders SET quantity = quantity {sign} 1 WHERE day = '{FIRST}'" for sign in "+-")
+    asked = []
+    for statement in (change, back, change, back):
+        shop.source(statement)
+        [once] = the_plan(shop).due
+        asked.append(once.wanted)
+        shop.run(FIRST)
+    assert len(set(asked)) == 4
+    shop.source(change)
+    assert the_plan(shop).due[0].wanted == the_plan(shop).due[0].wanted
+
+
+@pytest.fixture
+def rolled_back(shop):
+    """Two days by v1 again, by somebody's decision, while the alias names v2."""
+    shop.registry.set_alias("returns", "champion", 2, by="ada", why="better")
+    assert {key for key in due(shop)} == {FIRST, SECOND, "2024-03-03", "2024-03-04"}
+    shop.run()
+    assert due(shop) == {}
+    rollback(shop.project, "orders", to_version=1, partitions=(FIRST, SECOND), why="v2 is wrong here", by="bob")
+    return shop
+
+
+def test_what_was_rolled_back_is_not_scored_away(rolled_back):
+    assert due(rolled_back) == {}
+    rolled_back.source(f"UPDATE raw.orders SET quantity = quantity + 1 WHERE day IN ('{FIRST}', '2024-03-03')")
+    assert due(rolled_back) == {"2024-03-03": ["source_changed"]}
+    assert "source_changed" in held(rolled_back)[FIRST]
+
+
+def test_a_later_promotion_is_the_newer_word(rolled_back):
+    for version in (1, 2):
+        rolled_back.registry.set_alias("returns", "champion", version, by="ada", why="mended")
+    assert due(rolled_back) == {FIRST: ["model_promoted"], SECOND: ["model_promoted"]}
+
+
+def test_a_whole_rollback_leaves_nothing_due_and_corrections_still_count(shop):
+    shop.registry.set_alias("returns", "champion", 2, by="ada", why="better")
+    shop.run()
+    rollback(shop.project, "orders", why="v2 is worse", by="bob")
+    assert due(shop) == {} and shop.registry.alias("returns", "champion") == 1
+    shop.source(f"UPDATE raw.orders SET quantity = quantity + 1 WHERE day = '{FIRST}'")
+    assert due(shop) == {FIRST: ["source_changed"]}
