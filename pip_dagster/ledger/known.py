@@ -82,7 +82,8 @@ def _attempt(row: dict[str, Any]) -> Attempt:
         model_version=row["model_version"],
         feature_digest=row["feature_digest"],
         inputs_digest=row["inputs_digest"],
-        sources=json.loads(row["source_digests"]) if row["source_digests"] else None,
+        # What a success read is in its extraction; parsing it again for each partition would cost as much as hashing.
+        sources=json.loads(row["source_digests"]) if row["source_digests"] and row["status"] != "scored" else None,
         made_at=row["made_at"],
         provisional=bool(row["provisional"]),
     )

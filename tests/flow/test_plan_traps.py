@@ -59,6 +59,29 @@ def test_a_source_that_was_broken_and_is_as_before_comes_to_rest(shop):
     assert due(shop, timedelta(days=1)) == {} and held(shop) == {}
 
 
+def test_a_key_that_was_twice_and_is_once_again_comes_to_rest(shop):
+    """The features could not even be made, and nothing new of them is kept when they can be again."""
+    shop.source(f"INSERT INTO raw.orders FROM raw.orders WHERE day = '{SECOND}' LIMIT 1")
+    assert "more than once" in shop.run(SECOND)[SECOND].error
+    shop.source("CREATE OR REPLACE TABLE raw.orders AS SELECT DISTINCT * FROM raw.orders")
+    for key in due(shop, timedelta(days=1)):
+        assert not shop.run(key)[key].error
+    assert due(shop, timedelta(days=1)) == {} and held(shop) == {}
+
+
+def test_sql_that_fails_for_a_day_is_tried_so_often_and_no_more(shop, helpers):
+    """Its old features are of the old SQL for ever; each attempt at the new is an attempt at the same."""
+    shop.declare(helpers.SQL.replace("order_id,", f"if(day = '{SECOND}', 1, order_id) AS order_id,"))
+    numbers = []
+    for days in range(1, 8):
+        plan = the_plan(shop, timedelta(days=days))
+        numbers += [each.attempt for each in plan.due if each.partition.key == SECOND]
+        if plan.due:
+            shop.run(*(each.partition.key for each in plan.due))
+    assert numbers == [1, 2, 3]
+    assert held(shop) == {SECOND: ["failed"]}
+
+
 def test_a_source_that_is_as_it_was_once_is_another_ask(shop):
     """A run key is honoured once: from one state to another and back, the third ask is not the first one again."""
     change, back = (f"UPDATE raw.orders SET quantity = quantity {sign} 1 WHERE day = '{FIRST}'" for sign in "+-")
@@ -77,7 +100,7 @@ def test_a_source_that_is_as_it_was_once_is_another_ask(shop):
 def rolled_back(shop):
     """Two days by v1 again, by somebody's decision, while the alias names v2."""
     shop.registry.set_alias("returns", "champion", 2, by="ada", why="better")
-    assert {key for key in due(shop)} == {FIRST, SECOND, "2024-03-03", "2024-03-04"}
+    assert set(due(shop)) == {FIRST, SECOND, "2024-03-03", "2024-03-04"}
     shop.run()
     assert due(shop) == {}
     rollback(shop.project, "orders", to_version=1, partitions=(FIRST, SECOND), why="v2 is wrong here", by="bob")
