@@ -13,6 +13,7 @@ from pip_dagster.ledger.record import canonical
 from pip_dagster.project import Project
 from pip_dagster.quality.suite import Expectation, Suites, load_suites, suggest
 from pip_dagster.spec import PipelineSpec, Source
+from pip_dagster.spec_automation import Alerts
 from pip_dagster.spec_gates import Gates
 
 
@@ -43,6 +44,11 @@ class Pipeline:
     def gates(self) -> Gates:
         """The declared gates, or those by default."""
         return self.spec.gates or Gates()
+
+    @property
+    def alerts(self) -> Alerts | None:
+        """Who is told of failed runs and blocked partitions, by the declaration or else by the project."""
+        return self.spec.alerts or self.project.alerts
 
     @property
     def label_key(self) -> tuple[str, ...]:

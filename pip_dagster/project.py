@@ -6,8 +6,12 @@ import os
 import tomllib
 from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pip_dagster.errors import ProjectError
+
+if TYPE_CHECKING:
+    from pip_dagster.spec_automation import Alerts
 
 ROOT_VARIABLE = "PIP_DAGSTER_PROJECT"
 
@@ -45,6 +49,8 @@ class Project:
         if mlflow is not None and not isinstance(mlflow, str):
             raise ProjectError(f"{file}, [tool.pip_dagster]: mlflow = {mlflow!r} is not text; expected a URI.")
         for key, value in declared.items():
+            if key == "alerts":
+                continue  # a table, read where it is used
             if key not in settings or not isinstance(value, str):
                 raise ProjectError(
                     f"{file}, [tool.pip_dagster]: {key} = {value!r} is not a setting; "
@@ -82,6 +88,25 @@ class Project:
         project = (_tool_table(self.root / "pyproject.toml", "dg") or {}).get("project")
         package = project.get("root_module") if isinstance(project, dict) else None
         return f"{package}.definitions" if package else None
+
+    @property
+    def alerts(self) -> Alerts | None:
+        """`[tool.pip_dagster.alerts]`: who is told, for pipelines that do not say so themselves.
+
+        Raises:
+            ProjectError: the table is not what `alerts` in a defs.yaml may be.
+
+        """
+        file = self.root / "pyproject.toml"
+        declared = (_tool_table(file, "pip_dagster") or {}).get("alerts")
+        if declared is None:
+            return None
+        from pip_dagster.spec_automation import Alerts
+
+        try:
+            return Alerts.model_validate(declared)
+        except ValueError as error:
+            raise ProjectError(f"{file}, [tool.pip_dagster.alerts]: {error}") from error
 
     def environment(self) -> dict[str, str]:
         """The variables with which a child process finds this very project."""

@@ -11,6 +11,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from pip_dagster.registry.errors import InvalidName
 from pip_dagster.registry.names import parse_models_uri
+from pip_dagster.spec_automation import Alerts, Schedule, Sensors
 from pip_dagster.spec_durations import Duration
 from pip_dagster.spec_gates import Gates
 from pip_dagster.spec_reruns import IgnoreAfter, Reruns
@@ -237,6 +238,10 @@ def _quality(value: object) -> object:
     return {"expectations": value} if isinstance(value, str) else value
 
 
+def _schedule(value: object) -> object:
+    return {"cron": value} if isinstance(value, str) else value
+
+
 class PipelineSpec(_Declared):
     """One inference pipeline: from source tables to a prediction table, partition by partition."""
 
@@ -259,7 +264,15 @@ class PipelineSpec(_Declared):
     )
     gates: Gates | None = Field(default=None, description="What a model must show before the alias moves to it.")
     reruns: Reruns = Field(default_factory=Reruns, description="What a change makes due.")
-    schedule: str | None = Field(default=None, description="Cron, in the partitions' time zone.")
+    schedule: Annotated[Schedule | None, BeforeValidator(_schedule)] = Field(
+        default=None, description="Cron, or the same with more to say."
+    )
+    sensors: Sensors = Field(
+        default=Sensors(), description="How the sensors look, and whether they start by themselves."
+    )
+    alerts: Alerts | None = Field(
+        default=None, description="Who is told of failed runs and blocked partitions; the project's when absent."
+    )
 
     def is_provisional(self, partition_end: datetime, at: datetime) -> bool:
         """Whether a source's rows for a partition that ends then are not declared to be all there yet at `at`."""
@@ -271,14 +284,6 @@ class PipelineSpec(_Declared):
     def _free_name(cls, value: str) -> str:
         if value in RESERVED_SCHEMAS:
             raise ValueError(f"{value!r} is a schema of the warehouse; expected another name")
-        return value
-
-    @field_validator("schedule")
-    @classmethod
-    def _cron(cls, value: str | None) -> str | None:
-        # Dagster's own parser judges the rest when the schedule is built; five fields are ours to ask for.
-        if value is not None and not value.startswith("@") and len(value.split()) != 5:
-            raise ValueError(f"{value!r} is not cron; expected five fields such as '0 6 * * *'")
         return value
 
     @model_validator(mode="after")

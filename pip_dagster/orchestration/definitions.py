@@ -10,11 +10,12 @@ from pip_dagster.orchestration.inputs import model_asset, source_assets
 from pip_dagster.orchestration.keys import challengers_key, features_key, predictions_key
 from pip_dagster.orchestration.partitions import partitions_definition
 from pip_dagster.orchestration.schedule import pipeline_schedule
+from pip_dagster.orchestration.sensors import pipeline_sensors
 from pip_dagster.pipeline import Pipeline
 
 
 def build_definitions(pipeline: Pipeline) -> dg.Definitions:
-    """Assets, job and schedule of a pipeline."""
+    """Assets, job, schedule and sensors of a pipeline."""
     spec = pipeline.spec
     partitions = partitions_definition(spec.partitions)
     keys = [features_key(spec), predictions_key(spec)]
@@ -32,4 +33,5 @@ def build_definitions(pipeline: Pipeline) -> dg.Definitions:
         asset_checks=source_checks(pipeline, partitions),
         jobs=[job],
         schedules=[pipeline_schedule(pipeline, spec.schedule, job, partitions)] if spec.schedule else [],
+        sensors=pipeline_sensors(pipeline, job, partitions),
     )

@@ -1,36 +1,145 @@
-"""The declared schedule: at each tick the newest partition that can be made."""
+"""The declared schedule: at each tick the partitions that just closed, and those missed while nothing ticked."""
+
+from datetime import UTC, datetime
 
 import dagster as dg
 
+from pip_dagster.flow.closed import Closed, due_at
+from pip_dagster.flow.partition import Partition
+from pip_dagster.flow.ranges import contiguous
+from pip_dagster.orchestration.keys import predictions_key
+from pip_dagster.orchestration.runs import REASON, ask, covered
 from pip_dagster.pipeline import Pipeline
+from pip_dagster.spec_automation import Schedule
+
+_MOST_NEW = 1000  # partitions that may close between two ticks: a month of hours has 744
 
 
 def pipeline_schedule(
-    pipeline: Pipeline, cron: str, job: object, partitions: dg.TimeWindowPartitionsDefinition
+    pipeline: Pipeline, declared: Schedule, job: object, partitions: dg.TimeWindowPartitionsDefinition
 ) -> dg.ScheduleDefinition:
-    """A schedule in the partitions' time zone; it starts stopped, as Dagster's do, and is turned on in the UI."""
+    """A schedule in the declared time zone or the partitions'; unless declared `running` it is turned on in the UI."""
     spec = pipeline.spec
+    name = f"{spec.name}_schedule"
+    zone = declared.time_zone or spec.partitions.time_zone
+    behind = f", and up to {declared.catch_up} missed ones before them" if declared.catch_up else ""
 
     @dg.schedule(
-        name=f"{spec.name}_schedule",
-        cron_schedule=cron,
-        execution_timezone=spec.partitions.time_zone,
+        name=name,
+        cron_schedule=declared.cron,
+        execution_timezone=zone,
         job=job,  # type: ignore[arg-type]
-        description=f"Score the newest partition of {spec.name}.",
+        description=f"Score the partitions of {spec.name} that just closed{behind}.",
+        default_status=dg.DefaultScheduleStatus(declared.status.upper()),
     )
-    def newest_partition(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
-        tick = context.scheduled_execution_time
-        with dg.partition_loading_context(effective_dt=tick):
-            window = partitions.get_last_partition_window()
-            key = partitions.get_last_partition_key()
-        if window is None or key is None:
+    def closed_partitions(context: dg.ScheduleEvaluationContext) -> list[dg.RunRequest] | dg.SkipReason:
+        tick = context.scheduled_execution_time.astimezone(UTC)
+        previous = previous_tick(declared.cron, zone, tick)
+        closed = closed_at(partitions, tick, previous, declared.catch_up)
+        if not closed:
             return dg.SkipReason(
                 f"{spec.name} has no partition yet at {tick}: its grid starts {spec.partitions.start}."
             )
+        newest = closed[-1]
         # Without an end the newest partition is always recent; past the end it would be the last one for ever.
-        last_due = window.end + (1 - spec.partitions.end_offset) * (window.end - window.start)
-        if spec.partitions.end and tick >= last_due:
-            return dg.SkipReason(f"The partitions of {spec.name} end on {spec.partitions.end}; {tick} is past them.")
-        return dg.RunRequest(run_key=f"{spec.name} {key} {tick.isoformat()}", partition_key=key)
+        length = newest.partition.end - newest.partition.start
+        ends = spec.partitions.end
+        over = ends is not None and newest.partition.end_local >= ends and tick >= newest.at + length  # type: ignore[operator]
+        due = due_at(
+            closed,
+            previous,
+            catch_up=declared.catch_up,
+            asked=_asked(context, name, partitions, closed),
+            made=context.instance.get_materialized_partitions(predictions_key(spec)) if declared.catch_up else (),
+            over=over,
+        )
+        if not due:
+            return dg.SkipReason(
+                f"The partitions of {spec.name} end on {spec.partitions.end}; {tick} is past them."
+                if over
+                else f"Every partition of {spec.name} that closed up to {tick} has been asked for."
+            )
+        return _requests(pipeline, due, tick, {each.partition.key for each in closed if each.at <= previous})
 
-    return newest_partition
+    return closed_partitions
+
+
+def _requests(pipeline: Pipeline, due: list[Partition], tick: datetime, older: set[str]) -> list[dg.RunRequest]:
+    """A run for each contiguous range."""
+    spec = pipeline.spec
+    requests = []
+    for each in contiguous([(partition, None) for partition in due], at_most=spec.partitions.max_per_run):
+        of_range = [partition for partition, _ in each]
+        late = sum(partition.key in older for partition in of_range)
+        requests.append(
+            ask(
+                of_range,
+                run_key=f"{spec.name} {of_range[0].key} {tick.isoformat()}",
+                tags={REASON: f"{len(of_range) - late} just closed, {late} missed or scored again"},
+            )
+        )
+    return requests
+
+
+def previous_tick(cron: str, zone: str, tick: datetime) -> datetime:
+    """The schedule's tick before this one by the clock, whether or not it happened."""
+    ticks = dg.TimeWindowPartitionsDefinition(start="1970-01-01", fmt="%Y-%m-%d", cron_schedule=cron, timezone=zone)
+    with dg.partition_loading_context(effective_dt=tick):
+        window = ticks.get_last_partition_window()
+    return window.start.astimezone(UTC) if window else datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def closed_at(
+    definition: dg.TimeWindowPartitionsDefinition, tick: datetime, previous: datetime, catch_up: int
+) -> list[Closed]:
+    """The partitions that could be made at `tick`, in order: those since `previous`, and `catch_up` before them.
+
+    At least the newest one, if there is any.
+    """
+    with dg.partition_loading_context(effective_dt=tick):
+        window = definition.get_last_partition_window()
+    found: list[Closed] = []
+    older = 0
+    while window and len(found) < _MOST_NEW + catch_up and older <= catch_up:
+        at = _available(definition, window)
+        older += at <= previous
+        found.append(Closed(_partition(definition, window), at))
+        window = definition.get_prev_partition_window(window.start)
+    return found[::-1]
+
+
+def _available(definition: dg.TimeWindowPartitionsDefinition, window: dg.TimeWindow) -> datetime:
+    """From when a partition can be made: the end of the one that lies `end_offset` before it."""
+    for _ in range(definition.end_offset):
+        window = definition.get_prev_partition_window(window.start, respect_bounds=False) or window
+    for _ in range(-definition.end_offset):
+        window = definition.get_next_partition_window(window.end, respect_bounds=False) or window
+    return window.end.astimezone(UTC)
+
+
+def _partition(definition: dg.TimeWindowPartitionsDefinition, window: dg.TimeWindow) -> Partition:
+    key = definition.get_partition_key_for_timestamp(window.start.timestamp())
+    return Partition(key, window.start, window.end)
+
+
+def _asked(
+    context: dg.ScheduleEvaluationContext,
+    name: str,
+    definition: dg.TimeWindowPartitionsDefinition,
+    closed: list[Closed],
+) -> set[str]:
+    """Which of the partitions earlier ticks of this schedule asked for.
+
+    Not this tick's own: where it was cut short, Dagster knows its runs by their run keys, and launches those it created.
+    """
+    scheduled = "dagster/scheduled_execution_time"
+    tick = context.scheduled_execution_time.astimezone(UTC)
+    runs = context.instance.get_runs(
+        dg.RunsFilter(tags={"dagster/schedule_name": name}, created_after=min(closed[0].at, tick))
+    )
+    found: set[str] = set()
+    for run in runs:
+        text = run.tags.get(scheduled)
+        if text is None or datetime.fromisoformat(text) != tick:
+            found |= covered(definition, run.tags, [each.partition for each in closed])
+    return found

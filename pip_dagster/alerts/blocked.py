@@ -1,0 +1,35 @@
+"""Which partitions are blocked now, by what everybody may read: nobody is kept from writing."""
+
+from __future__ import annotations
+
+from pip_dagster.errors import WarehouseError
+from pip_dagster.project import Project
+
+# Only the champion's newest attempt counts: what was blocked and then scored is blocked no more.
+_BLOCKED = """
+  SELECT partition_key, arg_max(scoring_id, scoring_id) AS entry, arg_max(reason, scoring_id) AS reason
+  FROM ledger.partitions WHERE pipeline = $pipeline AND role = 'champion'
+  GROUP BY partition_key HAVING arg_max(status, scoring_id) = 'blocked' ORDER BY partition_key
+"""
+
+
+def blocked_partitions(project: Project, pipeline: str) -> dict[str, tuple[str, str]]:
+    """Partition → the ledger's entry of its newest attempt and why that was blocked; empty before anything ran.
+
+    Raises:
+        WarehouseError: the published database cannot be read.
+
+    """
+    import duckdb
+
+    if not project.published_database.is_file():
+        return {}
+    try:
+        with duckdb.connect(str(project.published_database), read_only=True) as con:
+            rows = con.execute(_BLOCKED, {"pipeline": pipeline}).fetchall()
+    except duckdb.Error as error:
+        raise WarehouseError(
+            f"The published ledger {project.published_database} cannot be read: {str(error).splitlines()[0]} "
+            "`pip-dagster publish` makes it anew."
+        ) from error
+    return {key: (entry, reason or "blocked") for key, entry, reason in rows}

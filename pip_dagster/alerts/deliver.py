@@ -1,0 +1,111 @@
+"""Bring an alert to a webhook and a command. It may fail; it never takes anything down with it."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from contextlib import suppress
+
+from pip_dagster.alerts.alert import Alert
+from pip_dagster.spec_automation import Alerts, Webhook
+
+LOG = logging.getLogger("pip_dagster")
+
+BACKOFF_SECONDS = 0.5
+
+
+class _Undelivered(Exception):
+    """One try that failed; its text holds no address and no token, which may be secrets."""
+
+
+def deliver(alerts: Alerts, alert: Alert, log: Callable[[str], object] = LOG.warning) -> bool:
+    """Whether the alert reached everybody declared; each failure is logged with what to mend.
+
+    Takes at most `attempts` tries of `timeout` seconds each for the webhook and as many for the command, with pauses of half a
+    second, one second, ... between them.
+    """
+    payload = alert.payload().encode()
+    tries: list[tuple[str, Callable[[], None]]] = []
+    if alerts.webhook:
+        webhook = alerts.webhook
+        tries.append((f"the webhook in ${webhook.env}", lambda: _post(webhook, payload, alerts.timeout)))
+    if alerts.command:
+        tries.append((f"the command {alerts.command[0]}", lambda: _run(alerts.command, payload, alerts.timeout)))
+    # A list: the command is tried although the webhook failed.
+    return all([_try(alert, alerts.attempts, where, send, log) for where, send in tries])
+
+
+def _try(alert: Alert, attempts: int, where: str, send: Callable[[], None], log: Callable[[str], object]) -> bool:
+    said = ""
+    for attempt in range(attempts):
+        if attempt:
+            time.sleep(BACKOFF_SECONDS * 2 ** (attempt - 1))
+        try:
+            send()
+            return True
+        except _Undelivered as error:
+            said = str(error)
+        except Exception as error:  # an alert must never be what fails
+            said = type(error).__name__
+    log(
+        f"Pipeline {alert.pipeline}: the alert {alert.title!r} did not reach {where} in {attempts} tries: {said}. "
+        "It is not sent again; nothing else depends on it."
+    )
+    return False
+
+
+def _post(webhook: Webhook, payload: bytes, timeout: float) -> None:
+    import requests
+
+    url = os.environ.get(webhook.env)
+    if not url:
+        raise _Undelivered(f"the environment of the code location has no {webhook.env}")
+    headers = {"Content-Type": "application/json; charset=utf-8", "User-Agent": "pip_dagster"}
+    if webhook.bearer_env:
+        token = os.environ.get(webhook.bearer_env)
+        if not token:
+            raise _Undelivered(f"the environment of the code location has no {webhook.bearer_env}")
+        headers["Authorization"] = f"Bearer {token}"
+    try:
+        # The body is not read: it may be endless. A redirect is not followed, since it would take the token along.
+        with requests.post(
+            url, data=payload, headers=headers, timeout=timeout, allow_redirects=False, stream=True
+        ) as answer:
+            status = answer.status_code
+    except (requests.RequestException, ValueError, OSError) as error:
+        # The library's own text holds the URL.
+        raise _Undelivered(f"{type(error).__name__}, within {timeout:g} s") from None
+    if not 200 <= status < 300:
+        raise _Undelivered(f"it answered with HTTP status {status}")
+
+
+def _run(command: tuple[str, ...], payload: bytes, timeout: float) -> None:
+    try:
+        process = subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            start_new_session=True,  # so that what it started ends with it
+        )
+    except OSError as error:
+        raise _Undelivered(f"it cannot be started: {error.strerror or type(error).__name__}") from None
+    try:
+        _, complaint = process.communicate(payload, timeout=timeout)
+    except subprocess.TimeoutExpired:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        raise _Undelivered(f"it had not ended after {timeout:g} s and was killed") from None
+    finally:
+        for pipe in (process.stdin, process.stderr):
+            if pipe:
+                with suppress(OSError):
+                    pipe.close()
+    if process.returncode:
+        last = complaint.decode(errors="replace").strip()[-300:]
+        raise _Undelivered(f"it ended with exit code {process.returncode}: {last or 'it said nothing'}")

@@ -1,0 +1,42 @@
+"""Which partitions a schedule's tick asks for: those that just closed, and the missed ones before them."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from pip_dagster.flow.partition import Partition
+
+
+@dataclass(frozen=True)
+class Closed:
+    """A partition and the instant from which it can be made."""
+
+    partition: Partition
+    at: datetime
+
+
+def due_at(
+    closed: Sequence[Closed],
+    previous_tick: datetime,
+    *,
+    catch_up: int,
+    asked: Collection[str],
+    made: Collection[str],
+    over: bool = False,
+) -> list[Partition]:
+    """What a tick asks for, in the order of time.
+
+    `closed` are the partitions that can be made at the tick, in order. Those that closed after the schedule's previous
+    tick by the clock are asked for, whether or not that tick happened. Of the `catch_up` before them, those that no
+    earlier tick `asked` for and nobody has `made`. Where none closed since, the newest is asked for again: a schedule
+    may tick several times a partition, to score what came in; unless the grid is `over`.
+    """
+    new = [each.partition for each in closed if each.at > previous_tick]
+    older = [each.partition for each in closed[: len(closed) - len(new)]]
+    missed = [each for each in older[-catch_up:] if each.key not in made] if catch_up else []
+    due = [each for each in (*missed, *new) if each.key not in asked]
+    if closed and not new and not over and closed[-1].partition not in due:
+        due.append(closed[-1].partition)
+    return due

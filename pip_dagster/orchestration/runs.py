@@ -1,0 +1,50 @@
+"""Which partitions Dagster's runs are about, and how a run is asked for a range of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import dagster as dg
+
+from pip_dagster.flow.partition import Partition
+
+PARTITION = "dagster/partition"
+RANGE_START = "dagster/asset_partition_range_start"
+RANGE_END = "dagster/asset_partition_range_end"
+REASON = "pip_dagster/reason"
+
+UNFINISHED = (
+    dg.DagsterRunStatus.QUEUED,
+    dg.DagsterRunStatus.NOT_STARTED,
+    dg.DagsterRunStatus.STARTING,
+    dg.DagsterRunStatus.STARTED,
+    dg.DagsterRunStatus.CANCELING,
+)
+
+
+def ask(partitions: Sequence[Partition], *, run_key: str, tags: Mapping[str, str], **options: Any) -> dg.RunRequest:
+    """A request of one run for these contiguous partitions."""
+    first, last = partitions[0].key, partitions[-1].key
+    if first == last:
+        return dg.RunRequest(run_key=run_key, partition_key=first, tags=dict(tags), **options)
+    bounds = {RANGE_START: first, RANGE_END: last}
+    return dg.RunRequest(run_key=run_key, tags=dict(tags) | bounds, **options)
+
+
+def covered(
+    definition: dg.TimeWindowPartitionsDefinition, tags: Mapping[str, str], candidates: Iterable[Partition]
+) -> set[str]:
+    """Which of the candidates a run with these tags is about; all of them where the tags name no partition."""
+    if key := tags.get(PARTITION):
+        return {each.key for each in candidates if each.key == key}
+    if RANGE_START not in tags or RANGE_END not in tags:
+        return {each.key for each in candidates}
+    bounds = []
+    for key in (tags[RANGE_START], tags[RANGE_END]):
+        try:
+            window = definition.time_window_for_partition_key(key)
+        except ValueError:  # a key of an older grid
+            return set()
+        bounds.append(Partition(key, window.start, window.end))
+    return {each.key for each in candidates if bounds[0].start <= each.start <= bounds[1].start}
