@@ -21,6 +21,14 @@ class WarehouseError(PipelineError):
     """The warehouse cannot be opened, is locked, or is of another version."""
 
 
+class SourceLockedError(SourceError):
+    """Another process holds a source's file; later it will not."""
+
+
+class WarehouseLockedError(WarehouseError):
+    """Another process holds the warehouse; later it will not."""
+
+
 class PartitionError(PipelineError):
     """One partition cannot be made; its neighbours can."""
 

@@ -7,10 +7,12 @@ from typing import Literal
 from zoneinfo import available_timezones
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
 from pip_dagster.spec_durations import Duration
 from pip_dagster.spec_reruns import Reach, Recent
 
 Status = Literal["stopped", "running"]
+
 
 class _Declared(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)

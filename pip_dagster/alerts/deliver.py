@@ -18,15 +18,15 @@ LOG = logging.getLogger("pip_dagster")
 BACKOFF_SECONDS = 0.5
 
 
-class _Undelivered(Exception):
+class _UndeliveredError(Exception):
     """One try that failed; its text holds no address and no token, which may be secrets."""
 
 
 def deliver(alerts: Alerts, alert: Alert, log: Callable[[str], object] = LOG.warning) -> bool:
     """Whether the alert reached everybody declared; each failure is logged with what to mend.
 
-    Takes at most `attempts` tries of `timeout` seconds each for the webhook and as many for the command, with pauses of half a
-    second, one second, ... between them.
+    Takes at most `attempts` tries of `timeout` seconds each for the webhook and as many for the command, with pauses of
+    half a second, one second, ... between them.
     """
     payload = alert.payload().encode()
     tries: list[tuple[str, Callable[[], None]]] = []
@@ -35,8 +35,9 @@ def deliver(alerts: Alerts, alert: Alert, log: Callable[[str], object] = LOG.war
         tries.append((f"the webhook in ${webhook.env}", lambda: _post(webhook, payload, alerts.timeout)))
     if alerts.command:
         tries.append((f"the command {alerts.command[0]}", lambda: _run(alerts.command, payload, alerts.timeout)))
-    # A list: the command is tried although the webhook failed.
-    return all([_try(alert, alerts.attempts, where, send, log) for where, send in tries])
+    # Each is tried, whatever became of the one before.
+    reached = [_try(alert, alerts.attempts, where, send, log) for where, send in tries]
+    return all(reached)
 
 
 def _try(alert: Alert, attempts: int, where: str, send: Callable[[], None], log: Callable[[str], object]) -> bool:
@@ -47,7 +48,7 @@ def _try(alert: Alert, attempts: int, where: str, send: Callable[[], None], log:
         try:
             send()
             return True
-        except _Undelivered as error:
+        except _UndeliveredError as error:
             said = str(error)
         except Exception as error:  # an alert must never be what fails
             said = type(error).__name__
@@ -63,12 +64,12 @@ def _post(webhook: Webhook, payload: bytes, timeout: float) -> None:
 
     url = os.environ.get(webhook.env)
     if not url:
-        raise _Undelivered(f"the environment of the code location has no {webhook.env}")
+        raise _UndeliveredError(f"the environment of the code location has no {webhook.env}")
     headers = {"Content-Type": "application/json; charset=utf-8", "User-Agent": "pip_dagster"}
     if webhook.bearer_env:
         token = os.environ.get(webhook.bearer_env)
         if not token:
-            raise _Undelivered(f"the environment of the code location has no {webhook.bearer_env}")
+            raise _UndeliveredError(f"the environment of the code location has no {webhook.bearer_env}")
         headers["Authorization"] = f"Bearer {token}"
     try:
         # The body is not read: it may be endless. A redirect is not followed, since it would take the token along.
@@ -78,9 +79,9 @@ def _post(webhook: Webhook, payload: bytes, timeout: float) -> None:
             status = answer.status_code
     except (requests.RequestException, ValueError, OSError) as error:
         # The library's own text holds the URL.
-        raise _Undelivered(f"{type(error).__name__}, within {timeout:g} s") from None
+        raise _UndeliveredError(f"{type(error).__name__}, within {timeout:g} s") from None
     if not 200 <= status < 300:
-        raise _Undelivered(f"it answered with HTTP status {status}")
+        raise _UndeliveredError(f"it answered with HTTP status {status}")
 
 
 def _run(command: tuple[str, ...], payload: bytes, timeout: float) -> None:
@@ -93,14 +94,14 @@ def _run(command: tuple[str, ...], payload: bytes, timeout: float) -> None:
             start_new_session=True,  # so that what it started ends with it
         )
     except OSError as error:
-        raise _Undelivered(f"it cannot be started: {error.strerror or type(error).__name__}") from None
+        raise _UndeliveredError(f"it cannot be started: {error.strerror or type(error).__name__}") from None
     try:
         _, complaint = process.communicate(payload, timeout=timeout)
     except subprocess.TimeoutExpired:
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
-        raise _Undelivered(f"it had not ended after {timeout:g} s and was killed") from None
+        raise _UndeliveredError(f"it had not ended after {timeout:g} s and was killed") from None
     finally:
         for pipe in (process.stdin, process.stderr):
             if pipe:
@@ -108,4 +109,4 @@ def _run(command: tuple[str, ...], payload: bytes, timeout: float) -> None:
                     pipe.close()
     if process.returncode:
         last = complaint.decode(errors="replace").strip()[-300:]
-        raise _Undelivered(f"it ended with exit code {process.returncode}: {last or 'it said nothing'}")
+        raise _UndeliveredError(f"it ended with exit code {process.returncode}: {last or 'it said nothing'}")

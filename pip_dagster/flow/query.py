@@ -48,7 +48,7 @@ class FeatureQuery:
             raise DeclarationError(f"{where}: {error}") from error
         if len(statements) != 1 or "SELECT" not in str(statements[0].type):
             raise DeclarationError(f"{where}: expected exactly one SELECT, found {len(statements)} statements.")
-        text = _without_end(con, statements[0].query)
+        text = without_end(con, statements[0].query)
         known = set(_bounds([sample]))
         parameters = frozenset(statements[0].named_parameters)
         if unknown := parameters - known:
@@ -136,7 +136,7 @@ class FeatureQuery:
         con.execute(f"CREATE OR REPLACE TABLE {STAGED} (partition_key VARCHAR, {columns})")
 
 
-def _without_end(con: DuckDBPyConnection, sql: str) -> str:
+def without_end(con: DuckDBPyConnection, sql: str) -> str:
     """One statement without the semicolons that end it, so that it can be a subquery; comments may follow them."""
     import duckdb
 

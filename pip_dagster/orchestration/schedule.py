@@ -44,7 +44,7 @@ def pipeline_schedule(
         # Without an end the newest partition is always recent; past the end it would be the last one for ever.
         length = newest.partition.end - newest.partition.start
         ends = spec.partitions.end
-        over = ends is not None and newest.partition.end_local >= ends and tick >= newest.at + length  # type: ignore[operator]
+        over = ends is not None and newest.partition.end_local >= ends and tick >= newest.at + length
         due = due_at(
             closed,
             previous,
@@ -130,7 +130,7 @@ def _asked(
 ) -> set[str]:
     """Which of the partitions earlier ticks of this schedule asked for.
 
-    Not this tick's own: where it was cut short, Dagster knows its runs by their run keys, and launches those it created.
+    Not this tick's own: where it was cut short, Dagster knows its runs by their run keys and launches what it created.
     """
     scheduled = "dagster/scheduled_execution_time"
     tick = context.scheduled_execution_time.astimezone(UTC)

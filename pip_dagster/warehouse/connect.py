@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pip_dagster.errors import SourceError, WarehouseError
+from pip_dagster.errors import SourceError, SourceLockedError, WarehouseError, WarehouseLockedError
 from pip_dagster.warehouse import lock
 from pip_dagster.warehouse.names import literal, quote
 
@@ -84,7 +84,7 @@ def attached(
             if not any(text in str(error) for text in _LOCKED):
                 raise SourceError(f"{path} cannot be opened as a DuckDB file: {error}") from error
             if time.monotonic() >= until:
-                raise SourceError(
+                raise SourceLockedError(
                     f"{path} stayed locked by another process for {deadline:g} s: {error}\n"
                     "Close that connection; readers should open the published database instead."
                 ) from error
@@ -121,6 +121,8 @@ def open_warehouse(
                 con.execute(f"USE {CATALOG}")
                 schema.ensure(con, path, read_only=read_only)
                 yield
+        except SourceLockedError as error:
+            raise WarehouseLockedError(str(error)) from error
         except SourceError as error:
             raise WarehouseError(str(error)) from error
 

@@ -10,22 +10,38 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from datetime import UTC, datetime
 from pathlib import Path
 
-from pip_dagster.errors import WarehouseError
+from pip_dagster.errors import WarehouseError, WarehouseLockedError
 
 DEFAULT_DEADLINE = 120.0
 VARIABLE = "PIP_DAGSTER_LOCK_DEADLINE"
 
 
+_WITHIN: ContextVar[float | None] = ContextVar("lock_deadline", default=None)
+
+
+@contextmanager
+def waiting_at_most(seconds: float) -> Iterator[None]:
+    """Locks that are asked for inside are waited for no longer, whatever is declared: for those who can come again."""
+    token = _WITHIN.set(seconds)
+    try:
+        yield
+    finally:
+        _WITHIN.reset(token)
+
+
 def declared_deadline() -> float:
-    """Seconds to wait for a lock: `PIP_DAGSTER_LOCK_DEADLINE`, or the default.
+    """Seconds to wait for a lock: `waiting_at_most`, or `PIP_DAGSTER_LOCK_DEADLINE`, or the default.
 
     Raises:
         WarehouseError: it is no number.
 
     """
+    if (within := _WITHIN.get()) is not None:
+        return within
     text = os.environ.get(VARIABLE)
     try:
         return DEFAULT_DEADLINE if text is None else float(text)
@@ -68,7 +84,7 @@ def _acquire(descriptor: int, path: Path, deadline: float) -> None:
             return
         except BlockingIOError:
             if time.monotonic() >= until:
-                raise WarehouseError(
+                raise WarehouseLockedError(
                     f"The warehouse lock {path} was not free within {deadline:g} s. {holder_of(path)} "
                     "Wait for that process or end it; nothing was written."
                 ) from None

@@ -73,6 +73,9 @@ def graph_text():
     for schedule in repository.schedule_defs:
         when = f"{schedule.cron_schedule} {schedule.execution_timezone}"
         lines.append(f"schedule {schedule.name}: {when}, {schedule.job_name}, {schedule.default_status.value}")
+    for sensor in sorted(repository.sensor_defs, key=lambda sensor: sensor.name):
+        every = f"every {sensor.minimum_interval_seconds} s"
+        lines.append(f"sensor {sensor.name}: {every}, {sensor.default_status.value}")
     return "\n".join(lines) + "\n"
 
 

@@ -1,11 +1,21 @@
-"""What makes a pipeline run by itself, and tell of what went wrong."""
+"""What makes a pipeline run by itself, and tells of what went wrong."""
 
 import dagster as dg
 
+from pip_dagster.orchestration.sensors.alerts import alert_sensors
+from pip_dagster.orchestration.sensors.labels import labels_arrived
+from pip_dagster.orchestration.sensors.reruns import model_promoted, source_changes
 from pip_dagster.pipeline import Pipeline
 
 
 def pipeline_sensors(
     pipeline: Pipeline, job: object, partitions: dg.TimeWindowPartitionsDefinition
 ) -> list[dg.SensorDefinition]:
-    return []
+    """The sensors of a pipeline, stopped unless declared otherwise; `labels_arrived` where labels are declared."""
+    labels = [labels_arrived(pipeline)] if pipeline.gates.labels else []
+    return [
+        source_changes(pipeline, job, partitions),
+        model_promoted(pipeline, job, partitions),
+        *labels,
+        *alert_sensors(pipeline),
+    ]

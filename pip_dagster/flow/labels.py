@@ -1,0 +1,62 @@
+"""How many rows of each partition have a label by now."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from pip_dagster.errors import DeclarationError
+from pip_dagster.flow.digest import row_set_sql
+from pip_dagster.flow.partition import Partition
+from pip_dagster.flow.query import without_end
+from pip_dagster.flow.sources import open_sources
+from pip_dagster.warehouse.connect import workspace
+from pip_dagster.warehouse.names import quote
+
+if TYPE_CHECKING:
+    from pip_dagster.pipeline import Pipeline
+
+
+@dataclass(frozen=True)
+class LabelSet:
+    """A partition's labelled rows: their number, and a digest of keys and outcomes."""
+
+    rows: int
+    digest: str
+
+
+def label_sets(pipeline: Pipeline, partitions: Sequence[Partition]) -> dict[str, LabelSet]:
+    """Partition → its labels, for those that have any; the sources are open for reading as long as that takes.
+
+    Raises:
+        DeclarationError: the labels' SQL cannot run.
+        SourceError: a source cannot be read.
+
+    """
+    import duckdb
+
+    labels = pipeline.gates.labels
+    assert labels and pipeline.labels_sql is not None
+    columns = (*pipeline.label_key, labels.outcome)
+    found: dict[str, LabelSet] = {}
+    with workspace(threads=1) as con, open_sources(con, pipeline.spec, pipeline.project.root):
+        try:
+            sql = without_end(con, pipeline.labels_sql)
+            wanted = con.extract_statements(sql)[0].named_parameters
+            for partition in partitions:
+                bounds = {
+                    "start": partition.start,
+                    "end": partition.end,
+                    "start_date": partition.start_local.date(),
+                    "end_date": partition.end_local.date(),
+                }
+                row = con.execute(
+                    f"SELECT {row_set_sql(columns)} FROM (\n{sql}\n) WHERE {quote(labels.outcome)} IS NOT NULL",
+                    {name: value for name, value in bounds.items() if name in wanted},
+                ).fetchone()
+                if row and row[0]:
+                    found[partition.key] = LabelSet(row[0], f"{row[0]}:{row[1] % 2**32:08x}{row[2] % 2**32:08x}")
+        except (duckdb.Error, IndexError) as error:
+            raise DeclarationError(f"Pipeline {pipeline.spec.name}, {labels.sql}: {error}") from error
+    return found

@@ -1,0 +1,73 @@
+"""What Dagster has been asked for already: runs that are queued or running, unfinished backfills, earlier runs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any, Literal
+
+import dagster as dg
+
+from pip_dagster.flow.partition import Partition
+from pip_dagster.flow.rerun_requests import Earlier
+from pip_dagster.orchestration.keys import features_key, predictions_key
+from pip_dagster.orchestration.runs import UNFINISHED, covered
+from pip_dagster.spec import PipelineSpec
+
+CONTENT = "pip_dagster/wanted"
+
+_OUTCOMES: dict[dg.DagsterRunStatus, Literal["success", "failure", "canceled"]] = {
+    dg.DagsterRunStatus.SUCCESS: "success",
+    dg.DagsterRunStatus.FAILURE: "failure",
+    dg.DagsterRunStatus.CANCELED: "canceled",
+}
+
+
+def in_flight(
+    instance: dg.DagsterInstance,
+    spec: PipelineSpec,
+    definition: dg.TimeWindowPartitionsDefinition,
+    candidates: Sequence[Partition],
+    asset_graph: Any,
+) -> set[str]:
+    """Which of the candidates a queued or running run, or a backfill that is under way, is already about."""
+    mine = {features_key(spec), predictions_key(spec)}
+    found: set[str] = set()
+    if not candidates:
+        return found
+    for run in instance.get_runs(dg.RunsFilter(statuses=list(UNFINISHED))):
+        if run.job_name == f"{spec.name}_job" or mine & set(run.asset_selection or ()):
+            found |= covered(definition, run.tags, candidates)
+    from dagster._core.execution.backfill import BulkActionsFilter, BulkActionStatus
+
+    underway = [BulkActionStatus.REQUESTED]
+    for backfill in instance.get_backfills(filters=BulkActionsFilter(statuses=underway)):
+        targeted = mine & set(backfill.asset_selection or ())
+        if targeted:
+            found |= _of_backfill(backfill, targeted, candidates, asset_graph)
+    return found
+
+
+def _of_backfill(
+    backfill: Any, targeted: set[dg.AssetKey], candidates: Sequence[Partition], asset_graph: Any
+) -> set[str]:
+    keys = {each.key for each in candidates}
+    try:
+        data = backfill.get_asset_backfill_data(asset_graph)
+        subsets = [data.get_target_partitions_subset(key) for key in targeted]
+        return {key for key in keys if any(key in subset for subset in subsets)}
+    except Exception:  # of another version, or of a grid that has changed: then all of them, until it has ended
+        return keys
+
+
+def earlier_runs(instance: dg.DagsterInstance, content: str) -> list[Earlier]:
+    """The finished runs that were asked for the very same."""
+    records = instance.get_run_records(dg.RunsFilter(tags={CONTENT: content}))
+    return [
+        Earlier(
+            _OUTCOMES[record.dagster_run.status],
+            datetime.fromtimestamp(record.end_time, UTC) if record.end_time else record.update_timestamp,
+        )
+        for record in records
+        if record.dagster_run.status in _OUTCOMES
+    ]

@@ -1,0 +1,96 @@
+"""The sensors that tell somebody: of a run that failed, of partitions that are blocked, or drift."""
+
+import json
+from collections.abc import Callable
+
+import dagster as dg
+
+from pip_dagster.alerts.alert import Alert, Kind, news
+from pip_dagster.alerts.blocked import blocked_partitions
+from pip_dagster.alerts.deliver import deliver
+from pip_dagster.orchestration.keys import challengers_key, features_key, predictions_key
+from pip_dagster.pipeline import Pipeline
+from pip_dagster.spec_automation import Alerts
+
+Standing = Callable[[], dict[str, tuple[str, str]]]  # partition → the ledger's entry, what is the matter
+
+
+def run_failed(pipeline: Pipeline, alerts: Alerts) -> dg.SensorDefinition:
+    """Tell of each run of this pipeline that failed, whoever launched it."""
+    spec = pipeline.spec
+    mine = {features_key(spec), predictions_key(spec), challengers_key(spec)}
+
+    @dg.run_failure_sensor(
+        name=f"{spec.name}_run_failed",
+        minimum_interval_seconds=30,
+        default_status=dg.DefaultSensorStatus(alerts.status.upper()),
+        description=f"Alert of runs of {spec.name} that failed.",
+    )
+    def tell(context: dg.RunFailureSensorContext) -> dg.SkipReason | None:
+        run = context.dagster_run
+        if run.job_name != f"{spec.name}_job" and not mine & set(run.asset_selection or ()):
+            return dg.SkipReason(f"Run {run.run_id} is not one of {spec.name}.")
+        failed, title = _what_failed(context, run)
+        deliver(alerts, Alert("run_failed", spec.name, title, failed, run.run_id), context.log.warning)
+        return None
+
+    return tell
+
+
+def _what_failed(context: dg.RunFailureSensorContext, run: dg.DagsterRun) -> tuple[dict[str, str], str]:
+    """The partitions that failed, where the step says so, and a title."""
+    for event in context.get_step_failure_events():
+        data = event.step_failure_data.user_failure_data
+        listed = data.metadata.get("failed_partitions") if data else None
+        if listed and isinstance(listed.value, dict):
+            return dict(listed.value), f"Run {run.run_id[:8]} of {run.job_name}: {len(listed.value)} partitions failed"
+        if data and data.description:
+            return {}, f"Run {run.run_id[:8]} of {run.job_name} failed: {data.description}"
+    return {}, f"Run {run.run_id[:8]} of {run.job_name} failed: {context.failure_event.message}"
+
+
+def standing_sensor(
+    pipeline: Pipeline, alerts: Alerts, kind: Kind, what: str, standing: Standing
+) -> dg.SensorDefinition:
+    """Tell of each partition that `standing` names, once for each of its entries, and again when it comes back.
+
+    The hook for whatever watches partitions: blocked ones here; drift, once something computes it.
+    """
+
+    @dg.sensor(
+        name=f"{pipeline.spec.name}_{kind}",
+        minimum_interval_seconds=60,
+        default_status=dg.DefaultSensorStatus(alerts.status.upper()),
+        description=f"Alert of partitions of {pipeline.spec.name} that are {what}.",
+    )
+    def tell(context: dg.SensorEvaluationContext) -> dg.SkipReason:
+        found = standing()
+        told = json.loads(context.cursor) if context.cursor else {}
+        fresh, told = news({key: entry for key, (entry, _) in found.items()}, told)
+        if fresh:
+            title = f"{pipeline.spec.name}: {len(fresh)} partition{'s are' if len(fresh) > 1 else ' is'} {what}"
+            alert = Alert(kind, pipeline.spec.name, title, {key: found[key][1] for key in fresh})
+            deliver(alerts, alert, context.log.warning)
+        context.update_cursor(json.dumps(told))
+        if fresh:
+            return dg.SkipReason(f"Told of {', '.join(fresh[:10])}{' and more' if len(fresh) > 10 else ''}.")
+        return dg.SkipReason(f"Nothing new: {len(found)} partitions are {what}.")
+
+    return tell
+
+
+def alert_sensors(pipeline: Pipeline) -> list[dg.SensorDefinition]:
+    """The sensors of what the declaration, or else the project, wants to be told of."""
+    alerts = pipeline.alerts
+    if alerts is None:
+        return []
+    sensors = []
+    if "run_failed" in alerts.on:
+        sensors.append(run_failed(pipeline, alerts))
+    if "partition_blocked" in alerts.on:
+
+        def blocked() -> dict[str, tuple[str, str]]:
+            return blocked_partitions(pipeline.project, pipeline.spec.name)
+
+        sensors.append(standing_sensor(pipeline, alerts, "partition_blocked", "blocked", blocked))
+    return sensors

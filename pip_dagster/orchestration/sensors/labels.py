@@ -1,0 +1,83 @@
+"""The sensor that notices labels: it tells which partitions' labels arrived or changed, and runs what they feed."""
+
+import json
+from datetime import UTC, datetime
+
+import dagster as dg
+
+from pip_dagster.alerts.alert import news
+from pip_dagster.errors import SourceLockedError
+from pip_dagster.flow.ranges import contiguous
+from pip_dagster.orchestration.keys import predictions_key
+from pip_dagster.orchestration.partitions import partitions_until
+from pip_dagster.orchestration.runs import REASON, ask
+from pip_dagster.pipeline import Pipeline
+from pip_dagster.warehouse.lock import waiting_at_most
+
+
+def labels_arrived(pipeline: Pipeline) -> dg.SensorDefinition:
+    """Compare the labels of the newest partitions with those of the look before."""
+    spec, declared = pipeline.spec, pipeline.spec.sensors.labels_arrived
+    assets = [dg.AssetKey(key.split("/")) for key in declared.assets]
+
+    @dg.sensor(
+        name=f"{spec.name}_labels_arrived",
+        asset_selection=dg.AssetSelection.assets(*assets) if assets else None,
+        minimum_interval_seconds=int(declared.interval.total_seconds()),
+        default_status=dg.DefaultSensorStatus(declared.status.upper()),
+        description=f"Tell which partitions of {spec.name} have new labels"
+        + (f", and make {', '.join(declared.assets)} for them." if assets else "."),
+    )
+    def look(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
+        return _look(context, pipeline, assets)
+
+    return look
+
+
+def _look(
+    context: dg.SensorEvaluationContext, pipeline: Pipeline, assets: list[dg.AssetKey]
+) -> dg.SensorResult | dg.SkipReason:
+    from pip_dagster.flow.labels import label_sets
+
+    spec, declared = pipeline.spec, pipeline.spec.sensors.labels_arrived
+    window = partitions_until(spec.partitions, datetime.now(UTC))[-declared.window :]
+    try:
+        with waiting_at_most(declared.lock_deadline):
+            sets = label_sets(pipeline, window)
+    except SourceLockedError as error:
+        return dg.SkipReason(f"Looked at nothing, the next look will: {error}")
+    before: dict[str, str] = json.loads(context.cursor) if context.cursor else {}
+    fresh, told = news({key: each.digest for key, each in sets.items()}, before)
+    if not fresh:
+        return dg.SkipReason(f"No label arrived; {len(sets)} of the newest {len(window)} partitions have some.")
+    reason = f"labels arrived for {len(fresh)} partitions"
+    ranges = contiguous([(p, None) for p in window if p.key in set(fresh)], at_most=declared.max_partitions)
+    now, later = ranges[: declared.max_runs], ranges[declared.max_runs :]
+    for partition, _ in (item for each in later for item in each):
+        told.pop(partition.key)  # news again at the next look
+        if partition.key in before:
+            told[partition.key] = before[partition.key]
+    asked = [
+        ask(
+            [partition for partition, _ in each],
+            run_key=f"{each[0][0].key} {' '.join(told[partition.key] for partition, _ in each)}"[:200],
+            tags={REASON: reason},
+            asset_selection=assets,
+        )
+        for each in now
+    ]
+    return dg.SensorResult(
+        run_requests=asked if assets else [],
+        skip_reason=None if assets else f"{reason}; no asset is declared that they feed.",
+        cursor=json.dumps(told),
+        asset_events=[
+            dg.AssetObservation(
+                predictions_key(spec),
+                partition=partition.key,
+                description="Labels arrived.",
+                metadata={"labelled_rows": sets[partition.key].rows},
+            )
+            for each in now
+            for partition, _ in each
+        ],
+    )

@@ -1,0 +1,114 @@
+"""The sensors that make the plan happen: each look compares what should be with the ledger, and asks for runs."""
+
+from collections.abc import Collection
+from datetime import UTC, datetime
+
+import dagster as dg
+
+from pip_dagster.errors import SourceLockedError, WarehouseLockedError
+from pip_dagster.flow import rerun_requests as core
+from pip_dagster.ledger.plan import Kind
+from pip_dagster.orchestration.in_flight import CONTENT, earlier_runs, in_flight
+from pip_dagster.orchestration.partitions import partitions_until
+from pip_dagster.orchestration.runs import REASON, ask
+from pip_dagster.pipeline import Pipeline
+from pip_dagster.spec_automation import Sensor
+from pip_dagster.spec_reruns import Reach
+from pip_dagster.warehouse.lock import waiting_at_most
+
+
+def source_changes(
+    pipeline: Pipeline, job: object, definition: dg.TimeWindowPartitionsDefinition
+) -> dg.SensorDefinition:
+    """Partitions that the plan says are due for anything but a promotion alone."""
+    declared = pipeline.spec.sensors.source_changes
+    return _rerun_sensor(
+        pipeline,
+        job,
+        definition,
+        "source_changes",
+        declared,
+        core.SOURCE_KINDS,
+        declared.missing,
+        "Make partitions again whose sources have new, late, corrected or deleted rows, that were provisional, whose "
+        "SQL or declaration changed, or that failed; and the newest ones that were never made.",
+    )
+
+
+def model_promoted(
+    pipeline: Pipeline, job: object, definition: dg.TimeWindowPartitionsDefinition
+) -> dg.SensorDefinition:
+    """Partitions that the plan says are due by `reruns.promotion`."""
+    return _rerun_sensor(
+        pipeline,
+        job,
+        definition,
+        "model_promoted",
+        pipeline.spec.sensors.model_promoted,
+        core.PROMOTION_KINDS,
+        "all",
+        f"Score partitions again when {pipeline.spec.scoring.alias} moves, as far as `reruns.promotion` reaches.",
+    )
+
+
+def _rerun_sensor(
+    pipeline: Pipeline,
+    job: object,
+    definition: dg.TimeWindowPartitionsDefinition,
+    name: str,
+    declared: Sensor,
+    kinds: Collection[Kind],
+    missing: Reach,
+    description: str,
+) -> dg.SensorDefinition:
+    @dg.sensor(
+        name=f"{pipeline.spec.name}_{name}",
+        job=job,  # type: ignore[arg-type]
+        minimum_interval_seconds=int(declared.interval.total_seconds()),
+        default_status=dg.DefaultSensorStatus(declared.status.upper()),
+        description=description,
+    )
+    def look(context: dg.SensorEvaluationContext) -> list[dg.RunRequest] | dg.SkipReason:
+        return _look(context, pipeline, definition, declared, kinds, missing)
+
+    return look
+
+
+def _look(
+    context: dg.SensorEvaluationContext,
+    pipeline: Pipeline,
+    definition: dg.TimeWindowPartitionsDefinition,
+    declared: Sensor,
+    kinds: Collection[Kind],
+    missing: Reach,
+) -> list[dg.RunRequest] | dg.SkipReason:
+    from pip_dagster.flow.plan import make_plan
+
+    spec, now = pipeline.spec, datetime.now(UTC)
+    grid = partitions_until(spec.partitions, now)
+    try:
+        with waiting_at_most(declared.lock_deadline):
+            plan = make_plan(pipeline, grid, now=now)
+    except (SourceLockedError, WarehouseLockedError) as error:
+        return dg.SkipReason(f"Looked at nothing, the next look will: {error}")
+    wanted = core.wanted_by(plan.due, kinds, grid, missing)
+    graph = context.repository_def.asset_graph if context.repository_def else None
+    busy = in_flight(context.instance, spec, definition, [each.partition for each in wanted], graph)
+    size = min(declared.max_partitions, spec.partitions.max_per_run or declared.max_partitions)
+    asked: list[dg.RunRequest] = []
+    held = {each.partition.key: each.reasons[0].text for each in plan.held if each.reasons[0].kind in kinds}
+    waiting = 0
+    for request in core.requests([each for each in wanted if each.partition.key not in busy], at_most=size):
+        if len(asked) == declared.max_runs:
+            waiting += 1
+            continue
+        attempt = core.next_attempt(earlier_runs(context.instance, request.content), spec.reruns, now)
+        if isinstance(attempt, str):
+            held[request.partitions[0].key] = attempt
+            continue
+        tags = {CONTENT: request.content, REASON: request.reasons}
+        asked.append(ask(request.partitions, run_key=request.run_key(attempt), tags=tags))
+        context.log.info(f"{request.partitions[0].key} to {request.partitions[-1].key}: {request.reasons}")
+    if asked:
+        return asked
+    return dg.SkipReason(core.skipped(held, busy, waiting, plan.current))

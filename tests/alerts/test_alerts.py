@@ -1,0 +1,200 @@
+"""Alerts to a real web server and real commands: what they say, and that their failures hurt nobody."""
+
+import json
+import os
+import sys
+import threading
+import time
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from pip_dagster.alerts import deliver as module
+from pip_dagster.alerts.alert import Alert, news
+from pip_dagster.alerts.deliver import deliver
+from pip_dagster.errors import ProjectError
+from pip_dagster.spec_automation import Alerts
+
+ALERT = Alert("run_failed", "orders", "Run 1 failed", {"2024-03-01": "bad", "2024-03-02": "worse"}, "run-1")
+
+
+@pytest.fixture(autouse=True)
+def no_pauses(monkeypatch):
+    monkeypatch.setattr(module, "BACKOFF_SECONDS", 0.001)
+
+
+@contextmanager
+def server(*statuses, wait=0.0):
+    """A web server that answers with these statuses one after the other, the last for ever; what it was sent."""
+    got = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self):
+            body = self.rfile.read(int(self.headers["Content-Length"]))
+            got.append((dict(self.headers), json.loads(body)))
+            time.sleep(wait)
+            status = statuses[min(len(got), len(statuses)) - 1]
+            self.send_response(status)
+            if status == 302:
+                self.send_header("Location", "/elsewhere")
+            self.end_headers()
+
+        def log_message(self, *_):
+            pass
+
+    found = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=found.serve_forever, daemon=True).start()
+    try:
+        yield f"http://127.0.0.1:{found.server_address[1]}/services/S3CRET", got
+    finally:
+        found.shutdown()
+
+
+def webhook(monkeypatch, url, **more):
+    monkeypatch.setenv("ALERT_URL", url)
+    return Alerts.model_validate({"webhook": {"env": "ALERT_URL"}, "timeout": 1} | more)
+
+
+def test_a_webhook_is_sent_the_whole_as_json(monkeypatch):
+    monkeypatch.setenv("TOKEN", "abc")
+    with server(200) as (url, got):
+        alerts = webhook(monkeypatch, url, webhook={"env": "ALERT_URL", "bearer_env": "TOKEN"})
+        assert deliver(alerts, ALERT)
+    [(headers, said)] = got
+    assert headers["Authorization"] == "Bearer abc" and headers["Content-Type"].startswith("application/json")
+    assert (said["kind"], said["pipeline"], said["run_id"], said["partition_count"]) == (
+        "run_failed",
+        "orders",
+        "run-1",
+        2,
+    )
+    assert said["partitions"][1] == {"partition": "2024-03-02", "reason": "worse"}
+    assert said["text"] == "Run 1 failed\n- 2024-03-01: bad\n- 2024-03-02: worse"
+
+
+def test_a_failing_webhook_is_tried_again_so_many_times_and_no_more(monkeypatch):
+    said = []
+    with server(500, 503, 200) as (url, got):
+        assert deliver(webhook(monkeypatch, url), ALERT, said.append)
+        assert len(got) == 3 and not said
+    with server(500) as (url, got):
+        assert not deliver(webhook(monkeypatch, url), ALERT, said.append)
+        assert len(got) == 3
+    assert "HTTP status 500" in said[0] and "in 3 tries" in said[0] and "orders" in said[0]
+
+
+def test_a_redirect_is_not_followed(monkeypatch):
+    with server(302) as (url, got):
+        assert not deliver(webhook(monkeypatch, url, attempts=1), ALERT)
+        assert len(got) == 1
+
+
+def test_a_webhook_that_hangs_is_given_up(monkeypatch):
+    began = time.monotonic()
+    with server(200, wait=3) as (url, _):
+        assert not deliver(webhook(monkeypatch, url, attempts=2, timeout=0.2), ALERT)
+    assert time.monotonic() - began < 3
+
+
+@pytest.mark.parametrize(
+    "url", ["", "http://127.0.0.1:1/S3CRET", "no url S3CRET", "ftp://host/S3CRET", "http://[S3CRET"]
+)
+def test_no_secret_is_told(monkeypatch, url, caplog):
+    said = []
+    assert not deliver(webhook(monkeypatch, url), ALERT, said.append)
+    assert "S3CRET" not in said[0] + caplog.text and "$ALERT_URL" in said[0]
+
+
+def test_a_variable_that_is_not_set_is_named(monkeypatch):
+    said = []
+    assert not deliver(Alerts.model_validate({"webhook": {"env": "NOT_THERE"}}), ALERT, said.append)
+    assert "has no NOT_THERE" in said[0]
+
+
+def test_a_command_reads_the_alert_from_its_standard_input(tmp_path):
+    code = f"import sys; open({str(tmp_path / 'got')!r}, 'w').write(sys.stdin.read())"
+    assert deliver(Alerts(command=(sys.executable, "-c", code)), ALERT)
+    assert json.loads((tmp_path / "got").read_text())["title"] == "Run 1 failed"
+
+
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        (("/nowhere/at-all",), "cannot be started"),
+        ((sys.executable, "-c", "import sys; sys.exit('no room')"), "exit code 1: no room"),
+        ((sys.executable, "-c", "import time; time.sleep(60)"), "was killed"),
+    ],
+)
+def test_a_command_that_fails_is_said_and_nothing_more(command, words):
+    said = []
+    assert not deliver(Alerts(command=command, timeout=0.5, attempts=2), ALERT, said.append)
+    assert words in said[0] and "in 2 tries" in said[0]
+
+
+def test_what_a_killed_command_started_ends_with_it(tmp_path):
+    marker = tmp_path / "pid"
+    alerts = Alerts(command=("sh", "-c", f"sleep 60 & echo $! > {marker}; wait"), timeout=0.5, attempts=1)
+    assert not deliver(alerts, ALERT)
+    until = time.monotonic() + 5
+    while _runs(int(marker.read_text())) and time.monotonic() < until:
+        time.sleep(0.05)
+    assert not _runs(int(marker.read_text()))
+
+
+def _runs(pid):
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().split()[2] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def test_the_command_is_run_although_the_webhook_fails(monkeypatch, tmp_path):
+    command = [sys.executable, "-c", f"open({str(tmp_path / 'ran')!r}, 'w')"]
+    assert not deliver(webhook(monkeypatch, "http://127.0.0.1:1", command=command), ALERT)
+    assert (tmp_path / "ran").exists()
+
+
+def test_a_year_of_partitions_is_a_short_message():
+    alert = Alert("partition_blocked", "orders", "many", {f"{i:04}": "x" * 9000 for i in range(400)})
+    said = json.loads(alert.payload())
+    assert len(said["partitions"]) == 20 and said["partition_count"] == 400 and len(alert.payload()) < 25_000
+    assert said["partitions"][-1]["partition"] == "0399" and said["text"].endswith("and 380 older ones")
+
+
+def test_what_stands_is_told_once_and_again_when_it_comes_back():
+    fresh, told = news({"a": "1", "b": "1"}, {})
+    assert fresh == ["a", "b"]
+    assert news({"a": "1", "b": "1"}, told)[0] == []
+    fresh, told = news({"a": "2"}, told)
+    assert fresh == ["a"], "another attempt of the same partition that is blocked too"
+    assert news({"b": "1"}, told)[0] == ["b"]
+
+
+def test_what_may_be_declared():
+    with pytest.raises(ValidationError, match="go nowhere"):
+        Alerts()
+    with pytest.raises(ValidationError, match="env"):
+        Alerts.model_validate({"webhook": {"env": "https://hooks.example/S3CRET"}})
+    with pytest.raises(ValidationError, match="url"):
+        Alerts.model_validate({"webhook": {"url": "https://hooks.example/S3CRET"}})
+
+
+def test_a_project_declares_for_all_its_pipelines(tiny):
+    assert tiny.pipeline().alerts is None
+    file = tiny.root / "pyproject.toml"
+    text = file.read_text()
+    file.write_text(text + '\n[tool.pip_dagster.alerts]\ncommand = ["true"]\n')
+    assert tiny.pipeline().alerts == Alerts(command=("true",))
+    assert tiny.declare(alerts={"command": ["false"]}).pipeline().alerts == Alerts(command=("false",))
+    file.write_text(text + '\n[tool.pip_dagster.alerts]\ncomand = ["true"]\n')
+    with pytest.raises(ProjectError, match=r"alerts\](.|\n)*comand"):
+        tiny.declare().pipeline().alerts  # noqa: B018
+
+
+def test_the_environment_reaches_the_command(monkeypatch, tmp_path):
+    monkeypatch.setenv("WHO", "ada")
+    assert deliver(Alerts(command=("sh", "-c", f'echo "$WHO" > {tmp_path}/who')), ALERT)
+    assert (tmp_path / "who").read_text() == "ada\n" and os.environ["WHO"] == "ada"
