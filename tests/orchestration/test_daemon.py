@@ -1,0 +1,179 @@
+"""The real daemon, with real runs: what a late row sets going, and what is left when processes are killed."""
+
+import fcntl
+import os
+import signal
+import subprocess
+import sys
+import time
+from contextlib import contextmanager
+from pathlib import Path
+
+import dagster as dg
+import pytest
+import yaml
+
+pytestmark = pytest.mark.slow
+
+FIRST, SECOND, THIRD, FOURTH = "2024-03-01", "2024-03-02", "2024-03-03", "2024-03-04"
+GRID = {"end": "2024-03-05", "max_per_run": 2}
+ROOT = Path(__file__).parents[2]
+S = dg.DagsterRunStatus
+
+
+@pytest.fixture
+def home(tmp_path):
+    """A DAGSTER_HOME with the settings that this project ships."""
+    folder = tmp_path / "home"
+    folder.mkdir()
+    (folder / "dagster.yaml").write_text((ROOT / "dagster.yaml").read_text())
+    return folder
+
+
+@pytest.fixture
+def instance(home, monkeypatch):
+    monkeypatch.setenv("DAGSTER_HOME", str(home))
+    with dg.DagsterInstance.from_config(str(home)) as found:
+        yield found
+
+
+@contextmanager
+def process(tiny, home, *arguments):
+    """A Dagster process of this project, ended with all that it started."""
+    log = home / f"{arguments[0].replace(' ', '-')}-{time.monotonic_ns()}.log"
+    environment = os.environ | {
+        "DAGSTER_HOME": str(home),
+        "PYTHONPATH": f"{tiny.root}{os.pathsep}{os.environ.get('PYTHONPATH', '')}",
+        "PIP_DAGSTER_PROJECT": str(tiny.root),
+    }
+    with log.open("w") as out:
+        found = subprocess.Popen(
+            [sys.executable, "-m", *arguments],
+            cwd=tiny.root,
+            env=environment,
+            stdout=out,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    try:
+        yield found
+    except BaseException:
+        print(log.read_text()[-6000:])
+        raise
+    finally:
+        kill(found)
+
+
+def kill(found):
+    """The process and its whole session."""
+    if found.poll() is None:
+        os.killpg(found.pid, signal.SIGTERM)
+        try:
+            found.wait(15)
+        except subprocess.TimeoutExpired:
+            pass
+    try:
+        os.killpg(found.pid, signal.SIGKILL)
+    except ProcessLookupError:
+        pass
+    found.wait()
+
+
+@contextmanager
+def daemon(tiny, home, *where):
+    with process(tiny, home, "dagster._daemon", "run", *(where or ("-m", "acme.definitions"))) as found:
+        yield found
+
+
+def until(what, seconds=90):
+    """The first true answer."""
+    end = time.monotonic() + seconds
+    while True:
+        if answer := what():
+            return answer
+        assert time.monotonic() < end, f"waited {seconds} s"
+        time.sleep(0.2)
+
+
+def runs(instance, *statuses):
+    return sorted(
+        instance.get_runs(dg.RunsFilter(statuses=list(statuses))), key=lambda run: run.tags["dagster/run_key"]
+    )
+
+
+def ticks(instance, name="orders_source_changes"):
+    found = []
+    for state in instance.all_instigator_state():
+        if state.instigator_name == name:
+            found += instance.get_ticks(state.instigator_origin_id, state.selector_id)
+    return sorted(found, key=lambda tick: tick.timestamp)
+
+
+def skips_since(instance, moment):
+    return [t for t in ticks(instance) if t.timestamp > moment and t.status.value == "SKIPPED"]
+
+
+@contextmanager
+def locked(tiny):
+    """Nobody else can write the warehouse: a run that has begun waits."""
+    path = tiny.project.warehouse
+    with path.with_name(path.name + ".lock").open("a+") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+        fcntl.flock(file, fcntl.LOCK_UN)
+
+
+def worker_of(instance, run):
+    """The process that works on a run, once its step has begun."""
+    for record in instance.get_records_for_run(run.run_id).records:
+        event = record.event_log_entry.dagster_event
+        if event and event.event_type_value == "STEP_START":
+            return event.pid
+    return None
+
+
+def running(tiny):
+    sensors = {"source_changes": {"status": "running", "interval": "5 seconds", "lock_deadline": 0.5}}
+    return tiny.declare(partitions=GRID, sensors=sensors, reruns={"back_off": "0 minutes"}, schedule=None)
+
+
+def late_row(tiny, number, like):
+    tiny.source(
+        f"INSERT INTO raw.orders SELECT * REPLACE ({number} AS order_id) FROM raw.orders WHERE order_id = {like}"
+    )
+
+
+def test_a_late_row_is_one_run_and_a_killed_run_is_retried_once_with_nothing_doubled(scored, home, instance):
+    running(scored)
+    with daemon(scored, home):
+        until(lambda: [t for t in ticks(instance) if t.status.value == "SKIPPED"])
+        late_row(scored, 9001, like=60)
+        [run] = until(lambda: runs(instance, S.SUCCESS))
+        assert run.tags["dagster/partition"] == SECOND
+        assert run.tags["pip_dagster/reason"] == f"source changed: orders {SECOND} (+1 rows)"
+        assert scored.scores() == scored.expected()
+        made = "SELECT count(*) FROM ledger.scorings"
+        [(before,)] = scored.warehouse(made)
+        assert before == 5, "four days, and the one that was made again"
+        ended = time.time()
+        assert "Nothing is due" in until(lambda: skips_since(instance, ended))[0].skip_reason
+        assert len(runs(instance)) == 1, "the next look asks for nothing"
+
+        late_row(scored, 9002, like=110)
+        # The run is caught before it can write: it waits for the warehouse, as the looks do, who say so.
+        [run] = until(lambda: [r for r in runs(instance) if r.tags.get("dagster/partition") == THIRD])
+        with locked(scored):
+            pid = until(lambda: worker_of(instance, run))
+            os.kill(pid, signal.SIGKILL)
+            until(lambda: instance.get_run_by_id(run.run_id).status == S.FAILURE)
+            ended = time.time()
+            assert "was not free" in until(lambda: skips_since(instance, ended))[0].skip_reason
+        until(lambda: len(runs(instance, S.SUCCESS)) == 2)
+        ended = time.time()
+        until(lambda: skips_since(instance, ended))
+    assert len(runs(instance)) == 3 and len(runs(instance, S.FAILURE)) == 1
+    again = [r for r in runs(instance) if r.tags.get("dagster/partition") == THIRD]
+    assert sorted(r.tags["dagster/run_key"][-2:] for r in again) == ["-1", "-2"]
+    assert scored.scores() == scored.expected()
+    assert scored.warehouse("SELECT count(*), count(DISTINCT order_id) FROM orders.predictions") == [(202, 202)]
+    assert scored.warehouse(made) == [(before + 1,)]
