@@ -3,15 +3,19 @@
 import fcntl
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import dagster as dg
 import pytest
 import yaml
+from dagster._core.execution.backfill import PartitionBackfill
+
+from pip_dagster.orchestration.definitions import build_definitions
 
 pytestmark = pytest.mark.slow
 
@@ -68,14 +72,10 @@ def kill(found):
     """The process and its whole session."""
     if found.poll() is None:
         os.killpg(found.pid, signal.SIGTERM)
-        try:
+        with suppress(subprocess.TimeoutExpired):
             found.wait(15)
-        except subprocess.TimeoutExpired:
-            pass
-    try:
+    with suppress(ProcessLookupError):
         os.killpg(found.pid, signal.SIGKILL)
-    except ProcessLookupError:
-        pass
     found.wait()
 
 
@@ -177,3 +177,47 @@ def test_a_late_row_is_one_run_and_a_killed_run_is_retried_once_with_nothing_dou
     assert scored.scores() == scored.expected()
     assert scored.warehouse("SELECT count(*), count(DISTINCT order_id) FROM orders.predictions") == [(202, 202)]
     assert scored.warehouse(made) == [(before + 1,)]
+
+
+def test_a_backfill_goes_on_after_its_code_server_was_killed(tiny, home, instance):
+    """Killed with a run at work, which goes on without it; a new server on the same port takes the rest."""
+    tiny.declare(partitions=GRID | {"max_per_run": 1}, schedule=None)
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = str(probe.getsockname()[1])
+    location = {"host": "127.0.0.1", "port": int(port), "location_name": "acme"}
+    (tiny.root / "workspace.yaml").write_text(yaml.safe_dump({"load_from": [{"grpc_server": location}]}))
+    server = ("dagster", "api", "grpc", "-m", "acme.definitions", "--host", "127.0.0.1", "--port", port)
+    with process(tiny, home, *server) as first, daemon(tiny, home, "-w", "workspace.yaml"):
+        backfill = backfill_of(tiny, instance, [FIRST, SECOND, THIRD, FOURTH])
+        with locked(tiny):
+            [run] = until(lambda: [r for r in instance.get_runs() if worker_of(instance, r)][:1])
+            os.kill(first.pid, signal.SIGKILL)
+            first.wait()
+        with process(tiny, home, *server):
+            until(lambda: instance.get_backfill(backfill).status.value == "COMPLETED_SUCCESS", 180)
+            assert {r.status for r in instance.get_runs()} == {S.SUCCESS}, "the run at work ended well"
+            assert instance.get_run_by_id(run.run_id).status == S.SUCCESS
+    assert tiny.scores() == tiny.expected()
+    assert tiny.warehouse("SELECT partition_key, count(*) FROM ledger.scorings GROUP BY ALL ORDER BY 1") == [
+        (day, 1) for day in (FIRST, SECOND, THIRD, FOURTH)
+    ]
+
+
+def backfill_of(tiny, instance, days):
+    """What the UI's *Launch backfill* leaves for the daemon; its id."""
+    found = PartitionBackfill.from_asset_partitions(
+        asset_graph=build_definitions(tiny.pipeline()).get_repository_def().asset_graph,
+        backfill_id="backfill",
+        tags={},
+        backfill_timestamp=time.time(),
+        asset_selection=[dg.AssetKey(["orders", name]) for name in ("features", "predictions")],
+        partition_names=days,
+        dynamic_partitions_store=instance,
+        all_partitions=False,
+        title=None,
+        description=None,
+        run_config=None,
+    )
+    instance.add_backfill(found)
+    return found.backfill_id
