@@ -17,6 +17,7 @@ from pip_dagster.flow.query import STAGED
 from pip_dagster.flow.score import SCORED, scored_columns
 from pip_dagster.registry.combine import is_additive
 from pip_dagster.registry.manifest import Manifest
+from pip_dagster.warehouse.connect import reading_beside
 from pip_dagster.warehouse.names import literal, quote, quote_all
 from pip_dagster.warehouse.tables import ensure_table
 
@@ -99,15 +100,12 @@ def explain(
         f"SELECT {', '.join((*kept, *(f's.{name}' for name in values)))} "
         f"FROM {_SELECTED} e JOIN {inner} s({', '.join((*keys, *values))}) ON {same}"
     )
-    reading = con.cursor()  # reading and writing through one connection at once deadlocks DuckDB 1.5
-    try:
+    with reading_beside(con) as reading:
         for batch in reading.sql(query).to_arrow_reader(_BATCH_ROWS):
             for reasons in _reasons(batch, len(carried), predictor, manifest, classes, spec.explanations.top):
                 con.register("pip_reasons", reasons)
                 con.execute(f"INSERT INTO {REASONS} SELECT * FROM pip_reasons")
                 con.unregister("pip_reasons")
-    finally:
-        reading.close()
     return Explanation(made, _counts(con, _SELECTED, partitions), _counts(con, REASONS, partitions))
 
 

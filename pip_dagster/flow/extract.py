@@ -16,6 +16,7 @@ from pip_dagster.flow.query import STAGED, FeatureQuery
 from pip_dagster.flow.sources import open_sources
 from pip_dagster.flow.validate import Verdicts
 from pip_dagster.flow.validate_sources import validate_sources
+from pip_dagster.warehouse.interrupts import raise_if_interrupted
 from pip_dagster.warehouse.names import quote, quote_all
 
 if TYPE_CHECKING:
@@ -112,6 +113,7 @@ def _stage_or_split(
     try:
         query.stage(con, partitions)
     except duckdb.Error as error:
+        raise_if_interrupted(error)
         if len(partitions) == 1:
             failed[partitions[0].key] = f"the feature SQL fails: {error}"
             return

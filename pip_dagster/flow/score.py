@@ -19,6 +19,8 @@ from pip_dagster.flow.unit import check_unit
 from pip_dagster.flow.validate import admitted, apart_counts, keep_unmatched_apart, keep_unseen_apart
 from pip_dagster.registry.composite import SEGMENT_COLUMN
 from pip_dagster.registry.manifest import Manifest
+from pip_dagster.warehouse.connect import reading_beside
+from pip_dagster.warehouse.interrupts import raise_if_interrupted
 from pip_dagster.warehouse.names import PREDICTION_COLUMNS, literal, quote, quote_all
 
 if TYPE_CHECKING:
@@ -174,6 +176,7 @@ def _stream_or_split(
         _stream(con, spec, predictor, manifest, encoded, carried, keys)
         return {}
     except duckdb.Error as error:
+        raise_if_interrupted(error)
         if not spec.decisions:  # then no row of the user's can be the cause
             raise
         if len(keys) == 1:
@@ -196,9 +199,7 @@ def _stream(
     import pyarrow as pa
 
     values = ", ".join(f"{feature.value} AS f{i}" for i, feature in enumerate(encoded))
-    # A cursor of its own: reading and writing through one connection at once deadlocks DuckDB 1.5.
-    reading = con.cursor()
-    try:
+    with reading_beside(con) as reading:
         # Literals: with parameters DuckDB would hold the whole result. Alone, an equality skips the other row groups.
         listed = ", ".join(literal(key) for key in keys)
         wanted = f"partition_key IN ({listed})" if len(keys) > 1 else f"partition_key = {listed}"
@@ -216,8 +217,6 @@ def _stream(
         finally:
             con.unregister("pip_scored_batches")
             batches.close()
-    finally:
-        reading.close()
 
 
 def _score_fields(manifest: Manifest) -> Iterator[pa.Field]:

@@ -24,6 +24,7 @@ from pip_dagster.flow.validate import keep_unmatched_apart, keep_unseen_apart, v
 from pip_dagster.ledger.checks import CheckEntry
 from pip_dagster.ledger.record import ROWS_OF, ExtractionEntry, RunInfo, ScoringEntry
 from pip_dagster.quality.parameters import with_parameters
+from pip_dagster.warehouse.interrupts import raise_if_interrupted
 from pip_dagster.warehouse.windows import in_windows
 
 if TYPE_CHECKING:
@@ -66,7 +67,9 @@ def shadow(
                 continue
             for entry in _score(con, pipeline, champion, model, columns, made, champions, stage, run):
                 found.setdefault(entry.partition_key, {})[alias] = entry
-        except Exception as error:  # whatever it is, the champion's partitions are committed and stay
+        except Exception as error:
+            raise_if_interrupted(error)
+            # Whatever else it is, the champion's partitions are committed and stay.
             refused[alias] = Refusal(f"{alias} was not scored: {error}", transient=True)
             progress(f"{name}: challenger {alias} was not scored: {error}")
     for result in results:

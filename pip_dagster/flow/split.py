@@ -24,6 +24,7 @@ from pip_dagster.ledger.record import RunInfo, ScoringEntry
 from pip_dagster.spec_split import Canary, Range, Split
 from pip_dagster.warehouse.buckets import BUCKETS
 from pip_dagster.warehouse.connect import open_warehouse, transaction
+from pip_dagster.warehouse.interrupts import raise_if_interrupted
 from pip_dagster.warehouse.windows import in_windows
 
 if TYPE_CHECKING:
@@ -74,13 +75,16 @@ def split(
     def work(result: PartitionResult) -> None:
         try:
             done[result.partition.key] = _split(con, pipeline, model.version.manifest, result, run)
-        except Exception as error:  # whatever it is, the champion's partition is committed and stays
+        except Exception as error:
+            raise_if_interrupted(error)
+            # Whatever else it is, the champion's partition is committed and stays.
             done[result.partition.key] = undecided(result, error)
 
     try:
         if scored:
             in_windows(con, pipeline.project, scored, work, purpose=f"{name}: deciding arms")
     except Exception as error:
+        raise_if_interrupted(error)
         done |= {r.partition.key: undecided(r, error) for r in scored if r.partition.key not in done}
     for result in listed:
         yield done.get(result.partition.key, result)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from pip_dagster.warehouse.connect import reading_beside
 from pip_dagster.warehouse.names import literal, quote
 
 if TYPE_CHECKING:
@@ -119,12 +120,9 @@ def compare(
         f"FROM s FULL JOIN r ON s.pip_nth = r.pip_nth AND {on}"
     )
     total = Comparison(columns={name: ColumnDifference() for name in columns})
-    reading = con.cursor()
-    try:
+    with reading_beside(con) as reading:
         for batch in reading.sql(query).to_arrow_reader(_BATCH_ROWS):
             _add(total, batch, list(key), columns)
-    finally:
-        reading.close()
     return total
 
 

@@ -9,6 +9,7 @@ from pip_dagster.errors import PipelineError
 from pip_dagster.flow.materialize import materialize
 from pip_dagster.flow.result import PartitionResult
 from pip_dagster.ledger.record import RunInfo
+from pip_dagster.orchestration.cancel import ask_to_cancel
 from pip_dagster.orchestration.checks import asset_check_specs, evaluations, summary
 from pip_dagster.orchestration.inputs import model_metadata
 from pip_dagster.orchestration.keys import challengers_key, features_key, model_key, predictions_key, source_key
@@ -113,6 +114,8 @@ def _run(
             judged.extend(evaluations(pipeline, result.partition.key, result.checks, selected))
             last = result if result.scoring and not result.error else last
     except BaseException as error:
+        if isinstance(error, (KeyboardInterrupt, dg.DagsterExecutionInterruptedError)):
+            ask_to_cancel(context)
         # What is committed stays; Dagster is told of it before the run ends in failure or is cancelled.
         yield from _events(done)
         yield from judged

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from pip_dagster.errors import SourceError, SourceLockedError, WarehouseError, WarehouseLockedError
 from pip_dagster.warehouse import lock
+from pip_dagster.warehouse.interrupts import interruptible
 from pip_dagster.warehouse.names import literal, quote
 
 if TYPE_CHECKING:
@@ -28,7 +29,10 @@ _LOCKED = ("Could not set lock on file", "Conflicting lock", "database is locked
 
 @contextmanager
 def workspace(*, threads: int, memory_limit: str | None = None) -> Iterator[DuckDBPyConnection]:
-    """An in-memory connection in UTC for one piece of work; what outgrows memory spills to a folder of its own."""
+    """An in-memory connection in UTC for one piece of work; what outgrows memory spills to a folder of its own.
+
+    Cancelling ends its queries: see `interrupts`.
+    """
     import duckdb
 
     _remove_spills_of_the_dead()
@@ -39,10 +43,22 @@ def workspace(*, threads: int, memory_limit: str | None = None) -> Iterator[Duck
         con.execute("SET enable_progress_bar = false")
         if limit := memory_limit or os.environ.get("PIP_DAGSTER_MEMORY_LIMIT"):
             con.execute(f"SET memory_limit = {literal(limit)}")
-        yield con
+        with interruptible(con):
+            yield con
     finally:
         con.close()
         shutil.rmtree(spill, ignore_errors=True)
+
+
+@contextmanager
+def reading_beside(con: DuckDBPyConnection) -> Iterator[DuckDBPyConnection]:
+    """A cursor to read from while `con` writes: both through one connection at once deadlock DuckDB 1.5."""
+    reading = con.cursor()
+    try:
+        with interruptible(reading):
+            yield reading
+    finally:
+        reading.close()
 
 
 def _remove_spills_of_the_dead() -> None:
@@ -138,6 +154,7 @@ def transaction(con: DuckDBPyConnection) -> Iterator[None]:
         # A failed COMMIT has already rolled back.
         import duckdb
 
+        con.interrupt()  # a query that was left for a signal still runs in DuckDB's threads
         with suppress(duckdb.TransactionException):
             con.execute("ROLLBACK")
         raise

@@ -1,0 +1,121 @@
+"""Cancelling reaches a long query: Ctrl-C, SIGTERM and Dagster's Terminate end it within a second.
+
+Python runs a signal's handler between two of its own instructions. While DuckDB works on a query the main thread is not
+in Python: some calls look for signals now and then and raise a RuntimeError, others (reading Arrow batches) do not look
+at all, and an exception inside a batch comes out as an error of the query. So a thread is woken by the signal itself and
+interrupts the connections, and what is raised on the way becomes the KeyboardInterrupt that it is.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from duckdb import DuckDBPyConnection
+
+_WATCHED = frozenset({signal.SIGINT, signal.SIGTERM})
+# A query that begins just after an interrupt does not feel it: so again, until the work has ended.
+_AGAIN_SECONDS = 0.5
+
+
+class _Watch:
+    """The process's one watch: connections to interrupt, and which signal came."""
+
+    def __init__(self) -> None:
+        self.connections: list[DuckDBPyConnection] = []
+        self.received: int | None = None
+        self.ended = threading.Event()
+        self.reading, self.writing = socket.socketpair()
+        self.writing.setblocking(False)
+        self.before = signal.set_wakeup_fd(self.writing.fileno(), warn_on_full_buffer=False)
+        self.thread = threading.Thread(target=self._watch, name="interrupts", daemon=True)
+        self.thread.start()
+
+    def _watch(self) -> None:
+        while signals := self.reading.recv(64):
+            if self.before >= 0:
+                with suppress(OSError):
+                    os.write(self.before, signals)
+            if wanted := _WATCHED.intersection(signals):
+                self.received = max(wanted)
+                threading.Thread(target=self._interrupt, name="interrupting", daemon=True).start()
+
+    def _interrupt(self) -> None:
+        while not self.ended.is_set():
+            for con in list(self.connections):
+                with suppress(Exception):  # closed meanwhile
+                    con.interrupt()
+            self.ended.wait(_AGAIN_SECONDS)
+
+    def close(self) -> None:
+        signal.set_wakeup_fd(self.before)
+        self.ended.set()
+        self.writing.close()  # ends the thread's read
+        self.thread.join()
+        self.reading.close()
+
+
+_watch: _Watch | None = None
+_last: int | None = None
+
+
+@contextmanager
+def interruptible(con: DuckDBPyConnection) -> Iterator[None]:
+    """SIGINT and SIGTERM interrupt what `con` does, where somebody handles them and this is the main thread.
+
+    Raises:
+        KeyboardInterrupt: in the place of whatever error an interrupted query ended in.
+
+    """
+    global _watch, _last
+    if threading.current_thread() is not threading.main_thread():
+        yield  # signals are the main thread's
+        return
+    outermost = _watch is None
+    watch = _watch = _watch or _Watch()
+    watch.connections.append(con)
+    try:
+        yield
+    except BaseException as error:
+        # A query that DuckDB left for a signal still runs in its threads, and closing would wait for its end.
+        con.interrupt()
+        if isinstance(error, Exception):
+            raise_if_interrupted(error)
+        raise
+    finally:
+        watch.connections.remove(con)
+        if outermost:
+            _watch = None
+            watch.close()
+            _last = watch.received
+
+
+def last_signal() -> int | None:
+    """The signal that ended the last piece of work; None where none did."""
+    return _last
+
+
+def raise_if_interrupted(error: BaseException) -> None:
+    """Ask before an error of a query is taken for a fault of its rows.
+
+    Raises:
+        KeyboardInterrupt: the error came of a signal.
+
+    """
+    if (_watch and _watch.received) or _came_of_interrupt(error):
+        raise KeyboardInterrupt from error
+
+
+def _came_of_interrupt(error: BaseException | None) -> bool:
+    """Whether the error stands in the place of what a signal's handler raised."""
+    while error is not None:
+        if not isinstance(error, Exception | GeneratorExit):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
