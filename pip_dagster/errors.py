@@ -35,3 +35,7 @@ class PartitionError(PipelineError):
 
 class RollbackError(PipelineError):
     """A rollback that cannot be meant, or could mean two things; nothing was changed."""
+
+
+class BackfillError(PipelineError):
+    """A backfill that cannot be begun or gone on with as it was asked for."""

@@ -14,6 +14,7 @@ from pip_dagster.project import Project
 
 # Loaded when named: a status command should not pay for a registry's imports.
 _COMMANDS = {
+    "backfill": ("pip_dagster.cli.backfill", "backfill"),
     "audit": ("pip_dagster.cli.audit", "audit"),
     "demo": ("pip_dagster.cli.demo", "demo"),
     "lineage": ("pip_dagster.cli.lineage", "lineage"),

@@ -50,17 +50,28 @@ class Extraction:
     read_at: datetime
 
 
-def extract(con: DuckDBPyConnection, pipeline: Pipeline, partitions: Sequence[Partition]) -> Extraction:
+def extract(
+    con: DuckDBPyConnection, pipeline: Pipeline, partitions: Sequence[Partition], *, as_known: bool = False
+) -> Extraction:
     """Run the feature SQL over all `partitions` at once and check each one's rows.
 
     Every row must lie in a partition asked for, and have a key that is whole and unique in it. A partition that
     breaks this fails alone; so does one whose rows make the SQL itself fail.
+
+    `as_known` hides from each partition what could not be known at its close (`known_at`), by each source's
+    `available_at`; the SQL then runs once a partition. The sources' digests are those of all rows: what they were when
+    this was made, by which a plan tells whether they changed since.
 
     Raises:
         DeclarationError: the SQL cannot run at all, or ignores its bounds.
         SourceError: a source cannot be read.
 
     """
+    if as_known and not any(source.available_at for source in pipeline.spec.sources.values()):
+        raise DeclarationError(
+            f"Pipeline {pipeline.spec.name}: no source declares `available_at`, so what was known when cannot be told. "
+            "Say for each source that grows when a row could be known, for example `available_at: loaded_at`."
+        )
     began, read_at = time.monotonic(), datetime.now(UTC)
     spec = pipeline.spec
     failed: dict[str, str] = {}
@@ -68,9 +79,13 @@ def extract(con: DuckDBPyConnection, pipeline: Pipeline, partitions: Sequence[Pa
         query = FeatureQuery.parse(con, spec, pipeline.sql, partitions[0])
         query.create_stage(con)
         sources = fingerprints(con, spec, partitions)
-        judged = validate_sources(con, spec, pipeline.suites, partitions)
-        for adjoining in _adjoining(partitions):
+        judged = {} if as_known else validate_sources(con, spec, pipeline.suites, partitions).verdicts
+        for adjoining in () if as_known else _adjoining(partitions):
             _stage_or_split(con, query, adjoining, failed)
+    for partition in partitions if as_known else ():
+        with open_sources(con, spec, pipeline.project.root, known_at=close_of(spec, partition)):
+            judged |= validate_sources(con, spec, pipeline.suites, [partition]).verdicts
+            _stage_or_split(con, query, [partition], failed)
     _check_range(con, spec, query)
     failed |= _check_keys(con, spec, query.columns)
     sets = {
@@ -86,10 +101,18 @@ def extract(con: DuckDBPyConnection, pipeline: Pipeline, partitions: Sequence[Pa
             rows = sets.get(partition.key, RowSet())
             digest = rows.digest(query.columns)
             extracts[partition.key] = Extract(
-                *(partition, rows.rows, digest, sources.of[partition.key], seconds, judged.verdicts[partition.key]),
+                *(partition, rows.rows, digest, sources.of[partition.key], seconds, judged[partition.key]),
                 provisional=spec.is_provisional(partition.end, read_at),
             )
     return Extraction(query.columns, extracts, failed, sources, read_at)
+
+
+def close_of(spec: PipelineSpec, partition: Partition) -> datetime:
+    """Up to when a partition's features may know the world.
+
+    Its end; its start where it is made at its beginning, unless its rows have cut-offs of their own within it.
+    """
+    return partition.start if spec.partitions.end_offset and not spec.features.cutoff else partition.end
 
 
 def _adjoining(partitions: Sequence[Partition]) -> Iterator[list[Partition]]:

@@ -1,6 +1,6 @@
 """The two assets of a pipeline, made by one step so that a date that fails leaves the others whole."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import dagster as dg
@@ -20,6 +20,7 @@ from pip_dagster.orchestration.metadata import (
     lineage_metadata,
     predictions_metadata,
 )
+from pip_dagster.orchestration.options import BACKFILL_TAG, live_why, run_options
 from pip_dagster.orchestration.partitions import partitions_of
 from pip_dagster.pipeline import Pipeline
 from pip_dagster.registry.errors import RegistryError
@@ -29,8 +30,15 @@ DATA_VERSION_TAG = "dagster/data_version"
 Done = dict[dg.AssetKey, dict[str, dict[str, Any]]]  # asset → partition → metadata
 
 
-def pipeline_assets(pipeline: Pipeline, partitions: dg.TimeWindowPartitionsDefinition) -> dg.AssetsDefinition:
-    """`<name>/features` and `<name>/predictions`, together or apart, for one partition or a range of them."""
+def pipeline_assets(
+    pipeline: Pipeline,
+    partitions: dg.TimeWindowPartitionsDefinition,
+    observe: Callable[[PartitionResult], None] | None = None,
+) -> dg.AssetsDefinition:
+    """`<name>/features` and `<name>/predictions`, together or apart, for one partition or a range of them.
+
+    `observe` is told of each partition's result as soon as it is committed.
+    """
     spec = pipeline.spec
     common: dict[str, Any] = {"group_name": spec.name, "owners": spec.owners, "partitions_def": partitions}
     specs = [
@@ -86,13 +94,16 @@ def pipeline_assets(pipeline: Pipeline, partitions: dg.TimeWindowPartitionsDefin
         pool=f"pip_dagster_{spec.name}",
     )
     def features_and_predictions(context: dg.AssetExecutionContext) -> Iterator[Any]:
-        yield from _run(context, pipeline, partitions)
+        yield from _run(context, pipeline, partitions, observe)
 
     return features_and_predictions
 
 
 def _run(
-    context: dg.AssetExecutionContext, pipeline: Pipeline, definition: dg.TimeWindowPartitionsDefinition
+    context: dg.AssetExecutionContext,
+    pipeline: Pipeline,
+    definition: dg.TimeWindowPartitionsDefinition,
+    observe: Callable[[PartitionResult], None] | None,
 ) -> Iterator[Any]:
     spec = pipeline.spec
     assets = (features_key(spec), predictions_key(spec), challengers_key(spec))
@@ -105,11 +116,14 @@ def _run(
         for result in materialize(
             pipeline,
             partitions_of(definition, context.partition_keys),
-            RunInfo(context.run.run_id, _made_by(context)),
+            RunInfo(context.run.run_id, _made_by(context), context.run.tags.get(BACKFILL_TAG), live_why(context.run)),
             features=features_key(spec) in selected,
             predictions=bool({predictions_key(spec), challengers_key(spec)} & set(selected)),
             progress=context.log.info,
+            **run_options(context.run),
         ):
+            if observe:
+                observe(result)
             _note(result, spec_keys=(features_key(spec), predictions_key(spec)), done=done, failed=failed)
             judged.extend(evaluations(pipeline, result.partition.key, result.checks, selected))
             last = result if result.scoring and not result.error else last

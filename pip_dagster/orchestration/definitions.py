@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import dagster as dg
 
+from pip_dagster.flow.result import PartitionResult
 from pip_dagster.orchestration.assets import pipeline_assets
 from pip_dagster.orchestration.checks import source_checks
 from pip_dagster.orchestration.inputs import model_asset, source_assets
@@ -14,8 +17,8 @@ from pip_dagster.orchestration.sensors import pipeline_sensors
 from pip_dagster.pipeline import Pipeline
 
 
-def build_definitions(pipeline: Pipeline) -> dg.Definitions:
-    """Assets, job, schedule and sensors of a pipeline."""
+def build_definitions(pipeline: Pipeline, observe: Callable[[PartitionResult], None] | None = None) -> dg.Definitions:
+    """Assets, job, schedule and sensors of a pipeline; `observe` is told of each partition that a run has committed."""
     spec = pipeline.spec
     partitions = partitions_definition(spec.partitions)
     keys = [features_key(spec), predictions_key(spec)]
@@ -29,7 +32,7 @@ def build_definitions(pipeline: Pipeline) -> dg.Definitions:
         executor_def=dg.in_process_executor,
     )
     return dg.Definitions(
-        assets=[*source_assets(pipeline), model_asset(pipeline), pipeline_assets(pipeline, partitions)],
+        assets=[*source_assets(pipeline), model_asset(pipeline), pipeline_assets(pipeline, partitions, observe)],
         asset_checks=source_checks(pipeline, partitions),
         jobs=[job],
         schedules=[pipeline_schedule(pipeline, spec.schedule, job, partitions)] if spec.schedule else [],

@@ -1,0 +1,97 @@
+"""How far a backfill is: a bar on a terminal, a line now and then elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import time
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from pip_dagster.flow.result import PartitionResult
+
+_EVERY_SECONDS = 5.0
+
+
+class Progress:
+    """Counts what becomes of partitions; on stderr, so that a result on stdout stays whole."""
+
+    def __init__(self, total: int) -> None:
+        self.total, self.made, self.reused = total, 0, 0
+        self.failed: dict[str, str] = {}
+        self._seen: set[str] = set()
+        self._began = self._said = time.monotonic()
+        self._bar: Any = None
+        self._task: Any = None
+
+    @property
+    def done(self) -> int:
+        """Partitions of which the outcome is known."""
+        return self.made + len(self.failed)
+
+    def note(self, result: PartitionResult) -> None:
+        """Count a partition, once."""
+        key = result.partition.key
+        if key in self._seen:
+            return
+        self._seen.add(key)
+        if result.error:
+            self.failed[key] = result.error
+        else:
+            self.made += 1
+            self.reused += result.reused
+        if self._bar:
+            self._bar.update(self._task, completed=self.done, description=f"{key}{self._failures()}")
+        elif time.monotonic() - self._said > _EVERY_SECONDS or self.done == self.total:
+            self._said = time.monotonic()
+            click.echo(f"{self.done:,} of {self.total:,} partitions{self._failures()}{self._left()}", err=True)
+
+    def say(self, text: str) -> None:
+        """What is under way; on a terminal only, where it replaces what was said before."""
+        if self._bar:
+            self._bar.update(self._task, description=text)
+
+    def _failures(self) -> str:
+        return f", {len(self.failed):,} failed" if self.failed else ""
+
+    def _left(self) -> str:
+        if not 0 < self.done < self.total:
+            return ""
+        seconds = (time.monotonic() - self._began) / self.done * (self.total - self.done)
+        return f", about {duration(seconds)} left"
+
+    def __enter__(self) -> Progress:
+        if sys.stderr.isatty() and self.total:
+            from rich.console import Console
+            from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+            from rich.progress import Progress as Bar
+
+            columns = (
+                BarColumn(),
+                MofNCompleteColumn(),
+                TimeElapsedColumn(),
+                TextColumn("left"),
+                TimeRemainingColumn(),
+            )
+            self._bar = Bar(*columns, TextColumn("{task.description}"), console=Console(stderr=True))
+            self._task = self._bar.add_task("", total=self.total)
+            self._bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._bar:
+            self._bar.stop()
+
+
+def duration(seconds: float) -> str:
+    """Seconds as people say them: `40 s`, `3 min 20 s`, `2 h 5 min`."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"

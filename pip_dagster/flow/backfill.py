@@ -1,0 +1,178 @@
+"""A backfill: a historic range made chunk by chunk, each partition committed by itself, resumed where it was cut off."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Literal
+
+from pip_dagster.errors import BackfillError
+from pip_dagster.flow.grid import closed_partitions
+from pip_dagster.flow.materialize import materialize
+from pip_dagster.flow.partition import Partition
+from pip_dagster.ledger.backfills import Backfill, backfills_of, finished_keys, insert_backfill
+from pip_dagster.ledger.record import RunInfo, new_id
+from pip_dagster.registry.store import Registry
+from pip_dagster.warehouse.connect import open_warehouse, transaction, workspace
+
+if TYPE_CHECKING:
+    from pip_dagster.flow.result import PartitionResult
+    from pip_dagster.pipeline import Pipeline
+
+Only = Literal["stale", "missing"]
+# Chunks when the declaration sets no size: a kill costs at most one chunk's features, the sources are read this often.
+_CHUNK, _MOST_CHUNKS = 31, 24
+
+RunChunk = Callable[[Backfill, Sequence[Partition]], Iterator["PartitionResult"]]
+
+
+@dataclass(frozen=True)
+class Work:
+    """A backfill and what of it is still to be done, in chunks of adjoining partitions."""
+
+    backfill: Backfill
+    chunks: list[list[Partition]]
+    done: int
+    resumed: bool
+    # Backfills of the same request that were cut off: the user may have meant to go on with one.
+    unfinished: list[str] = field(default_factory=list)
+
+    @property
+    def remaining(self) -> int:
+        """How many partitions are still to be made."""
+        return sum(map(len, self.chunks))
+
+
+def begin(
+    pipeline: Pipeline,
+    *,
+    first: str | None,
+    last: str | None,
+    only: Only | None = None,
+    version: int | None = None,
+    as_known: bool = False,
+    why: str = "",
+    by: str,
+    chunk: int | None = None,
+    dry_run: bool = False,
+) -> Work:
+    """A new backfill of the partitions from `first` to `last`, recorded unless it is a `dry_run`.
+
+    It scores with one version from beginning to end: `version`, or the one that the alias names now.
+
+    Raises:
+        BackfillError: a key names no partition that can be made by now, or the range is empty.
+        ModelNotFound: there is no such version.
+
+    """
+    spec = pipeline.spec
+    partitions = _range(pipeline, first, last)
+    model = Registry(pipeline.project.registry).get(spec.scoring.model_name, version or spec.scoring.alias)
+    if only:
+        wanted = _due(pipeline, partitions, only)
+        partitions = [partition for partition in partitions if partition.key in wanted]
+    backfill = Backfill(
+        f"backfill-{new_id()}",
+        spec.name,
+        [partition.key for partition in partitions],
+        model.version,
+        version is not None,
+        as_known,
+        why,
+        by,
+        datetime.now(UTC),
+    )
+    unfinished: list[str] = []
+    if partitions and pipeline.project.warehouse.exists() or not dry_run:
+        with (
+            workspace(threads=1) as con,
+            open_warehouse(con, pipeline.project.warehouse, purpose="beginning a backfill"),
+        ):
+            for earlier in backfills_of(con, spec.name):
+                same = (earlier.partition_keys, earlier.pinned) == (backfill.partition_keys, backfill.pinned)
+                if same and finished_keys(con, earlier.backfill_id) < set(earlier.partition_keys):
+                    unfinished.append(earlier.backfill_id)
+            if not dry_run and partitions:
+                with transaction(con):
+                    insert_backfill(con, backfill)
+    return Work(backfill, _chunks(pipeline, partitions, chunk), 0, False, unfinished)
+
+
+def resume(pipeline: Pipeline, backfill_id: str | None, *, chunk: int | None = None) -> Work:
+    """What a backfill, the newest unfinished one when none is named, has not committed yet.
+
+    Raises:
+        BackfillError: there is no such backfill.
+
+    """
+    name = pipeline.spec.name
+    if not pipeline.project.warehouse.exists():
+        raise BackfillError(f"Pipeline {name} has no backfill to go on with: nothing was ever made.")
+    with workspace(threads=1) as con, open_warehouse(con, pipeline.project.warehouse, purpose="resuming a backfill"):
+        known = {each.backfill_id: each for each in backfills_of(con, name)}
+        done = {key: finished_keys(con, key) for key in known if backfill_id in (None, key)}
+    if backfill_id is None:
+        open_ones = [key for key in known if done[key] < set(known[key].partition_keys)]
+        if not open_ones:
+            raise BackfillError(f"Pipeline {name} has no unfinished backfill; begin one with --from and --to.")
+        backfill_id = open_ones[0]
+    if backfill_id not in known:
+        listed = ", ".join(list(known)[:5]) or "none"
+        raise BackfillError(f"Pipeline {name} has no backfill {backfill_id!r}; its newest are: {listed}.")
+    backfill, finished = known[backfill_id], done[backfill_id]
+    wanted = set(backfill.partition_keys) - finished
+    partitions = [p for p in closed_partitions(pipeline.spec.partitions, datetime.now(UTC)) if p.key in wanted]
+    if len(partitions) < len(wanted):
+        raise BackfillError(
+            f"Pipeline {name}: {len(wanted) - len(partitions)} partitions of {backfill_id} are not in the declared "
+            "grid any more; begin a new backfill."
+        )
+    return Work(backfill, _chunks(pipeline, partitions, chunk), len(finished), True)
+
+
+def run_in_process(pipeline: Pipeline, say: Callable[[str], None]) -> RunChunk:
+    """Make chunks in this process, without Dagster."""
+
+    def run(backfill: Backfill, chunk: Sequence[Partition]) -> Iterator[PartitionResult]:
+        run = RunInfo(backfill.backfill_id, backfill.made_by, backfill.backfill_id, backfill.live_why)
+        return materialize(
+            pipeline, chunk, run, version=backfill.model_version, as_known=backfill.as_known, progress=say
+        )
+
+    return run
+
+
+def _range(pipeline: Pipeline, first: str | None, last: str | None) -> list[Partition]:
+    partitions = closed_partitions(pipeline.spec.partitions, datetime.now(UTC))
+    places = {partition.key: i for i, partition in enumerate(partitions)}
+    there = f"{partitions[0].key} to {partitions[-1].key}" if partitions else "none yet"
+    for key in (first, last):
+        if key is not None and key not in places:
+            raise BackfillError(
+                f"Pipeline {pipeline.spec.name} has no partition {key!r} that can be made by now; it has {there}."
+            )
+    begin = places[first] if first else 0
+    end = places[last] + 1 if last else len(partitions)
+    if begin >= end:
+        raise BackfillError(f"No partition lies from {first} to {last}; {pipeline.spec.name} has {there}.")
+    return partitions[begin:end]
+
+
+def _due(pipeline: Pipeline, partitions: list[Partition], only: Only) -> set[str]:
+    from pip_dagster.flow.plan import make_plan
+
+    due = make_plan(pipeline, partitions).due
+    return {d.partition.key for d in due if only == "stale" or any(r.kind == "missing" for r in d.reasons)}
+
+
+def _chunks(pipeline: Pipeline, partitions: Sequence[Partition], size: int | None) -> list[list[Partition]]:
+    """Adjoining partitions, as many together as one run takes."""
+    size = size or pipeline.spec.partitions.max_per_run or max(_CHUNK, -(-len(partitions) // _MOST_CHUNKS))
+    chunks: list[list[Partition]] = []
+    for partition in partitions:
+        if chunks and len(chunks[-1]) < size and chunks[-1][-1].end == partition.start:
+            chunks[-1].append(partition)
+        else:
+            chunks.append([partition])
+    return chunks

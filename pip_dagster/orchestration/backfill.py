@@ -1,0 +1,118 @@
+"""Chunks of a backfill as runs of Dagster in this process: the UI shows the runs and the partitions they made."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Sequence
+
+import dagster as dg
+
+from pip_dagster.errors import BackfillError
+from pip_dagster.flow.backfill import RunChunk
+from pip_dagster.flow.partition import Partition
+from pip_dagster.flow.result import PartitionResult
+from pip_dagster.ledger.backfills import Backfill, finished_by_run
+from pip_dagster.ledger.record import scorings_of
+from pip_dagster.orchestration.definitions import build_definitions
+from pip_dagster.orchestration.keys import challengers_key, features_key, predictions_key
+from pip_dagster.orchestration.metadata import predictions_metadata
+from pip_dagster.orchestration.options import AS_KNOWN_TAG, BACKFILL_TAG, VERSION_TAG, WHY_TAG
+from pip_dagster.pipeline import Pipeline
+from pip_dagster.warehouse.connect import open_warehouse, workspace
+
+
+def run_in_dagster(
+    pipeline: Pipeline, instance: dg.DagsterInstance, observe: Callable[[PartitionResult], None]
+) -> RunChunk:
+    """Make each chunk as one run; `observe` is told of a partition as soon as it is committed."""
+    results: list[PartitionResult] = []
+
+    def note(result: PartitionResult) -> None:
+        results.append(result)
+        observe(result)
+
+    spec = pipeline.spec
+    job = build_definitions(pipeline, observe=note).resolve_implicit_global_asset_job_def()
+    assets = [features_key(spec), predictions_key(spec)]
+    if spec.scoring.challengers:
+        assets.append(challengers_key(spec))
+
+    def run(backfill: Backfill, chunk: Sequence[Partition]) -> Iterator[PartitionResult]:
+        results.clear()
+        quiet = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
+        logging.getLogger("dagster").setLevel(logging.CRITICAL)
+        result = job.execute_in_process(
+            instance=instance,
+            asset_selection=assets,
+            tags=tags_of(backfill, chunk),
+            run_config=quiet,
+            raise_on_error=False,
+        )
+        status = result.dagster_run.status
+        if status == dg.DagsterRunStatus.CANCELED or _interrupted(result):
+            raise KeyboardInterrupt
+        if not result.success and len(results) < len(chunk):
+            raise BackfillError(_failure(result))
+        yield from results
+
+    return run
+
+
+def tags_of(backfill: Backfill, chunk: Sequence[Partition]) -> dict[str, str]:
+    """What a run of the backfill is told."""
+    tags = {
+        "dagster/asset_partition_range_start": chunk[0].key,
+        "dagster/asset_partition_range_end": chunk[-1].key,
+        BACKFILL_TAG: backfill.backfill_id,
+        VERSION_TAG: str(backfill.model_version),
+        WHY_TAG: backfill.live_why,
+        "user": backfill.made_by,
+    }
+    return tags | ({AS_KNOWN_TAG: "true"} if backfill.as_known else {})
+
+
+def tell_of_killed_runs(pipeline: Pipeline, instance: dg.DagsterInstance, backfill: Backfill) -> list[str]:
+    """End the backfill's runs whose process was killed, and report what they had committed; their ids.
+
+    Call it while no other process works on this backfill.
+    """
+    filters = dg.RunsFilter(
+        tags={BACKFILL_TAG: backfill.backfill_id},
+        statuses=[dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.CANCELING],
+    )
+    key = predictions_key(pipeline.spec)
+    ended = []
+    for run in instance.get_runs(filters):
+        events = instance.get_records_for_run(run.run_id, of_type=dg.DagsterEventType.ASSET_MATERIALIZATION).records
+        told = {r.event_log_entry.dagster_event.partition for r in events if r.asset_key == key}
+        with (
+            workspace(threads=1) as con,
+            open_warehouse(con, pipeline.project.warehouse, purpose="telling Dagster of a killed run"),
+        ):
+            made = finished_by_run(con, run.run_id)
+            entries = [e for e in scorings_of(con, backfill.pipeline, list(made)) if e.scoring_id in made.values()]
+        for entry in entries:
+            if entry.partition_key not in told:
+                metadata = predictions_metadata(entry, False)
+                instance.report_runless_asset_event(
+                    dg.AssetMaterialization(key, partition=entry.partition_key, metadata=metadata)
+                )
+        instance.report_run_failed(run, f"Its process was killed. {len(made)} partitions were committed and stay.")
+        ended.append(run.run_id)
+    return ended
+
+
+def _interrupted(result: dg.ExecuteInProcessResult) -> bool:
+    failures = [event for event in result.all_events if event.is_step_failure]
+    names = {event.step_failure_data.error.cls_name for event in failures if event.step_failure_data.error}
+    return bool(names & {"KeyboardInterrupt", "DagsterExecutionInterruptedError"})
+
+
+def _failure(result: dg.ExecuteInProcessResult) -> str:
+    for event in result.all_events:
+        if event.is_step_failure:
+            data = event.step_failure_data
+            if data.user_failure_data and data.user_failure_data.description:
+                return str(data.user_failure_data.description)
+            return data.error.to_string() if data.error else "the step failed"
+    return f"run {result.run_id} failed before its step began; see it in the UI"

@@ -1,0 +1,37 @@
+"""What a run may be told by its tags: by `pip-dagster backfill`, the UI's launch dialogs, or GraphQL."""
+
+from typing import Any
+
+import dagster as dg
+
+BACKFILL_TAG = "pip_dagster/backfill"
+VERSION_TAG = "pip_dagster/model_version"
+AS_KNOWN_TAG = "pip_dagster/as_known"
+WHY_TAG = "pip_dagster/why"
+
+
+def run_options(run: dg.DagsterRun) -> dict[str, Any]:
+    """`version` and `as_known` for `materialize`.
+
+    Raises:
+        Failure: a tag has a value that means nothing.
+
+    """
+    version, as_known = run.tags.get(VERSION_TAG), run.tags.get(AS_KNOWN_TAG, "false").lower()
+    if version is not None and not version.removeprefix("v").isdigit():
+        raise dg.Failure(f"Tag {VERSION_TAG} is {version!r}; expected a version's number.", allow_retries=False)
+    if as_known not in ("true", "false"):
+        raise dg.Failure(f"Tag {AS_KNOWN_TAG} is {as_known!r}; expected true or false.", allow_retries=False)
+    return {"version": int(version.removeprefix("v")) if version else None, "as_known": as_known == "true"}
+
+
+def live_why(run: dg.DagsterRun) -> str:
+    """Why what the run makes is live: as `pip-dagster backfill` says; pinned, where a person's tag names a version."""
+    if BACKFILL_TAG in run.tags:
+        return run.tags.get(WHY_TAG, "")
+    parts = []
+    if version := run.tags.get(VERSION_TAG):
+        parts.append(f"pinned to v{version.removeprefix('v')}")
+    if run.tags.get(AS_KNOWN_TAG, "").lower() == "true":
+        parts.append("as known at each partition's close")
+    return ": ".join(filter(None, (" ".join(parts), run.tags.get(WHY_TAG, ""))))
