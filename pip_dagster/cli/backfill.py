@@ -1,4 +1,4 @@
-"""`pip-dagster backfill`: a historic range made again or for the first time, in chunks, resumed where it was cut off."""
+"""`pip-dagster backfill`: a historic range made in chunks, resumed where it was cut off."""
 
 from __future__ import annotations
 

@@ -64,18 +64,12 @@ class Progress:
 
     def __enter__(self) -> Progress:
         if sys.stderr.isatty() and self.total:
+            from rich import progress as rich
             from rich.console import Console
-            from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-            from rich.progress import Progress as Bar
 
-            columns = (
-                BarColumn(),
-                MofNCompleteColumn(),
-                TimeElapsedColumn(),
-                TextColumn("left"),
-                TimeRemainingColumn(),
-            )
-            self._bar = Bar(*columns, TextColumn("{task.description}"), console=Console(stderr=True))
+            time_left = (rich.TimeElapsedColumn(), rich.TextColumn("left"), rich.TimeRemainingColumn())
+            columns = (rich.BarColumn(), rich.MofNCompleteColumn(), *time_left, rich.TextColumn("{task.description}"))
+            self._bar = rich.Progress(*columns, console=Console(stderr=True))
             self._task = self._bar.add_task("", total=self.total)
             self._bar.start()
         return self

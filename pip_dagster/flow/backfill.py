@@ -1,4 +1,4 @@
-"""A backfill: a historic range made chunk by chunk, each partition committed by itself, resumed where it was cut off."""
+"""A backfill: a historic range made chunk by chunk, each partition committed by itself, resumed where it ended."""
 
 from __future__ import annotations
 

@@ -79,7 +79,9 @@ def extract(
         query = FeatureQuery.parse(con, spec, pipeline.sql, partitions[0])
         query.create_stage(con)
         sources = fingerprints(con, spec, partitions)
-        judged = {} if as_known else validate_sources(con, spec, pipeline.suites, partitions).verdicts
+        judged: dict[str, Verdicts] = {}
+        if not as_known:
+            judged |= validate_sources(con, spec, pipeline.suites, partitions).verdicts
         for adjoining in () if as_known else _adjoining(partitions):
             _stage_or_split(con, query, adjoining, failed)
     for partition in partitions if as_known else ():

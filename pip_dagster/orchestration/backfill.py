@@ -84,7 +84,7 @@ def tell_of_killed_runs(pipeline: Pipeline, instance: dg.DagsterInstance, backfi
     ended = []
     for run in instance.get_runs(filters):
         events = instance.get_records_for_run(run.run_id, of_type=dg.DagsterEventType.ASSET_MATERIALIZATION).records
-        told = {r.event_log_entry.dagster_event.partition for r in events if r.asset_key == key}
+        told = {r.partition_key for r in events if r.asset_key == key}
         with (
             workspace(threads=1) as con,
             open_warehouse(con, pipeline.project.warehouse, purpose="telling Dagster of a killed run"),

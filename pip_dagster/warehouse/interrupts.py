@@ -2,7 +2,7 @@
 
 Python runs a signal's handler between two of its own instructions. While DuckDB works on a query the main thread is not
 in Python: some calls look for signals now and then and raise a RuntimeError, others (reading Arrow batches) do not look
-at all, and an exception inside a batch comes out as an error of the query. So a thread is woken by the signal itself and
+at all, and an exception inside a batch comes out as an error of the query. So the signal itself wakes a thread that
 interrupts the connections, and what is raised on the way becomes the KeyboardInterrupt that it is.
 """
 
