@@ -241,8 +241,9 @@ class TestInDagster:
         scored.declare(
             """
             SELECT order_id, day, gift, shop, quantity, amount FROM raw.orders
-            WHERE day >= $start_date AND day < $end_date AND ($start_date = '2024-03-01' OR
-              (SELECT count(*) FROM range(10000000) a, range(10000000) b WHERE a.range * b.range = -1) = 0)
+            WHERE day >= $start_date AND day < $end_date AND (
+              SELECT count(*) FROM (SELECT range FROM range(10000000) WHERE $start_date <> '2024-03-01') a,
+                range(10000000) b WHERE a.range * b.range = -1) = 0
             """
         )
         process = start(
