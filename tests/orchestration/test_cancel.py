@@ -91,8 +91,8 @@ def test_a_signal_ends_a_long_extraction(scored, tmp_path, number):
         time.sleep(1)
         began = time.monotonic()
         process.send_signal(number)
-        process.communicate(timeout=20)
-        assert time.monotonic() - began < 8
+        process.communicate(timeout=60)
+        assert time.monotonic() - began < 20  # mostly less than 2; the machine may be busy
     assert the_run(tmp_path / "home").status == dg.DagsterRunStatus.CANCELED
     assert scored.warehouse("SELECT * FROM ledger.live ORDER BY ALL") == before
     assert scored.warehouse("SELECT count(*) FROM ledger.scorings") == [(4,)]
@@ -106,7 +106,7 @@ def test_a_sigterm_of_a_run_that_is_to_be_retried_is_a_failure(scored, tmp_path)
     with started(scored, tmp_path / "home") as process:
         wait_for_line(process, "extracting the features")
         process.send_signal(signal.SIGTERM)
-        process.communicate(timeout=20)
+        process.communicate(timeout=60)
     assert the_run(tmp_path / "home").status == dg.DagsterRunStatus.FAILURE
 
 
@@ -126,8 +126,8 @@ def test_ctrl_c_ends_a_long_scoring_and_keeps_what_was_committed(tiny, tmp_path)
         time.sleep(1)
         began = time.monotonic()
         process.send_signal(signal.SIGINT)
-        out, _ = process.communicate(timeout=20)
-        assert time.monotonic() - began < 8
+        out, _ = process.communicate(timeout=60)
+        assert time.monotonic() - began < 20  # mostly less than 2; the machine may be busy
     assert the_run(tmp_path / "home").status == dg.DagsterRunStatus.CANCELED, out
     assert tiny.warehouse("SELECT partition_key, status FROM ledger.scorings ORDER BY 1") == [(FIRST, "scored")]
     assert tiny.published("SELECT count(*) FROM orders.predictions") == [(50 * 4200,)]
