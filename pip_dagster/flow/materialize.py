@@ -41,12 +41,17 @@ def materialize(
     *,
     features: bool = True,
     predictions: bool = True,
+    version: int | None = None,
+    as_known: bool = False,
     progress: Callable[[str], None] = LOG.info,
 ) -> Iterator[PartitionResult]:
     """Make the features, the predictions, or both, of each partition; a result for each soon after it is stored.
 
     A partition whose rows are bad fails alone and its stored past stays as it was. What is already there with the
     same content, model, declaration and libraries is not made again.
+
+    `version` scores with that version of the model instead of the alias's. `as_known` makes each partition's features
+    from the rows that could be known at its own close.
 
     Raises:
         DeclarationError: nothing can be made: the SQL cannot run, a model is missing or does not fit.
@@ -56,10 +61,10 @@ def materialize(
 
     """
     threads = available_threads()
-    model = ScoringModel.resolve(pipeline, threads) if predictions else None
+    model = ScoringModel.resolve(pipeline, threads, version=version) if predictions else None
     with workspace(threads=threads) as con:
         if features:
-            batches = [_extract(con, pipeline, partitions, run, model, progress)]
+            batches = [_extract(con, pipeline, partitions, run, model, progress, as_known)]
         else:
             batches = _stored(con, pipeline, partitions)
         for batch in batches:
@@ -91,10 +96,11 @@ def _extract(
     run: RunInfo,
     model: ScoringModel | None,
     progress: Callable[[str], None],
+    as_known: bool,
 ) -> _Batch:
     spec = pipeline.spec
     progress(f"{spec.name}: extracting the features of {len(partitions)} partitions")
-    extraction = extract(con, pipeline, partitions)
+    extraction = extract(con, pipeline, partitions, as_known=as_known)
     if model:  # before a revision is kept, so that SQL which lost a column stores nothing
         check_fit(con, pipeline, model, extraction.columns)
     made = [partition for partition in partitions if partition.key in extraction.extracts]

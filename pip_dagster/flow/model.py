@@ -31,9 +31,15 @@ class ScoringModel:
 
     @classmethod
     def resolve(
-        cls, pipeline: Pipeline, threads: int, *, alias: str | None = None, role: str = "champion"
+        cls,
+        pipeline: Pipeline,
+        threads: int,
+        *,
+        alias: str | None = None,
+        version: int | None = None,
+        role: str = "champion",
     ) -> ScoringModel:
-        """The version that the declaration's alias, or another one, names now.
+        """The version asked for, or else the one that the declaration's alias, or another one, names now.
 
         Raises:
             DeclarationError: no such model or alias, a required signer has not signed it, or the declared device
@@ -42,8 +48,8 @@ class ScoringModel:
         """
         spec, alias = pipeline.spec, alias or pipeline.spec.scoring.alias
         try:
-            version = registry_of(pipeline.project, spec.scoring).get(spec.scoring.model_name, alias)
-            verify_signers(version, spec.scoring.required_signers, pipeline.project.root)
+            found = registry_of(pipeline.project, spec.scoring).get(spec.scoring.model_name, version or alias)
+            verify_signers(found, spec.scoring.required_signers, pipeline.project.root)
         except RegistryUnreachable as error:
             raise DeclarationError(
                 f"Pipeline {spec.name}: {error}\nMLflow decides which version is {alias!r}, so nothing was scored. "
@@ -55,11 +61,12 @@ class ScoringModel:
                 where = f"scoring names models:/{spec.scoring.model_name}@{alias} in MLflow"
                 raise DeclarationError(f"Pipeline {spec.name}: {where}: {error}") from error
             raise DeclarationError(
-                f"Pipeline {spec.name}: scoring names model {spec.scoring.model_name!r}, alias {alias!r}: "
+                f"Pipeline {spec.name}: scoring names model {spec.scoring.model_name!r}, "
+                f"{f'version {version}' if version else f'alias {alias!r}'}: "
                 f"{error}\nRegister one with `pip-dagster models register`, and point the alias at it with "
                 f"`pip-dagster models promote {spec.scoring.model_name} VERSION --alias {alias}`."
             ) from error
-        return cls(version, choose_device(spec.scoring.device), threads, canonical(library_versions()), role)
+        return cls(found, choose_device(spec.scoring.device), threads, canonical(library_versions()), role)
 
     @cached_property
     def predictor(self) -> Predictor:

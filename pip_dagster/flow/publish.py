@@ -150,8 +150,10 @@ def store_scores(
         if reasons:
             store_reasons(con, reasons, entry)
         if entry.role == "champion" and entry.status == "scored":
-            change_id = record.make_live(con, entry, run, f"scored; {pending}" if pending else "scored")
+            why = run.why or "scored"
+            change_id = record.make_live(con, entry, run, f"{why}; {pending}" if pending else why)
             insert_checks(con, [_pending(entry, change_id, pending)] if pending else [])
+            record.note_backfill(con, entry, run)
     return entry
 
 
@@ -215,12 +217,18 @@ def _quarantine(
 
 
 def make_live(con: DuckDBPyConnection, entry: ScoringEntry, run: RunInfo, why: str, pending: str | None = None) -> None:
-    """Point the partition at a scoring that is stored, unless it is live already; its arms then stay as they are."""
+    """Point the partition at a scoring that is stored, unless it is live already; its arms then stay as they are.
+
+    One that is asked for by version is said to be so even then, else the next plan would undo it.
+    """
     with transaction(con):
-        live = record.live_scorings(con, entry.pipeline, [entry.partition_key])
-        if live.get(entry.partition_key) != entry.scoring_id:
+        live, said = record.live_change(con, entry.pipeline, entry.partition_key) or (None, "")
+        why = run.why or why
+        asked = run.why.startswith(record.DELIBERATE) and not said.startswith(run.why)
+        if live != entry.scoring_id or asked:
             change_id = record.make_live(con, entry, run, f"{why}; {pending}" if pending else why)
             insert_checks(con, [_pending(entry, change_id, pending)] if pending else [])
+        record.note_backfill(con, entry, run)
 
 
 def store_failure(con: DuckDBPyConnection, entry: ScoringEntry, checks: Sequence[CheckEntry] = ()) -> None:

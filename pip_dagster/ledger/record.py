@@ -34,10 +34,12 @@ def new_id() -> str:
 
 @dataclass(frozen=True)
 class RunInfo:
-    """Who asks: the orchestrator's run and the person or service behind it."""
+    """Who asks: the orchestrator's run, the person or service behind it, the backfill it is part of, and why."""
 
     run_id: str
     made_by: str
+    backfill_id: str | None = None
+    why: str = ""
 
 
 @dataclass(frozen=True)
@@ -144,6 +146,15 @@ def make_live(con: DuckDBPyConnection, entry: ScoringEntry, run: RunInfo, why: s
     return change_id
 
 
+def note_backfill(con: DuckDBPyConnection, entry: ScoringEntry, run: RunInfo) -> None:
+    """Write down that the run's backfill is done with this partition, in the transaction that does it."""
+    if run.backfill_id:
+        con.execute(
+            "INSERT INTO ledger.backfill_partitions VALUES ($1, $2, $3, $4, $5, $6)",
+            [*(run.backfill_id, entry.pipeline, entry.partition_key, entry.scoring_id), run.run_id, datetime.now(UTC)],
+        )
+
+
 def latest_extraction(con: DuckDBPyConnection, pipeline: str, partition_key: str) -> ExtractionEntry | None:
     """The newest extraction of a partition."""
     rows = latest_extractions(con, pipeline, [partition_key])
@@ -178,6 +189,16 @@ def live_scorings(con: DuckDBPyConnection, pipeline: str, partition_keys: list[s
         {"pipeline": pipeline, "keys": partition_keys},
     ).fetchall()
     return dict(rows)
+
+
+def live_change(con: DuckDBPyConnection, pipeline: str, partition_key: str) -> tuple[str, str] | None:
+    """The partition's live scoring, and why it was made live."""
+    row = con.execute(
+        "SELECT scoring_id, why FROM ledger.live_changes WHERE pipeline = $pipeline AND partition_key = $key "
+        "ORDER BY change_id DESC LIMIT 1",
+        {"pipeline": pipeline, "key": partition_key},
+    ).fetchone()
+    return (row[0], row[1]) if row else None
 
 
 def dicts(result: DuckDBPyConnection) -> list[dict[str, Any]]:
