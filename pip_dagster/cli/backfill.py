@@ -16,8 +16,9 @@ from pip_dagster.cli.backfill_progress import Progress
 from pip_dagster.cli.output import show_json, show_table
 from pip_dagster.declarations import find_pipeline
 from pip_dagster.project import Project
+from pip_dagster.registry.choose import registry_of
 from pip_dagster.registry.names import parse_ref
-from pip_dagster.registry.store import Registry, whoami
+from pip_dagster.registry.store import whoami
 
 if TYPE_CHECKING:
     from pip_dagster.flow.backfill import RunChunk, Work
@@ -103,7 +104,7 @@ def _version(pipeline: Pipeline, ref: str | None) -> int | None:
     wanted = parse_ref(ref) if ref else None
     if wanted is None or isinstance(wanted, int):
         return wanted
-    return Registry(pipeline.project.registry).get(pipeline.spec.scoring.model_name, wanted).version
+    return registry_of(pipeline.project, pipeline.spec.scoring).get(pipeline.spec.scoring.model_name, wanted).version
 
 
 def _tell(pipeline: Pipeline, work: Work, dry_run: bool) -> None:
@@ -112,7 +113,7 @@ def _tell(pipeline: Pipeline, work: Work, dry_run: bool) -> None:
     say = _say
     if work.unfinished and not dry_run:
         say(f"{work.unfinished[0]} asked for the same and was cut off; --resume {work.unfinished[0]} goes on with it.")
-    at_present = Registry(pipeline.project.registry).alias(spec.scoring.model_name, spec.scoring.alias)
+    at_present = registry_of(pipeline.project, spec.scoring).alias(spec.scoring.model_name, spec.scoring.alias)
     if work.resumed and not asked.pinned and at_present != asked.model_version:
         say(
             f"{asked.backfill_id} began with v{asked.model_version} and goes on with it; {spec.scoring.alias} names "

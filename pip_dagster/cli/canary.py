@@ -14,8 +14,9 @@ from pip_dagster.declarations import find_pipeline
 from pip_dagster.errors import DeclarationError
 from pip_dagster.pipeline import Pipeline
 from pip_dagster.project import Project
+from pip_dagster.registry.choose import registry_of
 from pip_dagster.registry.errors import ModelNotFound
-from pip_dagster.registry.store import Registry, whoami
+from pip_dagster.registry.store import whoami
 from pip_dagster.spec_split import Canary, Split
 
 
@@ -81,7 +82,7 @@ def states(project: Project, declared: Pipeline, experiment: Split) -> list[dict
         listed = events(con, name)
     found = []
     for part in experiment.ranges:
-        version = Registry(project.registry).alias(declared.spec.scoring.model_name, part.arm)
+        version = registry_of(project, declared.spec.scoring).alias(declared.spec.scoring.model_name, part.arm)
         mine = [event for event in listed if event.alias == part.arm]
         last = [event for event in mine if event.model_version == version][-1:]
         stopped = bool(last) and last[0].action == "stopped"
@@ -110,7 +111,7 @@ def _change(project: Project, declared: Pipeline, experiment: Canary, arm: str |
     chosen = arm or arms[0]
     if chosen not in arms:
         raise click.UsageError(f"The canary has no arm {chosen!r}; it has {', '.join(arms)}.")
-    version = Registry(project.registry).alias(model, chosen)
+    version = registry_of(project, declared.spec.scoring).alias(model, chosen)
     if version is None:
         raise ModelNotFound(f"{model}: alias {chosen!r} names no version, so there is nothing to stop or resume.")
     with (

@@ -11,7 +11,7 @@ from pip_dagster.cli.output import show_json, show_table
 from pip_dagster.declarations import find_pipeline
 from pip_dagster.pipeline import Pipeline
 from pip_dagster.project import Project
-from pip_dagster.registry.store import Registry
+from pip_dagster.registry.choose import registry_of
 
 
 @click.command()
@@ -33,7 +33,7 @@ def compare(project: Project, pipeline: str, last: int, arms: bool, as_json: boo
         _compare_arms(project, declared, last, as_json)
         return
     spec = declared.spec
-    live = Registry(project.registry).get(spec.scoring.model_name, spec.scoring.alias)
+    live = registry_of(project, spec.scoring).get(spec.scoring.model_name, spec.scoring.alias)
     purpose = "comparing models"
     with workspace(threads=2) as con, open_warehouse(con, project.warehouse, purpose=purpose, read_only=True):
         found = compare_scores(con, spec, live.manifest.outputs[0])
@@ -71,7 +71,7 @@ def _compare_arms(project: Project, declared: Pipeline, last: int, as_json: bool
     from pip_dagster.warehouse.connect import workspace
 
     spec = declared.spec
-    manifest = Registry(project.registry).get(spec.scoring.model_name, spec.scoring.alias).manifest
+    manifest = registry_of(project, spec.scoring).get(spec.scoring.model_name, spec.scoring.alias).manifest
     with workspace(threads=2) as con:
         found = arm_outcomes(con, declared, manifest, last)
     if as_json:

@@ -13,7 +13,7 @@ from pip_dagster.flow.materialize import materialize
 from pip_dagster.flow.partition import Partition
 from pip_dagster.ledger.backfills import Backfill, backfills_of, finished_keys, insert_backfill
 from pip_dagster.ledger.record import RunInfo, new_id
-from pip_dagster.registry.store import Registry
+from pip_dagster.registry.choose import registry_of
 from pip_dagster.warehouse.connect import open_warehouse, transaction, workspace
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ def begin(
     """
     spec = pipeline.spec
     partitions = _range(pipeline, first, last)
-    model = Registry(pipeline.project.registry).get(spec.scoring.model_name, version or spec.scoring.alias)
+    model = registry_of(pipeline.project, spec.scoring).get(spec.scoring.model_name, version or spec.scoring.alias)
     if only:
         wanted = _due(pipeline, partitions, only)
         partitions = [partition for partition in partitions if partition.key in wanted]

@@ -14,8 +14,8 @@ from pip_dagster.flow.sources import open_sources
 from pip_dagster.ledger.known import read_known
 from pip_dagster.ledger.observations import Seen, newest_of, read_observations
 from pip_dagster.ledger.plan import Known, Plan, Policy, Wanted, plan
+from pip_dagster.registry.choose import registry_of
 from pip_dagster.registry.errors import RegistryError
-from pip_dagster.registry.store import Registry
 from pip_dagster.warehouse.connect import open_warehouse, workspace
 
 if TYPE_CHECKING:
@@ -54,8 +54,8 @@ def make_plan(pipeline: Pipeline, partitions: Sequence[Partition], *, now: datet
 
 def _wanted(pipeline: Pipeline, sources: Fingerprints) -> Wanted:
     scoring = pipeline.spec.scoring
-    registry = Registry(pipeline.project.registry)
     try:
+        registry = registry_of(pipeline.project, scoring)
         version = registry.get(scoring.model_name, scoring.alias)
         moves = registry.alias_history(scoring.model_name, scoring.alias)
     except RegistryError as error:

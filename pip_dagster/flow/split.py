@@ -110,7 +110,7 @@ def _split(
     wanted = _ranges(experiment, champion, decision, unit)
     with transaction(con):
         if wanted != current:
-            change_id = record.make_live(con, champion, run, _say(experiment, wanted), wanted)
+            change_id = record.make_live(con, champion, run, _say(experiment, wanted, run.why), wanted)
         for stop in decision.stops:
             canary.record_event(
                 con, name, stop.arm, stop.model, "stopped", stop.why, run, partition_key=key, figures=stop.figures
@@ -124,7 +124,7 @@ def _split(
             entries = list(known)
         else:
             if wanted == current:  # a decision of its own, told to the audit and published
-                change_id = record.make_live(con, champion, run, _say(experiment, wanted), wanted)
+                change_id = record.make_live(con, champion, run, _say(experiment, wanted, run.why), wanted)
                 entries = _entries(name, key, change_id, verdicts)
             insert_checks(con, entries)
     return replace(result, live_arms=wanted, checks=(*result.checks, *entries))
@@ -228,12 +228,11 @@ def _buckets(arms: Iterable[Arm]) -> dict[str, int]:
     return found
 
 
-def _say(experiment: Split, arms: Sequence[Arm]) -> str:
-    """The shares, for the ledger."""
-    if not arms:
-        return f"{experiment.kind} {experiment.salt!r}: all rows are the champion's"
+def _say(experiment: Split, arms: Sequence[Arm], why: str) -> str:
+    """The shares, for the ledger, after what the run was asked for: a version that was pinned stays so."""
     shares = ", ".join(f"{name} {count * 100 / BUCKETS:g}%" for name, count in _buckets(arms).items())
-    return f"{experiment.kind} {experiment.salt!r}: {shares}"
+    said = f"{experiment.kind} {experiment.salt!r}: " + (shares or "all rows are the champion's")
+    return f"{why}; {said}" if why else said
 
 
 def _entries(

@@ -14,6 +14,7 @@ from pip_dagster.ledger.checks import SPLIT
 from pip_dagster.ledger.record import ExtractionEntry, ScoringEntry
 from pip_dagster.orchestration.keys import features_key
 from pip_dagster.pipeline import Pipeline
+from pip_dagster.registry.choose import registry_of
 from pip_dagster.registry.store import Registry
 from pip_dagster.warehouse.connect import open_warehouse, workspace
 
@@ -115,7 +116,7 @@ def lineage_metadata(pipeline: Pipeline, entry: ScoringEntry, types: Mapping[str
 def challengers_metadata(pipeline: Pipeline, partition_keys: Sequence[str]) -> dict[str, dict[str, Any]]:
     """Partition → its challengers' scores against the live ones. Numbers, so that the UI plots them."""
     spec = pipeline.spec
-    live = Registry(pipeline.project.registry).get(spec.scoring.model_name, spec.scoring.alias)
+    live = registry_of(pipeline.project, spec.scoring).get(spec.scoring.model_name, spec.scoring.alias)
     with workspace(threads=1) as con, open_warehouse(con, pipeline.project.warehouse, purpose="comparing models"):
         found = compare(con, spec, live.manifest.outputs[0], partition_keys)
     metadata: dict[str, dict[str, Any]] = {}
