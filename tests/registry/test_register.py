@@ -110,11 +110,23 @@ def _edited(booster: xgb.Booster, path: Path, edit) -> Path:
     return path
 
 
-def test_a_file_that_crashes_xgboost_is_refused_and_this_process_lives(booster, frame, tmp_path):
+def test_a_tree_that_leads_out_of_memory_is_refused(booster, frame, tmp_path):
     def break_tree(model):
         model["learner"]["gradient_booster"]["model"]["trees"][0]["left_children"][0] = 2_000_000_000
 
     path = _edited(booster, tmp_path / "model.json", break_tree)
+    registry = Registry(tmp_path / "r")
+    with pytest.raises(InvalidModel, match="m: the file is damaged: tree 0 has a node whose child is not one of its"):
+        registry.register("m", model=path, sample=frame)
+    assert registry.models() == []
+
+
+def test_a_file_that_crashes_xgboost_is_refused_and_this_process_lives(booster, frame, tmp_path, monkeypatch):
+    (tmp_path / "sitecustomize.py").write_text(
+        "import os, signal, sys\nif 'pip_dagster.registry.probe' in sys.orig_argv: os.kill(os.getpid(), signal.SIGSEGV)"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    path = _edited(booster, tmp_path / "model.json", lambda model: None)
     registry = Registry(tmp_path / "r")
     with pytest.raises(InvalidModel, match=r"m: loading or scoring the model crashed the process \(SIGSEGV\)"):
         registry.register("m", model=path, sample=frame)
