@@ -106,7 +106,7 @@ def _said(due: Sequence[Due]) -> str:
     return said if len(said) <= _SAID else said[: _SAID - 1] + "…"
 
 
-def skipped(held: Mapping[str, str], busy: Collection[str], over_cap: int, current: int) -> str:
+def skipped(held: Mapping[str, str], busy: Collection[str], over_cap: int, never_made: int, current: int) -> str:
     """Why a tick asks for nothing, in a sentence for each cause."""
     parts = [f"{key}: {why}" for key, why in list(held.items())[:10]]
     if len(held) > 10:
@@ -115,4 +115,8 @@ def skipped(held: Mapping[str, str], busy: Collection[str], over_cap: int, curre
         parts.append(f"{len(busy)} due partitions are in runs that are queued or running")
     if over_cap:
         parts.append(f"{over_cap} runs wait for the next look")
-    return "; ".join(parts) or f"Nothing is due: {current} partitions are as they should be."
+    if not parts:
+        parts.append(f"Nothing is due: {current} partitions are as they should be")
+    if never_made:
+        parts.append(f"{never_made} that were never made are left to a backfill, by sensors.source_changes.missing")
+    return "; ".join(parts) + "."

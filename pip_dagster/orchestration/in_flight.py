@@ -14,7 +14,8 @@ from pip_dagster.orchestration.keys import features_key, predictions_key
 from pip_dagster.orchestration.runs import UNFINISHED, covered
 from pip_dagster.spec import PipelineSpec
 
-CONTENT = "pip_dagster/wanted"
+# The prefix keeps it out of the UI, where only the reason is of use.
+CONTENT = ".dagster/pip_dagster_wanted"
 
 _OUTCOMES: dict[dg.DagsterRunStatus, Literal["success", "failure", "canceled"]] = {
     dg.DagsterRunStatus.SUCCESS: "success",

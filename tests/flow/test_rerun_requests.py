@@ -113,6 +113,7 @@ def test_reasons_are_said_once_each_and_short():
 
 
 def test_why_nothing_is_asked_for():
-    assert skipped({}, (), 0, 7) == "Nothing is due: 7 partitions are as they should be."
-    text = skipped({"001": "waits"}, {"002"}, 3, 7)
-    assert text == "001: waits; 1 due partitions are in runs that are queued or running; 3 runs wait for the next look"
+    assert skipped({}, (), 0, 0, 7) == "Nothing is due: 7 partitions are as they should be."
+    text = skipped({"001": "waits"}, {"002"}, 3, 0, 7)
+    assert text == "001: waits; 1 due partitions are in runs that are queued or running; 3 runs wait for the next look."
+    assert "are as they should be; 300 that were never made are left to a backfill" in skipped({}, (), 0, 300, 7)

@@ -7,7 +7,7 @@ import socket
 import subprocess
 import sys
 import time
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import dagster as dg
@@ -188,7 +188,9 @@ def test_a_backfill_goes_on_after_its_code_server_was_killed(tiny, home, instanc
     location = {"host": "127.0.0.1", "port": int(port), "location_name": "acme"}
     (tiny.root / "workspace.yaml").write_text(yaml.safe_dump({"load_from": [{"grpc_server": location}]}))
     server = ("dagster", "api", "grpc", "-m", "acme.definitions", "--host", "127.0.0.1", "--port", port)
-    with process(tiny, home, *server) as first, daemon(tiny, home, "-w", "workspace.yaml"):
+    with process(tiny, home, *server) as first, ExitStack() as stack:
+        until(lambda: answers(port))
+        stack.enter_context(daemon(tiny, home, "-w", "workspace.yaml"))
         backfill = backfill_of(tiny, instance, [FIRST, SECOND, THIRD, FOURTH])
         with locked(tiny):
             [run] = until(lambda: [r for r in instance.get_runs() if worker_of(instance, r)][:1])
@@ -202,6 +204,11 @@ def test_a_backfill_goes_on_after_its_code_server_was_killed(tiny, home, instanc
     assert tiny.warehouse("SELECT partition_key, count(*) FROM ledger.scorings GROUP BY ALL ORDER BY 1") == [
         (day, 1) for day in (FIRST, SECOND, THIRD, FOURTH)
     ]
+
+
+def answers(port):
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", int(port))) == 0
 
 
 def backfill_of(tiny, instance, days):

@@ -111,4 +111,6 @@ def _look(
         context.log.info(f"{request.partitions[0].key} to {request.partitions[-1].key}: {request.reasons}")
     if asked:
         return asked
-    return dg.SkipReason(core.skipped(held, busy, waiting, plan.current))
+    mine = {each.partition.key for each in wanted}
+    never = sum(each.partition.key not in mine and each.reasons[0].kind == "missing" for each in plan.due)
+    return dg.SkipReason(core.skipped(held, busy, waiting, never if "missing" in kinds else 0, plan.current))
