@@ -262,7 +262,6 @@ def test_labels_that_arrive_are_told_once(labelled, look):
 
 def test_labels_run_what_they_feed(labelled, look):
     sensors = {"labels_arrived": {"assets": ["orders/predictions"], "max_runs": 1}}
-    labelled.declare(**json.loads(json.dumps({"sources": labelled.pipeline().spec.model_dump(mode="json")["sources"]})))
     sources = {name: {"table": f"raw.{name}", "partition_column": "day"} for name in ("orders", "outcomes")}
     labelled.declare(partitions=GRID, sources=sources, gates={"labels": LABELS}, sensors=sensors)
     labelled.source(f"INSERT INTO raw.outcomes VALUES (170, '{FOURTH}', 0)")
@@ -272,6 +271,14 @@ def test_labels_run_what_they_feed(labelled, look):
     tick = look(labelled, "labels_arrived", tick.cursor)
     assert asked(tick) == [FOURTH]
     assert look(labelled, "labels_arrived", tick.cursor).skip_message
+
+
+def test_an_asset_that_labels_feed_and_that_is_not_there_fails_the_look(labelled, look):
+    sources = {name: {"table": f"raw.{name}", "partition_column": "day"} for name in ("orders", "outcomes")}
+    sensors = {"labels_arrived": {"assets": ["orders/predictons"]}}
+    labelled.declare(partitions=GRID, sources=sources, gates={"labels": LABELS}, sensors=sensors)
+    with pytest.raises(Exception, match="'orders/predictons', which is no asset(.|\n)*orders/predictions"):
+        look(labelled, "labels_arrived")
 
 
 def test_sensors_start_stopped_unless_declared(tiny):

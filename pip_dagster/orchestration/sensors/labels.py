@@ -6,12 +6,13 @@ from datetime import UTC, datetime
 import dagster as dg
 
 from pip_dagster.alerts.alert import news
-from pip_dagster.errors import SourceLockedError
+from pip_dagster.errors import DeclarationError, SourceLockedError
 from pip_dagster.flow.ranges import contiguous
 from pip_dagster.orchestration.keys import predictions_key
 from pip_dagster.orchestration.partitions import partitions_until
 from pip_dagster.orchestration.runs import REASON, ask
 from pip_dagster.pipeline import Pipeline
+from pip_dagster.quality.suite import suggest
 from pip_dagster.warehouse.lock import waiting_at_most
 
 
@@ -40,6 +41,14 @@ def _look(
     from pip_dagster.flow.labels import label_sets
 
     spec, declared = pipeline.spec, pipeline.spec.sensors.labels_arrived
+    if context.repository_def:
+        # Other pipelines' assets are only known once everything is loaded.
+        known = [key.to_user_string() for key in context.repository_def.asset_graph.get_all_asset_keys()]
+        for name in set(declared.assets) - set(known):
+            raise DeclarationError(
+                f"Pipeline {spec.name}: sensors.labels_arrived.assets names {name!r}, which is no asset of this code "
+                f"location{suggest(name, known)}"
+            )
     window = partitions_until(spec.partitions, datetime.now(UTC))[-declared.window :]
     try:
         with waiting_at_most(declared.lock_deadline):
