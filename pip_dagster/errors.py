@@ -21,9 +21,17 @@ class WarehouseError(PipelineError):
     """The warehouse cannot be opened, is locked, or is of another version."""
 
 
+class NoWarehouseError(WarehouseError):
+    """There is no warehouse to read yet."""
+
+
 class PartitionError(PipelineError):
     """One partition cannot be made; its neighbours can."""
 
 
 class RollbackError(PipelineError):
     """A rollback that cannot be meant, or could mean two things; nothing was changed."""
+
+
+class OvertakenError(PipelineError):
+    """Another process committed what this transaction did not know of; it is rolled back and may be done once more."""

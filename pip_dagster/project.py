@@ -4,22 +4,29 @@ from __future__ import annotations
 
 import os
 import tomllib
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 
 from pip_dagster.errors import ProjectError
+from pip_dagster.warehouse.lake import PREFIX, Lake
 
 ROOT_VARIABLE = "PIP_DAGSTER_PROJECT"
+UNPUBLISHED = "none"
 
 
 @dataclass(frozen=True)
 class Project:
-    """The folders of one project; all paths are absolute."""
+    """The folders of one project; all paths are absolute.
+
+    The warehouse is a file or a lake. `publishes` is False where nothing is written to `published`, since everybody
+    reads the lake itself.
+    """
 
     root: Path
-    warehouse: Path
+    warehouse: Path | Lake
     registry: Path
     published: Path
+    publishes: bool = True
 
     @property
     def published_database(self) -> Path:
@@ -39,7 +46,12 @@ class Project:
         root = root.resolve()
         file = root / "pyproject.toml"
         declared = _tool_table(file, "pip_dagster") or {}
-        settings = {"warehouse": "data/warehouse.duckdb", "registry": "data/registry", "published": "data/published"}
+        settings = {
+            "warehouse": "data/warehouse.duckdb",
+            "data_path": "data/lake",
+            "registry": "data/registry",
+            "published": "data/published",
+        }
         for key, value in declared.items():
             if key not in settings or not isinstance(value, str):
                 raise ProjectError(
@@ -49,7 +61,22 @@ class Project:
             settings[key] = value
         for key in settings:
             settings[key] = os.environ.get(f"PIP_DAGSTER_{key.upper()}", settings[key])
-        return cls(root=root, **{key: (root / value).resolve() for key, value in settings.items()})
+        is_lake = settings["warehouse"].startswith(PREFIX)
+        publishes = settings["published"] != UNPUBLISHED
+        if not publishes and not is_lake:
+            raise ProjectError(
+                f'{file}, [tool.pip_dagster]: published = "{UNPUBLISHED}" is for a lake, which everybody may read '
+                "at any time; a warehouse file cannot be read while a run writes to it. Name a folder."
+            )
+        return cls(
+            root=root,
+            warehouse=Lake.parse(settings["warehouse"], root, settings["data_path"])
+            if is_lake
+            else (root / settings["warehouse"]).resolve(),
+            registry=(root / settings["registry"]).resolve(),
+            published=(root / settings["published"]).resolve(),
+            publishes=publishes,
+        )
 
     @classmethod
     def find(cls, start: Path | None = None) -> Project:
@@ -81,11 +108,15 @@ class Project:
 
     def environment(self) -> dict[str, str]:
         """The variables with which a child process finds this very project."""
-        return {ROOT_VARIABLE: str(self.root)} | {
-            f"PIP_DAGSTER_{field.name.upper()}": str(getattr(self, field.name))
-            for field in fields(self)
-            if field.name != "root"
+        lake = self.warehouse if isinstance(self.warehouse, Lake) else None
+        settings = {
+            "warehouse": lake.setting if lake else str(self.warehouse),
+            "registry": str(self.registry),
+            "published": str(self.published) if self.publishes else UNPUBLISHED,
         }
+        if lake:
+            settings["data_path"] = lake.data_path
+        return {ROOT_VARIABLE: str(self.root)} | {f"PIP_DAGSTER_{key.upper()}": text for key, text in settings.items()}
 
 
 def _tool_table(file: Path, name: str) -> dict[str, object] | None:

@@ -272,7 +272,7 @@ def scored(scored_template: Path, tmp_path: Path) -> Tiny:
     with workspace(threads=1) as con, open_warehouse(con, tiny.project.warehouse, purpose="publish the copy"):
         from pip_dagster.warehouse.published import publish_pending
 
-        publish_pending(con, tiny.project.published)
+        publish_pending(con, tiny.project)
     return tiny
 
 

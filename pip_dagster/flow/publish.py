@@ -8,7 +8,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from pip_dagster.errors import PartitionError
+from pip_dagster.errors import OvertakenError, PartitionError
 from pip_dagster.flow.explain import Explanation, store_reasons
 from pip_dagster.flow.extract import Extract
 from pip_dagster.flow.guard import INTEGERS
@@ -35,10 +35,11 @@ def store_features(
 
     Raises:
         PartitionError: another number of rows arrived than was staged; rolled back.
+        OvertakenError: another process stored features of the partition meanwhile; rolled back.
 
     """
     key = made.partition.key
-    with transaction(con):
+    with transaction(con, late=True) as turn:
         known = record.latest_extraction(con, pipeline, key)
         entry = ExtractionEntry(
             extraction_id=record.new_id(),
@@ -60,7 +61,7 @@ def store_features(
             entry = replace(entry, revision=known.revision, table_name=known.table_name, is_new=False)
             if (known.source_digests, known.sql_digest) == (entry.source_digests, entry.sql_digest):
                 return known
-        else:
+        else:  # rows first, since they take long
             table = ensure_table(
                 con, pipeline, "features", {"partition_key": "VARCHAR", "revision": "VARCHAR"} | columns
             )
@@ -73,6 +74,8 @@ def store_features(
                 made.rows,
                 f"Pipeline {pipeline}, partition {key}: features",
             )
+        if turn.is_shared and record.latest_extraction(turn.take(), pipeline, key) != known:
+            raise OvertakenError(f"Pipeline {pipeline}, partition {key}: another run stored its features meanwhile.")
         record.insert(con, "extractions", entry)
         insert_checks(con, [CheckEntry.of(verdict, entry.extraction_id, pipeline, key) for verdict in made.verdicts])
     return entry
@@ -118,7 +121,7 @@ def store_scores(
     """
     key, pipeline = entry.partition_key, entry.pipeline
     where = f"Pipeline {pipeline}, partition {key}"
-    with transaction(con):
+    with transaction(con, late=True) as turn:
         if scored.rows_quarantined:
             _quarantine(con, entry, scored.rows_quarantined, feature_columns, row_key)
         columns = {"partition_key": "VARCHAR", "scoring_id": "VARCHAR"} | scoring.columns
@@ -145,7 +148,7 @@ def store_scores(
         if reasons:
             store_reasons(con, reasons, entry)
         if entry.role == "champion" and entry.status == "scored":
-            record.make_live(con, entry, run, "scored")
+            record.make_live(con, entry, run, "scored", turn.take())
     return entry
 
 
@@ -201,7 +204,7 @@ def make_live(con: DuckDBPyConnection, entry: ScoringEntry, run: RunInfo, why: s
 
 def store_failure(con: DuckDBPyConnection, entry: ScoringEntry, checks: Sequence[CheckEntry] = ()) -> None:
     """Write down an attempt that stored no scores; what was live stays live."""
-    with transaction(con):
+    with transaction(con, late=True):
         record.insert(con, "scorings", entry)
         insert_checks(con, checks)
 

@@ -1,25 +1,31 @@
 """What everybody may read at any time: Parquet files and a small database of views over them.
 
-The warehouse itself can be opened by nobody while a run writes to it. So after each commit the partition's live
-predictions and its ledger are written beside it, each file replaced at once; a reader has the old one or the new one.
+A warehouse file can be opened by nobody while a run writes to it. So after each commit the partition's live predictions
+and its ledger are written beside it, each file replaced at once; a reader has the old one or the new one. A lake can be
+read at any time; its project may leave this away.
 """
 
 from __future__ import annotations
 
 import glob
 import logging
-import os
-from collections.abc import Iterable
+import secrets
+from collections.abc import Iterable, Sequence
+from contextlib import nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import quote as url_quote
 
+from pip_dagster.warehouse import advisory
+from pip_dagster.warehouse.connect import transaction
 from pip_dagster.warehouse.names import literal, quote
 from pip_dagster.warehouse.tables import has_view, predictions_select
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
+
+    from pip_dagster.project import Project
 
 LOG = logging.getLogger("pip_dagster")
 
@@ -32,28 +38,79 @@ _PENDING = """
 """
 
 
+# How many partitions one process publishes before it lets go of their locks.
+_BATCH = 16
+
+Pending = tuple[str, str, list[str]]  # pipeline, partition key, ids of what is not published
+
+
 def partition_file(folder: Path, pipeline: str, kind: str, partition_key: str) -> Path:
     """Where a partition's `kind` (predictions, ledger) is published."""
     return folder / pipeline / kind / f"{url_quote(partition_key, safe=' ')}.parquet"
 
 
-def publish_pending(con: DuckDBPyConnection, folder: Path, *, anew: bool = False) -> int:
+def publish_pending(con: DuckDBPyConnection, project: Project, *, anew: bool = False) -> int:
     """Write what the ledger says and the files do not show yet, whoever committed it; the number of partitions.
 
     The warehouse is the current catalog, nothing is in transaction. A kill in between leaves partitions pending, and
     the next call writes them. Where the folder is gone, or `anew` is asked for, every partition is written again. One
-    that cannot be written stays pending and keeps no other from being: it is told in the log.
+    that cannot be written stays pending and keeps no other from being: it is told in the log. In a shared warehouse
+    a partition is published by one process at a time, or an older state could replace a newer one.
     """
     import duckdb
 
-    sql = _PENDING.replace("ANTI JOIN ledger.publications p ON p.change_id = id", "") if anew else _PENDING
-    pending = con.execute(sql).fetchall()
+    folder = project.published
+    if not project.publishes:
+        return 0
     if not anew and not folder.is_dir() and con.execute("SELECT 1 FROM ledger.publications LIMIT 1").fetchone():
-        return publish_pending(con, folder, anew=True)
-    ids = []
+        anew = True
+    pending = _pending(con, anew)
+    if advisory.is_shared(con):
+        _publish_among_others(con, folder, pending, anew)
+    else:
+        _publish(con, folder, pending)
+    try:
+        _publish_views(con, folder)
+    except (duckdb.Error, OSError) as error:
+        LOG.error("%s cannot be written, everything is stored: %s", folder.with_suffix(".duckdb"), error)
+    return len(pending)
+
+
+def _pending(con: DuckDBPyConnection, anew: bool) -> list[Pending]:
+    sql = _PENDING.replace("ANTI JOIN ledger.publications p ON p.change_id = id", "") if anew else _PENDING
+    return con.execute(sql).fetchall()
+
+
+def _publish_among_others(con: DuckDBPyConnection, folder: Path, pending: Sequence[Pending], anew: bool) -> None:
+    """First what nobody else is publishing; then what somebody was, unless that has made it unnecessary."""
+    locks = {(each[0], each[1]): advisory.key_of("publish", each[0], each[1]) for each in pending}
+
+    def publish(keys: set[int]) -> None:
+        _publish(con, folder, [each for each in _pending(con, anew) if locks.get((each[0], each[1])) in keys])
+
+    busy: list[int] = []
+    for batch in _batches(list(locks.values())):
+        with advisory.holding_free(con, batch) as free:
+            if free:
+                publish(free)
+        busy += [key for key in batch if key not in free]
+    for batch in _batches(busy):
+        with advisory.holding(con, batch):
+            publish(set(batch))
+
+
+def _batches(keys: Sequence[int]) -> Iterable[Sequence[int]]:
+    return (keys[at : at + _BATCH] for at in range(0, len(keys), _BATCH))
+
+
+def _publish(con: DuckDBPyConnection, folder: Path, pending: Sequence[Pending]) -> None:
+    import duckdb
+
+    ids: list[str] = []
     for pipeline, partition_key, changes in pending:
         try:
-            _publish_partition(con, folder, pipeline, partition_key)
+            with transaction(con, late=True):  # all its files as of one moment
+                _publish_partition(con, folder, pipeline, partition_key)
             ids += changes
         except (duckdb.Error, OSError) as error:  # a full disk, a file where a folder should be
             LOG.error("%s, partition %s is stored but cannot be published: %s", pipeline, partition_key, error)
@@ -63,11 +120,6 @@ def publish_pending(con: DuckDBPyConnection, folder: Path, *, anew: bool = False
             "ANTI JOIN ledger.publications p ON p.change_id = id",
             {"ids": ids, "now": datetime.now(UTC)},
         )
-    try:
-        _publish_views(folder)
-    except (duckdb.Error, OSError) as error:
-        LOG.error("%s cannot be written, everything is stored: %s", folder.with_suffix(".duckdb"), error)
-    return len(pending)
 
 
 def _publish_partition(con: DuckDBPyConnection, folder: Path, pipeline: str, partition_key: str) -> None:
@@ -108,7 +160,7 @@ def _exact_in_parquet(con: DuckDBPyConnection, select: str, exact: str) -> str:
 
 def _replace_parquet(con: DuckDBPyConnection, select: str, target: Path) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
     try:
         con.execute(f"COPY ({select}) TO {literal(str(temporary))} (FORMAT parquet, COMPRESSION zstd)")
         temporary.replace(target)
@@ -116,18 +168,25 @@ def _replace_parquet(con: DuckDBPyConnection, select: str, target: Path) -> None
         temporary.unlink(missing_ok=True)
 
 
-def _publish_views(folder: Path) -> None:
+def _publish_views(con: DuckDBPyConnection, folder: Path) -> None:
     """Make the database of views anew where the set of published tables, or their place, has changed."""
+    if not folder.is_dir() or _views_show(folder, "\n".join(_view_statements(folder))):
+        return
+    with advisory.holding(con, [advisory.key_of("views")]) if advisory.is_shared(con) else nullcontext():
+        _replace_views(folder, "\n".join(_view_statements(folder)))
+
+
+def _views_show(folder: Path, script: str) -> bool:
+    marker = folder / "views.sql"
+    there = folder.with_suffix(".duckdb").is_file() and marker.is_file()
+    return there and marker.read_text(encoding="utf-8") == script
+
+
+def _replace_views(folder: Path, script: str) -> None:
     import duckdb
 
-    if not folder.is_dir():
-        return
     database, marker = folder.with_suffix(".duckdb"), folder / "views.sql"
-    script = "\n".join(_view_statements(folder))
-    if database.is_file() and marker.is_file() and marker.read_text(encoding="utf-8") == script:
-        return
-    temporary = database.with_name(f".{database.name}.{os.getpid()}.tmp")
-    temporary.unlink(missing_ok=True)
+    temporary = database.with_name(f".{database.name}.{secrets.token_hex(4)}.tmp")
     con = duckdb.connect(":memory:")
     try:
         con.execute(f"ATTACH {literal(str(temporary))} AS published (STORAGE_VERSION 'v1.5.0')")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pip_dagster.errors import WarehouseError
@@ -79,11 +78,11 @@ MIGRATIONS: tuple[str, ...] = (
 VERSION = len(MIGRATIONS)
 
 
-def ensure(con: DuckDBPyConnection, path: Path, *, read_only: bool) -> None:
+def ensure(con: DuckDBPyConnection, place: object, *, read_only: bool) -> None:
     """Bring the current catalog to this version, all of it in one transaction.
 
     Raises:
-        WarehouseError: the file is of a newer version, or of an older one and only opened to read.
+        WarehouseError: the warehouse is of a newer version, or of an older one and only opened to read.
 
     """
     found = version(con)
@@ -91,15 +90,16 @@ def ensure(con: DuckDBPyConnection, path: Path, *, read_only: bool) -> None:
         return
     if found > VERSION:
         raise WarehouseError(
-            f"{path} has schema version {found}, made by a newer pip_dagster; this one knows {VERSION}. Upgrade it."
+            f"{place} has schema version {found}, made by a newer pip_dagster; this one knows {VERSION}. Upgrade it."
         )
     if read_only:
         raise WarehouseError(
-            f"{path} has schema version {found}, this pip_dagster needs {VERSION}: any run that writes migrates it."
+            f"{place} has schema version {found}, this pip_dagster needs {VERSION}: any run that writes migrates it."
         )
     from pip_dagster.warehouse.connect import transaction
 
     with transaction(con):
+        found = version(con)  # somebody else may have done it while this one waited for its turn
         for script in MIGRATIONS[found:]:
             con.execute(script)
         con.execute("DELETE FROM ledger.meta WHERE key = 'schema_version'")

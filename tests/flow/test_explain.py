@@ -245,7 +245,7 @@ class TestWhereTheyAreKept:
             with transaction(con):
                 store_reasons(con, explained.made, entry)
                 con.execute("DELETE FROM ledger.publications")  # so that all is published again
-            publish_pending(con, project.published)
+            publish_pending(con, project)
         return live
 
     def test_with_the_scoring_that_they_explain(self, scored, con):

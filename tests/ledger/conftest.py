@@ -36,7 +36,7 @@ def promoted(promoted_template: Path, helpers: Any, tmp_path: Path) -> Any:
 def republished(tiny: Any) -> Any:
     """A copy's views name the files of the original until it publishes its own."""
     with workspace(threads=1) as con, open_warehouse(con, tiny.project.warehouse, purpose="publish the copy"):
-        publish_pending(con, tiny.project.published)
+        publish_pending(con, tiny.project)
     return tiny
 
 
