@@ -1,7 +1,8 @@
 """The shared warehouse: a DuckLake with its catalog in Postgres and its rows in Parquet, on a shared disk or in S3.
 
-The schema, the SQL and the code are those of the file. Only this differs: where it is and which errors are worth another
-try (here), which extensions are loaded and how it is attached (lake_connection.py), who waits for whom (advisory.py).
+The schema, the SQL and the code are those of the file. Only this differs: where it is and which errors are worth
+another try (here), which extensions are loaded and how it is attached (lake_connection.py), who waits for whom
+(advisory.py).
 """
 
 from __future__ import annotations

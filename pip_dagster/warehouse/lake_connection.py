@@ -111,6 +111,12 @@ def _attach(con: DuckDBPyConnection, lake: Lake, purpose: str, *, read_only: boo
             return
         except duckdb.Error as error:
             _detach(con)
+            if "DATA_PATH" in str(error):
+                raise WarehouseError(
+                    f"The warehouse {lake} was made with its Parquet files elsewhere: {str(error).splitlines()[0]}\n"
+                    "Set data_path as it was. Files that were moved are found again when the catalog says so: "
+                    "UPDATE ducklake_metadata SET value = '<where they are>/' WHERE key = 'data_path'."
+                ) from None
             if not is_transient(error):
                 raise WarehouseError(f"The warehouse {lake} cannot be opened: {lake.safe(error)}") from None
             if time.monotonic() >= until:
@@ -137,6 +143,8 @@ def _attach_once(con: DuckDBPyConnection, lake: Lake, purpose: str, *, read_only
     ).fetchone()
     if there and there[0]:
         con.execute(attach)
+        if read_only:
+            con.execute(f"DETACH {advisory.LOCKS}")
     elif read_only:
         raise NoWarehouseError(f"There is no warehouse in {lake} yet: materialize a partition first.")
     else:  # two that make it at once would be in each other's way

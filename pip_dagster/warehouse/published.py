@@ -7,19 +7,23 @@ read at any time; its project may leave this away.
 
 from __future__ import annotations
 
-import glob
 import logging
 import secrets
+from collections import deque
 from collections.abc import Iterable, Sequence
-from contextlib import nullcontext
+from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote as url_quote
 
 from pip_dagster.warehouse import advisory
 from pip_dagster.warehouse.connect import transaction
+from pip_dagster.warehouse.lake import is_transient
 from pip_dagster.warehouse.names import literal, quote
+from pip_dagster.warehouse.published_views import publish_views
 from pip_dagster.warehouse.tables import has_view, predictions_select
 
 if TYPE_CHECKING:
@@ -70,7 +74,7 @@ def publish_pending(con: DuckDBPyConnection, project: Project, *, anew: bool = F
     else:
         _publish(con, folder, pending)
     try:
-        _publish_views(con, folder)
+        publish_views(con, folder)
     except (duckdb.Error, OSError) as error:
         LOG.error("%s cannot be written, everything is stored: %s", folder.with_suffix(".duckdb"), error)
     return len(pending)
@@ -107,13 +111,20 @@ def _publish(con: DuckDBPyConnection, folder: Path, pending: Sequence[Pending]) 
     import duckdb
 
     ids: list[str] = []
-    for pipeline, partition_key, changes in pending:
-        try:
-            with transaction(con, late=True):  # all its files as of one moment
-                _publish_partition(con, folder, pipeline, partition_key)
-            ids += changes
-        except (duckdb.Error, OSError) as error:  # a full disk, a file where a folder should be
-            LOG.error("%s, partition %s is stored but cannot be published: %s", pipeline, partition_key, error)
+    for pipeline, group in groupby(pending, key=itemgetter(0)):
+        left = deque(group)
+        while left:
+            try:
+                with transaction(con, late=True):  # all its files as of one moment
+                    there = _There.of(con, pipeline, [key for _, key, _ in left])
+                    while left:
+                        _publish_partition(con, folder, pipeline, left[0][1], there)
+                        ids += left.popleft()[2]
+            except (duckdb.Error, OSError) as error:  # a full disk, a file where a folder should be
+                if is_transient(error):
+                    raise
+                key = left.popleft()[1]
+                LOG.error("%s, partition %s is stored but cannot be published: %s", pipeline, key, error)
     if ids:
         con.execute(
             "INSERT INTO ledger.publications SELECT id, $now FROM (SELECT unnest($ids) AS id) "
@@ -122,9 +133,36 @@ def _publish(con: DuckDBPyConnection, folder: Path, pending: Sequence[Pending]) 
         )
 
 
-def _publish_partition(con: DuckDBPyConnection, folder: Path, pipeline: str, partition_key: str) -> None:
+@dataclass(frozen=True)
+class _There:
+    """What there is to show of some partitions: the live scoring of each, and which have rows of a kind."""
+
+    live: dict[str, str]
+    having: dict[str, set[str]]
+
+    @classmethod
+    def of(cls, con: DuckDBPyConnection, pipeline: str, keys: Sequence[str]) -> _There:
+        """Read it at once: for each partition by itself, a lake would take several times as long."""
+        parameters: dict[str, Any] = {"pipeline": pipeline, "keys": list(keys)}
+        among = "list_contains($keys, partition_key)"
+        of_ledger = f"FROM ledger.{{}} WHERE pipeline = $pipeline AND {among}"
+        live = dict(con.execute(f"SELECT partition_key, scoring_id {of_ledger.format('live')}", parameters).fetchall())
+        wanted = {"checks": (of_ledger.format("checks"), parameters)}
+        if has_view(con, pipeline, "reasons"):
+            of_live = f"FROM {quote(pipeline)}.reasons WHERE list_contains($live, scoring_id)"
+            wanted["reasons"] = (of_live, {"live": list(live.values())})
+        if has_view(con, pipeline, "quarantine"):
+            wanted["quarantine"] = (f"FROM {quote(pipeline)}.quarantine WHERE {among}", {"keys": list(keys)})
+        having = {
+            kind: {row[0] for row in con.execute(f"SELECT DISTINCT partition_key {select}", values).fetchall()}
+            for kind, (select, values) in wanted.items()
+        }
+        return cls(live, having)
+
+
+def _publish_partition(con: DuckDBPyConnection, folder: Path, pipeline: str, partition_key: str, there: _There) -> None:
     of_partition = f"pipeline = {literal(pipeline)} AND partition_key = {literal(partition_key)}"
-    live = con.execute(f"SELECT scoring_id FROM ledger.live WHERE {of_partition}").fetchone()
+    live = there.live.get(partition_key)
     selects = {
         "ledger": f"SELECT * FROM ledger.partitions WHERE {of_partition} ORDER BY scoring_id",
         "checks": f"SELECT * FROM ledger.checks WHERE {of_partition} ORDER BY made_at",
@@ -132,18 +170,18 @@ def _publish_partition(con: DuckDBPyConnection, folder: Path, pipeline: str, par
     if live:
         selects["predictions"] = (
             f"SELECT * FROM ({predictions_select(pipeline)}) p "
-            f"WHERE partition_key = {literal(partition_key)} AND scoring_id = {literal(live[0])}"
+            f"WHERE partition_key = {literal(partition_key)} AND scoring_id = {literal(live)}"
         )
-        if has_view(con, pipeline, "reasons"):
-            selects["reasons"] = f"SELECT * FROM {quote(pipeline)}.reasons WHERE scoring_id = {literal(live[0])}"
-    if has_view(con, pipeline, "quarantine"):
+        if "reasons" in there.having:
+            selects["reasons"] = f"SELECT * FROM {quote(pipeline)}.reasons WHERE scoring_id = {literal(live)}"
+    if "quarantine" in there.having:
         selects["quarantine"] = (
             f"SELECT * FROM {quote(pipeline)}.quarantine WHERE partition_key = {literal(partition_key)}"
         )
     for kind, select in selects.items():
         target = partition_file(folder, pipeline, kind, partition_key)
         always = target.exists() or kind in ("ledger", "predictions")
-        if not always and not con.execute(f"{select} LIMIT 1").fetchone():
+        if not always and partition_key not in there.having[kind]:
             continue  # nothing to show, as for most partitions
         # A key has at most 38 digits, which was seen to; a quarantined value may have any number.
         exact = "VARCHAR" if kind == "quarantine" else "DECIMAL(38, 0)"
@@ -166,64 +204,3 @@ def _replace_parquet(con: DuckDBPyConnection, select: str, target: Path) -> None
         temporary.replace(target)
     finally:
         temporary.unlink(missing_ok=True)
-
-
-def _publish_views(con: DuckDBPyConnection, folder: Path) -> None:
-    """Make the database of views anew where the set of published tables, or their place, has changed."""
-    if not folder.is_dir() or _views_show(folder, "\n".join(_view_statements(folder))):
-        return
-    with advisory.holding(con, [advisory.key_of("views")]) if advisory.is_shared(con) else nullcontext():
-        _replace_views(folder, "\n".join(_view_statements(folder)))
-
-
-def _views_show(folder: Path, script: str) -> bool:
-    marker = folder / "views.sql"
-    there = folder.with_suffix(".duckdb").is_file() and marker.is_file()
-    return there and marker.read_text(encoding="utf-8") == script
-
-
-def _replace_views(folder: Path, script: str) -> None:
-    import duckdb
-
-    database, marker = folder.with_suffix(".duckdb"), folder / "views.sql"
-    temporary = database.with_name(f".{database.name}.{secrets.token_hex(4)}.tmp")
-    con = duckdb.connect(":memory:")
-    try:
-        con.execute(f"ATTACH {literal(str(temporary))} AS published (STORAGE_VERSION 'v1.5.0')")
-        con.execute("USE published")
-        con.execute(script)
-        con.execute("USE memory; DETACH published")
-    finally:
-        con.close()
-    # Whoever has the old file open keeps reading it; its views show the same Parquet files.
-    temporary.replace(database)
-    marker.write_text(script, encoding="utf-8")
-
-
-def _view_statements(folder: Path) -> Iterable[str]:
-    of_all: dict[str, list[str]] = {"ledger": [], "checks": []}
-    for pipeline in sorted(path.name for path in folder.iterdir() if path.is_dir()):
-        for kind in ("predictions", "quarantine", "reasons", "ledger", "checks"):
-            files = folder / pipeline / kind
-            if not any(files.glob("*.parquet")):
-                continue
-            if kind in of_all:
-                of_all[kind].append(_all_in(files))
-                continue
-            yield f"CREATE SCHEMA IF NOT EXISTS {quote(pipeline)};"
-            yield f"CREATE VIEW {quote(pipeline)}.{kind} AS {_read([_all_in(files)])};"
-    if of_all["ledger"]:
-        yield "CREATE SCHEMA ledger;"
-        yield f"CREATE VIEW ledger.partitions AS {_read(of_all['ledger'])};"
-    if of_all["checks"]:
-        yield f"CREATE VIEW ledger.checks AS {_read(of_all['checks'])};"
-
-
-def _all_in(folder: Path) -> str:
-    """A glob of the folder's Parquet files; brackets and stars in the project's own path are no pattern."""
-    return f"{glob.escape(str(folder))}/*.parquet"
-
-
-def _read(globs: list[str]) -> str:
-    listed = ", ".join(literal(each) for each in globs)
-    return f"SELECT * FROM read_parquet([{listed}], union_by_name = true)"

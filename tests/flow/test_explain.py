@@ -17,6 +17,9 @@ from pip_dagster.warehouse.published import publish_pending
 
 import xgboost as xgb  # isort: skip  # after pip_dagster: it keeps OpenMP's threads from spinning
 
+pytestmark = pytest.mark.lake
+
+
 FIRST, SECOND, THIRD, FOURTH = DAYS = ("2024-03-01", "2024-03-02", "2024-03-03", "2024-03-04")
 
 
