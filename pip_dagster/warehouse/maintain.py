@@ -1,4 +1,4 @@
-"""Keeping a lake small and quick: what many small commits leave behind is put together, what nobody needs is removed."""
+"""Keeping a lake small and quick: small files are put together, and what nobody needs any more is removed."""
 
 from __future__ import annotations
 
@@ -29,6 +29,7 @@ class Maintained:
 def maintain(con: DuckDBPyConnection, *, keep: timedelta) -> Maintained:
     """Put small files together and forget snapshots older than `keep`; no row is lost, none changes.
 
+    A reader or a run that takes longer than `keep` would lose the files that it reads.
     The lake is open to write. Runs may go on meanwhile: one that meets it does its transaction once more.
     """
     with transaction(con):
