@@ -57,7 +57,10 @@ def _load_extensions(con: DuckDBPyConnection, lake: Lake) -> None:
     import duckdb
 
     on_s3 = lake.data_path.startswith("s3://")
-    for name in ("postgres_scanner", "ducklake", *(["httpfs"] if on_s3 else [])):
+    names = ["postgres_scanner", "ducklake", *(["httpfs"] if on_s3 else [])]
+    if on_s3 and not os.environ.get("AWS_ACCESS_KEY_ID"):
+        names.append("aws")
+    for name in names:
         found = importlib.util.find_spec(f"duckdb_extension_{name}")
         folder = Path(found.origin).parent if found and found.origin else Path()
         file = folder / "extensions" / f"v{duckdb.__version__}" / f"{name}.duckdb_extension"
@@ -90,7 +93,6 @@ def _s3_secret(con: DuckDBPyConnection, lake: Lake) -> None:
         names = {"KEY_ID": "AWS_ACCESS_KEY_ID", "SECRET": "AWS_SECRET_ACCESS_KEY", "SESSION_TOKEN": "AWS_SESSION_TOKEN"}
         options |= {key: literal(environment[name]) for key, name in names.items() if environment.get(name)}
     else:
-        con.execute("INSTALL aws; LOAD aws")
         options["PROVIDER"] = "credential_chain"
     if region := environment.get("AWS_REGION") or environment.get("AWS_DEFAULT_REGION"):
         options["REGION"] = literal(region)
