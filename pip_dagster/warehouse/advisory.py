@@ -42,8 +42,8 @@ def this_process() -> str:
 
 def is_shared(con: DuckDBPyConnection) -> bool:
     """Whether the open warehouse is one that others write to at the same time."""
-    found = con.execute(f"SELECT 1 FROM duckdb_databases() WHERE database_name = {literal(LOCKS)}").fetchone()
-    return found is not None
+    found = con.execute(f"SELECT getvariable({literal(LOCKS)})").fetchone()
+    return bool(found and found[0])
 
 
 @contextmanager
@@ -153,7 +153,8 @@ class Turn:
             self._seen_by = self._con
             if self.begun:
                 self._seen_by = self._con.cursor()
-                self._seen_by.execute(f"USE {CATALOG}")
+                self._stack.callback(_end, self._seen_by)
+                self._seen_by.execute(f"BEGIN TRANSACTION; USE {CATALOG}")  # as of now, for all that it is asked
         return self._seen_by
 
     def check(self) -> None:

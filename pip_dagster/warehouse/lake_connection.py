@@ -37,6 +37,7 @@ def opened(con: DuckDBPyConnection, lake: Lake, *, purpose: str, read_only: bool
     _attach(con, lake, purpose, read_only=read_only, deadline=deadline)
     try:
         con.execute(f"USE {CATALOG}")
+        con.execute(f"SET VARIABLE {advisory.LOCKS} = {not read_only}")
         from pip_dagster.warehouse import schema
 
         schema.ensure(con, lake, read_only=read_only)
@@ -156,5 +157,6 @@ def _attach_once(con: DuckDBPyConnection, lake: Lake, purpose: str, *, read_only
 
 def _detach(con: DuckDBPyConnection) -> None:
     con.execute("USE memory")
+    con.execute(f"RESET VARIABLE {advisory.LOCKS}")
     con.execute(f"DETACH DATABASE IF EXISTS {CATALOG}")
     con.execute(f"DETACH DATABASE IF EXISTS {advisory.LOCKS}")

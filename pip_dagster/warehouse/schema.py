@@ -108,11 +108,9 @@ def ensure(con: DuckDBPyConnection, place: object, *, read_only: bool) -> None:
 
 def version(con: DuckDBPyConnection) -> int:
     """The schema version of the current catalog; 0 for an empty one."""
-    present = con.execute(
-        "SELECT count(*) FROM duckdb_tables() "
-        "WHERE database_name = current_database() AND schema_name = 'ledger' AND table_name = 'meta'"
-    ).fetchone()
-    if not present or not present[0]:
+    from pip_dagster.warehouse.tables import is_there
+
+    if not is_there(con, "ledger.meta"):
         return 0
     row = con.execute("SELECT value FROM ledger.meta WHERE key = 'schema_version'").fetchone()
     return int(row[0]) if row else 0

@@ -38,7 +38,7 @@ def ensure_table(con: DuckDBPyConnection, pipeline: str, base: str, columns: Map
 
     """
     name = table_for(base, columns)
-    if name not in _tables(con, pipeline):
+    if not is_there(con, f"{quote(pipeline)}.{quote(name)}"):
         if advisory.is_shared(con):
             _check_kept(pipeline, base, columns)
         con.execute(f"CREATE SCHEMA IF NOT EXISTS {quote(pipeline)}")
@@ -104,6 +104,17 @@ def _tables(con: DuckDBPyConnection, pipeline: str) -> list[str]:
         {"schema": pipeline},
     ).fetchall()
     return [row[0] for row in rows]
+
+
+def is_there(con: DuckDBPyConnection, table: str) -> bool:
+    """Whether there is this table or view, by its quoted name; listing them all takes a lake long."""
+    import duckdb
+
+    try:
+        con.execute(f"SELECT 1 FROM {table} LIMIT 0")
+    except duckdb.CatalogException:
+        return False
+    return True
 
 
 def has_view(con: DuckDBPyConnection, pipeline: str, name: str) -> bool:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, TypeVar
 from pip_dagster.errors import OvertakenError, WarehouseError
 from pip_dagster.warehouse import lock
 from pip_dagster.warehouse.connect import open_warehouse
-from pip_dagster.warehouse.lake import is_transient
+from pip_dagster.warehouse.lake import Lake, is_transient
 from pip_dagster.warehouse.published import publish_pending
 
 if TYPE_CHECKING:
@@ -23,6 +23,8 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 WINDOW_SECONDS = 1.0
+# Nobody waits for a lake to be closed, and opening one takes longer.
+LAKE_WINDOW_SECONDS = 10.0
 
 
 def in_windows(
@@ -36,13 +38,14 @@ def in_windows(
     just when it was committed, it is then done twice: rows are added twice, the second time's are live.
     """
     waiting = deque(items)
+    window = LAKE_WINDOW_SECONDS if isinstance(project.warehouse, Lake) else WINDOW_SECONDS
     results: list[R] = []
     tries = Tries()
     published = not items
     while waiting or not published:
         try:
             with open_warehouse(con, project.warehouse, purpose=purpose):
-                until = time.monotonic() + WINDOW_SECONDS
+                until = time.monotonic() + window
                 try:
                     first = True
                     while waiting and (first or time.monotonic() < until):
