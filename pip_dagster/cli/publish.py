@@ -10,10 +10,14 @@ from pip_dagster.project import Project
 @click.command()
 @click.pass_obj
 def publish(project: Project) -> None:
-    """Write every published file anew: after one was damaged or removed. Runs wait until it is done."""
+    """Write every published file anew: after one was damaged or removed. Runs on a file wait until it is done."""
+    if not project.publishes:
+        raise click.ClickException(
+            "This project publishes nothing, everybody reads its lake: name a folder as `published` in pyproject.toml."
+        )
     from pip_dagster.warehouse.connect import open_warehouse, workspace
     from pip_dagster.warehouse.published import publish_pending
 
     with workspace(threads=2) as con, open_warehouse(con, project.warehouse, purpose="publishing anew"):
-        count = publish_pending(con, project.published, anew=True)
+        count = publish_pending(con, project, anew=True)
     click.echo(f"{count} partitions are published in {project.published}.")

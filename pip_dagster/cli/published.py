@@ -23,12 +23,18 @@ if TYPE_CHECKING:
 def open_published(project: Project) -> Iterator[DuckDBPyConnection]:
     """The published database, read-only, in UTC; nothing but the published files can be read through it.
 
+    Of a project that publishes nothing, the lake itself.
+
     Raises:
         WarehouseError: nothing has been published yet, or it is no database.
 
     """
     import duckdb
 
+    if not project.publishes:
+        with _open_lake(project) as con:
+            yield con
+        return
     path = project.published_database
     if not path.is_file():
         raise WarehouseError(
@@ -48,6 +54,22 @@ def open_published(project: Project) -> Iterator[DuckDBPyConnection]:
         yield con
     finally:
         con.close()
+
+
+@contextmanager
+def _open_lake(project: Project) -> Iterator[DuckDBPyConnection]:
+    from pip_dagster.flow.engine import available_threads
+    from pip_dagster.warehouse.connect import open_warehouse, workspace
+    from pip_dagster.warehouse.lake import Lake
+
+    assert isinstance(project.warehouse, Lake)
+    with (
+        workspace(threads=available_threads()) as con,
+        open_warehouse(con, project.warehouse, purpose="reading", read_only=True),
+    ):
+        con.execute(f"SET allowed_directories = [{literal(project.warehouse.data_path)}]")
+        con.execute("SET enable_external_access = false")
+        yield con
 
 
 def rows_of(con: DuckDBPyConnection, sql: str, parameters: dict[str, Any] | None = None) -> list[dict[str, Any]]:

@@ -59,6 +59,7 @@ def _show(result: Any, columns: list[str], form: str) -> None:
 
 def _tables(con: Any) -> list[str]:
     rows = con.execute(
-        "SELECT schema_name || '.' || view_name FROM duckdb_views() WHERE NOT internal ORDER BY ALL"
+        "SELECT schema_name || '.' || view_name FROM duckdb_views() WHERE NOT internal "
+        "AND database_name = current_database() ORDER BY ALL"
     ).fetchall()
     return [row[0] for row in rows]

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Literal
 
-from pip_dagster.errors import BackfillError
+from pip_dagster.errors import BackfillError, NoWarehouseError
 from pip_dagster.flow.grid import closed_partitions
 from pip_dagster.flow.materialize import materialize
 from pip_dagster.flow.partition import Partition
@@ -84,18 +85,19 @@ def begin(
         datetime.now(UTC),
     )
     unfinished: list[str] = []
-    if partitions and pipeline.project.warehouse.exists() or not dry_run:
-        with (
-            workspace(threads=1) as con,
-            open_warehouse(con, pipeline.project.warehouse, purpose="beginning a backfill"),
-        ):
-            for earlier in backfills_of(con, spec.name):
-                same = (earlier.partition_keys, earlier.pinned) == (backfill.partition_keys, backfill.pinned)
-                if same and finished_keys(con, earlier.backfill_id) < set(earlier.partition_keys):
-                    unfinished.append(earlier.backfill_id)
-            if not dry_run and partitions:
-                with transaction(con):
-                    insert_backfill(con, backfill)
+    # A dry run makes no warehouse where there is none.
+    with (
+        workspace(threads=1) as con,
+        suppress(NoWarehouseError),
+        open_warehouse(con, pipeline.project.warehouse, purpose="beginning a backfill", read_only=dry_run),
+    ):
+        for earlier in backfills_of(con, spec.name):
+            same = (earlier.partition_keys, earlier.pinned) == (backfill.partition_keys, backfill.pinned)
+            if same and finished_keys(con, earlier.backfill_id) < set(earlier.partition_keys):
+                unfinished.append(earlier.backfill_id)
+        if not dry_run and partitions:
+            with transaction(con):
+                insert_backfill(con, backfill)
     return Work(backfill, _chunks(pipeline, partitions, chunk), 0, False, unfinished)
 
 
@@ -107,11 +109,13 @@ def resume(pipeline: Pipeline, backfill_id: str | None, *, chunk: int | None = N
 
     """
     name = pipeline.spec.name
-    if not pipeline.project.warehouse.exists():
-        raise BackfillError(f"Pipeline {name} has no backfill to go on with: nothing was ever made.")
-    with workspace(threads=1) as con, open_warehouse(con, pipeline.project.warehouse, purpose="resuming a backfill"):
-        known = {each.backfill_id: each for each in backfills_of(con, name)}
-        done = {key: finished_keys(con, key) for key in known if backfill_id in (None, key)}
+    warehouse, purpose = pipeline.project.warehouse, "resuming a backfill"
+    try:
+        with workspace(threads=1) as con, open_warehouse(con, warehouse, purpose=purpose, read_only=True):
+            known = {each.backfill_id: each for each in backfills_of(con, name)}
+            done = {key: finished_keys(con, key) for key in known if backfill_id in (None, key)}
+    except NoWarehouseError:
+        raise BackfillError(f"Pipeline {name} has no backfill to go on with: nothing was ever made.") from None
     if backfill_id is None:
         open_ones = [key for key in known if done[key] < set(known[key].partition_keys)]
         if not open_ones:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from pip_dagster.errors import DeclarationError
+from pip_dagster.errors import DeclarationError, NoWarehouseError
 from pip_dagster.flow.fingerprints import Fingerprints, fingerprints
 from pip_dagster.flow.partition import Partition
 from pip_dagster.flow.sources import open_sources
@@ -41,11 +42,10 @@ def make_plan(pipeline: Pipeline, partitions: Sequence[Partition], *, now: datet
     known: dict[str, Known] = {}
     seen: Seen = {}
     with workspace(threads=1) as con:
-        if pipeline.project.warehouse.exists():
-            purpose = f"{spec.name}: planning"
-            with open_warehouse(con, pipeline.project.warehouse, purpose=purpose, read_only=True):
-                known = read_known(con, spec.name, partitions)
-                seen = read_observations(con, spec.name)
+        warehouse, purpose = pipeline.project.warehouse, f"{spec.name}: planning"
+        with suppress(NoWarehouseError), open_warehouse(con, warehouse, purpose=purpose, read_only=True):
+            known = read_known(con, spec.name, partitions)
+            seen = read_observations(con, spec.name)
         with open_sources(con, spec, pipeline.project.root):
             sources = fingerprints(con, spec, partitions, newest_of(seen))
     changes = _Changes(sources, seen)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from pip_dagster.errors import PartitionError
+from pip_dagster.errors import OvertakenError, PartitionError
 from pip_dagster.flow.explain import Explanation, store_reasons
 from pip_dagster.flow.extract import Extract
 from pip_dagster.flow.guard import INTEGERS
@@ -37,10 +37,11 @@ def store_features(
 
     Raises:
         PartitionError: another number of rows arrived than was staged; rolled back.
+        OvertakenError: another process stored features of the partition meanwhile; rolled back.
 
     """
     key = made.partition.key
-    with transaction(con):
+    with transaction(con, late=True) as turn:
         known = record.latest_extraction(con, pipeline, key)
         entry = ExtractionEntry(
             extraction_id=record.new_id(),
@@ -64,7 +65,7 @@ def store_features(
             same = (known.source_digests, known.sql_digest) == (entry.source_digests, entry.sql_digest)
             if same and bool(known.provisional) == entry.provisional:
                 return known
-        else:
+        else:  # rows first, since they take long
             table = ensure_table(
                 con, pipeline, "features", {"partition_key": "VARCHAR", "revision": "VARCHAR"} | columns
             )
@@ -77,6 +78,8 @@ def store_features(
                 made.rows,
                 f"Pipeline {pipeline}, partition {key}: features",
             )
+        if turn.is_shared and record.latest_extraction(turn.take(), pipeline, key) != known:
+            raise OvertakenError(f"Pipeline {pipeline}, partition {key}: another run stored its features meanwhile.")
         record.insert(con, "extractions", entry)
         insert_checks(con, [CheckEntry.of(verdict, entry.extraction_id, pipeline, key) for verdict in made.verdicts])
     return entry
@@ -123,7 +126,7 @@ def store_scores(
     """
     key, pipeline = entry.partition_key, entry.pipeline
     where = f"Pipeline {pipeline}, partition {key}"
-    with transaction(con):
+    with transaction(con, late=True) as turn:
         if scored.rows_quarantined:
             _quarantine(con, entry, scored.rows_quarantined, feature_columns, row_key.key)
         columns = {"partition_key": "VARCHAR", "scoring_id": "VARCHAR"} | scoring.columns
@@ -150,8 +153,8 @@ def store_scores(
         if reasons:
             store_reasons(con, reasons, entry)
         if entry.role == "champion" and entry.status == "scored":
-            why = run.why or "scored"
-            change_id = record.make_live(con, entry, run, f"{why}; {pending}" if pending else why)
+            why = f"{run.why or 'scored'}; {pending}" if pending else run.why or "scored"
+            change_id = record.make_live(con, entry, run, why, committed=turn.take())
             insert_checks(con, [_pending(entry, change_id, pending)] if pending else [])
             record.note_backfill(con, entry, run)
     return entry
@@ -233,7 +236,7 @@ def make_live(con: DuckDBPyConnection, entry: ScoringEntry, run: RunInfo, why: s
 
 def store_failure(con: DuckDBPyConnection, entry: ScoringEntry, checks: Sequence[CheckEntry] = ()) -> None:
     """Write down an attempt that stored no scores; what was live stays live."""
-    with transaction(con):
+    with transaction(con, late=True):
         record.insert(con, "scorings", entry)
         insert_checks(con, checks)
 

@@ -70,14 +70,15 @@ class Event:
     details: Mapping[str, Any]
 
 
-def append(con: DuckDBPyConnection, events: Sequence[Event]) -> None:
+def append(con: DuckDBPyConnection, events: Sequence[Event], committed: DuckDBPyConnection | None = None) -> None:
     """Add entries in this order, all in one statement.
 
-    Call it inside the transaction of what it tells of, with the warehouse, whose lock is held, as the current catalog.
+    Call it inside the transaction of what it tells of, whose turn it is, with the warehouse as the current catalog. A
+    turn that was taken late comes with `committed`, which sees the last entry; then call it once.
     """
     if not events:
         return
-    last = con.execute("SELECT seq, hash FROM ledger.audit ORDER BY seq DESC LIMIT 1").fetchone()
+    last = (committed or con).execute("SELECT seq, hash FROM ledger.audit ORDER BY seq DESC LIMIT 1").fetchone()
     seq, previous = last or (0, "")
     rows: list[dict[str, Any]] = []
     for event in events:
@@ -101,7 +102,7 @@ def append(con: DuckDBPyConnection, events: Sequence[Event]) -> None:
     con.execute(f"INSERT INTO ledger.audit ({', '.join(types)}) SELECT {columns}", values)
 
 
-def tell_live(con: DuckDBPyConnection, change_ids: Sequence[str]) -> None:
+def tell_live(con: DuckDBPyConnection, change_ids: Sequence[str], committed: DuckDBPyConnection | None = None) -> None:
     """An entry for each of these live changes, read as they and their scorings are stored."""
     # Both tables filtered: joined first, every scoring that there ever was would be read.
     ids = {"ids": list(change_ids)}
@@ -110,7 +111,7 @@ def tell_live(con: DuckDBPyConnection, change_ids: Sequence[str]) -> None:
     where = "WHERE c.change_id IN (SELECT unnest($ids)) AND s.scoring_id IN (SELECT unnest($scorings))"
     changes = dicts(con.execute(f"{LIVE_CHANGES} {where} ORDER BY c.change_id", ids | scorings))
     arms = arms_by_change(con, change_ids)
-    append(con, [live_event(change, arms.get(change["change_id"], ())) for change in changes])
+    append(con, [live_event(change, arms.get(change["change_id"], ())) for change in changes], committed)
 
 
 def arms_by_change(

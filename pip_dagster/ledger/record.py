@@ -7,7 +7,7 @@ import json
 import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Literal
 
 from pip_dagster.flow.partition import Partition
@@ -27,9 +27,18 @@ ROWS_OF = "rows_of"
 DELIBERATE = ("rolled back", "pinned", "as known")
 
 
-def new_id() -> str:
-    """An id that sorts by the time it was made, to the microsecond, and differs between processes."""
-    return f"{datetime.now(UTC):%Y%m%dT%H%M%S%f}-{secrets.token_hex(4)}"
+_INSTANT = "%Y%m%dT%H%M%S%f"
+
+
+def new_id(after: str | None = None) -> str:
+    """An id that sorts by the time it was made, to the microsecond, and differs between processes.
+
+    It sorts behind `after` even where that was made by a clock that is ahead of this machine's.
+    """
+    at = f"{datetime.now(UTC):{_INSTANT}}"
+    if after and at <= after[: len(at)]:
+        at = f"{datetime.strptime(after[: len(at)], _INSTANT) + timedelta(microseconds=1):{_INSTANT}}"
+    return f"{at}-{secrets.token_hex(4)}"
 
 
 @dataclass(frozen=True)
@@ -128,12 +137,31 @@ def insert(con: DuckDBPyConnection, table: str, entry: ExtractionEntry | Scoring
     con.execute(f"INSERT INTO ledger.{table} ({quote_all(values)}) VALUES ({slots})", values)
 
 
-def make_live(con: DuckDBPyConnection, entry: ScoringEntry, run: RunInfo, why: str, arms: Sequence[Arm] = ()) -> str:
-    """Point the partition at this scoring, the buckets of `arms` at theirs; tell the audit; the change's id."""
+def make_live(
+    con: DuckDBPyConnection,
+    entry: ScoringEntry,
+    run: RunInfo,
+    why: str,
+    arms: Sequence[Arm] = (),
+    *,
+    committed: DuckDBPyConnection | None = None,
+) -> str:
+    """Point the partition at this scoring, the buckets of `arms` at theirs; tell the audit; the change's id.
+
+    The newest change holds: it is later than those that are `committed`, whatever the clocks of their machines say.
+    """
     from pip_dagster.ledger import audit
     from pip_dagster.ledger.arms import insert_arms
 
-    change_id = new_id()
+    newest = (
+        (committed or con)
+        .execute(
+            "SELECT max(change_id) FROM ledger.live_changes WHERE pipeline = $pipeline AND partition_key = $key",
+            {"pipeline": entry.pipeline, "key": entry.partition_key},
+        )
+        .fetchone()
+    )
+    change_id = new_id(after=newest[0] if newest else None)
     con.execute(
         "INSERT INTO ledger.live_changes VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
         [
@@ -142,7 +170,7 @@ def make_live(con: DuckDBPyConnection, entry: ScoringEntry, run: RunInfo, why: s
         ],
     )
     insert_arms(con, {change_id: (entry.pipeline, entry.partition_key, arms)})
-    audit.tell_live(con, [change_id])
+    audit.tell_live(con, [change_id], committed)
     return change_id
 
 

@@ -7,6 +7,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pip_dagster.errors import RollbackError, WarehouseError
@@ -123,7 +124,7 @@ def rollback(
     registry: ModelRegistry = Registry(project.registry)  # all that scored is in the folder
     if to_version is not None:
         registry.get(declared.spec.scoring.model_name, to_version)
-    if not project.warehouse.is_file():
+    if isinstance(project.warehouse, Path) and not project.warehouse.is_file():
         raise RollbackError(f"There is no warehouse {project.warehouse} yet: there is nothing to roll back.")
     request = Request(pipeline, why, by, to_version, partitions, as_of, keep_alias)
     purpose = f"{pipeline}: rolling back"
@@ -137,16 +138,16 @@ def rollback(
                 "the alias back there before the next run, or that scores with the version that was withdrawn."
             ) from error
     with workspace(threads=2) as con, open_warehouse(con, project.warehouse, purpose=purpose):
-        result = _prepare(con, declared, registry, request, dry_run)
-        if dry_run:
-            return result
-        _move_alias(registry, request, result)
-        began = time.monotonic()
         with transaction(con):
+            result = _prepare(con, declared, registry, request, dry_run)
+            if dry_run:
+                return result
+            began = time.monotonic()
+            _move_alias(registry, request, result)
             tell_promotions(con, registry)
             _flip(con, request, result)
         seconds = time.monotonic() - began
-        published = publish_pending(con, project.published)
+        published = publish_pending(con, project)
     return replace(result, seconds=seconds, published=published)
 
 
@@ -161,7 +162,8 @@ def _prepare(
     moves = registry.alias_history(scoring.model_name, scoring.alias) if request.moves_alias else []
     at_present = registry.alias(scoring.model_name, scoring.alias)
     unfinished = rollback_read.unfinished(con, moves[-1].why) if moves else None
-    plan = _plan(con, histories, request, scoring.model_name, moves, resume=unfinished is not None)
+    publishes, resume = declared.project.publishes, unfinished is not None
+    plan = _plan(con, histories, request, scoring.model_name, moves, resume=resume, publishes=publishes)
     wanted = plan.wanted[1] if plan.wanted and plan.wanted[0] == scoring.model_name else None
     target = wanted
     if request.as_of:
@@ -192,13 +194,14 @@ def _plan(
     moves: Sequence[AliasChange],
     *,
     resume: bool,
+    publishes: bool,
 ) -> Plan:
     if request.as_of:
         return rollback_plan.as_of(histories, request.as_of)
     if request.to_version is not None:
         scored = rollback_read.scored(con, request.pipeline, model, request.to_version)
         return rollback_plan.to_version(histories, model, request.to_version, scored)
-    if rollback_read.is_unpublished(con, request.pipeline):
+    if publishes and rollback_read.is_unpublished(con, request.pipeline):
         # Going another version back would not be what was asked for when this was begun.
         return Plan((), (), len(histories), None)
     live = rollback_plan.newest(histories).model

@@ -9,19 +9,26 @@ import socket
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pip_dagster.errors import SourceError, SourceLockedError, WarehouseError, WarehouseLockedError
-from pip_dagster.warehouse import lock
+from pip_dagster.errors import (
+    NoWarehouseError,
+    SourceError,
+    SourceLockedError,
+    WarehouseError,
+    WarehouseLockedError,
+)
+from pip_dagster.warehouse import advisory, lock
 from pip_dagster.warehouse.interrupts import interruptible
-from pip_dagster.warehouse.names import literal, quote
+from pip_dagster.warehouse.lake import Lake
+from pip_dagster.warehouse.lake_connection import opened
+from pip_dagster.warehouse.names import CATALOG, literal, quote
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
-CATALOG = "warehouse"
 _SPILL = "pip_dagster_spill_"
 # What DuckDB says when another process has the file; anything else is not worth waiting for.
 _LOCKED = ("Could not set lock on file", "Conflicting lock", "database is locked", "Unique file handle conflict")
@@ -114,12 +121,12 @@ def attached(
 
 @contextmanager
 def open_warehouse(
-    con: DuckDBPyConnection, path: Path, *, purpose: str, read_only: bool = False, deadline: float | None = None
+    con: DuckDBPyConnection, place: Path | Lake, *, purpose: str, read_only: bool = False, deadline: float | None = None
 ) -> Iterator[None]:
-    """The warehouse file attached to `con` as the default catalog, under the lock: one read, or a few transactions.
+    """The warehouse attached to `con` as the default catalog: for one read, or a few transactions.
 
-    Its schema is brought up to this version first. Readers take the same lock, since DuckDB lets nobody write
-    a file that somebody reads.
+    Its schema is brought up to this version first. A file is under its lock meanwhile, for readers too, since DuckDB
+    lets nobody write a file that somebody reads. A lake is open to all; who reads only sees it as of one moment.
 
     Raises:
         WarehouseError: locked to the deadline, unreadable, or made by a newer version.
@@ -128,8 +135,13 @@ def open_warehouse(
     from pip_dagster.warehouse import schema
 
     seconds = deadline if deadline is not None else lock.declared_deadline()
+    if isinstance(place, Lake):
+        with opened(con, place, purpose=purpose, read_only=read_only, deadline=seconds):
+            yield
+        return
+    path = place
     if read_only and not path.is_file():
-        raise WarehouseError(f"There is no warehouse {path} yet: materialize a partition first.")
+        raise NoWarehouseError(f"There is no warehouse {path} yet: materialize a partition first.")
     path.parent.mkdir(parents=True, exist_ok=True)
     with lock.exclusive(path.with_name(path.name + ".lock"), purpose=purpose, deadline=seconds):
         try:
@@ -144,17 +156,27 @@ def open_warehouse(
 
 
 @contextmanager
-def transaction(con: DuckDBPyConnection) -> Iterator[None]:
-    """BEGIN, then COMMIT, or ROLLBACK whatever ended it, an interrupt included."""
-    con.execute("BEGIN TRANSACTION")
-    try:
-        yield
-        con.execute("COMMIT")
-    except BaseException:
-        # A failed COMMIT has already rolled back.
-        import duckdb
+def transaction(con: DuckDBPyConnection, *, late: bool = False) -> Iterator[advisory.Turn]:
+    """BEGIN, then COMMIT, or ROLLBACK whatever ended it, an interrupt included.
 
-        con.interrupt()  # a query that was left for a signal still runs in DuckDB's threads
-        with suppress(duckdb.TransactionException):
-            con.execute("ROLLBACK")
-        raise
+    In a shared warehouse it is alone in writing from its begin on; `late`, from when it takes the turn that it is
+    given, which need not be ever.
+    """
+    with ExitStack() as stack:
+        turn = advisory.Turn(con, stack)
+        if not late:
+            turn.take()
+        con.execute("BEGIN TRANSACTION")
+        turn.begun = True
+        try:
+            yield turn
+            turn.check()
+            con.execute("COMMIT")
+        except BaseException:
+            # A failed COMMIT has already rolled back.
+            import duckdb
+
+            con.interrupt()  # a query that was left for a signal still runs in DuckDB's threads
+            with suppress(duckdb.TransactionException):
+                con.execute("ROLLBACK")
+            raise

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+# The open warehouse's name in every connection.
+CATALOG = "warehouse"
+
 # Columns that every stored row carries beside the user's own; a user's column of that name would shadow them.
 RESERVED_COLUMNS = frozenset(
     {
@@ -15,7 +18,7 @@ RESERVED_COLUMNS = frozenset(
 
 # Catalogs and schemas that are there already.
 RESERVED_SCHEMAS = frozenset(
-    {"ledger", "main", "memory", "warehouse", "published", "pip_stage", "temp", "system"}
+    {"ledger", "main", "memory", CATALOG, "warehouse_lock", "published", "pip_stage", "temp", "system"}
     | {"information_schema", "pg_catalog"}
 )
 

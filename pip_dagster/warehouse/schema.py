@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pip_dagster.errors import WarehouseError
@@ -121,11 +120,11 @@ MIGRATIONS: tuple[str, ...] = (
 VERSION = len(MIGRATIONS)
 
 
-def ensure(con: DuckDBPyConnection, path: Path, *, read_only: bool) -> None:
+def ensure(con: DuckDBPyConnection, place: object, *, read_only: bool) -> None:
     """Bring the current catalog to this version, all of it in one transaction.
 
     Raises:
-        WarehouseError: the file is of a newer version, or of an older one and only opened to read.
+        WarehouseError: the warehouse is of a newer version, or of an older one and only opened to read.
 
     """
     found = version(con)
@@ -133,16 +132,17 @@ def ensure(con: DuckDBPyConnection, path: Path, *, read_only: bool) -> None:
         return
     if found > VERSION:
         raise WarehouseError(
-            f"{path} has schema version {found}, made by a newer pip_dagster; this one knows {VERSION}. Upgrade it."
+            f"{place} has schema version {found}, made by a newer pip_dagster; this one knows {VERSION}. Upgrade it."
         )
     if read_only:
         raise WarehouseError(
-            f"{path} has schema version {found}, this pip_dagster needs {VERSION}: any run that writes migrates it."
+            f"{place} has schema version {found}, this pip_dagster needs {VERSION}: any run that writes migrates it."
         )
     from pip_dagster.warehouse.connect import transaction
     from pip_dagster.warehouse.tables import refresh_views
 
     with transaction(con):
+        found = version(con)  # somebody else may have done it while this one waited for its turn
         for script in MIGRATIONS[found:]:
             con.execute(script)
         for (pipeline,) in con.execute("SELECT DISTINCT pipeline FROM ledger.scorings ORDER BY 1").fetchall():
@@ -153,11 +153,9 @@ def ensure(con: DuckDBPyConnection, path: Path, *, read_only: bool) -> None:
 
 def version(con: DuckDBPyConnection) -> int:
     """The schema version of the current catalog; 0 for an empty one."""
-    present = con.execute(
-        "SELECT count(*) FROM duckdb_tables() "
-        "WHERE database_name = current_database() AND schema_name = 'ledger' AND table_name = 'meta'"
-    ).fetchone()
-    if not present or not present[0]:
+    from pip_dagster.warehouse.tables import is_there
+
+    if not is_there(con, "ledger.meta"):
         return 0
     row = con.execute("SELECT value FROM ledger.meta WHERE key = 'schema_version'").fetchone()
     return int(row[0]) if row else 0

@@ -12,6 +12,8 @@ import json
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from pip_dagster.errors import DeclarationError
+from pip_dagster.warehouse import advisory
 from pip_dagster.warehouse.buckets import bucket_sql
 from pip_dagster.warehouse.names import literal, quote
 
@@ -31,14 +33,32 @@ def ensure_table(con: DuckDBPyConnection, pipeline: str, base: str, columns: Map
     """Make the table for `columns`, and the pipeline's views, where they are not there yet; its name, unquoted.
 
     Call it inside the transaction that fills the table, with the warehouse as the current catalog.
+
+    Raises:
+        DeclarationError: a column has a type that a lake would not give back as it was.
+
     """
     name = table_for(base, columns)
-    if name not in _tables(con, pipeline):
+    if not is_there(con, f"{quote(pipeline)}.{quote(name)}"):
+        if advisory.is_shared(con):
+            _check_kept(pipeline, base, columns)
         con.execute(f"CREATE SCHEMA IF NOT EXISTS {quote(pipeline)}")
         body = ", ".join(f"{quote(column)} {sql_type}" for column, sql_type in columns.items())
         con.execute(f"CREATE TABLE {quote(pipeline)}.{quote(name)} ({body})")
         refresh_views(con, pipeline)
     return name
+
+
+def _check_kept(pipeline: str, base: str, columns: Mapping[str, str]) -> None:
+    from pip_dagster.warehouse.lake import unkept_type
+
+    for column, sql_type in columns.items():
+        if unkept := unkept_type(sql_type):
+            raise DeclarationError(
+                f"Pipeline {pipeline}: column {column!r} of its {base} is {sql_type}, and a DuckLake does not keep "
+                f"{unkept} as it is. Cast it in the feature SQL: whole numbers to BIGINT or DECIMAL(38, 0) (a sum() of "
+                "whole numbers is a HUGEINT), anything else to VARCHAR."
+            )
 
 
 def refresh_views(con: DuckDBPyConnection, pipeline: str) -> None:
@@ -106,6 +126,17 @@ def _tables(con: DuckDBPyConnection, pipeline: str) -> list[str]:
         {"schema": pipeline},
     ).fetchall()
     return [row[0] for row in rows]
+
+
+def is_there(con: DuckDBPyConnection, table: str) -> bool:
+    """Whether there is this table or view, by its quoted name; listing them all takes a lake long."""
+    import duckdb
+
+    try:
+        con.execute(f"SELECT 1 FROM {table} LIMIT 0")
+    except duckdb.CatalogException:
+        return False
+    return True
 
 
 def has_view(con: DuckDBPyConnection, pipeline: str, name: str) -> bool:

@@ -1,34 +1,29 @@
 """The commands on audit, rollback and the past, as a shell sees them: text, JSON and exit codes."""
 
 import json
-import shutil
 from datetime import UTC, datetime
 
-import duckdb
 import pytest
 from click.testing import CliRunner
 
 from pip_dagster.cli.main import cli
 from pip_dagster.errors import PipelineError
 
+pytestmark = pytest.mark.lake
+
+
 DAYS = ("2024-03-01", "2024-03-02", "2024-03-03", "2024-03-04")
 
 
-@pytest.fixture(scope="module")
-def promoted_root(scored_template, helpers, tmp_path_factory):
-    root = tmp_path_factory.mktemp("promoted cli") / "shop"
-    shutil.copytree(scored_template, root)
-    tiny = helpers.Tiny(root)
-    shell(tiny, "models", "promote", "returns", "v2", "--why", "better")
-    tiny.run()
-    return root
-
-
 @pytest.fixture
-def promoted(promoted_root, helpers, tmp_path):
-    root = tmp_path / "shop"
-    shutil.copytree(promoted_root, root)
-    return helpers.Tiny(root)
+def promoted(scored_template, helpers, backend, tmp_path):
+    def make(root):
+        tiny = helpers.Tiny(root)
+        shell(tiny, "models", "promote", "returns", "v2", "--why", "better")
+        tiny.run()
+
+    promoted_root = backend.once("promoted by the CLI", scored_template, make)
+    return helpers.Tiny(backend.copied(promoted_root, tmp_path / "shop"))
 
 
 def shell(tiny, *arguments, code=0):
@@ -66,8 +61,7 @@ def test_log_of_a_pipeline_has_its_models_promotions_and_no_other(promoted):
 
 
 def test_verify_names_the_first_bad_entry_and_fails(promoted):
-    with duckdb.connect(str(promoted.project.warehouse)) as con:
-        con.execute("UPDATE ledger.audit SET actor = 'nobody' WHERE seq >= 7")
+    promoted.tamper("UPDATE ledger.audit SET actor = 'nobody' WHERE seq >= 7")
     assert "The first fault: entry 7: a column was changed" in shell(promoted, "audit", "verify", code=1)
     assert json.loads(shell(promoted, "audit", "verify", "--json", code=1))["fault"]["seq"] == 7
 
@@ -84,11 +78,9 @@ def test_rollback_says_what_it_did(promoted):
 
 
 def test_rollback_of_what_was_never_scored_prints_the_commands_that_do(promoted):
-    with duckdb.connect(str(promoted.project.warehouse)) as con:
-        con.execute(
-            "UPDATE ledger.scorings SET status = 'failed' WHERE model_version = 1 AND partition_key <> $1",
-            ["2024-03-02"],
-        )
+    promoted.tamper(
+        "UPDATE ledger.scorings SET status = 'failed' WHERE model_version = 1 AND partition_key <> '2024-03-02'"
+    )
     answer = json.loads(
         shell(
             promoted,
@@ -131,6 +123,7 @@ def test_audit_of_no_warehouse_says_so(tiny):
     assert "There is no warehouse" in shell(tiny, "models", "rollback", "orders", code=1)
 
 
+@pytest.mark.lake("always")
 def test_lineage_as_of_follows_promotion_and_rollback(promoted):
     times = promoted.warehouse("SELECT made_at FROM ledger.live_changes WHERE partition_key = '2024-03-02' ORDER BY 1")
     shell(promoted, "models", "rollback", "orders", "--why", "worse in Zürich")

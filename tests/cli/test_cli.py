@@ -12,6 +12,9 @@ from click.testing import CliRunner
 from pip_dagster.cli.main import cli
 from pip_dagster.errors import PipelineError, ProjectError, WarehouseError
 
+pytestmark = pytest.mark.lake
+
+
 FIRST, SECOND = "2024-03-01", "2024-03-02"
 
 
@@ -42,6 +45,7 @@ def troubled(scored):
 
 
 class TestStatus:
+    @pytest.mark.lake("always")
     def test_of_all_pipelines(self, said):
         text = said("status")
         for word in ("orders", "2024-03-01", "2024-03-04", "200", "v1"):

@@ -8,6 +8,9 @@ from click.testing import CliRunner
 from pip_dagster.cli.main import cli
 from pip_dagster.warehouse.connect import open_warehouse, workspace
 
+pytestmark = pytest.mark.lake
+
+
 SECOND = "2024-03-02"
 
 

@@ -108,7 +108,7 @@ def test_what_was_stored_by_the_version_before_is_published_with_its_arm(scored)
         con.execute("UPDATE ledger.meta SET value = '3' WHERE key = 'schema_version'")
     with workspace(threads=1) as con, open_warehouse(con, scored.project.warehouse, purpose="test"):
         assert con.execute("SELECT DISTINCT arm FROM orders.predictions").fetchall() == [("champion",)]
-        assert publish_pending(con, scored.project.published) == 4
+        assert publish_pending(con, scored.project) == 4
     assert scored.published("SELECT arm, count(*) FROM orders.predictions GROUP BY 1") == [("champion", 200)]
 
 

@@ -17,6 +17,9 @@ from pip_dagster.warehouse.published import publish_pending
 
 import xgboost as xgb  # isort: skip  # after pip_dagster: it keeps OpenMP's threads from spinning
 
+pytestmark = pytest.mark.lake
+
+
 FIRST, SECOND, THIRD, FOURTH = DAYS = ("2024-03-01", "2024-03-02", "2024-03-03", "2024-03-04")
 
 
@@ -245,7 +248,7 @@ class TestWhereTheyAreKept:
             with transaction(con):
                 store_reasons(con, explained.made, entry)
                 con.execute("DELETE FROM ledger.publications")  # so that all is published again
-            publish_pending(con, project.published)
+            publish_pending(con, project)
         return live
 
     def test_with_the_scoring_that_they_explain(self, scored, con):

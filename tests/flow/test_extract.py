@@ -4,6 +4,9 @@ import pytest
 
 from pip_dagster.errors import DeclarationError, SourceError
 
+pytestmark = pytest.mark.lake
+
+
 BOUNDED = "FROM raw.orders WHERE day >= $start_date AND day < $end_date"
 SELECT = f"SELECT order_id, day, amount, quantity, gift, shop {BOUNDED}"
 FIRST, SECOND = "2024-03-01", "2024-03-02"

@@ -9,6 +9,9 @@ from pip_dagster.errors import DeclarationError
 from pip_dagster.flow.partition import Partition
 from pip_dagster.registry.predictor import Predictor
 
+pytestmark = pytest.mark.lake
+
+
 FIRST, SECOND, THIRD, FOURTH = "2024-03-01", "2024-03-02", "2024-03-03", "2024-03-04"
 ALL_DAYS = (FIRST, SECOND, THIRD, FOURTH)
 
@@ -100,6 +103,7 @@ class TestARerun:
 
 
 class TestABadDay:
+    @pytest.mark.lake("always")
     def test_fails_alone_and_its_past_stays_live_and_published(self, scored):
         old = scored.scores()
         old_files = {file: file.read_bytes() for file in scored.project.published.rglob(f"{SECOND}.parquet")}
@@ -153,6 +157,7 @@ class TestAPromotion:
         assert all(result.scoring.model_version == 2 for result in results.values())
         assert scored.warehouse("SELECT count(*) FROM ledger.extractions") == [(4,)]
 
+    @pytest.mark.lake("always")
     def test_back_makes_the_old_scores_live_again_without_scoring(self, scored):
         old = scored.scores()
         self.promote(scored, 2)

@@ -9,6 +9,9 @@ from hypothesis import strategies as st
 
 from pip_dagster.errors import DeclarationError
 
+pytestmark = pytest.mark.lake
+
+
 FIRST, SECOND, THIRD, FOURTH = "2024-03-01", "2024-03-02", "2024-03-03", "2024-03-04"
 
 BETWEEN = {

@@ -4,6 +4,9 @@ import pytest
 
 from pip_dagster.errors import DeclarationError
 
+pytestmark = pytest.mark.lake
+
+
 FIRST, SECOND = "2024-03-01", "2024-03-02"
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -14,29 +13,27 @@ from pip_dagster.warehouse.connect import open_warehouse, workspace
 from pip_dagster.warehouse.published import publish_pending
 
 
-@pytest.fixture(scope="session")
-def promoted_template(scored_template: Path, helpers: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("promoted") / "shop"
-    shutil.copytree(scored_template, root)
-    tiny = helpers.Tiny(root)
-    record_promotions(tiny.project)
-    promote(tiny, 2)
-    assert not any(result.error for result in tiny.run().values())
-    return root
+@pytest.fixture
+def promoted_template(scored_template: Path, helpers: Any, backend: Any) -> Path:
+    def make(root: Path) -> None:
+        tiny = helpers.Tiny(root)
+        record_promotions(tiny.project)
+        promote(tiny, 2)
+        assert not any(result.error for result in tiny.run().values())
+
+    return backend.once("promoted", scored_template, make)
 
 
 @pytest.fixture
-def promoted(promoted_template: Path, helpers: Any, tmp_path: Path) -> Any:
+def promoted(promoted_template: Path, helpers: Any, backend: Any, tmp_path: Path) -> Any:
     """The test's own copy: v2 is champion and live, v1's scores are there."""
-    root = tmp_path / "shop"
-    shutil.copytree(promoted_template, root)
-    return republished(helpers.Tiny(root))
+    return republished(helpers.Tiny(backend.copied(promoted_template, tmp_path / "shop")))
 
 
 def republished(tiny: Any) -> Any:
     """A copy's views name the files of the original until it publishes its own."""
     with workspace(threads=1) as con, open_warehouse(con, tiny.project.warehouse, purpose="publish the copy"):
-        publish_pending(con, tiny.project.published)
+        publish_pending(con, tiny.project)
     return tiny
 
 

@@ -3,7 +3,6 @@
 import time
 from datetime import UTC, datetime, timedelta
 
-import duckdb
 import pytest
 
 from pip_dagster.ledger import audit
@@ -12,6 +11,8 @@ from pip_dagster.ledger.record import RunInfo, make_live, scorings_of
 from pip_dagster.ledger.verify import verify
 from pip_dagster.warehouse import schema
 from pip_dagster.warehouse.connect import open_warehouse, transaction, workspace
+
+pytestmark = pytest.mark.lake
 
 FIRST = "2024-03-01"
 
@@ -22,12 +23,10 @@ def verified(tiny, **options):
 
 
 def tamper(tiny, *statements):
-    with duckdb.connect(str(tiny.project.warehouse)) as con:
-        con.execute("SET TimeZone = 'UTC'")
-        for statement in statements:
-            con.execute(statement)
+    tiny.tamper(*statements)
 
 
+@pytest.mark.lake("always")
 def test_every_live_change_and_promotion_has_its_entry(scored):
     record_promotions(scored.project)
     rows = scored.warehouse("SELECT seq, actor, action, pipeline FROM ledger.audit ORDER BY seq")
@@ -64,8 +63,7 @@ def test_an_edited_column_of_an_entry_is_caught_at_that_entry(scored, column):
 
 
 def test_an_entry_made_anew_with_a_right_hash_breaks_the_link_of_the_next(scored):
-    with duckdb.connect(str(scored.project.warehouse)) as con:
-        con.execute("SET TimeZone = 'UTC'")
+    with workspace(threads=1) as con, open_warehouse(con, scored.project.warehouse, purpose="a forger"):
         (row,) = audit.dicts(
             con.execute("SELECT * REPLACE (epoch_us(made_at) AS made_at) FROM ledger.audit WHERE seq = 3")
         )
@@ -135,9 +133,9 @@ def test_an_edited_live_change_is_caught(scored, change):
     assert (fault.seq, fault.kind) == (3, "ledger") and change.split(" ")[0].removeprefix("made_") in str(fault) + "by"
 
 
-def test_a_live_change_or_scoring_that_is_gone_or_added_is_caught(scored, tmp_path):
-    original = scored.project.warehouse.read_bytes()
-    for statement, seq, text in (
+@pytest.mark.parametrize(
+    ("statement", "seq", "text"),
+    [
         ("DELETE FROM ledger.live_changes WHERE partition_key = '2024-03-02'", 3, "is gone"),
         ("DELETE FROM ledger.scorings WHERE partition_key = '2024-03-02'", 3, "is gone from ledger.scorings"),
         (
@@ -145,13 +143,15 @@ def test_a_live_change_or_scoring_that_is_gone_or_added_is_caught(scored, tmp_pa
             None,
             "has no entry",
         ),
-    ):
-        scored.project.warehouse.write_bytes(original)
-        tamper(scored, statement)
-        fault = verified(scored)
-        assert fault.seq == seq and text in str(fault)
+    ],
+)
+def test_a_live_change_or_scoring_that_is_gone_or_added_is_caught(scored, statement, seq, text):
+    tamper(scored, statement)
+    fault = verified(scored)
+    assert fault.seq == seq and text in str(fault)
 
 
+@pytest.mark.lake("never")
 def test_a_flipped_byte_of_the_stored_audit_never_passes(scored):
     """In the file itself: DuckDB's checksums or the chain catches it."""
     tamper(scored, "CHECKPOINT")

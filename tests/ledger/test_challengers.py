@@ -8,6 +8,8 @@ from click.testing import CliRunner
 from pip_dagster.ledger.challengers import compare
 from pip_dagster.warehouse.connect import open_warehouse, workspace
 
+pytestmark = pytest.mark.lake
+
 
 @pytest.fixture
 def challenged(tiny):

@@ -20,6 +20,9 @@ from pip_dagster.warehouse.connect import open_warehouse, workspace
 
 import xgboost as xgb  # isort: skip  # after pip_dagster: it keeps OpenMP's threads from spinning
 
+pytestmark = pytest.mark.lake
+
+
 FIRST, SECOND, THIRD, FOURTH = DAYS = ("2024-03-01", "2024-03-02", "2024-03-03", "2024-03-04")
 ROOT = Path(__file__).parents[2]
 
@@ -60,6 +63,7 @@ def others_are_identical(results, but=SECOND):
 
 
 class TestNothingHasChanged:
+    @pytest.mark.lake("always")
     def test_every_partition_is_identical_to_the_bit(self, scored):
         results = replayed(scored)
         assert [each.verdict for each in results.values()] == ["identical"] * 4
@@ -105,6 +109,7 @@ class TestNothingHasChanged:
         assert {each.verdict for each in replay(pipeline, entries, progress=told.append)} == {"identical"}
         assert len(told) == 4 and "3 done" in told[-1]
 
+    @pytest.mark.lake("never")
     def test_keys_of_every_type_and_spelling(self, tiny):
         sql = """
         SELECT order_id::HUGEINT + 10::HUGEINT ** 30 AS order_id,
@@ -231,6 +236,7 @@ class TestWhatHasChangedIsNamed:
         assert each.verdict == "differs" and len(each.reasons) == 1 and each.reasons[0].startswith("features: ")
         assert each.comparison.same
 
+    @pytest.mark.lake("always")
     def test_a_score_by_one_ulp(self, scored):
         scores = table(scored, "scores")
         ((score,),) = scored.warehouse(f"SELECT score FROM {scores} WHERE order_id = 70")

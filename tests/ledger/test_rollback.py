@@ -12,6 +12,9 @@ from pip_dagster.ledger.rollback import rollback
 from pip_dagster.ledger.rollback_plan import Change, Scores, previous
 from pip_dagster.registry.errors import AliasConflict, ModelNotFound
 
+pytestmark = pytest.mark.lake
+
+
 DAYS = ("2024-03-01", "2024-03-02", "2024-03-03", "2024-03-04")
 LIVE = (
     "SELECT partition_key, 'v' || model_version FROM ledger.partitions WHERE is_live AND pipeline = 'orders' ORDER BY 1"
@@ -60,6 +63,7 @@ def test_the_whole_pipeline_goes_back_to_the_champion_before(promoted, ledger):
     assert all(result.reused for result in again.values()), "the next run has nothing to do"
 
 
+@pytest.mark.lake("always")
 def test_what_was_done_is_in_alias_history_ledger_and_audit(promoted):
     result = back(promoted)
     move = promoted.registry.alias_history("returns", "champion")[-1]
@@ -137,21 +141,17 @@ def test_to_a_version_lists_what_it_never_scored(promoted, ledger):
 
 
 def test_blocked_and_failed_scorings_are_never_made_live(promoted):
-    import duckdb
-
-    with duckdb.connect(str(promoted.project.warehouse)) as con:
-        con.execute(
-            "UPDATE ledger.scorings SET status = CASE partition_key WHEN '2024-03-01' THEN 'blocked' ELSE 'failed' END "
-            "WHERE model_version = 1 AND partition_key < '2024-03-03'"
-        )
-        con.execute(
-            "UPDATE ledger.scorings SET role = 'challenger' WHERE model_version = 1 AND partition_key = '2024-03-03'"
-        )
+    promoted.tamper(
+        "UPDATE ledger.scorings SET status = CASE partition_key WHEN '2024-03-01' THEN 'blocked' ELSE 'failed' END "
+        "WHERE model_version = 1 AND partition_key < '2024-03-03'",
+        "UPDATE ledger.scorings SET role = 'challenger' WHERE model_version = 1 AND partition_key = '2024-03-03'",
+    )
     result = back(promoted, to_version=1)
     assert [missing.partition_key for missing in result.missing] == list(DAYS[:3])
     assert live(promoted) == dict(zip(DAYS, ("v2", "v2", "v2", "v1"), strict=True))
 
 
+@pytest.mark.lake("always")
 def test_as_of_an_instant_restores_what_was_live_then(promoted):
     ((before,),) = promoted.warehouse(
         "SELECT max(made_at) FROM ledger.live_changes WHERE run_id = 'run-1' AND "

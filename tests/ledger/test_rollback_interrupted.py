@@ -8,6 +8,9 @@ import pytest
 
 from pip_dagster.ledger.rollback import rollback
 
+pytestmark = pytest.mark.lake
+
+
 DAYS = ("2024-03-01", "2024-03-02", "2024-03-03", "2024-03-04")
 
 
@@ -23,11 +26,13 @@ def killed(promoted, times, seed):
     return list(map(int, done.stdout.split()))
 
 
+@pytest.mark.lake("never")
 def test_killed_ten_times_at_random(promoted):
     assert sum(killed(promoted, 10, seed=5)) == 10
 
 
 @pytest.mark.soak
+@pytest.mark.lake("never")
 def test_killed_thirty_times_at_random(promoted):
     before, between, after = killed(promoted, 30, seed=7)
     print(f"killed before {before}, between {between}, after {after}")

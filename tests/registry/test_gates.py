@@ -20,6 +20,8 @@ from pip_dagster.registry.gates.promotion import attempt
 from pip_dagster.registry.gates.reports import newest_report
 from pip_dagster.registry.gates.result import GateReport, GateResult
 
+pytestmark = pytest.mark.lake
+
 
 def gates_of(gated: Any, version: int) -> GateReport:
     registry = gated.registry
@@ -56,6 +58,7 @@ def planted(helpers: Any, shop: str) -> Callable[[Any], np.ndarray]:
     return lambda frame: np.where(frame["shop"] == shop, 1 - helpers.returned(frame), helpers.returned(frame))
 
 
+@pytest.mark.lake("always")
 def test_a_better_model_passes_every_gate(gated: Any) -> None:
     report = gates_of(gated, 1)
     assert report.passed, report.refusal

@@ -17,6 +17,8 @@ from pip_dagster.warehouse.connect import open_warehouse, transaction, workspace
 from pip_dagster.warehouse.published import partition_file
 from pip_dagster.warehouse.schema import VERSION
 
+pytestmark = pytest.mark.lake
+
 FIRST, SECOND, THIRD, FOURTH = "2024-03-01", "2024-03-02", "2024-03-03", "2024-03-04"
 
 # What a run does, without Dagster and without this test's own process.
@@ -48,6 +50,7 @@ def output(process):
     return text
 
 
+@pytest.mark.lake("always")
 def test_two_processes_write_while_a_third_reads_what_is_published(scored):
     tiny = scored
     tiny.source("UPDATE raw.orders SET quantity = quantity + 1")
@@ -67,6 +70,7 @@ def test_two_processes_write_while_a_third_reads_what_is_published(scored):
     assert tiny.scores() == tiny.expected()
 
 
+@pytest.mark.lake("never")
 def test_a_file_that_somebody_else_has_open_is_waited_for_and_then_named(scored, monkeypatch):
     holder = scored.python(
         "import duckdb, sys, time; c = duckdb.connect(sys.argv[1]); print('open', flush=True); time.sleep(60)",
@@ -88,9 +92,7 @@ def test_a_file_that_somebody_else_has_open_is_waited_for_and_then_named(scored,
 
 
 def test_a_newer_schema_is_refused_and_an_absent_one_made(scored, tmp_path):
-    path = scored.project.warehouse
-    with duckdb.connect(str(path)) as con:
-        con.execute(f"UPDATE ledger.meta SET value = '{VERSION + 1}' WHERE key = 'schema_version'")
+    scored.tamper(f"UPDATE ledger.meta SET value = '{VERSION + 1}' WHERE key = 'schema_version'")
     with pytest.raises(WarehouseError, match=rf"schema version {VERSION + 1}, made by a newer .* knows {VERSION}"):
         scored.run()
     empty = tmp_path / "empty.duckdb"
@@ -120,6 +122,7 @@ def test_a_migration_that_fails_leaves_the_file_as_it_was(tmp_path, monkeypatch)
             assert con.execute("SELECT count(*) FROM ledger.scorings").fetchone() == (0,)
 
 
+@pytest.mark.lake("never")
 def test_a_file_that_is_no_database_is_named(tiny):
     tiny.project.warehouse.parent.mkdir(parents=True, exist_ok=True)
     tiny.project.warehouse.write_text("not a database")
@@ -164,8 +167,7 @@ def test_a_published_file_is_replaced_at_once_so_that_an_open_one_stays_whole(sc
 def test_what_was_committed_but_not_published_is_published_by_the_next_run(scored):
     shutil.rmtree(scored.project.published)
     scored.project.published_database.unlink()
-    with duckdb.connect(str(scored.project.warehouse)) as con:
-        con.execute("DELETE FROM ledger.publications")
+    scored.tamper("DELETE FROM ledger.publications")
     scored.run(FIRST)
     assert scored.scores() == scored.expected()
 

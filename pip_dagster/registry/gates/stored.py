@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
+from pip_dagster.errors import NoWarehouseError
 from pip_dagster.flow.publish import load_features, stored_columns
 from pip_dagster.flow.query import STAGED
 from pip_dagster.warehouse.connect import open_warehouse
@@ -57,28 +58,33 @@ def read_stored(con: DuckDBPyConnection, pipeline: Pipeline, last: int) -> Store
 
     """
     name, path = pipeline.spec.name, pipeline.project.warehouse
-    if not path.is_file():
+    try:
+        with open_warehouse(con, path, purpose=f"{name}: reading the ledger for gates", read_only=True):
+            return _stored(con, name, last)
+    except NoWarehouseError:
         return Stored()
-    with open_warehouse(con, path, purpose=f"{name}: reading the ledger for gates", read_only=True):
-        newest = con.execute(
-            "SELECT table_name FROM ledger.extractions WHERE pipeline = $p ORDER BY extraction_id DESC LIMIT 1",
-            {"p": name},
-        ).fetchone()
-        if newest is None:
-            return Stored()
-        rows = con.execute(
-            "SELECT s.partition_key, s.partition_start, s.partition_end, s.scoring_id, s.table_name, "
-            "  s.feature_revision, any_value(used.table_name), max_by(e.revision, e.extraction_id), "
-            "  max_by(e.table_name, e.extraction_id) "
-            "FROM ledger.live l JOIN ledger.scorings s ON s.scoring_id = l.scoring_id "
-            "JOIN ledger.extractions used ON used.pipeline = $p AND used.revision = s.feature_revision "
-            "JOIN ledger.extractions e ON e.pipeline = $p AND e.partition_key = s.partition_key "
-            "WHERE l.pipeline = $p AND s.rows_scored > 0 GROUP BY ALL ORDER BY s.partition_start DESC LIMIT $n",
-            {"p": name, "n": last},
-        ).fetchall()
-        partitions = tuple(_live_partition(row) for row in reversed(rows))
-        tables = {newest[0]} | {each.table for partition in partitions for each in partition.revisions}
-        columns = {table: stored_columns(con, name, table) for table in sorted(tables)}
+
+
+def _stored(con: DuckDBPyConnection, name: str, last: int) -> Stored:
+    newest = con.execute(
+        "SELECT table_name FROM ledger.extractions WHERE pipeline = $p ORDER BY extraction_id DESC LIMIT 1",
+        {"p": name},
+    ).fetchone()
+    if newest is None:
+        return Stored()
+    rows = con.execute(
+        "SELECT s.partition_key, s.partition_start, s.partition_end, s.scoring_id, s.table_name, "
+        "  s.feature_revision, any_value(used.table_name), max_by(e.revision, e.extraction_id), "
+        "  max_by(e.table_name, e.extraction_id) "
+        "FROM ledger.live l JOIN ledger.scorings s ON s.scoring_id = l.scoring_id "
+        "JOIN ledger.extractions used ON used.pipeline = $p AND used.revision = s.feature_revision "
+        "JOIN ledger.extractions e ON e.pipeline = $p AND e.partition_key = s.partition_key "
+        "WHERE l.pipeline = $p AND s.rows_scored > 0 GROUP BY ALL ORDER BY s.partition_start DESC LIMIT $n",
+        {"p": name, "n": last},
+    ).fetchall()
+    partitions = tuple(_live_partition(row) for row in reversed(rows))
+    tables = {newest[0]} | {each.table for partition in partitions for each in partition.revisions}
+    columns = {table: stored_columns(con, name, table) for table in sorted(tables)}
     return Stored(columns[newest[0]], partitions, columns)
 
 

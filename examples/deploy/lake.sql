@@ -1,0 +1,2 @@
+-- The lake's catalog, beside Dagster's own database.
+CREATE DATABASE lake;

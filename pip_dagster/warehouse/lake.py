@@ -1,0 +1,143 @@
+"""The shared warehouse: a DuckLake with its catalog in Postgres and its rows in Parquet, on a shared disk or in S3.
+
+The schema, the SQL and the code are those of the file. Only this differs: where it is and which errors are worth
+another try (here), which extensions are loaded and how it is attached (lake_connection.py), who waits for whom
+(advisory.py).
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from urllib.parse import parse_qsl, unquote, urlsplit
+
+from pip_dagster.errors import ProjectError
+
+PREFIX = "ducklake:"
+_POSTGRES = "ducklake:postgres:"
+_EXPECTED = "expected ducklake:postgres:dbname=lake host=db.example user=pip, or ducklake:postgres:postgresql://…"
+_SECRET = ("password", "sslpassword")
+_PAIR = re.compile(r"\s*(\w+)\s*=\s*(?:'((?:[^'\\]|\\.)*)'|((?:[^\s'\\]|\\.)*))(?=\s|$)")
+
+# Of a transaction that may go through when it is done once more.
+_CONFLICT = ("Transaction conflict",)
+# Of a Postgres that restarts, fails over, or has no connection free at the moment.
+_UNREACHABLE = (
+    *("Connection refused", "Connection timed out", "server closed the connection", "terminating connection"),
+    *("the database system is", "too many clients", "remaining connection slots", "no connection to the server"),
+    *("could not receive data from server", "connection has been closed", 'execute query "ROLLBACK"'),
+)
+# Parquet keeps no HUGEINT (it would come back as the nearest DOUBLE), no microseconds of an INTERVAL, no zone of a time
+# of day; the others a DuckLake does not take at all.
+_UNKEPT = re.compile(
+    r"\b(U?HUGEINT|INTERVAL|TIME WITH TIME ZONE|TIMETZ|TIME_NS|ENUM|BIT|BIGNUM|UNION|VARIANT|GEOMETRY)\b|\[\d+\]"
+)
+
+
+@dataclass(frozen=True)
+class Lake:
+    """Where a shared warehouse is: the catalog's Postgres and the folder or bucket of its Parquet files.
+
+    What is secret in the connection string is in no message, in no repr and in no metadata.
+    """
+
+    parameters: tuple[tuple[str, str], ...]
+    data_path: str
+    secrets: tuple[tuple[str, str], ...] = field(default=(), repr=False)
+
+    @classmethod
+    def parse(cls, setting: str, root: Path, data_path: str) -> Lake:
+        """The lake that a project in `root` names by its settings `warehouse` and `data_path`.
+
+        Raises:
+            ProjectError: it is no Postgres connection string; does not show it, since it may hold a password.
+
+        """
+        if not setting.startswith(_POSTGRES):
+            raise ProjectError(
+                f"The setting warehouse names a DuckLake without a Postgres catalog; {_EXPECTED}. "
+                "Catalogs of other kinds do not take several writers."
+            )
+        text = setting.removeprefix(_POSTGRES).strip()
+        found = _of_url(text) if text.startswith(("postgres://", "postgresql://")) else _of_pairs(text)
+        if not found:
+            raise ProjectError(f"The setting warehouse is no Postgres connection string; {_EXPECTED}.")
+        if "://" not in data_path:
+            data_path = str((root / data_path).resolve()) + "/"
+        return cls(
+            tuple((key, value) for key, value in found.items() if key not in _SECRET),
+            data_path if data_path.endswith("/") else data_path + "/",
+            tuple((key, value) for key, value in found.items() if key in _SECRET),
+        )
+
+    @property
+    def setting(self) -> str:
+        """What a child process needs to find it, secrets included."""
+        return _POSTGRES + _pairs((*self.parameters, *self.secrets))
+
+    def connection(self, application: str) -> str:
+        """The connection string, named so that an administrator sees who is connected; without the password."""
+        named = [(key, value) for key, value in self.parameters if key != "application_name"]
+        hidden = [(key, value) for key, value in self.secrets if key != "password"]
+        return _pairs((*named, *hidden, ("application_name", application[:63])))
+
+    def safe(self, error: object) -> str:
+        """An error's text without secrets."""
+        text = str(error).strip()
+        for _, value in self.secrets:
+            text = text.replace(value, "***") if value else text
+        return text
+
+    def __str__(self) -> str:
+        """Which lake, for people."""
+        return _POSTGRES + _pairs(self.parameters)
+
+
+def _of_pairs(text: str) -> dict[str, str]:
+    found, at = {}, 0
+    while at < len(text):
+        match = _PAIR.match(text, at)
+        if not match:
+            return {}
+        found[match[1]] = re.sub(r"\\(.)", r"\1", match[2] if match[2] is not None else match[3])
+        at = match.end()
+    return found
+
+
+def _of_url(text: str) -> dict[str, str]:
+    parts = urlsplit(text)
+    account, _, hosts = parts.netloc.rpartition("@")
+    user, _, password = account.partition(":")
+    places = [re.fullmatch(r"(\[[^\]]*\]|[^:]*)(?::(\d+))?", place) for place in hosts.split(",")]
+    if not all(places):
+        return {}
+    found = {
+        "host": ",".join(unquote(place[1]).strip("[]") for place in places if place),
+        "port": ",".join(place[2] or "5432" for place in places if place),
+        "user": unquote(user),
+        "password": unquote(password),
+        "dbname": unquote(parts.path.removeprefix("/")),
+    }
+    return {key: value for key, value in found.items() if value} | dict(parse_qsl(parts.query))
+
+
+def _pairs(parameters: tuple[tuple[str, str], ...]) -> str:
+    plain = re.compile(r"[^\s'\\]+")
+    return " ".join(
+        f"{key}={value}"
+        if plain.fullmatch(value)
+        else "{}='{}'".format(key, value.replace("\\", "\\\\").replace("'", "\\'"))
+        for key, value in parameters
+    )
+
+
+def unkept_type(sql_type: str) -> str | None:
+    """What of a SQL type a lake would not give back as it was; None for what it keeps."""
+    found = _UNKEPT.search(re.sub(r'"(?:[^"]|"")*"', "", sql_type).upper())
+    return found[0] if found else None
+
+
+def is_transient(error: BaseException) -> bool:
+    """Whether the whole transaction may be done once more: a conflict, or a Postgres that is away for a moment."""
+    return any(text in str(error) for text in (*_CONFLICT, *_UNREACHABLE))

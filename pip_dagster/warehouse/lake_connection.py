@@ -1,0 +1,162 @@
+"""Connections to a lake: extensions, credentials, attaching."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import random
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pip_dagster.errors import NoWarehouseError, WarehouseError
+from pip_dagster.warehouse import advisory
+from pip_dagster.warehouse.lake import Lake, is_transient
+from pip_dagster.warehouse.names import CATALOG, literal
+
+if TYPE_CHECKING:
+    from duckdb import DuckDBPyConnection
+
+# A mistyped host must not take as long to be named as a lock may.
+_REACHABLE_WITHIN = 15.0
+
+
+@contextmanager
+def opened(con: DuckDBPyConnection, lake: Lake, *, purpose: str, read_only: bool, deadline: float) -> Iterator[None]:
+    """The lake as the default catalog; to read, as of one moment.
+
+    Nobody waits here: who writes waits for its turn in `transaction`.
+
+    Raises:
+        WarehouseError: an extension, Postgres or the catalog is not there; what DuckDB says, without secrets.
+
+    """
+    _load_extensions(con, lake)
+    _attach(con, lake, purpose, read_only=read_only, deadline=deadline)
+    try:
+        con.execute(f"USE {CATALOG}")
+        con.execute(f"SET VARIABLE {advisory.LOCKS} = {not read_only}")
+        from pip_dagster.warehouse import schema
+
+        schema.ensure(con, lake, read_only=read_only)
+        if read_only:
+            con.execute("BEGIN TRANSACTION")
+        yield
+        if read_only:
+            con.execute("COMMIT")
+    finally:
+        import duckdb
+
+        with suppress(duckdb.TransactionException):
+            con.execute("ROLLBACK")
+        _detach(con)
+
+
+def _load_extensions(con: DuckDBPyConnection, lake: Lake) -> None:
+    import duckdb
+
+    on_s3 = lake.data_path.startswith("s3://")
+    names = ["postgres_scanner", "ducklake", *(["httpfs"] if on_s3 else [])]
+    if on_s3 and not os.environ.get("AWS_ACCESS_KEY_ID"):
+        names.append("aws")
+    for name in names:
+        found = importlib.util.find_spec(f"duckdb_extension_{name}")
+        folder = Path(found.origin).parent if found and found.origin else Path()
+        file = folder / "extensions" / f"v{duckdb.__version__}" / f"{name}.duckdb_extension"
+        try:
+            if file.is_file():
+                con.execute(f"LOAD {literal(str(file))}")
+                continue
+            with suppress(duckdb.Error):
+                con.execute(f"LOAD {name}")
+                continue
+            con.execute(f"INSTALL {name}; LOAD {name}")
+        except duckdb.Error as error:
+            raise WarehouseError(
+                f"DuckDB {duckdb.__version__} cannot load its extension {name}, which {lake} needs: {error}\n"
+                "Install pip-dagster[lake], or run INSTALL once on a machine that reaches extensions.duckdb.org."
+            ) from error
+    # A commit that others came before is only numbered anew: it need not wait for long.
+    con.execute("SET ducklake_retry_wait_ms = 10; SET ducklake_retry_backoff = 1.2; SET ducklake_max_retry_count = 30")
+    if password := dict(lake.secrets).get("password"):
+        con.execute(f"CREATE OR REPLACE TEMPORARY SECRET {CATALOG} (TYPE postgres, PASSWORD {literal(password)})")
+    if on_s3:
+        _s3_secret(con, lake)
+
+
+def _s3_secret(con: DuckDBPyConnection, lake: Lake) -> None:
+    """The credentials that every AWS client takes: from the environment, else the machine's role."""
+    environment = os.environ
+    options = {"TYPE": "s3", "SCOPE": literal(lake.data_path)}
+    if environment.get("AWS_ACCESS_KEY_ID"):
+        names = {"KEY_ID": "AWS_ACCESS_KEY_ID", "SECRET": "AWS_SECRET_ACCESS_KEY", "SESSION_TOKEN": "AWS_SESSION_TOKEN"}
+        options |= {key: literal(environment[name]) for key, name in names.items() if environment.get(name)}
+    else:
+        options["PROVIDER"] = "credential_chain"
+    if region := environment.get("AWS_REGION") or environment.get("AWS_DEFAULT_REGION"):
+        options["REGION"] = literal(region)
+    if endpoint := environment.get("AWS_ENDPOINT_URL_S3") or environment.get("AWS_ENDPOINT_URL"):
+        scheme, _, place = endpoint.partition("://")
+        options |= {"ENDPOINT": literal(place.rstrip("/")), "URL_STYLE": "'path'", "USE_SSL": str(scheme != "http")}
+    listed = ", ".join(f"{key} {value}" for key, value in options.items())
+    con.execute(f"CREATE OR REPLACE TEMPORARY SECRET {CATALOG}_data ({listed})")
+
+
+def _attach(con: DuckDBPyConnection, lake: Lake, purpose: str, *, read_only: bool, deadline: float) -> None:
+    import duckdb
+
+    until = time.monotonic() + min(deadline, _REACHABLE_WITHIN)
+    while True:
+        try:
+            _attach_once(con, lake, purpose, read_only=read_only)
+            return
+        except duckdb.Error as error:
+            _detach(con)
+            if "DATA_PATH" in str(error):
+                raise WarehouseError(
+                    f"The warehouse {lake} was made with its Parquet files elsewhere: {str(error).splitlines()[0]}\n"
+                    "Set data_path as it was. Files that were moved are found again when the catalog says so: "
+                    "UPDATE ducklake_metadata SET value = '<where they are>/' WHERE key = 'data_path'."
+                ) from None
+            if not is_transient(error):
+                raise WarehouseError(f"The warehouse {lake} cannot be opened: {lake.safe(error)}") from None
+            if time.monotonic() >= until:
+                raise WarehouseError(f"The warehouse {lake} could not be reached: {lake.safe(error)}") from None
+            time.sleep(random.uniform(0.1, 0.5))
+
+
+def _attach_once(con: DuckDBPyConnection, lake: Lake, purpose: str, *, read_only: bool) -> None:
+    who = f"{advisory.APPLICATION} {advisory.this_process()} {purpose}"
+    has_password = "password" in dict(lake.secrets)
+    connection = lake.connection(who)
+    if "://" not in lake.data_path and not read_only:
+        Path(lake.data_path).mkdir(parents=True, exist_ok=True)
+    options = ["READ_ONLY"] if read_only else []
+    con.execute(
+        f"ATTACH {literal(connection)} AS {advisory.LOCKS} "
+        f"({', '.join(['TYPE postgres', *([f'SECRET {CATALOG}'] if has_password else []), *options])})"
+    )
+    options += [f"DATA_PATH {literal(lake.data_path)}", *([f"META_SECRET {literal(CATALOG)}"] if has_password else [])]
+    attach = f"ATTACH {literal('ducklake:postgres:' + connection)} AS {CATALOG} ({', '.join(options)})"
+    there = con.execute(
+        f"SELECT made FROM postgres_query({literal(advisory.LOCKS)}, "
+        "'SELECT to_regclass(''ducklake_metadata'') IS NOT NULL AS made')"
+    ).fetchone()
+    if there and there[0]:
+        con.execute(attach)
+        if read_only:
+            con.execute(f"DETACH {advisory.LOCKS}")
+    elif read_only:
+        raise NoWarehouseError(f"There is no warehouse in {lake} yet: materialize a partition first.")
+    else:  # two that make it at once would be in each other's way
+        with advisory.holding(con, [advisory.WAREHOUSE]):
+            con.execute(attach)
+
+
+def _detach(con: DuckDBPyConnection) -> None:
+    con.execute("USE memory")
+    con.execute(f"RESET VARIABLE {advisory.LOCKS}")
+    con.execute(f"DETACH DATABASE IF EXISTS {CATALOG}")
+    con.execute(f"DETACH DATABASE IF EXISTS {advisory.LOCKS}")

@@ -1,0 +1,86 @@
+"""The files of examples/deploy: what can be checked of them without Docker and Kubernetes."""
+
+import re
+import shlex
+import tomllib
+from pathlib import Path
+
+import pytest
+import yaml
+
+from pip_dagster.project import Project
+from pip_dagster.warehouse.lake import Lake
+
+ROOT = Path(__file__).parents[2]
+DEPLOY = ROOT / "examples" / "deploy"
+
+
+def load(name: str) -> dict:
+    return yaml.safe_load((DEPLOY / name).read_text(encoding="utf-8"))
+
+
+def settings_of_compose() -> dict[str, str]:
+    return load("compose.yaml")["services"]["worker"]["environment"]
+
+
+def settings_of_helm() -> dict[str, str]:
+    (deployment,) = load("values.yaml")["dagster-user-deployments"]["deployments"]
+    return {each["name"]: each.get("value", "secret") for each in deployment["env"]}
+
+
+@pytest.mark.parametrize("settings", [settings_of_compose(), settings_of_helm()], ids=["compose", "helm"])
+def test_the_projects_settings_are_a_lake_without_a_password(settings, tmp_path, monkeypatch):
+    for name, value in settings.items():
+        if name.startswith("PIP_DAGSTER"):
+            monkeypatch.setenv(name, value)
+    project = Project.at(tmp_path)
+    assert isinstance(project.warehouse, Lake) and not project.warehouse.secrets and not project.publishes
+    assert "PGPASSWORD" in settings
+
+
+def test_every_variable_of_dagster_yaml_is_set_for_every_process(monkeypatch):
+    compose = load("compose.yaml")
+    used = set(re.findall(r"env: (\w+)", (DEPLOY / "dagster.yaml").read_text() + (DEPLOY / "celery.yaml").read_text()))
+    ours = {name: each for name, each in compose["services"].items() if name not in ("postgres", "redis")}
+    assert {"webserver", "daemon", "worker"} <= ours.keys()
+    for service in ours.values():
+        assert used <= service["environment"].keys()
+        assert [volume.split(":")[0] for volume in service["volumes"]] == ["data"]
+    secrets = re.findall(r"PASSWORD: (\S+)", (DEPLOY / "compose.yaml").read_text())
+    assert len(secrets) == 3 and set(secrets) == {"${POSTGRES_PASSWORD:?set"}
+
+
+def test_dagster_and_celery_take_their_configuration(tmp_path, monkeypatch):
+    pytest.importorskip("dagster_celery")
+    pytest.importorskip("dagster_postgres")
+    from dagster._core.instance.config import dagster_instance_config
+    from dagster_celery.cli import get_validated_config
+    from dagster_celery.launcher import CeleryRunLauncher
+
+    for name, value in settings_of_compose().items():
+        monkeypatch.setenv(name, str(value))
+    (tmp_path / "dagster.yaml").write_text((DEPLOY / "dagster.yaml").read_text())
+    config, _ = dagster_instance_config(str(tmp_path))  # raises where a key or a value is wrong
+    from dagster._serdes import ConfigurableClassData
+
+    chosen = config["run_launcher"]
+    data = ConfigurableClassData(chosen["module"], chosen["class"], yaml.safe_dump(chosen["config"]))
+    launcher = data.rehydrate(as_type=CeleryRunLauncher)
+    worker = get_validated_config(str(DEPLOY / "celery.yaml"))
+    assert (launcher.broker, launcher.backend) == (worker["broker"], worker["backend"])
+    assert launcher.broker.startswith("redis://redis")
+
+
+def test_the_image_has_what_its_processes_call():
+    dockerfile = (DEPLOY / "Dockerfile").read_text()
+    copied = re.findall(r"^COPY (.+) \S+$", dockerfile, re.MULTILINE)
+    for source in " ".join(copied).split():
+        assert (ROOT / source).exists(), source
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    (extras,) = re.findall(r"\.\[([\w,]+)\]", dockerfile)
+    assert set(extras.split(",")) <= project["optional-dependencies"].keys()
+    called = {service["command"][0] for service in load("compose.yaml")["services"].values() if "command" in service}
+    assert called == {"dagster-webserver", "dagster-daemon", "dagster-celery", "sh"}
+    (maintaining,) = re.findall(r"do (pip-dagster .*?) \|\|", (DEPLOY / "compose.yaml").read_text())
+    assert shlex.split(maintaining)[1] == "maintain"
+    assert "CREATE DATABASE lake" in (DEPLOY / "lake.sql").read_text()
