@@ -75,7 +75,9 @@ def io_manager(days: int) -> None:
         with Timed() as timed:
             for i in range(days):
                 key = str(date(2013, 1, 1) + timedelta(days=i))
-                assert dg.materialize([features, predictions], instance, resources, partition_key=key).success
+                assert dg.materialize(
+                    [features, predictions], instance=instance, resources=resources, partition_key=key
+                ).success
         with duckdb.connect(str(folder / "out.duckdb")) as con:
             ((rows,),) = con.execute("SELECT count(*) FROM main.predictions").fetchall()
     timed.say(rows=rows)
