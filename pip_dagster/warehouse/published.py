@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 LOG = logging.getLogger("pip_dagster")
 
+_TOO_WIDE = {"HUGEINT", "UHUGEINT"}
+
 _PENDING = """
   SELECT pipeline, partition_key, list(id) AS ids FROM (
     SELECT pipeline, partition_key, change_id AS id FROM ledger.live_changes
@@ -51,9 +53,10 @@ def publish_pending(con: DuckDBPyConnection, folder: Path, *, anew: bool = False
     if not anew and not folder.is_dir() and con.execute("SELECT 1 FROM ledger.publications LIMIT 1").fetchone():
         return publish_pending(con, folder, anew=True)
     ids = []
+    seen = _Seen(con)
     for pipeline, partition_key, changes in pending:
         try:
-            _publish_partition(con, folder, pipeline, partition_key)
+            _publish_partition(con, folder, pipeline, partition_key, seen)
             ids += changes
         except (duckdb.Error, OSError) as error:  # a full disk, a file where a folder should be
             LOG.error("%s, partition %s is stored but cannot be published: %s", pipeline, partition_key, error)
@@ -70,7 +73,31 @@ def publish_pending(con: DuckDBPyConnection, folder: Path, *, anew: bool = False
     return len(pending)
 
 
-def _publish_partition(con: DuckDBPyConnection, folder: Path, pipeline: str, partition_key: str) -> None:
+class _Seen:
+    """What is the same for all partitions of a pipeline, looked up once a call."""
+
+    def __init__(self, con: DuckDBPyConnection) -> None:
+        self._con = con
+        self._views: dict[tuple[str, str], bool] = {}
+        self._wide: dict[tuple[str, str], list[str]] = {}
+
+    def view(self, pipeline: str, name: str) -> bool:
+        """Whether the pipeline has this view."""
+        if (pipeline, name) not in self._views:
+            self._views[pipeline, name] = has_view(self._con, pipeline, name)
+        return self._views[pipeline, name]
+
+    def wide(self, pipeline: str, kind: str, select: str) -> list[str]:
+        """The columns of `select`, which reads this kind of table, that are too wide for Parquet; quoted."""
+        if (pipeline, kind) not in self._wide:
+            described = self._con.execute(f"DESCRIBE {select}").fetchall()
+            self._wide[pipeline, kind] = [quote(n) for n, sql_type, *_ in described if sql_type in _TOO_WIDE]
+        return self._wide[pipeline, kind]
+
+
+def _publish_partition(
+    con: DuckDBPyConnection, folder: Path, pipeline: str, partition_key: str, seen: _Seen
+) -> None:
     of_partition = f"pipeline = {literal(pipeline)} AND partition_key = {literal(partition_key)}"
     live = con.execute(f"SELECT DISTINCT scoring_id FROM ledger.live_arms WHERE {of_partition}").fetchall()
     selects = {
@@ -82,9 +109,9 @@ def _publish_partition(con: DuckDBPyConnection, folder: Path, pipeline: str, par
         of_live = f"scoring_id IN ({', '.join(literal(row[0]) for row in live)})"
         of_rows = f"partition_key = {literal(partition_key)} AND {of_live}"
         selects["predictions"] = f"SELECT * FROM ({predictions_select(con, pipeline)}) p WHERE {of_rows}"
-        if has_view(con, pipeline, "reasons"):
+        if seen.view(pipeline, "reasons"):
             selects["reasons"] = _live_reasons(con, pipeline, of_live, split=len(live) > 1)
-    if has_view(con, pipeline, "quarantine"):
+    if seen.view(pipeline, "quarantine"):
         selects["quarantine"] = (
             f"SELECT * FROM {quote(pipeline)}.quarantine WHERE partition_key = {literal(partition_key)}"
         )
@@ -97,7 +124,7 @@ def _publish_partition(con: DuckDBPyConnection, folder: Path, pipeline: str, par
             continue  # nothing to show, as for most partitions
         # A key has at most 38 digits, which was seen to; a quarantined value may have any number.
         exact = "VARCHAR" if kind == "quarantine" else "DECIMAL(38, 0)"
-        _replace_parquet(con, _exact_in_parquet(con, select, exact), target)
+        _replace_parquet(con, _exact_in_parquet(seen.wide(pipeline, kind, select), select, exact), target)
 
 
 def _live_reasons(con: DuckDBPyConnection, pipeline: str, of_live: str, *, split: bool) -> str:
@@ -116,10 +143,8 @@ def _live_reasons(con: DuckDBPyConnection, pipeline: str, of_live: str, *, split
     return f"{reasons} SEMI JOIN ({live}) p ON {same} WHERE r.{of_live}"
 
 
-def _exact_in_parquet(con: DuckDBPyConnection, select: str, exact: str) -> str:
+def _exact_in_parquet(wide: list[str], select: str, exact: str) -> str:
     """The same rows; Parquet has no HUGEINT and DuckDB would write a DOUBLE: two keys could become one."""
-    described = con.execute(f"DESCRIBE {select}").fetchall()
-    wide = [quote(name) for name, sql_type, *_ in described if sql_type in {"HUGEINT", "UHUGEINT"}]
     casts = ", ".join(f"{column}::{exact} AS {column}" for column in wide)
     return f"SELECT * REPLACE ({casts}) FROM ({select})" if casts else select
 
