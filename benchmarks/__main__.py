@@ -33,9 +33,25 @@ def predict_floor(sizes: list[str]) -> list[Figure]:
         floor = best(floors)
         run = min(ours, key=lambda each: each.seconds - each.said["published"])
         committed = run.seconds - run.said["published"]
-        figures.append(Figure(f"predict floor, {size} rows", committed / floor.seconds, 1.10, "×", f"{floor.seconds:.1f} s → {committed:.1f} s"))
+        figures.append(
+            Figure(
+                f"predict floor, {size} rows",
+                committed / floor.seconds,
+                1.10,
+                "×",
+                f"{floor.seconds:.1f} s → {committed:.1f} s",
+            )
+        )
         cpu = run.cpu_seconds / floor.cpu_seconds
-        figures.append(Figure(f"… in CPU seconds, Parquet for readers included, {size} rows", cpu, None, "×", f"{floor.cpu_seconds:.1f} s → {run.cpu_seconds:.1f} s"))
+        figures.append(
+            Figure(
+                f"… in CPU seconds, Parquet for readers included, {size} rows",
+                cpu,
+                None,
+                "×",
+                f"{floor.cpu_seconds:.1f} s → {run.cpu_seconds:.1f} s",
+            )
+        )
     return figures
 
 
@@ -47,7 +63,9 @@ def memory(sizes: list[str]) -> list[Figure]:
         peaks[size] = case("cases", "scale", size, "whole").peak_mb
     listed = ", ".join(f"{size}: {peak:.0f} MB" for size, peak in peaks.items())
     return [
-        Figure(f"peak memory, {sizes[-1]} rows against {sizes[0]}", peaks[sizes[-1]] / peaks[sizes[0]], 1.10, "×", listed),
+        Figure(
+            f"peak memory, {sizes[-1]} rows against {sizes[0]}", peaks[sizes[-1]] / peaks[sizes[0]], 1.10, "×", listed
+        ),
         Figure("peak memory, the highest", max(peaks.values()) / 1000, 1.5, "GB", listed),
     ]
 
@@ -62,9 +80,27 @@ def year() -> tuple[list[Figure], Measured]:
     a_day = best([case("cases", "dagster", day, day) for day in ("2013-06-01", "2013-06-02", "2013-06-03")])
     text = f"{{:.0f}} s → {one_run.seconds:.0f} s"
     return [
-        Figure("a year in one run, against a bare script, day by day", one_run.seconds / daily.seconds, 2.0, "×", text.format(daily.seconds)),
-        Figure("… against a bare script that scores the year as one table", one_run.seconds / whole.seconds, None, "×", text.format(whole.seconds)),
-        Figure("… against a run a day (three measured)", one_run.seconds / (365 * a_day.seconds), 1.0, "×", text.format(365 * a_day.seconds)),
+        Figure(
+            "a year in one run, against a bare script, day by day",
+            one_run.seconds / daily.seconds,
+            2.0,
+            "×",
+            text.format(daily.seconds),
+        ),
+        Figure(
+            "… against a bare script that scores the year as one table",
+            one_run.seconds / whole.seconds,
+            None,
+            "×",
+            text.format(whole.seconds),
+        ),
+        Figure(
+            "… against a run a day (three measured)",
+            one_run.seconds / (365 * a_day.seconds),
+            1.0,
+            "×",
+            text.format(365 * a_day.seconds),
+        ),
     ], one_run
 
 
@@ -90,7 +126,15 @@ def daily() -> list[Figure]:
     note("a daily run")
     runs = [(case("cases", "empty"), case("cases", "dagster", "2013-06-01", "2013-06-01")) for _ in range(3)]
     nothing, ours = best([each for each, _ in runs]), best([each for _, each in runs])
-    return [Figure("a daily run, against an empty asset", ours.seconds / nothing.seconds, 1.5, "×", f"{nothing.seconds:.1f} s → {ours.seconds:.1f} s")]
+    return [
+        Figure(
+            "a daily run, against an empty asset",
+            ours.seconds / nothing.seconds,
+            1.5,
+            "×",
+            f"{nothing.seconds:.1f} s → {ours.seconds:.1f} s",
+        )
+    ]
 
 
 def growth() -> list[Figure]:
@@ -106,8 +150,12 @@ def growth() -> list[Figure]:
 def main() -> None:
     """Measure everything, or what is named."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("only", nargs="*", help="predict_floor, memory, year, daily, growth; all of them when none is named")
-    parser.add_argument("--100M", dest="huge", action="store_true", help="memory with 100 million rows too: 15 minutes more")
+    parser.add_argument(
+        "only", nargs="*", help="predict_floor, memory, year, daily, growth; all of them when none is named"
+    )
+    parser.add_argument(
+        "--100M", dest="huge", action="store_true", help="memory with 100 million rows too: 15 minutes more"
+    )
     parser.add_argument("--days", type=int, default=30, help="days that the slow alternatives are measured on")
     options = parser.parse_args()
     note("data and models")

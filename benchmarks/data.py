@@ -31,7 +31,9 @@ FEATURES = (
 )
 CATEGORIES = ("carrier", "origin")
 TREES, DEPTH = 300, 6
-SCALE_SQL = f"SELECT flight_id, day, {', '.join(FEATURES)} FROM raw.flights WHERE day >= $start_date AND day < $end_date"
+SCALE_SQL = (
+    f"SELECT flight_id, day, {', '.join(FEATURES)} FROM raw.flights WHERE day >= $start_date AND day < $end_date"
+)
 
 
 def sources() -> Path:

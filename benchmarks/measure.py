@@ -43,7 +43,9 @@ def case(module: str, *arguments: object, environment: dict[str, str] | None = N
     wall = time.monotonic() - began
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     if process.returncode:
-        raise SystemExit(f"{' '.join(command)} ended with {process.returncode}:\n{log.read_text()[-4000:]}{said[-2000:]}")
+        raise SystemExit(
+            f"{' '.join(command)} ended with {process.returncode}:\n{log.read_text()[-4000:]}{said[-2000:]}"
+        )
     found = json.loads(said.strip().splitlines()[-1])
     cpu = found.pop("cpu_seconds", after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
     return Measured(found.pop("seconds", wall), cpu, peak.end() if peak else found.pop("peak_mb"), found)
@@ -67,7 +69,9 @@ class Timed:
     def say(self, **more: object) -> None:
         """Print the line that `case` reads."""
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-        print(json.dumps({"seconds": self.seconds, "cpu_seconds": self.cpu_seconds, "peak_mb": peak, **more}), flush=True)
+        print(
+            json.dumps({"seconds": self.seconds, "cpu_seconds": self.cpu_seconds, "peak_mb": peak, **more}), flush=True
+        )
 
 
 def _cpu() -> float:

@@ -48,7 +48,10 @@ def save(part: str, figures: list[Figure]) -> None:
     parts[part] = [asdict(each) | {"figure": round(each.figure, 3), "holds": each.holds} for each in figures]
     RESULTS.write_text(json.dumps({"machine": machine(), "parts": parts}, indent=1, ensure_ascii=False) + "\n")
     for each in figures:
-        print(f"  {each.name}: {each.figure:.2f} {each.unit} (bound {each.bound}, holds: {each.holds}; {each.detail})", flush=True)
+        print(
+            f"  {each.name}: {each.figure:.2f} {each.unit} (bound {each.bound}, holds: {each.holds}; {each.detail})",
+            flush=True,
+        )
 
 
 def machine() -> dict[str, str]:
@@ -116,8 +119,12 @@ def _plot(figures: list[dict]) -> str:
         color = "#4c78a8" if each["holds"] else "#e45756"
         parts.append(f'<text x="{left - 8}" y="{y + 14}" text-anchor="end">{escape(each["name"])}</text>')
         parts.append(f'<rect x="{left}" y="{y + 3}" width="{length:.0f}" height="{height - 8}" fill="{color}"/>')
-        parts.append(f'<text x="{left + length + 5:.0f}" y="{y + 14}">{each["figure"]:.2f} {escape(each["unit"])}</text>')
+        parts.append(
+            f'<text x="{left + length + 5:.0f}" y="{y + 14}">{each["figure"]:.2f} {escape(each["unit"])}</text>'
+        )
     bottom = tall - 24
-    parts.append(f'<line x1="{left + unit}" y1="6" x2="{left + unit}" y2="{bottom}" stroke="black" stroke-dasharray="4 3"/>')
+    parts.append(
+        f'<line x1="{left + unit}" y1="6" x2="{left + unit}" y2="{bottom}" stroke="black" stroke-dasharray="4 3"/>'
+    )
     parts.append(f'<text x="{left + unit}" y="{bottom + 16}" text-anchor="middle">bound</text></svg>\n')
     return "\n".join(parts)

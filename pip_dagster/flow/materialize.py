@@ -32,8 +32,8 @@ LOG = logging.getLogger("pip_dagster")
 
 # Rows scored before the first of them are committed: what a kill may cost, against the cost of a call per partition.
 CHUNK_ROWS = 200_000
-# What DuckDB may have for each thread. Staged rows fill whatever it may have, and spilling beyond it costs little: a
-# million rows fill it on two threads, and a hundred million take no more. Feature SQL that needs more gets it (extract).
+# What DuckDB may have for each thread. Staged rows fill whatever it may have, and spilling beyond it costs little; with
+# this a million rows nearly fill it on two threads. Feature SQL that needs more gets it (extract).
 MEGABYTES_A_THREAD = 96
 
 

@@ -12,7 +12,7 @@ _OUT_OF_MEMORY = ("out of memory", "outofmemory", "bad_alloc", "memoryallocation
 _DEVICE = ("cuda", "gpu", "device ordinal", "nvidia", "cublas", "thrust")
 
 
-class GpuFailed(RuntimeError):
+class GpuError(RuntimeError):
     """The GPU cannot score this: it is gone, or has no memory for even the smallest batch. Says what it said."""
 
 
@@ -38,7 +38,7 @@ class Batches:
         """The same as `score(X)`. A row's score does not depend on the batch that it is in.
 
         Raises:
-            GpuFailed: the device is of no use. Every other exception is that of `score`.
+            GpuError: the device is of no use. Every other exception is that of `score`.
 
         """
         import numpy as np
@@ -56,7 +56,7 @@ class Batches:
                     continue
                 if is_of_the_device(error):
                     what = str(error).split("Stack trace:")[0].strip().replace("\n", " ")
-                    raise GpuFailed(f"the GPU failed on a batch of {rows} rows: {what}") from error
+                    raise GpuError(f"the GPU failed on a batch of {rows} rows: {what}") from error
                 raise
         return parts[0] if len(parts) == 1 else np.concatenate(parts)
 

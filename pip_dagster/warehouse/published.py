@@ -95,9 +95,7 @@ class _Seen:
         return self._wide[pipeline, kind]
 
 
-def _publish_partition(
-    con: DuckDBPyConnection, folder: Path, pipeline: str, partition_key: str, seen: _Seen
-) -> None:
+def _publish_partition(con: DuckDBPyConnection, folder: Path, pipeline: str, partition_key: str, seen: _Seen) -> None:
     of_partition = f"pipeline = {literal(pipeline)} AND partition_key = {literal(partition_key)}"
     live = con.execute(f"SELECT DISTINCT scoring_id FROM ledger.live_arms WHERE {of_partition}").fetchall()
     selects = {

@@ -5,7 +5,7 @@ import pytest
 
 from pip_dagster.flow.engine import Device
 from pip_dagster.registry import gpu, predictor
-from pip_dagster.registry.gpu import SMALLEST, Batches, GpuFailed
+from pip_dagster.registry.gpu import SMALLEST, Batches, GpuError
 
 OUT_OF_MEMORY = "[10:00:00] /src/device_helpers.cuh: parallel_for failed: cudaErrorMemoryAllocation: out of memory"
 GONE = "[10:00:00] /src/context.cc: no CUDA-capable device is detected\nStack trace:\n  libxgboost.so"
@@ -18,13 +18,13 @@ class FakeGpu:
         self.batches = []
         on_cpu = predictor.Predictor._score_on_cpu
 
-        def score(self_, X):
+        def score(self_, X, margin):
             import xgboost
 
             if len(X) > most:
                 raise xgboost.core.XGBoostError(error)
             self.batches.append(len(X))
-            return on_cpu(self_, X)
+            return on_cpu(self_, X, margin)
 
         monkeypatch.setattr(predictor.Predictor, "_score_on_gpu", score)
         monkeypatch.setattr(gpu, "SMALLEST", 8)
@@ -69,10 +69,10 @@ def test_a_gpu_that_gives_up_midway_leaves_no_partition_scored_on_two_devices(ti
                   "FROM raw.orders o, range(1, 30) t(i)"])  # fmt: skip
     seen = predictor.Predictor._score_on_gpu
 
-    def twice_then_gone(self, X):
+    def twice_then_gone(self, X, margin):
         if len(fake.batches) >= 2:
             raise RuntimeError(GONE)
-        return seen(self, X)
+        return seen(self, X, margin)
 
     monkeypatch.setattr(predictor.Predictor, "_score_on_gpu", twice_then_gone)
     assert {device for device, _ in devices(tiny.run())} == {"cpu"}
@@ -103,6 +103,6 @@ def test_the_smallest_batch_is_the_last_one_tried():
         tried.append(len(X))
         raise MemoryError("std::bad_alloc: cudaErrorMemoryAllocation")
 
-    with pytest.raises(GpuFailed, match=f"a batch of {SMALLEST} rows"):
+    with pytest.raises(GpuError, match=f"a batch of {SMALLEST} rows"):
         Batches().score(full, np.zeros((SMALLEST * 4, 1), dtype=np.float32))
     assert tried == [SMALLEST * 4, SMALLEST * 2, SMALLEST]
