@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 export DAGSTER_HOME := $(CURDIR)/.dagster_home
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo ui test check soak constraints clean
+.PHONY: help install demo ui test check soak bench constraints clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -38,11 +38,17 @@ test: install ## Run the tests
 soak: install ## Run the long tests: kills, fuzzing, load
 	@$(BIN)/python -m pytest -n 2 -m soak
 
+bench: install ## Measure speed and memory anew, on a quiet machine: under 15 minutes
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python -c constraints.txt -e '.[bench]'
+	@# It asks for pandas below 3, and runs with 3 all the same.
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps 'dagster-duckdb-pandas==0.29.27'
+	@$(BIN)/python -m benchmarks
+
 check: install ## Lint and type-check
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
 
 constraints: ## Resolve constraints.txt anew (needs uv)
-	@uv pip compile pyproject.toml --extra dev --extra lake --universal --python-version 3.11 --no-header --no-annotate \
+	@uv pip compile pyproject.toml --extra dev --extra lake --extra bench --universal --python-version 3.11 --no-header --no-annotate \
 	  --no-emit-index-url --no-emit-find-links --quiet --constraint constraints.in --output-file constraints.txt
 
 clean: ## Remove what the demo made; sources and environment stay

@@ -16,8 +16,9 @@ from pip_dagster.flow.query import STAGED, FeatureQuery
 from pip_dagster.flow.sources import open_sources
 from pip_dagster.flow.validate import Verdicts
 from pip_dagster.flow.validate_sources import validate_sources
+from pip_dagster.warehouse.connect import all_memory, declared_memory_limit
 from pip_dagster.warehouse.interrupts import raise_if_interrupted
-from pip_dagster.warehouse.names import quote, quote_all
+from pip_dagster.warehouse.names import literal, quote, quote_all
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -136,7 +137,7 @@ def _stage_or_split(
     import duckdb
 
     try:
-        query.stage(con, partitions)
+        _stage(con, query, partitions)
     except duckdb.Error as error:
         raise_if_interrupted(error)
         if len(partitions) == 1:
@@ -145,6 +146,19 @@ def _stage_or_split(
         middle = len(partitions) // 2
         _stage_or_split(con, query, partitions[:middle], failed)
         _stage_or_split(con, query, partitions[middle:], failed)
+
+
+def _stage(con: DuckDBPyConnection, query: FeatureQuery, partitions: list[Partition]) -> None:
+    """Stage the range; SQL that cannot do with a run's memory (not everything can spill) has all there is."""
+    import duckdb
+
+    try:
+        query.stage(con, partitions)
+    except duckdb.OutOfMemoryException:
+        if declared_memory_limit():
+            raise
+        con.execute(f"SET memory_limit = {literal(all_memory())}")
+        query.stage(con, partitions)
 
 
 def _check_range(con: DuckDBPyConnection, spec: PipelineSpec, query: FeatureQuery) -> None:

@@ -32,6 +32,9 @@ LOG = logging.getLogger("pip_dagster")
 
 # Rows scored before the first of them are committed: what a kill may cost, against the cost of a call per partition.
 CHUNK_ROWS = 200_000
+# What DuckDB may have for each thread. Staged rows fill whatever it may have, and spilling beyond it costs little; with
+# this a million rows nearly fill it on two threads. Feature SQL that needs more gets it (extract).
+MEGABYTES_A_THREAD = 96
 
 
 def materialize(
@@ -62,7 +65,7 @@ def materialize(
     """
     threads = available_threads()
     model = ScoringModel.resolve(pipeline, threads, version=version) if predictions else None
-    with workspace(threads=threads) as con:
+    with workspace(threads=threads, memory_limit=f"{max(2, threads) * MEGABYTES_A_THREAD}MB") as con:
         if features:
             batches = [_extract(con, pipeline, partitions, run, model, progress, as_known)]
         else:

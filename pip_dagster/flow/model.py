@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -67,6 +67,10 @@ class ScoringModel:
                 f"`pip-dagster models promote {spec.scoring.model_name} VERSION --alias {alias}`."
             ) from error
         return cls(found, choose_device(spec.scoring.device), threads, canonical(library_versions()), role)
+
+    def on_cpu(self, why: str) -> ScoringModel:
+        """The same model on the CPU; `why` is recorded with every partition that it scores."""
+        return replace(self, device=Device("cpu", why))
 
     @cached_property
     def predictor(self) -> Predictor:

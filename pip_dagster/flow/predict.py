@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Literal
 from pip_dagster.errors import PartitionError
 from pip_dagster.flow.entries import scoring_entry
 from pip_dagster.flow.explain import Explanation, check_explanations, explain
+from pip_dagster.flow.fallback import score_where_it_can
 from pip_dagster.flow.guard_composite import encode_model
 from pip_dagster.flow.model import ScoringModel
 from pip_dagster.flow.partition import Partition
 from pip_dagster.flow.publish import make_live, row_key, store_failure, store_scores
 from pip_dagster.flow.query import STAGED
 from pip_dagster.flow.result import PartitionResult
-from pip_dagster.flow.score import SCORED, Scoring, score, scored_columns
+from pip_dagster.flow.score import SCORED, Scoring, scored_columns
 from pip_dagster.flow.validate import Validation, Verdicts, nothing_apart, validate
 from pip_dagster.ledger import record
 from pip_dagster.ledger.checks import CheckEntry, checks_of, unmet
@@ -62,7 +63,8 @@ def predict(
     if fresh:
         if stage:
             stage([features for _, features in fresh])
-        gate, scoring, reasons = _score(con, pipeline, model, columns, types, [partition.key for partition, _ in fresh])
+        keys = [partition.key for partition, _ in fresh]
+        gate, scoring, reasons, model = _score(con, pipeline, model, columns, types, keys)
 
     experiment = pipeline.spec.scoring.experiment
     pending = f"its {experiment.kind} is decided once the arms have scored" if experiment else None
@@ -163,17 +165,18 @@ def _score(
     columns: dict[str, str],
     types: dict[str, str],
     keys: list[str],
-) -> tuple[Gate, Scoring, Explanation | None]:
+) -> tuple[Gate, Scoring, Explanation | None, ScoringModel]:
     """Judge the staged features, score what may be, judge the scores, explain those that are to be."""
     spec, gate = pipeline.spec, Gate()
     gate.add(part_rows(con, pipeline, columns, keys))
     sound = [key for key in keys if key not in gate.blocked]
-    scoring = score(con, spec, model.predictor, model.version.manifest, columns, sound)
+    scoring, model = score_where_it_can(con, spec, model, columns, sound)
     made = [key for key in sound if key in scoring.scored and key not in scoring.blocked]
     expected = with_parameters(pipeline.suites.predictions, reference(model.version.manifest))
     gate.add(validate(con, spec, expected, SCORED, types, made))
     sound = [key for key in made if key not in gate.blocked]
-    return gate, scoring, explain(con, spec, model.predictor, model.version.manifest, columns, sound)
+    reasons = explain(con, spec, model.predictor, model.version.manifest, columns, sound)
+    return gate, scoring, reasons, model
 
 
 def part_rows(con: DuckDBPyConnection, pipeline: Pipeline, columns: dict[str, str], keys: Sequence[str]) -> Validation:

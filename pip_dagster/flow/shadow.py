@@ -14,12 +14,13 @@ from typing import TYPE_CHECKING, Literal
 from pip_dagster.errors import DeclarationError, PipelineError
 from pip_dagster.flow.entries import scoring_entry
 from pip_dagster.flow.explain import explain
+from pip_dagster.flow.fallback import score_where_it_can
 from pip_dagster.flow.guard_composite import encode_model
 from pip_dagster.flow.model import ScoringModel
 from pip_dagster.flow.predict import Gate, Made, part_rows, read_past, reference
 from pip_dagster.flow.publish import row_key, store_failure, store_scores
 from pip_dagster.flow.result import PartitionResult, Refusal
-from pip_dagster.flow.score import SCORED, score, scored_columns
+from pip_dagster.flow.score import SCORED, scored_columns
 from pip_dagster.flow.validate import keep_unmatched_apart, keep_unseen_apart, validate
 from pip_dagster.ledger.checks import CheckEntry
 from pip_dagster.ledger.record import ROWS_OF, ExtractionEntry, RunInfo, ScoringEntry
@@ -121,7 +122,7 @@ def _score(
     # What is only compared is counted; what may be live must not have what the declaration refuses.
     policy = "error" if is_arm and unseen != "missing" else "missing"
     judged = spec.model_copy(update={"scoring": spec.scoring.model_copy(update={"on_unseen_category": policy})})
-    scoring = score(con, judged, model.predictor, manifest, columns, keys)
+    scoring, model = score_where_it_can(con, judged, model, columns, keys)
     gate, reasons = Gate(), None
     if is_arm:
         done = [key for key in keys if key in scoring.scored and key not in scoring.blocked]

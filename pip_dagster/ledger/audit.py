@@ -14,6 +14,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Literal
 
 from pip_dagster.ledger.record import canonical, dicts
+from pip_dagster.warehouse.names import literal
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -104,12 +105,17 @@ def append(con: DuckDBPyConnection, events: Sequence[Event], committed: DuckDBPy
 
 def tell_live(con: DuckDBPyConnection, change_ids: Sequence[str], committed: DuckDBPyConnection | None = None) -> None:
     """An entry for each of these live changes, read as they and their scorings are stored."""
-    # Both tables filtered: joined first, every scoring that there ever was would be read.
-    ids = {"ids": list(change_ids)}
-    chosen = "SELECT scoring_id FROM ledger.live_changes WHERE change_id IN (SELECT unnest($ids))"
-    scorings = {"scorings": [row[0] for row in con.execute(chosen, ids).fetchall()]}
-    where = "WHERE c.change_id IN (SELECT unnest($ids)) AND s.scoring_id IN (SELECT unnest($scorings))"
-    changes = dicts(con.execute(f"{LIVE_CHANGES} {where} ORDER BY c.change_id", ids | scorings))
+    if not change_ids:
+        return
+    # Both tables filtered, by literals: joined first, every scoring that there ever was would be read, and a subquery
+    # costs more to plan than to run.
+    ids = ", ".join(map(literal, change_ids))
+    chosen = f"SELECT scoring_id FROM ledger.live_changes WHERE change_id IN ({ids})"
+    scorings = ", ".join(literal(row[0]) for row in con.execute(chosen).fetchall() if row[0])
+    if not scorings:
+        return
+    where = f"WHERE c.change_id IN ({ids}) AND s.scoring_id IN ({scorings})"
+    changes = dicts(con.execute(f"{LIVE_CHANGES} {where} ORDER BY c.change_id"))
     arms = arms_by_change(con, change_ids)
     append(con, [live_event(change, arms.get(change["change_id"], ())) for change in changes], committed)
 

@@ -10,7 +10,7 @@ from pip_dagster.flow.materialize import materialize
 from pip_dagster.flow.result import PartitionResult
 from pip_dagster.ledger.record import RunInfo
 from pip_dagster.orchestration.cancel import ask_to_cancel
-from pip_dagster.orchestration.checks import asset_check_specs, evaluations, summary
+from pip_dagster.orchestration.checks import asset_check_specs, evaluations, news, summary
 from pip_dagster.orchestration.inputs import model_metadata
 from pip_dagster.orchestration.keys import challengers_key, features_key, model_key, predictions_key, source_key
 from pip_dagster.orchestration.metadata import (
@@ -132,7 +132,7 @@ def _run(
             ask_to_cancel(context)
         # What is committed stays; Dagster is told of it before the run ends in failure or is cancelled.
         yield from _events(done)
-        yield from judged
+        yield from news(context.instance, judged, ())
         if isinstance(error, (PipelineError, RegistryError)):
             raise dg.Failure(description=str(error), allow_retries=False) from error
         raise
@@ -160,7 +160,7 @@ def _run(
 
 def _checks(context: dg.AssetExecutionContext, judged: list[dg.AssetCheckEvaluation]) -> Iterator[Any]:
     """The partitions' evaluations, then for each check of this step the one result that the step owes."""
-    yield from judged
+    yield from news(context.instance, judged, context.selected_asset_check_keys)
     for check in context.selected_asset_check_keys:
         yield summary(check, judged)
 

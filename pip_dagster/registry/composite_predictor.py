@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 from pip_dagster.registry.combine import is_additive, linked, mean
 from pip_dagster.registry.composite import Member, Term
 from pip_dagster.registry.errors import InvalidModel, SignatureMismatch
+from pip_dagster.registry.gpu import GpuError
 from pip_dagster.registry.manifest import Signature
 from pip_dagster.registry.predictor import Predictor, load_booster
 from pip_dagster.registry.version import ModelVersion
@@ -33,6 +34,11 @@ class CompositePredictor(Predictor):
         self._members = tuple(members)
         self._inputs = tuple(_Input(signature, member) for member in self._composite.members)
         self._columns = len(signature.features) + self._composite.routes
+
+    @property
+    def gpu_failure(self) -> "GpuError | None":
+        """The first of its members'."""
+        return next((member.gpu_failure for member in self._members if member.gpu_failure), None)
 
     @classmethod
     def load_all(cls, version: ModelVersion, *, nthread: int, device: str) -> "CompositePredictor":

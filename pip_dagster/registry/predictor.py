@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from pip_dagster.registry.encoding import encode
 from pip_dagster.registry.errors import InvalidModel, SignatureMismatch
+from pip_dagster.registry.gpu import Batches, GpuError, to_device, to_host
 from pip_dagster.registry.manifest import BoosterSignature
 from pip_dagster.registry.model_file import written_by
 from pip_dagster.registry.version import ModelVersion
@@ -33,8 +34,15 @@ class Predictor:
         self.subject = subject
         self._booster = booster
         self._nthread = nthread
+        self._batches = Batches() if device != "cpu" else None
+        self._gpu_failure: GpuError | None = None
         # In place is fastest, but gblinear does not support it, and 3.2's dart differs from DMatrix in the last bits.
         self._in_place = signature.booster == "gbtree" and booster_name(booster) == "gbtree"
+
+    @property
+    def gpu_failure(self) -> GpuError | None:
+        """Why the GPU gave up: what was scored of the same partitions is not to be kept. None while all is well."""
+        return self._gpu_failure
 
     @classmethod
     def load(cls, version: ModelVersion, *, nthread: int, device: str = "cpu") -> "Predictor":
@@ -107,6 +115,28 @@ class Predictor:
         return found
 
     def _score(self, X: "np.ndarray", *, margin: bool) -> "np.ndarray":
+        if self._batches is None:
+            return self._score_on_cpu(X, margin)
+        try:
+            return self._batches.score(lambda part: self._score_on_gpu(part, margin), X)
+        except GpuError as error:
+            self._gpu_failure = error
+            raise
+
+    def _score_on_gpu(self, X: "np.ndarray", margin: bool) -> "np.ndarray":
+        import numpy as np
+
+        rounds = self.signature.iteration_range
+        there = to_device(X) if self._in_place else None
+        if there is None:  # from numpy XGBoost would make the same DMatrix, with a warning each time
+            return self._booster.predict(self._matrix(X), iteration_range=rounds, output_margin=margin)
+        return to_host(
+            self._booster.inplace_predict(
+                there, iteration_range=rounds, missing=np.nan, predict_type="margin" if margin else "value"
+            )
+        )
+
+    def _score_on_cpu(self, X: "np.ndarray", margin: bool) -> "np.ndarray":
         import numpy as np
 
         rounds = self.signature.iteration_range

@@ -39,6 +39,8 @@ def workspace(*, threads: int, memory_limit: str | None = None) -> Iterator[Duck
     """An in-memory connection in UTC for one piece of work; what outgrows memory spills to a folder of its own.
 
     Cancelling ends its queries: see `interrupts`.
+
+    PIP_DAGSTER_MEMORY_LIMIT goes before `memory_limit`; without either DuckDB takes 80% of memory.
     """
     import duckdb
 
@@ -48,7 +50,7 @@ def workspace(*, threads: int, memory_limit: str | None = None) -> Iterator[Duck
     try:
         con.execute("SET TimeZone = 'UTC'")
         con.execute("SET enable_progress_bar = false")
-        if limit := memory_limit or os.environ.get("PIP_DAGSTER_MEMORY_LIMIT"):
+        if limit := declared_memory_limit() or memory_limit:
             con.execute(f"SET memory_limit = {literal(limit)}")
         with interruptible(con):
             yield con
@@ -66,6 +68,21 @@ def reading_beside(con: DuckDBPyConnection) -> Iterator[DuckDBPyConnection]:
             yield reading
     finally:
         reading.close()
+
+
+def declared_memory_limit() -> str | None:
+    """What the user lets DuckDB have."""
+    return os.environ.get("PIP_DAGSTER_MEMORY_LIMIT")
+
+
+def all_memory() -> str:
+    """What DuckDB takes where nobody says otherwise, 80% of memory. RESET memory_limit says so and changes nothing."""
+    import duckdb
+
+    with duckdb.connect(":memory:") as con:
+        row = con.execute("SELECT current_setting('memory_limit')").fetchone()
+    assert row
+    return str(row[0])
 
 
 def _remove_spills_of_the_dead() -> None:

@@ -11,7 +11,7 @@ import logging
 import secrets
 from collections import deque
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from itertools import groupby
 from operator import itemgetter
@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from pip_dagster.project import Project
 
 LOG = logging.getLogger("pip_dagster")
+
+_TOO_WIDE = {"HUGEINT", "UHUGEINT"}
 
 _PENDING = """
   SELECT pipeline, partition_key, list(id) AS ids FROM (
@@ -135,10 +137,15 @@ def _publish(con: DuckDBPyConnection, folder: Path, pending: Sequence[Pending]) 
 
 @dataclass(frozen=True)
 class _There:
-    """What there is to show of some partitions: the live scorings of each, and which have rows of a kind."""
+    """What there is to show of some partitions: the live scorings of each, and which have rows of a kind.
+
+    `predictions` selects those of all partitions; `wide`: kind → quoted columns that are too wide for Parquet.
+    """
 
     live: dict[str, list[str]]
     having: dict[str, set[str]]
+    predictions: str
+    wide: dict[str, list[str]] = field(default_factory=dict)
 
     @classmethod
     def of(cls, con: DuckDBPyConnection, pipeline: str, keys: Sequence[str]) -> _There:
@@ -159,7 +166,14 @@ class _There:
             kind: {row[0] for row in con.execute(f"SELECT DISTINCT partition_key {select}", values).fetchall()}
             for kind, (select, values) in wanted.items()
         }
-        return cls(live, having)
+        return cls(live, having, predictions_select(con, pipeline) if live else "")
+
+    def too_wide(self, con: DuckDBPyConnection, kind: str, select: str) -> list[str]:
+        """The columns of `select`, which reads this kind of table, that Parquet does not hold; looked up once."""
+        if kind not in self.wide:
+            described = con.execute(f"DESCRIBE {select}").fetchall()
+            self.wide[kind] = [quote(name) for name, sql_type, *_ in described if sql_type in _TOO_WIDE]
+        return self.wide[kind]
 
 
 def _publish_partition(con: DuckDBPyConnection, folder: Path, pipeline: str, partition_key: str, there: _There) -> None:
@@ -173,7 +187,7 @@ def _publish_partition(con: DuckDBPyConnection, folder: Path, pipeline: str, par
         # Literals, so that DuckDB skips the row groups of other scorings.
         of_live = f"scoring_id IN ({', '.join(map(literal, live))})"
         of_rows = f"partition_key = {literal(partition_key)} AND {of_live}"
-        selects["predictions"] = f"SELECT * FROM ({predictions_select(con, pipeline)}) p WHERE {of_rows}"
+        selects["predictions"] = f"SELECT * FROM ({there.predictions}) p WHERE {of_rows}"
         if "reasons" in there.having:
             selects["reasons"] = _live_reasons(con, pipeline, of_live, split=len(live) > 1)
     if "quarantine" in there.having:
@@ -189,7 +203,7 @@ def _publish_partition(con: DuckDBPyConnection, folder: Path, pipeline: str, par
             continue  # nothing to show, as for most partitions
         # A key has at most 38 digits, which was seen to; a quarantined value may have any number.
         exact = "VARCHAR" if kind == "quarantine" else "DECIMAL(38, 0)"
-        _replace_parquet(con, _exact_in_parquet(con, select, exact), target)
+        _replace_parquet(con, _exact_in_parquet(there.too_wide(con, kind, select), select, exact), target)
 
 
 def _live_reasons(con: DuckDBPyConnection, pipeline: str, of_live: str, *, split: bool) -> str:
@@ -208,10 +222,8 @@ def _live_reasons(con: DuckDBPyConnection, pipeline: str, of_live: str, *, split
     return f"{reasons} SEMI JOIN ({live}) p ON {same} WHERE r.{of_live}"
 
 
-def _exact_in_parquet(con: DuckDBPyConnection, select: str, exact: str) -> str:
+def _exact_in_parquet(wide: list[str], select: str, exact: str) -> str:
     """The same rows; Parquet has no HUGEINT and DuckDB would write a DOUBLE: two keys could become one."""
-    described = con.execute(f"DESCRIBE {select}").fetchall()
-    wide = [quote(name) for name, sql_type, *_ in described if sql_type in {"HUGEINT", "UHUGEINT"}]
     casts = ", ".join(f"{column}::{exact} AS {column}" for column in wide)
     return f"SELECT * REPLACE ({casts}) FROM ({select})" if casts else select
 

@@ -32,10 +32,10 @@ def definitions(tiny):
     return build_definitions(tiny.pipeline())
 
 
-def run(definitions, first, last):
+def run(definitions, first, last, instance=None):
     tags = {"dagster/asset_partition_range_start": first, "dagster/asset_partition_range_end": last}
     job = definitions.resolve_job_def("orders_job")
-    instance = dg.DagsterInstance.ephemeral()
+    instance = instance or dg.DagsterInstance.ephemeral()
     return job.execute_in_process(instance=instance, tags=tags, raise_on_error=False)
 
 
@@ -110,3 +110,34 @@ def test_a_run_with_a_blocked_partition_still_ends_its_own_checks(definitions):
         if e.partition is None
     }
     assert ended == {"orders/features": False, "orders/predictions": True}
+
+
+@pytest.mark.slow
+def test_a_long_run_tells_of_partitions_that_are_not_sound_or_were_not_and_sums_up_the_others(
+    tiny, definitions, monkeypatch, tmp_path
+):
+    monkeypatch.setattr("pip_dagster.orchestration.checks.EACH_TOLD_UP_TO", 2)
+    with dg.DagsterInstance.local_temp(str(tmp_path)) as instance:
+        first = run(definitions, "2024-03-01", "2024-03-04", instance)
+        assert {key: e.passed for key, e in evaluations(first).items()} == {
+            ("orders/sources/orders", SECOND): False,
+            ("orders/features", THIRD): False,
+        }
+        whole = {
+            "/".join(e.asset_key.path): (e.passed, e.metadata["partitions"].value)
+            for event in first.all_events
+            if event.event_type_value == "ASSET_CHECK_EVALUATION"
+            for e in [event.asset_check_evaluation_data]
+            if e.partition is None
+        }
+        assert whole == {
+            "orders/sources/orders": (False, 4),
+            "orders/features": (False, 3),
+            "orders/predictions": (True, 3),
+        }
+        tiny.source(f"UPDATE raw.orders SET quantity = 1 WHERE day = '{THIRD}'")
+        second = run(definitions, "2024-03-01", "2024-03-04", instance)
+    assert {key: e.passed for key, e in evaluations(second).items()} == {
+        ("orders/sources/orders", SECOND): False,
+        ("orders/features", THIRD): True,
+    }

@@ -1,0 +1,160 @@
+"""What a user would pick instead, each as its documentation shows it, on the demo's year and its model.
+
+`python -m benchmarks.alternatives NAME DAYS`: the first DAYS days of 2013, a day at a time, as a scheduled pipeline
+meets them. All get the same feature SQL. dagster-duckdb's IO manager: docs.dagster.io, "DuckDB pandas"; MLflow: "pyfunc"
+of `mlflow.xgboost`; Ray Data: "offline batch inference", `map_batches` with a class.
+"""
+
+import sys
+from datetime import date, timedelta
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pandas as pd
+
+from benchmarks import data
+from benchmarks.cases import scratch, threads
+from benchmarks.measure import Timed
+from pip_dagster.registry.store import Registry
+
+SQL = (data.DEMO / "features.sql").read_text(encoding="utf-8")
+
+
+def _model() -> tuple[Path, dict[str, list[str] | None]]:
+    """The registered model's file, and its features with their categories."""
+    version = Registry(data.registry()).get("flight_delay", 2)
+    lists = {f.name: list(f.categories) if f.categories else None for f in version.manifest.features}
+    return version.path / "model.ubj", lists
+
+
+def _prepared(frame: pd.DataFrame, lists: dict[str, list[str] | None]) -> pd.DataFrame:
+    """The model's features as XGBoost's pandas interface takes them."""
+    X = frame[list(lists)].copy()
+    for name, categories in lists.items():
+        if categories:
+            X[name] = pd.Categorical(X[name].where(X[name].isin(categories)), categories=categories)
+    return X
+
+
+def _features(con: duckdb.DuckDBPyConnection, first: date, end: date) -> pd.DataFrame:
+    return con.execute(SQL, {"start_date": first, "end_date": end}).df()
+
+
+def _sources() -> duckdb.DuckDBPyConnection:
+    con = duckdb.connect(str(data.sources()), read_only=True, config={"threads": threads()})
+    con.execute("SET TimeZone = 'UTC'")
+    return con
+
+
+def io_manager(days: int) -> None:
+    """Two partitioned assets, `DuckDBPandasIOManager`, `XGBClassifier`; one run a partition, as a backfill does."""
+    import dagster as dg
+    import xgboost as xgb
+    from dagster_duckdb_pandas import DuckDBPandasIOManager
+
+    daily = dg.DailyPartitionsDefinition("2013-01-01", end_date="2014-01-01")
+    file, lists = _model()
+
+    @dg.asset(partitions_def=daily, metadata={"partition_expr": "flight_date"})
+    def features(context: dg.AssetExecutionContext) -> pd.DataFrame:
+        first = date.fromisoformat(context.partition_key)
+        with _sources() as con:
+            return _features(con, first, first + timedelta(days=1))
+
+    @dg.asset(partitions_def=daily, metadata={"partition_expr": "flight_date"})
+    def predictions(features: pd.DataFrame) -> pd.DataFrame:
+        model = xgb.XGBClassifier(n_jobs=threads())
+        model.load_model(file)
+        scored = features[["flight_key", "flight_date"]].copy()
+        scored["score"] = model.predict_proba(_prepared(features, lists))[:, 1]
+        return scored
+
+    with scratch() as folder, dg.DagsterInstance.local_temp(str(folder)) as instance:
+        resources = {"io_manager": DuckDBPandasIOManager(database=str(folder / "out.duckdb"), schema="main")}
+        with Timed() as timed:
+            for i in range(days):
+                key = str(date(2013, 1, 1) + timedelta(days=i))
+                assert dg.materialize(
+                    [features, predictions], instance=instance, resources=resources, partition_key=key
+                ).success
+        with duckdb.connect(str(folder / "out.duckdb")) as con:
+            ((rows,),) = con.execute("SELECT count(*) FROM main.predictions").fetchall()
+    timed.say(rows=rows)
+
+
+def mlflow_pyfunc(days: int) -> None:
+    """`mlflow.pyfunc.load_model(...).predict(frame)`, a day at a time, into DuckDB."""
+    import os
+
+    os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
+    import mlflow
+    import xgboost as xgb
+
+    file, lists = _model()
+    with scratch() as folder:
+        # The scikit-learn interface: for a plain Booster pyfunc refuses category columns.
+        classifier = xgb.XGBClassifier(n_jobs=threads(), enable_categorical=True)
+        classifier.load_model(file)
+        mlflow.xgboost.save_model(classifier, str(folder / "model"), model_format="ubj")
+        model = mlflow.pyfunc.load_model(str(folder / "model"))
+        rows = 0
+        with Timed() as timed, duckdb.connect(str(folder / "out.duckdb")) as out, _sources() as con:
+            out.execute("CREATE TABLE predictions (flight_key VARCHAR, flight_date DATE, score FLOAT)")
+            for i in range(days):
+                first = date(2013, 1, 1) + timedelta(days=i)
+                frame = _features(con, first, first + timedelta(days=1))
+                frame["score"] = model.predict(_prepared(frame, lists))
+                out.execute("INSERT INTO predictions SELECT flight_key, flight_date, score FROM frame")
+                rows += len(frame)
+    timed.say(rows=rows)
+
+
+class Score:
+    """A Ray Data worker: loads the model once, scores batches."""
+
+    def __init__(self, file: str, lists: dict[str, list[str] | None]) -> None:
+        import xgboost as xgb
+
+        self.booster, self.lists = xgb.Booster(model_file=file), lists
+        self.booster.set_param({"nthread": 1})
+
+    def __call__(self, batch: pd.DataFrame) -> pd.DataFrame:
+        import xgboost as xgb
+
+        scored = batch[["flight_key", "flight_date"]].copy()
+        matrix = xgb.DMatrix(_prepared(batch, self.lists), enable_categorical=True)
+        scored["score"] = self.booster.predict(matrix)
+        return scored
+
+
+def ray_data(days: int) -> None:
+    """`ray.data…map_batches(Score)` over a day's features, written as Parquet, a day at a time; Ray is started once."""
+    import ray
+
+    file, lists = _model()
+    options: dict[str, Any] = {"include_dashboard": False, "log_to_driver": False, "logging_level": "error"}
+    with scratch() as folder:
+        rows = 0
+        with Timed() as timed, _sources() as con:
+            ray.init(num_cpus=threads(), **options)
+            ray.data.DataContext.get_current().enable_progress_bars = False
+            for i in range(days):
+                first = date(2013, 1, 1) + timedelta(days=i)
+                frame = _features(con, first, first + timedelta(days=1))
+                scored = ray.data.from_pandas(frame).map_batches(
+                    Score,
+                    fn_constructor_args=(str(file), lists),
+                    batch_format="pandas",
+                    compute=ray.data.ActorPoolStrategy(size=1),
+                )
+                scored.write_parquet(str(folder / "out" / str(first)))
+                rows += len(frame)
+            ray.shutdown()
+    timed.say(rows=rows)
+
+
+CASES = {"io_manager": io_manager, "mlflow_pyfunc": mlflow_pyfunc, "ray_data": ray_data}
+
+if __name__ == "__main__":
+    CASES[sys.argv[1]](int(sys.argv[2]))

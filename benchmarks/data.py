@@ -1,0 +1,171 @@
+"""What the benchmarks score: the demo's real flights, as they are and many times over, and the models that score them."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from datetime import date
+from pathlib import Path
+
+import duckdb
+import pandas as pd
+
+from pip_dagster.pipeline import Pipeline
+from pip_dagster.project import Project
+from pip_dagster.registry.store import Registry
+from pip_dagster.spec import PipelineSpec
+
+REPOSITORY = Path(__file__).parents[1]
+FOLDER = Path(os.environ.get("PIP_DAGSTER_BENCHMARKS", REPOSITORY / "build" / "benchmarks"))
+DEMO = REPOSITORY / "pip_dagster" / "defs" / "flight_delay"
+# Rows in one partition, by the number of times that the year's 336,776 flights are repeated.
+REPLICAS = {"1M": 3, "4M": 12, "10M": 30, "100M": 297}
+FEATURES = (
+    *("dow", "days_to_holiday", "sched_dep_min", "sched_block_min", "carrier", "origin", "distance", "n_origin_hour"),
+    *("plane_age", "seats", "wx1_temp", "wx1_wind", "wx1_visib", "wx1_pressure", "wx1_humid", "sys_late_1d"),
+    *("sys_late_7d", "carrier_late_7d", "origin_late_1d", "originhour_late_28d", "route_late_28d"),
+    *("flightno_late_28d", "tail_delay_1d", "tail_delay_7d"),
+)
+CATEGORIES = ("carrier", "origin")
+TREES, DEPTH = 300, 6
+SCALE_SQL = (
+    f"SELECT flight_id, day, {', '.join(FEATURES)} FROM raw.flights WHERE day >= $start_date AND day < $end_date"
+)
+
+
+def sources() -> Path:
+    """The demo's source database, made by the demo's own script."""
+    target = FOLDER / "sources.duckdb"
+    if not target.is_file():
+        script = REPOSITORY / "examples" / "flight_delay" / "load_sources.py"
+        _python(script, REPOSITORY / "data" / "flight_delay", target)
+    return target
+
+
+def features() -> Path:
+    """A year of the demo's features and labels, as `feat.flights` and `feat.labels`."""
+    target = FOLDER / "features.duckdb"
+    if not target.is_file():
+        with _made(target) as con:
+            con.execute(f"ATTACH '{sources()}' AS sources (READ_ONLY)")
+            con.execute("CREATE SCHEMA made.feat")
+            con.execute("USE sources")
+            year = {"start_date": date(2013, 1, 1), "end_date": date(2014, 1, 1)}
+            for name, file in (("flights", "features.sql"), ("labels", "labels.sql")):
+                con.execute(f"CREATE TABLE made.feat.{name} AS {(DEMO / file).read_text(encoding='utf-8')}", year)
+    return target
+
+
+def scale(size: str) -> Path:
+    """A source database with `raw.flights` of this size, all of one day."""
+    target = FOLDER / f"scale_{size}.duckdb"
+    if not target.is_file():
+        with _made(target) as con:
+            con.execute(f"ATTACH '{features()}' AS year (READ_ONLY)")
+            con.execute("CREATE SCHEMA raw")
+            sql = (Path(__file__).parent / "scale_features.sql").read_text(encoding="utf-8")
+            con.execute(sql.replace("feat.flights", "year.feat.flights"), {"k": REPLICAS[size]})
+    return target
+
+
+def registry() -> Path:
+    """Two models: `scale`, 300 trees of depth 6 on 24 features, and the demo's `flight_delay`, both champions."""
+    target = FOLDER / "registry"
+    known = Registry(target)
+    if "scale" not in (known.models() if target.is_dir() else []):
+        _train_scale(known)
+        known.set_alias("scale", "champion", 1, by="benchmark", why="the only one")
+    if "flight_delay" not in known.models():
+        _python(REPOSITORY / "examples" / "flight_delay" / "train.py", sources(), target)
+        known.set_alias("flight_delay", "champion", 2, by="benchmark", why="the better of two")
+    return target
+
+
+def _train_scale(known: Registry) -> None:
+    import xgboost as xgb
+
+    with duckdb.connect(str(features()), read_only=True) as con:
+        frame = con.execute(
+            f"SELECT {', '.join(FEATURES)}, late15 FROM feat.flights JOIN feat.labels USING (flight_key) "
+            "WHERE late15 IS NOT NULL ORDER BY flight_key"
+        ).df()
+    X = frame[list(FEATURES)].copy()
+    lists = {name: sorted(X[name].unique()) for name in CATEGORIES}
+    for name, values in lists.items():
+        X[name] = pd.Categorical(X[name], categories=values)
+    data = xgb.DMatrix(X, label=frame["late15"], enable_categorical=True)
+    parameters = {"objective": "binary:logistic", "max_depth": DEPTH, "eta": 0.1, "nthread": 2, "seed": 7}
+    booster = xgb.train(parameters, data, TREES)
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "model.ubj"
+        booster.save_model(file)
+        known.register("scale", model=file, sample=frame[list(FEATURES)].iloc[::30], categories=lists, by="benchmark")
+
+
+def scale_pipeline(size: str, folder: Path, **scoring: object) -> Pipeline:
+    """A pipeline that scores `scale(size)` into a warehouse in `folder`."""
+    spec = PipelineSpec.model_validate(
+        {
+            "name": "scale",
+            "partitions": {"every": "day", "start": "2014-01-01"},
+            "source_database": str(scale(size)),
+            "sources": {"flights": {"table": "raw.flights", "partition_column": "day"}},
+            "features": {"sql": "features.sql", "key": ["flight_id"], "partition_column": "day"},
+            "scoring": {"model_name": "scale", "device": "cpu", **scoring},
+        }
+    )
+    project = Project(folder, folder / "warehouse.duckdb", registry(), folder / "published")
+    return Pipeline(spec, SCALE_SQL, project)
+
+
+def year_project(folder: Path) -> Path:
+    """A project of a user's own around the demo's declaration: its root. Its module is `bench_year`."""
+    package = folder / "bench_year"
+    shutil.copytree(DEMO, package / "defs" / "flight_delay")
+    declaration = package / "defs" / "flight_delay" / "defs.yaml"
+    declaration.write_text(declaration.read_text().replace("data/sources.duckdb", str(sources())))
+    # The demo blocks 2013-12-31, for which its data have no weather; here all 365 dates are scored.
+    expectations = package / "defs" / "flight_delay" / "expectations.yaml"
+    expectations.write_text(expectations.read_text().replace("min_value: 24 ", "min_value: 0 "))
+    (package / "__init__.py").touch()
+    shutil.copy(REPOSITORY / "pip_dagster" / "definitions.py", package / "definitions.py")
+    (folder / "pyproject.toml").write_text(
+        '[tool.dg]\ndirectory_type = "project"\n[tool.dg.project]\nroot_module = "bench_year"\n'
+        f'code_location_name = "bench_year"\n[tool.pip_dagster]\nregistry = "{registry()}"\n'
+    )
+    home = folder / "home"
+    home.mkdir()
+    shutil.copy(REPOSITORY / "dagster.yaml", home / "dagster.yaml")
+    return folder
+
+
+class _made:
+    """A connection whose database `made` becomes `target` when all went well."""
+
+    def __init__(self, target: Path) -> None:
+        self.target = target
+        self.temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+
+    def __enter__(self) -> duckdb.DuckDBPyConnection:
+        self.target.parent.mkdir(parents=True, exist_ok=True)
+        self.temporary.unlink(missing_ok=True)
+        self.con = duckdb.connect(":memory:", config={"memory_limit": "3GB", "temp_directory": str(FOLDER / "spill")})
+        self.con.execute("SET TimeZone = 'UTC'")
+        self.con.execute(f"ATTACH '{self.temporary}' AS made (STORAGE_VERSION 'v1.5.0')")
+        self.con.execute("USE made")
+        return self.con
+
+    def __exit__(self, kind: object, *rest: object) -> None:
+        if kind is None:
+            self.con.execute("USE memory")
+            self.con.execute("DETACH made")
+            self.temporary.replace(self.target)
+        self.con.close()
+        self.temporary.unlink(missing_ok=True)
+
+
+def _python(script: Path, *arguments: Path) -> None:
+    subprocess.run([sys.executable, str(script), *map(str, arguments)], check=True, stdout=subprocess.DEVNULL)

@@ -1,0 +1,85 @@
+"""Scoring on a GPU: the data goes there batch by batch, in smaller ones where memory runs out."""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import numpy as np
+
+SMALLEST = 2_048
+# What CUDA and XGBoost say; anything else is no matter of the device.
+_OUT_OF_MEMORY = ("out of memory", "outofmemory", "bad_alloc", "memoryallocation")
+_DEVICE = ("cuda", "gpu", "device ordinal", "nvidia", "cublas", "thrust")
+
+
+class GpuError(RuntimeError):
+    """The GPU cannot score this: it is gone, or has no memory for even the smallest batch. Says what it said."""
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether smaller batches may help."""
+    text = f"{type(error).__name__} {error}".lower().replace("_", "")
+    return any(sign.replace("_", "") in text for sign in _OUT_OF_MEMORY)
+
+
+def is_of_the_device(error: BaseException) -> bool:
+    """Whether the CPU may do what the device could not."""
+    text = f"{type(error).__module__} {type(error).__name__} {error}".lower()
+    return is_out_of_memory(error) or any(sign in text for sign in _DEVICE)
+
+
+class Batches:
+    """Scores matrices in batches as large as the GPU has memory for; a size that was too large is not tried again."""
+
+    def __init__(self) -> None:
+        self.rows: int | None = None  # no limit met so far
+
+    def score(self, score: Callable[[Any], "np.ndarray"], X: "np.ndarray") -> "np.ndarray":
+        """The same as `score(X)`. A row's score does not depend on the batch that it is in.
+
+        Raises:
+            GpuError: the device is of no use. Every other exception is that of `score`.
+
+        """
+        import numpy as np
+
+        parts, at = [], 0
+        while at < len(X):
+            rows = min(self.rows or len(X), len(X) - at)
+            try:
+                parts.append(score(X[at : at + rows]))
+                at += rows
+            except Exception as error:
+                if is_out_of_memory(error) and rows > SMALLEST:
+                    self.rows = max(SMALLEST, rows // 2)
+                    _free()
+                    continue
+                if is_of_the_device(error):
+                    what = str(error).split("Stack trace:")[0].strip().replace("\n", " ")
+                    raise GpuError(f"the GPU failed on a batch of {rows} rows: {what}") from error
+                raise
+        return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+
+def to_device(X: "np.ndarray") -> Any:
+    """The matrix on the GPU as a CuPy array, which XGBoost scores in place; None without CuPy."""
+    try:
+        import cupy
+    except ImportError:
+        return None
+    return cupy.asarray(X)
+
+
+def to_host(scores: Any) -> "np.ndarray":
+    """Scores as a numpy array, wherever they are."""
+    import numpy as np
+
+    return np.asarray(scores.get() if hasattr(scores, "get") else scores)
+
+
+def _free() -> None:
+    """Give back what CuPy keeps for later."""
+    import sys
+
+    if cupy := sys.modules.get("cupy"):
+        cupy.get_default_memory_pool().free_all_blocks()

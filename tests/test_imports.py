@@ -1,0 +1,33 @@
+"""What a process loads before it has anything to do: every run, tick and status command pays for it."""
+
+import os
+import subprocess
+import sys
+
+HEAVY = ("great_expectations", "xgboost", "pandas", "mlflow", "pyarrow", "sklearn", "scipy", "ray")
+
+
+def loaded(code, *, cwd=None, **environment):
+    """Names of the modules that are loaded after `code`, by a process of its own."""
+    ended = subprocess.run(
+        [sys.executable, "-c", f"{code}\nimport sys; print('\\n'.join(sys.modules))"],
+        env=os.environ | environment,
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return set(ended.stdout.splitlines())
+
+
+def heavy(modules):
+    return {name for name in HEAVY if name in modules}
+
+
+def test_status_loads_neither_dagster_nor_a_library_that_scores(scored):
+    code = "from click.testing import CliRunner; from pip_dagster.cli.main import cli\n"
+    code += "result = CliRunner().invoke(cli, ['status', 'orders']); assert result.exit_code == 0, result.output"
+    modules = loaded(code, PIP_DAGSTER_PROJECT=str(scored.root))
+    assert heavy(modules) == set()
+    assert "dagster" not in modules and "duckdb" in modules
+    assert len(modules) < 900, "about 600 today; a second of CPU is some 2,000"
