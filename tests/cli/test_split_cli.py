@@ -105,6 +105,9 @@ def test_what_was_stored_by_the_version_before_is_published_with_its_arm(scored)
     with workspace(threads=1) as con, open_warehouse(con, scored.project.warehouse, purpose="test"):
         con.execute("DROP VIEW orders.predictions")
         con.execute("DROP VIEW ledger.live_arms; DROP TABLE ledger.arms; DROP TABLE ledger.canaries")
+        con.execute("ALTER TABLE ledger.extractions DROP provisional; ALTER TABLE ledger.scorings DROP provisional")
+        con.execute("ALTER TABLE ledger.scorings DROP inputs_digest; DROP TABLE ledger.source_buckets")
+        con.execute("DROP TABLE ledger.backfills; DROP TABLE ledger.backfill_partitions")
         con.execute("UPDATE ledger.meta SET value = '3' WHERE key = 'schema_version'")
     with workspace(threads=1) as con, open_warehouse(con, scored.project.warehouse, purpose="test"):
         assert con.execute("SELECT DISTINCT arm FROM orders.predictions").fetchall() == [("champion",)]
