@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from pip_dagster.flow.engine import available_threads
 from pip_dagster.flow.entries import failed_extraction
 from pip_dagster.flow.extract import extract
+from pip_dagster.flow.fingerprints import Fingerprints
 from pip_dagster.flow.model import ScoringModel
 from pip_dagster.flow.partition import Partition
 from pip_dagster.flow.predict import Made, check_fit, judge_features, predict
@@ -126,12 +127,12 @@ def _extract(
         ),
         purpose=f"{spec.name}: storing failures",
     )
-    with (
-        open_warehouse(con, pipeline.project.warehouse, purpose=f"{spec.name}: storing what was read"),
-        transaction(con),
-    ):
-        seen = extraction.sources
-        add_observations(con, spec.name, seen.buckets, seen.ranges, extraction.read_at)
+
+    def observe(seen: Fingerprints) -> None:
+        with transaction(con):
+            add_observations(con, spec.name, seen.buckets, seen.ranges, extraction.read_at)
+
+    in_windows(con, pipeline.project, [extraction.sources], observe, purpose=f"{spec.name}: storing what was read")
     return _Batch(extraction.columns, list(zip(made, entries, strict=True)), failed)
 
 

@@ -65,7 +65,7 @@ def test_the_commands_of_readme_and_docs_run_in_order(clone: Path, environment: 
         ["set -euo pipefail", *(f"echo '+++ {i}' >&2\n{line}" for i, line in enumerate(listed) if line != SERVES)]
     )
     result = subprocess.run(
-        ["bash", "-c", script], cwd=clone, env=environment, capture_output=True, text=True, timeout=400
+        ["bash", "-c", script], cwd=clone, env=environment, capture_output=True, text=True, timeout=900
     )
     assert result.returncode == 0, result.stderr[-4000:] + result.stdout[-2000:]
     assert "The ten flights of 2013-08-31" in result.stdout
