@@ -112,8 +112,9 @@ def _digest(relevant: dict[str, object]) -> str:
 
 
 def _read_of(source: Source) -> dict[str, object]:
-    """What a source's declaration says about the rows that are read; when they are read again is not in it."""
-    return source.model_dump(mode="json", exclude={"change_column", "late_data", "complete_after"})
+    """What a source's declaration says about the rows that are read, not when they are again nor what people see."""
+    kept_apart = {"change_column", "late_data", "complete_after", "description", "asset_key"}
+    return source.model_dump(mode="json", exclude=kept_apart)
 
 
 def _said(expectation: Expectation) -> dict[str, object]:

@@ -101,7 +101,8 @@ class Source(_Declared):
     )
     complete_after: Duration | None = Field(
         default=None,
-        description="How long after a partition's end its rows are all there; what is made earlier is provisional.",
+        description="How long after a partition's end, or its start with `end_offset: 1`, its rows are all there; "
+        "what is made earlier is provisional.",
     )
     description: str | None = None
     asset_key: str | None = Field(
@@ -274,10 +275,10 @@ class PipelineSpec(_Declared):
         default=None, description="Who is told of failed runs and blocked partitions; the project's when absent."
     )
 
-    def is_provisional(self, partition_end: datetime, at: datetime) -> bool:
-        """Whether a source's rows for a partition that ends then are not declared to be all there yet at `at`."""
+    def is_provisional(self, close: datetime, at: datetime) -> bool:
+        """Whether a source's rows for a partition that closes then are not declared to be all there yet at `at`."""
         waits = [source.complete_after for source in self.sources.values() if source.complete_after is not None]
-        return bool(waits) and at < partition_end + max(waits)
+        return bool(waits) and at < close + max(waits)
 
     @field_validator("name")
     @classmethod

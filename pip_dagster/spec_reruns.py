@@ -33,7 +33,9 @@ Reach = Literal["none", "all"] | Recent
 class IgnoreAfter(_Declared):
     """Late rows count for some days only."""
 
-    ignore_after: Duration = Field(description="How long after a partition's end its sources' changes still count.")
+    ignore_after: Duration = Field(
+        description="How long after a partition's end (its start with `end_offset: 1`) a change counts."
+    )
 
 
 class Reruns(_Declared):

@@ -43,11 +43,11 @@ def plan_now(project: Project, name: str, first: str | None = None, last: str | 
         PipelineError: the declaration, a source or the warehouse cannot be read.
 
     """
+    from pip_dagster.flow.grid import closed_partitions
     from pip_dagster.flow.plan import make_plan
-    from pip_dagster.orchestration.partitions import partitions_until
 
     pipeline, now = find_pipeline(project, name), datetime.now(UTC)
-    partitions = partitions_until(pipeline.spec.partitions, now)
+    partitions = closed_partitions(pipeline.spec.partitions, now)
     keys = [partition.key for partition in partitions]
     for key in (first, last):
         if key is not None and key not in keys:
@@ -80,10 +80,10 @@ def as_dict(made: Plan) -> dict[str, Any]:
 def show_plan(made: Plan) -> None:
     """The plan as a table: neighbours with the same reasons on one line."""
     rows = [[*row, "due"] for row in _ranges(made.due)] + [[*row, "held"] for row in _ranges(made.held)]
-    title = f"{made.pipeline}: {len(made.due)} partitions due, {len(made.held)} held, {made.current} current"
-    show_table(
-        title, ["partitions", "number", "", "why"], [[keys, n, state, why] for keys, n, why, state in rows[:_SHOWN]]
-    )
+    click.echo(f"{made.pipeline}: {len(made.due)} partitions due, {len(made.held)} held, {made.current} current")
+    if rows:
+        shown = [[keys, n, state, why] for keys, n, why, state in rows[:_SHOWN]]
+        show_table(None, ["partitions", "number", "", "why"], shown)
     if len(rows) > _SHOWN:
         click.echo(f"{len(rows) - _SHOWN} more lines: see them all with --json.", err=True)
 

@@ -105,7 +105,7 @@ def extract(
             digest = rows.digest(query.columns)
             extracts[partition.key] = Extract(
                 *(partition, rows.rows, digest, sources.of[partition.key], seconds, judged[partition.key]),
-                provisional=spec.is_provisional(partition.end, read_at),
+                provisional=spec.is_provisional(close_of(spec, partition), read_at),
             )
     return Extraction(query.columns, extracts, failed, sources, read_at)
 

@@ -9,12 +9,16 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from pip_dagster.errors import DeclarationError, NoWarehouseError
+from pip_dagster.flow.extract import close_of
 from pip_dagster.flow.fingerprints import Fingerprints, fingerprints
+from pip_dagster.flow.grid import closed_partitions
 from pip_dagster.flow.partition import Partition
 from pip_dagster.flow.sources import open_sources
+from pip_dagster.flow.split import say_experiment
 from pip_dagster.ledger.known import read_known
 from pip_dagster.ledger.observations import Seen, newest_of, read_observations
-from pip_dagster.ledger.plan import Known, Plan, Policy, Wanted, plan
+from pip_dagster.ledger.plan import Plan, plan
+from pip_dagster.ledger.plan_values import Arms, Known, Policy, Wanted
 from pip_dagster.registry.choose import registry_of
 from pip_dagster.registry.errors import RegistryError
 from pip_dagster.warehouse.connect import open_warehouse, workspace
@@ -25,8 +29,10 @@ if TYPE_CHECKING:
 _NAMED = 3  # changed stretches that a reason names
 
 
-def make_plan(pipeline: Pipeline, partitions: Sequence[Partition], *, now: datetime | None = None) -> Plan:
-    """Which of these partitions should be made again, and why.
+def make_plan(
+    pipeline: Pipeline, partitions: Sequence[Partition] | None = None, *, now: datetime | None = None
+) -> Plan:
+    """Which of these partitions, or of all that can be made by `now`, should be made again, and why.
 
     The sources and the warehouse are open for reading only, one after the other, each no longer than a read takes.
 
@@ -37,6 +43,8 @@ def make_plan(pipeline: Pipeline, partitions: Sequence[Partition], *, now: datet
 
     """
     spec, now = pipeline.spec, now or datetime.now(UTC)
+    if partitions is None:
+        partitions = closed_partitions(spec.partitions, now)
     if not partitions:
         return Plan(spec.name, (), (), 0)
     known: dict[str, Known] = {}
@@ -70,7 +78,16 @@ def _wanted(pipeline: Pipeline, sources: Fingerprints) -> Wanted:
         manifest_digest=version.manifest_digest,
         model_version=version.version,
         promoted_at=moves[-1].at if moves else None,
+        arms=_arms(pipeline),
     )
+
+
+def _arms(pipeline: Pipeline) -> Arms | None:
+    experiment = pipeline.spec.scoring.experiment
+    if experiment is None:
+        return None
+    ranges = frozenset((part.arm, part.low, part.high) for part in experiment.ranges)
+    return Arms(say_experiment(experiment), tuple(pipeline.spec.unit), ranges)
 
 
 def _policy(pipeline: Pipeline) -> Policy:
@@ -78,6 +95,7 @@ def _policy(pipeline: Pipeline) -> Policy:
     return Policy(
         reruns=spec.reruns,
         late={name: source.late_data for name, source in spec.sources.items()},
+        close=lambda partition: close_of(spec, partition),
         is_provisional=spec.is_provisional,
     )
 

@@ -228,10 +228,15 @@ def _buckets(arms: Iterable[Arm]) -> dict[str, int]:
     return found
 
 
+def say_experiment(experiment: Split) -> str:
+    """A split or canary by name, as the ledger's live changes say it."""
+    return f"{experiment.kind} {experiment.salt!r}"
+
+
 def _say(experiment: Split, arms: Sequence[Arm], why: str) -> str:
     """The shares, for the ledger, after what the run was asked for: a version that was pinned stays so."""
     shares = ", ".join(f"{name} {count * 100 / BUCKETS:g}%" for name, count in _buckets(arms).items())
-    said = f"{experiment.kind} {experiment.salt!r}: " + (shares or "all rows are the champion's")
+    said = f"{say_experiment(experiment)}: " + (shares or "all rows are the champion's")
     return f"{why}; {said}" if why else said
 
 

@@ -7,7 +7,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from pip_dagster.flow.partition import Partition
-from pip_dagster.ledger.plan import Attempt, Known
+from pip_dagster.ledger.arms import CHAMPION
+from pip_dagster.ledger.checks import SPLIT
+from pip_dagster.ledger.plan_values import Arms, Attempt, Known
 from pip_dagster.ledger.record import DELIBERATE, dicts
 
 if TYPE_CHECKING:
@@ -38,9 +40,15 @@ _ATTEMPTS = f"""
   FROM last LEFT JOIN failures USING (partition_key)
 """
 _LIVE = f"""
-  SELECT l.partition_key, l.live_since, l.change_id, c.why, {", ".join("s." + name for name in _ATTEMPT.split(", "))}
+  SELECT l.partition_key, l.live_since, l.change_id, c.why, k.entry_id IS NOT NULL AS undecided, a.arms,
+    {", ".join("s." + name for name in _ATTEMPT.split(", "))}
   FROM ledger.live l JOIN ledger.live_changes c ON c.change_id = l.change_id
   JOIN ledger.scorings s ON s.scoring_id = l.scoring_id
+  LEFT JOIN (SELECT DISTINCT entry_id FROM ledger.checks
+    WHERE pipeline = $pipeline AND section = '{SPLIT}' AND expectation_id = 'arms' AND status <> 'passed') k
+    ON k.entry_id = l.change_id
+  LEFT JOIN (SELECT change_id, list(struct_pack(arm, low, high, unit)) AS arms FROM ledger.arms
+    WHERE pipeline = $pipeline AND arm <> '{CHAMPION}' GROUP BY ALL) a ON a.change_id = l.change_id
   WHERE l.pipeline = $pipeline AND s.partition_start >= $first AND s.partition_start <= $last
 """
 
@@ -68,9 +76,16 @@ def read_known(con: DuckDBPyConnection, pipeline: str, partitions: Sequence[Part
             live_since=row["live_since"],
             deliberate=row["why"].startswith(DELIBERATE),
             as_known="as known" in row["why"].partition(":")[0],
+            arms=_arms(row),
             entries=(*of.get("entries", ()), row["change_id"]),
         )
     return {key: Known(**values) for key, values in found.items()}
+
+
+def _arms(row: dict[str, Any]) -> Arms:
+    arms = row["arms"] or []
+    ranges = frozenset((arm["arm"], arm["low"], arm["high"]) for arm in arms)
+    return Arms(row["why"], tuple(json.loads(arms[0]["unit"])) if arms else (), ranges, row["undecided"])
 
 
 def _attempt(row: dict[str, Any]) -> Attempt:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime
 
 import dagster as dg
 
@@ -27,12 +26,6 @@ def partitions_definition(declared: Partitions) -> dg.TimeWindowPartitionsDefini
         timezone=declared.time_zone,
         end_offset=declared.end_offset,
     )
-
-
-def partitions_until(declared: Partitions, now: datetime) -> list[Partition]:
-    """Every partition of the grid that can be made at `now`, oldest first."""
-    definition = partitions_definition(declared)
-    return partitions_of(definition, definition.get_partition_keys(current_time=now))
 
 
 def partitions_of(definition: dg.TimeWindowPartitionsDefinition, keys: Sequence[str]) -> list[Partition]:

@@ -7,9 +7,9 @@ import dagster as dg
 
 from pip_dagster.alerts.alert import news
 from pip_dagster.errors import DeclarationError, SourceLockedError
+from pip_dagster.flow.grid import closed_partitions
 from pip_dagster.flow.ranges import contiguous
 from pip_dagster.orchestration.keys import predictions_key
-from pip_dagster.orchestration.partitions import partitions_until
 from pip_dagster.orchestration.runs import REASON, ask
 from pip_dagster.pipeline import Pipeline
 from pip_dagster.quality.suite import suggest
@@ -49,7 +49,7 @@ def _look(
                 f"Pipeline {spec.name}: sensors.labels_arrived.assets names {name!r}, which is no asset of this code "
                 f"location{suggest(name, known)}"
             )
-    window = partitions_until(spec.partitions, datetime.now(UTC))[-declared.window :]
+    window = closed_partitions(spec.partitions, datetime.now(UTC))[-declared.window :]
     try:
         with waiting_at_most(declared.lock_deadline):
             sets = label_sets(pipeline, window)

@@ -7,9 +7,9 @@ import dagster as dg
 
 from pip_dagster.errors import SourceLockedError, WarehouseLockedError
 from pip_dagster.flow import rerun_requests as core
+from pip_dagster.flow.grid import closed_partitions
 from pip_dagster.ledger.plan import Kind
 from pip_dagster.orchestration.in_flight import CONTENT, earlier_runs, in_flight
-from pip_dagster.orchestration.partitions import partitions_until
 from pip_dagster.orchestration.runs import REASON, ask
 from pip_dagster.pipeline import Pipeline
 from pip_dagster.spec_automation import Sensor
@@ -85,7 +85,7 @@ def _look(
     from pip_dagster.flow.plan import make_plan
 
     spec, now = pipeline.spec, datetime.now(UTC)
-    grid = partitions_until(spec.partitions, now)
+    grid = closed_partitions(spec.partitions, now)
     try:
         with waiting_at_most(declared.lock_deadline):
             plan = make_plan(pipeline, grid, now=now)

@@ -1,0 +1,122 @@
+"""What is not as it was when a partition was made: what makes it due, and what is told only."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from datetime import timedelta
+
+from pip_dagster.ledger.plan_values import Attempt, Case, Known, Reason, Wanted
+from pip_dagster.spec_reruns import IgnoreAfter, Reach
+
+Found = tuple[bool, Reason]  # whether it makes the partition due; else it is told
+
+
+def changes(case: Case) -> tuple[tuple[Reason, ...], tuple[Reason, ...]]:
+    """What makes the partition due, and what is told only."""
+    known, live = case.known, case.known.live
+    if not live and (known.last is None or known.last.status == "scored"):
+        text = "missing" if known.sources is None else "missing: features are there, not scored"
+        return (Reason("missing", text),), ()
+    found = [*_of_sources(case), *_of_sql(case)]
+    asks = [reason for is_due, reason in found if is_due]
+    if not live:
+        if not asks:
+            asks = [Reason("missing", "missing: it was tried, and what it is made from has changed since")]
+    else:
+        if not asks and live.feature_digest != known.feature_digest and not known.as_known:
+            at = f" of {known.read_at:%Y-%m-%d %H:%M:%S %Z}" if known.read_at else ""
+            text = f"features changed: those{at} are stored and not scored yet"
+            asks.append(Reason("features_changed", text))
+        others = [*_of_declaration(case, live), *_of_model(case, live), *_of_arms(case)]
+        asks += [reason for is_due, reason in others if is_due]
+        found += others
+    return tuple(asks), tuple(reason for is_due, reason in found if not is_due)
+
+
+def _of_sources(case: Case) -> Iterator[Found]:
+    partition, known, live = case.partition, case.known, case.known.live
+    # Without a live scoring what was tried last says what was read.
+    read = known.sources if live or known.sources is not None else known.last.sources if known.last else None
+    for source, held in case.wanted.sources[partition.key].items():
+        was = (read or {}).get(source)
+        if read is None or (was and was.get("digest") == held.get("digest")):
+            continue
+        text = f"source changed: {case.say(source, partition, known)}{_rows(was, held)}"
+        late = case.policy.late.get(source, "rerun")
+        if late == "report" and live:
+            yield False, Reason("source_changed", f"{text}; reported only, by late_data")
+        elif isinstance(late, IgnoreAfter) and live and case.now > case.policy.close(partition) + late.ignore_after:
+            after = _duration(late.ignore_after)
+            yield False, Reason("source_changed", f"{text}; more than {after} after its close, ignored by late_data")
+        else:
+            yield True, Reason("source_changed", text)
+
+
+def _of_sql(case: Case) -> Iterator[Found]:
+    known = case.known
+    if known.sql_digest is not None and known.sql_digest != case.wanted.sql_digest:
+        yield _reaches(case, case.policy.reruns.declaration), Reason("features_changed", "features changed")
+
+
+def _of_declaration(case: Case, live: Attempt) -> Iterator[Found]:
+    # What a person put back was made by an older declaration, and they knew; only a change since then counts.
+    last = case.known.last
+    newest = {last.code_digest} if case.known.deliberate and last else set()
+    if case.wanted.code_digest not in {live.code_digest, *newest}:
+        reason = Reason("declaration_changed", "declaration or expectations changed")
+        yield _reaches(case, case.policy.reruns.declaration), reason
+
+
+def _of_model(case: Case, live: Attempt) -> Iterator[Found]:
+    known, wanted = case.known, case.wanted
+    if live.manifest_digest != wanted.manifest_digest:
+        text = f"model promoted v{live.model_version}→v{wanted.model_version}"
+        # A rollback or a pinned version is a newer word than the alias, until the alias moves again.
+        if known.deliberate and not moved_since(known, wanted):
+            yield False, Reason("model_promoted", f"v{live.model_version} is live by request")
+        elif _reaches(case, case.policy.reruns.promotion):
+            yield True, Reason("model_promoted", text)
+        else:
+            yield False, Reason("model_promoted", f"{text}; not scored again, by reruns.promotion")
+    if live.provisional and not case.provisional:
+        yield True, Reason("provisional", "provisional: its sources are complete since")
+
+
+def _of_arms(case: Case) -> Iterator[Found]:
+    """A split moves no partition that is decided: it is about those that are made from now on."""
+    wanted, arms = case.wanted.arms, case.known.arms
+    if wanted is None:
+        if arms and arms.ranges:
+            yield False, Reason("arms_changed", f"{arms.said}: not declared any more, still live here")
+    elif arms and arms.undecided:
+        yield True, Reason("arms_undecided", f"{wanted.said}: not decided yet about this partition")
+    elif case.known.deliberate:
+        return  # what a person asked for is theirs to share out
+    elif arms is None or wanted.said not in arms.said:
+        yield False, Reason("arms_changed", f"{wanted.said}: declared since, not live here")
+    elif not arms.ranges <= wanted.ranges or (arms.ranges and arms.unit != wanted.unit):
+        yield False, Reason("arms_changed", f"{wanted.said}: shares or unit changed since, not live here")
+
+
+def moved_since(known: Known, wanted: Wanted) -> bool:
+    """Whether the alias moved after the partition's live scoring became live."""
+    return bool(wanted.promoted_at and known.live_since and wanted.promoted_at > known.live_since)
+
+
+def _reaches(case: Case, reach: Reach) -> bool:
+    if isinstance(reach, str):
+        return reach == "all"
+    if reach.last is not None:
+        return case.from_end <= reach.last
+    return reach.since is not None and case.partition.start_local.date() >= reach.since
+
+
+def _rows(was: Mapping[str, object] | None, held: Mapping[str, object]) -> str:
+    before, after = (int(str(each["rows"])) if each else 0 for each in (was, held))
+    if was is None:
+        return ""
+    return f" ({after - before:+d} rows)" if after != before else " (same number of rows)"
+
+
+def _duration(duration: timedelta) -> str:
+    return f"{duration.days} days" if not duration % timedelta(days=1) else str(duration)

@@ -1,0 +1,170 @@
+"""What a plan is made from, and what it says: values without behaviour."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Literal
+
+from pip_dagster.flow.partition import Partition
+from pip_dagster.spec_reruns import IgnoreAfter, Reruns
+
+Kind = Literal[
+    "missing",
+    "source_changed",
+    "features_changed",
+    "declaration_changed",
+    "model_promoted",
+    "provisional",
+    "arms_undecided",
+    "arms_changed",
+    "blocked",
+    "failed",
+]
+Digests = Mapping[str, Mapping[str, object]]  # source → its rows and digest
+
+
+@dataclass(frozen=True)
+class Reason:
+    """Why a partition is due, or is not although something changed; `text` is for people."""
+
+    kind: Kind
+    text: str
+
+
+@dataclass(frozen=True)
+class Due:
+    """A partition to make again.
+
+    `attempt` counts from 1 with the same inputs. `wanted` is a digest of all that the partition should be made from and
+    of the ledger's entries that this would replace: sources that change and change back are asked for each time.
+    """
+
+    partition: Partition
+    reasons: tuple[Reason, ...]
+    attempt: int
+    wanted: str
+
+
+@dataclass(frozen=True)
+class Held:
+    """A partition with something to tell that is not to be made again, or not yet."""
+
+    partition: Partition
+    reasons: tuple[Reason, ...]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Partitions in order of time; `current` counts those with nothing to tell."""
+
+    pipeline: str
+    due: tuple[Due, ...]
+    held: tuple[Held, ...]
+    current: int
+
+
+@dataclass(frozen=True)
+class Arms:
+    """How a partition's rows are shared out. `ranges`: arm, low and high of those that are not the champion's.
+
+    `said`: how such a split begins in the ledger's words. `undecided`: the arms had not scored yet, and a run that was
+    to decide about them ended before it did.
+    """
+
+    said: str
+    unit: tuple[str, ...]
+    ranges: frozenset[tuple[str, int, int]]
+    undecided: bool = False
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What all partitions should be made from. `sources`: partition key → source → rows and digest.
+
+    `promoted_at`: when the alias last moved; None where it never did. `arms`: of the declared split or canary.
+    """
+
+    sources: Mapping[str, Digests]
+    sql_digest: str
+    code_digest: str
+    manifest_digest: str
+    model_version: int
+    promoted_at: datetime | None = None
+    arms: Arms | None = None
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """A row of `ledger.scorings`, as far as a plan needs it."""
+
+    status: Literal["scored", "blocked", "failed"]
+    reason: str | None
+    code_digest: str
+    manifest_digest: str | None
+    model_version: int | None
+    sources: Digests | None
+    made_at: datetime
+    feature_digest: str | None = None
+    inputs_digest: str | None = None
+    provisional: bool = False
+
+
+@dataclass(frozen=True)
+class Known:
+    """What the ledger says of a partition.
+
+    `sources`, `sql_digest`, `feature_digest`, `read_at`: of its newest extraction. `last`: the newest attempt at
+    scoring it. `failures`: how many attempts in a row failed like the last one. `live`, `live_since`: the scoring that
+    is live. `deliberate`: a person made it live, by a rollback or by asking for that version; `as_known`: from what
+    could be known then. `arms`: of what is live. `entries`: the ids of all these.
+    """
+
+    sources: Digests | None = None
+    sql_digest: str | None = None
+    feature_digest: str | None = None
+    read_at: datetime | None = None
+    last: Attempt | None = None
+    failures: int = 0
+    live: Attempt | None = None
+    live_since: datetime | None = None
+    deliberate: bool = False
+    as_known: bool = False
+    arms: Arms | None = None
+    entries: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Policy:
+    """What the declaration says about reruns. `late`: source → what a change after the partition was made does.
+
+    `close`: up to when a partition's features may know the world. `is_provisional`: of a partition that closes then,
+    at an instant.
+    """
+
+    reruns: Reruns = field(default_factory=Reruns)
+    late: Mapping[str, Literal["rerun", "report"] | IgnoreAfter] = field(default_factory=dict)
+    close: Callable[[Partition], datetime] = lambda partition: partition.end
+    is_provisional: Callable[[datetime, datetime], bool] = lambda close, at: False
+
+
+Say = Callable[[str, Partition, Known], str]  # which source changed, and where: for people
+
+
+@dataclass(frozen=True)
+class Case:
+    """A partition with all that is weighed. `from_end`: 1 for the newest."""
+
+    partition: Partition
+    from_end: int
+    wanted: Wanted
+    known: Known
+    policy: Policy
+    now: datetime
+    say: Say
+
+    @property
+    def provisional(self) -> bool:
+        """Whether it would be provisional, if it were made now."""
+        return self.policy.is_provisional(self.policy.close(self.partition), self.now)
