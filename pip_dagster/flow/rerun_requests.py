@@ -16,10 +16,8 @@ from pip_dagster.spec_reruns import Reach, Reruns
 _SAID = 400  # characters of reasons that a run's tag holds
 
 # A promotion is its own sensor's; a failure is tried again by whichever is on.
-SOURCE_KINDS: frozenset[Kind] = frozenset(
-    {"missing", "source_changed", "features_changed", "declaration_changed", "provisional", "arms_undecided"}
-    | {"blocked", "failed"}
-)
+_DUE: tuple[Kind, ...] = ("missing", "source_changed", "features_changed", "declaration_changed", "provisional")
+SOURCE_KINDS: frozenset[Kind] = frozenset((*_DUE, "arms_undecided", "blocked", "failed"))
 PROMOTION_KINDS: frozenset[Kind] = frozenset({"model_promoted", "failed"})
 
 
