@@ -115,11 +115,13 @@ def test_every_key_that_may_be_declared_is_documented() -> None:
     from pip_dagster.spec import Explanations, Features, Partitions, PipelineSpec, Quality, Scoring, Source
     from pip_dagster.spec_automation import Alerts, LabelsSensor, Schedule, Sensors, SourcesSensor, Webhook
     from pip_dagster.spec_gates import Gates, Labels
+    from pip_dagster.spec_reruns import IgnoreAfter, Recent, Reruns
     from pip_dagster.spec_split import Canary, CanaryGate
 
     text = (ROOT / "docs" / "declaration.md").read_text(encoding="utf-8")
     models = (PipelineSpec, Partitions, Source, Features, Scoring, Quality, Explanations, Gates, Labels)
     models += (Canary, CanaryGate, Schedule, Sensors, SourcesSensor, LabelsSensor, Alerts, Webhook)
+    models += (Reruns, Recent, IgnoreAfter)
     declared = [name for model in models for name in model.model_fields]
     assert [name for name in declared if f"`{name}`" not in text and f".{name}`" not in text] == []
 
