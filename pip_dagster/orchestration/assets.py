@@ -8,7 +8,7 @@ import dagster as dg
 from pip_dagster.errors import PipelineError
 from pip_dagster.flow.materialize import materialize
 from pip_dagster.flow.result import PartitionResult
-from pip_dagster.ledger.record import RunInfo
+from pip_dagster.ledger.record import RunInfo, ScoringEntry
 from pip_dagster.orchestration.cancel import ask_to_cancel
 from pip_dagster.orchestration.checks import asset_check_specs, evaluations, news, summary
 from pip_dagster.orchestration.inputs import model_metadata
@@ -23,6 +23,7 @@ from pip_dagster.orchestration.metadata import (
 from pip_dagster.orchestration.options import BACKFILL_TAG, live_why, run_options
 from pip_dagster.orchestration.partitions import partitions_of
 from pip_dagster.pipeline import Pipeline
+from pip_dagster.registry.choose import registry_of
 from pip_dagster.registry.errors import RegistryError
 from pip_dagster.registry.store import Registry
 
@@ -137,7 +138,10 @@ def _run(
             raise dg.Failure(description=str(error), allow_retries=False) from error
         raise
     if last and last.scoring:
-        yield from _model_observation(pipeline, last)
+        if _is_named_by_alias(pipeline, last.scoring):
+            yield from _model_observation(pipeline, last)
+            # Read when the step began: without this the predictions would be stale to Dagster as soon as they are made.
+            context.get_step_execution_context().wipe_input_asset_version_info(model_key(spec))
         # The schema and the columns' lineage once a run: with each partition they would swell its events.
         done[predictions_key(spec)][last.partition.key] |= lineage_metadata(pipeline, last.scoring, last.columns)
     if challengers_key(spec) in selected:
@@ -186,13 +190,23 @@ def _events(done: Done) -> Iterator[dg.AssetMaterialization]:
 
 
 def _model_observation(pipeline: Pipeline, last: PartitionResult) -> Iterator[dg.AssetObservation]:
-    """The model as it was used: its node in the graph shows it without being asked to observe."""
+    """The model that the alias named: its node in the graph shows it without being asked to observe."""
     scoring = last.scoring
-    assert scoring and scoring.model_version and scoring.model_digest
+    assert scoring and scoring.model_version and scoring.manifest_digest
     version = Registry(pipeline.project.registry).get(scoring.model_name, scoring.model_version)
     yield dg.AssetObservation(
-        model_key(pipeline.spec), tags={DATA_VERSION_TAG: scoring.model_digest}, metadata=model_metadata(version)
+        model_key(pipeline.spec), tags={DATA_VERSION_TAG: scoring.manifest_digest}, metadata=model_metadata(version)
     )
+
+
+def _is_named_by_alias(pipeline: Pipeline, scoring: ScoringEntry) -> bool:
+    """Whether the model that scored is the alias's: a pinned one must not look like a promotion."""
+    declared = pipeline.spec.scoring
+    try:
+        version = registry_of(pipeline.project, declared).get(declared.model_name, declared.alias)
+    except RegistryError:  # what was made is stored, whatever became of the alias since
+        return False
+    return version.manifest_digest == scoring.manifest_digest
 
 
 def _failure_text(name: str, failed: dict[str, str], of: int) -> str:

@@ -69,7 +69,7 @@ def source_assets(pipeline: Pipeline) -> list[dg.AssetsDefinition]:
 
 
 def model_asset(pipeline: Pipeline) -> dg.AssetsDefinition:
-    """The model that the declared alias names, as an external asset whose data version is its digest."""
+    """The model that the declared alias names, as an external asset whose data version is its manifest's digest."""
     spec = pipeline.spec
     asset = dg.AssetSpec(
         model_key(spec),
@@ -86,7 +86,7 @@ def model_asset(pipeline: Pipeline) -> dg.AssetsDefinition:
         version = registry_of(pipeline.project, spec.scoring).get(spec.scoring.model_name, spec.scoring.alias)
         return dg.ObserveResult(
             asset_key=model_key(spec),
-            data_version=dg.DataVersion(version.digest),
+            data_version=dg.DataVersion(version.manifest_digest),
             metadata=model_metadata(version),
         )
 

@@ -73,7 +73,7 @@ def test_the_model_is_observed_by_the_run_that_used_it(tiny, instance):
     run(tiny, instance, FIRST, FIRST)
     [record] = instance.fetch_observations(MODEL, limit=10).records
     assert record.asset_observation.metadata["model"].value == "returns v1"
-    assert record.asset_observation.tags["dagster/data_version"] == tiny.registry.get("returns", 1).digest
+    assert record.asset_observation.tags["dagster/data_version"] == tiny.registry.get("returns", 1).manifest_digest
 
 
 def test_an_empty_partition_is_materialized_and_says_so(tiny, instance):
