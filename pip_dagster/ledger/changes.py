@@ -87,7 +87,7 @@ def _of_arms(case: Case) -> Iterator[Found]:
     wanted, arms = case.wanted.arms, case.known.arms
     if wanted is None:
         if arms and arms.ranges:
-            yield False, Reason("arms_changed", f"{arms.said}: not declared any more, still live here")
+            yield False, Reason("arms_changed", "no split is declared any more, this one is still live here")
     elif arms and arms.undecided:
         yield True, Reason("arms_undecided", f"{wanted.said}: not decided yet about this partition")
     elif case.known.deliberate:

@@ -127,3 +127,90 @@ def test_a_whole_rollback_leaves_nothing_due_and_corrections_still_count(shop):
     assert due(shop) == {} and shop.registry.alias("returns", "champion") == 1
     shop.source(f"UPDATE raw.orders SET quantity = quantity + 1 WHERE day = '{FIRST}'")
     assert due(shop) == {FIRST: ["source_changed"]}
+
+
+SPLIT = {"arms": {"challenger": "40%"}, "salt": "spring"}
+
+
+@pytest.fixture
+def parted(tiny):
+    """A split, and a day that is divided by it."""
+    tiny.registry.set_alias("returns", "challenger", 2, by="ada", why="to compare")
+    tiny.declare(scoring={"split": SPLIT}).run(FIRST)
+    return tiny
+
+
+def told(shop):
+    return {
+        each.partition.key: [reason.text for reason in each.reasons]
+        for each in the_plan(shop).held
+        if each.reasons[0].kind == "arms_changed"
+    }
+
+
+class Killed(BaseException):
+    pass
+
+
+def killed_before_arms_are_decided(shop, monkeypatch, *keys):
+    from pip_dagster.flow import materialize
+
+    def die(*_):
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(materialize, "split", die)
+        with pytest.raises(Killed):
+            shop.run(*keys)
+
+
+def test_arms_that_a_kill_left_undecided_are_due(parted, monkeypatch):
+    killed_before_arms_are_decided(parted, monkeypatch, SECOND)
+    assert due(parted)[SECOND] == ["arms_undecided"] and FIRST not in due(parted)
+    assert parted.run(SECOND)[SECOND].live_arms
+    assert SECOND not in due(parted) and told(parted) == {}
+
+
+def test_undecided_arms_of_a_split_that_is_not_declared_any_more_are_nobodys(parted, monkeypatch):
+    killed_before_arms_are_decided(parted, monkeypatch, SECOND)
+    parted.declare()
+    assert SECOND not in due(parted)
+    assert told(parted) == {FIRST: ["no split is declared any more, this one is still live here"]}
+
+
+def test_a_split_is_about_what_is_made_from_now_on(shop):
+    shop.registry.set_alias("returns", "challenger", 2, by="ada", why="to compare")
+    shop.declare(reruns={"promotion": "all"}, scoring={"split": SPLIT})
+    assert due(shop) == {} and told(shop)[FIRST] == ["split 'spring': declared since, not live here"]
+    shop.run(FIRST)
+    assert FIRST not in told(shop) and len(told(shop)) == 3
+    shop.declare(reruns={"promotion": "all"}, scoring={"split": SPLIT | {"arms": {"challenger": "50%"}}})
+    assert told(shop)[FIRST] == ["split 'spring': shares or unit changed since, not live here"]
+    shop.declare(reruns={"promotion": "all"}, scoring={"split": SPLIT | {"salt": "summer"}})
+    assert told(shop)[FIRST] == ["split 'summer': declared since, not live here"]
+    shop.run()
+    assert told(shop) == {} and due(shop) == {}
+
+
+def test_an_arm_that_was_refused_is_decided(parted):
+    """The canary's gate stopped it: every row is the champion's, and that is the decision."""
+    gate = {"max_flip_rate": 0, "max_score_psi": 0}
+    parted.declare(scoring={"canary": SPLIT | {"gate": gate}})
+    parted.run()
+    assert not any(arm for result in parted.run().values() for arm in result.live_arms)
+    assert due(parted) == {} and told(parted) == {}
+
+
+def test_arms_of_a_rolled_back_partition_are_left_alone(parted):
+    parted.run()
+    rollback(parted.project, "orders", to_version=1, partitions=(FIRST, FIRST), why="v2 is wrong here", by="bob")
+    assert FIRST not in due(parted) and FIRST not in told(parted)
+
+
+def test_all_partitions_when_none_are_named(shop):
+    from pip_dagster.flow.grid import closed_partitions
+
+    now = datetime(2024, 3, 6, 12, tzinfo=UTC)
+    plan = make_plan(shop.pipeline(), now=now)
+    assert [each.partition.key for each in plan.due] == ["2024-03-05"] and plan.current == 4
+    assert plan == make_plan(shop.pipeline(), closed_partitions(shop.pipeline().spec.partitions, now), now=now)
