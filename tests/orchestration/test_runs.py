@@ -152,12 +152,12 @@ def test_observing_gives_data_versions(tiny, instance):
 
     first, rows = observe()
     assert rows == 200
-    assert first[MODEL] == tiny.registry.get("returns", 1).digest
+    assert first[MODEL] == tiny.registry.get("returns", 1).manifest_digest
     assert observe() == (first, 200), "nothing changed, nothing is new"
     tiny.source("UPDATE raw.orders SET quantity = 9 WHERE order_id = 1")
     tiny.registry.set_alias("returns", "champion", 2, by="ada", why="a test")
     second, _ = observe()
-    assert second[SOURCE] != first[SOURCE] and second[MODEL] == tiny.registry.get("returns", 2).digest
+    assert second[SOURCE] != first[SOURCE] and second[MODEL] == tiny.registry.get("returns", 2).manifest_digest
 
 
 def test_the_job_takes_one_partition(tiny, instance):
