@@ -112,8 +112,12 @@ def replay(
 
 
 def _chunks(entries: Sequence[ScoringEntry]) -> Iterator[list[ScoringEntry]]:
+    """A few at a time, and of a partition one: rows are told apart by their partition's key alone."""
     chunk: list[ScoringEntry] = []
     for entry in entries:
+        if any(each.partition_key == entry.partition_key for each in chunk):
+            yield chunk
+            chunk = []
         chunk.append(entry)
         if len(chunk) == _CHUNK_PARTITIONS or sum(each.rows_in or 0 for each in chunk) >= _CHUNK_ROWS:
             yield chunk

@@ -188,7 +188,7 @@ class TestAsKnown:
         with workspace(threads=1) as con, open_warehouse(con, project.warehouse, purpose="test", read_only=True):
             entries = scorings_of(con, "orders", [DAY])
         assert len(entries) == 2
-        replayed = [each for entry in entries for each in replay(corrected.pipeline(), [entry])]
+        replayed = list(replay(corrected.pipeline(), entries))
         assert [each.verdict for each in replayed] == ["identical", "identical"]
 
     def test_every_revision_is_there_for_queries(self, corrected):
