@@ -7,7 +7,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -120,10 +120,16 @@ def _tell(pipeline: Pipeline, work: Work, dry_run: bool) -> None:
             f"{asked.backfill_id} began with v{asked.model_version} and goes on with it; {spec.scoring.alias} names "
             f"v{at_present} now. For that one begin a new backfill."
         )
+    if not work.chunks:
+        say(f"{spec.name}: nothing to make" + (": it is done." if work.resumed else ": none of the range is due."))
+        return
     done = f", {work.done:,} are done" if work.resumed else ""
-    what = f"{'would make' if dry_run else 'makes'} {work.remaining:,} partitions in {len(work.chunks):,} chunks"
+    chunks = f"{len(work.chunks):,} chunk{'s' if len(work.chunks) != 1 else ''}"
+    makes = "would make" if dry_run else f"{asked.backfill_id} makes"
+    partitions = f"{work.remaining:,} partition{'s' if work.remaining != 1 else ''}"
     pinned = f", pinned to v{asked.model_version}" if asked.pinned else f", by v{asked.model_version}"
-    say(f"{spec.name}: {asked.backfill_id} {what}{pinned}{', as known' if asked.as_known else ''}{done}.")
+    known = ", as known" if asked.as_known else ""
+    say(f"{spec.name}: {makes} {partitions} in {chunks}{pinned}{known}{done}.")
 
 
 def _show_plan(work: Work, as_json: bool) -> None:
@@ -137,20 +143,21 @@ def _show_plan(work: Work, as_json: bool) -> None:
 
 def _run(pipeline: Pipeline, work: Work, no_dagster: bool) -> dict[str, Any]:
     from pip_dagster.errors import PipelineError
+    from pip_dagster.flow.backfill import check_not_withdrawn
     from pip_dagster.registry.errors import RegistryError
     from pip_dagster.warehouse.lock import exclusive
 
-    asked, path = work.backfill, pipeline.project.warehouse
+    asked = work.backfill
     began, error = time.monotonic(), None
     cancelled = False
-    beside = path if isinstance(path, Path) else pipeline.project.registry
-    mine = beside.with_name(f"{beside.name}.{asked.backfill_id}.lock")
-    # Whoever stops it by SIGTERM wants what Ctrl-C does.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    with exclusive(mine, purpose=asked.backfill_id, deadline=0), Progress(work.remaining) as progress:
+    mine = _lock_of(pipeline, asked.backfill_id)
+    busy = exclusive(mine, purpose=asked.backfill_id, deadline=0)
+    with _sigterm_is_ctrl_c(), busy, Progress(work.remaining) as progress:
         try:
-            with _runner(pipeline, work, progress, no_dagster) as run:
+            with _runner(pipeline, work, progress, no_dagster or not work.chunks) as run:
                 for chunk in work.chunks:
+                    progress.begin(chunk)
+                    check_not_withdrawn(pipeline, asked)
                     for result in run(asked, chunk):
                         progress.note(result)
         except KeyboardInterrupt:
@@ -172,7 +179,8 @@ def _run(pipeline: Pipeline, work: Work, no_dagster: bool) -> dict[str, Any]:
         "complete": not cancelled and not error and made == work.remaining,
         "seconds": round(time.monotonic() - began, 2),
     }
-    _sum_up(asked.pipeline, asked.backfill_id, work, outcome)
+    if work.chunks:
+        _sum_up(asked.pipeline, asked.backfill_id, work, outcome)
     if error:
         sys.exit(1)
     return outcome
@@ -194,6 +202,22 @@ def _sum_up(pipeline: str, backfill_id: str, work: Work, outcome: dict[str, Any]
 
 
 @contextmanager
+def _sigterm_is_ctrl_c() -> Iterator[None]:
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _lock_of(pipeline: Pipeline, backfill_id: str) -> Path:
+    """Held by the process that works on a backfill; beside the registry where the warehouse is no file."""
+    path = pipeline.project.warehouse
+    beside = path if isinstance(path, Path) else pipeline.project.registry
+    return beside.with_name(f"{beside.name}.{backfill_id}.lock")
+
+
+@contextmanager
 def _runner(pipeline: Pipeline, work: Work, progress: Progress, no_dagster: bool) -> Iterator[RunChunk]:
     """In Dagster's instance where there is one, else in this process alone."""
     if no_dagster or not os.environ.get("DAGSTER_HOME"):
@@ -203,13 +227,26 @@ def _runner(pipeline: Pipeline, work: Work, progress: Progress, no_dagster: bool
             _say("DAGSTER_HOME is not set: Dagster's UI will not show these partitions as materialized.")
         yield run_in_process(pipeline, progress.say)
         return
+    import warnings
+
     import dagster as dg
 
-    from pip_dagster.orchestration.backfill import run_in_dagster, tell_of_killed_runs
+    # What this project uses of Dagster's previews is no news to whoever makes partitions.
+    warnings.simplefilter("ignore", dg.BetaWarning)
+    warnings.simplefilter("ignore", dg.PreviewWarning)
+    from pip_dagster.errors import WarehouseLockedError
+    from pip_dagster.orchestration.backfill import end_runs, run_in_dagster
+    from pip_dagster.warehouse.lock import exclusive
 
     with dg.DagsterInstance.get() as instance:
-        for run_id in tell_of_killed_runs(pipeline, instance, work.backfill) if work.resumed else ():
-            _say(f"Run {run_id} of this backfill was killed; Dagster is told of what it had committed.")
+        # Sensors leave alone what a run is about: also one that was killed, until it is ended.
+        killed = end_runs(pipeline, instance, work.backfill.backfill_id) if work.resumed else []
+        for other in work.unfinished:
+            lock = _lock_of(pipeline, other)
+            with suppress(WarehouseLockedError), exclusive(lock, purpose=other, deadline=0):
+                killed += end_runs(pipeline, instance, other)
+        for run_id in killed:
+            _say(f"Run {run_id} was killed; Dagster is told of what it had committed.")
         yield run_in_dagster(pipeline, instance, progress.note)
 
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 import click
 
 if TYPE_CHECKING:
+    from pip_dagster.flow.partition import Partition
     from pip_dagster.flow.result import PartitionResult
 
 _EVERY_SECONDS = 5.0
@@ -23,6 +25,9 @@ class Progress:
         self.failed: dict[str, str] = {}
         self._seen: set[str] = set()
         self._began = self._said = time.monotonic()
+        self._first_at = 0.0
+        self._chunk = total
+        self._before = (0.0, 0)  # seconds and partitions of the chunks that are through
         self._bar: Any = None
         self._task: Any = None
 
@@ -31,19 +36,25 @@ class Progress:
         """Partitions of which the outcome is known."""
         return self.made + len(self.failed)
 
+    def begin(self, chunk: Sequence[Partition]) -> None:
+        """Say what is under way."""
+        self._chunk, self._before = len(chunk), (time.monotonic() - self._began, self.done)
+        self.say(f"{chunk[0].key} to {chunk[-1].key}")
+
     def note(self, result: PartitionResult) -> None:
         """Count a partition, once."""
         key = result.partition.key
         if key in self._seen:
             return
         self._seen.add(key)
+        self._first_at = self._first_at or time.monotonic()
         if result.error:
             self.failed[key] = result.error
         else:
             self.made += 1
             self.reused += result.reused
         if self._bar:
-            self._bar.update(self._task, completed=self.done, description=f"{key}{self._failures()}")
+            self._bar.update(self._task, completed=self.done, description=f"{key}{self._failures()}{self._left()}")
         elif time.monotonic() - self._said > _EVERY_SECONDS or self.done == self.total:
             self._said = time.monotonic()
             click.echo(f"{self.done:,} of {self.total:,} partitions{self._failures()}{self._left()}", err=True)
@@ -57,18 +68,22 @@ class Progress:
         return f", {len(self.failed):,} failed" if self.failed else ""
 
     def _left(self) -> str:
-        if not 0 < self.done < self.total:
+        # A chunk's partitions come in a burst, after its features: whole chunks tell how long one takes.
+        seconds, done = self._before
+        if not done and self._chunk == self.total:
+            seconds, done = time.monotonic() - self._first_at, self.done - 1
+        if done < 1 or self.done == self.total:
             return ""
-        seconds = (time.monotonic() - self._began) / self.done * (self.total - self.done)
-        return f", about {duration(seconds)} left"
+        return f", about {duration(seconds / done * (self.total - self.done))} left"
 
     def __enter__(self) -> Progress:
         if sys.stderr.isatty() and self.total:
             from rich import progress as rich
             from rich.console import Console
 
-            time_left = (rich.TimeElapsedColumn(), rich.TextColumn("left"), rich.TimeRemainingColumn())
-            columns = (rich.BarColumn(), rich.MofNCompleteColumn(), *time_left, rich.TextColumn("{task.description}"))
+            # Not rich's estimate: partitions are committed in bursts, and it goes by the last few.
+            said = (rich.TimeElapsedColumn(), rich.TextColumn("{task.description}"))
+            columns = (rich.BarColumn(), rich.MofNCompleteColumn(), *said)
             self._bar = rich.Progress(*columns, console=Console(stderr=True))
             self._task = self._bar.add_task("", total=self.total)
             self._bar.start()

@@ -12,12 +12,15 @@ from pip_dagster.errors import BackfillError, NoWarehouseError
 from pip_dagster.flow.grid import closed_partitions
 from pip_dagster.flow.materialize import materialize
 from pip_dagster.flow.partition import Partition
-from pip_dagster.ledger.backfills import Backfill, backfills_of, finished_keys, insert_backfill
+from pip_dagster.ledger.backfills import Backfill, backfills_of, finished_keys, insert_backfill, rolled_back_since
 from pip_dagster.ledger.record import RunInfo, new_id
+from pip_dagster.ledger.rollback_plan import ROLLBACK
 from pip_dagster.registry.choose import registry_of
 from pip_dagster.warehouse.connect import open_warehouse, transaction, workspace
 
 if TYPE_CHECKING:
+    from duckdb import DuckDBPyConnection
+
     from pip_dagster.flow.result import PartitionResult
     from pip_dagster.pipeline import Pipeline
 
@@ -93,7 +96,8 @@ def begin(
     ):
         for earlier in backfills_of(con, spec.name):
             same = (earlier.partition_keys, earlier.pinned) == (backfill.partition_keys, backfill.pinned)
-            if same and finished_keys(con, earlier.backfill_id) < set(earlier.partition_keys):
+            is_open = same and finished_keys(con, earlier.backfill_id) < set(earlier.partition_keys)
+            if is_open and not _withdrawn(con, pipeline, earlier):
                 unfinished.append(earlier.backfill_id)
         if not dry_run and partitions:
             with transaction(con):
@@ -105,7 +109,7 @@ def resume(pipeline: Pipeline, backfill_id: str | None, *, chunk: int | None = N
     """What a backfill, the newest unfinished one when none is named, has not committed yet.
 
     Raises:
-        BackfillError: there is no such backfill.
+        BackfillError: there is no such backfill, or a rollback since it began is the newer word.
 
     """
     name = pipeline.spec.name
@@ -121,7 +125,9 @@ def resume(pipeline: Pipeline, backfill_id: str | None, *, chunk: int | None = N
         if not open_ones:
             raise BackfillError(f"Pipeline {name} has no unfinished backfill; begin one with --from and --to.")
         backfill_id = open_ones[0]
-    if backfill_id not in known:
+    if backfill_id in known:
+        check_not_withdrawn(pipeline, known[backfill_id])
+    else:
         listed = ", ".join(list(known)[:5]) or "none"
         raise BackfillError(f"Pipeline {name} has no backfill {backfill_id!r}; its newest are: {listed}.")
     backfill, finished = known[backfill_id], done[backfill_id]
@@ -133,6 +139,36 @@ def resume(pipeline: Pipeline, backfill_id: str | None, *, chunk: int | None = N
             "grid any more; begin a new backfill."
         )
     return Work(backfill, _chunks(pipeline, partitions, chunk), len(finished), True)
+
+
+def check_not_withdrawn(pipeline: Pipeline, backfill: Backfill) -> None:
+    """Ask before each chunk: a rollback is a newer word on what should be live than the backfill that it came after.
+
+    Raises:
+        BackfillError: it was rolled back since it began.
+
+    """
+    path = pipeline.project.warehouse
+    with workspace(threads=1) as con, open_warehouse(con, path, purpose="going on with a backfill", read_only=True):
+        why = _withdrawn(con, pipeline, backfill)
+    if why:
+        raise BackfillError(
+            f"Pipeline {pipeline.spec.name}: since {backfill.backfill_id} began {why}. Going on would undo that; begin "
+            "a new backfill for what is wanted now."
+        )
+
+
+def _withdrawn(con: DuckDBPyConnection, pipeline: Pipeline, backfill: Backfill) -> str | None:
+    if rolled_back := rolled_back_since(con, backfill):
+        key, by, why = rolled_back[0]
+        more = f" and {len(rolled_back) - 1} more" if len(rolled_back) > 1 else ""
+        return f"{key}{more} of its partitions was {why} (by {by})"
+    # The rollback of a version that nothing came before changes no partition, only the alias.
+    scoring = pipeline.spec.scoring
+    for move in registry_of(pipeline.project, scoring).alias_history(scoring.model_name, scoring.alias):
+        if move.at > backfill.made_at and move.previous == backfill.model_version and move.why.startswith(ROLLBACK):
+            return f"v{move.previous} was rolled back to v{move.version} (by {move.by}): {move.why.partition(': ')[2]}"
+    return None
 
 
 def run_in_process(pipeline: Pipeline, say: Callable[[str], None]) -> RunChunk:

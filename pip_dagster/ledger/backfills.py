@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 from pip_dagster.ledger.record import dicts
+from pip_dagster.ledger.rollback_plan import ROLLBACK
 from pip_dagster.warehouse.names import quote_all
 
 if TYPE_CHECKING:
@@ -55,6 +56,20 @@ def finished_keys(con: DuckDBPyConnection, backfill_id: str) -> set[str]:
     """The partitions that the backfill is done with."""
     sql = "SELECT DISTINCT partition_key FROM ledger.backfill_partitions WHERE backfill_id = $id"
     return {row[0] for row in con.execute(sql, {"id": backfill_id}).fetchall()}
+
+
+def rolled_back_since(con: DuckDBPyConnection, backfill: Backfill) -> list[tuple[str, str, str]]:
+    """Partition, who and why, of the backfill's that were rolled back since it began to what it did not make."""
+    sql = f"""
+      SELECT partition_key, arg_max(made_by, change_id), arg_max(why, change_id) FROM ledger.live_changes
+      WHERE pipeline = $pipeline AND made_at > $began AND starts_with(run_id, '{ROLLBACK}')
+        AND partition_key IN (SELECT unnest($keys::VARCHAR[]))
+        AND scoring_id NOT IN (
+          SELECT scoring_id FROM ledger.backfill_partitions WHERE backfill_id = $id AND scoring_id IS NOT NULL)
+      GROUP BY partition_key ORDER BY partition_key
+    """
+    asked = {"pipeline": backfill.pipeline, "began": backfill.made_at}
+    return con.execute(sql, asked | {"keys": backfill.partition_keys, "id": backfill.backfill_id}).fetchall()
 
 
 def finished_by_run(con: DuckDBPyConnection, run_id: str) -> dict[str, str]:

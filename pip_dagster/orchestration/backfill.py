@@ -17,6 +17,7 @@ from pip_dagster.orchestration.definitions import build_definitions
 from pip_dagster.orchestration.keys import challengers_key, features_key, predictions_key
 from pip_dagster.orchestration.metadata import predictions_metadata
 from pip_dagster.orchestration.options import AS_KNOWN_TAG, BACKFILL_TAG, VERSION_TAG, WHY_TAG
+from pip_dagster.orchestration.runs import UNFINISHED
 from pip_dagster.pipeline import Pipeline
 from pip_dagster.warehouse.connect import open_warehouse, workspace
 
@@ -41,13 +42,17 @@ def run_in_dagster(
         results.clear()
         quiet = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
         logging.getLogger("dagster").setLevel(logging.CRITICAL)
-        result = job.execute_in_process(
-            instance=instance,
-            asset_selection=assets,
-            tags=tags_of(backfill, chunk),
-            run_config=quiet,
-            raise_on_error=False,
-        )
+        try:
+            result = job.execute_in_process(
+                instance=instance,
+                asset_selection=assets,
+                tags=tags_of(backfill, chunk),
+                run_config=quiet,
+                raise_on_error=False,
+            )
+        except KeyboardInterrupt:  # before its step or after it: sensors would wait for a run that never ends
+            end_runs(pipeline, instance, backfill.backfill_id, cancelled=True)
+            raise
         status = result.dagster_run.status
         if status == dg.DagsterRunStatus.CANCELED or _interrupted(result):
             raise KeyboardInterrupt
@@ -71,15 +76,14 @@ def tags_of(backfill: Backfill, chunk: Sequence[Partition]) -> dict[str, str]:
     return tags | ({AS_KNOWN_TAG: "true"} if backfill.as_known else {})
 
 
-def tell_of_killed_runs(pipeline: Pipeline, instance: dg.DagsterInstance, backfill: Backfill) -> list[str]:
-    """End the backfill's runs whose process was killed, and report what they had committed; their ids.
+def end_runs(
+    pipeline: Pipeline, instance: dg.DagsterInstance, backfill_id: str, *, cancelled: bool = False
+) -> list[str]:
+    """End the runs that were `cancelled`, else killed, and report what they had committed; their ids.
 
     Call it while no other process works on this backfill.
     """
-    filters = dg.RunsFilter(
-        tags={BACKFILL_TAG: backfill.backfill_id},
-        statuses=[dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.CANCELING],
-    )
+    filters = dg.RunsFilter(tags={BACKFILL_TAG: backfill_id}, statuses=list(UNFINISHED))
     key = predictions_key(pipeline.spec)
     ended = []
     for run in instance.get_runs(filters):
@@ -90,14 +94,18 @@ def tell_of_killed_runs(pipeline: Pipeline, instance: dg.DagsterInstance, backfi
             open_warehouse(con, pipeline.project.warehouse, purpose="telling Dagster of a killed run"),
         ):
             made = finished_by_run(con, run.run_id)
-            entries = [e for e in scorings_of(con, backfill.pipeline, list(made)) if e.scoring_id in made.values()]
+            entries = [e for e in scorings_of(con, pipeline.spec.name, list(made)) if e.scoring_id in made.values()]
         for entry in entries:
             if entry.partition_key not in told:
                 metadata = predictions_metadata(entry, False)
                 instance.report_runless_asset_event(
                     dg.AssetMaterialization(key, partition=entry.partition_key, metadata=metadata)
                 )
-        instance.report_run_failed(run, f"Its process was killed. {len(made)} partitions were committed and stay.")
+        kept = f"{len(made)} partitions were committed and stay."
+        if cancelled:
+            instance.report_run_canceled(run, message=f"Interrupted. {kept}")
+        else:
+            instance.report_run_failed(run, f"Its process was killed. {kept}")
         ended.append(run.run_id)
     return ended
 

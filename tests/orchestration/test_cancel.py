@@ -21,21 +21,27 @@ WHERE day >= $start_date AND day < $end_date
   AND (SELECT count(*) FROM range(10000000) a, range(10000000) b WHERE a.range * b.range = -1) = 0
 """
 
-# The tiny project's assets as its code location, in which scoring the third day would take a while: batch by batch.
+# The tiny project's assets as its code location. A day is committed before the next is scored, and scoring the third
+# would take a while, batch by batch.
 SLOW_PREDICT = """
 import itertools, pathlib, time
+import pip_dagster.flow.materialize
 from acme.definitions import defs
 from pip_dagster.registry.predictor import Predictor
+
+pip_dagster.flow.materialize.CHUNK_ROWS = 1
 fast, calls = Predictor.predict, itertools.count()
 
 def predict(self, X):
-    if next(calls) > 105:
+    if next(calls) >= 4:
         pathlib.Path("predicting").touch()
         time.sleep(0.2)
     return fast(self, X)
 
 Predictor.predict = predict
 """
+# Ending takes a second or two. The machine may be busy; what would go on by itself goes on for hours.
+PATIENCE = 240
 
 pytestmark = pytest.mark.slow
 
@@ -62,7 +68,7 @@ def started(tiny, home, module="acme.definitions", days=(FIRST, FOURTH)):
         process.communicate()
 
 
-def wait_for_line(process, text, seconds=60):
+def wait_for_line(process, text, seconds=PATIENCE):
     until = time.monotonic() + seconds
     seen = ""
     while time.monotonic() < until:
@@ -88,11 +94,8 @@ def test_a_signal_ends_a_long_extraction(scored, tmp_path, number):
     scored.declare(ENDLESS)
     with started(scored, tmp_path / "home") as process:
         wait_for_line(process, "extracting the features")
-        time.sleep(1)
-        began = time.monotonic()
         process.send_signal(number)
-        process.communicate(timeout=60)
-        assert time.monotonic() - began < 20  # mostly less than 2; the machine may be busy
+        process.communicate(timeout=PATIENCE)
     assert the_run(tmp_path / "home").status == dg.DagsterRunStatus.CANCELED
     assert scored.warehouse("SELECT * FROM ledger.live ORDER BY ALL") == before
     assert scored.warehouse("SELECT count(*) FROM ledger.scorings") == [(4,)]
@@ -106,31 +109,31 @@ def test_a_sigterm_of_a_run_that_is_to_be_retried_is_a_failure(scored, tmp_path)
     with started(scored, tmp_path / "home") as process:
         wait_for_line(process, "extracting the features")
         process.send_signal(signal.SIGTERM)
-        process.communicate(timeout=60)
+        process.communicate(timeout=PATIENCE)
     assert the_run(tmp_path / "home").status == dg.DagsterRunStatus.FAILURE
 
 
 def test_ctrl_c_ends_a_long_scoring_and_keeps_what_was_committed(tiny, tmp_path):
     tiny.source(
         "INSERT INTO raw.orders SELECT o.* REPLACE (order_id + 1000 * i AS order_id) FROM raw.orders o, "
-        f"range(1, 4200) t(i) WHERE day IN ('{FIRST}', '{THIRD}')"
+        f"range(1, 1000) t(i) WHERE day = '{THIRD}'"
     )
     tiny.declare(scoring={"batch_rows": 2048}, decisions={"big": "score >= 0.5"})
     (tiny.root / "slow.py").write_text(SLOW_PREDICT)
     with started(tiny, tmp_path / "home", module="slow") as process:
         wait_for_line(process, "scoring")
-        until = time.monotonic() + 60
+        until = time.monotonic() + PATIENCE
         while not (tiny.root / "predicting").exists():
             assert time.monotonic() < until
             time.sleep(0.1)
-        time.sleep(1)
-        began = time.monotonic()
         process.send_signal(signal.SIGINT)
-        out, _ = process.communicate(timeout=60)
-        assert time.monotonic() - began < 20  # mostly less than 2; the machine may be busy
+        out, _ = process.communicate(timeout=PATIENCE)
     assert the_run(tmp_path / "home").status == dg.DagsterRunStatus.CANCELED, out
-    assert tiny.warehouse("SELECT partition_key, status FROM ledger.scorings ORDER BY 1") == [(FIRST, "scored")]
-    assert tiny.published("SELECT count(*) FROM orders.predictions") == [(50 * 4200,)]
+    assert tiny.warehouse("SELECT partition_key, status FROM ledger.scorings ORDER BY 1") == [
+        (FIRST, "scored"),
+        (SECOND, "scored"),
+    ]
+    assert tiny.scores() == tiny.expected(f"day <= '{SECOND}'")
     with dg.DagsterInstance.from_config(str(tmp_path / "home")) as instance:
         told = instance.get_materialized_partitions(dg.AssetKey(["orders", "predictions"]))
-    assert told == {FIRST}
+    assert told == {FIRST, SECOND}
