@@ -81,9 +81,9 @@ class Progress:
             from rich import progress as rich
             from rich.console import Console
 
-            # Not rich's estimate: partitions are committed in bursts, and it goes by the last few.
+            # Narrow, to fit 80 columns. Not rich's estimate: partitions come in bursts, and it goes by the last few.
             said = (rich.TimeElapsedColumn(), rich.TextColumn("{task.description}"))
-            columns = (rich.BarColumn(), rich.MofNCompleteColumn(), *said)
+            columns = (rich.BarColumn(24), rich.MofNCompleteColumn(), *said)
             self._bar = rich.Progress(*columns, console=Console(stderr=True))
             self._task = self._bar.add_task("", total=self.total)
             self._bar.start()
