@@ -87,14 +87,19 @@ def end_runs(
     key = predictions_key(pipeline.spec)
     ended = []
     for run in instance.get_runs(filters):
-        events = instance.get_records_for_run(run.run_id, of_type=dg.DagsterEventType.ASSET_MATERIALIZATION).records
-        told = {r.partition_key for r in events if r.asset_key == key}
         with (
             workspace(threads=1) as con,
             open_warehouse(con, pipeline.project.warehouse, purpose="telling Dagster of a killed run"),
         ):
             made = finished_by_run(con, run.run_id)
             entries = [e for e in scorings_of(con, pipeline.spec.name, list(made)) if e.scoring_id in made.values()]
+        # The index by asset is asked, not the run's own log: that is written first, and a kill may come between.
+        wanted = dg.AssetRecordsFilter(key, asset_partitions=list(made))
+        told = {
+            record.partition_key
+            for record in (instance.fetch_materializations(wanted, limit=10_000).records if made else ())
+            if record.run_id == run.run_id
+        }
         for entry in entries:
             if entry.partition_key not in told:
                 metadata = predictions_metadata(entry, False)
