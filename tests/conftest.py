@@ -210,13 +210,14 @@ class Tiny:
         scores = booster.predict(matrix(frame)) if len(frame) else []
         return dict(zip(frame["order_id"].tolist(), map(float, scores), strict=True))
 
-    def python(self, code: str, *arguments: str, **environment: str) -> subprocess.Popen[str]:
-        """Another process that runs `code` in this project; its output is read by the caller."""
+    def python(self, code: str, *arguments: str, stdin: bool = False, **environment: str) -> subprocess.Popen[str]:
+        """Another process that runs `code` in this project; its output is read by the caller, who may write to it."""
         return subprocess.Popen(
             [sys.executable, "-c", textwrap.dedent(code), *arguments],
             cwd=self.root,
             env=os.environ | {"PIP_DAGSTER_PROJECT": str(self.root)} | environment,
             text=True,
+            stdin=subprocess.PIPE if stdin else None,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
         )

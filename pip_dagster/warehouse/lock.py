@@ -15,6 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from pip_dagster.errors import WarehouseError, WarehouseLockedError
+from pip_dagster.warehouse.queue import place_in
 
 DEFAULT_DEADLINE = 120.0
 VARIABLE = "PIP_DAGSTER_LOCK_DEADLINE"
@@ -51,7 +52,7 @@ def declared_deadline() -> float:
 
 @contextmanager
 def exclusive(path: Path, *, purpose: str, deadline: float = DEFAULT_DEADLINE) -> Iterator[None]:
-    """Hold the lock at `path`; at most `deadline` seconds are spent waiting for it.
+    """Hold the lock at `path`; at most `deadline` seconds are spent waiting for it, behind those who came earlier.
 
     The kernel frees an flock when its process dies, so a killed holder leaves nothing to clean up. Two openings of
     the file exclude each other within a process too, so threads need no second lock.
@@ -78,18 +79,23 @@ def exclusive(path: Path, *, purpose: str, deadline: float = DEFAULT_DEADLINE) -
 
 def _acquire(descriptor: int, path: Path, deadline: float) -> None:
     until = time.monotonic() + deadline
-    while True:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return
-        except BlockingIOError:
+    with place_in(path.with_name(path.name + ".queue")) as place:
+        while not (place.may_try() and _taken(descriptor)):
             if time.monotonic() >= until:
                 raise WarehouseLockedError(
                     f"The warehouse lock {path} was not free within {deadline:g} s. {holder_of(path)} "
                     "Wait for that process or end it; nothing was written."
-                ) from None
+                )
             # Jitter keeps several waiters from asking in step.
             time.sleep(random.uniform(0.005, 0.03))
+
+
+def _taken(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def holder_of(path: Path) -> str:

@@ -5,6 +5,7 @@ import os
 import signal
 import threading
 import time
+from pathlib import Path
 
 import pytest
 
@@ -83,3 +84,68 @@ def test_an_error_inside_frees_it(path):
         raise ZeroDivisionError
     with exclusive(path, purpose="test", deadline=0.1):
         pass
+
+
+TAKE_TURNS = """
+import sys, time
+from pathlib import Path
+from pip_dagster.warehouse.lock import exclusive
+print("ready", flush=True)
+sys.stdin.readline()
+until = time.monotonic() + 4
+turns = 0
+while time.monotonic() < until:
+    with exclusive(Path(sys.argv[1]), purpose="turns"):
+        time.sleep(0.05)
+        turns += 1
+print(turns)
+"""
+
+
+def test_who_has_just_let_it_go_comes_behind_those_who_wait(tiny, path):
+    """Without a queue one of four has nearly all turns: it asks again before the others look."""
+    processes = [tiny.python(TAKE_TURNS, str(path), stdin=True) for _ in range(4)]
+    for process in processes:
+        assert process.stdout.readline() == "ready\n"
+    for process in processes:
+        process.stdin.write("go\n")
+        process.stdin.flush()
+    turns = [int(process.communicate(timeout=60)[0]) for process in processes]
+    assert min(turns) >= 3 and max(turns) - min(turns) <= 3, turns
+
+
+def test_they_come_in_the_order_of_asking(path):
+    order, asked = [], []
+
+    def ask(number):
+        asked.append(number)
+        with exclusive(path, purpose=f"waiter {number}", deadline=60):
+            order.append(number)
+
+    threads = [threading.Thread(target=ask, args=(number,)) for number in range(6)]
+    with exclusive(path, purpose="test"):
+        for thread in threads:
+            thread.start()
+            time.sleep(0.1)
+    for thread in threads:
+        thread.join()
+    assert order == asked
+
+
+def test_a_waiter_that_gives_up_or_dies_or_sleeps_keeps_nobody(tiny, holder, path):
+    with pytest.raises(WarehouseError), exclusive(path, purpose="gives up", deadline=0.1):
+        pass
+    dying, asleep = (tiny.python(HOLD, str(path)) for _ in range(2))
+    try:
+        queue = path.with_name(path.name + ".queue")
+        while sum(f":{queue.stat().st_ino} " in line for line in Path("/proc/locks").read_text().splitlines()) < 2:
+            time.sleep(0.05)
+        dying.kill()
+        dying.wait()
+        os.kill(asleep.pid, signal.SIGSTOP)
+        holder.kill()
+        with exclusive(path, purpose="test", deadline=60):
+            assert json.loads(path.read_text())["pid"] == os.getpid()
+    finally:
+        asleep.kill()
+        asleep.wait()
