@@ -102,6 +102,18 @@ print(turns)
 """
 
 
+def wait_until_queued(path, count):
+    """Until so many wait for the lock, by the kernel's own account."""
+    queue, until = path.with_name(path.name + ".queue"), time.monotonic() + 60
+    while time.monotonic() < until:
+        if queue.exists():
+            inode = f":{queue.stat().st_ino} "
+            if sum(inode in line for line in Path("/proc/locks").read_text().splitlines()) >= count:
+                return
+        time.sleep(0.02)
+    raise AssertionError(f"{count} never waited at once")
+
+
 def test_who_has_just_let_it_go_comes_behind_those_who_wait(tiny, path):
     """Without a queue one of four has nearly all turns: it asks again before the others look."""
     processes = [tiny.python(TAKE_TURNS, str(path), stdin=True) for _ in range(4)]
@@ -124,9 +136,9 @@ def test_they_come_in_the_order_of_asking(path):
 
     threads = [threading.Thread(target=ask, args=(number,)) for number in range(6)]
     with exclusive(path, purpose="test"):
-        for thread in threads:
+        for count, thread in enumerate(threads, 1):
             thread.start()
-            time.sleep(0.1)
+            wait_until_queued(path, count)
     for thread in threads:
         thread.join()
     assert order == asked
@@ -137,9 +149,7 @@ def test_a_waiter_that_gives_up_or_dies_or_sleeps_keeps_nobody(tiny, holder, pat
         pass
     dying, asleep = (tiny.python(HOLD, str(path)) for _ in range(2))
     try:
-        queue = path.with_name(path.name + ".queue")
-        while sum(f":{queue.stat().st_ino} " in line for line in Path("/proc/locks").read_text().splitlines()) < 2:
-            time.sleep(0.05)
+        wait_until_queued(path, 2)
         dying.kill()
         dying.wait()
         os.kill(asleep.pid, signal.SIGSTOP)
