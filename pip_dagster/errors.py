@@ -29,6 +29,14 @@ class WarehouseLockedError(WarehouseError):
     """Another process holds the warehouse; later it will not."""
 
 
+class StorageError(WarehouseError):
+    """The warehouse's disk is full or cannot be written; what was committed is kept."""
+
+
+class SpillError(PipelineError):
+    """The folder for what outgrows memory is full, gone or cannot be written."""
+
+
 class NoWarehouseError(WarehouseError):
     """There is no warehouse to read yet."""
 

@@ -22,6 +22,7 @@ from pip_dagster.ledger import record
 from pip_dagster.ledger.observations import add_observations
 from pip_dagster.ledger.record import ExtractionEntry, RunInfo
 from pip_dagster.warehouse.connect import open_warehouse, transaction, workspace
+from pip_dagster.warehouse.faults import in_pipeline
 from pip_dagster.warehouse.windows import in_windows
 
 if TYPE_CHECKING:
@@ -61,9 +62,25 @@ def materialize(
         DeclarationError: nothing can be made: the SQL cannot run, a model is missing or does not fit.
         SourceError: a source cannot be read.
         WarehouseError: the warehouse cannot be opened.
-        RegistryError: the model's bytes are not those that were registered.
+        RegistryError: the model's bytes are not those that were registered, or are gone.
+        SpillError: what outgrows memory cannot be written.
 
     """
+    keys = [partition.key for partition in partitions]
+    with in_pipeline(pipeline.spec.name, keys):
+        yield from _materialize(pipeline, partitions, run, features, predictions, version, as_known, progress)
+
+
+def _materialize(
+    pipeline: Pipeline,
+    partitions: Sequence[Partition],
+    run: RunInfo,
+    features: bool,
+    predictions: bool,
+    version: int | None,
+    as_known: bool,
+    progress: Callable[[str], None],
+) -> Iterator[PartitionResult]:
     threads = available_threads()
     model = ScoringModel.resolve(pipeline, threads, version=version) if predictions else None
     with workspace(threads=threads, memory_limit=f"{max(2, threads) * MEGABYTES_A_THREAD}MB") as con:

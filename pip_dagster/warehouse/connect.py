@@ -20,7 +20,7 @@ from pip_dagster.errors import (
     WarehouseError,
     WarehouseLockedError,
 )
-from pip_dagster.warehouse import advisory, lock
+from pip_dagster.warehouse import advisory, faults, lock
 from pip_dagster.warehouse.interrupts import interruptible
 from pip_dagster.warehouse.lake import Lake
 from pip_dagster.warehouse.lake_connection import opened
@@ -41,18 +41,24 @@ def workspace(*, threads: int, memory_limit: str | None = None) -> Iterator[Duck
     Cancelling ends its queries: see `interrupts`.
 
     PIP_DAGSTER_MEMORY_LIMIT goes before `memory_limit`; without either DuckDB takes 80% of memory.
+
+    Raises:
+        SpillError: the folder is full, gone, or cannot be made.
+
     """
     import duckdb
 
     _remove_spills_of_the_dead()
-    spill = Path(tempfile.mkdtemp(prefix=f"{_SPILL}{_host()}_{os.getpid()}_"))
+    place = Path(tempfile.gettempdir())
+    with faults.of_spill(place):
+        spill = Path(tempfile.mkdtemp(prefix=f"{_SPILL}{_host()}_{os.getpid()}_"))
     con = duckdb.connect(":memory:", config={"temp_directory": str(spill), "threads": threads})
     try:
         con.execute("SET TimeZone = 'UTC'")
         con.execute("SET enable_progress_bar = false")
         if limit := declared_memory_limit() or memory_limit:
             con.execute(f"SET memory_limit = {literal(limit)}")
-        with interruptible(con):
+        with interruptible(con), faults.of_spill(spill):
             yield con
     finally:
         con.close()
@@ -146,7 +152,7 @@ def open_warehouse(
     lets nobody write a file that somebody reads. A lake is open to all; who reads only sees it as of one moment.
 
     Raises:
-        WarehouseError: locked to the deadline, unreadable, or made by a newer version.
+        WarehouseError: locked to the deadline, unreadable, on a full disk, or made by a newer version.
 
     """
     from pip_dagster.warehouse import schema
@@ -159,8 +165,10 @@ def open_warehouse(
     path = place
     if read_only and not path.is_file():
         raise NoWarehouseError(f"There is no warehouse {path} yet: materialize a partition first.")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with lock.exclusive(path.with_name(path.name + ".lock"), purpose=purpose, deadline=seconds):
+    with ExitStack() as stack:
+        stack.enter_context(faults.of_warehouse(path))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        stack.enter_context(lock.exclusive(path.with_name(path.name + ".lock"), purpose=purpose, deadline=seconds))
         try:
             with attached(con, path, CATALOG, read_only=read_only, deadline=seconds):
                 con.execute(f"USE {CATALOG}")

@@ -9,7 +9,7 @@ import random
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from datetime import UTC, datetime
 from pathlib import Path
@@ -64,17 +64,19 @@ def exclusive(path: Path, *, purpose: str, deadline: float = DEFAULT_DEADLINE) -
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a+", encoding="utf-8") as file:
         _acquire(file.fileno(), path, deadline)
-        file.seek(0)
-        file.truncate()
         holder = {"pid": os.getpid(), "purpose": purpose, "since": datetime.now(UTC).isoformat(timespec="seconds")}
-        file.write(json.dumps(holder | {"command": " ".join(sys.argv[:4])[:200]}))
-        file.flush()
+        _note(file.fileno(), json.dumps(holder | {"command": " ".join(sys.argv[:4])[:200]}))
         try:
             yield
         finally:
-            file.seek(0)
-            file.truncate()
-            file.flush()
+            _note(file.fileno(), "")
+
+
+def _note(descriptor: int, text: str) -> None:
+    """Say who holds it. On a full disk nobody can, and who only reads shall read all the same."""
+    with suppress(OSError):
+        os.ftruncate(descriptor, 0)
+        os.write(descriptor, text.encode())  # at the end, which is the beginning
 
 
 def _acquire(descriptor: int, path: Path, deadline: float) -> None:

@@ -78,7 +78,8 @@ def publish_pending(con: DuckDBPyConnection, project: Project, *, anew: bool = F
     try:
         publish_views(con, folder)
     except (duckdb.Error, OSError) as error:
-        LOG.error("%s cannot be written, everything is stored: %s", folder.with_suffix(".duckdb"), error)
+        again = "Mend that: the next run writes it, or `pip-dagster publish`."
+        LOG.error("%s cannot be written, everything is stored: %s. %s", folder.with_suffix(".duckdb"), error, again)
     return len(pending)
 
 
@@ -126,7 +127,8 @@ def _publish(con: DuckDBPyConnection, folder: Path, pending: Sequence[Pending]) 
                 if is_transient(error):
                     raise
                 key = left.popleft()[1]
-                LOG.error("%s, partition %s is stored but cannot be published: %s", pipeline, key, error)
+                again = "Mend that: the next run publishes it, or `pip-dagster publish`."
+                LOG.error("%s, partition %s is stored but cannot be published: %s. %s", pipeline, key, error, again)
     if ids:
         con.execute(
             "INSERT INTO ledger.publications SELECT id, $now FROM (SELECT unnest($ids) AS id) "

@@ -48,7 +48,11 @@ def place_in(path: Path) -> Iterator[Place]:
     if not _HAS_TICKETS:
         yield Place(None)
         return
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    except OSError:  # a full disk, which is no reason not to read
+        yield Place(None)
+        return
     try:
         yield _take_ticket(descriptor)
     finally:

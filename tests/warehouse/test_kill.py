@@ -95,5 +95,6 @@ def test_a_killed_run_leaves_every_partition_whole(scored):
 @pytest.mark.soak
 @pytest.mark.lake
 def test_many_killed_runs_leave_every_partition_whole(scored):
-    assert kill_at_random(scored, times=30, seed=25) > 0, "no run came to its end: the kills were too early"
+    times = 30 if isinstance(scored.project.warehouse, Lake) else 100
+    assert kill_at_random(scored, times=times, seed=25) > 0, "no run came to its end: the kills were too early"
     assert_caught_up(scored)

@@ -36,9 +36,13 @@ def assert_sound(tiny, days):
     """Every partition once, live by one scoring, whole, as plain XGBoost scores it; chain and publishing up to date."""
     live = tiny.warehouse("SELECT partition_key, count(*) FROM ledger.live GROUP BY 1 ORDER BY 1")
     assert live == [(day, 1) for day in days]
-    each = "SELECT partition_key, count(*), count(DISTINCT order_id), count(DISTINCT scoring_id) FROM orders.predictions"
+    each = (
+        "SELECT partition_key, count(*), count(DISTINCT order_id), count(DISTINCT scoring_id) FROM orders.predictions"
+    )
     for rows_of in (tiny.warehouse, tiny.published):
-        assert rows_of(f"{each} GROUP BY 1 ORDER BY 1") == [(day, ROWS, ROWS, 1) for day in days]
+        assert rows_of(f"{each} FROM orders.predictions GROUP BY 1 ORDER BY 1") == [
+            (day, ROWS, ROWS, 1) for day in days
+        ]
     assert tiny.scores() == tiny.expected()
     torn = """SELECT s.scoring_id FROM ledger.scorings s LEFT JOIN orders.scores o USING (scoring_id)
       WHERE status = 'scored' GROUP BY ALL HAVING any_value(s.rows_scored) <> count(DISTINCT o.order_id)"""
@@ -71,7 +75,7 @@ def at_once(tiny, days, *, in_one_run, pause, timeout):
         "waits": len(waits),
         "median": statistics.median(waits),
         "p99": waits[int(0.99 * len(waits))],
-        "longest": {name: max(each["waits"]) for name, each in said.items() if "waits" in each},
+        "longest": {name: max(each["waits"], default=0.0) for name, each in said.items() if "waits" in each},
         "seconds": {name: each["seconds"] for name, each in said.items()},
         "looks, skipped, plans": (sensor["looks"], len(sensor["skipped"]), sensor["plans"]),
     }
