@@ -135,7 +135,7 @@ class TestFullDisk:
 def outgrow(tiny, monkeypatch):
     """Days of many rows, and little memory."""
     tiny.source(
-        "INSERT INTO raw.orders SELECT * REPLACE (order_id + 1000 * i AS order_id) FROM raw.orders, "
+        "INSERT INTO raw.orders SELECT o.* REPLACE (order_id + 1000 * i AS order_id) FROM raw.orders o, "
         "range(1, 20000) t(i) WHERE day = '2024-03-01'"
     )
     monkeypatch.setenv("PIP_DAGSTER_MEMORY_LIMIT", "100MB")
