@@ -52,7 +52,10 @@ def of_warehouse(path: Path) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        if (said := _said(error)) is None or str(path) not in said:
+        # On opening, the cause of one that says that it is no DuckDB file.
+        causes = (error, error.__cause__, error.__cause__ and error.__cause__.__cause__)
+        said = next((text for cause in causes if cause and (text := _said(cause)) and str(path) in text), None)
+        if said is None:
             raise
         raise StorageError(
             f"The warehouse {path} cannot be written: {said}\n"

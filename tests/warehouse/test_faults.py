@@ -26,7 +26,7 @@ KEPT = "every partition that was committed is kept"
 @contextmanager
 def small_disk(folder, size):
     """`folder` is a disk of this size, with what was in it."""
-    aside = Path(tempfile.mkdtemp())
+    aside = Path(tempfile.mkdtemp(dir=folder.parent))
     shutil.copytree(folder, aside / "content")
     made = subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)], check=False)
     if made.returncode:
