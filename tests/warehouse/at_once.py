@@ -10,7 +10,6 @@ import os
 import sys
 import time
 import traceback
-from datetime import UTC, datetime
 
 import dagster as dg
 import duckdb
@@ -20,7 +19,7 @@ from pip_dagster.flow.materialize import materialize
 from pip_dagster.flow.plan import make_plan
 from pip_dagster.ledger.record import RunInfo
 from pip_dagster.orchestration.definitions import build_definitions
-from pip_dagster.orchestration.partitions import partitions_definition, partitions_of, partitions_until
+from pip_dagster.orchestration.partitions import partitions_definition, partitions_of
 from pip_dagster.pipeline import Pipeline
 from pip_dagster.project import Project
 from pip_dagster.spec import PipelineSpec
@@ -98,6 +97,8 @@ def tick(pipeline, writing):
     """The sensor's look, which may skip, and a plan, which waits like everybody."""
     definitions = build_definitions(pipeline)
     sensor, repository = definitions.resolve_sensor_def("orders_source_changes"), definitions.get_repository_def()
+    definition = partitions_definition(pipeline.spec.partitions)
+    grid = partitions_of(definition, definition.get_partition_keys())
     looks, plans, skipped = 0, 0, []
     with dg.instance_for_test() as instance:
         while writing.value:
@@ -105,7 +106,7 @@ def tick(pipeline, writing):
             looks += 1
             if (found.skip_message or "").startswith("Looked at nothing"):
                 skipped.append(found.skip_message)
-            make_plan(pipeline, partitions_until(pipeline.spec.partitions, datetime.now(UTC)))
+            make_plan(pipeline, grid)
             plans += 1
             time.sleep(PAUSE)
     return {"looks": looks, "skipped": skipped, "plans": plans, "waits": waits}
