@@ -27,7 +27,7 @@ def many_days(tiny, days):
     end = start + timedelta(days=days)
     tiny.declare(
         partitions={"start": start.isoformat(), "end": end.isoformat()},
-        sensors={"source_changes": {"missing": "all"}},
+        sensors={"source_changes": {"missing": "all", "lock_deadline": 30}},
     )
     return [(start + timedelta(days=day)).isoformat() for day in range(days)]
 
