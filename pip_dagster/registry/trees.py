@@ -58,7 +58,11 @@ def _check_tree(number: int, tree: dict[str, Any], features: int) -> None:
     if nodes == 0 or set(lengths.values()) != {nodes}:
         raise _damaged(f"tree {number} has {nodes} nodes, but {lengths}")
     inner = left != -1
-    if ((right != -1) != inner).any():
+    outputs, weights = int(tree["tree_param"].get("size_leaf_vector") or 0), tree.get("leaf_weights")
+    if outputs > 1 and weights is not None:  # a leaf says in the place of a child which vector is its
+        if ((right[~inner] < 0) | (right[~inner] >= len(weights) // outputs)).any() or (right[inner] == -1).any():
+            raise _damaged(f"tree {number} has a leaf without its {outputs} values")
+    elif ((right != -1) != inner).any():
         raise _damaged(f"tree {number} has a node with one child")
     children = np.concatenate([left[inner], right[inner]])
     if ((children <= 0) | (children >= nodes)).any() or len(np.unique(children)) != len(children):

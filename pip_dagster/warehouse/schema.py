@@ -155,7 +155,7 @@ def version(con: DuckDBPyConnection) -> int:
     """The schema version of the current catalog; 0 for an empty one."""
     from pip_dagster.warehouse.tables import is_there
 
-    if not is_there(con, "ledger.meta"):
+    if not is_there(con, "ledger", "meta"):
         return 0
     row = con.execute("SELECT value FROM ledger.meta WHERE key = 'schema_version'").fetchone()
     return int(row[0]) if row else 0

@@ -39,7 +39,7 @@ def ensure_table(con: DuckDBPyConnection, pipeline: str, base: str, columns: Map
 
     """
     name = table_for(base, columns)
-    if not is_there(con, f"{quote(pipeline)}.{quote(name)}"):
+    if not is_there(con, pipeline, name):
         if advisory.is_shared(con):
             _check_kept(pipeline, base, columns)
         con.execute(f"CREATE SCHEMA IF NOT EXISTS {quote(pipeline)}")
@@ -128,12 +128,19 @@ def _tables(con: DuckDBPyConnection, pipeline: str) -> list[str]:
     return [row[0] for row in rows]
 
 
-def is_there(con: DuckDBPyConnection, table: str) -> bool:
-    """Whether there is this table or view, by its quoted name; listing them all takes a lake long."""
+def is_there(con: DuckDBPyConnection, schema: str, table: str) -> bool:
+    """Whether there is this table."""
     import duckdb
 
-    try:
-        con.execute(f"SELECT 1 FROM {table} LIMIT 0")
+    if not advisory.is_shared(con):  # DuckDB 2.0 takes a failing query for the end of a transaction
+        found = con.execute(
+            "SELECT count(*) FROM duckdb_tables() "
+            "WHERE database_name = current_database() AND schema_name = $schema AND table_name = $table",
+            {"schema": schema, "table": table},
+        ).fetchone()
+        return bool(found and found[0])
+    try:  # listing them all takes a lake long
+        con.execute(f"SELECT 1 FROM {quote(schema)}.{quote(table)} LIMIT 0")
     except duckdb.CatalogException:
         return False
     return True

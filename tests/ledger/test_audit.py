@@ -191,7 +191,10 @@ def test_a_promotion_whose_recorder_was_killed_is_caught_up(scored):
 
 def test_an_older_warehouse_is_migrated_and_its_past_vouched_for(scored, monkeypatch):
     tamper(scored, "DROP TABLE ledger.audit", "DROP VIEW ledger.live_arms", "DROP TABLE ledger.arms")
-    tamper(scored, "DROP TABLE ledger.canaries", "UPDATE ledger.meta SET value = '2' WHERE key = 'schema_version'")
+    tamper(scored, "DROP TABLE ledger.canaries", "DROP TABLE ledger.source_buckets", "DROP TABLE ledger.backfills")
+    tamper(scored, "DROP TABLE ledger.backfill_partitions", "ALTER TABLE ledger.extractions DROP provisional")
+    tamper(scored, "ALTER TABLE ledger.scorings DROP provisional", "ALTER TABLE ledger.scorings DROP inputs_digest")
+    tamper(scored, "UPDATE ledger.meta SET value = '2' WHERE key = 'schema_version'")
     assert schema.VERSION >= 3
     scored.registry.set_alias("returns", "champion", 2, by="ada", why="better")
     scored.run(FIRST)

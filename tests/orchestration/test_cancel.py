@@ -71,14 +71,14 @@ def started(tiny, home, module="acme.definitions", days=(FIRST, FOURTH)):
 def wait_for_line(process, text, seconds=PATIENCE):
     until = time.monotonic() + seconds
     seen = ""
-    while time.monotonic() < until:
+    while time.monotonic() < until and text not in seen:
         if select.select([process.stdout], [], [], 0.5)[0]:
-            line = process.stdout.readline()
-            seen += line
-            if text in line:
-                return
-            if not line:
+            # What Python had read ahead, select would not see.
+            if not (more := os.read(process.stdout.fileno(), 65536)):
                 break
+            seen += more.decode(errors="replace")
+    if text in seen:
+        return
     raise AssertionError(f"{text!r} was not said:\n{seen}")
 
 
