@@ -209,16 +209,6 @@ def scorings_of(con: DuckDBPyConnection, pipeline: str, partition_keys: list[str
     return [ScoringEntry(**row) for row in dicts(result)]
 
 
-def live_scorings(con: DuckDBPyConnection, pipeline: str, partition_keys: list[str]) -> dict[str, str]:
-    """Partition key → id of its live scoring."""
-    rows = con.execute(
-        "SELECT partition_key, scoring_id FROM ledger.live "
-        "WHERE pipeline = $pipeline AND list_contains($keys, partition_key)",
-        {"pipeline": pipeline, "keys": partition_keys},
-    ).fetchall()
-    return dict(rows)
-
-
 def live_change(con: DuckDBPyConnection, pipeline: str, partition_key: str) -> tuple[str, str] | None:
     """The partition's live scoring, and why it was made live."""
     row = con.execute(
