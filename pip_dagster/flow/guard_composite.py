@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 from pip_dagster.errors import DeclarationError
-from pip_dagster.flow.guard import Encoded, encode
+from pip_dagster.flow.guard import Encoded, count_where, encode
 from pip_dagster.registry.booster_signature import Feature
 from pip_dagster.registry.composite import SEGMENT_COLUMN, Composite
 from pip_dagster.registry.errors import SignatureMismatch
@@ -84,7 +84,7 @@ def _segment(composite: Composite, path: Route) -> Encoded:
         SEGMENT_COLUMN,
         SEGMENT_COLUMN,
         path.number,
-        path.undecided,
+        count_where(path.undecided),
         _any(invalid),
         " or ".join(means),
         None,

@@ -56,6 +56,8 @@ def workspace(*, threads: int, memory_limit: str | None = None) -> Iterator[Duck
     try:
         con.execute("SET TimeZone = 'UTC'")
         con.execute("SET enable_progress_bar = false")
+        # Rows are named by their keys: kept in order, they would be staged and stored by one thread.
+        con.execute("SET preserve_insertion_order = false")
         if limit := declared_memory_limit() or memory_limit:
             con.execute(f"SET memory_limit = {literal(limit)}")
         with interruptible(con), faults.of_spill(spill):
