@@ -185,6 +185,8 @@ def _cli(root: Path, module: str, arguments: list[str]) -> None:
     import time
 
     command = [sys.executable, "-m", "dagster", "asset", "materialize", "-m", module, *arguments]
+    # What we are compared with has scikit-learn, which XGBoost imports where it finds it; we do not install it.
+    (root / "sklearn.py").write_text("raise ImportError('not installed by pip_dagster')\n")
     paths = os.pathsep.join([str(root), str(data.REPOSITORY)])
     variables = {"PYTHONPATH": paths, "DAGSTER_HOME": str(root / "home"), "PIP_DAGSTER_PROJECT": str(root)}
     began = time.monotonic()
