@@ -34,6 +34,9 @@ def case(module: str, *arguments: object, environment: dict[str, str] | None = N
     command = [sys.executable, "-m", f"benchmarks.{module}", *map(str, arguments)]
     log = FOLDER / "last.log"
     env = os.environ | {"PYTHONPATH": str(REPOSITORY), "PYTHONWARNINGS": "ignore"} | (environment or {})
+    # Images and CI often forbid bytecode, and then every process compiles its libraries: seconds that are nobody's.
+    env.pop("PYTHONDONTWRITEBYTECODE", None)
+    env["PYTHONPYCACHEPREFIX"] = str(FOLDER / "bytecode")
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     began = time.monotonic()
     with log.open("w") as out:
