@@ -93,9 +93,9 @@ def score(
         keep_unseen_apart(con, [feature.unseen for feature in encoded if feature.unseen])
     keep_unmatched_apart(con, encoded)
     apart = apart_counts(con)
-    rows = admitted() if apart else STAGED
+    relation = admitted() if apart else STAGED
     if apart:
-        found = count_findings(con, encoded, partitions, rows)
+        found = count_findings(con, encoded, partitions, relation)
     blocked = {key: text for key in partitions if (text := too_many_apart(apart.get(key, 0), found[key].rows, spec))}
     failed = {key: text for key in partitions if (text := refusal(found[key], spec, encoded))}
     types, score_columns = scored_columns(con, spec, manifest, columns), _score_columns(manifest)
@@ -104,7 +104,7 @@ def score(
     con.execute(f"CREATE OR REPLACE TABLE {SCORED} ({body})")
     keys = [key for key in partitions if key not in failed and key not in blocked and found[key].rows]
     if keys:
-        failed |= _stream_or_split(con, spec, predictor, manifest, encoded, rows, carried, keys)
+        failed |= _stream_or_split(con, spec, predictor, manifest, encoded, relation, carried, keys)
     seconds = time.monotonic() - began
     total = sum(each.rows for each in found.values()) or 1
     scored = {}
@@ -167,7 +167,7 @@ def _stream_or_split(
     predictor: Predicts,
     manifest: Manifest,
     encoded: Sequence[Encoded],
-    rows: str,
+    relation: str,
     carried: Sequence[str],
     keys: Sequence[str],
 ) -> dict[str, str]:
@@ -175,7 +175,7 @@ def _stream_or_split(
     import duckdb
 
     try:
-        _stream(con, spec, predictor, manifest, encoded, rows, carried, keys)
+        _stream(con, spec, predictor, manifest, encoded, relation, carried, keys)
         return {}
     except duckdb.Error as error:
         raise_if_interrupted(error)
@@ -185,7 +185,7 @@ def _stream_or_split(
             return {keys[0]: f"scoring or deciding fails: {error}"}
     failed: dict[str, str] = {}
     for key in keys:
-        failed |= _stream_or_split(con, spec, predictor, manifest, encoded, rows, carried, [key])
+        failed |= _stream_or_split(con, spec, predictor, manifest, encoded, relation, carried, [key])
     return failed
 
 
@@ -195,7 +195,7 @@ def _stream(
     predictor: Predicts,
     manifest: Manifest,
     encoded: Sequence[Encoded],
-    rows: str,
+    relation: str,
     carried: Sequence[str],
     keys: Sequence[str],
 ) -> None:
@@ -206,7 +206,7 @@ def _stream(
         # Literals: with parameters DuckDB would hold the whole result. Alone, an equality skips the other row groups.
         listed = ", ".join(literal(key) for key in keys)
         wanted = f"partition_key IN ({listed})" if len(keys) > 1 else f"partition_key = {listed}"
-        query = f"SELECT {quote_all(carried)}, {values} FROM {rows} WHERE {wanted}"
+        query = f"SELECT {quote_all(carried)}, {values} FROM {relation} WHERE {wanted}"
         reader = reading.sql(query).to_arrow_reader(spec.scoring.batch_rows)
         carried_fields = [reader.schema.field(i) for i in range(len(carried))]
         schema = pa.schema([*carried_fields, *_score_fields(manifest)])
