@@ -63,13 +63,13 @@ def examine(request: ProbeRequest) -> ProbeReport:
     )
 
 
-class _NoPandas:
-    """Arrow and XGBoost import pandas wherever it is installed: a second, for nothing that is used here."""
+class _Without:
+    """XGBoost and Arrow import pandas and scikit-learn wherever they are installed: a second, for nothing used here."""
 
     def find_spec(self, name: str, _path: object = None, _target: object = None) -> None:
-        """Say that there is no pandas, and leave every other module to the other finders."""
-        if name == "pandas":
-            raise ModuleNotFoundError("the probe works without pandas", name=name)
+        """Say that there are no such modules, and leave every other one to the other finders."""
+        if name in ("pandas", "sklearn"):
+            raise ModuleNotFoundError(f"the probe works without {name}", name=name)
 
 
 def main() -> None:
@@ -77,7 +77,7 @@ def main() -> None:
     # Libraries may print; the answer must stand alone.
     answer = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
-    sys.meta_path.insert(0, _NoPandas())
+    sys.meta_path.insert(0, _Without())
     request = ProbeRequest.model_validate_json(Path(sys.argv[1]).read_bytes())
     _limit(request)
     try:

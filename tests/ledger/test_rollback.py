@@ -260,19 +260,21 @@ def test_what_was_live_before(steps, expected):
 
 
 @pytest.mark.slow
-def test_a_year_is_flipped_in_under_a_second(tiny, ledger):
+@pytest.mark.parametrize("count", [73, pytest.param(365, marks=pytest.mark.soak)])
+def test_a_year_is_flipped_in_under_a_second(tiny, ledger, count):
+    """Or a fifth of it in a fifth of the time: making 365 days twice over takes half a minute."""
     tiny.declare(partitions={"start": "2023-01-01", "end": "2024-12-31"})
-    days = [str((datetime(2023, 3, 1) + timedelta(days=i)).date()) for i in range(365)]
+    days = [str((datetime(2023, 3, 1) + timedelta(days=i)).date()) for i in range(count)]
     tiny.source(
         "CREATE OR REPLACE TABLE raw.orders AS SELECT o.* REPLACE (i * 1000 + order_id AS order_id, "
-        "'2023-03-01'::DATE + i::INTEGER AS day) FROM (FROM raw.orders LIMIT 5) o, range(365) r(i)"
+        f"'2023-03-01'::DATE + i::INTEGER AS day) FROM (FROM raw.orders LIMIT 5) o, range({count}) r(i)"
     )
     assert not any(result.error for result in tiny.run(*days).values())
     ledger.promote(tiny, 2)
     assert not any(result.error for result in tiny.run(*days, features=False).values())
     began = time.monotonic()
     result = back(tiny)
-    print(f"365 partitions: transaction {result.seconds:.3f} s, in all {time.monotonic() - began:.2f} s")
-    assert len(result.flips) == 365 and result.complete and result.seconds < 1
+    print(f"{count} partitions: transaction {result.seconds:.3f} s, in all {time.monotonic() - began:.2f} s")
+    assert len(result.flips) == count and result.complete and result.seconds < count / 365
     assert published_digests(tiny) == recorded_digests(tiny, 1)
     assert ledger.verified(tiny) is None
