@@ -31,3 +31,12 @@ def test_status_loads_neither_dagster_nor_a_library_that_scores(scored):
     assert heavy(modules) == set()
     assert "dagster" not in modules and "duckdb" in modules
     assert len(modules) < 900, "about 600 today; a second of CPU is some 2,000"
+
+
+def test_the_probe_of_a_model_loads_xgboost_and_neither_pandas_nor_scikit_learn():
+    """Every `models register` waits for it, and both are imported by XGBoost wherever they are installed."""
+    modules = loaded(
+        "import sys; from pip_dagster.registry.probe import _Without; sys.meta_path.insert(0, _Without())\n"
+        "import pyarrow, xgboost"
+    )
+    assert "xgboost" in modules and not modules & {"pandas", "sklearn"}
