@@ -30,7 +30,9 @@ def find_pipeline(project: Project, name: str) -> Pipeline:
     try:
         spec = PipelineSpec.model_validate(attributes)
     except ValidationError as error:
-        raise DeclarationError(f"{file}: {error}") from error
+        # Without the input, which may be a secret that is in the wrong place.
+        said = [f"attributes.{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors()]
+        raise DeclarationError(f"{file}: " + "\n".join(said)) from None
     return Pipeline.load(spec, file.parent, project)
 
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import Literal
+from typing import Annotated, Literal
 from zoneinfo import available_timezones
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator, model_validator
 
 from pip_dagster.spec_durations import Duration
 from pip_dagster.spec_reruns import Reach, Recent
@@ -108,13 +108,31 @@ class Alerts(_Declared):
     """Who is told of a failed run or a blocked partition."""
 
     webhook: Webhook | None = None
-    command: tuple[str, ...] = Field(
+    command: tuple[Annotated[str, StringConstraints(min_length=1)], ...] = Field(
         default=(), description="A program with its arguments; the alert comes as JSON on its standard input."
     )
-    on: tuple[Literal["run_failed", "partition_blocked", "drift"], ...] = ("run_failed", "partition_blocked", "drift")
+    on: tuple[Literal["run_failed", "partition_blocked", "drift"], ...] = Field(
+        default=("run_failed", "partition_blocked", "drift"), min_length=1
+    )
     attempts: int = Field(default=3, ge=1, le=5, description="How often an alert is tried.")
     timeout: float = Field(default=5.0, gt=0, le=10, description="Seconds for one try.")
     status: Status = Field(default="running", description="running: declaring alerts turns them on.")
+
+    @field_validator("webhook", mode="before")
+    @classmethod
+    def _no_address(cls, value: object) -> object:
+        if isinstance(value, str):
+            raise ValueError(
+                "takes no address, which may be a secret; expected {env: NAME}, the variable that holds it"
+            )
+        return value
+
+    @field_validator("command", "on", mode="before")
+    @classmethod
+    def _a_list(cls, value: object) -> object:
+        if isinstance(value, str):
+            raise ValueError(f"{value!r} is no list; expected [{', '.join(value.split())}]")
+        return value
 
     @model_validator(mode="after")
     def _somewhere(self) -> Alerts:

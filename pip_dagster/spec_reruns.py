@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import date, timedelta
-from typing import Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
 
 from pip_dagster.spec_durations import Duration
 
@@ -27,7 +28,21 @@ class Recent(_Declared):
         return self
 
 
-Reach = Literal["none", "all"] | Recent
+def _kind_of_reach(value: Any) -> str:
+    if isinstance(value, Mapping | Recent):
+        return "some"
+    return "word" if value in ("none", "all") else ""
+
+
+# Told apart before they are read: a mistake is answered for the kind that was meant, not for both.
+Reach = Annotated[
+    Annotated[Literal["none", "all"], Tag("word")] | Annotated[Recent, Tag("some")],
+    Discriminator(
+        _kind_of_reach,
+        custom_error_type="reach",
+        custom_error_message="Input should be none, all, {{last: 7}} or {{since: 2024-01-01}}",
+    ),
+]
 
 
 class IgnoreAfter(_Declared):
@@ -47,7 +62,7 @@ class Reruns(_Declared):
     declaration: Reach = Field(
         default="all", description="Partitions to make again when feature SQL, decisions or expectations change."
     )
-    attempts: int = Field(default=3, ge=1, description="How often a partition is tried with the same inputs.")
+    attempts: int = Field(default=3, ge=1, le=1000, description="How often a partition is tried with the same inputs.")
     back_off: Duration = Field(
         default=timedelta(minutes=10), description="The wait after a first failure; each further one doubles it."
     )

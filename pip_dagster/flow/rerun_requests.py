@@ -11,8 +11,10 @@ from typing import Literal
 from pip_dagster.flow.partition import Partition
 from pip_dagster.flow.ranges import contiguous
 from pip_dagster.ledger.plan import Due, Kind
+from pip_dagster.spec_durations import doubled
 from pip_dagster.spec_reruns import Reach, Reruns
 
+_KEY = "\x00"  # stands for a partition's key
 _SAID = 400  # characters of reasons that a run's tag holds
 
 # A promotion is its own sensor's; a failure is tried again by whichever is on.
@@ -76,7 +78,7 @@ def next_attempt(earlier: Sequence[Earlier], reruns: Reruns, now: datetime) -> i
         return "its run was canceled: not asked for again before something changes"
     if len(earlier) >= reruns.attempts:
         return f"{len(earlier)} runs of {reruns.attempts} ended without making it: not asked for before a change"
-    after = last.ended_at + reruns.back_off * 2 ** (len(earlier) - 1)
+    after = last.ended_at + doubled(reruns.back_off, len(earlier) - 1)
     if now < after:
         return f"its run ended without making it; asked for again from {after:%Y-%m-%d %H:%M:%S %Z}"
     return len(earlier) + 1
@@ -96,12 +98,22 @@ def _content(due: Sequence[Due]) -> str:
 
 
 def _said(due: Sequence[Due]) -> str:
-    """Each reason once, with how many partitions it is of where that is not all."""
-    of: dict[str, int] = {}
+    """Each reason once, with how many partitions it is of where that is not all.
+
+    Those that differ by no more than the partition they name are one, from the first to the last of them.
+    """
+    of: dict[str, list[str]] = {}
     for each in due:
         for reason in each.reasons:
-            of[reason.text] = of.get(reason.text, 0) + 1
-    said = "; ".join(text if n == len(due) else f"{text} ({n} of {len(due)})" for text, n in of.items())
+            of.setdefault(reason.text, []).append(each.partition.key)
+    alike: dict[str, list[str]] = {}
+    for text, keys in of.items():
+        alike.setdefault(text.replace(f" {keys[0]}", _KEY) if len(keys) == 1 else text, []).extend(keys)
+    parts = []
+    for text, keys in alike.items():
+        named = f" {keys[0]}" if len(keys) == 1 else f" {keys[0]} to {keys[-1]}"
+        parts.append(text.replace(_KEY, named) + (f" ({len(keys)} of {len(due)})" if len(keys) != len(due) else ""))
+    said = "; ".join(parts)
     return said if len(said) <= _SAID else said[: _SAID - 1] + "…"
 
 

@@ -66,11 +66,12 @@ def _lay_view(
     except duckdb.Error as error:
         place = source.parquet or source.database or spec.source_database
         there = [] if source.parquet else _tables_in(con, catalogs[source.database or spec.source_database or ""])
-        close = difflib.get_close_matches(source.table, there, n=3)
+        # A view that is there and broken is close to itself; DuckDB says what it lacks.
+        close = [name for name in difflib.get_close_matches(source.table, there, n=3) if name != source.table]
         hint = f" Did you mean {' or '.join(close)}?" if close else f" It has: {', '.join(there[:20]) or 'no tables'}."
         raise SourceError(
             f"Pipeline {spec.name}: source {name!r} ({source.table}) cannot be read from {place}."
-            + ("" if source.parquet else hint)
+            + ("" if source.parquet or source.table in there else hint)
             + f" DuckDB says: {str(error).splitlines()[0]}"
         ) from error
     for key in ("partition_column", "change_column"):

@@ -115,7 +115,8 @@ def _rows(was: Mapping[str, object] | None, held: Mapping[str, object]) -> str:
     before, after = (int(str(each["rows"])) if each else 0 for each in (was, held))
     if was is None:
         return ""
-    return f" ({after - before:+d} rows)" if after != before else " (same number of rows)"
+    more = after - before
+    return f" ({more:+d} {'row' if abs(more) == 1 else 'rows'})" if more else " (same number of rows)"
 
 
 def _duration(duration: timedelta) -> str:

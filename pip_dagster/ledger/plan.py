@@ -25,6 +25,7 @@ from pip_dagster.ledger.plan_values import (
     Wanted,
 )
 from pip_dagster.ledger.record import canonical, inputs_digest
+from pip_dagster.spec_durations import doubled
 
 __all__ = ["Attempt", "Due", "Held", "Kind", "Known", "Plan", "Policy", "Reason", "Wanted", "plan"]
 
@@ -93,7 +94,7 @@ def _again(case: Case, last: Attempt, digest: str) -> Due | Held:
     if failures >= reruns.attempts:
         text = f"failed {failures} of {reruns.attempts} times, not tried again before something changes: {last.reason}"
         return Held(partition, (Reason("failed", text),))
-    after = last.made_at + reruns.back_off * 2 ** (failures - 1)
+    after = last.made_at + doubled(reruns.back_off, failures - 1)
     attempt = failures + 1
     text = f"failed, attempt {attempt} of {reruns.attempts}"
     if case.now < after:

@@ -17,6 +17,7 @@ from pip_dagster.orchestration.metadata import (
     arms_metadata,
     challengers_metadata,
     features_metadata,
+    features_of_run,
     lineage_metadata,
     predictions_metadata,
 )
@@ -113,11 +114,14 @@ def _run(
     judged: list[dg.AssetCheckEvaluation] = []
     failed: dict[str, str] = {}
     last: PartitionResult | None = None
+    reused, total, why = 0, len(context.partition_keys), live_why(context.run)
+    if why:
+        context.log.info(f"{spec.name}: asked for: {why}")
     try:
         for result in materialize(
             pipeline,
             partitions_of(definition, context.partition_keys),
-            RunInfo(context.run.run_id, _made_by(context), context.run.tags.get(BACKFILL_TAG), live_why(context.run)),
+            RunInfo(context.run.run_id, _made_by(context), context.run.tags.get(BACKFILL_TAG), why),
             features=features_key(spec) in selected,
             predictions=bool({predictions_key(spec), challengers_key(spec)} & set(selected)),
             progress=context.log.info,
@@ -125,18 +129,27 @@ def _run(
         ):
             if observe:
                 observe(result)
-            _note(result, spec_keys=(features_key(spec), predictions_key(spec)), done=done, failed=failed)
+            _note(result, spec_keys=(features_key(spec), predictions_key(spec)), done=done, failed=failed, why=why)
+            reused += result.reused and not result.error
             judged.extend(evaluations(pipeline, result.partition.key, result.checks, selected))
             last = result if result.scoring and not result.error else last
     except BaseException as error:
         if isinstance(error, (KeyboardInterrupt, dg.DagsterExecutionInterruptedError)):
             ask_to_cancel(context)
-        # What is committed stays; Dagster is told of it before the run ends in failure or is cancelled.
+        # What is committed stays; Dagster is told of it before the run ends in failure or is cancelled. Features are
+        # committed for the whole range before the first of them is scored.
+        if features_key(spec) in selected:
+            of_run = features_of_run(pipeline, context.run_id, context.partition_keys)
+            done[features_key(spec)] = of_run | done[features_key(spec)]
+        kept = ", ".join(f"{key.path[-1]} of {len(made)}" for key, made in done.items() if key != challengers_key(spec))
+        context.log.info(f"{spec.name}: ended early; committed, and they stay: {kept} of {total} partitions.")
         yield from _events(done)
         yield from news(context.instance, judged, ())
         if isinstance(error, (PipelineError, RegistryError)):
             raise dg.Failure(description=str(error), allow_retries=False) from error
         raise
+    as_they_were = f"; the scores of {reused} are as they were, made of the same" if reused else ""
+    context.log.info(f"{spec.name}: {total - len(failed)} of {total} partitions are made{as_they_were}")
     if last and last.scoring:
         if _is_named_by_alias(pipeline, last.scoring):
             yield from _model_observation(pipeline, last)
@@ -150,7 +163,7 @@ def _run(
         yield from _events(done)
         yield from _checks(context, judged)
         raise dg.Failure(
-            description=_failure_text(spec.name, failed, len(context.partition_keys)),
+            description=_failure_text(spec.name, failed, total),
             metadata={"failed_partitions": dg.MetadataValue.json(failed)},
             allow_retries=False,
         )
@@ -170,17 +183,22 @@ def _checks(context: dg.AssetExecutionContext, judged: list[dg.AssetCheckEvaluat
 
 
 def _note(
-    result: PartitionResult, *, spec_keys: tuple[dg.AssetKey, dg.AssetKey], done: Done, failed: dict[str, str]
+    result: PartitionResult,
+    *,
+    spec_keys: tuple[dg.AssetKey, dg.AssetKey],
+    done: Done,
+    failed: dict[str, str],
+    why: str,
 ) -> None:
     features, predictions = spec_keys
+    asked = {"why": why} if why else {}
     if result.error:
         failed[result.partition.key] = result.error
     if result.features and features in done:
-        done[features][result.partition.key] = features_metadata(result.features)
+        done[features][result.partition.key] = asked | features_metadata(result.features)
     if result.scoring and not result.error and predictions in done:
-        done[predictions][result.partition.key] = predictions_metadata(result.scoring, result.reused) | arms_metadata(
-            result
-        )
+        scored = predictions_metadata(result.scoring, result.reused)
+        done[predictions][result.partition.key] = asked | scored | arms_metadata(result)
 
 
 def _events(done: Done) -> Iterator[dg.AssetMaterialization]:

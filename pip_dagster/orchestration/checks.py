@@ -95,10 +95,11 @@ def summary(check: dg.AssetCheckKey, of_run: Sequence[dg.AssetCheckEvaluation]) 
         check_name=check.name,
         passed=not failed,
         severity=dg.AssetCheckSeverity.ERROR if severe else dg.AssetCheckSeverity.WARN,
-        description=f"{len(failed)} of the run's {len(mine)} partitions do not meet every expectation."
+        description=f"{len(failed)} of the run's {len(mine)} partitions did not pass."
         if failed
-        else f"All of the run's {len(mine)} partitions meet every expectation.",
-        metadata={"partitions": len(mine), "failing": ", ".join(str(each.partition) for each in failed[:50])},
+        else f"All of the run's {len(mine)} partitions passed.",
+        metadata={"partitions": len(mine)}
+        | ({"failing": ", ".join(str(each.partition) for each in failed[:50])} if failed else {}),
     )
 
 

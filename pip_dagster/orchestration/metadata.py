@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 import dagster as dg
 
+from pip_dagster.errors import PipelineError
 from pip_dagster.flow.result import PartitionResult
 from pip_dagster.ledger.challengers import compare
 from pip_dagster.ledger.checks import SPLIT
-from pip_dagster.ledger.record import ExtractionEntry, ScoringEntry
+from pip_dagster.ledger.record import ExtractionEntry, ScoringEntry, latest_extractions
 from pip_dagster.orchestration.keys import features_key
 from pip_dagster.pipeline import Pipeline
 from pip_dagster.registry.choose import registry_of
 from pip_dagster.registry.store import Registry
 from pip_dagster.warehouse.connect import open_warehouse, workspace
+from pip_dagster.warehouse.lock import waiting_at_most
 
 
 def features_metadata(entry: ExtractionEntry) -> dict[str, Any]:
@@ -29,6 +32,15 @@ def features_metadata(entry: ExtractionEntry) -> dict[str, Any]:
         "seconds": round(entry.seconds, 4),
         **_empty_note(entry.rows_extracted),
     }
+
+
+def features_of_run(pipeline: Pipeline, run_id: str, partition_keys: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Partition → the snapshot that this run committed; none where that cannot be read soon, as a run is ending."""
+    with suppress(PipelineError), waiting_at_most(2), workspace(threads=1) as con:
+        with open_warehouse(con, pipeline.project.warehouse, purpose="telling Dagster of features", read_only=True):
+            found = latest_extractions(con, pipeline.spec.name, list(partition_keys))
+        return {key: features_metadata(entry) for key, entry in found.items() if entry.run_id == run_id}
+    return {}
 
 
 def predictions_metadata(entry: ScoringEntry, reused: bool) -> dict[str, Any]:

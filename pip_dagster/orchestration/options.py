@@ -4,6 +4,8 @@ from typing import Any
 
 import dagster as dg
 
+from pip_dagster.orchestration.runs import REASON
+
 BACKFILL_TAG = "pip_dagster/backfill"
 VERSION_TAG = "pip_dagster/model_version"
 AS_KNOWN_TAG = "pip_dagster/as_known"
@@ -26,7 +28,10 @@ def run_options(run: dg.DagsterRun) -> dict[str, Any]:
 
 
 def live_why(run: dg.DagsterRun) -> str:
-    """Why what the run makes is live: as `pip-dagster backfill` says; pinned, where a person's tag names a version."""
+    """Why what the run makes is live.
+
+    As `pip-dagster backfill` says; pinned, where a person's tag names a version; else why a sensor or schedule asked.
+    """
     if BACKFILL_TAG in run.tags:
         return run.tags.get(WHY_TAG, "")
     parts = []
@@ -34,4 +39,10 @@ def live_why(run: dg.DagsterRun) -> str:
         parts.append(f"pinned to v{version.removeprefix('v')}")
     if run.tags.get(AS_KNOWN_TAG, "").lower() == "true":
         parts.append("as known at each partition's close")
-    return ": ".join(filter(None, (" ".join(parts), run.tags.get(WHY_TAG, ""))))
+    return ": ".join(filter(None, (" ".join(parts), run.tags.get(WHY_TAG, "")))) or asked_because(run)
+
+
+def asked_because(run: dg.DagsterRun) -> str:
+    """Why a sensor or schedule asked for the run; empty where a person did: their tag is no word on what is live."""
+    asked = "dagster/sensor_name" in run.tags or "dagster/schedule_name" in run.tags
+    return run.tags.get(REASON, "") if asked else ""

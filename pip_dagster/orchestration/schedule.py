@@ -4,6 +4,7 @@ from datetime import UTC, datetime
 
 import dagster as dg
 
+from pip_dagster.errors import DeclarationError
 from pip_dagster.flow.closed import Closed, due_at
 from pip_dagster.flow.partition import Partition
 from pip_dagster.flow.ranges import contiguous
@@ -24,14 +25,6 @@ def pipeline_schedule(
     zone = declared.time_zone or spec.partitions.time_zone
     behind = f", and up to {declared.catch_up} missed ones before them" if declared.catch_up else ""
 
-    @dg.schedule(
-        name=name,
-        cron_schedule=declared.cron,
-        execution_timezone=zone,
-        job=job,  # type: ignore[arg-type]
-        description=f"Score the partitions of {spec.name} that just closed{behind}.",
-        default_status=dg.DefaultScheduleStatus(declared.status.upper()),
-    )
     def closed_partitions(context: dg.ScheduleEvaluationContext) -> list[dg.RunRequest] | dg.SkipReason:
         tick = context.scheduled_execution_time.astimezone(UTC)
         previous = previous_tick(declared.cron, zone, tick)
@@ -55,13 +48,27 @@ def pipeline_schedule(
         )
         if not due:
             return dg.SkipReason(
-                f"The partitions of {spec.name} end on {spec.partitions.end}; {tick} is past them."
+                f"The partitions of {spec.name} end on {spec.partitions.end:%Y-%m-%d}, {tick:%Y-%m-%d} is past them: "
+                "what they hold is for a backfill."
                 if over
                 else f"Every partition of {spec.name} that closed up to {tick} has been asked for."
             )
         return _requests(pipeline, due, tick, {each.partition.key for each in closed if each.at <= previous})
 
-    return closed_partitions
+    try:
+        return dg.schedule(
+            name=name,
+            cron_schedule=declared.cron,
+            execution_timezone=zone,
+            job=job,  # type: ignore[arg-type]
+            description=f"Score the partitions of {spec.name} that just closed{behind}.",
+            default_status=dg.DefaultScheduleStatus(declared.status.upper()),
+        )(closed_partitions)
+    except dg.DagsterInvalidDefinitionError as error:
+        raise DeclarationError(
+            f"Pipeline {spec.name}: schedule {declared.cron!r} names no time; expected minute (0-59), hour (0-23), "
+            "day (1-31), month (1-12) and weekday (0-6 from Sunday), on days that there are, such as '0 6 * * *'."
+        ) from error
 
 
 def _requests(pipeline: Pipeline, due: list[Partition], tick: datetime, older: set[str]) -> list[dg.RunRequest]:
@@ -71,11 +78,12 @@ def _requests(pipeline: Pipeline, due: list[Partition], tick: datetime, older: s
     for each in contiguous([(partition, None) for partition in due], at_most=spec.partitions.max_per_run):
         of_range = [partition for partition, _ in each]
         late = sum(partition.key in older for partition in of_range)
+        said = ((len(of_range) - late, "just closed"), (late, "missed or scored again"))
         requests.append(
             ask(
                 of_range,
                 run_key=f"{spec.name} {of_range[0].key} {tick.isoformat()}",
-                tags={REASON: f"{len(of_range) - late} just closed, {late} missed or scored again"},
+                tags={REASON: ", ".join(f"{n} {what}" for n, what in said if n)},
             )
         )
     return requests

@@ -30,8 +30,9 @@ def source_changes(
         declared,
         core.SOURCE_KINDS,
         declared.missing,
-        "Make partitions again whose sources have new, late, corrected or deleted rows, that were provisional, whose "
-        "SQL or declaration changed, or that failed; and the newest ones that were never made.",
+        f"Make partitions of {pipeline.spec.name} again whose sources have new, late, corrected or deleted rows, that "
+        f"were provisional, whose SQL or declaration changed, or that failed. Of those never made: "
+        f"{_say(declared.missing)}, by sensors.source_changes.missing.",
     )
 
 
@@ -39,6 +40,7 @@ def model_promoted(
     pipeline: Pipeline, job: object, definition: dg.TimeWindowPartitionsDefinition
 ) -> dg.SensorDefinition:
     """Partitions that the plan says are due by `reruns.promotion`."""
+    scoring = pipeline.spec.scoring
     return _rerun_sensor(
         pipeline,
         job,
@@ -47,8 +49,15 @@ def model_promoted(
         pipeline.spec.sensors.model_promoted,
         core.PROMOTION_KINDS,
         "all",
-        f"Score partitions again when {pipeline.spec.scoring.alias} moves, as far as `reruns.promotion` reaches.",
+        f"Score partitions of {pipeline.spec.name} again when {scoring.alias} moves. By reruns.promotion: "
+        f"{_say(pipeline.spec.reruns.promotion)}.",
     )
+
+
+def _say(reach: Reach) -> str:
+    if isinstance(reach, str):
+        return reach
+    return f"the last {reach.last}" if reach.last is not None else f"those since {reach.since}"
 
 
 def _rerun_sensor(
