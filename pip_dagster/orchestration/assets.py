@@ -139,7 +139,7 @@ def _run(
         # What is committed stays; Dagster is told of it before the run ends in failure or is cancelled. Features are
         # committed for the whole range before the first of them is scored.
         if features_key(spec) in selected:
-            of_run = features_of_run(pipeline, context.run_id, context.partition_keys)
+            of_run = features_of_run(pipeline, context.run.run_id, context.partition_keys)
             done[features_key(spec)] = of_run | done[features_key(spec)]
         kept = ", ".join(f"{key.path[-1]} of {len(made)}" for key, made in done.items() if key != challengers_key(spec))
         context.log.info(f"{spec.name}: ended early; committed, and they stay: {kept} of {total} partitions.")

@@ -44,7 +44,7 @@ class TestPolicies:
         declare(tiny, late_data=late_data).run()
         tiny.source(LATE)
         now = CLOSE + timedelta(days=days_later)
-        assert found(tiny, now) == {DAY: (state, [f"source changed: orders {DAY} (+1 rows){says}"])}
+        assert found(tiny, now) == {DAY: (state, [f"source changed: orders {DAY} (+1 row){says}"])}
 
     @pytest.mark.parametrize("late_data", ["report", {"ignore_after": "3 days"}])
     def test_what_was_never_made_is_due_whatever_the_policy(self, tiny, late_data):

@@ -154,7 +154,7 @@ def test_a_late_row_is_one_run_and_a_killed_run_is_retried_once_with_nothing_dou
         late_row(scored, 9001, like=60)
         [run] = until(lambda: runs(instance, S.SUCCESS))
         assert run.tags["dagster/partition"] == SECOND
-        assert run.tags["pip_dagster/reason"] == f"source changed: orders {SECOND} (+1 rows)"
+        assert run.tags["pip_dagster/reason"] == f"source changed: orders {SECOND} (+1 row)"
         assert scored.scores() == scored.expected()
         made = "SELECT count(*) FROM ledger.scorings"
         [(before,)] = scored.warehouse(made)

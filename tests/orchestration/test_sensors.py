@@ -66,7 +66,7 @@ def test_a_late_row_is_asked_for_with_its_reason_and_nothing_else(scored, look):
     scored.source("INSERT INTO raw.orders SELECT * REPLACE (9001 AS order_id) FROM raw.orders WHERE order_id = 60")
     tick = look(scored)
     assert asked(tick) == [SECOND]
-    assert tick.run_requests[0].tags["pip_dagster/reason"] == f"source changed: orders {SECOND} (+1 rows)"
+    assert tick.run_requests[0].tags["pip_dagster/reason"] == f"source changed: orders {SECOND} (+1 row)"
     scored.run(SECOND)
     assert look(scored).skip_message.startswith("Nothing is due")
 
