@@ -40,7 +40,7 @@ Reach = Annotated[
     Discriminator(
         _kind_of_reach,
         custom_error_type="reach",
-        custom_error_message="Input should be none, all, {{last: 7}} or {{since: 2024-01-01}}",
+        custom_error_message="Input should be none, all, {last: 7} or {since: 2024-01-01}",
     ),
 ]
 

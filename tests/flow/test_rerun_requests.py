@@ -117,3 +117,19 @@ def test_why_nothing_is_asked_for():
     text = skipped({"001": "waits"}, {"002"}, 3, 0, 7)
     assert text == "001: waits; 1 due partitions are in runs that are queued or running; 3 runs wait for the next look."
     assert "are as they should be; 300 that were never made are left to a backfill" in skipped({}, (), 0, 300, 7)
+
+
+def test_reasons_that_differ_by_their_partition_are_one():
+    def changed(i, rows, of=None):
+        text = f"source changed: orders {day(i if of is None else of).key} ({rows})"
+        return Due(day(i), (Reason("source_changed", text),), 1, "w")
+
+    def said(*due):
+        [request] = requests(due, at_most=10)
+        return request.reasons
+
+    assert said(changed(1, "+1 row")) == "source changed: orders 001 (+1 row)"
+    assert said(*(changed(i, "-5 rows") for i in range(1, 4))) == "source changed: orders 001 to 003 (-5 rows)"
+    assert said(changed(1, "+1 row"), changed(2, "+1 row", of=1)) == "source changed: orders 001 (+1 row)"
+    mixed = said(changed(1, "+1 row"), changed(2, "+1 row"), changed(3, "+2 rows"))
+    assert mixed == "source changed: orders 001 to 002 (+1 row) (2 of 3); source changed: orders 003 (+2 rows) (1 of 3)"

@@ -135,5 +135,11 @@ def test_ctrl_c_ends_a_long_scoring_and_keeps_what_was_committed(tiny, tmp_path)
     ]
     assert tiny.scores() == tiny.expected(f"day <= '{SECOND}'")
     with dg.DagsterInstance.from_config(str(tmp_path / "home")) as instance:
-        told = instance.get_materialized_partitions(dg.AssetKey(["orders", "predictions"]))
+        told, features = (
+            instance.get_materialized_partitions(dg.AssetKey(["orders", name])) for name in ("predictions", "features")
+        )
+        logged = [entry.user_message for entry in instance.all_logs(the_run(tmp_path / "home").run_id)]
     assert told == {FIRST, SECOND}
+    assert features == set(DAYS), "they were committed before any of them was scored"
+    kept = "features of 4, predictions of 2 of 4 partitions"
+    assert f"orders: ended early; committed, and they stay: {kept}." in logged
