@@ -16,6 +16,9 @@ from pip_dagster.spec_automation import Alerts, Webhook
 LOG = logging.getLogger("pip_dagster")
 
 BACKOFF_SECONDS = 0.5
+# For the webhook, and as long for the command. Dagster gives a sensor's look a minute: one that takes longer has told
+# nobody that it told, and would tell the same again for ever.
+MOST_SECONDS = 25.0
 
 
 class _UndeliveredError(Exception):
@@ -26,34 +29,38 @@ def deliver(alerts: Alerts, alert: Alert, log: Callable[[str], object] = LOG.war
     """Whether the alert reached everybody declared; each failure is logged with what to mend.
 
     Takes at most `attempts` tries of `timeout` seconds each for the webhook and as many for the command, with pauses of
-    half a second, one second, ... between them.
+    half a second, one second, ... between them; no more than 25 seconds for either.
     """
     payload = alert.payload().encode()
-    tries: list[tuple[str, Callable[[], None]]] = []
+    tries: list[tuple[str, Callable[[float], None]]] = []
     if alerts.webhook:
         webhook = alerts.webhook
-        tries.append((f"the webhook in ${webhook.env}", lambda: _post(webhook, payload, alerts.timeout)))
+        tries.append((f"the webhook in ${webhook.env}", lambda timeout: _post(webhook, payload, timeout)))
     if alerts.command:
-        tries.append((f"the command {alerts.command[0]}", lambda: _run(alerts.command, payload, alerts.timeout)))
+        tries.append((f"the command {alerts.command[0]}", lambda timeout: _run(alerts.command, payload, timeout)))
     # Each is tried, whatever became of the one before.
-    reached = [_try(alert, alerts.attempts, where, send, log) for where, send in tries]
+    reached = [_try(alert, alerts, where, send, log) for where, send in tries]
     return all(reached)
 
 
-def _try(alert: Alert, attempts: int, where: str, send: Callable[[], None], log: Callable[[str], object]) -> bool:
-    said = ""
-    for attempt in range(attempts):
-        if attempt:
-            time.sleep(BACKOFF_SECONDS * 2 ** (attempt - 1))
+def _try(alert: Alert, alerts: Alerts, where: str, send: Callable[[float], None], log: Callable[[str], object]) -> bool:
+    said, tried, until = "", 0, time.monotonic() + MOST_SECONDS
+    while tried < alerts.attempts:
+        if tried:
+            time.sleep(min(BACKOFF_SECONDS * 2 ** (tried - 1), max(0.0, until - time.monotonic())))
+        left = until - time.monotonic()
+        if left <= 0:
+            break
+        tried += 1
         try:
-            send()
+            send(min(alerts.timeout, left))
             return True
         except _UndeliveredError as error:
             said = str(error)
         except Exception as error:  # an alert must never be what fails
             said = type(error).__name__
     log(
-        f"Pipeline {alert.pipeline}: the alert {alert.title!r} did not reach {where} in {attempts} tries: {said}. "
+        f"Pipeline {alert.pipeline}: the alert {alert.title!r} did not reach {where} in {tried} tries: {said}. "
         "It is not sent again; nothing else depends on it."
     )
     return False

@@ -99,6 +99,15 @@ def test_a_webhook_that_hangs_is_given_up(monkeypatch):
     assert time.monotonic() - began < 3
 
 
+def test_all_tries_together_end_before_a_look_of_a_sensor_must(monkeypatch):
+    assert 2 * module.MOST_SECONDS < 60, "webhook and command, against Dagster's limit for a look"
+    monkeypatch.setattr(module, "MOST_SECONDS", 0.5)
+    began, said = time.monotonic(), []
+    with server(200, wait=3) as (url, _):
+        assert not deliver(webhook(monkeypatch, url, attempts=5, timeout=0.3), ALERT, said.append)
+    assert time.monotonic() - began < 3 and "in 2 tries" in said[0]
+
+
 @pytest.mark.parametrize(
     "url", ["", "http://127.0.0.1:1/S3CRET", "no url S3CRET", "ftp://host/S3CRET", "http://[S3CRET"]
 )

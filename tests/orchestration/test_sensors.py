@@ -320,7 +320,7 @@ def test_a_blocked_partition_is_told_once(scored, look, told):
     assert len(kept()) == 1
 
 
-def test_a_failed_run_is_told_with_its_partitions(scored, instance, told):
+def test_a_failed_run_is_told_with_its_partitions(scored, instance, told, monkeypatch):
     command, kept = told
     scored.declare(partitions=GRID, alerts=command)
     scored.source("UPDATE raw.orders SET order_id = 60 WHERE order_id = 61")
@@ -335,7 +335,9 @@ def test_a_failed_run_is_told_with_its_partitions(scored, instance, told):
         dagster_run=result.dagster_run,
         dagster_event=result.get_run_failure_event(),
     ).for_run_failure()
-    sensor(context)
+    assert sensor(context) is None, "on to the next failed run"
     [alert] = kept()
     assert alert["kind"] == "run_failed" and alert["run_id"] == result.run_id
     assert [each["partition"] for each in alert["partitions"]] == [SECOND] and "60" in alert["text"]
+    monkeypatch.setattr("pip_dagster.orchestration.sensors.alerts._QUICK_SECONDS", 0.0)
+    assert "the next look goes on" in sensor(context).skip_message, "five slow ones would outlast the look"

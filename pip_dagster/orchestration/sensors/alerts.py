@@ -1,6 +1,7 @@
 """The sensors that tell somebody: of a run that failed, of partitions that are blocked, or drift."""
 
 import json
+import time
 from collections.abc import Callable
 
 import dagster as dg
@@ -11,6 +12,8 @@ from pip_dagster.alerts.deliver import deliver
 from pip_dagster.orchestration.keys import challengers_key, features_key, predictions_key
 from pip_dagster.pipeline import Pipeline
 from pip_dagster.spec_automation import Alerts
+
+_QUICK_SECONDS = 1.5
 
 Standing = Callable[[], dict[str, tuple[str, str]]]  # partition → the ledger's entry, what is the matter
 
@@ -31,8 +34,13 @@ def run_failed(pipeline: Pipeline, alerts: Alerts) -> dg.SensorDefinition:
         if run.job_name != f"{spec.name}_job" and not mine & set(run.asset_selection or ()):
             return dg.SkipReason(f"Run {run.run_id} is not one of {spec.name}.")
         failed, title = _what_failed(context, run)
+        began = time.monotonic()
         deliver(alerts, Alert("run_failed", spec.name, title, failed, run.run_id), context.log.warning)
-        return None
+        took = time.monotonic() - began
+        if took < _QUICK_SECONDS:
+            return None  # on to the next failed run: a look takes up to five
+        # Five that take long are more than a look may take, and would be told again by every look to come.
+        return dg.SkipReason(f"{title}. To tell of it took {took:.0f} s: the next look goes on.")
 
     return tell
 
