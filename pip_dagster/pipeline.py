@@ -9,12 +9,14 @@ from functools import cached_property
 from pathlib import Path
 
 from pip_dagster.errors import DeclarationError
-from pip_dagster.ledger.record import canonical
+from pip_dagster.ledger.record import EXPECTATIONS, canonical
 from pip_dagster.project import Project
 from pip_dagster.quality.suite import Expectation, Suites, load_suites, suggest
 from pip_dagster.spec import PipelineSpec, Source
 from pip_dagster.spec_automation import Alerts
 from pip_dagster.spec_gates import Gates
+
+_PART = 16  # digits of a part's digest: it says which part changed, the whole digest whether any did
 
 
 @dataclass(frozen=True)
@@ -62,9 +64,7 @@ class Pipeline:
         spec = self.spec
         # Reasons change no score, but belong to a scoring: another selection needs another scoring.
         explained = {"explanations": spec.explanations.model_dump(mode="json")} if spec.explanations else {}
-        # So does the unit of a split that is carried with the scored row. Who is live for which share changes no score.
-        unit = [name for name in spec.unit if name not in (*spec.features.key, spec.features.partition_column)]
-        carried = {"unit": unit} if unit else {}
+        carried = {"unit": self._carried_unit} if self._carried_unit else {}
         return _digest(
             explained
             | carried
@@ -78,6 +78,12 @@ class Pipeline:
                 "expectations": [_said(e) for e in (*self.suites.features, *self.suites.predictions)],
             }
         )
+
+    @property
+    def _carried_unit(self) -> list[str]:
+        """The unit of a split, carried with the scored row. Who is live for which share changes no score."""
+        known = (*self.spec.features.key, self.spec.features.partition_column)
+        return [name for name in self.spec.unit if name not in known]
 
     @cached_property
     def feature_digest(self) -> str:
@@ -96,6 +102,35 @@ class Pipeline:
         """The feature digest as `ledger.extractions` holds it."""
         return hashlib.sha256(self.feature_digest.encode()).hexdigest()
 
+    @cached_property
+    def scoring_parts(self) -> str:
+        """What `scoring_digest` covers, part by part, so that a plan can say which changed: canonical JSON."""
+        spec = self.spec
+        return _parts(
+            {
+                "features.key": spec.features.key,
+                "features.partition_column": spec.features.partition_column,
+                "scoring.on_unseen_category": spec.scoring.on_unseen_category,
+                "unit of the split": self._carried_unit,
+                "decisions": spec.decisions,
+                "explanations": spec.explanations.model_dump(mode="json") if spec.explanations else None,
+                "quality.max_quarantined": spec.quality.max_quarantined if spec.quality else None,
+                f"{EXPECTATIONS}features": [_said(e) for e in self.suites.features],
+                f"{EXPECTATIONS}predictions": [_said(e) for e in self.suites.predictions],
+            }
+        )
+
+    @cached_property
+    def feature_parts(self) -> str:
+        """What `feature_digest` covers, part by part, so that a plan can say which changed: canonical JSON."""
+        sources = {f"sources.{name}": _read_of(source) for name, source in self.spec.sources.items()}
+        expected = {
+            f"{EXPECTATIONS}sources.{name}": [_said(e) for e in of] for name, of in self.suites.sources.items() if of
+        }
+        return _parts(
+            {"features.sql": self.sql, "partitions.time_zone": self.spec.partitions.time_zone} | sources | expected
+        )
+
 
 def _read_sql(spec: PipelineSpec, folder: Path, key: str, name: str) -> str:
     file = folder / name
@@ -109,6 +144,10 @@ def _read_sql(spec: PipelineSpec, folder: Path, key: str, name: str) -> str:
 
 def _digest(relevant: dict[str, object]) -> str:
     return hashlib.sha256(canonical(relevant).encode()).hexdigest()
+
+
+def _parts(relevant: dict[str, object]) -> str:
+    return canonical({name: _digest({name: value})[:_PART] for name, value in relevant.items()})
 
 
 def _read_of(source: Source) -> dict[str, object]:

@@ -17,7 +17,7 @@ from pip_dagster.project import Project
 from pip_dagster.registry import Registry, RegistryError
 from pip_dagster.registry.listing import composed
 
-_JSON_COLUMNS = ("source_digests", "engine", "findings")
+_JSON_COLUMNS = ("source_digests", "engine", "findings", "declared_parts")
 
 
 @click.command()

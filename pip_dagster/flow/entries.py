@@ -94,5 +94,6 @@ def scoring_entry(
         )
         if features
         else None,
+        declared_parts=pipeline.scoring_parts,
         **outcome,
     )

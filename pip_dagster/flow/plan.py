@@ -76,6 +76,8 @@ def _wanted(pipeline: Pipeline, sources: Fingerprints) -> Wanted:
         sql_digest=pipeline.sql_digest,
         code_digest=pipeline.scoring_digest,
         manifest_digest=version.manifest_digest,
+        feature_parts=pipeline.feature_parts,
+        scoring_parts=pipeline.scoring_parts,
         model_version=version.version,
         promoted_at=moves[-1].at if moves else None,
         arms=_arms(pipeline),

@@ -59,6 +59,7 @@ def store_features(
             made_by=run.made_by,
             made_at=datetime.now(UTC),
             provisional=made.provisional,
+            declared_parts=made.declared_parts,
         )
         if known and known.feature_digest == made.digest:
             entry = replace(entry, revision=known.revision, table_name=known.table_name, is_new=False)

@@ -18,8 +18,10 @@ _KEY = "\x00"  # stands for a partition's key
 _SAID = 400  # characters of reasons that a run's tag holds
 
 # A promotion is its own sensor's; a failure is tried again by whichever is on.
-_DUE: tuple[Kind, ...] = ("missing", "source_changed", "features_changed", "declaration_changed", "provisional")
-SOURCE_KINDS: frozenset[Kind] = frozenset((*_DUE, "arms_undecided", "blocked", "failed"))
+_DECLARED: tuple[Kind, ...] = ("features_changed", "declaration_changed", "expectations_changed")
+SOURCE_KINDS: frozenset[Kind] = frozenset(
+    ("missing", "source_changed", *_DECLARED, "provisional", "arms_undecided", "blocked", "failed")
+)
 PROMOTION_KINDS: frozenset[Kind] = frozenset({"model_promoted", "failed"})
 
 

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import json
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import timedelta
+from functools import lru_cache
 
-from pip_dagster.ledger.plan_values import Attempt, Case, Known, Reason, Wanted
+from pip_dagster.ledger.plan_values import Attempt, Case, Kind, Known, Reason, Wanted
+from pip_dagster.ledger.record import EXPECTATIONS
 from pip_dagster.spec_reruns import IgnoreAfter, Reach
+
+_NAMED = 4  # changed parts of the declaration that a reason names
 
 Found = tuple[bool, Reason]  # whether it makes the partition due; else it is told
 
@@ -55,16 +60,44 @@ def _of_sources(case: Case) -> Iterator[Found]:
 def _of_sql(case: Case) -> Iterator[Found]:
     known = case.known
     if known.sql_digest is not None and known.sql_digest != case.wanted.sql_digest:
-        yield _reaches(case, case.policy.reruns.declaration), Reason("features_changed", "features changed")
+        is_due = _reaches(case, case.policy.reruns.declaration)
+        for reason in _declared(known.declared_parts, case.wanted.feature_parts, "features_changed", "features"):
+            yield is_due, reason
 
 
 def _of_declaration(case: Case, live: Attempt) -> Iterator[Found]:
     # What a person put back was made by an older declaration, and they knew; only a change since then counts.
-    last = case.known.last
-    newest = {last.code_digest} if case.known.deliberate and last else set()
-    if case.wanted.code_digest not in {live.code_digest, *newest}:
-        reason = Reason("declaration_changed", "declaration or expectations changed")
-        yield _reaches(case, case.policy.reruns.declaration), reason
+    newest = case.known.last if case.known.deliberate and case.known.last else live
+    if case.wanted.code_digest not in {live.code_digest, newest.code_digest}:
+        is_due = _reaches(case, case.policy.reruns.declaration)
+        joint = "declaration" if newest.declared_parts else "declaration or expectations"
+        for reason in _declared(newest.declared_parts, case.wanted.scoring_parts, "declaration_changed", joint):
+            yield is_due, reason
+
+
+def _declared(was: str | None, now: str | None, kind: Kind, what: str) -> Iterator[Reason]:
+    """What is declared otherwise, expectations apart from the rest; `what` alone where the ledger does not say more."""
+    names = _changed_parts(was, now)
+    others = [name for name in names if not name.startswith(EXPECTATIONS)]
+    expectations = [name.removeprefix(EXPECTATIONS) for name in names if name.startswith(EXPECTATIONS)]
+    if others or not expectations:
+        yield Reason(kind, f"{what} changed{_listed(others)}")
+    if expectations:
+        yield Reason("expectations_changed", f"expectations changed{_listed(expectations)}")
+
+
+@lru_cache(maxsize=64)  # a plan of years compares the same two again and again
+def _changed_parts(was: str | None, now: str | None) -> tuple[str, ...]:
+    """The names of the parts that differ, or that only one of the two has."""
+    if was is None or now is None:
+        return ()
+    before, after = json.loads(was), json.loads(now)
+    return tuple(sorted(name for name in before.keys() | after.keys() if before.get(name) != after.get(name)))
+
+
+def _listed(names: Sequence[str]) -> str:
+    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    return f": {', '.join(names[:_NAMED])}{more}" if names else ""
 
 
 def _of_model(case: Case, live: Attempt) -> Iterator[Found]:

@@ -17,13 +17,13 @@ if TYPE_CHECKING:
 
 _OF = "pipeline = $pipeline AND partition_start >= $first AND partition_start <= $last"
 _EXTRACTIONS = f"""
-  SELECT partition_key, extraction_id, source_digests, sql_digest, feature_digest, made_at
+  SELECT partition_key, extraction_id, source_digests, sql_digest, declared_parts, feature_digest, made_at
   FROM ledger.extractions WHERE {_OF}
   QUALIFY row_number() OVER (PARTITION BY partition_key ORDER BY extraction_id DESC) = 1
 """
 _ATTEMPT = (
     "scoring_id, status, reason, code_digest, manifest_digest, model_version, feature_digest, source_digests, "
-    "inputs_digest, made_at, provisional"
+    "inputs_digest, made_at, provisional, declared_parts"
 )
 # An attempt counts with the last one if it failed after the last success, from the same inputs.
 _ATTEMPTS = f"""
@@ -62,6 +62,7 @@ def read_known(con: DuckDBPyConnection, pipeline: str, partitions: Sequence[Part
         found[row["partition_key"]] = {
             "sources": json.loads(row["source_digests"]),
             "sql_digest": row["sql_digest"],
+            "declared_parts": row["declared_parts"],
             "feature_digest": row["feature_digest"],
             "read_at": row["made_at"],
             "entries": (row["extraction_id"],),
@@ -101,4 +102,5 @@ def _attempt(row: dict[str, Any]) -> Attempt:
         sources=json.loads(row["source_digests"]) if row["source_digests"] and row["status"] != "scored" else None,
         made_at=row["made_at"],
         provisional=bool(row["provisional"]),
+        declared_parts=row["declared_parts"],
     )

@@ -15,6 +15,7 @@ Kind = Literal[
     "source_changed",
     "features_changed",
     "declaration_changed",
+    "expectations_changed",
     "model_promoted",
     "provisional",
     "arms_undecided",
@@ -83,6 +84,7 @@ class Arms:
 class Wanted:
     """What all partitions should be made from. `sources`: partition key → source → rows and digest.
 
+    `feature_parts` and `scoring_parts`: what the digests of SQL and declaration cover, as the ledger holds it.
     `promoted_at`: when the alias last moved; None where it never did. `arms`: of the declared split or canary.
     """
 
@@ -93,6 +95,8 @@ class Wanted:
     model_version: int
     promoted_at: datetime | None = None
     arms: Arms | None = None
+    feature_parts: str | None = None
+    scoring_parts: str | None = None
 
 
 @dataclass(frozen=True)
@@ -109,13 +113,14 @@ class Attempt:
     feature_digest: str | None = None
     inputs_digest: str | None = None
     provisional: bool = False
+    declared_parts: str | None = None
 
 
 @dataclass(frozen=True)
 class Known:
     """What the ledger says of a partition.
 
-    `sources`, `sql_digest`, `feature_digest`, `read_at`: of its newest extraction. `last`: the newest attempt at
+    `sources`, `sql_digest`, `declared_parts`, `feature_digest`, `read_at`: of its newest extraction. `last`: the newest attempt at
     scoring it. `failures`: how many attempts in a row failed like the last one. `live`, `live_since`: the scoring that
     is live. `deliberate`: a person made it live, by a rollback or by asking for that version; `as_known`: from what
     could be known then. `arms`: of what is live. `entries`: the ids of all these.
@@ -123,6 +128,7 @@ class Known:
 
     sources: Digests | None = None
     sql_digest: str | None = None
+    declared_parts: str | None = None
     feature_digest: str | None = None
     read_at: datetime | None = None
     last: Attempt | None = None

@@ -26,6 +26,9 @@ ROWS_OF = "rows_of"
 # How a live change begins whose scoring a person asked for: a newer word than the alias, until that moves again.
 DELIBERATE = ("rolled back", "pinned", "as known")
 
+# How the parts of a declaration begin, in `declared_parts`, that are sections of expectations.yaml.
+EXPECTATIONS = "expectations."
+
 
 _INSTANT = "%Y%m%dT%H%M%S%f"
 
@@ -72,6 +75,7 @@ class ExtractionEntry:
     made_by: str
     made_at: datetime
     provisional: bool | None = False
+    declared_parts: str | None = None
 
 
 @dataclass(frozen=True)
@@ -113,6 +117,7 @@ class ScoringEntry:
     made_at: datetime
     provisional: bool | None = False
     inputs_digest: str | None = None
+    declared_parts: str | None = None
 
     @property
     def rows_per_second(self) -> float | None:

@@ -43,6 +43,13 @@ SOURCES = {
     "shops": {"table": "raw.shops"},
 }
 DECISIONS = [{"keep": "score < 0.5"}, {"keep": "score < 0.4"}]
+# How a plan calls a change of each of the inputs.
+KINDS = ("source_changed", "features_changed", "declaration_changed", "expectations_changed", "model_promoted")
+# They keep no row apart: what they say of the rows changes, and no score.
+EXPECTATIONS = [
+    f"features: [{{type: expect_column_values_to_be_between, severity: info, kwargs: {{column: quantity, max_value: {n}}}}}]"
+    for n in (5, 6)
+]
 
 
 def build(tiny):
@@ -54,9 +61,15 @@ def build(tiny):
     return tiny
 
 
-def declare(tiny, sql=0, decisions=0, promotion="all"):
-    reruns = {"promotion": promotion, "attempts": ATTEMPTS, "back_off": "10 minutes"}
-    return tiny.declare(SQLS[sql], sources=SOURCES, decisions=DECISIONS[decisions], reruns=reruns)
+def declare(tiny, sql=0, decisions=0, expectations=0):
+    (tiny.folder / "expectations.yaml").write_text(EXPECTATIONS[expectations])
+    return tiny.declare(
+        SQLS[sql],
+        sources=SOURCES,
+        decisions=DECISIONS[decisions],
+        quality="expectations.yaml",
+        reruns={"promotion": "all", "attempts": ATTEMPTS, "back_off": "10 minutes"},
+    )
 
 
 class World(RuleBasedStateMachine):
@@ -71,9 +84,10 @@ class World(RuleBasedStateMachine):
         shutil.rmtree(self.root, ignore_errors=True)
         shutil.copytree(self.tiny.root, self.root)
         self.shop = type(self.tiny)(self.root)
-        self.sql, self.decisions, self.version, self.next_id = 0, 0, 1, 10_000
+        self.sql, self.decisions, self.expectations, self.version, self.next_id = 0, 0, 0, 1, 10_000
         self.later = timedelta(0)
         self.made, self.tried = {}, {}  # day → inputs; day → inputs of the failed attempts in a row
+        self.unscored = set()  # days whose features were made alone since they were scored
 
     # What the partition is made of, read and put together without any of the code under test.
     def inputs(self, day):
@@ -86,7 +100,7 @@ class World(RuleBasedStateMachine):
                     ("shops", "true"),
                 )
             ]
-        return repr((rows, self.sql, self.decisions, self.version))
+        return repr(rows), self.sql, self.decisions, self.expectations, self.version
 
     def plan(self):
         pipeline = self.shop.pipeline()
@@ -127,10 +141,10 @@ class World(RuleBasedStateMachine):
             "SELECT DISTINCT * REPLACE (if(isinf(amount), 5, amount) AS amount) FROM raw.orders"
         )
 
-    @rule(sql=st.sampled_from([0, 1]), decisions=st.sampled_from([0, 1]))
-    def declare_otherwise(self, sql, decisions):
-        self.sql, self.decisions = sql, decisions
-        declare(self.shop, sql, decisions)
+    @rule(sql=st.sampled_from([0, 1]), decisions=st.sampled_from([0, 1]), expectations=st.sampled_from([0, 1]))
+    def declare_otherwise(self, sql, decisions, expectations):
+        self.sql, self.decisions, self.expectations = sql, decisions, expectations
+        declare(self.shop, sql, decisions, expectations)
 
     @rule(version=st.sampled_from([1, 2]))
     def promote(self, version):
@@ -156,12 +170,14 @@ class World(RuleBasedStateMachine):
         ):
             day = result.partition.key
             if not options.get("predictions", True):
+                self.unscored.add(day)
                 continue
             if result.error:
                 before, count = self.tried.get(day, (None, 0))
                 self.tried[day] = (inputs[day], count + 1 if before == inputs[day] else 1)
             else:
                 self.made[day] = inputs[day]
+                self.unscored.discard(day)
                 self.tried.pop(day, None)
 
     @rule(some=st.sets(st.sampled_from(DAYS)), late=st.booleans())
@@ -197,6 +213,10 @@ class World(RuleBasedStateMachine):
             elif inputs != self.made.get(day):
                 assert day in due, (day, "changed, and not due", held.get(day))
                 assert due[day].reasons and due[day].attempt == 1
+                if day in self.made and not failed and day not in self.unscored:
+                    pairs = zip(KINDS, inputs, self.made[day], strict=True)
+                    told = {reason.kind for reason in due[day].reasons}
+                    assert told == {kind for kind, now, was in pairs if now != was}, (day, due[day])
                 if day not in self.made and not failed:
                     # Features alone that could not be made are a failure too.
                     assert due[day].reasons[0].kind in {"missing", "failed"}

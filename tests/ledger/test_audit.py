@@ -194,6 +194,7 @@ def test_an_older_warehouse_is_migrated_and_its_past_vouched_for(scored, monkeyp
     tamper(scored, "DROP TABLE ledger.canaries", "DROP TABLE ledger.source_buckets", "DROP TABLE ledger.backfills")
     tamper(scored, "DROP TABLE ledger.backfill_partitions", "ALTER TABLE ledger.extractions DROP provisional")
     tamper(scored, "ALTER TABLE ledger.scorings DROP provisional", "ALTER TABLE ledger.scorings DROP inputs_digest")
+    tamper(scored, *(f"ALTER TABLE ledger.{table} DROP declared_parts" for table in ("extractions", "scorings")))
     tamper(scored, "UPDATE ledger.meta SET value = '2' WHERE key = 'schema_version'")
     assert schema.VERSION >= 3
     scored.registry.set_alias("returns", "champion", 2, by="ada", why="better")
