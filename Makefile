@@ -31,7 +31,9 @@ demo: install ## Score real flights with a real pipeline, from nothing, in under
 ui: install ## Open Dagster on http://127.0.0.1:3000 with the pipelines loaded
 	@# From its own folder: Dagster warns of a dagster.yaml in the working directory that is not DAGSTER_HOME's.
 	@# What Dagster has to say of its own command and of its betas is no news to whoever opens the UI.
-	@cd $(DAGSTER_HOME) && PYTHONWARNINGS='ignore:Function `dev_command`,ignore:Parameter `execution_type`' ../$(BIN)/dagster dev --host 127.0.0.1 --port $${PORT:-3000} --workspace ../workspace.yaml
+	@# And a backfill waits for a code server that is away, instead of taking its assets for removed.
+	@cd $(DAGSTER_HOME) && PYTHONWARNINGS='ignore:Function `dev_command`,ignore:Parameter `execution_type`' \
+	  DAGSTER_BACKFILL_RETRY_DEFINITION_CHANGED_ERROR=1 ../$(BIN)/dagster dev --host 127.0.0.1 --port $${PORT:-3000} --workspace ../workspace.yaml
 
 test: install ## Run the tests
 	@# A worker more than the two cores that are reckoned with: some wait for daemons, locks and processes.

@@ -123,13 +123,12 @@ class Pipeline:
     @cached_property
     def feature_parts(self) -> str:
         """What `feature_digest` covers, part by part, so that a plan can say which changed: canonical JSON."""
-        sources = {f"sources.{name}": _read_of(source) for name, source in self.spec.sources.items()}
-        expected = {
-            f"{EXPECTATIONS}sources.{name}": [_said(e) for e in of] for name, of in self.suites.sources.items() if of
-        }
-        return _parts(
-            {"features.sql": self.sql, "partitions.time_zone": self.spec.partitions.time_zone} | sources | expected
-        )
+        parts: dict[str, object] = {"features.sql": self.sql, "partitions.time_zone": self.spec.partitions.time_zone}
+        parts |= {f"sources.{name}": _read_of(source) for name, source in self.spec.sources.items()}
+        for name, expectations in self.suites.sources.items():
+            if expectations:
+                parts[f"{EXPECTATIONS}sources.{name}"] = [_said(e) for e in expectations]
+        return _parts(parts)
 
 
 def _read_sql(spec: PipelineSpec, folder: Path, key: str, name: str) -> str:

@@ -120,10 +120,10 @@ class Attempt:
 class Known:
     """What the ledger says of a partition.
 
-    `sources`, `sql_digest`, `declared_parts`, `feature_digest`, `read_at`: of its newest extraction. `last`: the newest attempt at
-    scoring it. `failures`: how many attempts in a row failed like the last one. `live`, `live_since`: the scoring that
-    is live. `deliberate`: a person made it live, by a rollback or by asking for that version; `as_known`: from what
-    could be known then. `arms`: of what is live. `entries`: the ids of all these.
+    `sources`, `sql_digest`, `declared_parts`, `feature_digest`, `read_at`: of its newest extraction. `last`: the newest
+    attempt at scoring it. `failures`: how many attempts in a row failed like the last one. `live`, `live_since`: the
+    scoring that is live. `deliberate`: a person made it live, by a rollback or by asking for that version; `as_known`:
+    from what could be known then. `arms`: of what is live. `entries`: the ids of all these.
     """
 
     sources: Digests | None = None

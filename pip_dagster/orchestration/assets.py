@@ -9,6 +9,7 @@ from pip_dagster.errors import PipelineError
 from pip_dagster.flow.materialize import materialize
 from pip_dagster.flow.result import PartitionResult
 from pip_dagster.ledger.record import RunInfo, ScoringEntry
+from pip_dagster.orchestration.alive import alive
 from pip_dagster.orchestration.cancel import ask_to_cancel
 from pip_dagster.orchestration.checks import asset_check_specs, evaluations, news, summary
 from pip_dagster.orchestration.inputs import model_metadata
@@ -96,7 +97,8 @@ def pipeline_assets(
         pool=f"pip_dagster_{spec.name}",
     )
     def features_and_predictions(context: dg.AssetExecutionContext) -> Iterator[Any]:
-        yield from _run(context, pipeline, partitions, observe)
+        with alive(context.instance, context.run.run_id):
+            yield from _run(context, pipeline, partitions, observe)
 
     return features_and_predictions
 

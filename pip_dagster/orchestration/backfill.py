@@ -81,9 +81,10 @@ def end_runs(
 ) -> list[str]:
     """End the runs that were `cancelled`, else killed, and report what they had committed; their ids.
 
-    Call it while no other process works on this backfill.
+    Of one that Dagster found dead and ended by itself, nobody has told what it had committed. Call it while no other
+    process works on this backfill.
     """
-    filters = dg.RunsFilter(tags={BACKFILL_TAG: backfill_id}, statuses=list(UNFINISHED))
+    filters = dg.RunsFilter(tags={BACKFILL_TAG: backfill_id}, statuses=[*UNFINISHED, dg.DagsterRunStatus.FAILURE])
     key = predictions_key(pipeline.spec)
     ended = []
     for run in instance.get_runs(filters):
@@ -95,17 +96,18 @@ def end_runs(
             entries = [e for e in scorings_of(con, pipeline.spec.name, list(made)) if e.scoring_id in made.values()]
         # The index by asset is asked, not the run's own log: that is written first, and a kill may come between.
         wanted = dg.AssetRecordsFilter(key, asset_partitions=list(made))
-        told = {
-            record.partition_key
-            for record in (instance.fetch_materializations(wanted, limit=10_000).records if made else ())
-            if record.run_id == run.run_id
-        }
-        for entry in entries:
-            if entry.partition_key not in told:
-                metadata = predictions_metadata(entry, False)
-                instance.report_runless_asset_event(
-                    dg.AssetMaterialization(key, partition=entry.partition_key, metadata=metadata)
-                )
+        told: dict[str | None, float] = {}
+        for record in instance.fetch_materializations(wanted, limit=10_000).records if made else ():
+            told[record.partition_key] = max(record.timestamp, told.get(record.partition_key, 0))
+        untold = [entry for entry in entries if told.get(entry.partition_key, 0) < entry.made_at.timestamp()]
+        for entry in untold:
+            metadata = predictions_metadata(entry, False)
+            instance.report_runless_asset_event(
+                dg.AssetMaterialization(key, partition=entry.partition_key, metadata=metadata)
+            )
+        if run.is_finished:
+            ended += [run.run_id] if untold else []
+            continue
         kept = f"{len(made)} partitions were committed and stay."
         if cancelled:
             instance.report_run_canceled(run, message=f"Interrupted. {kept}")

@@ -10,6 +10,7 @@ import dagster as dg
 
 from pip_dagster.flow.partition import Partition
 from pip_dagster.flow.rerun_requests import Earlier
+from pip_dagster.orchestration.alive import end_if_gone
 from pip_dagster.orchestration.keys import features_key, predictions_key
 from pip_dagster.orchestration.runs import UNFINISHED, covered
 from pip_dagster.spec import PipelineSpec
@@ -31,14 +32,19 @@ def in_flight(
     candidates: Sequence[Partition],
     asset_graph: Any,
 ) -> set[str]:
-    """Which of the candidates a queued or running run, or a backfill that is under way, is already about."""
+    """Which of the candidates a queued or running run, or a backfill that is under way, is already about.
+
+    A run whose process is gone is ended here, so that it counts as the failure that it is.
+    """
     mine = {features_key(spec), predictions_key(spec)}
     found: set[str] = set()
     if not candidates:
         return found
     for run in instance.get_runs(dg.RunsFilter(statuses=list(UNFINISHED))):
         if run.job_name == f"{spec.name}_job" or mine & set(run.asset_selection or ()):
-            found |= covered(definition, run.tags, candidates)
+            about = covered(definition, run.tags, candidates)
+            if about and not end_if_gone(instance, run):
+                found |= about
     from dagster._core.execution.backfill import BulkActionsFilter, BulkActionStatus
 
     underway = [BulkActionStatus.REQUESTED]

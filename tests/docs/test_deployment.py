@@ -1,7 +1,9 @@
 """The files of examples/deploy: what can be checked of them without Docker and Kubernetes."""
 
+import inspect
 import re
 import shlex
+import subprocess
 import tomllib
 from pathlib import Path
 
@@ -48,6 +50,18 @@ def test_every_variable_of_dagster_yaml_is_set_for_every_process(monkeypatch):
         assert [volume.split(":")[0] for volume in service["volumes"]] == ["data"]
     secrets = re.findall(r"PASSWORD: (\S+)", (DEPLOY / "compose.yaml").read_text())
     assert len(secrets) == 3 and set(secrets) == {"${POSTGRES_PASSWORD:?set"}
+
+
+def test_every_daemon_waits_for_a_code_server_that_is_away():
+    """Else a backfill that looks for its code location meanwhile ends as failed."""
+    from dagster._core.execution import asset_backfill
+
+    name = "DAGSTER_BACKFILL_RETRY_DEFINITION_CHANGED_ERROR"
+    assert f'os.environ.get("{name}")' in inspect.getsource(asset_backfill), "what Dagster calls it"
+    assert load("compose.yaml")["services"]["daemon"]["environment"][name] == "1"
+    assert load("values.yaml")["dagsterDaemon"]["env"][name] == "1"
+    said = subprocess.run(["make", "-n", "ui"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert re.search(rf"{name}=1 \S*dagster dev ", said)
 
 
 def test_dagster_and_celery_take_their_configuration(tmp_path, monkeypatch):

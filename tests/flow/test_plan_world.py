@@ -47,8 +47,9 @@ DECISIONS = [{"keep": "score < 0.5"}, {"keep": "score < 0.4"}]
 KINDS = ("source_changed", "features_changed", "declaration_changed", "expectations_changed", "model_promoted")
 # They keep no row apart: what they say of the rows changes, and no score.
 EXPECTATIONS = [
-    f"features: [{{type: expect_column_values_to_be_between, severity: info, kwargs: {{column: quantity, max_value: {n}}}}}]"
-    for n in (5, 6)
+    "features: [{type: expect_column_values_to_be_between, severity: info, "
+    f"kwargs: {{column: quantity, max_value: {most}}}}}]"
+    for most in (5, 6)
 ]
 
 

@@ -11,6 +11,7 @@ import duckdb
 import pytest
 
 from pip_dagster.orchestration.definitions import build_definitions
+from pip_dagster.orchestration.runs import UNFINISHED
 
 FIRST, SECOND, THIRD, FOURTH = "2024-03-01", "2024-03-02", "2024-03-03", "2024-03-04"
 GRID = {"end": "2024-03-05"}
@@ -136,17 +137,28 @@ def test_caps(scored, look):
     assert asked(look(scored)) == [FIRST, SECOND, THIRD]
 
 
-def test_a_run_whose_process_died_is_asked_for_again_and_at_last_not(scored, look, instance):
+@pytest.mark.parametrize("status", UNFINISHED)
+def test_a_run_whose_process_died_is_asked_for_again_and_at_last_not(scored, look, instance, status):
+    """Also one that failed before its step began: in the queue, or while a code server was to launch it."""
     scored.declare(partitions=GRID, reruns={"attempts": 2, "back_off": "0 minutes"})
     scored.source("DELETE FROM raw.orders WHERE order_id = 0")
     keys = []
     for _ in range(2):
         [request] = look(scored).run_requests
         keys.append(request.run_key)
-        run = launch(instance, request, dg.DagsterRunStatus.STARTED, scored)
+        run = launch(instance, request, status, scored)
         instance.report_run_failed(run)
     assert len(set(keys)) == 2
     assert "2 runs of 2 ended without making it" in look(scored).skip_message
+
+
+def test_what_another_run_failed_to_begin_is_asked_for(tiny, look, instance):
+    """A run of a schedule, or of a backfill: nothing is known of it but that it made nothing."""
+    tiny.declare(partitions=GRID, sensors={"source_changes": {"missing": "all"}})
+    run = instance.create_run_for_job(job, tags={"dagster/partition": FIRST}, status=dg.DagsterRunStatus.STARTING)
+    assert asked(look(tiny)) == [(SECOND, FOURTH)]
+    instance.report_run_failed(run)
+    assert asked(look(tiny)) == [(FIRST, FOURTH)]
 
 
 def test_a_canceled_run_stays_canceled_until_something_changes(scored, look, instance):
