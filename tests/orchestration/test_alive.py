@@ -3,7 +3,6 @@
 import json
 import os
 import signal
-import subprocess
 import sys
 from pathlib import Path
 
@@ -161,8 +160,8 @@ def test_a_killed_run_that_nobody_reported_is_ended_by_a_look_and_tried_again(sc
     assert again.run_key == first.run_key.removesuffix("-1") + "-2"
     [run] = instance.get_runs()
     assert run.status == S.FAILURE
-    said = [each.event_log_entry.user_message for each in instance.get_records_for_run(run.run_id).records]
-    assert any("process that worked on it is gone" in each for each in said)
+    events = [each.event_log_entry.dagster_event for each in instance.get_records_for_run(run.run_id).records]
+    assert any(event and event.message == signs.GONE for event in events)
 
 
 def test_a_run_leaves_no_sign_behind(scored, instance):
