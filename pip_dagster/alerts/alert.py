@@ -49,6 +49,16 @@ class Alert:
         )
 
 
+def remembered(cursor: str | None) -> dict[str, str] | None:
+    """What was told by the last look, as it kept it; None where that is lost: at first, or when a person reset it."""
+    try:
+        told = json.loads(cursor or "")
+    except ValueError:
+        return None
+    is_ours = isinstance(told, dict) and all(isinstance(entry, str) for entry in told.values())
+    return told if is_ours else None
+
+
 def news(standing: Mapping[str, str], told: Mapping[str, str]) -> tuple[list[str], dict[str, str]]:
     """Which partitions have something that was not told yet, and what has been told once it is.
 

@@ -15,6 +15,7 @@ import pytest
 import yaml
 from dagster._core.execution.backfill import PartitionBackfill
 
+from pip_dagster.orchestration.alive import GONE
 from pip_dagster.orchestration.definitions import build_definitions
 
 pytestmark = pytest.mark.slow
@@ -212,6 +213,23 @@ def test_a_backfill_goes_on_after_its_code_server_was_killed(tiny, home, instanc
     assert tiny.warehouse("SELECT partition_key, count(*) FROM ledger.scorings GROUP BY ALL ORDER BY 1") == [
         (day, 1) for day in (FIRST, SECOND, THIRD, FOURTH)
     ]
+
+
+@pytest.mark.soak
+def test_after_a_power_cut_the_run_at_work_is_ended_by_the_daemon(scored, home, instance):
+    """Daemon, code server and worker die at once: nobody is left to say so, and no sensor is on that would look."""
+    scored.declare(partitions=GRID, schedule=None)
+    with daemon(scored, home) as found, locked(scored):
+        backfill = backfill_of(scored, instance, [FIRST])
+        [run] = until(lambda: [r for r in instance.get_runs() if worker_of(instance, r)][:1])
+        os.killpg(found.pid, signal.SIGKILL)
+        found.wait()
+    assert instance.get_run_by_id(run.run_id).status == S.STARTED
+    with daemon(scored, home):
+        until(lambda: instance.get_run_by_id(run.run_id).status == S.FAILURE)
+        until(lambda: instance.get_backfill(backfill).status.value == "COMPLETED_FAILED")
+    events = [each.event_log_entry.dagster_event for each in instance.get_records_for_run(run.run_id).records]
+    assert any(event and GONE in (event.message or "") for event in events)
 
 
 def failures(instance):

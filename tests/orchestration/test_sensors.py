@@ -260,7 +260,7 @@ def labelled(scored):
 
 def test_labels_that_arrive_are_told_once(labelled, look):
     tick = look(labelled, "labels_arrived")
-    assert "labels arrived for 2 partitions" in tick.skip_message
+    assert "labels are there for 2 partitions" in tick.skip_message
     assert {(e.partition, e.metadata["labelled_rows"].value) for e in tick.asset_events} == {(FIRST, 50), (SECOND, 50)}
     assert "No label arrived" in look(labelled, "labels_arrived", tick.cursor).skip_message
     labelled.source(
@@ -268,6 +268,7 @@ def test_labels_that_arrive_are_told_once(labelled, look):
         f"INSERT INTO raw.outcomes VALUES (170, '{FOURTH}', 0)",
     )
     tick = look(labelled, "labels_arrived", tick.cursor)
+    assert "labels arrived for 2 partitions" in tick.skip_message
     assert {(e.partition, e.metadata["labelled_rows"].value) for e in tick.asset_events} == {(FIRST, 49), (FOURTH, 1)}
 
 
@@ -282,6 +283,66 @@ def test_labels_run_what_they_feed(labelled, look):
     tick = look(labelled, "labels_arrived", tick.cursor)
     assert asked(tick) == [FOURTH]
     assert look(labelled, "labels_arrived", tick.cursor).skip_message
+
+
+@pytest.fixture
+def feeding(labelled):
+    sensors = {"labels_arrived": {"assets": ["orders/predictions"]}}
+    sources = {name: {"table": f"raw.{name}", "partition_column": "day"} for name in ("orders", "outcomes")}
+    return labelled.declare(partitions=GRID, sources=sources, gates={"labels": LABELS}, sensors=sensors)
+
+
+def launched(instance, tick):
+    """Each request as the daemon launches it: with its sensor's name, and a run key once."""
+    keys = {run.tags["dagster/run_key"] for run in instance.get_runs()}
+    new = [request for request in tick.run_requests if request.run_key not in keys]
+    for request in new:
+        tags = dict(request.tags) | {"dagster/sensor_name": "orders_labels_arrived", "dagster/run_key": request.run_key}
+        instance.create_run_for_job(job, tags=tags, status=dg.DagsterRunStatus.SUCCESS)
+    return len(new)
+
+
+@pytest.mark.parametrize("cursor", [None, "", "reset", "[]", '{"2024-03-01": 7}'])
+def test_a_cursor_of_labels_that_was_lost_runs_them_once_more_and_says_so(feeding, look, instance, cursor):
+    tick = look(feeding, "labels_arrived")
+    assert launched(instance, tick) == 1
+    assert launched(instance, look(feeding, "labels_arrived", tick.cursor)) == 0
+    lost = look(feeding, "labels_arrived", cursor)
+    assert asked(lost) == [(FIRST, SECOND)]
+    assert "no earlier look is remembered" in lost.run_requests[0].tags["pip_dagster/reason"]
+    assert launched(instance, look(feeding, "labels_arrived", cursor)) == 1, "Dagster knows no such run key"
+    again = look(feeding, "labels_arrived", lost.cursor)
+    assert launched(instance, again) == 0 and "No label arrived" in again.skip_message
+
+
+def test_labels_that_change_and_change_back_are_run_each_time(feeding, look, instance):
+    cursor = None
+    for outcome in (1, 0, 1, 0):
+        feeding.source(f"UPDATE raw.outcomes SET returned = {outcome} WHERE order_id = 1")
+        first, second = (look(feeding, "labels_arrived", cursor) for _ in range(2))
+        assert [r.run_key for r in first.run_requests] == [r.run_key for r in second.run_requests]
+        assert launched(instance, first) == 1
+        cursor = first.cursor
+
+
+def test_a_change_of_one_partition_among_many_is_another_run(feeding, look, instance):
+    """A run key is of all labels of its run, however many they are."""
+    feeding.source(f"INSERT INTO raw.outcomes SELECT order_id, day, 1 FROM raw.orders WHERE day > '{SECOND}'")
+    [first] = look(feeding, "labels_arrived").run_requests
+    feeding.source(f"UPDATE raw.outcomes SET returned = 0 WHERE order_id = 199 AND day = '{FOURTH}'")
+    [second] = look(feeding, "labels_arrived").run_requests
+    assert first.run_key != second.run_key
+
+
+def test_labels_that_are_withdrawn_are_news_too(feeding, look):
+    tick = look(feeding, "labels_arrived")
+    feeding.source(f"DELETE FROM raw.outcomes WHERE day = '{SECOND}'")
+    tick = look(feeding, "labels_arrived", tick.cursor)
+    assert asked(tick) == [SECOND] and tick.asset_events[0].metadata["labelled_rows"].value == 0
+    tick = look(feeding, "labels_arrived", tick.cursor)
+    assert "No label arrived" in tick.skip_message
+    feeding.source(f"INSERT INTO raw.outcomes SELECT order_id, day, 1 FROM raw.orders WHERE day = '{SECOND}'")
+    assert asked(look(feeding, "labels_arrived", tick.cursor)) == [SECOND]
 
 
 def test_an_asset_that_labels_feed_and_that_is_not_there_fails_the_look(labelled, look):

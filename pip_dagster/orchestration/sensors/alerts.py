@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import dagster as dg
 
-from pip_dagster.alerts.alert import Alert, Kind, news
+from pip_dagster.alerts.alert import Alert, Kind, news, remembered
 from pip_dagster.alerts.blocked import blocked_partitions
 from pip_dagster.alerts.deliver import deliver
 from pip_dagster.orchestration.keys import challengers_key, features_key, predictions_key
@@ -73,8 +73,7 @@ def standing_sensor(
     )
     def tell(context: dg.SensorEvaluationContext) -> dg.SkipReason:
         found = standing()
-        told = json.loads(context.cursor) if context.cursor else {}
-        fresh, told = news({key: entry for key, (entry, _) in found.items()}, told)
+        fresh, told = news({key: entry for key, (entry, _) in found.items()}, remembered(context.cursor) or {})
         if fresh:
             title = f"{pipeline.spec.name}: {len(fresh)} partition{'s are' if len(fresh) > 1 else ' is'} {what}"
             alert = Alert(kind, pipeline.spec.name, title, {key: found[key][1] for key in fresh})

@@ -1,11 +1,12 @@
 """The sensor that notices labels: it tells which partitions' labels arrived or changed, and runs what they feed."""
 
+import hashlib
 import json
 from datetime import UTC, datetime
 
 import dagster as dg
 
-from pip_dagster.alerts.alert import news
+from pip_dagster.alerts.alert import news, remembered
 from pip_dagster.errors import DeclarationError, SourceLockedError
 from pip_dagster.flow.grid import closed_partitions
 from pip_dagster.flow.ranges import contiguous
@@ -14,6 +15,8 @@ from pip_dagster.orchestration.runs import REASON, ask
 from pip_dagster.pipeline import Pipeline
 from pip_dagster.quality.suite import suggest
 from pip_dagster.warehouse.lock import waiting_at_most
+
+NO_LABEL = "none"  # of a partition that had some
 
 
 def labels_arrived(pipeline: Pipeline) -> dg.SensorDefinition:
@@ -55,21 +58,28 @@ def _look(
             sets = label_sets(pipeline, window)
     except SourceLockedError as error:
         return dg.SkipReason(f"Looked at nothing, the next look will: {error}")
-    before: dict[str, str] = json.loads(context.cursor) if context.cursor else {}
-    fresh, told = news({key: each.digest for key, each in sets.items()}, before)
+    known = remembered(context.cursor)
+    before = known or {}
+    withdrawn = {p.key: NO_LABEL for p in window if p.key in before and p.key not in sets}
+    fresh, told = news({key: each.digest for key, each in sets.items()} | withdrawn, before)
     if not fresh:
+        if known is None:
+            context.update_cursor(json.dumps(told))
         return dg.SkipReason(f"No label arrived; {len(sets)} of the newest {len(window)} partitions have some.")
     reason = f"labels arrived for {len(fresh)} partitions"
+    if known is None:
+        reason = f"labels are there for {len(fresh)} partitions; no earlier look is remembered"
     ranges = contiguous([(p, None) for p in window if p.key in set(fresh)], at_most=declared.max_partitions)
     now, later = ranges[: declared.max_runs], ranges[declared.max_runs :]
     for partition, _ in (item for each in later for item in each):
         told.pop(partition.key)  # news again at the next look
         if partition.key in before:
             told[partition.key] = before[partition.key]
+    latest = _latest_run(context.instance, pipeline)
     asked = [
         ask(
             [partition for partition, _ in each],
-            run_key=f"{each[0][0].key} {' '.join(told[partition.key] for partition, _ in each)}"[:200],
+            run_key=_run_key({partition.key: told[partition.key] for partition, _ in each}, latest),
             tags={REASON: reason},
             asset_selection=assets,
         )
@@ -84,9 +94,21 @@ def _look(
                 predictions_key(spec),
                 partition=partition.key,
                 description="Labels arrived.",
-                metadata={"labelled_rows": sets[partition.key].rows},
+                metadata={"labelled_rows": sets[partition.key].rows if partition.key in sets else 0},
             )
             for each in now
             for partition, _ in each
         ],
     )
+
+
+def _run_key(labels: dict[str, str], latest: str) -> str:
+    """Equal for the same labels until a run was launched: those that change and change back are asked for each time."""
+    content = json.dumps([labels, latest], sort_keys=True)
+    return f"{next(iter(labels))} {hashlib.sha256(content.encode()).hexdigest()[:32]}"
+
+
+def _latest_run(instance: dg.DagsterInstance, pipeline: Pipeline) -> str:
+    tags = {"dagster/sensor_name": f"{pipeline.spec.name}_labels_arrived"}
+    runs = instance.get_runs(dg.RunsFilter(tags=tags), limit=1)
+    return runs[0].run_id if runs else ""
