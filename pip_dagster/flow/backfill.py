@@ -12,9 +12,9 @@ from pip_dagster.errors import BackfillError, NoWarehouseError
 from pip_dagster.flow.grid import closed_partitions
 from pip_dagster.flow.materialize import materialize
 from pip_dagster.flow.partition import Partition
+from pip_dagster.flow.withdrawn import version_withdrawn
 from pip_dagster.ledger.backfills import Backfill, backfills_of, finished_keys, insert_backfill, rolled_back_since
 from pip_dagster.ledger.record import RunInfo, new_id
-from pip_dagster.ledger.rollback_plan import ROLLBACK
 from pip_dagster.registry.choose import registry_of
 from pip_dagster.warehouse.connect import open_warehouse, transaction, workspace
 
@@ -86,6 +86,7 @@ def begin(
         why,
         by,
         datetime.now(UTC),
+        chunk,
     )
     unfinished: list[str] = []
     # A dry run makes no warehouse where there is none.
@@ -138,7 +139,7 @@ def resume(pipeline: Pipeline, backfill_id: str | None, *, chunk: int | None = N
             f"Pipeline {name}: {len(wanted) - len(partitions)} partitions of {backfill_id} are not in the declared "
             "grid any more; begin a new backfill."
         )
-    return Work(backfill, _chunks(pipeline, partitions, chunk), len(finished), True)
+    return Work(backfill, _chunks(pipeline, partitions, chunk or backfill.chunk), len(finished), True)
 
 
 def check_not_withdrawn(pipeline: Pipeline, backfill: Backfill) -> None:
@@ -159,16 +160,14 @@ def check_not_withdrawn(pipeline: Pipeline, backfill: Backfill) -> None:
 
 
 def _withdrawn(con: DuckDBPyConnection, pipeline: Pipeline, backfill: Backfill) -> str | None:
-    if rolled_back := rolled_back_since(con, backfill):
+    began = backfill.made_at
+    if rolled_back := rolled_back_since(
+        con, pipeline.spec.name, backfill.partition_keys, began, but_by=backfill.backfill_id
+    ):
         key, by, why = rolled_back[0]
         more = f" and {len(rolled_back) - 1} more" if len(rolled_back) > 1 else ""
         return f"{key}{more} of its partitions was {why} (by {by})"
-    # The rollback of a version that nothing came before changes no partition, only the alias.
-    scoring = pipeline.spec.scoring
-    for move in registry_of(pipeline.project, scoring).alias_history(scoring.model_name, scoring.alias):
-        if move.at > backfill.made_at and move.previous == backfill.model_version and move.why.startswith(ROLLBACK):
-            return f"v{move.previous} was rolled back to v{move.version} (by {move.by}): {move.why.partition(': ')[2]}"
-    return None
+    return version_withdrawn(pipeline, backfill.model_version, began)
 
 
 def run_in_process(pipeline: Pipeline, say: Callable[[str], None]) -> RunChunk:

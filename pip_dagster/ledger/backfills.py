@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING
@@ -19,6 +20,7 @@ class Backfill:
     """One row of `ledger.backfills`.
 
     `model_version` is the one it scores with from beginning to end; `pinned` when it was asked for by number.
+    `chunk`: partitions a run, where that was asked for.
     """
 
     backfill_id: str
@@ -30,6 +32,7 @@ class Backfill:
     why: str
     made_by: str
     made_at: datetime
+    chunk: int | None = None
 
     @property
     def live_why(self) -> str:
@@ -58,8 +61,10 @@ def finished_keys(con: DuckDBPyConnection, backfill_id: str) -> set[str]:
     return {row[0] for row in con.execute(sql, {"id": backfill_id}).fetchall()}
 
 
-def rolled_back_since(con: DuckDBPyConnection, backfill: Backfill) -> list[tuple[str, str, str]]:
-    """Partition, who and why, of the backfill's that were rolled back since it began to what it did not make."""
+def rolled_back_since(
+    con: DuckDBPyConnection, pipeline: str, partition_keys: Sequence[str], began: datetime, *, but_by: str = ""
+) -> list[tuple[str, str, str]]:
+    """Partition, who and why, of those that were rolled back since then, unless to what the backfill `but_by` made."""
     sql = f"""
       SELECT partition_key, arg_max(made_by, change_id), arg_max(why, change_id) FROM ledger.live_changes
       WHERE pipeline = $pipeline AND made_at > $began AND starts_with(run_id, '{ROLLBACK}')
@@ -68,8 +73,8 @@ def rolled_back_since(con: DuckDBPyConnection, backfill: Backfill) -> list[tuple
           SELECT scoring_id FROM ledger.backfill_partitions WHERE backfill_id = $id AND scoring_id IS NOT NULL)
       GROUP BY partition_key ORDER BY partition_key
     """
-    asked = {"pipeline": backfill.pipeline, "began": backfill.made_at}
-    return con.execute(sql, asked | {"keys": backfill.partition_keys, "id": backfill.backfill_id}).fetchall()
+    asked = {"pipeline": pipeline, "began": began, "keys": list(partition_keys), "id": but_by}
+    return con.execute(sql, asked).fetchall()
 
 
 def finished_by_run(con: DuckDBPyConnection, run_id: str) -> dict[str, str]:

@@ -8,6 +8,7 @@ import dagster as dg
 from pip_dagster.errors import PipelineError
 from pip_dagster.flow.materialize import materialize
 from pip_dagster.flow.result import PartitionResult
+from pip_dagster.flow.withdrawn import withdrawn_since
 from pip_dagster.ledger.record import RunInfo, ScoringEntry
 from pip_dagster.orchestration.alive import alive
 from pip_dagster.orchestration.cancel import ask_to_cancel
@@ -22,7 +23,7 @@ from pip_dagster.orchestration.metadata import (
     lineage_metadata,
     predictions_metadata,
 )
-from pip_dagster.orchestration.options import BACKFILL_TAG, live_why, run_options
+from pip_dagster.orchestration.options import BACKFILL_TAG, asked_at, live_why, run_options
 from pip_dagster.orchestration.partitions import partitions_of
 from pip_dagster.pipeline import Pipeline
 from pip_dagster.registry.choose import registry_of
@@ -120,15 +121,19 @@ def _run(
     if why:
         context.log.info(f"{spec.name}: asked for: {why}")
     try:
-        for result in materialize(
+        scores = bool({predictions_key(spec), challengers_key(spec)} & set(selected))
+        failed |= _withdrawn(context, pipeline) if scores else {}
+        wanted = [key for key in context.partition_keys if key not in failed]
+        results = materialize(
             pipeline,
-            partitions_of(definition, context.partition_keys),
+            partitions_of(definition, wanted),
             RunInfo(context.run.run_id, _made_by(context), context.run.tags.get(BACKFILL_TAG), why),
             features=features_key(spec) in selected,
-            predictions=bool({predictions_key(spec), challengers_key(spec)} & set(selected)),
+            predictions=scores,
             progress=context.log.info,
             **run_options(context.run),
-        ):
+        )
+        for result in results if wanted else ():
             if observe:
                 observe(result)
             _note(result, spec_keys=(features_key(spec), predictions_key(spec)), done=done, failed=failed, why=why)
@@ -175,6 +180,17 @@ def _run(
         if done[key] or key != challengers_key(spec):  # no challenger scored: nothing was materialized
             yield dg.MaterializeResult(asset_key=key)
     yield from _checks(context, judged)
+
+
+def _withdrawn(context: dg.AssetExecutionContext, pipeline: Pipeline) -> dict[str, str]:
+    """Partitions whose rollback is a newer word than this run, and what to do. A backfill's own command has asked."""
+    if BACKFILL_TAG in context.run.tags:
+        return {}
+    version = run_options(context.run)["version"]
+    since = asked_at(context.instance, context.run)
+    found = withdrawn_since(pipeline, context.partition_keys, version, since)
+    remedy = "since this run was asked for, which would undo that. To make it all the same launch a new run"
+    return {key: f"{why}, {remedy}" for key, why in found.items()}
 
 
 def _checks(context: dg.AssetExecutionContext, judged: list[dg.AssetCheckEvaluation]) -> Iterator[Any]:

@@ -1,5 +1,6 @@
 """What a run may be told by its tags: by `pip-dagster backfill`, the UI's launch dialogs, or GraphQL."""
 
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import dagster as dg
@@ -46,3 +47,17 @@ def asked_because(run: dg.DagsterRun) -> str:
     """Why a sensor or schedule asked for the run; empty where a person did: their tag is no word on what is live."""
     asked = "dagster/sensor_name" in run.tags or "dagster/schedule_name" in run.tags
     return run.tags.get(REASON, "") if asked else ""
+
+
+def asked_at(instance: dg.DagsterInstance, run: dg.DagsterRun) -> datetime:
+    """When somebody last wanted this run: its backfill was asked for, it was created, or the run that it retries was.
+
+    A run that a person launches again is wanted now; one that Dagster retries is not.
+    """
+    backfill = instance.get_backfill(run.tags["dagster/backfill"]) if "dagster/backfill" in run.tags else None
+    if backfill:
+        return datetime.fromtimestamp(backfill.backfill_timestamp, UTC)
+    first = run.root_run_id if "dagster/retry_number" in run.tags else run.run_id
+    record = instance.get_run_record_by_id(first or run.run_id)
+    # SQLite keeps whole seconds: a rollback in the same one came before, as when a person does one after the other.
+    return record.create_timestamp + timedelta(seconds=1) if record else datetime.now(UTC)

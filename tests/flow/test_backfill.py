@@ -90,6 +90,14 @@ class TestARange:
         assert (again["made"], again["done_before"], again["complete"]) == (1, 3, True)
         assert tiny.scores() == tiny.expected()
 
+    def test_resumed_it_keeps_the_size_of_its_chunks(self, tiny):
+        tiny.source(f"UPDATE raw.orders SET amount = 'inf' WHERE day IN ('{SECOND}', '{THIRD}')")
+        backfill(tiny, "--from", FIRST, "--to", FOURTH, "--chunk", "1", code=3)
+        listed, _ = backfill(tiny, "--resume", "--dry-run")
+        assert listed["chunks"] == [[SECOND], [THIRD]]
+        listed, _ = backfill(tiny, "--resume", "--dry-run", "--chunk", "5")
+        assert listed["chunks"] == [[SECOND, THIRD]]
+
     def test_only_stale(self, scored):
         scored.source(f"UPDATE raw.orders SET quantity = 8 WHERE day = '{THIRD}'")
         assert due(scored) == {THIRD}

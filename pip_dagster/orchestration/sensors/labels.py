@@ -58,16 +58,16 @@ def _look(
             sets = label_sets(pipeline, window)
     except SourceLockedError as error:
         return dg.SkipReason(f"Looked at nothing, the next look will: {error}")
-    known = remembered(context.cursor)
-    before = known or {}
+    last = remembered(context.cursor)
+    before = last or {}
     withdrawn = {p.key: NO_LABEL for p in window if p.key in before and p.key not in sets}
     fresh, told = news({key: each.digest for key, each in sets.items()} | withdrawn, before)
     if not fresh:
-        if known is None:
+        if last is None:
             context.update_cursor(json.dumps(told))
         return dg.SkipReason(f"No label arrived; {len(sets)} of the newest {len(window)} partitions have some.")
     reason = f"labels arrived for {len(fresh)} partitions"
-    if known is None:
+    if last is None:
         reason = f"labels are there for {len(fresh)} partitions; no earlier look is remembered"
     ranges = contiguous([(p, None) for p in window if p.key in set(fresh)], at_most=declared.max_partitions)
     now, later = ranges[: declared.max_runs], ranges[declared.max_runs :]

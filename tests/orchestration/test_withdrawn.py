@@ -1,0 +1,103 @@
+"""A rollback is a newer word than a run that was asked for before it, whoever launches that once more."""
+
+import time
+
+import dagster as dg
+import pytest
+from dagster._core.definitions.job_base import InMemoryJob
+from dagster._core.execution.api import execute_run
+
+from pip_dagster.ledger.rollback import rollback
+from pip_dagster.orchestration.definitions import build_definitions
+
+FIRST, SECOND, THIRD, FOURTH = "2024-03-01", "2024-03-02", "2024-03-03", "2024-03-04"
+BOUNDS = {"dagster/asset_partition_range_start": FIRST, "dagster/asset_partition_range_end": FOURTH}
+PINNED = BOUNDS | {"pip_dagster/model_version": "2"}
+RETRY = {"dagster/retry_number": "1"}
+S = dg.DagsterRunStatus
+
+
+class Shop:
+    def __init__(self, tiny, instance):
+        self.tiny, self.instance = tiny, instance
+        self.job = build_definitions(tiny.pipeline()).resolve_job_def("orders_job")
+
+    def ask(self, tags, status=S.NOT_STARTED, of=None):
+        again = {"parent_run_id": of.run_id, "root_run_id": of.root_run_id or of.run_id} if of else {}
+        return self.instance.create_run_for_job(self.job, tags=tags, status=status, **again)
+
+    def execute(self, run):
+        execute_run(InMemoryJob(self.job), run, self.instance, raise_on_error=False)
+        return self.instance.get_run_by_id(run.run_id).status
+
+    def why(self, run):
+        events = [each.event_log_entry.dagster_event for each in self.instance.get_records_for_run(run.run_id).records]
+        [failure] = [event.step_failure_data for event in events if event and event.is_step_failure]
+        return failure.user_failure_data.description
+
+    def live(self):
+        rows = "SELECT partition_key, model_version FROM ledger.partitions WHERE is_live ORDER BY 1"
+        return dict(self.tiny.warehouse(rows))
+
+
+@pytest.fixture
+def shop(scored):
+    """All days by v1; one was v2 for a while, when the run that is to be had was asked for already."""
+    scored.declare(partitions={"end": "2024-03-05"})
+    with dg.DagsterInstance.ephemeral() as instance:
+        yield Shop(scored, instance)
+
+
+def roll_back(shop, *asked, **options):
+    """The second day is made by v2 and rolled back, so many seconds after what was asked for."""
+    time.sleep(2.1)  # Dagster's storage keeps whole seconds
+    shop.tiny.run(SECOND, version=2)
+    assert shop.live()[SECOND] == 2
+    rollback(shop.tiny.project, "orders", why="wrong", by="eve", **(options or {"partitions": (SECOND, SECOND)}))
+    assert shop.live()[SECOND] == 1
+
+
+def test_dagsters_retry_of_a_pinned_run_leaves_what_was_rolled_back_since(shop):
+    first = shop.ask(PINNED, S.FAILURE)
+    queued = shop.ask(PINNED)
+    roll_back(shop)
+    retry = shop.ask(PINNED | RETRY, of=first)
+    assert shop.execute(retry) == S.FAILURE
+    assert f"{SECOND} was rolled back from v2: wrong (by eve), since this run was asked for" in shop.why(retry)
+    assert shop.live() == {FIRST: 2, SECOND: 1, THIRD: 2, FOURTH: 2}, "the others are made"
+    assert shop.execute(queued) == S.FAILURE, "nor does one that had waited for its turn"
+    by_a_person = shop.ask(PINNED, of=first)
+    assert shop.execute(by_a_person) == S.SUCCESS, "a new word"
+    assert set(shop.live().values()) == {2}
+
+
+def test_so_does_a_run_by_the_alias(shop):
+    shop.tiny.registry.set_alias("returns", "champion", 2, by="ada", why="better")
+    first = shop.ask({"dagster/partition": SECOND}, S.FAILURE)
+    roll_back(shop, to_version=1, partitions=(SECOND, SECOND))
+    assert shop.execute(shop.ask({"dagster/partition": SECOND} | RETRY, of=first)) == S.FAILURE
+    assert shop.live()[SECOND] == 1
+    assert shop.execute(shop.ask({"dagster/partition": SECOND})) == S.SUCCESS
+    assert shop.live()[SECOND] == 2
+
+
+def test_of_a_version_that_was_rolled_back_nothing_is_made(tiny):
+    """Nothing came before it that the partitions could go back to: only the alias moved."""
+    tiny.declare(partitions={"end": "2024-03-05"})
+    tiny.registry.set_alias("returns", "champion", 2, by="ada", why="better")
+    tiny.run(FIRST)
+    with dg.DagsterInstance.ephemeral() as instance:
+        shop = Shop(tiny, instance)
+        first = shop.ask(PINNED, S.FAILURE)
+        time.sleep(2.1)
+        rollback(tiny.project, "orders", to_version=1, why="wrong", by="eve")
+        retry = shop.ask(PINNED | RETRY, of=first)
+        assert shop.execute(retry) == S.FAILURE
+        assert "v2 was rolled back to v1 (by eve): wrong" in shop.why(retry)
+        assert shop.live() == {FIRST: 2}
+
+
+def test_a_rollback_before_the_run_was_asked_for_is_the_older_word(shop):
+    roll_back(shop)
+    assert shop.execute(shop.ask(PINNED)) == S.SUCCESS
+    assert set(shop.live().values()) == {2}
