@@ -94,14 +94,14 @@ def note_all_as_made(pipeline: Pipeline) -> None:
                 "INSERT INTO ledger.extractions BY NAME SELECT 'e' || key AS extraction_id, 'bench' AS pipeline, "
                 'key AS partition_key, start AS partition_start, "end" AS partition_end, key AS revision, '
                 f"'f' AS feature_digest, sources AS source_digests, '{pipeline.sql_digest}' AS sql_digest, "
-                "now() AS made_at FROM of"
+                f"'{pipeline.feature_parts}' AS declared_parts, now() AS made_at FROM of"
             )
             con.execute(
                 "INSERT INTO ledger.scorings BY NAME SELECT 's' || key AS scoring_id, 'bench' AS pipeline, "
                 "key AS partition_key, start AS partition_start, \"end\" AS partition_end, 'scored' AS status, "
                 f"'champion' AS role, 1 AS model_version, '{version.manifest_digest}' AS manifest_digest, "
                 f"'f' AS feature_digest, sources AS source_digests, '{pipeline.scoring_digest}' AS code_digest, "
-                "inputs AS inputs_digest, now() AS made_at FROM of"
+                f"inputs AS inputs_digest, '{pipeline.scoring_parts}' AS declared_parts, now() AS made_at FROM of"
             )
             con.execute(
                 "INSERT INTO ledger.live_changes BY NAME SELECT 'c' || key AS change_id, 'bench' AS pipeline, "

@@ -30,6 +30,29 @@ def found(tiny, now=None):
     return told | {each.partition.key: ("held", [r.text for r in each.reasons]) for each in made.held}
 
 
+def test_a_row_that_comes_while_features_are_made_is_noticed_by_the_next_look(tiny, monkeypatch):
+    """Of files, which nobody locks: read for their fingerprint first, and for the features once there are more rows."""
+    from pip_dagster.flow import extract
+
+    def write():
+        tiny.source(f"COPY raw.orders TO '{tiny.root}/orders.parquet'")
+
+    def late(*arguments, judge=extract.validate_sources):
+        tiny.source(LATE)
+        write()
+        return judge(*arguments)
+
+    write()
+    tiny.declare(sources={"orders": {"table": "raw.orders", "parquet": "orders.parquet", "partition_column": "day"}})
+    with monkeypatch.context() as patch:
+        patch.setattr(extract, "validate_sources", late)
+        tiny.run(DAY, NEXT)
+    assert 9001 in tiny.scores()
+    assert found(tiny) == {DAY: ("due", [f"source changed: orders {DAY} (+1 rows)"])}
+    tiny.run(DAY)
+    assert found(tiny) == {}
+
+
 class TestPolicies:
     @pytest.mark.parametrize(
         ("late_data", "days_later", "state", "says"),
