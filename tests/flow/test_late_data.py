@@ -48,7 +48,7 @@ def test_a_row_that_comes_while_features_are_made_is_noticed_by_the_next_look(ti
         patch.setattr(extract, "validate_sources", late)
         tiny.run(DAY, NEXT)
     assert 9001 in tiny.scores()
-    assert found(tiny) == {DAY: ("due", [f"source changed: orders {DAY} (+1 rows)"])}
+    assert found(tiny) == {DAY: ("due", [f"source changed: orders {DAY} (+1 row)"])}
     tiny.run(DAY)
     assert found(tiny) == {}
 
