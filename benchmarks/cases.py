@@ -165,6 +165,14 @@ def dagster(first: str, last: str) -> None:
         _cli(root, "bench_year.definitions", [*selected, *keys])
 
 
+def backfill() -> None:
+    """`pip-dagster backfill` of the demo's year, which works without Dagster; the whole process."""
+    with scratch() as folder:
+        root = data.year_project(folder)
+        days = ["--from", "2013-01-01", "--to", "2013-12-31", "--chunk", "365"]
+        _process(root, ["pip_dagster.cli.main", "backfill", "flight_delay", *days], {})
+
+
 def empty() -> None:
     """The same command for an asset that does nothing."""
     with scratch() as folder:
@@ -180,23 +188,27 @@ def empty() -> None:
 
 
 def _cli(root: Path, module: str, arguments: list[str]) -> None:
+    _process(root, ["dagster", "asset", "materialize", "-m", module, *arguments], {"DAGSTER_HOME": str(root / "home")})
+
+
+def _process(root: Path, words: list[str], environment: dict[str, str]) -> None:
+    import json
     import resource
     import subprocess
     import time
 
-    command = [sys.executable, "-m", "dagster", "asset", "materialize", "-m", module, *arguments]
     # What we are compared with has scikit-learn, which XGBoost imports where it finds it; we do not install it.
     (root / "sklearn.py").write_text("raise ImportError('not installed by pip_dagster')\n")
+    inherited = {name: value for name, value in os.environ.items() if name != "DAGSTER_HOME"}
     paths = os.pathsep.join([str(root), str(data.REPOSITORY)])
-    variables = {"PYTHONPATH": paths, "DAGSTER_HOME": str(root / "home"), "PIP_DAGSTER_PROJECT": str(root)}
+    env = inherited | {"PYTHONPATH": paths, "PIP_DAGSTER_PROJECT": str(root)} | environment
     began = time.monotonic()
-    ended = subprocess.run(command, cwd=root, env=os.environ | variables, capture_output=True, text=True, check=False)
+    command = [sys.executable, "-m", *words]
+    ended = subprocess.run(command, cwd=root, env=env, capture_output=True, text=True, check=False)
     seconds = time.monotonic() - began
     if ended.returncode:
         raise SystemExit(ended.stderr[-3000:])
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    import json
-
     measured = {"seconds": seconds, "cpu_seconds": used.ru_utime + used.ru_stime, "peak_mb": used.ru_maxrss / 1024}
     print(json.dumps(measured))
 
@@ -216,7 +228,7 @@ def _materialize(pipeline: Pipeline, keys: list[str], *, features: bool = True, 
 
 CASES: dict[str, Callable[..., None]] = {
     each.__name__: each  # type: ignore[attr-defined]
-    for each in (floor, scale, growth, bare, dagster, empty)
+    for each in (floor, scale, growth, bare, dagster, backfill, empty)
 }
 
 if __name__ == "__main__":
