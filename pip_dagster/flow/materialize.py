@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 from pip_dagster.flow.engine import available_threads
@@ -125,31 +126,26 @@ def _extract(
     if model:  # before a revision is kept, so that SQL which lost a column stores nothing
         check_fit(con, pipeline, model, extraction.columns)
     made = [partition for partition in partitions if partition.key in extraction.extracts]
-    entries = in_windows(
-        con,
-        pipeline.project,
-        made,
-        lambda partition: store_features(
-            con, spec.name, extraction.columns, extraction.extracts[partition.key], pipeline.feature_digest, run
-        ),
-        purpose=f"{spec.name}: storing features",
-    )
     failed = [(p, extraction.failed[p.key]) for p in partitions if p.key in extraction.failed]
-    in_windows(
-        con,
-        pipeline.project,
-        failed,
-        lambda each: store_failure(
-            con, failed_extraction(pipeline, model, each[0], run, each[1], extraction.sources.of[each[0].key])
-        ),
-        purpose=f"{spec.name}: storing failures",
-    )
+
+    def keep(partition: Partition) -> ExtractionEntry:
+        extract_of = extraction.extracts[partition.key]
+        return store_features(con, spec.name, extraction.columns, extract_of, pipeline.feature_digest, run)
+
+    def fail(partition: Partition, why: str) -> None:
+        sources = extraction.sources.of[partition.key]
+        store_failure(con, failed_extraction(pipeline, model, partition, run, why, sources))
 
     def observe(seen: Fingerprints) -> None:
         with transaction(con):
             add_observations(con, spec.name, seen.buckets, seen.ranges, extraction.read_at)
 
-    in_windows(con, pipeline.project, [extraction.sources], observe, purpose=f"{spec.name}: storing what was read")
+    # All in the same windows: for a single date, opening the warehouse costs more than what is stored.
+    work: list[Callable[[], ExtractionEntry | None]] = [partial(keep, partition) for partition in made]
+    work += [partial(fail, *each) for each in failed]
+    work.append(partial(observe, extraction.sources))
+    stored = in_windows(con, pipeline.project, work, lambda each: each(), purpose=f"{spec.name}: storing features")
+    entries = [entry for entry in stored if entry]
     return _Batch(extraction.columns, list(zip(made, entries, strict=True)), failed)
 
 
