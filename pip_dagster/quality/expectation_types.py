@@ -36,6 +36,14 @@ NOT_ON_FRAMES = {
     "unexpected_rows_expectation": "compute a boolean column in the feature SQL and expect its value",
 }
 
+# Types that compare a row with the one before it, which is another one at every run: they can be evaluated, and not be
+# declared.
+OF_AN_ORDER = dict.fromkeys(
+    ("expect_column_values_to_be_increasing", "expect_column_values_to_be_decreasing"),
+    "they have no order: compute the step in the feature SQL, value - lag(value) OVER (PARTITION BY … ORDER BY …), and "
+    "expect what it may be",
+)
+
 
 # Types whose class does not say that they judge a column as a whole; the two that are called "values" look at the
 # column's type, and count no rows.

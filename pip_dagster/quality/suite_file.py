@@ -9,7 +9,7 @@ from typing import Any, NoReturn, cast
 
 import yaml
 
-from pip_dagster.quality.expectation_types import NOT_ON_FRAMES, ExpectationType, Kwarg, expectation_types
+from pip_dagster.quality.expectation_types import NOT_ON_FRAMES, OF_AN_ORDER, ExpectationType, Kwarg, expectation_types
 from pip_dagster.quality.parameters import check_expression, is_parameter
 from pip_dagster.quality.suite import SEVERITIES, Expectation, Severity, SuiteError, Suites, suggest
 
@@ -98,8 +98,8 @@ def _expectation(file: _File, section: str, node: yaml.Node, columns: Collection
     name = file.value(keys["type"])
     if not isinstance(name, str):
         file.fail(keys["type"], f"`type` must be text, not {name!r}")
-    if name in NOT_ON_FRAMES:
-        file.fail(keys["type"], f"type {name!r} cannot be evaluated on a table's rows here; {NOT_ON_FRAMES[name]}")
+    if remedy := (NOT_ON_FRAMES | OF_AN_ORDER).get(name):
+        file.fail(keys["type"], f"type {name!r} cannot be evaluated on a table's rows here; {remedy}")
     if not isinstance(name, str) or name not in expectation_types():
         file.fail(keys["type"], f"unknown expectation type {name!r}{suggest(name, expectation_types())}")
     kind = expectation_types()[name]

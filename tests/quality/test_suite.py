@@ -103,6 +103,8 @@ E_ = "features:\n  - type: expect_column_values_to_be_between\n    kwargs: {colu
         ("features: {a: 1}\n", 1, "must be a list"),
         ("sources:\n  - {}\n", 2, "must be a mapping"),
         ("features:\n- {type: expect_column_values_to_match_like_pattern, kwargs: {column: a}}\n", 2, "match_regex"),
+        ("features:\n- {type: expect_column_values_to_be_increasing, kwargs: {column: a}}\n", 2, "have no order"),
+        ("sources: {a: [{type: expect_column_values_to_be_decreasing, kwargs: {column: a}}]}\n", 1, "have no order"),
         ("features:\n- {type: expect_column_unique_value_count_to_be_between, kwargs: {column: a, min_value: 1.5}}\n",
          2, "must be integer, not 1.5"),
         ("features:\n- {type: expect_column_pair_values_to_be_equal, kwargs: {column_A: a, column_B: b, "
