@@ -9,7 +9,6 @@ from typing import Any
 
 import dagster as dg
 
-from pip_dagster.errors import PipelineError
 from pip_dagster.flow.result import PartitionResult
 from pip_dagster.ledger.challengers import compare
 from pip_dagster.ledger.checks import SPLIT
@@ -36,7 +35,8 @@ def features_metadata(entry: ExtractionEntry) -> dict[str, Any]:
 
 def features_of_run(pipeline: Pipeline, run_id: str, partition_keys: Sequence[str]) -> dict[str, dict[str, Any]]:
     """Partition → the snapshot that this run committed; none where that cannot be read soon, as a run is ending."""
-    with suppress(PipelineError), waiting_at_most(2), workspace(threads=1) as con:
+    # Whatever it is that keeps them from being read: the run ends for a reason of its own, which must be told.
+    with suppress(Exception), waiting_at_most(2), workspace(threads=1) as con:
         with open_warehouse(con, pipeline.project.warehouse, purpose="telling Dagster of features", read_only=True):
             found = latest_extractions(con, pipeline.spec.name, list(partition_keys))
         return {key: features_metadata(entry) for key, entry in found.items() if entry.run_id == run_id}

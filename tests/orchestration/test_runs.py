@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import dagster as dg
+import duckdb
 import pytest
 
 from pip_dagster.orchestration.definitions import build_definitions
@@ -128,6 +129,18 @@ def test_a_failed_declaration_fails_the_run_with_its_message_and_no_retry(tiny, 
     failure = failure_of(run(tiny, instance))
     assert "'amount' is missing" in failure.user_failure_data.description
     assert not materializations(instance, FEATURES)
+
+
+def test_a_run_that_fails_says_why_whatever_becomes_of_its_last_look_at_the_ledger(tiny, instance, monkeypatch):
+    assert run(tiny, instance, FIRST, FIRST).success
+
+    def broken(*_):
+        raise duckdb.IOException("the ledger cannot be read")
+
+    monkeypatch.setattr("pip_dagster.orchestration.metadata.latest_extractions", broken)
+    tiny.declare("SELECT order_id, day FROM raw.orders WHERE day >= $start_date AND day < $end_date")
+    failure = failure_of(run(tiny, instance, SECOND, SECOND))
+    assert failure.user_failure_data and "'amount' is missing" in failure.user_failure_data.description
 
 
 def test_predictions_alone_score_the_stored_features(tiny, instance):
