@@ -35,8 +35,11 @@ def alive(instance: dg.DagsterInstance, run_id: str) -> Iterator[None]:
         yield
     finally:
         if descriptor is not None:
-            file.unlink(missing_ok=True)
-            os.close(descriptor)
+            # What became of a run is no matter of its sign. One that cannot be taken away keeps its lock until the
+            # process ends: without it the run would look dead.
+            with suppress(OSError):
+                file.unlink(missing_ok=True)
+                os.close(descriptor)
 
 
 def is_gone(instance: dg.DagsterInstance, run: dg.DagsterRun) -> bool:

@@ -108,6 +108,15 @@ def test_where_no_sign_can_be_kept_a_run_goes_on(instance, started, monkeypatch)
         assert not is_gone(instance, started)
 
 
+def test_a_sign_that_cannot_be_taken_away_neither_fails_the_run_nor_makes_it_look_dead(instance, started, monkeypatch):
+    def refuse(*_, **__):
+        raise PermissionError
+
+    with monkeypatch.context() as patch, alive(instance, started.run_id):
+        patch.setattr(Path, "unlink", refuse)
+    assert file_of(instance, started) and not is_gone(instance, started)
+
+
 def test_the_daemon_is_told_by_the_launcher_of_the_shipped_settings(instance, started):
     from dagster._core.launcher.base import WorkerStatus
 
