@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import suppress
 from datetime import datetime
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pip_dagster.errors import NoWarehouseError
 from pip_dagster.ledger.backfills import rolled_back_since
 from pip_dagster.ledger.rollback_plan import ROLLBACK
 from pip_dagster.registry.choose import registry_of
@@ -32,10 +31,12 @@ def withdrawn_since(
         return dict.fromkeys(partition_keys, why)
     name, path = pipeline.spec.name, pipeline.project.warehouse
     purpose = f"{name}: looking for rollbacks"
-    with workspace(threads=1) as con, suppress(NoWarehouseError), open_warehouse(con, path, purpose=purpose):
+    if isinstance(path, Path) and not path.is_file():  # to open it would make it
+        return {}
+    # To write, so that one of an older version is brought to this one instead of being refused.
+    with workspace(threads=1) as con, open_warehouse(con, path, purpose=purpose):
         found = rolled_back_since(con, name, partition_keys, asked_at)
-        return {key: f"{key} was {why} (by {by})" for key, by, why in found}
-    return {}
+    return {key: f"{key} was {why} (by {by})" for key, by, why in found}
 
 
 def version_withdrawn(pipeline: Pipeline, version: int, since: datetime) -> str | None:

@@ -1,12 +1,14 @@
 """A rollback is a newer word than a run that was asked for before it, whoever launches that once more."""
 
 import time
+from datetime import UTC, datetime
 
 import dagster as dg
 import pytest
 from dagster._core.definitions.job_base import InMemoryJob
 from dagster._core.execution.api import execute_run
 
+from pip_dagster.flow.withdrawn import withdrawn_since
 from pip_dagster.ledger.rollback import rollback
 from pip_dagster.orchestration.definitions import build_definitions
 
@@ -95,6 +97,11 @@ def test_of_a_version_that_was_rolled_back_nothing_is_made(tiny):
         assert shop.execute(retry) == S.FAILURE
         assert "v2 was rolled back to v1 (by eve): wrong" in shop.why(retry)
         assert shop.live() == {FIRST: 2}
+
+
+def test_where_nothing_was_ever_made_nothing_is_withdrawn_and_no_warehouse_made(tiny):
+    assert withdrawn_since(tiny.pipeline(), [FIRST], None, datetime.now(UTC)) == {}
+    assert not tiny.project.warehouse.exists()
 
 
 def test_a_rollback_before_the_run_was_asked_for_is_the_older_word(shop):
