@@ -339,6 +339,7 @@ def test_labels_that_are_withdrawn_are_news_too(feeding, look):
     feeding.source(f"DELETE FROM raw.outcomes WHERE day = '{SECOND}'")
     tick = look(feeding, "labels_arrived", tick.cursor)
     assert asked(tick) == [SECOND] and tick.asset_events[0].metadata["labelled_rows"].value == 0
+    assert tick.asset_events[0].description == "Its labels are gone."
     tick = look(feeding, "labels_arrived", tick.cursor)
     assert "No label arrived" in tick.skip_message
     feeding.source(f"INSERT INTO raw.outcomes SELECT order_id, day, 1 FROM raw.orders WHERE day = '{SECOND}'")

@@ -93,7 +93,7 @@ def _look(
             dg.AssetObservation(
                 predictions_key(spec),
                 partition=partition.key,
-                description="Labels arrived.",
+                description="Labels arrived." if partition.key in sets else "Its labels are gone.",
                 metadata={"labelled_rows": sets[partition.key].rows if partition.key in sets else 0},
             )
             for each in now
