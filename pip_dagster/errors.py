@@ -45,6 +45,10 @@ class PartitionError(PipelineError):
     """One partition cannot be made; its neighbours can."""
 
 
+class WithdrawnError(PartitionError):
+    """A person rolled the partition back since what would now be made live was asked for; nothing of it is stored."""
+
+
 class RollbackError(PipelineError):
     """A rollback that cannot be meant, or could mean two things; nothing was changed."""
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
-from pip_dagster.errors import PartitionError
+from pip_dagster.errors import PartitionError, WithdrawnError
 from pip_dagster.flow.entries import scoring_entry
 from pip_dagster.flow.explain import Explanation, check_explanations, explain
 from pip_dagster.flow.fallback import score_where_it_can
@@ -77,7 +77,10 @@ def predict(
             store_failure(con, entry)
             return PartitionResult(partition, features, entry, error=f"blocked: {reason}", checks=past.checks[key])
         if known := past.scorings.get(key):
-            make_live(con, known, run, "materialized again with the same inputs", pending)
+            try:
+                make_live(con, known, run, "materialized again with the same inputs", pending)
+            except WithdrawnError as error:
+                return PartitionResult(partition, features, error=str(error))
             return PartitionResult(partition, features, known, reused=True, columns=types, checks=past.checks[key])
         assert scoring
         scored, reason = scoring.scored.get(key), gate.blocked.get(key) or scoring.blocked.get(key)
@@ -92,6 +95,8 @@ def predict(
                 entry = store_scores(con, scoring, scored, entry, columns, key_of, checks, run, reasons, pending)
             else:
                 store_failure(con, entry, checks)
+        except WithdrawnError as error:  # no failure of the partition's: the plan need not try it again
+            return PartitionResult(partition, features, error=str(error))
         except PartitionError as error:
             status, reason = "failed", str(error)
             store_failure(con, scoring_entry(pipeline, model, partition, features, run, status=status, reason=reason))

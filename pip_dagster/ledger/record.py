@@ -6,10 +6,11 @@ import hashlib
 import json
 import secrets
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Literal
 
+from pip_dagster.errors import WithdrawnError
 from pip_dagster.flow.partition import Partition
 from pip_dagster.warehouse.names import quote_all
 
@@ -46,12 +47,13 @@ def new_id(after: str | None = None) -> str:
 
 @dataclass(frozen=True)
 class RunInfo:
-    """Who asks: the orchestrator's run, the person or service behind it, the backfill it is part of, and why."""
+    """Who asks: the orchestrator's run, the person or service behind it, the backfill it is part of, why, and when."""
 
     run_id: str
     made_by: str
     backfill_id: str | None = None
     why: str = ""
+    asked_at: datetime = field(default_factory=lambda: datetime.now(UTC))
 
 
 @dataclass(frozen=True)
@@ -154,18 +156,29 @@ def make_live(
     """Point the partition at this scoring, the buckets of `arms` at theirs; tell the audit; the change's id.
 
     The newest change holds: it is later than those that are `committed`, whatever the clocks of their machines say.
+
+    Raises:
+        WithdrawnError: the partition was rolled back since the run was asked for.
+
     """
     from pip_dagster.ledger import audit
     from pip_dagster.ledger.arms import insert_arms
+    from pip_dagster.ledger.rollback_plan import ROLLBACK
 
     newest = (
         (committed or con)
         .execute(
-            "SELECT max(change_id) FROM ledger.live_changes WHERE pipeline = $pipeline AND partition_key = $key",
+            "SELECT change_id, run_id, made_at, made_by, why FROM ledger.live_changes "
+            "WHERE pipeline = $pipeline AND partition_key = $key ORDER BY change_id DESC LIMIT 1",
             {"pipeline": entry.pipeline, "key": entry.partition_key},
         )
         .fetchone()
     )
+    if newest and newest[1].startswith(ROLLBACK) and newest[2] > run.asked_at:
+        raise WithdrawnError(
+            f"Pipeline {entry.pipeline}, partition {entry.partition_key} was {newest[4]} (by {newest[3]}), since this "
+            "run was asked for, which would undo that. To make it all the same launch a new run"
+        )
     change_id = new_id(after=newest[0] if newest else None)
     con.execute(
         "INSERT INTO ledger.live_changes VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",

@@ -1,6 +1,7 @@
 """The two assets of a pipeline, made by one step so that a date that fails leaves the others whole."""
 
 from collections.abc import Callable, Iterator
+from datetime import datetime
 from typing import Any
 
 import dagster as dg
@@ -8,7 +9,7 @@ import dagster as dg
 from pip_dagster.errors import PipelineError
 from pip_dagster.flow.materialize import materialize
 from pip_dagster.flow.result import PartitionResult
-from pip_dagster.flow.withdrawn import withdrawn_since
+from pip_dagster.flow.withdrawn import version_withdrawn
 from pip_dagster.ledger.record import RunInfo, ScoringEntry
 from pip_dagster.orchestration.alive import alive
 from pip_dagster.orchestration.cancel import ask_to_cancel
@@ -122,12 +123,13 @@ def _run(
         context.log.info(f"{spec.name}: asked for: {why}")
     try:
         scores = bool({predictions_key(spec), challengers_key(spec)} & set(selected))
-        failed |= _withdrawn(context, pipeline) if scores else {}
+        asked = asked_at(context.instance, context.run)
+        failed |= _withdrawn(context, pipeline, asked) if scores else {}
         wanted = [key for key in context.partition_keys if key not in failed]
         results = materialize(
             pipeline,
             partitions_of(definition, wanted),
-            RunInfo(context.run.run_id, _made_by(context), context.run.tags.get(BACKFILL_TAG), why),
+            RunInfo(context.run.run_id, _made_by(context), context.run.tags.get(BACKFILL_TAG), why, asked),
             features=features_key(spec) in selected,
             predictions=scores,
             progress=context.log.info,
@@ -182,15 +184,14 @@ def _run(
     yield from _checks(context, judged)
 
 
-def _withdrawn(context: dg.AssetExecutionContext, pipeline: Pipeline) -> dict[str, str]:
-    """Partitions whose rollback is a newer word than this run, and what to do. A backfill's own command has asked."""
-    if BACKFILL_TAG in context.run.tags:
-        return {}
+def _withdrawn(context: dg.AssetExecutionContext, pipeline: Pipeline, asked: datetime) -> dict[str, str]:
+    """All of them, where the version that the run names was rolled back since. A backfill's own command has asked."""
     version = run_options(context.run)["version"]
-    since = asked_at(context.instance, context.run)
-    found = withdrawn_since(pipeline, context.partition_keys, version, since)
+    if version is None or BACKFILL_TAG in context.run.tags:
+        return {}
+    why = version_withdrawn(pipeline, version, asked)
     remedy = "since this run was asked for, which would undo that. To make it all the same launch a new run"
-    return {key: f"{why}, {remedy}" for key, why in found.items()}
+    return dict.fromkeys(context.partition_keys, f"{why}, {remedy}") if why else {}
 
 
 def _checks(context: dg.AssetExecutionContext, judged: list[dg.AssetCheckEvaluation]) -> Iterator[Any]:

@@ -1,14 +1,12 @@
 """A rollback is a newer word than a run that was asked for before it, whoever launches that once more."""
 
 import time
-from datetime import UTC, datetime
 
 import dagster as dg
 import pytest
 from dagster._core.definitions.job_base import InMemoryJob
 from dagster._core.execution.api import execute_run
 
-from pip_dagster.flow.withdrawn import withdrawn_since
 from pip_dagster.ledger.rollback import rollback
 from pip_dagster.orchestration.definitions import build_definitions
 
@@ -99,12 +97,21 @@ def test_of_a_version_that_was_rolled_back_nothing_is_made(tiny):
         assert shop.live() == {FIRST: 2}
 
 
-def test_where_nothing_was_ever_made_nothing_is_withdrawn_and_no_warehouse_made(tiny):
-    assert withdrawn_since(tiny.pipeline(), [FIRST], None, datetime.now(UTC)) == {}
-    assert not tiny.project.warehouse.exists()
+def test_a_rollback_while_a_run_is_at_work_stays(scored):
+    """What it scores anew and what it only makes live again: neither goes over the rollback."""
+    scored.run(FIRST, SECOND, THIRD, version=2)
+    scored.source(f"UPDATE raw.orders SET quantity = 9 WHERE day = '{SECOND}'")
 
+    def says(text):
+        if "scoring" in text:
+            rollback(scored.project, "orders", why="wrong", by="eve", partitions=(FIRST, SECOND))
 
-def test_a_rollback_before_the_run_was_asked_for_is_the_older_word(shop):
-    roll_back(shop)
-    assert shop.execute(shop.ask(PINNED)) == S.SUCCESS
-    assert set(shop.live().values()) == {2}
+    results = scored.run(FIRST, SECOND, THIRD, version=2, progress=says)
+    for key in (FIRST, SECOND):
+        assert f"{key} was rolled back from v2: wrong (by eve), since this run was asked for" in results[key].error
+    assert not results[THIRD].error
+    live = "SELECT partition_key, model_version FROM ledger.partitions WHERE is_live ORDER BY 1"
+    assert scored.warehouse(live) == [(FIRST, 1), (SECOND, 1), (THIRD, 2), (FOURTH, 1)]
+    assert scored.warehouse("SELECT count(*) FROM ledger.scorings WHERE status = 'failed'") == [(0,)]
+    assert not any(result.error for result in scored.run(FIRST, SECOND, version=2).values()), "asked for anew"
+    assert [version for _, version in scored.warehouse(live)] == [2, 2, 2, 1]
