@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from pip_dagster.errors import DeclarationError
 from pip_dagster.flow.partition import Partition
 from pip_dagster.flow.sources import local_time
+from pip_dagster.warehouse.connect import in_order
 from pip_dagster.warehouse.names import RESERVED_COLUMNS, quote
 
 if TYPE_CHECKING:
@@ -127,7 +128,8 @@ class FeatureQuery:
                 f"SELECT p.partition_key, f.* FROM (\n{self.sql}\n) f LEFT JOIN {_PARTITIONS} p ON {inside} "
                 "ORDER BY p.first"
             )
-        con.execute(f"INSERT INTO {STAGED} {select}", values)
+        with in_order(con):
+            con.execute(f"INSERT INTO {STAGED} {select}", values)
 
     def create_stage(self, con: DuckDBPyConnection) -> None:
         """An empty `STAGED` with the query's columns."""

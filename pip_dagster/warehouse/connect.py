@@ -56,7 +56,7 @@ def workspace(*, threads: int, memory_limit: str | None = None) -> Iterator[Duck
     try:
         con.execute("SET TimeZone = 'UTC'")
         con.execute("SET enable_progress_bar = false")
-        # Rows are named by their keys: kept in order, they would be staged and stored by one thread.
+        # Rows are named by their keys: in order, they would be staged and stored by one thread. See `in_order`.
         con.execute("SET preserve_insertion_order = false")
         if limit := declared_memory_limit() or memory_limit:
             con.execute(f"SET memory_limit = {literal(limit)}")
@@ -65,6 +65,16 @@ def workspace(*, threads: int, memory_limit: str | None = None) -> Iterator[Duck
     finally:
         con.close()
         shutil.rmtree(spill, ignore_errors=True)
+
+
+@contextmanager
+def in_order(con: DuckDBPyConnection) -> Iterator[None]:
+    """For SQL of the user's: a LIMIT without ORDER BY then takes the same rows each time, as in any DuckDB."""
+    con.execute("SET preserve_insertion_order = true")
+    try:
+        yield
+    finally:
+        con.execute("SET preserve_insertion_order = false")
 
 
 @contextmanager

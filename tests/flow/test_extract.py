@@ -225,3 +225,16 @@ def test_a_partition_whose_features_cannot_be_made_is_in_the_ledger_with_the_rea
     result = tiny.run()[SECOND]
     (row,) = tiny.published(f"SELECT status, reason, is_live FROM ledger.partitions WHERE partition_key = '{SECOND}'")
     assert row == ("failed", result.error, False) and "occur more than once" in result.error
+
+
+@pytest.mark.lake("never")
+def test_a_limit_without_an_order_takes_the_same_rows_each_time(tiny):
+    """As in any DuckDB; our own steps keep no order. With none kept, most of ten tries differed."""
+    tiny.source(
+        f"CREATE OR REPLACE TABLE raw.orders AS SELECT o.* REPLACE (i AS order_id, '{FIRST}'::DATE AS day) "
+        "FROM (FROM raw.orders LIMIT 1) o, range(800000) r(i)"
+    )
+    sql = (tiny.folder / "features.sql").read_text()
+    (tiny.folder / "features.sql").write_text(f"{sql.rstrip().rstrip(';')} LIMIT 200000")
+    digests = {tiny.run(FIRST, predictions=False)[FIRST].features.feature_digest for _ in range(6)}
+    assert len(digests) == 1
