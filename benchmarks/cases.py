@@ -115,6 +115,7 @@ def growth(partitions: str) -> None:
         pipeline = replace(pipeline, spec=type(spec).model_validate(spec.model_dump()))
         days = [str(date(2000, 1, 1) + timedelta(days=i)) for i in range(count + 10)]
         _materialize(pipeline, days[:count])
+        os.sync()  # what making them left to be written is not theirs
         with Timed() as timed:
             for day in days[count:]:
                 _materialize(pipeline, [day])
