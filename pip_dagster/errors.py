@@ -46,7 +46,15 @@ class PartitionError(PipelineError):
 
 
 class WithdrawnError(PartitionError):
-    """A person rolled the partition back since what would now be made live was asked for; nothing of it is stored."""
+    """A person rolled back what would now be made live, since it was asked for; nothing of it is stored.
+
+    `what` was rolled back, by whom and why.
+    """
+
+    def __init__(self, what: str) -> None:
+        super().__init__(
+            f"{what}, since this run was asked for, which would undo that. To make it all the same launch a new run"
+        )
 
 
 class RollbackError(PipelineError):

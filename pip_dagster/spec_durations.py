@@ -35,4 +35,4 @@ def doubled(wait: timedelta, times: int) -> timedelta:
     """The wait after so many doublings; ever longer, yet never so long that no date lies that far."""
     if wait and 2 ** min(times, 64) > _LONGEST / wait:
         return _LONGEST
-    return wait * 2**times if wait else wait
+    return wait * 2**times

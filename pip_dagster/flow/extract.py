@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Extract:
-    """One partition's features as staged: how many rows, which content, from which sources and SQL, judged how."""
+    """One partition's features as staged: how many rows, which content, from which sources, judged how."""
 
     partition: Partition
     rows: int
@@ -38,7 +38,6 @@ class Extract:
     seconds: float
     verdicts: Verdicts = ()
     provisional: bool = False
-    declared_parts: str | None = None
 
 
 @dataclass(frozen=True)
@@ -107,7 +106,6 @@ def extract(
             extracts[partition.key] = Extract(
                 *(partition, rows.rows, digest, sources.of[partition.key], seconds, judged[partition.key]),
                 provisional=spec.is_provisional(close_of(spec, partition), read_at),
-                declared_parts=pipeline.feature_parts,
             )
     return Extraction(query.columns, extracts, failed, sources, read_at)
 

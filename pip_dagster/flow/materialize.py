@@ -129,8 +129,7 @@ def _extract(
     failed = [(p, extraction.failed[p.key]) for p in partitions if p.key in extraction.failed]
 
     def keep(partition: Partition) -> ExtractionEntry:
-        extract_of = extraction.extracts[partition.key]
-        return store_features(con, spec.name, extraction.columns, extract_of, pipeline.feature_digest, run)
+        return store_features(con, pipeline, extraction.columns, extraction.extracts[partition.key], run)
 
     def fail(partition: Partition, why: str) -> None:
         sources = extraction.sources.of[partition.key]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -25,11 +24,12 @@ from pip_dagster.warehouse.tables import ensure_table
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
+    from pip_dagster.pipeline import Pipeline
     from pip_dagster.spec import PipelineSpec
 
 
 def store_features(
-    con: DuckDBPyConnection, pipeline: str, columns: dict[str, str], made: Extract, sql: str, run: RunInfo
+    con: DuckDBPyConnection, pipeline: Pipeline, columns: dict[str, str], made: Extract, run: RunInfo
 ) -> ExtractionEntry:
     """Keep a partition's staged features as a new revision, unless the newest one has the same content.
 
@@ -40,12 +40,12 @@ def store_features(
         OvertakenError: another process stored features of the partition meanwhile; rolled back.
 
     """
-    key = made.partition.key
+    name, key = pipeline.spec.name, made.partition.key
     with transaction(con, late=True) as turn:
-        known = record.latest_extraction(con, pipeline, key)
+        known = record.latest_extraction(con, name, key)
         entry = ExtractionEntry(
             extraction_id=record.new_id(),
-            pipeline=pipeline,
+            pipeline=name,
             **record.partition_fields(made.partition),
             revision=record.new_id(),
             is_new=True,
@@ -53,13 +53,13 @@ def store_features(
             rows_extracted=made.rows,
             feature_digest=made.digest,
             source_digests=record.canonical(made.sources),
-            sql_digest=hashlib.sha256(sql.encode()).hexdigest(),
+            sql_digest=pipeline.sql_digest,
             seconds=made.seconds,
             run_id=run.run_id,
             made_by=run.made_by,
             made_at=datetime.now(UTC),
             provisional=made.provisional,
-            declared_parts=made.declared_parts,
+            declared_parts=pipeline.feature_parts,
         )
         if known and known.feature_digest == made.digest:
             entry = replace(entry, revision=known.revision, table_name=known.table_name, is_new=False)
@@ -67,22 +67,20 @@ def store_features(
             if same and bool(known.provisional) == entry.provisional:
                 return known
         else:  # rows first, since they take long
-            table = ensure_table(
-                con, pipeline, "features", {"partition_key": "VARCHAR", "revision": "VARCHAR"} | columns
-            )
+            table = ensure_table(con, name, "features", {"partition_key": "VARCHAR", "revision": "VARCHAR"} | columns)
             entry = replace(entry, table_name=table)
             _insert(
                 con,
-                f"{quote(pipeline)}.{quote(table)}",
+                f"{quote(name)}.{quote(table)}",
                 f"SELECT partition_key, {literal(entry.revision)}, {quote_all(columns)} "
                 f"FROM {STAGED} WHERE partition_key = {literal(key)}",
                 made.rows,
-                f"Pipeline {pipeline}, partition {key}: features",
+                f"Pipeline {name}, partition {key}: features",
             )
-        if turn.is_shared and record.latest_extraction(turn.take(), pipeline, key) != known:
-            raise OvertakenError(f"Pipeline {pipeline}, partition {key}: another run stored its features meanwhile.")
+        if turn.is_shared and record.latest_extraction(turn.take(), name, key) != known:
+            raise OvertakenError(f"Pipeline {name}, partition {key}: another run stored its features meanwhile.")
         record.insert(con, "extractions", entry)
-        insert_checks(con, [CheckEntry.of(verdict, entry.extraction_id, pipeline, key) for verdict in made.verdicts])
+        insert_checks(con, [CheckEntry.of(verdict, entry.extraction_id, name, key) for verdict in made.verdicts])
     return entry
 
 

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from pip_dagster.ledger.record import dicts
+from pip_dagster.ledger.record import dicts, say_deliberate
 from pip_dagster.ledger.rollback_plan import ROLLBACK
 from pip_dagster.warehouse.names import quote_all
 
@@ -37,9 +37,7 @@ class Backfill:
     @property
     def live_why(self) -> str:
         """Why its partitions are live, for `ledger.live_changes`; a plan leaves alone what was pinned."""
-        known = "as known at each partition's close" if self.as_known else ""
-        pinned = f"pinned to v{self.model_version}" if self.pinned else ""
-        return ": ".join(filter(None, (" ".join(filter(None, (pinned, known))), self.why)))
+        return say_deliberate(self.model_version if self.pinned else None, self.as_known, self.why)
 
 
 def insert_backfill(con: DuckDBPyConnection, backfill: Backfill) -> None:

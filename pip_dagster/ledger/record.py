@@ -31,6 +31,13 @@ DELIBERATE = ("rolled back", "pinned", "as known")
 EXPECTATIONS = "expectations."
 
 
+def say_deliberate(version: int | str | None, as_known: bool, why: str) -> str:
+    """Why something is live that was asked for by its version or as known then, in the words of `DELIBERATE`."""
+    pinned = f"pinned to v{version}" if version is not None else ""
+    known = "as known at each partition's close" if as_known else ""
+    return ": ".join(filter(None, (" ".join(filter(None, (pinned, known))), why)))
+
+
 _INSTANT = "%Y%m%dT%H%M%S%f"
 
 
@@ -176,8 +183,7 @@ def make_live(
     )
     if newest and newest[1].startswith(ROLLBACK) and newest[2] > run.asked_at:
         raise WithdrawnError(
-            f"Pipeline {entry.pipeline}, partition {entry.partition_key} was {newest[4]} (by {newest[3]}), since this "
-            "run was asked for, which would undo that. To make it all the same launch a new run"
+            f"Pipeline {entry.pipeline}, partition {entry.partition_key} was {newest[4]} (by {newest[3]})"
         )
     change_id = new_id(after=newest[0] if newest else None)
     con.execute(

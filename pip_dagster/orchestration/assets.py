@@ -6,7 +6,7 @@ from typing import Any
 
 import dagster as dg
 
-from pip_dagster.errors import PipelineError
+from pip_dagster.errors import PipelineError, WithdrawnError
 from pip_dagster.flow.materialize import materialize
 from pip_dagster.flow.result import PartitionResult
 from pip_dagster.flow.withdrawn import version_withdrawn
@@ -190,8 +190,7 @@ def _withdrawn(context: dg.AssetExecutionContext, pipeline: Pipeline, asked: dat
     if version is None or BACKFILL_TAG in context.run.tags:
         return {}
     why = version_withdrawn(pipeline, version, asked)
-    remedy = "since this run was asked for, which would undo that. To make it all the same launch a new run"
-    return dict.fromkeys(context.partition_keys, f"{why}, {remedy}") if why else {}
+    return dict.fromkeys(context.partition_keys, str(WithdrawnError(why))) if why else {}
 
 
 def _checks(context: dg.AssetExecutionContext, judged: list[dg.AssetCheckEvaluation]) -> Iterator[Any]:

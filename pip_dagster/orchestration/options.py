@@ -5,6 +5,7 @@ from typing import Any
 
 import dagster as dg
 
+from pip_dagster.ledger.record import say_deliberate
 from pip_dagster.orchestration.runs import REASON
 
 BACKFILL_TAG = "pip_dagster/backfill"
@@ -35,12 +36,9 @@ def live_why(run: dg.DagsterRun) -> str:
     """
     if BACKFILL_TAG in run.tags:
         return run.tags.get(WHY_TAG, "")
-    parts = []
-    if version := run.tags.get(VERSION_TAG):
-        parts.append(f"pinned to v{version.removeprefix('v')}")
-    if run.tags.get(AS_KNOWN_TAG, "").lower() == "true":
-        parts.append("as known at each partition's close")
-    return ": ".join(filter(None, (" ".join(parts), run.tags.get(WHY_TAG, "")))) or asked_because(run)
+    version = run.tags.get(VERSION_TAG, "").removeprefix("v") or None
+    as_known = run.tags.get(AS_KNOWN_TAG, "").lower() == "true"
+    return say_deliberate(version, as_known, run.tags.get(WHY_TAG, "")) or asked_because(run)
 
 
 def asked_because(run: dg.DagsterRun) -> str:
