@@ -9,6 +9,7 @@ import pytest
 import xgboost as xgb
 
 from pip_dagster.registry import InvalidModel, SignatureMismatch
+from pip_dagster.registry import predictor as predictor_module
 from pip_dagster.registry.encoding import encode
 
 
@@ -33,7 +34,9 @@ def _score(predictor: Any, frame: pd.DataFrame) -> np.ndarray:
         ("binary:logistic", ("score",), {"booster": "dart", "rate_drop": 0.5, "one_drop": 1}),
     ],
 )
-def test_scores_are_xgboosts_own(train, wrap, frame, objective, outputs, extra):
+@pytest.mark.parametrize("many_rows", [1, 100_000], ids=["numeric splits", "as it is"])
+def test_scores_are_xgboosts_own(train, wrap, frame, objective, outputs, extra, many_rows, monkeypatch):
+    monkeypatch.setattr(predictor_module, "_MANY_ROWS", many_rows)
     target = frame.stops.clip(1, 3) - 1 if objective.startswith(("multi", "binary")) else frame.stops + 1
     target = target.clip(0, 1) if objective.startswith("binary") else target
     booster = train(frame, target, objective=objective, **extra)
@@ -44,10 +47,13 @@ def test_scores_are_xgboosts_own(train, wrap, frame, objective, outputs, extra):
     expected = booster.predict(xgb.DMatrix(frame, enable_categorical=True))
     assert scores.dtype == np.float32
     np.testing.assert_array_equal(scores, expected)
+    assert (predictor._numeric is not None) == (many_rows == 1 and extra.get("booster") != "dart")
     assert predictor.predict(np.empty((0, 4), dtype=np.float32)).shape == (0, *expected.shape[1:])
 
 
-def test_softmax_is_scored_as_probabilities(train, wrap, frame):
+@pytest.mark.parametrize("many_rows", [1, 100_000], ids=["numeric splits", "as it is"])
+def test_softmax_is_scored_as_probabilities(train, wrap, frame, many_rows, monkeypatch):
+    monkeypatch.setattr(predictor_module, "_MANY_ROWS", many_rows)
     target = frame.stops % 3
     hard = train(frame, target, objective="multi:softmax", num_class=3)
     soft = train(frame, target, objective="multi:softprob", num_class=3)

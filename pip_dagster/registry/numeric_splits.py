@@ -1,0 +1,247 @@
+"""A Booster's trees with comparisons of numbers for splits: the same scores to the bit, for large partitions.
+
+XGBoost's quickest way through a tree is for rows without missing values and trees without splits by category. Every
+Booster of trees can be brought there by the columns it is given:
+
+- A missing value takes each split's default direction. -inf is below every threshold and goes left, inf goes right;
+  a feature whose splits differ in their default becomes two columns.
+- A split by category sends a set of codes to the right. Sets of which each holds the one before, a chain, are
+  thresholds on one number: how many of them hold a code. The fewest chains that cover all sets are what a maximum
+  matching leaves (Dilworth 1950, Fulkerson 1956).
+
+Which leaf a row comes to, and in which order leaves are added, stays as it was.
+"""
+
+from __future__ import annotations
+
+import json
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import numpy as np
+    import xgboost as xgb
+
+# What a thread scores at a time: few enough for its cache, enough that a call's own cost is nothing.
+_ROWS = 8192
+# Sets of a feature's categories that are compared with each other, and codes in them: beyond, that takes too long.
+_MOST_SETS, _MOST_CODES = 2048, 4096
+# A column costs each row what a few splits do: with more columns of chains than trees nothing would be saved.
+_MOST_CHAINS_A_TREE = 1
+# What stands for a missing value in a column.
+_LEFT, _RIGHT, _MISSING = 0, 1, 2
+_STAND_INS = (float("-inf"), float("inf"), float("nan"))
+
+
+class NumericSplits:
+    """A Booster for float32 matrices as the original takes them, NaN for missing. Make one with ``of``."""
+
+    def __init__(
+        self, booster: xgb.Booster, columns: Sequence[tuple[int, int]], chains: Sequence[_Chains], threads: int
+    ) -> None:
+        """Wrap the changed Booster: its first columns are (feature, what stands for missing), then come the chains'."""
+        import numpy as np
+
+        self._booster, self._chains, self._threads = booster, tuple(chains), threads
+        self._features = np.array([feature for feature, _ in columns], dtype=np.intp)
+        self._stand_ins = np.array([_STAND_INS[stand_in] for _, stand_in in columns], dtype=np.float32)
+        self._width = len(columns) + sum(each.counts.shape[1] for each in chains)
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="score")
+
+    @classmethod
+    def of(cls, booster: xgb.Booster, threads: int) -> NumericSplits | None:
+        """The same trees, for `threads` threads; None for a Booster of no trees, dart, or leaves that are vectors."""
+        import numpy as np
+        import xgboost as xgb
+
+        document = json.loads(bytes(booster.save_raw("json")))
+        learner = document["learner"]
+        ensemble = learner["gradient_booster"]
+        model = ensemble.get("model", {})
+        nodes = _Nodes.of(model.get("trees", ()))
+        if nodes is None or ensemble.get("weight_drop") or model.get("weight_drop"):  # where 3.2 and where 3.4 keep it
+            return None
+        chains, in_chain = _chains(nodes, most=_MOST_CHAINS_A_TREE * len(model["trees"]))
+        stand_in = np.where(nodes.default_left, _LEFT, _RIGHT)
+        stand_in[nodes.by_category] = _MISSING
+        alone = nodes.inner & ~(nodes.by_category & bool(chains))
+        columns, place = np.unique(nodes.feature[alone] * len(_STAND_INS) + stand_in[alone], return_inverse=True)
+        feature, condition, kind = np.zeros_like(nodes.feature), nodes.condition.copy(), nodes.by_category.astype(int)
+        feature[alone] = place
+        for node, (column, threshold) in in_chain.items():
+            feature[node], condition[node], kind[node] = len(columns) + column, threshold, 0
+        width = len(columns) + sum(each.counts.shape[1] for each in chains)
+        if not width:
+            return None
+        for tree, part in zip(model["trees"], nodes.parts, strict=True):
+            tree["split_indices"], tree["split_conditions"] = feature[part].tolist(), condition[part].tolist()
+            tree["split_type"] = kind[part].tolist()
+            tree["tree_param"]["num_feature"] = str(width)
+            if chains:
+                tree |= {name: [] for name in tree if name.startswith("categories")}
+        learner["learner_model_param"]["num_feature"] = str(width)
+        learner |= {"feature_names": [], "feature_types": []}
+        if "cats" in model:
+            model["cats"] = {"enc": [], "feature_segments": [], "sorted_idx": []}
+        changed = xgb.Booster()
+        changed.load_model(bytearray(json.dumps(document).encode()))
+        changed.set_param({"nthread": 1, "device": "cpu"})
+        return cls(changed, [divmod(int(each), len(_STAND_INS)) for each in columns], chains, threads)
+
+    def agrees(self, original: xgb.Booster, X: np.ndarray, iteration_range: tuple[int, int]) -> bool:
+        """Whether both score these rows the same, to the bit."""
+        import numpy as np
+
+        return all(
+            np.array_equal(
+                self.predict(X, iteration_range=iteration_range, predict_type=kind),
+                original.inplace_predict(X, iteration_range=iteration_range, predict_type=kind, missing=np.nan),
+                equal_nan=True,
+            )
+            for kind in ("value", "margin")
+        )
+
+    def quicker(self, X: np.ndarray) -> bool:
+        """Whether these rows gain by it: some value is missing, or the original splits by category."""
+        import numpy as np
+
+        return bool(self._chains) or bool(np.isnan(X).any())
+
+    def predict(self, X: np.ndarray, *, iteration_range: tuple[int, int], predict_type: str) -> np.ndarray:
+        """As ``Booster.inplace_predict`` of the original for float32 (rows, features)."""
+        import numpy as np
+
+        def part(start: int) -> np.ndarray:
+            matrix = self._matrix(X[start : start + _ROWS])
+            return self._booster.inplace_predict(
+                matrix, iteration_range=iteration_range, predict_type=predict_type, missing=np.nan
+            )
+
+        starts = range(0, len(X), _ROWS)
+        if len(starts) == 1:
+            return part(0)
+        return np.concatenate(list(self._pool.map(part, starts)))
+
+    def _matrix(self, X: np.ndarray) -> np.ndarray:
+        import numpy as np
+
+        matrix = np.empty((len(X), self._width), dtype=np.float32)
+        alone = len(self._features)
+        matrix[:, :alone] = X[:, self._features]
+        np.copyto(matrix[:, :alone], self._stand_ins, where=np.isnan(matrix[:, :alone]))
+        for each in self._chains:
+            end = alone + each.counts.shape[1]
+            matrix[:, alone:end] = each.counts[each.rows(X[:, each.feature])]
+            alone = end
+        return matrix
+
+
+@dataclass(frozen=True)
+class _Chains:
+    """The columns made of one category feature."""
+
+    feature: int
+    counts: np.ndarray  # float32 (codes + 2, chains): how many sets of a chain hold a code; any other; a missing one
+
+    def rows(self, codes: np.ndarray) -> np.ndarray:
+        """Where in `counts` each code stands. XGBoost cuts a fraction off, and takes an unknown code for in no set."""
+        import numpy as np
+
+        known = len(self.counts) - 2
+        outside = ~((codes >= 0) & (codes < known))
+        found = np.where(outside, known, codes).astype(np.intp)
+        found[np.isnan(codes)] = known + 1
+        return found
+
+
+@dataclass(frozen=True)
+class _Nodes:
+    """All nodes of all trees, one after the other."""
+
+    parts: list[slice]  # each tree's
+    inner: np.ndarray
+    feature: np.ndarray
+    default_left: np.ndarray
+    condition: np.ndarray
+    by_category: np.ndarray
+    sets: dict[int, dict[tuple[int, ...], list[int]]]  # feature: codes that go right, -1 a missing one: the nodes
+
+    @classmethod
+    def of(cls, trees: Sequence[dict[str, Any]]) -> _Nodes | None:
+        import numpy as np
+
+        if not trees or any(int(tree["tree_param"].get("size_leaf_vector") or 0) > 1 for tree in trees):
+            return None
+
+        def together(name: str, kind: type) -> np.ndarray:
+            return np.concatenate([np.asarray(tree[name], dtype=kind) for tree in trees])
+
+        ends = np.cumsum([len(tree["left_children"]) for tree in trees]).tolist()
+        parts = [slice(start, end) for start, end in zip([0, *ends], ends, strict=False)]
+        inner = together("left_children", np.int64) != -1
+        feature, default_left = together("split_indices", np.int64), together("default_left", bool)
+        by_category = inner & (together("split_type", np.int64) == 1)
+        condition = together("split_conditions", np.float64)
+        if not np.isfinite(condition[inner & ~by_category]).all():
+            return None
+        sets: dict[int, dict[tuple[int, ...], list[int]]] = {}
+        listed = np.zeros_like(inner)
+        for tree, part in zip(trees, parts, strict=True):
+            lists = zip(tree["categories_nodes"], tree["categories_segments"], tree["categories_sizes"], strict=True)
+            for at, start, size in lists:
+                node = part.start + at
+                listed[node] = True
+                right = tuple(sorted(tree["categories"][start : start + size]))
+                right = right if default_left[node] else (-1, *right)
+                sets.setdefault(int(feature[node]), {}).setdefault(right, []).append(node)
+        if not np.array_equal(listed, by_category):
+            return None
+        return cls(parts, inner, feature, default_left, condition, by_category, sets)
+
+
+def _chains(nodes: _Nodes, most: int) -> tuple[list[_Chains], dict[int, tuple[int, float]]]:
+    """Columns of chains, and for each split by category its column and threshold; none if they are more than `most`."""
+    import numpy as np
+
+    found: list[_Chains] = []
+    in_chain: dict[int, tuple[int, float]] = {}
+    column = 0
+    for feature, of_set in sorted(nodes.sets.items()):
+        codes = max((right[-1] for right in of_set if right), default=-1) + 1
+        if len(of_set) > _MOST_SETS or codes > _MOST_CODES:
+            return [], {}
+        held = np.zeros((len(of_set), codes + 2), dtype=np.float32)
+        for row, right in enumerate(of_set):
+            held[row, list(right)] = 1  # -1, a missing value, is the last
+        chains = _cover(held)
+        if column + len(chains) > most:
+            return [], {}
+        sets = list(of_set.values())
+        for chain in chains:
+            for place, row in enumerate(chain):
+                in_chain |= dict.fromkeys(sets[row], (column, len(chain) - place - 0.5))
+            column += 1
+        found.append(_Chains(feature, np.stack([held[chain].sum(axis=0) for chain in chains], axis=1)))
+    return found, in_chain
+
+
+def _cover(held: np.ndarray) -> list[list[int]]:
+    """The fewest chains of sets, each set within the next, that hold all `held` (sets, elements), which differ."""
+    import numpy as np
+    from scipy.sparse import csr_matrix
+    from scipy.sparse.csgraph import maximum_bipartite_matching
+
+    within = (held @ (1 - held).T) == 0  # row's set within column's
+    np.fill_diagonal(within, val=False)
+    following = maximum_bipartite_matching(csr_matrix(within), perm_type="column").tolist()
+    chains = []
+    for row in sorted(set(range(len(held))) - set(following)):
+        chain = []
+        while row != -1:
+            chain.append(row)
+            row = following[row]
+        chains.append(chain)
+    return chains
