@@ -1,4 +1,4 @@
-"""A range of partitions from sources to published predictions, committed one by one."""
+"""A range of partitions from sources to published predictions, each committed whole."""
 
 from __future__ import annotations
 
@@ -10,15 +10,17 @@ from typing import TYPE_CHECKING
 
 from pip_dagster.flow.engine import available_threads
 from pip_dagster.flow.entries import failed_extraction
-from pip_dagster.flow.extract import extract
+from pip_dagster.flow.extract import Extract, extract
 from pip_dagster.flow.fingerprints import Fingerprints
 from pip_dagster.flow.model import ScoringModel
 from pip_dagster.flow.partition import Partition
 from pip_dagster.flow.predict import Made, check_fit, judge_features, predict
-from pip_dagster.flow.publish import load_features, store_failure, store_features, stored_columns
 from pip_dagster.flow.result import PartitionResult
 from pip_dagster.flow.shadow import shadow
 from pip_dagster.flow.split import split
+from pip_dagster.flow.staged import together
+from pip_dagster.flow.store_features import load_features, store_features, stored_columns
+from pip_dagster.flow.store_scores import store_failure
 from pip_dagster.ledger import record
 from pip_dagster.ledger.observations import add_observations
 from pip_dagster.ledger.record import ExtractionEntry, RunInfo
@@ -128,23 +130,26 @@ def _extract(
     made = [partition for partition in partitions if partition.key in extraction.extracts]
     failed = [(p, extraction.failed[p.key]) for p in partitions if p.key in extraction.failed]
 
-    def keep(partition: Partition) -> ExtractionEntry:
-        return store_features(con, pipeline, extraction.columns, extraction.extracts[partition.key], run)
+    def keep(extracts: list[Extract]) -> list[ExtractionEntry]:
+        return store_features(con, pipeline, extraction.columns, extracts, run)
 
-    def fail(partition: Partition, why: str) -> None:
+    def fail(partition: Partition, why: str) -> list[ExtractionEntry]:
         sources = extraction.sources.of[partition.key]
         store_failure(con, failed_extraction(pipeline, model, partition, run, why, sources))
+        return []
 
-    def observe(seen: Fingerprints) -> None:
+    def observe(seen: Fingerprints) -> list[ExtractionEntry]:
         with transaction(con):
             add_observations(con, spec.name, seen.buckets, seen.ranges, extraction.read_at)
+        return []
 
     # All in the same windows: for a single date, opening the warehouse costs more than what is stored.
-    work: list[Callable[[], ExtractionEntry | None]] = [partial(keep, partition) for partition in made]
+    groups = together([extraction.extracts[partition.key] for partition in made], lambda each: each.rows)
+    work: list[Callable[[], list[ExtractionEntry]]] = [partial(keep, group) for group in groups]
     work += [partial(fail, *each) for each in failed]
     work.append(partial(observe, extraction.sources))
     stored = in_windows(con, pipeline.project, work, lambda each: each(), purpose=f"{spec.name}: storing features")
-    entries = [entry for entry in stored if entry]
+    entries = [entry for group in stored for entry in group]
     return _Batch(extraction.columns, list(zip(made, entries, strict=True)), failed)
 
 

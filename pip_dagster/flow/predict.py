@@ -13,10 +13,11 @@ from pip_dagster.flow.fallback import score_where_it_can
 from pip_dagster.flow.guard_composite import encode_model
 from pip_dagster.flow.model import ScoringModel
 from pip_dagster.flow.partition import Partition
-from pip_dagster.flow.publish import make_live, row_key, store_failure, store_scores
 from pip_dagster.flow.query import STAGED
 from pip_dagster.flow.result import PartitionResult
 from pip_dagster.flow.score import SCORED, Scoring, scored_columns
+from pip_dagster.flow.staged import together
+from pip_dagster.flow.store_scores import Attempt, point_at, row_key, store_failure, store_scores
 from pip_dagster.flow.validate import Validation, Verdicts, nothing_apart, validate
 from pip_dagster.ledger import record
 from pip_dagster.ledger.checks import CheckEntry, checks_of, unmet
@@ -44,7 +45,7 @@ def predict(
     stage: Callable[[list[ExtractionEntry]], object] | None,
     run: RunInfo,
 ) -> list[PartitionResult]:
-    """Score these partitions' features, whose columns are `columns`, and commit each in a transaction of its own.
+    """Score these partitions' features, whose columns are `columns`, and commit each whole.
 
     `stage` brings features to the staging table first, where they are not there already. A partition whose very
     scoring is in the ledger is not scored again; at most it is made live.
@@ -69,43 +70,61 @@ def predict(
     experiment = pipeline.spec.scoring.experiment
     pending = f"its {experiment.kind} is decided once the arms have scored" if experiment else None
 
-    def store(item: Made) -> PartitionResult:
-        partition, features = item
-        key = partition.key
-        if reason := past.blocked.get(key):
-            entry = scoring_entry(pipeline, model, partition, features, run, status="blocked", reason=reason)
-            store_failure(con, entry)
-            return PartitionResult(partition, features, entry, error=f"blocked: {reason}", checks=past.checks[key])
-        if known := past.scorings.get(key):
-            try:
-                make_live(con, known, run, "materialized again with the same inputs", pending)
-            except WithdrawnError as error:
-                return PartitionResult(partition, features, error=str(error))
-            return PartitionResult(partition, features, known, reused=True, columns=types, checks=past.checks[key])
+    def said(item: Made, failure: str | None = None) -> tuple[ScoringEntry, tuple[CheckEntry, ...]]:
+        key = item[0].key
         assert scoring
-        scored, reason = scoring.scored.get(key), gate.blocked.get(key) or scoring.blocked.get(key)
-        status: Literal["scored", "blocked", "failed"] = "blocked" if reason else "scored"
+        scored = None if failure else scoring.scored.get(key)
+        reason = failure or gate.blocked.get(key) or scoring.blocked.get(key)
+        status: Literal["scored", "blocked", "failed"] = "failed" if failure else "blocked" if reason else "scored"
         if not reason and key in scoring.failed:
             status, reason = "failed", scoring.failed[key]
-        entry = scoring_entry(pipeline, model, partition, features, run, scored=scored, status=status, reason=reason)
-        checks = tuple(CheckEntry.of(v, entry.scoring_id, entry.pipeline, key) for v in gate.verdicts.get(key, ()))
-        try:
-            if scored:
-                key_of = row_key(pipeline.spec)
-                entry = store_scores(con, scoring, scored, entry, columns, key_of, checks, run, reasons, pending)
-            else:
-                store_failure(con, entry, checks)
-        except WithdrawnError as error:  # no failure of the partition's: the plan need not try it again
-            return PartitionResult(partition, features, error=str(error))
-        except PartitionError as error:
-            status, reason = "failed", str(error)
-            store_failure(con, scoring_entry(pipeline, model, partition, features, run, status=status, reason=reason))
-        text = None if reason is None else f"{status}: {reason}" if status == "blocked" else reason
-        return PartitionResult(
-            partition, features, entry, error=text, columns=types, checks=(*past.checks[key], *checks)
-        )
+        entry = scoring_entry(pipeline, model, *item, run, scored=scored, status=status, reason=reason)
+        return entry, tuple(CheckEntry.of(v, entry.scoring_id, entry.pipeline, key) for v in gate.verdicts.get(key, ()))
 
-    return in_windows(con, pipeline.project, list(made), store, purpose=f"{pipeline.spec.name}: storing predictions")
+    def result(item: Made, entry: ScoringEntry, checks: Sequence[CheckEntry]) -> PartitionResult:
+        error = f"blocked: {entry.reason}" if entry.status == "blocked" else entry.reason
+        return PartitionResult(*item, entry, error=error, columns=types, checks=(*past.checks[item[0].key], *checks))
+
+    def store_known(item: Made) -> PartitionResult:
+        checks = past.checks[item[0].key]
+        if reason := past.blocked.get(item[0].key):
+            entry = scoring_entry(pipeline, model, *item, run, status="blocked", reason=reason)
+            store_failure(con, entry)
+            return PartitionResult(*item, entry, error=f"blocked: {reason}", checks=checks)
+        known = past.scorings[item[0].key]
+        try:
+            point_at(con, known, run, "materialized again with the same inputs", pending)
+        except WithdrawnError as error:
+            return PartitionResult(*item, error=str(error))
+        return PartitionResult(*item, known, reused=True, columns=types, checks=checks)
+
+    def store_failed(item: Made, failure: str | None = None) -> PartitionResult:
+        entry, checks = said(item, failure)
+        store_failure(con, entry, checks)
+        return result(item, entry, checks)
+
+    def is_scored(item: Made) -> bool:
+        return scoring is not None and item[0].key in scoring.scored
+
+    def store(items: list[Made]) -> list[PartitionResult]:
+        if not is_scored(items[0]):
+            (item,) = items
+            return [store_failed(item) if item in fresh else store_known(item)]
+        assert scoring
+        attempts = [Attempt(scoring.scored[item[0].key], *said(item)) for item in items]
+        try:
+            entries = store_scores(con, scoring, attempts, columns, row_key(pipeline.spec), run, reasons, pending)
+        except (WithdrawnError, PartitionError) as error:
+            if len(items) > 1:  # each alone, and the one it is about says so
+                return [made for item in items for made in store([item])]
+            if isinstance(error, WithdrawnError):  # no failure of the partition's: the plan need not try it again
+                return [PartitionResult(*items[0], error=str(error))]
+            return [store_failed(items[0], str(error))]
+        return [result(*each) for each in zip(items, entries, (a.checks for a in attempts), strict=True)]
+
+    groups = list(together(made, lambda item: item[1].rows_extracted if is_scored(item) else None))
+    purpose = f"{pipeline.spec.name}: storing predictions"
+    return [made for group in in_windows(con, pipeline.project, groups, store, purpose=purpose) for made in group]
 
 
 def check_fit(con: DuckDBPyConnection, pipeline: Pipeline, model: ScoringModel, columns: dict[str, str]) -> None:

@@ -18,9 +18,10 @@ from pip_dagster.flow.fallback import score_where_it_can
 from pip_dagster.flow.guard_composite import encode_model
 from pip_dagster.flow.model import ScoringModel
 from pip_dagster.flow.predict import Gate, Made, part_rows, read_past, reference
-from pip_dagster.flow.publish import row_key, store_failure, store_scores
 from pip_dagster.flow.result import PartitionResult, Refusal
 from pip_dagster.flow.score import SCORED, scored_columns
+from pip_dagster.flow.staged import together
+from pip_dagster.flow.store_scores import Attempt, row_key, store_failure, store_scores
 from pip_dagster.flow.validate import keep_unmatched_apart, keep_unseen_apart, validate
 from pip_dagster.ledger.checks import CheckEntry
 from pip_dagster.ledger.record import ROWS_OF, ExtractionEntry, RunInfo, ScoringEntry
@@ -131,33 +132,40 @@ def _score(
         sound = [key for key in done if key not in gate.blocked]
         reasons = explain(con, spec, model.predictor, manifest, columns, sound)
 
-    def store(item: Made) -> ScoringEntry:
+    def attempt(item: Made) -> Attempt:
         partition, features = item
-        key = partition.key
-        reason = scoring.failed.get(key) or scoring.blocked.get(key)
-        if reason is None:
-            scored = scoring.scored[key]
-            # Its quarantine is the champion's, which is stored; a replay looks there.
-            apart = {ROWS_OF: champions[key].scoring_id} if champions[key].rows_quarantined else {}
-            shadowed = replace(
-                scored, rows_quarantined=0, rows_in=scored.rows_scored, findings={**scored.findings, **apart}
-            )
-            blocked = gate.blocked.get(key)
-            status: Literal["scored", "blocked"] = "blocked" if blocked else "scored"
-            entry = scoring_entry(
-                pipeline, model, partition, features, run, status=status, reason=blocked, scored=shadowed
-            )
-            checks = [CheckEntry.of(v, entry.scoring_id, spec.name, key) for v in gate.verdicts.get(key, ())]
-            try:
-                return store_scores(con, scoring, shadowed, entry, columns, row_key(spec), checks, run, reasons)
-            except PipelineError as error:
-                reason = str(error)
-        entry = scoring_entry(pipeline, model, partition, features, run, status="failed", reason=reason)
-        store_failure(con, entry)
-        return entry
+        key, scored = partition.key, scoring.scored[partition.key]
+        # Its quarantine is the champion's, which is stored; a replay looks there.
+        apart = {ROWS_OF: champions[key].scoring_id} if champions[key].rows_quarantined else {}
+        shadowed = replace(
+            scored, rows_quarantined=0, rows_in=scored.rows_scored, findings={**scored.findings, **apart}
+        )
+        blocked = gate.blocked.get(key)
+        status: Literal["scored", "blocked"] = "blocked" if blocked else "scored"
+        entry = scoring_entry(pipeline, model, partition, features, run, status=status, reason=blocked, scored=shadowed)
+        checks = [CheckEntry.of(v, entry.scoring_id, spec.name, key) for v in gate.verdicts.get(key, ())]
+        return Attempt(shadowed, entry, checks)
 
-    stored = in_windows(con, pipeline.project, fresh, store, purpose=f"{spec.name}: storing a challenger's scores")
-    return [*known.values(), *stored]
+    def wrong(item: Made) -> str | None:
+        return scoring.failed.get(item[0].key) or scoring.blocked.get(item[0].key)
+
+    def store(items: list[Made]) -> list[ScoringEntry]:
+        reason = wrong(items[0])
+        if reason is None:
+            try:
+                attempts = [attempt(item) for item in items]
+                return store_scores(con, scoring, attempts, columns, row_key(spec), run, reasons)
+            except PipelineError as error:
+                if len(items) > 1:  # each alone, and the one it is about says so
+                    return [entry for item in items for entry in store([item])]
+                reason = str(error)
+        entry = scoring_entry(pipeline, model, *items[0], run, status="failed", reason=reason)
+        store_failure(con, entry)
+        return [entry]
+
+    groups = list(together(fresh, lambda item: None if wrong(item) else item[1].rows_extracted))
+    stored = in_windows(con, pipeline.project, groups, store, purpose=f"{spec.name}: storing a challenger's scores")
+    return [*known.values(), *(entry for group in stored for entry in group)]
 
 
 def _check_columns(spec: PipelineSpec, arm: dict[str, str], champion: dict[str, str]) -> None:

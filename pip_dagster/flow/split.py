@@ -20,6 +20,7 @@ from pip_dagster.flow.unit import check_unit
 from pip_dagster.ledger import canary, record
 from pip_dagster.ledger.arms import CHAMPION, Arm, live_arms, live_change
 from pip_dagster.ledger.checks import CheckEntry, checks_of, insert_checks, split_check
+from pip_dagster.ledger.live import make_live
 from pip_dagster.ledger.record import RunInfo, ScoringEntry
 from pip_dagster.spec_split import Canary, Range, Split
 from pip_dagster.warehouse.buckets import BUCKETS
@@ -103,14 +104,14 @@ def _split(
     change_id, _, current = found
     if experiment is None:
         with transaction(con):
-            record.make_live(con, champion, run, "no split is declared any more")
+            make_live(con, [champion], run, "no split is declared any more")
         return result
     unit = record.canonical(check_unit(pipeline.spec, result.columns))
     decision = _decide(con, pipeline, manifest, experiment, result, current, unit)
     wanted = _ranges(experiment, champion, decision, unit)
     with transaction(con):
         if wanted != current:
-            change_id = record.make_live(con, champion, run, _say(experiment, wanted, run.why), wanted)
+            (change_id,) = make_live(con, [champion], run, _say(experiment, wanted, run.why), wanted)
         for stop in decision.stops:
             canary.record_event(
                 con, name, stop.arm, stop.model, "stopped", stop.why, run, partition_key=key, figures=stop.figures
@@ -124,7 +125,7 @@ def _split(
             entries = list(known)
         else:
             if wanted == current:  # a decision of its own, told to the audit and published
-                change_id = record.make_live(con, champion, run, _say(experiment, wanted, run.why), wanted)
+                (change_id,) = make_live(con, [champion], run, _say(experiment, wanted, run.why), wanted)
                 entries = _entries(name, key, change_id, verdicts)
             insert_checks(con, entries)
     return replace(result, live_arms=wanted, checks=(*result.checks, *entries))

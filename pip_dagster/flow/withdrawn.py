@@ -1,6 +1,6 @@
 """Whether a version was rolled back since it was asked for by number: a newer word on what should be live.
 
-Of single partitions that is seen when they are made live, in that very transaction: see `ledger.record.make_live`.
+Of single partitions that is seen when they are made live, in that very transaction: see `ledger.live.make_live`.
 """
 
 from __future__ import annotations

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from pip_dagster.ledger.record import dicts
+from pip_dagster.ledger.rows import insert_rows
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -125,14 +126,7 @@ def unmet(entries: Sequence[CheckEntry]) -> str | None:
 
 def insert_checks(con: DuckDBPyConnection, entries: Sequence[CheckEntry]) -> None:
     """Append rows, all of them in one statement. The warehouse is the current catalog."""
-    if not entries:
-        return
-    rows = [asdict(entry) for entry in entries]
-    lists = {name: [row[name] for row in rows] for name in rows[0]}
-    kinds = {"unexpected_count": "BIGINT", "element_count": "BIGINT", "unexpected_percent": "DOUBLE"}
-    kinds |= {"made_at": "TIMESTAMPTZ"}
-    columns = ", ".join(f"unnest(${name}::{kinds.get(name, 'VARCHAR')}[])" for name in lists)
-    con.execute(f"INSERT INTO ledger.checks ({', '.join(lists)}) SELECT {columns}", lists)
+    insert_rows(con, "checks", entries)
 
 
 def checks_of(con: DuckDBPyConnection, entry_ids: Sequence[str]) -> Mapping[str, tuple[CheckEntry, ...]]:

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 from pip_dagster.errors import PipelineError
 from pip_dagster.flow.digest import ALGORITHM, RowSet, row_set_sql
-from pip_dagster.flow.publish import load_features, stored_columns
 from pip_dagster.flow.query import STAGED
+from pip_dagster.flow.store_features import load_features, stored_columns
 from pip_dagster.flow.validate import BROKEN, nothing_apart
 from pip_dagster.ledger.arms import Arm, live_arms
 from pip_dagster.ledger.record import ScoringEntry, dicts

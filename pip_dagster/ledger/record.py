@@ -5,19 +5,15 @@ from __future__ import annotations
 import hashlib
 import json
 import secrets
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Literal
 
-from pip_dagster.errors import WithdrawnError
 from pip_dagster.flow.partition import Partition
-from pip_dagster.warehouse.names import quote_all
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
-
-    from pip_dagster.ledger.arms import Arm
 
 
 # In the findings of a challenger or arm: the champion's scoring, where that kept rows apart.
@@ -144,75 +140,6 @@ class ScoringEntry:
         return dict(json.loads(self.findings)) if self.findings else {}
 
 
-def insert(con: DuckDBPyConnection, table: str, entry: ExtractionEntry | ScoringEntry) -> None:
-    """Append one row; the warehouse is the current catalog."""
-    values = asdict(entry)
-    slots = ", ".join("$" + name for name in values)
-    con.execute(f"INSERT INTO ledger.{table} ({quote_all(values)}) VALUES ({slots})", values)
-
-
-def make_live(
-    con: DuckDBPyConnection,
-    entry: ScoringEntry,
-    run: RunInfo,
-    why: str,
-    arms: Sequence[Arm] = (),
-    *,
-    committed: DuckDBPyConnection | None = None,
-) -> str:
-    """Point the partition at this scoring, the buckets of `arms` at theirs; tell the audit; the change's id.
-
-    The newest change holds: it is later than those that are `committed`, whatever the clocks of their machines say.
-
-    Raises:
-        WithdrawnError: the partition was rolled back since the run was asked for.
-
-    """
-    from pip_dagster.ledger import audit
-    from pip_dagster.ledger.arms import insert_arms
-    from pip_dagster.ledger.rollback_plan import ROLLBACK
-
-    newest = (
-        (committed or con)
-        .execute(
-            "SELECT change_id, run_id, made_at, made_by, why FROM ledger.live_changes "
-            "WHERE pipeline = $pipeline AND partition_key = $key ORDER BY change_id DESC LIMIT 1",
-            {"pipeline": entry.pipeline, "key": entry.partition_key},
-        )
-        .fetchone()
-    )
-    if newest and newest[1].startswith(ROLLBACK) and newest[2] > run.asked_at:
-        raise WithdrawnError(
-            f"Pipeline {entry.pipeline}, partition {entry.partition_key} was {newest[4]} (by {newest[3]})"
-        )
-    change_id = new_id(after=newest[0] if newest else None)
-    con.execute(
-        "INSERT INTO ledger.live_changes VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
-        [
-            *(change_id, entry.pipeline, entry.partition_key, entry.scoring_id),
-            *(why, run.run_id, run.made_by, datetime.now(UTC)),
-        ],
-    )
-    insert_arms(con, {change_id: (entry.pipeline, entry.partition_key, arms)})
-    audit.tell_live(con, [change_id], committed)
-    return change_id
-
-
-def note_backfill(con: DuckDBPyConnection, entry: ScoringEntry, run: RunInfo) -> None:
-    """Write down that the run's backfill is done with this partition, in the transaction that does it."""
-    if run.backfill_id:
-        con.execute(
-            "INSERT INTO ledger.backfill_partitions VALUES ($1, $2, $3, $4, $5, $6)",
-            [*(run.backfill_id, entry.pipeline, entry.partition_key, entry.scoring_id), run.run_id, datetime.now(UTC)],
-        )
-
-
-def latest_extraction(con: DuckDBPyConnection, pipeline: str, partition_key: str) -> ExtractionEntry | None:
-    """The newest extraction of a partition."""
-    rows = latest_extractions(con, pipeline, [partition_key])
-    return rows.get(partition_key)
-
-
 def latest_extractions(con: DuckDBPyConnection, pipeline: str, partition_keys: list[str]) -> dict[str, ExtractionEntry]:
     """The newest extraction of each of these partitions that has one."""
     result = con.execute(
@@ -231,16 +158,6 @@ def scorings_of(con: DuckDBPyConnection, pipeline: str, partition_keys: list[str
         {"pipeline": pipeline, "keys": partition_keys},
     )
     return [ScoringEntry(**row) for row in dicts(result)]
-
-
-def live_change(con: DuckDBPyConnection, pipeline: str, partition_key: str) -> tuple[str, str] | None:
-    """The partition's live scoring, and why it was made live."""
-    row = con.execute(
-        "SELECT scoring_id, why FROM ledger.live_changes WHERE pipeline = $pipeline AND partition_key = $key "
-        "ORDER BY change_id DESC LIMIT 1",
-        {"pipeline": pipeline, "key": partition_key},
-    ).fetchone()
-    return (row[0], row[1]) if row else None
 
 
 def dicts(result: DuckDBPyConnection) -> list[dict[str, Any]]:

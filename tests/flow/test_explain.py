@@ -6,10 +6,11 @@ from pydantic import ValidationError
 
 from pip_dagster.errors import DeclarationError, PartitionError
 from pip_dagster.flow.explain import REASONS, check_explanations, explain, store_reasons
-from pip_dagster.flow.publish import load_features, stored_columns
 from pip_dagster.flow.score import score
+from pip_dagster.flow.store_features import load_features, stored_columns
 from pip_dagster.flow.validate import nothing_apart
 from pip_dagster.ledger import record
+from pip_dagster.ledger.live import live_change
 from pip_dagster.registry import InvalidModel, SignatureMismatch
 from pip_dagster.registry.predictor import Predictor
 from pip_dagster.warehouse.connect import open_warehouse, transaction, workspace
@@ -243,7 +244,7 @@ class TestWhereTheyAreKept:
         """As a run would, beside the live scoring of the partition; its id."""
         project = tiny.project
         with open_warehouse(con, project.warehouse, purpose="test"):
-            live = record.live_change(con, "orders", key)[0]
+            live = live_change(con, "orders", key)[0]
             (entry,) = [each for each in record.scorings_of(con, "orders", [key]) if each.scoring_id == live]
             with transaction(con):
                 store_reasons(con, explained.made, entry)

@@ -6,8 +6,9 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from pip_dagster.ledger import audit
+from pip_dagster.ledger.live import make_live
 from pip_dagster.ledger.promotions import alias_moves, record_promotions, unrecorded
-from pip_dagster.ledger.record import RunInfo, make_live, scorings_of
+from pip_dagster.ledger.record import RunInfo, scorings_of
 from pip_dagster.ledger.verify import verify
 from pip_dagster.warehouse import schema
 from pip_dagster.warehouse.connect import open_warehouse, transaction, workspace
@@ -212,7 +213,7 @@ def test_what_is_rolled_back_leaves_no_entry(scored):
     with workspace(threads=1) as con, open_warehouse(con, scored.project.warehouse, purpose="test"):
         (entry,) = scorings_of(con, "orders", [FIRST])
         with pytest.raises(KeyboardInterrupt), transaction(con):
-            make_live(con, entry, RunInfo("r", "b"), "never")
+            make_live(con, [entry], RunInfo("r", "b"), "never")
             raise KeyboardInterrupt
     assert scored.warehouse("SELECT count(*) FROM ledger.audit") == before
 

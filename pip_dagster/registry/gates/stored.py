@@ -8,8 +8,8 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from pip_dagster.errors import NoWarehouseError
-from pip_dagster.flow.publish import load_features, stored_columns
 from pip_dagster.flow.query import STAGED
+from pip_dagster.flow.store_features import load_features, stored_columns
 from pip_dagster.warehouse.connect import open_warehouse
 from pip_dagster.warehouse.names import literal, quote, quote_all
 

@@ -1,0 +1,111 @@
+"""Stored features: staged rows of a few partitions as revisions, all in one transaction."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from pip_dagster.errors import OvertakenError
+from pip_dagster.flow.extract import Extract
+from pip_dagster.flow.query import STAGED
+from pip_dagster.flow.staged import insert_counted, labelled, named
+from pip_dagster.ledger import record
+from pip_dagster.ledger.checks import CheckEntry, insert_checks
+from pip_dagster.ledger.record import ExtractionEntry, RunInfo
+from pip_dagster.ledger.rows import insert_rows
+from pip_dagster.warehouse.connect import transaction
+from pip_dagster.warehouse.names import literal, quote, quote_all
+from pip_dagster.warehouse.tables import ensure_table
+
+if TYPE_CHECKING:
+    from duckdb import DuckDBPyConnection
+
+    from pip_dagster.pipeline import Pipeline
+
+
+def store_features(
+    con: DuckDBPyConnection, pipeline: Pipeline, columns: dict[str, str], made: Sequence[Extract], run: RunInfo
+) -> list[ExtractionEntry]:
+    """Keep staged features as new revisions, all in one transaction; not those whose newest has the same content.
+
+    The warehouse is the current catalog.
+
+    Raises:
+        PartitionError: another number of rows arrived than was staged; rolled back.
+        OvertakenError: another process stored features of a partition meanwhile; rolled back.
+
+    """
+    name, keys = pipeline.spec.name, [each.partition.key for each in made]
+    with transaction(con, late=True) as turn:
+        known = record.latest_extractions(con, name, keys)
+        entries = [_extraction(pipeline, each, run, known.get(each.partition.key)) for each in made]
+        stored = [entry for entry in entries if entry is not known.get(entry.partition_key)]
+        if fresh := {entry.partition_key: entry.revision for entry in stored if entry.is_new}:  # rows take long
+            table = ensure_table(con, name, "features", {"partition_key": "VARCHAR", "revision": "VARCHAR"} | columns)
+            stored = [replace(entry, table_name=table) if entry.is_new else entry for entry in stored]
+            insert_counted(
+                con,
+                f"{quote(name)}.{quote(table)}",
+                labelled(STAGED, fresh, columns),
+                sum(each.rows for each in made if each.partition.key in fresh),
+                f"{named(name, list(fresh))}: features",
+            )
+        if stored and turn.is_shared:
+            for key, now in record.latest_extractions(turn.take(), name, keys).items():
+                if now != known.get(key):
+                    raise OvertakenError(f"{named(name, [key])}: another run stored its features meanwhile.")
+        insert_rows(con, "extractions", stored)
+        ids = {entry.partition_key: entry.extraction_id for entry in stored}
+        verdicts = [(each.partition.key, verdict) for each in made for verdict in each.verdicts]
+        insert_checks(con, [CheckEntry.of(v, ids[key], name, key) for key, v in verdicts if key in ids])
+    kept = {entry.partition_key: entry for entry in stored}
+    return [kept.get(entry.partition_key, entry) for entry in entries]
+
+
+def _extraction(pipeline: Pipeline, made: Extract, run: RunInfo, known: ExtractionEntry | None) -> ExtractionEntry:
+    """The entry for what was made: the one that is known, where it would say nothing else."""
+    entry = ExtractionEntry(
+        extraction_id=record.new_id(),
+        pipeline=pipeline.spec.name,
+        **record.partition_fields(made.partition),
+        revision=record.new_id(),
+        is_new=True,
+        table_name="",
+        rows_extracted=made.rows,
+        feature_digest=made.digest,
+        source_digests=record.canonical(made.sources),
+        sql_digest=pipeline.sql_digest,
+        seconds=made.seconds,
+        run_id=run.run_id,
+        made_by=run.made_by,
+        made_at=datetime.now(UTC),
+        provisional=made.provisional,
+        declared_parts=pipeline.feature_parts,
+    )
+    if known is None or known.feature_digest != made.digest:
+        return entry
+    same = (known.source_digests, known.sql_digest) == (entry.source_digests, entry.sql_digest)
+    if same and bool(known.provisional) == entry.provisional:
+        return known
+    return replace(entry, revision=known.revision, table_name=known.table_name, is_new=False)
+
+
+def stored_columns(con: DuckDBPyConnection, pipeline: str, table: str) -> dict[str, str]:
+    """The feature columns of a stored table with their SQL types. The warehouse is the current catalog."""
+    rows = con.execute(f"DESCRIBE {quote(pipeline)}.{quote(table)}").fetchall()
+    return {row[0]: row[1] for row in rows if row[0] not in ("partition_key", "revision")}
+
+
+def load_features(con: DuckDBPyConnection, pipeline: str, table: str, revisions: list[str]) -> None:
+    """Bring stored revisions to the staging table. The warehouse is the current catalog."""
+    columns = stored_columns(con, pipeline, table)
+    con.execute("CREATE SCHEMA IF NOT EXISTS memory.pip_stage")
+    # A literal equality skips the row groups of other revisions; one partition's rows need no sorting.
+    listed = ", ".join(map(literal, revisions))
+    wanted = f"revision = {listed}" if len(revisions) == 1 else f"revision IN ({listed}) ORDER BY partition_key"
+    con.execute(
+        f"CREATE OR REPLACE TABLE {STAGED} AS SELECT partition_key, {quote_all(columns)} "
+        f"FROM {quote(pipeline)}.{quote(table)} WHERE {wanted}"
+    )

@@ -1,0 +1,191 @@
+"""Stored scores: a few partitions in one transaction, so that a kill leaves each wholly old or wholly new."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from pip_dagster.errors import PartitionError
+from pip_dagster.flow.explain import Explanation, store_reasons
+from pip_dagster.flow.guard import INTEGERS
+from pip_dagster.flow.query import STAGED
+from pip_dagster.flow.score import SCORED, Scored, Scoring
+from pip_dagster.flow.staged import insert_counted, labelled, named
+from pip_dagster.flow.validate import BROKEN
+from pip_dagster.ledger import record
+from pip_dagster.ledger.checks import CheckEntry, insert_checks, split_check
+from pip_dagster.ledger.live import live_change, make_live, note_backfill
+from pip_dagster.ledger.record import RunInfo, ScoringEntry
+from pip_dagster.ledger.rows import insert_rows
+from pip_dagster.warehouse.connect import transaction
+from pip_dagster.warehouse.names import literal, quote, quote_all
+from pip_dagster.warehouse.tables import ensure_table
+
+if TYPE_CHECKING:
+    from duckdb import DuckDBPyConnection
+
+    from pip_dagster.spec import PipelineSpec
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """A partition that was scored, and may be blocked, with what the ledger is to say of it."""
+
+    scored: Scored
+    entry: ScoringEntry
+    checks: Sequence[CheckEntry] = ()
+
+
+def store_scores(
+    con: DuckDBPyConnection,
+    scoring: Scoring,
+    attempts: Sequence[Attempt],
+    feature_columns: dict[str, str],
+    row_key: RowKey,
+    run: RunInfo,
+    reasons: Explanation | None = None,
+    pending: str | None = None,
+) -> list[ScoringEntry]:
+    """One transaction: quarantine, scores, reason codes, ledger entries, checks, and the live pointers of a champion.
+
+    A blocked scoring is kept in the same way, but is not made live. `pending`: what is still to be decided of its arms.
+
+    The warehouse is the current catalog.
+
+    Raises:
+        PartitionError: rows in are not rows scored plus rows quarantined; rolled back.
+        WithdrawnError: a partition was rolled back since the run was asked for; rolled back.
+
+    """
+    pipeline = attempts[0].entry.pipeline
+    with transaction(con, late=True) as turn:
+        for each in attempts:
+            if each.scored.rows_quarantined:
+                _quarantine(con, each.entry, each.scored.rows_quarantined, feature_columns, row_key.key)
+        columns = {"partition_key": "VARCHAR", "scoring_id": "VARCHAR"} | scoring.columns
+        _check_key_types(con, pipeline, {name: scoring.columns[name] for name in row_key.kept})
+        table = ensure_table(con, pipeline, "scores", columns)
+        insert_counted(
+            con,
+            f"{quote(pipeline)}.{quote(table)}",
+            labelled(
+                SCORED,
+                {each.entry.partition_key: each.entry.scoring_id for each in attempts},
+                [name for name in scoring.columns if name != "partition_key"],
+            ),
+            sum(each.scored.rows_scored for each in attempts),
+            f"{named(pipeline, [each.entry.partition_key for each in attempts])}: scores",
+        )
+        for each in attempts:
+            scored = each.scored
+            # A partition blocked for its quarantine has rows that are neither.
+            if each.entry.status == "scored" and scored.rows_in != scored.rows_scored + scored.rows_quarantined:
+                raise PartitionError(
+                    f"{named(pipeline, [each.entry.partition_key])}: {scored.rows_in} rows came in, "
+                    f"{scored.rows_scored} were scored and {scored.rows_quarantined} quarantined; the sum must agree. "
+                    "Nothing was stored."
+                )
+        entries = [replace(each.entry, table_name=table) for each in attempts]
+        insert_rows(con, "scorings", entries)
+        insert_checks(con, [check for each in attempts for check in each.checks])
+        if reasons:
+            for entry in entries:
+                store_reasons(con, reasons, entry)
+        if champions := [entry for entry in entries if entry.role == "champion" and entry.status == "scored"]:
+            _go_live(con, champions, run, run.why or "scored", pending, turn.take())
+    return entries
+
+
+def _go_live(
+    con: DuckDBPyConnection,
+    entries: Sequence[ScoringEntry],
+    run: RunInfo,
+    why: str,
+    pending: str | None,
+    committed: DuckDBPyConnection | None = None,
+) -> None:
+    change_ids = make_live(con, entries, run, f"{why}; {pending}" if pending else why, committed=committed)
+    if pending:
+        undecided = [
+            split_check(entry.pipeline, entry.partition_key, change_id, "arms", passed=False, observed=pending)
+            for entry, change_id in zip(entries, change_ids, strict=True)
+        ]
+        insert_checks(con, undecided)
+    note_backfill(con, entries, run)
+
+
+@dataclass(frozen=True)
+class RowKey:
+    """The columns that name a row, and those whose type must stay what it was: they and the unit of a split."""
+
+    key: tuple[str, ...]
+    kept: tuple[str, ...]
+
+
+def row_key(spec: PipelineSpec) -> RowKey:
+    """The key of a pipeline's scored rows."""
+    return RowKey(spec.features.key, tuple(dict.fromkeys((*spec.features.key, *spec.unit))))
+
+
+def _check_key_types(con: DuckDBPyConnection, pipeline: str, key: dict[str, str]) -> None:
+    """Refuse a key or unit of another type than stored rows have: beside them, in one view, it could not be told apart.
+
+    Raises:
+        PartitionError: names both types. Whole numbers may grow wider or narrower.
+
+    """
+    whole = INTEGERS - {"UHUGEINT"}  # beside a signed type it becomes a DOUBLE
+    stored = con.execute(
+        "SELECT DISTINCT column_name, data_type FROM duckdb_columns() WHERE database_name = current_database() "
+        "AND schema_name = $pipeline AND starts_with(table_name, 'scores__') AND list_contains($names, column_name)",
+        {"pipeline": pipeline, "names": list(key)},
+    ).fetchall()
+    for name, kind in stored:
+        if kind != key[name] and not {kind, key[name]} <= whole:
+            raise PartitionError(
+                f"Pipeline {pipeline}: {name!r} of key or unit is {key[name]}, in the stored scores it is {kind}. "
+                f"Cast it to {kind} in the feature SQL, or give the pipeline another name."
+            )
+
+
+def _quarantine(
+    con: DuckDBPyConnection, entry: ScoringEntry, rows: int, feature_columns: dict[str, str], row_key: Sequence[str]
+) -> None:
+    """Keep the rows of the partition that are apart, whole, each with every reason."""
+    key, pipeline = entry.partition_key, entry.pipeline
+    kept = dict.fromkeys(("partition_key", "scoring_id", "feature_revision"), "VARCHAR")
+    kept |= {"broken": "VARCHAR[]", "row_key": "VARCHAR"}
+    table = ensure_table(con, pipeline, "quarantine", kept | feature_columns)
+    named = ", ".join(f"{quote(name)} := {quote(name)}::VARCHAR" for name in row_key)
+    insert_counted(
+        con,
+        f"{quote(pipeline)}.{quote(table)}",
+        f"SELECT partition_key, {literal(entry.scoring_id)}, {literal(entry.feature_revision or '')}, reasons, "
+        f"to_json(struct_pack({named}))::VARCHAR, {quote_all(feature_columns)} "
+        f"FROM {STAGED} s JOIN (SELECT row_id, list(DISTINCT reason ORDER BY reason) AS reasons FROM {BROKEN} "
+        f"GROUP BY row_id) b ON b.row_id = s.rowid WHERE partition_key = {literal(key)}",
+        rows,
+        f"Pipeline {pipeline}, partition {key}: quarantine",
+    )
+
+
+def point_at(con: DuckDBPyConnection, entry: ScoringEntry, run: RunInfo, why: str, pending: str | None = None) -> None:
+    """Make a scoring live that is stored, unless it is live already; its arms then stay as they are.
+
+    One that is asked for by version is said to be so even then, else the next plan would undo it.
+    """
+    with transaction(con):
+        live, said = live_change(con, entry.pipeline, entry.partition_key) or (None, "")
+        asked = run.why.startswith(record.DELIBERATE) and not said.startswith(run.why)
+        if live != entry.scoring_id or asked:
+            _go_live(con, [entry], run, run.why or why, pending)
+        else:
+            note_backfill(con, [entry], run)
+
+
+def store_failure(con: DuckDBPyConnection, entry: ScoringEntry, checks: Sequence[CheckEntry] = ()) -> None:
+    """Write down an attempt that stored no scores; what was live stays live."""
+    with transaction(con, late=True):
+        insert_rows(con, "scorings", [entry])
+        insert_checks(con, checks)

@@ -1,0 +1,32 @@
+"""Rows of the ledger from dataclasses, whose fields are its columns."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import fields
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+from pip_dagster.warehouse.names import quote, quote_all
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+    from duckdb import DuckDBPyConnection
+
+# By how the annotation of a field begins; the others are texts.
+_TYPES = {"int": "BIGINT", "float": "DOUBLE", "bool": "BOOLEAN", "datetime": "TIMESTAMPTZ"}
+
+
+def insert_rows(con: DuckDBPyConnection, table: str, rows: Sequence[DataclassInstance]) -> None:
+    """Append rows of one kind to `ledger.<table>`, all in one statement. The warehouse is the current catalog."""
+    if not rows:
+        return
+    types = _sql_types(type(rows[0]))
+    values: dict[str, list[Any]] = {name: [getattr(row, name) for row in rows] for name in types}
+    columns = ", ".join(f"unnest(${name}::{sql_type}[])" for name, sql_type in types.items())
+    con.execute(f"INSERT INTO ledger.{quote(table)} ({quote_all(types)}) SELECT {columns}", values)
+
+
+@lru_cache
+def _sql_types(kind: type[DataclassInstance]) -> dict[str, str]:
+    return {field.name: _TYPES.get(str(field.type).split(" | ")[0], "VARCHAR") for field in fields(kind)}
