@@ -114,7 +114,8 @@ class World(RuleBasedStateMachine):
         self.sql, self.decisions, self.expectations, self.version, self.next_id = 0, 0, 0, 1, 10_000
         self.later = timedelta(0)
         self.made, self.tried = {}, {}  # day → inputs; day → inputs of the failed attempts in a row
-        self.unscored = set()  # days whose features were made alone since they were scored
+        self.unscored = set()  # days whose features were made alone since they were scored, and are other ones
+        self.scored = {}  # day → digest of the features that were scored
 
     # What the partition is made of, read and put together without any of the code under test.
     def inputs(self, day):
@@ -197,13 +198,21 @@ class World(RuleBasedStateMachine):
         ):
             day = result.partition.key
             if not options.get("predictions", True):
-                self.unscored.add(day)
+                if result.features and result.features.feature_digest == self.scored.get(day):
+                    # Changes that the features do not show: they are scored as they are.
+                    self.made[day] = inputs[day][:2] + self.made[day][2:]
+                    self.unscored.discard(day)
+                else:
+                    self.unscored.add(day)
+                if result.error:  # an attempt at something else: those at scores count from one again
+                    self.tried.pop(day, None)
                 continue
             if result.error:
                 before, count = self.tried.get(day, (None, 0))
                 self.tried[day] = (inputs[day], count + 1 if before == inputs[day] else 1)
             else:
                 self.made[day] = inputs[day]
+                self.scored[day] = result.scoring.feature_digest
                 self.unscored.discard(day)
                 self.tried.pop(day, None)
 
