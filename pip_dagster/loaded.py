@@ -3,14 +3,30 @@
 from __future__ import annotations
 
 import gc
-from functools import cache
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+_loaded: set[str] = set()
 
 
-@cache  # what is garbage just then is never freed: so once a process for each stage of its loading
-def keep_loaded(what: str) -> None:
-    """Take all objects that there are by now out of garbage collection; `what` names what was loaded.
+@contextmanager
+def loading(what: str) -> Iterator[None]:
+    """Import inside, without garbage collection; the collector then leaves alone whatever objects there are.
 
-    Dagster, pandas and XGBoost are half a million objects. To look through them while more is loaded, and twice when the
-    process ends, took a fifth of the run of a single date.
+    Dagster, pandas and XGBoost are half a million. To look through them while more is loaded, and again when the
+    process ends, took a quarter of the run of a single date.
+
+    What is garbage just then is never freed. So this happens once a process for each `what` that is loaded, not a run.
     """
+    if what in _loaded:
+        yield
+        return
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+    _loaded.add(what)
     gc.freeze()

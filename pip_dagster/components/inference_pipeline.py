@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 
 import dagster as dg
 
-from pip_dagster.loaded import keep_loaded
 from pip_dagster.orchestration.definitions import build_definitions
 from pip_dagster.pipeline import Pipeline
 from pip_dagster.project import Project
@@ -50,6 +49,5 @@ class InferencePipeline(dg.Component):
 
     def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:
         """The pipeline's Dagster definitions."""
-        keep_loaded("dagster")
         pipeline = Pipeline.load(self.spec, context.path, Project.at(context.project_root))
         return build_definitions(pipeline)

@@ -24,6 +24,7 @@ from pip_dagster.flow.store_scores import store_failure
 from pip_dagster.ledger import record
 from pip_dagster.ledger.observations import add_observations
 from pip_dagster.ledger.record import ExtractionEntry, RunInfo
+from pip_dagster.loaded import loading
 from pip_dagster.warehouse.connect import open_warehouse, transaction, workspace
 from pip_dagster.warehouse.faults import in_pipeline
 from pip_dagster.warehouse.windows import in_windows
@@ -84,6 +85,10 @@ def _materialize(
     as_known: bool,
     progress: Callable[[str], None],
 ) -> Iterator[PartitionResult]:
+    with loading("tables"):  # DuckDB would, for the first parameter of a query and the first batch that it reads
+        import pandas  # noqa: F401
+        import pyarrow.dataset  # noqa: F401
+
     threads = available_threads()
     model = ScoringModel.resolve(pipeline, threads, version=version) if predictions else None
     with workspace(threads=threads, memory_limit=f"{max(2, threads) * MEGABYTES_A_THREAD}MB") as con:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from pip_dagster.errors import DeclarationError
 from pip_dagster.flow.engine import Device, choose_device, library_versions
 from pip_dagster.ledger.record import canonical
+from pip_dagster.loaded import loading
 from pip_dagster.registry.choose import registry_of
 from pip_dagster.registry.errors import RegistryError, RegistryUnreachable
 from pip_dagster.registry.signing import verify_signers
@@ -80,6 +81,9 @@ class ScoringModel:
             RegistryError: its bytes are not the registered ones, or it does not fit its manifest.
 
         """
-        from pip_dagster.registry.predictor import Predictor
+        with loading("scoring"):
+            import xgboost  # noqa: F401
+
+            from pip_dagster.registry.predictor import Predictor
 
         return Predictor.load(self.version, nthread=self.threads, device=self.device.name)

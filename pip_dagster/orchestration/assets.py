@@ -11,7 +11,6 @@ from pip_dagster.flow.materialize import materialize
 from pip_dagster.flow.result import PartitionResult
 from pip_dagster.flow.withdrawn import version_withdrawn
 from pip_dagster.ledger.record import RunInfo, ScoringEntry
-from pip_dagster.loaded import keep_loaded
 from pip_dagster.orchestration.alive import alive
 from pip_dagster.orchestration.cancel import ask_to_cancel
 from pip_dagster.orchestration.checks import asset_check_specs, evaluations, news, summary
@@ -137,7 +136,6 @@ def _run(
             **run_options(context.run),
         )
         for result in results if wanted else ():
-            keep_loaded("the libraries that judge and score")
             if observe:
                 observe(result)
             _note(result, spec_keys=(features_key(spec), predictions_key(spec)), done=done, failed=failed, why=why)
