@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import os
 import secrets
 from collections.abc import Iterable
 from contextlib import nullcontext
@@ -53,7 +54,7 @@ def _view_statements(folder: Path) -> Iterable[str]:
     for pipeline in sorted(path.name for path in folder.iterdir() if path.is_dir()):
         for kind in ("predictions", "quarantine", "reasons", "ledger", "checks", "arms"):
             files = folder / pipeline / kind
-            if not any(files.glob("*.parquet")):
+            if not _has_parquet(files):
                 continue
             if kind in of_all:
                 of_all[kind].append(_all_in(files))
@@ -66,6 +67,15 @@ def _view_statements(folder: Path) -> Iterable[str]:
     for kind in ("checks", "arms"):
         if of_all[kind]:
             yield f"CREATE VIEW ledger.{kind} AS {_read(of_all[kind])};"
+
+
+def _has_parquet(folder: Path) -> bool:
+    """Whether there is any; it looks no further than the first, since a folder has a file for each partition."""
+    try:
+        with os.scandir(folder) as entries:
+            return any(entry.name.endswith(".parquet") for entry in entries)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
 
 
 def _all_in(folder: Path) -> str:
