@@ -153,7 +153,10 @@ def _extract(
     work: list[Callable[[], list[ExtractionEntry]]] = [partial(keep, group) for group in groups]
     work += [partial(fail, *each) for each in failed]
     work.append(partial(observe, extraction.sources))
-    stored = in_windows(con, pipeline.project, work, lambda each: each(), purpose=f"{spec.name}: storing features")
+    shown = bool(failed) or model is None  # else the predictions that come next show what there is
+    stored = in_windows(
+        con, pipeline.project, work, lambda each: each(), purpose=f"{spec.name}: storing features", publish=shown
+    )
     entries = [entry for group in stored for entry in group]
     return _Batch(extraction.columns, list(zip(made, entries, strict=True)), failed)
 

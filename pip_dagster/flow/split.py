@@ -61,6 +61,8 @@ def split(
     listed = list(results)
     scored = [each for each in listed if each.scoring and not each.error]
     name = pipeline.spec.name
+    if not pipeline.spec.scoring.experiment:  # then what was scored just now has no arms
+        scored = [each for each in scored if each.reused]
     if scored and not pipeline.spec.scoring.experiment:
         with open_warehouse(con, pipeline.project.warehouse, purpose=f"{name}: reading the ledger"):
             parted = live_arms(con, name, [each.partition.key for each in scored])

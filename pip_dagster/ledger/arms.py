@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from pip_dagster.errors import WarehouseError
 from pip_dagster.ledger.record import dicts
 from pip_dagster.warehouse.buckets import BUCKETS
+from pip_dagster.warehouse.names import among
 from pip_dagster.warehouse.tables import refresh_views
 
 if TYPE_CHECKING:
@@ -109,9 +110,9 @@ def live_arms(con: DuckDBPyConnection, pipeline: str, partition_keys: Sequence[s
     """Partition key → its arms by bucket, for those partitions that are split."""
     result = con.execute(
         f"SELECT partition_key, {', '.join(_COLUMNS)} FROM ledger.live_arms "
-        "WHERE pipeline = $pipeline AND list_contains($keys, partition_key) AND low IS NOT NULL "
+        f"WHERE pipeline = $pipeline AND {among('partition_key', partition_keys)} AND low IS NOT NULL "
         "ORDER BY partition_key, low",
-        {"pipeline": pipeline, "keys": list(partition_keys)},
+        {"pipeline": pipeline},
     )
     found: dict[str, list[Arm]] = {}
     for row in dicts(result):

@@ -13,7 +13,7 @@ from pip_dagster.ledger.arms import Arm, insert_arms
 from pip_dagster.ledger.record import RunInfo, ScoringEntry, dicts, new_id
 from pip_dagster.ledger.rollback_plan import ROLLBACK
 from pip_dagster.ledger.rows import insert_rows
-from pip_dagster.warehouse.names import literal
+from pip_dagster.warehouse.names import among, literal
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -54,13 +54,13 @@ def make_live(
     if not entries:
         return []
     pipeline = entries[0].pipeline
-    listed = ", ".join(literal(entry.partition_key) for entry in entries)
+    of_these = among("partition_key", [entry.partition_key for entry in entries])
     newest = {
         row["partition_key"]: row
         for row in dicts(
             (committed or con).execute(
                 "SELECT partition_key, change_id, run_id, made_at, made_by, why FROM ledger.live_changes "
-                f"WHERE pipeline = {literal(pipeline)} AND partition_key IN ({listed}) "
+                f"WHERE pipeline = {literal(pipeline)} AND {of_these} "
                 "QUALIFY row_number() OVER (PARTITION BY partition_key ORDER BY change_id DESC) = 1"
             )
         )

@@ -11,6 +11,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Literal
 
 from pip_dagster.flow.partition import Partition
+from pip_dagster.warehouse.names import among
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -143,9 +144,9 @@ class ScoringEntry:
 def latest_extractions(con: DuckDBPyConnection, pipeline: str, partition_keys: list[str]) -> dict[str, ExtractionEntry]:
     """The newest extraction of each of these partitions that has one."""
     result = con.execute(
-        "SELECT * FROM ledger.extractions WHERE pipeline = $pipeline AND list_contains($keys, partition_key) "
+        f"SELECT * FROM ledger.extractions WHERE pipeline = $pipeline AND {among('partition_key', partition_keys)} "
         "QUALIFY row_number() OVER (PARTITION BY partition_key ORDER BY extraction_id DESC) = 1",
-        {"pipeline": pipeline, "keys": partition_keys},
+        {"pipeline": pipeline},
     )
     return {row["partition_key"]: ExtractionEntry(**row) for row in dicts(result)}
 
@@ -153,9 +154,9 @@ def latest_extractions(con: DuckDBPyConnection, pipeline: str, partition_keys: l
 def scorings_of(con: DuckDBPyConnection, pipeline: str, partition_keys: list[str]) -> list[ScoringEntry]:
     """Every finished scoring of these partitions, oldest first."""
     result = con.execute(
-        "SELECT * FROM ledger.scorings WHERE pipeline = $pipeline AND list_contains($keys, partition_key) "
+        f"SELECT * FROM ledger.scorings WHERE pipeline = $pipeline AND {among('partition_key', partition_keys)} "
         "AND status = 'scored' ORDER BY scoring_id",
-        {"pipeline": pipeline, "keys": partition_keys},
+        {"pipeline": pipeline},
     )
     return [ScoringEntry(**row) for row in dicts(result)]
 

@@ -16,13 +16,14 @@ from datetime import UTC, datetime
 from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from urllib.parse import quote as url_quote
 
 from pip_dagster.warehouse import advisory
 from pip_dagster.warehouse.connect import transaction
 from pip_dagster.warehouse.lake import is_transient
-from pip_dagster.warehouse.names import REASON_COLUMNS, literal, quote
+from pip_dagster.warehouse.names import REASON_COLUMNS, among, literal, quote
+from pip_dagster.warehouse.pending import Pending, pending_of
 from pip_dagster.warehouse.published_views import publish_views
 from pip_dagster.warehouse.tables import has_view, predictions_select
 
@@ -35,19 +36,8 @@ LOG = logging.getLogger("pip_dagster")
 
 _TOO_WIDE = {"HUGEINT", "UHUGEINT"}
 
-_PENDING = """
-  SELECT pipeline, partition_key, list(id) AS ids FROM (
-    SELECT pipeline, partition_key, change_id AS id FROM ledger.live_changes
-    UNION ALL SELECT pipeline, partition_key, scoring_id FROM ledger.scorings
-  ) ANTI JOIN ledger.publications p ON p.change_id = id
-  GROUP BY ALL ORDER BY ALL
-"""
-
-
 # How many partitions one process publishes before it lets go of their locks.
 _BATCH = 16
-
-Pending = tuple[str, str, list[str]]  # pipeline, partition key, ids of what is not published
 
 
 def partition_file(folder: Path, pipeline: str, kind: str, partition_key: str) -> Path:
@@ -70,7 +60,7 @@ def publish_pending(con: DuckDBPyConnection, project: Project, *, anew: bool = F
         return 0
     if not anew and not folder.is_dir() and con.execute("SELECT 1 FROM ledger.publications LIMIT 1").fetchone():
         anew = True
-    pending = _pending(con, anew)
+    pending = pending_of(con, anew=anew)
     if advisory.is_shared(con):
         _publish_among_others(con, folder, pending, anew)
     else:
@@ -83,17 +73,12 @@ def publish_pending(con: DuckDBPyConnection, project: Project, *, anew: bool = F
     return len(pending)
 
 
-def _pending(con: DuckDBPyConnection, anew: bool) -> list[Pending]:
-    sql = _PENDING.replace("ANTI JOIN ledger.publications p ON p.change_id = id", "") if anew else _PENDING
-    return con.execute(sql).fetchall()
-
-
 def _publish_among_others(con: DuckDBPyConnection, folder: Path, pending: Sequence[Pending], anew: bool) -> None:
     """First what nobody else is publishing; then what somebody was, unless that has made it unnecessary."""
     locks = {(each[0], each[1]): advisory.key_of("publish", each[0], each[1]) for each in pending}
 
     def publish(keys: set[int]) -> None:
-        _publish(con, folder, [each for each in _pending(con, anew) if locks.get((each[0], each[1])) in keys])
+        _publish(con, folder, [each for each in pending_of(con, anew=anew) if locks.get((each[0], each[1])) in keys])
 
     busy: list[int] = []
     for batch in _batches(list(locks.values())):
@@ -131,8 +116,8 @@ def _publish(con: DuckDBPyConnection, folder: Path, pending: Sequence[Pending]) 
                 LOG.error("%s, partition %s is stored but cannot be published: %s. %s", pipeline, key, error, again)
     if ids:
         con.execute(
-            "INSERT INTO ledger.publications SELECT id, $now FROM (SELECT unnest($ids) AS id) "
-            "ANTI JOIN ledger.publications p ON p.change_id = id",
+            "INSERT INTO ledger.publications SELECT id, $now FROM (SELECT unnest($ids) AS id) ANTI JOIN "
+            f"(FROM ledger.publications WHERE change_id >= {literal(min(ids))}) p ON p.change_id = id",
             {"ids": ids, "now": datetime.now(UTC)},
         )
 
@@ -152,21 +137,20 @@ class _There:
     @classmethod
     def of(cls, con: DuckDBPyConnection, pipeline: str, keys: Sequence[str]) -> _There:
         """Read it at once: for each partition by itself, a lake would take several times as long."""
-        parameters: dict[str, Any] = {"pipeline": pipeline, "keys": list(keys)}
-        among = "list_contains($keys, partition_key)"
-        of_ledger = f"FROM ledger.{{}} WHERE pipeline = $pipeline AND {among}"
-        of_live = f"SELECT partition_key, list(DISTINCT scoring_id) {of_ledger.format('live_arms')} GROUP BY ALL"
-        live: dict[str, list[str]] = dict(con.execute(of_live, parameters).fetchall())
-        wanted = {"checks": (of_ledger.format("checks"), parameters)}
-        wanted["arms"] = (f"{of_ledger.format('checks')} AND section = 'split'", parameters)
+        of_keys = among("partition_key", keys)
+        of_pipeline = f"WHERE pipeline = {literal(pipeline)} AND {of_keys}"
+        of_live = f"SELECT partition_key, list(DISTINCT scoring_id) FROM ledger.live_arms {of_pipeline} GROUP BY ALL"
+        live: dict[str, list[str]] = dict(con.execute(of_live).fetchall())
+        wanted = {"checks": f"FROM ledger.checks {of_pipeline}"}
+        wanted["arms"] = f"FROM ledger.checks {of_pipeline} AND section = 'split'"
         if has_view(con, pipeline, "reasons"):
-            of_live = f"FROM {quote(pipeline)}.reasons WHERE list_contains($live, scoring_id)"
-            wanted["reasons"] = (of_live, {"live": [each for of in live.values() for each in of]})
+            shown = among("scoring_id", [each for of in live.values() for each in of])
+            wanted["reasons"] = f"FROM {quote(pipeline)}.reasons WHERE {shown}"
         if has_view(con, pipeline, "quarantine"):
-            wanted["quarantine"] = (f"FROM {quote(pipeline)}.quarantine WHERE {among}", {"keys": list(keys)})
+            wanted["quarantine"] = f"FROM {quote(pipeline)}.quarantine WHERE {of_keys}"
         having = {
-            kind: {row[0] for row in con.execute(f"SELECT DISTINCT partition_key {select}", values).fetchall()}
-            for kind, (select, values) in wanted.items()
+            kind: {row[0] for row in con.execute(f"SELECT DISTINCT partition_key {select}").fetchall()}
+            for kind, select in wanted.items()
         }
         return cls(live, having, predictions_select(con, pipeline) if live else "")
 
@@ -187,7 +171,7 @@ def _publish_partition(con: DuckDBPyConnection, folder: Path, pipeline: str, par
     }
     if live:
         # Literals, so that DuckDB skips the row groups of other scorings.
-        of_live = f"scoring_id IN ({', '.join(map(literal, live))})"
+        of_live = among("scoring_id", live)
         of_rows = f"partition_key = {literal(partition_key)} AND {of_live}"
         selects["predictions"] = f"SELECT * FROM ({there.predictions}) p WHERE {of_rows}"
         if "reasons" in there.having:

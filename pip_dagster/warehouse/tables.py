@@ -95,7 +95,9 @@ def predictions_select(con: DuckDBPyConnection, pipeline: str) -> str:
         "SELECT s.*, e.model_name, e.model_version, e.feature_revision, e.made_at AS scored_at, "
         "coalesce(e.provisional, false) AS provisional, l.arm "
         f"FROM {quote(pipeline)}.scores s "
-        f"JOIN ledger.live_arms l ON l.pipeline = {literal(pipeline)} AND l.scoring_id = s.scoring_id "
+        # The partition too, so that who asks for one need not aggregate the live changes of all.
+        f"JOIN ledger.live_arms l ON l.pipeline = {literal(pipeline)} AND l.partition_key = s.partition_key "
+        "AND l.scoring_id = s.scoring_id "
         f"JOIN ledger.scorings e ON e.scoring_id = s.scoring_id WHERE {live_row(con, pipeline)}"
     )
 

@@ -28,9 +28,17 @@ LAKE_WINDOW_SECONDS = 10.0
 
 
 def in_windows(
-    con: DuckDBPyConnection, project: Project, items: Sequence[T], work: Callable[[T], R], *, purpose: str
+    con: DuckDBPyConnection,
+    project: Project,
+    items: Sequence[T],
+    work: Callable[[T], R],
+    *,
+    purpose: str,
+    publish: bool = True,
 ) -> list[R]:
     """`work` on each item with the warehouse attached, letting others in between; then what it changed is published.
+
+    Without `publish`, for what is never shown, a later window of the run does that.
 
     `work` makes its own transaction. Opening costs tens of milliseconds, a transaction one: so several share an
     opening, and an item that takes long has one to itself. Where a lake's transaction meets another's, or Postgres is
@@ -53,7 +61,8 @@ def in_windows(
                         waiting.popleft()
                         first, tries = False, Tries()
                 finally:
-                    publish_pending(con, project)
+                    if publish:
+                        publish_pending(con, project)
                 published = True
         except Exception as error:
             tries.again_after(error, reached=bool(results))
