@@ -34,6 +34,12 @@ _SPILL = "pip_dagster_spill_"
 _LOCKED = ("Could not set lock on file", "Conflicting lock", "database is locked", "Unique file handle conflict")
 
 
+# Closing a file writes what is new. DuckDB then puts it together with a table's newest rows, up to 2,048 of them, and
+# the more these are the longer that takes: done as rarely as this, by chance, a reader meets few more pieces.
+_MERGE_EVERY = 4
+_MERGES = 100  # DuckDB's own default, in pieces a table
+
+
 @contextmanager
 def workspace(*, threads: int, memory_limit: str | None = None) -> Iterator[DuckDBPyConnection]:
     """An in-memory connection in UTC for one piece of work; what outgrows memory spills to a folder of its own.
@@ -185,6 +191,8 @@ def open_warehouse(
             with attached(con, path, CATALOG, read_only=read_only, deadline=seconds):
                 con.execute(f"USE {CATALOG}")
                 schema.ensure(con, path, read_only=read_only)
+                if not read_only:
+                    con.execute(f"SET max_vacuum_tasks = {0 if random.randrange(_MERGE_EVERY) else _MERGES}")
                 yield
         except SourceLockedError as error:
             raise WarehouseLockedError(str(error)) from error
