@@ -34,6 +34,10 @@ _MOST_CHAINS_A_TREE = 1
 # What stands for a missing value in a column.
 _LEFT, _RIGHT, _MISSING = 0, 1, 2
 _STAND_INS = (float("-inf"), float("inf"), float("nan"))
+# XGBoost's mark of a node that was pruned away, which it counts when it loads a tree.
+_DELETED = 2**31 - 1
+# Bytes of a model as JSON: of more, the making would take gigabytes and minutes.
+_LARGEST = 100_000_000
 
 
 class NumericSplits:
@@ -57,7 +61,10 @@ class NumericSplits:
         import numpy as np
         import xgboost as xgb
 
-        document = json.loads(bytes(booster.save_raw("json")))
+        raw = bytes(booster.save_raw("json"))
+        if len(raw) > _LARGEST:
+            return None
+        document = json.loads(raw)
         learner = document["learner"]
         ensemble = learner["gradient_booster"]
         model = ensemble.get("model", {})
@@ -69,7 +76,8 @@ class NumericSplits:
         stand_in[nodes.by_category] = _MISSING
         alone = nodes.inner & ~(nodes.by_category & bool(chains))
         columns, place = np.unique(nodes.feature[alone] * len(_STAND_INS) + stand_in[alone], return_inverse=True)
-        feature, condition, kind = np.zeros_like(nodes.feature), nodes.condition.copy(), nodes.by_category.astype(int)
+        feature = np.where(nodes.feature == _DELETED, _DELETED, 0)
+        condition, kind = nodes.condition.copy(), nodes.by_category.astype(int)
         feature[alone] = place
         for node, (column, threshold) in in_chain.items():
             feature[node], condition[node], kind[node] = len(columns) + column, threshold, 0

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Predictor", "encode", "load_booster"]
 
-# From here on other splits save more than making them costs, which grows with the trees as much as scoring does.
+# From here on other splits save more than making them costs, which grows with the trees as much as scoring does, but is
+# done by one thread. For two threads.
 _MANY_ROWS = 100_000
 # Each process sees for itself that they score as the Booster does.
 _TRIED_ROWS = 1024
@@ -161,15 +162,19 @@ class Predictor:
     def _numeric_splits(self, X: "np.ndarray") -> NumericSplits | None:
         """The same trees in their quicker form, once many rows have come; None before, and where they have none."""
         self._rows_scored += len(X)
-        if self._rows_scored >= _MANY_ROWS and not self._numeric_tried:
+        if self._rows_scored >= _MANY_ROWS * max(1, self._nthread // 2) and not self._numeric_tried:
             self._numeric_tried = True
-            numeric = NumericSplits.of(self._booster, self._nthread)
-            if numeric is None or numeric.agrees(self._booster, X[:_TRIED_ROWS], self.signature.iteration_range):
-                self._numeric = numeric
-            else:
+            wrong: object = "scores differ"
+            try:
+                numeric = NumericSplits.of(self._booster, self._nthread)
+                if numeric is None or numeric.agrees(self._booster, X[:_TRIED_ROWS], self.signature.iteration_range):
+                    self._numeric, wrong = numeric, None
+            except Exception as error:  # whatever it is, the model can be scored as it is
+                wrong = error
+            if wrong:
                 warnings.warn(
-                    f"{self.subject}: its splits made to comparisons of numbers score otherwise, so XGBoost scores the "
-                    "model as it is, which takes longer; please report this",
+                    f"{self.subject}: its splits cannot be made comparisons of numbers ({wrong}), so XGBoost scores "
+                    "the model as it is, which takes longer; please report this",
                     stacklevel=2,
                 )
         return self._numeric

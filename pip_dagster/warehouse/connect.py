@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import secrets
 import shutil
 import socket
 import tempfile
@@ -192,7 +193,7 @@ def open_warehouse(
                 con.execute(f"USE {CATALOG}")
                 schema.ensure(con, path, read_only=read_only)
                 if not read_only:
-                    con.execute(f"SET max_vacuum_tasks = {0 if random.randrange(_MERGE_EVERY) else _MERGES}")
+                    con.execute(f"SET max_vacuum_tasks = {0 if secrets.randbelow(_MERGE_EVERY) else _MERGES}")
                 yield
         except SourceLockedError as error:
             raise WarehouseLockedError(str(error)) from error

@@ -60,6 +60,9 @@ def publish_pending(con: DuckDBPyConnection, project: Project, *, anew: bool = F
         return 0
     if not anew and not folder.is_dir() and con.execute("SELECT 1 FROM ledger.publications LIMIT 1").fetchone():
         anew = True
+    if anew and not advisory.is_shared(con):  # whatever is not done of it, by a kill or an error, is pending still
+        con.execute("DELETE FROM ledger.publications")
+        anew = False
     pending = pending_of(con, anew=anew)
     if advisory.is_shared(con):
         _publish_among_others(con, folder, pending, anew)

@@ -60,13 +60,16 @@ def same(booster: xgb.Booster, made: NumericSplits, rows: np.ndarray, rounds: tu
     rounds=st.integers(1, 12),
     classes=st.booleans(),
     chains_a_tree=st.sampled_from([1, 100]),
+    pruned=st.booleans(),
 )
 @settings(max_examples=60, deadline=None)
 def test_any_booster_scores_as_before(
-    seed, categories, numbers, missing, onehot, depth, rounds, classes, chains_a_tree
+    seed, categories, numbers, missing, onehot, depth, rounds, classes, chains_a_tree, pruned
 ):
     categories = categories or [] if numbers else [*categories, 5]
     several = {"objective": "multi:softprob", "num_class": 3} if classes else {}
+    if pruned:  # nodes that are there no more; the exact method knows no categories
+        numbers, categories, several = max(1, numbers), [], several | {"tree_method": "exact", "gamma": 1.0}
     booster, X = trained(
         seed, categories, numbers, missing, rounds, max_depth=depth, max_cat_to_onehot=onehot, **several
     )
@@ -158,3 +161,20 @@ def test_rows_that_gain_nothing_are_left_to_xgboost():
     assert made is not None
     assert made.quicker(X)
     assert not made.quicker(np.nan_to_num(X))
+
+
+def test_what_cannot_be_made_is_told_and_xgboost_scores_it(monkeypatch, train, wrap, frame, label):
+    monkeypatch.setattr(predictor_module, "_MANY_ROWS", 1)
+    monkeypatch.setattr(NumericSplits, "of", lambda *_: {}["a key that a later XGBoost leaves out"])
+    booster = train(frame, label)
+    X = np.full((50, 4), np.nan, dtype=np.float32)
+    predictor = wrap(booster, frame)
+    with pytest.warns(UserWarning, match="a key that a later XGBoost leaves out"):
+        scores = predictor.predict(X)
+    np.testing.assert_array_equal(scores, booster.inplace_predict(X, missing=np.nan))
+
+
+def test_a_model_too_large_for_it_is_left_to_xgboost(monkeypatch):
+    monkeypatch.setattr(numeric_splits, "_LARGEST", 1000)
+    booster, _ = trained(10, [3], 1, 0.1)
+    assert NumericSplits.of(booster, 1) is None

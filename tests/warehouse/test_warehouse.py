@@ -144,11 +144,16 @@ def test_a_transaction_is_undone_whatever_ends_it(ended_by):
 
 def test_rows_that_do_not_arrive_undo_the_partition(scored, monkeypatch):
     """What the commit checks: as many rows as were scored, and rows in = scored + quarantined."""
-    from pip_dagster.flow import publish
+    from pip_dagster.flow import store_features, store_scores
+    from pip_dagster.flow.staged import insert_counted
 
     before = scored.scores()
-    insert = publish._insert
-    monkeypatch.setattr(publish, "_insert", lambda con, table, select, *a: insert(con, table, select + " LIMIT 49", *a))
+    for module in (store_features, store_scores):
+        monkeypatch.setattr(
+            module,
+            "insert_counted",
+            lambda con, table, select, *a: insert_counted(con, table, f"{select} LIMIT 49", *a),
+        )
     scored.source("UPDATE raw.orders SET quantity = 8 WHERE order_id = 60")
     with pytest.raises(Exception, match="50 rows were staged, 49 arrived. Nothing was stored"):
         scored.run()

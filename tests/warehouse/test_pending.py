@@ -1,0 +1,30 @@
+"""What is pending is found at the ledger's end, and is what a look at all of it finds."""
+
+import duckdb
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pip_dagster.warehouse import pending
+
+
+@given(
+    kinds=st.lists(st.sampled_from(["change", "scoring"]), max_size=40),
+    unpublished=st.sets(st.integers(0, 39), max_size=12),
+)
+@settings(max_examples=60, deadline=None)
+def test_the_quick_look_and_the_whole_one_agree(kinds, unpublished):
+    with duckdb.connect() as con:
+        con.execute("CREATE SCHEMA ledger")
+        con.execute("CREATE TABLE ledger.live_changes (change_id VARCHAR, pipeline VARCHAR, partition_key VARCHAR)")
+        con.execute("CREATE TABLE ledger.scorings (scoring_id VARCHAR, pipeline VARCHAR, partition_key VARCHAR)")
+        con.execute("CREATE TABLE ledger.publications (change_id VARCHAR)")
+        for number, kind in enumerate(kinds):
+            table = "live_changes" if kind == "change" else "scorings"
+            con.execute(f"INSERT INTO ledger.{table} VALUES ('{number:04}', 'p', 'day {number % 5}')")
+            if number not in unpublished:
+                con.execute(f"INSERT INTO ledger.publications VALUES ('{number:04}')")
+        whole = con.execute(pending._ALL.format(but="ANTI JOIN ledger.publications p ON p.change_id = id")).fetchall()
+        found = pending.pending_of(con)
+        assert [(*of, sorted(ids)) for *of, ids in found] == [(*of, sorted(ids)) for *of, ids in whole]
+        if kinds and unpublished <= {len(kinds) - 1}:
+            assert pending._among_newest(con) is not None, "then the end is enough"
