@@ -15,7 +15,7 @@ import pytest
 from pip_dagster.cli.published import open_published
 from pip_dagster.errors import WarehouseError
 from pip_dagster.warehouse.connect import open_warehouse, transaction, workspace
-from pip_dagster.warehouse.published import partition_file
+from pip_dagster.warehouse.published import partition_file, publish_pending
 from pip_dagster.warehouse.schema import VERSION
 
 pytestmark = pytest.mark.lake
@@ -175,6 +175,20 @@ def test_what_was_committed_but_not_published_is_published_by_the_next_run(score
     shutil.rmtree(scored.project.published)
     scored.project.published_database.unlink()
     scored.tamper("DELETE FROM ledger.publications")
+    scored.run(FIRST)
+    assert scored.scores() == scored.expected()
+
+
+@pytest.mark.lake("never")
+def test_what_publishing_everything_anew_leaves_undone_is_done_by_the_next_run(scored):
+    published = scored.project.published
+    shutil.rmtree(published)
+    (published.parent / "kept").mkdir()
+    (published.parent / "kept" / "orders").write_text("a file where a folder should be")
+    (published.parent / "kept").rename(published)
+    with workspace(threads=1) as con, open_warehouse(con, scored.project.warehouse, purpose="test"):
+        publish_pending(con, scored.project, anew=True)
+    (published / "orders").unlink()
     scored.run(FIRST)
     assert scored.scores() == scored.expected()
 
