@@ -18,7 +18,7 @@ from pip_dagster.flow.score import SCORED, scored_columns
 from pip_dagster.registry.combine import is_additive
 from pip_dagster.registry.manifest import Manifest
 from pip_dagster.warehouse.connect import reading_beside
-from pip_dagster.warehouse.names import literal, quote, quote_all
+from pip_dagster.warehouse.names import among, literal, quote, quote_all
 from pip_dagster.warehouse.tables import ensure_table
 
 if TYPE_CHECKING:
@@ -156,10 +156,10 @@ def _select(con: DuckDBPyConnection, spec: PipelineSpec, manifest: Manifest, par
         described = con.execute(f"SELECT * FROM {SCORED} LIMIT 0").description or []
         _check_condition(con, spec, SCORED, {column[0]: str(column[1]) for column in described})
         condition = spec.explanations.where
-    among = f"partition_key IN ({', '.join(map(literal, partitions))})" if partitions else "false"
+    of_these = among("partition_key", partitions)
     highest = f"greatest({quote_all(manifest.outputs)})"
     con.execute(
-        f"CREATE OR REPLACE TABLE {_SELECTED} AS SELECT * FROM {SCORED} WHERE {among} AND (\n{condition}\n) "
+        f"CREATE OR REPLACE TABLE {_SELECTED} AS SELECT * FROM {SCORED} WHERE {of_these} AND (\n{condition}\n) "
         f"QUALIFY row_number() OVER (PARTITION BY partition_key ORDER BY {highest} DESC, "
         f"{quote_all(spec.features.key)}) <= {spec.explanations.at_most}"
     )

@@ -21,7 +21,7 @@ from pip_dagster.registry.composite import SEGMENT_COLUMN
 from pip_dagster.registry.manifest import Manifest
 from pip_dagster.warehouse.connect import reading_beside
 from pip_dagster.warehouse.interrupts import raise_if_interrupted
-from pip_dagster.warehouse.names import PREDICTION_COLUMNS, literal, quote, quote_all
+from pip_dagster.warehouse.names import PREDICTION_COLUMNS, among, quote, quote_all
 
 if TYPE_CHECKING:
     import numpy as np
@@ -203,10 +203,8 @@ def _stream(
 
     values = ", ".join(f"{feature.value} AS f{i}" for i, feature in enumerate(encoded))
     with reading_beside(con) as reading:
-        # Literals: with parameters DuckDB would hold the whole result. Alone, an equality skips the other row groups.
-        listed = ", ".join(literal(key) for key in keys)
-        wanted = f"partition_key IN ({listed})" if len(keys) > 1 else f"partition_key = {listed}"
-        query = f"SELECT {quote_all(carried)}, {values} FROM {relation} WHERE {wanted}"
+        # Literals: with parameters DuckDB would hold the whole result.
+        query = f"SELECT {quote_all(carried)}, {values} FROM {relation} WHERE {among('partition_key', keys)}"
         reader = reading.sql(query).to_arrow_reader(spec.scoring.batch_rows)
         carried_fields = [reader.schema.field(i) for i in range(len(carried))]
         schema = pa.schema([*carried_fields, *_score_fields(manifest)])

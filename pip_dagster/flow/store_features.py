@@ -16,7 +16,7 @@ from pip_dagster.ledger.checks import CheckEntry, insert_checks
 from pip_dagster.ledger.record import ExtractionEntry, RunInfo
 from pip_dagster.ledger.rows import insert_rows
 from pip_dagster.warehouse.connect import transaction
-from pip_dagster.warehouse.names import literal, quote, quote_all
+from pip_dagster.warehouse.names import among, quote, quote_all
 from pip_dagster.warehouse.tables import ensure_table
 
 if TYPE_CHECKING:
@@ -102,10 +102,8 @@ def load_features(con: DuckDBPyConnection, pipeline: str, table: str, revisions:
     """Bring stored revisions to the staging table. The warehouse is the current catalog."""
     columns = stored_columns(con, pipeline, table)
     con.execute("CREATE SCHEMA IF NOT EXISTS memory.pip_stage")
-    # A literal equality skips the row groups of other revisions; one partition's rows need no sorting.
-    listed = ", ".join(map(literal, revisions))
-    wanted = f"revision = {listed}" if len(revisions) == 1 else f"revision IN ({listed}) ORDER BY partition_key"
+    in_order = " ORDER BY partition_key" if len(revisions) > 1 else ""  # one partition's rows need no sorting
     con.execute(
         f"CREATE OR REPLACE TABLE {STAGED} AS SELECT partition_key, {quote_all(columns)} "
-        f"FROM {quote(pipeline)}.{quote(table)} WHERE {wanted}"
+        f"FROM {quote(pipeline)}.{quote(table)} WHERE {among('revision', revisions)}{in_order}"
     )

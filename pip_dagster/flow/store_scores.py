@@ -93,7 +93,7 @@ def store_scores(
             for entry in entries:
                 store_reasons(con, reasons, entry)
         if champions := [entry for entry in entries if entry.role == "champion" and entry.status == "scored"]:
-            _go_live(con, champions, run, run.why or "scored", pending, turn.take())
+            _go_live(con, champions, run, "scored", pending, turn.take())
     return entries
 
 
@@ -105,6 +105,7 @@ def _go_live(
     pending: str | None,
     committed: DuckDBPyConnection | None = None,
 ) -> None:
+    why = run.why or why
     change_ids = make_live(con, entries, run, f"{why}; {pending}" if pending else why, committed=committed)
     if pending:
         undecided = [
@@ -157,16 +158,16 @@ def _quarantine(
     kept = dict.fromkeys(("partition_key", "scoring_id", "feature_revision"), "VARCHAR")
     kept |= {"broken": "VARCHAR[]", "row_key": "VARCHAR"}
     table = ensure_table(con, pipeline, "quarantine", kept | feature_columns)
-    named = ", ".join(f"{quote(name)} := {quote(name)}::VARCHAR" for name in row_key)
+    fields = ", ".join(f"{quote(name)} := {quote(name)}::VARCHAR" for name in row_key)
     insert_counted(
         con,
         f"{quote(pipeline)}.{quote(table)}",
         f"SELECT partition_key, {literal(entry.scoring_id)}, {literal(entry.feature_revision or '')}, reasons, "
-        f"to_json(struct_pack({named}))::VARCHAR, {quote_all(feature_columns)} "
+        f"to_json(struct_pack({fields}))::VARCHAR, {quote_all(feature_columns)} "
         f"FROM {STAGED} s JOIN (SELECT row_id, list(DISTINCT reason ORDER BY reason) AS reasons FROM {BROKEN} "
         f"GROUP BY row_id) b ON b.row_id = s.rowid WHERE partition_key = {literal(key)}",
         rows,
-        f"Pipeline {pipeline}, partition {key}: quarantine",
+        f"{named(pipeline, [key])}: quarantine",
     )
 
 
@@ -179,7 +180,7 @@ def point_at(con: DuckDBPyConnection, entry: ScoringEntry, run: RunInfo, why: st
         live, said = live_change(con, entry.pipeline, entry.partition_key) or (None, "")
         asked = run.why.startswith(record.DELIBERATE) and not said.startswith(run.why)
         if live != entry.scoring_id or asked:
-            _go_live(con, [entry], run, run.why or why, pending)
+            _go_live(con, [entry], run, why, pending)
         else:
             note_backfill(con, [entry], run)
 

@@ -51,8 +51,6 @@ def make_live(
         WithdrawnError: a partition was rolled back since the run was asked for.
 
     """
-    if not entries:
-        return []
     pipeline = entries[0].pipeline
     of_these = among("partition_key", [entry.partition_key for entry in entries])
     newest = {

@@ -14,7 +14,7 @@ from pip_dagster.flow.validate import BROKEN, nothing_apart
 from pip_dagster.ledger.arms import Arm, live_arms
 from pip_dagster.ledger.record import ScoringEntry, dicts
 from pip_dagster.warehouse.connect import open_warehouse
-from pip_dagster.warehouse.names import literal, quote, quote_all
+from pip_dagster.warehouse.names import among, quote, quote_all
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -140,7 +140,9 @@ def recall(
             raise ReplayError(f"{name}.{scores} has no column {manifest.outputs[0]!r}, a score of the model")
         # Scores come after what is carried from the features.
         carried = tuple(list(stored)[1 : list(stored).index(manifest.outputs[0])])
-        con.execute(f"CREATE OR REPLACE TABLE {STORED} AS FROM {quote(name)}.{quote(scores)} WHERE {_among(ids)}")
+        of_ids = among("scoring_id", ids)
+        of_quarantines = among("scoring_id", [entry.quarantined_by for entry in entries])
+        con.execute(f"CREATE OR REPLACE TABLE {STORED} AS FROM {quote(name)}.{quote(scores)} WHERE {of_ids}")
         con.execute(
             f"CREATE OR REPLACE TABLE {APART} AS "
             f"SELECT ''::VARCHAR AS scoring_id, partition_key, {quote_all(carried)} FROM {STAGED} LIMIT 0"
@@ -148,8 +150,8 @@ def recall(
         arms = live_arms(con, name, [entry.partition_key for entry in entries])
         strays: dict[str, list[str]] = {}
         for each, columns in present.items():
-            source = f"{quote(name)}.{quote(each)} WHERE {_among(ids)}"
-            kept = f"{quote(name)}.{quote(each)} WHERE {_among(entry.quarantined_by for entry in entries)}"
+            source = f"{quote(name)}.{quote(each)} WHERE {of_ids}"
+            kept = f"{quote(name)}.{quote(each)} WHERE {of_quarantines}"
             if each.startswith("quarantine__") and columns.keys() >= set(carried):
                 columns_kept = f"scoring_id, partition_key, {quote_all(carried)}"
                 con.execute(f"INSERT INTO {APART} SELECT {columns_kept} FROM {kept}")
@@ -167,11 +169,6 @@ def recall(
         f"SEMI JOIN {APART} a ON a.partition_key = s.partition_key AND {same}"
     )
     return Recalled(features, stored, carried, _faults(con, entries, features, stored, strays), arms)
-
-
-def _among(ids: Iterable[str]) -> str:
-    """SQL of a scoring id's being one of these. Literals, so that DuckDB skips the row groups of others."""
-    return f"scoring_id IN ({', '.join(map(literal, ids))})"
 
 
 def _tables(con: DuckDBPyConnection, pipeline: str) -> dict[str, dict[str, str]]:

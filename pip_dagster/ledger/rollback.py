@@ -13,9 +13,11 @@ from typing import TYPE_CHECKING
 from pip_dagster.errors import RollbackError, WarehouseError
 from pip_dagster.ledger import audit, rollback_plan, rollback_read
 from pip_dagster.ledger.arms import insert_arms
+from pip_dagster.ledger.live import LiveChange
 from pip_dagster.ledger.promotions import tell_promotions
 from pip_dagster.ledger.record import new_id
 from pip_dagster.ledger.rollback_plan import ROLLBACK, Flip, History, Missing, Plan
+from pip_dagster.ledger.rows import insert_rows
 from pip_dagster.registry.errors import RegistryUnreachable
 from pip_dagster.warehouse.connect import open_warehouse, transaction, workspace
 from pip_dagster.warehouse.published import publish_pending
@@ -228,20 +230,14 @@ def _flip(con: DuckDBPyConnection, request: Request, result: RollbackResult) -> 
     if not (flips or result.alias or result.resumed):
         return
     ids = [new_id() for _ in flips]
-    con.execute(
-        "INSERT INTO ledger.live_changes SELECT unnest($ids::VARCHAR[]), $pipeline, unnest($keys::VARCHAR[]), "
-        "unnest($scorings::VARCHAR[]), unnest($whys::VARCHAR[]), $run_id, $by, $now",
-        {
-            "ids": ids,
-            "pipeline": request.pipeline,
-            "keys": [flip.partition_key for flip in flips],
-            "scorings": [flip.after.scoring_id for flip in flips],
-            "whys": [f"rolled back from {flip.before.label}: {request.why}" for flip in flips],
-            "run_id": result.rollback_id,
-            "by": request.by,
-            "now": now,
-        },
-    )
+    changes = [
+        LiveChange(
+            *(change_id, request.pipeline, flip.partition_key, flip.after.scoring_id),
+            *(f"rolled back from {flip.before.label}: {request.why}", result.rollback_id, request.by, now),
+        )
+        for change_id, flip in zip(ids, flips, strict=True)
+    ]
+    insert_rows(con, "live_changes", changes)
     insert_arms(
         con,
         {

@@ -49,7 +49,7 @@ class NumericSplits:
         """Wrap the changed Booster: its first columns are (feature, what stands for missing), then come the chains'."""
         import numpy as np
 
-        self._booster, self._chains, self._threads = booster, tuple(chains), threads
+        self._booster, self._chains = booster, tuple(chains)
         self._features = np.array([feature for feature, _ in columns], dtype=np.intp)
         self._stand_ins = np.array([_STAND_INS[stand_in] for _, stand_in in columns], dtype=np.float32)
         self._width = len(columns) + sum(each.counts.shape[1] for each in chains)

@@ -45,9 +45,14 @@ def literal(text: str) -> str:
 
 
 def among(column: str, values: Iterable[str]) -> str:
-    """SQL of whether a column has one of these values: literals, by which DuckDB skips the row groups of others."""
-    listed = ", ".join(map(literal, values))
-    return f"{column} IN ({listed})" if listed else "false"
+    """SQL of whether a column has one of these values: literals, by which DuckDB skips the row groups of others.
+
+    It does so best for an equality, which a single value is.
+    """
+    listed = [literal(value) for value in values]
+    if len(listed) == 1:
+        return f"{column} = {listed[0]}"
+    return f"{column} IN ({', '.join(listed)})" if listed else "false"
 
 
 def check_table_name(name: str) -> str:

@@ -11,7 +11,7 @@ from pip_dagster.errors import NoWarehouseError
 from pip_dagster.flow.query import STAGED
 from pip_dagster.flow.store_features import load_features, stored_columns
 from pip_dagster.warehouse.connect import open_warehouse
-from pip_dagster.warehouse.names import literal, quote, quote_all
+from pip_dagster.warehouse.names import among, quote, quote_all
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -104,8 +104,7 @@ def load(con: DuckDBPyConnection, pipeline: Pipeline, table: str, chosen: dict[L
     for partition in chosen:
         by_table.setdefault(partition.scores_table, []).append(partition.scoring_id)
     live = " UNION ALL ".join(
-        f"SELECT {quote_all(keys)} FROM {quote(spec.name)}.{quote(scores)} "
-        f"WHERE scoring_id IN ({', '.join(map(literal, ids))})"
+        f"SELECT {quote_all(keys)} FROM {quote(spec.name)}.{quote(scores)} WHERE {among('scoring_id', ids)}"
         for scores, ids in by_table.items()
     )
     with open_warehouse(
