@@ -49,7 +49,7 @@ bench: install ## Measure speed and memory anew, on a quiet machine: under 15 mi
 	@$(BIN)/python -m benchmarks
 
 check: install ## Lint and type-check
-	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/lint-imports --no-cache && $(BIN)/mypy
 
 constraints: ## Resolve constraints.txt anew (needs uv)
 	@uv pip compile pyproject.toml --extra dev --extra lake --extra bench --universal --python-version 3.11 --no-header --no-annotate \

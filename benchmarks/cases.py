@@ -20,8 +20,8 @@ import xgboost as xgb  # isort: skip
 
 from benchmarks import data
 from benchmarks.measure import Timed
+from pip_dagster.declaration.pipeline import Pipeline
 from pip_dagster.flow.guard import encode
-from pip_dagster.pipeline import Pipeline
 from pip_dagster.registry.store import Registry
 
 YEAR = (date(2013, 1, 1), date(2014, 1, 1))

@@ -13,10 +13,10 @@ from pathlib import Path
 import duckdb
 import pandas as pd
 
-from pip_dagster.pipeline import Pipeline
-from pip_dagster.project import Project
+from pip_dagster.declaration.pipeline import Pipeline
+from pip_dagster.declaration.project import Project
+from pip_dagster.declaration.spec import PipelineSpec
 from pip_dagster.registry.store import Registry
-from pip_dagster.spec import PipelineSpec
 
 REPOSITORY = Path(__file__).parents[1]
 FOLDER = Path(os.environ.get("PIP_DAGSTER_BENCHMARKS", REPOSITORY / "build" / "benchmarks"))

@@ -16,17 +16,19 @@ import numpy as np
 import pandas as pd
 import yaml
 
+from pip_dagster.declaration.canonical import canonical
+from pip_dagster.declaration.grid import closed_partitions
+from pip_dagster.declaration.pipeline import Pipeline
+from pip_dagster.declaration.project import Project
+from pip_dagster.declaration.spec import PipelineSpec
 from pip_dagster.flow.fingerprints import fingerprints
-from pip_dagster.flow.grid import closed_partitions
 from pip_dagster.flow.plan import make_plan
 from pip_dagster.flow.sources import open_sources
 from pip_dagster.ledger.observations import add_observations
-from pip_dagster.ledger.record import canonical, inputs_digest
-from pip_dagster.pipeline import Pipeline
-from pip_dagster.project import Project
+from pip_dagster.ledger.record import inputs_digest
 from pip_dagster.registry.store import Registry
-from pip_dagster.spec import PipelineSpec
-from pip_dagster.warehouse.connect import open_warehouse, transaction, workspace
+from pip_dagster.warehouse.connect import open_warehouse, workspace
+from pip_dagster.warehouse.transaction import transaction
 
 import xgboost as xgb  # isort: skip
 

@@ -10,11 +10,11 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-from pip_dagster.declarations import find_pipeline
+from pip_dagster.declaration.find import find_pipeline
+from pip_dagster.declaration.project import Project
 from pip_dagster.flow.materialize import materialize
 from pip_dagster.ledger.record import RunInfo
 from pip_dagster.orchestration.partitions import partitions_definition, partitions_of
-from pip_dagster.project import Project
 from pip_dagster.quality.suite import Suites
 
 BOUND = 1.0

@@ -67,3 +67,11 @@ class BackfillError(PipelineError):
 
 class OvertakenError(PipelineError):
     """Another process committed what this transaction did not know of; it is rolled back and may be done once more."""
+
+
+class RegistryError(PipelineError):
+    """Base of every error here. The message names the model, version or file, what was expected and what to do."""
+
+
+class InvalidName(RegistryError):  # noqa: N818
+    """A model name or alias that could not be a folder or file name, or that reads like something else."""

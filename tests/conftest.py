@@ -22,14 +22,14 @@ import pandas as pd
 import pytest
 import yaml
 
+from pip_dagster.declaration.partition import Partition
+from pip_dagster.declaration.pipeline import Pipeline
+from pip_dagster.declaration.project import Project
+from pip_dagster.declaration.spec import PipelineSpec
 from pip_dagster.flow.materialize import materialize
-from pip_dagster.flow.partition import Partition
 from pip_dagster.flow.result import PartitionResult
 from pip_dagster.ledger.record import RunInfo
-from pip_dagster.pipeline import Pipeline
-from pip_dagster.project import Project
 from pip_dagster.registry.store import Registry
-from pip_dagster.spec import PipelineSpec
 from pip_dagster.warehouse.connect import open_warehouse, workspace
 
 import xgboost as xgb  # isort: skip  # after pip_dagster: it keeps OpenMP's threads from spinning
@@ -320,7 +320,7 @@ class LakeBackend(Backend):
 
     def psql(self, database: str, sql: str) -> None:
         with duckdb.connect() as con:
-            from pip_dagster.warehouse.lake import Lake
+            from pip_dagster.declaration.lake import Lake
             from pip_dagster.warehouse.lake_connection import _load_extensions
 
             lake = Lake.parse(f"ducklake:postgres:{self.uri(database)}", Path("/"), "")

@@ -16,12 +16,12 @@ import pytest
 import xgboost as xgb
 import yaml
 
+from pip_dagster.declaration.pipeline import Pipeline
+from pip_dagster.declaration.project import Project
+from pip_dagster.declaration.spec import PipelineSpec
 from pip_dagster.flow.materialize import materialize
 from pip_dagster.ledger.record import RunInfo
 from pip_dagster.orchestration.partitions import partitions_definition, partitions_of
-from pip_dagster.pipeline import Pipeline
-from pip_dagster.project import Project
-from pip_dagster.spec import PipelineSpec
 
 REPOSITORY = Path(__file__).parents[1]
 AUGUST = (date(2013, 8, 1), date(2013, 9, 1))

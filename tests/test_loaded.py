@@ -40,11 +40,11 @@ def test_a_run_leaves_the_libraries_that_it_loaded_out_of_collection(tiny):
     code = """
         import sys
         from pathlib import Path
-        from pip_dagster.declarations import find_pipeline
+        from pip_dagster.declaration.find import find_pipeline
         from pip_dagster.flow.materialize import materialize
         from pip_dagster.ledger.record import RunInfo
         from pip_dagster.orchestration.partitions import partitions_definition, partitions_of
-        from pip_dagster.project import Project
+        from pip_dagster.declaration.project import Project
 
         pipeline = find_pipeline(Project.at(Path.cwd()), "orders")
         day = partitions_of(partitions_definition(pipeline.spec.partitions), ["2024-03-01"])

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from pip_dagster.declaration.project import Project
 from pip_dagster.errors import WarehouseError
-from pip_dagster.project import Project
 
 # Only the champion's newest attempt counts: what was blocked and then scored is blocked no more.
 _BLOCKED = """

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from contextlib import suppress
 
 from pip_dagster.alerts.alert import Alert
-from pip_dagster.spec_automation import Alerts, Webhook
+from pip_dagster.declaration.automation import Alerts, Webhook
 
 LOG = logging.getLogger("pip_dagster")
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from pip_dagster.cli.output import show_json, show_table
-from pip_dagster.project import Project
+from pip_dagster.declaration.project import Project
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection

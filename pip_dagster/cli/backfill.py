@@ -15,15 +15,15 @@ import click
 
 from pip_dagster.cli.backfill_progress import Progress
 from pip_dagster.cli.output import show_json, show_table
-from pip_dagster.declarations import find_pipeline
-from pip_dagster.project import Project
+from pip_dagster.declaration.find import find_pipeline
+from pip_dagster.declaration.model_names import parse_ref
+from pip_dagster.declaration.project import Project
 from pip_dagster.registry.choose import registry_of
-from pip_dagster.registry.names import parse_ref
 from pip_dagster.registry.store import whoami
 
 if TYPE_CHECKING:
+    from pip_dagster.declaration.pipeline import Pipeline
     from pip_dagster.flow.backfill import RunChunk, Work
-    from pip_dagster.pipeline import Pipeline
 
 INCOMPLETE, CANCELLED = 3, 130
 NEWEST = "newest"
@@ -142,9 +142,8 @@ def _show_plan(work: Work, as_json: bool) -> None:
 
 
 def _run(pipeline: Pipeline, work: Work, no_dagster: bool) -> dict[str, Any]:
-    from pip_dagster.errors import PipelineError
+    from pip_dagster.errors import PipelineError, RegistryError
     from pip_dagster.flow.backfill import check_not_withdrawn
-    from pip_dagster.registry.errors import RegistryError
     from pip_dagster.warehouse.lock import exclusive
 
     asked = work.backfill

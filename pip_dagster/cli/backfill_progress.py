@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
-    from pip_dagster.flow.partition import Partition
+    from pip_dagster.declaration.partition import Partition
     from pip_dagster.flow.result import PartitionResult
 
 _EVERY_SECONDS = 5.0

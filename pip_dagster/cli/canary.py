@@ -10,14 +10,14 @@ import click
 
 from pip_dagster.cli.audit import open_ledger
 from pip_dagster.cli.output import show_json, show_table
-from pip_dagster.declarations import find_pipeline
+from pip_dagster.declaration.find import find_pipeline
+from pip_dagster.declaration.pipeline import Pipeline
+from pip_dagster.declaration.project import Project
+from pip_dagster.declaration.split import Canary, Split
 from pip_dagster.errors import DeclarationError
-from pip_dagster.pipeline import Pipeline
-from pip_dagster.project import Project
 from pip_dagster.registry.choose import registry_of
 from pip_dagster.registry.errors import ModelNotFound
 from pip_dagster.registry.store import whoami
-from pip_dagster.spec_split import Canary, Split
 
 
 @click.command()
@@ -102,7 +102,8 @@ def states(project: Project, declared: Pipeline, experiment: Split) -> list[dict
 def _change(project: Project, declared: Pipeline, experiment: Canary, arm: str | None, action: Any, why: str) -> None:
     from pip_dagster.ledger.canary import record_event, stopped
     from pip_dagster.ledger.record import RunInfo
-    from pip_dagster.warehouse.connect import open_warehouse, transaction, workspace
+    from pip_dagster.warehouse.connect import open_warehouse, workspace
+    from pip_dagster.warehouse.transaction import transaction
 
     name, model = declared.spec.name, declared.spec.scoring.model_name
     arms = list(experiment.arms)

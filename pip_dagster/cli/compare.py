@@ -8,9 +8,9 @@ import click
 
 from pip_dagster.cli.canary import states
 from pip_dagster.cli.output import show_json, show_table
-from pip_dagster.declarations import find_pipeline
-from pip_dagster.pipeline import Pipeline
-from pip_dagster.project import Project
+from pip_dagster.declaration.find import find_pipeline
+from pip_dagster.declaration.pipeline import Pipeline
+from pip_dagster.declaration.project import Project
 from pip_dagster.registry.choose import registry_of
 
 
@@ -67,7 +67,7 @@ def compare(project: Project, pipeline: str, last: int, arms: bool, as_json: boo
 
 
 def _compare_arms(project: Project, declared: Pipeline, last: int, as_json: bool) -> None:
-    from pip_dagster.registry.gates.arm_outcomes import arm_outcomes, shown
+    from pip_dagster.promotion.arm_outcomes import arm_outcomes, shown
     from pip_dagster.warehouse.connect import workspace
 
     spec = declared.spec

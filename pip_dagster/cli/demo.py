@@ -15,9 +15,9 @@ import click
 from pip_dagster.cli.output import show_table
 from pip_dagster.cli.published import open_published, rows_of
 from pip_dagster.cli.status import partition_rows, show_partitions
+from pip_dagster.declaration.project import Project
 from pip_dagster.errors import ProjectError
 from pip_dagster.ledger.promotions import record_promotions
-from pip_dagster.project import Project
 from pip_dagster.registry.store import Registry
 
 _NAME = "flight_delay"

@@ -8,14 +8,14 @@ from pathlib import Path
 import click
 
 from pip_dagster.cli.output import show_json, show_table
+from pip_dagster.declaration.project import Project
 from pip_dagster.errors import PipelineError
-from pip_dagster.project import Project
+from pip_dagster.promotion.reports import to_json
 from pip_dagster.registry.choose import registry_and_name, registry_of
 from pip_dagster.registry.errors import AliasConflict
-from pip_dagster.registry.gates.reports import to_json
-from pip_dagster.registry.gates.result import GateReport
 from pip_dagster.registry.store import Registry, whoami
 from pip_dagster.registry.version import ModelVersion
+from pip_dagster.statistics.gate_result import GateReport
 
 
 @contextmanager
@@ -40,9 +40,9 @@ def gate(context: click.Context, pipeline: str, ref: str, as_json: bool) -> None
 
     Exit code 0: it passes every gate. 1: it does not.
     """
-    from pip_dagster.declarations import find_pipeline
-    from pip_dagster.registry.gates.check import check
-    from pip_dagster.registry.gates.reports import store_report
+    from pip_dagster.declaration.find import find_pipeline
+    from pip_dagster.promotion.check import check
+    from pip_dagster.promotion.reports import store_report
 
     project: Project = context.obj
     with _in_one_message():
@@ -80,7 +80,7 @@ def promote(
     as_json: bool,
 ) -> None:
     """Point an alias of NAME at version REF, through the gates of the pipelines that score by it."""
-    from pip_dagster.registry.gates.promotion import attempt
+    from pip_dagster.promotion.promote import attempt
 
     project: Project = context.obj
     with _in_one_message():

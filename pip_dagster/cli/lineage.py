@@ -13,7 +13,7 @@ from pip_dagster.cli.lineage_history import show_as_of, show_key
 from pip_dagster.cli.output import show_json, show_table
 from pip_dagster.cli.published import check_pipeline, open_published, rows_of
 from pip_dagster.cli.status import say_arms, split_states
-from pip_dagster.project import Project
+from pip_dagster.declaration.project import Project
 from pip_dagster.registry import Registry, RegistryError
 from pip_dagster.registry.listing import composed
 

@@ -9,11 +9,11 @@ import click
 
 from pip_dagster.cli.audit import open_ledger
 from pip_dagster.cli.output import show_json, show_table
-from pip_dagster.declarations import find_pipeline
+from pip_dagster.declaration.find import find_pipeline
+from pip_dagster.declaration.project import Project
+from pip_dagster.declaration.split import BUCKETS
 from pip_dagster.ledger.history import live_changes, scores_of_key
-from pip_dagster.project import Project
 from pip_dagster.registry.store import Registry
-from pip_dagster.warehouse.buckets import BUCKETS
 
 if TYPE_CHECKING:
     from pip_dagster.registry.aliases import AliasChange

@@ -9,8 +9,8 @@ from pathlib import Path
 import click
 
 from pip_dagster import __version__
+from pip_dagster.declaration.project import Project
 from pip_dagster.errors import PipelineError
-from pip_dagster.project import Project
 
 # Loaded when named: a status command should not pay for a registry's imports.
 _COMMANDS = {

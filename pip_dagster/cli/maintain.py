@@ -8,8 +8,8 @@ from datetime import timedelta
 import click
 
 from pip_dagster.cli.output import show_json
-from pip_dagster.project import Project
-from pip_dagster.warehouse.lake import Lake
+from pip_dagster.declaration.lake import Lake
+from pip_dagster.declaration.project import Project
 
 
 @click.command()

@@ -14,8 +14,8 @@ from pip_dagster.cli.compose import compose
 from pip_dagster.cli.gates import first_alias, gate, gate_rows, keygen, promote, sign, tell_audit
 from pip_dagster.cli.registering import json_object, number, pairs, window
 from pip_dagster.cli.rollback import rollback
+from pip_dagster.promotion.reports import newest_report, to_json
 from pip_dagster.registry import Registry, RegistryError
-from pip_dagster.registry.gates.reports import newest_report, to_json
 from pip_dagster.registry.listing import aliases_of, details, say_metrics, summarize
 
 if TYPE_CHECKING:

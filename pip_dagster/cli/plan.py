@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from pip_dagster.cli.output import show_json, show_table
-from pip_dagster.declarations import find_pipeline
-from pip_dagster.project import Project
+from pip_dagster.declaration.find import find_pipeline
+from pip_dagster.declaration.project import Project
 
 if TYPE_CHECKING:
     from pip_dagster.ledger.plan import Plan
@@ -43,7 +43,7 @@ def plan_now(project: Project, name: str, first: str | None = None, last: str | 
         PipelineError: the declaration, a source or the warehouse cannot be read.
 
     """
-    from pip_dagster.flow.grid import closed_partitions
+    from pip_dagster.declaration.grid import closed_partitions
     from pip_dagster.flow.plan import make_plan
 
     pipeline, now = find_pipeline(project, name), datetime.now(UTC)

@@ -9,8 +9,8 @@ from pathlib import Path
 import click
 
 from pip_dagster.cli.output import show_json, show_table
-from pip_dagster.declarations import find_pipeline
-from pip_dagster.project import Project
+from pip_dagster.declaration.find import find_pipeline
+from pip_dagster.declaration.project import Project
 
 
 @click.command("prove-point-in-time")

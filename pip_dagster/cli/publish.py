@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from pip_dagster.project import Project
+from pip_dagster.declaration.project import Project
 
 
 @click.command()

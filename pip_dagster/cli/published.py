@@ -12,12 +12,12 @@ import click
 
 from pip_dagster.errors import WarehouseError
 from pip_dagster.ledger.record import dicts
-from pip_dagster.warehouse.names import literal
+from pip_dagster.sql.names import literal
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
-    from pip_dagster.project import Project
+    from pip_dagster.declaration.project import Project
 
 
 @contextmanager
@@ -59,9 +59,9 @@ def open_published(project: Project) -> Iterator[DuckDBPyConnection]:
 
 @contextmanager
 def _open_lake(project: Project) -> Iterator[DuckDBPyConnection]:
+    from pip_dagster.declaration.lake import Lake
     from pip_dagster.flow.engine import available_threads
     from pip_dagster.warehouse.connect import open_warehouse, workspace
-    from pip_dagster.warehouse.lake import Lake
 
     assert isinstance(project.warehouse, Lake)
     with (

@@ -10,7 +10,7 @@ import click
 
 from pip_dagster.cli.output import show_json, show_table
 from pip_dagster.cli.published import open_published
-from pip_dagster.project import Project
+from pip_dagster.declaration.project import Project
 
 _SHOWN = 200
 

@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from pip_dagster.cli.output import show_json, show_table
-from pip_dagster.declarations import find_pipeline
+from pip_dagster.declaration.find import find_pipeline
+from pip_dagster.declaration.project import Project
 from pip_dagster.errors import PipelineError
-from pip_dagster.project import Project
 
 if TYPE_CHECKING:
-    from pip_dagster.ledger.recorded_rows import RecordedRow
-    from pip_dagster.ledger.replay import Replay
+    from pip_dagster.replay.recorded_rows import RecordedRow
+    from pip_dagster.replay.replay import Replay
 
 _SHOWN = 50
 
@@ -51,8 +51,8 @@ def replay(
             raise click.UsageError("--all and --sample go with no partition, scoring or key.")
     elif not (partition or scoring_id):
         raise click.UsageError("Name a partition, a --scoring, or --all.")
-    from pip_dagster.ledger import recall
-    from pip_dagster.ledger.replay import replay as replay_scorings
+    from pip_dagster.replay import recall
+    from pip_dagster.replay.replay import replay as replay_scorings
     from pip_dagster.warehouse.connect import workspace
 
     try:

@@ -14,8 +14,8 @@ import click
 
 from pip_dagster.cli.instants import Instant, KeyRange
 from pip_dagster.cli.output import show_json, show_table
-from pip_dagster.project import Project
-from pip_dagster.registry.names import parse_ref
+from pip_dagster.declaration.model_names import parse_ref
+from pip_dagster.declaration.project import Project
 from pip_dagster.registry.store import Registry, whoami
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ def _version(project: Project, pipeline: str, ref: str) -> int:
     wanted = parse_ref(ref)
     if isinstance(wanted, int):
         return wanted
-    from pip_dagster.declarations import find_pipeline
+    from pip_dagster.declaration.find import find_pipeline
 
     name = find_pipeline(project, pipeline).spec.scoring.model_name
     return Registry(project.registry).get(name, wanted).version

@@ -10,7 +10,7 @@ import click
 from pip_dagster.cli.output import show_json, show_table
 from pip_dagster.cli.plan import as_dict, plan_now, show_plan
 from pip_dagster.cli.published import check_pipeline, open_published, rows_of
-from pip_dagster.project import Project
+from pip_dagster.declaration.project import Project
 
 _PIPELINES = """
   SELECT pipeline, count(DISTINCT partition_key) FILTER (is_live) AS partitions,

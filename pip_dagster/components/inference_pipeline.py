@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING
 
 import dagster as dg
 
+from pip_dagster.declaration.pipeline import Pipeline
+from pip_dagster.declaration.project import Project
+from pip_dagster.declaration.spec import PipelineSpec
 from pip_dagster.orchestration.definitions import build_definitions
-from pip_dagster.pipeline import Pipeline
-from pip_dagster.project import Project
-from pip_dagster.spec import PipelineSpec
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -19,7 +19,7 @@ class InferencePipeline(dg.Component):
     """Score a table's new rows with a registered XGBoost model, partition by partition.
 
     Makes the assets `<name>/features` and `<name>/predictions`, an external asset for each source table and for the
-    model, a job and a schedule. What may be declared is `pip_dagster.spec.PipelineSpec`.
+    model, a job and a schedule. What may be declared is `pip_dagster.declaration.spec.PipelineSpec`.
     """
 
     def __init__(self, spec: PipelineSpec) -> None:

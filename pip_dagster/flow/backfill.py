@@ -8,21 +8,22 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Literal
 
+from pip_dagster.declaration.grid import closed_partitions
+from pip_dagster.declaration.partition import Partition
 from pip_dagster.errors import BackfillError, NoWarehouseError
-from pip_dagster.flow.grid import closed_partitions
 from pip_dagster.flow.materialize import materialize
-from pip_dagster.flow.partition import Partition
 from pip_dagster.flow.withdrawn import version_withdrawn
 from pip_dagster.ledger.backfills import Backfill, backfills_of, finished_keys, insert_backfill, rolled_back_since
 from pip_dagster.ledger.record import RunInfo, new_id
 from pip_dagster.registry.choose import registry_of
-from pip_dagster.warehouse.connect import open_warehouse, transaction, workspace
+from pip_dagster.warehouse.connect import open_warehouse, workspace
+from pip_dagster.warehouse.transaction import transaction
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
+    from pip_dagster.declaration.pipeline import Pipeline
     from pip_dagster.flow.result import PartitionResult
-    from pip_dagster.pipeline import Pipeline
 
 Only = Literal["stale", "missing"]
 # Chunks when the declaration sets no size: a kill costs at most one chunk's features, the sources are read this often.

@@ -7,18 +7,18 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from pip_dagster.errors import DeclarationError
-from pip_dagster.registry.gates.agreement import flip_gate, psi_gate
-from pip_dagster.registry.gates.replay import REPLAYED, default_decision
-from pip_dagster.registry.gates.result import GateResult
-from pip_dagster.warehouse.names import literal, quote
+from pip_dagster.registry.task import default_decision
+from pip_dagster.sql.names import literal, quote
+from pip_dagster.statistics.agreement import REPLAYED, flip_gate, psi_gate
+from pip_dagster.statistics.gate_result import GateResult
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
+    from pip_dagster.declaration.pipeline import Pipeline
+    from pip_dagster.declaration.split import CanaryGate
     from pip_dagster.ledger.record import ScoringEntry
-    from pip_dagster.pipeline import Pipeline
     from pip_dagster.registry.manifest import Manifest
-    from pip_dagster.spec_split import CanaryGate
 
 
 @dataclass(frozen=True)

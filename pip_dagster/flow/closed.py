@@ -6,7 +6,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from pip_dagster.flow.partition import Partition
+from pip_dagster.declaration.partition import Partition
 
 
 @dataclass(frozen=True)

@@ -7,12 +7,12 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from pip_dagster.errors import DeclarationError
-from pip_dagster.warehouse.names import PREDICTION_COLUMNS, RESERVED_COLUMNS, quote
+from pip_dagster.sql.names import PREDICTION_COLUMNS, RESERVED_COLUMNS, quote
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
-    from pip_dagster.spec import PipelineSpec
+    from pip_dagster.declaration.spec import PipelineSpec
 
 
 def carried_for_decisions(spec: PipelineSpec, columns: Mapping[str, str]) -> list[str]:

@@ -7,15 +7,16 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Literal
 
+from pip_dagster.declaration.canonical import canonical
+from pip_dagster.declaration.partition import Partition
 from pip_dagster.flow.engine import library_versions
 from pip_dagster.flow.model import ScoringModel
-from pip_dagster.flow.partition import Partition
 from pip_dagster.flow.score import Scored
 from pip_dagster.ledger import record
 from pip_dagster.ledger.record import ExtractionEntry, RunInfo, ScoringEntry
 
 if TYPE_CHECKING:
-    from pip_dagster.pipeline import Pipeline
+    from pip_dagster.declaration.pipeline import Pipeline
 
 
 def failed_extraction(
@@ -28,7 +29,7 @@ def failed_extraction(
 ) -> ScoringEntry:
     """The ledger's entry for a partition whose features could not be made, from what its sources held."""
     entry = scoring_entry(pipeline, model, partition, None, run, status="failed", reason=reason)
-    read, sql = record.canonical(sources), pipeline.sql_digest
+    read, sql = canonical(sources), pipeline.sql_digest
     inputs = record.inputs_digest(read, sql, entry.code_digest, entry.manifest_digest)
     return replace(entry, source_digests=read, inputs_digest=inputs)
 
@@ -55,7 +56,7 @@ def scoring_entry(
             "rows_in": scored.rows_in,
             "rows_scored": scored.rows_scored,
             "rows_quarantined": scored.rows_quarantined,
-            "findings": record.canonical(scored.findings),
+            "findings": canonical(scored.findings),
             "mean_score": scored.mean,
             "min_score": scored.low,
             "max_score": scored.high,
@@ -77,7 +78,7 @@ def scoring_entry(
         feature_digest=features.feature_digest if features else None,
         source_digests=features.source_digests if features else None,
         code_digest=pipeline.scoring_digest,
-        engine=model.engine if model else record.canonical(library_versions()),
+        engine=model.engine if model else canonical(library_versions()),
         device=model.device.name if model else None,
         device_reason=model.device.reason if model else None,
         threads=model.threads if model else None,

@@ -17,8 +17,8 @@ from pip_dagster.flow.query import STAGED
 from pip_dagster.flow.score import SCORED, scored_columns
 from pip_dagster.registry.combine import is_additive
 from pip_dagster.registry.manifest import Manifest
+from pip_dagster.sql.names import among, literal, quote, quote_all
 from pip_dagster.warehouse.connect import reading_beside
-from pip_dagster.warehouse.names import among, literal, quote, quote_all
 from pip_dagster.warehouse.tables import ensure_table
 
 if TYPE_CHECKING:
@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from duckdb import DuckDBPyConnection
 
+    from pip_dagster.declaration.spec import PipelineSpec
     from pip_dagster.ledger.record import ScoringEntry
-    from pip_dagster.spec import PipelineSpec
 
 REASONS = "memory.pip_stage.reasons"
 _SELECTED = "memory.pip_stage.explained"

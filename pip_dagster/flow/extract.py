@@ -8,23 +8,23 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
+from pip_dagster.declaration.partition import Partition
 from pip_dagster.errors import DeclarationError
-from pip_dagster.flow.digest import RowSet, row_set_sql
 from pip_dagster.flow.fingerprints import Fingerprints, fingerprints
-from pip_dagster.flow.partition import Partition
 from pip_dagster.flow.query import STAGED, FeatureQuery
 from pip_dagster.flow.sources import open_sources
 from pip_dagster.flow.validate import Verdicts
 from pip_dagster.flow.validate_sources import validate_sources
+from pip_dagster.sql.names import literal, quote, quote_all
 from pip_dagster.warehouse.connect import all_memory, declared_memory_limit
+from pip_dagster.warehouse.digest import RowSet, row_set_sql
 from pip_dagster.warehouse.interrupts import raise_if_interrupted
-from pip_dagster.warehouse.names import literal, quote, quote_all
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
-    from pip_dagster.pipeline import Pipeline
-    from pip_dagster.spec import PipelineSpec
+    from pip_dagster.declaration.pipeline import Pipeline
+    from pip_dagster.declaration.spec import PipelineSpec
 
 
 @dataclass(frozen=True)

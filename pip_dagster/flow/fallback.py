@@ -12,7 +12,7 @@ from pip_dagster.flow.score import Scoring, score
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
-    from pip_dagster.spec import PipelineSpec
+    from pip_dagster.declaration.spec import PipelineSpec
 
 
 def score_where_it_can(

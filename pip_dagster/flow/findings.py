@@ -11,7 +11,7 @@ from pip_dagster.registry.composite import SEGMENT_COLUMN
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
-    from pip_dagster.spec import PipelineSpec
+    from pip_dagster.declaration.spec import PipelineSpec
 
 
 def count_findings(

@@ -9,17 +9,17 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
+from pip_dagster.declaration.partition import Partition
 from pip_dagster.errors import DeclarationError
-from pip_dagster.flow.digest import RowSet, row_set_sql
-from pip_dagster.flow.partition import Partition
 from pip_dagster.flow.sources import columns_of, local_time
 from pip_dagster.ledger.observations import Bucket, Buckets
-from pip_dagster.warehouse.names import literal, quote, quote_table
+from pip_dagster.sql.names import literal, quote, quote_table
+from pip_dagster.warehouse.digest import RowSet, row_set_sql
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
-    from pip_dagster.spec import PipelineSpec, Source
+    from pip_dagster.declaration.spec import PipelineSpec, Source
 
 Digests = dict[str, dict[str, object]]  # source → its rows and digest
 

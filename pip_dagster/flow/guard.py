@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from pip_dagster.errors import DeclarationError
 from pip_dagster.registry.manifest import Feature
-from pip_dagster.warehouse.names import literal, quote
+from pip_dagster.sql.names import literal, quote
 
 INTEGERS = {
     *("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT"),

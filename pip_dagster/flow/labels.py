@@ -6,16 +6,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from pip_dagster.declaration.partition import Partition
 from pip_dagster.errors import DeclarationError
-from pip_dagster.flow.digest import row_set_sql
-from pip_dagster.flow.partition import Partition
 from pip_dagster.flow.query import without_end
 from pip_dagster.flow.sources import open_sources
+from pip_dagster.sql.names import quote
 from pip_dagster.warehouse.connect import workspace
-from pip_dagster.warehouse.names import quote
+from pip_dagster.warehouse.digest import row_set_sql
 
 if TYPE_CHECKING:
-    from pip_dagster.pipeline import Pipeline
+    from pip_dagster.declaration.pipeline import Pipeline
 
 
 @dataclass(frozen=True)

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
+from pip_dagster.declaration.partition import Partition
 from pip_dagster.flow.engine import available_threads
 from pip_dagster.flow.entries import failed_extraction
 from pip_dagster.flow.extract import Extract, extract
 from pip_dagster.flow.fingerprints import Fingerprints
 from pip_dagster.flow.model import ScoringModel
-from pip_dagster.flow.partition import Partition
 from pip_dagster.flow.predict import Made, check_fit, judge_features, predict
 from pip_dagster.flow.result import PartitionResult
 from pip_dagster.flow.shadow import shadow
@@ -25,14 +25,15 @@ from pip_dagster.ledger import record
 from pip_dagster.ledger.observations import add_observations
 from pip_dagster.ledger.record import ExtractionEntry, RunInfo
 from pip_dagster.loaded import loading
-from pip_dagster.warehouse.connect import open_warehouse, transaction, workspace
+from pip_dagster.warehouse.connect import open_warehouse, workspace
 from pip_dagster.warehouse.faults import in_pipeline
+from pip_dagster.warehouse.transaction import transaction
 from pip_dagster.warehouse.windows import in_windows
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
-    from pip_dagster.pipeline import Pipeline
+    from pip_dagster.declaration.pipeline import Pipeline
 
 LOG = logging.getLogger("pip_dagster")
 

@@ -6,16 +6,16 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from pip_dagster.errors import DeclarationError
+from pip_dagster.declaration.canonical import canonical
+from pip_dagster.errors import DeclarationError, RegistryError
 from pip_dagster.flow.engine import Device, choose_device, library_versions
-from pip_dagster.ledger.record import canonical
 from pip_dagster.loaded import loading
 from pip_dagster.registry.choose import registry_of
-from pip_dagster.registry.errors import RegistryError, RegistryUnreachable
+from pip_dagster.registry.errors import RegistryUnreachable
 from pip_dagster.registry.signing import verify_signers
 
 if TYPE_CHECKING:
-    from pip_dagster.pipeline import Pipeline
+    from pip_dagster.declaration.pipeline import Pipeline
     from pip_dagster.registry.predictor import Predictor
     from pip_dagster.registry.version import ModelVersion
 
@@ -84,6 +84,6 @@ class ScoringModel:
         with loading("scoring"):
             import xgboost  # noqa: F401
 
-            from pip_dagster.registry.predictor import Predictor
+            from pip_dagster.registry.load import load_predictor
 
-        return Predictor.load(self.version, nthread=self.threads, device=self.device.name)
+        return load_predictor(self.version, nthread=self.threads, device=self.device.name)

@@ -8,11 +8,11 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from pip_dagster.errors import DeclarationError, NoWarehouseError
+from pip_dagster.declaration.grid import closed_partitions
+from pip_dagster.declaration.partition import Partition
+from pip_dagster.errors import DeclarationError, NoWarehouseError, RegistryError
 from pip_dagster.flow.extract import close_of
 from pip_dagster.flow.fingerprints import Fingerprints, fingerprints
-from pip_dagster.flow.grid import closed_partitions
-from pip_dagster.flow.partition import Partition
 from pip_dagster.flow.sources import open_sources
 from pip_dagster.flow.split import say_experiment
 from pip_dagster.ledger.known import read_known
@@ -20,11 +20,10 @@ from pip_dagster.ledger.observations import Seen, newest_of, read_observations
 from pip_dagster.ledger.plan import Plan, plan
 from pip_dagster.ledger.plan_values import Arms, Known, Policy, Wanted
 from pip_dagster.registry.choose import registry_of
-from pip_dagster.registry.errors import RegistryError
 from pip_dagster.warehouse.connect import open_warehouse, workspace
 
 if TYPE_CHECKING:
-    from pip_dagster.pipeline import Pipeline
+    from pip_dagster.declaration.pipeline import Pipeline
 
 _NAMED = 3  # changed stretches that a reason names
 

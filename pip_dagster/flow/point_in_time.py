@@ -7,19 +7,19 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
+from pip_dagster.declaration.partition import Partition
 from pip_dagster.errors import DeclarationError
 from pip_dagster.flow.engine import available_threads
-from pip_dagster.flow.partition import Partition
 from pip_dagster.flow.query import STAGED, FeatureQuery
 from pip_dagster.flow.sources import open_sources
 from pip_dagster.ledger.record import dicts
+from pip_dagster.sql.names import quote, quote_all
 from pip_dagster.warehouse.connect import workspace
-from pip_dagster.warehouse.names import quote, quote_all
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
-    from pip_dagster.pipeline import Pipeline
+    from pip_dagster.declaration.pipeline import Pipeline
 
 _ALL, _KNOWN = "memory.pip_stage.from_all", "memory.pip_stage.from_known"
 _EXAMPLES = 3

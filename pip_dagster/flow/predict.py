@@ -6,13 +6,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
+from pip_dagster.declaration.partition import Partition
 from pip_dagster.errors import PartitionError, WithdrawnError
 from pip_dagster.flow.entries import scoring_entry
 from pip_dagster.flow.explain import Explanation, check_explanations, explain
 from pip_dagster.flow.fallback import score_where_it_can
 from pip_dagster.flow.guard_composite import encode_model
 from pip_dagster.flow.model import ScoringModel
-from pip_dagster.flow.partition import Partition
 from pip_dagster.flow.query import STAGED
 from pip_dagster.flow.result import PartitionResult
 from pip_dagster.flow.score import SCORED, Scoring, scored_columns
@@ -31,7 +31,7 @@ from pip_dagster.warehouse.windows import in_windows
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
-    from pip_dagster.pipeline import Pipeline
+    from pip_dagster.declaration.pipeline import Pipeline
 
 Made = tuple[Partition, ExtractionEntry]
 

@@ -7,16 +7,16 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
+from pip_dagster.declaration.partition import Partition
 from pip_dagster.errors import DeclarationError
-from pip_dagster.flow.partition import Partition
 from pip_dagster.flow.sources import local_time
+from pip_dagster.sql.names import RESERVED_COLUMNS, quote
 from pip_dagster.warehouse.connect import in_order
-from pip_dagster.warehouse.names import RESERVED_COLUMNS, quote
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
-    from pip_dagster.spec import PipelineSpec
+    from pip_dagster.declaration.spec import PipelineSpec
 
 STAGED = "memory.pip_stage.features"
 _PARTITIONS = "memory.pip_stage.partitions"

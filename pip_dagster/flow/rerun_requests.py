@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
 
-from pip_dagster.flow.partition import Partition
-from pip_dagster.flow.ranges import contiguous
+from pip_dagster.declaration.durations import doubled
+from pip_dagster.declaration.partition import Partition
+from pip_dagster.declaration.ranges import contiguous
+from pip_dagster.declaration.reruns import Reach, Reruns
 from pip_dagster.ledger.plan import Due, Kind
-from pip_dagster.spec_durations import doubled
-from pip_dagster.spec_reruns import Reach, Reruns
 
 _KEY = "\x00"  # stands for a partition's key
 _SAID = 400  # characters of reasons that a run's tag holds

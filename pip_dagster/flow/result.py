@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from pip_dagster.flow.partition import Partition
+from pip_dagster.declaration.partition import Partition
 from pip_dagster.ledger.arms import Arm
 from pip_dagster.ledger.checks import CheckEntry
 from pip_dagster.ledger.record import ExtractionEntry, ScoringEntry

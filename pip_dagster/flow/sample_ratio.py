@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from pip_dagster.warehouse.buckets import BUCKETS
+from pip_dagster.declaration.split import BUCKETS
 
 # Where the arms are right, one partition in a thousand is told of all the same.
 LEAST_P = 0.001

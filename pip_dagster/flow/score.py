@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from pip_dagster.errors import DeclarationError
 from pip_dagster.flow.decide import carried_for_decisions, decided, decision_types
-from pip_dagster.flow.digest import RowSet, row_set_sql
 from pip_dagster.flow.findings import count_findings, recorded, refusal, too_many_apart
 from pip_dagster.flow.guard import Encoded
 from pip_dagster.flow.guard_composite import encode_model
@@ -19,16 +18,17 @@ from pip_dagster.flow.unit import check_unit
 from pip_dagster.flow.validate import admitted, apart_counts, keep_unmatched_apart, keep_unseen_apart
 from pip_dagster.registry.composite import SEGMENT_COLUMN
 from pip_dagster.registry.manifest import Manifest
+from pip_dagster.sql.names import PREDICTION_COLUMNS, among, quote, quote_all
 from pip_dagster.warehouse.connect import reading_beside
+from pip_dagster.warehouse.digest import RowSet, row_set_sql
 from pip_dagster.warehouse.interrupts import raise_if_interrupted
-from pip_dagster.warehouse.names import PREDICTION_COLUMNS, among, quote, quote_all
 
 if TYPE_CHECKING:
     import numpy as np
     import pyarrow as pa
     from duckdb import DuckDBPyConnection
 
-    from pip_dagster.spec import PipelineSpec
+    from pip_dagster.declaration.spec import PipelineSpec
 
 SCORED = "memory.pip_stage.scores"
 

@@ -32,8 +32,8 @@ from pip_dagster.warehouse.windows import in_windows
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
-    from pip_dagster.pipeline import Pipeline
-    from pip_dagster.spec import PipelineSpec
+    from pip_dagster.declaration.pipeline import Pipeline
+    from pip_dagster.declaration.spec import PipelineSpec
 
 ROLE, ARM = "challenger", "arm"
 

@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pip_dagster.errors import SourceError
+from pip_dagster.sql.names import literal, quote, quote_table
 from pip_dagster.warehouse.connect import attached
-from pip_dagster.warehouse.names import literal, quote, quote_table
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
-    from pip_dagster.spec import PipelineSpec, Source
+    from pip_dagster.declaration.spec import PipelineSpec, Source
 
 
 @contextmanager

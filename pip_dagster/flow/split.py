@@ -11,28 +11,29 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+from pip_dagster.declaration.canonical import canonical
+from pip_dagster.declaration.split import BUCKETS, Canary, Range, Split
 from pip_dagster.errors import PartitionError
 from pip_dagster.flow.canary import Stop, judge, say_stop
 from pip_dagster.flow.result import PartitionResult
 from pip_dagster.flow.sample_ratio import sample_ratio
 from pip_dagster.flow.split_rows import count_units, other_rows, rows_without_unit
 from pip_dagster.flow.unit import check_unit
-from pip_dagster.ledger import canary, record
+from pip_dagster.ledger import canary
 from pip_dagster.ledger.arms import CHAMPION, Arm, live_arms, live_change
 from pip_dagster.ledger.checks import CheckEntry, checks_of, insert_checks, split_check
 from pip_dagster.ledger.live import make_live
 from pip_dagster.ledger.record import RunInfo, ScoringEntry
-from pip_dagster.spec_split import Canary, Range, Split
-from pip_dagster.warehouse.buckets import BUCKETS
-from pip_dagster.warehouse.connect import open_warehouse, transaction
+from pip_dagster.warehouse.connect import open_warehouse
 from pip_dagster.warehouse.interrupts import raise_if_interrupted
+from pip_dagster.warehouse.transaction import transaction
 from pip_dagster.warehouse.windows import in_windows
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
+    from pip_dagster.declaration.pipeline import Pipeline
     from pip_dagster.flow.model import ScoringModel
-    from pip_dagster.pipeline import Pipeline
     from pip_dagster.registry.manifest import Manifest
 
 
@@ -108,7 +109,7 @@ def _split(
         with transaction(con):
             make_live(con, [champion], run, "no split is declared any more")
         return result
-    unit = record.canonical(check_unit(pipeline.spec, result.columns))
+    unit = canonical(check_unit(pipeline.spec, result.columns))
     decision = _decide(con, pipeline, manifest, experiment, result, current, unit)
     wanted = _ranges(experiment, champion, decision, unit)
     with transaction(con):

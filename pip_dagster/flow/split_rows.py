@@ -10,13 +10,13 @@ from pip_dagster.errors import PartitionError
 from pip_dagster.flow.sample_ratio import Counted
 from pip_dagster.ledger.arms import Arm
 from pip_dagster.ledger.record import ScoringEntry
-from pip_dagster.warehouse.names import literal, quote, quote_all
+from pip_dagster.sql.names import literal, quote, quote_all
 from pip_dagster.warehouse.tables import predictions_select
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
-    from pip_dagster.pipeline import Pipeline
+    from pip_dagster.declaration.pipeline import Pipeline
 
 
 def rows_without_unit(con: DuckDBPyConnection, pipeline: Pipeline, champion: ScoringEntry) -> int:

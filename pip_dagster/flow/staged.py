@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
 from pip_dagster.errors import PartitionError
-from pip_dagster.warehouse.names import literal, quote, quote_all
+from pip_dagster.sql.names import literal, quote, quote_all
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection

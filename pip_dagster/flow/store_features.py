@@ -7,6 +7,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
+from pip_dagster.declaration.canonical import canonical
 from pip_dagster.errors import OvertakenError
 from pip_dagster.flow.extract import Extract
 from pip_dagster.flow.query import STAGED
@@ -15,14 +16,14 @@ from pip_dagster.ledger import record
 from pip_dagster.ledger.checks import CheckEntry, insert_checks
 from pip_dagster.ledger.record import ExtractionEntry, RunInfo
 from pip_dagster.ledger.rows import insert_rows
-from pip_dagster.warehouse.connect import transaction
-from pip_dagster.warehouse.names import among, quote, quote_all
+from pip_dagster.sql.names import among, quote, quote_all
 from pip_dagster.warehouse.tables import ensure_table
+from pip_dagster.warehouse.transaction import transaction
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
-    from pip_dagster.pipeline import Pipeline
+    from pip_dagster.declaration.pipeline import Pipeline
 
 
 def store_features(
@@ -75,7 +76,7 @@ def _extraction(pipeline: Pipeline, made: Extract, run: RunInfo, known: Extracti
         table_name="",
         rows_extracted=made.rows,
         feature_digest=made.digest,
-        source_digests=record.canonical(made.sources),
+        source_digests=canonical(made.sources),
         sql_digest=pipeline.sql_digest,
         seconds=made.seconds,
         run_id=run.run_id,

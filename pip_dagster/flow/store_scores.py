@@ -18,14 +18,14 @@ from pip_dagster.ledger.checks import CheckEntry, insert_checks, split_check
 from pip_dagster.ledger.live import live_change, make_live, note_backfill
 from pip_dagster.ledger.record import RunInfo, ScoringEntry
 from pip_dagster.ledger.rows import insert_rows
-from pip_dagster.warehouse.connect import transaction
-from pip_dagster.warehouse.names import literal, quote, quote_all
+from pip_dagster.sql.names import literal, quote, quote_all
 from pip_dagster.warehouse.tables import ensure_table
+from pip_dagster.warehouse.transaction import transaction
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
-    from pip_dagster.spec import PipelineSpec
+    from pip_dagster.declaration.spec import PipelineSpec
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from pip_dagster.errors import DeclarationError
 from pip_dagster.warehouse.buckets import unit_kind
 
 if TYPE_CHECKING:
-    from pip_dagster.spec import PipelineSpec
+    from pip_dagster.declaration.spec import PipelineSpec
 
 
 def check_unit(spec: PipelineSpec, columns: Mapping[str, str]) -> dict[str, str]:

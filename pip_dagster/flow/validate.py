@@ -15,12 +15,12 @@ from pip_dagster.flow.query import STAGED
 from pip_dagster.ledger.checks import CheckEntry
 from pip_dagster.quality.suite import Expectation, check_columns
 from pip_dagster.quality.verdict import Verdict
-from pip_dagster.warehouse.names import literal
+from pip_dagster.sql.names import literal
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
-    from pip_dagster.spec import PipelineSpec
+    from pip_dagster.declaration.spec import PipelineSpec
 
 # Rows that are not scored: one entry for each reason.
 BROKEN = "memory.pip_stage.broken"

@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from pip_dagster.flow.partition import Partition
+from pip_dagster.declaration.partition import Partition
 from pip_dagster.flow.sources import columns_of, local_time
 from pip_dagster.flow.validate import Validation, Verdicts, blocking_reason, validate
 from pip_dagster.quality.suite import Suites, check_columns
-from pip_dagster.warehouse.names import quote, quote_table
+from pip_dagster.sql.names import quote, quote_table
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
-    from pip_dagster.spec import PipelineSpec
+    from pip_dagster.declaration.spec import PipelineSpec
 
 WHOLE = ""  # the partition of a table that has none
 

@@ -12,7 +12,7 @@ from pip_dagster.ledger.rollback_plan import ROLLBACK
 from pip_dagster.registry.choose import registry_of
 
 if TYPE_CHECKING:
-    from pip_dagster.pipeline import Pipeline
+    from pip_dagster.declaration.pipeline import Pipeline
 
 
 def version_withdrawn(pipeline: Pipeline, version: int, since: datetime) -> str | None:

@@ -6,10 +6,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
+from pip_dagster.declaration.split import BUCKETS
 from pip_dagster.errors import WarehouseError
 from pip_dagster.ledger.record import dicts
-from pip_dagster.warehouse.buckets import BUCKETS
-from pip_dagster.warehouse.names import among
+from pip_dagster.sql.names import among
 from pip_dagster.warehouse.tables import refresh_views
 
 if TYPE_CHECKING:

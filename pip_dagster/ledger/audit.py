@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Literal
 
-from pip_dagster.ledger.record import canonical, dicts
-from pip_dagster.warehouse.names import literal
+from pip_dagster.declaration.canonical import canonical
+from pip_dagster.ledger.record import dicts
+from pip_dagster.sql.names import literal
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection

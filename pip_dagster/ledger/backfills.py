@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from pip_dagster.ledger.record import dicts, say_deliberate
 from pip_dagster.ledger.rollback_plan import ROLLBACK
-from pip_dagster.warehouse.names import quote_all
+from pip_dagster.sql.names import quote_all
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection

@@ -11,9 +11,10 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Literal
 
+from pip_dagster.declaration.canonical import canonical
 from pip_dagster.ledger import audit
-from pip_dagster.ledger.record import RunInfo, canonical, dicts, new_id
-from pip_dagster.warehouse.names import quote_all
+from pip_dagster.ledger.record import RunInfo, dicts, new_id
+from pip_dagster.sql.names import quote_all
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection

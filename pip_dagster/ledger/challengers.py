@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from pip_dagster.ledger.record import dicts
-from pip_dagster.warehouse.names import literal, quote
+from pip_dagster.sql.names import literal, quote
 from pip_dagster.warehouse.tables import has_view
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
-    from pip_dagster.spec import PipelineSpec
+    from pip_dagster.declaration.spec import PipelineSpec
 
 
 @dataclass(frozen=True)

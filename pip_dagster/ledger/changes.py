@@ -7,9 +7,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import timedelta
 from functools import lru_cache
 
+from pip_dagster.declaration.pipeline import EXPECTATIONS
+from pip_dagster.declaration.reruns import IgnoreAfter, Reach
 from pip_dagster.ledger.plan_values import Attempt, Case, Kind, Known, Reason, Wanted
-from pip_dagster.ledger.record import EXPECTATIONS
-from pip_dagster.spec_reruns import IgnoreAfter, Reach
 
 _NAMED = 4  # changed parts of the declaration that a reason names
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from pip_dagster.errors import WarehouseError
 from pip_dagster.ledger.arms import arms_of
 from pip_dagster.ledger.record import dicts
-from pip_dagster.warehouse.names import quote
+from pip_dagster.sql.names import quote
 from pip_dagster.warehouse.tables import has_view, live_row
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from pip_dagster.flow.partition import Partition
+from pip_dagster.declaration.partition import Partition
 from pip_dagster.ledger.arms import CHAMPION
 from pip_dagster.ledger.checks import SPLIT
 from pip_dagster.ledger.plan_values import Arms, Attempt, Known

@@ -13,7 +13,7 @@ from pip_dagster.ledger.arms import Arm, insert_arms
 from pip_dagster.ledger.record import RunInfo, ScoringEntry, dicts, new_id
 from pip_dagster.ledger.rollback_plan import ROLLBACK
 from pip_dagster.ledger.rows import insert_rows
-from pip_dagster.warehouse.names import among, literal
+from pip_dagster.sql.names import among, literal
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from pip_dagster.flow.digest import RowSet
+from pip_dagster.warehouse.digest import RowSet
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection

@@ -9,7 +9,9 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 
-from pip_dagster.flow.partition import Partition
+from pip_dagster.declaration.canonical import canonical
+from pip_dagster.declaration.durations import doubled
+from pip_dagster.declaration.partition import Partition
 from pip_dagster.ledger.changes import changes, moved_since
 from pip_dagster.ledger.plan_values import (
     Attempt,
@@ -24,8 +26,7 @@ from pip_dagster.ledger.plan_values import (
     Say,
     Wanted,
 )
-from pip_dagster.ledger.record import canonical, inputs_digest
-from pip_dagster.spec_durations import doubled
+from pip_dagster.ledger.record import inputs_digest
 
 __all__ = ["Attempt", "Due", "Held", "Kind", "Known", "Plan", "Policy", "Reason", "Wanted", "plan"]
 

@@ -10,12 +10,13 @@ import json
 from typing import TYPE_CHECKING
 
 from pip_dagster.ledger import audit
-from pip_dagster.warehouse.connect import open_warehouse, transaction, workspace
+from pip_dagster.warehouse.connect import open_warehouse, workspace
+from pip_dagster.warehouse.transaction import transaction
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
-    from pip_dagster.project import Project
+    from pip_dagster.declaration.project import Project
     from pip_dagster.registry.aliases import AliasChange
     from pip_dagster.registry.protocol import ModelRegistry
 

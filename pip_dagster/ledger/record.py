@@ -5,13 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 import secrets
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Literal
 
-from pip_dagster.flow.partition import Partition
-from pip_dagster.warehouse.names import among
+from pip_dagster.declaration.partition import Partition
+from pip_dagster.sql.names import among
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -23,9 +22,6 @@ ROWS_OF = "rows_of"
 
 # How a live change begins whose scoring a person asked for: a newer word than the alias, until that moves again.
 DELIBERATE = ("rolled back", "pinned", "as known")
-
-# How the parts of a declaration begin, in `declared_parts`, that are sections of expectations.yaml.
-EXPECTATIONS = "expectations."
 
 
 def say_deliberate(version: int | str | None, as_known: bool, why: str) -> str:
@@ -165,11 +161,6 @@ def dicts(result: DuckDBPyConnection) -> list[dict[str, Any]]:
     """A result's rows by column name."""
     names = [column[0] for column in result.description or []]
     return [dict(zip(names, row, strict=True)) for row in result.fetchall()]
-
-
-def canonical(value: Mapping[str, Any]) -> str:
-    """JSON that is equal for equal content."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, default=str)
 
 
 def inputs_digest(source_digests: str, sql_digest: str, code_digest: str, manifest_digest: str | None) -> str:

@@ -19,14 +19,15 @@ from pip_dagster.ledger.record import new_id
 from pip_dagster.ledger.rollback_plan import ROLLBACK, Flip, History, Missing, Plan
 from pip_dagster.ledger.rows import insert_rows
 from pip_dagster.registry.errors import RegistryUnreachable
-from pip_dagster.warehouse.connect import open_warehouse, transaction, workspace
+from pip_dagster.warehouse.connect import open_warehouse, workspace
 from pip_dagster.warehouse.published import publish_pending
+from pip_dagster.warehouse.transaction import transaction
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
-    from pip_dagster.pipeline import Pipeline
-    from pip_dagster.project import Project
+    from pip_dagster.declaration.pipeline import Pipeline
+    from pip_dagster.declaration.project import Project
     from pip_dagster.registry.aliases import AliasChange
     from pip_dagster.registry.protocol import ModelRegistry
 
@@ -112,7 +113,7 @@ def rollback(
         WarehouseError: the warehouse cannot be opened.
 
     """
-    from pip_dagster.declarations import find_pipeline
+    from pip_dagster.declaration.find import find_pipeline
     from pip_dagster.registry.choose import registry_of
     from pip_dagster.registry.store import Registry
 

@@ -7,7 +7,7 @@ from dataclasses import fields
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from pip_dagster.warehouse.names import quote, quote_all
+from pip_dagster.sql.names import quote, quote_all
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance

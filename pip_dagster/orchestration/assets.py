@@ -6,7 +6,8 @@ from typing import Any
 
 import dagster as dg
 
-from pip_dagster.errors import PipelineError, WithdrawnError
+from pip_dagster.declaration.pipeline import Pipeline
+from pip_dagster.errors import PipelineError, RegistryError, WithdrawnError
 from pip_dagster.flow.materialize import materialize
 from pip_dagster.flow.result import PartitionResult
 from pip_dagster.flow.withdrawn import version_withdrawn
@@ -26,9 +27,7 @@ from pip_dagster.orchestration.metadata import (
 )
 from pip_dagster.orchestration.options import BACKFILL_TAG, asked_at, live_why, run_options
 from pip_dagster.orchestration.partitions import partitions_of
-from pip_dagster.pipeline import Pipeline
 from pip_dagster.registry.choose import registry_of
-from pip_dagster.registry.errors import RegistryError
 from pip_dagster.registry.store import Registry
 
 DATA_VERSION_TAG = "dagster/data_version"

@@ -7,9 +7,10 @@ from collections.abc import Callable, Iterator, Sequence
 
 import dagster as dg
 
+from pip_dagster.declaration.partition import Partition
+from pip_dagster.declaration.pipeline import Pipeline
 from pip_dagster.errors import BackfillError
 from pip_dagster.flow.backfill import RunChunk
-from pip_dagster.flow.partition import Partition
 from pip_dagster.flow.result import PartitionResult
 from pip_dagster.ledger.backfills import Backfill, finished_by_run
 from pip_dagster.ledger.record import scorings_of
@@ -18,7 +19,6 @@ from pip_dagster.orchestration.keys import challengers_key, features_key, predic
 from pip_dagster.orchestration.metadata import predictions_metadata
 from pip_dagster.orchestration.options import AS_KNOWN_TAG, BACKFILL_TAG, VERSION_TAG, WHY_TAG
 from pip_dagster.orchestration.runs import UNFINISHED
-from pip_dagster.pipeline import Pipeline
 from pip_dagster.warehouse.connect import open_warehouse, workspace
 
 

@@ -6,13 +6,13 @@ from typing import Any
 import dagster as dg
 from dagster._core.storage.asset_check_execution_record import AssetCheckExecutionRecordStatus
 
+from pip_dagster.declaration.pipeline import Pipeline
 from pip_dagster.flow.engine import available_threads
 from pip_dagster.flow.sources import open_sources
 from pip_dagster.flow.validate_sources import validate_sources
 from pip_dagster.ledger.checks import SPLIT, CheckEntry
 from pip_dagster.orchestration.keys import features_key, predictions_key, source_key
 from pip_dagster.orchestration.partitions import partitions_of
-from pip_dagster.pipeline import Pipeline
 from pip_dagster.quality.suite import Expectation
 from pip_dagster.warehouse.connect import workspace
 

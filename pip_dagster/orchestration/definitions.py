@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import dagster as dg
 
+from pip_dagster.declaration.pipeline import Pipeline
 from pip_dagster.flow.result import PartitionResult
 from pip_dagster.orchestration.assets import pipeline_assets
 from pip_dagster.orchestration.checks import source_checks
@@ -14,7 +15,6 @@ from pip_dagster.orchestration.keys import challengers_key, features_key, predic
 from pip_dagster.orchestration.partitions import partitions_definition
 from pip_dagster.orchestration.schedule import pipeline_schedule
 from pip_dagster.orchestration.sensors import pipeline_sensors
-from pip_dagster.pipeline import Pipeline
 
 
 def build_definitions(pipeline: Pipeline, observe: Callable[[PartitionResult], None] | None = None) -> dg.Definitions:

@@ -8,12 +8,12 @@ from typing import Any, Literal
 
 import dagster as dg
 
-from pip_dagster.flow.partition import Partition
+from pip_dagster.declaration.partition import Partition
+from pip_dagster.declaration.spec import PipelineSpec
 from pip_dagster.flow.rerun_requests import Earlier
 from pip_dagster.orchestration.alive import end_if_gone
 from pip_dagster.orchestration.keys import features_key, predictions_key
 from pip_dagster.orchestration.runs import UNFINISHED, covered
-from pip_dagster.spec import PipelineSpec
 
 # The prefix keeps it out of the UI, where only the reason is of use.
 CONTENT = ".dagster/pip_dagster_wanted"

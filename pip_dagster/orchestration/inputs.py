@@ -5,16 +5,16 @@ from typing import Any
 
 import dagster as dg
 
-from pip_dagster.flow.digest import RowSet, row_set_sql
+from pip_dagster.declaration.pipeline import Pipeline
 from pip_dagster.flow.engine import available_threads
 from pip_dagster.flow.sources import columns_of, open_sources
 from pip_dagster.orchestration.keys import model_key, source_key
 from pip_dagster.orchestration.metadata import column_schema
-from pip_dagster.pipeline import Pipeline
 from pip_dagster.registry.choose import registry_of
 from pip_dagster.registry.version import ModelVersion
+from pip_dagster.sql.names import quote_table
 from pip_dagster.warehouse.connect import workspace
-from pip_dagster.warehouse.names import quote_table
+from pip_dagster.warehouse.digest import RowSet, row_set_sql
 
 
 def source_assets(pipeline: Pipeline) -> list[dg.AssetsDefinition]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dagster as dg
 
-from pip_dagster.spec import PipelineSpec
+from pip_dagster.declaration.spec import PipelineSpec
 
 
 def features_key(spec: PipelineSpec) -> dg.AssetKey:

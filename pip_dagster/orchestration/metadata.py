@@ -9,12 +9,12 @@ from typing import Any
 
 import dagster as dg
 
+from pip_dagster.declaration.pipeline import Pipeline
 from pip_dagster.flow.result import PartitionResult
 from pip_dagster.ledger.challengers import compare
 from pip_dagster.ledger.checks import SPLIT
 from pip_dagster.ledger.record import ExtractionEntry, ScoringEntry, latest_extractions
 from pip_dagster.orchestration.keys import features_key
-from pip_dagster.pipeline import Pipeline
 from pip_dagster.registry.choose import registry_of
 from pip_dagster.registry.store import Registry
 from pip_dagster.warehouse.connect import open_warehouse, workspace

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import dagster as dg
 
-from pip_dagster.flow.partition import Partition
-from pip_dagster.spec import Partitions
+from pip_dagster.declaration.partition import Partition
+from pip_dagster.declaration.spec import Partitions
 
 _DEFINITIONS = {
     "hour": (dg.HourlyPartitionsDefinition, "%Y-%m-%d-%H:%M"),

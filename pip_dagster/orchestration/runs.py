@@ -7,7 +7,7 @@ from typing import Any
 
 import dagster as dg
 
-from pip_dagster.flow.partition import Partition
+from pip_dagster.declaration.partition import Partition
 
 PARTITION = "dagster/partition"
 RANGE_START = "dagster/asset_partition_range_start"

@@ -4,14 +4,14 @@ from datetime import UTC, datetime
 
 import dagster as dg
 
+from pip_dagster.declaration.automation import Schedule
+from pip_dagster.declaration.partition import Partition
+from pip_dagster.declaration.pipeline import Pipeline
+from pip_dagster.declaration.ranges import contiguous
 from pip_dagster.errors import DeclarationError
 from pip_dagster.flow.closed import Closed, due_at
-from pip_dagster.flow.partition import Partition
-from pip_dagster.flow.ranges import contiguous
 from pip_dagster.orchestration.keys import predictions_key
 from pip_dagster.orchestration.runs import REASON, ask, covered
-from pip_dagster.pipeline import Pipeline
-from pip_dagster.spec_automation import Schedule
 
 _MOST_NEW = 1000  # partitions that may close between two ticks: a month of hours has 744
 

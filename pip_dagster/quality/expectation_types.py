@@ -101,7 +101,7 @@ def expectation_types() -> Mapping[str, ExpectationType]:
 
 def generate() -> dict[str, Any]:
     """Read the table out of the installed Great Expectations (imports it)."""
-    from pip_dagster.quality.great import imported
+    from pip_dagster.quality.imported import imported
 
     gx = imported()
     from great_expectations.expectations import expectation as base

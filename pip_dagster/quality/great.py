@@ -1,31 +1,19 @@
 """The judge: Great Expectations on one pandas frame, quiet, without network and without files."""
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
 from typing import TYPE_CHECKING, Any
 
+from pip_dagster.quality.imported import imported
 from pip_dagster.quality.suite import Expectation
 
 if TYPE_CHECKING:
-    from types import ModuleType
-
     import pandas as pd
 
 _INDEX = "pip_dagster_index"
 
 # Expectations in one suite: GE walks the whole graph of metrics again for each that fails, so its time is quadratic.
 TOGETHER = 20
-
-
-@cache
-def imported() -> "ModuleType":
-    """Great Expectations with its analytics off; the first call costs 6 to 13 s."""
-    os.environ["GX_ANALYTICS_ENABLED"] = "false"  # read when the package is imported and when a context is made
-    import great_expectations
-
-    return great_expectations
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,6 @@ Great Expectations silently drops an expectation whose type or severity it does 
 import difflib
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Literal, get_args
 
 from pip_dagster.errors import DeclarationError
@@ -64,20 +63,6 @@ class Suites:
     sources: Mapping[str, tuple[Expectation, ...]] = field(default_factory=dict)
     features: tuple[Expectation, ...] = ()
     predictions: tuple[Expectation, ...] = ()
-
-
-def load_suites(path: Path, columns: Mapping[str, Collection[str]] | None = None) -> Suites:
-    """Read and check ``expectations.yaml``.
-
-    ``columns`` gives the columns known by section (``features``, ``predictions``, ``sources.<name>``); a section it
-    leaves out is checked when it runs, by :func:`check_columns`.
-
-    Raises:
-        SuiteError: anything Great Expectations would not know, with file, line, key and what was expected.
-    """
-    from pip_dagster.quality.suite_file import read_suites
-
-    return read_suites(path, columns or {})
 
 
 def check_columns(expectations: Iterable[Expectation], available: Mapping[str, str]) -> None:

@@ -53,8 +53,16 @@ class _File:
         return list(node.value)
 
 
-def read_suites(path: Path, columns: Mapping[str, Collection[str]]) -> Suites:
-    """What :func:`pip_dagster.quality.suite.load_suites` does."""
+def load_suites(path: Path, columns: Mapping[str, Collection[str]] | None = None) -> Suites:
+    """Read and check ``expectations.yaml``.
+
+    ``columns`` gives the columns known by section (``features``, ``predictions``, ``sources.<name>``); a section it
+    leaves out is checked when it runs, by :func:`check_columns`.
+
+    Raises:
+        SuiteError: anything Great Expectations would not know, with file, line, key and what was expected.
+    """
+    columns = columns or {}
     try:
         text = path.read_text(encoding="utf-8")
     except OSError as e:

@@ -3,17 +3,16 @@
 Importing this package costs no XGBoost, pandas or Arrow: status commands read manifests only.
 """
 
+from pip_dagster.errors import InvalidName, RegistryError
 from pip_dagster.registry.aliases import AliasChange
 from pip_dagster.registry.errors import (
     AliasConflict,
     CorruptRegistry,
     DigestMismatch,
     InvalidModel,
-    InvalidName,
     InvalidSample,
     ModelNotFound,
     RegistryBusy,
-    RegistryError,
     SignatureMismatch,
     UnsafeModelFile,
 )

@@ -5,14 +5,14 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
+from pip_dagster.declaration.model_names import parse_models_uri
 from pip_dagster.registry.errors import RegistryUnreachable
-from pip_dagster.registry.names import parse_models_uri
 from pip_dagster.registry.protocol import ModelRegistry
 from pip_dagster.registry.store import Registry
 
 if TYPE_CHECKING:
-    from pip_dagster.project import Project
-    from pip_dagster.spec import Scoring
+    from pip_dagster.declaration.project import Project
+    from pip_dagster.declaration.spec import Scoring
 
 
 def registry_of(project: Project, scoring: Scoring) -> ModelRegistry:
@@ -28,7 +28,7 @@ def registry_and_name(project: Project, name: str) -> tuple[ModelRegistry, str]:
     """
     if uri := parse_models_uri(name):
         return mlflow_registry(project), uri[0]
-    from pip_dagster.declarations import find_declarations
+    from pip_dagster.declaration.find import find_declarations
 
     for _, attributes in find_declarations(project).values():
         scoring = attributes.get("scoring")

@@ -7,10 +7,11 @@ from typing import Annotated
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, FiniteFloat, ValidationError, model_validator
 
+from pip_dagster.errors import RegistryError
 from pip_dagster.registry.booster_signature import BoosterSignature, Feature
 from pip_dagster.registry.combine import LINKS, family
 from pip_dagster.registry.composite import Combine, Composite, Member, Segment, Term, Unmatched
-from pip_dagster.registry.errors import RegistryError, SignatureMismatch
+from pip_dagster.registry.errors import SignatureMismatch
 from pip_dagster.registry.version import ModelVersion
 
 MOST_MEMBERS = 99

@@ -2,15 +2,7 @@
 
 # ruff: noqa: N818 - these names are the project's vocabulary; the base class says that they are errors
 
-from pip_dagster.errors import PipelineError
-
-
-class RegistryError(PipelineError):
-    """Base of every error here. The message names the model, version or file, what was expected and what to do."""
-
-
-class InvalidName(RegistryError):
-    """A model name or alias that could not be a folder or file name, or that reads like something else."""
+from pip_dagster.errors import RegistryError
 
 
 class ModelNotFound(RegistryError):

@@ -16,19 +16,14 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from pip_dagster.declaration.model_names import check_alias, check_model_name, parse_ref
+from pip_dagster.errors import RegistryError
 from pip_dagster.registry.aliases import ANYWHERE, AliasChange, Anywhere
 from pip_dagster.registry.calibration import Calibration
-from pip_dagster.registry.errors import (
-    AliasConflict,
-    DigestMismatch,
-    MixedRegistry,
-    ModelNotFound,
-    RegistryError,
-)
+from pip_dagster.registry.errors import AliasConflict, DigestMismatch, MixedRegistry, ModelNotFound
 from pip_dagster.registry.files import sha256
 from pip_dagster.registry.manifest import Origin
 from pip_dagster.registry.mlflow_source import CLAIMS_FILE, DIGEST_TAG, FOLDER, MlflowSource, alias_tag
-from pip_dagster.registry.names import check_alias, check_model_name, parse_ref
 from pip_dagster.registry.publish import publish, read_version, staging, version_numbers
 from pip_dagster.registry.store import Registry
 from pip_dagster.registry.version import ModelVersion

@@ -15,14 +15,8 @@ from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
-from pip_dagster.registry.errors import (
-    InvalidModel,
-    InvalidSample,
-    ModelNotFound,
-    RegistryError,
-    RegistryUnreachable,
-    UnsafeModelFile,
-)
+from pip_dagster.errors import RegistryError
+from pip_dagster.registry.errors import InvalidModel, InvalidSample, ModelNotFound, RegistryUnreachable, UnsafeModelFile
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

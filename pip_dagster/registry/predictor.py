@@ -10,7 +10,6 @@ from pip_dagster.registry.gpu import Batches, GpuError, to_device, to_host
 from pip_dagster.registry.manifest import BoosterSignature
 from pip_dagster.registry.model_file import written_by
 from pip_dagster.registry.numeric_splits import NumericSplits
-from pip_dagster.registry.version import ModelVersion
 
 if TYPE_CHECKING:
     import numpy as np
@@ -54,19 +53,6 @@ class Predictor:
     def gpu_failure(self) -> GpuError | None:
         """Why the GPU gave up: what was scored of the same partitions is not to be kept. None while all is well."""
         return self._gpu_failure
-
-    @classmethod
-    def load(cls, version: ModelVersion, *, nthread: int, device: str = "cpu") -> "Predictor":
-        """Load a registered version. Its bytes are verified before XGBoost sees them.
-
-        Raises DigestMismatch, CorruptRegistry, InvalidModel (cannot be loaded by this XGBoost), SignatureMismatch.
-        """
-        if version.manifest.composite is not None:
-            from pip_dagster.registry.composite_predictor import CompositePredictor
-
-            return CompositePredictor.load_all(version, nthread=nthread, device=device)
-        booster = load_booster(version.model_bytes(), str(version))
-        return cls(booster, version.manifest, nthread=nthread, device=device, subject=str(version))
 
     def predict(self, X: "np.ndarray") -> "np.ndarray":
         """Score float32 (rows, features) in manifest order, categories as codes, NaN for missing.

@@ -9,7 +9,8 @@ import resource
 import sys
 from pathlib import Path
 
-from pip_dagster.registry.errors import InvalidModel, RegistryError
+from pip_dagster.errors import RegistryError
+from pip_dagster.registry.errors import InvalidModel
 from pip_dagster.registry.files import sha256
 from pip_dagster.registry.sandbox import ProbeReport, ProbeRequest
 

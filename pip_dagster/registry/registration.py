@@ -8,11 +8,12 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
+from pip_dagster.errors import RegistryError
 from pip_dagster.registry import model_file, sandbox
 from pip_dagster.registry import sample as samples
 from pip_dagster.registry.calibration import Calibration
 from pip_dagster.registry.composition import Resolved
-from pip_dagster.registry.errors import InvalidModel, ModelNotFound, RegistryError, SignatureMismatch
+from pip_dagster.registry.errors import InvalidModel, ModelNotFound, SignatureMismatch
 from pip_dagster.registry.files import sha256, write_synced
 from pip_dagster.registry.manifest import Description, Manifest, Origin
 from pip_dagster.registry.version import GOLDEN_FILE, MODEL_FILE

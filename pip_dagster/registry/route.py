@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from pip_dagster.registry.composite import Composite
 from pip_dagster.registry.errors import SignatureMismatch
-from pip_dagster.warehouse.names import quote
+from pip_dagster.sql.names import quote
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection

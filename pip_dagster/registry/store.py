@@ -10,10 +10,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pip_dagster.declaration.model_names import check_alias, check_model_name, parse_ref
 from pip_dagster.registry import aliases
 from pip_dagster.registry.aliases import ANYWHERE, AliasChange, Anywhere
 from pip_dagster.registry.errors import ModelNotFound
-from pip_dagster.registry.names import check_alias, check_model_name, parse_ref
 from pip_dagster.registry.publish import publish, read_version, staging, version_numbers
 from pip_dagster.registry.version import ModelVersion
 

@@ -15,8 +15,8 @@ from contextlib import ExitStack, contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from pip_dagster.errors import WarehouseLockedError
+from pip_dagster.sql.names import CATALOG, literal
 from pip_dagster.warehouse import lock
-from pip_dagster.warehouse.names import CATALOG, literal
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection

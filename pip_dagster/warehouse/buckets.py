@@ -8,10 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from pip_dagster.warehouse.names import literal, quote
+from pip_dagster.declaration.split import BUCKETS
+from pip_dagster.sql.names import literal, quote
 
-# Shares come in steps of 0.01%.
-BUCKETS = 10_000
 # Types whose text is the same everywhere; an instant's depends on the session's time zone, so it is taken as a number.
 _TEXTS = {"VARCHAR", "BOOLEAN", "DATE", "UUID"} | {
     *("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT"),

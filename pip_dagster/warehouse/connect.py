@@ -10,10 +10,11 @@ import socket
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pip_dagster.declaration.lake import Lake
 from pip_dagster.errors import (
     NoWarehouseError,
     SourceError,
@@ -21,11 +22,10 @@ from pip_dagster.errors import (
     WarehouseError,
     WarehouseLockedError,
 )
-from pip_dagster.warehouse import advisory, faults, lock
+from pip_dagster.sql.names import CATALOG, literal, quote
+from pip_dagster.warehouse import faults, lock
 from pip_dagster.warehouse.interrupts import interruptible
-from pip_dagster.warehouse.lake import Lake
 from pip_dagster.warehouse.lake_connection import opened
-from pip_dagster.warehouse.names import CATALOG, literal, quote
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -199,30 +199,3 @@ def open_warehouse(
             raise WarehouseLockedError(str(error)) from error
         except SourceError as error:
             raise WarehouseError(str(error)) from error
-
-
-@contextmanager
-def transaction(con: DuckDBPyConnection, *, late: bool = False) -> Iterator[advisory.Turn]:
-    """BEGIN, then COMMIT, or ROLLBACK whatever ended it, an interrupt included.
-
-    In a shared warehouse it is alone in writing from its begin on; `late`, from when it takes the turn that it is
-    given, which need not be ever.
-    """
-    with ExitStack() as stack:
-        turn = advisory.Turn(con, stack)
-        if not late:
-            turn.take()
-        con.execute("BEGIN TRANSACTION")
-        turn.begun = True
-        try:
-            yield turn
-            turn.check()
-            con.execute("COMMIT")
-        except BaseException:
-            # A failed COMMIT has already rolled back.
-            import duckdb
-
-            con.interrupt()  # a query that was left for a signal still runs in DuckDB's threads
-            with suppress(duckdb.TransactionException):
-                con.execute("ROLLBACK")
-            raise

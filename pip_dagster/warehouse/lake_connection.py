@@ -11,10 +11,10 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pip_dagster.declaration.lake import Lake, is_transient
 from pip_dagster.errors import NoWarehouseError, WarehouseError
+from pip_dagster.sql.names import CATALOG, literal
 from pip_dagster.warehouse import advisory
-from pip_dagster.warehouse.lake import Lake, is_transient
-from pip_dagster.warehouse.names import CATALOG, literal
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection

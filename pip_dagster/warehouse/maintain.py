@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from pip_dagster.warehouse.connect import transaction
-from pip_dagster.warehouse.names import CATALOG, literal
+from pip_dagster.sql.names import CATALOG, literal
+from pip_dagster.warehouse.transaction import transaction
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection

@@ -6,8 +6,8 @@ from itertools import groupby
 from operator import itemgetter
 from typing import TYPE_CHECKING
 
+from pip_dagster.sql.names import literal
 from pip_dagster.warehouse import advisory
-from pip_dagster.warehouse.names import literal
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection

@@ -19,18 +19,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import quote as url_quote
 
+from pip_dagster.declaration.lake import is_transient
+from pip_dagster.sql.names import REASON_COLUMNS, among, literal, quote
 from pip_dagster.warehouse import advisory
-from pip_dagster.warehouse.connect import transaction
-from pip_dagster.warehouse.lake import is_transient
-from pip_dagster.warehouse.names import REASON_COLUMNS, among, literal, quote
 from pip_dagster.warehouse.pending import Pending, pending_of
 from pip_dagster.warehouse.published_views import publish_views
 from pip_dagster.warehouse.tables import has_view, predictions_select
+from pip_dagster.warehouse.transaction import transaction
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
-    from pip_dagster.project import Project
+    from pip_dagster.declaration.project import Project
 
 LOG = logging.getLogger("pip_dagster")
 

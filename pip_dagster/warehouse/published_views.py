@@ -10,8 +10,8 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pip_dagster.sql.names import literal, quote
 from pip_dagster.warehouse import advisory
-from pip_dagster.warehouse.names import literal, quote
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection

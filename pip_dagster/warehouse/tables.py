@@ -13,9 +13,9 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from pip_dagster.errors import DeclarationError
+from pip_dagster.sql.names import literal, quote
 from pip_dagster.warehouse import advisory
 from pip_dagster.warehouse.buckets import bucket_sql
-from pip_dagster.warehouse.names import literal, quote
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -50,7 +50,7 @@ def ensure_table(con: DuckDBPyConnection, pipeline: str, base: str, columns: Map
 
 
 def _check_kept(pipeline: str, base: str, columns: Mapping[str, str]) -> None:
-    from pip_dagster.warehouse.lake import unkept_type
+    from pip_dagster.declaration.lake import unkept_type
 
     for column, sql_type in columns.items():
         if unkept := unkept_type(sql_type):

@@ -8,16 +8,16 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
+from pip_dagster.declaration.lake import Lake, is_transient
 from pip_dagster.errors import OvertakenError, WarehouseError
 from pip_dagster.warehouse import lock
 from pip_dagster.warehouse.connect import open_warehouse
-from pip_dagster.warehouse.lake import Lake, is_transient
 from pip_dagster.warehouse.published import publish_pending
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
-    from pip_dagster.project import Project
+    from pip_dagster.declaration.project import Project
 
 T = TypeVar("T")
 R = TypeVar("R")

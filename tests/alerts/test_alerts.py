@@ -15,8 +15,8 @@ from pydantic import ValidationError
 from pip_dagster.alerts import deliver as module
 from pip_dagster.alerts.alert import Alert, news
 from pip_dagster.alerts.deliver import deliver
+from pip_dagster.declaration.automation import Alerts
 from pip_dagster.errors import ProjectError
-from pip_dagster.spec_automation import Alerts
 
 ALERT = Alert("run_failed", "orders", "Run 1 failed", {"2024-03-01": "bad", "2024-03-02": "worse"}, "run-1")
 

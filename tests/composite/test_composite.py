@@ -14,13 +14,13 @@ import pyarrow as pa
 import pytest
 
 from pip_dagster.errors import DeclarationError
-from pip_dagster.ledger import recall
-from pip_dagster.ledger.replay import replay
+from pip_dagster.promotion.check import check
 from pip_dagster.registry import RegistryError
 from pip_dagster.registry.errors import DigestMismatch, InvalidSample, SignatureMismatch
-from pip_dagster.registry.gates.check import check
 from pip_dagster.registry.golden import largest_difference
-from pip_dagster.registry.predictor import Predictor
+from pip_dagster.registry.load import load_predictor
+from pip_dagster.replay import recall
+from pip_dagster.replay.replay import replay
 from pip_dagster.warehouse.connect import workspace
 
 import xgboost as xgb  # isort: skip
@@ -221,7 +221,7 @@ def test_one_flipped_byte_in_any_member_is_named(composed: Any) -> None:
         path.chmod(0o644)
         path.write_bytes(data)
         with pytest.raises(DigestMismatch, match=file):
-            Predictor.load(version, nthread=1)
+            load_predictor(version, nthread=1)
         with pytest.raises(DigestMismatch, match=file):
             version.verify()
         (found,) = replayed(composed)
@@ -269,7 +269,7 @@ def test_golden_rows_prove_every_segment_however_rare(composed: Any, sample: pd.
     version = composed.registry.compose("rare", segments, sample=frame)
     rows = golden.read(version).rows
     assert set(segments_of(rows, version.manifest.composite)) == {0.0, 1.0, 2.0}
-    assert largest_difference(version, Predictor.load(version, nthread=2)) == 0.0
+    assert largest_difference(version, load_predictor(version, nthread=2)) == 0.0
     frame.loc[8, "shop"] = "plain"
     with pytest.raises(InvalidSample, match="no row of the sample is of segment 'quoted'"):
         composed.registry.compose("rare", segments, sample=frame)
@@ -355,23 +355,23 @@ def test_ensembles_of_real_boosters_equal_numpy(
         booster = xgb.train({"nthread": 1, "seed": i, "eta": 0.2 + i / 10} | parameters, data, 5)
         booster.save_model(tmp_path / "m.ubj")
         registry.register("m", model=tmp_path / "m.ubj", sample=frame, by="ada")
-        loaded = Predictor.load(registry.get("m", i + 1), nthread=1)
+        loaded = load_predictor(registry.get("m", i + 1), nthread=1)
         own.append(loaded.predict(frame[features].to_numpy()))
         margins.append(booster.predict(data, output_margin=True).astype(np.float64))
     listed = [member(i, "m") for i in (1, 2, 3)]
     version = registry.compose("m", {"ensemble": listed}, sample=frame)
     assert [feature.name for feature in version.manifest.features] == list("abcd")
-    scores = Predictor.load(version, nthread=2).predict(X)
+    scores = load_predictor(version, nthread=2).predict(X)
     assert scores.dtype == np.float32
     np.testing.assert_array_equal(scores, np.mean(np.array(own, dtype=np.float64), axis=0).astype(np.float32))
-    by_margin = Predictor.load(
+    by_margin = load_predictor(
         registry.compose("m", {"ensemble": listed, "combine": "margin"}, sample=frame), nthread=1
     ).predict(X)
     mean = np.mean(margins, axis=0)
     expected = {"reg:squarederror": mean, "count:poisson": np.exp(mean), "binary:logistic": 1 / (1 + np.exp(-mean))}
     softmax = np.exp(mean) / np.exp(mean).sum(axis=-1, keepdims=True)
     np.testing.assert_allclose(by_margin, expected.get(parameters["objective"], softmax), rtol=1e-6)
-    assert largest_difference(version, Predictor.load(version, nthread=1)) == 0.0
+    assert largest_difference(version, load_predictor(version, nthread=1)) == 0.0
 
 
 def test_a_segment_may_be_an_ensemble_and_the_whole_calibrated(composed: Any, sample: pd.DataFrame) -> None:

@@ -15,7 +15,7 @@ from pip_dagster.registry.booster_signature import BoosterSignature
 from pip_dagster.registry.composite import Composite, Member, Segment, Term
 from pip_dagster.registry.encoding import segments_of
 from pip_dagster.registry.route import read_columns, route
-from pip_dagster.warehouse.names import literal, quote
+from pip_dagster.sql.names import literal, quote
 
 TEXTS = ("a", "it's", 'say "x"', "Ω", "日本", "", "NULL", "$x", "a\\b", "-- b", "note")
 NAMES = {"text": 'the "text"', "number": "Zahl ü", "flag": "from"}

@@ -116,11 +116,11 @@ def free_port() -> int:
 
 
 def test_every_key_that_may_be_declared_is_documented() -> None:
-    from pip_dagster.spec import Explanations, Features, Partitions, PipelineSpec, Quality, Scoring, Source
-    from pip_dagster.spec_automation import Alerts, LabelsSensor, Schedule, Sensors, SourcesSensor, Webhook
-    from pip_dagster.spec_gates import Gates, Labels
-    from pip_dagster.spec_reruns import IgnoreAfter, Recent, Reruns
-    from pip_dagster.spec_split import Canary, CanaryGate
+    from pip_dagster.declaration.automation import Alerts, LabelsSensor, Schedule, Sensors, SourcesSensor, Webhook
+    from pip_dagster.declaration.gates import Gates, Labels
+    from pip_dagster.declaration.reruns import IgnoreAfter, Recent, Reruns
+    from pip_dagster.declaration.spec import Explanations, Features, Partitions, PipelineSpec, Quality, Scoring, Source
+    from pip_dagster.declaration.split import Canary, CanaryGate
 
     text = (ROOT / "docs" / "declaration.md").read_text(encoding="utf-8")
     models = (PipelineSpec, Partitions, Source, Features, Scoring, Quality, Explanations, Gates, Labels)

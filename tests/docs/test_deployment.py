@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from pip_dagster.project import Project
-from pip_dagster.warehouse.lake import Lake
+from pip_dagster.declaration.lake import Lake
+from pip_dagster.declaration.project import Project
 
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "examples" / "deploy"

@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pip_dagster.declarations import find_pipeline
+from pip_dagster.declaration.durations import doubled
+from pip_dagster.declaration.find import find_pipeline
 from pip_dagster.errors import DeclarationError
 from pip_dagster.orchestration.definitions import build_definitions
-from pip_dagster.spec_durations import doubled
 
 TOO_LONG = "are too long; expected at most '36500 days'"
 

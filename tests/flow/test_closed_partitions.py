@@ -6,9 +6,9 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from pip_dagster.flow.grid import closed_partitions
+from pip_dagster.declaration.grid import closed_partitions
+from pip_dagster.declaration.spec import Partitions
 from pip_dagster.orchestration.partitions import partitions_definition, partitions_of
-from pip_dagster.spec import Partitions
 
 # Not Apia, which skipped a day: there Dagster has two partitions of one window.
 # Clocks that change at midnight, by half an hour, at quarter hours off UTC.

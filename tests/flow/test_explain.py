@@ -12,9 +12,10 @@ from pip_dagster.flow.validate import nothing_apart
 from pip_dagster.ledger import record
 from pip_dagster.ledger.live import live_change
 from pip_dagster.registry import InvalidModel, SignatureMismatch
-from pip_dagster.registry.predictor import Predictor
-from pip_dagster.warehouse.connect import open_warehouse, transaction, workspace
+from pip_dagster.registry.load import load_predictor
+from pip_dagster.warehouse.connect import open_warehouse, workspace
 from pip_dagster.warehouse.published import publish_pending
+from pip_dagster.warehouse.transaction import transaction
 
 import xgboost as xgb  # isort: skip  # after pip_dagster: it keeps OpenMP's threads from spinning
 
@@ -31,7 +32,7 @@ class Explained:
         pipeline, name = tiny.pipeline(), tiny.pipeline().spec.name
         self.con, self.spec = con, pipeline.spec
         version = tiny.registry.get(pipeline.spec.scoring.model_name, "champion")
-        self.manifest, self.predictor = version.manifest, Predictor.load(version, nthread=1)
+        self.manifest, self.predictor = version.manifest, load_predictor(version, nthread=1)
         with open_warehouse(con, pipeline.project.warehouse, purpose="test"):
             entries = record.latest_extractions(con, name, list(DAYS))
             ((table),) = {entry.table_name for entry in entries.values()}
@@ -214,7 +215,7 @@ class TestWhatTheySay:
         assert explained.made.reasons == dict.fromkeys(DAYS, 50 * 2 * 4)
 
     def test_a_matrix_of_another_width_is_refused(self, scored):
-        predictor = Predictor.load(scored.registry.get("returns", 1), nthread=1)
+        predictor = load_predictor(scored.registry.get("returns", 1), nthread=1)
         with pytest.raises(SignatureMismatch, match=r"\(rows, 4\), got \(2, 3\)"):
             predictor.contributions(np.zeros((2, 3), dtype=np.float32))
         assert predictor.contributions(np.zeros((0, 4), dtype=np.float32)).shape == (0, 5)
@@ -230,7 +231,7 @@ class TestWhatTheySay:
         import pandas as pd
 
         version = scored.registry.register("vector", model=file, sample=pd.DataFrame(X, columns=["a", "b"]), by="ada")
-        predictor = Predictor.load(version, nthread=1)
+        predictor = load_predictor(version, nthread=1)
         if tuple(map(int, xgb.__version__.split(".")[:2])) < (3, 4):
             with pytest.raises(InvalidModel, match="cannot explain its scores"):
                 predictor.contributions(X)

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pip_dagster.flow.digest import RowSet, row_set_sql
+from pip_dagster.warehouse.digest import RowSet, row_set_sql
 
 COLUMNS = {"a": "BIGINT", "b": "VARCHAR", "c": "DOUBLE"}
 FIRST, SECOND, THIRD = "2024-03-01", "2024-03-02", "2024-03-03"

@@ -12,14 +12,14 @@ import xgboost as xgb
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pip_dagster.declaration.spec import Features, Scoring
 from pip_dagster.flow.query import STAGED
 from pip_dagster.flow.score import SCORED, score
 from pip_dagster.flow.validate import nothing_apart
 from pip_dagster.registry.manifest import Feature, Manifest
 from pip_dagster.registry.predictor import Predictor
-from pip_dagster.spec import Features, Scoring
+from pip_dagster.sql.names import quote
 from pip_dagster.warehouse.connect import workspace
-from pip_dagster.warehouse.names import quote
 
 CATEGORIES = ("b", "a", "it's", 'say "x"', "Ω", "日本", "", " ", "a\\b", "$key", "NULL")
 NAMES = {"n": "a number", "x": 'x"y', "d": "d", "flag": "Fläg", "c": "from"}  # column names as unkind as may be

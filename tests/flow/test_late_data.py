@@ -10,7 +10,7 @@ from pip_dagster.flow.extract import close_of
 from pip_dagster.flow.plan import make_plan
 from pip_dagster.flow.point_in_time import prove
 from pip_dagster.ledger.record import scorings_of
-from pip_dagster.ledger.replay import replay
+from pip_dagster.replay.replay import replay
 from pip_dagster.warehouse.connect import open_warehouse, workspace
 
 DAY, NEXT = "2024-03-02", "2024-03-03"

@@ -5,10 +5,10 @@ import shutil
 import pytest
 import xgboost
 
+from pip_dagster.declaration.lake import Lake
+from pip_dagster.declaration.partition import Partition
 from pip_dagster.errors import DeclarationError
-from pip_dagster.flow.partition import Partition
 from pip_dagster.registry.predictor import Predictor
-from pip_dagster.warehouse.lake import Lake
 
 pytestmark = pytest.mark.lake
 

@@ -208,7 +208,7 @@ def test_arms_of_a_rolled_back_partition_are_left_alone(parted):
 
 
 def test_all_partitions_when_none_are_named(shop):
-    from pip_dagster.flow.grid import closed_partitions
+    from pip_dagster.declaration.grid import closed_partitions
 
     now = datetime(2024, 3, 6, 12, tzinfo=UTC)
     plan = make_plan(shop.pipeline(), now=now)

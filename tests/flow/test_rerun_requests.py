@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pip_dagster.flow.partition import Partition
+from pip_dagster.declaration.partition import Partition
+from pip_dagster.declaration.reruns import Recent, Reruns
 from pip_dagster.flow.rerun_requests import (
     PROMOTION_KINDS,
     SOURCE_KINDS,
@@ -17,7 +18,6 @@ from pip_dagster.flow.rerun_requests import (
     wanted_by,
 )
 from pip_dagster.ledger.plan import Due, Reason
-from pip_dagster.spec_reruns import Recent, Reruns
 
 START, DAY = datetime(2024, 1, 1, tzinfo=UTC), timedelta(days=1)
 NOW = datetime(2024, 6, 1, tzinfo=UTC)

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
+from pip_dagster.declaration.split import Canary, Split
 from pip_dagster.errors import DeclarationError
 from pip_dagster.flow.sample_ratio import Counted, chi_squared, sample_ratio
 from pip_dagster.ledger.rollback import rollback
-from pip_dagster.spec_split import Canary, Split
 from pip_dagster.warehouse.buckets import bucket_sql
 from pip_dagster.warehouse.connect import workspace
 
@@ -76,10 +76,10 @@ class TestTheSplit:
             import json, sys
             from datetime import datetime, timedelta, timezone
             from pip_dagster.flow.materialize import materialize
-            from pip_dagster.flow.partition import Partition
+            from pip_dagster.declaration.partition import Partition
             from pip_dagster.ledger.record import RunInfo
-            from pip_dagster.declarations import find_pipeline
-            from pip_dagster.project import Project
+            from pip_dagster.declaration.find import find_pipeline
+            from pip_dagster.declaration.project import Project
             starts = [datetime(2024, 3, day, tzinfo=timezone.utc) for day in (1, 2, 3, 4)]
             partitions = [Partition(f"{at:%Y-%m-%d}", at, at + timedelta(days=1)) for at in starts]
             results = list(materialize(find_pipeline(Project.find(), "orders"), partitions, RunInfo("other", "x")))

@@ -42,7 +42,7 @@ import json, sys
 from pathlib import Path
 from pip_dagster.ledger.promotions import alias_moves, unrecorded
 from pip_dagster.ledger.verify import verify
-from pip_dagster.project import Project
+from pip_dagster.declaration.project import Project
 from pip_dagster.registry.store import Registry
 from pip_dagster.warehouse.connect import open_warehouse, workspace
 project = Project.at(Path(sys.argv[1]))

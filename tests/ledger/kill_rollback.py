@@ -15,11 +15,11 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-import pip_dagster.declarations  # noqa: F401 - imported by the work otherwise, and most kills would hit that
+import pip_dagster.declaration.find  # noqa: F401 - imported by the work otherwise, and most kills would hit that
+from pip_dagster.declaration.project import Project
 from pip_dagster.ledger.promotions import alias_moves
 from pip_dagster.ledger.rollback import rollback
 from pip_dagster.ledger.verify import verify
-from pip_dagster.project import Project
 from pip_dagster.registry.store import Registry
 from pip_dagster.warehouse.connect import open_warehouse, workspace
 

@@ -11,7 +11,8 @@ from pip_dagster.ledger.promotions import alias_moves, record_promotions, unreco
 from pip_dagster.ledger.record import RunInfo, scorings_of
 from pip_dagster.ledger.verify import verify
 from pip_dagster.warehouse import schema
-from pip_dagster.warehouse.connect import open_warehouse, transaction, workspace
+from pip_dagster.warehouse.connect import open_warehouse, workspace
+from pip_dagster.warehouse.transaction import transaction
 
 pytestmark = pytest.mark.lake
 

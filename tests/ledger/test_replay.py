@@ -12,10 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from pip_dagster.ledger import recall
-from pip_dagster.ledger.compare import INCOMPARABLE, compare, ulps
-from pip_dagster.ledger.replay import replay
 from pip_dagster.registry.predictor import Predictor
+from pip_dagster.replay import recall
+from pip_dagster.replay.compare import INCOMPARABLE, compare, ulps
+from pip_dagster.replay.replay import replay
 from pip_dagster.warehouse.connect import open_warehouse, workspace
 
 import xgboost as xgb  # isort: skip  # after pip_dagster: it keeps OpenMP's threads from spinning
@@ -101,7 +101,7 @@ class TestNothingHasChanged:
 
     @pytest.mark.parametrize("limit", ["_CHUNK_PARTITIONS", "_CHUNK_ROWS"])
     def test_a_few_partitions_at_a_time(self, scored, limit, monkeypatch):
-        monkeypatch.setattr(f"pip_dagster.ledger.replay.{limit}", 1)
+        monkeypatch.setattr(f"pip_dagster.replay.replay.{limit}", 1)
         told = []
         pipeline = scored.pipeline()
         with workspace(threads=1) as con:

@@ -7,10 +7,10 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from pip_dagster.errors import RollbackError
-from pip_dagster.flow.digest import RowSet, row_set_sql
 from pip_dagster.ledger.rollback import rollback
 from pip_dagster.ledger.rollback_plan import Change, Scores, previous
 from pip_dagster.registry.errors import AliasConflict, ModelNotFound
+from pip_dagster.warehouse.digest import RowSet, row_set_sql
 
 pytestmark = pytest.mark.lake
 
@@ -84,7 +84,7 @@ def test_no_model_is_loaded(promoted):
         """
         import sys
         from pip_dagster.ledger.rollback import rollback
-        from pip_dagster.project import Project
+        from pip_dagster.declaration.project import Project
         result = rollback(Project.find(), "orders", why="", by="a test")
         assert len(result.flips) == 4, result
         assert "pip_dagster.registry.predictor" not in sys.modules

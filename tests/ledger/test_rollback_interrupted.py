@@ -81,10 +81,10 @@ def test_rollbacks_and_runs_at_the_same_time(promoted, ledger):
         from pathlib import Path
         import yaml
         from pip_dagster.flow.materialize import materialize
-        from pip_dagster.declarations import find_pipeline
+        from pip_dagster.declaration.find import find_pipeline
         from pip_dagster.ledger.record import RunInfo
         from pip_dagster.orchestration.partitions import partitions_definition, partitions_of
-        from pip_dagster.project import Project
+        from pip_dagster.declaration.project import Project
         pipeline = find_pipeline(Project.find(), "orders")
         keys = ["2024-03-01", "2024-03-02", "2024-03-03", "2024-03-04"]
         print("ready", flush=True)

@@ -8,12 +8,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pip_dagster.declaration.partition import Partition
+from pip_dagster.declaration.spec import Partitions
 from pip_dagster.flow.closed import Closed, due_at
-from pip_dagster.flow.partition import Partition
 from pip_dagster.orchestration.definitions import build_definitions
 from pip_dagster.orchestration.partitions import partitions_definition
 from pip_dagster.orchestration.schedule import closed_at, previous_tick
-from pip_dagster.spec import Partitions
 
 NEW_YORK = "America/New_York"
 

@@ -26,7 +26,7 @@ def test_loading_a_suite_and_judging_it_in_duckdb_import_no_great_expectations(t
     )
     program = (
         "import sys, duckdb\nfrom pathlib import Path\n"
-        "from pip_dagster.quality.suite import load_suites\n"
+        "from pip_dagster.quality.suite_file import load_suites\n"
         "from pip_dagster.quality.evaluate import evaluate\n"
         "s = load_suites(Path('expectations.yaml')).features\n"
         "assert not {'pandas', 'pyarrow', 'numpy'} & set(sys.modules)\n"

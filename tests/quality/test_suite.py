@@ -1,6 +1,7 @@
 import pytest
 
-from pip_dagster.quality.suite import Expectation, SuiteError, check_columns, load_suites
+from pip_dagster.quality.suite import Expectation, SuiteError, check_columns
+from pip_dagster.quality.suite_file import load_suites
 
 GOOD = """\
 sources:

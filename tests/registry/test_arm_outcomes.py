@@ -8,7 +8,7 @@ import pytest
 from click.testing import CliRunner
 
 from pip_dagster.cli.main import cli
-from pip_dagster.registry.gates.metrics import resample
+from pip_dagster.statistics.metrics import resample
 
 
 def in_arm(key, salt="spring", buckets=5_000):

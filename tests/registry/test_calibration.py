@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from pip_dagster.errors import RegistryError
 from pip_dagster.registry.calibration import Calibration
-from pip_dagster.registry.errors import RegistryError
 
 PLATT = {"method": "platt", "slope": 1.5, "intercept": -0.25}
 ISOTONIC = {"method": "isotonic", "x": [0.1, 0.4, 0.9], "y": [0.05, 0.5, 0.7]}

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pip_dagster.errors import DeclarationError
-from pip_dagster.registry.gates.metrics import compare
+from pip_dagster.statistics.metrics import compare
 
 
 def obvious_auc(y: np.ndarray, scores: np.ndarray) -> float:

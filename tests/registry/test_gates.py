@@ -14,11 +14,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from pip_dagster.errors import DeclarationError
+from pip_dagster.promotion.check import check
+from pip_dagster.promotion.promote import attempt
+from pip_dagster.promotion.reports import newest_report
 from pip_dagster.registry.errors import AliasConflict, PromotionRefused
-from pip_dagster.registry.gates.check import check
-from pip_dagster.registry.gates.promotion import attempt
-from pip_dagster.registry.gates.reports import newest_report
-from pip_dagster.registry.gates.result import GateReport, GateResult
+from pip_dagster.statistics.gate_result import GateReport, GateResult
 
 pytestmark = pytest.mark.lake
 
@@ -264,9 +264,9 @@ def test_a_damaged_champion_is_a_failed_gate_that_can_be_overridden(gated: Any) 
 def test_of_two_promotions_at_once_one_wins_and_the_other_is_told(gated: Any) -> None:
     code = """
         import sys
-        from pip_dagster.project import Project
+        from pip_dagster.declaration.project import Project
         from pip_dagster.registry.errors import AliasConflict
-        from pip_dagster.registry.gates.promotion import attempt
+        from pip_dagster.promotion.promote import attempt
         from pip_dagster.registry.store import Registry
         project = Project.find()
         version = Registry(project.registry).get("returns", sys.argv[1])

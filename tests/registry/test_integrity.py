@@ -7,7 +7,7 @@ import pytest
 
 from pip_dagster.registry import CorruptRegistry, DigestMismatch, Registry
 from pip_dagster.registry.golden import read
-from pip_dagster.registry.predictor import Predictor
+from pip_dagster.registry.load import load_predictor
 
 
 def _rewrite(path, data: bytes) -> None:
@@ -22,7 +22,7 @@ def test_a_flipped_bit_in_the_model_never_reaches_xgboost(version, at):
     data[int(at * len(data))] ^= 1
     _rewrite(path, data)
     with pytest.raises(DigestMismatch, match=r"delay v1: model\.ubj has sha256 .* was registered.*Restore") as caught:
-        Predictor.load(version, nthread=1)
+        load_predictor(version, nthread=1)
     assert caught.value.expected == version.digest
     assert caught.value.found == hashlib.sha256(data).hexdigest()
     with pytest.raises(DigestMismatch):

@@ -20,13 +20,13 @@ from pip_dagster.cli.models import models  # noqa: E402
 from pip_dagster.errors import DeclarationError, RollbackError  # noqa: E402
 from pip_dagster.flow.model import ScoringModel  # noqa: E402
 from pip_dagster.ledger.promotions import alias_moves  # noqa: E402
-from pip_dagster.ledger.replay import replay  # noqa: E402
 from pip_dagster.ledger.rollback import rollback  # noqa: E402
 from pip_dagster.ledger.verify import verify  # noqa: E402
 from pip_dagster.registry import AliasConflict, ModelNotFound, Registry  # noqa: E402
 from pip_dagster.registry.choose import mlflow_registry  # noqa: E402
 from pip_dagster.registry.errors import MixedRegistry  # noqa: E402
 from pip_dagster.registry.mlflow_log import log_model  # noqa: E402
+from pip_dagster.replay.replay import replay  # noqa: E402
 from pip_dagster.warehouse.connect import open_warehouse, workspace  # noqa: E402
 
 NAME = "remote"
@@ -278,7 +278,7 @@ def test_a_models_versions_come_from_one_place(remote: Any, helpers: Any) -> Non
 
 
 def test_declared_names() -> None:
-    from pip_dagster.spec import Scoring
+    from pip_dagster.declaration.spec import Scoring
 
     found = Scoring.model_validate({"model_name": "models:/returns@live"})
     assert (found.model_name, found.alias, found.registry) == ("returns", "live", "mlflow")
@@ -301,9 +301,9 @@ def test_a_project_without_mlflow_never_imports_it(tiny: Any) -> None:
     process = tiny.python(
         """
         import sys
-        from pip_dagster.declarations import find_pipeline
+        from pip_dagster.declaration.find import find_pipeline
         from pip_dagster.flow.model import ScoringModel
-        from pip_dagster.project import Project
+        from pip_dagster.declaration.project import Project
         ScoringModel.resolve(find_pipeline(Project.find(), "orders"), 1)
         assert not [name for name in sys.modules if name.startswith(("mlflow", "sqlalchemy"))]
         """

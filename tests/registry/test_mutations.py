@@ -23,7 +23,7 @@ import pytest
 
 from pip_dagster.registry import DigestMismatch, InvalidModel, Registry, RegistryError, UnsafeModelFile
 from pip_dagster.registry.golden import largest_difference
-from pip_dagster.registry.predictor import Predictor
+from pip_dagster.registry.load import load_predictor
 
 KINDS = ("flip a bit", "set a byte", "truncate", "insert bytes", "cut out", "splice", "swap halves", "huge count")
 
@@ -60,10 +60,10 @@ LOAD = """
 import sys
 from pip_dagster.registry import Registry
 from pip_dagster.registry.golden import largest_difference
-from pip_dagster.registry.predictor import Predictor
+from pip_dagster.registry.load import load_predictor
 version = Registry(sys.argv[1]).get("m", int(sys.argv[2]))
 version.verify()
-print(largest_difference(version, Predictor.load(version, nthread=1)), flush=True)
+print(largest_difference(version, load_predictor(version, nthread=1)), flush=True)
 """
 
 
@@ -143,10 +143,10 @@ def test_damage_to_a_registered_version_is_refused_by_digest_before_it_is_loaded
                 pytest.fail(f"{file}, {what}: was not noticed")
             if file == "model.ubj":
                 with pytest.raises(DigestMismatch):
-                    Predictor.load(version, nthread=1)
+                    load_predictor(version, nthread=1)
         path.write_bytes(original)
     monkeypatch.undo()
-    assert largest_difference(version, Predictor.load(version, nthread=1)) == 0.0
+    assert largest_difference(version, load_predictor(version, nthread=1)) == 0.0
 
 
 def test_what_is_refused_by_its_first_bytes_starts_no_probe(

@@ -24,7 +24,7 @@ from pip_dagster.registry import (
 )
 from pip_dagster.registry.encoding import encode
 from pip_dagster.registry.golden import largest_difference, read
-from pip_dagster.registry.predictor import Predictor
+from pip_dagster.registry.load import load_predictor
 
 
 def test_a_version_is_a_read_only_folder_that_describes_itself(version, model_file):
@@ -44,7 +44,7 @@ def test_a_version_is_a_read_only_folder_that_describes_itself(version, model_fi
 
 
 def test_golden_rows_are_reproduced(version, booster, frame):
-    predictor = Predictor.load(version, nthread=1)
+    predictor = load_predictor(version, nthread=1)
     golden = read(version)
     assert golden.rows.num_rows == 200
     assert golden.rows.column_names == ["distance", "stops", "night", "carrier"]
@@ -100,7 +100,7 @@ def test_many_outputs_have_golden_rows_and_references(train, frame, tmp_path):
     golden = read(version)
     assert golden.expected.shape == (200, 3)
     np.testing.assert_allclose(golden.expected.sum(axis=1), 1, rtol=1e-5)
-    assert largest_difference(version, Predictor.load(version, nthread=1)) == 0.0
+    assert largest_difference(version, load_predictor(version, nthread=1)) == 0.0
 
 
 def _edited(booster: xgb.Booster, path: Path, edit) -> Path:

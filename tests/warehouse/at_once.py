@@ -15,14 +15,14 @@ import dagster as dg
 import duckdb
 import yaml
 
+from pip_dagster.declaration.pipeline import Pipeline
+from pip_dagster.declaration.project import Project
+from pip_dagster.declaration.spec import PipelineSpec
 from pip_dagster.flow.materialize import materialize
 from pip_dagster.flow.plan import make_plan
 from pip_dagster.ledger.record import RunInfo
 from pip_dagster.orchestration.definitions import build_definitions
 from pip_dagster.orchestration.partitions import partitions_definition, partitions_of
-from pip_dagster.pipeline import Pipeline
-from pip_dagster.project import Project
-from pip_dagster.spec import PipelineSpec
 from pip_dagster.warehouse import advisory, lock
 
 import xgboost  # noqa: F401  # isort: skip

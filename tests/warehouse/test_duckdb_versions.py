@@ -19,11 +19,11 @@ import json, sys
 from datetime import datetime, timedelta, timezone
 import duckdb
 from pip_dagster.flow.materialize import materialize
-from pip_dagster.flow.partition import Partition
+from pip_dagster.declaration.partition import Partition
 from pip_dagster.ledger.record import RunInfo
-from pip_dagster.pipeline import Pipeline
-from pip_dagster.project import Project
-from pip_dagster.spec import PipelineSpec
+from pip_dagster.declaration.pipeline import Pipeline
+from pip_dagster.declaration.project import Project
+from pip_dagster.declaration.spec import PipelineSpec
 
 project = Project.find()
 folder = project.root / "acme" / "defs" / "orders"

@@ -6,10 +6,10 @@ import time
 import pytest
 
 from pip_dagster.cli.published import open_published
+from pip_dagster.declaration.lake import Lake
 from pip_dagster.ledger.promotions import alias_moves
 from pip_dagster.ledger.verify import verify
 from pip_dagster.warehouse.connect import open_warehouse, workspace
-from pip_dagster.warehouse.lake import Lake
 
 # `materialize` again and again, the sources changed in between, so that a kill meets every step of it.
 WORK = """
@@ -17,11 +17,11 @@ import sys, time
 from datetime import datetime, timedelta, timezone
 import duckdb, xgboost, yaml
 from pip_dagster.flow.materialize import materialize
-from pip_dagster.flow.partition import Partition
+from pip_dagster.declaration.partition import Partition
 from pip_dagster.ledger.record import RunInfo
-from pip_dagster.pipeline import Pipeline
-from pip_dagster.project import Project
-from pip_dagster.spec import PipelineSpec
+from pip_dagster.declaration.pipeline import Pipeline
+from pip_dagster.declaration.project import Project
+from pip_dagster.declaration.spec import PipelineSpec
 
 project = Project.find()
 folder = project.root / "acme" / "defs" / "orders"

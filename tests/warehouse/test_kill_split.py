@@ -11,11 +11,11 @@ from pip_dagster.warehouse.connect import open_warehouse, workspace
 WORK = """
 import duckdb, xgboost, scipy.special
 from datetime import datetime, timedelta, timezone
-from pip_dagster.declarations import find_pipeline
+from pip_dagster.declaration.find import find_pipeline
 from pip_dagster.flow.materialize import materialize
-from pip_dagster.flow.partition import Partition
+from pip_dagster.declaration.partition import Partition
 from pip_dagster.ledger.record import RunInfo
-from pip_dagster.project import Project
+from pip_dagster.declaration.project import Project
 
 pipeline = find_pipeline(Project.find(), "orders")
 starts = [datetime(2024, 3, day, tzinfo=timezone.utc) for day in (1, 2)]

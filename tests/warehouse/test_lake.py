@@ -12,16 +12,17 @@ import pytest
 from click.testing import CliRunner
 
 from pip_dagster.cli.main import cli
+from pip_dagster.declaration.lake import Lake, unkept_type
+from pip_dagster.declaration.project import Project
 from pip_dagster.errors import DeclarationError, NoWarehouseError, ProjectError, WarehouseError
 from pip_dagster.ledger.promotions import alias_moves
 from pip_dagster.ledger.record import new_id
 from pip_dagster.ledger.rollback import rollback
 from pip_dagster.ledger.verify import verify
-from pip_dagster.project import Project
 from pip_dagster.warehouse import advisory, lake_connection
-from pip_dagster.warehouse.connect import open_warehouse, transaction, workspace
-from pip_dagster.warehouse.lake import Lake, unkept_type
+from pip_dagster.warehouse.connect import open_warehouse, workspace
 from pip_dagster.warehouse.maintain import maintain
+from pip_dagster.warehouse.transaction import transaction
 
 pytestmark = pytest.mark.lake("only")
 
@@ -34,9 +35,9 @@ import yaml
 from pip_dagster.flow.materialize import materialize
 from pip_dagster.ledger.record import RunInfo
 from pip_dagster.orchestration.partitions import partitions_definition, partitions_of
-from pip_dagster.pipeline import Pipeline
-from pip_dagster.project import Project
-from pip_dagster.spec import PipelineSpec
+from pip_dagster.declaration.pipeline import Pipeline
+from pip_dagster.declaration.project import Project
+from pip_dagster.declaration.spec import PipelineSpec
 
 project = Project.find()
 folder = project.root / "acme" / "defs" / "orders"
@@ -150,8 +151,9 @@ class TestTurns:
         holder = scored.python(
             """
             import time
-            from pip_dagster.project import Project
-            from pip_dagster.warehouse.connect import open_warehouse, transaction, workspace
+            from pip_dagster.declaration.project import Project
+            from pip_dagster.warehouse.transaction import transaction
+            from pip_dagster.warehouse.connect import open_warehouse, workspace
             with workspace(threads=1) as con, open_warehouse(con, Project.find().warehouse, purpose="a long rollback"):
                 with transaction(con):
                     print("held", flush=True)

@@ -14,9 +14,10 @@ import pytest
 
 from pip_dagster.cli.published import open_published
 from pip_dagster.errors import WarehouseError
-from pip_dagster.warehouse.connect import open_warehouse, transaction, workspace
+from pip_dagster.warehouse.connect import open_warehouse, workspace
 from pip_dagster.warehouse.published import partition_file, publish_pending
 from pip_dagster.warehouse.schema import VERSION
+from pip_dagster.warehouse.transaction import transaction
 
 pytestmark = pytest.mark.lake
 
@@ -28,11 +29,11 @@ import sys
 from datetime import datetime, timedelta, timezone
 import yaml
 from pip_dagster.flow.materialize import materialize
-from pip_dagster.flow.partition import Partition
+from pip_dagster.declaration.partition import Partition
 from pip_dagster.ledger.record import RunInfo
-from pip_dagster.pipeline import Pipeline
-from pip_dagster.project import Project
-from pip_dagster.spec import PipelineSpec
+from pip_dagster.declaration.pipeline import Pipeline
+from pip_dagster.declaration.project import Project
+from pip_dagster.declaration.spec import PipelineSpec
 
 project = Project.find()
 folder = project.root / "acme" / "defs" / "orders"

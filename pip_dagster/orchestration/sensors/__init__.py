@@ -2,10 +2,10 @@
 
 import dagster as dg
 
+from pip_dagster.declaration.pipeline import Pipeline
 from pip_dagster.orchestration.sensors.alerts import alert_sensors
 from pip_dagster.orchestration.sensors.labels import labels_arrived
 from pip_dagster.orchestration.sensors.reruns import model_promoted, source_changes
-from pip_dagster.pipeline import Pipeline
 
 
 def pipeline_sensors(

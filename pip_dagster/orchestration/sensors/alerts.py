@@ -9,9 +9,9 @@ import dagster as dg
 from pip_dagster.alerts.alert import Alert, Kind, news, remembered
 from pip_dagster.alerts.blocked import blocked_partitions
 from pip_dagster.alerts.deliver import deliver
+from pip_dagster.declaration.automation import Alerts
+from pip_dagster.declaration.pipeline import Pipeline
 from pip_dagster.orchestration.keys import challengers_key, features_key, predictions_key
-from pip_dagster.pipeline import Pipeline
-from pip_dagster.spec_automation import Alerts
 
 _QUICK_SECONDS = 1.5
 

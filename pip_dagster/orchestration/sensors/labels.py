@@ -7,12 +7,12 @@ from datetime import UTC, datetime
 import dagster as dg
 
 from pip_dagster.alerts.alert import news, remembered
+from pip_dagster.declaration.grid import closed_partitions
+from pip_dagster.declaration.pipeline import Pipeline
+from pip_dagster.declaration.ranges import contiguous
 from pip_dagster.errors import DeclarationError, SourceLockedError
-from pip_dagster.flow.grid import closed_partitions
-from pip_dagster.flow.ranges import contiguous
 from pip_dagster.orchestration.keys import predictions_key
 from pip_dagster.orchestration.runs import REASON, ask
-from pip_dagster.pipeline import Pipeline
 from pip_dagster.quality.suite import suggest
 from pip_dagster.warehouse.lock import waiting_at_most
 

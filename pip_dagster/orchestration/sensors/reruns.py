@@ -5,15 +5,15 @@ from datetime import UTC, datetime
 
 import dagster as dg
 
+from pip_dagster.declaration.automation import Sensor
+from pip_dagster.declaration.grid import closed_partitions
+from pip_dagster.declaration.pipeline import Pipeline
+from pip_dagster.declaration.reruns import Reach
 from pip_dagster.errors import SourceLockedError, WarehouseLockedError
 from pip_dagster.flow import rerun_requests as core
-from pip_dagster.flow.grid import closed_partitions
 from pip_dagster.ledger.plan import Kind
 from pip_dagster.orchestration.in_flight import CONTENT, earlier_runs, in_flight
 from pip_dagster.orchestration.runs import REASON, ask
-from pip_dagster.pipeline import Pipeline
-from pip_dagster.spec_automation import Sensor
-from pip_dagster.spec_reruns import Reach
 from pip_dagster.warehouse.lock import waiting_at_most
 
 

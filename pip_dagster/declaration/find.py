@@ -1,0 +1,66 @@
+"""The pipelines that a project declares, found without loading its code location."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pip_dagster.declaration.pipeline import Pipeline
+from pip_dagster.declaration.project import Project
+from pip_dagster.declaration.spec import PipelineSpec
+from pip_dagster.errors import DeclarationError
+
+_SKIPPED = {"node_modules", "site-packages", "build", "dist"}
+
+
+def find_pipeline(project: Project, name: str) -> Pipeline:
+    """The pipeline of that name.
+
+    Raises:
+        DeclarationError: there is none, lists those there are; or its declaration is wrong.
+
+    """
+    found = find_declarations(project)
+    if name not in found:
+        raise DeclarationError(
+            f"{project.root} declares no pipeline {name!r}; it declares {', '.join(sorted(found)) or 'none'}."
+        )
+    from pydantic import ValidationError
+
+    file, attributes = found[name]
+    try:
+        spec = PipelineSpec.model_validate(attributes)
+    except ValidationError as error:
+        # Without the input, which may be a secret that is in the wrong place.
+        said = [f"attributes.{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors()]
+        raise DeclarationError(f"{file}: " + "\n".join(said)) from None
+    return Pipeline.load(spec, file.parent, project)
+
+
+def find_declarations(project: Project) -> dict[str, tuple[Path, dict[str, object]]]:
+    """Name → file and attributes of every inference pipeline under the project's folder."""
+    import yaml
+
+    found: dict[str, tuple[Path, dict[str, object]]] = {}
+    for file in sorted(project.root.rglob("defs.yaml")):
+        folders = file.relative_to(project.root).parts[:-1]
+        if any(part.startswith(".") or part in _SKIPPED for part in folders) or _of_another(project, file):
+            continue
+        try:
+            documents = list(yaml.safe_load_all(file.read_text(encoding="utf-8")))
+        except yaml.YAMLError as error:
+            raise DeclarationError(f"{file} is not YAML: {error}") from error
+        for document in documents:
+            if isinstance(document, dict) and str(document.get("type", "")).endswith(".InferencePipeline"):
+                attributes = document.get("attributes") or {}
+                found[str(attributes.get("name"))] = (file, attributes)
+    return found
+
+
+def _of_another(project: Project, file: Path) -> bool:
+    """Whether the file belongs to a project inside this one, such as an example."""
+    for folder in file.parents:
+        if folder == project.root:
+            return False
+        if (folder / "pyproject.toml").is_file():
+            return True
+    return False

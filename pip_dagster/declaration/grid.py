@@ -1,0 +1,84 @@
+"""The declared grid of partitions without Dagster: the same keys and instants, made fast."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, date, datetime, timedelta
+from typing import TYPE_CHECKING
+
+from pip_dagster.declaration.partition import Partition
+
+if TYPE_CHECKING:
+    from pip_dagster.declaration.spec import Partitions
+
+
+def closed_partitions(declared: Partitions, now: datetime) -> list[Partition]:
+    """The partitions that can be made at `now`, oldest first.
+
+    Those that have ended; with `end_offset` so many more, or, negative, fewer. None from the grid's `end` on.
+    """
+    found: list[Partition] = []
+    ended = 0
+    for partition in _partitions(declared):
+        if partition.start > now and not found:
+            return []  # before the grid begins nothing is open, whatever the offset
+        if partition.end <= now:
+            ended += 1
+        elif len(found) >= ended + declared.end_offset:
+            break
+        found.append(partition)
+    open_to = found[: max(0, ended + declared.end_offset)]
+    if declared.end is None:
+        return open_to
+    last = _local(declared, declared.end).astimezone(UTC)
+    return [partition for partition in open_to if partition.end <= last]
+
+
+def _partitions(declared: Partitions) -> Iterator[Partition]:
+    """The grid without end."""
+    if declared.every == "hour":
+        bounds, fmt = _hours(declared), "%Y-%m-%d-%H:%M"
+    else:
+        bounds, fmt = _dates(declared), "%Y-%m-%d"
+    start = next(bounds)
+    for end in bounds:
+        # The second of two hours that the clocks repeat says its offset, as Dagster's key does.
+        again = declared.every == "hour" and start.fold
+        yield Partition(start.strftime(fmt + "%z" if again else fmt), start, end)
+        start = end
+
+
+def _hours(declared: Partitions) -> Iterator[datetime]:
+    start = _naive(declared.start)
+    whole = start.replace(minute=0, second=0, microsecond=0)
+    at = _local(declared, whole if whole == start else whole + timedelta(hours=1)).astimezone(UTC)
+    while True:
+        yield at.astimezone(declared.zone)
+        at += timedelta(hours=1)
+
+
+def _dates(declared: Partitions) -> Iterator[datetime]:
+    day = _naive(declared.start).replace(hour=0, minute=0, second=0, microsecond=0)
+    if declared.every == "week":
+        day += timedelta(days=-day.isoweekday() % 7)
+    elif declared.every == "month" and day.day > 1:
+        day = _next_month(day)
+    while True:
+        yield _local(declared, day)
+        if declared.every == "month":
+            day = _next_month(day)
+        else:
+            day += timedelta(days=7 if declared.every == "week" else 1)
+
+
+def _next_month(day: datetime) -> datetime:
+    return (day.replace(day=1) + timedelta(days=32)).replace(day=1)
+
+
+def _local(declared: Partitions, at: datetime | date) -> datetime:
+    """A wall-clock time; where the clocks skip it, the instant they do."""
+    return _naive(at).replace(tzinfo=declared.zone)
+
+
+def _naive(at: datetime | date) -> datetime:
+    return at if isinstance(at, datetime) else datetime(at.year, at.month, at.day)

@@ -1,0 +1,161 @@
+"""Where a project keeps what the pipelines make: `[tool.pip_dagster]` in its pyproject.toml."""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pip_dagster.declaration.lake import PREFIX, Lake
+from pip_dagster.errors import ProjectError
+
+if TYPE_CHECKING:
+    from pip_dagster.declaration.automation import Alerts
+
+ROOT_VARIABLE = "PIP_DAGSTER_PROJECT"
+UNPUBLISHED = "none"
+
+
+@dataclass(frozen=True)
+class Project:
+    """The folders of one project; all paths are absolute.
+
+    The warehouse is a file or a lake. `publishes` is False where nothing is written to `published`, since everybody
+    reads the lake itself.
+    """
+
+    root: Path
+    warehouse: Path | Lake
+    registry: Path
+    published: Path
+    mlflow: str | None = None  # the URI of an MLflow registry, where models live in one
+    publishes: bool = True
+
+    @property
+    def published_database(self) -> Path:
+        """The small database of views over the published Parquet files."""
+        return self.published.with_suffix(".duckdb")
+
+    @classmethod
+    def at(cls, root: Path) -> Project:
+        """The project in `root`, whose pyproject.toml may say `[tool.pip_dagster]`.
+
+        An environment variable `PIP_DAGSTER_<SETTING>` goes before the file.
+
+        Raises:
+            ProjectError: a setting is unknown or is not text.
+
+        """
+        root = root.resolve()
+        file = root / "pyproject.toml"
+        declared = _tool_table(file, "pip_dagster") or {}
+        mlflow = os.environ.get("PIP_DAGSTER_MLFLOW", declared.pop("mlflow", None))
+        if mlflow is not None and not isinstance(mlflow, str):
+            raise ProjectError(f"{file}, [tool.pip_dagster]: mlflow = {mlflow!r} is not text; expected a URI.")
+        settings = {
+            "warehouse": "data/warehouse.duckdb",
+            "data_path": "data/lake",
+            "registry": "data/registry",
+            "published": "data/published",
+        }
+        for key, value in declared.items():
+            if key == "alerts":
+                continue  # a table, read where it is used
+            if key not in settings or not isinstance(value, str):
+                raise ProjectError(
+                    f"{file}, [tool.pip_dagster]: {key} = {value!r} is not a setting; "
+                    f"expected a path under one of {', '.join(settings)}."
+                )
+            settings[key] = value
+        for key in settings:
+            settings[key] = os.environ.get(f"PIP_DAGSTER_{key.upper()}", settings[key])
+        is_lake = settings["warehouse"].startswith(PREFIX)
+        publishes = settings["published"] != UNPUBLISHED
+        if not publishes and not is_lake:
+            raise ProjectError(
+                f'{file}, [tool.pip_dagster]: published = "{UNPUBLISHED}" is for a lake, which everybody may read '
+                "at any time; a warehouse file cannot be read while a run writes to it. Name a folder."
+            )
+        return cls(
+            root=root,
+            warehouse=Lake.parse(settings["warehouse"], root, settings["data_path"])
+            if is_lake
+            else (root / settings["warehouse"]).resolve(),
+            registry=(root / settings["registry"]).resolve(),
+            published=(root / settings["published"]).resolve(),
+            publishes=publishes,
+            mlflow=mlflow,
+        )
+
+    @classmethod
+    def find(cls, start: Path | None = None) -> Project:
+        """The project that `start` (the working directory when absent) lies in.
+
+        Raises:
+            ProjectError: no folder upwards has a pyproject.toml with `[tool.pip_dagster]` or `[tool.dg]`.
+
+        """
+        named = os.environ.get(ROOT_VARIABLE)
+        if named:
+            return cls.at(Path(named))
+        start = (start or Path.cwd()).resolve()
+        for folder in (start, *start.parents):
+            file = folder / "pyproject.toml"
+            if _tool_table(file, "pip_dagster") is not None or _tool_table(file, "dg") is not None:
+                return cls.at(folder)
+        raise ProjectError(
+            f"No pip_dagster project in {start} or above it: expected a pyproject.toml with [tool.pip_dagster]. "
+            f"Change to the project's folder, pass --project, or set {ROOT_VARIABLE}."
+        )
+
+    @property
+    def code_location(self) -> str | None:
+        """The module that Dagster loads, where `[tool.dg.project]` names the package it is in."""
+        project = (_tool_table(self.root / "pyproject.toml", "dg") or {}).get("project")
+        package = project.get("root_module") if isinstance(project, dict) else None
+        return f"{package}.definitions" if package else None
+
+    @property
+    def alerts(self) -> Alerts | None:
+        """`[tool.pip_dagster.alerts]`: who is told, for pipelines that do not say so themselves.
+
+        Raises:
+            ProjectError: the table is not what `alerts` in a defs.yaml may be.
+
+        """
+        file = self.root / "pyproject.toml"
+        declared = (_tool_table(file, "pip_dagster") or {}).get("alerts")
+        if declared is None:
+            return None
+        from pip_dagster.declaration.automation import Alerts
+
+        try:
+            return Alerts.model_validate(declared)
+        except ValueError as error:
+            raise ProjectError(f"{file}, [tool.pip_dagster.alerts]: {error}") from error
+
+    def environment(self) -> dict[str, str]:
+        """The variables with which a child process finds this very project."""
+        lake = self.warehouse if isinstance(self.warehouse, Lake) else None
+        settings = {
+            "warehouse": lake.setting if lake else str(self.warehouse),
+            "registry": str(self.registry),
+            "published": str(self.published) if self.publishes else UNPUBLISHED,
+        }
+        if lake:
+            settings["data_path"] = lake.data_path
+        if self.mlflow:
+            settings["mlflow"] = self.mlflow
+        return {ROOT_VARIABLE: str(self.root)} | {f"PIP_DAGSTER_{key.upper()}": text for key, text in settings.items()}
+
+
+def _tool_table(file: Path, name: str) -> dict[str, object] | None:
+    if not file.is_file():
+        return None
+    try:
+        table = tomllib.loads(file.read_text(encoding="utf-8")).get("tool", {}).get(name)
+    except tomllib.TOMLDecodeError as error:
+        raise ProjectError(f"{file} is not valid TOML: {error}") from error
+    return table if isinstance(table, dict) else None

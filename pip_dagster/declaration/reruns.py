@@ -1,0 +1,68 @@
+"""What a pipeline may declare about reruns: what a change makes due, and how often a failure is tried again."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import date, timedelta
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
+
+from pip_dagster.declaration.durations import Duration
+
+
+class _Declared(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Recent(_Declared):
+    """Some of the partitions that a change is about: the last of them, or those from a day on."""
+
+    last: int | None = Field(default=None, ge=1, description="So many partitions, the newest ones.")
+    since: date | None = Field(default=None, description="Partitions that begin on this day or later.")
+
+    @model_validator(mode="after")
+    def _one(self) -> Recent:
+        if (self.last is None) == (self.since is None):
+            raise ValueError("takes `last` or `since`, one of them")
+        return self
+
+
+def _kind_of_reach(value: Any) -> str:
+    if isinstance(value, Mapping | Recent):
+        return "some"
+    return "word" if value in ("none", "all") else ""
+
+
+# Told apart before they are read: a mistake is answered for the kind that was meant, not for both.
+Reach = Annotated[
+    Annotated[Literal["none", "all"], Tag("word")] | Annotated[Recent, Tag("some")],
+    Discriminator(
+        _kind_of_reach,
+        custom_error_type="reach",
+        custom_error_message="Input should be none, all, {last: 7} or {since: 2024-01-01}",
+    ),
+]
+
+
+class IgnoreAfter(_Declared):
+    """Late rows count for some days only."""
+
+    ignore_after: Duration = Field(
+        description="How long after a partition's end (its start with `end_offset: 1`) a change counts."
+    )
+
+
+class Reruns(_Declared):
+    """Which stored partitions a change makes due, and how often a failure is tried again."""
+
+    promotion: Reach = Field(
+        default="none", description="Partitions to score again when the alias moves to another version."
+    )
+    declaration: Reach = Field(
+        default="all", description="Partitions to make again when feature SQL, decisions or expectations change."
+    )
+    attempts: int = Field(default=3, ge=1, le=1000, description="How often a partition is tried with the same inputs.")
+    back_off: Duration = Field(
+        default=timedelta(minutes=10), description="The wait after a first failure; each further one doubles it."
+    )

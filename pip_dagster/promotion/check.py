@@ -1,0 +1,124 @@
+"""A candidate through every gate that applies."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from pip_dagster.declaration.canonical import canonical
+from pip_dagster.errors import RegistryError
+from pip_dagster.flow.engine import available_threads, choose_device, library_versions
+from pip_dagster.flow.model import ScoringModel
+from pip_dagster.promotion.identity import golden_gate, signature_gate
+from pip_dagster.promotion.labels import label_gates
+from pip_dagster.promotion.rescore import Replayed, replay, replay_gate
+from pip_dagster.promotion.stored import read_stored
+from pip_dagster.promotion.throughput import throughput_gate
+from pip_dagster.registry.load import load_predictor
+from pip_dagster.registry.protocol import ModelRegistry
+from pip_dagster.statistics.agreement import flip_gate, psi_gate, segment_differences, top_movers
+from pip_dagster.statistics.gate_result import GateReport, GateResult, Mover, SegmentDifference
+from pip_dagster.warehouse.connect import workspace
+
+if TYPE_CHECKING:
+    from duckdb import DuckDBPyConnection
+
+    from pip_dagster.declaration.pipeline import Pipeline
+    from pip_dagster.registry.version import ModelVersion
+
+
+def check(
+    pipeline: Pipeline,
+    registry: ModelRegistry,
+    candidate: ModelVersion,
+    seen: int | None,
+    *,
+    by: str,
+    progress: Callable[[str], None],
+) -> GateReport:
+    """Hold `candidate` against `seen`, the version that the pipeline's alias names; None: it names none yet.
+
+    Signature and golden rows always count. Where both can be loaded and partitions are live, the newest of them are
+    replayed with both. Nothing is written anywhere, and the warehouse is held for its reads only.
+
+    Raises:
+        DeclarationError: a gate cannot be run as it is declared.
+        SourceError, WarehouseError: something it reads cannot be.
+
+    """
+    began, gates, spec = time.monotonic(), pipeline.gates, pipeline.spec
+    champion, broken = _champion(registry, candidate.name, seen)
+    threads = available_threads()
+    segments: tuple[SegmentDifference, ...] = ()
+    movers: tuple[Mover, ...] = ()
+    replayed = Replayed()
+    with workspace(threads=threads) as con:
+        stored = read_stored(con, pipeline, gates.partitions)
+        progress(f"{spec.name}: signature and golden rows of {candidate}")
+        signature = signature_gate(
+            candidate,
+            champion,
+            stored.newest_columns,
+            where=f"Pipeline {spec.name}, {spec.features.sql}",
+            required_signers=spec.scoring.required_signers,
+            root=pipeline.project.root,
+        )
+        results = [signature, golden_gate(candidate, threads=threads, tolerance=gates.golden_tolerance)]
+        results.extend(broken)
+        # A model that does not fit cannot be replayed; that it does not is refusal enough.
+        if champion is not None and signature.passed and stored.partitions:
+            device, engine = choose_device(spec.scoring.device), canonical(library_versions())
+            new, old = (ScoringModel(version, device, threads, engine) for version in (candidate, champion))
+            replayed = replay(con, pipeline, stored, new, old, lambda text: progress(f"{spec.name}: {text}"))
+            results.append(replay_gate(replayed, str(candidate)))
+            if replayed.rows > replayed.lost:
+                results.extend(_compare(con, pipeline, replayed, new, old, progress))
+                segments = segment_differences(con, gates.segments, decided=replayed.decision is not None)
+                movers = top_movers(con)
+    return GateReport(
+        pipeline=spec.name,
+        model_name=candidate.name,
+        alias=spec.scoring.alias,
+        candidate=candidate.version,
+        champion=seen,
+        partitions=tuple(partition.key for partition in replayed.partitions),
+        results=tuple(results),
+        segments=segments,
+        movers=movers,
+        made_by=by,
+        made_at=datetime.now(UTC),
+        seconds=time.monotonic() - began,
+    )
+
+
+def _champion(registry: ModelRegistry, name: str, seen: int | None) -> tuple[ModelVersion | None, list[GateResult]]:
+    """The version to compare with; one that is damaged fails a gate of its own, so that `--override` leads away."""
+    if seen is None:
+        return None, []
+    try:
+        champion = registry.get(name, seen)
+        load_predictor(champion, nthread=1)
+    except RegistryError as error:
+        return None, [GateResult("champion", False, None, None, f"v{seen} cannot be compared with: {error}")]
+    return champion, []
+
+
+def _compare(
+    con: DuckDBPyConnection,
+    pipeline: Pipeline,
+    replayed: Replayed,
+    candidate: ScoringModel,
+    champion: ScoringModel,
+    progress: Callable[[str], None],
+) -> list[GateResult]:
+    gates, manifest = pipeline.gates, champion.version.manifest
+    results = [flip_gate(con, replayed.decision, gates.max_flip_rate)] if replayed.decision else []
+    results.append(psi_gate(con, manifest.outputs, gates.max_score_psi))
+    if gates.labels:
+        progress(f"{pipeline.spec.name}: labels and {gates.labels.outcome}, with intervals")
+        results.extend(label_gates(con, pipeline, manifest, replayed.partitions))
+    progress(f"{pipeline.spec.name}: throughput")
+    results.append(throughput_gate(con, replayed.columns, candidate, champion, gates.min_throughput))
+    return results

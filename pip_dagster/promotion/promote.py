@@ -1,0 +1,112 @@
+"""Moving an alias: through the gates of every pipeline that scores by it, unless somebody else moves it meanwhile."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from pip_dagster.declaration.find import find_declarations, find_pipeline
+from pip_dagster.declaration.pipeline import Pipeline
+from pip_dagster.declaration.project import Project
+from pip_dagster.declaration.spec import split_models_uri
+from pip_dagster.promotion.check import check
+from pip_dagster.promotion.reports import store_report
+from pip_dagster.registry.aliases import AliasChange
+from pip_dagster.registry.errors import PromotionRefused
+from pip_dagster.registry.protocol import ModelRegistry
+from pip_dagster.registry.store import Registry
+from pip_dagster.registry.version import ModelVersion
+from pip_dagster.statistics.gate_result import GateReport
+
+
+def pipelines_of(project: Project, model_name: str, alias: str) -> list[Pipeline]:
+    """The declared pipelines that score by this alias of this model.
+
+    Raises:
+        DeclarationError: one of them is not declared as it should be.
+
+    """
+    found = []
+    for name, (_, attributes) in find_declarations(project).items():
+        scoring = attributes.get("scoring")
+        if not isinstance(scoring, dict):
+            continue
+        scoring = split_models_uri(scoring)
+        if (scoring.get("model_name"), scoring.get("alias", "champion")) == (model_name, alias):
+            found.append(find_pipeline(project, name))
+    return found
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """A promotion that has been through its gates: what they found, and where the alias pointed when they began."""
+
+    registry: ModelRegistry
+    candidate: ModelVersion
+    alias: str
+    seen: int | None
+    reports: tuple[GateReport, ...]
+    files: tuple[Path, ...]
+    approvers: int
+    by: str
+
+    @property
+    def refusal(self) -> str | None:
+        """Which gates were not passed and by how much; None when all were."""
+        said = [f"{report.pipeline}: {report.refusal}" for report in self.reports if not report.passed]
+        return "; ".join(said) or None
+
+    def commit(self, *, why: str = "", override: str | None = None, approved_by: str | None = None) -> AliasChange:
+        """Move the alias, if it still points where it did; `why` is kept with what the gates said.
+
+        `override` is the reason to promote in spite of gates that were not passed.
+
+        Raises PromotionRefused (gates, or no second approver), AliasConflict (somebody moved it), RegistryBusy.
+        """
+        if self.approvers > 1 and (not approved_by or approved_by == self.by):
+            raise PromotionRefused(
+                f"{self.candidate} was not promoted: {self.alias} needs a second approver (gates.approvers: 2) beside "
+                f"{self.by}; name who looked at the report with --approved-by NAME"
+            )
+        if self.refusal and not override:
+            raise PromotionRefused(
+                f"{self.candidate} was not promoted, {self.alias} stays "
+                f"{f'v{self.seen}' if self.seen else 'not set'}. {self.refusal}. Mend the model, or promote it all the "
+                'same with --override "REASON", which is kept in the history'
+            )
+        return self.registry.set_alias(
+            *(self.candidate.name, self.alias, self.candidate.version),
+            by=self.by,
+            why="; ".join(filter(None, (why, self._record(override), approved_by and f"approved by {approved_by}"))),
+            expect=self.seen,
+        )
+
+    def _record(self, override: str | None) -> str:
+        where = ", ".join(f"reports/{file.name}" for file in self.files)
+        if self.refusal:
+            return f"override: {override}; failed gates: {self.refusal} ({where})"
+        return f"gates passed ({where})" if self.files else ""
+
+
+def attempt(
+    project: Project,
+    candidate: ModelVersion,
+    alias: str,
+    *,
+    by: str,
+    progress: Callable[[str], None],
+    registry: ModelRegistry | None = None,
+) -> Attempt:
+    """Put `candidate` through the gates of every pipeline that scores by this alias, and keep the reports.
+
+    `registry` is where the alias moves; the project's folder when absent.
+    Raises DeclarationError, SourceError or WarehouseError as `check` does.
+    """
+    registry = registry or Registry(project.registry)
+    seen = registry.alias(candidate.name, alias)
+    pipelines = pipelines_of(project, candidate.name, alias)
+    reports = tuple(check(pipeline, registry, candidate, seen, by=by, progress=progress) for pipeline in pipelines)
+    files = tuple(store_report(registry.root, report) for report in reports)
+    approvers = max((pipeline.gates.approvers for pipeline in pipelines), default=1)
+    return Attempt(registry, candidate, alias, seen, reports, files, approvers, by)

@@ -1,0 +1,43 @@
+"""Gate reports on disk, beside the versions they speak of: `<model>/reports/<time>-v<version>.json`."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from pathlib import Path
+
+from pydantic import TypeAdapter, ValidationError
+
+from pip_dagster.registry.errors import CorruptRegistry
+from pip_dagster.registry.files import replace_atomically
+from pip_dagster.statistics.gate_result import GateReport
+
+
+@lru_cache(maxsize=1)
+def _adapter() -> TypeAdapter[GateReport]:
+    return TypeAdapter(GateReport)
+
+
+def store_report(root: Path, report: GateReport) -> Path:
+    """Keep a report in the registry `root`; the file."""
+    path = root / report.model_name / "reports" / f"{report.made_at:%Y%m%dT%H%M%S%fZ}-v{report.candidate}.json"
+    replace_atomically(path, _adapter().dump_json(report, indent=2))
+    return path
+
+
+def newest_report(root: Path, model_name: str, version: int) -> GateReport | None:
+    """The last report on a version. Raises CorruptRegistry."""
+    paths = sorted((root / model_name / "reports").glob(f"[0-9]*-v{version}.json"))
+    if not paths:
+        return None
+    try:
+        return _adapter().validate_json(paths[-1].read_bytes())
+    except ValidationError as error:
+        raise CorruptRegistry(
+            f"{paths[-1]} is no gate report ({error.errors()[0]['msg']}); move it away and run "
+            "`pip-dagster models gate` again"
+        ) from error
+
+
+def to_json(report: GateReport) -> object:
+    """For machines."""
+    return _adapter().dump_python(report, mode="json") | {"passed": report.passed}

@@ -1,0 +1,116 @@
+"""What the warehouse has to replay: the newest live partitions and the features that they were scored with."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from pip_dagster.errors import NoWarehouseError
+from pip_dagster.flow.query import STAGED
+from pip_dagster.flow.store_features import load_features, stored_columns
+from pip_dagster.sql.names import among, quote, quote_all
+from pip_dagster.warehouse.connect import open_warehouse
+
+if TYPE_CHECKING:
+    from duckdb import DuckDBPyConnection
+
+    from pip_dagster.declaration.pipeline import Pipeline
+
+_LIVE_KEYS = "memory.pip_stage.live_keys"
+
+
+@dataclass(frozen=True)
+class Revision:
+    """Stored features of a partition: which revision, in which table."""
+
+    revision: str
+    table: str
+
+
+@dataclass(frozen=True)
+class LivePartition:
+    """A partition with its live scoring; `revisions` are the features it was scored with, then any newer ones."""
+
+    key: str
+    start: datetime
+    end: datetime
+    scoring_id: str
+    scores_table: str
+    revisions: tuple[Revision, ...]
+
+
+@dataclass(frozen=True)
+class Stored:
+    """`newest_columns`: those of the newest feature table (None: nothing is stored); `columns`: those of each table."""
+
+    newest_columns: dict[str, str] | None = None
+    partitions: tuple[LivePartition, ...] = ()
+    columns: dict[str, dict[str, str]] = field(default_factory=dict)
+
+
+def read_stored(con: DuckDBPyConnection, pipeline: Pipeline, last: int) -> Stored:
+    """The `last` newest live partitions that have scored rows, oldest first. The warehouse is held for this read only.
+
+    Raises:
+        WarehouseError: it cannot be opened.
+
+    """
+    name, path = pipeline.spec.name, pipeline.project.warehouse
+    try:
+        with open_warehouse(con, path, purpose=f"{name}: reading the ledger for gates", read_only=True):
+            return _stored(con, name, last)
+    except NoWarehouseError:
+        return Stored()
+
+
+def _stored(con: DuckDBPyConnection, name: str, last: int) -> Stored:
+    newest = con.execute(
+        "SELECT table_name FROM ledger.extractions WHERE pipeline = $p ORDER BY extraction_id DESC LIMIT 1",
+        {"p": name},
+    ).fetchone()
+    if newest is None:
+        return Stored()
+    rows = con.execute(
+        "SELECT s.partition_key, s.partition_start, s.partition_end, s.scoring_id, s.table_name, "
+        "  s.feature_revision, any_value(used.table_name), max_by(e.revision, e.extraction_id), "
+        "  max_by(e.table_name, e.extraction_id) "
+        "FROM ledger.live l JOIN ledger.scorings s ON s.scoring_id = l.scoring_id "
+        "JOIN ledger.extractions used ON used.pipeline = $p AND used.revision = s.feature_revision "
+        "JOIN ledger.extractions e ON e.pipeline = $p AND e.partition_key = s.partition_key "
+        "WHERE l.pipeline = $p AND s.rows_scored > 0 GROUP BY ALL ORDER BY s.partition_start DESC LIMIT $n",
+        {"p": name, "n": last},
+    ).fetchall()
+    partitions = tuple(_live_partition(row) for row in reversed(rows))
+    tables = {newest[0]} | {each.table for partition in partitions for each in partition.revisions}
+    columns = {table: stored_columns(con, name, table) for table in sorted(tables)}
+    return Stored(columns[newest[0]], partitions, columns)
+
+
+def _live_partition(row: Sequence[Any]) -> LivePartition:
+    key, start, end, scoring_id, scores_table, *revisions = row
+    used, newest = Revision(*revisions[:2]), Revision(*revisions[2:])
+    return LivePartition(key, start, end, scoring_id, scores_table, (used,) if used == newest else (used, newest))
+
+
+def load(con: DuckDBPyConnection, pipeline: Pipeline, table: str, chosen: dict[LivePartition, Revision]) -> None:
+    """Bring the rows of these partitions that are live, of one feature table, to `STAGED`.
+
+    A row that is not live was kept apart when its partition was scored, and is not compared.
+    """
+    spec, keys = pipeline.spec, ("partition_key", *pipeline.spec.features.key)
+    by_table: dict[str, list[str]] = {}
+    for partition in chosen:
+        by_table.setdefault(partition.scores_table, []).append(partition.scoring_id)
+    live = " UNION ALL ".join(
+        f"SELECT {quote_all(keys)} FROM {quote(spec.name)}.{quote(scores)} WHERE {among('scoring_id', ids)}"
+        for scores, ids in by_table.items()
+    )
+    with open_warehouse(
+        con, pipeline.project.warehouse, purpose=f"{spec.name}: reading features for gates", read_only=True
+    ):
+        load_features(con, spec.name, table, [revision.revision for revision in chosen.values()])
+        con.execute(f"CREATE OR REPLACE TABLE {_LIVE_KEYS} AS {live}")
+    same = " AND ".join(f"k.{quote(key)} = f.{quote(key)}" for key in keys)
+    con.execute(f"DELETE FROM {STAGED} f WHERE NOT EXISTS (SELECT 1 FROM {_LIVE_KEYS} k WHERE {same})")

@@ -1,0 +1,1 @@
+"""Recorded scorings, scored again."""

@@ -1,0 +1,231 @@
+"""What was recorded of a scoring, out of the warehouse and checked against the ledger's digests."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from pip_dagster.errors import PipelineError
+from pip_dagster.flow.query import STAGED
+from pip_dagster.flow.store_features import load_features, stored_columns
+from pip_dagster.flow.validate import BROKEN, nothing_apart
+from pip_dagster.ledger.arms import Arm, live_arms
+from pip_dagster.ledger.record import ScoringEntry, dicts
+from pip_dagster.sql.names import among, quote, quote_all
+from pip_dagster.warehouse.connect import open_warehouse
+from pip_dagster.warehouse.digest import ALGORITHM, RowSet, row_set_sql
+
+if TYPE_CHECKING:
+    from duckdb import DuckDBPyConnection
+
+    from pip_dagster.declaration.pipeline import Pipeline
+    from pip_dagster.registry.manifest import Manifest
+
+STORED = "memory.pip_stage.stored_scores"
+APART = "memory.pip_stage.recorded_apart"
+
+
+class ReplayError(PipelineError):
+    """A scoring that cannot be replayed; says why."""
+
+
+@dataclass(frozen=True)
+class Recalled:
+    """A few scorings' features in `STAGED`, their rows in `STORED` (with scoring_id), what was kept apart in `BROKEN`.
+
+    `carried`: the columns that a score row has from its features, the key among them. `faults`: scoring id → what is
+    not as the ledger recorded it. `arms`: partition key → who is live for which buckets, where it is split.
+    """
+
+    feature_columns: dict[str, str]
+    stored_columns: dict[str, str]
+    carried: tuple[str, ...]
+    faults: Mapping[str, Sequence[str]]
+    arms: Mapping[str, Sequence[Arm]] = field(default_factory=dict)
+
+    @property
+    def score_columns(self) -> dict[str, str]:
+        """What a stored row has beside partition key and carried columns."""
+        beside = {"partition_key", *self.carried}
+        return {name: sql_type for name, sql_type in self.stored_columns.items() if name not in beside}
+
+
+def find(
+    con: DuckDBPyConnection,
+    pipeline: Pipeline,
+    *,
+    partition: str | None = None,
+    scoring_id: str | None = None,
+    sample: int | None = None,
+) -> list[ScoringEntry]:
+    """The live scorings of a partition or of all, by time, those of arms included; or the one named, live or not.
+
+    `sample` takes so many of them, evenly spread, the same ones each time.
+
+    Raises:
+        ReplayError: there is none, or it stored no scores.
+
+    """
+    name = pipeline.spec.name
+    where, wanted = "s.pipeline = $pipeline", {"pipeline": name}
+    if partition is not None:
+        where, wanted = f"{where} AND s.partition_key = $partition", wanted | {"partition": partition}
+    if scoring_id is None:
+        where += " AND EXISTS (FROM ledger.live_arms l WHERE l.scoring_id = s.scoring_id AND l.pipeline = s.pipeline)"
+    else:
+        where, wanted = f"{where} AND s.scoring_id = $scoring", wanted | {"scoring": scoring_id}
+    with open_warehouse(con, pipeline.project.warehouse, purpose=f"{name}: reading the ledger", read_only=True):
+        query = f"SELECT s.* FROM ledger.scorings s WHERE {where} ORDER BY s.partition_start, s.scoring_id"
+        found = [ScoringEntry(**row) for row in dicts(con.execute(query, wanted))]
+    if not found:
+        asked = f"scoring {scoring_id!r}" if scoring_id else "live scoring"
+        asked += f" of partition {partition!r}" if partition else ""
+        raise ReplayError(f"Pipeline {name} has no {asked}; `pip-dagster lineage {name} PARTITION` lists what it has.")
+    for entry in found:
+        if entry.table_name is None or (entry.status == "blocked" and not entry.rows_scored):
+            raise ReplayError(
+                f"Pipeline {name}, partition {entry.partition_key}: scoring {entry.scoring_id} stored no scores, "
+                f"it is {entry.status}: {entry.reason}"
+            )
+    if sample is None or sample >= len(found):
+        return found
+    if sample == 1:
+        return [found[len(found) // 2]]
+    return [found[round(i * (len(found) - 1) / (sample - 1))] for i in range(sample)]
+
+
+def places(con: DuckDBPyConnection, pipeline: Pipeline, entries: Iterable[ScoringEntry]) -> dict[str, str]:
+    """Feature revision → the table that it was stored in."""
+    name, revisions = (
+        pipeline.spec.name,
+        sorted({entry.feature_revision for entry in entries if entry.feature_revision}),
+    )
+    with open_warehouse(con, pipeline.project.warehouse, purpose=f"{name}: reading the ledger", read_only=True):
+        rows = con.execute(
+            "SELECT revision, any_value(table_name) FROM ledger.extractions "
+            "WHERE pipeline = $pipeline AND list_contains($revisions, revision) GROUP BY revision",
+            {"pipeline": name, "revisions": revisions},
+        ).fetchall()
+    return dict(rows)
+
+
+def recall(
+    con: DuckDBPyConnection, pipeline: Pipeline, entries: Sequence[ScoringEntry], table: str | None, manifest: Manifest
+) -> Recalled:
+    """Copy what is recorded of these scorings out of the warehouse, one short read, and check it.
+
+    `entries` are of one model, one table of scores and one of features (`table`), and of different partitions.
+
+    Raises:
+        ReplayError: a table is gone, or has not the columns that this model's scores were stored in.
+
+    """
+    name, scores = pipeline.spec.name, entries[0].table_name or ""
+    if table is None:
+        raise ReplayError("the ledger names no table of its feature revision")
+    for entry in entries:
+        for digest in (entry.feature_digest, entry.score_digest):
+            if not str(digest).startswith(ALGORITHM + ":"):
+                raise ReplayError(f"digest {digest} was not made by {ALGORITHM}, the only way that this version knows")
+    ids = [entry.scoring_id for entry in entries]
+    with open_warehouse(con, pipeline.project.warehouse, purpose=f"{name}: reading for a replay", read_only=True):
+        present = _tables(con, name)
+        if gone := {table, scores} - present.keys():
+            raise ReplayError(f"the warehouse has no table {', '.join(f'{name}.{each}' for each in sorted(gone))}")
+        load_features(con, name, table, [entry.feature_revision or "" for entry in entries])
+        features = stored_columns(con, name, table)
+        stored = {column: kind for column, kind in present[scores].items() if column != "scoring_id"}
+        if manifest.outputs[0] not in stored:
+            raise ReplayError(f"{name}.{scores} has no column {manifest.outputs[0]!r}, a score of the model")
+        # Scores come after what is carried from the features.
+        carried = tuple(list(stored)[1 : list(stored).index(manifest.outputs[0])])
+        of_ids = among("scoring_id", ids)
+        of_quarantines = among("scoring_id", [entry.quarantined_by for entry in entries])
+        con.execute(f"CREATE OR REPLACE TABLE {STORED} AS FROM {quote(name)}.{quote(scores)} WHERE {of_ids}")
+        con.execute(
+            f"CREATE OR REPLACE TABLE {APART} AS "
+            f"SELECT ''::VARCHAR AS scoring_id, partition_key, {quote_all(carried)} FROM {STAGED} LIMIT 0"
+        )
+        arms = live_arms(con, name, [entry.partition_key for entry in entries])
+        strays: dict[str, list[str]] = {}
+        for each, columns in present.items():
+            source = f"{quote(name)}.{quote(each)} WHERE {of_ids}"
+            kept = f"{quote(name)}.{quote(each)} WHERE {of_quarantines}"
+            if each.startswith("quarantine__") and columns.keys() >= set(carried):
+                columns_kept = f"scoring_id, partition_key, {quote_all(carried)}"
+                con.execute(f"INSERT INTO {APART} SELECT {columns_kept} FROM {kept}")
+            elif each.startswith("scores__") and each != scores:
+                counted = con.execute(f"SELECT scoring_id, count(*) FROM {source} GROUP BY ALL").fetchall()
+                for scoring_id, count in counted:
+                    text = f"{count} rows of this scoring lie in {name}.{each}, where it did not write"
+                    strays.setdefault(scoring_id, []).append(text)
+    if missing := [column for column in carried if column not in features]:
+        raise ReplayError(f"{name}.{table} has no column {', '.join(missing)}, which its scores carry")
+    nothing_apart(con)
+    same = " AND ".join(f"a.{quote(column)} IS NOT DISTINCT FROM s.{quote(column)}" for column in carried)
+    con.execute(
+        f"INSERT INTO {BROKEN} SELECT s.rowid, 'recorded' FROM {STAGED} s "
+        f"SEMI JOIN {APART} a ON a.partition_key = s.partition_key AND {same}"
+    )
+    return Recalled(features, stored, carried, _faults(con, entries, features, stored, strays), arms)
+
+
+def _tables(con: DuckDBPyConnection, pipeline: str) -> dict[str, dict[str, str]]:
+    rows = con.execute(
+        "SELECT table_name, column_name, data_type FROM duckdb_columns() "
+        "WHERE database_name = current_database() AND schema_name = $schema ORDER BY table_name, column_index",
+        {"schema": pipeline},
+    ).fetchall()
+    found: dict[str, dict[str, str]] = {}
+    for table, column, sql_type in rows:
+        found.setdefault(table, {})[column] = sql_type
+    return found
+
+
+def _faults(
+    con: DuckDBPyConnection,
+    entries: Sequence[ScoringEntry],
+    features: dict[str, str],
+    stored: dict[str, str],
+    strays: Mapping[str, Sequence[str]],
+) -> dict[str, list[str]]:
+    """Scoring id → what is not as it was recorded."""
+    of_features = _row_sets(con, STAGED, "partition_key", features)
+    of_scores = _row_sets(con, STORED, "scoring_id", stored)
+    apart = _row_sets(con, APART, "scoring_id", ["partition_key"])
+    matched = dict(
+        con.execute(
+            f"SELECT partition_key, count(*) FROM {STAGED} WHERE rowid IN (SELECT row_id FROM {BROKEN}) GROUP BY ALL"
+        ).fetchall()
+    )
+    faults: dict[str, list[str]] = {}
+    for entry in entries:
+        found = faults.setdefault(entry.scoring_id, list(strays.get(entry.scoring_id, ())))
+        rows = of_features.get(entry.partition_key, RowSet())
+        if (digest := rows.digest(features)) != entry.feature_digest:
+            found.append(
+                f"features: revision {entry.feature_revision} has digest {digest} ({rows.rows} rows), but "
+                f"{entry.feature_digest} was recorded ({entry.rows_in} rows): a stored feature has changed since"
+            )
+        rows = of_scores.get(entry.scoring_id, RowSet())
+        if (digest := rows.digest(stored)) != entry.score_digest:
+            found.append(
+                f"scores: the stored rows have digest {digest} ({rows.rows} rows), but {entry.score_digest} was "
+                f"recorded ({entry.rows_scored} rows): a stored score has changed since"
+            )
+        kept, matching = apart.get(entry.quarantined_by, RowSet()).rows, matched.get(entry.partition_key, 0)
+        recorded = entry.rows_quarantined or 0
+        if entry.quarantined_by != entry.scoring_id:  # then it is all that the features have and it did not score
+            recorded = of_features.get(entry.partition_key, RowSet()).rows - (entry.rows_scored or 0)
+        if not kept == matching == recorded:
+            found.append(
+                f"quarantine: {recorded} rows were recorded, {kept} are stored, {matching} of them are "
+                "among the features"
+            )
+    return faults
+
+
+def _row_sets(con: DuckDBPyConnection, relation: str, by: str, columns: Iterable[str]) -> dict[str, RowSet]:
+    rows = con.execute(f"SELECT {by}, {row_set_sql(columns)} FROM {relation} GROUP BY {by}").fetchall()
+    return {row[0]: RowSet(*row[1:]) for row in rows}

@@ -1,0 +1,244 @@
+"""Replay: the recorded features through the recorded model once more, compared with what was stored.
+
+A prediction is a function of features, model, declaration and engine. The first two are checked by digest before
+they are used, the third is taken from the record (which rows were kept apart, which columns a scored row carries), and
+the fourth is told beside the result, since it is the only one that may have changed.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from pip_dagster.errors import PipelineError, RegistryError
+from pip_dagster.flow.engine import available_threads, choose_device, library_versions
+from pip_dagster.flow.score import SCORED, Scoring, score
+from pip_dagster.registry.store import Registry
+from pip_dagster.replay import recall
+from pip_dagster.replay.compare import Comparison, compare, of_partition
+from pip_dagster.replay.recall import STORED, Recalled
+from pip_dagster.replay.recorded_rows import RecordedRow, recorded_rows
+from pip_dagster.warehouse.connect import workspace
+
+if TYPE_CHECKING:
+    from duckdb import DuckDBPyConnection
+
+    from pip_dagster.declaration.pipeline import Pipeline
+    from pip_dagster.declaration.spec import PipelineSpec
+    from pip_dagster.ledger.record import ScoringEntry
+    from pip_dagster.registry.predictor import Predictor
+    from pip_dagster.registry.version import ModelVersion
+
+Verdict = Literal["identical", "differs", "cannot replay"]
+
+# Staged at once: what the workspace must hold, and what is compared partition by partition.
+_CHUNK_ROWS = 200_000
+_CHUNK_PARTITIONS = 100
+
+
+@dataclass(frozen=True)
+class Replay:
+    """What came of one scoring's replay.
+
+    `reasons`: what differs, or why it could not be replayed, each naming the thing at fault. `engine_then`,
+    `engine_now`: library versions and device.
+    """
+
+    entry: ScoringEntry
+    verdict: Verdict
+    reasons: tuple[str, ...]
+    engine_then: dict[str, Any]
+    engine_now: dict[str, Any]
+    comparison: Comparison | None = None
+    rows: tuple[RecordedRow, ...] = ()
+
+    @property
+    def engine_differences(self) -> dict[str, tuple[Any, Any]]:
+        """Library or `device` → what it was then and is now, where the two differ."""
+        names = [*self.engine_then, *(name for name in self.engine_now if name not in self.engine_then)]
+        pairs = {name: (self.engine_then.get(name), self.engine_now.get(name)) for name in names}
+        return {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
+
+
+@dataclass(frozen=True)
+class _Model:
+    version: ModelVersion
+    predictor: Predictor
+    device: str
+
+
+def replay(
+    pipeline: Pipeline,
+    entries: Sequence[ScoringEntry],
+    *,
+    keys: Sequence[str] = (),
+    progress: Callable[[str], None] = lambda _: None,
+) -> Iterator[Replay]:
+    """Replay these scorings, a few partitions at a time, those of one model together; a result for each.
+
+    The warehouse is held only while recorded rows are copied out of it. `keys`: rows to show whole, each as
+    `recorded_rows` takes it.
+
+    Raises:
+        WarehouseError: the warehouse cannot be opened.
+
+    """
+    threads, name, done = available_threads(), pipeline.spec.name, 0
+    with workspace(threads=threads) as con:
+        places = recall.places(con, pipeline, entries)
+        groups: dict[tuple[Any, ...], list[ScoringEntry]] = {}
+        for entry in entries:
+            of_model = (entry.model_name, entry.model_version, entry.model_digest, entry.manifest_digest, entry.device)
+            groups.setdefault((of_model, entry.table_name, places.get(entry.feature_revision or "")), []).append(entry)
+        models: dict[tuple[Any, ...], _Model | str] = {}
+        for (wanted, _, table), group in groups.items():
+            if wanted not in models:
+                models.clear()  # one at a time: an auditor may have hundreds of versions
+                models[wanted] = _load(pipeline, group[0], threads)
+            model = models[wanted]
+            for chunk in _chunks(group):
+                progress(f"{name}: replaying {chunk[0].partition_key} to {chunk[-1].partition_key}, {done} done")
+                done += len(chunk)
+                if isinstance(model, str):
+                    yield from (_cannot(entry, model) for entry in chunk)
+                    continue
+                try:
+                    yield from _replay_chunk(con, pipeline, model, chunk, table, keys)
+                except PipelineError as error:
+                    yield from (_cannot(entry, str(error), model.device) for entry in chunk)
+
+
+def _chunks(entries: Sequence[ScoringEntry]) -> Iterator[list[ScoringEntry]]:
+    """A few at a time, and of a partition one: rows are told apart by their partition's key alone."""
+    chunk: list[ScoringEntry] = []
+    for entry in entries:
+        if any(each.partition_key == entry.partition_key for each in chunk):
+            yield chunk
+            chunk = []
+        chunk.append(entry)
+        if len(chunk) == _CHUNK_PARTITIONS or sum(each.rows_in or 0 for each in chunk) >= _CHUNK_ROWS:
+            yield chunk
+            chunk = []
+    if chunk:
+        yield chunk
+
+
+def _load(pipeline: Pipeline, entry: ScoringEntry, threads: int) -> _Model | str:
+    """The very model that scored, every file verified; or why it cannot be had."""
+    from pip_dagster.registry.load import load_predictor
+
+    if entry.model_version is None:
+        return "the ledger names no model version"
+    try:
+        version = Registry(pipeline.project.registry).get(entry.model_name, entry.model_version)
+        version.verify()
+        for file, found, recorded in (
+            ("manifest.json", version.manifest_digest, entry.manifest_digest),
+            ("model.ubj", version.digest, entry.model_digest),
+        ):
+            if found != recorded:
+                return (
+                    f"{version}: {file} has sha256 {found}, but the ledger recorded {recorded} when it scored: "
+                    "the registry's version has been replaced since"
+                )
+        # On the device of then where there is one; a difference between the two is part of the result.
+        device = choose_device("auto").name if entry.device == "cuda" else "cpu"
+        return _Model(version, load_predictor(version, nthread=threads, device=device), device)
+    except RegistryError as error:
+        return str(error)
+
+
+def _replay_chunk(
+    con: DuckDBPyConnection,
+    pipeline: Pipeline,
+    model: _Model,
+    entries: Sequence[ScoringEntry],
+    table: str | None,
+    keys: Sequence[str],
+) -> list[Replay]:
+    manifest = model.version.manifest
+    recalled = recall.recall(con, pipeline, entries, table, manifest)
+    partitions = [entry.partition_key for entry in entries]
+    spec = _as_recorded(pipeline.spec, recalled)
+    scoring = score(con, spec, model.predictor, manifest, recalled.feature_columns, partitions)
+    return [_judge(con, pipeline.spec, model, entry, recalled, scoring, keys) for entry in entries]
+
+
+def _as_recorded(spec: PipelineSpec, recalled: Recalled) -> PipelineSpec:
+    """The declaration with what the record says in place of what may have been declared anew since.
+
+    Which rows are kept apart is recorded, so no policy of today may keep others apart or block the partition.
+    """
+    carried = tuple(recalled.carried)
+    features = spec.features.model_copy(update={"key": carried, "partition_column": carried[-1]})
+    scoring = spec.scoring.without_experiment().model_copy(update={"on_unseen_category": "missing"})
+    return spec.model_copy(update={"features": features, "scoring": scoring, "quality": None})
+
+
+def _judge(
+    con: DuckDBPyConnection,
+    spec: PipelineSpec,
+    model: _Model,
+    entry: ScoringEntry,
+    recalled: Recalled,
+    scoring: Scoring,
+    keys: Sequence[str],
+) -> Replay:
+    """Everything that is wrong with one scoring, by name."""
+    key, reasons = entry.partition_key, list(recalled.faults.get(entry.scoring_id, ()))
+    rows = recorded_rows(con, spec, recalled, entry, keys)
+    if refused := scoring.failed.get(key):
+        verdict: Verdict = "differs" if reasons else "cannot replay"
+        reasons.append(f"the guard refuses the recorded features: {refused}")
+        return Replay(entry, verdict, tuple(reasons), _then(entry), _now(model.device), rows=rows)
+    both = {name: kind for name, kind in recalled.score_columns.items() if scoring.columns.get(name) == kind}
+    stored = of_partition(STORED, "scoring_id", entry.scoring_id)
+    comparison = compare(con, stored, of_partition(SCORED, "partition_key", key), recalled.carried, both)
+    reasons += _differences(comparison)
+    if scoring.columns != recalled.stored_columns:
+        reasons.append(
+            f"it stored the columns {', '.join(recalled.stored_columns)}; scored today a row has "
+            f"{', '.join(scoring.columns)}. Only {', '.join(both)} could be compared: check out the declaration of then"
+        )
+        verdict = "differs" if len(reasons) > 1 else "cannot replay"
+        return Replay(entry, verdict, tuple(reasons), _then(entry), _now(model.device), comparison, rows)
+    replayed = scoring.scored[key].digest
+    if replayed != entry.score_digest:
+        reasons.append(f"the replayed scores have digest {replayed}; the ledger recorded {entry.score_digest}")
+    verdict = "differs" if reasons else "identical"
+    return Replay(entry, verdict, tuple(reasons), _then(entry), _now(model.device), comparison, rows)
+
+
+def _differences(found: Comparison) -> Iterator[str]:
+    """The comparison in words, an example each."""
+    furthest = ", ".join(
+        f"{name} in {of.differing}"
+        + ("" if of.max_ulps is None else f" by up to {of.max_ulps:,} ULPs ({of.max_absolute:.6g})")
+        + (f", {of.incomparable} with a number on one side only" if of.incomparable else "")
+        for name, of in found.columns.items()
+        if of.differing
+    )
+    texts = {
+        "differing": f"{found.differing} of {found.compared} scored rows differ, {furthest}",
+        "missing": f"{found.missing} rows have no stored score",
+        "extra": f"{found.extra} stored scores have no row that was scored",
+    }
+    for kind, text in texts.items():
+        if listed := found.examples.get(kind):
+            of = ", ".join(f"{name} = {value}" for name, value in listed[0].items() if not isinstance(value, dict))
+            yield f"{text}, such as {of}"
+
+
+def _then(entry: ScoringEntry) -> dict[str, Any]:
+    return dict(json.loads(entry.engine)) | {"device": entry.device}
+
+
+def _now(device: str | None) -> dict[str, Any]:
+    return library_versions() | {"device": device}
+
+
+def _cannot(entry: ScoringEntry, reason: str, device: str | None = None) -> Replay:
+    """A scoring of which nothing could be scored; the device is then the one it would have been asked for."""
+    return Replay(entry, "cannot replay", (reason,), _then(entry), _now(device or entry.device))

@@ -1,0 +1,25 @@
+"""How an older warehouse becomes one of this version: one file a migration, its reason in the docstring.
+
+Each takes the warehouse from the version before it. A new one is added at the end, an old one is never changed. Only
+SQL that a DuckLake accepts too: no keys, checks, sequences or indexes.
+"""
+
+from pip_dagster.warehouse.migrations import (
+    m0001_ledger,
+    m0002_checks,
+    m0003_audit,
+    m0004_arms,
+    m0005_provisional,
+    m0006_backfills,
+    m0007_declared_parts,
+)
+
+MIGRATIONS: tuple[str, ...] = (
+    m0001_ledger.SQL,
+    m0002_checks.SQL,
+    m0003_audit.SQL,
+    m0004_arms.SQL,
+    m0005_provisional.SQL,
+    m0006_backfills.SQL,
+    m0007_declared_parts.SQL,
+)
