@@ -118,7 +118,9 @@ def live_row(con: DuckDBPyConnection, pipeline: str, row: str = "s", live: str =
     newer = literal(
         f"ledger.arms has a split of {pipeline} that its views do not know: it was not made by pip_dagster."
     )
-    return f"CASE WHEN {live}.low IS NULL THEN true{cases} ELSE error({newer}) END"
+    # DuckDB may ask this of other pipelines' rows too, before the join leaves them out.
+    other = f" WHEN {live}.pipeline <> {literal(pipeline)} THEN false"
+    return f"CASE WHEN {live}.low IS NULL THEN true{cases}{other} ELSE error({newer}) END"
 
 
 def _tables(con: DuckDBPyConnection, pipeline: str) -> list[str]:
