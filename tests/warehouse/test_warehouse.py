@@ -188,7 +188,7 @@ def test_what_publishing_everything_anew_leaves_undone_is_done_by_the_next_run(s
     (published.parent / "kept" / "orders").write_text("a file where a folder should be")
     (published.parent / "kept").rename(published)
     with workspace(threads=1) as con, open_warehouse(con, scored.project.warehouse, purpose="test"):
-        publish_pending(con, scored.project, anew=True)
+        publish_pending(con, scored.project, everything=True)
     (published / "orders").unlink()
     scored.run(FIRST)
     assert scored.scores() == scored.expected()
