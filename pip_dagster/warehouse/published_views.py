@@ -44,7 +44,7 @@ def _replace_views(folder: Path, script: str) -> None:
         con.execute("USE memory; DETACH published")
     finally:
         con.close()
-    # Whoever has the old file open keeps reading it; its views show the same Parquet files.
+    # A reader that has the old file open keeps reading it; its views show the same Parquet files.
     temporary.replace(database)
     marker.write_text(script, encoding="utf-8")
 
