@@ -19,5 +19,5 @@ def publish(project: Project) -> None:
     from pip_dagster.warehouse.published import publish_pending
 
     with workspace(threads=2) as con, open_warehouse(con, project.warehouse, purpose="publishing anew"):
-        count = publish_pending(con, project, anew=True)
+        count = publish_pending(con, project, everything=True)
     click.echo(f"{count} partitions are published in {project.published}.")

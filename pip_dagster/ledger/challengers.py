@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from pip_dagster.ledger.record import dicts
 from pip_dagster.sql.names import literal, quote
-from pip_dagster.warehouse.tables import has_view
+from pip_dagster.warehouse.tables import views_of
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -45,7 +45,7 @@ def compare(
     `score` is the column compared, a model's first output. The warehouse is the current catalog.
     """
     pipeline, key = spec.name, spec.features.key
-    if not has_view(con, pipeline, "scores"):
+    if "scores" not in views_of(con, pipeline):
         return []
     columns = {row[0]: row[1] for row in con.execute(f"DESCRIBE {quote(pipeline)}.scores").fetchall()}
     if score not in columns:

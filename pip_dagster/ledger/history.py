@@ -10,7 +10,7 @@ from pip_dagster.errors import WarehouseError
 from pip_dagster.ledger.arms import arms_of
 from pip_dagster.ledger.record import dicts
 from pip_dagster.sql.names import quote
-from pip_dagster.warehouse.tables import has_view, live_row
+from pip_dagster.warehouse.tables import live_row, views_of
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -42,7 +42,7 @@ def scores_of_key(
         WarehouseError: nothing was ever scored, or the scores have no such column.
 
     """
-    if not has_view(con, pipeline, "scores"):
+    if "scores" not in views_of(con, pipeline):
         raise WarehouseError(f"Pipeline {pipeline} has no scores yet.")
     there = [row[0] for row in con.execute(f"DESCRIBE {quote(pipeline)}.scores").fetchall()]
     if unknown := [name for name in columns if name not in there]:

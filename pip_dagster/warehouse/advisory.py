@@ -1,8 +1,8 @@
-"""Who waits for whom in a shared warehouse: Postgres advisory locks, held for a transaction of a cursor of their own.
+"""Locks of a shared warehouse: Postgres advisory locks, each held by the transaction of a cursor of its own.
 
-Postgres hands a lock over in the order in which it was asked for, and frees it when its holder's connection ends, so
-a killed process leaves nothing to clean up. Rows are only ever added and need no lock: it is the chain of the audit and
-the published files that must not be written by two at once.
+Postgres hands a lock over in first-come order and releases it when its holder's connection ends, so a killed process
+leaves nothing to clean up. Rows are only ever added and need no lock. The audit chain and the published files do: two
+processes must not write them at once.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ APPLICATION = "pip_dagster"
 
 
 def key_of(*parts: str) -> int:
-    """A lock's number: Postgres has 64-bit ones, a namespace that all of a database's users share."""
+    """A lock's number. Postgres has 64-bit ones, in a namespace that all users of a database share."""
     digest = hashlib.sha256("\0".join((APPLICATION, *parts)).encode()).digest()
     return int.from_bytes(digest[:8], "big", signed=True)
 
@@ -36,19 +36,19 @@ WAREHOUSE = key_of("warehouse")
 
 
 def this_process() -> str:
-    """How this process is named to administrators: PIDs are a host's own."""
+    """This process's name for administrators. A PID identifies it on its own host only."""
     return f"{socket.gethostname()}:{os.getpid()}"
 
 
 def is_shared(con: DuckDBPyConnection) -> bool:
-    """Whether the open warehouse is one that others write to at the same time."""
+    """Whether other processes can write to the open warehouse at the same time."""
     found = con.execute(f"SELECT getvariable({literal(LOCKS)})").fetchone()
     return bool(found and found[0])
 
 
 @contextmanager
 def holding(con: DuckDBPyConnection, keys: Sequence[int]) -> Iterator[DuckDBPyConnection]:
-    """Hold all of these locks; the cursor that does.
+    """Hold all of these locks; the cursor that holds them.
 
     Raises:
         WarehouseLockedError: one was not free within the declared deadline; names who holds it.
@@ -65,12 +65,12 @@ def holding(con: DuckDBPyConnection, keys: Sequence[int]) -> Iterator[DuckDBPyCo
 
 @contextmanager
 def holding_free(con: DuckDBPyConnection, keys: Sequence[int]) -> Iterator[set[int]]:
-    """Hold those of these locks that nobody holds; which they are."""
+    """Hold those of these locks that are free; which they are."""
     cursor = con.cursor()
     try:
         cursor.execute("BEGIN TRANSACTION")
         listed = ", ".join(f"({key}::bigint)" for key in sorted(keys))
-        query = f"SELECT key FROM (VALUES {listed}) AS asked(key) WHERE pg_try_advisory_xact_lock(key)"
+        query = f"SELECT key FROM (VALUES {listed}) AS wanted(key) WHERE pg_try_advisory_xact_lock(key)"
         yield {row[0] for row in cursor.execute(_query(query)).fetchall()}
     finally:
         _end(cursor)
@@ -80,10 +80,10 @@ def _lock(cursor: DuckDBPyConnection, keys: Sequence[int]) -> None:
     import duckdb
 
     deadline = lock.declared_deadline()
-    # Everybody in one order, so that no two wait for each other.
-    asked = "; ".join(f"SELECT pg_advisory_xact_lock({key})" for key in sorted(keys))
+    # All processes lock in one order, so that no two wait for each other.
+    locks = "; ".join(f"SELECT pg_advisory_xact_lock({key})" for key in sorted(keys))
     try:
-        _execute(cursor, f"SET LOCAL lock_timeout = {max(1, round(deadline * 1000))}; {asked}")
+        _execute(cursor, f"SET LOCAL lock_timeout = {max(1, round(deadline * 1000))}; {locks}")
     except duckdb.Error as error:
         if "lock timeout" not in str(error):
             raise
@@ -128,10 +128,11 @@ def _holders(cursor: DuckDBPyConnection, keys: Sequence[int]) -> str:
 
 
 class Turn:
-    """A transaction's turn among those that write. On a file, which one process at a time has open, it is always its.
+    """A transaction's turn to write. One process at a time has a file open, so there every transaction has its turn.
 
-    Taken before the transaction begins, everything it reads is what was committed last. Taken late, after long writes
-    that need no turn, what others have committed meanwhile is only seen by the connection that `take` gives.
+    If it is taken before the transaction begins, the transaction reads everything that is committed. If it is taken
+    late, after long writes that need no turn, only the connection that `take` returns sees what others have committed
+    meanwhile.
     """
 
     def __init__(self, con: DuckDBPyConnection, stack: ExitStack) -> None:
@@ -139,7 +140,7 @@ class Turn:
         self.is_shared = is_shared(con)
         self._seen_by: DuckDBPyConnection | None = None if self.is_shared else con
         self._holder: DuckDBPyConnection | None = None
-        self.begun = False  # by the transaction
+        self.begun = False  # set by `transaction`
 
     def take(self) -> DuckDBPyConnection:
         """Wait for the turn, which lasts until the transaction ends; a connection that sees all that is committed.
@@ -154,10 +155,10 @@ class Turn:
             if self.begun:
                 self._seen_by = self._con.cursor()
                 self._stack.callback(_end, self._seen_by)
-                self._seen_by.execute(f"BEGIN TRANSACTION; USE {CATALOG}")  # as of now, for all that it is asked
+                self._seen_by.execute(f"BEGIN TRANSACTION; USE {CATALOG}")  # it reads as of now
         return self._seen_by
 
     def check(self) -> None:
-        """Before the commit: raise where the turn was lost with its connection."""
+        """Before the commit: raise if the turn was lost with its connection."""
         if self._holder:
             self._holder.execute(_query("SELECT 1 AS here")).fetchone()

@@ -1,7 +1,7 @@
 """Which bucket a unit falls into: a hash of a salt and the unit, the same in every process, platform and version.
 
-md5 over UTF-8, not DuckDB's `hash()`, which may change between its versions. What is hashed is unambiguous: each text
-behind its length, so that ('a', 'bc') and ('ab', 'c') are two units.
+md5 over UTF-8, not DuckDB's `hash()`, which may change between its versions. The hashed text is unambiguous: each value
+follows its length, so that ('a', 'bc') and ('ab', 'c') are two units.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pip_dagster.declaration.split import BUCKETS
 from pip_dagster.sql.names import literal, quote
 
-# Types whose text is the same everywhere; an instant's depends on the session's time zone, so it is taken as a number.
+# Types whose text is the same everywhere; an instant's depends on the session's time zone, so its number is hashed.
 _TEXTS = {"VARCHAR", "BOOLEAN", "DATE", "UUID"} | {
     *("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT"),
     *("UTINYINT", "USMALLINT", "UINTEGER", "UBIGINT", "UHUGEINT"),

@@ -23,7 +23,7 @@ from pip_dagster.errors import (
     WarehouseLockedError,
 )
 from pip_dagster.sql.names import CATALOG, literal, quote
-from pip_dagster.warehouse import faults, lock
+from pip_dagster.warehouse import faults, lock, schema
 from pip_dagster.warehouse.interrupts import interruptible
 from pip_dagster.warehouse.lake_connection import opened
 
@@ -31,31 +31,29 @@ if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
 _SPILL = "pip_dagster_spill_"
-# What DuckDB says when another process has the file; anything else is not worth waiting for.
+# DuckDB's errors when another process has the file open. No other error is worth waiting for.
 _LOCKED = ("Could not set lock on file", "Conflicting lock", "database is locked", "Unique file handle conflict")
 
-
-# Closing a file writes what is new. DuckDB then puts it together with a table's newest rows, up to 2,048 of them, and
-# the more these are the longer that takes: done as rarely as this, by chance, a reader meets few more pieces.
+# Closing a file writes what is new. DuckDB then merges it with a table's newest rows, up to 2,048 of them, and takes
+# the longer the more there are. Merging at every fourth close, by chance, leaves readers few more pieces.
 _MERGE_EVERY = 4
 _MERGES = 100  # DuckDB's own default, in pieces a table
 
 
 @contextmanager
 def workspace(*, threads: int, memory_limit: str | None = None) -> Iterator[DuckDBPyConnection]:
-    """An in-memory connection in UTC for one piece of work; what outgrows memory spills to a folder of its own.
+    """An in-memory connection in UTC for one piece of work; data that exceeds memory spills to a folder of its own.
 
-    Cancelling ends its queries: see `interrupts`.
-
-    PIP_DAGSTER_MEMORY_LIMIT goes before `memory_limit`; without either DuckDB takes 80% of memory.
+    Cancelling ends its queries: see `interrupts`. PIP_DAGSTER_MEMORY_LIMIT takes precedence over `memory_limit`;
+    without either DuckDB takes 80% of memory.
 
     Raises:
-        SpillError: the folder is full, gone, or cannot be made.
+        SpillError: the folder is full, gone, or cannot be created.
 
     """
     import duckdb
 
-    _remove_spills_of_the_dead()
+    _remove_spills_of_dead_processes()
     place = Path(tempfile.gettempdir())
     with faults.of_spill(place):
         spill = Path(tempfile.mkdtemp(prefix=f"{_SPILL}{_host()}_{os.getpid()}_"))
@@ -63,7 +61,7 @@ def workspace(*, threads: int, memory_limit: str | None = None) -> Iterator[Duck
     try:
         con.execute("SET TimeZone = 'UTC'")
         con.execute("SET enable_progress_bar = false")
-        # Rows are named by their keys: in order, they would be staged and stored by one thread. See `in_order`.
+        # Keys identify rows. To preserve their order, one thread would have to stage and store them. See `in_order`.
         con.execute("SET preserve_insertion_order = false")
         if limit := declared_memory_limit() or memory_limit:
             con.execute(f"SET memory_limit = {literal(limit)}")
@@ -76,7 +74,7 @@ def workspace(*, threads: int, memory_limit: str | None = None) -> Iterator[Duck
 
 @contextmanager
 def in_order(con: DuckDBPyConnection) -> Iterator[None]:
-    """For SQL of the user's: a LIMIT without ORDER BY then takes the same rows each time, as in any DuckDB."""
+    """For a user's SQL: a LIMIT without ORDER BY then takes the same rows each time, as in any DuckDB."""
     con.execute("SET preserve_insertion_order = true")
     try:
         yield
@@ -86,7 +84,7 @@ def in_order(con: DuckDBPyConnection) -> Iterator[None]:
 
 @contextmanager
 def reading_beside(con: DuckDBPyConnection) -> Iterator[DuckDBPyConnection]:
-    """A cursor to read from while `con` writes: both through one connection at once deadlock DuckDB 1.5."""
+    """A cursor to read from while `con` writes: both through one connection deadlock DuckDB 1.5."""
     reading = con.cursor()
     try:
         with interruptible(reading):
@@ -96,12 +94,12 @@ def reading_beside(con: DuckDBPyConnection) -> Iterator[DuckDBPyConnection]:
 
 
 def declared_memory_limit() -> str | None:
-    """What the user lets DuckDB have."""
+    """The memory that the user allows DuckDB."""
     return os.environ.get("PIP_DAGSTER_MEMORY_LIMIT")
 
 
 def all_memory() -> str:
-    """What DuckDB takes where nobody says otherwise, 80% of memory. RESET memory_limit says so and changes nothing."""
+    """DuckDB's default limit, 80% of memory. RESET memory_limit claims to restore it and changes nothing."""
     import duckdb
 
     with duckdb.connect(":memory:") as con:
@@ -110,8 +108,8 @@ def all_memory() -> str:
     return str(row[0])
 
 
-def _remove_spills_of_the_dead() -> None:
-    """A killed process cannot remove its own folder, which may hold gigabytes. PIDs are a host's own."""
+def _remove_spills_of_dead_processes() -> None:
+    """A killed process cannot remove its own folder, which may hold gigabytes. A PID identifies it on its own host."""
     if not Path("/proc/self").exists():
         return
     mine = f"{_SPILL}{_host()}_"
@@ -129,16 +127,16 @@ def _host() -> str:
 def attached(
     con: DuckDBPyConnection, path: Path, name: str, *, read_only: bool, deadline: float | None = None
 ) -> Iterator[None]:
-    """Attach the DuckDB file `path` as `name`, waiting out another process's lock to the deadline.
+    """Attach the DuckDB file `path` as `name`, waiting until the deadline while another process has it locked.
 
     Raises:
-        SourceError: the file is absent (read-only), is no DuckDB file, or stayed locked; names its holder.
+        SourceError: the file is absent (read-only), is not a DuckDB file, or stayed locked; names its holder.
 
     """
     if read_only and not path.is_file():
-        raise SourceError(f"There is no DuckDB file {path}. Make it, or correct its path in the declaration.")
-    # 2.0 would write files that 1.5 cannot open.
+        raise SourceError(f"There is no DuckDB file {path}. Create it, or correct its path in the declaration.")
     deadline = lock.declared_deadline() if deadline is None else deadline
+    # By default, DuckDB 2.0 writes files that 1.5 cannot open.
     options = "READ_ONLY" if read_only else "STORAGE_VERSION 'v1.5.0'"
     until = time.monotonic() + deadline
     while True:
@@ -167,15 +165,13 @@ def open_warehouse(
 ) -> Iterator[None]:
     """The warehouse attached to `con` as the default catalog: for one read, or a few transactions.
 
-    Its schema is brought up to this version first. A file is under its lock meanwhile, for readers too, since DuckDB
-    lets nobody write a file that somebody reads. A lake is open to all; who reads only sees it as of one moment.
+    A writer first migrates an older schema. A file is locked meanwhile, for readers too: DuckDB cannot write a file
+    that another process reads. A lake is open to all, and a reader sees it as of one moment.
 
     Raises:
-        WarehouseError: locked to the deadline, unreadable, on a full disk, or made by a newer version.
+        WarehouseError: locked until the deadline, unreadable, on a full disk, or written by a newer version.
 
     """
-    from pip_dagster.warehouse import schema
-
     seconds = deadline if deadline is not None else lock.declared_deadline()
     if isinstance(place, Lake):
         with opened(con, place, purpose=purpose, read_only=read_only, deadline=seconds):

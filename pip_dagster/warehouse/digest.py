@@ -9,7 +9,7 @@ from functools import lru_cache
 
 from pip_dagster.sql.names import quote_all
 
-# Names the way a digest was made, so that one made another way is never compared with it.
+# Identifies how a digest is computed, so that digests computed differently are never compared.
 ALGORITHM = "dh1"
 
 
@@ -17,7 +17,7 @@ ALGORITHM = "dh1"
 class RowSet:
     """A multiset of rows by count, sum and xor of their 64-bit hashes.
 
-    The sum sees a row that occurs twice, which the xor alone cancels (two equal rows look like none). Both add up
+    The sum sees a row that occurs twice, which the xor alone cancels (two equal rows equal none). Both add up
     over disjoint sets, so a window's fingerprint comes from those of its days.
     """
 
@@ -29,19 +29,19 @@ class RowSet:
         return RowSet(self.rows + other.rows, self.total + other.total, self.xor ^ other.xor)
 
     def __sub__(self, other: RowSet) -> RowSet:
-        """What is left without `other`, all of whose rows are in this one."""
+        """The rows without `other`, all of whose rows are in this one."""
         return RowSet(self.rows - other.rows, self.total - other.total, self.xor ^ other.xor)
 
     def digest(self, columns: Mapping[str, str]) -> str:
         """A short text that differs when a row, a column's name or its type differs."""
-        said = _of_columns(tuple(columns.items())).copy()
-        said.update(f"{self.rows}|{self.total}|{self.xor}".encode())
-        return f"{ALGORITHM}:{said.hexdigest()[:32]}"
+        digest = _of_columns(tuple(columns.items())).copy()
+        digest.update(f"{self.rows}|{self.total}|{self.xor}".encode())
+        return f"{ALGORITHM}:{digest.hexdigest()[:32]}"
 
 
 @lru_cache(maxsize=64)
 def _of_columns(columns: tuple[tuple[str, str], ...]) -> hashlib._Hash:
-    """The beginning of a digest, once for thousands of partitions."""
+    """The start of a digest, computed once for thousands of partitions."""
     return hashlib.sha256(f"{ALGORITHM}|{list(columns)}|".encode())
 
 

@@ -1,4 +1,4 @@
-"""What a disk does to a run, said so that a user can mend it: full, over quota, read-only, a folder gone."""
+"""Errors of disks, reported so that a user can fix them: full, over quota, read-only, a folder gone."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 
 from pip_dagster.errors import PipelineError, SpillError, StorageError
 
-# DuckDB hands on what the system said, in words; of its own are the limits of its spill folder.
+# DuckDB passes the system's error on as text; the limits of its spill folder are its own.
 _CODES = (
     *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO),
     *(errno.EACCES, errno.EPERM, errno.ENOENT, errno.ENOTDIR),
@@ -21,11 +21,11 @@ _WORDS = (
 )
 _SPILLS = ("max_temp_directory_size", "duckdb_temp_storage", "duckdb_temp_block")
 
-_KEPT = "every partition that was committed is kept, every other one is as it was."
+_KEPT = "committed partitions are kept, all others are unchanged."
 
 
-def _said(error: BaseException) -> str | None:
-    """What the system said, where it is about a file or disk; without DuckDB's advice to who writes SQL."""
+def _system_text(error: BaseException) -> str | None:
+    """The system's text, if the error is about a file or disk; without DuckDB's advice to authors of SQL."""
     import duckdb
 
     if isinstance(error, OSError) and not isinstance(error, duckdb.Error):
@@ -43,7 +43,7 @@ def _is_of(error: BaseException, folder: Path) -> bool:
 
 @contextmanager
 def of_warehouse(path: Path) -> Iterator[None]:
-    """What the disk of this warehouse file does, as an error that names it.
+    """Report an error of this warehouse file's disk as one that names the file.
 
     Raises:
         StorageError: the file or what lies beside it could not be written or read.
@@ -52,20 +52,21 @@ def of_warehouse(path: Path) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        # On opening, the cause of one that says that it is no DuckDB file.
+        # On opening, the disk's error is the cause of one about the file's format.
         causes = (error, error.__cause__, error.__cause__ and error.__cause__.__cause__)
-        said = next((text for cause in causes if cause and (text := _said(cause)) and str(path) in text), None)
-        if said is None:
+        texts = (_system_text(cause) for cause in causes if cause)
+        found = next((text for text in texts if text and str(path) in text), None)
+        if found is None:
             raise
         raise StorageError(
-            f"The warehouse {path} cannot be written: {said}\n"
+            f"The warehouse {path} cannot be written: {found}\n"
             f"Free space on its disk, or make it writable, and run again: {_KEPT}"
         ) from error
 
 
 @contextmanager
 def of_spill(folder: Path) -> Iterator[None]:
-    """What becomes of the folder that holds what outgrows memory, as an error that names it.
+    """Report an error of the spill folder, which holds data that exceeds memory, as one that names it.
 
     Raises:
         SpillError: it is full, gone, or cannot be written.
@@ -76,18 +77,18 @@ def of_spill(folder: Path) -> Iterator[None]:
     except PipelineError:
         raise
     except Exception as error:
-        if (said := _said(error)) is None or not _is_of(error, folder):
+        if (found := _system_text(error)) is None or not _is_of(error, folder):
             raise
         raise SpillError(
-            f"The folder for what outgrows memory, {folder}, cannot be used: {said}\nFree space there, name a disk "
-            "that has some as TMPDIR, or allow more memory with PIP_DAGSTER_MEMORY_LIMIT (such as 8GB), and run again: "
-            f"{_KEPT}"
+            f"The spill folder {folder}, for data that exceeds memory, cannot be used: {found}\n"
+            "Free space there, set TMPDIR to a disk with space, or allow more memory with PIP_DAGSTER_MEMORY_LIMIT "
+            f"(such as 8GB). Then run again: {_KEPT}"
         ) from error
 
 
 @contextmanager
 def in_pipeline(pipeline: str, keys: list[str]) -> Iterator[None]:
-    """Every error that a user can mend says of which pipeline and partitions it is; its type stays."""
+    """Begin each error that a user can fix with its pipeline and partitions; the type stays."""
     try:
         yield
     except PipelineError as error:

@@ -1,9 +1,9 @@
 """Cancelling reaches a long query: Ctrl-C, SIGTERM and Dagster's Terminate end it within a second.
 
 Python runs a signal's handler between two of its own instructions. While DuckDB works on a query the main thread is not
-in Python: some calls look for signals now and then and raise a RuntimeError, others (reading Arrow batches) do not look
-at all, and an exception inside a batch comes out as an error of the query. So the signal itself wakes a thread that
-interrupts the connections, and what is raised on the way becomes the KeyboardInterrupt that it is.
+in Python. Some calls check for signals now and then and raise a RuntimeError; others (reading Arrow batches) never
+check. An exception inside a batch comes out as an error of the query. So the signal itself wakes a thread that
+interrupts the connections, and whatever they raise becomes a KeyboardInterrupt.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
 _WATCHED = frozenset({signal.SIGINT, signal.SIGTERM})
-# A query that begins just after an interrupt does not feel it: so again, until the work has ended.
-_AGAIN_SECONDS = 0.5
+# A query that begins just after an interrupt is not affected by it, so interrupts repeat until the work has ended.
+_REPEAT_SECONDS = 0.5
 
 
 class _Watch:
@@ -51,7 +51,7 @@ class _Watch:
             for con in list(self.connections):
                 with suppress(Exception):  # closed meanwhile
                     con.interrupt()
-            self.ended.wait(_AGAIN_SECONDS)
+            self.ended.wait(_REPEAT_SECONDS)
 
     def close(self) -> None:
         signal.set_wakeup_fd(self.before)
@@ -67,10 +67,10 @@ _last: int | None = None
 
 @contextmanager
 def interruptible(con: DuckDBPyConnection) -> Iterator[None]:
-    """SIGINT and SIGTERM interrupt what `con` does, where somebody handles them and this is the main thread.
+    """SIGINT and SIGTERM interrupt the queries of `con`, if this is the main thread and they have handlers.
 
     Raises:
-        KeyboardInterrupt: in the place of whatever error an interrupted query ended in.
+        KeyboardInterrupt: in place of the error that an interrupted query ended in.
 
     """
     global _watch, _last
@@ -102,10 +102,10 @@ def last_signal() -> int | None:
 
 
 def raise_if_interrupted(error: BaseException) -> None:
-    """Ask before an error of a query is taken for a fault of its rows.
+    """Call it before an error of a query is treated as a fault of its rows.
 
     Raises:
-        KeyboardInterrupt: the error came of a signal.
+        KeyboardInterrupt: a signal caused the error.
 
     """
     if (_watch and _watch.received) or _came_of_interrupt(error):
@@ -113,7 +113,7 @@ def raise_if_interrupted(error: BaseException) -> None:
 
 
 def _came_of_interrupt(error: BaseException | None) -> bool:
-    """Whether the error stands in the place of what a signal's handler raised."""
+    """Whether the error replaced what a signal's handler raised."""
     while error is not None:
         if not isinstance(error, Exception | GeneratorExit):
             return True

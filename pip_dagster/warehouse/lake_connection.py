@@ -14,23 +14,23 @@ from typing import TYPE_CHECKING
 from pip_dagster.declaration.lake import Lake, is_transient
 from pip_dagster.errors import NoWarehouseError, WarehouseError
 from pip_dagster.sql.names import CATALOG, literal
-from pip_dagster.warehouse import advisory
+from pip_dagster.warehouse import advisory, schema
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
-# A mistyped host must not take as long to be named as a lock may.
+# A mistyped host must be reported sooner than a lock that is not free.
 _REACHABLE_WITHIN = 15.0
 
 
 @contextmanager
 def opened(con: DuckDBPyConnection, lake: Lake, *, purpose: str, read_only: bool, deadline: float) -> Iterator[None]:
-    """The lake as the default catalog; to read, as of one moment.
+    """The lake as the default catalog; with `read_only`, as of one moment.
 
-    Nobody waits here: who writes waits for its turn in `transaction`.
+    Opening waits for no other process: a writer waits for its turn in `transaction`.
 
     Raises:
-        WarehouseError: an extension, Postgres or the catalog is not there; what DuckDB says, without secrets.
+        WarehouseError: an extension, Postgres or the catalog is missing; DuckDB's text, without secrets.
 
     """
     _load_extensions(con, lake)
@@ -38,8 +38,6 @@ def opened(con: DuckDBPyConnection, lake: Lake, *, purpose: str, read_only: bool
     try:
         con.execute(f"USE {CATALOG}")
         con.execute(f"SET VARIABLE {advisory.LOCKS} = {not read_only}")
-        from pip_dagster.warehouse import schema
-
         schema.ensure(con, lake, read_only=read_only)
         if read_only:
             con.execute("BEGIN TRANSACTION")
@@ -78,7 +76,7 @@ def _load_extensions(con: DuckDBPyConnection, lake: Lake) -> None:
                 f"DuckDB {duckdb.__version__} cannot load its extension {name}, which {lake} needs: {error}\n"
                 "Install pip-dagster[lake], or run INSTALL once on a machine that reaches extensions.duckdb.org."
             ) from error
-    # A commit that others came before is only numbered anew: it need not wait for long.
+    # A commit that another one preceded is only renumbered, so it need not wait for long.
     con.execute("SET ducklake_retry_wait_ms = 10; SET ducklake_retry_backoff = 1.2; SET ducklake_max_retry_count = 30")
     if password := dict(lake.secrets).get("password"):
         con.execute(f"CREATE OR REPLACE TEMPORARY SECRET {CATALOG} (TYPE postgres, PASSWORD {literal(password)})")
@@ -87,7 +85,7 @@ def _load_extensions(con: DuckDBPyConnection, lake: Lake) -> None:
 
 
 def _s3_secret(con: DuckDBPyConnection, lake: Lake) -> None:
-    """The credentials that every AWS client takes: from the environment, else the machine's role."""
+    """The credentials that every AWS client uses: from the environment, else the machine's role."""
     environment = os.environ
     options = {"TYPE": "s3", "SCOPE": literal(lake.data_path)}
     if environment.get("AWS_ACCESS_KEY_ID"):
@@ -116,9 +114,9 @@ def _attach(con: DuckDBPyConnection, lake: Lake, purpose: str, *, read_only: boo
             _detach(con)
             if "DATA_PATH" in str(error):
                 raise WarehouseError(
-                    f"The warehouse {lake} was made with its Parquet files elsewhere: {str(error).splitlines()[0]}\n"
-                    "Set data_path as it was. Files that were moved are found again when the catalog says so: "
-                    "UPDATE ducklake_metadata SET value = '<where they are>/' WHERE key = 'data_path'."
+                    f"The warehouse {lake} was created with another data_path: {str(error).splitlines()[0]}\n"
+                    "Set data_path to that value. If the Parquet files were moved, update the catalog instead: "
+                    "UPDATE ducklake_metadata SET value = '<their folder>/' WHERE key = 'data_path'."
                 ) from None
             if not is_transient(error):
                 raise WarehouseError(f"The warehouse {lake} cannot be opened: {lake.safe(error)}") from None
@@ -141,8 +139,8 @@ def _attach_once(con: DuckDBPyConnection, lake: Lake, purpose: str, *, read_only
     options += [f"DATA_PATH {literal(lake.data_path)}", *([f"META_SECRET {literal(CATALOG)}"] if has_password else [])]
     attach = f"ATTACH {literal('ducklake:postgres:' + connection)} AS {CATALOG} ({', '.join(options)})"
     there = con.execute(
-        f"SELECT made FROM postgres_query({literal(advisory.LOCKS)}, "
-        "'SELECT to_regclass(''ducklake_metadata'') IS NOT NULL AS made')"
+        f"SELECT present FROM postgres_query({literal(advisory.LOCKS)}, "
+        "'SELECT to_regclass(''ducklake_metadata'') IS NOT NULL AS present')"
     ).fetchone()
     if there and there[0]:
         con.execute(attach)
@@ -150,7 +148,7 @@ def _attach_once(con: DuckDBPyConnection, lake: Lake, purpose: str, *, read_only
             con.execute(f"DETACH {advisory.LOCKS}")
     elif read_only:
         raise NoWarehouseError(f"There is no warehouse in {lake} yet: materialize a partition first.")
-    else:  # two that make it at once would be in each other's way
+    else:  # two processes that create it at once would conflict
         with advisory.holding(con, [advisory.WAREHOUSE]):
             con.execute(attach)
 

@@ -1,4 +1,4 @@
-"""One writer at a time: an flock on a file beside the warehouse, waited for to a deadline."""
+"""One writer at a time: an flock on a file beside the warehouse, with a deadline for waiting."""
 
 from __future__ import annotations
 
@@ -20,13 +20,12 @@ from pip_dagster.warehouse.queue import place_in
 DEFAULT_DEADLINE = 120.0
 VARIABLE = "PIP_DAGSTER_LOCK_DEADLINE"
 
-
 _WITHIN: ContextVar[float | None] = ContextVar("lock_deadline", default=None)
 
 
 @contextmanager
 def waiting_at_most(seconds: float) -> Iterator[None]:
-    """Locks that are asked for inside are waited for no longer, whatever is declared: for those who can come again."""
+    """Wait at most this long for locks requested inside, whatever is declared: for callers that can retry later."""
     token = _WITHIN.set(seconds)
     try:
         yield
@@ -38,7 +37,7 @@ def declared_deadline() -> float:
     """Seconds to wait for a lock: `waiting_at_most`, or `PIP_DAGSTER_LOCK_DEADLINE`, or the default.
 
     Raises:
-        WarehouseError: it is no number.
+        WarehouseError: the variable is not a number.
 
     """
     if (within := _WITHIN.get()) is not None:
@@ -52,13 +51,13 @@ def declared_deadline() -> float:
 
 @contextmanager
 def exclusive(path: Path, *, purpose: str, deadline: float = DEFAULT_DEADLINE) -> Iterator[None]:
-    """Hold the lock at `path`; at most `deadline` seconds are spent waiting for it, behind those who came earlier.
+    """Hold the lock at `path`, after waiting at most `deadline` seconds in first-come order.
 
-    The kernel frees an flock when its process dies, so a killed holder leaves nothing to clean up. Two openings of
+    The kernel releases an flock when its process dies, so a killed holder leaves nothing to clean up. Two openings of
     the file exclude each other within a process too, so threads need no second lock.
 
     Raises:
-        WarehouseError: another process held it to the deadline; names that process and what it does.
+        WarehouseLockedError: another process held it until the deadline; names that process and its purpose.
 
     """
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -73,7 +72,7 @@ def exclusive(path: Path, *, purpose: str, deadline: float = DEFAULT_DEADLINE) -
 
 
 def _note(descriptor: int, text: str) -> None:
-    """Say who holds it. On a full disk nobody can, and who only reads shall read all the same."""
+    """Record who holds it. On a full disk this fails, which must not prevent reading."""
     with suppress(OSError):
         os.ftruncate(descriptor, 0)
         os.write(descriptor, text.encode())  # at the end, which is the beginning
@@ -88,7 +87,7 @@ def _acquire(descriptor: int, path: Path, deadline: float) -> None:
                     f"The warehouse lock {path} was not free within {deadline:g} s. {holder_of(path)} "
                     "Wait for that process or end it; nothing was written."
                 )
-            # Jitter keeps several waiters from asking in step.
+            # Jitter keeps several waiters from trying in step.
             time.sleep(random.uniform(0.005, 0.03))
 
 

@@ -1,4 +1,4 @@
-"""Keeping a lake small and quick: small files are put together, and what nobody needs any more is removed."""
+"""Keeping a lake small and fast: small files are merged, and files that no reader needs any more are removed."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from pip_dagster.warehouse.transaction import transaction
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
-# A file that is this old and that no snapshot names was left by a killed process; a younger one may be being written.
+# A killed process left a file that is this old and in no snapshot; a younger one may still be written to.
 _ORPHANED_AFTER = timedelta(days=1)
 
 
 @dataclass(frozen=True)
 class Maintained:
-    """What was done: rows taken out of Postgres into Parquet, files put together, snapshots and files removed."""
+    """What was done: rows moved from Postgres to Parquet, files merged, snapshots and files removed."""
 
     flushed_rows: int
     merged_files: int
@@ -27,10 +27,10 @@ class Maintained:
 
 
 def maintain(con: DuckDBPyConnection, *, keep: timedelta) -> Maintained:
-    """Put small files together and forget snapshots older than `keep`; no row is lost, none changes.
+    """Merge small files and expire snapshots older than `keep`; no row is lost or changed.
 
-    A reader or a run that takes longer than `keep` would lose the files that it reads.
-    The lake is open to write. Runs may go on meanwhile: one that meets it does its transaction once more.
+    A reader or a run that takes longer than `keep` would lose the files that it reads. The lake is open for writing.
+    Runs may go on meanwhile: a run whose transaction conflicts retries it.
     """
     with transaction(con):
         flushed = con.execute(f"CALL ducklake_flush_inlined_data({literal(CATALOG)})").fetchall()

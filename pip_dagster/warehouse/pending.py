@@ -1,4 +1,4 @@
-"""What the ledger says and the published files do not show yet."""
+"""What the ledger holds and the published files do not show yet."""
 
 from __future__ import annotations
 
@@ -7,56 +7,58 @@ from operator import itemgetter
 from typing import TYPE_CHECKING
 
 from pip_dagster.sql.names import literal
-from pip_dagster.warehouse import advisory
+from pip_dagster.warehouse import advisory, kinds
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
 Pending = tuple[str, str, list[str]]  # pipeline, partition key, ids of what is not published
 
-_ALL = """
-  SELECT pipeline, partition_key, list(id) AS ids FROM (
-    SELECT pipeline, partition_key, change_id AS id FROM ledger.live_changes
-    UNION ALL SELECT pipeline, partition_key, scoring_id FROM ledger.scorings
-  ) {but} GROUP BY ALL ORDER BY ALL
-"""
-# The newest rows that are always looked at, and up to how many are.
+_UNPUBLISHED = "ANTI JOIN ledger.publications p ON p.change_id = id"
+# The newest rows that are always read, and up to how many are.
 _AT_LEAST, _AT_MOST = 8, 256
 
 
-def pending_of(con: DuckDBPyConnection, *, anew: bool = False) -> list[Pending]:
-    """What is not published, by pipeline and partition; all that there is to publish, where that is to be done `anew`.
+def pending_of(con: DuckDBPyConnection, *, everything: bool = False) -> list[Pending]:
+    """What is not published, by pipeline and partition; with `everything`, all that there is to publish.
 
-    The warehouse is the current catalog, nothing is in transaction.
+    The warehouse is the current catalog and no transaction is open.
     """
-    if anew:
-        return con.execute(_ALL.format(but="")).fetchall()
+    if everything:
+        return _all(con)
     if not advisory.is_shared(con) and (newest := _among_newest(con)) is not None:
         return newest
-    return con.execute(_ALL.format(but="ANTI JOIN ledger.publications p ON p.change_id = id")).fetchall()
+    return _all(con, _UNPUBLISHED)
+
+
+def _all(con: DuckDBPyConnection, but: str = "") -> list[Pending]:
+    ids = " UNION ALL ".join(f"SELECT {_columns(kind)}" for kind in kinds.announcing())
+    select = f"SELECT pipeline, partition_key, list(id) AS ids FROM ({ids}) {but} GROUP BY ALL ORDER BY ALL"
+    return con.execute(select).fetchall()
+
+
+def _columns(kind: kinds.Kind) -> str:
+    return f"pipeline, partition_key, {kind.pending_id} AS id FROM {kind.in_sql('')}"
 
 
 def _among_newest(con: DuckDBPyConnection) -> list[Pending] | None:
-    """What is pending where that is just the newest rows, else None: however long the ledger is, its end is read.
+    """What is pending if all of it is among the newest rows, else None: of a long ledger, only the end is read.
 
-    How many are pending is a difference of row counts, since one process at a time writes a file, and a change once
-    to `ledger.publications`. As many must be found, or the tables are not as they should be.
+    How many are pending is a difference of row counts: one process at a time writes a file, and it writes a change to
+    `ledger.publications` once. If another number is found, the tables are not as expected.
     """
-    tables = ("live_changes", "scorings", "publications")
-    counted = con.execute(
-        "SELECT " + ", ".join(f"(SELECT count(*) FROM ledger.{table})" for table in tables)
-    ).fetchone()
+    announcing = kinds.announcing()
+    counts = ", ".join(f"(SELECT count(*) FROM {kind.in_sql('')})" for kind in announcing)
+    counted = con.execute(f"SELECT (SELECT count(*) FROM ledger.publications), {counts}").fetchone()
     assert counted
-    changes, scorings, published = counted
-    expected = changes + scorings - published
-    if not 0 <= expected <= _AT_MOST or not changes + scorings:
+    published, *rows = counted
+    expected = sum(rows) - published
+    if not 0 <= expected <= _AT_MOST or not sum(rows):
         return None
-    looked_at = max(expected, _AT_LEAST)
-    newest = con.execute(
-        "SELECT pipeline, partition_key, change_id AS id FROM ledger.live_changes "
-        f"WHERE rowid >= {changes - looked_at} UNION ALL SELECT pipeline, partition_key, scoring_id "
-        f"FROM ledger.scorings WHERE rowid >= {scorings - looked_at} ORDER BY ALL"
-    ).fetchall()
+    read = max(expected, _AT_LEAST)
+    ends = zip(announcing, rows, strict=True)
+    selects = [f"SELECT {_columns(kind)} WHERE rowid >= {count - read}" for kind, count in ends]
+    newest = con.execute(" UNION ALL ".join(selects) + " ORDER BY ALL").fetchall()
     oldest = literal(min(row[2] for row in newest))
     published_since = f"SELECT change_id FROM ledger.publications WHERE change_id >= {oldest}"
     done = {row[0] for row in con.execute(published_since).fetchall()}

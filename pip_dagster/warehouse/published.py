@@ -1,8 +1,8 @@
-"""What everybody may read at any time: Parquet files and a small database of views over them.
+"""What anybody may read at any time: Parquet files and a small database of views over them.
 
-A warehouse file can be opened by nobody while a run writes to it. So after each commit the partition's live predictions
-and its ledger are written beside it, each file replaced at once; a reader has the old one or the new one. A lake can be
-read at any time; its project may leave this away.
+While a run writes to a warehouse file, nobody else can open it. So after each commit the partition's live predictions
+and its ledger are written beside it. Each file is replaced at once: a reader sees the old one or the new one. A lake
+can be read at any time; its project may publish nothing.
 """
 
 from __future__ import annotations
@@ -21,10 +21,11 @@ from urllib.parse import quote as url_quote
 
 from pip_dagster.declaration.lake import is_transient
 from pip_dagster.sql.names import REASON_COLUMNS, among, literal, quote
-from pip_dagster.warehouse import advisory
+from pip_dagster.warehouse import advisory, kinds
+from pip_dagster.warehouse.kinds import PublishedKind
 from pip_dagster.warehouse.pending import Pending, pending_of
 from pip_dagster.warehouse.published_views import publish_views
-from pip_dagster.warehouse.tables import has_view, predictions_select
+from pip_dagster.warehouse.tables import views_of
 from pip_dagster.warehouse.transaction import transaction
 
 if TYPE_CHECKING:
@@ -36,52 +37,56 @@ LOG = logging.getLogger("pip_dagster")
 
 _TOO_WIDE = {"HUGEINT", "UHUGEINT"}
 
-# How many partitions one process publishes before it lets go of their locks.
+# How many partitions one process publishes before it releases their locks.
 _BATCH = 16
+
+_FIX = "Fix that and run `pip-dagster publish`; otherwise the next run publishes it."
 
 
 def partition_file(folder: Path, pipeline: str, kind: str, partition_key: str) -> Path:
-    """Where a partition's `kind` (predictions, ledger) is published."""
+    """Where a partition's rows of `kind` (predictions, ledger) are published."""
     return folder / pipeline / kind / f"{url_quote(partition_key, safe=' ')}.parquet"
 
 
-def publish_pending(con: DuckDBPyConnection, project: Project, *, anew: bool = False) -> int:
-    """Write what the ledger says and the files do not show yet, whoever committed it; the number of partitions.
+def publish_pending(con: DuckDBPyConnection, project: Project, *, everything: bool = False) -> int:
+    """Write what the ledger holds and the files do not show yet, whoever committed it; the number of partitions.
 
-    The warehouse is the current catalog, nothing is in transaction. A kill in between leaves partitions pending, and
-    the next call writes them. Where the folder is gone, or `anew` is asked for, every partition is written again. One
-    that cannot be written stays pending and keeps no other from being: it is told in the log. In a shared warehouse
-    a partition is published by one process at a time, or an older state could replace a newer one.
+    The warehouse is the current catalog and no transaction is open. A kill leaves partitions pending for the next
+    call. With `everything`, or where the folder is gone, every partition is written. One that cannot be written stays
+    pending, is logged, and does not block the others. In a shared warehouse one process at a time publishes a
+    partition; otherwise an older state could replace a newer one.
     """
     import duckdb
 
     folder = project.published
     if not project.publishes:
         return 0
-    if not anew and not folder.is_dir() and con.execute("SELECT 1 FROM ledger.publications LIMIT 1").fetchone():
-        anew = True
-    if anew and not advisory.is_shared(con):  # whatever is not done of it, by a kill or an error, is pending still
+    if not folder.is_dir() and con.execute("SELECT 1 FROM ledger.publications LIMIT 1").fetchone():
+        everything = True
+    if everything and not advisory.is_shared(con):  # what a kill or an error leaves undone is then pending
         con.execute("DELETE FROM ledger.publications")
-        anew = False
-    pending = pending_of(con, anew=anew)
+        everything = False
+    pending = pending_of(con, everything=everything)
     if advisory.is_shared(con):
-        _publish_among_others(con, folder, pending, anew)
+        _publish_among_others(con, folder, pending, everything=everything)
     else:
         _publish(con, folder, pending)
     try:
         publish_views(con, folder)
     except (duckdb.Error, OSError) as error:
-        again = "Mend that: the next run writes it, or `pip-dagster publish`."
-        LOG.error("%s cannot be written, everything is stored: %s. %s", folder.with_suffix(".duckdb"), error, again)
+        LOG.error("%s cannot be written, everything is stored: %s. %s", folder.with_suffix(".duckdb"), error, _FIX)
     return len(pending)
 
 
-def _publish_among_others(con: DuckDBPyConnection, folder: Path, pending: Sequence[Pending], anew: bool) -> None:
-    """First what nobody else is publishing; then what somebody was, unless that has made it unnecessary."""
+def _publish_among_others(
+    con: DuckDBPyConnection, folder: Path, pending: Sequence[Pending], *, everything: bool
+) -> None:
+    """First what no other process is publishing; then the rest, unless the other process has published it."""
     locks = {(each[0], each[1]): advisory.key_of("publish", each[0], each[1]) for each in pending}
 
     def publish(keys: set[int]) -> None:
-        _publish(con, folder, [each for each in pending_of(con, anew=anew) if locks.get((each[0], each[1])) in keys])
+        listed = pending_of(con, everything=everything)
+        _publish(con, folder, [each for each in listed if locks.get((each[0], each[1])) in keys])
 
     busy: list[int] = []
     for batch in _batches(list(locks.values())):
@@ -107,16 +112,15 @@ def _publish(con: DuckDBPyConnection, folder: Path, pending: Sequence[Pending]) 
         while left:
             try:
                 with transaction(con, late=True):  # all its files as of one moment
-                    there = _There.of(con, pipeline, [key for _, key, _ in left])
+                    snapshot = _Snapshot.of(con, pipeline, [key for _, key, _ in left])
                     while left:
-                        _publish_partition(con, folder, pipeline, left[0][1], there)
+                        snapshot.write(folder, left[0][1])
                         ids += left.popleft()[2]
             except (duckdb.Error, OSError) as error:  # a full disk, a file where a folder should be
                 if is_transient(error):
                     raise
                 key = left.popleft()[1]
-                again = "Mend that: the next run publishes it, or `pip-dagster publish`."
-                LOG.error("%s, partition %s is stored but cannot be published: %s. %s", pipeline, key, error, again)
+                LOG.error("%s, partition %s is stored but cannot be published: %s. %s", pipeline, key, error, _FIX)
     if ids:
         con.execute(
             "INSERT INTO ledger.publications SELECT id, $now FROM (SELECT unnest($ids) AS id) ANTI JOIN "
@@ -126,95 +130,78 @@ def _publish(con: DuckDBPyConnection, folder: Path, pending: Sequence[Pending]) 
 
 
 @dataclass(frozen=True)
-class _There:
-    """What there is to show of some partitions: the live scorings of each, and which have rows of a kind.
+class _Snapshot:
+    """What there is to publish of some partitions of a pipeline, as of one transaction.
 
-    `predictions` selects those of all partitions; `wide`: kind → quoted columns that are too wide for Parquet.
+    `live`: partition → its live scorings. `having`: kind → the partitions that have rows of it. `wide`: kind → the
+    columns, quoted, that Parquet cannot hold.
     """
 
+    con: DuckDBPyConnection
+    pipeline: str
     live: dict[str, list[str]]
-    having: dict[str, set[str]]
-    predictions: str
-    wide: dict[str, list[str]] = field(default_factory=dict)
+    having: dict[PublishedKind, set[str]]
+    wide: dict[PublishedKind, list[str]] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, con: DuckDBPyConnection, pipeline: str, keys: Sequence[str]) -> _There:
-        """Read it at once: for each partition by itself, a lake would take several times as long."""
+    def of(cls, con: DuckDBPyConnection, pipeline: str, keys: Sequence[str]) -> _Snapshot:
+        """Read it for all partitions at once: one by one, a lake would take several times as long."""
         of_keys = among("partition_key", keys)
-        of_pipeline = f"WHERE pipeline = {literal(pipeline)} AND {of_keys}"
-        of_live = f"SELECT partition_key, list(DISTINCT scoring_id) FROM ledger.live_arms {of_pipeline} GROUP BY ALL"
-        live: dict[str, list[str]] = dict(con.execute(of_live).fetchall())
-        wanted = {"checks": f"FROM ledger.checks {of_pipeline}"}
-        wanted["arms"] = f"FROM ledger.checks {of_pipeline} AND section = 'split'"
-        if has_view(con, pipeline, "reasons"):
-            shown = among("scoring_id", [each for of in live.values() for each in of])
-            wanted["reasons"] = f"FROM {quote(pipeline)}.reasons WHERE {shown}"
-        if has_view(con, pipeline, "quarantine"):
-            wanted["quarantine"] = f"FROM {quote(pipeline)}.quarantine WHERE {of_keys}"
-        having = {
-            kind: {row[0] for row in con.execute(f"SELECT DISTINCT partition_key {select}").fetchall()}
-            for kind, select in wanted.items()
-        }
-        return cls(live, having, predictions_select(con, pipeline) if live else "")
+        live_arms = f"ledger.live_arms WHERE pipeline = {literal(pipeline)} AND {of_keys}"
+        select = f"SELECT partition_key, list(DISTINCT scoring_id) FROM {live_arms} GROUP BY ALL"
+        snapshot = cls(con, pipeline, dict(con.execute(select).fetchall()), {})
+        views = views_of(con, pipeline)
+        scorings = [scoring for live in snapshot.live.values() for scoring in live]
+        for kind in kinds.published():
+            if kind.schema is None and kind.name not in views:
+                continue
+            rows = kind.has_rows or kind.in_sql(pipeline)
+            where = snapshot._where(kind, of_keys, scorings)
+            select = f"SELECT DISTINCT partition_key FROM {rows} WHERE {where}"
+            snapshot.having[kind] = {*keys} if kind.always else {row[0] for row in con.execute(select).fetchall()}
+        return snapshot
 
-    def too_wide(self, con: DuckDBPyConnection, kind: str, select: str) -> list[str]:
-        """The columns of `select`, which reads this kind of table, that Parquet does not hold; looked up once."""
+    def _where(self, kind: PublishedKind, of_keys: str, scorings: Sequence[str]) -> str:
+        """The rows to publish. Literals, so that DuckDB skips the row groups of other scorings."""
+        if kind.schema:
+            return f"pipeline = {literal(self.pipeline)} AND {of_keys}"
+        return f"{of_keys} AND {among('scoring_id', scorings)}" if kind.live else of_keys
+
+    def write(self, folder: Path, key: str) -> None:
+        """Write the files of a partition; a kind that it has no rows of only where there is a file of it already."""
+        live = self.live.get(key, [])
+        for kind, having in self.having.items():
+            target = partition_file(folder, self.pipeline, kind.folder or kind.name, key)
+            if (live or not kind.live) and (key in having or target.exists()):
+                where = self._where(kind, f"partition_key = {literal(key)}", live)
+                _replace_parquet(self.con, self._exact(kind, self._rows(kind, where, split=len(live) > 1)), target)
+
+    def _rows(self, kind: PublishedKind, where: str, *, split: bool) -> str:
+        rows = f"{kind.in_sql(self.pipeline)} r"
+        if kind.live == "row" and split:
+            same = " AND ".join(f"p.{name} IS NOT DISTINCT FROM r.{name}" for name in self._row_columns(kind))
+            live = f"SELECT * FROM {quote(self.pipeline)}.predictions WHERE {where}"
+            rows = f"{rows} SEMI JOIN ({live}) p ON {same}"
+        order = f" ORDER BY {kind.order}" if kind.order else ""
+        return f"SELECT * FROM {rows} WHERE {where}{order}"
+
+    def _row_columns(self, kind: PublishedKind) -> list[str]:
+        """The columns, quoted, by which a row of this kind and a scored row are the same."""
+        found = self.con.execute(
+            "SELECT column_name FROM duckdb_columns() WHERE database_name = current_database() AND schema_name = $p "
+            "AND table_name IN ($kind, 'scores') AND NOT list_contains($own, column_name) "
+            "GROUP BY 1 HAVING count(*) = 2 ORDER BY 1",
+            {"p": self.pipeline, "kind": kind.name, "own": sorted(REASON_COLUMNS)},
+        ).fetchall()
+        return [quote(name) for (name,) in found]
+
+    def _exact(self, kind: PublishedKind, select: str) -> str:
+        """The same rows; Parquet has no HUGEINT and DuckDB would write a DOUBLE: two keys could become one."""
         if kind not in self.wide:
-            described = con.execute(f"DESCRIBE {select}").fetchall()
+            described = self.con.execute(f"DESCRIBE {select}").fetchall()
             self.wide[kind] = [quote(name) for name, sql_type, *_ in described if sql_type in _TOO_WIDE]
-        return self.wide[kind]
-
-
-def _publish_partition(con: DuckDBPyConnection, folder: Path, pipeline: str, partition_key: str, there: _There) -> None:
-    of_partition = f"pipeline = {literal(pipeline)} AND partition_key = {literal(partition_key)}"
-    live = there.live.get(partition_key)
-    selects = {
-        "ledger": f"SELECT * FROM ledger.partitions WHERE {of_partition} ORDER BY scoring_id",
-        "checks": f"SELECT * FROM ledger.checks WHERE {of_partition} ORDER BY made_at",
-    }
-    if live:
-        # Literals, so that DuckDB skips the row groups of other scorings.
-        of_live = among("scoring_id", live)
-        of_rows = f"partition_key = {literal(partition_key)} AND {of_live}"
-        selects["predictions"] = f"SELECT * FROM ({there.predictions}) p WHERE {of_rows}"
-        if "reasons" in there.having:
-            selects["reasons"] = _live_reasons(con, pipeline, of_live, split=len(live) > 1)
-    if "quarantine" in there.having:
-        selects["quarantine"] = (
-            f"SELECT * FROM {quote(pipeline)}.quarantine WHERE partition_key = {literal(partition_key)}"
-        )
-    if partition_key in there.having["arms"]:
-        selects["arms"] = f"SELECT * FROM ledger.live_arms WHERE {of_partition} ORDER BY low"
-    for kind, select in selects.items():
-        target = partition_file(folder, pipeline, kind, partition_key)
-        always = target.exists() or kind in ("ledger", "predictions")
-        if not always and partition_key not in there.having[kind]:
-            continue  # nothing to show, as for most partitions
-        # A key has at most 38 digits, which was seen to; a quarantined value may have any number.
-        exact = "VARCHAR" if kind == "quarantine" else "DECIMAL(38, 0)"
-        _replace_parquet(con, _exact_in_parquet(there.too_wide(con, kind, select), select, exact), target)
-
-
-def _live_reasons(con: DuckDBPyConnection, pipeline: str, of_live: str, *, split: bool) -> str:
-    """The reasons of live scorings; in a split partition, those of the rows for which their scoring is the live one."""
-    reasons = f"SELECT r.* FROM {quote(pipeline)}.reasons r"
-    if not split:
-        return f"{reasons} WHERE {of_live}"
-    shared = con.execute(
-        "SELECT column_name FROM duckdb_columns() WHERE database_name = current_database() AND schema_name = $p "
-        "AND table_name IN ('reasons', 'scores') AND NOT list_contains($reasons, column_name) "
-        "GROUP BY 1 HAVING count(*) = 2 ORDER BY 1",
-        {"p": pipeline, "reasons": sorted(REASON_COLUMNS)},
-    ).fetchall()
-    same = " AND ".join(f"p.{quote(name)} IS NOT DISTINCT FROM r.{quote(name)}" for (name,) in shared)
-    live = f"SELECT * FROM ({predictions_select(con, pipeline)}) WHERE {of_live}"
-    return f"{reasons} SEMI JOIN ({live}) p ON {same} WHERE r.{of_live}"
-
-
-def _exact_in_parquet(wide: list[str], select: str, exact: str) -> str:
-    """The same rows; Parquet has no HUGEINT and DuckDB would write a DOUBLE: two keys could become one."""
-    casts = ", ".join(f"{column}::{exact} AS {column}" for column in wide)
-    return f"SELECT * REPLACE ({casts}) FROM ({select})" if casts else select
+        casts = ", ".join(f"{column}::{kind.wide_as} AS {column}" for column in self.wide[kind])
+        return f"SELECT * REPLACE ({casts}) FROM ({select})" if casts else select
 
 
 def _replace_parquet(con: DuckDBPyConnection, select: str, target: Path) -> None:

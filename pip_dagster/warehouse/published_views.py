@@ -11,14 +11,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pip_dagster.sql.names import literal, quote
-from pip_dagster.warehouse import advisory
+from pip_dagster.warehouse import advisory, kinds
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
 
 def publish_views(con: DuckDBPyConnection, folder: Path) -> None:
-    """Make the database of views anew where the set of published tables, or their place, has changed."""
+    """Rebuild the database of views if the set of published tables, or their place, has changed."""
     if not folder.is_dir() or _views_show(folder, "\n".join(_view_statements(folder))):
         return
     with advisory.holding(con, [advisory.key_of("views")]) if advisory.is_shared(con) else nullcontext():
@@ -44,33 +44,26 @@ def _replace_views(folder: Path, script: str) -> None:
         con.execute("USE memory; DETACH published")
     finally:
         con.close()
-    # Whoever has the old file open keeps reading it; its views show the same Parquet files.
+    # A reader that has the old file open keeps reading it; its views show the same Parquet files.
     temporary.replace(database)
     marker.write_text(script, encoding="utf-8")
 
 
 def _view_statements(folder: Path) -> Iterable[str]:
-    of_all: dict[str, list[str]] = {"ledger": [], "checks": [], "arms": []}
-    for pipeline in sorted(path.name for path in folder.iterdir() if path.is_dir()):
-        for kind in ("predictions", "quarantine", "reasons", "ledger", "checks", "arms"):
-            files = folder / pipeline / kind
-            if not _has_parquet(files):
-                continue
-            if kind in of_all:
-                of_all[kind].append(_all_in(files))
-                continue
-            yield f"CREATE SCHEMA IF NOT EXISTS {quote(pipeline)};"
-            yield f"CREATE VIEW {quote(pipeline)}.{kind} AS {_read([_all_in(files)])};"
-    if of_all["ledger"]:
-        yield "CREATE SCHEMA ledger;"
-        yield f"CREATE VIEW ledger.partitions AS {_read(of_all['ledger'])};"
-    for kind in ("checks", "arms"):
-        if of_all[kind]:
-            yield f"CREATE VIEW ledger.{kind} AS {_read(of_all[kind])};"
+    pipelines = sorted(path.name for path in folder.iterdir() if path.is_dir())
+    for kind in kinds.published():
+        globs: dict[str, list[str]] = {}
+        for pipeline in pipelines:
+            files = folder / pipeline / (kind.folder or kind.name)
+            if _has_parquet(files):
+                globs.setdefault(kind.schema or pipeline, []).append(_all_in(files))
+        for schema, listed in globs.items():
+            yield f"CREATE SCHEMA IF NOT EXISTS {quote(schema)};"
+            yield f"CREATE VIEW {quote(schema)}.{quote(kind.view or kind.name)} AS {_read(listed)};"
 
 
 def _has_parquet(folder: Path) -> bool:
-    """Whether there is any; it looks no further than the first, since a folder has a file for each partition."""
+    """Whether there is any. It stops at the first: a folder has a file for each partition."""
     try:
         with os.scandir(folder) as entries:
             return any(entry.name.endswith(".parquet") for entry in entries)
@@ -79,7 +72,7 @@ def _has_parquet(folder: Path) -> bool:
 
 
 def _all_in(folder: Path) -> str:
-    """A glob of the folder's Parquet files; brackets and stars in the project's own path are no pattern."""
+    """A glob of the folder's Parquet files, with brackets and stars in the project's own path escaped."""
     return f"{glob.escape(str(folder))}/*.parquet"
 
 

@@ -1,4 +1,4 @@
-"""The warehouse's own tables and how an older file becomes one of this version."""
+"""The schema version of a warehouse, and the migration of an older one."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from pip_dagster.errors import WarehouseError
 from pip_dagster.warehouse.migrations import MIGRATIONS
+from pip_dagster.warehouse.tables import is_there, refresh_views
 from pip_dagster.warehouse.transaction import transaction
 
 if TYPE_CHECKING:
@@ -15,10 +16,10 @@ VERSION = len(MIGRATIONS)
 
 
 def ensure(con: DuckDBPyConnection, place: object, *, read_only: bool) -> None:
-    """Bring the current catalog to this version, all of it in one transaction.
+    """Migrate the current catalog to this version, in one transaction.
 
     Raises:
-        WarehouseError: the warehouse is of a newer version, or of an older one and only opened to read.
+        WarehouseError: the warehouse has a newer version, or an older one and is opened read-only.
 
     """
     found = version(con)
@@ -26,16 +27,16 @@ def ensure(con: DuckDBPyConnection, place: object, *, read_only: bool) -> None:
         return
     if found > VERSION:
         raise WarehouseError(
-            f"{place} has schema version {found}, made by a newer pip_dagster; this one knows {VERSION}. Upgrade it."
+            f"{place} has schema version {found}, written by a newer pip_dagster; this one supports {VERSION}. "
+            "Upgrade pip_dagster."
         )
     if read_only:
         raise WarehouseError(
-            f"{place} has schema version {found}, this pip_dagster needs {VERSION}: any run that writes migrates it."
+            f"{place} has schema version {found}, this pip_dagster needs {VERSION}. "
+            "The next run that writes migrates it."
         )
-    from pip_dagster.warehouse.tables import refresh_views
-
     with transaction(con):
-        found = version(con)  # somebody else may have done it while this one waited for its turn
+        found = version(con)  # another process may have migrated it while this one waited for its turn
         for script in MIGRATIONS[found:]:
             con.execute(script)
         for (pipeline,) in con.execute("SELECT DISTINCT pipeline FROM ledger.scorings ORDER BY 1").fetchall():
@@ -46,8 +47,6 @@ def ensure(con: DuckDBPyConnection, place: object, *, read_only: bool) -> None:
 
 def version(con: DuckDBPyConnection) -> int:
     """The schema version of the current catalog; 0 for an empty one."""
-    from pip_dagster.warehouse.tables import is_there
-
     if not is_there(con, "ledger", "meta"):
         return 0
     row = con.execute("SELECT value FROM ledger.meta WHERE key = 'schema_version'").fetchone()

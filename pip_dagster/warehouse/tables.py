@@ -1,8 +1,8 @@
 """A pipeline's own tables: one for each set of columns it has ever had, and views that join them.
 
-Feature SQL and models change. Rather than alter a table that holds history, rows of another shape get a table of
-their own, named by the digest of its columns; the view of the plain name unites them. So a past row keeps the very
-types it was scored with.
+Feature SQL and models change. Rather than alter a table that holds history, rows with other columns get a table of
+their own, named by the digest of its columns. A view of the kind's name unites them. So a past row keeps the types it
+was scored with.
 """
 
 from __future__ import annotations
@@ -12,36 +12,33 @@ import json
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from pip_dagster.declaration.lake import unkept_type
 from pip_dagster.errors import DeclarationError
 from pip_dagster.sql.names import literal, quote
-from pip_dagster.warehouse import advisory
+from pip_dagster.warehouse import advisory, kinds
 from pip_dagster.warehouse.buckets import bucket_sql
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
-BASES = ("features", "scores", "quarantine", "reasons")
 
-
-def table_for(base: str, columns: Mapping[str, str]) -> str:
-    """The name of the table holding rows of exactly these columns and SQL types."""
-    digest = hashlib.sha256(json.dumps(list(columns.items())).encode()).hexdigest()
-    return f"{base}__{digest[:8]}"
-
-
-def ensure_table(con: DuckDBPyConnection, pipeline: str, base: str, columns: Mapping[str, str]) -> str:
-    """Make the table for `columns`, and the pipeline's views, where they are not there yet; its name, unquoted.
+def ensure_table(con: DuckDBPyConnection, pipeline: str, kind: str, columns: Mapping[str, str]) -> str:
+    """Create the table of this kind for `columns`, and the pipeline's views, where absent; the table's name, unquoted.
 
     Call it inside the transaction that fills the table, with the warehouse as the current catalog.
 
     Raises:
-        DeclarationError: a column has a type that a lake would not give back as it was.
+        DeclarationError: a column has a type that a lake would not return unchanged.
+        ValueError: `kinds` lists no such kind with a table for each set of columns.
 
     """
-    name = table_for(base, columns)
+    if kind not in {each.name for each in kinds.with_column_sets()}:
+        raise ValueError(f"{kind!r} is not a kind of table in warehouse/kinds.py; add it there")
+    digest = hashlib.sha256(json.dumps(list(columns.items())).encode()).hexdigest()
+    name = f"{kind}__{digest[:8]}"
     if not is_there(con, pipeline, name):
         if advisory.is_shared(con):
-            _check_kept(pipeline, base, columns)
+            _check_kept(pipeline, kind, columns)
         con.execute(f"CREATE SCHEMA IF NOT EXISTS {quote(pipeline)}")
         body = ", ".join(f"{quote(column)} {sql_type}" for column, sql_type in columns.items())
         con.execute(f"CREATE TABLE {quote(pipeline)}.{quote(name)} ({body})")
@@ -49,35 +46,38 @@ def ensure_table(con: DuckDBPyConnection, pipeline: str, base: str, columns: Map
     return name
 
 
-def _check_kept(pipeline: str, base: str, columns: Mapping[str, str]) -> None:
-    from pip_dagster.declaration.lake import unkept_type
-
+def _check_kept(pipeline: str, kind: str, columns: Mapping[str, str]) -> None:
     for column, sql_type in columns.items():
         if unkept := unkept_type(sql_type):
             raise DeclarationError(
-                f"Pipeline {pipeline}: column {column!r} of its {base} is {sql_type}, and a DuckLake does not keep "
-                f"{unkept} as it is. Cast it in the feature SQL: whole numbers to BIGINT or DECIMAL(38, 0) (a sum() of "
-                "whole numbers is a HUGEINT), anything else to VARCHAR."
+                f"Pipeline {pipeline}: column {column!r} of its {kind} is {sql_type}, and a DuckLake does not return "
+                f"{unkept} unchanged. Cast it in the feature SQL: whole numbers to BIGINT or DECIMAL(38, 0) (a sum() "
+                "of whole numbers is a HUGEINT), anything else to VARCHAR."
             )
 
 
 def refresh_views(con: DuckDBPyConnection, pipeline: str) -> None:
-    """Make the pipeline's views anew: a table, or a way to assign rows to arms, has come."""
-    present = _tables(con, pipeline)
+    """Rebuild the pipeline's views, after a table or a way to assign rows to arms was added."""
+    rows = con.execute(
+        "SELECT table_name FROM duckdb_tables() "
+        "WHERE database_name = current_database() AND schema_name = $schema ORDER BY table_oid",
+        {"schema": pipeline},
+    ).fetchall()
+    present = [row[0] for row in rows]
     schema = quote(pipeline)
-    for base in BASES:
-        tables = [name for name in present if name.startswith(base + "__")]
+    for kind in kinds.with_column_sets():
+        tables = [name for name in present if name.startswith(kind.name + "__")]
         if tables:
             union = " UNION ALL BY NAME ".join(f"SELECT * FROM {schema}.{quote(name)}" for name in tables)
-            if base == "quarantine":
+            if kind.name == "quarantine":
                 union = _with_resolution(pipeline, union)
-            con.execute(f"CREATE OR REPLACE VIEW {schema}.{base} AS {union}")
+            con.execute(f"CREATE OR REPLACE VIEW {kind.in_sql(pipeline)} AS {union}")
     if any(name.startswith("scores__") for name in present):
         con.execute(f"CREATE OR REPLACE VIEW {schema}.predictions AS {predictions_select(con, pipeline)}")
 
 
 def _with_resolution(pipeline: str, rows: str) -> str:
-    """Quarantined rows and when each was resolved: by the first later live scoring that did not keep its key apart."""
+    """Quarantined rows and when each was resolved: by the first later live scoring that did not quarantine its key."""
     return (
         f"WITH kept AS ({rows}), resolved AS ("
         "SELECT k.scoring_id, k.row_key, min(c.made_at) AS resolved_at FROM kept k "
@@ -90,12 +90,12 @@ def _with_resolution(pipeline: str, rows: str) -> str:
 
 
 def predictions_select(con: DuckDBPyConnection, pipeline: str) -> str:
-    """The SELECT behind `<pipeline>.predictions`: each row by the scoring that is live for it, and what made it."""
+    """The SELECT behind `<pipeline>.predictions`: each row by the scoring that is live for it, with its model."""
     return (
         "SELECT s.*, e.model_name, e.model_version, e.feature_revision, e.made_at AS scored_at, "
         "coalesce(e.provisional, false) AS provisional, l.arm "
         f"FROM {quote(pipeline)}.scores s "
-        # The partition too, so that who asks for one need not aggregate the live changes of all.
+        # The partition too: a query for one then does not aggregate the live changes of all.
         f"JOIN ledger.live_arms l ON l.pipeline = {literal(pipeline)} AND l.partition_key = s.partition_key "
         "AND l.scoring_id = s.scoring_id "
         f"JOIN ledger.scorings e ON e.scoring_id = s.scoring_id WHERE {live_row(con, pipeline)}"
@@ -105,7 +105,7 @@ def predictions_select(con: DuckDBPyConnection, pipeline: str) -> str:
 def live_row(con: DuckDBPyConnection, pipeline: str, row: str = "s", live: str = "l") -> str:
     """SQL of whether `row`, of scores, lies in the buckets that `live`, of `ledger.live_arms`, gives to its scoring.
 
-    Where a pipeline was never split, this is no work. A split that the views do not know is an error, not no rows.
+    It costs nothing for a pipeline that was never split. A split that the views do not know is an error, not no rows.
     """
     found = con.execute(
         "SELECT DISTINCT salt, unit FROM ledger.arms WHERE pipeline = $pipeline ORDER BY ALL", {"pipeline": pipeline}
@@ -115,44 +115,34 @@ def live_row(con: DuckDBPyConnection, pipeline: str, row: str = "s", live: str =
         f"THEN {bucket_sql(salt, json.loads(unit), row + '.')} BETWEEN {live}.low AND {live}.high - 1"
         for salt, unit in found
     )
-    newer = literal(
-        f"ledger.arms has a split of {pipeline} that its views do not know: it was not made by pip_dagster."
-    )
-    return f"CASE WHEN {live}.low IS NULL THEN true{cases} ELSE error({newer}) END"
-
-
-def _tables(con: DuckDBPyConnection, pipeline: str) -> list[str]:
-    rows = con.execute(
-        "SELECT table_name FROM duckdb_tables() "
-        "WHERE database_name = current_database() AND schema_name = $schema ORDER BY table_oid",
-        {"schema": pipeline},
-    ).fetchall()
-    return [row[0] for row in rows]
+    unknown = f"ledger.arms has a split of {pipeline} that its views do not know: it was not made by pip_dagster."
+    # DuckDB may evaluate this on other pipelines' rows too, before a join excludes them.
+    other = f" WHEN {live}.pipeline <> {literal(pipeline)} THEN false"
+    return f"CASE WHEN {live}.low IS NULL THEN true{cases}{other} ELSE error({literal(unknown)}) END"
 
 
 def is_there(con: DuckDBPyConnection, schema: str, table: str) -> bool:
-    """Whether there is this table."""
+    """Whether this table exists."""
     import duckdb
 
-    if not advisory.is_shared(con):  # DuckDB 2.0 takes a failing query for the end of a transaction
+    if not advisory.is_shared(con):  # in DuckDB 2.0 a failing query ends the transaction
         found = con.execute(
             "SELECT count(*) FROM duckdb_tables() "
             "WHERE database_name = current_database() AND schema_name = $schema AND table_name = $table",
             {"schema": schema, "table": table},
         ).fetchone()
         return bool(found and found[0])
-    try:  # listing them all takes a lake long
+    try:  # listing all tables is slow in a lake
         con.execute(f"SELECT 1 FROM {quote(schema)}.{quote(table)} LIMIT 0")
     except duckdb.CatalogException:
         return False
     return True
 
 
-def has_view(con: DuckDBPyConnection, pipeline: str, name: str) -> bool:
-    """Whether the pipeline has this view yet."""
-    found = con.execute(
-        "SELECT count(*) FROM duckdb_views() "
-        "WHERE database_name = current_database() AND schema_name = $schema AND view_name = $name",
-        {"schema": pipeline, "name": name},
-    ).fetchone()
-    return bool(found and found[0])
+def views_of(con: DuckDBPyConnection, pipeline: str) -> set[str]:
+    """The names of the pipeline's views."""
+    rows = con.execute(
+        "SELECT view_name FROM duckdb_views() WHERE database_name = current_database() AND schema_name = $schema",
+        {"schema": pipeline},
+    ).fetchall()
+    return {row[0] for row in rows}

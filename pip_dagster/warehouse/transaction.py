@@ -1,4 +1,4 @@
-"""One transaction of the warehouse, begun, committed and rolled back in one place."""
+"""Transactions of the warehouse begin, commit and roll back in one place."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ if TYPE_CHECKING:
 
 @contextmanager
 def transaction(con: DuckDBPyConnection, *, late: bool = False) -> Iterator[advisory.Turn]:
-    """BEGIN, then COMMIT, or ROLLBACK whatever ended it, an interrupt included.
+    """BEGIN, then COMMIT; ROLLBACK after any exception, an interrupt included.
 
-    In a shared warehouse it is alone in writing from its begin on; `late`, from when it takes the turn that it is
-    given, which need not be ever.
+    In a shared warehouse it is the only writer from its start; with `late`, from when it takes the turn that is
+    yielded, if it ever does.
     """
     with ExitStack() as stack:
         turn = advisory.Turn(con, stack)

@@ -1,4 +1,4 @@
-"""Many small transactions without keeping everybody else out: the warehouse is held for about a second at a time."""
+"""Many small transactions that let other processes in between: each window holds the warehouse for about a second."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 WINDOW_SECONDS = 1.0
-# Nobody waits for a lake to be closed, and opening one takes longer.
+# No process waits for a lake to be closed, and opening one takes longer.
 LAKE_WINDOW_SECONDS = 10.0
 
 
@@ -36,19 +36,19 @@ def in_windows(
     purpose: str,
     publish: bool = True,
 ) -> list[R]:
-    """`work` on each item with the warehouse attached, letting others in between; then what it changed is published.
+    """Call `work` on each item with the warehouse attached, with pauses for other processes; then publish the changes.
 
-    Without `publish`, for what is never shown, a later window of the run does that.
+    Without `publish`, for rows that readers never see, a later window of the run publishes.
 
-    `work` makes its own transaction. Opening costs tens of milliseconds, a transaction one: so several share an
-    opening, and an item that takes long has one to itself. Where a lake's transaction meets another's, or Postgres is
-    away for a moment, its item is done once more, up to the deadline that holds for locks. Lost with its connection
-    just when it was committed, it is then done twice: rows are added twice, the second time's are live.
+    `work` runs its own transaction. Opening costs tens of milliseconds, a transaction one: several items share an
+    opening, and an item that takes long has one to itself. If a lake's transactions conflict, or Postgres is
+    unreachable for a moment, the item is retried, up to the deadline for locks. If the connection is lost just as the
+    item commits, the retry adds its rows a second time, and those are live.
     """
     waiting = deque(items)
     window = LAKE_WINDOW_SECONDS if isinstance(project.warehouse, Lake) else WINDOW_SECONDS
     results: list[R] = []
-    tries = Tries()
+    retries = Retries()
     published = not items
     while waiting or not published:
         try:
@@ -59,36 +59,36 @@ def in_windows(
                     while waiting and (first or time.monotonic() < until):
                         results.append(work(waiting[0]))
                         waiting.popleft()
-                        first, tries = False, Tries()
+                        first, retries = False, Retries()
                 finally:
                     if publish:
                         publish_pending(con, project)
                 published = True
         except Exception as error:
-            tries.again_after(error, reached=bool(results))
+            retries.wait_after(error, reached=bool(results))
             published = False
     return results
 
 
-class Tries:
-    """How often and how long a transaction is tried again."""
+class Retries:
+    """The retries of a transaction, until the deadline for locks."""
 
     def __init__(self) -> None:
         self._until = time.monotonic() + lock.declared_deadline()
         self._pause = 0.01
 
-    def again_after(self, error: Exception, *, reached: bool = True) -> None:
-        """Wait a little, so that not all who met try again in step.
+    def wait_after(self, error: Exception, *, reached: bool = True) -> None:
+        """Wait a random moment, so that processes that conflicted do not retry in step.
 
-        What has not been `reached` yet may be mistyped: opening it has waited as long as that is worth.
+        A warehouse not `reached` yet may be mistyped, and opening it has waited long enough.
 
         Raises:
-            Exception: the error, where another try would end as this one did, or the time is over.
+            Exception: the error, if a retry would end in it again or the time is over.
 
         """
-        worth_it = isinstance(error, OvertakenError) or is_transient(error)
-        worth_it &= reached or not isinstance(error, WarehouseError)
-        if not worth_it or time.monotonic() >= self._until:
+        transient = isinstance(error, OvertakenError) or is_transient(error)
+        transient &= reached or not isinstance(error, WarehouseError)
+        if not transient or time.monotonic() >= self._until:
             raise error
         time.sleep(random.uniform(0, self._pause))
         self._pause = min(2 * self._pause, 1.0)

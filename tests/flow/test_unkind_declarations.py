@@ -105,7 +105,7 @@ def test_a_damaged_published_file_is_written_again_when_asked(tiny):
     before = tiny.scores()
     partition_file(tiny.project.published, "orders", "predictions", FIRST).write_bytes(b"")
     with workspace(threads=1) as con, open_warehouse(con, tiny.project.warehouse, purpose="test"):
-        assert publish_pending(con, tiny.project, anew=True) == 4
+        assert publish_pending(con, tiny.project, everything=True) == 4
     assert tiny.scores() == before
 
 

@@ -479,9 +479,7 @@ class TestTheSetting:
 
     def test_of_parquet_files_that_lie_elsewhere_is_told(self, scored, monkeypatch):
         monkeypatch.setenv("PIP_DAGSTER_DATA_PATH", "another/place")
-        with pytest.raises(
-            WarehouseError, match=r"made with its Parquet files elsewhere[\s\S]*UPDATE ducklake_metadata"
-        ):
+        with pytest.raises(WarehouseError, match=r"created with another data_path: [\s\S]*UPDATE ducklake_metadata"):
             scored.run()
 
     def test_that_publishes_nothing_needs_a_lake(self, tiny, monkeypatch):

@@ -96,7 +96,9 @@ def test_a_file_that_somebody_else_has_open_is_waited_for_and_then_named(scored,
 
 def test_a_newer_schema_is_refused_and_an_absent_one_made(scored, tmp_path):
     scored.tamper(f"UPDATE ledger.meta SET value = '{VERSION + 1}' WHERE key = 'schema_version'")
-    with pytest.raises(WarehouseError, match=rf"schema version {VERSION + 1}, made by a newer .* knows {VERSION}"):
+    with pytest.raises(
+        WarehouseError, match=rf"schema version {VERSION + 1}, written by a newer .* supports {VERSION}"
+    ):
         scored.run()
     empty = tmp_path / "empty.duckdb"
     duckdb.connect(str(empty)).close()
@@ -188,7 +190,7 @@ def test_what_publishing_everything_anew_leaves_undone_is_done_by_the_next_run(s
     (published.parent / "kept" / "orders").write_text("a file where a folder should be")
     (published.parent / "kept").rename(published)
     with workspace(threads=1) as con, open_warehouse(con, scored.project.warehouse, purpose="test"):
-        publish_pending(con, scored.project, anew=True)
+        publish_pending(con, scored.project, everything=True)
     (published / "orders").unlink()
     scored.run(FIRST)
     assert scored.scores() == scored.expected()

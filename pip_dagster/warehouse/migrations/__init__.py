@@ -1,7 +1,7 @@
-"""How an older warehouse becomes one of this version: one file a migration, its reason in the docstring.
+"""The migrations of the warehouse, one file each, with the reason in its docstring.
 
-Each takes the warehouse from the version before it. A new one is added at the end, an old one is never changed. Only
-SQL that a DuckLake accepts too: no keys, checks, sequences or indexes.
+Each migrates from the version before it. Add new ones at the end, and never change an old one. Use only SQL that a
+DuckLake accepts too: no keys, checks, sequences or indexes.
 """
 
 from pip_dagster.warehouse.migrations import (

@@ -3,14 +3,14 @@
 SQL = """
 CREATE SCHEMA ledger;
 CREATE TABLE ledger.meta (key VARCHAR, value VARCHAR);
--- What the feature SQL gave for a partition, each time it ran; equal content names the revision that was there.
+-- What the feature SQL returned for a partition, each time it ran; equal content has one revision.
 CREATE TABLE ledger.extractions (
   extraction_id VARCHAR, pipeline VARCHAR, partition_key VARCHAR,
   partition_start TIMESTAMPTZ, partition_end TIMESTAMPTZ,
   revision VARCHAR, is_new BOOLEAN, table_name VARCHAR, rows_extracted BIGINT, feature_digest VARCHAR,
   source_digests VARCHAR, sql_digest VARCHAR, seconds DOUBLE,
   run_id VARCHAR, made_by VARCHAR, made_at TIMESTAMPTZ);
--- What produced each (partition, model version): one row a scoring, and one for each attempt that failed.
+-- What produced each (partition, model version): one row for each scoring and for each failed attempt.
 CREATE TABLE ledger.scorings (
   scoring_id VARCHAR, pipeline VARCHAR, partition_key VARCHAR,
   partition_start TIMESTAMPTZ, partition_end TIMESTAMPTZ, status VARCHAR, reason VARCHAR, role VARCHAR,
@@ -24,7 +24,7 @@ CREATE TABLE ledger.scorings (
 CREATE TABLE ledger.live_changes (
   change_id VARCHAR, pipeline VARCHAR, partition_key VARCHAR, scoring_id VARCHAR,
   why VARCHAR, run_id VARCHAR, made_by VARCHAR, made_at TIMESTAMPTZ);
--- Which of those changes have reached the published files; what is absent here is published by the next run.
+-- Which of those changes have reached the published files; the next run publishes those that are absent here.
 CREATE TABLE ledger.publications (change_id VARCHAR, made_at TIMESTAMPTZ);
 CREATE VIEW ledger.live AS
   SELECT pipeline, partition_key, arg_max(scoring_id, change_id) AS scoring_id, max(change_id) AS change_id,

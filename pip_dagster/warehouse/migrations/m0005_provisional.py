@@ -5,12 +5,12 @@ of a source contained.
 """
 
 SQL = """
--- Made before a source's rows were declared to be all there.
+-- Built before a source was declared complete.
 ALTER TABLE ledger.extractions ADD COLUMN provisional BOOLEAN;
 ALTER TABLE ledger.scorings ADD COLUMN provisional BOOLEAN;
--- A digest of sources, feature SQL, declaration and model: attempts with an equal one are attempts at the same.
+-- A digest of sources, feature SQL, declaration and model: attempts with an equal one have the same inputs.
 ALTER TABLE ledger.scorings ADD COLUMN inputs_digest VARCHAR;
--- What was in each stretch of a source's time, whenever a run saw it change.
+-- The content of each stretch of a source's time, added when a run sees it change.
 CREATE TABLE ledger.source_buckets (
   pipeline VARCHAR, source VARCHAR, bucket TIMESTAMP, rows BIGINT, total VARCHAR, xor VARCHAR, newest VARCHAR,
   columns VARCHAR, made_at TIMESTAMPTZ);

@@ -1,7 +1,7 @@
 """A backfill is recorded as requested, with the partitions it has finished, so that it can be resumed."""
 
 SQL = """
--- A backfill as it was asked for, and each partition that it is done with, written in that partition's transaction.
+-- A backfill as requested, and each partition that it has finished, written in that partition's transaction.
 CREATE TABLE ledger.backfills (
   backfill_id VARCHAR, pipeline VARCHAR, partition_keys VARCHAR[], model_version BIGINT, pinned BOOLEAN,
   as_known BOOLEAN, why VARCHAR, made_by VARCHAR, made_at TIMESTAMPTZ);

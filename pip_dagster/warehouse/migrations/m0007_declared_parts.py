@@ -4,7 +4,7 @@ SQL = """
 -- What the digests of SQL and declaration cover, part by part: JSON of name and digest. Older rows have none.
 ALTER TABLE ledger.extractions ADD COLUMN declared_parts VARCHAR;
 ALTER TABLE ledger.scorings ADD COLUMN declared_parts VARCHAR;
--- Partitions a run, where that was asked for.
+-- Partitions a run, if requested.
 ALTER TABLE ledger.backfills ADD COLUMN chunk BIGINT;
 CREATE OR REPLACE VIEW ledger.partitions AS
   SELECT s.*, l.scoring_id IS NOT NULL AS is_live

@@ -1,0 +1,113 @@
+"""The one list of the warehouse's tables and views. Views, publishing and erasure enumerate this list and no other.
+
+A new table needs an entry here. One of the ledger needs a migration too; `ensure_table` creates those of a pipeline.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from pip_dagster.sql.names import quote
+
+LEDGER = "ledger"
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A table or view of the warehouse.
+
+    Attributes:
+        name: Its name in SQL.
+        schema: `ledger`, or None for one in each pipeline's own schema.
+        form: `table`; `view`; or `column sets`, a table for each set of columns and a view of all under `name`.
+        retention: `content` holds values from the sources, or computed from them, and may be erased when they must be
+            forgotten. `evidence` holds digests, counts, decisions and texts, and is kept as long as the warehouse. Of
+            evidence, erasure empties the columns that quote values: `examples` and `observed` of the checks,
+            `findings` and `reason` of the scorings.
+        pending_id: The id by which a new row makes its partition pending; None for a kind that does not.
+
+    """
+
+    name: str
+    schema: str | None
+    form: Literal["table", "view", "column sets"]
+    retention: Literal["content", "evidence"]
+    pending_id: str | None = None
+
+    def in_sql(self, pipeline: str) -> str:
+        """The kind of this pipeline, qualified and quoted."""
+        return f"{quote(self.schema or pipeline)}.{quote(self.name)}"
+
+
+@dataclass(frozen=True)
+class PublishedKind(Kind):
+    """A kind that is published: one Parquet file for each partition that has rows, and a view over the files.
+
+    Attributes:
+        folder: Where the files are, below the pipeline's folder; the kind's name by default.
+        view: The view's name, in the kind's schema; the kind's name by default.
+        live: `scoring` publishes only rows of live scorings. `row` also drops the rows of a split partition for which
+            another scoring is live.
+        always: Write a file for partitions without rows too.
+        has_rows: SQL of a relation that has rows for the partitions to write; the kind itself by default.
+        order: The column by which rows are ordered.
+        wide_as: The SQL type of whole numbers that Parquet cannot hold. A key has at most 38 digits, a quarantined
+            value may have more.
+
+    """
+
+    folder: str | None = None
+    view: str | None = None
+    live: Literal["scoring", "row"] | None = None
+    always: bool = False
+    has_rows: str | None = None
+    order: str | None = None
+    wide_as: str = "DECIMAL(38, 0)"
+
+
+# In this order a partition's files are published.
+KINDS: tuple[Kind, ...] = (
+    Kind("meta", LEDGER, "table", "evidence"),
+    Kind("extractions", LEDGER, "table", "evidence"),
+    Kind("live_changes", LEDGER, "table", "evidence", pending_id="change_id"),
+    Kind("scorings", LEDGER, "table", "evidence", pending_id="scoring_id"),
+    Kind("publications", LEDGER, "table", "evidence"),
+    Kind("audit", LEDGER, "table", "evidence"),
+    Kind("arms", LEDGER, "table", "evidence"),
+    Kind("canaries", LEDGER, "table", "evidence"),
+    Kind("source_buckets", LEDGER, "table", "evidence"),
+    Kind("backfills", LEDGER, "table", "evidence"),
+    Kind("backfill_partitions", LEDGER, "table", "evidence"),
+    Kind("live", LEDGER, "view", "evidence"),
+    PublishedKind("partitions", LEDGER, "view", "evidence", folder="ledger", always=True, order="scoring_id"),
+    PublishedKind("checks", LEDGER, "table", "evidence", order="made_at"),
+    Kind("features", None, "column sets", "content"),
+    Kind("scores", None, "column sets", "content"),
+    PublishedKind("predictions", None, "view", "content", live="scoring", always=True),
+    PublishedKind("reasons", None, "column sets", "content", live="row"),
+    PublishedKind("quarantine", None, "column sets", "content", wide_as="VARCHAR"),
+    PublishedKind(
+        *("live_arms", LEDGER, "view", "evidence"),
+        folder="arms",
+        view="arms",
+        # A partition that is the champion's again has a file too, so that nobody reads the arms it had.
+        has_rows="(FROM ledger.checks WHERE section = 'split')",
+        order="low",
+    ),
+)
+
+
+def with_column_sets() -> tuple[Kind, ...]:
+    """The kinds of a pipeline that have a table for each set of columns."""
+    return tuple(kind for kind in KINDS if kind.form == "column sets")
+
+
+def published() -> tuple[PublishedKind, ...]:
+    """The kinds that are published."""
+    return tuple(kind for kind in KINDS if isinstance(kind, PublishedKind))
+
+
+def announcing() -> tuple[Kind, ...]:
+    """The kinds whose new rows make their partition pending."""
+    return tuple(kind for kind in KINDS if kind.pending_id)
