@@ -6,7 +6,8 @@ import pytest
 
 from pip_dagster.declaration.pipeline import Pipeline
 from pip_dagster.declaration.project import Project
-from pip_dagster.declaration.spec import PipelineSpec, Scoring, Source
+from pip_dagster.declaration.scoring import Scoring
+from pip_dagster.declaration.spec import PipelineSpec, Source
 
 SQL = "SELECT shop, number, customer, day, amount FROM raw.orders WHERE day >= $start_date AND day < $end_date\n"
 
