@@ -51,7 +51,7 @@ class WithdrawnError(PartitionError):
     """A rollback newer than the run's request withdrew this partition; nothing of it is stored.
 
     Args:
-        what: the partition, with the reason of the rollback and who made it.
+        what: the partition, with the reason of the rollback and who requested it.
 
     """
 

@@ -49,7 +49,7 @@ class Scoring(StrictModel):
         default="missing",
         description="missing: scored as NULL, counted. error: the partition fails. quarantine: the row is quarantined.",
     )
-    batch_rows: int = Field(default=65_536, ge=2_048, description="Rows held in Python at once.")
+    batch_rows: int = Field(default=65_536, ge=2_048, description="Rows in Python's memory at once.")
     required_signers: tuple[str, ...] = Field(
         default=(), description="Public keys, PEM files or base64, of all who must have signed a version that scores."
     )

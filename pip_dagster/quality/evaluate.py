@@ -84,20 +84,7 @@ def evaluate(
         (p, e, tally.judgements[p, i], examples.get((p, i), ())) for p in partitions for i, e in enumerate(expectations)
     )
     return Evaluation(
-        tuple(
-            Verdict(
-                partition=p,
-                expectation=e,
-                status=j.status,
-                unexpected_count=j.unexpected_count,
-                element_count=j.element_count,
-                unexpected_percent=j.unexpected_percent,
-                observed=j.observed,
-                examples=tuple(rows),
-                error=j.error,
-            )
-            for p, e, j, rows in verdicts
-        ),
+        tuple(Verdict(**vars(j), partition=p, expectation=e, examples=tuple(rows)) for p, e, j, rows in verdicts),
         broken.drop_columns(["expectation"]),
     )
 

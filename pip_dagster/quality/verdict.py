@@ -33,8 +33,8 @@ class Judgement:
     error: str | None = None
 
 
-@dataclass(frozen=True)
-class Verdict:
+@dataclass(frozen=True, kw_only=True)
+class Verdict(Judgement):
     """A judgement with its partition and expectation.
 
     `examples` are up to ten of the rows that broke it, each with the key's and the judged columns' values.
@@ -42,13 +42,7 @@ class Verdict:
 
     partition: str
     expectation: Expectation
-    status: Status
-    unexpected_count: int | None
-    element_count: int | None
-    unexpected_percent: float | None
-    observed: Any
     examples: tuple[dict[str, Any], ...]
-    error: str | None
 
 
 @dataclass(frozen=True)
