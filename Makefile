@@ -1,4 +1,4 @@
-# Everything a newcomer types. `make` alone lists it.
+# The commands for developers. `make` alone lists them.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -10,14 +10,14 @@ export DAGSTER_HOME := $(CURDIR)/.dagster_home
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-install: $(VENV)/.installed $(DAGSTER_HOME)/dagster.yaml ## Make the environment in .venv
+install: $(VENV)/.installed $(DAGSTER_HOME)/dagster.yaml ## Create the environment in .venv
 
 $(VENV)/.installed: pyproject.toml constraints.txt
-	@$(PYTHON) -c 'import sys; sys.exit(0 if (3, 11) <= sys.version_info < (3, 14) else "pip_dagster needs Python 3.11, 3.12 or 3.13; found " + sys.version.split()[0] + ". Name one: make PYTHON=python3.12 ...")'
-	@echo "Making $(VENV) with $$($(PYTHON) --version): about a minute, once"
+	@$(PYTHON) -c 'import sys; sys.exit(0 if (3, 11) <= sys.version_info < (3, 14) else "pip_dagster needs Python 3.11, 3.12 or 3.13; found " + sys.version.split()[0] + ". Set one: make PYTHON=python3.12 ...")'
+	@echo "Creating $(VENV) with $$($(PYTHON) --version): about a minute, once"
 	@$(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt uv
-	@# uv is several times as fast; pip knows mirrors and certificates that uv may not.
+	@# uv is several times faster; pip knows mirrors and certificates that uv may not know.
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python -c constraints.txt -e '.[dev,lake]' || \
 	  $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,lake]'
 	@touch $@
@@ -29,31 +29,31 @@ demo: install ## Score real flights with a real pipeline, from nothing, in under
 	@$(BIN)/pip-dagster demo
 
 ui: install ## Open Dagster on http://127.0.0.1:3000 with the pipelines loaded
-	@# From its own folder: Dagster warns of a dagster.yaml in the working directory that is not DAGSTER_HOME's.
-	@# What Dagster has to say of its own command and of its betas is no news to whoever opens the UI.
-	@# And a backfill waits for a code server that is away, instead of taking its assets for removed.
+	@# Runs in DAGSTER_HOME: Dagster warns of a dagster.yaml in the working directory that is not DAGSTER_HOME's.
+	@# Hides Dagster's warnings of its own command and betas. A backfill waits for an unavailable code server, and does
+	@# not take its assets for removed.
 	@cd $(DAGSTER_HOME) && PYTHONWARNINGS='ignore:Function `dev_command`,ignore:Parameter `execution_type`' \
 	  DAGSTER_BACKFILL_RETRY_DEFINITION_CHANGED_ERROR=1 ../$(BIN)/dagster dev --host 127.0.0.1 --port $${PORT:-3000} --workspace ../workspace.yaml
 
 test: install ## Run the tests
-	@# A worker more than the two cores that are reckoned with: some wait for daemons, locks and processes.
+	@# One worker more than the two cores that CI has: some tests wait for daemons, locks and processes.
 	@$(BIN)/python -m pytest -n 3 --dist worksteal -m 'not soak'
 
 soak: install ## Run the long tests: kills, fuzzing, load
 	@$(BIN)/python -m pytest -n 2 -m soak
 
-bench: install ## Measure speed and memory anew, on a quiet machine: under 15 minutes
+bench: install ## Measure speed and memory, on an idle machine: under 15 minutes
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python -c constraints.txt -e '.[bench]'
-	@# It asks for pandas below 3, and runs with 3 all the same.
+	@# It requires pandas below 3, but runs with 3.
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps 'dagster-duckdb-pandas==0.29.27'
 	@$(BIN)/python -m benchmarks
 
 check: install ## Lint and type-check
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/lint-imports --no-cache && $(BIN)/mypy
 
-constraints: ## Resolve constraints.txt anew (needs uv)
+constraints: ## Resolve constraints.txt again (needs uv)
 	@uv pip compile pyproject.toml --extra dev --extra lake --extra bench --universal --python-version 3.11 --no-header --no-annotate \
 	  --no-emit-index-url --no-emit-find-links --quiet --constraint constraints.in --output-file constraints.txt
 
-clean: ## Remove what the demo made; sources and environment stay
+clean: ## Remove what the demo created; keep sources and environment
 	rm -rf data/registry data/published data/*.duckdb data/*.duckdb.* $(DAGSTER_HOME)

@@ -1,8 +1,8 @@
-"""Before anything heavy is imported: of the hundreds of processes that tests start none compiles its libraries anew.
+"""Cache bytecode before anything heavy is imported, so that processes that tests start do not compile libraries again.
 
-Where nothing may be written beside the sources (PYTHONDONTWRITEBYTECODE, which images and CI often set, with packages
-whose installer compiled nothing), every process would: two to five seconds for Dagster or Great Expectations, against
-a half. The bytecode is then kept in a folder of pytest's cache.
+If PYTHONDONTWRITEBYTECODE is set (as in many images and in CI) and the installer compiled nothing, each of the hundreds
+of processes compiles its libraries: two to five seconds for Dagster or Great Expectations, instead of half a second.
+The bytecode is then written to a folder of pytest's cache.
 """
 
 import os
@@ -12,9 +12,9 @@ import tempfile
 from pathlib import Path
 
 if sys.dont_write_bytecode:
-    kept = Path(__file__).parent / ".pytest_cache" / "bytecode"
-    # What earlier tests' own temporary files were compiled to.
-    shutil.rmtree(f"{kept}{Path(tempfile.gettempdir()).resolve()}", ignore_errors=True)
+    bytecode = Path(__file__).parent / ".pytest_cache" / "bytecode"
+    # The bytecode of the temporary files of earlier tests.
+    shutil.rmtree(f"{bytecode}{Path(tempfile.gettempdir()).resolve()}", ignore_errors=True)
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
-    os.environ["PYTHONPYCACHEPREFIX"] = sys.pycache_prefix = str(kept)
+    os.environ["PYTHONPYCACHEPREFIX"] = sys.pycache_prefix = str(bytecode)
     sys.dont_write_bytecode = False

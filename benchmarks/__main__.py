@@ -1,4 +1,4 @@
-"""`make bench`: every figure a ratio taken in the same run, into benchmarks/results.json and docs/benchmarks.md."""
+"""`make bench`: measure ratios, each within one run, and write benchmarks/results.json and docs/benchmarks.md."""
 
 from __future__ import annotations
 
@@ -11,28 +11,28 @@ from benchmarks.report import Figure
 
 
 def note(text: str) -> None:
-    """Progress; a run takes a quarter of an hour."""
+    """Print progress; a run takes a quarter of an hour."""
     print(f"- {text}", flush=True)
 
 
 def per_row(run: Measured) -> float:
-    """Rows a second."""
-    return run.said["rows"] / run.seconds
+    """Rows per second."""
+    return run.reported["rows"] / run.seconds
 
 
 def predict_floor(sizes: list[str]) -> list[Figure]:
-    """The bare predictor against stored features → committed scores and ledger."""
+    """From stored features to committed scores and ledger, against the bare predictor."""
     figures = []
     for size in sizes:
         note(f"predict floor, {size} rows")
         repeat = 3 if size == "1M" else 1
         floors, ours = [], []
-        for _ in range(repeat):  # in turn, so that what else the machine does meets both
+        for _ in range(repeat):  # alternating, so that other load on the machine affects both
             floors.append(case("cases", "floor", size))
             ours.append(case("cases", "scale", size, "predictions"))
         floor = best(floors)
-        run = min(ours, key=lambda each: each.seconds - each.said["published"])
-        committed = run.seconds - run.said["published"]
+        run = min(ours, key=lambda each: each.seconds - each.reported["published"])
+        committed = run.seconds - run.reported["published"]
         figures.append(
             Figure(
                 f"predict floor, {size} rows",
@@ -71,14 +71,14 @@ def memory(sizes: list[str]) -> list[Figure]:
 
 
 def year() -> tuple[list[Figure], Measured, Measured]:
-    """A year of flights in one Dagster run and without Dagster; bare scripts that query, predict, insert; a run a day."""
+    """A year of flights in one Dagster run and without Dagster; bare scripts that query, predict and insert; a run per day."""
     note("a year of flights in one Dagster run")
     one_run = case("cases", "dagster", "2013-01-01", "2013-12-31")
     note("a year of flights without Dagster")
     alone = case("cases", "backfill")
     note("a year of flights by bare scripts")
     daily, whole = case("cases", "bare", "daily"), case("cases", "bare", "year")
-    note("a run a day")
+    note("a run per day")
     a_day = best([case("cases", "dagster", day, day) for day in ("2013-06-01", "2013-06-02", "2013-06-03")])
 
     def against(name: str, other: float, ours: Measured, bound: float | None) -> Figure:
@@ -94,7 +94,7 @@ def year() -> tuple[list[Figure], Measured, Measured]:
 
 
 def alternatives(one_run: Measured, alone: Measured, days: int) -> list[Figure]:
-    """Rows a second and peak memory of what a user would pick, against ours on the year, with Dagster and without."""
+    """Rows per second and peak memory of the alternatives, against ours on the year, with and without Dagster."""
     rows = 336_776
     figures = []
     for name, title, count, with_dagster in (
@@ -115,7 +115,7 @@ def alternatives(one_run: Measured, alone: Measured, days: int) -> list[Figure]:
 
 
 def daily() -> list[Figure]:
-    """One date's whole process against that of an asset that does nothing."""
+    """The whole process for one date, against that of an asset that does nothing."""
     note("a daily run")
     runs = [(case("cases", "empty"), case("cases", "dagster", "2013-06-01", "2013-06-01")) for _ in range(3)]
     nothing, ours = best([each for each, _ in runs]), best([each for _, each in runs])
@@ -131,7 +131,7 @@ def daily() -> list[Figure]:
 
 
 def growth() -> list[Figure]:
-    """A partition's cost with few and many in the ledger."""
+    """The cost of a partition with few and with many partitions in the ledger."""
     found = {}
     for count in (10, 365, 3650):
         note(f"growth, {count} partitions")
@@ -141,15 +141,15 @@ def growth() -> list[Figure]:
 
 
 def main() -> None:
-    """Measure everything, or what is named."""
+    """Measure everything, or the named parts."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("only", nargs="*", help="predict_floor, memory, year, daily, growth; by default all of them")
     parser.add_argument(
-        "only", nargs="*", help="predict_floor, memory, year, daily, growth; all of them when none is named"
+        "--100M", dest="huge", action="store_true", help="measure memory with 100 million rows too: 15 minutes more"
     )
     parser.add_argument(
-        "--100M", dest="huge", action="store_true", help="memory with 100 million rows too: 15 minutes more"
+        "--days", type=int, default=30, help="number of days on which the slow alternatives are measured"
     )
-    parser.add_argument("--days", type=int, default=30, help="days that the slow alternatives are measured on")
     options = parser.parse_args()
     note("data and models")
     data.registry()

@@ -1,8 +1,8 @@
-"""What a user would pick instead, each as its documentation shows it, on the demo's year and its model.
+"""The alternatives, each used as its documentation shows, on the demo's year and model.
 
-`python -m benchmarks.alternatives NAME DAYS`: the first DAYS days of 2013, a day at a time, as a scheduled pipeline
-meets them. All get the same feature SQL. dagster-duckdb's IO manager: docs.dagster.io, "DuckDB pandas"; MLflow: "pyfunc"
-of `mlflow.xgboost`; Ray Data: "offline batch inference", `map_batches` with a class.
+`python -m benchmarks.alternatives NAME DAYS`: the first DAYS days of 2013, day by day, as a scheduled pipeline runs. All
+use the same feature SQL. dagster-duckdb's IO manager: docs.dagster.io, "DuckDB pandas"; MLflow: "pyfunc" of
+`mlflow.xgboost`; Ray Data: "offline batch inference", `map_batches` with a class.
 """
 
 import sys
@@ -48,7 +48,7 @@ def _sources() -> duckdb.DuckDBPyConnection:
 
 
 def io_manager(days: int) -> None:
-    """Two partitioned assets, `DuckDBPandasIOManager`, `XGBClassifier`; one run a partition, as a backfill does."""
+    """Two partitioned assets, `DuckDBPandasIOManager`, `XGBClassifier`; one run per partition, as in a backfill."""
     import dagster as dg
     import xgboost as xgb
     from dagster_duckdb_pandas import DuckDBPandasIOManager
@@ -80,11 +80,11 @@ def io_manager(days: int) -> None:
                 ).success
         with duckdb.connect(str(folder / "out.duckdb")) as con:
             ((rows,),) = con.execute("SELECT count(*) FROM main.predictions").fetchall()
-    timed.say(rows=rows)
+    timed.report(rows=rows)
 
 
 def mlflow_pyfunc(days: int) -> None:
-    """`mlflow.pyfunc.load_model(...).predict(frame)`, a day at a time, into DuckDB."""
+    """`mlflow.pyfunc.load_model(...).predict(frame)`, day by day, into DuckDB."""
     import os
 
     os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
@@ -93,7 +93,7 @@ def mlflow_pyfunc(days: int) -> None:
 
     file, lists = _model()
     with scratch() as folder:
-        # The scikit-learn interface: for a plain Booster pyfunc refuses category columns.
+        # The scikit-learn interface: with a plain Booster, pyfunc refuses category columns.
         classifier = xgb.XGBClassifier(n_jobs=threads(), enable_categorical=True)
         classifier.load_model(file)
         mlflow.xgboost.save_model(classifier, str(folder / "model"), model_format="ubj")
@@ -107,11 +107,11 @@ def mlflow_pyfunc(days: int) -> None:
                 frame["score"] = model.predict(_prepared(frame, lists))
                 out.execute("INSERT INTO predictions SELECT flight_key, flight_date, score FROM frame")
                 rows += len(frame)
-    timed.say(rows=rows)
+    timed.report(rows=rows)
 
 
 class Score:
-    """A Ray Data worker: loads the model once, scores batches."""
+    """A Ray Data worker: loads the model once and scores batches."""
 
     def __init__(self, file: str, lists: dict[str, list[str] | None]) -> None:
         import xgboost as xgb
@@ -129,7 +129,7 @@ class Score:
 
 
 def ray_data(days: int) -> None:
-    """`ray.data…map_batches(Score)` over a day's features, written as Parquet, a day at a time; Ray is started once."""
+    """`ray.data…map_batches(Score)` over the features of one day after the other, written as Parquet; Ray starts once."""
     import ray
 
     file, lists = _model()
@@ -151,7 +151,7 @@ def ray_data(days: int) -> None:
                 scored.write_parquet(str(folder / "out" / str(first)))
                 rows += len(frame)
             ray.shutdown()
-    timed.say(rows=rows)
+    timed.report(rows=rows)
 
 
 CASES = {"io_manager": io_manager, "mlflow_pyfunc": mlflow_pyfunc, "ray_data": ray_data}

@@ -1,4 +1,4 @@
-"""What is measured of the project, and the floors it is held against: `python -m benchmarks.cases NAME ARGUMENTS`."""
+"""The measured cases of the project and the floors to compare with: `python -m benchmarks.cases NAME ARGUMENTS`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from dataclasses import replace
 from datetime import date, timedelta
 from pathlib import Path
 
-import pip_dagster  # noqa: F401  # before xgboost: it keeps OpenMP's threads from spinning
+import pip_dagster  # noqa: F401  # before xgboost: it stops OpenMP's threads from spinning
 
 import duckdb  # isort: skip
 import numpy as np  # isort: skip
@@ -29,7 +29,7 @@ YEAR = (date(2013, 1, 1), date(2014, 1, 1))
 
 @contextmanager
 def scratch() -> Iterator[Path]:
-    """A folder beside the benchmarks' data, gone afterwards."""
+    """A temporary folder beside the benchmarks' data."""
     folder = Path(tempfile.mkdtemp(dir=data.FOLDER))
     try:
         yield folder
@@ -44,7 +44,7 @@ def threads() -> int:
 
 
 def floor(size: str) -> None:
-    """`Booster.inplace_predict` on a float32 array that is in memory."""
+    """`Booster.inplace_predict` on a float32 array in memory."""
     version = Registry(data.registry()).get("scale", 1)
     con = duckdb.connect(str(data.scale(size)), read_only=True)
     columns = {row[0]: row[1] for row in con.execute("DESCRIBE raw.flights").fetchall()}
@@ -62,13 +62,13 @@ def floor(size: str) -> None:
     booster.inplace_predict(X[:100_000])
     with Timed() as timed:
         booster.inplace_predict(X)
-    timed.say(rows=rows)
+    timed.report(rows=rows)
 
 
 def scale(size: str, part: str, batch_rows: str = "0") -> None:
-    """One partition: `predictions` of features that are stored, or `whole`, with the feature SQL and the snapshot.
+    """One partition: `predictions` from stored features, or `whole`, with the feature SQL and the snapshot.
 
-    `published` in what it says: the seconds of writing Parquet for readers, which are among its seconds.
+    Reports as `published` the seconds for writing Parquet for readers, which are part of its seconds.
     """
     from pip_dagster.warehouse import windows
 
@@ -90,11 +90,11 @@ def scale(size: str, part: str, batch_rows: str = "0") -> None:
         spent[0] = 0.0
         with Timed() as timed:
             rows = _materialize(pipeline, ["2014-01-01"], features=part == "whole")
-    timed.say(rows=rows, published=spent[0])
+    timed.report(rows=rows, published=spent[0])
 
 
 def growth(partitions: str) -> None:
-    """Ten small partitions more where `partitions` are in the ledger already; seconds for each of the ten."""
+    """Ten more small partitions when `partitions` are in the ledger already."""
     count = int(partitions)
     with scratch() as folder:
         con = duckdb.connect(str(folder / "sources.duckdb"))
@@ -115,15 +115,15 @@ def growth(partitions: str) -> None:
         pipeline = replace(pipeline, spec=type(spec).model_validate(spec.model_dump()))
         days = [str(date(2000, 1, 1) + timedelta(days=i)) for i in range(count + 10)]
         _materialize(pipeline, days[:count])
-        os.sync()  # what making them left to be written is not theirs
+        os.sync()  # so that pending writes of the first partitions are not measured
         with Timed() as timed:
             for day in days[count:]:
                 _materialize(pipeline, [day])
-    timed.say(rows=100, partitions=10)
+    timed.report(rows=100, partitions=10)
 
 
 def bare(how: str) -> None:
-    """A script without us: the feature SQL, predict, insert; for the year in one query, or `daily` in a loop."""
+    """A bare script: the feature SQL, predict, insert; for the year in one query, or `daily` in a loop."""
     with scratch() as folder:
         days = [YEAR[0] + timedelta(days=i) for i in range((YEAR[1] - YEAR[0]).days)]
         spans = [(day, day + timedelta(days=1)) for day in days] if how == "daily" else [YEAR]
@@ -147,7 +147,7 @@ def bare(how: str) -> None:
                 con.execute("INSERT INTO predictions SELECT flight_key, flight_date, score FROM frame")
                 rows += len(frame)
             con.close()
-    timed.say(rows=rows)
+    timed.report(rows=rows)
 
 
 def _column(values, feature) -> np.ndarray:  # type: ignore[no-untyped-def]
@@ -198,7 +198,7 @@ def _process(root: Path, words: list[str], environment: dict[str, str]) -> None:
     import subprocess
     import time
 
-    # What we are compared with has scikit-learn, which XGBoost imports where it finds it; we do not install it.
+    # The alternatives install scikit-learn, which XGBoost imports if it is there; this package does not install it.
     (root / "sklearn.py").write_text("raise ImportError('not installed by pip_dagster')\n")
     inherited = {name: value for name, value in os.environ.items() if name != "DAGSTER_HOME"}
     paths = os.pathsep.join([str(root), str(data.REPOSITORY)])

@@ -1,4 +1,4 @@
-"""What the benchmarks score: the demo's real flights, as they are and many times over, and the models that score them."""
+"""The data of the benchmarks: the demo's real flights, once and repeated many times, and the models that score them."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ SCALE_SQL = (
 
 
 def sources() -> Path:
-    """The demo's source database, made by the demo's own script."""
+    """The demo's source database, built by the demo's own script."""
     target = FOLDER / "sources.duckdb"
     if not target.is_file():
         script = REPOSITORY / "examples" / "flight_delay" / "load_sources.py"
@@ -49,13 +49,13 @@ def features() -> Path:
     """A year of the demo's features and labels, as `feat.flights` and `feat.labels`."""
     target = FOLDER / "features.duckdb"
     if not target.is_file():
-        with _made(target) as con:
+        with _building(target) as con:
             con.execute(f"ATTACH '{sources()}' AS sources (READ_ONLY)")
-            con.execute("CREATE SCHEMA made.feat")
+            con.execute("CREATE SCHEMA built.feat")
             con.execute("USE sources")
             year = {"start_date": date(2013, 1, 1), "end_date": date(2014, 1, 1)}
             for name, file in (("flights", "features.sql"), ("labels", "labels.sql")):
-                con.execute(f"CREATE TABLE made.feat.{name} AS {(DEMO / file).read_text(encoding='utf-8')}", year)
+                con.execute(f"CREATE TABLE built.feat.{name} AS {(DEMO / file).read_text(encoding='utf-8')}", year)
     return target
 
 
@@ -63,7 +63,7 @@ def scale(size: str) -> Path:
     """A source database with `raw.flights` of this size, all of one day."""
     target = FOLDER / f"scale_{size}.duckdb"
     if not target.is_file():
-        with _made(target) as con:
+        with _building(target) as con:
             con.execute(f"ATTACH '{features()}' AS year (READ_ONLY)")
             con.execute("CREATE SCHEMA raw")
             sql = (Path(__file__).parent / "scale_features.sql").read_text(encoding="utf-8")
@@ -122,12 +122,12 @@ def scale_pipeline(size: str, folder: Path, **scoring: object) -> Pipeline:
 
 
 def year_project(folder: Path) -> Path:
-    """A project of a user's own around the demo's declaration: its root. Its module is `bench_year`."""
+    """A separate project with the demo's declaration: its root. Its module is `bench_year`."""
     package = folder / "bench_year"
     shutil.copytree(DEMO, package / "defs" / "flight_delay")
     declaration = package / "defs" / "flight_delay" / "defs.yaml"
     declaration.write_text(declaration.read_text().replace("data/sources.duckdb", str(sources())))
-    # The demo blocks 2013-12-31, for which its data have no weather; here all 365 dates are scored.
+    # The demo blocks 2013-12-31, which has no weather data; here all 365 dates are scored.
     expectations = package / "defs" / "flight_delay" / "expectations.yaml"
     expectations.write_text(expectations.read_text().replace("min_value: 24 ", "min_value: 0 "))
     (package / "__init__.py").touch()
@@ -142,8 +142,8 @@ def year_project(folder: Path) -> Path:
     return folder
 
 
-class _made:
-    """A connection whose database `made` becomes `target` when all went well."""
+class _building:
+    """A connection whose database `built` becomes the file `target` if the block succeeds."""
 
     def __init__(self, target: Path) -> None:
         self.target = target
@@ -154,14 +154,14 @@ class _made:
         self.temporary.unlink(missing_ok=True)
         self.con = duckdb.connect(":memory:", config={"memory_limit": "3GB", "temp_directory": str(FOLDER / "spill")})
         self.con.execute("SET TimeZone = 'UTC'")
-        self.con.execute(f"ATTACH '{self.temporary}' AS made (STORAGE_VERSION 'v1.5.0')")
-        self.con.execute("USE made")
+        self.con.execute(f"ATTACH '{self.temporary}' AS built (STORAGE_VERSION 'v1.5.0')")
+        self.con.execute("USE built")
         return self.con
 
     def __exit__(self, kind: object, *rest: object) -> None:
         if kind is None:
             self.con.execute("USE memory")
-            self.con.execute("DETACH made")
+            self.con.execute("DETACH built")
             self.temporary.replace(self.target)
         self.con.close()
         self.temporary.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""One measurement is one process: its seconds, CPU seconds and peak memory, its children's included."""
+"""One measurement is one process with its children: seconds, CPU seconds and peak memory."""
 
 from __future__ import annotations
 
@@ -18,23 +18,23 @@ from benchmarks.data import FOLDER, REPOSITORY
 
 @dataclass(frozen=True)
 class Measured:
-    """`seconds` is what the case timed itself, or else the whole process; memory in MB, summed over its processes."""
+    """One measurement: `seconds` as the case measured them, or of the whole process; memory in MB over all processes."""
 
     seconds: float
     cpu_seconds: float
     peak_mb: float
-    said: dict[str, Any] = field(default_factory=dict)
+    reported: dict[str, Any] = field(default_factory=dict)
 
 
 def case(module: str, *arguments: object, environment: dict[str, str] | None = None, tree: bool = False) -> Measured:
-    """Run `python -m benchmarks.<module> arguments…`; the last line it prints is JSON, `seconds` in it the time.
+    """Run `python -m benchmarks.<module> arguments…`, whose last printed line is JSON with its measurements.
 
-    `tree`: sum the memory of all its processes, which are sampled; otherwise its own peak, which the kernel knows.
+    With `tree`, the peak is the sampled sum of the memory of all its processes; otherwise its own peak, from the kernel.
     """
     command = [sys.executable, "-m", f"benchmarks.{module}", *map(str, arguments)]
     log = FOLDER / "last.log"
     env = os.environ | {"PYTHONPATH": str(REPOSITORY), "PYTHONWARNINGS": "ignore"} | (environment or {})
-    # Images and CI often forbid bytecode, and then every process compiles its libraries: seconds that are nobody's.
+    # Images and CI often disable bytecode; then every process compiles its libraries, which must not be measured.
     env.pop("PYTHONDONTWRITEBYTECODE", None)
     env["PYTHONPYCACHEPREFIX"] = str(FOLDER / "bytecode")
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -42,25 +42,25 @@ def case(module: str, *arguments: object, environment: dict[str, str] | None = N
     with log.open("w") as out:
         process = subprocess.Popen(command, cwd=REPOSITORY, env=env, stdout=subprocess.PIPE, stderr=out, text=True)
         peak = _Sampled(process.pid) if tree else None
-        said, _ = process.communicate()
+        output, _ = process.communicate()
     wall = time.monotonic() - began
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     if process.returncode:
         raise SystemExit(
-            f"{' '.join(command)} ended with {process.returncode}:\n{log.read_text()[-4000:]}{said[-2000:]}"
+            f"{' '.join(command)} ended with {process.returncode}:\n{log.read_text()[-4000:]}{output[-2000:]}"
         )
-    found = json.loads(said.strip().splitlines()[-1])
+    found = json.loads(output.strip().splitlines()[-1])
     cpu = found.pop("cpu_seconds", after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
     return Measured(found.pop("seconds", wall), cpu, peak.end() if peak else found.pop("peak_mb"), found)
 
 
 def best(runs: list[Measured]) -> Measured:
-    """The quickest of several: whatever else the machine did only ever adds."""
+    """The fastest of several runs: other load on the machine can only add time."""
     return min(runs, key=lambda run: run.seconds)
 
 
 class Timed:
-    """What a case says of itself: `with Timed() as t: …` and then `t.say(rows=…)`."""
+    """The measurements of a case: `with Timed() as t: …`, then `t.report(rows=…)`."""
 
     def __enter__(self) -> Timed:
         self.cpu, self.began = _cpu(), time.monotonic()
@@ -69,7 +69,7 @@ class Timed:
     def __exit__(self, *_: object) -> None:
         self.seconds, self.cpu_seconds = time.monotonic() - self.began, _cpu() - self.cpu
 
-    def say(self, **more: object) -> None:
+    def report(self, **more: object) -> None:
         """Print the line that `case` reads."""
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
         print(

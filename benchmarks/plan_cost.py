@@ -1,7 +1,7 @@
-"""What a look at everything costs: a plan of ten years of days over five sources of a million rows.
+"""The cost of a plan of ten years of days over five sources of a million rows.
 
-`python benchmarks/plan_cost.py` makes the sources and a ledger that says each day was made, and prints the CPU seconds
-of one `make_plan` with half as many rows and days, with all, and with 1% of the days changed.
+`python benchmarks/plan_cost.py` creates the sources and a ledger in which every day is built, and prints the CPU seconds
+of one `make_plan` with half of the rows and days, with all of them, and with 1% of the days changed.
 """
 
 import shutil
@@ -38,7 +38,7 @@ START = datetime(2014, 1, 1)
 
 
 def build(root: Path, days: int, rows: int) -> Pipeline:
-    """A project with so many days and rows a source, and a model."""
+    """A project with this many days and rows per source, and a model."""
     root.mkdir()
     (root / "pyproject.toml").write_text("[tool.pip_dagster]\n")
     with duckdb.connect(str(root / "sources.duckdb")) as con:
@@ -70,8 +70,8 @@ def build(root: Path, days: int, rows: int) -> Pipeline:
     return pipeline
 
 
-def note_all_as_made(pipeline: Pipeline) -> None:
-    """A ledger as if each partition had been made of what the sources hold."""
+def record_all_as_built(pipeline: Pipeline) -> None:
+    """Fill the ledger as if each partition had been built from the current sources."""
     spec = pipeline.spec
     partitions = closed_partitions(spec.partitions, datetime.now(UTC))
     version = Registry(pipeline.project.registry).get("m", "champion")
@@ -113,31 +113,33 @@ def note_all_as_made(pipeline: Pipeline) -> None:
 
 
 def cost(pipeline: Pipeline) -> tuple[float, int]:
-    """CPU seconds of a plan, the better of three, and how many partitions are due."""
-    best, due = 1e9, 0
+    """CPU seconds of a plan, the best of three, and the number of stale partitions."""
+    best, stale = 1e9, 0
     for _ in range(3):
         began = time.process_time()
         plan = make_plan(pipeline, closed_partitions(pipeline.spec.partitions, datetime.now(UTC)))
-        best, due = min(best, time.process_time() - began), len(plan.due)
-    return best, due
+        best, stale = min(best, time.process_time() - began), len(plan.due)
+    return best, stale
 
 
 def main() -> None:
-    """Measure three times over growing data."""
+    """Measure half of the data, all of it, and a change."""
     days, rows = (int(each) for each in sys.argv[1:3]) if len(sys.argv) > 2 else (3650, 1_000_000)
     folder = Path(tempfile.mkdtemp())
     try:
         spent = {}
         for part in (2, 1):
             pipeline = build(folder / str(part), days // part, rows // part)
-            note_all_as_made(pipeline)
-            spent[part], due = cost(pipeline)
-            assert due == 0, due
+            record_all_as_built(pipeline)
+            spent[part], stale = cost(pipeline)
+            assert stale == 0, stale
             print(f"{days // part} partitions, {SOURCES} sources of {rows // part:,} rows: {spent[part]:.2f} s of CPU")
         with duckdb.connect(str(folder / "1" / "sources.duckdb")) as con:
             con.execute("UPDATE raw.s4 SET c1 = c1 + 1 WHERE (day - DATE '2014-01-01') % 100 = 50")
-        changed, due = cost(pipeline)
-        print(f"1% of the days of the source with the longest lookback changed: {changed:.2f} s, {due} partitions due")
+        changed, stale = cost(pipeline)
+        print(
+            f"1% of the days of the source with the longest lookback changed: {changed:.2f} s, {stale} stale partitions"
+        )
         print(
             f"bound {BOUND} s; holds: {max(spent[1], changed) <= BOUND}; twice the data cost {spent[1] / spent[2]:.1f}x"
         )

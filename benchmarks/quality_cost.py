@@ -1,7 +1,7 @@
-"""What the expectations cost: the demo's year of flights with and without them, in one run.
+"""The cost of the expectations: the demo's year of flights with and without them, in one run.
 
-`python benchmarks/quality_cost.py` in a clone in which `make demo` has been run. Prints the seconds of extracting and
-scoring 365 partitions, of the same with the declared expectations, and the ratio of what these add.
+Run `python benchmarks/quality_cost.py` after `make demo`. It prints the seconds for extracting and scoring 365
+partitions, the seconds with the declared expectations, and the ratio of the difference.
 """
 
 import shutil
@@ -21,7 +21,7 @@ BOUND = 1.0
 
 
 def seconds(pipeline, folder: Path) -> float:
-    """CPU seconds of the year into a warehouse of its own."""
+    """CPU seconds of the year, in a new warehouse."""
     project = replace(pipeline.project, warehouse=folder / "warehouse.duckdb", published=folder / "published")
     definition = partitions_definition(pipeline.spec.partitions)
     partitions = partitions_of(definition, definition.get_partition_keys())
@@ -34,7 +34,7 @@ def seconds(pipeline, folder: Path) -> float:
 
 
 def main() -> None:
-    """Measure both, twice, and print the better of each."""
+    """Measure both twice and print the better of each."""
     declared = find_pipeline(Project.find(), "flight_delay")
     suites = declared.suites
     count = sum(map(len, (*suites.sources.values(), suites.features, suites.predictions)))

@@ -1,6 +1,6 @@
-"""The figures as benchmarks/results.json, and between the markers of docs/benchmarks.md as a table and a plot.
+"""The figures, in benchmarks/results.json and as a table and a plot between the markers of docs/benchmarks.md.
 
-What is written by hand in docs/benchmarks.md, outside the markers, stays.
+The text of docs/benchmarks.md outside the markers is written by hand and does not change.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ BEGIN, END = "<!-- make bench: begin -->", "<!-- make bench: end -->"
 
 @dataclass(frozen=True)
 class Figure:
-    """One figure and what it must not exceed, or, `at_least`, not fall below; no bound: told for what it is worth."""
+    """One figure with its bound: a maximum, or with `at_least` a minimum. Without a bound it is only reported."""
 
     name: str
     figure: float
@@ -42,7 +42,7 @@ class Figure:
 
 
 def save(part: str, figures: list[Figure]) -> None:
-    """Replace one part's figures in results.json, with the machine they were measured on."""
+    """Replace one part's figures in results.json, and the description of the machine."""
     known = json.loads(RESULTS.read_text()) if RESULTS.is_file() else {}
     parts = known.get("parts", {})
     parts[part] = [asdict(each) | {"figure": round(each.figure, 3), "holds": each.holds} for each in figures]
@@ -55,7 +55,7 @@ def save(part: str, figures: list[Figure]) -> None:
 
 
 def machine() -> dict[str, str]:
-    """What the figures depend on."""
+    """The machine and versions that the figures depend on."""
     from pip_dagster.flow.engine import available_threads
 
     lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").is_file() else []
@@ -78,7 +78,7 @@ def _version(name: str) -> str | None:
 
 
 def write() -> None:
-    """The page's part between the markers, and the plot, from results.json."""
+    """Write the page's part between the markers, and the plot, from results.json."""
     found = json.loads(RESULTS.read_text())
     figures = [each for part in found["parts"].values() for each in part]
     rows = ["| what | figure | bound | holds | measured |", "|---|---|---|---|---|"]
@@ -106,7 +106,7 @@ def write() -> None:
 
 
 def _plot(figures: list[dict]) -> str:
-    """One bar a figure: its share of what its bound allows; the line is the bound."""
+    """One bar per figure: its share of its bound; the line is the bound."""
     left, unit, height = 430, 260, 24
     width, tall = left + unit * 2 + 90, height * len(figures) + 40
     parts = [

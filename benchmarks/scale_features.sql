@@ -1,11 +1,11 @@
--- The demo's 336,776 real flights, $k times over: k = 3 gives 1.0M rows, 30 gives 10.1M, 297 gives 100.0M.
--- Replica 0 is the real data; the others move its numbers a little. Whole-number arithmetic only (no random(), no hash()):
--- the same rows on every DuckDB version and with any number of threads. All of them lie in one partition.
+-- The demo's 336,776 real flights, repeated $k times: k = 3 gives 1.0M rows, 30 gives 10.1M, 297 gives 100.0M.
+-- Replica 0 is the real data; the others vary its numbers a little. Integer arithmetic only (no random(), no hash()), for
+-- the same rows on every DuckDB version and with any number of threads. All rows are in one partition.
 CREATE TABLE raw.flights AS
 WITH src AS (SELECT row_number() OVER (ORDER BY flight_date, flight_key) AS rid, * FROM feat.flights)
 , u AS (
   SELECT src.*, r.range::BIGINT AS rep,
-         -- three uniform numbers in [-1, 1] a row, 0 for replica 0
+         -- three uniform numbers in [-1, 1] per row, 0 for replica 0
          CASE WHEN r.range = 0 THEN 0 ELSE ((rid * 1000003 + r.range * 7919 + 1) * 48271 % 2147483647) / 1073741823.5 - 1 END AS u1,
          CASE WHEN r.range = 0 THEN 0 ELSE ((rid * 999983 + r.range * 104729 + 7) * 69621 % 2147483647) / 1073741823.5 - 1 END AS u2,
          CASE WHEN r.range = 0 THEN 0 ELSE ((rid * 611953 + r.range * 15485863 + 3) * 39373 % 2147483647) / 1073741823.5 - 1 END AS u3

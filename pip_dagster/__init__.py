@@ -1,9 +1,11 @@
 """Production inference pipelines: XGBoost models on fresh data, partition by partition, with lineage."""
 
+from __future__ import annotations
+
 import os
 
 __version__ = "0.1.0"
 
-# OpenMP's threads wait for each other by spinning, and where another process has the core they spin for its whole time
-# slice: scoring and training were 5 to 15 times slower beside one busy process. Read once, when xgboost is loaded.
+# OpenMP's threads spin while they wait for each other. If another process has the core, they spin for its whole time
+# slice: scoring and training were 5 to 15 times slower beside one busy process. Read once, when xgboost is imported.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")

@@ -1,5 +1,7 @@
 """The code location that workspace.yaml names: every pipeline declared under defs/."""
 
+from __future__ import annotations
+
 from functools import cache
 from pathlib import Path
 
@@ -7,8 +9,8 @@ import dagster as dg
 
 
 @dg.definitions
-@cache  # one run asks six times
+@cache  # one run calls it six times
 def defs() -> dg.Definitions:
-    """Load each defs/<pipeline>/defs.yaml; steps run in their run's own process, which spares ten seconds each."""
+    """Load each defs/<pipeline>/defs.yaml; steps run in the run's own process, which saves ten seconds each."""
     pipelines = dg.load_from_defs_folder(path_within_project=Path(__file__).parent)
     return dg.Definitions.merge(pipelines, dg.Definitions(executor=dg.in_process_executor))

@@ -1,4 +1,6 @@
-"""The errors a user can mend: each says what was found, what was expected and what to do."""
+"""The errors that a user can fix: each message says what happened, where, what was expected and what to do."""
+
+from __future__ import annotations
 
 
 class PipelineError(Exception):
@@ -10,7 +12,7 @@ class ProjectError(PipelineError):
 
 
 class DeclarationError(PipelineError):
-    """A pipeline's declaration, SQL or model does not fit together; no partition can be made."""
+    """A pipeline's declaration, SQL or model is invalid or does not fit the others; no partition can be built."""
 
 
 class SourceError(PipelineError):
@@ -18,60 +20,62 @@ class SourceError(PipelineError):
 
 
 class WarehouseError(PipelineError):
-    """The warehouse cannot be opened, is locked, or is of another version."""
+    """The warehouse cannot be opened, is locked, or has another version."""
 
 
 class SourceLockedError(SourceError):
-    """Another process holds a source's file; later it will not."""
+    """Another process has locked a source's file; retry later."""
 
 
 class WarehouseLockedError(WarehouseError):
-    """Another process holds the warehouse; later it will not."""
+    """Another process has locked the warehouse; retry later."""
 
 
 class StorageError(WarehouseError):
-    """The warehouse's disk is full or cannot be written; what was committed is kept."""
+    """The warehouse's disk is full or not writable; committed data is safe."""
 
 
 class SpillError(PipelineError):
-    """The folder for what outgrows memory is full, gone or cannot be written."""
+    """The folder that DuckDB spills to is full, missing or not writable."""
 
 
 class NoWarehouseError(WarehouseError):
-    """There is no warehouse to read yet."""
+    """There is no warehouse yet."""
 
 
 class PartitionError(PipelineError):
-    """One partition cannot be made; its neighbours can."""
+    """One partition cannot be built; the others are not affected."""
 
 
 class WithdrawnError(PartitionError):
-    """A person rolled back what would now be made live, since it was asked for; nothing of it is stored.
+    """A rollback newer than the run's request withdrew this partition; nothing of it is stored.
 
-    `what` was rolled back, by whom and why.
+    Args:
+        what: the partition, with the reason of the rollback and who requested it.
+
     """
 
     def __init__(self, what: str) -> None:
         super().__init__(
-            f"{what}, since this run was asked for, which would undo that. To make it all the same launch a new run"
+            f"{what}, after this run was requested; the run would undo that. To build it anyway, launch a new run"
         )
 
 
 class RollbackError(PipelineError):
-    """A rollback that cannot be meant, or could mean two things; nothing was changed."""
+    """The rollback request is invalid or ambiguous; nothing was changed."""
 
 
 class BackfillError(PipelineError):
-    """A backfill that cannot be begun or gone on with as it was asked for."""
+    """A backfill cannot be started or resumed as requested."""
 
 
 class OvertakenError(PipelineError):
-    """Another process committed what this transaction did not know of; it is rolled back and may be done once more."""
+    """Another process committed a change that this transaction had not seen; it is rolled back and can be retried."""
 
 
 class RegistryError(PipelineError):
-    """Base of every error here. The message names the model, version or file, what was expected and what to do."""
+    """Base of the errors about models: the message names the model, version or file."""
 
 
 class InvalidName(RegistryError):  # noqa: N818
-    """A model name or alias that could not be a folder or file name, or that reads like something else."""
+    """A model name or alias cannot be a folder or file name, or reads like something else."""

@@ -1,4 +1,4 @@
-"""What a process has loaded is there until it ends: the garbage collector need not look through it again and again."""
+"""Import libraries without garbage collection, and exempt their objects from it."""
 
 from __future__ import annotations
 
@@ -11,12 +11,13 @@ _loaded: set[str] = set()
 
 @contextmanager
 def loading(what: str) -> Iterator[None]:
-    """Import inside, without garbage collection; the collector then leaves alone whatever objects there are.
+    """Import inside the block, without garbage collection; then exempt all existing objects from collection.
 
-    Dagster, pandas and XGBoost are half a million. To look through them while more is loaded, and again when the
-    process ends, took a quarter of the run of a single date.
+    Dagster, pandas and XGBoost create half a million objects. Traversing them while more is imported, and again when
+    the process ends, took a quarter of the run of a single date.
 
-    What is garbage just then is never freed. So this happens once a process for each `what` that is loaded, not a run.
+    Objects that are garbage at that moment are never freed, so this happens once per process for each `what`, not once
+    per run.
     """
     if what in _loaded:
         yield

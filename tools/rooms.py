@@ -1,8 +1,8 @@
-"""Print the rooms of the package, what each imports, and what breaks their order: imports upward and circles.
+"""Print the rooms of the package, their imports, and what breaks their order: imports upward and circles.
 
     python tools/rooms.py
 
-The order is the layers contract in pyproject.toml, which `make check` enforces. Exit code 1 when anything breaks it.
+The order is the layers contract in pyproject.toml, which `make check` enforces. Exit code 1 if anything breaks it.
 """
 
 from __future__ import annotations

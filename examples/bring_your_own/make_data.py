@@ -1,4 +1,4 @@
-"""Step 1: some tables. Yours are there already; these are made by arithmetic, so that they are the same everywhere."""
+"""Step 1: some tables. You have your own; these are computed, so that they are the same everywhere."""
 
 from pathlib import Path
 
@@ -29,7 +29,7 @@ def main() -> None:
     """)
     con.execute(f"COPY customers TO '{DATA / 'customers.parquet'}' (FORMAT parquet)")
     con.execute(f"COPY orders TO '{DATA / 'orders' / '2024-03.parquet'}' (FORMAT parquet)")
-    # Late March is what the pipeline scores; what came back of the earlier orders is known.
+    # The pipeline scores late March; the returns of earlier orders are known.
     con.execute(f"""
         COPY (SELECT shop, order_no, items * 7 + earlier_returns * 5 + (payment = 'invoice')::INT * 20
                      + order_no * 13 % 40 > 70 AS returned

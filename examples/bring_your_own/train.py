@@ -1,4 +1,4 @@
-"""Step 3: train with the pipeline's own feature SQL, and save what `pip-dagster models register` takes."""
+"""Step 3: train with the pipeline's own feature SQL, and save the files for `pip-dagster models register`."""
 
 from datetime import UTC, datetime
 from pathlib import Path

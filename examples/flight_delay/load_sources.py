@@ -7,7 +7,7 @@ import duckdb
 
 
 def main(folder: Path, database: Path) -> None:
-    """Make `database` anew; a reader sees the old file or the whole new one."""
+    """Rebuild `database`; a reader sees either the old file or the complete new one."""
     temporary = database.with_name(f".{database.name}.tmp")
     temporary.unlink(missing_ok=True)
     database.parent.mkdir(parents=True, exist_ok=True)

@@ -7,13 +7,13 @@ SELECT *, concat_ws('-', carrier, flight, origin, strftime(flight_date, '%Y%m%d'
        time_hour + to_minutes((sched_dep_time % 100)::INT) AS sched_dep_at
 FROM read_parquet($folder || '/flights.parquet');
 
--- What is known before departure.
+-- Known before departure.
 CREATE TABLE raw.schedule AS
 SELECT flight_key, flight_date, carrier, flight, tailnum, origin, dest, distance, sched_dep_time, sched_arr_time,
        time_hour AS sched_hour, sched_dep_at
 FROM flights ORDER BY flight_date, flight_key;
 
--- What arrives later: the outcome of a flight, observed when it lands.
+-- Known later: the outcome of a flight, observed when it lands.
 CREATE TABLE raw.outcomes AS
 WITH departed AS (
   SELECT f.*, dep_time IS NULL AS cancelled, coalesce(z.time_zone, 'America/Puerto_Rico') AS zone,
@@ -29,9 +29,9 @@ WITH departed AS (
   FROM landed
 )
 SELECT flight_key, flight_date, cancelled, (arr_delay IS NULL AND NOT cancelled) AS diverted, dep_delay, arr_delay, air_time,
-       (arr_delay > 15) AS late15,  -- NULL when cancelled or diverted: that label never arrives
+       (arr_delay > 15) AS late15,  -- NULL if cancelled or diverted: that label never arrives
        observed_at,
-       -- the first daily batch, at 04:00 New York, that may use this row
+       -- the first daily batch, at 04:00 New York, that can use this row
        (timezone('America/New_York', observed_at) - INTERVAL 4 HOUR)::DATE + 1 AS avail_date
 FROM observed ORDER BY flight_date, flight_key;
 

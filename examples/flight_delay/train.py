@@ -1,7 +1,7 @@
-"""Train the demo's two models and register them; what a training job does before a pipeline may score.
+"""Train the demo's two models and register them, as a training job does before a pipeline can score.
 
-`train.py SOURCES REGISTRY` trains on January to June, stops early on July, and ends in the registry. The features come
-from the very SQL that the pipeline scores with, so training and scoring cannot drift apart.
+`train.py SOURCES REGISTRY` trains on January to June, uses July for early stopping, and registers the models. The
+features come from the SQL that the pipeline scores with, so training and scoring cannot diverge.
 """
 
 import sys
@@ -14,7 +14,7 @@ from typing import Any
 import duckdb
 import pandas as pd
 
-from pip_dagster.registry.store import Registry  # before xgboost: it keeps OpenMP's threads from spinning
+from pip_dagster.registry.store import Registry  # before xgboost: it stops OpenMP's threads from spinning
 
 import xgboost as xgb  # isort: skip
 
@@ -33,7 +33,7 @@ COMMON = {
 
 @dataclass(frozen=True)
 class Recipe:
-    """One model: what it sees and how it is trained."""
+    """One model: its features and how it is trained."""
 
     description: str
     features: tuple[str, ...]
@@ -70,7 +70,7 @@ RECIPES = (
 
 
 def labelled(con: duckdb.DuckDBPyConnection, start: date, end: date) -> pd.DataFrame:
-    """Features of flights that have a label, in key order: without an order subsampling differs from run to run."""
+    """Features of flights that have a label, in key order, so that subsampling is the same in every run."""
     bounds = {"start_date": start, "end_date": end}
     features, labels = ((PIPELINE / name).read_text(encoding="utf-8") for name in ("features.sql", "labels.sql"))
     con.execute(f"CREATE OR REPLACE TEMP TABLE x AS {features}", bounds)
@@ -81,7 +81,7 @@ def labelled(con: duckdb.DuckDBPyConnection, start: date, end: date) -> pd.DataF
 
 
 def matrix(frame: pd.DataFrame, features: tuple[str, ...], categories: dict[str, list[str]]) -> xgb.DMatrix:
-    """The named columns, categories coded by one list for training, validation and scoring alike."""
+    """The named columns; training, validation and scoring encode categories with the same list."""
     X = frame[list(features)].copy()
     for name, values in categories.items():
         if name in X:
@@ -90,7 +90,7 @@ def matrix(frame: pd.DataFrame, features: tuple[str, ...], categories: dict[str,
 
 
 def main(sources: Path, registry: Path) -> None:
-    """Train, measure and register each recipe; a model that is registered already is found again by its bytes."""
+    """Train, measure and register each recipe; a model that is already registered is recognised by its bytes."""
     con = duckdb.connect(str(sources), read_only=True)
     con.execute("SET TimeZone = 'UTC'")
     train, validate = labelled(con, *TRAIN), labelled(con, *VALIDATE)

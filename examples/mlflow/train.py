@@ -1,4 +1,4 @@
-"""Train a small model and log it to MLflow in a way that a pipeline can score with: `train.py TRACKING_URI`."""
+"""Train a small model and log it to MLflow, so that a pipeline can score with it: `train.py TRACKING_URI`."""
 
 import sys
 from pathlib import Path
@@ -7,7 +7,7 @@ import mlflow
 import numpy as np
 import pandas as pd
 
-from pip_dagster.registry.mlflow_log import log_model  # before xgboost: it keeps OpenMP's threads from spinning
+from pip_dagster.registry.mlflow_log import log_model  # before xgboost: it stops OpenMP's threads from spinning
 
 import xgboost as xgb  # isort: skip
 
@@ -33,7 +33,7 @@ def main(uri: str) -> None:
             frame,
             registered_model_name="late_flights",
             categories={"carrier": CARRIERS},
-            pip_requirements=["xgboost"],  # else MLflow imports everything to find out
+            pip_requirements=["xgboost"],  # otherwise MLflow imports everything to infer them
         )
     print(f"models:/late_flights/{version}")
 

@@ -1,4 +1,4 @@
-"""What an alert says."""
+"""The content of an alert, and which partitions an alert was already sent for."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ _LENGTH = 500
 
 @dataclass(frozen=True)
 class Alert:
-    """One thing that somebody should look at."""
+    """One event that somebody should know about."""
 
     kind: Kind
     pipeline: str
     title: str
-    partitions: Mapping[str, str] = field(default_factory=dict)  # partition → what is the matter with it
+    partitions: Mapping[str, str] = field(default_factory=dict)  # partition → what is wrong with it
     run_id: str | None = None
 
     def payload(self, now: datetime | None = None) -> str:
-        """The alert as JSON: `text` is the whole for people and chat rooms, the other members are for machines.
+        """The alert as JSON: `text` is the whole alert for people and chat rooms, the other members are for machines.
 
-        At most 20 partitions are listed, the newest; `partition_count` says how many there are.
+        At most 20 partitions are listed, the newest; `partition_count` is the number of all.
         """
         newest = sorted(self.partitions)[-_SHOWN:]
         listed = [{"partition": key, "reason": self.partitions[key][:_LENGTH]} for key in newest]
@@ -50,20 +50,20 @@ class Alert:
 
 
 def remembered(cursor: str | None) -> dict[str, str] | None:
-    """What was told by the last look, as it kept it; None where that is lost: at first, or when a person reset it."""
+    """What was reported up to the last tick, from the sensor's cursor; None before the first tick and after a reset."""
     try:
-        told = json.loads(cursor or "")
+        reported = json.loads(cursor or "")
     except ValueError:
         return None
-    is_ours = isinstance(told, dict) and all(isinstance(entry, str) for entry in told.values())
-    return told if is_ours else None
+    is_ours = isinstance(reported, dict) and all(isinstance(entry, str) for entry in reported.values())
+    return reported if is_ours else None
 
 
-def news(standing: Mapping[str, str], told: Mapping[str, str]) -> tuple[list[str], dict[str, str]]:
-    """Which partitions have something that was not told yet, and what has been told once it is.
+def news(standing: Mapping[str, str], reported: Mapping[str, str]) -> tuple[list[str], dict[str, str]]:
+    """The partitions to report, and everything that is reported once they are.
 
-    `standing` names for each partition that has something now what it is (the id of the ledger's entry); one that
-    recovers is forgotten, so that it is news again when it comes back.
+    `standing` maps each affected partition to the id of its ledger entry. A partition that recovers is dropped from
+    what is reported, so that it is reported again if it is affected again.
     """
-    fresh = [key for key, entry in standing.items() if told.get(key) != entry]
+    fresh = [key for key, entry in standing.items() if reported.get(key) != entry]
     return sorted(fresh), dict(standing)

@@ -1,11 +1,11 @@
-"""Which partitions are blocked now, by what everybody may read: nobody is kept from writing."""
+"""Which partitions are blocked now, read from the published ledger: no writer has to wait."""
 
 from __future__ import annotations
 
 from pip_dagster.declaration.project import Project
 from pip_dagster.errors import WarehouseError
 
-# Only the champion's newest attempt counts: what was blocked and then scored is blocked no more.
+# Only the champion's newest attempt counts: a partition that was scored since is not blocked any more.
 _BLOCKED = """
   SELECT partition_key, arg_max(scoring_id, scoring_id) AS entry, arg_max(reason, scoring_id) AS reason
   FROM ledger.partitions WHERE pipeline = $pipeline AND role = 'champion'
@@ -14,7 +14,7 @@ _BLOCKED = """
 
 
 def blocked_partitions(project: Project, pipeline: str) -> dict[str, tuple[str, str]]:
-    """Partition → the ledger's entry of its newest attempt and why that was blocked; empty before anything ran.
+    """Partition → the id of its newest scoring in the ledger, and why it was blocked; empty before the first run.
 
     Raises:
         WarehouseError: the published database cannot be read.
@@ -30,6 +30,6 @@ def blocked_partitions(project: Project, pipeline: str) -> dict[str, tuple[str, 
     except duckdb.Error as error:
         raise WarehouseError(
             f"The published ledger {project.published_database} cannot be read: {str(error).splitlines()[0]} "
-            "`pip-dagster publish` makes it anew."
+            "Run `pip-dagster publish` to rebuild it."
         ) from error
     return {key: (entry, reason or "blocked") for key, entry, reason in rows}

@@ -1,4 +1,4 @@
-"""Bring an alert to a webhook and a command. It may fail; it never takes anything down with it."""
+"""Deliver an alert to a webhook and a command. Delivery may fail; it never makes its caller fail."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from pip_dagster.declaration.automation import Alerts, Webhook
 LOG = logging.getLogger("pip_dagster")
 
 BACKOFF_SECONDS = 0.5
-# For the webhook, and as long for the command. Dagster gives a sensor's look a minute: one that takes longer has told
-# nobody that it told, and would tell the same again for ever.
+# For the webhook, and the same again for the command. Dagster stops a tick after a minute: its cursor would not be
+# stored, and the next tick would send the same alerts.
 MOST_SECONDS = 25.0
 
 
 class _UndeliveredError(Exception):
-    """One try that failed; its text holds no address and no token, which may be secrets."""
+    """One attempt failed; the text holds no address and no token, which may be secrets."""
 
 
 def deliver(alerts: Alerts, alert: Alert, log: Callable[[str], object] = LOG.warning) -> bool:
-    """Whether the alert reached everybody declared; each failure is logged with what to mend.
+    """Whether the alert reached all declared destinations; each failure is logged with its cause.
 
-    Takes at most `attempts` tries of `timeout` seconds each for the webhook and as many for the command, with pauses of
-    half a second, one second, ... between them; no more than 25 seconds for either.
+    Makes at most `attempts` attempts of `timeout` seconds each for the webhook, and as many for the command, with
+    pauses of half a second, one second, ... between them. Neither takes more than 25 seconds.
     """
     payload = alert.payload().encode()
     tries: list[tuple[str, Callable[[float], None]]] = []
@@ -38,13 +38,15 @@ def deliver(alerts: Alerts, alert: Alert, log: Callable[[str], object] = LOG.war
         tries.append((f"the webhook in ${webhook.env}", lambda timeout: _post(webhook, payload, timeout)))
     if alerts.command:
         tries.append((f"the command {alerts.command[0]}", lambda timeout: _run(alerts.command, payload, timeout)))
-    # Each is tried, whatever became of the one before.
-    reached = [_try(alert, alerts, where, send, log) for where, send in tries]
+    # A list, so that the second is tried even if the first fails.
+    reached = [_attempt(alert, alerts, where, send, log) for where, send in tries]
     return all(reached)
 
 
-def _try(alert: Alert, alerts: Alerts, where: str, send: Callable[[float], None], log: Callable[[str], object]) -> bool:
-    said, tried, until = "", 0, time.monotonic() + MOST_SECONDS
+def _attempt(
+    alert: Alert, alerts: Alerts, where: str, send: Callable[[float], None], log: Callable[[str], object]
+) -> bool:
+    problem, tried, until = "", 0, time.monotonic() + MOST_SECONDS
     while tried < alerts.attempts:
         if tried:
             time.sleep(min(BACKOFF_SECONDS * 2 ** (tried - 1), max(0.0, until - time.monotonic())))
@@ -56,11 +58,11 @@ def _try(alert: Alert, alerts: Alerts, where: str, send: Callable[[float], None]
             send(min(alerts.timeout, left))
             return True
         except _UndeliveredError as error:
-            said = str(error)
-        except Exception as error:  # an alert must never be what fails
-            said = type(error).__name__
+            problem = str(error)
+        except Exception as error:  # an alert must never fail its caller
+            problem = type(error).__name__
     log(
-        f"Pipeline {alert.pipeline}: the alert {alert.title!r} did not reach {where} in {tried} tries: {said}. "
+        f"Pipeline {alert.pipeline}: the alert {alert.title!r} did not reach {where} in {tried} attempts: {problem}. "
         "It is not sent again; nothing else depends on it."
     )
     return False
@@ -71,19 +73,21 @@ def _post(webhook: Webhook, payload: bytes, timeout: float) -> None:
 
     url = os.environ.get(webhook.env)
     if not url:
-        raise _UndeliveredError(f"the environment of the code location has no {webhook.env}")
+        raise _UndeliveredError(f"the environment of the code location has no {webhook.env}; set it to the URL")
     headers = {"Content-Type": "application/json; charset=utf-8", "User-Agent": "pip_dagster"}
     if webhook.bearer_env:
         token = os.environ.get(webhook.bearer_env)
         if not token:
-            raise _UndeliveredError(f"the environment of the code location has no {webhook.bearer_env}")
+            raise _UndeliveredError(
+                f"the environment of the code location has no {webhook.bearer_env}; set it to the token"
+            )
         headers["Authorization"] = f"Bearer {token}"
     try:
-        # The body is not read: it may be endless. A redirect is not followed, since it would take the token along.
+        # The body is not read: it may be endless. A redirect is not followed: it would forward the token.
         with requests.post(
             url, data=payload, headers=headers, timeout=timeout, allow_redirects=False, stream=True
-        ) as answer:
-            status = answer.status_code
+        ) as response:
+            status = response.status_code
     except (requests.RequestException, ValueError, OSError) as error:
         # The library's own text holds the URL.
         raise _UndeliveredError(f"{type(error).__name__}, within {timeout:g} s") from None
@@ -98,22 +102,22 @@ def _run(command: tuple[str, ...], payload: bytes, timeout: float) -> None:
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
-            start_new_session=True,  # so that what it started ends with it
+            start_new_session=True,  # so that its child processes can be killed with it
         )
     except OSError as error:
         raise _UndeliveredError(f"it cannot be started: {error.strerror or type(error).__name__}") from None
     try:
-        _, complaint = process.communicate(payload, timeout=timeout)
+        _, stderr = process.communicate(payload, timeout=timeout)
     except subprocess.TimeoutExpired:
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
-        raise _UndeliveredError(f"it had not ended after {timeout:g} s and was killed") from None
+        raise _UndeliveredError(f"it was still running after {timeout:g} s and was killed") from None
     finally:
         for pipe in (process.stdin, process.stderr):
             if pipe:
                 with suppress(OSError):
                     pipe.close()
     if process.returncode:
-        last = complaint.decode(errors="replace").strip()[-300:]
-        raise _UndeliveredError(f"it ended with exit code {process.returncode}: {last or 'it said nothing'}")
+        last = stderr.decode(errors="replace").strip()[-300:]
+        raise _UndeliveredError(f"it ended with exit code {process.returncode}: {last or 'no message on stderr'}")

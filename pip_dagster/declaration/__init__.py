@@ -1,1 +1,1 @@
-"""What may be declared, a pipeline with its files, the project it lives in, and the grid of its partitions."""
+"""What may be declared, a pipeline with its files, the project it is in, and the grid of its partitions."""

@@ -4,88 +4,78 @@ from __future__ import annotations
 
 from datetime import timedelta
 from typing import Annotated, Literal
-from zoneinfo import available_timezones
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator, model_validator
+from pydantic import Field, StringConstraints, field_validator, model_validator
 
 from pip_dagster.declaration.durations import Duration
 from pip_dagster.declaration.reruns import Reach, Recent
+from pip_dagster.declaration.strict import StrictModel, TimeZone
 
 Status = Literal["stopped", "running"]
+STATUS = "running: on from the first load, without the UI."
 
 
-class _Declared(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Schedule(_Declared):
-    """When the partitions that closed are scored."""
+class Schedule(StrictModel):
+    """When closed partitions are scored."""
 
     cron: str
-    time_zone: str | None = Field(default=None, description="An IANA name; the partitions' when absent.")
+    time_zone: TimeZone | None = Field(default=None, description="An IANA name; by default the partitions' time zone.")
     catch_up: int = Field(
-        default=0, ge=0, le=1000, description="How many missed partitions before those that just closed are made up."
+        default=0, ge=0, le=1000, description="How many missed partitions before the newest closed ones are scored too."
     )
-    status: Status = Field(default="stopped", description="running: on from the first load, without the UI.")
+    status: Status = Field(default="stopped", description=STATUS)
 
     @field_validator("cron")
     @classmethod
     def _cron(cls, value: str) -> str:
-        # Dagster's own parser judges the rest when the schedule is built; five fields are ours to ask for.
+        # Dagster's own parser checks the rest when the schedule is built. It would accept more than five fields.
         if not value.startswith("@") and len(value.split()) != 5:
             raise ValueError(f"{value!r} is not cron; expected five fields such as '0 6 * * *'")
         return value
 
-    @field_validator("time_zone")
-    @classmethod
-    def _known_zone(cls, value: str | None) -> str | None:
-        if value is not None and value not in available_timezones():
-            raise ValueError(f"{value!r} is not an IANA time zone; expected for example 'Europe/Berlin' or 'UTC'")
-        return value
 
+class Sensor(StrictModel):
+    """How often one sensor ticks, and how much it requests."""
 
-class Sensor(_Declared):
-    """How one sensor looks and asks."""
-
-    status: Status = Field(default="stopped", description="running: on from the first load, without the UI.")
-    interval: Duration = Field(default=timedelta(minutes=1), description="The least time between two looks.")
-    max_runs: int = Field(default=5, ge=1, le=100, description="The most runs that one look asks for.")
+    status: Status = Field(default="stopped", description=STATUS)
+    interval: Duration = Field(default=timedelta(minutes=1), description="The minimum time between two ticks.")
+    max_runs: int = Field(default=5, ge=1, le=100, description="The most runs that one tick requests.")
     max_partitions: int = Field(
-        default=100, ge=1, le=1000, description="The most partitions in one of its runs; `max_per_run` holds too."
+        default=100, ge=1, le=1000, description="The most partitions in one of its runs; `max_per_run` applies too."
     )
     lock_deadline: float = Field(
-        default=2.0, ge=0, le=30, description="Seconds to wait for a locked database before this look is skipped."
+        default=2.0, ge=0, le=30, description="Seconds to wait for a locked database before the tick is skipped."
     )
 
     @field_validator("interval")
     @classmethod
-    def _not_at_once(cls, value: timedelta) -> timedelta:
+    def _long_enough(cls, value: timedelta) -> timedelta:
         if value < timedelta(seconds=5):
             raise ValueError(f"{value.total_seconds():g} s is too short; expected at least '5 seconds'")
         return value
 
 
 class SourcesSensor(Sensor):
-    """What the plan says but for promotions, asked for run by run."""
+    """The sensor that requests runs for stale partitions, except those that are stale by a promotion only."""
 
     missing: Reach = Field(
         default=Recent(last=7),
-        description="Which partitions that were never made are asked for: history is a backfill's to make.",
+        description="Which partitions that were never built are requested; history is for a backfill.",
     )
 
 
 class LabelsSensor(Sensor):
-    """What is run when labels arrive."""
+    """The sensor that runs assets when labels arrive."""
 
     interval: Duration = timedelta(minutes=10)
     window: int = Field(default=60, ge=1, le=1000, description="How many of the newest partitions are watched.")
     assets: tuple[str, ...] = Field(
         default=(),
-        description="Assets that labels feed, `a/b`, of the same partitions; arrivals are only told when empty.",
+        description="Assets that read labels, `a/b`, with the same partitions; if empty, arrivals are only reported.",
     )
 
 
-class Sensors(_Declared):
+class Sensors(StrictModel):
     """The sensors of a pipeline; each exists, stopped, without being declared."""
 
     source_changes: SourcesSensor = SourcesSensor()
@@ -93,7 +83,7 @@ class Sensors(_Declared):
     labels_arrived: LabelsSensor = LabelsSensor()
 
 
-class Webhook(_Declared):
+class Webhook(StrictModel):
     """Where an alert is posted; the address is often a secret, so only its environment variable is named."""
 
     env: str = Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", description="The environment variable that holds the URL.")
@@ -104,18 +94,20 @@ class Webhook(_Declared):
     )
 
 
-class Alerts(_Declared):
-    """Who is told of a failed run or a blocked partition."""
+class Alerts(StrictModel):
+    """Who is notified of a failed run or a blocked partition."""
 
     webhook: Webhook | None = None
     command: tuple[Annotated[str, StringConstraints(min_length=1)], ...] = Field(
-        default=(), description="A program with its arguments; the alert comes as JSON on its standard input."
+        default=(), description="A program with its arguments; it reads the alert as JSON from its standard input."
     )
     on: tuple[Literal["run_failed", "partition_blocked", "drift"], ...] = Field(
-        default=("run_failed", "partition_blocked", "drift"), min_length=1
+        default=("run_failed", "partition_blocked", "drift"),
+        min_length=1,
+        description="Which events are reported. `drift` is accepted, but nothing computes it yet.",
     )
-    attempts: int = Field(default=3, ge=1, le=5, description="How often an alert is tried.")
-    timeout: float = Field(default=5.0, gt=0, le=10, description="Seconds for one try.")
+    attempts: int = Field(default=3, ge=1, le=5, description="How often the delivery of an alert is tried.")
+    timeout: float = Field(default=5.0, gt=0, le=10, description="Seconds for one attempt.")
     status: Status = Field(default="running", description="running: declaring alerts turns them on.")
 
     @field_validator("webhook", mode="before")
@@ -123,7 +115,7 @@ class Alerts(_Declared):
     def _no_address(cls, value: object) -> object:
         if isinstance(value, str):
             raise ValueError(
-                "takes no address, which may be a secret; expected {env: NAME}, the variable that holds it"
+                "must not be an address, which may be a secret; expected {env: NAME}, the variable that holds it"
             )
         return value
 
@@ -131,11 +123,13 @@ class Alerts(_Declared):
     @classmethod
     def _a_list(cls, value: object) -> object:
         if isinstance(value, str):
-            raise ValueError(f"{value!r} is no list; expected [{', '.join(value.split())}]")
+            raise ValueError(f"expected a list such as [{', '.join(value.split())}], got {value!r}")
         return value
 
     @model_validator(mode="after")
-    def _somewhere(self) -> Alerts:
+    def _has_a_destination(self) -> Alerts:
         if not self.webhook and not self.command:
-            raise ValueError("go nowhere: give `webhook: {env: NAME}`, `command: [program, argument]` or both")
+            raise ValueError(
+                "no destination configured; set `webhook: {env: NAME}`, `command: [program, argument]` or both"
+            )
         return self

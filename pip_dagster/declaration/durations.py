@@ -8,7 +8,7 @@ from typing import Annotated
 
 from pydantic import BeforeValidator
 
-_LONGEST = timedelta(days=36_500)  # a date less some centuries is no date any more
+_LONGEST = timedelta(days=36_500)  # subtracting centuries from a date leaves the range of dates
 _DURATION = re.compile(r"^\s*(\d+)\s*(second|minute|hour|day|week)s?\s*$")
 
 
@@ -21,7 +21,7 @@ def _duration(value: object) -> object:
             value = timedelta(**{match[2] + "s": int(match[1])})
         except OverflowError:
             raise ValueError(f"{value!r} is too long; expected at most '{_LONGEST.days} days'") from None
-    elif isinstance(value, (int, float)) and value:  # of seconds, to pydantic; of days, to whoever reads `lookback: 28`
+    elif isinstance(value, (int, float)) and value:  # pydantic takes it as seconds; who writes `lookback: 28`, as days
         raise ValueError(f"{value!r} has no unit; expected for example '{value} days' or '{value} minutes'")
     if isinstance(value, timedelta) and value > _LONGEST:
         raise ValueError(f"{value.days} days are too long; expected at most '{_LONGEST.days} days'")
@@ -32,7 +32,7 @@ Duration = Annotated[timedelta, BeforeValidator(_duration)]
 
 
 def doubled(wait: timedelta, times: int) -> timedelta:
-    """The wait after so many doublings; ever longer, yet never so long that no date lies that far."""
+    """The wait after that many doublings, capped so that adding it to a date stays in range."""
     if wait and 2 ** min(times, 64) > _LONGEST / wait:
         return _LONGEST
     return wait * 2**times

@@ -16,7 +16,7 @@ def find_pipeline(project: Project, name: str) -> Pipeline:
     """The pipeline of that name.
 
     Raises:
-        DeclarationError: there is none, lists those there are; or its declaration is wrong.
+        DeclarationError: no pipeline has this name, or its declaration is invalid.
 
     """
     found = find_declarations(project)
@@ -30,9 +30,9 @@ def find_pipeline(project: Project, name: str) -> Pipeline:
     try:
         spec = PipelineSpec.model_validate(attributes)
     except ValidationError as error:
-        # Without the input, which may be a secret that is in the wrong place.
-        said = [f"attributes.{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors()]
-        raise DeclarationError(f"{file}: " + "\n".join(said)) from None
+        # Without the input, which may be a misplaced secret.
+        problems = [f"attributes.{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors()]
+        raise DeclarationError(f"{file}: " + "\n".join(problems)) from None
     return Pipeline.load(spec, file.parent, project)
 
 
@@ -43,12 +43,12 @@ def find_declarations(project: Project) -> dict[str, tuple[Path, dict[str, objec
     found: dict[str, tuple[Path, dict[str, object]]] = {}
     for file in sorted(project.root.rglob("defs.yaml")):
         folders = file.relative_to(project.root).parts[:-1]
-        if any(part.startswith(".") or part in _SKIPPED for part in folders) or _of_another(project, file):
+        if any(part.startswith(".") or part in _SKIPPED for part in folders) or _in_nested_project(project, file):
             continue
         try:
             documents = list(yaml.safe_load_all(file.read_text(encoding="utf-8")))
         except yaml.YAMLError as error:
-            raise DeclarationError(f"{file} is not YAML: {error}") from error
+            raise DeclarationError(f"{file} is not valid YAML: {error}") from error
         for document in documents:
             if isinstance(document, dict) and str(document.get("type", "")).endswith(".InferencePipeline"):
                 attributes = document.get("attributes") or {}
@@ -56,7 +56,7 @@ def find_declarations(project: Project) -> dict[str, tuple[Path, dict[str, objec
     return found
 
 
-def _of_another(project: Project, file: Path) -> bool:
+def _in_nested_project(project: Project, file: Path) -> bool:
     """Whether the file belongs to a project inside this one, such as an example."""
     for folder in file.parents:
         if folder == project.root:

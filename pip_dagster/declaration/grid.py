@@ -1,4 +1,4 @@
-"""The declared grid of partitions without Dagster: the same keys and instants, made fast."""
+"""The declared grid of partitions without Dagster: the same keys and instants, computed faster."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ if TYPE_CHECKING:
 
 
 def closed_partitions(declared: Partitions, now: datetime) -> list[Partition]:
-    """The partitions that can be made at `now`, oldest first.
+    """The partitions that can be built at `now`, oldest first.
 
-    Those that have ended; with `end_offset` so many more, or, negative, fewer. None from the grid's `end` on.
+    These are the partitions that have ended, and `end_offset` more (fewer if it is negative), up to the grid's `end`.
     """
     found: list[Partition] = []
     ended = 0
     for partition in _partitions(declared):
         if partition.start > now and not found:
-            return []  # before the grid begins nothing is open, whatever the offset
+            return []  # before the grid begins no partition is open, whatever the offset
         if partition.end <= now:
             ended += 1
         elif len(found) >= ended + declared.end_offset:
@@ -42,9 +42,9 @@ def _partitions(declared: Partitions) -> Iterator[Partition]:
         bounds, fmt = _dates(declared), "%Y-%m-%d"
     start = next(bounds)
     for end in bounds:
-        # The second of two hours that the clocks repeat says its offset, as Dagster's key does.
-        again = declared.every == "hour" and start.fold
-        yield Partition(start.strftime(fmt + "%z" if again else fmt), start, end)
+        # The second of two hours that the clocks repeat has its offset in the key, as in Dagster's.
+        repeated = declared.every == "hour" and start.fold
+        yield Partition(start.strftime(fmt + "%z" if repeated else fmt), start, end)
         start = end
 
 
@@ -76,7 +76,7 @@ def _next_month(day: datetime) -> datetime:
 
 
 def _local(declared: Partitions, at: datetime | date) -> datetime:
-    """A wall-clock time; where the clocks skip it, the instant they do."""
+    """A wall-clock time; where the clocks skip it, the instant at which they do."""
     return _naive(at).replace(tzinfo=declared.zone)
 
 

@@ -1,7 +1,7 @@
 """The shared warehouse: a DuckLake with its catalog in Postgres and its rows in Parquet, on a shared disk or in S3.
 
-Schema, SQL and code are those of a warehouse file. Only this differs: where it is and which errors are transient
-(here), which extensions are loaded and how it is attached (lake_connection.py), who waits for whom (advisory.py).
+The schema, the SQL and the code are the same as for a warehouse file. Only these differ: the location and which errors
+are retried (here), the extensions and how it is attached (lake_connection.py), and who waits for whom (advisory.py).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _EXPECTED = "expected ducklake:postgres:dbname=lake host=db.example user=pip, or
 _SECRET = ("password", "sslpassword")
 _PAIR = re.compile(r"\s*(\w+)\s*=\s*(?:'((?:[^'\\]|\\.)*)'|((?:[^\s'\\]|\\.)*))(?=\s|$)")
 
-# Errors of a transaction that may succeed on a retry.
+# Errors of a transaction that may succeed when it is retried.
 _CONFLICT = ("Transaction conflict",)
 # Errors of a Postgres that restarts, fails over, or has no free connection at the moment.
 _UNREACHABLE = (
@@ -27,8 +27,8 @@ _UNREACHABLE = (
     *("the database system is", "too many clients", "remaining connection slots", "no connection to the server"),
     *("could not receive data from server", "connection has been closed", 'execute query "ROLLBACK"'),
 )
-# Parquet keeps no HUGEINT (it would come back as the nearest DOUBLE), no microseconds of an INTERVAL, no zone of a time
-# of day. A DuckLake does not accept the others at all.
+# Parquet cannot store HUGEINT (it would be read as the nearest DOUBLE), the microseconds of an INTERVAL or the zone of
+# a time of day; DuckLake refuses the other types.
 _UNKEPT = re.compile(
     r"\b(U?HUGEINT|INTERVAL|TIME WITH TIME ZONE|TIMETZ|TIME_NS|ENUM|BIT|BIGNUM|UNION|VARIANT|GEOMETRY)\b|\[\d+\]"
 )
@@ -47,10 +47,11 @@ class Lake:
 
     @classmethod
     def parse(cls, setting: str, root: Path, data_path: str) -> Lake:
-        """The lake that a project in `root` names by its settings `warehouse` and `data_path`.
+        """The lake that the settings `warehouse` and `data_path` of a project in `root` name.
 
         Raises:
-            ProjectError: it is not a Postgres connection string; does not show it, since it may hold a password.
+            ProjectError: the setting is not a Postgres connection string. The message does not show it, since it may
+                hold a password.
 
         """
         if not setting.startswith(_POSTGRES):
@@ -72,11 +73,11 @@ class Lake:
 
     @property
     def setting(self) -> str:
-        """The setting by which a child process finds it, secrets included."""
+        """The setting with which a child process finds the lake, secrets included."""
         return _POSTGRES + _pairs((*self.parameters, *self.secrets))
 
     def connection(self, application: str) -> str:
-        """The connection string with the application's name, which administrators see; without the password."""
+        """The connection string without the password; `application` shows an administrator who is connected."""
         named = [(key, value) for key, value in self.parameters if key != "application_name"]
         hidden = [(key, value) for key, value in self.secrets if key != "password"]
         return _pairs((*named, *hidden, ("application_name", application[:63])))
@@ -89,7 +90,7 @@ class Lake:
         return text
 
     def __str__(self) -> str:
-        """Which lake, for people."""
+        """The lake for people to read, without secrets."""
         return _POSTGRES + _pairs(self.parameters)
 
 
@@ -132,11 +133,11 @@ def _pairs(parameters: tuple[tuple[str, str], ...]) -> str:
 
 
 def unkept_type(sql_type: str) -> str | None:
-    """The part of a SQL type that a lake would not return unchanged; None for a type that it keeps."""
+    """The part of a SQL type that a lake cannot store exactly; None if it can."""
     found = _UNKEPT.search(re.sub(r'"(?:[^"]|"")*"', "", sql_type).upper())
     return found[0] if found else None
 
 
 def is_transient(error: BaseException) -> bool:
-    """Whether the whole transaction may be retried: a conflict, or a Postgres that is unreachable for a moment."""
+    """Whether the whole transaction may be retried: a conflict, or a Postgres that is briefly unreachable."""
     return any(text in str(error) for text in (*_CONFLICT, *_UNREACHABLE))

@@ -8,15 +8,15 @@ from datetime import datetime, timezone
 
 @dataclass(frozen=True)
 class Partition:
-    """A half-open stretch of time and the key that names it; both instants carry an offset."""
+    """A half-open range of time and the key that names it; both instants have a UTC offset."""
 
     key: str
     start: datetime
     end: datetime
 
     def __post_init__(self) -> None:
-        # Python compares two datetimes of one ZoneInfo by the wall clock, by which an hour that the clocks repeat is no
-        # later than the one before it. With the offset fixed they compare as instants.
+        # Python compares two datetimes of one ZoneInfo by the wall clock, so that an hour that the clocks repeat would
+        # not be later than the one before it. With a fixed offset they compare as instants.
         for name in ("start", "end"):
             moment: datetime = getattr(self, name)
             if (offset := moment.utcoffset()) is not None:
@@ -24,7 +24,7 @@ class Partition:
 
     @property
     def start_local(self) -> datetime:
-        """Its wall-clock beginning, without an offset."""
+        """Its wall-clock start, without an offset."""
         return self.start.replace(tzinfo=None)
 
     @property

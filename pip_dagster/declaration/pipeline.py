@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
+from typing import Any
 
 from pip_dagster.declaration.automation import Alerts
 from pip_dagster.declaration.canonical import canonical
@@ -17,9 +20,11 @@ from pip_dagster.errors import DeclarationError
 from pip_dagster.quality.suite import Expectation, Suites, suggest
 from pip_dagster.quality.suite_file import load_suites
 
-# How the parts of a declaration begin, in `declared_parts`, that are sections of expectations.yaml.
+# The prefixes, in `declared_parts`, of the sections of expectations.yaml and of the declared sources.
 EXPECTATIONS = "expectations."
-_PART = 16  # digits of a part's digest: it says which part changed, the whole digest whether any did
+_SOURCES = "sources."
+_UNIT = "unit of the split"
+_PART = 16  # digits of a part's digest: it shows which part changed, the whole digest shows whether any did
 
 
 @dataclass(frozen=True)
@@ -47,12 +52,12 @@ class Pipeline:
 
     @property
     def gates(self) -> Gates:
-        """The declared gates, or those by default."""
+        """The declared gates, or the defaults."""
         return self.spec.gates or Gates()
 
     @property
     def alerts(self) -> Alerts | None:
-        """Who is told of failed runs and blocked partitions, by the declaration or else by the project."""
+        """Who is notified of failed runs and blocked partitions: the declaration's alerts, or else the project's."""
         return self.spec.alerts or self.project.alerts
 
     @property
@@ -63,75 +68,64 @@ class Pipeline:
 
     @cached_property
     def scoring_digest(self) -> str:
-        """A digest of all in the declaration that, features given, can change a score or whether it is live."""
+        """A digest of everything declared that, for given features, can change a score or whether it goes live."""
+        inputs = _by_last_name(self._scoring_inputs)
+        if not inputs["unit"]:
+            del inputs["unit"]  # digests that were stored before there were splits do not have it
+        return _digest(inputs)
+
+    @cached_property
+    def scoring_parts(self) -> str:
+        """What `scoring_digest` covers, part by part, so that a plan can name the part that changed: canonical JSON."""
+        return _parts(self._scoring_inputs)
+
+    @property
+    def _scoring_inputs(self) -> dict[str, Any]:
+        """What `scoring_digest` and `scoring_parts` cover. A stored digest is only equal while this list is."""
         spec = self.spec
-        # Reasons change no score, but belong to a scoring: another selection needs another scoring.
-        explained = {"explanations": spec.explanations.model_dump(mode="json")} if spec.explanations else {}
-        carried = {"unit": self._carried_unit} if self._carried_unit else {}
-        return _digest(
-            explained
-            | carried
-            | {
-                "key": spec.features.key,
-                "partition_column": spec.features.partition_column,
-                "on_unseen_category": spec.scoring.on_unseen_category,
-                "decisions": spec.decisions,
-                "explanations": spec.explanations.model_dump(mode="json") if spec.explanations else None,
-                "max_quarantined": spec.quality.max_quarantined if spec.quality else None,
-                "expectations": [_said(e) for e in (*self.suites.features, *self.suites.predictions)],
-            }
-        )
+        return {
+            "features.key": spec.features.key,
+            "features.partition_column": spec.features.partition_column,
+            "scoring.on_unseen_category": spec.scoring.on_unseen_category,
+            _UNIT: self._carried_unit,
+            "decisions": spec.decisions,
+            # Reasons change no score, but belong to a scoring: another selection needs another scoring.
+            "explanations": spec.explanations.model_dump(mode="json") if spec.explanations else None,
+            "quality.max_quarantined": spec.quality.max_quarantined if spec.quality else None,
+            f"{EXPECTATIONS}features": _expected(self.suites.features),
+            f"{EXPECTATIONS}predictions": _expected(self.suites.predictions),
+        }
 
     @property
     def _carried_unit(self) -> list[str]:
-        """The unit of a split, carried with the scored row. Who is live for which share changes no score."""
+        """The unit's columns that are stored with the scored row. The arms' shares themselves change no score."""
         known = (*self.spec.features.key, self.spec.features.partition_column)
         return [name for name in self.spec.unit if name not in known]
 
     @cached_property
     def feature_digest(self) -> str:
-        """A digest of the feature SQL, of what it may read, and of what is expected of that."""
-        return _digest(
-            {
-                "sql": self.sql,
-                "sources": {name: _read_of(source) for name, source in self.spec.sources.items()},
-                "time_zone": self.spec.partitions.time_zone,
-                "expectations": [_said(e) for of in self.suites.sources.values() for e in of],
-            }
-        )
+        """A digest of the feature SQL, of the sources it may read, and of the expectations on these."""
+        inputs = self._feature_inputs
+        sources = {name.removeprefix(_SOURCES): inputs.pop(name) for name in [*inputs] if name.startswith(_SOURCES)}
+        return _digest(_by_last_name(inputs) | {"sources": sources})
 
     @property
     def sql_digest(self) -> str:
-        """The feature digest as `ledger.extractions` holds it."""
+        """The feature digest as `ledger.extractions` stores it."""
         return hashlib.sha256(self.feature_digest.encode()).hexdigest()
 
     @cached_property
-    def scoring_parts(self) -> str:
-        """What `scoring_digest` covers, part by part, so that a plan can say which changed: canonical JSON."""
-        spec = self.spec
-        return _parts(
-            {
-                "features.key": spec.features.key,
-                "features.partition_column": spec.features.partition_column,
-                "scoring.on_unseen_category": spec.scoring.on_unseen_category,
-                "unit of the split": self._carried_unit,
-                "decisions": spec.decisions,
-                "explanations": spec.explanations.model_dump(mode="json") if spec.explanations else None,
-                "quality.max_quarantined": spec.quality.max_quarantined if spec.quality else None,
-                f"{EXPECTATIONS}features": [_said(e) for e in self.suites.features],
-                f"{EXPECTATIONS}predictions": [_said(e) for e in self.suites.predictions],
-            }
-        )
-
-    @cached_property
     def feature_parts(self) -> str:
-        """What `feature_digest` covers, part by part, so that a plan can say which changed: canonical JSON."""
-        parts: dict[str, object] = {"features.sql": self.sql, "partitions.time_zone": self.spec.partitions.time_zone}
-        parts |= {f"sources.{name}": _read_of(source) for name, source in self.spec.sources.items()}
-        for name, expectations in self.suites.sources.items():
-            if expectations:
-                parts[f"{EXPECTATIONS}sources.{name}"] = [_said(e) for e in expectations]
-        return _parts(parts)
+        """What `feature_digest` covers, part by part, so that a plan can name the part that changed: canonical JSON."""
+        return _parts(self._feature_inputs)
+
+    @property
+    def _feature_inputs(self) -> dict[str, Any]:
+        """What `feature_digest` and `feature_parts` cover. A stored digest is only equal while this list is."""
+        inputs: dict[str, Any] = {"features.sql": self.sql, "partitions.time_zone": self.spec.partitions.time_zone}
+        inputs |= {f"{_SOURCES}{name}": _read_of(source) for name, source in self.spec.sources.items()}
+        sections = self.suites.sources.items()
+        return inputs | {f"{EXPECTATIONS}{_SOURCES}{name}": _expected(each) for name, each in sections if each}
 
 
 def _read_sql(spec: PipelineSpec, folder: Path, key: str, name: str) -> str:
@@ -144,31 +138,39 @@ def _read_sql(spec: PipelineSpec, folder: Path, key: str, name: str) -> str:
     return file.read_text(encoding="utf-8")
 
 
-def _digest(relevant: dict[str, object]) -> str:
-    return hashlib.sha256(canonical(relevant).encode()).hexdigest()
+def _by_last_name(inputs: dict[str, Any]) -> dict[str, Any]:
+    """The inputs of a digest as it names them, with the expectations of all sections in one list."""
+    sections = [value for name, value in inputs.items() if name.startswith(EXPECTATIONS)]
+    others = {name: value for name, value in inputs.items() if not name.startswith(EXPECTATIONS)}
+    named = {"unit" if name == _UNIT else name.split(".")[-1]: value for name, value in others.items()}
+    return named | {"expectations": [*chain(*sections)]}
 
 
-def _parts(relevant: dict[str, object]) -> str:
-    return canonical({name: _digest({name: value})[:_PART] for name, value in relevant.items()})
+def _digest(inputs: dict[str, Any]) -> str:
+    return hashlib.sha256(canonical(inputs).encode()).hexdigest()
 
 
-def _read_of(source: Source) -> dict[str, object]:
-    """What a source's declaration says about the rows that are read, not when they are again nor what people see."""
-    kept_apart = {"change_column", "late_data", "complete_after", "description", "asset_key"}
-    return source.model_dump(mode="json", exclude=kept_apart)
+def _parts(inputs: dict[str, Any]) -> str:
+    return canonical({name: _digest({name: value})[:_PART] for name, value in inputs.items()})
 
 
-def _said(expectation: Expectation) -> dict[str, object]:
-    """What an expectation says, wherever it stands."""
+def _read_of(source: Source) -> dict[str, Any]:
+    """What determines the rows that are read from a source; not when they are read again, nor how it is displayed."""
+    excluded = {"change_column", "late_data", "complete_after", "description", "asset_key"}
+    return source.model_dump(mode="json", exclude=excluded)
+
+
+def _expected(expectations: Iterable[Expectation]) -> list[dict[str, Any]]:
+    """What expectations require, without where they are written and how they are described."""
     names = ("id", "section", "type", "kwargs", "severity", "row_condition")
-    return {name: getattr(expectation, name) for name in names}
+    return [{name: getattr(expectation, name) for name in names} for expectation in expectations]
 
 
 def _load_suites(spec: PipelineSpec, folder: Path, sql: str) -> Suites:
-    """The declared expectations, refused where they can be without opening a database.
+    """The declared expectations, checked as far as possible without opening a database.
 
-    What columns a source has is only known when it is open. A feature that an expectation is on must at least be a
-    word of the feature SQL, unless that takes columns by `*`.
+    A source's columns are only known once it is open. A feature with an expectation must at least be a word of the
+    feature SQL, unless the SQL selects columns with `*`.
     """
     if spec.quality is None:
         return Suites()

@@ -1,4 +1,4 @@
-"""Where a project keeps what the pipelines make: `[tool.pip_dagster]` in its pyproject.toml."""
+"""Where a project stores what its pipelines build: `[tool.pip_dagster]` in its pyproject.toml."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ UNPUBLISHED = "none"
 class Project:
     """The folders of one project; all paths are absolute.
 
-    The warehouse is a file or a lake. `publishes` is False where nothing is written to `published`, since everybody
-    reads the lake itself.
+    The warehouse is a file or a lake. `publishes` is False where nothing is written to `published`, because readers
+    query the lake itself.
     """
 
     root: Path
     warehouse: Path | Lake
     registry: Path
     published: Path
-    mlflow: str | None = None  # the URI of an MLflow registry, where models live in one
+    mlflow: str | None = None  # the URI of the MLflow registry, if models are in one
     publishes: bool = True
 
     @property
@@ -40,12 +40,12 @@ class Project:
 
     @classmethod
     def at(cls, root: Path) -> Project:
-        """The project in `root`, whose pyproject.toml may say `[tool.pip_dagster]`.
+        """The project in `root`, whose pyproject.toml may have a table `[tool.pip_dagster]`.
 
-        An environment variable `PIP_DAGSTER_<SETTING>` goes before the file.
+        An environment variable `PIP_DAGSTER_<SETTING>` takes precedence over the file.
 
         Raises:
-            ProjectError: a setting is unknown or is not text.
+            ProjectError: a setting is unknown or not text.
 
         """
         root = root.resolve()
@@ -62,7 +62,7 @@ class Project:
         }
         for key, value in declared.items():
             if key == "alerts":
-                continue  # a table, read where it is used
+                continue  # a table, read by the property `alerts`
             if key not in settings or not isinstance(value, str):
                 raise ProjectError(
                     f"{file}, [tool.pip_dagster]: {key} = {value!r} is not a setting; "
@@ -75,8 +75,8 @@ class Project:
         publishes = settings["published"] != UNPUBLISHED
         if not publishes and not is_lake:
             raise ProjectError(
-                f'{file}, [tool.pip_dagster]: published = "{UNPUBLISHED}" is for a lake, which everybody may read '
-                "at any time; a warehouse file cannot be read while a run writes to it. Name a folder."
+                f'{file}, [tool.pip_dagster]: published = "{UNPUBLISHED}" is for a lake, which can be read at any '
+                "time; a warehouse file cannot be read while a run writes to it. Name a folder."
             )
         return cls(
             root=root,
@@ -91,10 +91,10 @@ class Project:
 
     @classmethod
     def find(cls, start: Path | None = None) -> Project:
-        """The project that `start` (the working directory when absent) lies in.
+        """The project that contains `start` (by default the working directory).
 
         Raises:
-            ProjectError: no folder upwards has a pyproject.toml with `[tool.pip_dagster]` or `[tool.dg]`.
+            ProjectError: no parent folder has a pyproject.toml with `[tool.pip_dagster]` or `[tool.dg]`.
 
         """
         named = os.environ.get(ROOT_VARIABLE)
@@ -112,17 +112,17 @@ class Project:
 
     @property
     def code_location(self) -> str | None:
-        """The module that Dagster loads, where `[tool.dg.project]` names the package it is in."""
+        """The module that Dagster loads, if `[tool.dg.project]` names its package."""
         project = (_tool_table(self.root / "pyproject.toml", "dg") or {}).get("project")
         package = project.get("root_module") if isinstance(project, dict) else None
         return f"{package}.definitions" if package else None
 
     @property
     def alerts(self) -> Alerts | None:
-        """`[tool.pip_dagster.alerts]`: who is told, for pipelines that do not say so themselves.
+        """`[tool.pip_dagster.alerts]`: who is notified, for pipelines that declare no alerts themselves.
 
         Raises:
-            ProjectError: the table is not what `alerts` in a defs.yaml may be.
+            ProjectError: the table is not valid as `alerts` of a defs.yaml.
 
         """
         file = self.root / "pyproject.toml"
@@ -137,7 +137,7 @@ class Project:
             raise ProjectError(f"{file}, [tool.pip_dagster.alerts]: {error}") from error
 
     def environment(self) -> dict[str, str]:
-        """The variables with which a child process finds this very project."""
+        """The variables with which a child process finds this project."""
         lake = self.warehouse if isinstance(self.warehouse, Lake) else None
         settings = {
             "warehouse": lake.setting if lake else str(self.warehouse),

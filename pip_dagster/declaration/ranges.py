@@ -1,4 +1,4 @@
-"""Partitions to be made, as few runs: contiguous ranges with a cap."""
+"""Partitions grouped into as few runs as possible: contiguous ranges with a maximum length."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ T = TypeVar("T")
 
 
 def contiguous(items: Sequence[tuple[Partition, T]], *, at_most: int | None = None) -> list[list[tuple[Partition, T]]]:
-    """The partitions in the order of time, parted where one does not begin as the one before it ends.
+    """The partitions in order of time, divided wherever one does not start at the end of the one before it.
 
-    A range of partitions in one run has no gaps; none is longer than `at_most`.
+    No range has a gap or is longer than `at_most`.
     """
     ranges: list[list[tuple[Partition, T]]] = []
     for item in sorted(items, key=lambda item: item[0].start):

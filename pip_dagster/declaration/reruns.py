@@ -1,4 +1,4 @@
-"""What a pipeline may declare about reruns: what a change makes due, and how often a failure is tried again."""
+"""What a pipeline may declare about reruns: what a change makes stale, and how often a failure is retried."""
 
 from __future__ import annotations
 
@@ -6,25 +6,22 @@ from collections.abc import Mapping
 from datetime import date, timedelta
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
+from pydantic import Discriminator, Field, Tag, model_validator
 
 from pip_dagster.declaration.durations import Duration
+from pip_dagster.declaration.strict import StrictModel
 
 
-class _Declared(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+class Recent(StrictModel):
+    """Some of the partitions that a change affects: the newest ones, or those from a day on."""
 
-
-class Recent(_Declared):
-    """Some of the partitions that a change is about: the last of them, or those from a day on."""
-
-    last: int | None = Field(default=None, ge=1, description="So many partitions, the newest ones.")
+    last: int | None = Field(default=None, ge=1, description="That many partitions, the newest ones.")
     since: date | None = Field(default=None, description="Partitions that begin on this day or later.")
 
     @model_validator(mode="after")
     def _one(self) -> Recent:
         if (self.last is None) == (self.since is None):
-            raise ValueError("takes `last` or `since`, one of them")
+            raise ValueError("set exactly one of `last` and `since`")
         return self
 
 
@@ -34,7 +31,7 @@ def _kind_of_reach(value: Any) -> str:
     return "word" if value in ("none", "all") else ""
 
 
-# Told apart before they are read: a mistake is answered for the kind that was meant, not for both.
+# Discriminated before validation, so that a mistake is reported for the kind that was meant, not for both.
 Reach = Annotated[
     Annotated[Literal["none", "all"], Tag("word")] | Annotated[Recent, Tag("some")],
     Discriminator(
@@ -45,22 +42,22 @@ Reach = Annotated[
 ]
 
 
-class IgnoreAfter(_Declared):
-    """Late rows count for some days only."""
+class IgnoreAfter(StrictModel):
+    """Late rows matter for some days only."""
 
     ignore_after: Duration = Field(
-        description="How long after a partition's end (its start with `end_offset: 1`) a change counts."
+        description="How long after a partition's end (its start with `end_offset: 1`) a change still matters."
     )
 
 
-class Reruns(_Declared):
-    """Which stored partitions a change makes due, and how often a failure is tried again."""
+class Reruns(StrictModel):
+    """Which stored partitions a change makes stale, and how often a failure is retried."""
 
     promotion: Reach = Field(
-        default="none", description="Partitions to score again when the alias moves to another version."
+        default="none", description="Partitions to rescore when the alias moves to another version."
     )
     declaration: Reach = Field(
-        default="all", description="Partitions to make again when feature SQL, decisions or expectations change."
+        default="all", description="Partitions to rebuild when feature SQL, decisions or expectations change."
     )
     attempts: int = Field(default=3, ge=1, le=1000, description="How often a partition is tried with the same inputs.")
     back_off: Duration = Field(

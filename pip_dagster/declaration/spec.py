@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import re
 from datetime import date, datetime, timedelta
 from typing import Annotated, Literal
-from zoneinfo import ZoneInfo, available_timezones
+from zoneinfo import ZoneInfo
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from pip_dagster.declaration.automation import Alerts, Schedule, Sensors
 from pip_dagster.declaration.durations import Duration
 from pip_dagster.declaration.gates import Gates
-from pip_dagster.declaration.model_names import parse_models_uri
 from pip_dagster.declaration.reruns import IgnoreAfter, Reruns
-from pip_dagster.declaration.split import Canary, Split
-from pip_dagster.errors import InvalidName
+from pip_dagster.declaration.scoring import Scoring
+from pip_dagster.declaration.strict import Identifier, StrictModel, TimeZone
 from pip_dagster.sql.names import (
     PREDICTION_COLUMNS,
     REASON_COLUMNS,
@@ -25,41 +23,21 @@ from pip_dagster.sql.names import (
 )
 
 
-def _identifier(value: str) -> str:
-    if not re.fullmatch(r"[a-z][a-z0-9_]{0,62}", value):
-        raise ValueError(f"{value!r} is not a name; expected lower-case letters, digits and _, starting with a letter")
-    return value
-
-
-Identifier = Annotated[str, AfterValidator(_identifier)]
-
-
-class _Declared(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Partitions(_Declared):
-    """The grid of partitions: one scoring an hour, day, week or month of a time zone."""
+class Partitions(StrictModel):
+    """The grid of partitions: one scoring per hour, day, week or month of a time zone."""
 
     every: Literal["hour", "day", "week", "month"] = "day"
     start: datetime | date = Field(description="The first partition, local time.", union_mode="left_to_right")
     end: datetime | date | None = Field(default=None, description="Where the grid ends, exclusive; open when absent.")
-    time_zone: str = "UTC"
+    time_zone: TimeZone = "UTC"
     end_offset: int = Field(
         default=0,
-        description="0: a partition can be made once its time has passed. 1: from its beginning, "
+        description="0: a partition can be built once it has ended. 1: once it begins, "
         "for predictions about the day that begins.",
     )
     max_per_run: int | None = Field(
-        default=None, ge=1, description="The most partitions one backfill run takes; all of them when absent."
+        default=None, ge=1, description="The most partitions that one backfill run takes; all of them when absent."
     )
-
-    @field_validator("time_zone")
-    @classmethod
-    def _known_zone(cls, value: str) -> str:
-        if value not in available_timezones():
-            raise ValueError(f"{value!r} is not an IANA time zone; expected for example 'Europe/Berlin' or 'UTC'")
-        return value
 
     @field_validator("start", "end")
     @classmethod
@@ -69,7 +47,8 @@ class Partitions(_Declared):
         if not isinstance(value, datetime):
             return datetime(value.year, value.month, value.day)
         if value.tzinfo is not None:
-            raise ValueError("is local to `time_zone`: leave the offset away")
+            offset = value.isoformat().removeprefix(value.replace(tzinfo=None).isoformat())
+            raise ValueError(f"must not have a UTC offset; it is interpreted in `time_zone`. Remove `{offset}`")
         return value
 
     @property
@@ -78,14 +57,18 @@ class Partitions(_Declared):
         return ZoneInfo(self.time_zone)
 
 
-class Source(_Declared):
-    """A table that the feature SQL may read, under the name it declares here and no other."""
+class Source(StrictModel):
+    """A table that the feature SQL may read, under the name declared here and no other."""
 
     table: str = Field(description="The name in SQL, `schema.table`; also its name in the source database.")
     database: str | None = Field(default=None, description="Another DuckDB file than the pipeline's.")
     parquet: str | None = Field(default=None, description="Parquet files instead of a database table: path or glob.")
-    partition_column: str | None = Field(default=None, description="The date or instant by which rows are watched.")
-    lookback: Duration = Field(default=timedelta(0), description="How far before its partition a row is read.")
+    partition_column: str | None = Field(
+        default=None, description="The date or instant that assigns changed rows to partitions."
+    )
+    lookback: Duration = Field(
+        default=timedelta(0), description="How far before a partition's start its feature SQL reads."
+    )
     available_at: str | None = Field(
         default=None,
         description="SQL over its columns: the instant from which a row could be known; always, when absent. "
@@ -93,20 +76,21 @@ class Source(_Declared):
     )
     change_column: str | None = Field(
         default=None,
-        description="A column that grows with every change of a row; with it a partition whose row count and newest "
-        "change are as before is not read again to see whether it changed.",
+        description="A column that grows with every change of a row. While a partition's row count and its newest "
+        "value are the same, its rows are not hashed again.",
     )
     late_data: Literal["rerun", "report"] | IgnoreAfter = Field(
-        default="rerun", description="What a change after a partition was made does: make it due, or be told only."
+        default="rerun",
+        description="What a change does after a partition was built: make it stale, or only be reported.",
     )
     complete_after: Duration | None = Field(
         default=None,
-        description="How long after a partition's end, or its start with `end_offset: 1`, its rows are all there; "
-        "what is made earlier is provisional.",
+        description="How long after a partition's end, or its start with `end_offset: 1`, all its rows are there; "
+        "partitions that are built earlier are provisional.",
     )
     description: str | None = None
     asset_key: str | None = Field(
-        default=None, description="The Dagster asset that makes this table, `a/b`; an external asset when absent."
+        default=None, description="The Dagster asset that builds this table, `a/b`; an external asset when absent."
     )
 
     @field_validator("table")
@@ -123,15 +107,15 @@ class Source(_Declared):
         return self
 
 
-class Features(_Declared):
-    """How a range of partitions' features are made."""
+class Features(StrictModel):
+    """How the features of a range of partitions are built."""
 
-    sql: str = Field(description="A file beside defs.yaml holding one SELECT over the declared sources.")
-    key: tuple[str, ...] = Field(min_length=1, description="Columns that together name a row within its partition.")
-    partition_column: str = Field(description="The DATE or TIMESTAMPTZ column that puts a row into its partition.")
+    sql: str = Field(description="A file beside defs.yaml with one SELECT over the declared sources.")
+    key: tuple[str, ...] = Field(min_length=1, description="Columns that together identify a row in its partition.")
+    partition_column: str = Field(description="The DATE or TIMESTAMPTZ column that assigns a row to its partition.")
     cutoff: str | None = Field(
         default=None,
-        description="SQL over the feature columns: the instant up to which a row's features may know the world; "
+        description="SQL over the feature columns: the latest instant whose data a row's features may use; "
         "the partition's end, or its start with `end_offset: 1`, when absent.",
     )
 
@@ -139,100 +123,30 @@ class Features(_Declared):
     def _names(self) -> Features:
         for column in (*self.key, self.partition_column):
             if column.lower() in RESERVED_COLUMNS | PREDICTION_COLUMNS:
-                raise ValueError(f"column {column!r} is the warehouse's own; rename it in the feature SQL")
+                raise ValueError(f"column {column!r} is reserved for the warehouse; rename it in the feature SQL")
         if len(set(self.key)) != len(self.key):
             raise ValueError(f"key {list(self.key)} names a column twice")
         return self
 
 
-def split_models_uri(scoring: dict[str, object]) -> dict[str, object]:
-    """A declared `scoring` with `models:/name@alias` taken apart. Raises ValueError where it contradicts itself."""
-    try:
-        named = parse_models_uri(str(scoring.get("model_name", "")))
-    except InvalidName as error:
-        raise ValueError(str(error)) from error
-    if named is None:
-        return scoring
-    name, alias = named
-    if alias and scoring.get("alias", alias) != alias:
-        raise ValueError(f"model_name says alias {alias!r}, `alias` {scoring['alias']!r}; leave one away")
-    return scoring | {"model_name": name, "registry": "mlflow"} | ({"alias": alias} if alias else {})
-
-
-class Scoring(_Declared):
-    """Which model scores, on what, and what it does with what it has never seen."""
-
-    model_name: str = Field(description="The model's name in the registry; `models:/name@alias` for one in MLflow.")
-    registry: Literal["folder", "mlflow"] = Field(
-        default="folder", description="Who says which version an alias names; `mlflow` for a name `models:/…`."
-    )
-    alias: str = Field(default="champion", description="The alias whose version is live.")
-    challengers: tuple[str, ...] = Field(
-        default=(), description="Aliases whose versions score the same rows in shadow, never live."
-    )
-    split: Split | None = Field(default=None, description="Arms whose versions are live for a share of the units.")
-    canary: Canary | None = Field(default=None, description="The same with a gate that stops an arm by itself.")
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    on_unseen_category: Literal["missing", "error", "quarantine"] = Field(
-        default="missing",
-        description="missing: scored as NULL, counted. error: the partition fails. quarantine: the row is kept apart.",
-    )
-    batch_rows: int = Field(default=65_536, ge=2_048, description="Rows that are in Python at once.")
-    required_signers: tuple[str, ...] = Field(
-        default=(), description="Public keys, PEM files or base64: whoever must have signed a version before it scores."
-    )
-
-    @model_validator(mode="before")
-    @classmethod
-    def _in_mlflow(cls, value: object) -> object:
-        return split_models_uri(value) if isinstance(value, dict) else value
-
-    @model_validator(mode="after")
-    def _one_experiment(self) -> Scoring:
-        if self.split and self.canary:
-            raise ValueError("takes `split` or `canary`, not both: a canary is a split with a gate")
-        if taken := {self.alias, "champion"} & set(self.arms):
-            raise ValueError(f"arm {min(taken)!r} is what the other rows are scored by; expected another alias")
-        return self
-
-    @property
-    def experiment(self) -> Split | None:
-        """The split or the canary, where one is declared."""
-        return self.split or self.canary
-
-    @property
-    def arms(self) -> tuple[str, ...]:
-        """Aliases whose versions are live for a share of the units."""
-        return tuple(self.experiment.arms) if self.experiment else ()
-
-    @property
-    def compared(self) -> tuple[str, ...]:
-        """Every alias whose version scores the champion's rows as well: the arms, then the challengers in shadow."""
-        return tuple(dict.fromkeys((*self.arms, *self.challengers)))
-
-    def without_experiment(self) -> Scoring:
-        """The same with every row the champion's: for scoring that is not made live."""
-        return self.model_copy(update={"split": None, "canary": None})
-
-
-class Quality(_Declared):
-    """Which rows and partitions are sound enough to be scored and published."""
+class Quality(StrictModel):
+    """Which rows and partitions are good enough to be scored and published."""
 
     expectations: str = Field(description="A file beside defs.yaml of Great Expectations' expectations.")
     max_quarantined: float = Field(
         default=0.05,
         ge=0,
         le=1,
-        description="The share of a partition's rows in quarantine beyond which it is blocked.",
+        description="The largest share of a partition's rows in quarantine; beyond it the partition is blocked.",
     )
 
 
-class Explanations(_Declared):
-    """Which scored rows are stored with their reason codes: the features that moved the score most."""
+class Explanations(StrictModel):
+    """Which scored rows are stored with their reasons: the features that moved the score most."""
 
-    top: int = Field(default=3, ge=1, description="Features kept of each row.")
+    top: int = Field(default=3, ge=1, description="Features stored per row.")
     where: str | None = Field(default=None, description="SQL over the scored row; every row when absent.")
-    at_most: int = Field(default=1000, ge=1, description="Rows explained of a partition, highest scores first.")
+    at_most: int = Field(default=1000, ge=1, description="Rows explained per partition, highest scores first.")
 
 
 def _quality(value: object) -> object:
@@ -243,7 +157,7 @@ def _schedule(value: object) -> object:
     return {"cron": value} if isinstance(value, str) else value
 
 
-class PipelineSpec(_Declared):
+class PipelineSpec(StrictModel):
     """One inference pipeline: from source tables to a prediction table, partition by partition."""
 
     name: Identifier = Field(description="Also the schema of its tables and the prefix of its assets.")
@@ -258,25 +172,26 @@ class PipelineSpec(_Declared):
         default_factory=dict, description="Name → SQL over the scored row: thresholds and business rules."
     )
     quality: Annotated[Quality | None, BeforeValidator(_quality)] = Field(
-        default=None, description="A file of expectations, or the same with more to say."
+        default=None, description="A file of expectations, or a block with `expectations` and more."
     )
     explanations: Explanations | None = Field(
-        default=None, description="Exact SHAP contributions of a selection of rows; none when absent."
+        default=None, description="Exact SHAP contributions of selected rows; none when absent."
     )
     gates: Gates | None = Field(default=None, description="What a model must show before the alias moves to it.")
-    reruns: Reruns = Field(default_factory=Reruns, description="What a change makes due.")
+    reruns: Reruns = Field(default_factory=Reruns, description="What a change makes stale.")
     schedule: Annotated[Schedule | None, BeforeValidator(_schedule)] = Field(
-        default=None, description="Cron, or the same with more to say."
+        default=None, description="Cron, or a block with `cron` and more."
     )
     sensors: Sensors = Field(
-        default=Sensors(), description="How the sensors look, and whether they start by themselves."
+        default=Sensors(), description="How often the sensors tick, and whether they start by themselves."
     )
     alerts: Alerts | None = Field(
-        default=None, description="Who is told of failed runs and blocked partitions; the project's when absent."
+        default=None,
+        description="Who is notified of failed runs and blocked partitions; the project's alerts when absent.",
     )
 
     def is_provisional(self, close: datetime, at: datetime) -> bool:
-        """Whether a source's rows for a partition that closes then are not declared to be all there yet at `at`."""
+        """Whether, `at` an instant, a source of a partition that closes at `close` may still be incomplete."""
         waits = [source.complete_after for source in self.sources.values() if source.complete_after is not None]
         return bool(waits) and at < close + max(waits)
 
@@ -303,14 +218,14 @@ class PipelineSpec(_Declared):
         return (experiment.unit or self.features.key) if experiment else ()
 
     @model_validator(mode="after")
-    def _sources_have_a_place(self) -> PipelineSpec:
+    def _sources_have_a_location(self) -> PipelineSpec:
         tables: dict[str, str] = {}
         for name, source in self.sources.items():
             if not (self.source_database or source.database or source.parquet):
                 raise ValueError(
-                    f"source {name!r} has no place: give `source_database`, or its `database` or `parquet`"
+                    f"source {name!r} has no location: set `source_database`, or its own `database` or `parquet`"
                 )
             if source.table in tables:
-                raise ValueError(f"sources {tables[source.table]!r} and {name!r} both call themselves {source.table!r}")
+                raise ValueError(f"sources {tables[source.table]!r} and {name!r} have the same table {source.table!r}")
             tables[source.table] = name
         return self

@@ -1,4 +1,4 @@
-"""How a pipeline may part its rows between model versions: the `split` and `canary` blocks of `scoring`."""
+"""How a pipeline may share its units between model versions: the `split` and `canary` blocks of `scoring`."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ import re
 from decimal import Decimal
 from typing import Annotated
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
+
+from pip_dagster.declaration.strict import StrictModel
 
 # Shares come in steps of 0.01%.
 BUCKETS = 10_000
@@ -22,7 +24,7 @@ def _share(value: object) -> object:
         raise ValueError(f"{value!r} is not a share; expected a percentage such as 10% or 2.5%")
     buckets = Decimal(match[1]) * BUCKETS / 100
     if buckets != int(buckets):
-        raise ValueError(f"{value!r} is finer than a share can be; expected steps of 0.01%")
+        raise ValueError(f"{value!r} is too fine for a share; expected steps of 0.01%")
     if not 0 < buckets <= BUCKETS:
         raise ValueError(f"{value!r} is not a share; expected more than 0% and at most 100%")
     return int(buckets)
@@ -35,11 +37,7 @@ def _columns(value: object) -> object:
 Share = Annotated[int, BeforeValidator(_share)]
 
 
-class _Declared(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Range(_Declared):
+class Range(StrictModel):
     """The buckets [low, high) of an arm."""
 
     arm: str
@@ -47,20 +45,23 @@ class Range(_Declared):
     high: int
 
 
-class Split(_Declared):
-    """A keyed A/B split: each arm's version decides about its share of the units, the champion about the rest."""
+class Split(StrictModel):
+    """A keyed A/B split: each arm's version is live for its share of the units, the champion for the rest."""
 
     arms: dict[str, Share] = Field(min_length=1, description="Alias → share of the units, such as 10%.")
-    salt: str = Field(min_length=1, description="What this assignment is called: another salt assigns anew.")
+    salt: str = Field(
+        min_length=1, description="The name of this assignment; units are assigned differently with another salt."
+    )
     unit: Annotated[tuple[str, ...], BeforeValidator(_columns)] = Field(
-        default=(), description="The columns by which rows are assigned, such as a customer; features.key when absent."
+        default=(), description="The columns that identify a unit, such as a customer; features.key when absent."
     )
 
     @field_validator("arms")
     @classmethod
     def _within_the_whole(cls, arms: dict[str, int]) -> dict[str, int]:
         if (total := sum(arms.values())) > BUCKETS:
-            raise ValueError(f"the shares of {', '.join(arms)} sum to {total * 100 / BUCKETS:g}%; at most 100% may")
+            percent = total * 100 / BUCKETS
+            raise ValueError(f"the shares of {', '.join(arms)} sum to {percent:g}%; expected at most 100%")
         return arms
 
     @model_validator(mode="after")
@@ -71,12 +72,12 @@ class Split(_Declared):
 
     @property
     def kind(self) -> str:
-        """What the declaration calls it."""
+        """The key that declares it."""
         return "split"
 
     @property
     def ranges(self) -> tuple[Range, ...]:
-        """Each arm's buckets, in the declared order from 0; those beyond the last are the champion's."""
+        """Each arm's buckets, in the declared order from 0; the champion owns those beyond the last."""
         found: list[Range] = []
         low = 0
         for arm, share in self.arms.items():
@@ -85,23 +86,23 @@ class Split(_Declared):
         return tuple(found)
 
 
-class CanaryGate(_Declared):
-    """How far a canary may be from the champion, on the same rows of a partition, before it is stopped."""
+class CanaryGate(StrictModel):
+    """How far a canary may deviate from the champion, on the same rows of a partition, before it is stopped."""
 
     max_flip_rate: float = Field(default=0.2, ge=0, le=1, description="The share of decisions that may differ.")
-    max_score_psi: float = Field(default=0.25, ge=0, description="How far apart the distributions of scores may be.")
+    max_score_psi: float = Field(default=0.25, ge=0, description="How far the distributions of scores may differ.")
     max_mean_shift: float | None = Field(
-        default=None, ge=0, description="How far apart the means may be, in the champion's standard deviations."
+        default=None, ge=0, description="How far the means may differ, in the champion's standard deviations."
     )
-    min_rows: int = Field(default=1, ge=1, description="Rows of a partition from which it is judged.")
+    min_rows: int = Field(default=1, ge=1, description="Rows a partition needs for the canary to be judged.")
 
 
 class Canary(Split):
-    """A split that stops by itself: an arm whose gate fails on a partition is live for none of it, nor later ones."""
+    """A split that stops by itself: an arm that fails its gate is not live for that partition or any later one."""
 
     gate: CanaryGate = CanaryGate()
 
     @property
     def kind(self) -> str:
-        """What the declaration calls it."""
+        """The key that declares it."""
         return "canary"

@@ -56,13 +56,11 @@ def validate(
         return Validation()
     check_columns(expectations, columns)
     from pip_dagster.quality.evaluate import evaluate
+    from pip_dagster.quality.relation import Relation
 
     con.execute(f"CREATE OR REPLACE VIEW {_VIEW} AS SELECT rowid AS {ROW_ID}, * FROM {relation}")
     evaluation = evaluate(
-        con,
-        _VIEW,
-        partition_column="partition_key",
-        row_id=ROW_ID,
+        Relation.of(con, _VIEW, partition_column="partition_key", row_id=ROW_ID),
         key=[name for name in spec.features.key if name in columns],
         expectations=expectations,
         partitions=partitions,

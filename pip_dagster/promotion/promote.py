@@ -9,7 +9,7 @@ from pathlib import Path
 from pip_dagster.declaration.find import find_declarations, find_pipeline
 from pip_dagster.declaration.pipeline import Pipeline
 from pip_dagster.declaration.project import Project
-from pip_dagster.declaration.spec import split_models_uri
+from pip_dagster.declaration.scoring import split_models_uri
 from pip_dagster.promotion.check import check
 from pip_dagster.promotion.reports import store_report
 from pip_dagster.registry.aliases import AliasChange

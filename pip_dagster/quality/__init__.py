@@ -1,1 +1,1 @@
-"""Data quality: Great Expectations judge every partition of a range, in one pass over the range."""
+"""Data quality: Great Expectations' expectations judge every partition of a range, in one pass over the range."""

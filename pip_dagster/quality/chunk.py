@@ -1,4 +1,6 @@
-"""Some partitions' rows in memory: the frames of a range, and each partition's place in them."""
+"""The rows of some partitions in memory: the frames of a range, and the rows of each partition in them."""
+
+from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,26 +16,26 @@ if TYPE_CHECKING:
     import pandas as pd
 
 Numbered = tuple[int, Expectation]
-"""An expectation with its place among those asked for."""
+"""An expectation with its number among those that are evaluated."""
 
 
 @dataclass(frozen=True)
 class Chunk:
-    """Rows of whole partitions, ordered by partition and row id; ``partitions`` may have no rows."""
+    """Rows of whole partitions, ordered by partition and row id; `partitions` may have no rows."""
 
     partitions: Sequence[str]
     columns: Columns
 
     @cached_property
-    def codes(self) -> "np.ndarray[Any, Any]":
-        """For every row the place of its partition in ``partitions``."""
+    def codes(self) -> np.ndarray[Any, Any]:
+        """For every row, the index of its partition in `partitions`."""
         import pandas as pd
 
         return pd.Categorical(self.columns.partitions, categories=list(self.partitions)).codes.astype("int64")
 
     @cached_property
-    def row_ids(self) -> "np.ndarray[Any, Any]":
-        """For every row its id."""
+    def row_ids(self) -> np.ndarray[Any, Any]:
+        """For every row, its id."""
         return self.columns.row_ids.to_numpy()
 
     @cached_property
@@ -44,8 +46,8 @@ class Chunk:
         starts = np.searchsorted(self.codes, np.arange(len(self.partitions) + 1))
         return {p: slice(int(starts[i]), int(starts[i + 1])) for i, p in enumerate(self.partitions)}
 
-    def count(self, rows: "np.ndarray[Any, Any]") -> list[int]:
-        """How many of some rows (positions, or a boolean for every row) each partition has."""
+    def count(self, rows: np.ndarray[Any, Any]) -> list[int]:
+        """How many of some rows (positions, or a boolean for every row) are in each partition."""
         import numpy as np
 
         return [int(n) for n in np.bincount(self.codes[rows], minlength=len(self.partitions))]
@@ -53,15 +55,15 @@ class Chunk:
 
 @dataclass
 class Tally:
-    """What is known so far: judgements by (partition, expectation), and the rows broken by expectation."""
+    """The results so far: judgements by (partition, expectation), and the rows that broke an expectation."""
 
     judgements: dict[tuple[str, int], Judgement] = field(default_factory=dict)
-    broken: list[tuple[int, "np.ndarray[Any, Any]", "np.ndarray[Any, Any]"]] = field(default_factory=list)
-    """(expectation, codes into the partitions evaluated, row ids)."""
+    broken: list[tuple[int, np.ndarray[Any, Any], np.ndarray[Any, Any]]] = field(default_factory=list)
+    """(expectation, indexes into the evaluated partitions, row ids)."""
 
 
 def grouped(expectations: Iterable[Numbered]) -> Iterator[tuple[dict[str, Use], list[Numbered]]]:
-    """Group expectations so that within a group every column is used in one way, and one frame serves the group."""
+    """Group expectations so that all members of a group use each column in the same way and can share one frame."""
     groups: list[tuple[dict[str, Use], list[Numbered]]] = []
     for i, expectation in expectations:
         own = uses(expectation)
@@ -75,8 +77,8 @@ def grouped(expectations: Iterable[Numbered]) -> Iterator[tuple[dict[str, Use], 
     yield from groups
 
 
-def unused(name: str, frame: "pd.DataFrame") -> str:
-    """A column name that a frame does not have yet."""
+def unused(name: str, frame: pd.DataFrame) -> str:
+    """A column name that a frame does not contain yet."""
     while name in frame.columns:
         name += "_"
     return name

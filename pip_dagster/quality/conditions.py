@@ -1,4 +1,6 @@
-"""Row conditions in SQL, where they select exactly the rows that pandas' ``DataFrame.query`` selects."""
+"""Row conditions in SQL, for conditions that select exactly the rows that pandas' `DataFrame.query` selects."""
+
+from __future__ import annotations
 
 import keyword
 import math
@@ -9,22 +11,22 @@ from typing import Any
 from pip_dagster.quality.frame import BIG_INTS, FLOATS, SMALL_INTS, Use, is_text, is_wide, sql_value
 
 Bind = Callable[[Any, str], str]
-"""Binds a value as a query parameter of a SQL type; returns its placeholder."""
+"""Binds a value as a query parameter of a SQL type and returns its placeholder."""
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-_PLAIN_TEXT = re.compile(r"[\w .:+-]*")  # query() parses its literals: quotes, backslashes and backticks are left to it
+_PLAIN_TEXT = re.compile(r"[\w .:+-]*")  # query() parses literals its own way: it gets those with quotes or backslashes
 _SQL_OPERATOR = {"==": "=", "!=": "<>", "<": "<", "<=": "<=", ">": ">", ">=": ">="}
 
 
 def condition_sql(
     condition: Mapping[str, Any] | None, types: Mapping[str, str], uses: Mapping[str, Use], bind: Bind
 ) -> str | None:
-    """The condition as a SQL expression that is never NULL; None where it is not certain to be the same."""
+    """The condition as a SQL expression that is never NULL; None where it may not be equivalent."""
     if condition is None:
         return "true"
     if condition["type"] not in ("and", "or"):
         return _leaf(condition, types, uses, bind)
-    for part in condition["conditions"]:  # GE refuses an `or` in anything, and only flattens an `and` in an `and`
+    for part in condition["conditions"]:  # GE refuses a nested `or`, and flattens an `and` in an `and`
         if part["type"] == "or":
             return None
     parts = [condition_sql(part, types, uses, bind) for part in condition["conditions"]]
@@ -34,12 +36,12 @@ def condition_sql(
 
 
 def whole(value: Any) -> bool:
-    """Whether it is a whole number that a double holds exactly."""
+    """Whether a value is a whole number that a double represents exactly."""
     return isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**53
 
 
 def numeric(value: Any) -> bool:
-    """Whether it is a finite number that a double holds exactly."""
+    """Whether a value is a finite number that a double represents exactly."""
     return whole(value) or (isinstance(value, float) and math.isfinite(value))
 
 
@@ -64,7 +66,7 @@ def _leaf(condition: Mapping[str, Any], types: Mapping[str, str], uses: Mapping[
         )
         bound_as = "VARCHAR"
     elif sql_type in SMALL_INTS | BIG_INTS and (sql_type in BIG_INTS or use == "alone"):
-        # nullable integers (alone): a missing value meets no comparison, not even !=, and every NOT_IN
+        # nullable integers (alone): a missing value fails every comparison, even !=, and passes every NOT_IN
         fits = all(whole(p) for p in parameters) and not (use == "alone" and operator in ("!=", "NOT_IN"))
         bound_as = "BIGINT"
     elif sql_type in SMALL_INTS | FLOATS or is_wide(sql_type):

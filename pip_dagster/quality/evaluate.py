@@ -1,13 +1,15 @@
 """Evaluate a suite on a range of partitions: one pass, and the verdicts of one validation per partition.
 
-Each type takes the fastest way that is proven equal to the loop (by property tests), all else takes the loop:
+Each type takes the fastest path that property tests show to be equal to one validation per partition (`loop`):
 
-- row-level types: one validation over the range, attributed to the partitions (``mapped``);
-- aggregates: a profile with a row per partition, judged in one go (``profile``);
-- types about the table's columns: judged once (``judge_columns``);
-- with ``engine="auto"``, the commonest types on the commonest columns: in DuckDB, without importing Great Expectations
-  (``native``). What it does not cover exactly goes to Great Expectations.
+- row-level types: one validation over the range, attributed to the partitions (`mapped`);
+- aggregates: a profile with a row per partition, judged in one validation (`profile`);
+- types about the table's columns: judged once (`_judge_columns`);
+- with `engine="auto"`, the commonest types on the commonest columns: in DuckDB, without importing Great Expectations
+  (`native`). Great Expectations judges the rest.
 """
+
+from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Literal
@@ -15,16 +17,16 @@ from typing import TYPE_CHECKING, Any, Literal
 from pip_dagster.quality import native
 from pip_dagster.quality.chunk import Chunk, Numbered, Tally
 from pip_dagster.quality.expectation_types import expectation_types
+from pip_dagster.quality.frame import Use
 from pip_dagster.quality.great import Judge
 from pip_dagster.quality.loop import judge_alone, judgement
 from pip_dagster.quality.mapped import judge_range, over_a_range
 from pip_dagster.quality.profile import METRICS, judge_profile
-from pip_dagster.quality.source import Source
+from pip_dagster.quality.relation import Relation
 from pip_dagster.quality.suite import Expectation, suggest
 from pip_dagster.quality.verdict import Evaluation, Judgement, Verdict
 
 if TYPE_CHECKING:
-    import duckdb
     import pyarrow as pa
 
 __all__ = ["Engine", "Evaluation", "Verdict", "evaluate"]
@@ -35,11 +37,8 @@ EXAMPLES = 10
 
 
 def evaluate(
-    con: "duckdb.DuckDBPyConnection",
-    relation: str,
+    relation: Relation,
     *,
-    partition_column: str,
-    row_id: str,
     key: Sequence[str],
     expectations: Sequence[Expectation],
     partitions: Sequence[str],
@@ -47,92 +46,68 @@ def evaluate(
 ) -> Evaluation:
     """Judge every partition by every expectation.
 
-    Args:
-        con: the connection that ``relation`` lives in.
-        relation: a table or view, already quoted, with a partition key, a row id and the data; rows are judged in
-            the order of their row id.
-        partition_column: the column of the partition key, VARCHAR.
-        row_id: the column of the row id, BIGINT, unique.
-        key: the columns that name a row to people, shown in examples.
-        expectations: one section's, from :func:`pip_dagster.quality.suite.load_suites`.
-        partitions: the partitions to judge, in the order of the verdicts; one without rows is judged as empty.
-        engine: ``great_expectations`` to have Great Expectations judge everything.
+    An expectation that cannot be evaluated gets the verdict `errored`; it never raises and never passes.
 
-    An expectation that could not be evaluated is a verdict of its own (``errored``), never an exception and never a
-    pass. Exceptions are DuckDB's, when the relation itself cannot be read.
+    Args:
+        relation: the rows to judge.
+        key: the columns that identify a row for people, shown in examples.
+        expectations: the expectations of one section, from `suite_file.load_suites`.
+        partitions: the partitions to judge, in the order of the verdicts; one without rows is judged as empty.
+        engine: `great_expectations` to have Great Expectations judge everything.
+
+    Raises:
+        duckdb.Error: the relation itself cannot be read.
+
     """
-    source = Source.of(con, relation, partition_column, row_id)
     partitions = list(dict.fromkeys(partitions))
     tally = Tally()
     todo: list[Numbered] = []
     for i, e in enumerate(expectations):
         absent = "; ".join(
-            f"column {c!r} is not in the table{suggest(c, source.types)}" for c in sorted(e.columns - set(source.types))
+            f"column {c!r} is not in the table{suggest(c, relation.types)}"
+            for c in sorted(e.columns - set(relation.types))
         )
         if absent:
             tally.judgements |= {(p, i): Judgement("errored", error=absent) for p in partitions}
         else:
             todo.append((i, e))
     if engine == "auto":
-        todo = native.judge_rows(source, todo, partitions, tally)
+        todo = native.judge_rows(relation, todo, partitions, tally)
     judge = Judge()
-    todo = _judge_columns(source, judge, todo, partitions, tally)
+    todo = _judge_columns(relation, judge, todo, partitions, tally)
     place = {p: n for n, p in enumerate(partitions)}
-    for together in source.chunks(partitions) if todo else ():
-        _judge_chunk(source, source.chunk(todo, together), judge, todo, engine, place, tally)
+    for together in relation.chunks(partitions) if todo else ():
+        _judge_chunk(relation, relation.chunk(todo, together), judge, todo, engine, place, tally)
     broken = _broken(tally, expectations, partitions)
-    examples = _examples(source, key, expectations, broken)
+    examples = _examples(relation, key, expectations, broken)
     verdicts = (
         (p, e, tally.judgements[p, i], examples.get((p, i), ())) for p in partitions for i, e in enumerate(expectations)
     )
     return Evaluation(
-        tuple(
-            Verdict(
-                partition=p,
-                expectation=e,
-                status=j.status,
-                unexpected_count=j.unexpected_count,
-                element_count=j.element_count,
-                unexpected_percent=j.unexpected_percent,
-                observed=j.observed,
-                examples=tuple(rows),
-                error=j.error,
-            )
-            for p, e, j, rows in verdicts
-        ),
+        tuple(Verdict(**vars(j), partition=p, expectation=e, examples=tuple(rows)) for p, e, j, rows in verdicts),
         broken.drop_columns(["expectation"]),
     )
 
 
 def _judge_columns(
-    source: Source, judge: Judge, todo: Iterable[Numbered], partitions: Sequence[str], tally: Tally
+    relation: Relation, judge: Judge, todo: Iterable[Numbered], partitions: Sequence[str], tally: Tally
 ) -> list[Numbered]:
-    """Judge what is about the table's columns, the same for all partitions; returns the other expectations."""
-    from pip_dagster.quality.frame import fetch
-
+    """Judge the expectations on the table's columns, once for all partitions; return the other expectations."""
     others: list[Numbered] = []
     about: list[Numbered] = []
     for i, e in todo:
         is_about = expectation_types()[e.type].kind == "table" and e.type not in METRICS
         (about if is_about else others).append((i, e))
     if about:
-        columns = fetch(
-            source.con,
-            source.relation,
-            [(c, "alone") for c in source.data_columns],
-            types=source.types,
-            partition_column=source.partition_column,
-            row_id=source.row_id,
-            partitions=[],
-        )
-        frame = columns.frame(dict.fromkeys(source.data_columns, "alone"))
+        wanted: dict[str, Use] = dict.fromkeys(relation.data_columns, "alone")
+        frame = relation.fetch(wanted.items(), []).frame(wanted)
         for (i, _), outcome in zip(about, judge(frame, [e for _, e in about]), strict=True):
             tally.judgements |= {(p, i): judgement(outcome) for p in partitions}
     return others
 
 
 def _judge_chunk(
-    source: Source,
+    relation: Relation,
     chunk: Chunk,
     judge: Judge,
     todo: Sequence[Numbered],
@@ -144,8 +119,8 @@ def _judge_chunk(
 
     part = Tally()
     if engine == "auto":
-        covered = [n for n in todo if native.covers(n[1], source.types)]
-        todo = [n for n in todo if n not in covered] + native.judge_aggregates(source, chunk, covered, part)
+        covered = [n for n in todo if native.covers(n[1], relation.types)]
+        todo = [n for n in todo if n not in covered] + native.judge_aggregates(relation, chunk, covered, part)
     aggregates = [n for n in todo if n[1].type in METRICS]
     ranged = [n for n in todo if over_a_range(n[1])]
     rest = [n for n in todo if n not in aggregates and n not in ranged]
@@ -159,8 +134,8 @@ def _judge_chunk(
     tally.broken.extend((i, places[codes], ids) for i, codes, ids in part.broken)
 
 
-def _broken(tally: Tally, expectations: Sequence[Expectation], partitions: Sequence[str]) -> "pa.Table":
-    """The rows that broke an expectation, with the expectation's place, ordered by partition, expectation, row."""
+def _broken(tally: Tally, expectations: Sequence[Expectation], partitions: Sequence[str]) -> pa.Table:
+    """The rows that broke an expectation, with its number, ordered by partition, expectation and row."""
     import numpy as np
     import pyarrow as pa
 
@@ -171,7 +146,7 @@ def _broken(tally: Tally, expectations: Sequence[Expectation], partitions: Seque
     order = np.lexsort((ids, places, codes))
     places, codes, ids = places[order], codes[order], ids[order]
 
-    def named(names: Sequence[str], chosen: "np.ndarray[Any, Any]") -> "pa.Array":
+    def named(names: Sequence[str], chosen: np.ndarray[Any, Any]) -> pa.Array:
         return pa.array(list(names), pa.string()).take(pa.array(chosen, pa.int64()))
 
     return pa.table(
@@ -186,9 +161,9 @@ def _broken(tally: Tally, expectations: Sequence[Expectation], partitions: Seque
 
 
 def _examples(
-    source: Source, key: Sequence[str], expectations: Sequence[Expectation], broken: "pa.Table"
+    relation: Relation, key: Sequence[str], expectations: Sequence[Expectation], broken: pa.Table
 ) -> dict[tuple[str, int], list[dict[str, Any]]]:
-    """The first ten rows that broke each expectation, by partition and expectation's place."""
+    """The first ten rows that broke each expectation, by partition and the expectation's number."""
     import numpy as np
 
     partitions, places, ids = (broken[c].to_numpy(zero_copy_only=False) for c in ("partition", "expectation", "row_id"))
@@ -200,7 +175,7 @@ def _examples(
         for a, b in zip(starts, ends, strict=True)
     }
     columns = list(dict.fromkeys([*key, *(c for _, i in first for c in expectations[i].judged_columns)]))
-    rows = source.rows({x for chosen in first.values() for x in chosen}, columns)
+    rows = relation.rows({x for chosen in first.values() for x in chosen}, columns)
     found = {}
     for (partition, i), chosen in first.items():
         shown = [*key, *(c for c in expectations[i].judged_columns if c not in key)]

@@ -1,12 +1,14 @@
-"""What Great Expectations can expect: every core type, its kwargs and which of them name columns.
+"""The core expectation types of Great Expectations, their kwargs, and which kwargs name columns.
 
-Importing Great Expectations costs 6 to 13 s of CPU, too much for loading a code location. What loading needs to know
-lies in ``expectation_types.json``, generated from the installed version by::
+Importing Great Expectations costs 6 to 13 s of CPU, too much for loading a code location. What loading needs to know is
+in `expectation_types.json`, which this command generates from the installed version:
 
     python -m pip_dagster.quality.expectation_types
 
-A test regenerates it and compares.
+A test compares the file with the installed version.
 """
+
+from __future__ import annotations
 
 import json
 from collections.abc import Mapping
@@ -24,8 +26,8 @@ ROW_LEVEL: frozenset[Kind] = frozenset({"map", "pair", "multicolumn"})
 
 COLUMN_KWARGS = ("column", "column_A", "column_B", "column_list")
 
-# Types that exist but that no data frame can be judged by: they need SQL, or have no pandas implementation and always
-# raise. Loading refuses them with this reason instead of letting every run say "could not be evaluated".
+# Types that cannot judge a data frame: they need SQL, or have no pandas implementation and always raise. Loading
+# refuses them with a remedy, so that they are not errors in every run.
 NOT_ON_FRAMES = {
     "expect_column_values_to_match_like_pattern": "use expect_column_values_to_match_regex",
     "expect_column_values_to_match_like_pattern_list": "use expect_column_values_to_match_regex_list",
@@ -36,18 +38,18 @@ NOT_ON_FRAMES = {
     "unexpected_rows_expectation": "compute a boolean column in the feature SQL and expect its value",
 }
 
-# Types that compare a row with the one before it, which is another one at every run: they can be evaluated, and not be
+# Types that compare a row with the row before it. Rows have no order here, so these types can be evaluated but not
 # declared.
-OF_AN_ORDER = dict.fromkeys(
+ORDER_DEPENDENT = dict.fromkeys(
     ("expect_column_values_to_be_increasing", "expect_column_values_to_be_decreasing"),
-    "they have no order: compute the step in the feature SQL, value - lag(value) OVER (PARTITION BY … ORDER BY …), and "
-    "expect what it may be",
+    "rows have no order: compute the step in the feature SQL, value - lag(value) OVER (PARTITION BY … ORDER BY …), and "
+    "declare an expectation on it",
 )
 
 
-# Types whose class does not say that they judge a column as a whole; the two that are called "values" look at the
-# column's type, and count no rows.
-OF_A_COLUMN = (
+# Types that judge a column as a whole although their class does not show it. The two with "values" in their name check
+# the column's type and count no rows.
+WHOLE_COLUMN = (
     "expect_column_quantile_values_to_be_between",
     "expect_column_type_to_be",
     "expect_column_values_to_be_of_type",
@@ -57,7 +59,7 @@ OF_A_COLUMN = (
 
 @dataclass(frozen=True)
 class Kwarg:
-    """A kwarg of an expectation: the JSON types it takes (with ``date`` for dates and timestamps), or its choices."""
+    """A kwarg of an expectation: the JSON types it takes (`date` for dates and timestamps), or its choices."""
 
     types: frozenset[str]
     choices: tuple[str, ...]
@@ -66,7 +68,7 @@ class Kwarg:
 
 @dataclass(frozen=True)
 class ExpectationType:
-    """An expectation type; ``kind`` says what it looks at: a row (map, pair, multicolumn), a column, the table."""
+    """An expectation type; `kind` is what it judges: a row (map, pair, multicolumn), a column or the table."""
 
     name: str
     kind: Kind
@@ -75,13 +77,13 @@ class ExpectationType:
 
     @property
     def row_level(self) -> bool:
-        """Whether it gives a verdict on every row, so that single rows can be quarantined."""
+        """Whether it judges every row, so that single rows can be quarantined."""
         return self.kind in ROW_LEVEL
 
 
 @cache
 def expectation_types() -> Mapping[str, ExpectationType]:
-    """Every type that may be declared, by name, without importing Great Expectations."""
+    """Every type that is known, by name, without importing Great Expectations."""
     table = json.loads(TABLE.read_text(encoding="utf-8"))["types"]
     return MappingProxyType(
         {
@@ -100,7 +102,7 @@ def expectation_types() -> Mapping[str, ExpectationType]:
 
 
 def generate() -> dict[str, Any]:
-    """Read the table out of the installed Great Expectations (imports it)."""
+    """The table as the installed Great Expectations defines it; imports Great Expectations."""
     from pip_dagster.quality.imported import imported
 
     gx = imported()
@@ -124,7 +126,7 @@ def generate() -> dict[str, Any]:
         if name in NOT_ON_FRAMES or not impl.__module__.startswith("great_expectations.expectations.core"):
             continue
         kind = next(kind for cls, kind in kinds if issubclass(impl, cls))
-        if name in OF_A_COLUMN:
+        if name in WHOLE_COLUMN:
             kind = "aggregate"
         schema = impl.schema()
         kwargs = {
@@ -132,7 +134,7 @@ def generate() -> dict[str, Any]:
             for field in impl.__fields__
             if field not in common
         }
-        # What a table-level type names is what it expects to be there, so it is not a column that must be there.
+        # A column that a table-level type names is what it expects, so its absence is a verdict and not an error.
         columns = [c for c in COLUMN_KWARGS if c in kwargs and kind != "table"]
         types[name] = {"kind": kind, "columns": columns, "kwargs": kwargs}
     return {"great_expectations": ".".join(gx.__version__.split(".")[:2]), "types": types}

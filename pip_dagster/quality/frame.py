@@ -4,28 +4,29 @@ The pandas type follows from the DuckDB type and from what an expectation does w
 pandas' own conversion turns an integer column into floats on the day it holds a NULL, and a verdict would then depend
 on which other partitions were evaluated with it. NaN becomes NULL, and rows are in the order of their row id.
 
-=========== ======================== ========================================== =========================
-use         of                       integers / HUGEINT, DECIMAL / FLOAT        DATE / TIMESTAMP
-=========== ======================== ========================================== =========================
-``alone``   one column               Int64 (nullable) / float64 / float64       date objects / datetime64[ns]
-``text``    identity and text types  Int64 (nullable) / text / float64          text / text
-``beside``  pairs, several columns,  float64, 64 bits: Python ints / float64 /  datetime64[ns] / datetime64[ns]
-            row conditions           float64
-=========== ======================== ========================================== =========================
+| use      | of                      | integers / HUGEINT, DECIMAL / FLOAT       | DATE / TIMESTAMP                |
+|----------|-------------------------|-------------------------------------------|---------------------------------|
+| `alone`  | one column              | Int64 (nullable) / float64 / float64      | date objects / datetime64[ns]   |
+| `text`   | identity and text types | Int64 (nullable) / text / float64         | text / text                     |
+| `beside` | pairs, several columns, | float64, 64 bits: Python ints / float64 / | datetime64[ns] / datetime64[ns] |
+|          | row conditions          | float64                                   |                                 |
 
-Beside each other, a missing value is NaN: equal to nothing, as Great Expectations' pair types need it. TIMESTAMPTZ is
-datetime64[us, UTC]. Instants that pandas cannot hold (before 1677, after 2262, infinity) are moved to the nearest one
-it can, dates likewise into the years 1 to 9999. Other types are passed as Python objects.
+With `beside`, a missing value is NaN, which equals nothing; Great Expectations' pair types need that. TIMESTAMPTZ is
+datetime64[us, UTC]. Instants out of pandas' range (before 1677, after 2262, infinity) become the nearest instant in
+range, dates the nearest one in the years 1 to 9999. Other types are passed as Python objects.
 """
 
-from collections.abc import Collection, Iterable, Mapping
+from __future__ import annotations
+
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
+from pip_dagster.quality.expectation_types import expectation_types
 from pip_dagster.quality.suite import Expectation, condition_columns
+from pip_dagster.sql.names import quote
 
 if TYPE_CHECKING:
-    import duckdb
     import pandas as pd
     import pyarrow as pa
 
@@ -61,31 +62,18 @@ TEXTS = frozenset({"VARCHAR", "UUID", "JSON", "BIT"})
 _EARLIEST, _LATEST = "1677-09-22 00:00:00", "2262-04-11 00:00:00"
 
 
-def quoted(name: str) -> str:
-    """An identifier for SQL."""
-    return '"' + name.replace('"', '""') + '"'
-
-
 def is_text(sql_type: str) -> bool:
-    """Whether a DuckDB type holds text; an ENUM is its text."""
+    """Whether a DuckDB type holds text; an ENUM counts as its text."""
     return sql_type in TEXTS or sql_type.startswith("ENUM(")
 
 
 def is_wide(sql_type: str) -> bool:
-    """Whether pandas has no native type for its numbers, which are therefore given as doubles."""
+    """Whether pandas has no native type for its numbers, which are therefore passed as doubles."""
     return sql_type in ("HUGEINT", "UHUGEINT") or sql_type.startswith("DECIMAL(")
-
-
-def columns_of(con: "duckdb.DuckDBPyConnection", relation: str) -> dict[str, str]:
-    """Column names of a table, view or parenthesised query, with their DuckDB types."""
-    rows = con.execute(f"DESCRIBE SELECT * FROM {relation}").fetchall()
-    return {name: sql_type for name, sql_type, *_ in rows}
 
 
 def uses(expectation: Expectation) -> dict[str, Use]:
     """How an expectation uses each of its columns."""
-    from pip_dagster.quality.expectation_types import expectation_types
-
     if expectation.type in TEXT_TYPES:
         use: Use = "text"
     else:
@@ -97,8 +85,8 @@ def uses(expectation: Expectation) -> dict[str, Use]:
 
 
 def sql_value(name: str, sql_type: str, use: Use) -> str:
-    """The SQL expression that gives a column's values in the form in which they are judged."""
-    c = quoted(name)
+    """The SQL expression for a column's values in the form in which they are judged."""
+    c = quote(name)
     if sql_type in FLOATS:
         return f"CASE WHEN isnan({c}) THEN NULL ELSE {c}::DOUBLE END"
     if is_wide(sql_type):
@@ -125,8 +113,8 @@ def _within(value: str, low: str, high: str) -> str:
     return f"CASE WHEN {value} IS NOT NULL THEN greatest(least({value}, {high}), {low}) END"
 
 
-def series(column: "pa.ChunkedArray", sql_type: str, use: Use) -> "pd.Series[Any]":
-    """A column fetched by :func:`sql_value` as the pandas column that is judged."""
+def series(column: pa.ChunkedArray, sql_type: str, use: Use) -> pd.Series[Any]:
+    """A column that `sql_value` selected, as the pandas column that is judged."""
     import pandas as pd
     import pyarrow as pa
 
@@ -152,41 +140,15 @@ def series(column: "pa.ChunkedArray", sql_type: str, use: Use) -> "pd.Series[Any
 
 @dataclass
 class Columns:
-    """Some rows of a relation, ready for frames: every (column, use) fetched once, in one query."""
+    """Some rows of a relation, ready for frames: every (column, use) is fetched once, all in one query."""
 
-    types: Mapping[str, str]
-    partitions: "pd.Series[Any]"
-    row_ids: "pa.ChunkedArray"
-    values: Mapping[tuple[str, Use], "pd.Series[Any]"]
+    partitions: pd.Series[Any]
+    row_ids: pa.ChunkedArray
+    values: Mapping[tuple[str, Use], pd.Series[Any]]
 
-    def frame(self, wanted: Mapping[str, Use]) -> "pd.DataFrame":
-        """A frame of the columns wanted, indexed by position; without columns it still has every row."""
+    def frame(self, wanted: Mapping[str, Use]) -> pd.DataFrame:
+        """A frame of the wanted columns, indexed by position; without columns it still has every row."""
         import pandas as pd
 
         columns = {name: self.values[name, use] for name, use in wanted.items()}
         return pd.DataFrame(columns, index=pd.RangeIndex(len(self.partitions)))
-
-
-def fetch(
-    con: "duckdb.DuckDBPyConnection",
-    relation: str,
-    wanted: Collection[tuple[str, Use]],
-    *,
-    types: Mapping[str, str],
-    partition_column: str,
-    row_id: str,
-    partitions: Iterable[str],
-) -> Columns:
-    """Fetch columns of some partitions, ordered by partition and row id."""
-    import pandas as pd
-
-    ordered = list(dict.fromkeys(wanted))
-    projected = "".join(f", {sql_value(n, types[n], u)} AS c{i}" for i, (n, u) in enumerate(ordered))
-    p, r = quoted(partition_column), quoted(row_id)
-    table = con.execute(
-        f"SELECT {p}::VARCHAR AS p, {r}::BIGINT AS r{projected} FROM {relation} "
-        f"WHERE {p}::VARCHAR IN (SELECT unnest($partitions::VARCHAR[])) ORDER BY p, r",
-        {"partitions": list(partitions)},
-    ).to_arrow_table()
-    values = {(n, u): series(table[f"c{i}"], types[n], u) for i, (n, u) in enumerate(ordered)}
-    return Columns(types, pd.Series(table["p"].to_pandas(), dtype="str"), table["r"], values)

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 @cache
 def imported() -> ModuleType:
     """Great Expectations with its analytics off; the first call costs 6 to 13 s."""
-    os.environ["GX_ANALYTICS_ENABLED"] = "false"  # read when the package is imported and when a context is made
+    os.environ["GX_ANALYTICS_ENABLED"] = "false"  # read on import and when a context is created
     import great_expectations
 
     return great_expectations

@@ -1,4 +1,6 @@
-"""One validation per partition: slow, and right for every type. What nothing faster is proven equal to comes here."""
+"""One validation per partition: slow, and correct for every type. It judges what no faster path covers."""
+
+from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -9,7 +11,7 @@ from pip_dagster.quality.verdict import Judgement, jsonable
 
 
 def judge_alone(chunk: Chunk, judge: Judge, wanted: Mapping[str, Sequence[Numbered]], tally: Tally) -> None:
-    """Judge partitions one by one, each by the expectations wanted for it."""
+    """Judge partitions one by one, each by its own list of expectations."""
     import numpy as np
 
     for partition, expectations in wanted.items():
@@ -26,7 +28,7 @@ def judge_alone(chunk: Chunk, judge: Judge, wanted: Mapping[str, Sequence[Number
 
 
 def judgement(outcome: Outcome) -> Judgement:
-    """A judgement as Great Expectations gave it on one partition."""
+    """The judgement of Great Expectations on one partition."""
     if outcome.error is not None:
         return Judgement("errored", error=outcome.error)
     result: dict[str, Any] = outcome.result

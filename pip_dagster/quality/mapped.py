@@ -1,10 +1,12 @@
 """Row-level expectations: one validation over the whole range, its unexpected rows attributed to their partitions.
 
-That is equal to one validation per partition for the types listed here, whose verdict on a row depends on nothing but
-that row; and for the uniqueness types once the partition is part of what must be unique. `mostly` is applied per
-partition as Great Expectations applies it. Where the range could not be evaluated, or a partition has nothing to
-evaluate (an empty column has no values, and not always the type, that it has in a range), the loop decides.
+This is equal to one validation per partition for the types listed here. Their verdict on a row depends on that row;
+for the uniqueness types the partition becomes part of what must be unique. `mostly` is applied per partition, as Great
+Expectations applies it. The loop decides where the range cannot be evaluated, and for a partition with nothing to
+evaluate: its column is empty and may have another type than in the range.
 """
+
+from __future__ import annotations
 
 import dataclasses
 import json
@@ -54,15 +56,14 @@ ROW_BY_ROW = frozenset(
 
 
 def over_a_range(expectation: Expectation) -> bool:
-    """Whether one validation of a range is equal to one per partition."""
-    # Great Expectations ignores the row condition of the pair-in-set type: counts of the rows selected would not fit.
+    """Whether one validation of a range is equal to one validation per partition."""
+    # Great Expectations ignores the row condition of the pair-in-set type, so counts of selected rows would not match.
     ignoring = expectation.type == "expect_column_pair_values_to_be_in_set" and expectation.row_condition is not None
     return expectation.type in ROW_BY_ROW and not ignoring
 
 
 def judge_range(chunk: Chunk, judge: Judge, expectations: Sequence[Numbered], tally: Tally) -> list[Numbered]:
-    """Judge every partition of a chunk; returns the expectations whose range could not be evaluated."""
-    import numpy as np
+    """Judge every partition of a chunk; return the expectations whose range could not be evaluated."""
 
     left: list[Numbered] = []
     for shared, members in grouped(expectations):
@@ -83,12 +84,12 @@ def judge_range(chunk: Chunk, judge: Judge, expectations: Sequence[Numbered], ta
 
 
 def selection(
-    judge: Judge, frame: "pd.DataFrame", expectation: Expectation, cache: dict[str, "np.ndarray[Any, Any] | None"]
-) -> "np.ndarray[Any, Any] | None":
-    """Whether each row meets an expectation's row condition; None where that could not be evaluated.
+    judge: Judge, frame: pd.DataFrame, expectation: Expectation, cache: dict[str, np.ndarray[Any, Any] | None]
+) -> np.ndarray[Any, Any] | None:
+    """Whether each row meets an expectation's row condition; None if that could not be evaluated.
 
-    Great Expectations itself is asked, by expecting that a column of nothing but NULLs has none: the rows that break
-    it are the rows that the condition selects.
+    Great Expectations itself evaluates the condition: the expectation that an all-NULL column has no NULLs is broken by
+    exactly the rows that the condition selects.
     """
     import numpy as np
 
@@ -97,8 +98,8 @@ def selection(
     key = json.dumps(expectation.row_condition, sort_keys=True, default=repr)
     if key not in cache:
         nothing = unused("nothing", frame)
-        asked = Expectation(nothing, "", NULLNESS[0], {"column": nothing}, row_condition=expectation.row_condition)
-        outcome = judge(frame.assign(**{nothing: np.nan}), [asked])[0]
+        probe = Expectation(nothing, "", NULLNESS[0], {"column": nothing}, row_condition=expectation.row_condition)
+        outcome = judge(frame.assign(**{nothing: np.nan}), [probe])[0]
         rows = None
         if outcome.error is None:
             rows = np.zeros(len(frame), dtype=bool)
@@ -107,8 +108,8 @@ def selection(
     return cache[key]
 
 
-def considered(frame: "pd.DataFrame", expectation: Expectation) -> "np.ndarray[Any, Any]":
-    """Whether each row has a value to judge, by the expectation's rule on missing values."""
+def considered(frame: pd.DataFrame, expectation: Expectation) -> np.ndarray[Any, Any]:
+    """Whether each row has a value to judge, by the expectation's rule for missing values."""
     import numpy as np
 
     if expectation.type in NULLNESS:
@@ -121,15 +122,15 @@ def considered(frame: "pd.DataFrame", expectation: Expectation) -> "np.ndarray[A
     return ~ignored
 
 
-def _over_range(chunk: Chunk, frame: "pd.DataFrame", expectation: Expectation) -> Expectation:
-    """The expectation to ask of the whole range; adds to the frame the partition that a unique value is unique in."""
+def _over_range(chunk: Chunk, frame: pd.DataFrame, expectation: Expectation) -> Expectation:
+    """The expectation for the whole range; for uniqueness, adds the partition as a column to the frame."""
     import numpy as np
 
     kwargs = {k: v for k, v in expectation.kwargs.items() if k != "mostly"}
     if expectation.type not in (UNIQUE, COMPOUND):
         return dataclasses.replace(expectation, kwargs=kwargs)
     rows = considered(frame, expectation)
-    # A row is ignored when all its columns are missing, and then its partition must be missing too.
+    # A row is ignored when all its columns are missing; then its partition must be missing too.
     within = unused("within", frame)
     frame[within] = np.where(rows, chunk.codes, np.nan)
     columns = [within, *expectation.judged_columns]
@@ -141,9 +142,9 @@ def _over_range(chunk: Chunk, frame: "pd.DataFrame", expectation: Expectation) -
 def _attribute(
     chunk: Chunk,
     judge: Judge,
-    frame: "pd.DataFrame",
+    frame: pd.DataFrame,
     numbered: Numbered,
-    rows: "np.ndarray[Any, Any]",
+    rows: np.ndarray[Any, Any],
     unexpected: list[int],
     tally: Tally,
 ) -> None:
@@ -157,7 +158,7 @@ def _attribute(
     judged = chunk.count(rows & considered(frame, expectation))
     vacuous: Judgement | None = None
     for partition, u, n, m in zip(chunk.partitions, broken, elements, judged, strict=True):
-        if m == 0:  # nothing to judge: alike for every such partition
+        if m == 0:  # nothing to judge: the same for every such partition
             if vacuous is None:
                 judge_alone(chunk, judge, {partition: [numbered]}, tally)
                 vacuous = tally.judgements[partition, i]
@@ -169,7 +170,7 @@ def _attribute(
 
 
 def mostly_judgement(expectation: Expectation, unexpected: int, elements: int, judged: int) -> Judgement:
-    """Great Expectations' rule (``_mostly_success``): the share expected, in floats, of the rows judged."""
+    """Great Expectations' rule (`_mostly_success`): the share of expected rows among those judged, in floats."""
     mostly = expectation.kwargs.get("mostly", 1)
     passed = judged == 0 or (float(judged) - float(unexpected)) / float(judged) >= mostly
     percent = unexpected / judged * 100 if judged else None

@@ -1,22 +1,25 @@
-"""Judging in DuckDB, without importing Great Expectations, what is proven to come out as if it had judged."""
+"""Judging in DuckDB, without Great Expectations, where property tests show that the verdicts are the same."""
+
+from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from pip_dagster.quality.chunk import Chunk, Numbered, Tally, grouped
 from pip_dagster.quality.conditions import condition_sql, numeric, whole
-from pip_dagster.quality.frame import BIG_INTS, FLOATS, SMALL_INTS, is_wide, quoted, uses
+from pip_dagster.quality.frame import BIG_INTS, FLOATS, SMALL_INTS, is_wide, uses
 from pip_dagster.quality.mapped import mostly_judgement
 from pip_dagster.quality.profile import METRICS, RAISED, is_missing, measured
-from pip_dagster.quality.source import Source
-from pip_dagster.quality.sql import Plan, compiled, row_limits
+from pip_dagster.quality.relation import Relation
+from pip_dagster.quality.sql import SqlCheck, compiled, row_limits
 from pip_dagster.quality.suite import Expectation
 from pip_dagster.quality.verdict import Judgement, jsonable
+from pip_dagster.sql.names import quote
 
 if TYPE_CHECKING:
     import numpy as np
 
-# Metrics that need no number, and are numbers of any column.
+# Metrics that apply to columns of any type.
 COUNTS = frozenset(
     {
         "expect_column_unique_value_count_to_be_between",
@@ -26,68 +29,68 @@ COUNTS = frozenset(
 )
 
 
-def judge_rows(source: Source, todo: Sequence[Numbered], partitions: Sequence[str], tally: Tally) -> list[Numbered]:
-    """Judge row-level types and row counts in one query over the range; returns what is left."""
-    plans = {i: (e, plan) for i, e in todo if (plan := compiled(i, e, source.types))}
-    if not plans:
+def judge_rows(relation: Relation, todo: Sequence[Numbered], partitions: Sequence[str], tally: Tally) -> list[Numbered]:
+    """Judge row-level types and row counts in one query over the range; return the other expectations."""
+    checks = {i: (e, check) for i, e in todo if (check := compiled(i, e, relation.types))}
+    if not checks:
         return list(todo)
     counted = [
         f", count(*) FILTER (s{i}) AS n{i}, count(*) FILTER (s{i} AND j{i}) AS m{i}, count(*) FILTER (u{i}) AS u{i}"
-        for i in plans
+        for i in checks
     ]
-    result = source.con.execute(
-        f"SELECT p{''.join(counted)} FROM ({_flags(source, plans)}) GROUP BY p", _parameters(plans, partitions)
+    result = relation.con.execute(
+        f"SELECT p{''.join(counted)} FROM ({_flags(relation, checks)}) GROUP BY p", _parameters(checks, partitions)
     )
     names = [d[0] for d in result.description or ()]
     found = {row[0]: dict(zip(names, row, strict=True)) for row in result.fetchall()}
-    for i, (e, _) in plans.items():
+    for i, (e, _) in checks.items():
         for p in partitions:
             n, m, u = (found[p][f"{x}{i}"] if p in found else 0 for x in "nmu")
             tally.judgements[p, i] = mostly_judgement(e, u, n, m) if e.row_level else _row_count(e, n)
-    broken = {i: plans[i] for i in plans if any(row[f"u{i}"] for row in found.values())}
+    broken = {i: checks[i] for i in checks if any(row[f"u{i}"] for row in found.values())}
     if broken:
-        _find_broken(source, broken, partitions, tally)
-    return [n for n in todo if n[0] not in plans]
+        _find_broken(relation, broken, partitions, tally)
+    return [n for n in todo if n[0] not in checks]
 
 
-def _flags(source: Source, plans: Mapping[int, tuple[Expectation, Plan]]) -> str:
-    """For every row: selected, judged and unexpected, for every plan."""
-    p, r = quoted(source.partition_column), quoted(source.row_id)
+def _flags(relation: Relation, checks: Mapping[int, tuple[Expectation, SqlCheck]]) -> str:
+    """For every row and check: whether the row is selected, judged and unexpected."""
+    p, r = quote(relation.partition_column), quote(relation.row_id)
     flags = []
-    for i, (_, plan) in plans.items():
-        unexpected = f"NOT {plan.expected}"
-        if plan.unique:
-            within = ", ".join([p, f"({plan.selected} AND {plan.judged})", *plan.unique])
+    for i, (_, check) in checks.items():
+        unexpected = f"NOT {check.expected}"
+        if check.unique:
+            within = ", ".join([p, f"({check.selected} AND {check.judged})", *check.unique])
             unexpected = f"count(*) OVER (PARTITION BY {within}) > 1"
         flags.append(
-            f", {plan.selected} AS s{i}, {plan.judged} AS j{i}, "
-            f"({plan.selected} AND {plan.judged} AND {unexpected}) AS u{i}"
+            f", {check.selected} AS s{i}, {check.judged} AS j{i}, "
+            f"({check.selected} AND {check.judged} AND {unexpected}) AS u{i}"
         )
-    return f"SELECT {p}::VARCHAR AS p, {r}::BIGINT AS r{''.join(flags)} FROM {source.asked}"
+    return f"SELECT {p}::VARCHAR AS p, {r}::BIGINT AS r{''.join(flags)} FROM {relation.selected}"
 
 
-def _parameters(plans: Mapping[int, tuple[Expectation, Plan]], partitions: Sequence[str]) -> dict[str, Any]:
+def _parameters(checks: Mapping[int, tuple[Expectation, SqlCheck]], partitions: Sequence[str]) -> dict[str, Any]:
     bound: dict[str, Any] = {"partitions": list(partitions)}
-    for _, plan in plans.values():
-        bound |= plan.parameters
+    for _, check in checks.values():
+        bound |= check.parameters
     return bound
 
 
 def _find_broken(
-    source: Source, plans: Mapping[int, tuple[Expectation, Plan]], partitions: Sequence[str], tally: Tally
+    relation: Relation, checks: Mapping[int, tuple[Expectation, SqlCheck]], partitions: Sequence[str], tally: Tally
 ) -> None:
     import numpy as np
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    chosen = "".join(f", u{i}" for i in plans)
-    table = source.con.execute(
-        f"SELECT p, r{chosen} FROM ({_flags(source, plans)}) WHERE {' OR '.join(f'u{i}' for i in plans)}",
-        _parameters(plans, partitions),
+    chosen = "".join(f", u{i}" for i in checks)
+    table = relation.con.execute(
+        f"SELECT p, r{chosen} FROM ({_flags(relation, checks)}) WHERE {' OR '.join(f'u{i}' for i in checks)}",
+        _parameters(checks, partitions),
     ).to_arrow_table()
     codes = pc.index_in(table["p"], pa.array(partitions, pa.string())).to_numpy().astype("int64")
     ids = table["r"].to_numpy()
-    for i in plans:
+    for i in checks:
         rows = np.flatnonzero(table[f"u{i}"].to_numpy())
         tally.broken.append((i, codes[rows], ids[rows]))
 
@@ -101,7 +104,7 @@ def _row_count(e: Expectation, count: int) -> Judgement:
 
 
 def covers(e: Expectation, types: Mapping[str, str]) -> bool:
-    """Whether :func:`judge_aggregates` judges an expectation."""
+    """Whether `judge_aggregates` judges an expectation."""
     if e.type not in METRICS or not e.judged_columns:
         return False
     sql_type = types[e.judged_columns[0]]
@@ -113,13 +116,13 @@ def covers(e: Expectation, types: Mapping[str, str]) -> bool:
     return known and (number or e.type in COUNTS) and bool(limits) and all(map(fits, limits))
 
 
-def judge_aggregates(source: Source, chunk: Chunk, todo: Sequence[Numbered], tally: Tally) -> list[Numbered]:
-    """Judge aggregates that :func:`covers` by the pandas calls of Great Expectations; returns what is left."""
+def judge_aggregates(relation: Relation, chunk: Chunk, todo: Sequence[Numbered], tally: Tally) -> list[Numbered]:
+    """Judge aggregates that `covers` accepts, with Great Expectations' own pandas calls; return those it cannot."""
     left = []
     for shared, members in grouped(todo):
         frame = chunk.columns.frame(shared)
         for i, e in members:
-            values = measured(chunk, frame, e, _selected(source, chunk, e))
+            values = measured(chunk, frame, e, _selected(relation, chunk, e))
             if any(value is RAISED for value in values):
                 left.append((i, e))
                 continue
@@ -128,8 +131,8 @@ def judge_aggregates(source: Source, chunk: Chunk, todo: Sequence[Numbered], tal
     return left
 
 
-def _selected(source: Source, chunk: Chunk, e: Expectation) -> "np.ndarray[Any, Any] | None":
-    """Whether each row of the chunk meets the row condition; None without one."""
+def _selected(relation: Relation, chunk: Chunk, e: Expectation) -> np.ndarray[Any, Any] | None:
+    """Whether each row of the chunk meets the row condition; None if there is no condition."""
     if e.row_condition is None:
         return None
     bound: dict[str, Any] = {"partitions": list(chunk.partitions)}
@@ -139,16 +142,16 @@ def _selected(source: Source, chunk: Chunk, e: Expectation) -> "np.ndarray[Any, 
         bound[name] = value
         return f"${name}::{sql_type}"
 
-    selected = condition_sql(e.row_condition, source.types, uses(e), bind)
-    p, r = quoted(source.partition_column), quoted(source.row_id)
-    table = source.con.execute(
-        f"SELECT {selected} AS s FROM {source.asked} ORDER BY {p}::VARCHAR, {r}::BIGINT", bound
+    selected = condition_sql(e.row_condition, relation.types, uses(e), bind)
+    p, r = quote(relation.partition_column), quote(relation.row_id)
+    table = relation.con.execute(
+        f"SELECT {selected} AS s FROM {relation.selected} ORDER BY {p}::VARCHAR, {r}::BIGINT", bound
     ).to_arrow_table()
     return table["s"].to_numpy()
 
 
 def _compared(e: Expectation, value: Any) -> Judgement:
-    """``_validate_metric_value_between`` of Great Expectations, for numbers."""
+    """The comparison of Great Expectations' `_validate_metric_value_between`, for numbers."""
     if is_missing(value):
         return Judgement("failed")
     low, high = e.kwargs.get("min_value"), e.kwargs.get("max_value")

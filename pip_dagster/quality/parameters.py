@@ -1,8 +1,10 @@
 """Suite parameters, as Great Expectations writes them: a limit taken from the model's training reference.
 
-`min_value: {$PARAMETER: score_mean - 0.1}` stands for the mean score of the training sample less 0.1. Great
-Expectations evaluates any expression; here it is a name with at most one number added, taken away or multiplied.
+`min_value: {$PARAMETER: score_mean - 0.1}` stands for the mean score of the training sample minus 0.1. Great
+Expectations evaluates any expression; here it is a name with at most one number added, subtracted or multiplied.
 """
+
+from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
@@ -16,12 +18,12 @@ _EXPRESSION = re.compile(r"^\s*([A-Za-z_]\w*)\s*(?:([-+*])\s*(\d+(?:\.\d+)?)\s*)
 
 
 def is_parameter(value: Any) -> bool:
-    """Whether a kwarg's value stands for another."""
+    """Whether a kwarg's value is a parameter."""
     return isinstance(value, dict) and set(value) == {KEY}
 
 
 def check_expression(value: Mapping[str, Any]) -> str | None:
-    """What is wrong with a parameter's expression, or None."""
+    """What is wrong with a parameter's expression; None if it is valid."""
     text = value[KEY]
     if isinstance(text, str) and _EXPRESSION.match(text):
         return None
@@ -29,10 +31,10 @@ def check_expression(value: Mapping[str, Any]) -> str | None:
 
 
 def with_parameters(expectations: Iterable[Expectation], known: Mapping[str, float]) -> tuple[Expectation, ...]:
-    """The expectations with their parameters' values.
+    """The expectations with parameters replaced by their values.
 
     Raises:
-        SuiteError: a name that is not `known`.
+        SuiteError: a parameter is not in `known`.
 
     """
     return tuple(
@@ -51,8 +53,8 @@ def _value(expectation: Expectation, value: Any, known: Mapping[str, float]) -> 
     name, operator, number = match.groups()
     if name not in known:
         raise SuiteError(
-            f"{expectation.origin}: {expectation.id!r} takes the parameter {name!r}, which the model's training "
-            f"reference does not give{suggest(name, known)}"
+            f"{expectation.origin}: {expectation.id!r} uses the parameter {name!r}, which the model's training "
+            f"reference does not have{suggest(name, known)}"
         )
     if operator is None:
         return known[name]

@@ -1,9 +1,11 @@
-"""Aggregate expectations: a profile with a row per partition, judged in one go.
+"""Aggregate expectations: a profile with a row per partition, judged in one validation.
 
-The profile's values come from the very pandas calls that Great Expectations makes on one partition (a sum in another
-order ends in other digits), and it judges them with ``expect_column_values_to_be_between``, whose comparison is that
-of its aggregate types. A partition without a value fails. Whatever raises on the way goes to the loop.
+The profile's values come from the same pandas calls that Great Expectations makes on one partition (a sum in another
+order ends in other digits). Great Expectations judges them with `expect_column_values_to_be_between`, which compares as
+its aggregate types do. A partition without a value fails. The loop judges whatever raises on the way.
 """
+
+from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
@@ -51,19 +53,18 @@ METRICS: Mapping[str, Callable[[Any], Any]] = {
 }
 
 RAISED = object()
-"""In place of a metric that could not be computed."""
+"""The value of a metric that could not be computed."""
 
 
 def judge_profile(
     chunk: Chunk, judge: Judge, expectations: Sequence[Numbered], tally: Tally
 ) -> dict[str, list[Numbered]]:
-    """Judge every partition of a chunk; returns what is left to the loop, by partition."""
-    import numpy as np
+    """Judge every partition of a chunk; return, by partition, the expectations that the loop must judge."""
     import pandas as pd
 
     left: dict[str, list[Numbered]] = {}
     profile: dict[str, list[Any]] = {}
-    asked: dict[str, tuple[Numbered, Expectation]] = {}
+    limited: dict[str, tuple[Numbered, Expectation]] = {}
     for shared, members in grouped(expectations):
         frame = chunk.columns.frame(shared)
         cache: dict[str, np.ndarray[Any, Any] | None] = {}
@@ -71,35 +72,35 @@ def judge_profile(
             limits = _limits(e)
             rows = selection(judge, frame, e, cache)
             if limits is None or rows is None:
-                _leave(left, chunk.partitions, (i, e))
+                _add(left, chunk.partitions, (i, e))
                 continue
             name = f"metric_{i}"
             profile[name] = measured(chunk, frame, e, rows if e.row_condition else None)
             between = dataclasses.replace(
                 e, type="expect_column_values_to_be_between", kwargs={"column": name, **limits}, row_condition=None
             )
-            asked[name] = (i, e), between
-    outcomes = judge(_table(profile), [between for _, between in asked.values()]) if asked else []
-    for (name, (numbered, _)), outcome in zip(asked.items(), outcomes, strict=True):
+            limited[name] = (i, e), between
+    outcomes = judge(_table(profile), [between for _, between in limited.values()]) if limited else []
+    for (name, (numbered, _)), outcome in zip(limited.items(), outcomes, strict=True):
         if outcome.error is not None or outcome.result.get("unexpected_index_list") is None:
-            _leave(left, chunk.partitions, numbered)
+            _add(left, chunk.partitions, numbered)
             continue
         outside = set(outcome.result["unexpected_index_list"])
         for position, (partition, value) in enumerate(zip(chunk.partitions, profile[name], strict=True)):
             if value is RAISED or value is pd.NaT:  # GE compares NaT with the limits, which may raise
-                _leave(left, [partition], numbered)
+                _add(left, [partition], numbered)
                 continue
             failed = position in outside or is_missing(value)
             tally.judgements[partition, numbered[0]] = Judgement(
-                "failed" if failed else "passed", observed=_seen(value)
+                "failed" if failed else "passed", observed=_observed(value)
             )
     return left
 
 
 def measured(
-    chunk: Chunk, frame: "pd.DataFrame", expectation: Expectation, rows: "np.ndarray[Any, Any] | None"
+    chunk: Chunk, frame: pd.DataFrame, expectation: Expectation, rows: np.ndarray[Any, Any] | None
 ) -> list[Any]:
-    """An aggregate expectation's metric for every partition of a chunk, over the rows selected."""
+    """An aggregate expectation's metric for every partition of a chunk, over the selected rows."""
     import numpy as np
 
     metric = METRICS[expectation.type]
@@ -113,12 +114,12 @@ def measured(
         try:
             found.append(metric(values if rows is None else values[rows[part]]))
         except Exception:
-            found.append(RAISED)  # the loop says with which message
+            found.append(RAISED)  # the loop reports its message
     return found
 
 
 def _limits(expectation: Expectation) -> dict[str, Any] | None:
-    """The limits as Great Expectations reads them (it makes whole numbers of some); None where it refuses them."""
+    """The limits as Great Expectations reads them (it rounds some to whole numbers); None if it refuses them."""
     try:
         built = build(expectation)
     except Exception:
@@ -129,8 +130,8 @@ def _limits(expectation: Expectation) -> dict[str, Any] | None:
     return {k: getattr(built, k) for k in names if getattr(built, k) is not None}
 
 
-def _table(profile: Mapping[str, Sequence[Any]]) -> "pd.DataFrame":
-    """The profile; as objects, so that each value is compared as the scalar it is, or as instants."""
+def _table(profile: Mapping[str, Sequence[Any]]) -> pd.DataFrame:
+    """The profile as a frame of objects, so that each value is compared as the scalar it is, or of instants."""
     import pandas as pd
 
     columns = {}
@@ -142,16 +143,16 @@ def _table(profile: Mapping[str, Sequence[Any]]) -> "pd.DataFrame":
 
 
 def is_missing(value: Any) -> bool:
-    """Whether a metric came out as no value: NaN, NaT or NA."""
+    """Whether a metric has no value: NaN, NaT or NA."""
     import pandas as pd
 
     return value is not RAISED and pd.api.types.is_scalar(value) and bool(pd.isna(value))
 
 
-def _seen(value: Any) -> Any:
+def _observed(value: Any) -> Any:
     return None if is_missing(value) else jsonable(value)
 
 
-def _leave(left: dict[str, list[Numbered]], partitions: Sequence[str], numbered: Numbered) -> None:
+def _add(left: dict[str, list[Numbered]], partitions: Sequence[str], numbered: Numbered) -> None:
     for partition in partitions:
         left.setdefault(partition, []).append(numbered)

@@ -1,6 +1,9 @@
-"""Row-level expectations in SQL: the commonest types, on the column types and kwargs for which the verdict is exactly
-that of Great Expectations. Property tests compare the two; whatever is not covered here compiles to None.
+"""Row-level expectations in SQL, where their verdict is exactly that of Great Expectations.
+
+They cover the commonest types, column types and kwargs; everything else compiles to None. Property tests compare both.
 """
+
+from __future__ import annotations
 
 import datetime as dt
 import math
@@ -26,11 +29,16 @@ from pip_dagster.quality.suite import Expectation
 
 
 @dataclass
-class Plan:
+class SqlCheck:
     """One expectation in SQL; the expressions are booleans of a row and never NULL.
 
-    ``selected``: the row condition. ``judged``: there is something to judge. ``expected``: it is as expected; for the
-    uniqueness types ``unique`` holds instead what must be unique within a partition.
+    Attributes:
+        selected: the row meets the row condition.
+        judged: the row has a value to judge.
+        expected: the value is as expected.
+        unique: for the uniqueness types, instead of `expected`: what must be unique within a partition.
+        parameters: the values bound in the expressions.
+
     """
 
     selected: str = "true"
@@ -40,13 +48,13 @@ class Plan:
     parameters: dict[str, Any] = field(default_factory=dict)
 
 
-def compiled(number: int, expectation: Expectation, types: Mapping[str, str]) -> Plan | None:
-    """The plan of an expectation, None where SQL is not proven equal; ``number`` makes its parameters' names unique."""
-    plan = Plan()
+def compiled(number: int, expectation: Expectation, types: Mapping[str, str]) -> SqlCheck | None:
+    """An expectation in SQL, None where it may not be equal; `number` makes the names of its parameters unique."""
+    check = SqlCheck()
 
     def bind(value: Any, sql_type: str) -> str:
-        name = f"e{number}_{len(plan.parameters)}"
-        plan.parameters[name] = value
+        name = f"e{number}_{len(check.parameters)}"
+        check.parameters[name] = value
         return f"${name}::{sql_type}"
 
     own = uses(expectation)
@@ -54,27 +62,27 @@ def compiled(number: int, expectation: Expectation, types: Mapping[str, str]) ->
     compile_ = _COMPILERS.get(expectation.type)
     if selected is None or compile_ is None or not numeric(expectation.kwargs.get("mostly", 1)):
         return None
-    plan.selected = selected
+    check.selected = selected
     values = [sql_value(c, types[c], own[c]) for c in expectation.judged_columns]
     rule = str(expectation.kwargs.get("ignore_row_if", "all"))
     if "column" in expectation.kwargs:
         rule = "any"
     if values and not rule.startswith(("never", "neither")):
         together = " AND " if rule.startswith(("any", "either")) else " OR "
-        plan.judged = "(" + together.join(f"{v} IS NOT NULL" for v in values) + ")"
+        check.judged = "(" + together.join(f"{v} IS NOT NULL" for v in values) + ")"
     columns = [(v, types[c], own[c]) for v, c in zip(values, expectation.judged_columns, strict=True)]
-    return plan if compile_(plan, expectation, columns, bind) else None
+    return check if compile_(check, expectation, columns, bind) else None
 
 
 _Column = tuple[str, str, Use]
 
 
-def _row_count(plan: Plan, e: Expectation, columns: list[_Column], bind: Bind) -> bool:
+def _row_count(check: SqlCheck, e: Expectation, columns: list[_Column], bind: Bind) -> bool:
     return row_limits(e) is not None
 
 
 def row_limits(e: Expectation) -> tuple[int, int | float, bool, bool] | None:
-    """Lowest and highest row count and whether they are excluded; None where Great Expectations would object."""
+    """Lowest and highest row count, and whether each is excluded; None where Great Expectations would refuse them."""
     if e.type == "expect_table_row_count_to_equal":
         value = e.kwargs.get("value")
         return (value, value, False, False) if isinstance(value, int) and whole(value) else None
@@ -87,13 +95,13 @@ def row_limits(e: Expectation) -> tuple[int, int | float, bool, bool] | None:
     return (-1 if low is None else low, math.inf if high is None else high, *strict)
 
 
-def _null(plan: Plan, e: Expectation, columns: list[_Column], bind: Bind) -> bool:
-    plan.judged = "true"
-    plan.expected = f"({columns[0][0]} IS {'NOT ' if 'not_be_null' in e.type else ''}NULL)"
+def _null(check: SqlCheck, e: Expectation, columns: list[_Column], bind: Bind) -> bool:
+    check.judged = "true"
+    check.expected = f"({columns[0][0]} IS {'NOT ' if 'not_be_null' in e.type else ''}NULL)"
     return True
 
 
-def _between(plan: Plan, e: Expectation, columns: list[_Column], bind: Bind) -> bool:
+def _between(check: SqlCheck, e: Expectation, columns: list[_Column], bind: Bind) -> bool:
     value, sql_type, _ = columns[0]
     low, high = (limit(e.kwargs.get(k), sql_type) for k in ("min_value", "max_value"))
     if low is _UNSURE or high is _UNSURE or (low is None and high is None):
@@ -118,7 +126,7 @@ def _between(plan: Plan, e: Expectation, columns: list[_Column], bind: Bind) -> 
         parts.append(
             f"{value} {sign}{'' if strict is True else '='} {bind(int(bound) if integers else bound, bound_as)}"
         )
-    plan.expected = f"coalesce({' AND '.join(parts)}, false)"
+    check.expected = f"coalesce({' AND '.join(parts)}, false)"
     return True
 
 
@@ -126,7 +134,7 @@ _UNSURE = object()
 
 
 def limit(value: Any, sql_type: str) -> Any:
-    """A limit as Great Expectations reads it for a column of a type; ``_UNSURE`` where it might read it otherwise."""
+    """A limit as Great Expectations reads it for a column type; `_UNSURE` where it might read another value."""
     if value is None:
         return None
     if sql_type in SMALL_INTS | BIG_INTS | FLOATS or is_wide(sql_type):
@@ -136,7 +144,7 @@ def limit(value: Any, sql_type: str) -> Any:
             parsed = dt.datetime.fromisoformat(value)
         except ValueError:
             return _UNSURE
-        # a day, or an instant to the second: what pydantic, dateutil and Python all read alike
+        # a day, or an instant with seconds: pydantic, dateutil and Python read these in the same way
         instant = parsed if len(value) >= 19 and value[10] in "T " else None
         value = parsed.date() if len(value) == 10 else instant
     if not isinstance(value, dt.date) or not 1700 < value.year < 2200:
@@ -150,7 +158,7 @@ def limit(value: Any, sql_type: str) -> Any:
     return value
 
 
-def _in_set(plan: Plan, e: Expectation, columns: list[_Column], bind: Bind) -> bool:
+def _in_set(check: SqlCheck, e: Expectation, columns: list[_Column], bind: Bind) -> bool:
     value, sql_type, _ = columns[0]
     members = e.kwargs.get("value_set")
     if not isinstance(members, list) or not members:
@@ -164,12 +172,12 @@ def _in_set(plan: Plan, e: Expectation, columns: list[_Column], bind: Bind) -> b
     else:
         return False
     among = f"{value} IN ({', '.join(bind(m, bound_as) for m in members)})" if fits else ""
-    plan.expected = f"coalesce({'NOT ' if 'not_be_in' in e.type else ''}({among}), false)"
+    check.expected = f"coalesce({'NOT ' if 'not_be_in' in e.type else ''}({among}), false)"
     return fits
 
 
-def _pair(sign: str) -> Callable[[Plan, Expectation, list[_Column], Bind], bool]:
-    def compile_(plan: Plan, e: Expectation, columns: list[_Column], bind: Bind) -> bool:
+def _pair(sign: str) -> Callable[[SqlCheck, Expectation, list[_Column], Bind], bool]:
+    def compile_(check: SqlCheck, e: Expectation, columns: list[_Column], bind: Bind) -> bool:
         if len(columns) != 2 or e.kwargs.get("or_equal") not in (None, True, False):
             return False
         (a, type_a, _), (b, type_b, _) = columns
@@ -179,7 +187,7 @@ def _pair(sign: str) -> Callable[[Plan, Expectation, list[_Column], Bind], bool]
         if family == "big":
             a, b = f"{a}::HUGEINT", f"{b}::HUGEINT"
         operator = ">=" if sign == ">" and e.kwargs.get("or_equal") else sign
-        plan.expected = f"coalesce({a} {operator} {b}, false)"
+        check.expected = f"coalesce({a} {operator} {b}, false)"
         return True
 
     return compile_
@@ -195,12 +203,12 @@ def _family(sql_type: str) -> str | None:
     return "text" if is_text(sql_type) else ZONED if sql_type == ZONED else None
 
 
-def _unique(plan: Plan, e: Expectation, columns: list[_Column], bind: Bind) -> bool:
-    plan.unique = tuple(f"({v} + 0.0)" if t in FLOATS else v for v, t, _ in columns)  # -0.0 is 0.0
+def _unique(check: SqlCheck, e: Expectation, columns: list[_Column], bind: Bind) -> bool:
+    check.unique = tuple(f"({v} + 0.0)" if t in FLOATS else v for v, t, _ in columns)  # -0.0 is 0.0
     return len(columns) > 0 and all(_family(t) or t == "BOOLEAN" for _, t, _ in columns)
 
 
-_COMPILERS: Mapping[str, Callable[[Plan, Expectation, list[_Column], Bind], bool]] = {
+_COMPILERS: Mapping[str, Callable[[SqlCheck, Expectation, list[_Column], Bind], bool]] = {
     "expect_table_row_count_to_be_between": _row_count,
     "expect_table_row_count_to_equal": _row_count,
     "expect_column_values_to_not_be_null": _null,

@@ -1,7 +1,6 @@
-"""The declared expectations: ``expectations.yaml``, checked without importing Great Expectations.
+"""The declared expectations, as values: checked when loaded, without importing Great Expectations."""
 
-Great Expectations silently drops an expectation whose type or severity it does not know; here loading refuses it.
-"""
+from __future__ import annotations
 
 import difflib
 from collections.abc import Collection, Iterable, Mapping
@@ -16,15 +15,15 @@ SEVERITIES: tuple[Severity, ...] = get_args(Severity)
 
 
 class SuiteError(DeclarationError, ValueError):
-    """A suite that cannot be used; the message names file, line, key, what was expected and the remedy."""
+    """A suite is invalid; the message names the file, line and key, what was expected and the remedy."""
 
 
 @dataclass(frozen=True)
 class Expectation:
     """One declared expectation: Great Expectations' own type and kwargs.
 
-    ``id`` is unique in its section and stable: it is what quarantine and history refer to. ``section`` is
-    ``features``, ``predictions`` or ``sources.<name>``. ``origin`` is the file and line it was read from.
+    `id` is unique in its section and stable: quarantine and history refer to it. `section` is `features`,
+    `predictions` or `sources.<name>`. `origin` is the file and line it was read from.
     """
 
     id: str
@@ -38,12 +37,12 @@ class Expectation:
 
     @property
     def columns(self) -> frozenset[str]:
-        """Every column it touches, its row condition's included."""
+        """Every column that it reads, including those of its row condition."""
         return frozenset(self.judged_columns) | condition_columns(self.row_condition)
 
     @property
     def judged_columns(self) -> tuple[str, ...]:
-        """The columns whose values it judges, in the order declared; none for a table-level type."""
+        """The columns whose values it judges, in declared order; none for a table-level type."""
         names: list[str] = []
         for kwarg in expectation_types()[self.type].columns:
             value = self.kwargs.get(kwarg)
@@ -52,13 +51,13 @@ class Expectation:
 
     @property
     def row_level(self) -> bool:
-        """Whether it judges single rows, so that the rows breaking it can be named."""
+        """Whether it judges single rows, so that the rows that break it can be named."""
         return expectation_types()[self.type].row_level
 
 
 @dataclass(frozen=True)
 class Suites:
-    """The three sections of a pipeline's ``expectations.yaml``."""
+    """The three sections of a pipeline's `expectations.yaml`."""
 
     sources: Mapping[str, tuple[Expectation, ...]] = field(default_factory=dict)
     features: tuple[Expectation, ...] = ()
@@ -66,13 +65,14 @@ class Suites:
 
 
 def check_columns(expectations: Iterable[Expectation], available: Mapping[str, str]) -> None:
-    """Refuse expectations on columns that the table, given as column name to type, does not have.
+    """Check that a table, given as column name to type, has all columns of the expectations.
 
     Raises:
-        SuiteError: names every expectation and column that is missing, with close matches.
+        SuiteError: columns are missing. The message names each with its expectation and close matches.
+
     """
     problems = [
-        f"{e.origin or e.section}: expectation {e.id!r} of {e.section} is on column {name!r}, which is not there"
+        f"{e.origin or e.section}: expectation {e.id!r} of {e.section} is on column {name!r}, which does not exist"
         f"{suggest(name, available)}"
         for e in expectations
         for name in sorted(e.columns - set(available))
@@ -82,7 +82,7 @@ def check_columns(expectations: Iterable[Expectation], available: Mapping[str, s
 
 
 def condition_columns(condition: Mapping[str, Any] | None) -> frozenset[str]:
-    """The columns a row condition compares."""
+    """The columns that a row condition compares."""
     if condition is None:
         return frozenset()
     if "conditions" in condition:
@@ -91,7 +91,7 @@ def condition_columns(condition: Mapping[str, Any] | None) -> frozenset[str]:
 
 
 def suggest(word: str, known: Collection[str]) -> str:
-    """``; did you mean …?``, or what there is."""
+    """`; did you mean …?`, or the list of known words."""
     near = difflib.get_close_matches(str(word), [str(k) for k in known], n=3, cutoff=0.6)
     if near:
         return f"; did you mean {' or '.join(repr(n) for n in near)}?"

@@ -1,4 +1,9 @@
-"""Reading ``expectations.yaml``: every refusal names the file, the line and the key."""
+"""Reading `expectations.yaml`: every error names the file, the line and the key.
+
+Great Expectations silently drops an expectation whose type or severity it does not know; here loading refuses it.
+"""
+
+from __future__ import annotations
 
 import datetime as dt
 from collections import Counter
@@ -9,7 +14,13 @@ from typing import Any, NoReturn, cast
 
 import yaml
 
-from pip_dagster.quality.expectation_types import NOT_ON_FRAMES, OF_AN_ORDER, ExpectationType, Kwarg, expectation_types
+from pip_dagster.quality.expectation_types import (
+    NOT_ON_FRAMES,
+    ORDER_DEPENDENT,
+    ExpectationType,
+    Kwarg,
+    expectation_types,
+)
 from pip_dagster.quality.parameters import check_expression, is_parameter
 from pip_dagster.quality.suite import SEVERITIES, Expectation, Severity, SuiteError, Suites, suggest
 
@@ -30,7 +41,7 @@ class _File:
         return self.loader.construct_object(node, deep=True)
 
     def mapping(self, node: yaml.Node, what: str, known: Collection[str] | None = None) -> dict[str, yaml.Node]:
-        """A mapping's nodes by key; refuses other nodes, keys that are not text, doubled or unknown."""
+        """A mapping's nodes by key; fails on other nodes, and on keys that are not text, duplicate or unknown."""
         if not isinstance(node, yaml.MappingNode):
             self.fail(node, f"{what} must be a mapping of keys to values")
         found: dict[str, yaml.Node] = {}
@@ -54,13 +65,16 @@ class _File:
 
 
 def load_suites(path: Path, columns: Mapping[str, Collection[str]] | None = None) -> Suites:
-    """Read and check ``expectations.yaml``.
+    """Read and check `expectations.yaml`.
 
-    ``columns`` gives the columns known by section (``features``, ``predictions``, ``sources.<name>``); a section it
-    leaves out is checked when it runs, by :func:`check_columns`.
+    Args:
+        path: the file.
+        columns: the known columns by section (`features`, `predictions`, `sources.<name>`). A section that is not in it
+            is checked when it runs, by `check_columns`.
 
     Raises:
-        SuiteError: anything Great Expectations would not know, with file, line, key and what was expected.
+        SuiteError: the file cannot be read, or holds something that Great Expectations would drop or misread.
+
     """
     columns = columns or {}
     try:
@@ -82,7 +96,7 @@ def load_suites(path: Path, columns: Mapping[str, Collection[str]] | None = None
         return Suites(sources=sources, **rest)
     except yaml.MarkedYAMLError as e:
         line = e.problem_mark.line + 1 if e.problem_mark else 1
-        raise SuiteError(f"{path}:{line}: not YAML: {e.problem or e}") from e
+        raise SuiteError(f"{path}:{line}: not valid YAML: {e.problem or e}") from e
     finally:
         loader.dispose()
 
@@ -92,9 +106,9 @@ def _section(
 ) -> tuple[Expectation, ...]:
     items = file.sequence(node, f"section {section!r}")
     found = [_expectation(file, section, item, columns.get(section)) for item in items]
-    doubled = [id_ for id_, n in Counter(e.id for e in found).items() if n > 1]
+    duplicates = [id_ for id_, n in Counter(e.id for e in found).items() if n > 1]
     for item, e in zip(reversed(items), reversed(found), strict=True):
-        if e.id in doubled:
+        if e.id in duplicates:
             file.fail(item, f"two expectations of {section!r} are called {e.id!r}; give each its own `name:`")
     return tuple(found)
 
@@ -106,8 +120,8 @@ def _expectation(file: _File, section: str, node: yaml.Node, columns: Collection
     name = file.value(keys["type"])
     if not isinstance(name, str):
         file.fail(keys["type"], f"`type` must be text, not {name!r}")
-    if remedy := (NOT_ON_FRAMES | OF_AN_ORDER).get(name):
-        file.fail(keys["type"], f"type {name!r} cannot be evaluated on a table's rows here; {remedy}")
+    if remedy := (NOT_ON_FRAMES | ORDER_DEPENDENT).get(name):
+        file.fail(keys["type"], f"type {name!r} cannot be evaluated on rows of a table; {remedy}")
     if not isinstance(name, str) or name not in expectation_types():
         file.fail(keys["type"], f"unknown expectation type {name!r}{suggest(name, expectation_types())}")
     kind = expectation_types()[name]
@@ -115,14 +129,14 @@ def _expectation(file: _File, section: str, node: yaml.Node, columns: Collection
     if severity not in SEVERITIES:
         file.fail(keys["severity"], f"unknown severity {severity!r}; it must be one of {', '.join(SEVERITIES)}")
     kwarg_nodes = file.mapping(keys["kwargs"], "`kwargs`") if "kwargs" in keys else {}
-    condition_node = kwarg_nodes.pop("row_condition", None)  # where GE itself writes it
+    condition_node = kwarg_nodes.pop("row_condition", None)  # where GE itself puts it
     if condition_node is not None and "row_condition" in keys:
         file.fail(condition_node, "`row_condition` is given twice, in `kwargs` and beside it")
     condition_node = condition_node or keys.get("row_condition")
     condition = None
     if condition_node is not None:
         if "row_condition" not in _takes(kind):
-            file.fail(condition_node, f"{name} takes no row condition")
+            file.fail(condition_node, f"{name} does not take a row condition")
         condition = _condition(file, condition_node, columns)
     kwargs = _kwargs(file, kind, keys.get("kwargs", node), kwarg_nodes, columns)
     meta = file.mapping(keys["meta"], "`meta`") if "meta" in keys else {}
@@ -144,7 +158,7 @@ def _expectation(file: _File, section: str, node: yaml.Node, columns: Collection
 
 
 def derived_id(kind: ExpectationType, kwargs: Mapping[str, Any]) -> str:
-    """A readable name from type and columns: ``wind_speed.values_to_be_between``."""
+    """A readable name from type and columns, such as `wind_speed.values_to_be_between`."""
     named: list[str] = []
     for kwarg in kind.columns:
         named.extend([kwargs[kwarg]] if isinstance(kwargs[kwarg], str) else kwargs[kwarg])
@@ -153,7 +167,7 @@ def derived_id(kind: ExpectationType, kwargs: Mapping[str, Any]) -> str:
 
 
 def _takes(kind: ExpectationType) -> frozenset[str]:
-    # GE accepts a row condition for the pair-in-set type and does not apply it; schema types do not have one.
+    # GE accepts a row condition for the pair-in-set type but does not apply it; schema types have none.
     without = kind.name == "expect_column_pair_values_to_be_in_set" or (
         kind.kind == "table" and "row_count" not in kind.name
     )
@@ -204,7 +218,7 @@ def _known_column(file: _File, node: yaml.Node, column: Any, columns: Collection
 
 
 def fits(value: Any, kwarg: Kwarg) -> bool:
-    """Whether a YAML value is of one of the types a kwarg takes; a whole number where GE would cut off decimals."""
+    """Whether a YAML value has a type that a kwarg takes; for `integer` a whole number, since GE would truncate it."""
     if isinstance(value, bool):
         return bool(kwarg.types & {"boolean", "any"})
     tests = {
@@ -229,7 +243,7 @@ def _is_iso(value: Any) -> bool:
 
 
 def _condition(file: _File, node: yaml.Node, columns: Collection[str] | None) -> dict[str, Any]:
-    """A row condition as GE's dicts; strings, which GE 2 drops and whose columns cannot be checked, are refused."""
+    """A row condition as GE's dicts. Strings are refused: GE 2 drops them, and their columns cannot be checked."""
     if not isinstance(node, yaml.MappingNode):
         file.fail(
             node,

@@ -1,4 +1,6 @@
-"""What an evaluation returns: a verdict per partition and expectation, and the rows that broke one."""
+"""What an evaluation returns: a verdict per partition and expectation, and the rows that broke an expectation."""
+
+from __future__ import annotations
 
 import datetime as dt
 import math
@@ -17,10 +19,10 @@ Status = Literal["passed", "failed", "errored"]
 
 @dataclass(frozen=True)
 class Judgement:
-    """How one expectation came out on one partition; ``errored`` means it could not be evaluated, never a pass.
+    """The result of one expectation on one partition; `errored` means that it could not be evaluated.
 
-    ``unexpected_percent`` (0 to 100) is of the elements that are neither missing nor ignored, as Great Expectations
-    counts it; None where there are none.
+    `unexpected_percent` (0 to 100) is relative to the elements that are neither missing nor ignored, as Great
+    Expectations counts it; None if there are none.
     """
 
     status: Status
@@ -31,37 +33,36 @@ class Judgement:
     error: str | None = None
 
 
-@dataclass(frozen=True)
-class Verdict:
+@dataclass(frozen=True, kw_only=True)
+class Verdict(Judgement):
     """A judgement with its partition and expectation.
 
-    ``examples`` are up to ten of the rows that broke it, each with the key's and the judged columns' values.
+    `examples` are up to ten of the rows that broke it, each with the key's and the judged columns' values.
     """
 
     partition: str
     expectation: Expectation
-    status: Status
-    unexpected_count: int | None
-    element_count: int | None
-    unexpected_percent: float | None
-    observed: Any
     examples: tuple[dict[str, Any], ...]
-    error: str | None
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Verdicts for every (partition, expectation) asked for, partitions in the order asked.
+    """Verdicts for every requested partition and expectation, in the requested order.
 
-    ``broken`` has a row per row and row-level expectation it breaks, whether or not `mostly` lets the partition pass:
-    ``partition`` string, ``row_id`` int64, ``expectation_id`` string, ``severity`` string.
+    `broken` has a row for each row and row-level expectation that it breaks, even if the partition passes by `mostly`:
+    `partition` string, `row_id` int64, `expectation_id` string, `severity` string.
     """
 
     verdicts: tuple[Verdict, ...]
-    broken: "pa.Table"
+    broken: pa.Table
 
     def of(self, partition: str) -> tuple[Verdict, ...]:
-        """The verdicts of one partition; raises KeyError for one that was not evaluated."""
+        """The verdicts of one partition.
+
+        Raises:
+            KeyError: the partition was not evaluated.
+
+        """
         return self._by_partition[partition]
 
     @cached_property
@@ -73,7 +74,7 @@ class Evaluation:
 
 
 def jsonable(value: Any) -> Any:
-    """A value as JSON can hold it: instants in ISO 8601, decimals as text, NaN as None."""
+    """A JSON-compatible value: instants in ISO 8601, decimals as text, NaN as None."""
     if value is None or isinstance(value, bool | int | str):
         return value
     if isinstance(value, float):

@@ -12,7 +12,7 @@ from pip_dagster.registry.store import Registry
 
 if TYPE_CHECKING:
     from pip_dagster.declaration.project import Project
-    from pip_dagster.declaration.spec import Scoring
+    from pip_dagster.declaration.scoring import Scoring
 
 
 def registry_of(project: Project, scoring: Scoring) -> ModelRegistry:

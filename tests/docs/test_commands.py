@@ -119,7 +119,8 @@ def test_every_key_that_may_be_declared_is_documented() -> None:
     from pip_dagster.declaration.automation import Alerts, LabelsSensor, Schedule, Sensors, SourcesSensor, Webhook
     from pip_dagster.declaration.gates import Gates, Labels
     from pip_dagster.declaration.reruns import IgnoreAfter, Recent, Reruns
-    from pip_dagster.declaration.spec import Explanations, Features, Partitions, PipelineSpec, Quality, Scoring, Source
+    from pip_dagster.declaration.scoring import Scoring
+    from pip_dagster.declaration.spec import Explanations, Features, Partitions, PipelineSpec, Quality, Source
     from pip_dagster.declaration.split import Canary, CanaryGate
 
     text = (ROOT / "docs" / "declaration.md").read_text(encoding="utf-8")

@@ -25,10 +25,14 @@ TOO_LONG = "are too long; expected at most '36500 days'"
         ("reruns", {"promotion": 7}, "Input should be none, all"),
         ("reruns", {"promotion": {"last": 0}}, "reruns.promotion.some.last: Input should be greater"),
         ("sensors", {"source_changes": {"interval": 30}}, "30 has no unit"),
-        ("alerts", {"command": "mail -s x"}, r"alerts.command: .*'mail -s x' is no list; expected \[mail, -s, x\]"),
+        (
+            "alerts",
+            {"command": "mail -s x"},
+            r"alerts.command: .*expected a list such as \[mail, -s, x\], got 'mail -s x'",
+        ),
         ("alerts", {"command": [""]}, "at least 1 character"),
         ("alerts", {"command": ["mail"], "on": []}, "alerts.on: .*at least 1 item"),
-        ("alerts", {"command": ["mail"], "on": "drift"}, r"expected \[drift\]"),
+        ("alerts", {"command": ["mail"], "on": "drift"}, r"expected a list such as \[drift\], got 'drift'"),
         ("schedule", {"cron": "0 6 * *"}, "attributes.schedule.cron: .*is not cron"),
     ],
 )

@@ -25,7 +25,7 @@ def bench():
 def test_a_change_of_one_day_in_a_hundred_makes_those_due_that_look_back_to_it_and_no_other(bench, tmp_path, source):
     days = 365
     pipeline = bench.build(tmp_path / "project", days, 40 * days)
-    bench.note_all_as_made(pipeline)
+    bench.record_all_as_built(pipeline)
     assert make_plan(pipeline).current == days
     first = bench.START.date()
     changed = [first + timedelta(days=i) for i in range(50, days, 100)]
@@ -47,7 +47,7 @@ def test_a_look_over_ten_years_costs_two_seconds_and_grows_no_faster_than_the_da
     spent = {}
     for part in (2, 1):
         pipeline = bench.build(tmp_path / str(part), 3650 // part, 1_000_000 // part)
-        bench.note_all_as_made(pipeline)
+        bench.record_all_as_built(pipeline)
         spent[part], due = min(bench.cost(pipeline) for _ in range(2))
         assert due == 0
     # The bound is of a core of its own; where others share its caches the same takes more of its seconds.

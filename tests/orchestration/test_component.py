@@ -118,22 +118,26 @@ WRONG = {
     "two sources of one table": (
         "lookback: 1 day}",
         "lookback: 1 day}\n    again: {table: raw.orders}",
-        ["'orders' and 'again' both call themselves 'raw.orders'"],
+        ["'orders' and 'again' have the same table 'raw.orders'"],
     ),
-    "no place": ("  source_database: sources.duckdb\n", "", ["source 'orders' has no place", "source_database"]),
+    "no place": ("  source_database: sources.duckdb\n", "", ["source 'orders' has no location", "source_database"]),
     "reserved name": ("name: orders", "name: ledger", ["name", ":4", "'ledger' is a schema of the warehouse"]),
     "unkind name": ("name: orders", "name: Orders!", ["name", ":4", "lower-case letters"]),
-    "reserved key": ("[order_id]", "[revision]", ["features", ":9", "'revision' is the warehouse's own"]),
+    "reserved key": ("[order_id]", "[revision]", ["features", ":9", "'revision' is reserved for the warehouse"]),
     "key of the predictions": (
         "[order_id]",
         "[Model_Version]",
-        ["features", ":9", "'Model_Version' is the warehouse's own"],
+        ["features", ":9", "'Model_Version' is reserved for the warehouse"],
     ),
     "key twice": ("[order_id]", "[order_id, order_id]", ["features", ":9", "twice"]),
     "no key": ("[order_id]", "[]", ["key", ":9", "at least 1 item"]),
     "cron of four": ("  scoring:", "  schedule: '0 6 * *'\n  scoring:", ["schedule", ":10", "five fields"]),
     "missing scoring": ("  scoring:\n    model_name: returns\n", "", ["scoring", "required"]),
-    "an offset": ("2024-03-01}", "2024-03-01T00:00:00+02:00}", ["start", ":5", "leave the offset away"]),
+    "an offset": (
+        "2024-03-01}",
+        "2024-03-01T00:00:00+02:00}",
+        ["start", ":5", "must not have a UTC offset", "Remove `+02:00`"],
+    ),
     "missing sql": ("features.sql", "feature.sql", ["'feature.sql'", "defs.yaml", "there is features.sql"]),
 }
 

@@ -63,7 +63,7 @@ def test_dagsters_retry_of_a_pinned_run_leaves_what_was_rolled_back_since(shop):
     roll_back(shop)
     retry = shop.ask(PINNED | RETRY, of=first)
     assert shop.execute(retry) == S.FAILURE
-    assert f"{SECOND} was rolled back from v2: wrong (by eve), since this run was asked for" in shop.why(retry)
+    assert f"{SECOND} was rolled back from v2: wrong (by eve), after this run was requested" in shop.why(retry)
     assert shop.live() == {FIRST: 2, SECOND: 1, THIRD: 2, FOURTH: 2}, "the others are made"
     assert shop.execute(queued) == S.FAILURE, "nor does one that had waited for its turn"
     by_a_person = shop.ask(PINNED, of=first)
@@ -108,7 +108,7 @@ def test_a_rollback_while_a_run_is_at_work_stays(scored):
 
     results = scored.run(FIRST, SECOND, THIRD, version=2, progress=says)
     for key in (FIRST, SECOND):
-        assert f"{key} was rolled back from v2: wrong (by eve), since this run was asked for" in results[key].error
+        assert f"{key} was rolled back from v2: wrong (by eve), after this run was requested" in results[key].error
     assert not results[THIRD].error
     live = "SELECT partition_key, model_version FROM ledger.partitions WHERE is_live ORDER BY 1"
     assert scored.warehouse(live) == [(FIRST, 1), (SECOND, 1), (THIRD, 2), (FOURTH, 1)]

@@ -3,8 +3,9 @@
 from dataclasses import dataclass
 
 from pip_dagster.quality.expectation_types import expectation_types
-from pip_dagster.quality.frame import Columns, columns_of, fetch, uses
+from pip_dagster.quality.frame import Columns, uses
 from pip_dagster.quality.great import Judge
+from pip_dagster.quality.relation import Relation
 
 
 @dataclass(frozen=True)
@@ -18,18 +19,15 @@ class Seen:
 
 def loop(con, relation, expectations, partitions, *, partition_column="part", row_id="rid"):
     """{(partition, expectation id): Seen}; the frame of every partition is fetched by itself."""
-    types = columns_of(con, relation)
+    relation = Relation.of(con, relation, partition_column=partition_column, row_id=row_id)
     judge = Judge()
     found = {}
     for p in partitions:
         for e in expectations:
             use = uses(e)
             if expectation_types()[e.type].kind == "table" and "row_count" not in e.type:  # about the columns
-                use = {c: "alone" for c in types if c not in (partition_column, row_id)}
-            rows: Columns = fetch(
-                con, relation, list(use.items()), types=types,
-                partition_column=partition_column, row_id=row_id, partitions=[p],
-            )  # fmt: skip
+                use = {c: "alone" for c in relation.types if c not in (partition_column, row_id)}
+            rows: Columns = relation.fetch(use.items(), [p])
             outcome = judge(rows.frame(use), [e])[0]
             if outcome.error is not None:
                 found[p, e.id] = Seen("errored", None, None, None, frozenset())

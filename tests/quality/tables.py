@@ -5,8 +5,8 @@ from decimal import Decimal
 
 from hypothesis import strategies as st
 
-from pip_dagster.quality.frame import quoted
 from pip_dagster.quality.suite import Expectation
+from pip_dagster.sql.names import quote
 
 NAN = float("nan")
 DAY = dt.date(2013, 1, 1)
@@ -66,7 +66,7 @@ def rows(draw, max_rows=14):
 def create(con, table_rows, name="t"):
     """The table of some rows."""
     con.execute("SET TimeZone='UTC'")
-    listed = ", ".join(f"{quoted(c)} {t}" for c, (t, _) in COLUMNS.items())
+    listed = ", ".join(f"{quote(c)} {t}" for c, (t, _) in COLUMNS.items())
     con.execute(f"CREATE OR REPLACE TABLE {name} (part VARCHAR, rid BIGINT, {listed})")
     if table_rows:
         holes = ", ".join("?" * len(table_rows[0]))

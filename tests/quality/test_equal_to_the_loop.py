@@ -10,6 +10,7 @@ from hypothesis import HealthCheck, given, settings
 
 from pip_dagster.quality.evaluate import evaluate
 from pip_dagster.quality.native import covers
+from pip_dagster.quality.relation import Relation
 from pip_dagster.quality.sql import compiled
 from pip_dagster.quality.suite import Expectation
 
@@ -38,9 +39,9 @@ def _settings(examples):
 def _check(rows, suite, engines, *, loop):
     con = duckdb.connect(config={"threads": 1})
     tables.create(con, rows)
-    asked = {"partition_column": "part", "row_id": "rid", "key": ["rid"]}
+    relation = Relation.of(con, "t", partition_column="part", row_id="rid")
     found = [
-        reference.seen(evaluate(con, "t", expectations=suite, partitions=tables.PARTITIONS, engine=engine, **asked))
+        reference.seen(evaluate(relation, key=["rid"], expectations=suite, partitions=tables.PARTITIONS, engine=engine))
         for engine in engines
     ]
     if loop:

@@ -6,8 +6,9 @@ import sys
 
 import pytest
 
-from pip_dagster.quality import source
+from pip_dagster.quality import relation as relation_module
 from pip_dagster.quality.evaluate import evaluate
+from pip_dagster.quality.relation import Relation
 from pip_dagster.quality.suite import Expectation
 
 ENGINES = ["auto", "great_expectations"]
@@ -21,10 +22,8 @@ def expect(type_, id_="e", *, condition=None, severity="critical", **kwargs):
 @pytest.fixture(params=ENGINES)
 def judge(request, con):
     def run(*expectations, partitions=("a", "b"), key=("rid",), relation="t"):
-        return evaluate(
-            con, relation, partition_column="part", row_id="rid", key=key, expectations=expectations,
-            partitions=partitions, engine=request.param,
-        )  # fmt: skip
+        judged = Relation.of(con, relation, partition_column="part", row_id="rid")
+        return evaluate(judged, key=key, expectations=expectations, partitions=partitions, engine=request.param)
 
     return run
 
@@ -175,7 +174,7 @@ def test_a_range_larger_than_memory_is_judged_in_whole_partitions(con, judge, mo
         expect("column_values_to_not_be_null", "null", column="x"),
     ]
     whole = judge(*suite, partitions="abcdez")
-    monkeypatch.setattr(source, "ROWS_IN_MEMORY", 25)
+    monkeypatch.setattr(relation_module, "ROWS_IN_MEMORY", 25)
     chunked = judge(*suite, partitions="abcdez")
     assert whole.verdicts == chunked.verdicts
     assert whole.broken.equals(chunked.broken)
@@ -189,11 +188,13 @@ def test_great_expectations_stays_off_the_network_and_the_disk(tmp_path):
         "def refuse(*a, **k): raise AssertionError('network')\n"
         "socket.socket.connect = refuse\nsocket.getaddrinfo = refuse\n"
         "import duckdb\nfrom pip_dagster.quality.evaluate import evaluate\n"
+        "from pip_dagster.quality.relation import Relation\n"
         "from pip_dagster.quality.suite import Expectation\n"
         "con = duckdb.connect()\n"
         "con.execute(\"CREATE TABLE t AS SELECT 'p' part, i rid, i x FROM range(5) r(i)\")\n"
         "e = Expectation('e', 'features', 'expect_column_values_to_be_increasing', {'column': 'x'})\n"
-        "ev = evaluate(con, 't', partition_column='part', row_id='rid', key=[], expectations=[e], partitions=['p'])\n"
+        "t = Relation.of(con, 't', partition_column='part', row_id='rid')\n"
+        "ev = evaluate(t, key=[], expectations=[e], partitions=['p'])\n"
         "assert ev.verdicts[0].status == 'passed', ev\n"
     )
     environment = {k: v for k, v in os.environ.items() if not k.startswith("GX_")} | {"HOME": str(home)}

@@ -99,7 +99,7 @@ E_ = "features:\n  - type: expect_column_values_to_be_between\n    kwargs: {colu
         (E_ + "    row_condition: {type: pass_through, pass_through_filter: a > 1}\n", 4, "comparison, nullity, and"),
         (E_ + "    row_condition: {type: nullity, column: {name: a}}\n", 4, "needs 'is_null'"),
         (E_ + "    row_condition: {type: comparison, column: {name: a}, operator: '=', parameter: 1}\n", 4, "operator"),
-        (E_ + "    name: [\n", 5, "not YAML"),
+        (E_ + "    name: [\n", 5, "not valid YAML"),
         (E_ + "    name: a\n    name: b\n", 5, "given twice"),
         ("features: {a: 1}\n", 1, "must be a list"),
         ("sources:\n  - {}\n", 2, "must be a mapping"),

@@ -284,7 +284,7 @@ def test_declared_names() -> None:
     assert (found.model_name, found.alias, found.registry) == ("returns", "live", "mlflow")
     assert Scoring(model_name="returns").registry == "folder"
     for wrong, said in (
-        ({"model_name": "models:/returns@live", "alias": "champion"}, "leave one away"),
+        ({"model_name": "models:/returns@live", "alias": "champion"}, "use only one of them"),
         ({"model_name": "models:/returns/3"}, r"expected models:/NAME@ALIAS"),
         ({"model_name": "models:/returns@"}, r"expected models:/NAME@ALIAS"),
     ):

@@ -1,4 +1,4 @@
--- One row an order of [$start, $end), with what was known when it was placed.
+-- One row per order in [$start, $end), with what was known when it was placed.
 SELECT o.shop, o.order_no, o.ordered_at,
        o.price, o.items, o.payment, o.is_gift,
        date_diff('day', c.since, o.ordered_at) AS customer_days,
