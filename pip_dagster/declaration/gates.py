@@ -27,13 +27,13 @@ class Gates(_Declared):
     partitions: int = Field(default=7, ge=1, le=366, description="How many of the newest live partitions are replayed.")
     decision: str | None = Field(
         default=None,
-        description="SQL over the scored row; by the objective when absent: `score >= 0.5`, the predicted class, none.",
+        description="SQL over the scored row; by the task when absent: `score >= 0.5`, the predicted class, none.",
     )
     max_flip_rate: float = Field(default=0.2, ge=0, le=1, description="The share of decisions that may change.")
     max_score_psi: float = Field(default=0.25, ge=0, description="How far the distribution of scores may move.")
     segments: tuple[str, ...] = Field(default=(), description="Feature columns by whose values rows are told apart.")
     labels: Labels | None = None
-    metric: MetricName | None = Field(default=None, description="How good scores are; by the objective when absent.")
+    metric: MetricName | None = Field(default=None, description="How good scores are; by the task when absent.")
     min_gain: float = Field(default=0.0, description="The worst allowed difference to the champion, over all rows.")
     min_segment_gain: float = Field(default=-0.02, description="The same within each segment.")
     min_segment_rows: int = Field(default=200, ge=1, description="Labelled rows from which a segment is judged.")

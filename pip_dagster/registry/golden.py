@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     import numpy as np
     import pyarrow as pa
 
-    from pip_dagster.registry.predictor import Predictor
+    from pip_dagster.registry.engines.protocol import Predictor
 
 MAX_ROWS = 200
 PREFIX = "expected_"

@@ -14,6 +14,8 @@ class VersionSummary(BaseModel):
     model: str
     version: int
     aliases: tuple[str, ...]
+    engine: str
+    task: str
     objective: str
     features: int
     metrics: dict[str, float]
@@ -30,6 +32,8 @@ def summarize(version: ModelVersion, aliases: tuple[str, ...]) -> VersionSummary
         model=version.name,
         version=version.version,
         aliases=aliases,
+        engine=manifest.engine,
+        task=manifest.task,
         objective=manifest.objective,
         features=len(manifest.features),
         metrics=manifest.metrics,
@@ -53,6 +57,7 @@ def details(version: ModelVersion, aliases: tuple[str, ...]) -> dict[str, str]:
         "model": str(version),
         "aliases": ", ".join(aliases) or "none",
         "description": manifest.description,
+        "task": manifest.task,
         "objective": f"{manifest.objective} ({manifest.booster}){rounds}",
         **{"scores by" if i == 0 else f"{'':{i}}": line for i, line in enumerate(composed(version))},
         "outputs": ", ".join(manifest.outputs),
@@ -62,7 +67,7 @@ def details(version: ModelVersion, aliases: tuple[str, ...]) -> dict[str, str]:
         "tags": ", ".join(f"{key}={value}" for key, value in manifest.tags.items()) or "none",
         "registered": f"{manifest.registered_at:%Y-%m-%d %H:%M:%S} UTC by {manifest.registered_by}",
         **({"origin": manifest.origin.uri} if manifest.origin else {}),
-        "xgboost": manifest.xgboost_version,
+        manifest.engine: manifest.xgboost_version,
         "model sha256": version.digest,
         "manifest sha256": version.manifest_digest,
         "folder": str(version.path),

@@ -38,7 +38,7 @@ class Signature(BoosterSignature):
     """A version's signature: one Booster's, or that of several which score together as ``composite`` says.
 
     A composite's ``features`` are those of its members, each once: categories are the members' lists joined, whole
-    numbers are numbers where one member says so. ``objective`` is the first member's.
+    numbers are numbers where one member says so. `engine`, `task` and `objective` are the first member's.
     """
 
     composite: Composite | None = None
@@ -74,6 +74,11 @@ class Manifest(Signature):
     score_reference: dict[str, Histogram] = {}
     calibration: Calibration | None = None
     origin: Origin | None = None
+
+    @property
+    def model_file(self) -> str:
+        """The name of a single model's file; its suffix is the engine's."""
+        return next((name for name in self.files if name.startswith("model.")), "model")
 
     @model_validator(mode="after")
     def _calibrates_one_output(self) -> "Manifest":

@@ -166,6 +166,7 @@ class MlflowRegistry:
         said = self._claims(version, work)
         name, number = version.name, int(version.version)
         claims = Claims(
+            name,
             categories=said.categories,
             classes=said.classes,
             feature_names=said.feature_names,
@@ -181,7 +182,7 @@ class MlflowRegistry:
         sample = self._source.sample(version, work)
         with staging(self.root / name) as staged:
             try:
-                manifest = prepare(name, staged, model, sample, claims, TIME_LIMIT)
+                manifest = prepare(staged, model, sample, claims, TIME_LIMIT)
             except RegistryError as error:
                 raise type(error)(
                     f"{origin.uri}: {error}\nWhat MLflow does not hold is read from {FOLDER}/{CLAIMS_FILE} among the "

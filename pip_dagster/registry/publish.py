@@ -11,7 +11,7 @@ from pathlib import Path
 from pip_dagster.registry.errors import CorruptRegistry, DigestMismatch, MixedRegistry
 from pip_dagster.registry.files import locked, sha256, sync_file, sync_folder, write_synced
 from pip_dagster.registry.manifest import Manifest
-from pip_dagster.registry.version import DIGEST_FILE, MANIFEST_FILE, MODEL_FILE, ModelVersion, members_digest
+from pip_dagster.registry.version import DIGEST_FILE, MANIFEST_FILE, ModelVersion, model_digest
 
 # A registration takes seconds: what is left after a day belongs to a process that died.
 ABANDONED_SECONDS = 24 * 3600
@@ -113,14 +113,10 @@ def _same_model(folder: Path, numbers: list[int], draft: Manifest) -> ModelVersi
         # A damaged version is no reason to refuse its replacement, and must not stand for it.
         with suppress(DigestMismatch, CorruptRegistry):
             earlier = read_version(folder, number)
-            if earlier.digest == _digest(draft) and earlier.manifest.scores_like(draft):
+            if earlier.digest == model_digest(draft) and earlier.manifest.scores_like(draft):
                 earlier.verify()
                 return earlier
     return None
-
-
-def _digest(draft: Manifest) -> str:
-    return draft.files[MODEL_FILE] if draft.composite is None else members_digest(draft.composite, draft.files)
 
 
 def _write_manifest(staged: Path, manifest: Manifest) -> None:

@@ -15,35 +15,35 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from pip_dagster.registry import errors
 from pip_dagster.registry.composite import Composite
+from pip_dagster.registry.engines.protocol import SignatureClaims
 from pip_dagster.registry.manifest import Histogram, Signature
 
 MEMORY_BYTES = 16 * 2**30
 
 
 class ProbeRequest(BaseModel):
-    """What the probe is to do: load ``model``, derive its signature, score ``sample``, write golden rows.
+    """The probe's task: load `model` with `engine`, derive its signature, score `sample`, write golden rows.
 
-    A JSON model is first written as UBJ to ``convert_to`` and loaded again from there. With ``composite``, ``model`` is
-    the folder of its members' files.
+    A model in another format than the stored one is written to `convert_to`. With `composite`, `model` is the folder of
+    its members' files, and no `engine` is named.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
 
     name: str
     model: Path
-    convert_to: Path | None
+    convert_to: Path | None = None
     sample: Path
     golden: Path
-    feature_names: tuple[str, ...] | None
-    categories: dict[str, tuple[str, ...]]
-    classes: tuple[str, ...] | None
+    engine: str = ""
+    claims: SignatureClaims = SignatureClaims()
     composite: Composite | None = None
     cpu_seconds: int
     memory_bytes: int = MEMORY_BYTES
 
 
 class ProbeReport(BaseModel):
-    """What the probe found: how the sample's features and scores are distributed, and the UBJ bytes' sha256."""
+    """The probe's answer: the distribution of the sample's features and scores, and the sha256 of the stored file."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
 

@@ -93,18 +93,19 @@ class Registry:
         from pip_dagster.registry.registration import Claims, prepare
 
         claims = Claims(
-            categories=dict(categories or {}),
+            check_model_name(name),
+            by or whoami(),
+            description,
+            metrics,
+            training_window,
+            tags,
+            calibration,
+            categories=categories,
             classes=classes,
             feature_names=feature_names,
-            by=by or whoami(),
-            description=description,
-            metrics=dict(metrics or {}),
-            training_window=training_window,
-            tags=dict(tags or {}),
-            calibration=calibration,
         )
-        with staging(self.root / check_model_name(name)) as staged:
-            manifest = prepare(name, staged, Path(model), sample, claims, time_limit)
+        with staging(self.root / name) as staged:
+            manifest = prepare(staged, Path(model), sample, claims, time_limit)
             return publish(self.root / name, staged, manifest)
 
     def compose(
@@ -131,23 +132,15 @@ class Registry:
         InvalidSample, InvalidModel, SignatureMismatch, RegistryBusy.
         """
         from pip_dagster.registry import composition as compositions
+        from pip_dagster.registry.members import resolve
         from pip_dagster.registry.registration import Claims, prepare_composite
 
         claims = Claims(
-            categories={},
-            classes=None,
-            feature_names=None,
-            by=by or whoami(),
-            description=description,
-            metrics=dict(metrics or {}),
-            training_window=training_window,
-            tags=dict(tags or {}),
-            calibration=calibration,
+            check_model_name(name), by or whoami(), description, metrics, training_window, tags, calibration
         )
-        check_model_name(name)
-        resolved = compositions.resolve(compositions.read(composition), self.get)
+        resolved = resolve(compositions.read(composition), self.get)
         with staging(self.root / name) as staged:
-            manifest = prepare_composite(name, staged, resolved, sample, claims, time_limit)
+            manifest = prepare_composite(staged, resolved, sample, claims, time_limit)
             return publish(self.root / name, staged, manifest)
 
     def set_alias(

@@ -32,11 +32,11 @@ class Comparison:
     high: float
 
 
-def default_metric(objective: str) -> MetricName:
-    """The metric where none is declared."""
-    if objective.startswith(("binary:", "rank:")):
+def default_metric(task: str) -> MetricName:
+    """The metric for a model's task, where none is declared."""
+    if task in ("binary", "ranking"):
         return "auc"
-    return "poisson_deviance" if objective in ("count:poisson", "reg:tweedie") else "rmse"
+    return "poisson_deviance" if task == "count" else "rmse"
 
 
 def compare(

@@ -57,6 +57,8 @@ def _signature(**types: str) -> Signature:
         for name, kind in types.items()
     )
     return Signature(
+        engine="xgboost",
+        task="regression",
         features=features,
         objective="reg:squarederror",
         booster="gbtree",

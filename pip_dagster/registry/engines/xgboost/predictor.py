@@ -4,18 +4,15 @@ import json
 import warnings
 from typing import TYPE_CHECKING, Any
 
-from pip_dagster.registry.encoding import encode
+from pip_dagster.registry.booster_signature import BoosterSignature
+from pip_dagster.registry.engines.xgboost.gpu import Batches, GpuError, to_device, to_host
+from pip_dagster.registry.engines.xgboost.model_file import written_by
+from pip_dagster.registry.engines.xgboost.numeric_splits import NumericSplits
 from pip_dagster.registry.errors import InvalidModel, SignatureMismatch
-from pip_dagster.registry.gpu import Batches, GpuError, to_device, to_host
-from pip_dagster.registry.manifest import BoosterSignature
-from pip_dagster.registry.model_file import written_by
-from pip_dagster.registry.numeric_splits import NumericSplits
 
 if TYPE_CHECKING:
     import numpy as np
     import xgboost as xgb
-
-__all__ = ["Predictor", "encode", "load_booster"]
 
 # From here on other splits save more than making them costs, which grows with the trees as much as scoring does, but is
 # done by one thread. For two threads.
@@ -24,8 +21,8 @@ _MANY_ROWS = 100_000
 _TRIED_ROWS = 1024
 
 
-class Predictor:
-    """Scores matrices in the manifest's feature order. Make one with ``load``."""
+class BoosterPredictor:
+    """Scores matrices in the manifest's feature order."""
 
     def __init__(
         self, booster: "xgb.Booster", signature: BoosterSignature, *, nthread: int, device: str, subject: str
@@ -42,17 +39,12 @@ class Predictor:
         self._booster = booster
         self._nthread = nthread
         self._batches = Batches() if device != "cpu" else None
-        self._gpu_failure: GpuError | None = None
+        self.gpu_failure: GpuError | None = None  # partitions in progress must then be scored again
         # In place is fastest, but gblinear does not support it, and 3.2's dart differs from DMatrix in the last bits.
         self._in_place = signature.booster == "gbtree" and booster_name(booster) == "gbtree"
         self._rows_scored = 0
         self._numeric: NumericSplits | None = None
         self._numeric_tried = False
-
-    @property
-    def gpu_failure(self) -> GpuError | None:
-        """Why the GPU gave up: what was scored of the same partitions is not to be kept. None while all is well."""
-        return self._gpu_failure
 
     def predict(self, X: "np.ndarray") -> "np.ndarray":
         """Score float32 (rows, features) in manifest order, categories as codes, NaN for missing.
@@ -117,7 +109,7 @@ class Predictor:
         try:
             return self._batches.score(lambda part: self._score_on_gpu(part, margin), X)
         except GpuError as error:
-            self._gpu_failure = error
+            self.gpu_failure = error
             raise
 
     def _score_on_gpu(self, X: "np.ndarray", margin: bool) -> "np.ndarray":

@@ -1,12 +1,15 @@
 """Derive a model's signature from its Booster and a sample of what it was trained on."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal
 
-from pip_dagster.registry import categories
-from pip_dagster.registry.booster_facts import BoosterFacts
+from pip_dagster.registry.booster_signature import Feature, Task
+from pip_dagster.registry.engines.protocol import SignatureClaims
+from pip_dagster.registry.engines.xgboost import categories
+from pip_dagster.registry.engines.xgboost.booster_facts import BoosterFacts
+from pip_dagster.registry.engines.xgboost.objectives import objective_of
 from pip_dagster.registry.errors import InvalidModel, SignatureMismatch
-from pip_dagster.registry.manifest import Feature, Signature
+from pip_dagster.registry.manifest import Signature
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -21,28 +24,27 @@ _BOOSTER_NUMBERS: dict[str, Number] = {"i": "bool", "int": "int", "float": "floa
 def derive(
     facts: BoosterFacts,
     sample: "pa.Table",
-    *,
-    feature_names: Sequence[str] | None = None,
-    category_lists: Mapping[str, Sequence[object]] | None = None,
-    classes: Sequence[str] | None = None,
+    claims: SignatureClaims,
 ) -> Signature:
     """The signature of a Booster, in its feature order, with types from the Booster and the sample.
 
     Raises SignatureMismatch where names, sample, category lists or classes do not fit; InvalidModel for no trees.
     """
-    lists = dict(category_lists or {})
-    names = _names(facts, feature_names)
+    lists, objective = claims.categories, objective_of(facts.objective)
+    names = _names(facts, claims.feature_names)
     _check_columns(names, sample)
     features = tuple(_feature(i, name, facts, sample, lists.get(name)) for i, name in enumerate(names))
     stray = sorted(set(lists) - {feature.name for feature in features if feature.type == "category"})
     if stray:
         raise SignatureMismatch(f"categories are given for {stray}, which are no category features of this Booster")
-    labels = _classes(facts, classes)
+    labels = _classes(facts, objective.task, claims.classes)
     return Signature(
+        engine="xgboost",
+        task=objective.task,
         features=features,
         objective=facts.objective,
         booster=facts.booster,
-        outputs=_outputs(facts, labels),
+        outputs=_outputs(facts, objective.task, labels),
         classes=labels,
         iteration_range=_iteration_range(facts),
         xgboost_version=facts.xgboost_version,
@@ -113,11 +115,11 @@ def _number(name: str, own: str, kind: "pa.DataType") -> Number:
     return max(sampled, trained or sampled, key=lambda number: _WIDTH[number])
 
 
-def _classes(facts: BoosterFacts, given: Sequence[str] | None) -> tuple[str, ...] | None:
-    multi = facts.objective.startswith("multi:")
+def _classes(facts: BoosterFacts, task: Task, given: Sequence[str] | None) -> tuple[str, ...] | None:
+    multi = task == "multiclass"
     if given is None:
         return tuple(str(i) for i in range(facts.classes)) if multi else None
-    expected = facts.classes if multi else 2 if facts.objective.startswith("binary:") else 0
+    expected = facts.classes if multi else 2 if task == "binary" else 0
     if len(given) != expected:
         raise SignatureMismatch(
             f"{len(given)} classes are given, objective {facts.objective} has {expected or 'none'}; give one label for "
@@ -128,8 +130,8 @@ def _classes(facts: BoosterFacts, given: Sequence[str] | None) -> tuple[str, ...
     return labels
 
 
-def _outputs(facts: BoosterFacts, labels: tuple[str, ...] | None) -> tuple[str, ...]:
-    if facts.objective.startswith("multi:") and labels is not None:
+def _outputs(facts: BoosterFacts, task: Task, labels: tuple[str, ...] | None) -> tuple[str, ...]:
+    if task == "multiclass" and labels is not None:
         return tuple(f"score_{label}" for label in labels)
     return ("score",) if facts.outputs == 1 else tuple(f"score_{i}" for i in range(facts.outputs))
 

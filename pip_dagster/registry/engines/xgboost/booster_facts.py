@@ -4,7 +4,7 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from pip_dagster.registry.predictor import booster_name
+from pip_dagster.registry.engines.xgboost.predictor import booster_name
 
 if TYPE_CHECKING:
     import pyarrow as pa

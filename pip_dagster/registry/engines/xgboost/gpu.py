@@ -83,3 +83,39 @@ def _free() -> None:
 
     if cupy := sys.modules.get("cupy"):
         cupy.get_default_memory_pool().free_all_blocks()
+
+
+def why_no_cuda() -> str | None:
+    """Why XGBoost cannot score on a GPU here; None if a probe scored on it."""
+    import ctypes
+
+    try:  # first, because it avoids the import of xgboost where there is no GPU
+        driver = ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        return "no NVIDIA driver (libcuda.so.1)"
+    count = ctypes.c_int(0)
+    if driver.cuInit(0) != 0 or driver.cuDeviceGetCount(ctypes.byref(count)) != 0 or count.value == 0:
+        return "the NVIDIA driver finds no device"
+    import xgboost
+
+    if not xgboost.build_info().get("USE_CUDA"):
+        return "this build of xgboost has no CUDA"
+    return _probe_cuda()
+
+
+def _probe_cuda() -> str | None:
+    """Score three rows on the GPU and compare with the CPU: a driver that loads may still not work."""
+    import numpy as np
+    import xgboost
+
+    try:
+        X = np.array([[0.0], [1.0], [2.0]], dtype=np.float32)
+        data = xgboost.DMatrix(X, label=[0.0, 1.0, 1.0])
+        booster = xgboost.train({"max_depth": 1, "nthread": 1}, data, 1)
+        expected = booster.predict(data)
+        booster.set_param({"device": "cuda:0"})
+        if not np.allclose(booster.predict(xgboost.DMatrix(X)), expected, atol=1e-6):
+            return "a probe scored on the GPU differs from the CPU"
+    except Exception as error:
+        return f"a probe on the GPU failed: {str(error).splitlines()[0]}"
+    return None

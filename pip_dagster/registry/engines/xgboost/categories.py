@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from pip_dagster.registry.booster_facts import BoosterFacts, CategoryList
-from pip_dagster.registry.encoding import as_strings
+from pip_dagster.registry.engines.xgboost.booster_facts import BoosterFacts, CategoryList
 from pip_dagster.registry.errors import SignatureMismatch
+from pip_dagster.registry.matrix import as_strings
 
 if TYPE_CHECKING:
     import pyarrow as pa
