@@ -19,15 +19,15 @@ if TYPE_CHECKING:
 class CompositePredictor:
     """Scores matrices in the composite's feature order; where it has segments, a last column is the segment's number.
 
-    A category's code is by the composite's joined list, and becomes each member's own here; one that a member was
-    not trained on is a missing value to it. An ensemble's score is its members' weighted mean in float64, summed in
-    the declared order and rounded to float32 once; a single member's scores are left as they are.
+    A category's code is its place in the composite's joined list, and is translated to each member's own; a category
+    that a member was not trained on is a missing value to it. An ensemble's score is its members' weighted mean in
+    float64, summed in the declared order and rounded to float32 once; a single member's scores are unchanged.
 
     It has no `margin`: a composite cannot be a member of another, and rows of different segments share no link.
     """
 
     def __init__(self, members: Sequence[MarginPredictor], signature: Signature, *, subject: str) -> None:
-        """Wrap the members' predictors, in the order of ``signature.composite.members``."""
+        """Wrap the members' predictors, in the order of `signature.composite.members`."""
         assert signature.composite
         self.signature = signature
         self.subject = subject
@@ -42,9 +42,11 @@ class CompositePredictor:
         return next((member.gpu_failure for member in self._members if member.gpu_failure), None)
 
     def predict(self, X: np.ndarray) -> np.ndarray:
-        """Score float32 (rows, features), or (rows, features + 1) with segments. As ``Predictor.predict``.
+        """Score float32 (rows, features), or (rows, features + 1) with segments. As `Predictor.predict`.
 
-        Raises SignatureMismatch for another shape, and for a row whose segment is no number of one.
+        Raises:
+            SignatureMismatch: the matrix has another shape, or a row's segment does not exist.
+
         """
         import numpy as np
 
@@ -53,16 +55,18 @@ class CompositePredictor:
         return self._by_segment(X, self._score_terms, np.empty(shape, dtype=np.float32))
 
     def contributions(self, X: np.ndarray) -> np.ndarray:
-        """Exact SHAP contributions, as ``Predictor.contributions``: of a row's own member; of an ensemble, their mean.
+        """Exact SHAP contributions, as `Predictor.contributions`: of a row's own member; of an ensemble, their mean.
 
-        Raises InvalidModel for an ensemble of probabilities, whose contributions are no sum.
+        Raises:
+            InvalidModel: a mean of probabilities has no contributions that add up to it.
+
         """
         import numpy as np
 
         if not is_additive(self._composite):
             raise InvalidModel(
-                f"{self.subject}: a mean of scores has no exact contributions, those of its members are to their "
-                "margins; compose it with `combine: margin`, or leave `explanations` out of the declaration"
+                f"{self.subject}: a mean of scores has no exact contributions, because those of its members add up to "
+                "their margins; compose it with `combine: margin`, or remove `explanations` from the declaration"
             )
         features, outputs = len(self.signature.features), len(self.signature.outputs)
         shape = (len(X), features + 1) if outputs == 1 else (len(X), outputs, features + 1)
@@ -84,7 +88,7 @@ class CompositePredictor:
             if len(rows):
                 result[rows] = of_terms(segment.terms, X if len(rows) == len(X) else X[rows])
         if done != len(X):
-            raise SignatureMismatch(f"{self.subject}: {len(X) - done} of {len(X)} rows are of no segment")
+            raise SignatureMismatch(f"{self.subject}: {len(X) - done} of {len(X)} rows belong to no segment")
         return result
 
     def _score_terms(self, terms: Sequence[Term], X: np.ndarray) -> np.ndarray:
@@ -119,7 +123,7 @@ class CompositePredictor:
 
 
 class _Input:
-    """From the composite's matrix to a member's own: its columns in its order, its codes for categories."""
+    """Translates the composite's matrix to a member's: its columns in its order, its codes for categories."""
 
     def __init__(self, signature: Signature, member: Member) -> None:
         import numpy as np

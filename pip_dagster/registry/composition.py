@@ -21,7 +21,7 @@ def _version(value: object) -> object:
 
 
 class MemberRef(_Declared):
-    """A version of a model, by its number or by an alias that is resolved at once."""
+    """A version of a model, by its number or by an alias that is resolved immediately."""
 
     model: str
     version: Annotated[int | None, BeforeValidator(_version)] = None
@@ -41,7 +41,7 @@ class Weighted(MemberRef):
 
 
 class DeclaredSegment(_Declared):
-    """Rows and what scores them: one model, or an ensemble."""
+    """A segment's rows, and the model or ensemble that scores them."""
 
     name: str | None = Field(default=None, min_length=1)
     when: str | None = None
@@ -68,14 +68,14 @@ class DeclaredSegment(_Declared):
 
     @property
     def members(self) -> tuple[Weighted, ...]:
-        """What scores its rows."""
+        """The models that score its rows."""
         if self.ensemble:
             return self.ensemble
         return (Weighted.model_validate({"model": self.model, "version": self.version, "alias": self.alias}),)
 
 
 class Composition(_Declared):
-    """The declaration of a composite: an ``ensemble``, or ``segments``."""
+    """The declaration of a composite: an `ensemble`, or `segments`."""
 
     ensemble: tuple[Weighted, ...] = ()
     segments: tuple[DeclaredSegment, ...] = ()
@@ -104,9 +104,7 @@ class Composition(_Declared):
         conditions = [segment.when.strip() for segment in self.segments if segment.when is not None]
         for each in (labels, conditions):
             if twice := sorted({text for text in each if each.count(text) > 1}):
-                raise ValueError(
-                    f"segments {twice} are there twice; the second would have no row, or not be told apart"
-                )
+                raise ValueError(f"duplicate segments {twice}: the second would never match, or could not be named")
         if not conditions:
             raise ValueError("no segment has a condition; give `when` to one, or name the model itself")
         others = [i for i, segment in enumerate(self.segments) if segment.otherwise]
@@ -114,16 +112,21 @@ class Composition(_Declared):
             raise ValueError("`otherwise` is for the last segment: it takes every row for which no condition holds")
         if not others and self.unmatched is None:
             raise ValueError(
-                "a row for which no condition holds would have no model: give a last segment `otherwise: true`, or "
-                "say `unmatched: error` (its partition is refused) or `unmatched: quarantine` (it is kept apart)"
+                "a row for which no condition holds would have no model: give the last segment `otherwise: true`, "
+                "or declare `unmatched: error` (its partition fails) or `unmatched: quarantine` (the row does)"
             )
         if others and self.unmatched:
-            raise ValueError("`unmatched` says what becomes of rows that `otherwise` takes; leave one of them out")
+            raise ValueError("`unmatched` is for rows that `otherwise` takes; use only one of them")
         return self
 
 
 def read(source: Path | Mapping[str, object]) -> Composition:
-    """A composition from a YAML file or a dictionary. Raises RegistryError: names file, key and what is wrong."""
+    """A composition from a YAML file or a dictionary.
+
+    Raises:
+        RegistryError: names the file, the key and the fault.
+
+    """
     where = str(source) if isinstance(source, Path) else "the composition"
     found: object = source
     if isinstance(source, Path):
@@ -134,12 +137,12 @@ def read(source: Path | Mapping[str, object]) -> Composition:
         except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
             raise RegistryError(f"cannot read {source} as YAML: {error}") from error
     if not isinstance(found, Mapping):
-        raise RegistryError(f"{where} holds no composition; expected `ensemble:` or `segments:` with a list")
+        raise RegistryError(f"{where} is not a composition; expected `ensemble:` or `segments:` with a list")
     try:
         return Composition.model_validate(dict(found))
     except ValidationError as error:
-        told = "; ".join(
+        problems = "; ".join(
             ": ".join(filter(None, (".".join(map(str, each["loc"])), each["msg"].removeprefix("Value error, "))))
             for each in error.errors()
         )
-        raise RegistryError(f"{where}: {told}") from error
+        raise RegistryError(f"{where}: {problems}") from error

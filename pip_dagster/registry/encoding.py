@@ -1,4 +1,6 @@
-"""From a table of raw feature values to the matrix that a Booster takes."""
+"""From a table of raw feature values to the matrix that a model takes."""
+
+from __future__ import annotations
 
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
@@ -14,12 +16,16 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 
-def encode(table: "pa.Table", manifest: Signature) -> "np.ndarray":
+def encode(table: pa.Table, manifest: Signature) -> np.ndarray:
     """The table's features as float32 (rows, features), C order: categories as codes, NULL and NaN as NaN.
 
     Columns are taken by name; others are ignored. A composite with segments has a last column: the number of each
-    row's segment, NaN for none. Raises SignatureMismatch for a missing or doubled column, a type the feature does not
-    take, an infinite value, a category that is not in the manifest's list, or a condition that cannot be evaluated.
+    row's segment, NaN for none.
+
+    Raises:
+        SignatureMismatch: a column is missing or duplicated, has a type or value that the feature does not take, or a
+            condition cannot be evaluated.
+
     """
     import numpy as np
 
@@ -32,13 +38,13 @@ def encode(table: "pa.Table", manifest: Signature) -> "np.ndarray":
     for position, feature in enumerate(manifest.features):
         columns = table.schema.get_all_field_indices(feature.name)
         if len(columns) != 1:
-            state = "misses" if not columns else "holds more than one"
+            state = "lacks" if not columns else "holds more than one"
             raise SignatureMismatch(f"the table {state} column {feature.name!r}, which the model takes as a feature")
         X[:, position] = encode_column(table.column(columns[0]), feature, rules)
     return X
 
 
-def sql_columns(table: "pa.Table", names: Iterable[str]) -> dict[str, str]:
+def sql_columns(table: pa.Table, names: Iterable[str]) -> dict[str, str]:
     """The DuckDB types of these columns of a table; a dictionary is its plain values."""
     import duckdb
 
@@ -47,12 +53,12 @@ def sql_columns(table: "pa.Table", names: Iterable[str]) -> dict[str, str]:
         return {row[0]: row[1] for row in con.execute("DESCRIBE SELECT * FROM rows").fetchall()}
 
 
-def segments_of(table: "pa.Table", composite: Composite) -> "np.ndarray":
-    """Float32 (rows,): the number of each row's segment, NaN for none. Raises SignatureMismatch."""
+def segments_of(table: pa.Table, composite: Composite) -> np.ndarray:
+    """Float32 (rows,): the number of each row's segment, NaN for none."""
     from pip_dagster.registry.route import fits, route
 
     if absent := [name for name in composite.columns if name not in table.column_names]:
-        raise SignatureMismatch(f"the table misses {absent}, which a segment's condition reads")
+        raise SignatureMismatch(f"the table lacks {absent}, which a segment's condition reads")
     columns = sql_columns(table, composite.columns)
     for name, wanted in composite.columns.items():
         if not fits(columns[name], wanted):
@@ -73,7 +79,7 @@ def segments_of(table: "pa.Table", composite: Composite) -> "np.ndarray":
     return read.column("number").to_numpy()
 
 
-def _plain(table: "pa.Table", names: Iterable[str]) -> "pa.Table":
+def _plain(table: pa.Table, names: Iterable[str]) -> pa.Table:
     import pyarrow as pa
     import pyarrow.compute as pc
 

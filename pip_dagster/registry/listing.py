@@ -1,4 +1,6 @@
-"""A version in a few words, for tables and for machines."""
+"""A version in brief, for tables and for programs."""
+
+from __future__ import annotations
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict
 
@@ -7,7 +9,7 @@ from pip_dagster.registry.version import ModelVersion
 
 
 class VersionSummary(BaseModel):
-    """One line of a list of versions; ``features`` is their number, ``digest`` the sha256 of model.ubj."""
+    """One line of a list of versions; `features` is their number, `digest` the model's sha256."""
 
     model_config = ConfigDict(frozen=True, protected_namespaces=())
 
@@ -45,7 +47,7 @@ def summarize(version: ModelVersion, aliases: tuple[str, ...]) -> VersionSummary
 
 
 def aliases_of(registry: ModelRegistry, version: ModelVersion) -> tuple[str, ...]:
-    """The aliases that point at a version now. Raises CorruptRegistry."""
+    """The aliases that point at a version now."""
     return tuple(alias for alias, number in registry.aliases(version.name).items() if number == version.version)
 
 
@@ -75,7 +77,7 @@ def details(version: ModelVersion, aliases: tuple[str, ...]) -> dict[str, str]:
 
 
 def composed(version: ModelVersion) -> list[str]:
-    """What a composite is made of, a line each: how its members score together, then their origins; else none."""
+    """A composite in lines: how its members score together, then their origins; empty for a single model."""
     composite = version.manifest.composite
     if composite is None:
         return []
@@ -95,10 +97,10 @@ def composed(version: ModelVersion) -> list[str]:
         condition = "every other row" if segment.when is None else segment.when.strip()
         lines.append(f"{segment.name}: {text}" + ("" if segment.name == condition else f", where {condition}"))
     if composite.unmatched:
-        lines.append(f"a row of no segment: {composite.unmatched}")
+        lines.append(f"a row without a segment: {composite.unmatched}")
     files = version.manifest.files
     for member in composite.members:
-        alias = f", then {member.alias}" if member.alias else ""
+        alias = f", {member.alias} at the time" if member.alias else ""
         lines.append(f"{member}{alias}: {member.file}, sha256 {files[member.file]}")
     return lines
 

@@ -112,15 +112,18 @@ def _check_margins(segments: tuple[Segment, ...], members: tuple[Member, ...]) -
             objectives = sorted({signature.objective for signature in signatures})
             raise SignatureMismatch(
                 f"`combine: margin` needs the link function of {', '.join(objectives)}, which is not known "
-                "here; leave `combine` out"
+                "here; remove `combine`"
             )
 
 
 def joined_features(members: tuple[Member, ...]) -> tuple[Feature, ...]:
     """The members' features, each name once, in the order in which they first appear.
 
-    Category lists are joined, a number is `int` where all members say so. Raises SignatureMismatch for a name that is
-    a category to one and a number to another, or BOOLEAN to one only.
+    Category lists are joined; a number is `int` if it is for all members.
+
+    Raises:
+        SignatureMismatch: a name has types that one column cannot have, or names differ in case only.
+
     """
     found: dict[str, tuple[Feature, Member]] = {}
     for member in members:

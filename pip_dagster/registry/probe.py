@@ -40,10 +40,10 @@ def examine(request: ProbeRequest) -> ProbeReport:
 
 
 class _Without:
-    """XGBoost and Arrow import pandas and scikit-learn wherever they are installed: a second, for nothing used here."""
+    """Hides pandas and scikit-learn, which XGBoost and Arrow import if installed: a second, and unused here."""
 
     def find_spec(self, name: str, _path: object = None, _target: object = None) -> None:
-        """Say that there are no such modules, and leave every other one to the other finders."""
+        """Report that there are no such modules, and leave every other one to the other finders."""
         if name in ("pandas", "sklearn"):
             raise ModuleNotFoundError(f"the probe works without {name}", name=name)
 

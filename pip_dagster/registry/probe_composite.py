@@ -1,4 +1,4 @@
-"""In the probe: load a composite's members, settle its conditions and its signature on the sample, score that."""
+"""In the probe: load a composite's members, derive its signature from the sample, and score the sample."""
 
 from __future__ import annotations
 
@@ -43,7 +43,9 @@ def examine_composite(request: ProbeRequest, composite: Composite) -> ProbeRepor
     table = table.filter(_matched(table, signature.composite))
     table = table.filter(_known(table, signature))
     if table.num_rows == 0:
-        raise InvalidSample("no row of the sample can be scored: each is of no segment, or has an unknown category")
+        raise InvalidSample(
+            "no row of the sample can be scored: each belongs to no segment, or has an unknown category"
+        )
     groups = None
     if composite.routes:
         numbers = encode(table, signature)[:, -1]
@@ -51,8 +53,8 @@ def examine_composite(request: ProbeRequest, composite: Composite) -> ProbeRepor
     for segment, rows in zip(composite.segments, groups or (), strict=False):
         if len(rows) == 0:
             raise InvalidSample(
-                f"no row of the sample is of segment {segment.name!r}, so nothing would prove its scores; correct the "
-                "condition, or give a sample that has such rows"
+                f"no row of the sample belongs to segment {segment.name!r}, so its scores cannot be checked; correct "
+                "the condition, or give a sample that has such rows"
             )
     predictor = CompositePredictor(members, signature, subject="the composite")
     return describe(request, table, signature, predictor, model_sha256=sha256(b""), groups=groups)
@@ -68,7 +70,7 @@ def _signature(composite: Composite, table: pa.Table) -> Signature:
     twice = sorted({name for name in table.column_names if table.column_names.count(name) > 1})
     if missing or twice:
         raise SignatureMismatch(
-            f"the sample misses the features {missing[:10]}, which a member takes; it has {table.column_names[:20]}"
+            f"the sample lacks the features {missing[:10]}, which a member takes; it has {table.column_names[:20]}"
             if missing
             else f"the sample holds the columns {twice} more than once; give each once"
         )
@@ -98,7 +100,7 @@ def _signature(composite: Composite, table: pa.Table) -> Signature:
 
 
 def _known(table: pa.Table, signature: Signature) -> pa.Array:
-    """Rows of the sample whose categories some member knows: it is no training sample, and may be newer than they."""
+    """Rows of the sample whose categories some member knows: the sample may be newer than the members."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
@@ -114,7 +116,7 @@ def _known(table: pa.Table, signature: Signature) -> pa.Array:
 
 
 def _matched(table: pa.Table, composite: Composite) -> pa.Array:
-    """Which rows of the sample have a segment. Raises SignatureMismatch where a row without one is an error."""
+    """Which rows of the sample belong to a segment."""
     import numpy as np
     import pyarrow as pa
 
@@ -126,7 +128,7 @@ def _matched(table: pa.Table, composite: Composite) -> pa.Array:
     if composite.unmatched == "error" and unmatched.any():
         first = table.slice(int(np.argmax(unmatched)), 1).select(list(composite.columns)).to_pylist()
         raise SignatureMismatch(
-            f"{int(unmatched.sum())} of {table.num_rows} rows of the sample are of no segment, such as {first[0]}, and "
-            "`unmatched` is error; give a segment `otherwise: true`, or say `unmatched: quarantine`"
+            f"{int(unmatched.sum())} of {table.num_rows} rows of the sample belong to no segment, such as {first[0]}, "
+            "and `unmatched` is error; give a segment `otherwise: true`, or declare `unmatched: quarantine`"
         )
     return pa.array(~unmatched)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from pydantic import ValidationError
 
@@ -92,25 +93,18 @@ def prepare(staged: Path, model: Path, sample: samples.Sample, claims: Claims, s
     target = staged / f"model{engine.suffix}"
     source = target if f".{kind}" == engine.suffix else work / f"model.{kind}"
     write_synced(source, data)
-    report = sandbox.run(
-        sandbox.ProbeRequest(
-            name=claims.name,
-            engine=engine.name,
-            model=source,
-            convert_to=None if source == target else target,
-            sample=samples.stage(sample, work / "sample.arrow"),
-            golden=staged / GOLDEN_FILE,
-            claims=claims.signature,
-            cpu_seconds=int(seconds) + 1,
-        ),
-        work,
-        seconds,
-    )
+    request = {
+        "engine": engine.name,
+        "model": source,
+        "convert_to": None if source == target else target,
+        "claims": claims.signature,
+    }
+    report = _examined(staged, sample, claims, seconds, request)
     if sha256(target.read_bytes()) != report.model_sha256:
         raise InvalidModel(
             f"{claims.name}: the file changed while it was examined; try again once nothing writes to {model}"
         )
-    shutil.rmtree(work)
+    shutil.rmtree(staged / "work")
     return _manifest(claims.name, description, report)
 
 
@@ -124,27 +118,24 @@ def prepare_composite(
 
     """
     description = claims.described()
-    work = staged / "work"
-    work.mkdir()
+    (staged / "work").mkdir()
     for member, origin in zip(resolved.composite.members, resolved.origins, strict=True):
         write_synced(staged / member.file, origin.model_bytes())
-    report = sandbox.run(
-        sandbox.ProbeRequest(
-            name=claims.name,
-            model=staged,
-            sample=samples.stage(sample, work / "sample.arrow"),
-            golden=staged / GOLDEN_FILE,
-            composite=resolved.composite,
-            cpu_seconds=int(seconds) + 1,
-        ),
-        work,
-        seconds,
-    )
+    report = _examined(staged, sample, claims, seconds, {"model": staged, "composite": resolved.composite})
     for member, origin in zip(resolved.composite.members, resolved.origins, strict=True):
         if sha256((staged / member.file).read_bytes()) != origin.digest:
             raise InvalidModel(f"{claims.name}: {member.file} changed while it was examined; try again")
-    shutil.rmtree(work)
+    shutil.rmtree(staged / "work")
     return _manifest(claims.name, description, report)
+
+
+def _examined(
+    staged: Path, sample: samples.Sample, claims: Claims, seconds: float, request: Mapping[str, Any]
+) -> sandbox.ProbeReport:
+    work = staged / "work"
+    table = samples.stage(sample, work / "sample.arrow")
+    common = {"name": claims.name, "sample": table, "golden": staged / GOLDEN_FILE, "cpu_seconds": int(seconds) + 1}
+    return sandbox.run(sandbox.ProbeRequest(**common, **request), work, seconds)
 
 
 def _manifest(name: str, description: Description, report: sandbox.ProbeReport) -> ManifestOf:

@@ -1,8 +1,10 @@
-"""Run the probe: the first load of a foreign model file, in a process of its own.
+"""Run the probe: the first load of a foreign model file, in a separate process.
 
-A damaged model file can crash XGBoost outright (a flipped bit does so in one of six tries), hang it, or make it
-ask for all memory. None of that may happen to the process that registers.
+A damaged model file can crash XGBoost (a flipped bit does in one of six tries), hang it, or exhaust the memory. None of
+that may happen to the process that registers.
 """
+
+from __future__ import annotations
 
 import json
 import os
@@ -54,14 +56,17 @@ class ProbeReport(BaseModel):
 
 
 def run(request: ProbeRequest, folder: Path, seconds: float) -> ProbeReport:
-    """Run the probe in ``folder``.
+    """Run the probe in `folder`.
 
-    Raises the RegistryError that the probe met, or InvalidModel when it died, hung or answered nonsense.
+    Raises:
+        InvalidModel: the probe crashed, hung or gave no usable answer.
+        RegistryError: the probe's own.
+
     """
     path = folder / "request.json"
     path.write_text(request.model_dump_json())
-    # The probe must import what this process would: the same path, as multiprocessing's spawn does it. No GPU is
-    # needed, and its driver would reserve address space beyond the limit.
+    # The probe must import the same modules as this process, so it gets the same path, as in multiprocessing's spawn.
+    # No GPU is needed, and its driver would reserve address space beyond the limit.
     environment = os.environ | {
         "PYTHONPATH": os.pathsep.join(entry for entry in sys.path if entry),
         "CUDA_VISIBLE_DEVICES": "",
@@ -77,9 +82,8 @@ def run(request: ProbeRequest, folder: Path, seconds: float) -> ProbeReport:
         ) from None
     if done.returncode != 0:
         raise errors.InvalidModel(
-            f"{request.name}: loading or scoring the model {_death(done.returncode)}; the file is damaged, or no "
-            "XGBoost "
-            f"model: save it again from training. {_last_lines(done.stderr)}".rstrip()
+            f"{request.name}: loading or scoring the model {_death(done.returncode)}; the file is "
+            f"damaged, or not a model: save it again from training. {_last_lines(done.stderr)}".rstrip()
         )
     return _parse(done.stdout, request.name)
 
@@ -109,4 +113,4 @@ def _death(code: int) -> str:
 
 def _last_lines(text: str) -> str:
     lines = [line.strip() for line in text.splitlines() if line.strip()]
-    return f"Last words: {' | '.join(lines[-2:])[-400:]}" if lines else ""
+    return f"It printed: {' | '.join(lines[-2:])[-400:]}" if lines else ""

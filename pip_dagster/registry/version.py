@@ -1,5 +1,7 @@
 """One registered version: an immutable folder, and the only way to its bytes."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -31,10 +33,13 @@ class ModelVersion:
     created: bool = field(default=False, compare=False)
 
     @classmethod
-    def read(cls, name: str, version: int, path: Path, *, created: bool = False) -> "ModelVersion":
+    def read(cls, name: str, version: int, path: Path, *, created: bool = False) -> ModelVersion:
         """Read a version's manifest.
 
-        Raises DigestMismatch when manifest.json is not the registered one, CorruptRegistry when it cannot be read.
+        Raises:
+            CorruptRegistry: manifest.json cannot be read.
+            DigestMismatch: manifest.json is not the registered one.
+
         """
         data, digest = _checked_manifest(f"{name} v{version}", path)
         try:
@@ -63,7 +68,10 @@ class ModelVersion:
     def file_bytes(self, file: str) -> bytes:
         """A registered file's bytes, read once and verified.
 
-        Raises DigestMismatch when they are not the registered ones, CorruptRegistry when the file is gone or unknown.
+        Raises:
+            CorruptRegistry: the file is missing or was not registered.
+            DigestMismatch: the bytes are not the registered ones.
+
         """
         expected = self.manifest.files.get(file)
         if expected is None:
@@ -75,11 +83,11 @@ class ModelVersion:
         return data
 
     def model_bytes(self) -> bytes:
-        """The model's bytes, read once, verified before anything may load them. Raises as ``file_bytes`` does."""
+        """The model's bytes, verified before anything can load them. Raises as `file_bytes`."""
         return self.file_bytes(self.manifest.model_file)
 
     def verify(self) -> None:
-        """Check the manifest and every file against their digests. Raises DigestMismatch or CorruptRegistry."""
+        """Check the manifest and every file against their digests. Raises as `file_bytes`."""
         _, digest = _checked_manifest(str(self), self.path)
         if digest != self.manifest_digest:
             raise DigestMismatch(str(self), MANIFEST_FILE, self.manifest_digest, digest)

@@ -159,8 +159,8 @@ def test_rows_that_gain_nothing_are_left_to_xgboost():
     booster, X = trained(9, [], 3, 0.3)
     made = NumericSplits.of(booster, 1)
     assert made is not None
-    assert made.quicker(X)
-    assert not made.quicker(np.nan_to_num(X))
+    assert made.faster(X)
+    assert not made.faster(np.nan_to_num(X))
 
 
 def test_what_cannot_be_made_is_told_and_xgboost_scores_it(monkeypatch, train, wrap, frame, label):

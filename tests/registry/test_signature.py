@@ -123,7 +123,7 @@ def test_names_that_contradict_the_booster_are_refused(wrap, booster, frame):
 
 
 def test_a_sample_without_a_feature_is_refused(wrap, booster, frame):
-    with pytest.raises(SignatureMismatch, match=r"misses 1 of 4 features: \['night'\]"):
+    with pytest.raises(SignatureMismatch, match=r"lacks 1 of 4 features: \['night'\]"):
         wrap(booster, frame.drop(columns="night"))
 
 

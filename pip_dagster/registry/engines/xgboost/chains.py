@@ -27,7 +27,7 @@ class Chains:
     counts: np.ndarray  # float32 (codes + 2, chains): how many sets of a chain hold a code; any other; a missing one
 
     def rows(self, codes: np.ndarray) -> np.ndarray:
-        """Where in `counts` each code stands. XGBoost cuts a fraction off, and takes an unknown code for in no set."""
+        """The row of `counts` for each code. XGBoost truncates a fraction, and an unknown code is in no set."""
         import numpy as np
 
         known = len(self.counts) - 2

@@ -1,13 +1,13 @@
-"""A Booster's trees with comparisons of numbers for splits: the same scores to the bit, for large partitions.
+"""A Booster's trees rewritten to compare numbers only: the same scores to the bit, faster for large partitions.
 
-XGBoost's quickest way through a tree is for rows without missing values and trees without splits by category. Every
-Booster of trees can be brought there by the columns it is given:
+XGBoost is fastest for rows without missing values and trees without splits by category. Every Booster of trees can be
+rewritten for such rows:
 
 - A missing value takes each split's default direction. -inf is below every threshold and goes left, inf goes right;
   a feature whose splits differ in their default becomes two columns.
 - A split by category becomes a threshold on a column that `chains` derives from the codes.
 
-Which leaf a row comes to, and in which order leaves are added, stays as it was.
+Neither the leaf that a row reaches nor the order in which leaves are added changes.
 """
 
 from __future__ import annotations
@@ -25,21 +25,21 @@ if TYPE_CHECKING:
     import numpy as np
     import xgboost as xgb
 
-# What a thread scores at a time: few enough for its cache, enough that a call's own cost is nothing.
+# Rows that a thread scores at a time: few enough for its cache, enough that the call's own cost is negligible.
 _ROWS = 8192
-# A column costs each row what a few splits do: with more columns of chains than trees nothing would be saved.
+# A column costs each row as much as a few splits: more columns of chains than trees would save nothing.
 _MOST_CHAINS_A_TREE = 1
 # What stands for a missing value in a column.
 _LEFT, _RIGHT, _MISSING = 0, 1, 2
 _STAND_INS = (float("-inf"), float("inf"), float("nan"))
 # XGBoost's mark of a node that was pruned away, which it counts when it loads a tree.
 _DELETED = 2**31 - 1
-# Bytes of a model as JSON: of more, the making would take gigabytes and minutes.
+# Bytes of a model as JSON: for a larger one, the rewriting would take gigabytes and minutes.
 _LARGEST = 100_000_000
 
 
 class NumericSplits:
-    """A Booster for float32 matrices as the original takes them, NaN for missing. Make one with ``of``."""
+    """A Booster for float32 matrices as the original takes them, NaN for missing. Build one with `of`."""
 
     def __init__(
         self, booster: xgb.Booster, columns: Sequence[tuple[int, int]], chains: Sequence[Chains], threads: int
@@ -67,7 +67,7 @@ class NumericSplits:
         ensemble = learner["gradient_booster"]
         model = ensemble.get("model", {})
         nodes = _Nodes.of(model.get("trees", ()))
-        if nodes is None or ensemble.get("weight_drop") or model.get("weight_drop"):  # where 3.2 and where 3.4 keep it
+        if nodes is None or ensemble.get("weight_drop") or model.get("weight_drop"):  # where 3.2 and 3.4 store it
             return None
         chains, in_chain = cover_sets(nodes.sets, most=_MOST_CHAINS_A_TREE * len(model["trees"]))
         stand_in = np.where(nodes.default_left, _LEFT, _RIGHT)
@@ -110,14 +110,14 @@ class NumericSplits:
             for kind in ("value", "margin")
         )
 
-    def quicker(self, X: np.ndarray) -> bool:
-        """Whether these rows gain by it: some value is missing, or the original splits by category."""
+    def faster(self, X: np.ndarray) -> bool:
+        """Whether these rows score faster: some value is missing, or the original splits by category."""
         import numpy as np
 
         return bool(self._chains) or bool(np.isnan(X).any())
 
     def predict(self, X: np.ndarray, *, iteration_range: tuple[int, int], predict_type: str) -> np.ndarray:
-        """As ``Booster.inplace_predict`` of the original for float32 (rows, features)."""
+        """As `Booster.inplace_predict` of the original for float32 (rows, features)."""
         import numpy as np
 
         def part(start: int) -> np.ndarray:
