@@ -1,4 +1,4 @@
-"""What scoring with one model needs to know beside its bytes."""
+"""The facts that scoring with one model needs beside its bytes."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationInfo, model_validator
 
-# What a model answers. Metrics, decisions and gates depend on it, whatever the engine calls its objective.
+# The kind of question that a model answers. Metrics, decisions and gates depend on it, not on the engine's objective.
 Task = Literal["binary", "multiclass", "regression", "count", "ranking", "survival"]
 
 
@@ -32,7 +32,7 @@ class Feature(Record):
 
 
 class BoosterSignature(Record):
-    """What scoring needs to know beside the model's bytes.
+    """The facts that scoring needs beside the model's bytes.
 
     `engine` loads and scores the model; `objective`, `booster` and `xgboost_version` are its words. `task` follows from
     the objective. `features` are in the model's order. `outputs` name the score columns. `classes` are the labels of a
@@ -54,5 +54,5 @@ class BoosterSignature(Record):
     @model_validator(mode="before")
     @classmethod
     def _complete(cls, data: Any, info: ValidationInfo) -> Any:
-        """Whoever reads stored manifests may pass what adds `engine` and `task` to those that lack them."""
+        """A reader of stored manifests passes a function that adds `engine` and `task` if they are absent."""
         return info.context["complete"](data) if info.context else data

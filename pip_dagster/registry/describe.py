@@ -1,4 +1,4 @@
-"""In the probe: what a model's scores on its sample look like, and the golden rows that are stored with it."""
+"""In the probe: the distributions of a sample and its scores, and the golden rows."""
 
 from __future__ import annotations
 
@@ -26,13 +26,7 @@ def describe(
     model_sha256: str,
     groups: Sequence[np.ndarray] | None = None,
 ) -> ProbeReport:
-    """Score the sample, write golden rows (of each of `groups`, which are row numbers) and report.
-
-    Raises:
-        InvalidModel: a score is NaN or infinite.
-        SignatureMismatch: the sample holds what the model does not take.
-
-    """
+    """Score the sample, write golden rows (of each of `groups`, which are row numbers) and report."""
     import numpy as np
 
     X = encode(table, signature)

@@ -26,12 +26,7 @@ class MatrixRules:
 
 
 def encode_column(column: pa.ChunkedArray, feature: Feature, rules: MatrixRules) -> np.ndarray:
-    """One feature's column as float32 (rows,): categories as codes, NULL and NaN as NaN.
-
-    Raises:
-        SignatureMismatch: the column's type or a value is not one that the feature takes.
-
-    """
+    """One feature's column as float32 (rows,): categories as codes, NULL and NaN as NaN."""
     import numpy as np
     import pyarrow as pa
 

@@ -19,12 +19,7 @@ from pip_dagster.registry.sandbox import ProbeReport, ProbeRequest
 
 
 def examine(request: ProbeRequest) -> ProbeReport:
-    """Load the model, derive its signature, score and describe the sample.
-
-    Raises:
-        RegistryError: model, sample and claims do not fit each other, or the model cannot be scored.
-
-    """
+    """Load the model, derive its signature, score and describe the sample."""
     from pip_dagster.registry import sample as samples
 
     if request.composite is not None:

@@ -53,12 +53,7 @@ class Claims:
         )
 
     def described(self) -> Description:
-        """The claims that only go into the manifest.
-
-        Raises:
-            RegistryError: one of them has a wrong type.
-
-        """
+        """The claims that only go into the manifest."""
         try:
             return Description(
                 registered_at=self.registered_at or datetime.now(UTC),

@@ -15,12 +15,7 @@ Sample: TypeAlias = "Path | str | pa.Table | pd.DataFrame"
 
 
 def read(path: Path) -> pa.Table:
-    """A sample file as an Arrow table.
-
-    Raises:
-        InvalidSample: it cannot be read as one, or has no rows.
-
-    """
+    """A sample file as an Arrow table."""
     table = _read_file(path)
     if table.num_rows == 0:
         raise InvalidSample(
@@ -30,12 +25,7 @@ def read(path: Path) -> pa.Table:
 
 
 def stage(sample: Sample, path: Path) -> Path:
-    """The file for the probe: the caller's own, or `path`, to which a table in memory is written.
-
-    Raises:
-        InvalidSample: it is neither.
-
-    """
+    """The file for the probe: the caller's own, or `path`, to which a table in memory is written."""
     if isinstance(sample, str | Path):
         return Path(sample).absolute()
     import pyarrow as pa

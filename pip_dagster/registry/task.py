@@ -1,4 +1,4 @@
-"""What follows from a model's task."""
+"""Defaults that depend on a model's task."""
 
 from __future__ import annotations
 

@@ -50,8 +50,8 @@ def test_reordered_categories_are_refused(wrap, booster, frame, source):
         ({"carrier": ["UA", "AA"]}, "has 2 entries, the Booster was trained with 4"),
         ({"carrier": ["UA", "AA", "UA", "B6"]}, "more than once"),
         ({"carrier": []}, "is empty"),
-        ({"carier": ["UA"]}, r"\['carier'\], which are no category features"),
-        ({"stops": ["0"]}, r"\['stops'\], which are no category features"),
+        ({"carier": ["UA"]}, r"\['carier'\], which are not category features"),
+        ({"stops": ["0"]}, r"\['stops'\], which are not category features"),
     ],
 )
 def test_category_lists_that_do_not_fit_are_refused(wrap, booster, frame, lists, message):

@@ -30,7 +30,7 @@ def engine_named(name: str) -> Engine:
 
 
 def objective_of(signature: BoosterSignature) -> Objective:
-    """What follows from a model's objective. Raises as `engine_named` and `Engine.objective`."""
+    """The properties of a model's objective. Raises as `engine_named` and `Engine.objective`."""
     return engine_named(signature.engine).objective(signature.objective)
 
 

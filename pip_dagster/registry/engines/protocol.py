@@ -1,4 +1,4 @@
-"""What an engine provides: it reads, describes and scores the model files of one library."""
+"""The contract of an engine: it reads, describes and scores the model files of one library."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Link = Literal["identity", "logistic", "exponential", "softmax"]
 
 @dataclass(frozen=True)
 class Objective:
-    """What follows from a model's objective.
+    """The properties of an objective that the rest of the package needs.
 
     `link` is the function from margin to score, None where it is not known. Scores are comparable between models whose
     objectives have the same `meaning`.
@@ -31,7 +31,7 @@ class Objective:
 
 
 class SignatureClaims(Record):
-    """What a user states about a model file because neither the file nor the sample need hold it."""
+    """A user's statements about a model file, for facts that neither the file nor the sample need hold."""
 
     feature_names: tuple[str, ...] | None = None
     categories: dict[str, tuple[str, ...]] = {}
@@ -87,7 +87,7 @@ class Engine(Protocol):
         ...
 
     def objective(self, name: str) -> Objective:
-        """What follows from an objective. Raises SignatureMismatch for an unknown one."""
+        """An objective's properties. Raises SignatureMismatch for an unknown one."""
         ...
 
     def detect(self, data: bytes, path: Path) -> str:

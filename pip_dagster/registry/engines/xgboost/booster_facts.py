@@ -1,4 +1,4 @@
-"""What a Booster records about itself."""
+"""The facts that a Booster records about itself."""
 
 from __future__ import annotations
 

@@ -17,12 +17,7 @@ if TYPE_CHECKING:
 def resolve(
     position: int, name: str, facts: BoosterFacts, column: pa.ChunkedArray, given: Sequence[object] | None
 ) -> CategoryList:
-    """The category list of a feature: as given, else the sample's own dictionary, else the Booster's.
-
-    Raises:
-        SignatureMismatch: there is no list, or two sources disagree.
-
-    """
+    """The category list of a feature: as given, else the sample's own dictionary, else the Booster's."""
     own = facts.categories[position]
     own_is_exact = own is not None and facts.is_exact(own)
     if given is not None:

@@ -1,4 +1,4 @@
-"""XGBoost as an engine. What needs the library is imported when it is called."""
+"""XGBoost as an engine. The library is imported only when a method needs it."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class XGBoost:
         return why_no_cuda()
 
     def objective(self, name: str) -> Objective:
-        """What follows from an objective."""
+        """The properties of an objective."""
         return objective_of(name)
 
     def detect(self, data: bytes, path: Path) -> str:

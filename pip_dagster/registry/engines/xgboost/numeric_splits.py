@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 _ROWS = 8192
 # A column costs each row as much as a few splits: more columns of chains than trees would save nothing.
 _MOST_CHAINS_A_TREE = 1
-# What stands for a missing value in a column.
+# Stand-ins for a missing value in a column.
 _LEFT, _RIGHT, _MISSING = 0, 1, 2
 _STAND_INS = (float("-inf"), float("inf"), float("nan"))
 # XGBoost's mark of a node that was pruned away, which it counts when it loads a tree.

@@ -23,7 +23,8 @@ _OBJECTIVES = {
     "reg:squaredlogerror": Objective("regression", "identity", _VALUE),
     "reg:logistic": Objective("regression", "logistic", _PROBABILITY),
     "reg:quantileerror": Objective("regression", "identity", "quantile"),
-    "reg:expectileerror": Objective("regression", "identity", "expectile"),
+    # Each expectile is a positive step, the softplus of its margin, above the one before: no link of a single margin.
+    "reg:expectileerror": Objective("regression", None, "expectile"),
     "reg:gamma": Objective("regression", "exponential", _POSITIVE),
     # Sums of a Poisson number of amounts, zero among them: judged by the Poisson deviance, as counts are.
     "reg:tweedie": Objective("count", "exponential", _POSITIVE),
@@ -37,12 +38,7 @@ _OBJECTIVES = {
 
 
 def objective_of(name: str) -> Objective:
-    """What follows from an objective.
-
-    Raises:
-        SignatureMismatch: it is not one of XGBoost's.
-
-    """
+    """The properties of an objective."""
     if name not in _OBJECTIVES:
         raise SignatureMismatch(
             f"the objective {name!r} is not known, so neither is what its scores mean; expected one of "

@@ -29,12 +29,7 @@ class BoosterPredictor:
     def __init__(
         self, booster: xgb.Booster, signature: BoosterSignature, *, nthread: int, device: str, subject: str
     ) -> None:
-        """Wrap a Booster that is known to be safe.
-
-        Raises:
-            SignatureMismatch: it is not the signature's.
-
-        """
+        """Wrap a Booster that is known to be safe."""
         _check_features(booster, signature, subject)
         parameters: dict[str, Any] = {"nthread": nthread, "device": device}
         if signature.objective == "multi:softmax":
@@ -73,16 +68,19 @@ class BoosterPredictor:
     def _checked(self, X: np.ndarray, *, margin: bool) -> np.ndarray:
         import numpy as np
 
-        features, outputs = len(self.signature.features), len(self.signature.outputs)
-        if X.ndim != 2 or X.shape[1] != features:
-            raise SignatureMismatch(f"{self.subject} takes a matrix of (rows, {features}), got {X.shape}")
-        shape = (len(X),) if outputs == 1 else (len(X), outputs)
+        shape = self._shape_for(X)
         if len(X) == 0:
             return np.empty(shape, dtype=np.float32)
         scores = self._score(np.ascontiguousarray(X, dtype=np.float32), margin=margin)
         if scores.shape != shape:
             raise InvalidModel(f"{self.subject}: XGBoost gave scores of shape {scores.shape}, expected {shape}")
         return scores
+
+    def _shape_for(self, X: np.ndarray) -> tuple[int, ...]:
+        features, outputs = len(self.signature.features), len(self.signature.outputs)
+        if X.ndim != 2 or X.shape[1] != features:
+            raise SignatureMismatch(f"{self.subject} takes a matrix of (rows, {features}), got {X.shape}")
+        return (len(X),) if outputs == 1 else (len(X), outputs)
 
     def contributions(self, X: np.ndarray) -> np.ndarray:
         """Exact SHAP contributions of each feature to the margin, for a matrix as `predict` takes it.
@@ -99,10 +97,7 @@ class BoosterPredictor:
         import numpy as np
         import xgboost as xgb
 
-        features, outputs = len(self.signature.features), len(self.signature.outputs)
-        if X.ndim != 2 or X.shape[1] != features:
-            raise SignatureMismatch(f"{self.subject} takes a matrix of (rows, {features}), got {X.shape}")
-        shape = (len(X), features + 1) if outputs == 1 else (len(X), outputs, features + 1)
+        shape = (*self._shape_for(X), len(self.signature.features) + 1)
         if len(X) == 0:
             return np.empty(shape, dtype=np.float32)
         matrix = self._matrix(np.ascontiguousarray(X, dtype=np.float32))

@@ -19,12 +19,7 @@ _MAX_CATEGORY = 2**24
 
 
 def check_trees(booster: xgb.Booster) -> None:
-    """Check every reference in every tree.
-
-    Raises:
-        InvalidModel: one of them is not valid.
-
-    """
+    """Check every reference in every tree."""
     learner = json.loads(bytes(booster.save_raw("json")))["learner"]
     ensemble = learner["gradient_booster"]
     ensemble = ensemble.get("gbtree", ensemble)  # dart wraps one
