@@ -25,7 +25,7 @@ class Gates(StrictModel):
     partitions: int = Field(default=7, ge=1, le=366, description="How many of the newest live partitions are replayed.")
     decision: str | None = Field(
         default=None,
-        description="SQL over the scored row. The default depends on the objective: `score >= 0.5`, the predicted "
+        description="SQL over the scored row. The default depends on the task: `score >= 0.5`, the predicted "
         "class, or none.",
     )
     max_flip_rate: float = Field(default=0.2, ge=0, le=1, description="The share of decisions that may change.")
@@ -33,7 +33,7 @@ class Gates(StrictModel):
     segments: tuple[str, ...] = Field(default=(), description="Feature columns whose values divide rows into segments.")
     labels: Labels | None = None
     metric: MetricName | None = Field(
-        default=None, description="The measure of how good scores are; the default depends on the objective."
+        default=None, description="The measure of how good scores are; the default depends on the task."
     )
     min_gain: float = Field(default=0.0, description="The worst allowed difference to the champion, over all rows.")
     min_segment_gain: float = Field(default=-0.02, description="The worst allowed difference within a segment.")

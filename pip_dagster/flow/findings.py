@@ -29,7 +29,7 @@ def refusal(found: Findings, spec: PipelineSpec, encoded: Sequence[Encoded]) -> 
         means = {feature.name: feature.invalid_means for feature in encoded}
         listed = ", ".join(f"{name} in {count} rows ({means[name]})" for name, count in found.invalid.items())
         return (
-            f"values that XGBoost would score without a word: {listed}; "
+            f"values that the model would score without an error: {listed}; "
             "correct the source or bound them in the feature SQL"
         )
     if found.unseen and spec.scoring.on_unseen_category == "error":

@@ -1,8 +1,8 @@
-"""What stands between a feature column and XGBoost, which asks no questions of its own.
+"""The guard between feature columns and a model, in SQL.
 
-XGBoost scores reordered columns, unknown categories, infinities and codes of another list without a word. Here every
-feature is taken by name, in the model's order, from a column of a type that can mean what the model was trained on;
-categories become codes by the model's own list; and what must not be scored is counted before a row is scored.
+XGBoost scores reordered columns, unknown categories, infinities and codes of another list without an error. Here every
+feature is read by name, in the model's order, from a column of a type that can mean what the model was trained on;
+categories become codes by the model's own list; and values that must not be scored are counted before a row is scored.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 from pip_dagster.errors import DeclarationError
 from pip_dagster.registry.manifest import Feature
+from pip_dagster.registry.matrix import MatrixRules
 from pip_dagster.sql.names import literal, quote
 
 INTEGERS = {
@@ -21,7 +22,6 @@ INTEGERS = {
     *("UTINYINT", "USMALLINT", "UINTEGER", "UBIGINT", "UHUGEINT"),
 }
 _FLOATS = {"FLOAT", "DOUBLE"}
-_FLOAT32_MAX = "3.4028234663852886e38"
 _NOT_A_NUMBER = "'nan'::FLOAT"
 
 
@@ -39,12 +39,15 @@ class Encoded:
     apart: str | None = None  # BOOLEAN: rows that go to quarantine, whatever is declared of unseen categories
 
 
-def encode(features: Sequence[Feature], columns: Mapping[str, str], *, where: str) -> tuple[Encoded, ...]:
+def encode_features(
+    features: Sequence[Feature], columns: Mapping[str, str], rules: MatrixRules, *, where: str
+) -> tuple[Encoded, ...]:
     """The features of a model over a table with `columns` (name → SQL type), in the model's order.
 
     Args:
         features: the model's signature.
-        columns: what the table has; columns that the model does not use are left alone.
+        columns: what the table has; columns that the model does not use are ignored.
+        rules: what the model's engine must not be given.
         where: whose table, for the messages.
 
     Raises:
@@ -58,7 +61,7 @@ def encode(features: Sequence[Feature], columns: Mapping[str, str], *, where: st
             close = difflib.get_close_matches(feature.name, columns, n=1)
             problems.append(f"{feature.name!r} is missing" + (f" (there is {close[0]!r})" if close else ""))
             continue
-        made = _encode_one(feature, sql_type)
+        made = _encode_one(feature, sql_type, rules)
         if isinstance(made, str):
             problems.append(f"{feature.name!r} is {sql_type}; {made}")
         else:
@@ -70,7 +73,7 @@ def encode(features: Sequence[Feature], columns: Mapping[str, str], *, where: st
     return tuple(encoded)
 
 
-def _encode_one(feature: Feature, sql_type: str) -> Encoded | str:
+def _encode_one(feature: Feature, sql_type: str, rules: MatrixRules) -> Encoded | str:
     column = quote(feature.name)
     base = "DECIMAL" if sql_type.startswith("DECIMAL") else sql_type
     numeric = base in INTEGERS or base in _FLOATS or base == "DECIMAL"
@@ -84,11 +87,11 @@ def _encode_one(feature: Feature, sql_type: str) -> Encoded | str:
     if not numeric:
         return "the model was trained on a number: cast it in the feature SQL"
     conditions, means = [], []
-    if base in _FLOATS:
+    if base in _FLOATS and not rules.takes_infinite:
         conditions.append(f"isinf({column})")
         means.append("infinite")
     if base in {"DOUBLE", "DECIMAL", "HUGEINT", "UHUGEINT"}:
-        conditions.append(f"abs({column}::DOUBLE) > {_FLOAT32_MAX} AND NOT isnan({column}::DOUBLE)")
+        conditions.append(f"abs({column}::DOUBLE) > {rules.largest} AND NOT isnan({column}::DOUBLE)")
         means.append("beyond float32")
     if feature.type == "int" and base not in INTEGERS:
         conditions.append(f"NOT isnan({column}::DOUBLE) AND {column} <> trunc({column})")

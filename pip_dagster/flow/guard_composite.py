@@ -6,9 +6,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 from pip_dagster.errors import DeclarationError
-from pip_dagster.flow.guard import Encoded, count_where, encode
+from pip_dagster.flow.guard import Encoded, count_where, encode_features
 from pip_dagster.registry.booster_signature import Feature
 from pip_dagster.registry.composite import SEGMENT_COLUMN, Composite
+from pip_dagster.registry.engines import engine_named
 from pip_dagster.registry.errors import SignatureMismatch
 from pip_dagster.registry.manifest import Signature
 from pip_dagster.registry.route import Route, fits, route
@@ -26,7 +27,8 @@ def encode_model(signature: Signature, columns: Mapping[str, str], *, where: str
 
     """
     composite = signature.composite
-    encoded = encode(signature.features, columns, where=where)
+    rules = engine_named(signature.engine).matrix
+    encoded = encode_features(signature.features, columns, rules, where=where)
     if composite is None:
         return encoded
     path = _route(composite, columns, where) if composite.routes else None
@@ -63,7 +65,8 @@ def _judged(
     unseen: list[str] = []
     means: list[str] = []
     for definition, members in own.items():
-        (judged,) = encode([definition], columns, where=where)
+        rules = engine_named(composite.members[min(members)].signature.engine).matrix
+        (judged,) = encode_features([definition], columns, rules, where=where)
         segments = [i for i, segment in enumerate(composite.segments) if composite.users(segment) & members]
         for condition, of in ((judged.invalid, invalid), (judged.unseen, unseen)):
             if condition is None:

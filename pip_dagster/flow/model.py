@@ -11,12 +11,14 @@ from pip_dagster.errors import DeclarationError, RegistryError
 from pip_dagster.flow.engine import Device, choose_device, library_versions
 from pip_dagster.loaded import loading
 from pip_dagster.registry.choose import registry_of
+from pip_dagster.registry.engines import engine_named
 from pip_dagster.registry.errors import RegistryUnreachable
+from pip_dagster.registry.load import load_predictor
 from pip_dagster.registry.signing import verify_signers
 
 if TYPE_CHECKING:
     from pip_dagster.declaration.pipeline import Pipeline
-    from pip_dagster.registry.predictor import Predictor
+    from pip_dagster.registry.engines.protocol import Predictor
     from pip_dagster.registry.version import ModelVersion
 
 
@@ -67,7 +69,9 @@ class ScoringModel:
                 f"{error}\nRegister one with `pip-dagster models register`, and point the alias at it with "
                 f"`pip-dagster models promote {spec.scoring.model_name} VERSION --alias {alias}`."
             ) from error
-        return cls(found, choose_device(spec.scoring.device), threads, canonical(library_versions()), role)
+        engine = found.manifest.engine
+        device = choose_device(spec.scoring.device, engine)
+        return cls(found, device, threads, canonical(library_versions(engine)), role)
 
     def on_cpu(self, why: str) -> ScoringModel:
         """The same model on the CPU; `why` is recorded with every partition that it scores."""
@@ -75,15 +79,12 @@ class ScoringModel:
 
     @cached_property
     def predictor(self) -> Predictor:
-        """The verified Booster.
+        """The verified model.
 
         Raises:
             RegistryError: its bytes are not the registered ones, or it does not fit its manifest.
 
         """
         with loading("scoring"):
-            import xgboost  # noqa: F401
-
-            from pip_dagster.registry.load import load_predictor
-
+            engine_named(self.version.manifest.engine).preload()
         return load_predictor(self.version, nthread=self.threads, device=self.device.name)

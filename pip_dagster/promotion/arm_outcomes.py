@@ -86,7 +86,7 @@ def arm_outcomes(con: DuckDBPyConnection, pipeline: Pipeline, manifest: Manifest
         f"count(DISTINCT pip_unit), count({outcome}) FROM {_ROWS} r {joined} "
         f"GROUP BY arm ORDER BY arm <> {literal(CHAMPION)}, arm"
     ).fetchall()
-    metric = pipeline.gates.metric or default_metric(manifest.objective)
+    metric = pipeline.gates.metric or default_metric(manifest.task)
     found: list[ArmOutcome] = []
     base: tuple[Resampled | None, Resampled | None] = (None, None)
     for seed, (arm, versions, parts, rows, units, labelled) in enumerate(counted):

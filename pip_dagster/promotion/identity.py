@@ -7,6 +7,7 @@ from pathlib import Path
 
 from pip_dagster.errors import DeclarationError, RegistryError
 from pip_dagster.flow.guard_composite import encode_model
+from pip_dagster.registry.engines import engine_named
 from pip_dagster.registry.golden import largest_difference
 from pip_dagster.registry.load import load_predictor
 from pip_dagster.registry.signing import verify_signers
@@ -75,12 +76,11 @@ def _against_champion(candidate: ModelVersion, champion: ModelVersion) -> list[s
 def golden_gate(candidate: ModelVersion, *, threads: int, tolerance: float = 0.0) -> GateResult:
     """Whether the golden rows get the scores they were registered with: bit for bit, on the CPU as at registration.
 
-    `tolerance` counts only where another XGBoost version registered them.
+    `tolerance` counts only where another version of the engine registered them.
     """
-    import xgboost
-
-    registered_by = candidate.manifest.xgboost_version
-    allowed = tolerance if registered_by != xgboost.__version__ else 0.0
+    engine = engine_named(candidate.manifest.engine)
+    registered_by, running = candidate.manifest.xgboost_version, engine.version()
+    allowed = tolerance if registered_by != running else 0.0
     try:
         difference = largest_difference(candidate, load_predictor(candidate, nthread=threads))
     except RegistryError as error:
@@ -90,7 +90,7 @@ def golden_gate(candidate: ModelVersion, *, threads: int, tolerance: float = 0.0
         text = "every golden row is scored as at registration, bit for bit"
     else:
         text = (
-            f"golden scores are off by up to {difference:.3g}, at most {allowed:g} is allowed (registered by XGBoost "
-            f"{registered_by}, this is {xgboost.__version__})"
+            f"golden scores are off by up to {difference:.3g}, at most {allowed:g} is allowed (registered by "
+            f"{engine.matrix.title} {registered_by}, this is {running})"
         )
     return GateResult("golden_rows", passed, difference, allowed, text)

@@ -55,7 +55,7 @@ def label_gates(
         )
     stage_labels(con, pipeline, partitions)
     rows = _read(con, pipeline)
-    metric = gates.metric or default_metric(manifest.objective)
+    metric = gates.metric or default_metric(manifest.task)
     overall = _overall(metric, rows, gates)
     return [overall, _by_segment(metric, rows, gates)] if gates.segments else [overall]
 

@@ -1,7 +1,9 @@
-"""Which models exist and which may score: immutable versions, their manifests, and the aliases that point at them.
+"""Models: immutable versions, their manifests, and the aliases that point at them.
 
-Importing this package costs no XGBoost, pandas or Arrow: status commands read manifests only.
+Importing this package loads no XGBoost, pandas or Arrow: status commands read manifests only.
 """
+
+from __future__ import annotations
 
 from pip_dagster.errors import InvalidName, RegistryError
 from pip_dagster.registry.aliases import AliasChange

@@ -1,4 +1,6 @@
-"""Aliases such as ``champion``: names that move between versions and remember where they have been."""
+"""Aliases such as `champion`: names that move between versions, with the history of their moves."""
+
+from __future__ import annotations
 
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,7 +25,7 @@ class AliasChange(BaseModel):
 
 
 class Anywhere:
-    """The default of ``expect``: the alias may point anywhere, or not exist yet."""
+    """The default of `expect`: the alias may point anywhere, or not exist yet."""
 
 
 ANYWHERE = Anywhere()
@@ -32,7 +34,12 @@ _HISTORY = TypeAdapter(list[AliasChange])
 
 
 def read_history(folder: Path, alias: str) -> list[AliasChange]:
-    """An alias's moves, oldest first; empty when it was never set. Raises CorruptRegistry."""
+    """An alias's moves, oldest first; empty if it was never set.
+
+    Raises:
+        CorruptRegistry: the file is not an alias history.
+
+    """
     path = _path(folder, alias)
     try:
         return _HISTORY.validate_json(path.read_bytes())
@@ -40,8 +47,8 @@ def read_history(folder: Path, alias: str) -> list[AliasChange]:
         return []
     except ValidationError as error:
         raise CorruptRegistry(
-            f"{path} is no alias history ({error.errors()[0]['msg']}); restore it from a backup, or remove it and set "
-            f"the alias {alias!r} again"
+            f"{path} is not an alias history ({error.errors()[0]['msg']}); restore it from a backup, or remove it and "
+            f"set the alias {alias!r} again"
         ) from error
 
 
@@ -53,19 +60,19 @@ def names(folder: Path) -> list[str]:
 def move(
     folder: Path, alias: str, version: int, *, by: str, why: str, expect: int | None | Anywhere = ANYWHERE
 ) -> AliasChange:
-    """Point an alias at a version, adding to its history; a move to where it already points changes nothing.
+    """Point an alias at a version and add the move to its history; if it points there already, nothing changes.
 
-    With ``expect`` (a version, or None for "not set yet") the move happens only if the alias points there now.
-    Raises AliasConflict otherwise, RegistryBusy, CorruptRegistry.
+    Raises:
+        AliasConflict: `expect` (a version, or None for "not set yet") is not where the alias points now.
+        CorruptRegistry: the alias's history cannot be read.
+        RegistryBusy: another process holds the model's lock.
+
     """
     with locked(folder / ".lock"):
         history = read_history(folder, alias)
         current = history[-1].version if history else None
         if not isinstance(expect, Anywhere) and current != expect:
-            raise AliasConflict(
-                f"{folder.name}: alias {alias!r} is {_say(current)}, but {_say(expect)} was expected: somebody moved "
-                f"it. Nothing was changed; look at its history and decide again whether it should be v{version}."
-            )
+            raise AliasConflict(moved_meanwhile(f"{folder.name}: alias {alias!r}", current, expect, version))
         if current == version:
             return history[-1]
         change = AliasChange(alias=alias, version=version, previous=current, at=datetime.now(UTC), by=by, why=why)
@@ -78,5 +85,10 @@ def _path(folder: Path, alias: str) -> Path:
     return folder / "aliases" / f"{alias}.json"
 
 
-def _say(version: int | None) -> str:
-    return "not set" if version is None else f"v{version}"
+def moved_meanwhile(alias: str, current: int | None, expected: int | None, version: int) -> str:
+    """The message of an AliasConflict."""
+    found, wanted = ("not set" if each is None else f"v{each}" for each in (current, expected))
+    return (
+        f"{alias} is {found}, but {wanted} was expected: somebody moved it. Nothing was changed; check its history and "
+        f"decide again whether it should be v{version}."
+    )

@@ -1,4 +1,4 @@
-"""Which registry a pipeline, or a model's name, means."""
+"""Which registry a pipeline, or a model's name, refers to."""
 
 from __future__ import annotations
 
@@ -16,15 +16,25 @@ if TYPE_CHECKING:
 
 
 def registry_of(project: Project, scoring: Scoring) -> ModelRegistry:
-    """The registry that decides what a pipeline scores with. Raises RegistryUnreachable where none is named."""
+    """The registry that decides which version a pipeline scores with.
+
+    Raises:
+        RegistryUnreachable: MLflow decides, and no URI of it is configured.
+
+    """
     return mlflow_registry(project) if scoring.registry == "mlflow" else Registry(project.registry)
 
 
 def registry_and_name(project: Project, name: str) -> tuple[ModelRegistry, str]:
-    """The registry and the plain name for ``models:/returns`` or ``returns``.
+    """The registry and the plain name for `models:/returns` or `returns`.
 
-    A plain name is looked up in MLflow as well where a pipeline says that it lives there: a move made in the mirror
-    alone would be undone by the next run. Raises InvalidName, RegistryUnreachable, DeclarationError.
+    A plain name that some pipeline takes from MLflow is MLflow's: the next run would undo a move in the mirror alone.
+
+    Raises:
+        DeclarationError: a declaration cannot be read.
+        InvalidName: the name is not a model's.
+        RegistryUnreachable: as `registry_of`.
+
     """
     if uri := parse_models_uri(name):
         return mlflow_registry(project), uri[0]
@@ -39,18 +49,23 @@ def registry_and_name(project: Project, name: str) -> tuple[ModelRegistry, str]:
 
 
 def mlflow_registry(project: Project) -> ModelRegistry:
-    """MLflow's registry at the project's URI, or at MLflow's own variables'. Raises RegistryUnreachable."""
+    """MLflow's registry at the project's URI, or at that of MLflow's own variables.
+
+    Raises:
+        RegistryUnreachable: neither is set.
+
+    """
     from pip_dagster.registry.mlflow_registry import MlflowRegistry
     from pip_dagster.registry.mlflow_source import MlflowSource
 
     uri = project.mlflow or os.environ.get("MLFLOW_REGISTRY_URI") or os.environ.get("MLFLOW_TRACKING_URI")
     if not uri:
         raise RegistryUnreachable(
-            "a model is named in MLflow (models:/…), but no MLflow registry is: say where it is in pyproject.toml, "
-            '[tool.pip_dagster] mlflow = "http://mlflow.example:5000" or "sqlite:///data/mlflow.db", or set '
+            "a model is named in MLflow (models:/…), but no MLflow registry is configured: set it in pyproject.toml, "
+            '[tool.pip_dagster] mlflow = "http://mlflow.example:5000" or "sqlite:///data/mlflow.db", or in '
             "MLFLOW_TRACKING_URI"
         )
     file = uri.removeprefix("sqlite:///")
-    if file != uri:  # relative to the project, whatever folder a run is started in
+    if file != uri:  # relative to the project, whatever folder a run starts in
         uri = f"sqlite:///{project.root / file}"
     return MlflowRegistry(project.registry, MlflowSource(uri))

@@ -1,4 +1,6 @@
-"""A version made of other versions: which model scores which rows, and how several scores become one."""
+"""A version that consists of other versions: which scores which rows, and how several scores become one."""
+
+from __future__ import annotations
 
 from typing import Literal
 
@@ -14,10 +16,9 @@ Unmatched = Literal["error", "quarantine"]
 
 
 class Member(Record):
-    """A version whose model file was copied: ``file`` lies in the composite's folder, under its own digest.
+    """A version whose model file was copied: `file` lies in the composite's folder, under its own digest.
 
-    ``alias`` is the one that was asked for, if any; what it names later does not matter. ``manifest_digest`` is the
-    origin's.
+    `alias` named the version when it was composed, if any did. `manifest_digest` is the origin's.
     """
 
     file: str
@@ -32,14 +33,14 @@ class Member(Record):
 
 
 class Term(Record):
-    """A member's part in a mean: its number among ``Composite.members``, and its weight as given."""
+    """A member's part in a mean: its number among `Composite.members`, and its weight as given."""
 
     member: int = Field(ge=0)
     weight: FiniteFloat = Field(default=1.0, gt=0)
 
 
 class Segment(Record):
-    """The rows for which ``when`` is the first condition that holds (None: all others), and what scores them."""
+    """The rows for which `when` is the first condition that holds (None: all others), and the models for them."""
 
     name: str
     when: str | None
@@ -49,9 +50,9 @@ class Segment(Record):
 class Composite(Record):
     """How members score together.
 
-    An ensemble is one segment without a condition. ``combine`` says what a mean is made of: the scores, or the margins
-    (the scores before the objective's link function). ``columns``: what the conditions read, column → kind of SQL type.
-    ``unmatched``: what becomes of a row for which no condition holds, where there is no segment for the others.
+    An ensemble is one segment without a condition. `combine`: whether a mean is over scores or over margins (the scores
+    before the objective's link function). `columns`: those that the conditions read, column → kind of SQL type.
+    `unmatched`: the fate of a row for which no condition holds, if there is no segment for the others.
     """
 
     members: tuple[Member, ...] = Field(min_length=1)
@@ -61,14 +62,14 @@ class Composite(Record):
     unmatched: Unmatched | None = None
 
     @model_validator(mode="after")
-    def _whole(self) -> "Composite":
+    def _whole(self) -> Composite:
         last = self.segments[-1]
         if any(segment.when is None for segment in self.segments[:-1]):
-            raise ValueError("only the last segment may be without a condition")
+            raise ValueError("only the last segment may have no condition")
         if (last.when is None) == (self.unmatched is not None):
-            raise ValueError("`unmatched` is for segments without one for all other rows, and only for those")
+            raise ValueError("`unmatched` is required if no segment takes all other rows, and forbidden otherwise")
         if any(term.member >= len(self.members) for segment in self.segments for term in segment.terms):
-            raise ValueError("a segment names a member that is not there")
+            raise ValueError("a segment names a member that does not exist")
         return self
 
     @property

@@ -1,32 +1,33 @@
-"""Several verified Boosters that score together: each row by its segment's, an ensemble's by all of them."""
+"""Several verified models that score together: a row by its segment's model, in an ensemble by all of them."""
 
-from collections.abc import Sequence
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from pip_dagster.registry.combine import is_additive, linked, mean
 from pip_dagster.registry.composite import Member, Term
+from pip_dagster.registry.engines import objective_of
+from pip_dagster.registry.engines.protocol import MarginPredictor
 from pip_dagster.registry.errors import InvalidModel, SignatureMismatch
-from pip_dagster.registry.gpu import GpuError
 from pip_dagster.registry.manifest import Signature
-from pip_dagster.registry.predictor import Predictor, load_booster
-from pip_dagster.registry.version import ModelVersion
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     import numpy as np
 
 
-class CompositePredictor(Predictor):
+class CompositePredictor:
     """Scores matrices in the composite's feature order; where it has segments, a last column is the segment's number.
 
-    A category's code is by the composite's joined list, and becomes each member's own here; one that a member was
-    not trained on is a missing value to it. An ensemble's score is its members' weighted mean in float64, summed in
-    the declared order and rounded to float32 once; a single member's scores are left as they are.
+    A category's code is its place in the composite's joined list, and is translated to each member's own; a category
+    that a member was not trained on is a missing value to it. An ensemble's score is its members' weighted mean in
+    float64, summed in the declared order and rounded to float32 once; a single member's scores are unchanged.
+
+    It has no `margin`: a composite cannot be a member of another, and rows of different segments share no link.
     """
 
-    def __init__(self, members: Sequence[Predictor], signature: Signature, *, subject: str) -> None:
-        """Wrap the members' predictors, in the order of ``signature.composite.members``."""
+    def __init__(self, members: Sequence[MarginPredictor], signature: Signature, *, subject: str) -> None:
+        """Wrap the members' predictors, in the order of `signature.composite.members`."""
         assert signature.composite
         self.signature = signature
         self.subject = subject
@@ -36,25 +37,16 @@ class CompositePredictor(Predictor):
         self._columns = len(signature.features) + self._composite.routes
 
     @property
-    def gpu_failure(self) -> "GpuError | None":
-        """The first of its members'."""
+    def gpu_failure(self) -> Exception | None:
+        """The first that a member reports."""
         return next((member.gpu_failure for member in self._members if member.gpu_failure), None)
 
-    @classmethod
-    def load_all(cls, version: ModelVersion, *, nthread: int, device: str) -> "CompositePredictor":
-        """Load every member of a registered composite, each file verified first. Raises as ``Predictor.load``."""
-        assert version.manifest.composite
-        members = []
-        for member in version.manifest.composite.members:
-            subject = f"{version}, {member.file}"
-            booster = load_booster(version.file_bytes(member.file), subject)
-            members.append(Predictor(booster, member.signature, nthread=nthread, device=device, subject=subject))
-        return cls(members, version.manifest, subject=str(version))
+    def predict(self, X: np.ndarray) -> np.ndarray:
+        """Score float32 (rows, features), or (rows, features + 1) with segments. As `Predictor.predict`.
 
-    def predict(self, X: "np.ndarray") -> "np.ndarray":
-        """Score float32 (rows, features), or (rows, features + 1) with segments. As ``Predictor.predict``.
+        Raises:
+            SignatureMismatch: the matrix has another shape, or a row's segment does not exist.
 
-        Raises SignatureMismatch for another shape, and for a row whose segment is no number of one.
         """
         import numpy as np
 
@@ -62,25 +54,27 @@ class CompositePredictor(Predictor):
         shape = (len(X),) if outputs == 1 else (len(X), outputs)
         return self._by_segment(X, self._score_terms, np.empty(shape, dtype=np.float32))
 
-    def contributions(self, X: "np.ndarray") -> "np.ndarray":
-        """Exact SHAP contributions, as ``Predictor.contributions``: of a row's own member; of an ensemble, their mean.
+    def contributions(self, X: np.ndarray) -> np.ndarray:
+        """Exact SHAP contributions, as `Predictor.contributions`: of a row's own member; of an ensemble, their mean.
 
-        Raises InvalidModel for an ensemble of probabilities, whose contributions are no sum.
+        Raises:
+            InvalidModel: a mean of probabilities has no contributions that add up to it.
+
         """
         import numpy as np
 
         if not is_additive(self._composite):
             raise InvalidModel(
-                f"{self.subject}: a mean of scores has no exact contributions, those of its members are to their "
-                "margins; compose it with `combine: margin`, or leave `explanations` out of the declaration"
+                f"{self.subject}: a mean of scores has no exact contributions, because those of its members add up to "
+                "their margins; compose it with `combine: margin`, or remove `explanations` from the declaration"
             )
         features, outputs = len(self.signature.features), len(self.signature.outputs)
         shape = (len(X), features + 1) if outputs == 1 else (len(X), outputs, features + 1)
         return self._by_segment(X, self._explain_terms, np.zeros(shape, dtype=np.float32))
 
     def _by_segment(
-        self, X: "np.ndarray", of_terms: "Callable[[Sequence[Term], np.ndarray], np.ndarray]", result: "np.ndarray"
-    ) -> "np.ndarray":
+        self, X: np.ndarray, of_terms: Callable[[Sequence[Term], np.ndarray], np.ndarray], result: np.ndarray
+    ) -> np.ndarray:
         import numpy as np
 
         if X.ndim != 2 or X.shape[1] != self._columns:
@@ -94,10 +88,10 @@ class CompositePredictor(Predictor):
             if len(rows):
                 result[rows] = of_terms(segment.terms, X if len(rows) == len(X) else X[rows])
         if done != len(X):
-            raise SignatureMismatch(f"{self.subject}: {len(X) - done} of {len(X)} rows are of no segment")
+            raise SignatureMismatch(f"{self.subject}: {len(X) - done} of {len(X)} rows belong to no segment")
         return result
 
-    def _score_terms(self, terms: Sequence[Term], X: "np.ndarray") -> "np.ndarray":
+    def _score_terms(self, terms: Sequence[Term], X: np.ndarray) -> np.ndarray:
         import numpy as np
 
         if len(terms) == 1:
@@ -106,14 +100,14 @@ class CompositePredictor(Predictor):
         found = [self._of(term, X, margin=by_margin) for term in terms]
         combined = mean(found, [term.weight for term in terms])
         if by_margin:
-            combined = linked(combined, self._members[terms[0].member].signature.objective)
+            combined = linked(combined, objective_of(self._composite.members[terms[0].member].signature).link)
         return combined.astype(np.float32)
 
-    def _of(self, term: Term, X: "np.ndarray", *, margin: bool) -> "np.ndarray":
+    def _of(self, term: Term, X: np.ndarray, *, margin: bool) -> np.ndarray:
         member, taken = self._members[term.member], self._inputs[term.member].of(X)
         return member.margin(taken) if margin else member.predict(taken)
 
-    def _explain_terms(self, terms: Sequence[Term], X: "np.ndarray") -> "np.ndarray":
+    def _explain_terms(self, terms: Sequence[Term], X: np.ndarray) -> np.ndarray:
         import numpy as np
 
         found = []
@@ -129,7 +123,7 @@ class CompositePredictor(Predictor):
 
 
 class _Input:
-    """From the composite's matrix to a member's own: its columns in its order, its codes for categories."""
+    """Translates the composite's matrix to a member's: its columns in its order, its codes for categories."""
 
     def __init__(self, signature: Signature, member: Member) -> None:
         import numpy as np
@@ -147,7 +141,7 @@ class _Input:
                 self._codes[i] = np.array([own.get(each, np.nan) for each in (*joined, None)], dtype=np.float32)
         self._whole = self.positions == list(range(len(signature.features)))
 
-    def of(self, X: "np.ndarray") -> "np.ndarray":
+    def of(self, X: np.ndarray) -> np.ndarray:
         """The member's matrix, float32 (rows, its features)."""
         import numpy as np
 

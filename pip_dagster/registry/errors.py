@@ -1,4 +1,4 @@
-"""Everything the registry can refuse, under one base so that a caller can catch them all."""
+"""The registry's errors, under one base so that a caller can catch them all."""
 
 # ruff: noqa: N818 - these names are the project's vocabulary; the base class says that they are errors
 
@@ -17,13 +17,13 @@ class DigestMismatch(RegistryError):
         self.expected = expected
         self.found = found
         super().__init__(
-            f"{subject}: {file} has sha256 {found}, but {expected} was registered: the file has changed since, and was "
+            f"{subject}: {file} has sha256 {found}, but {expected} was registered: the file has changed since and was "
             "not used. Restore the version's folder from a backup, or register the model again as a new version."
         )
 
 
 class CorruptRegistry(RegistryError):
-    """A manifest or alias file that cannot be read as what it should be."""
+    """A manifest or alias file that cannot be read."""
 
 
 class RegistryBusy(RegistryError):
@@ -31,19 +31,19 @@ class RegistryBusy(RegistryError):
 
 
 class UnsafeModelFile(RegistryError):
-    """A file that is no XGBoost UBJ or JSON model: pickles and archives are refused unopened."""
+    """A file that is not a model in an engine's own format: pickles and archives are refused unopened."""
 
 
 class InvalidModel(RegistryError):
-    """XGBoost could not load or score the file, or must not (written by a newer version)."""
+    """The engine could not load or score the file, or must not (a newer version wrote it)."""
 
 
 class InvalidSample(RegistryError):
-    """The sample of training features cannot be read, is empty, or holds what no model takes."""
+    """The sample of training features cannot be read, is empty, or has no row that can be scored."""
 
 
 class SignatureMismatch(RegistryError):
-    """Booster, sample, category lists or classes contradict each other, or a score would mean something else."""
+    """Model, sample, category lists or classes contradict each other, or a score would mean something else."""
 
 
 class AliasConflict(RegistryError):
@@ -55,11 +55,11 @@ class MixedRegistry(RegistryError):
 
 
 class RegistryUnreachable(RegistryError):
-    """MLflow is not installed, not named, or does not answer."""
+    """MLflow is not installed, not configured, or does not answer."""
 
 
 class InvalidKey(RegistryError):
-    """A file or text that is no Ed25519 key, or would overwrite one."""
+    """A file or text that is not an Ed25519 key, or would overwrite one."""
 
 
 class SignatureMissing(RegistryError):

@@ -1,4 +1,6 @@
-"""Files that are either the old ones or the new ones, whenever the process dies; and the lock around them."""
+"""Files that are replaced atomically, even if the process dies; and the lock around them."""
+
+from __future__ import annotations
 
 import fcntl
 import hashlib
@@ -28,7 +30,7 @@ def write_synced(path: Path, data: bytes) -> None:
 
 
 def sync_file(path: Path) -> None:
-    """Force a file that somebody else wrote to disk."""
+    """Force a file that other code wrote to disk."""
     with path.open("rb") as file:
         os.fsync(file.fileno())
 
@@ -43,7 +45,7 @@ def sync_folder(path: Path) -> None:
 
 
 def replace_atomically(path: Path, data: bytes) -> None:
-    """Replace a file's content: readers see the whole old or the whole new one."""
+    """Replace a file's content: readers see the old or the new one, never a part."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(6)}")
     try:
@@ -57,9 +59,11 @@ def replace_atomically(path: Path, data: bytes) -> None:
 
 @contextmanager
 def locked(path: Path, seconds: float = LOCK_SECONDS) -> Iterator[None]:
-    """Hold an exclusive lock on ``path``; the system releases it if the process dies.
+    """Lock `path` exclusively; the kernel releases the lock if the process dies.
 
-    Raises RegistryBusy when another process keeps it longer than ``seconds``.
+    Raises:
+        RegistryBusy: another process holds it longer than `seconds`.
+
     """
     deadline = time.monotonic() + seconds
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -72,7 +76,7 @@ def locked(path: Path, seconds: float = LOCK_SECONDS) -> Iterator[None]:
                 if time.monotonic() > deadline:
                     raise RegistryBusy(
                         f"{path}: another process has held this lock for {seconds:g} s, though it needs milliseconds; "
-                        "look for a stopped pip-dagster process (fuser), then try again"
+                        "find the suspended pip-dagster process (fuser), then try again"
                     ) from None
                 time.sleep(0.01)
         yield

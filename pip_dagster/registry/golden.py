@@ -1,4 +1,6 @@
-"""Golden rows: raw sample rows kept with the scores they got at registration, to be reproduced ever after."""
+"""Golden rows: raw sample rows with the scores of registration, which every later load must reproduce."""
+
+from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,7 +15,7 @@ if TYPE_CHECKING:
     import numpy as np
     import pyarrow as pa
 
-    from pip_dagster.registry.predictor import Predictor
+    from pip_dagster.registry.engines.protocol import Predictor
 
 MAX_ROWS = 200
 PREFIX = "expected_"
@@ -23,22 +25,24 @@ PREFIX = "expected_"
 class Golden:
     """Raw feature rows, and the float32 scores expected for them: (rows,) or (rows, outputs)."""
 
-    rows: "pa.Table"
-    expected: "np.ndarray"
+    rows: pa.Table
+    expected: np.ndarray
 
 
 def write(
     path: Path,
-    sample: "pa.Table",
-    scores: "np.ndarray",
+    sample: pa.Table,
+    scores: np.ndarray,
     signature: Signature,
-    groups: "Sequence[np.ndarray] | None" = None,
+    groups: Sequence[np.ndarray] | None = None,
 ) -> None:
-    """Write up to 200 evenly spaced rows of the sample with their scores as ``expected_<output>``.
+    """Write up to 200 evenly spaced rows of the sample with their scores as `expected_<output>`.
 
-    With ``groups``, row numbers each, as many of each of them: a segment's rows may be few.
+    With `groups`, arrays of row numbers, each group gets an equal share: a segment's rows may be few.
 
-    Raises SignatureMismatch when a feature has such a name itself.
+    Raises:
+        SignatureMismatch: a feature has such a name itself.
+
     """
     import numpy as np
     import pyarrow as pa
@@ -50,7 +54,7 @@ def write(
     columns = {}
     for name in input_columns(signature):
         column = sample.column(name)
-        # Plain values: the category list is the manifest's business, and Parquet cannot keep every dictionary.
+        # Plain values: the manifest has the category list, and Parquet cannot store every dictionary.
         columns[name] = (
             pc.cast(column, column.type.value_type) if pa.types.is_dictionary(column.type) else column
         ).take(pa.array(chosen))
@@ -65,12 +69,12 @@ def write(
 
 
 def input_columns(signature: Signature) -> tuple[str, ...]:
-    """The columns that a row must have to be scored: the features, then what only a segment's condition reads."""
+    """The columns that a row needs to be scored: the features, then those that only a segment's condition reads."""
     conditions = signature.composite.columns if signature.composite else ()
     return tuple(dict.fromkeys((*(feature.name for feature in signature.features), *conditions)))
 
 
-def _spread(rows: "np.ndarray", most: int) -> "np.ndarray":
+def _spread(rows: np.ndarray, most: int) -> np.ndarray:
     import numpy as np
 
     places = np.unique(np.linspace(0, len(rows) - 1, num=min(most, len(rows))).round().astype(np.int64))
@@ -78,7 +82,7 @@ def _spread(rows: "np.ndarray", most: int) -> "np.ndarray":
 
 
 def read(version: ModelVersion) -> Golden:
-    """A version's golden rows. Raises DigestMismatch, CorruptRegistry."""
+    """A version's golden rows. Raises as `ModelVersion.file_bytes`."""
     import numpy as np
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -90,10 +94,14 @@ def read(version: ModelVersion) -> Golden:
     return Golden(rows, expected[:, 0] if len(outputs) == 1 else expected)
 
 
-def largest_difference(version: ModelVersion, predictor: "Predictor") -> float:
+def largest_difference(version: ModelVersion, predictor: Predictor) -> float:
     """The largest absolute difference between expected and actual golden scores; 0.0 on the same engine.
 
-    Raises DigestMismatch, CorruptRegistry, SignatureMismatch.
+    Raises:
+        CorruptRegistry: the golden rows cannot be read.
+        DigestMismatch: they are not the registered ones.
+        SignatureMismatch: they do not fit the manifest.
+
     """
     import numpy as np
 

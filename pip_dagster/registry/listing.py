@@ -1,4 +1,6 @@
-"""A version in a few words, for tables and for machines."""
+"""A version in brief, for tables and for programs."""
+
+from __future__ import annotations
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict
 
@@ -7,13 +9,15 @@ from pip_dagster.registry.version import ModelVersion
 
 
 class VersionSummary(BaseModel):
-    """One line of a list of versions; ``features`` is their number, ``digest`` the sha256 of model.ubj."""
+    """One line of a list of versions; `features` is their number, `digest` the model's sha256."""
 
     model_config = ConfigDict(frozen=True, protected_namespaces=())
 
     model: str
     version: int
     aliases: tuple[str, ...]
+    engine: str
+    task: str
     objective: str
     features: int
     metrics: dict[str, float]
@@ -30,6 +34,8 @@ def summarize(version: ModelVersion, aliases: tuple[str, ...]) -> VersionSummary
         model=version.name,
         version=version.version,
         aliases=aliases,
+        engine=manifest.engine,
+        task=manifest.task,
         objective=manifest.objective,
         features=len(manifest.features),
         metrics=manifest.metrics,
@@ -41,7 +47,7 @@ def summarize(version: ModelVersion, aliases: tuple[str, ...]) -> VersionSummary
 
 
 def aliases_of(registry: ModelRegistry, version: ModelVersion) -> tuple[str, ...]:
-    """The aliases that point at a version now. Raises CorruptRegistry."""
+    """The aliases that point at a version now."""
     return tuple(alias for alias, number in registry.aliases(version.name).items() if number == version.version)
 
 
@@ -53,6 +59,7 @@ def details(version: ModelVersion, aliases: tuple[str, ...]) -> dict[str, str]:
         "model": str(version),
         "aliases": ", ".join(aliases) or "none",
         "description": manifest.description,
+        "task": manifest.task,
         "objective": f"{manifest.objective} ({manifest.booster}){rounds}",
         **{"scores by" if i == 0 else f"{'':{i}}": line for i, line in enumerate(composed(version))},
         "outputs": ", ".join(manifest.outputs),
@@ -62,7 +69,7 @@ def details(version: ModelVersion, aliases: tuple[str, ...]) -> dict[str, str]:
         "tags": ", ".join(f"{key}={value}" for key, value in manifest.tags.items()) or "none",
         "registered": f"{manifest.registered_at:%Y-%m-%d %H:%M:%S} UTC by {manifest.registered_by}",
         **({"origin": manifest.origin.uri} if manifest.origin else {}),
-        "xgboost": manifest.xgboost_version,
+        manifest.engine: manifest.xgboost_version,
         "model sha256": version.digest,
         "manifest sha256": version.manifest_digest,
         "folder": str(version.path),
@@ -70,7 +77,7 @@ def details(version: ModelVersion, aliases: tuple[str, ...]) -> dict[str, str]:
 
 
 def composed(version: ModelVersion) -> list[str]:
-    """What a composite is made of, a line each: how its members score together, then their origins; else none."""
+    """A composite in lines: how its members score together, then their origins; empty for a single model."""
     composite = version.manifest.composite
     if composite is None:
         return []
@@ -90,10 +97,10 @@ def composed(version: ModelVersion) -> list[str]:
         condition = "every other row" if segment.when is None else segment.when.strip()
         lines.append(f"{segment.name}: {text}" + ("" if segment.name == condition else f", where {condition}"))
     if composite.unmatched:
-        lines.append(f"a row of no segment: {composite.unmatched}")
+        lines.append(f"a row without a segment: {composite.unmatched}")
     files = version.manifest.files
     for member in composite.members:
-        alias = f", then {member.alias}" if member.alias else ""
+        alias = f", {member.alias} at the time" if member.alias else ""
         lines.append(f"{member}{alias}: {member.file}, sha256 {files[member.file]}")
     return lines
 

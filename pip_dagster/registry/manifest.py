@@ -1,4 +1,6 @@
-"""What is recorded about a model version: how to score with it, and what it looked like in training."""
+"""The record of a model version: how to score with it, and its distributions in training."""
+
+from __future__ import annotations
 
 from pydantic import AwareDatetime, Field, FiniteFloat, model_validator
 
@@ -14,10 +16,10 @@ FORMAT = 1
 class Histogram(Record):
     """How a feature or score was distributed in the training sample.
 
-    Numeric: ``edges`` ascend and ``counts`` has one more entry: bin i holds ``edges[i-1] < x <= edges[i]``, the first
+    Numeric: `edges` ascend and `counts` has one more entry: bin i holds `edges[i-1] < x <= edges[i]`, the first
     is open below, the last open above (so a value beyond the training range has a bin). This is DuckDB's own
-    ``histogram(x, edges)`` convention. Categories: ``edges`` is empty and ``counts[i]`` belongs to ``labels[i]``.
-    NULL and NaN are counted in ``missing`` only.
+    `histogram(x, edges)` convention. Categories: `edges` is empty and `counts[i]` belongs to `labels[i]`.
+    NULL and NaN are counted in `missing` only.
     """
 
     edges: tuple[FiniteFloat, ...]
@@ -27,7 +29,7 @@ class Histogram(Record):
     mean: FiniteFloat | None = None
 
     @model_validator(mode="after")
-    def _one_count_a_bin(self) -> "Histogram":
+    def _one_count_a_bin(self) -> Histogram:
         bins = len(self.labels) if self.labels is not None else len(self.edges) + 1
         if len(self.counts) != bins:
             raise ValueError(f"{len(self.counts)} counts for {bins} bins")
@@ -35,22 +37,22 @@ class Histogram(Record):
 
 
 class Signature(BoosterSignature):
-    """A version's signature: one Booster's, or that of several which score together as ``composite`` says.
+    """A version's signature: a single model's, or that of several which score together as `composite` defines.
 
-    A composite's ``features`` are those of its members, each once: categories are the members' lists joined, whole
-    numbers are numbers where one member says so. ``objective`` is the first member's.
+    A composite's `features` are those of its members, each once: category lists are joined, a feature is a whole number
+    only if it is for all members. `engine`, `task` and `objective` are the first member's.
     """
 
     composite: Composite | None = None
 
-    def scores_like(self, other: "Signature") -> bool:
-        """Whether the same model bytes mean the same scores under both; library versions aside."""
+    def scores_like(self, other: Signature) -> bool:
+        """Whether the same model bytes give the same scores under both; library versions aside."""
         same = ("features", "outputs", "classes", "iteration_range", "composite")
         return all(getattr(self, field) == getattr(other, field) for field in same)
 
 
 class Origin(Record):
-    """Where a mirrored version came from: MLflow's name of it, its run, and the sha256 of the file that lay there."""
+    """The origin of a mirrored version: its name in MLflow, its run, and the sha256 of its file there."""
 
     uri: str
     run_id: str | None = None
@@ -58,7 +60,7 @@ class Origin(Record):
 
 
 class Manifest(Signature):
-    """A version's ``manifest.json``: its signature, its files' sha256, who registered it, and reference statistics."""
+    """A version's `manifest.json`: its signature, its files' sha256, who registered it, and reference statistics."""
 
     format: int = Field(default=FORMAT, ge=1, le=FORMAT)
     model_name: str
@@ -75,19 +77,24 @@ class Manifest(Signature):
     calibration: Calibration | None = None
     origin: Origin | None = None
 
+    @property
+    def model_file(self) -> str:
+        """The name of a single model's file; its suffix is the engine's."""
+        return next((name for name in self.files if name.startswith("model.")), "model")
+
     @model_validator(mode="after")
-    def _calibrates_one_output(self) -> "Manifest":
+    def _calibrates_one_output(self) -> Manifest:
         if self.calibration and len(self.outputs) > 1:
             raise ValueError(f"a calibration is for a model of one output; this one has {len(self.outputs)}")
         return self
 
     def scores_like(self, other: Signature) -> bool:
-        """Whether the same bytes mean the same scores under both, calibrated ones included."""
+        """Whether the same bytes give the same scores under both, calibrated ones included."""
         return super().scores_like(other) and self.calibration == getattr(other, "calibration", None)
 
 
 class Description(Record):
-    """What only the person who registers a model can say about it."""
+    """The part of a manifest that only the person who registers a model knows."""
 
     registered_at: AwareDatetime
     registered_by: str

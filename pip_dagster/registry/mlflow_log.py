@@ -1,4 +1,4 @@
-"""For a training script: log a Booster to MLflow with all that a pipeline needs to score with it."""
+"""For a training script: log a Booster to MLflow with everything that a pipeline needs to score with it."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ def log_model(
 ) -> int:
     """Log and register a Booster inside the active MLflow run; the version's number.
 
-    ``sample`` holds training rows with at least the model's features. ``categories`` to ``training_window`` are what
-    ``models register`` takes; ``options`` go to ``mlflow.xgboost.log_model``. The sha256 of the model's bytes
-    becomes a tag of the version, so that a change of the artifact is noticed before the first use too.
+    `sample` holds training rows with at least the model's features. `categories` to `training_window` are the options
+    of `models register`; `options` go to `mlflow.xgboost.log_model`. The sha256 of the model's bytes becomes a tag of
+    the version, so that a change of the artifact is noticed even before the first use.
     """
     import mlflow
     import mlflow.xgboost

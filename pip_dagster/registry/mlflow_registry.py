@@ -1,8 +1,8 @@
-"""An MLflow registry behind the folder's interface: MLflow says which version, the folder keeps what scored.
+"""An MLflow registry behind the folder's interface: MLflow decides which version an alias names, the folder keeps it.
 
-A version is mirrored when it is first asked for: its bytes are fetched, examined in the probe like any foreign file,
+A version is mirrored when it is first requested: its bytes are downloaded, examined in the probe like any foreign file,
 and stored as an immutable version with MLflow's own number. From then on replay, lineage and rollback need the folder
-alone. At each later look-up by MLflow the bytes there are compared with the mirror's.
+alone. Each later request compares MLflow's bytes with the mirror's.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from pip_dagster.declaration.model_names import check_alias, check_model_name, parse_ref
 from pip_dagster.errors import RegistryError
-from pip_dagster.registry.aliases import ANYWHERE, AliasChange, Anywhere
+from pip_dagster.registry.aliases import ANYWHERE, AliasChange, Anywhere, moved_meanwhile
 from pip_dagster.registry.calibration import Calibration
 from pip_dagster.registry.errors import AliasConflict, DigestMismatch, MixedRegistry, ModelNotFound
 from pip_dagster.registry.files import sha256
@@ -35,7 +35,7 @@ TIME_LIMIT = 300.0
 
 
 class LoggedClaims(BaseModel):
-    """``pip_dagster/claims.json``: what ``models register`` takes as options, logged by who trained."""
+    """`pip_dagster/claims.json`: the options of `models register`, logged by the training script."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -47,7 +47,7 @@ class LoggedClaims(BaseModel):
 
 
 class MlflowRegistry:
-    """The models of an MLflow registry, those that were used mirrored under ``root``."""
+    """The models of an MLflow registry; those that were used are mirrored under `root`."""
 
     def __init__(self, root: Path, source: MlflowSource) -> None:
         self._mirror = Registry(root)
@@ -67,11 +67,17 @@ class MlflowRegistry:
         return self._mirror.versions(name)
 
     def get(self, name: str, ref: int | str) -> ModelVersion:
-        """The version that MLflow means by ``ref``, mirrored if it was not yet.
+        """The version that `ref` names in MLflow, mirrored if it was not yet.
 
-        Raises ModelNotFound, RegistryUnreachable, UnsafeModelFile (another flavour), InvalidSample (no sample was
-        logged), DigestMismatch (MLflow's bytes are no longer those that were registered), MixedRegistry, and all that
-        ``Registry.register`` raises.
+        Raises:
+            DigestMismatch: MLflow's bytes are no longer those that were registered.
+            InvalidSample: no sample was logged.
+            MixedRegistry: the folder's versions of this model were not mirrored from MLflow.
+            ModelNotFound: MLflow has no such model, version or alias.
+            RegistryError: as `Registry.register`.
+            RegistryUnreachable: MLflow does not answer.
+            UnsafeModelFile: the model is of another flavour.
+
         """
         wanted = parse_ref(ref)
         if isinstance(wanted, int):
@@ -92,7 +98,7 @@ class MlflowRegistry:
         return None if version is None else int(version.version)
 
     def aliases(self, name: str) -> dict[str, int]:
-        """Every alias as the mirror last knew it."""
+        """Every alias, as the mirror last saw it."""
         return self._mirror.aliases(name)
 
     def alias_history(self, name: str, alias: str | None = None) -> list[AliasChange]:
@@ -104,36 +110,38 @@ class MlflowRegistry:
     def set_alias(
         self, name: str, alias: str, version: int, *, by: str, why: str, expect: int | None | Anywhere = ANYWHERE
     ) -> AliasChange:
-        """Point MLflow's alias at a version, and keep the move in the mirror's history.
+        """Point MLflow's alias at a version, and add the move to the mirror's history.
 
-        MLflow has no compare-and-swap: a move made there in the same instant can be overwritten; one made before is
-        noticed. Raises as ``get`` does, AliasConflict, RegistryBusy.
+        MLflow has no compare-and-swap: a move there in the same instant can be overwritten; an earlier one is noticed.
+
+        Raises:
+            AliasConflict: the alias does not point at `expect`.
+            RegistryBusy: another process holds the model's lock.
+            RegistryError: as `get`.
+
         """
         self.get(name, version)
         current = self.alias(name, alias)
         if current is not None and current != version:
-            self.get(name, alias)  # a move that was made in MLflow belongs into the history before this one
+            self.get(name, alias)  # a move in MLflow precedes this one in the history
         if not isinstance(expect, Anywhere) and current != expect:
-            raise AliasConflict(
-                f"{name}: MLflow's alias {alias!r} is {_say(current)}, but {_say(expect)} was expected: somebody moved "
-                f"it. Nothing was changed; look at it and decide again whether it should be v{version}."
-            )
+            raise AliasConflict(moved_meanwhile(f"{name}: MLflow's alias {alias!r}", current, expect, version))
         if current != version:
             record = {"by": by, "why": why, "at": datetime.now(UTC).isoformat()}
             self._source.set_alias(name, alias, version, json.dumps(record, ensure_ascii=False))
         return self._mirror.set_alias(name, alias, version, by=by, why=why)
 
     def _note(self, name: str, alias: str, version: MlflowVersion) -> None:
-        """Keep a move that the mirror's history does not know: made in MLflow, or by a promotion that was killed."""
+        """Record a move that the mirror's history lacks: made in MLflow, or by a promotion that was killed."""
         history, number = self._mirror.alias_history(name, alias), int(version.version)
         if history and history[-1].version == number:
             return
-        by, why = "MLflow", f"found at v{number} in MLflow; the gates were not asked"
+        by, why = "MLflow", f"found at v{number} in MLflow; no gate was run"
         try:
-            told = json.loads(version.tags[alias_tag(alias)])
-            # An older one speaks of an earlier time at which the alias pointed here.
-            if not history or datetime.fromisoformat(told["at"]) > history[-1].at:
-                by, why = str(told["by"]), str(told["why"])
+            recorded = json.loads(version.tags[alias_tag(alias)])
+            # An older record is about an earlier time at which the alias pointed here.
+            if not history or datetime.fromisoformat(recorded["at"]) > history[-1].at:
+                by, why = str(recorded["by"]), str(recorded["why"])
         except (KeyError, ValueError, TypeError):
             pass
         self._mirror.set_alias(name, alias, number, by=by, why=why)
@@ -163,29 +171,30 @@ class MlflowRegistry:
         from pip_dagster.registry.registration import Claims, prepare
 
         work = model.parent.with_name("extra")
-        said = self._claims(version, work)
+        logged = self._claims(version, work)
         name, number = version.name, int(version.version)
         claims = Claims(
-            categories=said.categories,
-            classes=said.classes,
-            feature_names=said.feature_names,
+            name,
+            categories=logged.categories,
+            classes=logged.classes,
+            feature_names=logged.feature_names,
             by=version.user_id or "MLflow",
             description=version.description or "",
             metrics=self._source.metrics(version),
-            training_window=said.training_window,
+            training_window=logged.training_window,
             tags={key: str(value) for key, value in version.tags.items() if not key.startswith("pip_dagster.")},
-            calibration=said.calibration,
+            calibration=logged.calibration,
             registered_at=datetime.fromtimestamp(version.creation_timestamp / 1000, UTC),
             origin=origin,
         )
         sample = self._source.sample(version, work)
         with staging(self.root / name) as staged:
             try:
-                manifest = prepare(name, staged, model, sample, claims, TIME_LIMIT)
+                manifest = prepare(staged, model, sample, claims, TIME_LIMIT)
             except RegistryError as error:
                 raise type(error)(
-                    f"{origin.uri}: {error}\nWhat MLflow does not hold is read from {FOLDER}/{CLAIMS_FILE} among the "
-                    "run's artifacts: categories, classes, feature_names, calibration."
+                    f"{origin.uri}: {error}\nCategories, classes, feature_names and calibration are read from "
+                    f"{FOLDER}/{CLAIMS_FILE} among the run's artifacts."
                 ) from error
             return publish(self.root / name, staged, manifest, mirrored_as=number)
 
@@ -202,7 +211,3 @@ class MlflowRegistry:
                 f"models:/{version.name}/{version.version}: {FOLDER}/{CLAIMS_FILE}: {where}: {first['msg']}; expected "
                 f"an object with any of {', '.join(LoggedClaims.model_fields)}"
             ) from error
-
-
-def _say(version: int | None) -> str:
-    return "not set" if version is None else f"v{version}"

@@ -1,7 +1,7 @@
-"""MLflow as it is asked: which version an alias names, and the bytes that it holds. Nothing of it is ever executed.
+"""Reads an MLflow registry: which version an alias names, and its files. Nothing of them is ever executed.
 
-MLflow is imported when first asked; a project that does not use it never pays for it. Models are fetched as files: its
-own loaders run pickles and code that came with a model.
+MLflow is imported at the first request, so that other projects do not pay for it. Models are downloaded as files:
+MLflow's own loaders run pickles and code that came with a model.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from mlflow.entities import FileInfo
     from mlflow.entities.model_registry import ModelVersion as MlflowVersion
 
-# Where a run, or the model's own folder, keeps what MLflow has no place for.
+# The folder in a run or a model for files that MLflow has no place for.
 FOLDER = "pip_dagster"
 SAMPLE_FILE = "sample.parquet"
 CLAIMS_FILE = "claims.json"
@@ -33,17 +33,23 @@ _MISSING = ("RESOURCE_DOES_NOT_EXIST", "NOT_FOUND")
 
 @dataclass(frozen=True)
 class MlflowSource:
-    """One MLflow registry, by its URI: ``sqlite:///path``, ``http://…`` or what else MLflow takes."""
+    """One MLflow registry, by its URI: `sqlite:///path`, `http://…` or any other that MLflow accepts."""
 
     uri: str
 
     @property
     def name(self) -> str:
-        """The URI without what may be a password."""
+        """The URI without a password."""
         return _without_password(self.uri)
 
     def aliased(self, model: str, alias: str) -> MlflowVersion | None:
-        """The version that an alias names, None when MLflow has no such alias. Raises RegistryUnreachable."""
+        """The version that an alias names, None if MLflow has no such alias.
+
+        Raises:
+            ModelNotFound: there is no such model.
+            RegistryUnreachable: MLflow does not answer, as in every method here.
+
+        """
         with self._asking(f"which version {model}@{alias} is") as missing:
             return self.client.get_model_version_by_alias(model, alias)
         assert missing
@@ -53,13 +59,18 @@ class MlflowSource:
         raise ModelNotFound(f"MLflow at {self.name} has no registered model {model!r}: {missing[0]}")
 
     def version(self, model: str, number: int) -> MlflowVersion:
-        """A version by its number. Raises ModelNotFound, RegistryUnreachable."""
+        """A version by its number.
+
+        Raises:
+            ModelNotFound: there is no such version.
+
+        """
         with self._asking(f"{model} version {number}") as missing:
             return self.client.get_model_version(model, str(number))
         raise ModelNotFound(f"MLflow at {self.name} has no models:/{model}/{number}: {missing[0]}")
 
     def metrics(self, version: MlflowVersion) -> dict[str, float]:
-        """The metrics of the run that made a version; none where it has no run, or that is deleted."""
+        """The metrics of the run that logged a version; none if it has no run, or the run was deleted."""
         if not version.run_id:
             return {}
         with self._asking(f"run {version.run_id}"):
@@ -67,7 +78,7 @@ class MlflowSource:
         return {}
 
     def set_alias(self, model: str, alias: str, number: int, record: str) -> None:
-        """Point MLflow's alias at a version; ``record`` (who and why) is kept first, as the version's tag."""
+        """Point MLflow's alias at a version; `record` (who and why) is stored first, as the version's tag."""
         with self._asking(f"to point {model}@{alias} at version {number}") as missing:
             self.client.set_model_version_tag(model, str(number), alias_tag(alias), record)
             self.client.set_registered_model_alias(model, alias, str(number))
@@ -75,10 +86,12 @@ class MlflowSource:
         raise ModelNotFound(f"MLflow at {self.name} has no models:/{model}/{number}: {missing[0]}")
 
     def fetch_model(self, version: MlflowVersion, folder: Path) -> Path:
-        """The model's own file, downloaded into ``folder``.
+        """The model's own file, downloaded into `folder`.
 
-        Raises UnsafeModelFile for another flavour than XGBoost's, InvalidModel for a folder that is no model,
-        RegistryUnreachable.
+        Raises:
+            InvalidModel: MLflow's folder is not a complete model.
+            UnsafeModelFile: the model is of another flavour than XGBoost's.
+
         """
         import yaml
 
@@ -92,13 +105,11 @@ class MlflowSource:
             flavor = flavors.get("xgboost")
             file = flavor and PurePosixPath(flavor.get("data") or "model.xgb")
         except (yaml.YAMLError, KeyError, TypeError, ValueError, AttributeError) as error:
-            raise InvalidModel(
-                f"{uri}: its MLmodel file cannot be read as one ({error}); log the model again"
-            ) from error
+            raise InvalidModel(f"{uri}: its MLmodel file cannot be parsed ({error}); log the model again") from error
         if file is None:
             raise UnsafeModelFile(
-                f"{uri} is of flavour {', '.join(sorted(flavors))}, expected xgboost: such a model is a pickle or "
-                "code, which is never loaded here. Log the Booster itself: "
+                f"{uri} has flavour {', '.join(sorted(flavors))}, expected xgboost: such a model is a pickle or "
+                "code, which is never loaded. Log the Booster itself: "
                 'mlflow.xgboost.log_model(booster, name="model", model_format="ubj", registered_model_name='
                 f'"{version.name}")'
             )
@@ -112,7 +123,7 @@ class MlflowSource:
         return model
 
     def fetch_extra(self, version: MlflowVersion, file: str, folder: Path) -> Path | None:
-        """A file of `pip_dagster/` in the model's folder or in its run's artifacts; None where there is none."""
+        """A file of `pip_dagster/` in the model's folder or in its run's artifacts; None if there is none."""
         places = [self._place(version)]
         if version.run_id:
             places.append(f"runs:/{version.run_id}")
@@ -121,20 +132,30 @@ class MlflowSource:
         return next((path for path in found if path is not None), None)
 
     def sample(self, version: MlflowVersion, folder: Path) -> Path:
-        """The training sample that was logged with a version. Raises InvalidSample where none was."""
+        """The training sample that was logged with a version.
+
+        Raises:
+            InvalidSample: none was.
+
+        """
         if path := self.fetch_extra(version, SAMPLE_FILE, folder):
             return path
         run = repr(version.run_id) if version.run_id else "RUN_ID"
         raise InvalidSample(
             f"models:/{version.name}/{version.version}: MLflow holds no training sample of it, and its own signature "
-            "knows neither category lists nor how features were distributed. Log some hundred to some ten thousand "
+            "has neither category lists nor distributions. Log some hundred to some ten thousand "
             f"training rows as Parquet: MlflowClient().log_artifact({run}, '{SAMPLE_FILE}', '{FOLDER}'); categories, "
-            f"classes or a calibration that the sample does not tell go into {FOLDER}/{CLAIMS_FILE}"
+            f"classes or a calibration that the sample lacks go into {FOLDER}/{CLAIMS_FILE}"
         )
 
     @cached_property
     def client(self) -> MlflowClient:
-        """MLflow's own client. Raises RegistryUnreachable where MLflow is not installed or its file is not there."""
+        """MLflow's own client.
+
+        Raises:
+            RegistryUnreachable: MLflow is not installed, or its SQLite file does not exist.
+
+        """
         for name, value in {
             "MLFLOW_DISABLE_TELEMETRY": "true",
             "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
@@ -148,15 +169,14 @@ class MlflowSource:
                 "a pipeline names its model in MLflow, which is not installed: pip install 'pip-dagster[mlflow]'"
             ) from error
         file = self.uri.removeprefix("sqlite:///")
-        if file != self.uri and not Path(file).is_file():  # MLflow would make an empty one
-            raise RegistryUnreachable(f"MLflow's registry {self.name} is not there: expected an SQLite file at {file}")
+        if file != self.uri and not Path(file).is_file():  # MLflow would create an empty one
+            raise RegistryUnreachable(f"MLflow's registry {self.name} does not exist: expected SQLite at {file}")
         return MlflowClient(tracking_uri=self.uri, registry_uri=self.uri)
 
     def _place(self, version: MlflowVersion) -> str:
         """The URI of a version's files.
 
-        MLflow's ``models:/`` URIs would be looked up in whatever registry the process has been pointed at, and an empty
-        one made where that is none.
+        MLflow would look `models:/` URIs up in whatever registry the process is configured for, or create an empty one.
         """
         with self._asking(f"the place of models:/{version.name}/{version.version}") as missing:
             place = self.client.get_model_version_download_uri(version.name, version.version)
@@ -164,10 +184,10 @@ class MlflowSource:
                 return place.rstrip("/")
             logged = self.client.get_logged_model(place.removeprefix("models:/"))
             return str(logged.artifact_location).rstrip("/")
-        raise InvalidModel(f"models:/{version.name}/{version.version}: its model is gone from MLflow: {missing[0]}")
+        raise InvalidModel(f"models:/{version.name}/{version.version}: its model was deleted from MLflow: {missing[0]}")
 
     def _download(self, root: str, path: PurePosixPath, folder: Path) -> Path | None:
-        """A file of a model or run; None where MLflow lists none: what stores raise then differs between them."""
+        """A file of a model or run; None if MLflow does not list it, since stores raise different errors then."""
         folder.mkdir(parents=True, exist_ok=True)
         with self._asking(f"{root}/{path}") as missing:
             from mlflow.artifacts import download_artifacts, list_artifacts
@@ -190,7 +210,7 @@ class MlflowSource:
 
     @contextmanager
     def _asking(self, what: str) -> Iterator[list[str]]:
-        """Swallow MLflow's 'there is none', keeping its words in the list; say plainly what else went wrong."""
+        """Collect MLflow's "not found" messages in the list; turn every other error into RegistryUnreachable."""
         missing: list[str] = []
         client = self.client
         from mlflow.exceptions import MlflowException
@@ -199,20 +219,20 @@ class MlflowSource:
         try:
             yield missing
         except MlflowException as error:
-            code, said = str(error.error_code), str(error).splitlines()[0][:300]
-            if code in _MISSING or (code == "INVALID_PARAMETER_VALUE" and "not found" in said):
-                missing.append(said)
+            code, message = str(error.error_code), str(error).splitlines()[0][:300]
+            if code in _MISSING or (code == "INVALID_PARAMETER_VALUE" and "not found" in message):
+                missing.append(message)
                 return
-            raise self._unreachable(what, said) from (None if self.name != self.uri else error)
+            raise self._unreachable(what, message) from (None if self.name != self.uri else error)
         except RegistryError:
             raise
-        except Exception as error:  # noqa: BLE001 - drivers and stores raise what they like
+        except Exception as error:  # noqa: BLE001 - drivers and stores raise any exception
             raise self._unreachable(what, f"{type(error).__name__}: {error}"[:300]) from None
 
-    def _unreachable(self, what: str, said: str) -> RegistryUnreachable:
+    def _unreachable(self, what: str, error: str) -> RegistryUnreachable:
         return RegistryUnreachable(
-            f"MLflow at {self.name} cannot be asked for {what}: {_without_password(said)}. Is its server running, "
-            "and may this account read it and its artifacts?"
+            f"MLflow at {self.name} did not answer ({what}): {_without_password(error)}. Check that its "
+            "server is running, and that this account may read it and its artifacts."
         )
 
 
@@ -221,5 +241,5 @@ def _without_password(text: str) -> str:
 
 
 def alias_tag(alias: str) -> str:
-    """The tag in which a version keeps who pointed an alias at it, and why."""
+    """The tag of a version that records who pointed an alias at it, and why."""
     return f"pip_dagster.alias.{alias}"

@@ -1,7 +1,9 @@
-"""``python -m pip_dagster.registry.probe REQUEST.json``: load and score a foreign model, print what it is as JSON.
+"""`python -m pip_dagster.registry.probe REQUEST.json`: load and score a foreign model, print its description as JSON.
 
-Runs in a process of its own (see ``sandbox``) with limits on time and memory.
+Runs in a process of its own (see `sandbox`) with limits on time and memory.
 """
+
+from __future__ import annotations
 
 import json
 import os
@@ -10,65 +12,33 @@ import sys
 from pathlib import Path
 
 from pip_dagster.errors import RegistryError
-from pip_dagster.registry.errors import InvalidModel
+from pip_dagster.registry.describe import describe
+from pip_dagster.registry.engines import engine_named
 from pip_dagster.registry.files import sha256
 from pip_dagster.registry.sandbox import ProbeReport, ProbeRequest
 
 
 def examine(request: ProbeRequest) -> ProbeReport:
-    """Load the model, derive its signature, score and describe the sample. Raises RegistryError."""
-    import numpy as np
-
-    from pip_dagster.registry import golden, reference
+    """Load the model, derive its signature, score and describe the sample."""
     from pip_dagster.registry import sample as samples
-    from pip_dagster.registry.booster_facts import inspect
-    from pip_dagster.registry.encoding import encode
-    from pip_dagster.registry.model_file import written_by
-    from pip_dagster.registry.predictor import Predictor, load_booster
-    from pip_dagster.registry.signature import derive
-    from pip_dagster.registry.trees import check_trees
 
     if request.composite is not None:
         from pip_dagster.registry.probe_composite import examine_composite
 
         return examine_composite(request, request.composite)
-    data = request.model.read_bytes()
-    writer = written_by(data)
-    booster = load_booster(data, "the model")
+    engine, table = engine_named(request.engine), samples.read(request.sample)
+    data, signature = engine.examine(request.model.read_bytes(), table, request.claims)
     if request.convert_to is not None:
-        data = bytes(booster.save_raw("ubj"))
         request.convert_to.write_bytes(data)
-        booster = load_booster(data, "the converted model")
-    check_trees(booster)
-    table = samples.read(request.sample)
-    signature = derive(
-        inspect(booster, writer),
-        table,
-        feature_names=request.feature_names,
-        category_lists=request.categories,
-        classes=request.classes,
-    )
-    X = encode(table, signature)
-    scores = Predictor(booster, signature, nthread=1, device="cpu", subject="the model").predict(X)
-    if not np.isfinite(scores).all():
-        raise InvalidModel(
-            f"{int((~np.isfinite(scores)).sum())} scores on the sample are NaN or infinite; the file is damaged, or "
-            "training diverged"
-        )
-    golden.write(request.golden, table, scores, signature)
-    return ProbeReport(
-        signature=signature,
-        feature_reference=reference.feature_reference(X, signature),
-        score_reference=reference.score_reference(scores, signature),
-        model_sha256=sha256(data),
-    )
+    predictor = engine.load(data, signature, subject="the model", nthread=1)
+    return describe(request, table, signature, predictor, model_sha256=sha256(data))
 
 
 class _Without:
-    """XGBoost and Arrow import pandas and scikit-learn wherever they are installed: a second, for nothing used here."""
+    """Hides pandas and scikit-learn, which XGBoost and Arrow import if installed: a second, and unused here."""
 
     def find_spec(self, name: str, _path: object = None, _target: object = None) -> None:
-        """Say that there are no such modules, and leave every other one to the other finders."""
+        """Report that there are no such modules, and leave every other one to the other finders."""
         if name in ("pandas", "sklearn"):
             raise ModuleNotFoundError(f"the probe works without {name}", name=name)
 

@@ -1,9 +1,15 @@
-"""In the probe: load a composite's members, settle its conditions and its signature on the sample, score that."""
+"""In the probe: load a composite's members, derive its signature from the sample, and score the sample."""
+
+from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 from pip_dagster.registry.composite import SEGMENT_COLUMN, Composite
-from pip_dagster.registry.errors import InvalidModel, InvalidSample, SignatureMismatch
+from pip_dagster.registry.composite_predictor import CompositePredictor
+from pip_dagster.registry.describe import describe
+from pip_dagster.registry.engines import engine_named
+from pip_dagster.registry.errors import InvalidSample, SignatureMismatch
+from pip_dagster.registry.files import sha256
 from pip_dagster.registry.manifest import Signature
 from pip_dagster.registry.sandbox import ProbeReport, ProbeRequest
 
@@ -12,52 +18,51 @@ if TYPE_CHECKING:
 
 
 def examine_composite(request: ProbeRequest, composite: Composite) -> ProbeReport:
-    """Load, score and describe; the report's signature holds what conditions read. Raises RegistryError."""
+    """Load, score and describe; the report's signature holds the columns that conditions read.
+
+    Raises:
+        InvalidModel: a member cannot be loaded, or the scores are not finite.
+        InvalidSample: no row of the sample, or of a segment, can be scored.
+        SignatureMismatch: members, conditions and sample do not fit each other.
+
+    """
     import numpy as np
 
-    from pip_dagster.registry import golden, reference
     from pip_dagster.registry import sample as samples
-    from pip_dagster.registry.composite_predictor import CompositePredictor
     from pip_dagster.registry.encoding import encode
-    from pip_dagster.registry.files import sha256
-    from pip_dagster.registry.predictor import Predictor, load_booster
 
-    members = []
-    for member in composite.members:
-        booster = load_booster((request.model / member.file).read_bytes(), member.file)
-        members.append(Predictor(booster, member.signature, nthread=1, device="cpu", subject=member.file))
+    members = [
+        engine_named(member.signature.engine).load(
+            (request.model / member.file).read_bytes(), member.signature, subject=member.file, nthread=1
+        )
+        for member in composite.members
+    ]
     table = samples.read(request.sample)
     signature = _signature(composite, table)
     assert signature.composite
     table = table.filter(_matched(table, signature.composite))
     table = table.filter(_known(table, signature))
     if table.num_rows == 0:
-        raise InvalidSample("no row of the sample can be scored: each is of no segment, or has an unknown category")
-    X = encode(table, signature)
-    groups = [np.flatnonzero(X[:, -1] == i) for i in range(len(composite.segments))] if composite.routes else None
+        raise InvalidSample(
+            "no row of the sample can be scored: each belongs to no segment, or has an unknown category"
+        )
+    groups = None
+    if composite.routes:
+        numbers = encode(table, signature)[:, -1]
+        groups = [np.flatnonzero(numbers == i) for i in range(len(composite.segments))]
     for segment, rows in zip(composite.segments, groups or (), strict=False):
         if len(rows) == 0:
             raise InvalidSample(
-                f"no row of the sample is of segment {segment.name!r}, so nothing would prove its scores; correct the "
-                "condition, or give a sample that has such rows"
+                f"no row of the sample belongs to segment {segment.name!r}, so its scores cannot be checked; correct "
+                "the condition, or give a sample that has such rows"
             )
-    scores = CompositePredictor(members, signature, subject="the composite").predict(X)
-    if not np.isfinite(scores).all():
-        raise InvalidModel(f"{int((~np.isfinite(scores)).sum())} scores on the sample are NaN or infinite")
-    golden.write(request.golden, table, scores, signature, groups)
-    return ProbeReport(
-        signature=signature,
-        feature_reference=reference.feature_reference(X, signature),
-        score_reference=reference.score_reference(scores, signature),
-        model_sha256=sha256(b""),
-    )
+    predictor = CompositePredictor(members, signature, subject="the composite")
+    return describe(request, table, signature, predictor, model_sha256=sha256(b""), groups=groups)
 
 
-def _signature(composite: Composite, table: "pa.Table") -> Signature:
-    import xgboost
-
-    from pip_dagster.registry.composition import joined_features
+def _signature(composite: Composite, table: pa.Table) -> Signature:
     from pip_dagster.registry.encoding import sql_columns
+    from pip_dagster.registry.members import joined_features
     from pip_dagster.registry.route import read_columns
 
     features = joined_features(composite.members)
@@ -65,7 +70,7 @@ def _signature(composite: Composite, table: "pa.Table") -> Signature:
     twice = sorted({name for name in table.column_names if table.column_names.count(name) > 1})
     if missing or twice:
         raise SignatureMismatch(
-            f"the sample misses the features {missing[:10]}, which a member takes; it has {table.column_names[:20]}"
+            f"the sample lacks the features {missing[:10]}, which a member takes; it has {table.column_names[:20]}"
             if missing
             else f"the sample holds the columns {twice} more than once; give each once"
         )
@@ -81,23 +86,25 @@ def _signature(composite: Composite, table: "pa.Table") -> Signature:
             f"a feature is called {SEGMENT_COLUMN!r}, as is the column of a row's segment; rename it"
         )
     return Signature(
+        engine=first.engine,
+        task=first.task,
         features=features,
         objective=first.objective,
         booster="composite",
         outputs=first.outputs,
         classes=first.classes,
         iteration_range=(0, sum(member.signature.iteration_range[1] for member in composite.members)),
-        xgboost_version=xgboost.__version__,
+        xgboost_version=engine_named(first.engine).version(),
         composite=composite.model_copy(update={"columns": columns}),
     )
 
 
-def _known(table: "pa.Table", signature: Signature) -> "pa.Array":
-    """Rows of the sample whose categories some member knows: it is no training sample, and may be newer than they."""
+def _known(table: pa.Table, signature: Signature) -> pa.Array:
+    """Rows of the sample whose categories some member knows: the sample may be newer than the members."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    from pip_dagster.registry.encoding import as_strings
+    from pip_dagster.registry.matrix import as_strings
 
     known = pc.is_valid(pa.array([True] * table.num_rows))
     for feature in signature.features:
@@ -108,8 +115,8 @@ def _known(table: "pa.Table", signature: Signature) -> "pa.Array":
     return known
 
 
-def _matched(table: "pa.Table", composite: Composite) -> "pa.Array":
-    """Which rows of the sample have a segment. Raises SignatureMismatch where a row without one is an error."""
+def _matched(table: pa.Table, composite: Composite) -> pa.Array:
+    """Which rows of the sample belong to a segment."""
     import numpy as np
     import pyarrow as pa
 
@@ -121,7 +128,7 @@ def _matched(table: "pa.Table", composite: Composite) -> "pa.Array":
     if composite.unmatched == "error" and unmatched.any():
         first = table.slice(int(np.argmax(unmatched)), 1).select(list(composite.columns)).to_pylist()
         raise SignatureMismatch(
-            f"{int(unmatched.sum())} of {table.num_rows} rows of the sample are of no segment, such as {first[0]}, and "
-            "`unmatched` is error; give a segment `otherwise: true`, or say `unmatched: quarantine`"
+            f"{int(unmatched.sum())} of {table.num_rows} rows of the sample belong to no segment, such as {first[0]}, "
+            "and `unmatched` is error; give a segment `otherwise: true`, or declare `unmatched: quarantine`"
         )
     return pa.array(~unmatched)

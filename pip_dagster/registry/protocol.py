@@ -1,4 +1,6 @@
-"""What the rest of the project asks of a registry, whichever one it is."""
+"""The interface of a registry, for the rest of the project."""
+
+from __future__ import annotations
 
 from pathlib import Path
 from typing import Protocol
@@ -10,13 +12,13 @@ from pip_dagster.registry.version import ModelVersion
 class ModelRegistry(Protocol):
     """Immutable versions in a folder, and aliases with a history.
 
-    ``Registry`` is the folder itself. ``MlflowRegistry`` asks MLflow which version an alias names and mirrors that
-    version into the folder, so that whatever reads the past (replay, lineage, lists) needs the folder alone.
+    `Registry` is the folder itself. `MlflowRegistry` looks up in MLflow which version an alias names and mirrors it
+    into the folder, so that replay, lineage and lists need the folder alone.
     """
 
     @property
     def root(self) -> Path:
-        """The folder; gate reports and signatures lie in it too."""
+        """The folder; gate reports and signatures are in it too."""
         ...
 
     def models(self) -> list[str]:
@@ -28,13 +30,13 @@ class ModelRegistry(Protocol):
         ...
 
     def get(self, name: str, ref: int | str) -> ModelVersion:
-        """The version that ``ref`` names: 2, "2", "v2", or an alias."""
+        """The version that `ref` names: 2, "2", "v2", or an alias."""
         ...
 
     def set_alias(
         self, name: str, alias: str, version: int, *, by: str, why: str, expect: int | None | Anywhere = ANYWHERE
     ) -> AliasChange:
-        """Point an alias at a version; with ``expect`` only if it points there now (None: only if it is not set)."""
+        """Point an alias at a version; with `expect` only if it points there now (None: only if it is not set)."""
         ...
 
     def alias(self, name: str, alias: str) -> int | None:

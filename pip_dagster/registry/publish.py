@@ -1,4 +1,6 @@
-"""How a prepared folder becomes a version: wholly, or not at all."""
+"""How a prepared folder becomes a version: completely, or not at all."""
+
+from __future__ import annotations
 
 import errno
 import secrets
@@ -11,9 +13,9 @@ from pathlib import Path
 from pip_dagster.registry.errors import CorruptRegistry, DigestMismatch, MixedRegistry
 from pip_dagster.registry.files import locked, sha256, sync_file, sync_folder, write_synced
 from pip_dagster.registry.manifest import Manifest
-from pip_dagster.registry.version import DIGEST_FILE, MANIFEST_FILE, MODEL_FILE, ModelVersion, members_digest
+from pip_dagster.registry.version import DIGEST_FILE, MANIFEST_FILE, ModelVersion, model_digest
 
-# A registration takes seconds: what is left after a day belongs to a process that died.
+# A registration takes seconds: a folder older than a day belongs to a process that died.
 ABANDONED_SECONDS = 24 * 3600
 
 
@@ -23,7 +25,7 @@ def version_numbers(folder: Path) -> list[int]:
 
 
 def read_version(folder: Path, number: int) -> ModelVersion:
-    """One version of a model's folder. Raises DigestMismatch or CorruptRegistry."""
+    """One version of a model's folder. Raises as `ModelVersion.read`."""
     return ModelVersion.read(folder.name, number, folder / "versions" / str(number))
 
 
@@ -52,10 +54,14 @@ def publish(
 ) -> ModelVersion:
     """Make the staged files, models and golden rows, the next version, unless the same model is registered already.
 
-    ``manifest`` builds the manifest for a version number and the files' digests. The rename is the moment of
+    `manifest` builds the manifest for a version number and the files' digests. The rename is the moment of
     publication; a number that another process took (a file system without locks) is retried with the next.
-    ``mirrored_as`` is the number that a version has elsewhere and keeps here; one that is here already is returned.
-    Raises RegistryBusy, MixedRegistry.
+    `mirrored_as` is the number that a version has in MLflow and keeps here; if it is here already, it is returned.
+
+    Raises:
+        MixedRegistry: the model's other versions have another origin.
+        RegistryBusy: another process holds the model's lock.
+
     """
     files = {}
     for path in sorted(each for each in staged.iterdir() if each.is_file()):
@@ -91,7 +97,7 @@ def publish(
 
 
 def _refuse_mixed(folder: Path, numbers: list[int], *, mirrored: bool) -> None:
-    """Two sources of one model's version numbers would sooner or later mean two models by one number."""
+    """Two sources of one model's version numbers would sooner or later use one number for two models."""
     for number in numbers:
         with suppress(DigestMismatch, CorruptRegistry):
             origin = read_version(folder, number).manifest.origin
@@ -110,17 +116,13 @@ def _refuse_mixed(folder: Path, numbers: list[int], *, mirrored: bool) -> None:
 
 def _same_model(folder: Path, numbers: list[int], draft: Manifest) -> ModelVersion | None:
     for number in numbers:
-        # A damaged version is no reason to refuse its replacement, and must not stand for it.
+        # A damaged version must neither prevent its replacement nor be returned in its place.
         with suppress(DigestMismatch, CorruptRegistry):
             earlier = read_version(folder, number)
-            if earlier.digest == _digest(draft) and earlier.manifest.scores_like(draft):
+            if earlier.digest == model_digest(draft) and earlier.manifest.scores_like(draft):
                 earlier.verify()
                 return earlier
     return None
-
-
-def _digest(draft: Manifest) -> str:
-    return draft.files[MODEL_FILE] if draft.composite is None else members_digest(draft.composite, draft.files)
 
 
 def _write_manifest(staged: Path, manifest: Manifest) -> None:

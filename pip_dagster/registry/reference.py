@@ -1,5 +1,7 @@
 """Reference histograms: how features and scores were distributed in the training sample."""
 
+from __future__ import annotations
+
 from typing import TYPE_CHECKING
 
 from pip_dagster.registry.manifest import Feature, Histogram, Signature
@@ -11,25 +13,25 @@ if TYPE_CHECKING:
 MAX_EDGES = 20
 
 
-def feature_reference(X: "np.ndarray", signature: Signature) -> dict[str, Histogram]:
-    """One histogram a feature, from the encoded sample (what the model sees: decimals and big integers as float32)."""
+def feature_reference(X: np.ndarray, signature: Signature) -> dict[str, Histogram]:
+    """One histogram a feature, from the encoded sample, so of the float32 values that the model sees."""
     return {
         feature.name: _categories(X[:, i], feature) if feature.categories is not None else numeric(X[:, i])
         for i, feature in enumerate(signature.features)
     }
 
 
-def score_reference(scores: "np.ndarray", signature: Signature) -> dict[str, Histogram]:
+def score_reference(scores: np.ndarray, signature: Signature) -> dict[str, Histogram]:
     """One histogram an output."""
     columns = scores.reshape(len(scores), len(signature.outputs))
     return {output: numeric(columns[:, i]) for i, output in enumerate(signature.outputs)}
 
 
-def numeric(values: "np.ndarray") -> Histogram:
+def numeric(values: np.ndarray) -> Histogram:
     """A histogram with up to 20 edges; see Histogram for which bin holds an edge.
 
     Many distinct values: edges at the 5 %, 10 %, … 95 % quantiles. Few (flags, counts): edges halfway between them and
-    half a step outside, so that each value has a bin and a value never seen falls in a bin of its own.
+    half a step outside, so that each value has a bin and an unseen value falls into another.
     """
     import numpy as np
 
@@ -53,7 +55,7 @@ def numeric(values: "np.ndarray") -> Histogram:
     )
 
 
-def _categories(codes: "np.ndarray", feature: Feature) -> Histogram:
+def _categories(codes: np.ndarray, feature: Feature) -> Histogram:
     import numpy as np
 
     labels = feature.categories or ()

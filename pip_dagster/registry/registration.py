@@ -1,80 +1,139 @@
 """From a foreign model file and a sample to everything a version holds."""
 
+from __future__ import annotations
+
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from pydantic import ValidationError
 
 from pip_dagster.errors import RegistryError
-from pip_dagster.registry import model_file, sandbox
+from pip_dagster.registry import engines, sandbox
 from pip_dagster.registry import sample as samples
 from pip_dagster.registry.calibration import Calibration
-from pip_dagster.registry.composition import Resolved
+from pip_dagster.registry.engines.protocol import SignatureClaims
 from pip_dagster.registry.errors import InvalidModel, ModelNotFound, SignatureMismatch
 from pip_dagster.registry.files import sha256, write_synced
 from pip_dagster.registry.manifest import Description, Manifest, Origin
-from pip_dagster.registry.version import GOLDEN_FILE, MODEL_FILE
+from pip_dagster.registry.members import Resolved
+from pip_dagster.registry.version import GOLDEN_FILE
+
+ManifestOf = Callable[[int, dict[str, str]], Manifest]
 
 
 @dataclass(frozen=True)
 class Claims:
-    """What the person who registers says about the model; lists and labels are checked against the Booster."""
+    """What the person who registers states about a model; lists and labels are checked against the model file."""
 
-    categories: Mapping[str, Sequence[object]]
-    classes: Sequence[str] | None
-    feature_names: Sequence[str] | None
+    name: str
     by: str
-    description: str
-    metrics: Mapping[str, float]
-    training_window: tuple[str, str] | None
-    tags: Mapping[str, str]
+    description: str = ""
+    metrics: Mapping[str, float] | None = None
+    training_window: tuple[str, str] | None = None
+    tags: Mapping[str, str] | None = None
     calibration: Calibration | Mapping[str, object] | None = None
+    categories: Mapping[str, Sequence[object]] | None = None
+    classes: Sequence[str] | None = None
+    feature_names: Sequence[str] | None = None
     registered_at: datetime | None = None
     origin: Origin | None = None
 
+    @property
+    def signature(self) -> SignatureClaims:
+        """The claims that the engine checks."""
+        lists = self.categories or {}
+        return SignatureClaims(
+            feature_names=None if self.feature_names is None else tuple(self.feature_names),
+            categories={feature: tuple(map(str, values)) for feature, values in lists.items()},
+            classes=None if self.classes is None else tuple(map(str, self.classes)),
+        )
 
-def prepare(
-    name: str, staged: Path, model: Path, sample: samples.Sample, claims: Claims, seconds: float
-) -> Callable[[int, dict[str, str]], Manifest]:
-    """Fill ``staged`` with model.ubj and golden.parquet; return what builds the manifest.
+    def described(self) -> Description:
+        """The claims that only go into the manifest."""
+        try:
+            return Description(
+                registered_at=self.registered_at or datetime.now(UTC),
+                registered_by=self.by,
+                description=self.description,
+                metrics=dict(self.metrics or {}),
+                training_window=self.training_window,
+                tags=dict(self.tags or {}),
+                calibration=self.calibration,
+                origin=self.origin,
+            )
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(str(part) for part in first["loc"])
+            raise RegistryError(f"{self.name}: {where}: {first['msg']}; got {first['input']!r}") from error
 
-    XGBoost is not loaded here, only in the probe. Raises RegistryError, see ``Registry.register``.
+
+def prepare(staged: Path, model: Path, sample: samples.Sample, claims: Claims, seconds: float) -> ManifestOf:
+    """Fill `staged` with the model file and golden.parquet; return a function that builds the manifest.
+
+    The model is loaded in the probe's process only.
+
+    Raises:
+        RegistryError: see `Registry.register`.
+
     """
-    description = _description(name, claims)
-    data = _read(model)
-    kind = model_file.detect(data, model)
+    description = claims.described()
+    data = _model_bytes(model)
+    engine, kind = engines.detect(data, model)
     work = staged / "work"
     work.mkdir()
-    target = staged / MODEL_FILE
-    source = target if kind == "ubj" else work / "model.json"
-    write_synced(source, data if kind == "ubj" else data.lstrip())
-    report = sandbox.run(
-        sandbox.ProbeRequest(
-            name=name,
-            model=source,
-            convert_to=None if source == target else target,
-            sample=samples.stage(sample, work / "sample.arrow"),
-            golden=staged / GOLDEN_FILE,
-            feature_names=None if claims.feature_names is None else tuple(claims.feature_names),
-            categories={feature: tuple(map(str, values)) for feature, values in claims.categories.items()},
-            classes=None if claims.classes is None else tuple(map(str, claims.classes)),
-            cpu_seconds=int(seconds) + 1,
-        ),
-        work,
-        seconds,
-    )
+    target = staged / f"model{engine.suffix}"
+    source = target if f".{kind}" == engine.suffix else work / f"model.{kind}"
+    write_synced(source, data)
+    request = {
+        "engine": engine.name,
+        "model": source,
+        "convert_to": None if source == target else target,
+        "claims": claims.signature,
+    }
+    report = _examined(staged, sample, claims, seconds, request)
     if sha256(target.read_bytes()) != report.model_sha256:
-        raise InvalidModel(f"{name}: the file changed while it was examined; try again once nothing writes to {model}")
-    shutil.rmtree(work)
-    return _manifest(name, description, report)
+        raise InvalidModel(
+            f"{claims.name}: the file changed while it was examined; try again once nothing writes to {model}"
+        )
+    shutil.rmtree(staged / "work")
+    return _manifest(claims.name, description, report)
 
 
-def _manifest(
-    name: str, description: Description, report: sandbox.ProbeReport
-) -> Callable[[int, dict[str, str]], Manifest]:
+def prepare_composite(
+    staged: Path, resolved: Resolved, sample: samples.Sample, claims: Claims, seconds: float
+) -> ManifestOf:
+    """Fill `staged` with the members' model files and golden.parquet; return a function that builds the manifest.
+
+    Raises:
+        RegistryError: see `Registry.compose`.
+
+    """
+    description = claims.described()
+    (staged / "work").mkdir()
+    for member, origin in zip(resolved.composite.members, resolved.origins, strict=True):
+        write_synced(staged / member.file, origin.model_bytes())
+    report = _examined(staged, sample, claims, seconds, {"model": staged, "composite": resolved.composite})
+    for member, origin in zip(resolved.composite.members, resolved.origins, strict=True):
+        if sha256((staged / member.file).read_bytes()) != origin.digest:
+            raise InvalidModel(f"{claims.name}: {member.file} changed while it was examined; try again")
+    shutil.rmtree(staged / "work")
+    return _manifest(claims.name, description, report)
+
+
+def _examined(
+    staged: Path, sample: samples.Sample, claims: Claims, seconds: float, request: Mapping[str, Any]
+) -> sandbox.ProbeReport:
+    work = staged / "work"
+    table = samples.stage(sample, work / "sample.arrow")
+    common = {"name": claims.name, "sample": table, "golden": staged / GOLDEN_FILE, "cpu_seconds": int(seconds) + 1}
+    return sandbox.run(sandbox.ProbeRequest(**common, **request), work, seconds)
+
+
+def _manifest(name: str, description: Description, report: sandbox.ProbeReport) -> ManifestOf:
     if description.calibration and len(report.signature.outputs) > 1:
         raise SignatureMismatch(
             f"{name}: a calibration is for a model of one output; this one has {', '.join(report.signature.outputs)}"
@@ -94,61 +153,8 @@ def _manifest(
     return manifest
 
 
-def prepare_composite(
-    name: str, staged: Path, resolved: Resolved, sample: samples.Sample, claims: Claims, seconds: float
-) -> Callable[[int, dict[str, str]], Manifest]:
-    """Fill ``staged`` with the members' model files and golden.parquet; return what builds the manifest.
-
-    Raises RegistryError, see ``Registry.compose``.
-    """
-    description = _description(name, claims)
-    work = staged / "work"
-    work.mkdir()
-    for member, origin in zip(resolved.composite.members, resolved.origins, strict=True):
-        write_synced(staged / member.file, origin.model_bytes())
-    report = sandbox.run(
-        sandbox.ProbeRequest(
-            name=name,
-            model=staged,
-            convert_to=None,
-            sample=samples.stage(sample, work / "sample.arrow"),
-            golden=staged / GOLDEN_FILE,
-            feature_names=None,
-            categories={},
-            classes=None,
-            composite=resolved.composite,
-            cpu_seconds=int(seconds) + 1,
-        ),
-        work,
-        seconds,
-    )
-    for member, origin in zip(resolved.composite.members, resolved.origins, strict=True):
-        if sha256((staged / member.file).read_bytes()) != origin.digest:
-            raise InvalidModel(f"{name}: {member.file} changed while it was examined; try again")
-    shutil.rmtree(work)
-    return _manifest(name, description, report)
-
-
-def _read(model: Path) -> bytes:
+def _model_bytes(model: Path) -> bytes:
     try:
         return model.read_bytes()
     except OSError as error:
         raise ModelNotFound(f"cannot read the model file {model} ({error.strerror}); check the path") from error
-
-
-def _description(name: str, claims: Claims) -> Description:
-    try:
-        return Description(
-            registered_at=claims.registered_at or datetime.now(UTC),
-            registered_by=claims.by,
-            description=claims.description,
-            metrics=dict(claims.metrics),
-            training_window=claims.training_window,
-            tags=dict(claims.tags),
-            calibration=claims.calibration,
-            origin=claims.origin,
-        )
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise RegistryError(f"{name}: {where}: {first['msg']}; got {first['input']!r}") from error

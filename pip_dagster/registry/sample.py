@@ -1,5 +1,7 @@
 """The sample of training rows that comes with a model."""
 
+from __future__ import annotations
+
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -12,8 +14,8 @@ if TYPE_CHECKING:
 Sample: TypeAlias = "Path | str | pa.Table | pd.DataFrame"
 
 
-def read(path: Path) -> "pa.Table":
-    """A sample file as an Arrow table. Raises InvalidSample when it cannot be read as one or has no rows."""
+def read(path: Path) -> pa.Table:
+    """A sample file as an Arrow table."""
     table = _read_file(path)
     if table.num_rows == 0:
         raise InvalidSample(
@@ -23,10 +25,7 @@ def read(path: Path) -> "pa.Table":
 
 
 def stage(sample: Sample, path: Path) -> Path:
-    """The file that the probe shall read: the caller's own, or ``path``, to which a table in memory is written.
-
-    Raises InvalidSample for anything else.
-    """
+    """The file for the probe: the caller's own, or `path`, to which a table in memory is written."""
     if isinstance(sample, str | Path):
         return Path(sample).absolute()
     import pyarrow as pa
@@ -35,7 +34,7 @@ def stage(sample: Sample, path: Path) -> Path:
         table = sample if isinstance(sample, pa.Table) else pa.Table.from_pandas(sample, preserve_index=False)
     except (pa.ArrowException, TypeError, AttributeError) as error:
         raise InvalidSample(
-            f"the sample is no Parquet path, Arrow table or DataFrame that Arrow can take: {error}"
+            f"the sample is not a Parquet path, Arrow table or DataFrame that Arrow can read: {error}"
         ) from error
     # Arrow IPC keeps every dictionary as it is, which Parquet does not; it cannot replace one between batches.
     with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
@@ -43,7 +42,7 @@ def stage(sample: Sample, path: Path) -> Path:
     return path
 
 
-def _read_file(path: Path) -> "pa.Table":
+def _read_file(path: Path) -> pa.Table:
     import pyarrow as pa
     import pyarrow.parquet as pq
 

@@ -1,8 +1,10 @@
-"""Run the probe: the first load of a foreign model file, in a process of its own.
+"""Run the probe: the first load of a foreign model file, in a separate process.
 
-A damaged model file can crash XGBoost outright (a flipped bit does so in one of six tries), hang it, or make it
-ask for all memory. None of that may happen to the process that registers.
+A damaged model file can crash XGBoost (a flipped bit does in one of six tries), hang it, or exhaust the memory. None of
+that may happen to the process that registers.
 """
+
+from __future__ import annotations
 
 import json
 import os
@@ -15,35 +17,35 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from pip_dagster.registry import errors
 from pip_dagster.registry.composite import Composite
+from pip_dagster.registry.engines.protocol import SignatureClaims
 from pip_dagster.registry.manifest import Histogram, Signature
 
 MEMORY_BYTES = 16 * 2**30
 
 
 class ProbeRequest(BaseModel):
-    """What the probe is to do: load ``model``, derive its signature, score ``sample``, write golden rows.
+    """The probe's task: load `model` with `engine`, derive its signature, score `sample`, write golden rows.
 
-    A JSON model is first written as UBJ to ``convert_to`` and loaded again from there. With ``composite``, ``model`` is
-    the folder of its members' files.
+    A model in another format than the stored one is written to `convert_to`. With `composite`, `model` is the folder of
+    its members' files, and no `engine` is named.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
 
     name: str
     model: Path
-    convert_to: Path | None
+    convert_to: Path | None = None
     sample: Path
     golden: Path
-    feature_names: tuple[str, ...] | None
-    categories: dict[str, tuple[str, ...]]
-    classes: tuple[str, ...] | None
+    engine: str = ""
+    claims: SignatureClaims = SignatureClaims()
     composite: Composite | None = None
     cpu_seconds: int
     memory_bytes: int = MEMORY_BYTES
 
 
 class ProbeReport(BaseModel):
-    """What the probe found: how the sample's features and scores are distributed, and the UBJ bytes' sha256."""
+    """The probe's answer: the distribution of the sample's features and scores, and the sha256 of the stored file."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
 
@@ -54,14 +56,17 @@ class ProbeReport(BaseModel):
 
 
 def run(request: ProbeRequest, folder: Path, seconds: float) -> ProbeReport:
-    """Run the probe in ``folder``.
+    """Run the probe in `folder`.
 
-    Raises the RegistryError that the probe met, or InvalidModel when it died, hung or answered nonsense.
+    Raises:
+        InvalidModel: the probe crashed, hung or gave no usable answer.
+        RegistryError: the probe's own.
+
     """
     path = folder / "request.json"
     path.write_text(request.model_dump_json())
-    # The probe must import what this process would: the same path, as multiprocessing's spawn does it. No GPU is
-    # needed, and its driver would reserve address space beyond the limit.
+    # The probe must import the same modules as this process, so it gets the same path, as in multiprocessing's spawn.
+    # No GPU is needed, and its driver would reserve address space beyond the limit.
     environment = os.environ | {
         "PYTHONPATH": os.pathsep.join(entry for entry in sys.path if entry),
         "CUDA_VISIBLE_DEVICES": "",
@@ -77,9 +82,8 @@ def run(request: ProbeRequest, folder: Path, seconds: float) -> ProbeReport:
         ) from None
     if done.returncode != 0:
         raise errors.InvalidModel(
-            f"{request.name}: loading or scoring the model {_death(done.returncode)}; the file is damaged, or no "
-            "XGBoost "
-            f"model: save it again from training. {_last_lines(done.stderr)}".rstrip()
+            f"{request.name}: loading or scoring the model {_death(done.returncode)}; the file is "
+            f"damaged, or not a model: save it again from training. {_last_lines(done.stderr)}".rstrip()
         )
     return _parse(done.stdout, request.name)
 
@@ -109,4 +113,4 @@ def _death(code: int) -> str:
 
 def _last_lines(text: str) -> str:
     lines = [line.strip() for line in text.splitlines() if line.strip()]
-    return f"Last words: {' | '.join(lines[-2:])[-400:]}" if lines else ""
+    return f"It printed: {' | '.join(lines[-2:])[-400:]}" if lines else ""

@@ -1,4 +1,4 @@
-"""Ed25519 signatures over manifest.json, which holds the digest of every file of a version.
+"""Ed25519 signatures of manifest.json, which holds the digest of every file of a version.
 
 They are detached, in `<model>/signatures/v<version>/<key id>.sig`: a version's own folder never changes.
 """
@@ -24,7 +24,9 @@ if TYPE_CHECKING:
 def keygen(path: Path) -> tuple[Path, Path]:
     """Write a new key pair, `<path>.pem` (readable by its owner only) and `<path>.pub.pem`; the two files.
 
-    Raises InvalidKey when one of them is there already: a key in use must not be lost.
+    Raises:
+        InvalidKey: one of them exists; a key in use must not be lost.
+
     """
     from cryptography.hazmat.primitives import serialization as ser
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -45,7 +47,11 @@ def keygen(path: Path) -> tuple[Path, Path]:
 def sign(version: ModelVersion, key_file: Path) -> Path:
     """Sign a version, whose files are verified first; the signature's file.
 
-    Raises InvalidKey, DigestMismatch, CorruptRegistry.
+    Raises:
+        CorruptRegistry: a file of the version cannot be read.
+        DigestMismatch: a file is not the registered one.
+        InvalidKey: the file is not an Ed25519 key.
+
     """
     key = _private_key(key_file)
     version.verify()
@@ -55,10 +61,14 @@ def sign(version: ModelVersion, key_file: Path) -> Path:
 
 
 def verify_signers(version: ModelVersion, required: Sequence[str], root: Path = Path()) -> None:
-    """Check that every required signer has signed this very manifest. Without any required, nothing is asked.
+    """Check that every required signer has signed this manifest; without any, return.
 
     `required` holds public keys: base64 of the 32 bytes, or PEM files, relative to `root`.
-    Raises SignatureMissing for the first that has not, InvalidKey for what is no key.
+
+    Raises:
+        InvalidKey: an entry is not a key.
+        SignatureMissing: a signer has not signed.
+
     """
     if not required:
         return
@@ -77,8 +87,8 @@ def verify_signers(version: ModelVersion, required: Sequence[str], root: Path = 
             ) from None
         except InvalidSignature:
             raise SignatureMissing(
-                f"{version}: the signature {path} of {signer} (key {key_id(key)}) is not of this manifest.json: one of "
-                f"the two was changed. Find out which; if the version is as registered, sign it again with {remedy}"
+                f"{version}: the signature {path} of {signer} (key {key_id(key)}) does not match this manifest.json: "
+                f"one of the two was changed. Find out which; if the version is unchanged, sign it again with {remedy}"
             ) from None
 
 
@@ -106,9 +116,9 @@ def _private_key(file: Path) -> Ed25519PrivateKey:
     try:
         key = load_pem_private_key(file.read_bytes(), password=None)
     except (OSError, ValueError, TypeError) as error:
-        raise InvalidKey(f"{file} is no readable private key in PEM without a password: {error}") from error
+        raise InvalidKey(f"{file} is not a readable private key in PEM without a password: {error}") from error
     if not isinstance(key, Ed25519PrivateKey):
-        raise InvalidKey(f"{file} is no Ed25519 key; make one with `pip-dagster models keygen PATH`")
+        raise InvalidKey(f"{file} is not an Ed25519 key; create one with `pip-dagster models keygen PATH`")
     return key
 
 
@@ -128,5 +138,5 @@ def _public_key(signer: str, root: Path) -> Ed25519PublicKey:
             f"required signer {signer!r} is neither a public key in base64 (32 bytes) nor a PEM file at {file}: {error}"
         ) from error
     if not isinstance(key, Ed25519PublicKey):
-        raise InvalidKey(f"{file} is no Ed25519 public key")
+        raise InvalidKey(f"{file} is not an Ed25519 public key")
     return key

@@ -1,8 +1,10 @@
 """The registry: a folder of models, each a folder of immutable versions and of aliases that point at them.
 
-``<root>/<model>/versions/<n>/{model.ubj,golden.parquet,manifest.json,manifest.sha256}`` and
-``<root>/<model>/aliases/<alias>.json``.
+`<root>/<model>/versions/<n>/{model.ubj,golden.parquet,manifest.json,manifest.sha256}` and
+`<root>/<model>/aliases/<alias>.json`.
 """
+
+from __future__ import annotations
 
 import getpass
 import os
@@ -23,10 +25,14 @@ if TYPE_CHECKING:
 
 
 class Registry:
-    """Models, versions and aliases under one folder. Any number of processes may use it at once."""
+    """Models, versions and aliases under one folder. Any number of processes may use it at once.
+
+    Every method raises InvalidName for a name that cannot be a model's or an alias's, ModelNotFound if there is no such
+    model or version, and CorruptRegistry or DigestMismatch for a file that is damaged or was changed.
+    """
 
     def __init__(self, root: Path) -> None:
-        self._root = Path(root).resolve()  # the probe works in another folder
+        self._root = Path(root).resolve()  # the probe runs in another folder
 
     @property
     def root(self) -> Path:
@@ -39,17 +45,11 @@ class Registry:
         return sorted(folder.name for folder in found if not folder.name.startswith(".") and version_numbers(folder))
 
     def versions(self, name: str) -> list[ModelVersion]:
-        """All versions of a model, oldest first.
-
-        Raises InvalidName, ModelNotFound, DigestMismatch or CorruptRegistry (a damaged manifest hides nothing).
-        """
+        """All versions of a model, oldest first. A damaged one raises, so that it is not overlooked."""
         return [read_version(self.root / name, number) for number in self._numbers(name)]
 
     def get(self, name: str, ref: int | str) -> ModelVersion:
-        """The version that ``ref`` names: 2, "2", "v2", or an alias such as "champion".
-
-        Raises InvalidName, ModelNotFound, DigestMismatch, CorruptRegistry.
-        """
+        """The version that `ref` names: 2, "2", "v2", or an alias such as "champion"."""
         numbers, wanted = self._numbers(name), parse_ref(ref)
         number = wanted if isinstance(wanted, int) else self.alias(name, wanted)
         if number is None:
@@ -67,7 +67,7 @@ class Registry:
         name: str,
         *,
         model: Path,
-        sample: "Sample",
+        sample: Sample,
         categories: Mapping[str, Sequence[str]] | None = None,
         classes: Sequence[str] | None = None,
         feature_names: Sequence[str] | None = None,
@@ -76,87 +76,90 @@ class Registry:
         metrics: Mapping[str, float] | None = None,
         training_window: tuple[str, str] | None = None,
         tags: Mapping[str, str] | None = None,
-        calibration: "Calibration | Mapping[str, object] | None" = None,
+        calibration: Calibration | Mapping[str, object] | None = None,
         time_limit: float = 120.0,
     ) -> ModelVersion:
         """Check a model file in a subprocess, derive its signature, and store it as the next version.
 
-        ``model`` is XGBoost's UBJ or JSON. ``sample`` holds training rows with at least the model's features: a Parquet
-        path, an Arrow table or a pandas DataFrame. ``categories`` gives each category feature's list in the order of
-        the codes used in training, ``classes`` a classifier's labels in order, ``feature_names`` the names of a Booster
-        that was trained without, ``calibration`` how its score becomes a probability. The same model and signature
-        again gives the version that exists, with ``created`` False.
+        `model` is a file in XGBoost's UBJ or JSON. `sample` holds training rows with at least the model's features: a
+        Parquet path, an Arrow table or a pandas DataFrame. `categories` gives each category feature's list in the order
+        of the codes used in training, `classes` a classifier's labels in order, `feature_names` the names of a Booster
+        that was trained without, `calibration` how its score becomes a probability. If the same model and
+        signature are registered already, that version is returned, with `created` False.
 
-        Raises InvalidName, UnsafeModelFile, InvalidSample, InvalidModel (cannot be loaded or scored within
-        ``time_limit`` seconds), SignatureMismatch, RegistryBusy.
+        Raises:
+            InvalidModel: the file cannot be loaded or scored within `time_limit` seconds.
+            InvalidSample: the sample cannot be read or has no rows.
+            RegistryBusy: another process holds the model's lock.
+            SignatureMismatch: model, sample and claims contradict each other.
+            UnsafeModelFile: the file is not XGBoost's UBJ or JSON; it was not opened.
+
         """
         from pip_dagster.registry.registration import Claims, prepare
 
         claims = Claims(
-            categories=dict(categories or {}),
+            check_model_name(name),
+            by or whoami(),
+            description,
+            metrics,
+            training_window,
+            tags,
+            calibration,
+            categories=categories,
             classes=classes,
             feature_names=feature_names,
-            by=by or whoami(),
-            description=description,
-            metrics=dict(metrics or {}),
-            training_window=training_window,
-            tags=dict(tags or {}),
-            calibration=calibration,
         )
-        with staging(self.root / check_model_name(name)) as staged:
-            manifest = prepare(name, staged, Path(model), sample, claims, time_limit)
+        with staging(self.root / name) as staged:
+            manifest = prepare(staged, Path(model), sample, claims, time_limit)
             return publish(self.root / name, staged, manifest)
 
     def compose(
         self,
         name: str,
-        composition: "Path | Mapping[str, object]",
+        composition: Path | Mapping[str, object],
         *,
-        sample: "Sample",
+        sample: Sample,
         by: str | None = None,
         description: str = "",
         metrics: Mapping[str, float] | None = None,
         training_window: tuple[str, str] | None = None,
         tags: Mapping[str, str] | None = None,
-        calibration: "Calibration | Mapping[str, object] | None" = None,
+        calibration: Calibration | Mapping[str, object] | None = None,
         time_limit: float = 120.0,
     ) -> ModelVersion:
-        """Make the next version out of registered ones: an ensemble, or a model for each segment of the rows.
+        """Store the next version, composed of registered ones: an ensemble, or a model for each segment of the rows.
 
-        ``composition`` is a YAML file or what it would hold, see ``composition.Composition``. The members' model files
-        are copied, so that nothing which becomes of their versions later changes this one. ``sample`` holds feature
-        rows with all features of the members and every column that a condition reads.
+        `composition` is a YAML file or its content, see `composition.Composition`. The members' model files are copied,
+        so that this version does not depend on theirs. `sample` holds feature rows with all features of the members and
+        every column that a condition reads.
 
-        Raises InvalidName, ModelNotFound (a member), RegistryError (the composition), DigestMismatch (a member),
-        InvalidSample, InvalidModel, SignatureMismatch, RegistryBusy.
+        Raises:
+            RegistryError: the composition is not valid; else as `register`.
+
         """
         from pip_dagster.registry import composition as compositions
+        from pip_dagster.registry.members import resolve
         from pip_dagster.registry.registration import Claims, prepare_composite
 
         claims = Claims(
-            categories={},
-            classes=None,
-            feature_names=None,
-            by=by or whoami(),
-            description=description,
-            metrics=dict(metrics or {}),
-            training_window=training_window,
-            tags=dict(tags or {}),
-            calibration=calibration,
+            check_model_name(name), by or whoami(), description, metrics, training_window, tags, calibration
         )
-        check_model_name(name)
-        resolved = compositions.resolve(compositions.read(composition), self.get)
+        resolved = resolve(compositions.read(composition), self.get)
         with staging(self.root / name) as staged:
-            manifest = prepare_composite(name, staged, resolved, sample, claims, time_limit)
+            manifest = prepare_composite(staged, resolved, sample, claims, time_limit)
             return publish(self.root / name, staged, manifest)
 
     def set_alias(
         self, name: str, alias: str, version: int, *, by: str, why: str, expect: int | None | Anywhere = ANYWHERE
     ) -> AliasChange:
-        """Point an alias at a version; with ``expect`` only if it points there now (None: only if it is not set).
+        """Point an alias at a version; with `expect` only if it points there now (None: only if it is not set).
 
-        A move to where it already points adds nothing and returns the move that brought it there.
-        Raises InvalidName, ModelNotFound, AliasConflict, RegistryBusy.
+        If it points there already, nothing is added and the move that led there is returned.
+
+        Raises:
+            AliasConflict: the alias does not point at `expect`.
+            RegistryBusy: another process holds the model's lock.
+
         """
         numbers = self._numbers(name)
         if version not in numbers:
@@ -164,17 +167,17 @@ class Registry:
         return aliases.move(self.root / name, check_alias(alias), version, by=by, why=why, expect=expect)
 
     def alias(self, name: str, alias: str) -> int | None:
-        """The version an alias points at, None when it is not set. Raises InvalidName, CorruptRegistry."""
+        """The version an alias points at, None if it is not set."""
         history = aliases.read_history(self.root / check_model_name(name), check_alias(alias))
         return history[-1].version if history else None
 
     def aliases(self, name: str) -> dict[str, int]:
-        """Every alias of a model with the version it points at. Raises InvalidName, CorruptRegistry."""
+        """Every alias of a model with the version it points at."""
         folder = self.root / check_model_name(name)
         return {alias: aliases.read_history(folder, alias)[-1].version for alias in aliases.names(folder)}
 
     def alias_history(self, name: str, alias: str | None = None) -> list[AliasChange]:
-        """The moves of one alias, or of all, oldest first. Raises InvalidName, CorruptRegistry."""
+        """The moves of one alias, or of all, oldest first."""
         folder = self.root / check_model_name(name)
         wanted = aliases.names(folder) if alias is None else [check_alias(alias)]
         changes = [change for each in wanted for change in aliases.read_history(folder, each)]

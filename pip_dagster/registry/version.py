@@ -1,17 +1,17 @@
 """One registered version: an immutable folder, and the only way to its bytes."""
 
-from collections.abc import Mapping
+from __future__ import annotations
+
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from pydantic import ValidationError
 
-from pip_dagster.registry.composite import Composite
-from pip_dagster.registry.errors import CorruptRegistry, DigestMismatch
+from pip_dagster.registry.engines import completed
+from pip_dagster.registry.errors import CorruptRegistry, DigestMismatch, SignatureMismatch
 from pip_dagster.registry.files import sha256
 from pip_dagster.registry.manifest import FORMAT, Manifest
 
-MODEL_FILE = "model.ubj"
 GOLDEN_FILE = "golden.parquet"
 MANIFEST_FILE = "manifest.json"
 DIGEST_FILE = "manifest.sha256"
@@ -21,8 +21,8 @@ DIGEST_FILE = "manifest.sha256"
 class ModelVersion:
     """A registered version.
 
-    ``manifest_digest`` is the sha256 of manifest.json's bytes, ``digest`` that of model.ubj's. ``created`` is False
-    when ``Registry.register`` found the same model registered already.
+    `manifest_digest` is the sha256 of manifest.json's bytes, `digest` that of the model's.
+    `created` is False when `Registry.register` found the same model registered already.
     """
 
     name: str
@@ -33,19 +33,22 @@ class ModelVersion:
     created: bool = field(default=False, compare=False)
 
     @classmethod
-    def read(cls, name: str, version: int, path: Path, *, created: bool = False) -> "ModelVersion":
+    def read(cls, name: str, version: int, path: Path, *, created: bool = False) -> ModelVersion:
         """Read a version's manifest.
 
-        Raises DigestMismatch when manifest.json is not the registered one, CorruptRegistry when it cannot be read.
+        Raises:
+            CorruptRegistry: manifest.json cannot be read.
+            DigestMismatch: manifest.json is not the registered one.
+
         """
         data, digest = _checked_manifest(f"{name} v{version}", path)
         try:
-            manifest = Manifest.model_validate_json(data)
-        except ValidationError as error:
+            manifest = Manifest.model_validate_json(data, context={"complete": completed})
+        except (ValidationError, SignatureMismatch) as error:
+            first = error.errors()[0]["msg"] if isinstance(error, ValidationError) else str(error)
             raise CorruptRegistry(
-                f"{name} v{version}: {path / MANIFEST_FILE} is no manifest of format {FORMAT} ({error.error_count()} "
-                f"problems, first: {error.errors()[0]['msg']}); a newer pip-dagster may have written it: upgrade this "
-                "one"
+                f"{name} v{version}: {path / MANIFEST_FILE} is not a manifest of format {FORMAT} ({first}); a newer "
+                "pip-dagster may have written it: upgrade this one"
             ) from error
         if (manifest.model_name, manifest.version) != (name, version):
             raise CorruptRegistry(
@@ -56,9 +59,8 @@ class ModelVersion:
 
     @property
     def digest(self) -> str:
-        """The sha256 of model.ubj that was registered; of a composite, that of its members' lines in `sha256sum`."""
-        composite, files = self.manifest.composite, self.manifest.files
-        return files[MODEL_FILE] if composite is None else members_digest(composite, files)
+        """The sha256 of the model, see `model_digest`."""
+        return model_digest(self.manifest)
 
     def __str__(self) -> str:
         return f"{self.name} v{self.version}"
@@ -66,7 +68,10 @@ class ModelVersion:
     def file_bytes(self, file: str) -> bytes:
         """A registered file's bytes, read once and verified.
 
-        Raises DigestMismatch when they are not the registered ones, CorruptRegistry when the file is gone or unknown.
+        Raises:
+            CorruptRegistry: the file is missing or was not registered.
+            DigestMismatch: the bytes are not the registered ones.
+
         """
         expected = self.manifest.files.get(file)
         if expected is None:
@@ -78,11 +83,11 @@ class ModelVersion:
         return data
 
     def model_bytes(self) -> bytes:
-        """The model's bytes, read once, verified before anything may load them. Raises as ``file_bytes`` does."""
-        return self.file_bytes(MODEL_FILE)
+        """The model's bytes, verified before anything can load them. Raises as `file_bytes`."""
+        return self.file_bytes(self.manifest.model_file)
 
     def verify(self) -> None:
-        """Check the manifest and every file against their digests. Raises DigestMismatch or CorruptRegistry."""
+        """Check the manifest and every file against their digests. Raises as `file_bytes`."""
         _, digest = _checked_manifest(str(self), self.path)
         if digest != self.manifest_digest:
             raise DigestMismatch(str(self), MANIFEST_FILE, self.manifest_digest, digest)
@@ -90,8 +95,11 @@ class ModelVersion:
             self.file_bytes(file)
 
 
-def members_digest(composite: Composite, files: Mapping[str, str]) -> str:
-    """One digest of all member files: what `sha256sum member-*.ubj | sha256sum` says in the version's folder."""
+def model_digest(manifest: Manifest) -> str:
+    """The sha256 of the model file; of a composite, what `sha256sum member-* | sha256sum` prints in its folder."""
+    files, composite = manifest.files, manifest.composite
+    if composite is None:
+        return files[manifest.model_file]
     names = sorted(member.file for member in composite.members)
     return sha256("".join(f"{files[name]}  {name}\n" for name in names).encode())
 

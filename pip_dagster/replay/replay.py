@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from pip_dagster.declaration.pipeline import Pipeline
     from pip_dagster.declaration.spec import PipelineSpec
     from pip_dagster.ledger.record import ScoringEntry
-    from pip_dagster.registry.predictor import Predictor
+    from pip_dagster.registry.engines.protocol import Predictor
     from pip_dagster.registry.version import ModelVersion
 
 Verdict = Literal["identical", "differs", "cannot replay"]

@@ -16,12 +16,12 @@ if TYPE_CHECKING:
 REPLAYED = "memory.pip_stage.replayed"
 TOP = 10
 _FLIPPED = "pip_champion_decision IS DISTINCT FROM pip_candidate_decision"
-# A bin that one of the two never fills would make PSI infinite.
+# A bin that is empty for one of the two would make PSI infinite.
 _LEAST_SHARE = 1e-4
 
 
 def flip_gate(con: DuckDBPyConnection, decision: str, most: float) -> GateResult:
-    """The share of rows about which the two decide differently."""
+    """The share of rows on which the two decide differently."""
     row = con.execute(f"SELECT count(*), count(*) FILTER ({_FLIPPED}) FROM {REPLAYED} WHERE pip_seen").fetchone()
     rows, flips = row or (0, 0)
     rate = flips / rows if rows else 0.0
@@ -30,7 +30,7 @@ def flip_gate(con: DuckDBPyConnection, decision: str, most: float) -> GateResult
 
 
 def psi_gate(con: DuckDBPyConnection, outputs: Sequence[str], most: float) -> GateResult:
-    """The population stability index of the scores, over the deciles of the champion's: the largest of the outputs.
+    """The population stability index of the scores over the deciles of the champion's: the largest of all outputs.
 
     PSI is the sum over the bins of (q - p) ln(q / p), p and q the champion's and the candidate's shares of a bin.
     """

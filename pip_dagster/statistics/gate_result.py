@@ -1,4 +1,4 @@
-"""What the gates found: a figure, its threshold and a sentence each, and all of them together as a report."""
+"""The results of gates: a figure, its threshold and a sentence each, and all of them as a report."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class GateResult:
-    """One gate. `text` says what was measured and, where it failed, by how much."""
+    """One gate. `text` states what was measured and, on failure, by how much it failed."""
 
     name: str
     passed: bool
@@ -22,7 +22,7 @@ class GateResult:
 
 @dataclass(frozen=True)
 class SegmentDifference:
-    """How two models differ on the rows with one value of a segment's column; scores are means of the first output."""
+    """The difference of two models on the rows with one value of a segment's column; scores are means of output 1."""
 
     segment: str
     value: str
@@ -45,7 +45,7 @@ class Mover:
 
 @dataclass(frozen=True)
 class GateReport:
-    """Every gate that a candidate went through for one pipeline; `champion` is None where the alias is not set."""
+    """Every gate that was run on a candidate for one pipeline; `champion` is None if the alias is not set."""
 
     pipeline: str
     model_name: str
@@ -62,15 +62,15 @@ class GateReport:
 
     @property
     def failed(self) -> tuple[GateResult, ...]:
-        """The gates that were not passed."""
+        """The gates that failed."""
         return tuple(result for result in self.results if not result.passed)
 
     @property
     def passed(self) -> bool:
-        """Whether every gate was."""
+        """Whether every gate passed."""
         return not self.failed
 
     @property
     def refusal(self) -> str:
-        """The gates that were not passed, in words."""
+        """The failed gates as text."""
         return "; ".join(f"{result.name}: {result.text}" for result in self.failed)

@@ -1,4 +1,4 @@
-"""How good scores are against what came of it, and how sure a difference between two models is."""
+"""Metrics of scores against outcomes, with confidence intervals of the difference between two models."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ if TYPE_CHECKING:
 
 RESAMPLES = 500
 _SEED = 20130801
-# Beyond this many rows the interval is made from that many at even distances: wider, so slower to refuse, never wrong.
+# Beyond this many rows the interval is computed from that many at even distances: it is wider, but not wrong.
 _MOST_ROWS = 100_000
 _CHUNK_CELLS = 2_000_000
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Both models' metric on the same rows. `gain` is positive where the candidate is better, whatever the metric."""
+    """Both models' metric on the same rows. `gain` is positive if the candidate is better, whatever the metric."""
 
     rows: int
     champion: float
@@ -32,11 +32,11 @@ class Comparison:
     high: float
 
 
-def default_metric(objective: str) -> MetricName:
-    """The metric where none is declared."""
-    if objective.startswith(("binary:", "rank:")):
+def default_metric(task: str) -> MetricName:
+    """The metric for a model's task, where none is declared."""
+    if task in ("binary", "ranking"):
         return "auc"
-    return "poisson_deviance" if objective in ("count:poisson", "reg:tweedie") else "rmse"
+    return "poisson_deviance" if task == "count" else "rmse"
 
 
 def compare(
@@ -44,12 +44,12 @@ def compare(
 ) -> Comparison | None:
     """Compare two models on outcomes `y` (rows,), with a paired bootstrap interval of the gain.
 
-    Rows are resampled, the same ones for both models, by Poisson(1) weights: what the multinomial bootstrap of
-    independent rows tends to. Rows of one day are not independent, so the interval is rather too narrow than too wide.
-    None where the metric has no value: no rows, or for AUC rows of one class only.
+    Rows are resampled, the same ones for both models, by Poisson(1) weights, the limit of the multinomial bootstrap of
+    independent rows. Rows of one day are not independent, so the interval is too narrow rather than too wide. None if
+    the metric has no value: there are no rows, or for AUC only rows of one class.
 
     Raises:
-        DeclarationError: outcomes or scores that the metric is not for.
+        DeclarationError: the metric is not defined for these outcomes or scores.
 
     """
     import numpy as np
@@ -70,7 +70,7 @@ def compare(
 
 
 def _resampled(metric: MetricName, y: np.ndarray, champion: np.ndarray, candidate: np.ndarray) -> np.ndarray:
-    """Differences candidate - champion over the resamples, in chunks that bound the memory."""
+    """Differences, candidate minus champion, over the resamples, in chunks that bound the memory."""
     import numpy as np
 
     if len(y) > _MOST_ROWS:
@@ -89,7 +89,7 @@ def _resampled(metric: MetricName, y: np.ndarray, champion: np.ndarray, candidat
 
 @dataclass(frozen=True)
 class Resampled:
-    """A figure, and what it is in each of the resamples."""
+    """A figure, and its value in each resample."""
 
     value: float
     values: np.ndarray
@@ -100,11 +100,11 @@ def resample(
 ) -> Resampled | None:
     """A metric of outcomes `y` (rows,), or their mean, resampled by unit; `units` numbers each row's from 0.
 
-    All rows of a unit get the same Poisson(1) weight, since they are not independent. Of very many rows, those of units
-    at even distances are resampled: the interval is then wider. None where it has no value.
+    All rows of a unit get the same Poisson(1) weight, since they are not independent. If there are very many rows, only
+    those of units at even distances are resampled: the interval is then wider. None if the metric has no value.
 
     Raises:
-        DeclarationError: outcomes or scores that the metric is not for.
+        DeclarationError: the metric is not defined for these outcomes or scores.
 
     """
     import numpy as np
@@ -142,7 +142,7 @@ def _weighted_mean(y: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
 
 
 def _poisson_quantiles() -> np.ndarray:
-    """Poisson(1) by inversion, 65536 steps fine: a tenth of the time that numpy's own generator takes."""
+    """Poisson(1) by inversion in 65536 steps: a tenth of the time of numpy's own generator."""
     import numpy as np
 
     probabilities = np.exp(-1.0) / np.cumprod([1.0, *range(1, 12)])
@@ -151,7 +151,7 @@ def _poisson_quantiles() -> np.ndarray:
 
 
 def _prepare(metric: MetricName, y: np.ndarray, scores: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
-    """The metric as a function of weights (rows, resamples), one value a resample; NaN where it has none."""
+    """The metric as a function of weights (rows, resamples), one value for each resample, NaN if undefined."""
     import numpy as np
 
     scores = scores.astype(np.float64)
@@ -199,10 +199,10 @@ def _check(metric: MetricName, y: np.ndarray, *scores: np.ndarray) -> None:
     import numpy as np
 
     if metric in ("auc", "logloss") and not np.isin(y, (0, 1)).all():
-        raise DeclarationError(f"gates.metric {metric} is for outcomes 0 and 1; gates.labels gives others.")
+        raise DeclarationError(f"gates.metric {metric} requires outcomes 0 and 1; gates.labels has others.")
     if metric == "poisson_deviance" and (y < 0).any():
         raise DeclarationError(
-            "gates.metric poisson_deviance is for outcomes of 0 and more; gates.labels gives others."
+            "gates.metric poisson_deviance requires outcomes of 0 and more; gates.labels has others."
         )
     if metric == "logloss" and any(((each < 0) | (each > 1)).any() for each in scores):
-        raise DeclarationError("gates.metric logloss is for probabilities; the model's scores are none.")
+        raise DeclarationError("gates.metric logloss requires probabilities; the model's scores are not.")

@@ -69,7 +69,9 @@ class TestStatus:
 
     def test_says_what_failed_and_what_was_found(self, said, troubled):
         text = said("status", "orders")
-        assert "live; last attempt failed: values that XGBoost would score without a word: amount in 50 rows" in text
+        assert (
+            "live; last attempt failed: values that the model would score without an error: amount in 50 rows" in text
+        )
         assert "unseen shop (50); no value at all in amount" in text
         rows = json.loads(said("status", "orders", "--json"))
         assert [row["last_attempt"] for row in rows] == ["scored", "failed", "scored", "scored"]

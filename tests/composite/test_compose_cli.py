@@ -49,7 +49,7 @@ def test_compose_show_and_lineage(tiny: Any, invoke: Any, sample: pd.DataFrame, 
     assert "is there already as v3" in invoke(*compose).output
     assert json.loads(invoke(*compose, "--json").output)["created"] is False
     shown = invoke("models", "show", "returns", "v3").output
-    assert "returns v1, then champion: member-01-returns-v1.ubj, sha256" in shown
+    assert "returns v1, champion at the time: member-01-returns-v1.ubj, sha256" in shown
     tiny.registry.set_alias("returns", "champion", 3, by="ada", why="a test")
     tiny.run("2024-03-01")
     assert "gifts: returns v1, where gift" in invoke("lineage", "orders", "2024-03-01").output
@@ -59,7 +59,7 @@ def test_compose_show_and_lineage(tiny: Any, invoke: Any, sample: pd.DataFrame, 
     ("text", "told"),
     [
         ("ensemble: [{model: returns, version: 1}", "as YAML"),
-        ("- 1", "holds no composition"),
+        ("- 1", "is not a composition"),
         ("segments: [{when: gift, model: returns, version: one}]", "segments.0.version"),
         ("ensemble: [{model: nobody, version: 1}, {model: returns, version: 1}]", "no model 'nobody'"),
     ],

@@ -98,7 +98,7 @@ def test_a_row_of_no_segment_is_kept_apart_or_refused(composed: Any, sample: pd.
     frame = sample.copy()
     with pytest.raises(RegistryError, match="otherwise: true.*unmatched: error.*unmatched: quarantine"):
         composed.registry.compose("returns", only, sample=frame)
-    with pytest.raises(SignatureMismatch, match=r"rows of the sample are of no segment, such as \{'shop'"):
+    with pytest.raises(SignatureMismatch, match=r"rows of the sample belong to no segment, such as \{'shop'"):
         composed.registry.compose("returns", only | {"unmatched": "error"}, sample=frame)
     known = frame[frame["shop"].isin(["Zürich", "plain"])]
     for policy, rows in (("error", known), ("quarantine", frame)):
@@ -271,7 +271,7 @@ def test_golden_rows_prove_every_segment_however_rare(composed: Any, sample: pd.
     assert set(segments_of(rows, version.manifest.composite)) == {0.0, 1.0, 2.0}
     assert largest_difference(version, load_predictor(version, nthread=2)) == 0.0
     frame.loc[8, "shop"] = "plain"
-    with pytest.raises(InvalidSample, match="no row of the sample is of segment 'quoted'"):
+    with pytest.raises(InvalidSample, match="no row of the sample belongs to segment 'quoted'"):
         composed.registry.compose("rare", segments, sample=frame)
 
 

@@ -57,7 +57,7 @@ OTHER = {"otherwise": True, "model": "returns", "version": 1}
         (seg({"when": "shop = 'plain'", **member(1)}), RegistryError, "otherwise: true"),
         (seg(OTHER), RegistryError, "no segment has a condition"),
         (seg(OTHER, {"when": "shop = 'plain'", **member(1)}), RegistryError, "for the last segment"),
-        (seg({"when": "gift", **member(1)}, OTHER, unmatched="error"), RegistryError, "leave one of them out"),
+        (seg({"when": "gift", **member(1)}, OTHER, unmatched="error"), RegistryError, "use only one of them"),
         (seg({"when": "gift", **member(1)}, {"when": " gift", **member(2)}, OTHER), RegistryError, "there twice"),
         (seg({"name": "otherwise", "when": "gift", **member(1)}, OTHER), RegistryError, "there twice"),
         (seg({"when": "gift", "otherwise": True, **member(1)}, OTHER), RegistryError, "either `when`"),
@@ -77,7 +77,7 @@ def test_a_composition_that_means_nothing_is_refused(
 
 
 @pytest.mark.parametrize(
-    ("column", "told"), [("amount", r"misses the features \['amount'\]"), ("note", "'note', which is no column")]
+    ("column", "told"), [("amount", r"lacks the features \['amount'\]"), ("note", "'note', which is no column")]
 )
 def test_a_sample_without_a_column_is_refused(
     composed_template: Path, helpers: Any, column: str, told: str, sample: pd.DataFrame, segments: Any

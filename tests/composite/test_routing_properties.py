@@ -62,7 +62,14 @@ def holds(condition: tuple[str, Any], row: dict[str, Any]) -> bool | None:
 
 def member() -> Member:
     signature = BoosterSignature(
-        features=(), objective="x", booster="x", outputs=(), iteration_range=(0, 1), xgboost_version="0"
+        engine="xgboost",
+        task="regression",
+        features=(),
+        objective="x",
+        booster="x",
+        outputs=(),
+        iteration_range=(0, 1),
+        xgboost_version="0",
     )
     return Member(file="m", model_name="m", version=1, manifest_digest="", signature=signature)
 

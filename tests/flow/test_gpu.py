@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from pip_dagster.flow.engine import Device
-from pip_dagster.registry import gpu, predictor
-from pip_dagster.registry.gpu import SMALLEST, Batches, GpuError
+from pip_dagster.registry.engines.xgboost import gpu, predictor
+from pip_dagster.registry.engines.xgboost.gpu import SMALLEST, Batches, GpuError
 
 OUT_OF_MEMORY = "[10:00:00] /src/device_helpers.cuh: parallel_for failed: cudaErrorMemoryAllocation: out of memory"
 GONE = "[10:00:00] /src/context.cc: no CUDA-capable device is detected\nStack trace:\n  libxgboost.so"
@@ -16,7 +16,7 @@ class FakeGpu:
 
     def __init__(self, monkeypatch, most, error=OUT_OF_MEMORY):
         self.batches = []
-        on_cpu = predictor.Predictor._score_on_cpu
+        on_cpu = predictor.BoosterPredictor._score_on_cpu
 
         def score(self_, X, margin):
             import xgboost
@@ -26,9 +26,9 @@ class FakeGpu:
             self.batches.append(len(X))
             return on_cpu(self_, X, margin)
 
-        monkeypatch.setattr(predictor.Predictor, "_score_on_gpu", score)
+        monkeypatch.setattr(predictor.BoosterPredictor, "_score_on_gpu", score)
         monkeypatch.setattr(gpu, "SMALLEST", 8)
-        monkeypatch.setattr("pip_dagster.flow.model.choose_device", lambda wanted: Device("cuda", "a GPU is there"))
+        monkeypatch.setattr("pip_dagster.flow.model.choose_device", lambda *_: Device("cuda", "a GPU is there"))
 
 
 def devices(results):
@@ -67,14 +67,14 @@ def test_a_gpu_that_gives_up_midway_leaves_no_partition_scored_on_two_devices(ti
     tiny.declare(scoring={"device": "auto", "batch_rows": 2_048})
     tiny.source(*["INSERT INTO raw.orders SELECT o.* REPLACE (order_id + 1_000_000 * i AS order_id) "
                   "FROM raw.orders o, range(1, 30) t(i)"])  # fmt: skip
-    seen = predictor.Predictor._score_on_gpu
+    seen = predictor.BoosterPredictor._score_on_gpu
 
     def twice_then_gone(self, X, margin):
         if len(fake.batches) >= 2:
             raise RuntimeError(GONE)
         return seen(self, X, margin)
 
-    monkeypatch.setattr(predictor.Predictor, "_score_on_gpu", twice_then_gone)
+    monkeypatch.setattr(predictor.BoosterPredictor, "_score_on_gpu", twice_then_gone)
     assert {device for device, _ in devices(tiny.run())} == {"cpu"}
     assert len(fake.batches) == 2
     assert tiny.scores() == pytest.approx(tiny.expected())

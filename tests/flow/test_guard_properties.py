@@ -16,8 +16,8 @@ from pip_dagster.declaration.spec import Features, Scoring
 from pip_dagster.flow.query import STAGED
 from pip_dagster.flow.score import SCORED, score
 from pip_dagster.flow.validate import nothing_apart
+from pip_dagster.registry.engines.xgboost.predictor import BoosterPredictor
 from pip_dagster.registry.manifest import Feature, Manifest
-from pip_dagster.registry.predictor import Predictor
 from pip_dagster.sql.names import quote
 from pip_dagster.warehouse.connect import workspace
 
@@ -78,6 +78,8 @@ def model():
     booster = xgb.train(parameters, matrix(frame, rng.normal(size=rows)), 12)
     types = {"n": "int", "x": "float", "d": "float", "flag": "bool", "c": "category"}
     manifest = Manifest(
+        engine="xgboost",
+        task="regression",
         features=tuple(
             Feature(name=NAMES[name], type=types[name], categories=CATEGORIES if name == "c" else None)
             for name in ORDER
@@ -93,7 +95,7 @@ def model():
         registered_by="a test",
         files={},
     )
-    return booster, manifest, Predictor(booster, manifest, nthread=1, device="cpu", subject="property v1")
+    return booster, manifest, BoosterPredictor(booster, manifest, nthread=1, device="cpu", subject="property v1")
 
 
 @pytest.fixture(scope="module")

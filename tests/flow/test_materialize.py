@@ -77,7 +77,7 @@ class TestARerun:
     def test_of_unchanged_partitions_scores_and_writes_nothing(self, scored, monkeypatch):
         before, rows = ledger_rows(scored), scored.scores()
         calls = []
-        monkeypatch.setattr("pip_dagster.registry.load.load_predictor", lambda *args, **kwargs: calls.append(args))
+        monkeypatch.setattr("pip_dagster.flow.model.load_predictor", lambda *args, **kwargs: calls.append(args))
         results = scored.run()
         assert all(result.reused for result in results.values()) and not calls
         assert ledger_rows(scored) == before
@@ -96,7 +96,7 @@ class TestARerun:
         assert len({result.scoring.code_digest for result in results.values()}) == 1
 
     def test_by_another_library_version_scores_anew_and_both_are_in_the_ledger(self, scored, monkeypatch):
-        monkeypatch.setattr("pip_dagster.flow.model.library_versions", lambda: {"xgboost": "9.9.9"})
+        monkeypatch.setattr("pip_dagster.flow.model.library_versions", lambda *_: {"xgboost": "9.9.9"})
         assert not scored.run(FIRST)[FIRST].reused
         engines = scored.warehouse(f"SELECT DISTINCT engine FROM ledger.scorings WHERE partition_key = '{FIRST}'")
         assert len(engines) == 2

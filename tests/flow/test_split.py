@@ -148,7 +148,7 @@ class TestTheSplit:
     def test_ends_by_a_pointer_and_without_a_prediction(self, parted, monkeypatch):
         parted.run()
         parted.declare()
-        monkeypatch.setattr("pip_dagster.registry.predictor.Predictor.predict", None)
+        monkeypatch.setattr("pip_dagster.registry.engines.xgboost.predictor.BoosterPredictor.predict", None)
         assert not any(result.error for result in parted.run().values())
         assert parted.scores() == parted.expected(version=1)
         assert parted.published("SELECT DISTINCT arm FROM orders.predictions") == [("champion",)]
@@ -156,7 +156,7 @@ class TestTheSplit:
     def test_another_salt_assigns_anew_without_a_prediction(self, parted, monkeypatch):
         parted.run()
         parted.declare(scoring={"split": SPLIT | {"salt": "summer"}})
-        monkeypatch.setattr("pip_dagster.registry.predictor.Predictor.predict", None)
+        monkeypatch.setattr("pip_dagster.registry.engines.xgboost.predictor.BoosterPredictor.predict", None)
         parted.run()
         assert shown(parted) == shown(parted, "warehouse") == expected(parted, "summer") != expected(parted)
 
@@ -257,7 +257,7 @@ class TestKilledBetween:
             patched.setattr("pip_dagster.flow.split._split", killed)
             parted.run(FIRST)
         assert parted.scores() == parted.expected(f"day = '{FIRST}'")
-        monkeypatch.setattr("pip_dagster.registry.predictor.Predictor.predict", None)
+        monkeypatch.setattr("pip_dagster.registry.engines.xgboost.predictor.BoosterPredictor.predict", None)
         parted.run(FIRST)
         assert shown(parted) == expected(parted, where=f"day = '{FIRST}'")
         assert "arms" not in checks(parted)

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from pip_dagster.registry.predictor import Predictor
+from pip_dagster.registry.engines.xgboost.predictor import BoosterPredictor
 from pip_dagster.replay import recall
 from pip_dagster.replay.compare import INCOMPARABLE, compare, ulps
 from pip_dagster.replay.replay import replay
@@ -323,8 +323,8 @@ class TestWhatHasChangedIsNamed:
         def off(self, X):
             return np.nextafter(predict(self, X), np.float32(2))
 
-        predict = Predictor.predict
-        monkeypatch.setattr(Predictor, "predict", off)
+        predict = BoosterPredictor.predict
+        monkeypatch.setattr(BoosterPredictor, "predict", off)
         each = replayed(scored, SECOND)[SECOND]
         assert (each.verdict, each.comparison.differing, each.comparison.max_ulps) == ("differs", 50, 1)
         assert each.reasons[0].startswith("50 of 50 scored rows differ")

@@ -87,7 +87,7 @@ def test_no_model_is_loaded(promoted):
         from pip_dagster.declaration.project import Project
         result = rollback(Project.find(), "orders", why="", by="a test")
         assert len(result.flips) == 4, result
-        assert "pip_dagster.registry.predictor" not in sys.modules
+        assert "pip_dagster.registry.engines.xgboost.predictor" not in sys.modules
         assert not (found := {"xgboost", "dagster", "sklearn"} & set(sys.modules)), found
         """
     )

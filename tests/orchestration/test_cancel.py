@@ -27,10 +27,10 @@ SLOW_PREDICT = """
 import itertools, pathlib, time
 import pip_dagster.flow.materialize
 from acme.definitions import defs
-from pip_dagster.registry.predictor import Predictor
+from pip_dagster.registry.engines.xgboost.predictor import BoosterPredictor
 
 pip_dagster.flow.materialize.CHUNK_ROWS = 1
-fast, calls = Predictor.predict, itertools.count()
+fast, calls = BoosterPredictor.predict, itertools.count()
 
 def predict(self, X):
     if next(calls) >= 4:
@@ -38,7 +38,7 @@ def predict(self, X):
         time.sleep(0.2)
     return fast(self, X)
 
-Predictor.predict = predict
+BoosterPredictor.predict = predict
 """
 # Ending takes a second or two. The machine may be busy; what would go on by itself goes on for hours.
 PATIENCE = 240

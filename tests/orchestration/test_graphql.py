@@ -27,10 +27,10 @@ LOCATION = """
 import itertools, pathlib, time
 import pip_dagster.flow.materialize
 from acme.definitions import defs
-from pip_dagster.registry.predictor import Predictor
+from pip_dagster.registry.engines.xgboost.predictor import BoosterPredictor
 
 pip_dagster.flow.materialize.CHUNK_ROWS = 1
-fast, calls = Predictor.predict, itertools.count(1)
+fast, calls = BoosterPredictor.predict, itertools.count(1)
 
 def predict(self, X):
     if next(calls) >= 3 and pathlib.Path("hold").exists():
@@ -38,7 +38,7 @@ def predict(self, X):
         time.sleep(2)
     return fast(self, X)
 
-Predictor.predict = predict
+BoosterPredictor.predict = predict
 """
 # It would count for hours from the third day on.
 ENDLESS = """

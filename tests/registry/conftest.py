@@ -13,13 +13,14 @@ import pytest
 import xgboost as xgb
 
 from pip_dagster.registry import ModelVersion, Registry
-from pip_dagster.registry.booster_facts import inspect
-from pip_dagster.registry.model_file import written_by
-from pip_dagster.registry.predictor import Predictor, load_booster
-from pip_dagster.registry.signature import derive
+from pip_dagster.registry.engines.protocol import SignatureClaims
+from pip_dagster.registry.engines.xgboost.booster_facts import inspect
+from pip_dagster.registry.engines.xgboost.model_file import written_by
+from pip_dagster.registry.engines.xgboost.predictor import BoosterPredictor, load_booster
+from pip_dagster.registry.engines.xgboost.signature import derive
 
 Train = Callable[..., xgb.Booster]
-Wrap = Callable[..., Predictor]
+Wrap = Callable[..., BoosterPredictor]
 
 
 @pytest.fixture(scope="session")
@@ -72,14 +73,14 @@ def model_file(booster: xgb.Booster, tmp_path_factory: pytest.TempPathFactory) -
 
 @pytest.fixture(scope="session")
 def wrap() -> Wrap:
-    """A Predictor the way the probe makes one, without its process."""
+    """A BoosterPredictor the way the probe makes one, without its process."""
 
-    def _wrap(booster: xgb.Booster, sample: pd.DataFrame | pa.Table, **claims: Any) -> Predictor:
+    def _wrap(booster: xgb.Booster, sample: pd.DataFrame | pa.Table, **claims: Any) -> BoosterPredictor:
         data = bytes(booster.save_raw("ubj"))
         loaded = load_booster(data, "test")
         table = sample if isinstance(sample, pa.Table) else pa.Table.from_pandas(sample, preserve_index=False)
-        signature = derive(inspect(loaded, written_by(data)), table, **claims)
-        return Predictor(loaded, signature, nthread=1, device="cpu", subject="test")
+        signature = derive(inspect(loaded, written_by(data)), table, SignatureClaims(**claims))
+        return BoosterPredictor(loaded, signature, nthread=1, device="cpu", subject="test")
 
     return _wrap
 

@@ -57,6 +57,8 @@ def _signature(**types: str) -> Signature:
         for name, kind in types.items()
     )
     return Signature(
+        engine="xgboost",
+        task="regression",
         features=features,
         objective="reg:squarederror",
         booster="gbtree",
@@ -91,5 +93,5 @@ def test_what_no_model_takes_is_refused(column, kind, message):
 
 
 def test_a_missing_column_is_refused():
-    with pytest.raises(SignatureMismatch, match="misses column 'f'"):
+    with pytest.raises(SignatureMismatch, match="lacks column 'f'"):
         encode(pa.table({"g": [1]}), _signature(f="int"))

@@ -335,7 +335,7 @@ def test_labels_that_are_not_there_yet_are_nothing_against_a_model(gated: Any) -
     [
         ("SELECT order_id, returned FROM raw.outcome WHERE day >= $start_date", "labels.sql: .*raw.outcome"),
         ("SELECT order_id, returned FROM raw.outcomes WHERE day >= $since", r"labels.sql: \$since is no parameter"),
-        ("SELECT order_id, returned + 1 AS returned FROM raw.outcomes", "auc is for outcomes 0 and 1"),
+        ("SELECT order_id, returned + 1 AS returned FROM raw.outcomes", "auc requires outcomes 0 and 1"),
         ("SELECT order_id, 1 AS returned FROM raw.outcomes, range(2)", "has more than one label"),
         ("SELECT order_id FROM raw.outcomes", "returned"),
         ("SELECT 1; SELECT 2", "exactly one SELECT, found 2"),

@@ -108,7 +108,7 @@ def test_mlflows_alias_decides_and_what_scored_is_kept(remote: Any, helpers: Any
     assert remote.run("2024-03-02")["2024-03-02"].scoring.model_version == 2
     moves = remote.registry.alias_history(NAME, "champion")
     assert [(move.version, move.by) for move in moves] == [(1, "MLflow"), (2, "MLflow")]
-    assert "the gates were not asked" in moves[-1].why
+    assert "no gate was run" in moves[-1].why
     # MLflow is gone: what it decided is proven all the same.
     (remote.root / "mlflow.db").unlink()
     (found,) = replay(remote.pipeline(), [first])
@@ -194,8 +194,8 @@ def test_a_server_that_does_not_answer(remote: Any, monkeypatch: Any) -> None:
     remote.run("2024-03-01")
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     for uri, said in (
-        ("http://eve:secret@127.0.0.1:9", "MLflow at http://127.0.0.1:9 cannot be asked"),
-        ("sqlite:///gone.db", "expected an SQLite file at"),
+        ("http://eve:secret@127.0.0.1:9", "MLflow at http://127.0.0.1:9 did not answer"),
+        ("sqlite:///gone.db", "expected SQLite at"),
     ):
         monkeypatch.setenv("PIP_DAGSTER_MLFLOW", uri)
         message = resolving(remote)
@@ -226,7 +226,7 @@ def test_another_flavour_is_refused_unopened(remote: Any) -> None:
         )
     client().set_registered_model_alias(NAME, "champion", info.registered_model_version)
     message = resolving(remote)
-    assert "is of flavour python_function, expected xgboost" in message and "mlflow.xgboost.log_model" in message
+    assert "has flavour python_function, expected xgboost" in message and "mlflow.xgboost.log_model" in message
 
 
 @pytest.mark.parametrize("lack", ["sample", "categories", "claims"])
@@ -249,7 +249,7 @@ def test_what_mlflow_lacks_is_asked_for(remote: Any, helpers: Any, lack: str) ->
     client().set_registered_model_alias(NAME, "champion", info.registered_model_version)
     said = {
         "sample": "MLflow holds no training sample of it",
-        "categories": "What MLflow does not hold is read from pip_dagster/claims.json",
+        "categories": "Categories, classes, feature_names and calibration are read from pip_dagster/claims.json",
         "claims": "pip_dagster/claims.json: catgories: Extra inputs are not permitted; expected an object with any of "
         "categories",
     }

@@ -9,7 +9,7 @@ import zlib
 import pytest
 
 from pip_dagster.registry import ModelNotFound, Registry, UnsafeModelFile
-from pip_dagster.registry.model_file import detect, written_by
+from pip_dagster.registry.engines.xgboost.model_file import detect, written_by
 
 
 class Bomb:

@@ -130,7 +130,7 @@ def test_damage_to_a_registered_version_is_refused_by_digest_before_it_is_loaded
     def never(*_: object, **__: object) -> None:
         raise AssertionError("bytes that are not the registered ones reached XGBoost")
 
-    monkeypatch.setattr("pip_dagster.registry.predictor.load_booster", never)
+    monkeypatch.setattr("pip_dagster.registry.engines.xgboost.predictor.load_booster", never)
     other = bytes(train(frame, label, rounds=3).save_raw("ubj"))
     for file in ("model.ubj", "golden.parquet", "manifest.json"):
         path = version.path / file
@@ -192,7 +192,7 @@ def test_a_tree_that_leads_out_of_its_memory_is_refused_whether_or_not_the_sampl
 
 
 def test_sound_boosters_of_every_kind_pass(train: Any, frame: Any, label: Any) -> None:
-    from pip_dagster.registry.trees import check_trees
+    from pip_dagster.registry.engines.xgboost.trees import check_trees
 
     for rounds, parameters in (
         (3, {"objective": "binary:logistic"}),

@@ -10,9 +10,9 @@ import xgboost as xgb
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pip_dagster.registry import numeric_splits
-from pip_dagster.registry import predictor as predictor_module
-from pip_dagster.registry.numeric_splits import NumericSplits
+from pip_dagster.registry.engines.xgboost import chains, numeric_splits
+from pip_dagster.registry.engines.xgboost import predictor as predictor_module
+from pip_dagster.registry.engines.xgboost.numeric_splits import NumericSplits
 
 # Numbers at which a comparison, a cast or a stand-in for a missing value could go wrong.
 EDGES = np.array([np.nan, np.inf, -np.inf, 0.0, -0.0, 3.4e38, -3.4e38, 1e-45, -1.0, 2.5, 1e9], dtype=np.float32)
@@ -100,7 +100,7 @@ def test_categories_become_thresholds_and_the_booster_has_none(monkeypatch):
 
 @pytest.mark.parametrize("limit", ["_MOST_SETS", "_MOST_CODES"])
 def test_categories_stay_where_chains_would_take_too_long(monkeypatch, limit):
-    monkeypatch.setattr(numeric_splits, limit, 1)
+    monkeypatch.setattr(chains, limit, 1)
     booster, X = trained(5, [8, 3], 2, 0.2)
     made = NumericSplits.of(booster, 2)
     assert made is not None
@@ -120,10 +120,10 @@ def test_the_fewest_chains_cover_all_sets():
     held = np.array(
         [[1, 0, 0, 0], [1, 1, 0, 0], [0, 1, 0, 0], [0, 1, 1, 0], [1, 1, 1, 0], [0, 0, 0, 1]], dtype=np.float32
     )
-    chains = numeric_splits._cover(held)
-    assert len(chains) == 3  # {0}, {1}, {3} hold nothing of each other
-    assert sorted(row for chain in chains for row in chain) == list(range(6))
-    for chain in chains:
+    found = chains._cover(held)
+    assert len(found) == 3  # {0}, {1}, {3} hold nothing of each other
+    assert sorted(row for chain in found for row in chain) == list(range(6))
+    for chain in found:
         assert all((held[a] <= held[b]).all() for a, b in zip(chain, chain[1:], strict=False))
 
 
@@ -159,8 +159,8 @@ def test_rows_that_gain_nothing_are_left_to_xgboost():
     booster, X = trained(9, [], 3, 0.3)
     made = NumericSplits.of(booster, 1)
     assert made is not None
-    assert made.quicker(X)
-    assert not made.quicker(np.nan_to_num(X))
+    assert made.faster(X)
+    assert not made.faster(np.nan_to_num(X))
 
 
 def test_what_cannot_be_made_is_told_and_xgboost_scores_it(monkeypatch, train, wrap, frame, label):

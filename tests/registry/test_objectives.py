@@ -9,8 +9,8 @@ import pytest
 import xgboost as xgb
 
 from pip_dagster.registry import InvalidModel, SignatureMismatch
-from pip_dagster.registry import predictor as predictor_module
 from pip_dagster.registry.encoding import encode
+from pip_dagster.registry.engines.xgboost import predictor as predictor_module
 
 
 def _score(predictor: Any, frame: pd.DataFrame) -> np.ndarray:

@@ -159,7 +159,7 @@ def test_a_model_that_takes_too_long_is_refused(model_file, frame, tmp_path):
 
 
 def test_the_probes_own_refusals_keep_their_class(model_file, frame, tmp_path):
-    with pytest.raises(SignatureMismatch, match=r"^m: the sample misses 1 of 4 features"):
+    with pytest.raises(SignatureMismatch, match=r"^m: the sample lacks 1 of 4 features"):
         Registry(tmp_path / "r").register("m", model=model_file, sample=frame.drop(columns="night"))
 
 

@@ -39,7 +39,7 @@ def test_reordered_categories_are_refused(wrap, booster, frame, source):
     order = ["AA", "UA", "ZZ", "B6"]
     with pytest.raises(SignatureMismatch, match="'carrier': code 0 is 'AA' .* but 'UA' in the Booster"):
         if source == "argument":
-            wrap(booster, frame, category_lists={"carrier": order})
+            wrap(booster, frame, categories={"carrier": order})
         else:
             wrap(booster, frame.assign(carrier=frame.carrier.cat.reorder_categories(order)))
 
@@ -50,13 +50,13 @@ def test_reordered_categories_are_refused(wrap, booster, frame, source):
         ({"carrier": ["UA", "AA"]}, "has 2 entries, the Booster was trained with 4"),
         ({"carrier": ["UA", "AA", "UA", "B6"]}, "more than once"),
         ({"carrier": []}, "is empty"),
-        ({"carier": ["UA"]}, r"\['carier'\], which are no category features"),
-        ({"stops": ["0"]}, r"\['stops'\], which are no category features"),
+        ({"carier": ["UA"]}, r"\['carier'\], which are not category features"),
+        ({"stops": ["0"]}, r"\['stops'\], which are not category features"),
     ],
 )
 def test_category_lists_that_do_not_fit_are_refused(wrap, booster, frame, lists, message):
     with pytest.raises(SignatureMismatch, match=message):
-        wrap(booster, frame, category_lists=lists)
+        wrap(booster, frame, categories=lists)
 
 
 def test_non_ascii_categories_score_right_whatever_the_model_file_says(train, wrap, label):
@@ -67,8 +67,8 @@ def test_non_ascii_categories_score_right_whatever_the_model_file_says(train, wr
     # Training codes, not strings: XGBoost 3.2 garbles the strings.
     codes = frame.city.cat.codes.to_numpy().astype(np.float32)[:, None]
     expected = booster.predict(xgb.DMatrix(codes, feature_names=["city"], feature_types=["c"]))
-    for sample, lists in ((frame, None), (frame.astype(str), {"city": names})):
-        predictor = wrap(booster, sample, category_lists=lists)
+    for sample, lists in ((frame, {}), (frame.astype(str), {"city": names})):
+        predictor = wrap(booster, sample, categories=lists)
         assert predictor.signature.features[0].categories == tuple(names)
         table = pa.Table.from_pandas(sample, preserve_index=False)
         np.testing.assert_array_equal(predictor.predict(encode(table, predictor.signature)), expected)
@@ -76,7 +76,7 @@ def test_non_ascii_categories_score_right_whatever_the_model_file_says(train, wr
         with pytest.raises(SignatureMismatch, match=r"has garbled the non-ASCII list .* pass categories="):
             wrap(booster, frame.astype(str))
         with pytest.raises(SignatureMismatch, match="has 3 entries, the Booster was trained with 4"):
-            wrap(booster, frame, category_lists={"city": names[:3]})
+            wrap(booster, frame, categories={"city": names[:3]})
 
 
 def test_a_booster_trained_on_codes_needs_the_list(wrap, frame, label):
@@ -86,7 +86,7 @@ def test_a_booster_trained_on_codes_needs_the_list(wrap, frame, label):
     strings = frame.assign(carrier=frame.carrier.astype(str))
     with pytest.raises(SignatureMismatch, match=r"'carrier' is a category, .* pass categories="):
         wrap(booster, strings)
-    predictor = wrap(booster, strings, category_lists={"carrier": ["UA", "AA", "ZZ", "B6"]})
+    predictor = wrap(booster, strings, categories={"carrier": ["UA", "AA", "ZZ", "B6"]})
     table = pa.Table.from_pandas(strings)
     np.testing.assert_array_equal(predictor.predict(encode(table, predictor.signature)), booster.predict(data))
 
@@ -123,7 +123,7 @@ def test_names_that_contradict_the_booster_are_refused(wrap, booster, frame):
 
 
 def test_a_sample_without_a_feature_is_refused(wrap, booster, frame):
-    with pytest.raises(SignatureMismatch, match=r"misses 1 of 4 features: \['night'\]"):
+    with pytest.raises(SignatureMismatch, match=r"lacks 1 of 4 features: \['night'\]"):
         wrap(booster, frame.drop(columns="night"))
 
 

@@ -62,7 +62,7 @@ def test_a_signature_by_another_key_or_of_another_version_is_none(
     right = path.read_bytes()
     for forged in (stolen, right[:-1], b"", right[:-1] + bytes([right[-1] ^ 1])):
         path.write_bytes(forged)
-        with pytest.raises(SignatureMissing, match="is not of this manifest.json"):
+        with pytest.raises(SignatureMissing, match="does not match this manifest.json"):
             verify_signers(version, [str(keys[1])])
     sign(second, keys[0]).write_bytes(right)
     with pytest.raises(SignatureMissing, match="returns v2"):

@@ -1,40 +1,39 @@
-"""A verified Booster that scores exactly as registered: the one code path for production, golden rows and gates."""
+"""A verified Booster that scores exactly as registered, for production, golden rows and gates alike."""
+
+from __future__ import annotations
 
 import json
 import warnings
 from typing import TYPE_CHECKING, Any
 
-from pip_dagster.registry.encoding import encode
+from pip_dagster.registry.booster_signature import BoosterSignature
+from pip_dagster.registry.engines.xgboost.gpu import Batches, GpuError, to_device, to_host
+from pip_dagster.registry.engines.xgboost.model_file import written_by
+from pip_dagster.registry.engines.xgboost.numeric_splits import NumericSplits
 from pip_dagster.registry.errors import InvalidModel, SignatureMismatch
-from pip_dagster.registry.gpu import Batches, GpuError, to_device, to_host
-from pip_dagster.registry.manifest import BoosterSignature
-from pip_dagster.registry.model_file import written_by
-from pip_dagster.registry.numeric_splits import NumericSplits
 
 if TYPE_CHECKING:
     import numpy as np
     import xgboost as xgb
 
-__all__ = ["Predictor", "encode", "load_booster"]
-
-# From here on other splits save more than making them costs, which grows with the trees as much as scoring does, but is
-# done by one thread. For two threads.
+# From this many rows numeric splits save more than they cost to derive. The cost grows with the trees as scoring does,
+# but one thread pays it; the number is for two threads.
 _MANY_ROWS = 100_000
-# Each process sees for itself that they score as the Booster does.
+# Each process checks on this many rows that they score as the Booster does.
 _TRIED_ROWS = 1024
 
 
-class Predictor:
-    """Scores matrices in the manifest's feature order. Make one with ``load``."""
+class BoosterPredictor:
+    """Scores matrices in the manifest's feature order."""
 
     def __init__(
-        self, booster: "xgb.Booster", signature: BoosterSignature, *, nthread: int, device: str, subject: str
+        self, booster: xgb.Booster, signature: BoosterSignature, *, nthread: int, device: str, subject: str
     ) -> None:
-        """Wrap a Booster that is known to be safe. Raises SignatureMismatch when it is not the signature's."""
+        """Wrap a Booster that is known to be safe."""
         _check_features(booster, signature, subject)
         parameters: dict[str, Any] = {"nthread": nthread, "device": device}
         if signature.objective == "multi:softmax":
-            # The same trees; the class alone would hide how sure the model is.
+            # The same trees; the class alone would hide the probabilities.
             parameters["objective"] = "multi:softprob"
         booster.set_param(parameters)
         self.signature: BoosterSignature = signature
@@ -42,38 +41,34 @@ class Predictor:
         self._booster = booster
         self._nthread = nthread
         self._batches = Batches() if device != "cpu" else None
-        self._gpu_failure: GpuError | None = None
+        self.gpu_failure: GpuError | None = None  # partitions in progress must then be scored again
         # In place is fastest, but gblinear does not support it, and 3.2's dart differs from DMatrix in the last bits.
         self._in_place = signature.booster == "gbtree" and booster_name(booster) == "gbtree"
         self._rows_scored = 0
         self._numeric: NumericSplits | None = None
         self._numeric_tried = False
 
-    @property
-    def gpu_failure(self) -> GpuError | None:
-        """Why the GPU gave up: what was scored of the same partitions is not to be kept. None while all is well."""
-        return self._gpu_failure
-
-    def predict(self, X: "np.ndarray") -> "np.ndarray":
+    def predict(self, X: np.ndarray) -> np.ndarray:
         """Score float32 (rows, features) in manifest order, categories as codes, NaN for missing.
 
-        Returns float32, (rows,) for one output, else (rows, outputs), exactly as XGBoost gives them. Infinite
-        values are not looked for here. Raises SignatureMismatch for another shape, InvalidModel when the scores have an
-        unexpected one.
+        Returns float32, (rows,) for one output, else (rows, outputs), exactly as XGBoost computes them. The caller has
+        refused infinite values.
+
+        Raises:
+            InvalidModel: the scores have an unexpected shape.
+            SignatureMismatch: the matrix has another shape.
+
         """
         return self._checked(X, margin=False)
 
-    def margin(self, X: "np.ndarray") -> "np.ndarray":
-        """The scores before the objective's link function, as ``predict`` takes and gives them."""
+    def margin(self, X: np.ndarray) -> np.ndarray:
+        """The scores before the objective's link function, in the shapes of `predict`."""
         return self._checked(X, margin=True)
 
-    def _checked(self, X: "np.ndarray", *, margin: bool) -> "np.ndarray":
+    def _checked(self, X: np.ndarray, *, margin: bool) -> np.ndarray:
         import numpy as np
 
-        features, outputs = len(self.signature.features), len(self.signature.outputs)
-        if X.ndim != 2 or X.shape[1] != features:
-            raise SignatureMismatch(f"{self.subject} takes a matrix of (rows, {features}), got {X.shape}")
-        shape = (len(X),) if outputs == 1 else (len(X), outputs)
+        shape = self._shape_for(X)
         if len(X) == 0:
             return np.empty(shape, dtype=np.float32)
         scores = self._score(np.ascontiguousarray(X, dtype=np.float32), margin=margin)
@@ -81,22 +76,28 @@ class Predictor:
             raise InvalidModel(f"{self.subject}: XGBoost gave scores of shape {scores.shape}, expected {shape}")
         return scores
 
-    def contributions(self, X: "np.ndarray") -> "np.ndarray":
-        """Exact SHAP contributions of each feature to the margin, for a matrix as ``predict`` takes it.
+    def _shape_for(self, X: np.ndarray) -> tuple[int, ...]:
+        features, outputs = len(self.signature.features), len(self.signature.outputs)
+        if X.ndim != 2 or X.shape[1] != features:
+            raise SignatureMismatch(f"{self.subject} takes a matrix of (rows, {features}), got {X.shape}")
+        return (len(X),) if outputs == 1 else (len(X), outputs)
+
+    def contributions(self, X: np.ndarray) -> np.ndarray:
+        """Exact SHAP contributions of each feature to the margin, for a matrix as `predict` takes it.
 
         Returns float32, (rows, features + 1) for one output, else (rows, outputs, features + 1). The last of the
         features + 1 is the base; together they sum to the margin, the score before the objective's link function
         (log-odds for a probability). Never approximate. A row costs hundreds of times its prediction.
 
-        Raises SignatureMismatch for another shape, InvalidModel when XGBoost has none for this kind of model.
+        Raises:
+            InvalidModel: XGBoost has none for this kind of model.
+            SignatureMismatch: the matrix has another shape.
+
         """
         import numpy as np
         import xgboost as xgb
 
-        features, outputs = len(self.signature.features), len(self.signature.outputs)
-        if X.ndim != 2 or X.shape[1] != features:
-            raise SignatureMismatch(f"{self.subject} takes a matrix of (rows, {features}), got {X.shape}")
-        shape = (len(X), features + 1) if outputs == 1 else (len(X), outputs, features + 1)
+        shape = (*self._shape_for(X), len(self.signature.features) + 1)
         if len(X) == 0:
             return np.empty(shape, dtype=np.float32)
         matrix = self._matrix(np.ascontiguousarray(X, dtype=np.float32))
@@ -105,27 +106,27 @@ class Predictor:
         except xgb.core.XGBoostError as error:
             raise InvalidModel(
                 f"{self.subject}: XGBoost {xgb.__version__} cannot explain its scores: {first_line(error)}; "
-                "leave `explanations` out of the declaration"
+                "remove `explanations` from the declaration"
             ) from error
         if found.shape != shape:
             raise InvalidModel(f"{self.subject}: XGBoost gave contributions of shape {found.shape}, expected {shape}")
         return found
 
-    def _score(self, X: "np.ndarray", *, margin: bool) -> "np.ndarray":
+    def _score(self, X: np.ndarray, *, margin: bool) -> np.ndarray:
         if self._batches is None:
             return self._score_on_cpu(X, margin)
         try:
             return self._batches.score(lambda part: self._score_on_gpu(part, margin), X)
         except GpuError as error:
-            self._gpu_failure = error
+            self.gpu_failure = error
             raise
 
-    def _score_on_gpu(self, X: "np.ndarray", margin: bool) -> "np.ndarray":
+    def _score_on_gpu(self, X: np.ndarray, margin: bool) -> np.ndarray:
         import numpy as np
 
         rounds = self.signature.iteration_range
         there = to_device(X) if self._in_place else None
-        if there is None:  # from numpy XGBoost would make the same DMatrix, with a warning each time
+        if there is None:  # from numpy, XGBoost would build the same DMatrix and warn each time
             return self._booster.predict(self._matrix(X), iteration_range=rounds, output_margin=margin)
         return to_host(
             self._booster.inplace_predict(
@@ -133,20 +134,20 @@ class Predictor:
             )
         )
 
-    def _score_on_cpu(self, X: "np.ndarray", margin: bool) -> "np.ndarray":
+    def _score_on_cpu(self, X: np.ndarray, margin: bool) -> np.ndarray:
         import numpy as np
 
         rounds = self.signature.iteration_range
         if self._in_place:
             wanted = "margin" if margin else "value"
             numeric = self._numeric_splits(X)
-            if numeric is not None and numeric.quicker(X):
+            if numeric is not None and numeric.faster(X):
                 return numeric.predict(X, iteration_range=rounds, predict_type=wanted)
             return self._booster.inplace_predict(X, iteration_range=rounds, predict_type=wanted, missing=np.nan)
         return self._booster.predict(self._matrix(X), output_margin=margin, iteration_range=rounds)
 
-    def _numeric_splits(self, X: "np.ndarray") -> NumericSplits | None:
-        """The same trees in their quicker form, once many rows have come; None before, and where they have none."""
+    def _numeric_splits(self, X: np.ndarray) -> NumericSplits | None:
+        """The same trees in their faster form, once many rows were scored; None before, and if there is none."""
         self._rows_scored += len(X)
         if self._rows_scored >= _MANY_ROWS * max(1, self._nthread // 2) and not self._numeric_tried:
             self._numeric_tried = True
@@ -155,17 +156,17 @@ class Predictor:
                 numeric = NumericSplits.of(self._booster, self._nthread)
                 if numeric is None or numeric.agrees(self._booster, X[:_TRIED_ROWS], self.signature.iteration_range):
                     self._numeric, wrong = numeric, None
-            except Exception as error:  # whatever it is, the model can be scored as it is
+            except Exception as error:  # whatever it is, XGBoost can score the model itself
                 wrong = error
             if wrong:
                 warnings.warn(
-                    f"{self.subject}: its splits cannot be made comparisons of numbers ({wrong}), so XGBoost scores "
-                    "the model as it is, which takes longer; please report this",
+                    f"{self.subject}: its splits cannot be converted to comparisons of numbers ({wrong}), so XGBoost "
+                    "scores the model itself, which takes longer; please report this",
                     stacklevel=2,
                 )
         return self._numeric
 
-    def _matrix(self, X: "np.ndarray") -> "xgb.DMatrix":
+    def _matrix(self, X: np.ndarray) -> xgb.DMatrix:
         import numpy as np
         import xgboost as xgb
 
@@ -178,14 +179,19 @@ class Predictor:
         )
 
 
-def load_booster(data: bytes, subject: str) -> "xgb.Booster":
-    """Load a model from bytes whose digest was checked, or inside the probe. Raises InvalidModel."""
+def load_booster(data: bytes, subject: str) -> xgb.Booster:
+    """Load a model from bytes whose digest was checked, or inside the probe.
+
+    Raises:
+        InvalidModel: XGBoost cannot load it, or is older than the version that wrote it.
+
+    """
     import xgboost as xgb
 
     writer = written_by(data)
     running = tuple(int(part) for part in xgb.__version__.split(".")[:2])
     if writer is not None and writer[:2] > running:
-        # Not only caution: 3.2 loads a dart model of 3.4 without a word and scores it without its tree weights.
+        # Not only caution: 3.2 loads a dart model of 3.4 without an error and scores it without its tree weights.
         raise InvalidModel(
             f"{subject} was written by XGBoost {'.'.join(map(str, writer))}, newer than the {xgb.__version__} here; an "
             f"older version may score it wrongly without an error: install xgboost>={writer[0]}.{writer[1]}, or train "
@@ -205,7 +211,7 @@ def load_booster(data: bytes, subject: str) -> "xgb.Booster":
     return booster
 
 
-def booster_name(booster: "xgb.Booster") -> str:
+def booster_name(booster: xgb.Booster) -> str:
     """gbtree, dart or gblinear, as the running XGBoost sees it (3.4 loads dart as gbtree)."""
     return str(json.loads(booster.save_config())["learner"]["gradient_booster"]["name"])
 
@@ -215,7 +221,7 @@ def first_line(error: Exception) -> str:
     return str(error).split("Stack trace:")[0].strip().replace("\n", " ")
 
 
-def _check_features(booster: "xgb.Booster", signature: BoosterSignature, subject: str) -> None:
+def _check_features(booster: xgb.Booster, signature: BoosterSignature, subject: str) -> None:
     names = [feature.name for feature in signature.features]
     if booster.num_features() != len(names):
         raise SignatureMismatch(

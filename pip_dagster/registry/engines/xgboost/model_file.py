@@ -1,4 +1,6 @@
-"""What kind of model file some bytes are, told by the bytes and never by opening them with anything."""
+"""The format of a model file, recognised from its bytes alone; nothing opens the file."""
+
+from __future__ import annotations
 
 import re
 from pathlib import Path
@@ -39,7 +41,7 @@ _REFUSED: tuple[tuple[bytes, str], ...] = (
     (b"tree\n", "a LightGBM model"),
 )
 
-# UBJSON: '{' and then the type letter of the first key's length, or a container's type or count marker.
+# UBJSON: '{', then the type letter of the first key's length, or a container's type or count marker.
 _UBJ_SECOND = b"iUIlL$#"
 
 # The last key of every model file, in both formats.
@@ -50,7 +52,9 @@ _VERSION_JSON = re.compile(rb'"version"\s*:\s*\[\s*(\d+)\s*,\s*(\d+)\s*,\s*(\d+)
 def detect(data: bytes, path: Path) -> Format:
     """The format of a model file's bytes, whatever its suffix.
 
-    Raises UnsafeModelFile for anything but XGBoost's UBJ or JSON; pickles can run code when opened and are not.
+    Raises:
+        UnsafeModelFile: anything but XGBoost's UBJ or JSON; a pickle can run code when it is opened, so none is.
+
     """
     if data[:1] == b"{" and data[1:2] in [bytes([b]) for b in _UBJ_SECOND]:
         return "ubj"
@@ -68,7 +72,7 @@ def detect(data: bytes, path: Path) -> Format:
 
 
 def written_by(data: bytes) -> tuple[int, int, int] | None:
-    """The XGBoost version that wrote a model file, or None where the file does not end the way XGBoost writes it."""
+    """The XGBoost version that wrote a model file; None if the file does not end as XGBoost's do."""
     tail = data[-128:]
     if found := _VERSION_UBJ.search(tail):
         major, minor, patch = (part[0] for part in found.groups())

@@ -1,23 +1,23 @@
 """Which list of categories a feature has: the order of the list is the meaning of the codes in the trees."""
 
+from __future__ import annotations
+
+from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from pip_dagster.registry.booster_facts import BoosterFacts, CategoryList
-from pip_dagster.registry.encoding import as_strings
+from pip_dagster.registry.engines.xgboost.booster_facts import BoosterFacts, CategoryList
 from pip_dagster.registry.errors import SignatureMismatch
+from pip_dagster.registry.matrix import as_strings
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 
 def resolve(
-    position: int, name: str, facts: BoosterFacts, column: "pa.ChunkedArray", given: Sequence[object] | None
+    position: int, name: str, facts: BoosterFacts, column: pa.ChunkedArray, given: Sequence[object] | None
 ) -> CategoryList:
-    """The category list of a feature: as given, else the sample's own dictionary, else the Booster's.
-
-    Raises SignatureMismatch when there is no list, or when two sources disagree.
-    """
+    """The category list of a feature: as given, else the sample's own dictionary, else the Booster's."""
     own = facts.categories[position]
     own_is_exact = own is not None and facts.is_exact(own)
     if given is not None:
@@ -60,7 +60,7 @@ def _agreeing(
     return values
 
 
-def _dictionary(column: "pa.ChunkedArray", name: str) -> CategoryList | None:
+def _dictionary(column: pa.ChunkedArray, name: str) -> CategoryList | None:
     import pyarrow as pa
 
     if not pa.types.is_dictionary(column.type):
@@ -73,9 +73,10 @@ def _dictionary(column: "pa.ChunkedArray", name: str) -> CategoryList | None:
 
 def _checked(name: str, values: Sequence[object], whose: str) -> CategoryList:
     texts = tuple(str(value) for value in values)
-    twice = sorted({text for text in texts if texts.count(text) > 1}) if len(set(texts)) < len(texts) else []
-    if not texts or None in values or twice:
-        problem = f"holds {twice} more than once" if twice else "is empty" if not texts else "holds a missing value"
+    problem = "is empty" if not texts else "holds a missing value" if None in values else None
+    if duplicates := sorted(text for text, count in Counter(texts).items() if count > 1):
+        problem = f"holds {duplicates} more than once"
+    if problem:
         raise SignatureMismatch(
             f"feature {name!r}: the {whose} category list {problem}; give each category once, in order"
         )

@@ -1,12 +1,17 @@
 """Derive a model's signature from its Booster and a sample of what it was trained on."""
 
-from collections.abc import Mapping, Sequence
+from __future__ import annotations
+
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal
 
-from pip_dagster.registry import categories
-from pip_dagster.registry.booster_facts import BoosterFacts
+from pip_dagster.registry.booster_signature import Feature, Task
+from pip_dagster.registry.engines.protocol import SignatureClaims
+from pip_dagster.registry.engines.xgboost import categories
+from pip_dagster.registry.engines.xgboost.booster_facts import BoosterFacts
+from pip_dagster.registry.engines.xgboost.objectives import objective_of
 from pip_dagster.registry.errors import InvalidModel, SignatureMismatch
-from pip_dagster.registry.manifest import Feature, Signature
+from pip_dagster.registry.manifest import Signature
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -14,35 +19,37 @@ if TYPE_CHECKING:
 Number = Literal["bool", "int", "float"]
 
 _WIDTH: dict[Number, int] = {"bool": 0, "int": 1, "float": 2}
-# XGBoost's own names of feature types; "q" (quantitative) says no more than that it is a number.
+# XGBoost's own names of feature types; "q" (quantitative) is any number.
 _BOOSTER_NUMBERS: dict[str, Number] = {"i": "bool", "int": "int", "float": "float"}
 
 
 def derive(
     facts: BoosterFacts,
-    sample: "pa.Table",
-    *,
-    feature_names: Sequence[str] | None = None,
-    category_lists: Mapping[str, Sequence[object]] | None = None,
-    classes: Sequence[str] | None = None,
+    sample: pa.Table,
+    claims: SignatureClaims,
 ) -> Signature:
     """The signature of a Booster, in its feature order, with types from the Booster and the sample.
 
-    Raises SignatureMismatch where names, sample, category lists or classes do not fit; InvalidModel for no trees.
+    Raises:
+        InvalidModel: the Booster has no boosting rounds.
+        SignatureMismatch: names, sample, category lists or classes contradict each other.
+
     """
-    lists = dict(category_lists or {})
-    names = _names(facts, feature_names)
+    lists, objective = claims.categories, objective_of(facts.objective)
+    names = _names(facts, claims.feature_names)
     _check_columns(names, sample)
     features = tuple(_feature(i, name, facts, sample, lists.get(name)) for i, name in enumerate(names))
     stray = sorted(set(lists) - {feature.name for feature in features if feature.type == "category"})
     if stray:
-        raise SignatureMismatch(f"categories are given for {stray}, which are no category features of this Booster")
-    labels = _classes(facts, classes)
+        raise SignatureMismatch(f"categories are given for {stray}, which are not category features of this Booster")
+    labels = _classes(facts, objective.task, claims.classes)
     return Signature(
+        engine="xgboost",
+        task=objective.task,
         features=features,
         objective=facts.objective,
         booster=facts.booster,
-        outputs=_outputs(facts, labels),
+        outputs=_outputs(facts, objective.task, labels),
         classes=labels,
         iteration_range=_iteration_range(facts),
         xgboost_version=facts.xgboost_version,
@@ -52,13 +59,11 @@ def derive(
 def _names(facts: BoosterFacts, given: Sequence[str] | None) -> tuple[str, ...]:
     if facts.names is None and given is None:
         raise SignatureMismatch(
-            f"the Booster does not name its {facts.features} features, so columns could not be told apart; train with "
+            f"the Booster does not name its {facts.features} features, so columns cannot be matched; train with "
             "feature names (a DataFrame, or DMatrix(feature_names=...)), or pass feature_names=[...] in training order"
         )
     if facts.names is not None and given is not None and tuple(given) != facts.names:
-        raise SignatureMismatch(
-            f"feature_names {list(given)} are not the Booster's own {list(facts.names)}; leave them out"
-        )
+        raise SignatureMismatch(f"feature_names {list(given)} are not the Booster's own {list(facts.names)}; omit them")
     names = facts.names if facts.names is not None else tuple(given or ())
     if len(names) != facts.features:
         raise SignatureMismatch(
@@ -68,11 +73,11 @@ def _names(facts: BoosterFacts, given: Sequence[str] | None) -> tuple[str, ...]:
     return names
 
 
-def _check_columns(names: tuple[str, ...], sample: "pa.Table") -> None:
+def _check_columns(names: tuple[str, ...], sample: pa.Table) -> None:
     missing = [name for name in names if name not in sample.column_names]
     if missing:
         raise SignatureMismatch(
-            f"the sample misses {len(missing)} of {len(names)} features: {missing[:10]}; it has "
+            f"the sample lacks {len(missing)} of {len(names)} features: {missing[:10]}; it has "
             f"{sample.column_names[:20]}. Give a sample of the training features, under the names used in training"
         )
     twice = [name for name in names if sample.column_names.count(name) > 1]
@@ -81,7 +86,7 @@ def _check_columns(names: tuple[str, ...], sample: "pa.Table") -> None:
 
 
 def _feature(
-    position: int, name: str, facts: BoosterFacts, sample: "pa.Table", given: Sequence[object] | None
+    position: int, name: str, facts: BoosterFacts, sample: pa.Table, given: Sequence[object] | None
 ) -> Feature:
     column = sample.column(name)
     own = facts.types[position] if facts.types is not None else "q"
@@ -90,7 +95,7 @@ def _feature(
     return Feature(name=name, type=_number(name, own, column.type))
 
 
-def _number(name: str, own: str, kind: "pa.DataType") -> Number:
+def _number(name: str, own: str, kind: pa.DataType) -> Number:
     import pyarrow as pa
 
     trained: Number | None = _BOOSTER_NUMBERS.get(own)
@@ -113,11 +118,11 @@ def _number(name: str, own: str, kind: "pa.DataType") -> Number:
     return max(sampled, trained or sampled, key=lambda number: _WIDTH[number])
 
 
-def _classes(facts: BoosterFacts, given: Sequence[str] | None) -> tuple[str, ...] | None:
-    multi = facts.objective.startswith("multi:")
+def _classes(facts: BoosterFacts, task: Task, given: Sequence[str] | None) -> tuple[str, ...] | None:
+    multi = task == "multiclass"
     if given is None:
         return tuple(str(i) for i in range(facts.classes)) if multi else None
-    expected = facts.classes if multi else 2 if facts.objective.startswith("binary:") else 0
+    expected = facts.classes if multi else 2 if task == "binary" else 0
     if len(given) != expected:
         raise SignatureMismatch(
             f"{len(given)} classes are given, objective {facts.objective} has {expected or 'none'}; give one label for "
@@ -128,8 +133,8 @@ def _classes(facts: BoosterFacts, given: Sequence[str] | None) -> tuple[str, ...
     return labels
 
 
-def _outputs(facts: BoosterFacts, labels: tuple[str, ...] | None) -> tuple[str, ...]:
-    if facts.objective.startswith("multi:") and labels is not None:
+def _outputs(facts: BoosterFacts, task: Task, labels: tuple[str, ...] | None) -> tuple[str, ...]:
+    if task == "multiclass" and labels is not None:
         return tuple(f"score_{label}" for label in labels)
     return ("score",) if facts.outputs == 1 else tuple(f"score_{i}" for i in range(facts.outputs))
 
@@ -140,7 +145,7 @@ def _iteration_range(facts: BoosterFacts) -> tuple[int, int]:
     rounds = facts.rounds if facts.best_iteration is None else facts.best_iteration + 1
     if not 0 < rounds <= facts.rounds:
         raise InvalidModel(
-            f"the Booster says its best iteration is {facts.best_iteration}, but it has {facts.rounds} rounds (cut or "
+            f"the Booster's best iteration is {facts.best_iteration}, but it has {facts.rounds} rounds (cut or "
             "trained further since?); set booster.set_attr(best_iteration=None) if all rounds are to be used, and save "
             "again"
         )
@@ -152,6 +157,6 @@ def _refuse_equal(names: Sequence[str], what: str) -> None:
     equal = sorted({name for name in names if folded.count(name.casefold()) > 1})
     if equal or "" in names:
         raise SignatureMismatch(
-            f"{what} {equal or names} must be distinct and not empty; DuckDB's column names ignore case: rename and "
+            f"{what} {equal or names} must be distinct and not empty (DuckDB's column names ignore case); rename and "
             "train again"
         )

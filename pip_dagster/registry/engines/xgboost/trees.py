@@ -1,7 +1,7 @@
-"""Whether a Booster's trees hold together: what XGBoost reads without looking, and would follow out of its memory.
+"""Checks of a Booster's trees that XGBoost omits: a bad reference makes it read beyond its memory.
 
-A child, feature or output group beyond the end crashes only once a row comes that way. The sample of a registration may
-not hold such a row, and production may.
+A child, feature or output group beyond the end crashes only when a row reaches it. The sample of a registration may not
+hold such a row, and production may.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _MAX_CATEGORY = 2**24
 
 
 def check_trees(booster: xgb.Booster) -> None:
-    """Check every link of every tree. Raises InvalidModel for the first that leads nowhere."""
+    """Check every reference in every tree."""
     learner = json.loads(bytes(booster.save_raw("json")))["learner"]
     ensemble = learner["gradient_booster"]
     ensemble = ensemble.get("gbtree", ensemble)  # dart wraps one
@@ -59,7 +59,7 @@ def _check_tree(number: int, tree: dict[str, Any], features: int) -> None:
         raise _damaged(f"tree {number} has {nodes} nodes, but {lengths}")
     inner = left != -1
     outputs, weights = int(tree["tree_param"].get("size_leaf_vector") or 0), tree.get("leaf_weights")
-    if outputs > 1 and weights is not None:  # a leaf says in the place of a child which vector is its
+    if outputs > 1 and weights is not None:  # a leaf stores the number of its vector in the place of a child
         if ((right[~inner] < 0) | (right[~inner] >= len(weights) // outputs)).any() or (right[inner] == -1).any():
             raise _damaged(f"tree {number} has a leaf without its {outputs} values")
     elif ((right != -1) != inner).any():
@@ -91,7 +91,7 @@ def _check_categories(number: int, tree: dict[str, Any], inner: Any) -> None:
         and ((codes >= 0) & (codes < _MAX_CATEGORY)).all()
     )
     if not sound:
-        raise _damaged(f"tree {number} has a split by category whose list of categories is not all there")
+        raise _damaged(f"tree {number} has a split by category whose list of categories is incomplete")
 
 
 def _damaged(what: str) -> InvalidModel:

@@ -1,10 +1,12 @@
-"""What a Booster says about itself."""
+"""The facts that a Booster records about itself."""
+
+from __future__ import annotations
 
 import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from pip_dagster.registry.predictor import booster_name
+from pip_dagster.registry.engines.xgboost.predictor import booster_name
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -15,7 +17,7 @@ CategoryList = tuple[str, ...]
 
 @dataclass(frozen=True)
 class BoosterFacts:
-    """Read off a loaded Booster; ``categories`` has an entry a feature, None where the Booster carries no list."""
+    """Read from a loaded Booster; `categories` has an entry for each feature, None if the Booster has no list."""
 
     names: tuple[str, ...] | None
     types: tuple[str, ...] | None
@@ -31,21 +33,18 @@ class BoosterFacts:
     xgboost_version: str
 
     def is_exact(self, categories: CategoryList) -> bool:
-        """Whether the Booster's own list can be believed.
+        """Whether the Booster's own list is correct.
 
-        Before 3.4 XGBoost garbles non-ASCII strings as it trains (it counts characters where it should count bytes).
-        The damage is in the file, stays when a newer version loads it, and always leaves some non-ASCII byte behind.
+        XGBoost before 3.4 garbles non-ASCII strings in training (it counts characters where it should count bytes). The
+        damage is in the file, remains when a newer version loads it, and always leaves some non-ASCII byte.
         """
         if all(text.isascii() for text in categories):
             return True
         return self.writer >= (3, 4, 0) and not any("\ufffd" in text for text in categories)
 
 
-def inspect(booster: "xgb.Booster", writer: tuple[int, int, int] | None) -> BoosterFacts:
-    """Read a Booster's own account of its features, outputs and rounds; ``writer`` is the version that saved it.
-
-    An unknown writer is taken for an old one.
-    """
+def inspect(booster: xgb.Booster, writer: tuple[int, int, int] | None) -> BoosterFacts:
+    """Read a Booster's features, outputs and rounds; `writer`, which saved it, counts as old if unknown."""
     import xgboost as xgb
 
     learner = json.loads(booster.save_config())["learner"]
@@ -62,7 +61,7 @@ def inspect(booster: "xgb.Booster", writer: tuple[int, int, int] | None) -> Boos
         classes=classes,
         outputs=max(classes, 1) * max(targets, 1),
         rounds=rounds,
-        # gblinear has one set of weights, so an earlier round cannot be gone back to.
+        # gblinear has one set of weights, so an earlier round cannot be restored.
         best_iteration=int(best) if best is not None and name != "gblinear" else None,
         categories=_categories(booster) if name != "gblinear" else (None,) * booster.num_features(),
         writer=writer or (0, 0, 0),
@@ -70,14 +69,14 @@ def inspect(booster: "xgb.Booster", writer: tuple[int, int, int] | None) -> Boos
     )
 
 
-def _categories(booster: "xgb.Booster") -> tuple[CategoryList | None, ...]:
+def _categories(booster: xgb.Booster) -> tuple[CategoryList | None, ...]:
     if "c" not in (booster.feature_types or []):
         return (None,) * booster.num_features()
     pairs = booster.get_categories(export_to_arrow=True).to_arrow()
     return tuple(None if values is None else _strings(values) for _, values in pairs)
 
 
-def _strings(values: "pa.Array") -> CategoryList:
+def _strings(values: pa.Array) -> CategoryList:
     import pyarrow as pa
 
     if pa.types.is_string(values.type):

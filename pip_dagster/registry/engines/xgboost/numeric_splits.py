@@ -1,15 +1,13 @@
-"""A Booster's trees with comparisons of numbers for splits: the same scores to the bit, for large partitions.
+"""A Booster's trees rewritten to compare numbers only: the same scores to the bit, faster for large partitions.
 
-XGBoost's quickest way through a tree is for rows without missing values and trees without splits by category. Every
-Booster of trees can be brought there by the columns it is given:
+XGBoost is fastest for rows without missing values and trees without splits by category. Every Booster of trees can be
+rewritten for such rows:
 
 - A missing value takes each split's default direction. -inf is below every threshold and goes left, inf goes right;
   a feature whose splits differ in their default becomes two columns.
-- A split by category sends a set of codes to the right. Sets of which each holds the one before, a chain, are
-  thresholds on one number: how many of them hold a code. The fewest chains that cover all sets are what a maximum
-  matching leaves (Dilworth 1950, Fulkerson 1956).
+- A split by category becomes a threshold on a column that `chains` derives from the codes.
 
-Which leaf a row comes to, and in which order leaves are added, stays as it was.
+Neither the leaf that a row reaches nor the order in which leaves are added changes.
 """
 
 from __future__ import annotations
@@ -19,40 +17,40 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from pip_dagster.registry.engines.xgboost.chains import Chains, Sets, cover_sets
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     import numpy as np
     import xgboost as xgb
 
-# What a thread scores at a time: few enough for its cache, enough that a call's own cost is nothing.
+# Rows that a thread scores at a time: few enough for its cache, enough that the call's own cost is negligible.
 _ROWS = 8192
-# Sets of a feature's categories that are compared with each other, and codes in them: beyond, that takes too long.
-_MOST_SETS, _MOST_CODES = 2048, 4096
-# A column costs each row what a few splits do: with more columns of chains than trees nothing would be saved.
+# A column costs each row as much as a few splits: more columns of chains than trees would save nothing.
 _MOST_CHAINS_A_TREE = 1
-# What stands for a missing value in a column.
+# Stand-ins for a missing value in a column.
 _LEFT, _RIGHT, _MISSING = 0, 1, 2
 _STAND_INS = (float("-inf"), float("inf"), float("nan"))
 # XGBoost's mark of a node that was pruned away, which it counts when it loads a tree.
 _DELETED = 2**31 - 1
-# Bytes of a model as JSON: of more, the making would take gigabytes and minutes.
+# Bytes of a model as JSON: for a larger one, the rewriting would take gigabytes and minutes.
 _LARGEST = 100_000_000
 
 
 class NumericSplits:
-    """A Booster for float32 matrices as the original takes them, NaN for missing. Make one with ``of``."""
+    """A Booster for float32 matrices as the original takes them, NaN for missing. Build one with `of`."""
 
     def __init__(
-        self, booster: xgb.Booster, columns: Sequence[tuple[int, int]], chains: Sequence[_Chains], threads: int
+        self, booster: xgb.Booster, columns: Sequence[tuple[int, int]], chains: Sequence[Chains], threads: int
     ) -> None:
-        """Wrap the changed Booster: its first columns are (feature, what stands for missing), then come the chains'."""
+        """Wrap the changed Booster: its first columns are (feature, stand-in for missing), then come the chains'."""
         import numpy as np
 
         self._booster, self._chains = booster, tuple(chains)
         self._features = np.array([feature for feature, _ in columns], dtype=np.intp)
         self._stand_ins = np.array([_STAND_INS[stand_in] for _, stand_in in columns], dtype=np.float32)
-        self._width = len(columns) + sum(each.counts.shape[1] for each in chains)
+        self._width = booster.num_features()
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="score")
 
     @classmethod
@@ -69,9 +67,9 @@ class NumericSplits:
         ensemble = learner["gradient_booster"]
         model = ensemble.get("model", {})
         nodes = _Nodes.of(model.get("trees", ()))
-        if nodes is None or ensemble.get("weight_drop") or model.get("weight_drop"):  # where 3.2 and where 3.4 keep it
+        if nodes is None or ensemble.get("weight_drop") or model.get("weight_drop"):  # where 3.2 and 3.4 store it
             return None
-        chains, in_chain = _chains(nodes, most=_MOST_CHAINS_A_TREE * len(model["trees"]))
+        chains, in_chain = cover_sets(nodes.sets, most=_MOST_CHAINS_A_TREE * len(model["trees"]))
         stand_in = np.where(nodes.default_left, _LEFT, _RIGHT)
         stand_in[nodes.by_category] = _MISSING
         alone = nodes.inner & ~(nodes.by_category & bool(chains))
@@ -112,14 +110,14 @@ class NumericSplits:
             for kind in ("value", "margin")
         )
 
-    def quicker(self, X: np.ndarray) -> bool:
-        """Whether these rows gain by it: some value is missing, or the original splits by category."""
+    def faster(self, X: np.ndarray) -> bool:
+        """Whether these rows score faster: some value is missing, or the original splits by category."""
         import numpy as np
 
         return bool(self._chains) or bool(np.isnan(X).any())
 
     def predict(self, X: np.ndarray, *, iteration_range: tuple[int, int], predict_type: str) -> np.ndarray:
-        """As ``Booster.inplace_predict`` of the original for float32 (rows, features)."""
+        """As `Booster.inplace_predict` of the original for float32 (rows, features)."""
         import numpy as np
 
         def part(start: int) -> np.ndarray:
@@ -148,24 +146,6 @@ class NumericSplits:
 
 
 @dataclass(frozen=True)
-class _Chains:
-    """The columns made of one category feature."""
-
-    feature: int
-    counts: np.ndarray  # float32 (codes + 2, chains): how many sets of a chain hold a code; any other; a missing one
-
-    def rows(self, codes: np.ndarray) -> np.ndarray:
-        """Where in `counts` each code stands. XGBoost cuts a fraction off, and takes an unknown code for in no set."""
-        import numpy as np
-
-        known = len(self.counts) - 2
-        outside = ~((codes >= 0) & (codes < known))
-        found = np.where(outside, known, codes).astype(np.intp)
-        found[np.isnan(codes)] = known + 1
-        return found
-
-
-@dataclass(frozen=True)
 class _Nodes:
     """All nodes of all trees, one after the other."""
 
@@ -175,7 +155,7 @@ class _Nodes:
     default_left: np.ndarray
     condition: np.ndarray
     by_category: np.ndarray
-    sets: dict[int, dict[tuple[int, ...], list[int]]]  # feature: codes that go right, -1 a missing one: the nodes
+    sets: Sets
 
     @classmethod
     def of(cls, trees: Sequence[dict[str, Any]]) -> _Nodes | None:
@@ -208,48 +188,3 @@ class _Nodes:
         if not np.array_equal(listed, by_category):
             return None
         return cls(parts, inner, feature, default_left, condition, by_category, sets)
-
-
-def _chains(nodes: _Nodes, most: int) -> tuple[list[_Chains], dict[int, tuple[int, float]]]:
-    """Columns of chains, and for each split by category its column and threshold; none if they are more than `most`."""
-    import numpy as np
-
-    found: list[_Chains] = []
-    in_chain: dict[int, tuple[int, float]] = {}
-    column = 0
-    for feature, of_set in sorted(nodes.sets.items()):
-        codes = max((right[-1] for right in of_set if right), default=-1) + 1
-        if len(of_set) > _MOST_SETS or codes > _MOST_CODES:
-            return [], {}
-        held = np.zeros((len(of_set), codes + 2), dtype=np.float32)
-        for row, right in enumerate(of_set):
-            held[row, list(right)] = 1  # -1, a missing value, is the last
-        chains = _cover(held)
-        if column + len(chains) > most:
-            return [], {}
-        sets = list(of_set.values())
-        for chain in chains:
-            for place, row in enumerate(chain):
-                in_chain |= dict.fromkeys(sets[row], (column, len(chain) - place - 0.5))
-            column += 1
-        found.append(_Chains(feature, np.stack([held[chain].sum(axis=0) for chain in chains], axis=1)))
-    return found, in_chain
-
-
-def _cover(held: np.ndarray) -> list[list[int]]:
-    """The fewest chains of sets, each set within the next, that hold all `held` (sets, elements), which differ."""
-    import numpy as np
-    from scipy.sparse import csr_matrix
-    from scipy.sparse.csgraph import maximum_bipartite_matching
-
-    within = (held @ (1 - held).T) == 0  # row's set within column's
-    np.fill_diagonal(within, val=False)
-    following = maximum_bipartite_matching(csr_matrix(within), perm_type="column").tolist()
-    chains = []
-    for row in sorted(set(range(len(held))) - set(following)):
-        chain = []
-        while row != -1:
-            chain.append(row)
-            row = following[row]
-        chains.append(chain)
-    return chains

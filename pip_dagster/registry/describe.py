@@ -1,0 +1,45 @@
+"""In the probe: the distributions of a sample and its scores, and the golden rows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from pip_dagster.registry import golden, reference
+from pip_dagster.registry.encoding import encode
+from pip_dagster.registry.engines.protocol import Predictor
+from pip_dagster.registry.errors import InvalidModel
+from pip_dagster.registry.manifest import Signature
+from pip_dagster.registry.sandbox import ProbeReport, ProbeRequest
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pyarrow as pa
+
+
+def describe(
+    request: ProbeRequest,
+    table: pa.Table,
+    signature: Signature,
+    predictor: Predictor,
+    *,
+    model_sha256: str,
+    groups: Sequence[np.ndarray] | None = None,
+) -> ProbeReport:
+    """Score the sample, write golden rows (of each of `groups`, which are row numbers) and report."""
+    import numpy as np
+
+    X = encode(table, signature)
+    scores = predictor.predict(X)
+    if not np.isfinite(scores).all():
+        raise InvalidModel(
+            f"{int((~np.isfinite(scores)).sum())} scores on the sample are NaN or infinite; the file is damaged, or "
+            "training diverged"
+        )
+    golden.write(request.golden, table, scores, signature, groups)
+    return ProbeReport(
+        signature=signature,
+        feature_reference=reference.feature_reference(X, signature),
+        score_reference=reference.score_reference(scores, signature),
+        model_sha256=model_sha256,
+    )

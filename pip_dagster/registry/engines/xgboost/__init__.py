@@ -1,0 +1,1 @@
+"""XGBoost: model files, signatures and scoring."""
