@@ -210,10 +210,6 @@ class Scoring(_Declared):
         """Every alias whose version scores the champion's rows as well: the arms, then the challengers in shadow."""
         return tuple(dict.fromkeys((*self.arms, *self.challengers)))
 
-    def without_experiment(self) -> Scoring:
-        """The same with every row the champion's: for scoring that is not made live."""
-        return self.model_copy(update={"split": None, "canary": None})
-
 
 class Quality(_Declared):
     """Which rows and partitions are sound enough to be scored and published."""

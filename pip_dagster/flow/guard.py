@@ -14,12 +14,8 @@ from dataclasses import dataclass
 
 from pip_dagster.errors import DeclarationError
 from pip_dagster.registry.manifest import Feature
-from pip_dagster.sql.names import literal, quote
+from pip_dagster.sql.names import WHOLE_NUMBERS, literal, quote
 
-INTEGERS = {
-    *("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT"),
-    *("UTINYINT", "USMALLINT", "UINTEGER", "UBIGINT", "UHUGEINT"),
-}
 _FLOATS = {"FLOAT", "DOUBLE"}
 _FLOAT32_MAX = "3.4028234663852886e38"
 _NOT_A_NUMBER = "'nan'::FLOAT"
@@ -73,7 +69,7 @@ def encode(features: Sequence[Feature], columns: Mapping[str, str], *, where: st
 def _encode_one(feature: Feature, sql_type: str) -> Encoded | str:
     column = quote(feature.name)
     base = "DECIMAL" if sql_type.startswith("DECIMAL") else sql_type
-    numeric = base in INTEGERS or base in _FLOATS or base == "DECIMAL"
+    numeric = base in WHOLE_NUMBERS or base in _FLOATS or base == "DECIMAL"
     if feature.type == "category":
         return _encode_category(feature, column, base)
     if feature.type == "bool":
@@ -90,7 +86,7 @@ def _encode_one(feature: Feature, sql_type: str) -> Encoded | str:
     if base in {"DOUBLE", "DECIMAL", "HUGEINT", "UHUGEINT"}:
         conditions.append(f"abs({column}::DOUBLE) > {_FLOAT32_MAX} AND NOT isnan({column}::DOUBLE)")
         means.append("beyond float32")
-    if feature.type == "int" and base not in INTEGERS:
+    if feature.type == "int" and base not in WHOLE_NUMBERS:
         conditions.append(f"NOT isnan({column}::DOUBLE) AND {column} <> trunc({column})")
         means.append("not whole")
     invalid = " OR ".join(f"({condition})" for condition in conditions) or None
@@ -105,7 +101,7 @@ def _encode_one(feature: Feature, sql_type: str) -> Encoded | str:
 def _encode_category(feature: Feature, column: str, base: str) -> Encoded | str:
     categories = feature.categories or ()
     text = base == "VARCHAR" or base.startswith("ENUM") or base == "UUID"
-    whole = base in INTEGERS and all(re.fullmatch(r"-?\d+", category) for category in categories)
+    whole = base in WHOLE_NUMBERS and all(re.fullmatch(r"-?\d+", category) for category in categories)
     flag = base == "BOOLEAN" and set(map(str.lower, categories)) <= {"true", "false"}
     if not (text or whole or flag):
         return (

@@ -1,7 +1,7 @@
-"""The gate between features and model: which rows are scored, which are kept apart, which partitions are blocked.
+"""The gate between features and model: which rows are scored, which are quarantined, which partitions are blocked.
 
-An expectation without `mostly` on single rows speaks of each row: one that breaks it, where it is critical, goes to
-quarantine. Any other critical expectation speaks of the partition, and blocks it.
+An expectation on single rows without `mostly` is about each row: a row that breaks a critical one is quarantined. Any
+other critical expectation is about the partition, and blocks it.
 """
 
 from __future__ import annotations
@@ -10,20 +10,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from pip_dagster.flow.guard import Encoded
-from pip_dagster.flow.query import STAGED
+from pip_dagster.flow.stage import GIVEN, Stage
 from pip_dagster.ledger.checks import CheckEntry
 from pip_dagster.quality.suite import Expectation, check_columns
-from pip_dagster.quality.verdict import Verdict
-from pip_dagster.sql.names import literal
+from pip_dagster.quality.verdict import Evaluation, Verdict
+from pip_dagster.sql.names import among
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
+    from pip_dagster.declaration.pipeline import Pipeline
     from pip_dagster.declaration.spec import PipelineSpec
 
-# Rows that are not scored: one entry for each reason.
-BROKEN = "memory.pip_stage.broken"
 ROW_ID = "pip_row_id"
 _VIEW = "memory.pip_stage.validated"
 
@@ -46,14 +44,47 @@ def validate(
     columns: Mapping[str, str],
     partitions: Sequence[str],
 ) -> Validation:
-    """Judge the rows of `partitions` in `relation`, a staging table of the columns `columns` and a partition_key.
+    """Judge the rows of `partitions` in `relation`, a temporary table of the columns `columns` and a partition_key.
 
     Raises:
         SuiteError: an expectation is on a column that is not there.
 
     """
-    if not expectations:
+    evaluation = _evaluate(con, spec, expectations, relation, columns, partitions)
+    return _validation(evaluation, partitions, rows_apart=False) if evaluation else Validation()
+
+
+def validate_features(stage: Stage, pipeline: Pipeline, partitions: Sequence[str]) -> Validation:
+    """Judge the staged features of `partitions`; afterwards the rows that are not to be scored are in quarantine.
+
+    Raises:
+        SuiteError: an expectation is on a column that is not there.
+
+    """
+    stage.admit_all()
+    suite = pipeline.suites.features
+    evaluation = _evaluate(stage.con, pipeline.spec, suite, stage.features, stage.columns, partitions)
+    if evaluation is None:
         return Validation()
+    if of_rows := [expectation.id for expectation in suite if speaks_of_rows(expectation)]:
+        stage.quarantine(
+            f"SELECT row_id, expectation_id FROM {GIVEN} "
+            f"WHERE severity = 'critical' AND {among('expectation_id', of_rows)}",
+            evaluation.broken,
+        )
+    return _validation(evaluation, partitions, rows_apart=True)
+
+
+def _evaluate(
+    con: DuckDBPyConnection,
+    spec: PipelineSpec,
+    expectations: Sequence[Expectation],
+    relation: str,
+    columns: Mapping[str, str],
+    partitions: Sequence[str],
+) -> Evaluation | None:
+    if not expectations:
+        return None
     check_columns(expectations, columns)
     from pip_dagster.quality.evaluate import evaluate
 
@@ -67,37 +98,14 @@ def validate(
         expectations=expectations,
         partitions=partitions,
     )
+    con.execute(f"DROP VIEW {_VIEW}")
+    return evaluation
+
+
+def _validation(evaluation: Evaluation, partitions: Sequence[str], *, rows_apart: bool) -> Validation:
     verdicts = {partition: evaluation.of(partition) for partition in partitions}
-    if relation == STAGED:
-        _keep_apart(con, evaluation.broken, expectations)
-    reasons = {key: blocking_reason(found, rows_apart=relation == STAGED) for key, found in verdicts.items()}
+    reasons = {key: blocking_reason(found, rows_apart=rows_apart) for key, found in verdicts.items()}
     return Validation(verdicts, {key: reason for key, reason in reasons.items() if reason})
-
-
-def nothing_apart(con: DuckDBPyConnection) -> None:
-    """An empty `BROKEN`; before anything is staged that is to be validated or scored."""
-    con.execute("CREATE SCHEMA IF NOT EXISTS memory.pip_stage")
-    con.execute(f"CREATE OR REPLACE TABLE {BROKEN} (row_id BIGINT, reason VARCHAR)")
-
-
-def admitted(relation: str = STAGED) -> str:
-    """SQL of the rows that may be scored."""
-    return f"(SELECT * FROM {relation} WHERE rowid NOT IN (SELECT row_id FROM {BROKEN}))"
-
-
-def _keep_apart(con: DuckDBPyConnection, broken: object, expectations: Sequence[Expectation]) -> None:
-    of_rows = [expectation.id for expectation in expectations if speaks_of_rows(expectation)]
-    if not of_rows:
-        return
-    con.register("pip_broken", broken)
-    try:
-        listed = ", ".join(map(literal, of_rows))
-        con.execute(
-            f"INSERT INTO {BROKEN} SELECT row_id, expectation_id FROM pip_broken "
-            f"WHERE severity = 'critical' AND expectation_id IN ({listed})"
-        )
-    finally:
-        con.unregister("pip_broken")
 
 
 def speaks_of_rows(expectation: Expectation) -> bool:
@@ -117,23 +125,3 @@ def blocking_reason(verdicts: Verdicts, *, rows_apart: bool) -> str | None:
         )
     ]
     return "; ".join(reasons) or None
-
-
-def keep_unseen_apart(con: DuckDBPyConnection, unseen: Sequence[str]) -> None:
-    """Quarantine the rows for which one of the SQL conditions `unseen` holds."""
-    if unseen:
-        con.execute(f"INSERT INTO {BROKEN} SELECT rowid, 'unseen_category' FROM {STAGED} WHERE {' OR '.join(unseen)}")
-
-
-def keep_unmatched_apart(con: DuckDBPyConnection, encoded: Sequence[Encoded]) -> None:
-    """Quarantine the rows that no model of a composite is for, where it was composed so."""
-    for condition in (feature.apart for feature in encoded if feature.apart):
-        con.execute(f"INSERT INTO {BROKEN} SELECT rowid, 'no_segment' FROM {STAGED} WHERE {condition}")
-
-
-def apart_counts(con: DuckDBPyConnection) -> dict[str, int]:
-    """Rows kept apart, by partition."""
-    rows = con.execute(
-        f"SELECT partition_key, count(*) FROM {STAGED} WHERE rowid IN (SELECT row_id FROM {BROKEN}) GROUP BY ALL"
-    ).fetchall()
-    return dict(rows)

@@ -11,6 +11,7 @@ from pip_dagster.declaration.canonical import canonical
 from pip_dagster.errors import RegistryError
 from pip_dagster.flow.engine import available_threads, choose_device, library_versions
 from pip_dagster.flow.model import ScoringModel
+from pip_dagster.flow.stage import Stage
 from pip_dagster.promotion.identity import golden_gate, signature_gate
 from pip_dagster.promotion.labels import label_gates
 from pip_dagster.promotion.rescore import Replayed, replay, replay_gate
@@ -23,8 +24,6 @@ from pip_dagster.statistics.gate_result import GateReport, GateResult, Mover, Se
 from pip_dagster.warehouse.connect import workspace
 
 if TYPE_CHECKING:
-    from duckdb import DuckDBPyConnection
-
     from pip_dagster.declaration.pipeline import Pipeline
     from pip_dagster.registry.version import ModelVersion
 
@@ -55,6 +54,7 @@ def check(
     movers: tuple[Mover, ...] = ()
     replayed = Replayed()
     with workspace(threads=threads) as con:
+        stage = Stage(con)
         stored = read_stored(con, pipeline, gates.partitions)
         progress(f"{spec.name}: signature and golden rows of {candidate}")
         signature = signature_gate(
@@ -71,12 +71,14 @@ def check(
         if champion is not None and signature.passed and stored.partitions:
             device, engine = choose_device(spec.scoring.device), canonical(library_versions())
             new, old = (ScoringModel(version, device, threads, engine) for version in (candidate, champion))
-            replayed = replay(con, pipeline, stored, new, old, lambda text: progress(f"{spec.name}: {text}"))
+            replayed = replay(stage, pipeline, stored, new, old, lambda text: progress(f"{spec.name}: {text}"))
             results.append(replay_gate(replayed, str(candidate)))
             if replayed.rows > replayed.lost:
-                results.extend(_compare(con, pipeline, replayed, new, old, progress))
-                segments = segment_differences(con, gates.segments, decided=replayed.decision is not None)
-                movers = top_movers(con)
+                results.extend(_compare(stage, pipeline, replayed, new, old, progress))
+                segments = segment_differences(
+                    con, replayed.relation, gates.segments, decided=replayed.decision is not None
+                )
+                movers = top_movers(con, replayed.relation)
     return GateReport(
         pipeline=spec.name,
         model_name=candidate.name,
@@ -106,19 +108,19 @@ def _champion(registry: ModelRegistry, name: str, seen: int | None) -> tuple[Mod
 
 
 def _compare(
-    con: DuckDBPyConnection,
+    stage: Stage,
     pipeline: Pipeline,
     replayed: Replayed,
     candidate: ScoringModel,
     champion: ScoringModel,
     progress: Callable[[str], None],
 ) -> list[GateResult]:
-    gates, manifest = pipeline.gates, champion.version.manifest
-    results = [flip_gate(con, replayed.decision, gates.max_flip_rate)] if replayed.decision else []
-    results.append(psi_gate(con, manifest.outputs, gates.max_score_psi))
+    con, gates, manifest = stage.con, pipeline.gates, champion.version.manifest
+    results = [flip_gate(con, replayed.relation, replayed.decision, gates.max_flip_rate)] if replayed.decision else []
+    results.append(psi_gate(con, replayed.relation, manifest.outputs, gates.max_score_psi))
     if gates.labels:
         progress(f"{pipeline.spec.name}: labels and {gates.labels.outcome}, with intervals")
-        results.extend(label_gates(con, pipeline, manifest, replayed.partitions))
+        results.extend(label_gates(con, pipeline, manifest, replayed))
     progress(f"{pipeline.spec.name}: throughput")
-    results.append(throughput_gate(con, replayed.columns, candidate, champion, gates.min_throughput))
+    results.append(throughput_gate(stage, candidate, champion, gates.min_throughput))
     return results
