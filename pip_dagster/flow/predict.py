@@ -14,7 +14,7 @@ from pip_dagster.flow.guard_composite import encode_model
 from pip_dagster.flow.model import ScoringModel
 from pip_dagster.flow.result import PartitionResult
 from pip_dagster.flow.run import Run
-from pip_dagster.flow.score_chunk import Gate, ScoredChunk, reference, score_chunk
+from pip_dagster.flow.score_chunk import ScoredChunk, reference, score_chunk
 from pip_dagster.flow.scored_row import scored_columns
 from pip_dagster.flow.stage import Stage
 from pip_dagster.flow.store_scores import Attempt, point_at, store_failure, store_scores
@@ -48,11 +48,12 @@ def predict(run: Run, stage: Stage, model: ScoringModel, made: Sequence[Made]) -
     chunk = None
     if fresh:
         stage.restage(pipeline, [features.revision for features in fresh])
-        gate = Gate()
         keys = [features.partition_key for features in fresh]
-        gate.add(validate_features(stage, pipeline, keys))
-        chunk = score_chunk(run, stage, model, [key for key in keys if key not in gate.blocked], gate)
-    return store_in_groups(run, made, _Predictions(run, stage, chunk.model if chunk else model, past, types, chunk))
+        validation = validate_features(stage, pipeline, keys)
+        chunk = score_chunk(run, stage, model, [key for key in keys if key not in validation.blocked], validation)
+        model = chunk.model
+    predictions = _Predictions(run, stage, model, past, types, chunk)
+    return store_in_groups(run, made, predictions, purpose=f"{pipeline.spec.name}: storing predictions")
 
 
 @dataclass
@@ -67,12 +68,6 @@ class _Predictions:
     chunk: ScoredChunk | None
 
     errors: type[PipelineError] = PartitionError
-
-    def __post_init__(self) -> None:
-        spec = self.run.pipeline.spec
-        self.purpose = f"{spec.name}: storing predictions"
-        experiment = spec.scoring.experiment
-        self._pending = f"its {experiment.kind} is decided once the arms have scored" if experiment else None
 
     def rows(self, item: Made) -> int | None:
         """None: it was not scored in this run."""
@@ -97,7 +92,7 @@ class _Predictions:
         reason = blocked or (str(error) if error else self.chunk.scores.failed[key])
         status: Literal["blocked", "failed"] = "blocked" if blocked else "failed"
         entry = scoring_entry(self.run, self.model, *item, status=status, reason=reason)
-        checks = self.chunk.gate.checks(entry)
+        checks = self.chunk.validation.checks(entry)
         store_failure(self.run.con, entry, checks)
         return self._result(item, entry, checks)
 
@@ -106,11 +101,16 @@ class _Predictions:
         scored, blocked = self.chunk.scores.scored[item[0].key], self._blocked(item[0].key)
         status: Literal["blocked", "scored"] = "blocked" if blocked else "scored"
         entry = scoring_entry(self.run, self.model, *item, status=status, reason=blocked, scored=scored)
-        return Attempt(scored, entry, self.chunk.gate.checks(entry))
+        return Attempt(scored, entry, self.chunk.validation.checks(entry))
+
+    @property
+    def _pending(self) -> str | None:
+        experiment = self.run.pipeline.spec.scoring.experiment
+        return f"its {experiment.kind} is decided once the arms have scored" if experiment else None
 
     def _blocked(self, key: str) -> str | None:
         assert self.chunk
-        return self.chunk.gate.blocked.get(key) or self.chunk.scores.blocked.get(key)
+        return self.chunk.validation.blocked.get(key) or self.chunk.scores.blocked.get(key)
 
     def _known(self, item: Made) -> PartitionResult:
         key, run = item[0].key, self.run

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from pip_dagster.errors import DeclarationError
 from pip_dagster.flow.explain import Explanation, explain
@@ -12,49 +12,33 @@ from pip_dagster.flow.model import ScoringModel
 from pip_dagster.flow.run import Run
 from pip_dagster.flow.score import Scores, score
 from pip_dagster.flow.stage import Stage
-from pip_dagster.flow.validate import Validation, Verdicts, validate
-from pip_dagster.ledger.checks import CheckEntry
-from pip_dagster.ledger.record import ScoringEntry
+from pip_dagster.flow.validate import Validation, validate
 from pip_dagster.quality.parameters import with_parameters
 from pip_dagster.registry.manifest import Manifest
 
 
-@dataclass
-class Gate:
-    """What the expectations found in features and predictions, and why some partitions are blocked."""
-
-    verdicts: dict[str, Verdicts] = field(default_factory=dict)
-    blocked: dict[str, str] = field(default_factory=dict)
-
-    def add(self, validation: Validation) -> None:
-        """Take in the verdicts on one more table."""
-        for key, verdicts in validation.verdicts.items():
-            self.verdicts[key] = (*self.verdicts.get(key, ()), *verdicts)
-        for key, reason in validation.blocked.items():
-            self.blocked[key] = "; ".join(filter(None, (self.blocked.get(key), reason)))
-
-    def checks(self, entry: ScoringEntry) -> tuple[CheckEntry, ...]:
-        """The verdicts on a partition as the ledger keeps them with its scoring."""
-        key = entry.partition_key
-        return tuple(CheckEntry.of(v, entry.scoring_id, entry.pipeline, key) for v in self.verdicts.get(key, ()))
-
-
 @dataclass(frozen=True)
 class ScoredChunk:
-    """The staged scores and reason codes of a chunk, with what is wrong with them; `model` as it scored."""
+    """The staged scores and reason codes of a chunk, with the verdicts on it; `model` as it scored."""
 
     model: ScoringModel
     scores: Scores
-    gate: Gate
+    validation: Validation
     reasons: Explanation | None = None
 
 
 def score_chunk(
-    run: Run, stage: Stage, model: ScoringModel, keys: Sequence[str], gate: Gate | None, policy: Policy | None = None
+    run: Run,
+    stage: Stage,
+    model: ScoringModel,
+    keys: Sequence[str],
+    validation: Validation | None,
+    policy: Policy | None = None,
 ) -> ScoredChunk:
     """Score the staged features of these partitions, judge the scores, explain those that are to be explained.
 
-    `gate` gets the verdicts on the scores. Without one they are only for comparison: neither judged nor explained.
+    The verdicts on the scores are added to the `validation` of the features. Without one the scores are for comparison
+    only: neither judged nor explained.
 
     Raises:
         DeclarationError: the columns do not fit the model, or its GPU failed and `device: cuda` leaves no choice.
@@ -62,15 +46,15 @@ def score_chunk(
     """
     pipeline = run.pipeline
     scores, model = _score_where_it_can(run, stage, model, keys, policy)
-    if gate is None:
-        return ScoredChunk(model, scores, Gate())
+    if validation is None:
+        return ScoredChunk(model, scores, Validation())
     scored = [key for key in keys if key in scores.scored and key not in scores.blocked]
     manifest = model.version.manifest
     expected = with_parameters(pipeline.suites.predictions, reference(manifest))
-    gate.add(validate(run.con, pipeline.spec, expected, stage.scores, scores.columns, scored))
-    sound = [key for key in scored if key not in gate.blocked]
+    validation += validate(run.con, pipeline.spec, expected, stage.scores, scores.columns, scored)
+    sound = [key for key in scored if key not in validation.blocked]
     reasons = explain(stage, pipeline.spec, model.predictor, manifest, scores, sound)
-    return ScoredChunk(model, scores, gate, reasons)
+    return ScoredChunk(model, scores, validation, reasons)
 
 
 def reference(manifest: Manifest) -> dict[str, float]:

@@ -19,12 +19,12 @@ from pip_dagster.flow.model import ScoringModel
 from pip_dagster.flow.predict import Made, read_past
 from pip_dagster.flow.result import PartitionResult, Refusal
 from pip_dagster.flow.run import Run
-from pip_dagster.flow.score_chunk import Gate, ScoredChunk, score_chunk
+from pip_dagster.flow.score_chunk import ScoredChunk, score_chunk
 from pip_dagster.flow.scored_row import scored_columns
 from pip_dagster.flow.stage import Stage
 from pip_dagster.flow.store_scores import Attempt, store_failure, store_scores
 from pip_dagster.flow.storing import store_in_groups
-from pip_dagster.flow.validate import validate_features
+from pip_dagster.flow.validate import Validation, validate_features
 from pip_dagster.ledger.record import ROWS_OF, ScoringEntry
 from pip_dagster.warehouse.interrupts import raise_if_interrupted
 
@@ -101,8 +101,9 @@ def _score(
     quarantine_unscorable(stage, encoded, unseen=unseen == "quarantine")
     # What is only compared is counted; what may be live must not have what the declaration refuses.
     policy = replace(Policy.declared(spec), on_unseen_category="error" if is_arm and unseen != "missing" else "missing")
-    chunk = score_chunk(run, stage, model, keys, Gate() if is_arm else None, policy)
-    return [*known.values(), *store_in_groups(run, fresh, _Compared(run, stage, chunk, champions))]
+    chunk = score_chunk(run, stage, model, keys, Validation() if is_arm else None, policy)
+    compared, purpose = _Compared(run, stage, chunk, champions), f"{spec.name}: storing a challenger's scores"
+    return [*known.values(), *store_in_groups(run, fresh, compared, purpose=purpose)]
 
 
 @dataclass
@@ -115,9 +116,6 @@ class _Compared:
     champions: Mapping[str, ScoringEntry]
 
     errors: type[PipelineError] = PipelineError
-
-    def __post_init__(self) -> None:
-        self.purpose = f"{self.run.pipeline.spec.name}: storing a challenger's scores"
 
     def rows(self, item: Made) -> int | None:
         """None: it was refused."""
@@ -144,10 +142,10 @@ class _Compared:
         # Its quarantine is the champion's, which is stored; a replay looks there.
         findings = {**scored.findings, **({ROWS_OF: champion.scoring_id} if champion.rows_quarantined else {})}
         scored = replace(scored, rows_quarantined=0, rows_in=scored.rows_scored, findings=findings)
-        blocked = self.chunk.gate.blocked.get(key)
+        blocked = self.chunk.validation.blocked.get(key)
         status: Literal["scored", "blocked"] = "blocked" if blocked else "scored"
         entry = scoring_entry(self.run, self.chunk.model, *item, status=status, reason=blocked, scored=scored)
-        return Attempt(scored, entry, self.chunk.gate.checks(entry))
+        return Attempt(scored, entry, self.chunk.validation.checks(entry))
 
 
 def _check_columns(arm: dict[str, str], champion: dict[str, str]) -> None:

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
     from pip_dagster.declaration.pipeline import Pipeline
 
-_SCHEMA = "memory.pip_stage"
+SCHEMA = "memory.pip_stage"
 # Arrow rows while they are inserted.
 GIVEN = "pip_given_rows"
 
@@ -47,8 +47,8 @@ def keep(
     con: DuckDBPyConnection, name: str, select: str, values: Mapping[str, Any] | None = None, *, more: bool = False
 ) -> str:
     """The relation of a temporary table with the selected rows, with `more` in addition to those that it has."""
-    relation = f"{_SCHEMA}.{name}"
-    con.execute(f"CREATE SCHEMA IF NOT EXISTS {_SCHEMA}")
+    relation = f"{SCHEMA}.{name}"
+    con.execute(f"CREATE SCHEMA IF NOT EXISTS {SCHEMA}")
     verb = f"INSERT INTO {relation}" if more else f"CREATE OR REPLACE TABLE {relation} AS"
     con.execute(f"{verb} {select}", values or {})
     return relation
@@ -75,10 +75,10 @@ class Stage:
     partitions at a time is to be brought from there; None when a run has extracted them all.
     """
 
-    features = f"{_SCHEMA}.features"
-    scores = f"{_SCHEMA}.scores"
-    reasons = f"{_SCHEMA}.reasons"
-    _quarantine = f"{_SCHEMA}.quarantine"
+    features = f"{SCHEMA}.features"
+    scores = f"{SCHEMA}.scores"
+    reasons = f"{SCHEMA}.reasons"
+    _quarantine = f"{SCHEMA}.quarantine"
 
     def __init__(
         self, con: DuckDBPyConnection, columns: Mapping[str, str] | None = None, table: str | None = None
@@ -86,7 +86,7 @@ class Stage:
         self.con = con
         self.columns = dict(columns or {})
         self._table = table
-        con.execute(f"CREATE SCHEMA IF NOT EXISTS {_SCHEMA}")
+        con.execute(f"CREATE SCHEMA IF NOT EXISTS {SCHEMA}")
 
     def create(self, relation: str, columns: Mapping[str, str]) -> None:
         """An empty `features`, `scores` or `reasons` with these columns."""

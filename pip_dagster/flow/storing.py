@@ -40,9 +40,8 @@ def together(items: Sequence[T], rows: Callable[[T], int | None]) -> Iterator[li
 
 
 class Storing(Protocol[T, R]):
-    """How the partitions of a chunk are stored; `purpose` is what the warehouse is opened for."""
+    """How the partitions of a chunk are stored."""
 
-    purpose: str
     errors: type[PipelineError]
 
     def rows(self, item: T) -> int | None:
@@ -58,11 +57,11 @@ class Storing(Protocol[T, R]):
         ...
 
 
-def store_in_groups(run: Run, items: Sequence[T], how: Storing[T, R]) -> list[R]:
+def store_in_groups(run: Run, items: Sequence[T], how: Storing[T, R], *, purpose: str) -> list[R]:
     """Store as many items as may share a transaction; if one of them fails, each in its own."""
 
     def store(group: list[T]) -> list[R]:
-        error = None
+        error: PipelineError | None = None
         if how.rows(group[0]) is not None:
             try:
                 return how.store(group)
@@ -73,7 +72,7 @@ def store_in_groups(run: Run, items: Sequence[T], how: Storing[T, R]) -> list[R]
         return [how.alone(group[0], error)]
 
     groups = list(together(items, how.rows))
-    stored = in_windows(run.con, run.pipeline.project, groups, store, purpose=how.purpose)
+    stored = in_windows(run.con, run.pipeline.project, groups, store, purpose=purpose)
     return [result for group in stored for result in group]
 
 

@@ -10,10 +10,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from pip_dagster.flow.stage import GIVEN, Stage
+from pip_dagster.flow.stage import GIVEN, SCHEMA, Stage
 from pip_dagster.ledger.checks import CheckEntry
 from pip_dagster.quality.suite import Expectation, check_columns
-from pip_dagster.quality.verdict import Evaluation, Verdict
+from pip_dagster.quality.verdict import Verdict
 from pip_dagster.sql.names import among
 
 if TYPE_CHECKING:
@@ -21,9 +21,10 @@ if TYPE_CHECKING:
 
     from pip_dagster.declaration.pipeline import Pipeline
     from pip_dagster.declaration.spec import PipelineSpec
+    from pip_dagster.ledger.record import ScoringEntry
 
 ROW_ID = "pip_row_id"
-_VIEW = "memory.pip_stage.validated"
+_VIEW = f"{SCHEMA}.validated"
 
 Verdicts = tuple[Verdict, ...]
 
@@ -35,6 +36,16 @@ class Validation:
     verdicts: Mapping[str, Verdicts] = field(default_factory=dict)
     blocked: Mapping[str, str] = field(default_factory=dict)
 
+    def __add__(self, other: Validation) -> Validation:
+        verdicts = {key: (*self.verdicts.get(key, ()), *found) for key, found in other.verdicts.items()}
+        blocked = {key: "; ".join(filter(None, (self.blocked.get(key), why))) for key, why in other.blocked.items()}
+        return Validation({**self.verdicts, **verdicts}, {**self.blocked, **blocked})
+
+    def checks(self, entry: ScoringEntry) -> tuple[CheckEntry, ...]:
+        """The verdicts on a partition as the ledger keeps them with its scoring."""
+        key = entry.partition_key
+        return tuple(CheckEntry.of(v, entry.scoring_id, entry.pipeline, key) for v in self.verdicts.get(key, ()))
+
 
 def validate(
     con: DuckDBPyConnection,
@@ -43,48 +54,18 @@ def validate(
     relation: str,
     columns: Mapping[str, str],
     partitions: Sequence[str],
+    quarantine: Stage | None = None,
 ) -> Validation:
     """Judge the rows of `partitions` in `relation`, a temporary table of the columns `columns` and a partition_key.
 
-    Raises:
-        SuiteError: an expectation is on a column that is not there.
-
-    """
-    evaluation = _evaluate(con, spec, expectations, relation, columns, partitions)
-    return _validation(evaluation, partitions, rows_apart=False) if evaluation else Validation()
-
-
-def validate_features(stage: Stage, pipeline: Pipeline, partitions: Sequence[str]) -> Validation:
-    """Judge the staged features of `partitions`; afterwards the rows that are not to be scored are in quarantine.
+    Rows that break a critical expectation are quarantined if they are the features of the stage `quarantine`.
 
     Raises:
         SuiteError: an expectation is on a column that is not there.
 
     """
-    stage.admit_all()
-    suite = pipeline.suites.features
-    evaluation = _evaluate(stage.con, pipeline.spec, suite, stage.features, stage.columns, partitions)
-    if evaluation is None:
-        return Validation()
-    if of_rows := [expectation.id for expectation in suite if speaks_of_rows(expectation)]:
-        stage.quarantine(
-            f"SELECT row_id, expectation_id FROM {GIVEN} "
-            f"WHERE severity = 'critical' AND {among('expectation_id', of_rows)}",
-            evaluation.broken,
-        )
-    return _validation(evaluation, partitions, rows_apart=True)
-
-
-def _evaluate(
-    con: DuckDBPyConnection,
-    spec: PipelineSpec,
-    expectations: Sequence[Expectation],
-    relation: str,
-    columns: Mapping[str, str],
-    partitions: Sequence[str],
-) -> Evaluation | None:
     if not expectations:
-        return None
+        return Validation()
     check_columns(expectations, columns)
     from pip_dagster.quality.evaluate import evaluate
 
@@ -99,13 +80,20 @@ def _evaluate(
         partitions=partitions,
     )
     con.execute(f"DROP VIEW {_VIEW}")
-    return evaluation
-
-
-def _validation(evaluation: Evaluation, partitions: Sequence[str], *, rows_apart: bool) -> Validation:
+    of_rows = [expectation.id for expectation in expectations if speaks_of_rows(expectation)]
+    if quarantine and of_rows:
+        critical = f"severity = 'critical' AND {among('expectation_id', of_rows)}"
+        quarantine.quarantine(f"SELECT row_id, expectation_id FROM {GIVEN} WHERE {critical}", evaluation.broken)
     verdicts = {partition: evaluation.of(partition) for partition in partitions}
-    reasons = {key: blocking_reason(found, rows_apart=rows_apart) for key, found in verdicts.items()}
+    reasons = {key: blocking_reason(found, rows_apart=quarantine is not None) for key, found in verdicts.items()}
     return Validation(verdicts, {key: reason for key, reason in reasons.items() if reason})
+
+
+def validate_features(stage: Stage, pipeline: Pipeline, partitions: Sequence[str]) -> Validation:
+    """Judge the staged features of `partitions`; those rows are quarantined that the expectations do not admit."""
+    stage.admit_all()
+    suite = pipeline.suites.features
+    return validate(stage.con, pipeline.spec, suite, stage.features, stage.columns, partitions, stage)
 
 
 def speaks_of_rows(expectation: Expectation) -> bool:
