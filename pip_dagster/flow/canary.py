@@ -41,7 +41,7 @@ def judge(
     """Each limit with its figure, on rows that both scored. The warehouse is the current catalog, not in transaction.
 
     Raises:
-        DeclarationError: `gates.decision` is no SQL over the stored row.
+        DeclarationError: `gates.decision` is not SQL over the stored row.
 
     """
     canary, rows = pipeline.spec.scoring.canary, champion.rows_scored or 0

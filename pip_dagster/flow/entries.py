@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import fields, replace
 from datetime import UTC, datetime
 from typing import Any, Literal
 
@@ -20,7 +20,7 @@ from pip_dagster.ledger.record import ExtractionEntry, ScoringEntry
 def failed_extraction(
     run: Run, model: ScoringModel | None, partition: Partition, reason: str, sources: Mapping[str, Mapping[str, object]]
 ) -> ScoringEntry:
-    """The ledger's entry for a partition whose features could not be made, from what its sources held."""
+    """The ledger's entry for a partition whose features could not be built, with what its sources contained."""
     entry = scoring_entry(run, model, partition, None, status="failed", reason=reason)
     read, sql = canonical(sources), run.pipeline.sql_digest
     inputs = record.inputs_digest(read, sql, entry.code_digest, entry.manifest_digest)
@@ -39,23 +39,11 @@ def scoring_entry(
 ) -> ScoringEntry:
     """The ledger's entry for an attempt at a partition; its table is known once its rows are stored."""
     pipeline = run.pipeline
-    outcome: dict[str, Any] = {
-        "rows_in": features.rows_extracted if features else None,
-        **dict.fromkeys(("rows_scored", "rows_quarantined", "findings", "mean_score", "min_score", "max_score")),
-        **dict.fromkeys(("score_digest", "seconds")),
-    }
+    outcome: dict[str, Any] = {each.name: getattr(scored, each.name, None) for each in fields(Scored)}
     if scored:
-        outcome = {
-            "rows_in": scored.rows_in,
-            "rows_scored": scored.rows_scored,
-            "rows_quarantined": scored.rows_quarantined,
-            "findings": canonical(scored.findings),
-            "mean_score": scored.mean,
-            "min_score": scored.low,
-            "max_score": scored.high,
-            "score_digest": scored.digest,
-            "seconds": scored.seconds,
-        }
+        outcome["findings"] = canonical(scored.findings)
+    elif features:
+        outcome["rows_in"] = features.rows_extracted
     return ScoringEntry(
         scoring_id=record.new_id(),
         pipeline=pipeline.spec.name,

@@ -34,7 +34,7 @@ _BATCH_ROWS = 2_048  # contributions of many classes are many numbers a row
 
 
 class Explains(Protocol):
-    """A verified model that can say what moved its scores."""
+    """A verified model that can explain its scores."""
 
     def contributions(self, X: np.ndarray) -> np.ndarray:
         """Contributions of shape (rows, features + 1), or (rows, outputs, features + 1); the last is the base."""
@@ -87,7 +87,7 @@ def explain(
     values = {f"f{i}": feature.value for i, feature in enumerate(scores.encoded)}
     values |= {f"t{i}": f"{quote(feature.name)}::VARCHAR" for i, feature in enumerate(manifest.features)}
     keys = [f"k{i}" for i in range(len(carried))]
-    # Encoded in a subquery, where a feature's name can only be the feature; and every column of it named anew.
+    # Encoded in a subquery, where a feature's name can only be the feature; and every column of it is renamed.
     inner = f"(SELECT {quote_all(carried)}, {', '.join(values.values())} FROM {stage.features})"
     same = " AND ".join(f"e.{quote(name)} = s.{key}" for name, key in zip(carried, keys, strict=True))
     query = (

@@ -53,7 +53,7 @@ class Extraction:
 def extract(stage: Stage, pipeline: Pipeline, partitions: Sequence[Partition], *, as_known: bool = False) -> Extraction:
     """Run the feature SQL over all `partitions` at once and check each one's rows.
 
-    Every row must lie in a partition asked for, and have a key that is whole and unique in it. A partition that
+    Every row must lie in one of the partitions, and have a key that is whole and unique in it. A partition that
     breaks this fails alone; so does one whose rows make the SQL itself fail.
 
     `as_known` hides from each partition what could not be known at its close (`known_at`), by each source's
@@ -67,7 +67,7 @@ def extract(stage: Stage, pipeline: Pipeline, partitions: Sequence[Partition], *
     """
     if as_known and not any(source.available_at for source in pipeline.spec.sources.values()):
         raise DeclarationError(
-            f"Pipeline {pipeline.spec.name}: no source declares `available_at`, so what was known when cannot be told. "
+            f"Pipeline {pipeline.spec.name}: no source declares `available_at`, so nothing shows what was known when. "
             "Say for each source that grows when a row could be known, for example `available_at: loaded_at`."
         )
     began, read_at = time.monotonic(), datetime.now(UTC)
@@ -110,7 +110,7 @@ def extract(stage: Stage, pipeline: Pipeline, partitions: Sequence[Partition], *
 def close_of(spec: PipelineSpec, partition: Partition) -> datetime:
     """Up to when a partition's features may know the world.
 
-    Its end; its start where it is made at its beginning, unless its rows have cut-offs of their own within it.
+    Its end; its start if it is built at its start, unless its rows have cut-offs of their own within it.
     """
     return partition.start if spec.partitions.end_offset and not spec.features.cutoff else partition.end
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Policy:
+class ScoringPolicy:
     """What is refused and what a scored row carries: as declared, unless a replay or a gate scores otherwise.
 
     `carried`: the feature columns beside a score, apart from those that a decision mentions.
@@ -28,7 +28,7 @@ class Policy:
     carried: tuple[str, ...]
 
     @classmethod
-    def declared(cls, spec: PipelineSpec) -> Policy:
+    def declared(cls, spec: PipelineSpec) -> ScoringPolicy:
         """The declaration's own."""
         most = spec.quality.max_quarantined if spec.quality else 1.0
         carried = (*spec.features.key, spec.features.partition_column, *spec.unit)
@@ -55,7 +55,7 @@ def count_findings(
     return {key: found.get(key, Findings(0, {}, {}, {})) for key in partitions}
 
 
-def refusal(found: Findings, policy: Policy, encoded: Sequence[Encoded]) -> str | None:
+def refusal(found: Findings, policy: ScoringPolicy, encoded: Sequence[Encoded]) -> str | None:
     """Why a partition must not be scored, or None."""
     if found.invalid:
         means = {feature.name: feature.invalid_means for feature in encoded}
@@ -70,7 +70,7 @@ def refusal(found: Findings, policy: Policy, encoded: Sequence[Encoded]) -> str 
     return None
 
 
-def too_many_quarantined(apart: int, others: int, policy: Policy) -> str | None:
+def too_many_quarantined(apart: int, others: int, policy: ScoringPolicy) -> str | None:
     """Why a partition with so many rows in quarantine is blocked, or None."""
     most = policy.max_quarantined
     if not apart or apart <= most * (apart + others):
@@ -81,7 +81,7 @@ def too_many_quarantined(apart: int, others: int, policy: Policy) -> str | None:
     )
 
 
-def recorded(found: Findings, unseen: Mapping[str, int], apart: int, policy: Policy) -> dict[str, Any]:
+def recorded(found: Findings, unseen: Mapping[str, int], apart: int, policy: ScoringPolicy) -> dict[str, Any]:
     """The findings worth a place in the ledger."""
     kept: dict[str, Any] = {} if found.rows or apart else {"empty": "the sources have no row for this partition"}
     if unseen:

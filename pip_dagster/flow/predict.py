@@ -17,7 +17,7 @@ from pip_dagster.flow.run import Run
 from pip_dagster.flow.score_chunk import ScoredChunk, reference, score_chunk
 from pip_dagster.flow.scored_row import scored_columns
 from pip_dagster.flow.stage import Stage
-from pip_dagster.flow.store_scores import Attempt, point_at, store_failure, store_scores
+from pip_dagster.flow.store_scores import ScoredPartition, point_at, store_failure, store_scores
 from pip_dagster.flow.storing import store_in_groups
 from pip_dagster.flow.validate import validate_features
 from pip_dagster.ledger import record
@@ -96,12 +96,12 @@ class _Predictions:
         store_failure(self.run.con, entry, checks)
         return self._result(item, entry, checks)
 
-    def _attempt(self, item: Made) -> Attempt:
+    def _attempt(self, item: Made) -> ScoredPartition:
         assert self.chunk
         scored, blocked = self.chunk.scores.scored[item[0].key], self._blocked(item[0].key)
         status: Literal["blocked", "scored"] = "blocked" if blocked else "scored"
         entry = scoring_entry(self.run, self.model, *item, status=status, reason=blocked, scored=scored)
-        return Attempt(scored, entry, self.chunk.validation.checks(entry))
+        return ScoredPartition(scored, entry, self.chunk.validation.checks(entry))
 
     @property
     def _pending(self) -> str | None:
@@ -162,7 +162,7 @@ def judge_features(run: Run, stage: Stage, made: Sequence[Made]) -> list[Partiti
 
 @dataclass(frozen=True)
 class Past:
-    """What the ledger knows of the partitions: the very scoring asked for, verdicts on it and on the sources."""
+    """What the ledger has of the partitions: scorings by this very model and declaration, and the verdicts."""
 
     scorings: dict[str, ScoringEntry]
     blocked: dict[str, str]

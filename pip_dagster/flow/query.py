@@ -67,7 +67,7 @@ class FeatureQuery:
         values = {name: value for name, value in sql_bounds([sample]).items() if name in parameters}
         try:
             described = con.execute(f"SELECT * FROM (\n{text}\n) LIMIT 0", values).description or []
-            # Of two columns with one name a subquery renames the second, and the guard would take the first unasked.
+            # Of two columns with one name a subquery renames the second, and the guard would silently take the first.
             names = [row[0] for row in con.execute(f"DESCRIBE {text}", values).fetchall()]
         except duckdb.Error as error:
             raise DeclarationError(f"{where}: {error}") from error
@@ -101,7 +101,7 @@ class FeatureQuery:
     def fill(self, stage: Stage, partitions: Sequence[Partition]) -> None:
         """Append the rows of adjoining partitions to the stage, each with its partition's key, or NULL for none."""
         values = {name: value for name, value in sql_bounds(partitions).items() if name in self.parameters}
-        # An instant is compared as it is, wall-clock time as if it were UTC: bounds and column are made alike.
+        # An instant is compared as it is, wall-clock time as if it were UTC: bounds and column are converted alike.
         bounds = [
             (p.key, p.start, p.end)
             if self.instant

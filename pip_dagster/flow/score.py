@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from pip_dagster.flow.decide import decided
 from pip_dagster.flow.findings import (
-    Policy,
+    ScoringPolicy,
     count_findings,
     quarantine_unscorable,
     recorded,
@@ -44,15 +44,15 @@ class Predicts(Protocol):
 
 @dataclass(frozen=True)
 class Scored:
-    """One partition's scores as staged, and what was found on the way."""
+    """One partition's scores as staged, and what was found on the way; named as in the ledger."""
 
     rows_in: int
     rows_scored: int
     rows_quarantined: int
-    digest: str
-    mean: float | None
-    low: float | None
-    high: float | None
+    score_digest: str
+    mean_score: float | None
+    min_score: float | None
+    max_score: float | None
     seconds: float
     findings: Mapping[str, Any] = field(default_factory=dict)
 
@@ -77,7 +77,7 @@ def score(
     predictor: Predicts,
     manifest: Manifest,
     partitions: Sequence[str],
-    policy: Policy | None = None,
+    policy: ScoringPolicy | None = None,
 ) -> Scores:
     """Score the staged features of `partitions` by the declared policy or another one.
 
@@ -91,7 +91,7 @@ def score(
     """
     where = f"Pipeline {spec.name}, {spec.features.sql} for model {manifest.model_name} v{manifest.version}"
     encoded = encode_model(manifest, stage.columns, where=where)
-    policy = policy or Policy.declared(spec)
+    policy = policy or ScoringPolicy.declared(spec)
     began = time.monotonic()
     found = count_findings(stage.con, encoded, partitions, stage.features)
     unseen = {key: each.unseen for key, each in found.items()}

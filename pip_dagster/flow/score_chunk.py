@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from pip_dagster.errors import DeclarationError
 from pip_dagster.flow.explain import Explanation, explain
-from pip_dagster.flow.findings import Policy
+from pip_dagster.flow.findings import ScoringPolicy
 from pip_dagster.flow.model import ScoringModel
 from pip_dagster.flow.run import Run
 from pip_dagster.flow.score import Scores, score
@@ -33,7 +33,7 @@ def score_chunk(
     model: ScoringModel,
     keys: Sequence[str],
     validation: Validation | None,
-    policy: Policy | None = None,
+    policy: ScoringPolicy | None = None,
 ) -> ScoredChunk:
     """Score the staged features of these partitions, judge the scores, explain those that are to be explained.
 
@@ -63,7 +63,7 @@ def reference(manifest: Manifest) -> dict[str, float]:
 
 
 def _score_where_it_can(
-    run: Run, stage: Stage, model: ScoringModel, keys: Sequence[str], policy: Policy | None
+    run: Run, stage: Stage, model: ScoringModel, keys: Sequence[str], policy: ScoringPolicy | None
 ) -> tuple[Scores, ScoringModel]:
     """The scores, and the model as it scored: on the CPU, with the reason, if its GPU failed on the way.
 

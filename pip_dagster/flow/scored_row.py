@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from pip_dagster.errors import DeclarationError
 from pip_dagster.flow.decide import carried_for_decisions, decision_types
-from pip_dagster.flow.findings import Policy
+from pip_dagster.flow.findings import ScoringPolicy
 from pip_dagster.registry.composite import SEGMENT_COLUMN
 from pip_dagster.registry.manifest import Manifest
 from pip_dagster.sql.names import PREDICTION_COLUMNS
@@ -39,7 +39,7 @@ def scored_columns(
     scores = score_columns(manifest)
     if carried is None:
         check_unit(spec, columns)
-    kept = dict.fromkeys(Policy.declared(spec).carried if carried is None else carried)
+    kept = dict.fromkeys(ScoringPolicy.declared(spec).carried if carried is None else carried)
     kept |= dict.fromkeys(name for name in carried_for_decisions(spec, columns) if name not in scores)
     if SEGMENT_COLUMN in scores:  # a decision about the user's own must not become one about the model's
         kept |= dict.fromkeys(n for n in carried_for_decisions(spec, columns) if n.lower() == SEGMENT_COLUMN)

@@ -13,7 +13,7 @@ from typing import Literal
 
 from pip_dagster.errors import DeclarationError, PipelineError
 from pip_dagster.flow.entries import scoring_entry
-from pip_dagster.flow.findings import Policy, quarantine_unscorable
+from pip_dagster.flow.findings import ScoringPolicy, quarantine_unscorable
 from pip_dagster.flow.guard_composite import encode_model
 from pip_dagster.flow.model import ScoringModel
 from pip_dagster.flow.predict import Made, read_past
@@ -22,7 +22,7 @@ from pip_dagster.flow.run import Run
 from pip_dagster.flow.score_chunk import ScoredChunk, score_chunk
 from pip_dagster.flow.scored_row import scored_columns
 from pip_dagster.flow.stage import Stage
-from pip_dagster.flow.store_scores import Attempt, store_failure, store_scores
+from pip_dagster.flow.store_scores import ScoredPartition, store_failure, store_scores
 from pip_dagster.flow.storing import store_in_groups
 from pip_dagster.flow.validate import Validation, validate_features
 from pip_dagster.ledger.record import ROWS_OF, ScoringEntry
@@ -34,10 +34,10 @@ ROLE, ARM = "challenger", "arm"
 def shadow(
     run: Run, stage: Stage, champion: ScoringModel, results: Sequence[PartitionResult]
 ) -> Iterator[PartitionResult]:
-    """The results with what each declared challenger and arm made of the partitions that the champion scored.
+    """The results with what each declared challenger and arm scored of the partitions that the champion scored.
 
     One that cannot be resolved, loaded or stored is reported as progress and, where its version is known, in
-    the ledger; no exception of its leaves here.
+    the ledger; it never raises.
     """
     made = [(r.partition, r.features) for r in results if r.features and r.scoring and not r.error]
     champions = {r.partition.key: r.scoring for r in results if r.scoring}
@@ -96,11 +96,13 @@ def _score(
     stage.restage(pipeline, [features.revision for _, features in fresh])
     validate_features(stage, pipeline, keys)
     unseen = spec.scoring.on_unseen_category
-    # The champion's rows, whatever the challenger would have made of the others.
+    # The champion's rows, even if the challenger would score others.
     encoded = encode_model(champion.version.manifest, stage.columns, where=spec.name)
     quarantine_unscorable(stage, encoded, unseen=unseen == "quarantine")
     # What is only compared is counted; what may be live must not have what the declaration refuses.
-    policy = replace(Policy.declared(spec), on_unseen_category="error" if is_arm and unseen != "missing" else "missing")
+    policy = replace(
+        ScoringPolicy.declared(spec), on_unseen_category="error" if is_arm and unseen != "missing" else "missing"
+    )
     chunk = score_chunk(run, stage, model, keys, Validation() if is_arm else None, policy)
     compared, purpose = _Compared(run, stage, chunk, champions), f"{spec.name}: storing a challenger's scores"
     return [*known.values(), *store_in_groups(run, fresh, compared, purpose=purpose)]
@@ -136,20 +138,20 @@ class _Compared:
         scores = self.chunk.scores
         return scores.failed.get(item[0].key) or scores.blocked.get(item[0].key)
 
-    def _attempt(self, item: Made) -> Attempt:
+    def _attempt(self, item: Made) -> ScoredPartition:
         key = item[0].key
         scored, champion = self.chunk.scores.scored[key], self.champions[key]
-        # Its quarantine is the champion's, which is stored; a replay looks there.
+        # Its quarantine is the champion's, which is stored; a replay reads it there.
         findings = {**scored.findings, **({ROWS_OF: champion.scoring_id} if champion.rows_quarantined else {})}
         scored = replace(scored, rows_quarantined=0, rows_in=scored.rows_scored, findings=findings)
         blocked = self.chunk.validation.blocked.get(key)
         status: Literal["scored", "blocked"] = "blocked" if blocked else "scored"
         entry = scoring_entry(self.run, self.chunk.model, *item, status=status, reason=blocked, scored=scored)
-        return Attempt(scored, entry, self.chunk.validation.checks(entry))
+        return ScoredPartition(scored, entry, self.chunk.validation.checks(entry))
 
 
 def _check_columns(arm: dict[str, str], champion: dict[str, str]) -> None:
-    """Refuse an arm whose rows would have other columns than the champion's: the others would be NULL without a word.
+    """Refuse an arm whose rows would have other columns than the champion's: the others would silently be NULL.
 
     Raises:
         DeclarationError: names the columns.

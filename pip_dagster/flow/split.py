@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class _Decision:
-    """What is to be live: ranges with the scoring of their arm; the verdicts say why another's are the champion's."""
+    """What is to be live: ranges with the scoring of their arm, and the verdicts on the arms that get none."""
 
     live: list[tuple[Range, str]] = field(default_factory=list)
     stops: list[Stop] = field(default_factory=list)
@@ -215,7 +215,7 @@ def _buckets(arms: Iterable[Arm]) -> dict[str, int]:
 
 
 def say_experiment(experiment: Split) -> str:
-    """A split or canary by name, as the ledger's live changes say it."""
+    """A split or canary by name, as the ledger's live changes record it."""
     return f"{experiment.kind} {experiment.salt!r}"
 
 

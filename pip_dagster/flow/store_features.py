@@ -59,7 +59,7 @@ def store_features(run: Run, stage: Stage, made: Sequence[Extract]) -> list[Extr
 
 
 def _extraction(run: Run, made: Extract, known: ExtractionEntry | None) -> ExtractionEntry:
-    """The entry for what was made: the one that is known, where it would say nothing else."""
+    """The entry for an extraction: the known one, if the new one would equal it."""
     entry = ExtractionEntry(
         extraction_id=record.new_id(),
         pipeline=run.pipeline.spec.name,

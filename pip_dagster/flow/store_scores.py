@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Attempt:
-    """A partition that was scored, and may be blocked, with what the ledger is to say of it."""
+class ScoredPartition:
+    """A partition that was scored, and may be blocked, with its entry and checks for the ledger."""
 
     scored: Scored
     entry: ScoringEntry
@@ -36,17 +36,18 @@ class Attempt:
 
 
 def store_scores(
-    run: Run, stage: Stage, chunk: ScoredChunk, attempts: Sequence[Attempt], pending: str | None = None
+    run: Run, stage: Stage, chunk: ScoredChunk, attempts: Sequence[ScoredPartition], pending: str | None = None
 ) -> list[ScoringEntry]:
     """One transaction: quarantine, scores, reason codes, ledger entries, checks, and the live pointers of a champion.
 
-    A blocked scoring is kept in the same way, but is not made live. `pending`: what is still to be decided of its arms.
+    A blocked scoring is stored in the same way, but does not become live. `pending`: what is still
+    undecided about its arms.
 
     The warehouse is the current catalog.
 
     Raises:
         PartitionError: rows in are not rows scored plus rows quarantined; rolled back.
-        WithdrawnError: a partition was rolled back since the run was asked for; rolled back.
+        WithdrawnError: a partition was rolled back since the run was requested; rolled back.
 
     """
     con, spec, scored_columns = run.con, run.pipeline.spec, chunk.scores.columns
@@ -109,7 +110,7 @@ def _go_live(
 
 
 def _check_key_types(con: DuckDBPyConnection, pipeline: str, key: dict[str, str]) -> None:
-    """Refuse a key or unit of another type than stored rows have: beside them, in one view, it could not be told apart.
+    """Refuse a key or unit of another type than stored rows have: in one view, its values could not be distinguished.
 
     Raises:
         PartitionError: names both types. Whole numbers may grow wider or narrower.

@@ -80,12 +80,12 @@ def validate(
         partitions=partitions,
     )
     con.execute(f"DROP VIEW {_VIEW}")
-    of_rows = [expectation.id for expectation in expectations if speaks_of_rows(expectation)]
+    of_rows = [expectation.id for expectation in expectations if is_about_rows(expectation)]
     if quarantine and of_rows:
         critical = f"severity = 'critical' AND {among('expectation_id', of_rows)}"
         quarantine.quarantine(f"SELECT row_id, expectation_id FROM {GIVEN} WHERE {critical}", evaluation.broken)
     verdicts = {partition: evaluation.of(partition) for partition in partitions}
-    reasons = {key: blocking_reason(found, rows_apart=quarantine is not None) for key, found in verdicts.items()}
+    reasons = {key: blocking_reason(found, rows_quarantined=quarantine is not None) for key, found in verdicts.items()}
     return Validation(verdicts, {key: reason for key, reason in reasons.items() if reason})
 
 
@@ -96,20 +96,20 @@ def validate_features(stage: Stage, pipeline: Pipeline, partitions: Sequence[str
     return validate(stage.con, pipeline.spec, suite, stage.features, stage.columns, partitions, stage)
 
 
-def speaks_of_rows(expectation: Expectation) -> bool:
+def is_about_rows(expectation: Expectation) -> bool:
     """Whether a row that breaks it is what is wrong, rather than the partition that has too many of them."""
     return expectation.row_level and "mostly" not in expectation.kwargs
 
 
-def blocking_reason(verdicts: Verdicts, *, rows_apart: bool) -> str | None:
-    """Why these verdicts let nothing through; `rows_apart`: rows that break an expectation are quarantined instead."""
+def blocking_reason(verdicts: Verdicts, *, rows_quarantined: bool) -> str | None:
+    """Why these verdicts block a partition; `rows_quarantined`: rows that break an expectation do not block it."""
     reasons = [
         CheckEntry.of(verdict, "", "", verdict.partition).text
         for verdict in verdicts
         if verdict.expectation.severity == "critical"
         and (
             verdict.status == "errored"
-            or (verdict.status == "failed" and not (rows_apart and speaks_of_rows(verdict.expectation)))
+            or (verdict.status == "failed" and not (rows_quarantined and is_about_rows(verdict.expectation)))
         )
     ]
     return "; ".join(reasons) or None

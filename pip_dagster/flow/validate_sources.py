@@ -57,5 +57,5 @@ def validate_sources(
         for key in verdicts:
             verdicts[key] += found.verdicts[key if local else WHOLE]
         con.execute(f"DROP TABLE {rows}")
-    blocked = {key: reason for key, of in verdicts.items() if (reason := blocking_reason(of, rows_apart=False))}
+    blocked = {key: reason for key, of in verdicts.items() if (reason := blocking_reason(of, rows_quarantined=False))}
     return Validation(verdicts, blocked)

@@ -62,7 +62,7 @@ class ArmOutcome:
 def arm_outcomes(con: DuckDBPyConnection, pipeline: Pipeline, manifest: Manifest, last: int) -> list[ArmOutcome]:
     """The arms of the declared split over the newest `last` partitions that it parts; none without any.
 
-    The warehouse is held for one read. Labels are read from the declared sources.
+    The warehouse is open for one read. Labels are read from the declared sources.
 
     Raises:
         DeclarationError: the labels' SQL cannot run, or their key is not kept with the scored rows.
@@ -97,8 +97,8 @@ def arm_outcomes(con: DuckDBPyConnection, pipeline: Pipeline, manifest: Manifest
             figures = (resample("mean", y, scores, unit, seed), resample(metric, y, scores, unit, seed))
         if arm == CHAMPION:
             base = figures
-        told = [_figure(of, against, pipeline.gates.confidence) for of, against in zip(figures, base, strict=True)]
-        found.append(ArmOutcome(arm, tuple(versions), parts, rows, units, labelled, told[0], metric, told[1]))
+        pair = [_figure(of, against, pipeline.gates.confidence) for of, against in zip(figures, base, strict=True)]
+        found.append(ArmOutcome(arm, tuple(versions), parts, rows, units, labelled, pair[0], metric, pair[1]))
     return found
 
 

@@ -11,7 +11,7 @@ from pip_dagster.errors import DeclarationError
 from pip_dagster.flow.query import sql_bounds
 from pip_dagster.flow.sources import open_sources
 from pip_dagster.flow.stage import keep
-from pip_dagster.promotion.rescore import Replayed
+from pip_dagster.promotion.rescore import Rescored
 from pip_dagster.promotion.stored import LivePartition
 from pip_dagster.sql.names import literal, quote, quote_all
 from pip_dagster.statistics.gate_result import GateResult
@@ -39,9 +39,9 @@ class Labelled:
 
 
 def label_gates(
-    con: DuckDBPyConnection, pipeline: Pipeline, manifest: Manifest, replayed: Replayed
+    con: DuckDBPyConnection, pipeline: Pipeline, manifest: Manifest, rescored: Rescored
 ) -> list[GateResult]:
-    """The metric overall, and in each segment, on the replayed rows that have a label.
+    """The metric overall, and in each segment, on the rescored rows that have a label.
 
     Raises:
         DeclarationError: the SQL cannot run, or its outcome is not what the metric is for.
@@ -54,7 +54,7 @@ def label_gates(
             f"Pipeline {pipeline.spec.name}: gates.labels is for models with one score; {manifest.model_name} has "
             f"{', '.join(manifest.outputs)}. Leave gates.labels away; the other gates hold."
         )
-    rows = _read(con, pipeline, replayed.relation, stage_labels(con, pipeline, replayed.partitions))
+    rows = _read(con, pipeline, rescored.relation, stage_labels(con, pipeline, rescored.partitions))
     metric = gates.metric or default_metric(manifest.objective)
     overall = _overall(metric, rows, gates)
     return [overall, _by_segment(metric, rows, gates)] if gates.segments else [overall]
@@ -145,8 +145,8 @@ def stage_labels(con: DuckDBPyConnection, pipeline: Pipeline, partitions: Sequen
     return relation
 
 
-def _read(con: DuckDBPyConnection, pipeline: Pipeline, replayed: str, labels: str) -> Labelled:
-    """The replayed rows with a label, in the order of their keys: a seed then makes the same interval every time."""
+def _read(con: DuckDBPyConnection, pipeline: Pipeline, rescored: str, labels: str) -> Labelled:
+    """The rescored rows with a label, in the order of their keys: a seed then gives the same interval every time."""
     import numpy as np
 
     on = " AND ".join(f"l.{quote(name)} = r.{quote(name)}" for name in ("partition_key", *pipeline.label_key))
@@ -156,7 +156,7 @@ def _read(con: DuckDBPyConnection, pipeline: Pipeline, replayed: str, labels: st
         con,
         "labelled",
         f"SELECT r.partition_key, pip_key, pip_outcome, pip_champion_0, pip_candidate_0{shown} "
-        f"FROM {replayed} r JOIN {labels} l ON {on} WHERE pip_seen",
+        f"FROM {rescored} r JOIN {labels} l ON {on} WHERE pip_seen",
     )
     # Numbers instead of texts: a row of millions is then some bytes in Python.
     codes = "".join(f", dense_rank() OVER (ORDER BY pip_segment_{i}) - 1 AS c{i}" for i in range(len(segments)))

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from pip_dagster.errors import DeclarationError
-from pip_dagster.flow.findings import Policy
+from pip_dagster.flow.findings import ScoringPolicy
 from pip_dagster.flow.guard_composite import encode_model
 from pip_dagster.flow.model import ScoringModel
 from pip_dagster.flow.score import score
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Replayed:
-    """What was replayed; `relation` has a row for each live row, as `statistics.agreement` reads it."""
+class Rescored:
+    """What was rescored; `relation` has a row for each live row, as `statistics.agreement` reads it."""
 
     partitions: tuple[LivePartition, ...] = ()
     rows: int = 0
@@ -34,26 +34,26 @@ class Replayed:
     relation: str = ""
 
 
-def replay(
+def rescore(
     stage: Stage,
     pipeline: Pipeline,
     stored: Stored,
     candidate: ScoringModel,
     champion: ScoringModel,
     progress: Callable[[str], None],
-) -> Replayed:
+) -> Rescored:
     """Score the live rows with both, by the features of their scoring, or newer ones if only those fit.
 
     The features of the last feature table stay staged, for measuring throughput.
 
     Raises:
-        DeclarationError: a segment is no column of the features, or the decision is no SQL over the scored row.
+        DeclarationError: a segment is not a column of the features, or the decision is not SQL over the scored row.
 
     """
     gates = pipeline.gates
     decision = gates.decision or default_decision(champion.version.manifest)
     groups, problems = _groups(stored, (candidate, champion))
-    replayed: list[LivePartition] = []
+    rescored: list[LivePartition] = []
     relation = ""
     for table, chosen in groups.items():
         columns = stored.columns[table]
@@ -69,24 +69,24 @@ def replay(
         by_candidate, others = _scored_by(candidate, "candidate", stage, pipeline, keys, decision)
         problems.extend(f"{key}: {text}" for key, text in sorted((refused | others).items()))
         select = _paired(stage, pipeline, champion.version.manifest.outputs, by_champion, by_candidate)
-        relation = keep(stage.con, "rescored", select, more=bool(replayed))
-        replayed.extend(chosen)
-    if not replayed:
-        return Replayed(problems=tuple(problems), decision=decision)
+        relation = keep(stage.con, "rescored", select, more=bool(rescored))
+        rescored.extend(chosen)
+    if not rescored:
+        return Rescored(problems=tuple(problems), decision=decision)
     counted = stage.con.execute(f"SELECT count(*), count(*) FILTER (NOT pip_seen) FROM {relation}").fetchone()
     rows, lost = counted or (0, 0)
-    return Replayed(tuple(replayed), rows, lost, tuple(problems), decision, relation)
+    return Rescored(tuple(rescored), rows, lost, tuple(problems), decision, relation)
 
 
-def replay_gate(replayed: Replayed, candidate: str) -> GateResult:
+def replay_gate(rescored: Rescored, candidate: str) -> GateResult:
     """Whether the candidate scores every row that is live; without it no other comparison is whole."""
-    share = replayed.lost / replayed.rows if replayed.rows else 1.0
-    passed = not replayed.problems and not replayed.lost
-    keys = [partition.key for partition in replayed.partitions]
+    share = rescored.lost / rescored.rows if rescored.rows else 1.0
+    passed = not rescored.problems and not rescored.lost
+    keys = [partition.key for partition in rescored.partitions]
     span = f"{len(keys)} partitions, {keys[0]} to {keys[-1]}" if keys else "no partition"
-    text = f"{replayed.rows - replayed.lost:,} of {replayed.rows:,} live rows scored by {candidate} ({span})"
-    text += "".join(f"; {problem}" for problem in replayed.problems)
-    return GateResult("replay", passed, share, 0.0, text, {"partitions": keys, "problems": list(replayed.problems)})
+    text = f"{rescored.rows - rescored.lost:,} of {rescored.rows:,} live rows scored by {candidate} ({span})"
+    text += "".join(f"; {problem}" for problem in rescored.problems)
+    return GateResult("replay", passed, share, 0.0, text, {"partitions": keys, "problems": list(rescored.problems)})
 
 
 def _groups(
@@ -123,7 +123,7 @@ def _scored_by(
     stage.admit_all()
     spec = pipeline.spec
     # Features from before a split need not have its unit.
-    policy = replace(Policy.declared(spec), carried=(*spec.features.key, spec.features.partition_column))
+    policy = replace(ScoringPolicy.declared(spec), carried=(*spec.features.key, spec.features.partition_column))
     scores = score(stage, spec, model.predictor, model.version.manifest, keys, policy)
     try:
         decided = f"SELECT *, ({decision or 'NULL'})::VARCHAR AS pip_decision FROM {stage.scores}"

@@ -48,7 +48,7 @@ class Stored:
 
 
 def read_stored(con: DuckDBPyConnection, pipeline: Pipeline, last: int) -> Stored:
-    """The `last` newest live partitions that have scored rows, oldest first. The warehouse is held for this read only.
+    """The `last` newest live partitions that have scored rows, oldest first. The warehouse is open for this read only.
 
     Raises:
         WarehouseError: it cannot be opened.

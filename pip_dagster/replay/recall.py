@@ -1,4 +1,4 @@
-"""What was recorded of a scoring, out of the warehouse and checked against the ledger's digests."""
+"""What was recorded of a scoring, read from the warehouse and checked against the ledger's digests."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 class ReplayError(PipelineError):
-    """A scoring that cannot be replayed; says why."""
+    """A scoring that cannot be replayed, with the reason."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Single rows of a replayed scoring, to be looked at."""
+"""Single rows of a replayed scoring, whole."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class RecordedRow:
-    """One row asked for: its recorded features, and its scores as stored and as replayed (None: it has none).
+    """A requested row: its recorded features, and its scores as stored and as replayed (None: it has none).
 
     `arm`: in a partition that is split, the arm that decides about it; `live`: whether this very scoring does.
     """

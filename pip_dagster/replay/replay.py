@@ -1,8 +1,8 @@
 """Replay: the recorded features through the recorded model once more, compared with what was stored.
 
 A prediction is a function of features, model, declaration and engine. The first two are checked by digest before
-they are used, the third is taken from the record (which rows were kept apart, which columns a scored row carries), and
-the fourth is told beside the result, since it is the only one that may have changed.
+they are used, the third is taken from the record (which rows were quarantined, which columns a scored row carries), and
+the fourth is reported beside the result, since it is the only one that may have changed.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pip_dagster.errors import PipelineError, RegistryError
 from pip_dagster.flow.engine import available_threads, choose_device, library_versions
-from pip_dagster.flow.findings import Policy
+from pip_dagster.flow.findings import ScoringPolicy
 from pip_dagster.flow.score import Scores, score
 from pip_dagster.flow.stage import Stage
 from pip_dagster.registry.store import Registry
 from pip_dagster.replay import recall
-from pip_dagster.replay.compare import Comparison, compare, of_partition
+from pip_dagster.replay.compare import RowComparison, compare, of_partition
 from pip_dagster.replay.recall import Recalled
 from pip_dagster.replay.recorded_rows import RecordedRow, recorded_rows
 from pip_dagster.warehouse.connect import workspace
@@ -50,7 +50,7 @@ class Replay:
     reasons: tuple[str, ...]
     engine_then: dict[str, Any]
     engine_now: dict[str, Any]
-    comparison: Comparison | None = None
+    comparison: RowComparison | None = None
     rows: tuple[RecordedRow, ...] = ()
 
     @property
@@ -77,7 +77,7 @@ def replay(
 ) -> Iterator[Replay]:
     """Replay these scorings, a few partitions at a time, those of one model together; a result for each.
 
-    The warehouse is held only while recorded rows are copied out of it. `keys`: rows to show whole, each as
+    The warehouse is open only while recorded rows are copied out of it. `keys`: rows to show whole, each as
     `recorded_rows` takes it.
 
     Raises:
@@ -111,7 +111,7 @@ def replay(
 
 
 def _chunks(entries: Sequence[ScoringEntry]) -> Iterator[list[ScoringEntry]]:
-    """A few at a time, and of a partition one: rows are told apart by their partition's key alone."""
+    """A few at a time, and one of a partition: only its key distinguishes the rows of one from another's."""
     chunk: list[ScoringEntry] = []
     for entry in entries:
         if any(each.partition_key == entry.partition_key for each in chunk):
@@ -143,7 +143,7 @@ def _load(pipeline: Pipeline, entry: ScoringEntry, threads: int) -> _Model | str
                     f"{version}: {file} has sha256 {found}, but the ledger recorded {recorded} when it scored: "
                     "the registry's version has been replaced since"
                 )
-        # On the device of then where there is one; a difference between the two is part of the result.
+        # On the recorded device if there is one; a difference between the two is part of the result.
         device = choose_device("auto").name if entry.device == "cuda" else "cpu"
         return _Model(version, load_predictor(version, nthread=threads, device=device), device)
     except RegistryError as error:
@@ -162,7 +162,7 @@ def _replay_chunk(
     recalled = recall.recall(stage, pipeline, entries, table, manifest)
     partitions = [entry.partition_key for entry in entries]
     # Which rows were quarantined is recorded, so today's policy must not quarantine others or block the partition.
-    policy = Policy("missing", 1.0, recalled.carried)
+    policy = ScoringPolicy("missing", 1.0, recalled.carried)
     scores = score(stage, pipeline.spec, model.predictor, manifest, partitions, policy)
     return [
         _judge(stage, model, entry, recalled, scores, recorded_rows(stage, pipeline.spec, recalled, entry, keys))
@@ -196,14 +196,14 @@ def _judge(
         )
         verdict = "differs" if len(reasons) > 1 else "cannot replay"
         return Replay(entry, verdict, tuple(reasons), _then(entry), _now(model.device), comparison, rows)
-    digest = scores.scored[key].digest
+    digest = scores.scored[key].score_digest
     if digest != entry.score_digest:
         reasons.append(f"the replayed scores have digest {digest}; the ledger recorded {entry.score_digest}")
     verdict = "differs" if reasons else "identical"
     return Replay(entry, verdict, tuple(reasons), _then(entry), _now(model.device), comparison, rows)
 
 
-def _differences(found: Comparison) -> Iterator[str]:
+def _differences(found: RowComparison) -> Iterator[str]:
     """The comparison in words, an example each."""
     furthest = ", ".join(
         f"{name} in {of.differing}"
@@ -232,5 +232,5 @@ def _now(device: str | None) -> dict[str, Any]:
 
 
 def _cannot(entry: ScoringEntry, reason: str, device: str | None = None) -> Replay:
-    """A scoring of which nothing could be scored; the device is then the one it would have been asked for."""
+    """A scoring of which nothing could be scored; the device is then the recorded one."""
     return Replay(entry, "cannot replay", (reason,), _then(entry), _now(device or entry.device))
