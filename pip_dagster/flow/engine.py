@@ -55,7 +55,7 @@ def _version(name: str) -> str:
 
 @dataclass(frozen=True)
 class Device:
-    """Where the model scores, and why not on the GPU if it was requested or would be used."""
+    """Where the model scores, and why not on the GPU where that was asked for or hoped for."""
 
     name: Literal["cpu", "cuda"]
     reason: str
@@ -65,7 +65,7 @@ def choose_device(wanted: Literal["auto", "cpu", "cuda"]) -> Device:
     """The device to score on. `auto` takes a GPU that has proven itself with one small prediction.
 
     Raises:
-        DeclarationError: `cuda` was declared and cannot be met; the message has the reason.
+        DeclarationError: `cuda` was declared and cannot be met; says why.
 
     """
     if wanted == "cpu":

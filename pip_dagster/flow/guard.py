@@ -1,6 +1,6 @@
-"""What stands between a feature column and XGBoost, which checks nothing itself.
+"""What stands between a feature column and XGBoost, which asks no questions of its own.
 
-XGBoost scores reordered columns, unknown categories, infinities and codes of another list silently. Here every
+XGBoost scores reordered columns, unknown categories, infinities and codes of another list without a word. Here every
 feature is taken by name, in the model's order, from a column of a type that can mean what the model was trained on;
 categories become codes by the model's own list; and what must not be scored is counted before a row is scored.
 """
