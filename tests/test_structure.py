@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 import sys
@@ -77,3 +78,13 @@ def test_the_map_of_rooms_finds_no_circle_and_nothing_against_the_direction():
     )
     assert drawn.returncode == 0, drawn.stdout + drawn.stderr
     assert " 0 against the direction, 0 circles" in drawn.stdout
+
+
+def test_each_temporary_table_is_filled_by_one_module_and_listed_with_the_stage():
+    """Whoever wants the rows of another module is handed their relation: the schema's name is written once."""
+    files = {str(file.relative_to(ROOT / "pip_dagster")): file.read_text() for file in ROOT.glob("pip_dagster/**/*.py")}
+    assert {name for name, text in files.items() if "pip_stage" in text} == {"flow/stage.py", "sql/names.py"}
+    kept = [(name, file) for file, text in files.items() for name in re.findall(r'\bkeep\(\s*[\w.]+,\s*"(\w+)"', text)]
+    assert len(kept) == len(dict(kept)) > 10, "no table has two modules"
+    map_of_tables = files["flow/stage.py"].split('"""')[1]
+    assert not [name for name, _ in kept if f"`{name}`" not in map_of_tables]

@@ -81,7 +81,3 @@ class Scoring(StrictModel):
     def compared(self) -> tuple[str, ...]:
         """Every alias whose version scores the champion's rows as well: the arms, then the challengers in shadow."""
         return tuple(dict.fromkeys((*self.arms, *self.challengers)))
-
-    def without_experiment(self) -> Scoring:
-        """The same with the champion for every row: for scores that do not go live."""
-        return self.model_copy(update={"split": None, "canary": None})

@@ -7,16 +7,16 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from pip_dagster.errors import DeclarationError
+from pip_dagster.flow.stage import keep
 from pip_dagster.registry.task import default_decision
 from pip_dagster.sql.names import literal, quote
-from pip_dagster.statistics.agreement import REPLAYED, flip_gate, psi_gate
+from pip_dagster.statistics.agreement import flip_gate, paired_columns, psi_gate
 from pip_dagster.statistics.gate_result import GateResult
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
     from pip_dagster.declaration.pipeline import Pipeline
-    from pip_dagster.declaration.split import CanaryGate
     from pip_dagster.ledger.record import ScoringEntry
     from pip_dagster.registry.manifest import Manifest
 
@@ -34,7 +34,6 @@ class Stop:
 def judge(
     con: DuckDBPyConnection,
     pipeline: Pipeline,
-    gate: CanaryGate,
     manifest: Manifest,
     champion: ScoringEntry,
     arm: ScoringEntry,
@@ -42,20 +41,22 @@ def judge(
     """Each limit with its figure, on rows that both scored. The warehouse is the current catalog, not in transaction.
 
     Raises:
-        DeclarationError: `gates.decision` is no SQL over the stored row.
+        DeclarationError: `gates.decision` is not SQL over the stored row.
 
     """
-    rows = champion.rows_scored or 0
+    canary, rows = pipeline.spec.scoring.canary, champion.rows_scored or 0
+    assert canary
+    gate = canary.gate
     if rows < gate.min_rows:
         text = f"{rows} rows are fewer than gate.min_rows, {gate.min_rows}: it is not judged on this partition"
         return [GateResult("score_psi", True, None, gate.max_score_psi, text)]
     decision = pipeline.gates.decision or default_decision(manifest)
-    _side_by_side(con, pipeline, manifest, champion, arm, decision)
-    found = [psi_gate(con, manifest.outputs, gate.max_score_psi)]
+    paired = _side_by_side(con, pipeline, manifest, (champion, arm), decision)
+    found = [psi_gate(con, paired, manifest.outputs, gate.max_score_psi)]
     if decision:
-        found.insert(0, flip_gate(con, decision, gate.max_flip_rate))
+        found.insert(0, flip_gate(con, paired, decision, gate.max_flip_rate))
     if gate.max_mean_shift is not None:
-        found.append(_mean_shift(con, manifest.outputs[0], gate.max_mean_shift))
+        found.append(_mean_shift(con, paired, manifest.outputs[0], gate.max_mean_shift))
     return found
 
 
@@ -70,11 +71,10 @@ def _side_by_side(
     con: DuckDBPyConnection,
     pipeline: Pipeline,
     manifest: Manifest,
-    champion: ScoringEntry,
-    arm: ScoringEntry,
+    entries: tuple[ScoringEntry, ScoringEntry],
     decision: str | None,
-) -> None:
-    """Both scorings' stored rows in the table that the gates of a promotion read."""
+) -> str:
+    """The relation of the rows that both scorings, a champion's and an arm's, have stored."""
     import duckdb
 
     def side(entry: ScoringEntry) -> str:
@@ -82,29 +82,21 @@ def _side_by_side(
         rows = f"SELECT * FROM {table} WHERE scoring_id = {literal(entry.scoring_id)}"
         return f"(SELECT *, ({decision or 'NULL'}\n)::VARCHAR AS pip_decision FROM ({rows}))"
 
-    columns = [
-        column
-        for i, output in enumerate(manifest.outputs)
-        for column in (f"a.{quote(output)} AS pip_champion_{i}", f"b.{quote(output)} AS pip_candidate_{i}")
-    ]
+    a, b = map(side, entries)
     same = " AND ".join(f"a.{quote(name)} = b.{quote(name)}" for name in pipeline.spec.features.key)
-    con.execute("CREATE SCHEMA IF NOT EXISTS memory.pip_stage")
+    select = f"SELECT true AS pip_seen, {paired_columns(manifest.outputs)} FROM {a} a JOIN {b} b ON {same}"
     try:
-        con.execute(
-            f"CREATE OR REPLACE TABLE {REPLAYED} AS SELECT {', '.join(columns)}, true AS pip_seen, "
-            "a.pip_decision AS pip_champion_decision, b.pip_decision AS pip_candidate_decision "
-            f"FROM {side(champion)} a JOIN {side(arm)} b ON {same}"
-        )
+        return keep(con, "side_by_side", select)
     except duckdb.Error as error:
         raise DeclarationError(
-            f"Pipeline {champion.pipeline}: gates.decision {decision!r}, by which the canary is judged, is no SQL over "
-            f"the scored row: {error}"
+            f"Pipeline {pipeline.spec.name}: gates.decision {decision!r}, by which the canary is judged, is no SQL "
+            f"over the scored row: {error}"
         ) from error
 
 
-def _mean_shift(con: DuckDBPyConnection, output: str, most: float) -> GateResult:
+def _mean_shift(con: DuckDBPyConnection, paired: str, output: str, most: float) -> GateResult:
     row = con.execute(
-        f"SELECT avg(pip_champion_0), avg(pip_candidate_0), stddev_pop(pip_champion_0) FROM {REPLAYED}"
+        f"SELECT avg(pip_champion_0), avg(pip_candidate_0), stddev_pop(pip_champion_0) FROM {paired}"
     ).fetchone()
     a, b, spread = row or (None, None, None)
     if a is None or b is None:

@@ -1,4 +1,4 @@
-"""Which partitions a schedule's tick asks for: those that just closed, and the missed ones before them."""
+"""Which partitions a schedule's tick requests: those that just closed, and the missed ones before them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pip_dagster.declaration.partition import Partition
 
 @dataclass(frozen=True)
 class Closed:
-    """A partition and the instant from which it can be made."""
+    """A partition and the instant from which it can be built."""
 
     partition: Partition
     at: datetime
@@ -26,9 +26,9 @@ def due_at(
     made: Collection[str],
     over: bool = False,
 ) -> list[Partition]:
-    """What a tick asks for, in the order of time.
+    """What a tick requests, in the order of time.
 
-    `closed` are the partitions that can be made at the tick, in order. Those that closed after the schedule's previous
+    `closed` are the partitions that can be built at the tick, in order. Those that closed after the schedule's previous
     tick by the clock are asked for, whether or not that tick happened. Of the `catch_up` before them, those that no
     earlier tick `asked` for and nobody has `made`. Where none closed since, the newest is asked for again: a schedule
     may tick several times a partition, to score what came in; unless the grid is `over`.

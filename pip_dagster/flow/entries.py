@@ -3,66 +3,47 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import fields, replace
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from pip_dagster.declaration.canonical import canonical
 from pip_dagster.declaration.partition import Partition
 from pip_dagster.flow.engine import library_versions
 from pip_dagster.flow.model import ScoringModel
+from pip_dagster.flow.run import Run
 from pip_dagster.flow.score import Scored
 from pip_dagster.ledger import record
-from pip_dagster.ledger.record import ExtractionEntry, RunInfo, ScoringEntry
-
-if TYPE_CHECKING:
-    from pip_dagster.declaration.pipeline import Pipeline
+from pip_dagster.ledger.record import ExtractionEntry, ScoringEntry
 
 
 def failed_extraction(
-    pipeline: Pipeline,
-    model: ScoringModel | None,
-    partition: Partition,
-    run: RunInfo,
-    reason: str,
-    sources: Mapping[str, Mapping[str, object]],
+    run: Run, model: ScoringModel | None, partition: Partition, reason: str, sources: Mapping[str, Mapping[str, object]]
 ) -> ScoringEntry:
-    """The ledger's entry for a partition whose features could not be made, from what its sources held."""
-    entry = scoring_entry(pipeline, model, partition, None, run, status="failed", reason=reason)
-    read, sql = canonical(sources), pipeline.sql_digest
+    """The ledger's entry for a partition whose features could not be built, with what its sources contained."""
+    entry = scoring_entry(run, model, partition, None, status="failed", reason=reason)
+    read, sql = canonical(sources), run.pipeline.sql_digest
     inputs = record.inputs_digest(read, sql, entry.code_digest, entry.manifest_digest)
     return replace(entry, source_digests=read, inputs_digest=inputs)
 
 
 def scoring_entry(
-    pipeline: Pipeline,
+    run: Run,
     model: ScoringModel | None,
     partition: Partition,
     features: ExtractionEntry | None,
-    run: RunInfo,
     *,
     status: Literal["scored", "blocked", "failed"],
     scored: Scored | None = None,
     reason: str | None = None,
 ) -> ScoringEntry:
     """The ledger's entry for an attempt at a partition; its table is known once its rows are stored."""
-    outcome: dict[str, Any] = {
-        "rows_in": features.rows_extracted if features else None,
-        **dict.fromkeys(("rows_scored", "rows_quarantined", "findings", "mean_score", "min_score", "max_score")),
-        **dict.fromkeys(("score_digest", "seconds")),
-    }
+    pipeline = run.pipeline
+    outcome: dict[str, Any] = {each.name: getattr(scored, each.name, None) for each in fields(Scored)}
     if scored:
-        outcome = {
-            "rows_in": scored.rows_in,
-            "rows_scored": scored.rows_scored,
-            "rows_quarantined": scored.rows_quarantined,
-            "findings": canonical(scored.findings),
-            "mean_score": scored.mean,
-            "min_score": scored.low,
-            "max_score": scored.high,
-            "score_digest": scored.digest,
-            "seconds": scored.seconds,
-        }
+        outcome["findings"] = canonical(scored.findings)
+    elif features:
+        outcome["rows_in"] = features.rows_extracted
     return ScoringEntry(
         scoring_id=record.new_id(),
         pipeline=pipeline.spec.name,
@@ -83,8 +64,8 @@ def scoring_entry(
         device_reason=model.device.reason if model else None,
         threads=model.threads if model else None,
         table_name=None,
-        run_id=run.run_id,
-        made_by=run.made_by,
+        run_id=run.info.run_id,
+        made_by=run.info.made_by,
         made_at=datetime.now(UTC),
         provisional=bool(features.provisional) if features else None,
         inputs_digest=record.inputs_digest(

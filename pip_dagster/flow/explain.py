@@ -11,13 +11,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
-from pip_dagster.errors import DeclarationError, PartitionError
-from pip_dagster.flow.guard_composite import encode_model
-from pip_dagster.flow.query import STAGED
-from pip_dagster.flow.score import SCORED, scored_columns
+from pip_dagster.errors import DeclarationError
+from pip_dagster.flow.score import Scores
+from pip_dagster.flow.scored_row import scored_columns
+from pip_dagster.flow.stage import Stage, keep
+from pip_dagster.flow.storing import insert_counted, labelled, named
 from pip_dagster.registry.combine import is_additive
 from pip_dagster.registry.manifest import Manifest
-from pip_dagster.sql.names import among, literal, quote, quote_all
+from pip_dagster.sql.names import among, quote, quote_all
 from pip_dagster.warehouse.connect import reading_beside
 from pip_dagster.warehouse.tables import ensure_table
 
@@ -29,13 +30,11 @@ if TYPE_CHECKING:
     from pip_dagster.declaration.spec import PipelineSpec
     from pip_dagster.ledger.record import ScoringEntry
 
-REASONS = "memory.pip_stage.reasons"
-_SELECTED = "memory.pip_stage.explained"
 _BATCH_ROWS = 2_048  # contributions of many classes are many numbers a row
 
 
 class Explains(Protocol):
-    """A verified model that can say what moved its scores."""
+    """A verified model that can explain its scores."""
 
     def contributions(self, X: np.ndarray) -> np.ndarray:
         """Contributions of shape (rows, features + 1), or (rows, outputs, features + 1); the last is the base."""
@@ -44,9 +43,9 @@ class Explains(Protocol):
 
 @dataclass(frozen=True)
 class Explanation:
-    """Reason codes staged in `REASONS`, whose columns are `columns` (partition_key first).
+    """The reason codes that are staged; `columns` are theirs, partition_key first.
 
-    `explained`: partition → rows that have reasons. `reasons`: partition → rows of `REASONS`.
+    `explained`: partition → rows that have reasons. `reasons`: partition → its reason codes.
     """
 
     columns: dict[str, str]
@@ -55,22 +54,19 @@ class Explanation:
 
 
 def explain(
-    con: DuckDBPyConnection,
+    stage: Stage,
     spec: PipelineSpec,
     predictor: Explains,
     manifest: Manifest,
-    columns: Mapping[str, str],
+    scores: Scores,
     partitions: Sequence[str],
 ) -> Explanation | None:
-    """Explain the declared rows of `SCORED` in `partitions`, from their features in `STAGED`; None: none are declared.
+    """Explain the declared rows of the staged `scores` in `partitions`; None: none are declared.
 
     Of each partition at most `at_most` rows are taken, by the highest of their scores, then by key. Of each row and
     output the `top` features are kept, by the absolute value of their contribution to the margin (the score before
     the objective's link: log-odds for a probability), then by the model's order. A classifier of several classes is
     explained for the class it predicts, other models for each output.
-
-    Args:
-        columns: the feature columns in `STAGED`, name → SQL type, as for `score`.
 
     Raises:
         DeclarationError: `explanations.where` cannot be evaluated over a scored row.
@@ -79,34 +75,31 @@ def explain(
     """
     if spec.explanations is None:
         return None
-    where = f"Pipeline {spec.name}, {spec.features.sql}"
-    types = {name: columns[name] for name in spec.features.key}
+    types = {name: stage.columns[name] for name in spec.features.key}
     classes = _by_class(manifest)
     of_output = {"output": "VARCHAR"} | ({"predicted_class": "VARCHAR"} if classes else {})
     made = {"partition_key": "VARCHAR"} | types | {"rank": "INTEGER"} | of_output
     made |= {"feature": "VARCHAR", "value": "VARCHAR", "contribution": "FLOAT", "base": "FLOAT"}
-    con.execute(f"CREATE OR REPLACE TABLE {REASONS} ({', '.join(f'{quote(n)} {t}' for n, t in made.items())})")
-    _select(con, spec, manifest, partitions)
-    encoded = encode_model(manifest, columns, where=where)
+    stage.create(stage.reasons, made)
+    selected = _select(stage, spec, manifest, partitions)
     carried = ["partition_key", *spec.features.key]
     kept = [f"e.{quote(name)}" for name in (*carried, *(["predicted_class"] if classes else []))]
-    values = {f"f{i}": feature.value for i, feature in enumerate(encoded)}
+    values = {f"f{i}": feature.value for i, feature in enumerate(scores.encoded)}
     values |= {f"t{i}": f"{quote(feature.name)}::VARCHAR" for i, feature in enumerate(manifest.features)}
     keys = [f"k{i}" for i in range(len(carried))]
-    # Encoded in a subquery, where a feature's name can only be the feature; and every column of it named anew.
-    inner = f"(SELECT {quote_all(carried)}, {', '.join(values.values())} FROM {STAGED})"
+    # Encoded in a subquery, where a feature's name can only be the feature; and every column of it is renamed.
+    inner = f"(SELECT {quote_all(carried)}, {', '.join(values.values())} FROM {stage.features})"
     same = " AND ".join(f"e.{quote(name)} = s.{key}" for name, key in zip(carried, keys, strict=True))
     query = (
         f"SELECT {', '.join((*kept, *(f's.{name}' for name in values)))} "
-        f"FROM {_SELECTED} e JOIN {inner} s({', '.join((*keys, *values))}) ON {same}"
+        f"FROM {selected} e JOIN {inner} s({', '.join((*keys, *values))}) ON {same}"
     )
-    with reading_beside(con) as reading:
+    with reading_beside(stage.con) as reading:
         for batch in reading.sql(query).to_arrow_reader(_BATCH_ROWS):
             for reasons in _reasons(batch, len(carried), predictor, manifest, classes, spec.explanations.top):
-                con.register("pip_reasons", reasons)
-                con.execute(f"INSERT INTO {REASONS} SELECT * FROM pip_reasons")
-                con.unregister("pip_reasons")
-    return Explanation(made, _counts(con, _SELECTED, partitions), _counts(con, REASONS, partitions))
+                stage.insert(stage.reasons, reasons)
+    explained, counts = (_counts(stage.con, each, partitions) for each in (selected, stage.reasons))
+    return Explanation(made, explained, counts)
 
 
 def check_explanations(
@@ -148,20 +141,22 @@ def _check_condition(con: DuckDBPyConnection, spec: PipelineSpec, relation: str,
         raise DeclarationError(f"{told}, which is {sql_type}; expected a condition, such as `score >= 0.5`.")
 
 
-def _select(con: DuckDBPyConnection, spec: PipelineSpec, manifest: Manifest, partitions: Sequence[str]) -> None:
-    """The rows to explain, of each partition the highest scores, in `_SELECTED`."""
+def _select(stage: Stage, spec: PipelineSpec, manifest: Manifest, partitions: Sequence[str]) -> str:
+    """The relation of the rows to explain, of each partition the highest scores."""
     assert spec.explanations
     condition = "true"
     if spec.explanations.where is not None:
-        described = con.execute(f"SELECT * FROM {SCORED} LIMIT 0").description or []
-        _check_condition(con, spec, SCORED, {column[0]: str(column[1]) for column in described})
+        described = stage.con.execute(f"SELECT * FROM {stage.scores} LIMIT 0").description or []
+        _check_condition(stage.con, spec, stage.scores, {column[0]: str(column[1]) for column in described})
         condition = spec.explanations.where
     of_these = among("partition_key", partitions)
     highest = f"greatest({quote_all(manifest.outputs)})"
-    con.execute(
-        f"CREATE OR REPLACE TABLE {_SELECTED} AS SELECT * FROM {SCORED} WHERE {of_these} AND (\n{condition}\n) "
+    return keep(
+        stage.con,
+        "explained",
+        f"SELECT * FROM {stage.scores} WHERE {of_these} AND (\n{condition}\n) "
         f"QUALIFY row_number() OVER (PARTITION BY partition_key ORDER BY {highest} DESC, "
-        f"{quote_all(spec.features.key)}) <= {spec.explanations.at_most}"
+        f"{quote_all(spec.features.key)}) <= {spec.explanations.at_most}",
     )
 
 
@@ -233,7 +228,7 @@ def _counts(con: DuckDBPyConnection, relation: str, partitions: Sequence[str]) -
     return dict.fromkeys(partitions, 0) | dict(rows)
 
 
-def store_reasons(con: DuckDBPyConnection, explanation: Explanation, entry: ScoringEntry) -> None:
+def store_reasons(stage: Stage, explanation: Explanation, entry: ScoringEntry) -> None:
     """Keep a partition's staged reason codes with the scoring that they explain, inside its transaction.
 
     The warehouse is the current catalog.
@@ -246,15 +241,13 @@ def store_reasons(con: DuckDBPyConnection, explanation: Explanation, entry: Scor
     if not expected:
         return
     columns = {"partition_key": "VARCHAR", "scoring_id": "VARCHAR"} | explanation.columns
-    table = ensure_table(con, entry.pipeline, "reasons", columns)
+    table = ensure_table(stage.con, entry.pipeline, "reasons", columns)
     carried = [name for name in explanation.columns if name != "partition_key"]
-    counted = con.execute(
-        f"INSERT INTO {quote(entry.pipeline)}.{quote(table)} "
-        f"SELECT partition_key, {literal(entry.scoring_id)}, {quote_all(carried)} FROM {REASONS} "
-        f"WHERE partition_key = {literal(entry.partition_key)}"
-    ).fetchone()
-    if counted is None or counted[0] != expected:
-        raise PartitionError(
-            f"Pipeline {entry.pipeline}, partition {entry.partition_key}: {expected} reasons were staged, "
-            f"{counted and counted[0]} arrived. Nothing was stored; this is a defect of pip_dagster, please report it."
-        )
+    insert_counted(
+        stage.con,
+        f"{quote(entry.pipeline)}.{quote(table)}",
+        labelled(stage.reasons, {entry.partition_key: entry.scoring_id}, carried),
+        expected,
+        named(entry.pipeline, [entry.partition_key]),
+        rows="reasons",
+    )

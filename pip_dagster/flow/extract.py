@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from pip_dagster.declaration.partition import Partition
+from pip_dagster.declaration.ranges import contiguous
 from pip_dagster.errors import DeclarationError
 from pip_dagster.flow.fingerprints import Fingerprints, fingerprints
-from pip_dagster.flow.query import STAGED, FeatureQuery
+from pip_dagster.flow.query import FeatureQuery
 from pip_dagster.flow.sources import open_sources
+from pip_dagster.flow.stage import Stage
 from pip_dagster.flow.validate import Verdicts
 from pip_dagster.flow.validate_sources import validate_sources
 from pip_dagster.sql.names import literal, quote, quote_all
@@ -21,8 +23,6 @@ from pip_dagster.warehouse.digest import RowSet, row_set_sql
 from pip_dagster.warehouse.interrupts import raise_if_interrupted
 
 if TYPE_CHECKING:
-    from duckdb import DuckDBPyConnection
-
     from pip_dagster.declaration.pipeline import Pipeline
     from pip_dagster.declaration.spec import PipelineSpec
 
@@ -42,21 +42,18 @@ class Extract:
 
 @dataclass(frozen=True)
 class Extraction:
-    """A range's features in `STAGED`, their columns, and what is wrong with the partitions that failed."""
+    """The staged features of a range by partition, and what is wrong with the partitions that failed."""
 
-    columns: dict[str, str]
     extracts: dict[str, Extract]
     failed: dict[str, str]
     sources: Fingerprints
     read_at: datetime
 
 
-def extract(
-    con: DuckDBPyConnection, pipeline: Pipeline, partitions: Sequence[Partition], *, as_known: bool = False
-) -> Extraction:
+def extract(stage: Stage, pipeline: Pipeline, partitions: Sequence[Partition], *, as_known: bool = False) -> Extraction:
     """Run the feature SQL over all `partitions` at once and check each one's rows.
 
-    Every row must lie in a partition asked for, and have a key that is whole and unique in it. A partition that
+    Every row must lie in one of the partitions, and have a key that is whole and unique in it. A partition that
     breaks this fails alone; so does one whose rows make the SQL itself fail.
 
     `as_known` hides from each partition what could not be known at its close (`known_at`), by each source's
@@ -70,31 +67,31 @@ def extract(
     """
     if as_known and not any(source.available_at for source in pipeline.spec.sources.values()):
         raise DeclarationError(
-            f"Pipeline {pipeline.spec.name}: no source declares `available_at`, so what was known when cannot be told. "
+            f"Pipeline {pipeline.spec.name}: no source declares `available_at`, so nothing shows what was known when. "
             "Say for each source that grows when a row could be known, for example `available_at: loaded_at`."
         )
     began, read_at = time.monotonic(), datetime.now(UTC)
-    spec = pipeline.spec
+    con, spec = stage.con, pipeline.spec
     failed: dict[str, str] = {}
     with open_sources(con, spec, pipeline.project.root):
         query = FeatureQuery.parse(con, spec, pipeline.sql, partitions[0])
-        query.create_stage(con)
+        stage.begin(query.columns)
         sources = fingerprints(con, spec, partitions)
         judged: dict[str, Verdicts] = {}
         if not as_known:
             judged |= validate_sources(con, spec, pipeline.suites, partitions).verdicts
-        for adjoining in () if as_known else _adjoining(partitions):
-            _stage_or_split(con, query, adjoining, failed)
+        for adjoining in () if as_known else contiguous(partitions):
+            _fill_or_split(stage, query, adjoining, failed)
     for partition in partitions if as_known else ():
         with open_sources(con, spec, pipeline.project.root, known_at=close_of(spec, partition)):
             judged |= validate_sources(con, spec, pipeline.suites, [partition]).verdicts
-            _stage_or_split(con, query, [partition], failed)
-    _check_range(con, spec, query)
-    failed |= _check_keys(con, spec, query.columns)
+            _fill_or_split(stage, query, [partition], failed)
+    _check_range(stage, spec, query)
+    failed |= _check_keys(stage, spec)
     sets = {
         row[0]: RowSet(*row[1:])
         for row in con.execute(
-            f"SELECT partition_key, {row_set_sql(query.columns)} FROM {STAGED} GROUP BY partition_key"
+            f"SELECT partition_key, {row_set_sql(query.columns)} FROM {stage.features} GROUP BY partition_key"
         ).fetchall()
     }
     seconds = (time.monotonic() - began) / len(partitions)
@@ -107,65 +104,51 @@ def extract(
                 *(partition, rows.rows, digest, sources.of[partition.key], seconds, judged[partition.key]),
                 provisional=spec.is_provisional(close_of(spec, partition), read_at),
             )
-    return Extraction(query.columns, extracts, failed, sources, read_at)
+    return Extraction(extracts, failed, sources, read_at)
 
 
 def close_of(spec: PipelineSpec, partition: Partition) -> datetime:
     """Up to when a partition's features may know the world.
 
-    Its end; its start where it is made at its beginning, unless its rows have cut-offs of their own within it.
+    Its end; its start if it is built at its start, unless its rows have cut-offs of their own within it.
     """
     return partition.start if spec.partitions.end_offset and not spec.features.cutoff else partition.end
 
 
-def _adjoining(partitions: Sequence[Partition]) -> Iterator[list[Partition]]:
-    """The partitions in order of time, split wherever one does not begin where the last ended."""
-    run: list[Partition] = []
-    for partition in sorted(partitions, key=lambda p: p.start):
-        if run and run[-1].end != partition.start:
-            yield run
-            run = []
-        run.append(partition)
-    if run:
-        yield run
-
-
-def _stage_or_split(
-    con: DuckDBPyConnection, query: FeatureQuery, partitions: list[Partition], failed: dict[str, str]
-) -> None:
+def _fill_or_split(stage: Stage, query: FeatureQuery, partitions: list[Partition], failed: dict[str, str]) -> None:
     """Stage the range; where a row makes the SQL fail, halve the range until its partition is alone."""
     import duckdb
 
     try:
-        _stage(con, query, partitions)
+        _fill(stage, query, partitions)
     except duckdb.Error as error:
         raise_if_interrupted(error)
         if len(partitions) == 1:
             failed[partitions[0].key] = f"the feature SQL fails: {error}"
             return
         middle = len(partitions) // 2
-        _stage_or_split(con, query, partitions[:middle], failed)
-        _stage_or_split(con, query, partitions[middle:], failed)
+        _fill_or_split(stage, query, partitions[:middle], failed)
+        _fill_or_split(stage, query, partitions[middle:], failed)
 
 
-def _stage(con: DuckDBPyConnection, query: FeatureQuery, partitions: list[Partition]) -> None:
-    """Stage the range; SQL that cannot do with a run's memory (not everything can spill) has all there is."""
+def _fill(stage: Stage, query: FeatureQuery, partitions: list[Partition]) -> None:
+    """Stage the range; SQL that needs more than a run's memory (not everything can spill) gets all there is."""
     import duckdb
 
     try:
-        query.stage(con, partitions)
+        query.fill(stage, partitions)
     except duckdb.OutOfMemoryException:
         if declared_memory_limit():
             raise
-        con.execute(f"SET memory_limit = {literal(all_memory())}")
-        query.stage(con, partitions)
+        stage.con.execute(f"SET memory_limit = {literal(all_memory())}")
+        query.fill(stage, partitions)
 
 
-def _check_range(con: DuckDBPyConnection, spec: PipelineSpec, query: FeatureQuery) -> None:
+def _check_range(stage: Stage, spec: PipelineSpec, query: FeatureQuery) -> None:
     column, key = spec.features.partition_column, spec.features.key[0]
-    outside = con.execute(
+    outside = stage.con.execute(
         f"SELECT count(*), any_value({quote(column)}::VARCHAR), any_value({quote(key)}::VARCHAR) "
-        f"FROM {STAGED} WHERE partition_key IS NULL"
+        f"FROM {stage.features} WHERE partition_key IS NULL"
     ).fetchone()
     if outside and outside[0]:
         used = ", ".join("$" + name for name in sorted(query.parameters))
@@ -176,19 +159,19 @@ def _check_range(con: DuckDBPyConnection, spec: PipelineSpec, query: FeatureQuer
         )
 
 
-def _check_keys(con: DuckDBPyConnection, spec: PipelineSpec, columns: Mapping[str, str]) -> dict[str, str]:
+def _check_keys(stage: Stage, spec: PipelineSpec) -> dict[str, str]:
     """Partitions with a key that is NULL, occurs twice or cannot be published exactly, and an example of it."""
-    keys = quote_all(spec.features.key)
+    con, keys = stage.con, quote_all(spec.features.key)
     shown = f"concat_ws(', ', {keys})"
     names = ", ".join(spec.features.key)
     any_null = " OR ".join(f"{quote(name)} IS NULL" for name in spec.features.key)
     problems: dict[str, str] = {}
     for key, nulls in con.execute(
-        f"SELECT partition_key, count(*) FROM {STAGED} WHERE {any_null} GROUP BY ALL"
+        f"SELECT partition_key, count(*) FROM {stage.features} WHERE {any_null} GROUP BY ALL"
     ).fetchall():
         problems[key] = f"{nulls} rows have a NULL in their key ({names}); every row needs a key"
     for key, twice, example in con.execute(
-        f"SELECT partition_key, count(*), any_value(k) FROM (SELECT partition_key, {shown} AS k FROM {STAGED} "
+        f"SELECT partition_key, count(*), any_value(k) FROM (SELECT partition_key, {shown} AS k FROM {stage.features} "
         f"GROUP BY partition_key, {keys} HAVING count(*) > 1) GROUP BY partition_key"
     ).fetchall():
         problems.setdefault(
@@ -196,9 +179,9 @@ def _check_keys(con: DuckDBPyConnection, spec: PipelineSpec, columns: Mapping[st
             f"{twice} keys ({names}) occur more than once, such as {example}; "
             "a join in the feature SQL may multiply rows",
         )
-    for name in (name for name in spec.features.key if columns[name] in {"HUGEINT", "UHUGEINT"}):
+    for name in (name for name in spec.features.key if stage.columns[name] in {"HUGEINT", "UHUGEINT"}):
         for key, example in con.execute(
-            f"SELECT partition_key, any_value({quote_all([name])}::VARCHAR) FROM {STAGED} "
+            f"SELECT partition_key, any_value({quote_all([name])}::VARCHAR) FROM {stage.features} "
             f"WHERE length(ltrim({quote_all([name])}::VARCHAR, '-')) > 38 GROUP BY partition_key"
         ).fetchall():
             problems.setdefault(

@@ -1,17 +1,49 @@
-"""What the guard's counts mean for a partition: refused, blocked, or scored with a note in the ledger."""
+"""Which rows and partitions are scored: what the declared policy makes of the guard's counts."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
 
 from pip_dagster.flow.guard import Encoded, Findings, findings_sql, read_findings
+from pip_dagster.flow.stage import Stage
 from pip_dagster.registry.composite import SEGMENT_COLUMN
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
     from pip_dagster.declaration.spec import PipelineSpec
+
+
+@dataclass(frozen=True)
+class ScoringPolicy:
+    """What is refused and what a scored row carries: as declared, unless a replay or a gate scores otherwise.
+
+    `carried`: the feature columns beside a score, apart from those that a decision mentions.
+    """
+
+    on_unseen_category: Literal["missing", "error", "quarantine"]
+    max_quarantined: float
+    carried: tuple[str, ...]
+
+    @classmethod
+    def declared(cls, spec: PipelineSpec) -> ScoringPolicy:
+        """The declaration's own."""
+        most = spec.quality.max_quarantined if spec.quality else 1.0
+        carried = (*spec.features.key, spec.features.partition_column, *spec.unit)
+        return cls(spec.scoring.on_unseen_category, most, carried)
+
+
+def quarantine_unscorable(stage: Stage, encoded: Sequence[Encoded], *, unseen: bool) -> None:
+    """Quarantine the rows that no model of a composite is for, if it was composed so; with `unseen`, unseen categories.
+
+    Other values that must not be scored fail the partition instead.
+    """
+    if conditions := [feature.unseen for feature in encoded if feature.unseen and unseen]:
+        stage.quarantine_where(" OR ".join(conditions), "unseen_category")
+    for condition in (feature.apart for feature in encoded if feature.apart):
+        stage.quarantine_where(condition, "no_segment")
 
 
 def count_findings(
@@ -23,7 +55,7 @@ def count_findings(
     return {key: found.get(key, Findings(0, {}, {}, {})) for key in partitions}
 
 
-def refusal(found: Findings, spec: PipelineSpec, encoded: Sequence[Encoded]) -> str | None:
+def refusal(found: Findings, policy: ScoringPolicy, encoded: Sequence[Encoded]) -> str | None:
     """Why a partition must not be scored, or None."""
     if found.invalid:
         means = {feature.name: feature.invalid_means for feature in encoded}
@@ -32,15 +64,15 @@ def refusal(found: Findings, spec: PipelineSpec, encoded: Sequence[Encoded]) -> 
             f"values that the model would score without an error: {listed}; "
             "correct the source or bound them in the feature SQL"
         )
-    if found.unseen and spec.scoring.on_unseen_category == "error":
+    if found.unseen and policy.on_unseen_category == "error":
         listed = ", ".join(f"{name} in {count} rows" for name, count in found.unseen.items())
         return f"categories the model has never seen: {listed}; scoring.on_unseen_category is error"
     return None
 
 
-def too_many_apart(apart: int, others: int, spec: PipelineSpec) -> str | None:
+def too_many_quarantined(apart: int, others: int, policy: ScoringPolicy) -> str | None:
     """Why a partition with so many rows in quarantine is blocked, or None."""
-    most = spec.quality.max_quarantined if spec.quality else 1.0
+    most = policy.max_quarantined
     if not apart or apart <= most * (apart + others):
         return None
     return (
@@ -49,11 +81,11 @@ def too_many_apart(apart: int, others: int, spec: PipelineSpec) -> str | None:
     )
 
 
-def recorded(found: Findings, unseen: Mapping[str, int], apart: int, spec: PipelineSpec) -> dict[str, Any]:
+def recorded(found: Findings, unseen: Mapping[str, int], apart: int, policy: ScoringPolicy) -> dict[str, Any]:
     """The findings worth a place in the ledger."""
     kept: dict[str, Any] = {} if found.rows or apart else {"empty": "the sources have no row for this partition"}
     if unseen:
-        kept["unseen_category"] = {"policy": spec.scoring.on_unseen_category, "rows": unseen}
+        kept["unseen_category"] = {"policy": policy.on_unseen_category, "rows": unseen}
     if undecided := found.missing.get(SEGMENT_COLUMN):
         kept["segment_condition_null"] = undecided
     if found.all_missing:

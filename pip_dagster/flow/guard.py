@@ -15,12 +15,8 @@ from dataclasses import dataclass
 from pip_dagster.errors import DeclarationError
 from pip_dagster.registry.manifest import Feature
 from pip_dagster.registry.matrix import MatrixRules
-from pip_dagster.sql.names import literal, quote
+from pip_dagster.sql.names import WHOLE_NUMBERS, literal, quote
 
-INTEGERS = {
-    *("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT"),
-    *("UTINYINT", "USMALLINT", "UINTEGER", "UBIGINT", "UHUGEINT"),
-}
 _FLOATS = {"FLOAT", "DOUBLE"}
 _NOT_A_NUMBER = "'nan'::FLOAT"
 
@@ -76,7 +72,7 @@ def encode_features(
 def _encode_one(feature: Feature, sql_type: str, rules: MatrixRules) -> Encoded | str:
     column = quote(feature.name)
     base = "DECIMAL" if sql_type.startswith("DECIMAL") else sql_type
-    numeric = base in INTEGERS or base in _FLOATS or base == "DECIMAL"
+    numeric = base in WHOLE_NUMBERS or base in _FLOATS or base == "DECIMAL"
     if feature.type == "category":
         return _encode_category(feature, column, base)
     if feature.type == "bool":
@@ -93,7 +89,7 @@ def _encode_one(feature: Feature, sql_type: str, rules: MatrixRules) -> Encoded 
     if base in {"DOUBLE", "DECIMAL", "HUGEINT", "UHUGEINT"}:
         conditions.append(f"abs({column}::DOUBLE) > {rules.largest} AND NOT isnan({column}::DOUBLE)")
         means.append("beyond float32")
-    if feature.type == "int" and base not in INTEGERS:
+    if feature.type == "int" and base not in WHOLE_NUMBERS:
         conditions.append(f"NOT isnan({column}::DOUBLE) AND {column} <> trunc({column})")
         means.append("not whole")
     invalid = " OR ".join(f"({condition})" for condition in conditions) or None
@@ -108,7 +104,7 @@ def _encode_one(feature: Feature, sql_type: str, rules: MatrixRules) -> Encoded 
 def _encode_category(feature: Feature, column: str, base: str) -> Encoded | str:
     categories = feature.categories or ()
     text = base == "VARCHAR" or base.startswith("ENUM") or base == "UUID"
-    whole = base in INTEGERS and all(re.fullmatch(r"-?\d+", category) for category in categories)
+    whole = base in WHOLE_NUMBERS and all(re.fullmatch(r"-?\d+", category) for category in categories)
     flag = base == "BOOLEAN" and set(map(str.lower, categories)) <= {"true", "false"}
     if not (text or whole or flag):
         return (

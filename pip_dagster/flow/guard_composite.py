@@ -78,7 +78,7 @@ def _judged(
 
 
 def _segment(composite: Composite, path: Route) -> Encoded:
-    """The matrix's last column; a row of no segment is invalid or apart, as declared, and never scored."""
+    """The matrix's last column; a row of no segment is invalid or quarantined, as declared, and never scored."""
     invalid, means = [path.failed], ["a segment's condition ends in an error"]
     if composite.unmatched == "error":
         invalid.append(path.unmatched)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from pip_dagster.declaration.partition import Partition
 from pip_dagster.errors import DeclarationError
-from pip_dagster.flow.query import without_end
+from pip_dagster.flow.query import sql_bounds, without_end
 from pip_dagster.flow.sources import open_sources
 from pip_dagster.sql.names import quote
 from pip_dagster.warehouse.connect import workspace
@@ -45,15 +45,9 @@ def label_sets(pipeline: Pipeline, partitions: Sequence[Partition]) -> dict[str,
             sql = without_end(con, pipeline.labels_sql)
             wanted = con.extract_statements(sql)[0].named_parameters
             for partition in partitions:
-                bounds = {
-                    "start": partition.start,
-                    "end": partition.end,
-                    "start_date": partition.start_local.date(),
-                    "end_date": partition.end_local.date(),
-                }
                 row = con.execute(
                     f"SELECT {row_set_sql(columns)} FROM (\n{sql}\n) WHERE {quote(labels.outcome)} IS NOT NULL",
-                    {name: value for name, value in bounds.items() if name in wanted},
+                    {name: value for name, value in sql_bounds([partition]).items() if name in wanted},
                 ).fetchone()
                 if row and row[0]:
                     found[partition.key] = LabelSet(row[0], f"{row[0]}:{row[1] % 2**32:08x}{row[2] % 2**32:08x}")

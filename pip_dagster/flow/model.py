@@ -42,7 +42,7 @@ class ScoringModel:
         version: int | None = None,
         role: str = "champion",
     ) -> ScoringModel:
-        """The version asked for, or else the one that the declaration's alias, or another one, names now.
+        """The requested version, or else the one that the declaration's alias, or another one, names now.
 
         Raises:
             DeclarationError: no such model or alias, a required signer has not signed it, or the declared device

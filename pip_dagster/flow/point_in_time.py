@@ -8,10 +8,12 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from pip_dagster.declaration.partition import Partition
+from pip_dagster.declaration.ranges import evenly
 from pip_dagster.errors import DeclarationError
 from pip_dagster.flow.engine import available_threads
-from pip_dagster.flow.query import STAGED, FeatureQuery
+from pip_dagster.flow.query import FeatureQuery
 from pip_dagster.flow.sources import open_sources
+from pip_dagster.flow.stage import Stage, keep
 from pip_dagster.ledger.record import dicts
 from pip_dagster.sql.names import quote, quote_all
 from pip_dagster.warehouse.connect import workspace
@@ -21,7 +23,6 @@ if TYPE_CHECKING:
 
     from pip_dagster.declaration.pipeline import Pipeline
 
-_ALL, _KNOWN = "memory.pip_stage.from_all", "memory.pip_stage.from_known"
 _EXAMPLES = 3
 # Sums of the same numbers in another order may differ in their last bits.
 _TOLERANCE = "1e-9"
@@ -71,37 +72,39 @@ def prove(pipeline: Pipeline, partition: Partition, *, sql: str | None = None, m
             "Say for each source that grows when a row could be known, for example `available_at: loaded_at`."
         )
     with workspace(threads=available_threads()) as con:
+        stage = Stage(con)
         with open_sources(con, spec, root):
             query = FeatureQuery.parse(con, spec, sql or pipeline.sql, partition)
-            query.create_stage(con)
-            query.stage(con, [partition])
+            stage.begin(query.columns)
+            query.fill(stage, [partition])
         default = partition.start if spec.partitions.end_offset else partition.end
         cutoff = spec.features.cutoff or f"'{default.isoformat()}'"
         try:
-            con.execute(f"CREATE TABLE {_ALL} AS SELECT *, ({cutoff})::TIMESTAMPTZ AS pip_cutoff FROM {STAGED}")
+            made = keep(con, "from_all", f"SELECT *, ({cutoff})::TIMESTAMPTZ AS pip_cutoff FROM {stage.features}")
         except duckdb.Error as error:
             raise DeclarationError(f"Pipeline {spec.name}: features.cutoff {cutoff!r}: {error}") from error
-        con.execute(f"CREATE TABLE {_KNOWN} AS SELECT * FROM {_ALL} LIMIT 0")
-        found = con.execute(f"SELECT DISTINCT pip_cutoff FROM {_ALL} ORDER BY pip_cutoff").fetchall()
+        known = keep(con, "from_known", f"FROM {made} LIMIT 0")
+        found = con.execute(f"SELECT DISTINCT pip_cutoff FROM {made} ORDER BY pip_cutoff").fetchall()
         cutoffs: list[datetime] = [row[0] for row in found if row[0] is not None]
         if len(cutoffs) < len(found):
             raise DeclarationError(f"Pipeline {spec.name}: features.cutoff {cutoff!r} is NULL for some rows.")
-        tried = _evenly(cutoffs, most_cutoffs)
+        tried = evenly(cutoffs, most_cutoffs)
         for at in tried:
             with open_sources(con, spec, root, known_at=at):
-                query.create_stage(con)
-                query.stage(con, [partition])
+                stage.begin(query.columns)
+                query.fill(stage, [partition])
             con.execute(
-                f"INSERT INTO {_KNOWN} SELECT s.*, a.pip_cutoff FROM {STAGED} s "
-                f"JOIN {_ALL} a USING ({quote_all(spec.features.key)}) WHERE a.pip_cutoff = $at",
+                f"INSERT INTO {known} SELECT s.*, a.pip_cutoff FROM {stage.features} s "
+                f"JOIN {made} a USING ({quote_all(spec.features.key)}) WHERE a.pip_cutoff = $at",
                 {"at": at},
             )
-        con.execute(f"DELETE FROM {_ALL} WHERE NOT list_contains($tried, pip_cutoff)", {"tried": tried})
-        rows = con.execute(f"SELECT count(*) FROM {_ALL}").fetchone()
+        con.execute(f"DELETE FROM {made} WHERE NOT list_contains($tried, pip_cutoff)", {"tried": tried})
+        rows = con.execute(f"SELECT count(*) FROM {made}").fetchone()
         leaks = tuple(
             leak
             for name, sql_type in query.columns.items()
-            if name not in spec.features.key and (leak := _compare(con, spec.features.key, name, sql_type))
+            if name not in spec.features.key
+            and (leak := _compare(con, made, known, spec.features.key, (name, sql_type)))
         )
     unlimited = tuple(name for name in spec.sources if name not in limited)
     return Proof(
@@ -109,19 +112,16 @@ def prove(pipeline: Pipeline, partition: Partition, *, sql: str | None = None, m
     )
 
 
-def _evenly(items: list[datetime], most: int) -> list[datetime]:
-    if len(items) <= most:
-        return items
-    return [items[round(i * (len(items) - 1) / (most - 1))] for i in range(most)] if most > 1 else items[:1]
-
-
-def _compare(con: DuckDBPyConnection, key: Sequence[str], name: str, sql_type: str) -> Leak | None:
+def _compare(
+    con: DuckDBPyConnection, made: str, known: str, key: Sequence[str], column: tuple[str, str]
+) -> Leak | None:
     """A column's rows that differ; a row that is missing from what could be known differs in all of them."""
+    name, sql_type = column
     a, k = f"a.{quote(name)}", f"k.{quote(name)}"
     differs = f"{a} IS DISTINCT FROM {k}"
     if sql_type in ("FLOAT", "DOUBLE"):
         differs = f"({differs}) AND coalesce(abs({a} - {k}) > {_TOLERANCE} * greatest(abs({a}), abs({k})), true)"
-    joined = f"FROM {_ALL} a LEFT JOIN {_KNOWN} k USING ({quote_all(key)}) WHERE {differs}"
+    joined = f"FROM {made} a LEFT JOIN {known} k USING ({quote_all(key)}) WHERE {differs}"
     counted = con.execute(f"SELECT count(*) {joined}").fetchone()
     if not counted or not counted[0]:
         return None

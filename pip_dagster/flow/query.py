@@ -4,22 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from typing import TYPE_CHECKING
 
 from pip_dagster.declaration.partition import Partition
 from pip_dagster.errors import DeclarationError
 from pip_dagster.flow.sources import local_time
+from pip_dagster.flow.stage import Stage, partition_grid
 from pip_dagster.sql.names import RESERVED_COLUMNS, quote
-from pip_dagster.warehouse.connect import in_order
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
     from pip_dagster.declaration.spec import PipelineSpec
-
-STAGED = "memory.pip_stage.features"
-_PARTITIONS = "memory.pip_stage.partitions"
 
 
 @dataclass(frozen=True)
@@ -50,7 +47,7 @@ class FeatureQuery:
         if len(statements) != 1 or "SELECT" not in str(statements[0].type):
             raise DeclarationError(f"{where}: expected exactly one SELECT, found {len(statements)} statements.")
         text = without_end(con, statements[0].query)
-        known = set(_bounds([sample]))
+        known = set(sql_bounds([sample]))
         parameters = frozenset(statements[0].named_parameters)
         if unknown := parameters - known:
             raise DeclarationError(
@@ -67,10 +64,10 @@ class FeatureQuery:
                 f"{where}: an hour begins and ends within a date, so that dates alone would leave it empty; "
                 "bound the rows by $start and $end, and by dates beside them where that helps."
             )
-        values = {name: value for name, value in _bounds([sample]).items() if name in parameters}
+        values = {name: value for name, value in sql_bounds([sample]).items() if name in parameters}
         try:
             described = con.execute(f"SELECT * FROM (\n{text}\n) LIMIT 0", values).description or []
-            # Of two columns with one name a subquery renames the second, and the guard would take the first unasked.
+            # Of two columns with one name a subquery renames the second, and the guard would silently take the first.
             names = [row[0] for row in con.execute(f"DESCRIBE {text}", values).fetchall()]
         except duckdb.Error as error:
             raise DeclarationError(f"{where}: {error}") from error
@@ -101,41 +98,30 @@ class FeatureQuery:
             )
         return cls(text, parameters, columns, spec.features.partition_column, instant)
 
-    def stage(self, con: DuckDBPyConnection, partitions: Sequence[Partition]) -> None:
-        """Append the rows of adjoining `partitions` to `STAGED`, each with its partition's key, or NULL for none."""
-        values = {name: value for name, value in _bounds(partitions).items() if name in self.parameters}
-        con.execute(
-            f"CREATE OR REPLACE TABLE {_PARTITIONS} (partition_key VARCHAR, first TIMESTAMPTZ, last TIMESTAMPTZ)"
-        )
-        # An instant is compared as it is, wall-clock time as if it were UTC: bounds and column are made alike.
+    def fill(self, stage: Stage, partitions: Sequence[Partition]) -> None:
+        """Append the rows of adjoining partitions to the stage, each with its partition's key, or NULL for none."""
+        values = {name: value for name, value in sql_bounds(partitions).items() if name in self.parameters}
+        # An instant is compared as it is, wall-clock time as if it were UTC: bounds and column are converted alike.
         bounds = [
             (p.key, p.start, p.end)
             if self.instant
             else (p.key, p.start_local.replace(tzinfo=UTC), p.end_local.replace(tzinfo=UTC))
             for p in partitions
         ]
-        con.executemany(f"INSERT INTO {_PARTITIONS} VALUES ($1, $2, $3)", bounds)
+        grid = partition_grid(stage.con, "TIMESTAMPTZ", bounds)
         moment = "f." + quote(self.partition_column)
         if not self.instant:
             moment = f"timezone('UTC', {moment}::TIMESTAMP)"
         inside = f"{moment} >= p.first AND {moment} < p.last"
         if len(partitions) == 1:
             # One row beside each of perhaps millions: a join by inequality would sort them all.
-            select = f"SELECT CASE WHEN {inside} THEN p.partition_key END, f.* FROM (\n{self.sql}\n) f, {_PARTITIONS} p"
+            select = f"SELECT CASE WHEN {inside} THEN p.partition_key END, f.* FROM (\n{self.sql}\n) f, {grid} p"
         else:
             # Rows of a partition side by side: each one's reads then skip the others' row groups.
             select = (
-                f"SELECT p.partition_key, f.* FROM (\n{self.sql}\n) f LEFT JOIN {_PARTITIONS} p ON {inside} "
-                "ORDER BY p.first"
+                f"SELECT p.partition_key, f.* FROM (\n{self.sql}\n) f LEFT JOIN {grid} p ON {inside} ORDER BY p.first"
             )
-        with in_order(con):
-            con.execute(f"INSERT INTO {STAGED} {select}", values)
-
-    def create_stage(self, con: DuckDBPyConnection) -> None:
-        """An empty `STAGED` with the query's columns."""
-        columns = ", ".join(f"{quote(name)} {sql_type}" for name, sql_type in self.columns.items())
-        con.execute("CREATE SCHEMA IF NOT EXISTS memory.pip_stage")
-        con.execute(f"CREATE OR REPLACE TABLE {STAGED} (partition_key VARCHAR, {columns})")
+        stage.append(select, values)
 
 
 def without_end(con: DuckDBPyConnection, sql: str) -> str:
@@ -152,7 +138,8 @@ def without_end(con: DuckDBPyConnection, sql: str) -> str:
     return text
 
 
-def _bounds(partitions: Sequence[Partition]) -> dict[str, datetime | object]:
+def sql_bounds(partitions: Sequence[Partition]) -> dict[str, datetime | date]:
+    """The parameters that a user's SQL bounds its rows by, for adjoining partitions in the order of time."""
     first, last = partitions[0], partitions[-1]
     return {
         "start": first.start,

@@ -12,7 +12,7 @@ from typing import Any
 
 from pip_dagster.declaration.split import BUCKETS
 
-# Where the arms are right, one partition in a thousand is told of all the same.
+# If the arms are right, one partition in a thousand is reported nevertheless.
 LEAST_P = 0.001
 # Below it the counts are too few for the chi-squared distribution (Cochran's rule).
 _LEAST_EXPECTED = 5.0

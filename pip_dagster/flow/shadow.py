@@ -7,67 +7,53 @@ committed before they begin.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
-from typing import TYPE_CHECKING, Literal
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
 
 from pip_dagster.errors import DeclarationError, PipelineError
 from pip_dagster.flow.entries import scoring_entry
-from pip_dagster.flow.explain import explain
-from pip_dagster.flow.fallback import score_where_it_can
+from pip_dagster.flow.findings import ScoringPolicy, quarantine_unscorable
 from pip_dagster.flow.guard_composite import encode_model
 from pip_dagster.flow.model import ScoringModel
-from pip_dagster.flow.predict import Gate, Made, part_rows, read_past, reference
+from pip_dagster.flow.predict import Made, read_past
 from pip_dagster.flow.result import PartitionResult, Refusal
-from pip_dagster.flow.score import SCORED, scored_columns
-from pip_dagster.flow.staged import together
-from pip_dagster.flow.store_scores import Attempt, row_key, store_failure, store_scores
-from pip_dagster.flow.validate import keep_unmatched_apart, keep_unseen_apart, validate
-from pip_dagster.ledger.checks import CheckEntry
-from pip_dagster.ledger.record import ROWS_OF, ExtractionEntry, RunInfo, ScoringEntry
-from pip_dagster.quality.parameters import with_parameters
+from pip_dagster.flow.run import Run
+from pip_dagster.flow.score_chunk import ScoredChunk, score_chunk
+from pip_dagster.flow.scored_row import scored_columns
+from pip_dagster.flow.stage import Stage
+from pip_dagster.flow.store_scores import ScoredPartition, store_failure, store_scores
+from pip_dagster.flow.storing import store_in_groups
+from pip_dagster.flow.validate import Validation, validate_features
+from pip_dagster.ledger.record import ROWS_OF, ScoringEntry
 from pip_dagster.warehouse.interrupts import raise_if_interrupted
-from pip_dagster.warehouse.windows import in_windows
-
-if TYPE_CHECKING:
-    from duckdb import DuckDBPyConnection
-
-    from pip_dagster.declaration.pipeline import Pipeline
-    from pip_dagster.declaration.spec import PipelineSpec
 
 ROLE, ARM = "challenger", "arm"
 
 
 def shadow(
-    con: DuckDBPyConnection,
-    pipeline: Pipeline,
-    champion: ScoringModel,
-    columns: dict[str, str],
-    results: Sequence[PartitionResult],
-    stage: Callable[[list[ExtractionEntry]], object] | None,
-    run: RunInfo,
-    progress: Callable[[str], None],
+    run: Run, stage: Stage, champion: ScoringModel, results: Sequence[PartitionResult]
 ) -> Iterator[PartitionResult]:
-    """The results with what each declared challenger and arm made of the partitions that the champion scored.
+    """The results with what each declared challenger and arm scored of the partitions that the champion scored.
 
-    One that cannot be resolved, loaded or stored is reported through `progress` and, where its version is known, in
-    the ledger; no exception of its leaves here.
+    One that cannot be resolved, loaded or stored is reported as progress and, where its version is known, in
+    the ledger; it never raises.
     """
     made = [(r.partition, r.features) for r in results if r.features and r.scoring and not r.error]
     champions = {r.partition.key: r.scoring for r in results if r.scoring}
     found: dict[str, dict[str, ScoringEntry]] = {}
     refused: dict[str, Refusal] = {}
-    name, scoring = pipeline.spec.name, pipeline.spec.scoring
+    name, scoring, progress = run.pipeline.spec.name, run.pipeline.spec.scoring, run.progress
     for alias in scoring.compared if made else ():
         role = ARM if alias in scoring.arms else ROLE
         try:
-            model = ScoringModel.resolve(pipeline, champion.threads, alias=alias, role=role)
+            model = ScoringModel.resolve(run.pipeline, champion.threads, alias=alias, role=role)
             if model.version.version == champion.version.version:
                 own = f"{alias} names v{champion.version.version}, which is the champion's own version"
                 refused[alias] = Refusal(own, transient=False)
                 progress(f"{name}: challenger {alias} is the champion's own version; it is not scored twice")
                 continue
-            for entry in _score(con, pipeline, champion, model, columns, made, champions, stage, run):
+            for entry in _score(run, stage, champion, model, made, champions):
                 found.setdefault(entry.partition_key, {})[alias] = entry
         except Exception as error:
             raise_if_interrupted(error)
@@ -85,91 +71,87 @@ def shadow(
 
 
 def _score(
-    con: DuckDBPyConnection,
-    pipeline: Pipeline,
+    run: Run,
+    stage: Stage,
     champion: ScoringModel,
     model: ScoringModel,
-    columns: dict[str, str],
     made: Sequence[Made],
     champions: Mapping[str, ScoringEntry],
-    stage: Callable[[list[ExtractionEntry]], object] | None,
-    run: RunInfo,
 ) -> list[ScoringEntry]:
-    spec, manifest = pipeline.spec, model.version.manifest
-    is_arm = model.role == ARM
+    pipeline, spec, is_arm = run.pipeline, run.pipeline.spec, model.role == ARM
     if is_arm:
-        types = scored_columns(con, spec, manifest, columns)
-        _check_columns(spec, types, scored_columns(con, spec, champion.version.manifest, columns))
-    past = read_past(con, pipeline, model, made)
+        own, other = (scored_columns(run.con, spec, each.version.manifest, stage.columns) for each in (model, champion))
+        _check_columns(own, other)
+    past = read_past(run, model, made)
     known = {
         key: entry
         for key, entry in past.scorings.items()
-        # An arm must have the rows of this very champion, whose unseen categories may have been kept apart.
+        # An arm must have the rows of this very champion, whose unseen categories may have been quarantined.
         if not is_arm or entry.rows_scored == champions[key].rows_scored
     }
-    fresh = [(partition, features) for partition, features in made if partition.key not in known]
+    fresh = [item for item in made if item[0].key not in known]
     if not fresh:
         return list(known.values())
     keys = [partition.key for partition, _ in fresh]
-    if stage:
-        stage([features for _, features in fresh])
-    part_rows(con, pipeline, columns, keys)
+    stage.restage(pipeline, [features.revision for _, features in fresh])
+    validate_features(stage, pipeline, keys)
     unseen = spec.scoring.on_unseen_category
-    # The champion's rows, whatever the challenger would have made of the others.
-    encoded = encode_model(champion.version.manifest, columns, where=spec.name)
-    if unseen == "quarantine":
-        keep_unseen_apart(con, [feature.unseen for feature in encoded if feature.unseen])
-    keep_unmatched_apart(con, encoded)
+    # The champion's rows, even if the challenger would score others.
+    encoded = encode_model(champion.version.manifest, stage.columns, where=spec.name)
+    quarantine_unscorable(stage, encoded, unseen=unseen == "quarantine")
     # What is only compared is counted; what may be live must not have what the declaration refuses.
-    policy = "error" if is_arm and unseen != "missing" else "missing"
-    judged = spec.model_copy(update={"scoring": spec.scoring.model_copy(update={"on_unseen_category": policy})})
-    scoring, model = score_where_it_can(con, judged, model, columns, keys)
-    gate, reasons = Gate(), None
-    if is_arm:
-        done = [key for key in keys if key in scoring.scored and key not in scoring.blocked]
-        expected = with_parameters(pipeline.suites.predictions, reference(manifest))
-        gate.add(validate(con, spec, expected, SCORED, types, done))
-        sound = [key for key in done if key not in gate.blocked]
-        reasons = explain(con, spec, model.predictor, manifest, columns, sound)
+    policy = replace(
+        ScoringPolicy.declared(spec), on_unseen_category="error" if is_arm and unseen != "missing" else "missing"
+    )
+    chunk = score_chunk(run, stage, model, keys, Validation() if is_arm else None, policy)
+    compared, purpose = _Compared(run, stage, chunk, champions), f"{spec.name}: storing a challenger's scores"
+    return [*known.values(), *store_in_groups(run, fresh, compared, purpose=purpose)]
 
-    def attempt(item: Made) -> Attempt:
-        partition, features = item
-        key, scored = partition.key, scoring.scored[partition.key]
-        # Its quarantine is the champion's, which is stored; a replay looks there.
-        apart = {ROWS_OF: champions[key].scoring_id} if champions[key].rows_quarantined else {}
-        shadowed = replace(
-            scored, rows_quarantined=0, rows_in=scored.rows_scored, findings={**scored.findings, **apart}
-        )
-        blocked = gate.blocked.get(key)
+
+@dataclass
+class _Compared:
+    """How the scores of a challenger or an arm are stored, beside their `champions`."""
+
+    run: Run
+    stage: Stage
+    chunk: ScoredChunk
+    champions: Mapping[str, ScoringEntry]
+
+    errors: type[PipelineError] = PipelineError
+
+    def rows(self, item: Made) -> int | None:
+        """None: it was refused."""
+        return None if self._refusal(item) else item[1].rows_extracted
+
+    def store(self, items: list[Made]) -> list[ScoringEntry]:
+        """Commit what was scored; an arm's may be blocked."""
+        return store_scores(self.run, self.stage, self.chunk, [self._attempt(item) for item in items])
+
+    def alone(self, item: Made, error: PipelineError | None) -> ScoringEntry:
+        """Record why a partition has no scores."""
+        reason = str(error) if error else self._refusal(item)
+        entry = scoring_entry(self.run, self.chunk.model, *item, status="failed", reason=reason)
+        store_failure(self.run.con, entry)
+        return entry
+
+    def _refusal(self, item: Made) -> str | None:
+        scores = self.chunk.scores
+        return scores.failed.get(item[0].key) or scores.blocked.get(item[0].key)
+
+    def _attempt(self, item: Made) -> ScoredPartition:
+        key = item[0].key
+        scored, champion = self.chunk.scores.scored[key], self.champions[key]
+        # Its quarantine is the champion's, which is stored; a replay reads it there.
+        findings = {**scored.findings, **({ROWS_OF: champion.scoring_id} if champion.rows_quarantined else {})}
+        scored = replace(scored, rows_quarantined=0, rows_in=scored.rows_scored, findings=findings)
+        blocked = self.chunk.validation.blocked.get(key)
         status: Literal["scored", "blocked"] = "blocked" if blocked else "scored"
-        entry = scoring_entry(pipeline, model, partition, features, run, status=status, reason=blocked, scored=shadowed)
-        checks = [CheckEntry.of(v, entry.scoring_id, spec.name, key) for v in gate.verdicts.get(key, ())]
-        return Attempt(shadowed, entry, checks)
-
-    def wrong(item: Made) -> str | None:
-        return scoring.failed.get(item[0].key) or scoring.blocked.get(item[0].key)
-
-    def store(items: list[Made]) -> list[ScoringEntry]:
-        reason = wrong(items[0])
-        if reason is None:
-            try:
-                attempts = [attempt(item) for item in items]
-                return store_scores(con, scoring, attempts, columns, row_key(spec), run, reasons)
-            except PipelineError as error:
-                if len(items) > 1:  # each alone, and the one it is about says so
-                    return [entry for item in items for entry in store([item])]
-                reason = str(error)
-        entry = scoring_entry(pipeline, model, *items[0], run, status="failed", reason=reason)
-        store_failure(con, entry)
-        return [entry]
-
-    groups = list(together(fresh, lambda item: None if wrong(item) else item[1].rows_extracted))
-    stored = in_windows(con, pipeline.project, groups, store, purpose=f"{spec.name}: storing a challenger's scores")
-    return [*known.values(), *(entry for group in stored for entry in group)]
+        entry = scoring_entry(self.run, self.chunk.model, *item, status=status, reason=blocked, scored=scored)
+        return ScoredPartition(scored, entry, self.chunk.validation.checks(entry))
 
 
-def _check_columns(spec: PipelineSpec, arm: dict[str, str], champion: dict[str, str]) -> None:
-    """Refuse an arm whose rows would have other columns than the champion's: the others would be NULL without a word.
+def _check_columns(arm: dict[str, str], champion: dict[str, str]) -> None:
+    """Refuse an arm whose rows would have other columns than the champion's: the others would silently be NULL.
 
     Raises:
         DeclarationError: names the columns.

@@ -29,7 +29,7 @@ def open_sources(
 
     `known_at` hides the rows that could not be known then, by each source's `available_at`; NULL could never be.
 
-    A table that is not declared does not exist for the feature SQL: what it read is what the lineage says.
+    A table that is not declared does not exist for the feature SQL: the lineage names all that it read.
 
     Raises:
         SourceError: a file, table or column is missing or locked; names the pipeline, the source and what is there.
@@ -100,7 +100,7 @@ def columns_of(con: DuckDBPyConnection, source: Source) -> dict[str, str]:
 
 
 def local_time(sql_type: str, column: str, time_zone: str) -> str | None:
-    """The wall-clock time of a column in SQL; None for a type that tells no time."""
+    """The wall-clock time of a column in SQL; None for a type that is not a time."""
     if sql_type == "TIMESTAMP WITH TIME ZONE":
         return f"timezone({literal(time_zone)}, {column})"
     return f"{column}::TIMESTAMP" if sql_type == "DATE" or sql_type.startswith("TIMESTAMP") else None

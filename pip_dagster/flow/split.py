@@ -7,7 +7,7 @@ from there without scoring anything. No score is made here: a split begins, is s
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -16,50 +16,41 @@ from pip_dagster.declaration.split import BUCKETS, Canary, Range, Split
 from pip_dagster.errors import PartitionError
 from pip_dagster.flow.canary import Stop, judge, say_stop
 from pip_dagster.flow.result import PartitionResult
+from pip_dagster.flow.run import Run
 from pip_dagster.flow.sample_ratio import sample_ratio
+from pip_dagster.flow.scored_row import check_unit
 from pip_dagster.flow.split_rows import count_units, other_rows, rows_without_unit
-from pip_dagster.flow.unit import check_unit
 from pip_dagster.ledger import canary
 from pip_dagster.ledger.arms import CHAMPION, Arm, live_arms, live_change
 from pip_dagster.ledger.checks import CheckEntry, checks_of, insert_checks, split_check
 from pip_dagster.ledger.live import make_live
-from pip_dagster.ledger.record import RunInfo, ScoringEntry
+from pip_dagster.ledger.record import ScoringEntry
 from pip_dagster.warehouse.connect import open_warehouse
 from pip_dagster.warehouse.interrupts import raise_if_interrupted
 from pip_dagster.warehouse.transaction import transaction
 from pip_dagster.warehouse.windows import in_windows
 
 if TYPE_CHECKING:
-    from duckdb import DuckDBPyConnection
-
-    from pip_dagster.declaration.pipeline import Pipeline
     from pip_dagster.flow.model import ScoringModel
     from pip_dagster.registry.manifest import Manifest
 
 
 @dataclass
 class _Decision:
-    """What is to be live: ranges with the scoring of their arm; the verdicts say why another's are the champion's."""
+    """What is to be live: ranges with the scoring of their arm, and the verdicts on the arms that get none."""
 
     live: list[tuple[Range, str]] = field(default_factory=list)
     stops: list[Stop] = field(default_factory=list)
     checks: list[tuple[str, bool, Any]] = field(default_factory=list)
 
 
-def split(
-    con: DuckDBPyConnection,
-    pipeline: Pipeline,
-    model: ScoringModel,
-    results: Iterable[PartitionResult],
-    run: RunInfo,
-    progress: Callable[[str], None],
-) -> Iterator[PartitionResult]:
+def split(run: Run, model: ScoringModel, results: Iterable[PartitionResult]) -> Iterator[PartitionResult]:
     """The results with the arms that are live now, decided for each partition in a transaction of its own.
 
     Where nothing is declared, a partition that was split is the champion's again. Nothing that goes wrong here leaves:
-    the champion's partitions are committed and stay, and `progress` and the ledger tell of it.
+    the champion's partitions are committed and stay; progress and the ledger report it.
     """
-    listed = list(results)
+    con, pipeline, listed = run.con, run.pipeline, list(results)
     scored = [each for each in listed if each.scoring and not each.error]
     name = pipeline.spec.name
     if not pipeline.spec.scoring.experiment:  # then what was scored just now has no arms
@@ -72,13 +63,13 @@ def split(
 
     def undecided(result: PartitionResult, error: object) -> PartitionResult:
         text = f"not decided: {error}"
-        progress(f"{name}, partition {result.partition.key}: its arms are {text}")
+        run.progress(f"{name}, partition {result.partition.key}: its arms are {text}")
         check = split_check(name, result.partition.key, "", "arms", passed=False, observed=text)
         return replace(result, checks=(*result.checks, check))
 
     def work(result: PartitionResult) -> None:
         try:
-            done[result.partition.key] = _split(con, pipeline, model.version.manifest, result, run)
+            done[result.partition.key] = _split(run, model.version.manifest, result)
         except Exception as error:
             raise_if_interrupted(error)
             # Whatever else it is, the champion's partition is committed and stays.
@@ -94,11 +85,10 @@ def split(
         yield done.get(result.partition.key, result)
 
 
-def _split(
-    con: DuckDBPyConnection, pipeline: Pipeline, manifest: Manifest, result: PartitionResult, run: RunInfo
-) -> PartitionResult:
+def _split(run: Run, manifest: Manifest, result: PartitionResult) -> PartitionResult:
     """Decide one partition; the warehouse is the current catalog and nobody else has it."""
-    champion, experiment = result.scoring, pipeline.spec.scoring.experiment
+    con, spec = run.con, run.pipeline.spec
+    champion, experiment = result.scoring, spec.scoring.experiment
     assert champion
     name, key = champion.pipeline, champion.partition_key
     found = live_change(con, name, key)
@@ -107,17 +97,17 @@ def _split(
     change_id, _, current = found
     if experiment is None:
         with transaction(con):
-            make_live(con, [champion], run, "no split is declared any more")
+            make_live(con, [champion], run.info, "no split is declared any more")
         return result
-    unit = canonical(check_unit(pipeline.spec, result.columns))
-    decision = _decide(con, pipeline, manifest, experiment, result, current, unit)
+    unit = canonical(check_unit(spec, result.columns))
+    decision = _decide(run, manifest, experiment, result, current, unit)
     wanted = _ranges(experiment, champion, decision, unit)
     with transaction(con):
         if wanted != current:
-            (change_id,) = make_live(con, [champion], run, _say(experiment, wanted, run.why), wanted)
+            (change_id,) = make_live(con, [champion], run.info, _say(experiment, wanted, run.info.why), wanted)
         for stop in decision.stops:
             canary.record_event(
-                con, name, stop.arm, stop.model, "stopped", stop.why, run, partition_key=key, figures=stop.figures
+                con, name, stop.arm, stop.model, "stopped", stop.why, run.info, partition_key=key, figures=stop.figures
             )
         verdicts = list(decision.checks)
         if wanted:
@@ -128,15 +118,14 @@ def _split(
             entries = list(known)
         else:
             if wanted == current:  # a decision of its own, told to the audit and published
-                (change_id,) = make_live(con, [champion], run, _say(experiment, wanted, run.why), wanted)
+                (change_id,) = make_live(con, [champion], run.info, _say(experiment, wanted, run.info.why), wanted)
                 entries = _entries(name, key, change_id, verdicts)
             insert_checks(con, entries)
     return replace(result, live_arms=wanted, checks=(*result.checks, *entries))
 
 
 def _decide(
-    con: DuckDBPyConnection,
-    pipeline: Pipeline,
+    run: Run,
     manifest: Manifest,
     experiment: Split,
     result: PartitionResult,
@@ -144,7 +133,7 @@ def _decide(
     unit: str,
 ) -> _Decision:
     """What each arm may have of the partition; nothing is written."""
-    champion, decision = result.scoring, _Decision()
+    con, pipeline, champion, decision = run.con, run.pipeline, result.scoring, _Decision()
     assert champion
     without_unit = rows_without_unit(con, pipeline, champion)
     for part in experiment.ranges:
@@ -166,7 +155,7 @@ def _decide(
             if stop and had != entry.scoring_id:
                 reason = stop.text
             elif not stop:
-                reason = _gate(con, pipeline, manifest, experiment, part.arm, champion, entry, decision)
+                reason = _gate(run, manifest, part.arm, champion, entry, decision)
         if reason is None and entry is not None:
             decision.live.append((part, entry.scoring_id))
             share = f"v{entry.model_version} decides about {(part.high - part.low) * 100 / BUCKETS:g}%"
@@ -187,17 +176,10 @@ def _had(arms: Sequence[Arm], part: Range, experiment: Split, unit: str) -> str 
 
 
 def _gate(
-    con: DuckDBPyConnection,
-    pipeline: Pipeline,
-    manifest: Manifest,
-    experiment: Canary,
-    arm: str,
-    champion: ScoringEntry,
-    entry: ScoringEntry,
-    decision: _Decision,
+    run: Run, manifest: Manifest, arm: str, champion: ScoringEntry, entry: ScoringEntry, decision: _Decision
 ) -> str | None:
     """Why a canary must not be live for this partition, or None; its figures are added to the decision."""
-    verdicts = judge(con, pipeline, experiment.gate, manifest, champion, entry)
+    verdicts = judge(run.con, run.pipeline, manifest, champion, entry)
     for verdict in verdicts:
         decision.checks.append((f"{verdict.name} {arm}", verdict.passed, verdict.text))
     failed = [verdict for verdict in verdicts if not verdict.passed]
@@ -233,7 +215,7 @@ def _buckets(arms: Iterable[Arm]) -> dict[str, int]:
 
 
 def say_experiment(experiment: Split) -> str:
-    """A split or canary by name, as the ledger's live changes say it."""
+    """A split or canary by name, as the ledger's live changes record it."""
     return f"{experiment.kind} {experiment.salt!r}"
 
 

@@ -5,30 +5,23 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
 
 from pip_dagster.declaration.canonical import canonical
 from pip_dagster.errors import OvertakenError
 from pip_dagster.flow.extract import Extract
-from pip_dagster.flow.query import STAGED
-from pip_dagster.flow.staged import insert_counted, labelled, named
+from pip_dagster.flow.run import Run
+from pip_dagster.flow.stage import Stage
+from pip_dagster.flow.storing import insert_counted, labelled, named
 from pip_dagster.ledger import record
 from pip_dagster.ledger.checks import CheckEntry, insert_checks
-from pip_dagster.ledger.record import ExtractionEntry, RunInfo
+from pip_dagster.ledger.record import ExtractionEntry
 from pip_dagster.ledger.rows import insert_rows
-from pip_dagster.sql.names import among, quote, quote_all
+from pip_dagster.sql.names import quote
 from pip_dagster.warehouse.tables import ensure_table
 from pip_dagster.warehouse.transaction import transaction
 
-if TYPE_CHECKING:
-    from duckdb import DuckDBPyConnection
 
-    from pip_dagster.declaration.pipeline import Pipeline
-
-
-def store_features(
-    con: DuckDBPyConnection, pipeline: Pipeline, columns: dict[str, str], made: Sequence[Extract], run: RunInfo
-) -> list[ExtractionEntry]:
+def store_features(run: Run, stage: Stage, made: Sequence[Extract]) -> list[ExtractionEntry]:
     """Keep staged features as new revisions, all in one transaction; not those whose newest has the same content.
 
     The warehouse is the current catalog.
@@ -38,10 +31,10 @@ def store_features(
         OvertakenError: another process stored features of a partition meanwhile; rolled back.
 
     """
-    name, keys = pipeline.spec.name, [each.partition.key for each in made]
+    con, columns, name, keys = run.con, stage.columns, run.pipeline.spec.name, [each.partition.key for each in made]
     with transaction(con, late=True) as turn:
         known = record.latest_extractions(con, name, keys)
-        entries = [_extraction(pipeline, each, run, known.get(each.partition.key)) for each in made]
+        entries = [_extraction(run, each, known.get(each.partition.key)) for each in made]
         stored = [entry for entry in entries if entry is not known.get(entry.partition_key)]
         if fresh := {entry.partition_key: entry.revision for entry in stored if entry.is_new}:  # rows take long
             table = ensure_table(con, name, "features", {"partition_key": "VARCHAR", "revision": "VARCHAR"} | columns)
@@ -49,7 +42,7 @@ def store_features(
             insert_counted(
                 con,
                 f"{quote(name)}.{quote(table)}",
-                labelled(STAGED, fresh, columns),
+                labelled(stage.features, fresh, columns),
                 sum(each.rows for each in made if each.partition.key in fresh),
                 f"{named(name, list(fresh))}: features",
             )
@@ -65,11 +58,11 @@ def store_features(
     return [kept.get(entry.partition_key, entry) for entry in entries]
 
 
-def _extraction(pipeline: Pipeline, made: Extract, run: RunInfo, known: ExtractionEntry | None) -> ExtractionEntry:
-    """The entry for what was made: the one that is known, where it would say nothing else."""
+def _extraction(run: Run, made: Extract, known: ExtractionEntry | None) -> ExtractionEntry:
+    """The entry for an extraction: the known one, if the new one would equal it."""
     entry = ExtractionEntry(
         extraction_id=record.new_id(),
-        pipeline=pipeline.spec.name,
+        pipeline=run.pipeline.spec.name,
         **record.partition_fields(made.partition),
         revision=record.new_id(),
         is_new=True,
@@ -77,13 +70,13 @@ def _extraction(pipeline: Pipeline, made: Extract, run: RunInfo, known: Extracti
         rows_extracted=made.rows,
         feature_digest=made.digest,
         source_digests=canonical(made.sources),
-        sql_digest=pipeline.sql_digest,
+        sql_digest=run.pipeline.sql_digest,
         seconds=made.seconds,
-        run_id=run.run_id,
-        made_by=run.made_by,
+        run_id=run.info.run_id,
+        made_by=run.info.made_by,
         made_at=datetime.now(UTC),
         provisional=made.provisional,
-        declared_parts=pipeline.feature_parts,
+        declared_parts=run.pipeline.feature_parts,
     )
     if known is None or known.feature_digest != made.digest:
         return entry
@@ -91,20 +84,3 @@ def _extraction(pipeline: Pipeline, made: Extract, run: RunInfo, known: Extracti
     if same and bool(known.provisional) == entry.provisional:
         return known
     return replace(entry, revision=known.revision, table_name=known.table_name, is_new=False)
-
-
-def stored_columns(con: DuckDBPyConnection, pipeline: str, table: str) -> dict[str, str]:
-    """The feature columns of a stored table with their SQL types. The warehouse is the current catalog."""
-    rows = con.execute(f"DESCRIBE {quote(pipeline)}.{quote(table)}").fetchall()
-    return {row[0]: row[1] for row in rows if row[0] not in ("partition_key", "revision")}
-
-
-def load_features(con: DuckDBPyConnection, pipeline: str, table: str, revisions: list[str]) -> None:
-    """Bring stored revisions to the staging table. The warehouse is the current catalog."""
-    columns = stored_columns(con, pipeline, table)
-    con.execute("CREATE SCHEMA IF NOT EXISTS memory.pip_stage")
-    in_order = " ORDER BY partition_key" if len(revisions) > 1 else ""  # one partition's rows need no sorting
-    con.execute(
-        f"CREATE OR REPLACE TABLE {STAGED} AS SELECT partition_key, {quote_all(columns)} "
-        f"FROM {quote(pipeline)}.{quote(table)} WHERE {among('revision', revisions)}{in_order}"
-    )

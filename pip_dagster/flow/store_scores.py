@@ -7,30 +7,28 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from pip_dagster.errors import PartitionError
-from pip_dagster.flow.explain import Explanation, store_reasons
-from pip_dagster.flow.guard import INTEGERS
-from pip_dagster.flow.query import STAGED
-from pip_dagster.flow.score import SCORED, Scored, Scoring
-from pip_dagster.flow.staged import insert_counted, labelled, named
-from pip_dagster.flow.validate import BROKEN
+from pip_dagster.flow.explain import store_reasons
+from pip_dagster.flow.run import Run
+from pip_dagster.flow.score import Scored
+from pip_dagster.flow.score_chunk import ScoredChunk
+from pip_dagster.flow.stage import Stage
+from pip_dagster.flow.storing import insert_counted, labelled, named
 from pip_dagster.ledger import record
 from pip_dagster.ledger.checks import CheckEntry, insert_checks, split_check
 from pip_dagster.ledger.live import live_change, make_live, note_backfill
 from pip_dagster.ledger.record import RunInfo, ScoringEntry
 from pip_dagster.ledger.rows import insert_rows
-from pip_dagster.sql.names import literal, quote, quote_all
+from pip_dagster.sql.names import WHOLE_NUMBERS, literal, quote, quote_all
 from pip_dagster.warehouse.tables import ensure_table
 from pip_dagster.warehouse.transaction import transaction
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
-    from pip_dagster.declaration.spec import PipelineSpec
-
 
 @dataclass(frozen=True)
-class Attempt:
-    """A partition that was scored, and may be blocked, with what the ledger is to say of it."""
+class ScoredPartition:
+    """A partition that was scored, and may be blocked, with its entry and checks for the ledger."""
 
     scored: Scored
     entry: ScoringEntry
@@ -38,41 +36,36 @@ class Attempt:
 
 
 def store_scores(
-    con: DuckDBPyConnection,
-    scoring: Scoring,
-    attempts: Sequence[Attempt],
-    feature_columns: dict[str, str],
-    row_key: RowKey,
-    run: RunInfo,
-    reasons: Explanation | None = None,
-    pending: str | None = None,
+    run: Run, stage: Stage, chunk: ScoredChunk, attempts: Sequence[ScoredPartition], pending: str | None = None
 ) -> list[ScoringEntry]:
     """One transaction: quarantine, scores, reason codes, ledger entries, checks, and the live pointers of a champion.
 
-    A blocked scoring is kept in the same way, but is not made live. `pending`: what is still to be decided of its arms.
+    A blocked scoring is stored in the same way, but does not become live. `pending`: what is still
+    undecided about its arms.
 
     The warehouse is the current catalog.
 
     Raises:
         PartitionError: rows in are not rows scored plus rows quarantined; rolled back.
-        WithdrawnError: a partition was rolled back since the run was asked for; rolled back.
+        WithdrawnError: a partition was rolled back since the run was requested; rolled back.
 
     """
-    pipeline = attempts[0].entry.pipeline
+    con, spec, scored_columns = run.con, run.pipeline.spec, chunk.scores.columns
+    pipeline = spec.name
     with transaction(con, late=True) as turn:
         for each in attempts:
             if each.scored.rows_quarantined:
-                _quarantine(con, each.entry, each.scored.rows_quarantined, feature_columns, row_key.key)
-        columns = {"partition_key": "VARCHAR", "scoring_id": "VARCHAR"} | scoring.columns
-        _check_key_types(con, pipeline, {name: scoring.columns[name] for name in row_key.kept})
+                _quarantine(stage, each.entry, each.scored.rows_quarantined, spec.features.key)
+        columns = {"partition_key": "VARCHAR", "scoring_id": "VARCHAR"} | scored_columns
+        _check_key_types(con, pipeline, {name: scored_columns[name] for name in (*spec.features.key, *spec.unit)})
         table = ensure_table(con, pipeline, "scores", columns)
         insert_counted(
             con,
             f"{quote(pipeline)}.{quote(table)}",
             labelled(
-                SCORED,
+                stage.scores,
                 {each.entry.partition_key: each.entry.scoring_id for each in attempts},
-                [name for name in scoring.columns if name != "partition_key"],
+                [name for name in scored_columns if name != "partition_key"],
             ),
             sum(each.scored.rows_scored for each in attempts),
             f"{named(pipeline, [each.entry.partition_key for each in attempts])}: scores",
@@ -89,11 +82,11 @@ def store_scores(
         entries = [replace(each.entry, table_name=table) for each in attempts]
         insert_rows(con, "scorings", entries)
         insert_checks(con, [check for each in attempts for check in each.checks])
-        if reasons:
+        if chunk.reasons:
             for entry in entries:
-                store_reasons(con, reasons, entry)
+                store_reasons(stage, chunk.reasons, entry)
         if champions := [entry for entry in entries if entry.role == "champion" and entry.status == "scored"]:
-            _go_live(con, champions, run, "scored", pending, turn.take())
+            _go_live(con, champions, run.info, "scored", pending, turn.take())
     return entries
 
 
@@ -116,27 +109,14 @@ def _go_live(
     note_backfill(con, entries, run)
 
 
-@dataclass(frozen=True)
-class RowKey:
-    """The columns that name a row, and those whose type must stay what it was: they and the unit of a split."""
-
-    key: tuple[str, ...]
-    kept: tuple[str, ...]
-
-
-def row_key(spec: PipelineSpec) -> RowKey:
-    """The key of a pipeline's scored rows."""
-    return RowKey(spec.features.key, tuple(dict.fromkeys((*spec.features.key, *spec.unit))))
-
-
 def _check_key_types(con: DuckDBPyConnection, pipeline: str, key: dict[str, str]) -> None:
-    """Refuse a key or unit of another type than stored rows have: beside them, in one view, it could not be told apart.
+    """Refuse a key or unit of another type than stored rows have: in one view, its values could not be distinguished.
 
     Raises:
         PartitionError: names both types. Whole numbers may grow wider or narrower.
 
     """
-    whole = INTEGERS - {"UHUGEINT"}  # beside a signed type it becomes a DOUBLE
+    whole = WHOLE_NUMBERS - {"UHUGEINT"}  # beside a signed type it becomes a DOUBLE
     stored = con.execute(
         "SELECT DISTINCT column_name, data_type FROM duckdb_columns() WHERE database_name = current_database() "
         "AND schema_name = $pipeline AND starts_with(table_name, 'scores__') AND list_contains($names, column_name)",
@@ -150,22 +130,19 @@ def _check_key_types(con: DuckDBPyConnection, pipeline: str, key: dict[str, str]
             )
 
 
-def _quarantine(
-    con: DuckDBPyConnection, entry: ScoringEntry, rows: int, feature_columns: dict[str, str], row_key: Sequence[str]
-) -> None:
-    """Keep the rows of the partition that are apart, whole, each with every reason."""
+def _quarantine(stage: Stage, entry: ScoringEntry, rows: int, row_key: Sequence[str]) -> None:
+    """Store the partition's rows in quarantine, whole, each with every reason."""
     key, pipeline = entry.partition_key, entry.pipeline
     kept = dict.fromkeys(("partition_key", "scoring_id", "feature_revision"), "VARCHAR")
     kept |= {"broken": "VARCHAR[]", "row_key": "VARCHAR"}
-    table = ensure_table(con, pipeline, "quarantine", kept | feature_columns)
+    table = ensure_table(stage.con, pipeline, "quarantine", kept | stage.columns)
     fields = ", ".join(f"{quote(name)} := {quote(name)}::VARCHAR" for name in row_key)
     insert_counted(
-        con,
+        stage.con,
         f"{quote(pipeline)}.{quote(table)}",
         f"SELECT partition_key, {literal(entry.scoring_id)}, {literal(entry.feature_revision or '')}, reasons, "
-        f"to_json(struct_pack({fields}))::VARCHAR, {quote_all(feature_columns)} "
-        f"FROM {STAGED} s JOIN (SELECT row_id, list(DISTINCT reason ORDER BY reason) AS reasons FROM {BROKEN} "
-        f"GROUP BY row_id) b ON b.row_id = s.rowid WHERE partition_key = {literal(key)}",
+        f"to_json(struct_pack({fields}))::VARCHAR, {quote_all(stage.columns)} "
+        f"FROM {stage.quarantined_rows} WHERE partition_key = {literal(key)}",
         rows,
         f"{named(pipeline, [key])}: quarantine",
     )

@@ -1,4 +1,4 @@
-"""Reading ahead: the next batches are made in a thread while this one is worked on."""
+"""Reading ahead: a thread reads the next batches while this one is scored."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ T = TypeVar("T")
 
 
 def read_ahead(batches: Iterable[T], depth: int = 2) -> Generator[T, None, None]:
-    """The same items in the same order, at most `depth` of them made before they are asked for.
+    """The same items in the same order, at most `depth` of them read ahead.
 
     An exception in `batches` is raised here, in its place. Closing this generator ends the thread.
     """

@@ -1,7 +1,7 @@
-"""The gate between features and model: which rows are scored, which are kept apart, which partitions are blocked.
+"""The gate between features and model: which rows are scored, which are quarantined, which partitions are blocked.
 
-An expectation without `mostly` on single rows speaks of each row: one that breaks it, where it is critical, goes to
-quarantine. Any other critical expectation speaks of the partition, and blocks it.
+An expectation on single rows without `mostly` is about each row: a row that breaks a critical one is quarantined. Any
+other critical expectation is about the partition, and blocks it.
 """
 
 from __future__ import annotations
@@ -10,22 +10,21 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from pip_dagster.flow.guard import Encoded
-from pip_dagster.flow.query import STAGED
+from pip_dagster.flow.stage import GIVEN, SCHEMA, Stage
 from pip_dagster.ledger.checks import CheckEntry
 from pip_dagster.quality.suite import Expectation, check_columns
 from pip_dagster.quality.verdict import Verdict
-from pip_dagster.sql.names import literal
+from pip_dagster.sql.names import among
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
+    from pip_dagster.declaration.pipeline import Pipeline
     from pip_dagster.declaration.spec import PipelineSpec
+    from pip_dagster.ledger.record import ScoringEntry
 
-# Rows that are not scored: one entry for each reason.
-BROKEN = "memory.pip_stage.broken"
 ROW_ID = "pip_row_id"
-_VIEW = "memory.pip_stage.validated"
+_VIEW = f"{SCHEMA}.validated"
 
 Verdicts = tuple[Verdict, ...]
 
@@ -37,6 +36,16 @@ class Validation:
     verdicts: Mapping[str, Verdicts] = field(default_factory=dict)
     blocked: Mapping[str, str] = field(default_factory=dict)
 
+    def __add__(self, other: Validation) -> Validation:
+        verdicts = {key: (*self.verdicts.get(key, ()), *found) for key, found in other.verdicts.items()}
+        blocked = {key: "; ".join(filter(None, (self.blocked.get(key), why))) for key, why in other.blocked.items()}
+        return Validation({**self.verdicts, **verdicts}, {**self.blocked, **blocked})
+
+    def checks(self, entry: ScoringEntry) -> tuple[CheckEntry, ...]:
+        """The verdicts on a partition as the ledger keeps them with its scoring."""
+        key = entry.partition_key
+        return tuple(CheckEntry.of(v, entry.scoring_id, entry.pipeline, key) for v in self.verdicts.get(key, ()))
+
 
 def validate(
     con: DuckDBPyConnection,
@@ -45,8 +54,11 @@ def validate(
     relation: str,
     columns: Mapping[str, str],
     partitions: Sequence[str],
+    quarantine: Stage | None = None,
 ) -> Validation:
-    """Judge the rows of `partitions` in `relation`, a staging table of the columns `columns` and a partition_key.
+    """Judge the rows of `partitions` in `relation`, a temporary table of the columns `columns` and a partition_key.
+
+    Rows that break a critical expectation are quarantined if they are the features of the stage `quarantine`.
 
     Raises:
         SuiteError: an expectation is on a column that is not there.
@@ -65,73 +77,37 @@ def validate(
         expectations=expectations,
         partitions=partitions,
     )
+    con.execute(f"DROP VIEW {_VIEW}")
+    of_rows = [expectation.id for expectation in expectations if is_about_rows(expectation)]
+    if quarantine and of_rows:
+        critical = f"severity = 'critical' AND {among('expectation_id', of_rows)}"
+        quarantine.quarantine(f"SELECT row_id, expectation_id FROM {GIVEN} WHERE {critical}", evaluation.broken)
     verdicts = {partition: evaluation.of(partition) for partition in partitions}
-    if relation == STAGED:
-        _keep_apart(con, evaluation.broken, expectations)
-    reasons = {key: blocking_reason(found, rows_apart=relation == STAGED) for key, found in verdicts.items()}
+    reasons = {key: blocking_reason(found, rows_quarantined=quarantine is not None) for key, found in verdicts.items()}
     return Validation(verdicts, {key: reason for key, reason in reasons.items() if reason})
 
 
-def nothing_apart(con: DuckDBPyConnection) -> None:
-    """An empty `BROKEN`; before anything is staged that is to be validated or scored."""
-    con.execute("CREATE SCHEMA IF NOT EXISTS memory.pip_stage")
-    con.execute(f"CREATE OR REPLACE TABLE {BROKEN} (row_id BIGINT, reason VARCHAR)")
+def validate_features(stage: Stage, pipeline: Pipeline, partitions: Sequence[str]) -> Validation:
+    """Judge the staged features of `partitions`; those rows are quarantined that the expectations do not admit."""
+    stage.admit_all()
+    suite = pipeline.suites.features
+    return validate(stage.con, pipeline.spec, suite, stage.features, stage.columns, partitions, stage)
 
 
-def admitted(relation: str = STAGED) -> str:
-    """SQL of the rows that may be scored."""
-    return f"(SELECT * FROM {relation} WHERE rowid NOT IN (SELECT row_id FROM {BROKEN}))"
-
-
-def _keep_apart(con: DuckDBPyConnection, broken: object, expectations: Sequence[Expectation]) -> None:
-    of_rows = [expectation.id for expectation in expectations if speaks_of_rows(expectation)]
-    if not of_rows:
-        return
-    con.register("pip_broken", broken)
-    try:
-        listed = ", ".join(map(literal, of_rows))
-        con.execute(
-            f"INSERT INTO {BROKEN} SELECT row_id, expectation_id FROM pip_broken "
-            f"WHERE severity = 'critical' AND expectation_id IN ({listed})"
-        )
-    finally:
-        con.unregister("pip_broken")
-
-
-def speaks_of_rows(expectation: Expectation) -> bool:
+def is_about_rows(expectation: Expectation) -> bool:
     """Whether a row that breaks it is what is wrong, rather than the partition that has too many of them."""
     return expectation.row_level and "mostly" not in expectation.kwargs
 
 
-def blocking_reason(verdicts: Verdicts, *, rows_apart: bool) -> str | None:
-    """Why these verdicts let nothing through; `rows_apart`: rows that break an expectation are quarantined instead."""
+def blocking_reason(verdicts: Verdicts, *, rows_quarantined: bool) -> str | None:
+    """Why these verdicts block a partition; `rows_quarantined`: rows that break an expectation do not block it."""
     reasons = [
         CheckEntry.of(verdict, "", "", verdict.partition).text
         for verdict in verdicts
         if verdict.expectation.severity == "critical"
         and (
             verdict.status == "errored"
-            or (verdict.status == "failed" and not (rows_apart and speaks_of_rows(verdict.expectation)))
+            or (verdict.status == "failed" and not (rows_quarantined and is_about_rows(verdict.expectation)))
         )
     ]
     return "; ".join(reasons) or None
-
-
-def keep_unseen_apart(con: DuckDBPyConnection, unseen: Sequence[str]) -> None:
-    """Quarantine the rows for which one of the SQL conditions `unseen` holds."""
-    if unseen:
-        con.execute(f"INSERT INTO {BROKEN} SELECT rowid, 'unseen_category' FROM {STAGED} WHERE {' OR '.join(unseen)}")
-
-
-def keep_unmatched_apart(con: DuckDBPyConnection, encoded: Sequence[Encoded]) -> None:
-    """Quarantine the rows that no model of a composite is for, where it was composed so."""
-    for condition in (feature.apart for feature in encoded if feature.apart):
-        con.execute(f"INSERT INTO {BROKEN} SELECT rowid, 'no_segment' FROM {STAGED} WHERE {condition}")
-
-
-def apart_counts(con: DuckDBPyConnection) -> dict[str, int]:
-    """Rows kept apart, by partition."""
-    rows = con.execute(
-        f"SELECT partition_key, count(*) FROM {STAGED} WHERE rowid IN (SELECT row_id FROM {BROKEN}) GROUP BY ALL"
-    ).fetchall()
-    return dict(rows)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from pip_dagster.declaration.partition import Partition
 from pip_dagster.flow.sources import columns_of, local_time
+from pip_dagster.flow.stage import keep, partition_grid
 from pip_dagster.flow.validate import Validation, Verdicts, blocking_reason, validate
 from pip_dagster.quality.suite import Suites, check_columns
 from pip_dagster.sql.names import quote, quote_table
@@ -32,7 +33,7 @@ def validate_sources(
 
     """
     verdicts: dict[str, Verdicts] = {partition.key: () for partition in partitions}
-    _stage_grid(con, partitions)
+    grid = partition_grid(con, "TIMESTAMP", [(p.key, p.start_local, p.end_local) for p in partitions])
     for name, expectations in suites.sources.items():
         source = spec.sources[name]
         columns = columns_of(con, source)
@@ -44,40 +45,17 @@ def validate_sources(
         # No more columns than are judged, and the partition column to name a row by.
         needed = {c for e in expectations for c in e.columns} | {source.partition_column or next(iter(columns))}
         kept = {column: kind for column, kind in columns.items() if column in needed}
-        staged = _stage_rows(con, f"memory.{quote_table(source.table)}", local, list(kept))
+        listed = "".join(f", s.{quote(column)}" for column in kept)
+        select = f"{listed} FROM memory.{quote_table(source.table)} s"
+        if local:
+            select = f"SELECT p.partition_key{select} JOIN {grid} p ON {local} >= p.first AND {local} < p.last"
+        else:
+            select = f"SELECT '{WHOLE}' AS partition_key{select}"
+        rows = keep(con, "source_rows", select)
         keys = [partition.key for partition in partitions] if local else [WHOLE]
-        found = validate(con, spec, expectations, staged, kept, keys)
+        found = validate(con, spec, expectations, rows, kept, keys)
         for key in verdicts:
             verdicts[key] += found.verdicts[key if local else WHOLE]
-        con.execute(f"DROP VIEW memory.pip_stage.validated; DROP TABLE {staged}")
-    blocked = {key: reason for key, of in verdicts.items() if (reason := blocking_reason(of, rows_apart=False))}
+        con.execute(f"DROP TABLE {rows}")
+    blocked = {key: reason for key, of in verdicts.items() if (reason := blocking_reason(of, rows_quarantined=False))}
     return Validation(verdicts, blocked)
-
-
-def _stage_grid(con: DuckDBPyConnection, partitions: Sequence[Partition]) -> None:
-    con.execute("CREATE SCHEMA IF NOT EXISTS memory.pip_stage")
-    con.execute(
-        "CREATE OR REPLACE TABLE memory.pip_stage.grid (partition_key VARCHAR, first TIMESTAMP, last TIMESTAMP)"
-    )
-    con.executemany(
-        "INSERT INTO memory.pip_stage.grid VALUES ($1, $2, $3)",
-        [(partition.key, partition.start_local, partition.end_local) for partition in partitions],
-    )
-
-
-def _stage_rows(con: DuckDBPyConnection, table: str, local: str | None, columns: Sequence[str]) -> str:
-    """Stage a source's rows of the staged partitions, each with its partition's key; the staging table's name.
-
-    `local` is the partition column's wall-clock time in SQL; without it all rows belong to the partition ''.
-    """
-    name = "memory.pip_stage.source_rows"
-    listed = "".join(f", s.{quote(column)}" for column in columns)
-    if local is None:
-        select = f"SELECT '' AS partition_key{listed} FROM {table} s"
-    else:
-        select = (
-            f"SELECT p.partition_key{listed} FROM {table} s "
-            f"JOIN memory.pip_stage.grid p ON {local} >= p.first AND {local} < p.last"
-        )
-    con.execute(f"CREATE OR REPLACE TABLE {name} AS {select}")
-    return name

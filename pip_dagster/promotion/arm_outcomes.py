@@ -13,8 +13,9 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from pip_dagster.errors import DeclarationError
+from pip_dagster.flow.stage import keep
 from pip_dagster.ledger.arms import CHAMPION
-from pip_dagster.promotion.labels import LABELS, stage_labels
+from pip_dagster.promotion.labels import stage_labels
 from pip_dagster.promotion.stored import LivePartition
 from pip_dagster.sql.names import literal, quote, quote_all
 from pip_dagster.statistics.metrics import Resampled, default_metric, resample
@@ -26,8 +27,6 @@ if TYPE_CHECKING:
 
     from pip_dagster.declaration.pipeline import Pipeline
     from pip_dagster.registry.manifest import Manifest
-
-_ROWS = "memory.pip_stage.rows_of_arms"
 
 
 @dataclass(frozen=True)
@@ -63,7 +62,7 @@ class ArmOutcome:
 def arm_outcomes(con: DuckDBPyConnection, pipeline: Pipeline, manifest: Manifest, last: int) -> list[ArmOutcome]:
     """The arms of the declared split over the newest `last` partitions that it parts; none without any.
 
-    The warehouse is held for one read. Labels are read from the declared sources.
+    The warehouse is open for one read. Labels are read from the declared sources.
 
     Raises:
         DeclarationError: the labels' SQL cannot run, or their key is not kept with the scored rows.
@@ -72,18 +71,16 @@ def arm_outcomes(con: DuckDBPyConnection, pipeline: Pipeline, manifest: Manifest
     """
     import numpy as np
 
-    partitions = _read(con, pipeline, manifest.outputs[0], last)
+    of_arms, partitions = _read(con, pipeline, manifest.outputs[0], last)
     if not partitions:
         return []
-    labels = pipeline.gates.labels
-    if labels:
-        stage_labels(con, pipeline, partitions)
+    labels = stage_labels(con, pipeline, partitions) if pipeline.gates.labels else None
     on = " AND ".join(f"l.{quote(name)} = r.{quote(name)}" for name in ("partition_key", *pipeline.label_key))
-    joined = f"LEFT JOIN {LABELS} l ON {on}" if labels else ""
+    joined = f"LEFT JOIN {labels} l ON {on}" if labels else ""
     outcome = "l.pip_outcome" if labels else "NULL::DOUBLE"
     counted = con.execute(
         "SELECT arm, list(DISTINCT model_version ORDER BY model_version), count(DISTINCT r.partition_key), count(*), "
-        f"count(DISTINCT pip_unit), count({outcome}) FROM {_ROWS} r {joined} "
+        f"count(DISTINCT pip_unit), count({outcome}) FROM {of_arms} r {joined} "
         f"GROUP BY arm ORDER BY arm <> {literal(CHAMPION)}, arm"
     ).fetchall()
     metric = pipeline.gates.metric or default_metric(manifest.task)
@@ -93,15 +90,15 @@ def arm_outcomes(con: DuckDBPyConnection, pipeline: Pipeline, manifest: Manifest
         figures: tuple[Resampled | None, Resampled | None] = (None, None)
         if labelled:
             arrays = con.execute(
-                f"SELECT {outcome} AS y, score, dense_rank() OVER (ORDER BY pip_unit) - 1 AS unit FROM {_ROWS} r "
+                f"SELECT {outcome} AS y, score, dense_rank() OVER (ORDER BY pip_unit) - 1 AS unit FROM {of_arms} r "
                 f"{joined} WHERE arm = {literal(arm)} AND {outcome} IS NOT NULL ORDER BY pip_unit, r.partition_key"
             ).fetchnumpy()
             y, scores, unit = (np.asarray(arrays[name]) for name in ("y", "score", "unit"))
             figures = (resample("mean", y, scores, unit, seed), resample(metric, y, scores, unit, seed))
         if arm == CHAMPION:
             base = figures
-        told = [_figure(of, against, pipeline.gates.confidence) for of, against in zip(figures, base, strict=True)]
-        found.append(ArmOutcome(arm, tuple(versions), parts, rows, units, labelled, told[0], metric, told[1]))
+        pair = [_figure(of, against, pipeline.gates.confidence) for of, against in zip(figures, base, strict=True)]
+        found.append(ArmOutcome(arm, tuple(versions), parts, rows, units, labelled, pair[0], metric, pair[1]))
     return found
 
 
@@ -120,12 +117,12 @@ def _figure(of: Resampled | None, champion: Resampled | None, confidence: float)
     return Figure(figure.value, figure.low, figure.high, of.value - champion.value, float(low), float(high))
 
 
-def _read(con: DuckDBPyConnection, pipeline: Pipeline, score: str, last: int) -> list[LivePartition]:
-    """The rows of the newest partitions that are split by the declared salt into `_ROWS`."""
+def _read(con: DuckDBPyConnection, pipeline: Pipeline, score: str, last: int) -> tuple[str, list[LivePartition]]:
+    """The newest partitions that are split by the declared salt, and the relation of their rows."""
     spec = pipeline.spec
     experiment = spec.scoring.experiment
     if experiment is None:
-        return []
+        return "", []
     purpose = f"{spec.name}: reading the arms"
     with open_warehouse(con, pipeline.project.warehouse, purpose=purpose, read_only=True):
         found: Sequence[tuple[str, datetime, datetime, str, str, list[str]]] = con.execute(
@@ -136,7 +133,7 @@ def _read(con: DuckDBPyConnection, pipeline: Pipeline, score: str, last: int) ->
             {"pipeline": spec.name, "salt": experiment.salt, "last": last},
         ).fetchall()
         if not found:
-            return []
+            return "", []
         view = f"({predictions_select(con, spec.name)})"
         there = {row[0] for row in con.execute(f"DESCRIBE SELECT * FROM {view}").fetchall()}
         if missing := [name for name in pipeline.label_key if name not in there]:
@@ -147,12 +144,13 @@ def _read(con: DuckDBPyConnection, pipeline: Pipeline, score: str, last: int) ->
         kept = quote_all(dict.fromkeys(("partition_key", *pipeline.label_key)))
         unit = ", ".join(f"{quote(name)}::VARCHAR" for name in spec.unit)
         ids = ", ".join(literal(each) for row in found for each in row[5])
-        con.execute("CREATE SCHEMA IF NOT EXISTS memory.pip_stage")
-        con.execute(
-            f"CREATE OR REPLACE TABLE {_ROWS} AS SELECT {kept}, arm, model_version, {quote(score)} AS score, "
-            f"to_json([{unit}])::VARCHAR AS pip_unit FROM {view} WHERE scoring_id IN ({ids})"
+        of_arms = keep(
+            con,
+            "rows_of_arms",
+            f"SELECT {kept}, arm, model_version, {quote(score)} AS score, "
+            f"to_json([{unit}])::VARCHAR AS pip_unit FROM {view} WHERE scoring_id IN ({ids})",
         )
-    return [LivePartition(key, start, end, live, table, ()) for key, start, end, live, table, _ in reversed(found)]
+    return of_arms, [LivePartition(*row[:5], ()) for row in reversed(found)]
 
 
 def shown(outcome: ArmOutcome) -> list[Any]:

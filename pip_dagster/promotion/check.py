@@ -11,9 +11,10 @@ from pip_dagster.declaration.canonical import canonical
 from pip_dagster.errors import RegistryError
 from pip_dagster.flow.engine import available_threads, choose_device, library_versions
 from pip_dagster.flow.model import ScoringModel
+from pip_dagster.flow.stage import Stage
 from pip_dagster.promotion.identity import golden_gate, signature_gate
 from pip_dagster.promotion.labels import label_gates
-from pip_dagster.promotion.rescore import Replayed, replay, replay_gate
+from pip_dagster.promotion.rescore import Rescored, replay_gate, rescore
 from pip_dagster.promotion.stored import read_stored
 from pip_dagster.promotion.throughput import throughput_gate
 from pip_dagster.registry.load import load_predictor
@@ -23,8 +24,6 @@ from pip_dagster.statistics.gate_result import GateReport, GateResult, Mover, Se
 from pip_dagster.warehouse.connect import workspace
 
 if TYPE_CHECKING:
-    from duckdb import DuckDBPyConnection
-
     from pip_dagster.declaration.pipeline import Pipeline
     from pip_dagster.registry.version import ModelVersion
 
@@ -41,7 +40,7 @@ def check(
     """Hold `candidate` against `seen`, the version that the pipeline's alias names; None: it names none yet.
 
     Signature and golden rows always count. Where both can be loaded and partitions are live, the newest of them are
-    replayed with both. Nothing is written anywhere, and the warehouse is held for its reads only.
+    rescored with both. Nothing is written anywhere, and the warehouse is held for its reads only.
 
     Raises:
         DeclarationError: a gate cannot be run as it is declared.
@@ -53,8 +52,9 @@ def check(
     threads = available_threads()
     segments: tuple[SegmentDifference, ...] = ()
     movers: tuple[Mover, ...] = ()
-    replayed = Replayed()
+    rescored = Rescored()
     with workspace(threads=threads) as con:
+        stage = Stage(con)
         stored = read_stored(con, pipeline, gates.partitions)
         progress(f"{spec.name}: signature and golden rows of {candidate}")
         signature = signature_gate(
@@ -67,23 +67,25 @@ def check(
         )
         results = [signature, golden_gate(candidate, threads=threads, tolerance=gates.golden_tolerance)]
         results.extend(broken)
-        # A model that does not fit cannot be replayed; that it does not is refusal enough.
+        # A model that does not fit cannot be rescored; that it does not is refusal enough.
         if champion is not None and signature.passed and stored.partitions:
             device, engine = choose_device(spec.scoring.device), canonical(library_versions())
             new, old = (ScoringModel(version, device, threads, engine) for version in (candidate, champion))
-            replayed = replay(con, pipeline, stored, new, old, lambda text: progress(f"{spec.name}: {text}"))
-            results.append(replay_gate(replayed, str(candidate)))
-            if replayed.rows > replayed.lost:
-                results.extend(_compare(con, pipeline, replayed, new, old, progress))
-                segments = segment_differences(con, gates.segments, decided=replayed.decision is not None)
-                movers = top_movers(con)
+            rescored = rescore(stage, pipeline, stored, new, old, lambda text: progress(f"{spec.name}: {text}"))
+            results.append(replay_gate(rescored, str(candidate)))
+            if rescored.rows > rescored.lost:
+                results.extend(_compare(stage, pipeline, rescored, new, old, progress))
+                segments = segment_differences(
+                    con, rescored.relation, gates.segments, decided=rescored.decision is not None
+                )
+                movers = top_movers(con, rescored.relation)
     return GateReport(
         pipeline=spec.name,
         model_name=candidate.name,
         alias=spec.scoring.alias,
         candidate=candidate.version,
         champion=seen,
-        partitions=tuple(partition.key for partition in replayed.partitions),
+        partitions=tuple(partition.key for partition in rescored.partitions),
         results=tuple(results),
         segments=segments,
         movers=movers,
@@ -106,19 +108,19 @@ def _champion(registry: ModelRegistry, name: str, seen: int | None) -> tuple[Mod
 
 
 def _compare(
-    con: DuckDBPyConnection,
+    stage: Stage,
     pipeline: Pipeline,
-    replayed: Replayed,
+    rescored: Rescored,
     candidate: ScoringModel,
     champion: ScoringModel,
     progress: Callable[[str], None],
 ) -> list[GateResult]:
-    gates, manifest = pipeline.gates, champion.version.manifest
-    results = [flip_gate(con, replayed.decision, gates.max_flip_rate)] if replayed.decision else []
-    results.append(psi_gate(con, manifest.outputs, gates.max_score_psi))
+    con, gates, manifest = stage.con, pipeline.gates, champion.version.manifest
+    results = [flip_gate(con, rescored.relation, rescored.decision, gates.max_flip_rate)] if rescored.decision else []
+    results.append(psi_gate(con, rescored.relation, manifest.outputs, gates.max_score_psi))
     if gates.labels:
         progress(f"{pipeline.spec.name}: labels and {gates.labels.outcome}, with intervals")
-        results.extend(label_gates(con, pipeline, manifest, replayed.partitions))
+        results.extend(label_gates(con, pipeline, manifest, rescored))
     progress(f"{pipeline.spec.name}: throughput")
-    results.append(throughput_gate(con, replayed.columns, candidate, champion, gates.min_throughput))
+    results.append(throughput_gate(stage, candidate, champion, gates.min_throughput))
     return results

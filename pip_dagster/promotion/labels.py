@@ -6,11 +6,14 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+from pip_dagster.declaration.partition import Partition
 from pip_dagster.errors import DeclarationError
+from pip_dagster.flow.query import sql_bounds
 from pip_dagster.flow.sources import open_sources
+from pip_dagster.flow.stage import keep
+from pip_dagster.promotion.rescore import Rescored
 from pip_dagster.promotion.stored import LivePartition
 from pip_dagster.sql.names import literal, quote, quote_all
-from pip_dagster.statistics.agreement import REPLAYED
 from pip_dagster.statistics.gate_result import GateResult
 from pip_dagster.statistics.metrics import Comparison, compare, default_metric
 
@@ -23,8 +26,6 @@ if TYPE_CHECKING:
     from pip_dagster.registry.manifest import Manifest
 
 _SAID = 3  # segments in a sentence; the report has all
-_LABELLED = "memory.pip_stage.labelled"
-LABELS, _RAW = "memory.pip_stage.labels", "memory.pip_stage.labels_of_partition"
 
 
 @dataclass(frozen=True)
@@ -38,9 +39,9 @@ class Labelled:
 
 
 def label_gates(
-    con: DuckDBPyConnection, pipeline: Pipeline, manifest: Manifest, partitions: Sequence[LivePartition]
+    con: DuckDBPyConnection, pipeline: Pipeline, manifest: Manifest, rescored: Rescored
 ) -> list[GateResult]:
-    """The metric overall, and in each segment, on the replayed rows that have a label.
+    """The metric overall, and in each segment, on the rescored rows that have a label.
 
     Raises:
         DeclarationError: the SQL cannot run, or its outcome is not what the metric is for.
@@ -53,8 +54,7 @@ def label_gates(
             f"Pipeline {pipeline.spec.name}: gates.labels is for models with one score; {manifest.model_name} has "
             f"{', '.join(manifest.outputs)}. Leave gates.labels away; the other gates hold."
         )
-    stage_labels(con, pipeline, partitions)
-    rows = _read(con, pipeline)
+    rows = _read(con, pipeline, rescored.relation, stage_labels(con, pipeline, rescored.partitions))
     metric = gates.metric or default_metric(manifest.task)
     overall = _overall(metric, rows, gates)
     return [overall, _by_segment(metric, rows, gates)] if gates.segments else [overall]
@@ -105,8 +105,8 @@ def _say(metric: str, of: Comparison) -> str:
     return f"{metric} {of.candidate:.4f}, champion {of.champion:.4f}, on {of.rows:,} labelled rows: gain {of.gain:+.4f}"
 
 
-def stage_labels(con: DuckDBPyConnection, pipeline: Pipeline, partitions: Sequence[LivePartition]) -> None:
-    """Run the labels' SQL for each partition into `LABELS`: a key is unique within its partition only.
+def stage_labels(con: DuckDBPyConnection, pipeline: Pipeline, partitions: Sequence[LivePartition]) -> str:
+    """The relation of the labels, by the SQL for each partition: a key is unique within its partition only.
 
     Raises:
         DeclarationError: it cannot run, or a key has two labels.
@@ -119,58 +119,53 @@ def stage_labels(con: DuckDBPyConnection, pipeline: Pipeline, partitions: Sequen
     assert labels and pipeline.labels_sql is not None
     where = f"Pipeline {pipeline.spec.name}, {labels.sql}"
     key = quote_all(pipeline.label_key)
-    zone = pipeline.spec.partitions.zone
+    zone, relation = pipeline.spec.partitions.zone, ""
     with open_sources(con, pipeline.spec, pipeline.project.root):
         try:
             statements = con.extract_statements(pipeline.labels_sql)
             if len(statements) != 1 or "SELECT" not in str(statements[0].type):
                 raise DeclarationError(f"{where}: expected exactly one SELECT, found {len(statements)} statements.")
             wanted = statements[0].named_parameters
-            for i, partition in enumerate(partitions):
-                bounds = {
-                    "start": partition.start,
-                    "end": partition.end,
-                    "start_date": partition.start.astimezone(zone).date(),
-                    "end_date": partition.end.astimezone(zone).date(),
-                }
+            for live in partitions:
+                bounds = sql_bounds([Partition(live.key, live.start.astimezone(zone), live.end.astimezone(zone))])
                 if unknown := set(wanted) - bounds.keys():
                     raise DeclarationError(f"{where}: ${min(unknown)} is no parameter; expected ${', $'.join(bounds)}.")
                 values = {name: value for name, value in bounds.items() if name in wanted}
-                con.execute(f"CREATE OR REPLACE TABLE {_RAW} AS {pipeline.labels_sql}", values)
-                con.execute(
-                    (f"INSERT INTO {LABELS} " if i else f"CREATE OR REPLACE TABLE {LABELS} AS ")
-                    + f"SELECT {literal(partition.key)} AS partition_key, {key}, "
-                    f"{quote(labels.outcome)}::DOUBLE AS pip_outcome FROM {_RAW} "
-                    f"WHERE {quote(labels.outcome)} IS NOT NULL"
-                )
+                raw = keep(con, "labels_of_partition", pipeline.labels_sql, values)
+                outcome = quote(labels.outcome)
+                select = f"SELECT {literal(live.key)} AS partition_key, {key}, {outcome}::DOUBLE AS pip_outcome "
+                relation = keep(con, "labels", select + f"FROM {raw} WHERE {outcome} IS NOT NULL", more=bool(relation))
         except duckdb.Error as error:
             raise DeclarationError(f"{where}: {error}") from error
     twice = con.execute(
-        f"SELECT concat_ws(', ', {key}) FROM {LABELS} GROUP BY partition_key, {key} HAVING count(*) > 1 LIMIT 1"
+        f"SELECT concat_ws(', ', {key}) FROM {relation} GROUP BY partition_key, {key} HAVING count(*) > 1 LIMIT 1"
     ).fetchone()
     if twice:
         raise DeclarationError(f"{where}: the key ({key}) {twice[0]} has more than one label in its partition.")
+    return relation
 
 
-def _read(con: DuckDBPyConnection, pipeline: Pipeline) -> Labelled:
-    """The replayed rows with a label, in the order of their keys: a seed then makes the same interval every time."""
+def _read(con: DuckDBPyConnection, pipeline: Pipeline, rescored: str, labels: str) -> Labelled:
+    """The rescored rows with a label, in the order of their keys: a seed then gives the same interval every time."""
     import numpy as np
 
     on = " AND ".join(f"l.{quote(name)} = r.{quote(name)}" for name in ("partition_key", *pipeline.label_key))
     segments = pipeline.gates.segments
     shown = "".join(f", coalesce(pip_segment_{i}, '(missing)') AS pip_segment_{i}" for i in range(len(segments)))
-    con.execute(
-        f"CREATE OR REPLACE TABLE {_LABELLED} AS SELECT r.partition_key, pip_key, pip_outcome, "
-        f"pip_champion_0, pip_candidate_0{shown} FROM {REPLAYED} r JOIN {LABELS} l ON {on} WHERE pip_seen"
+    labelled = keep(
+        con,
+        "labelled",
+        f"SELECT r.partition_key, pip_key, pip_outcome, pip_champion_0, pip_candidate_0{shown} "
+        f"FROM {rescored} r JOIN {labels} l ON {on} WHERE pip_seen",
     )
     # Numbers instead of texts: a row of millions is then some bytes in Python.
     codes = "".join(f", dense_rank() OVER (ORDER BY pip_segment_{i}) - 1 AS c{i}" for i in range(len(segments)))
     columns = con.execute(
-        f"SELECT pip_outcome, pip_champion_0, pip_candidate_0{codes} FROM {_LABELLED} ORDER BY partition_key, pip_key"
+        f"SELECT pip_outcome, pip_champion_0, pip_candidate_0{codes} FROM {labelled} ORDER BY partition_key, pip_key"
     ).fetchnumpy()
     arrays = {name: np.asarray(column) for name, column in columns.items()}
     values = [
-        con.execute(f"SELECT DISTINCT pip_segment_{i} FROM {_LABELLED} ORDER BY 1").fetchall()
+        con.execute(f"SELECT DISTINCT pip_segment_{i} FROM {labelled} ORDER BY 1").fetchall()
         for i in range(len(segments))
     ]
     return Labelled(

@@ -39,7 +39,7 @@ def pipelines_of(project: Project, model_name: str, alias: str) -> list[Pipeline
 
 
 @dataclass(frozen=True)
-class Attempt:
+class Promotion:
     """A promotion that has been through its gates: what they found, and where the alias pointed when they began."""
 
     registry: ModelRegistry
@@ -58,7 +58,7 @@ class Attempt:
         return "; ".join(said) or None
 
     def commit(self, *, why: str = "", override: str | None = None, approved_by: str | None = None) -> AliasChange:
-        """Move the alias, if it still points where it did; `why` is kept with what the gates said.
+        """Move the alias, if it still points where it did; `why` is kept with the gates' results.
 
         `override` is the reason to promote in spite of gates that were not passed.
 
@@ -97,7 +97,7 @@ def attempt(
     by: str,
     progress: Callable[[str], None],
     registry: ModelRegistry | None = None,
-) -> Attempt:
+) -> Promotion:
     """Put `candidate` through the gates of every pipeline that scores by this alias, and keep the reports.
 
     `registry` is where the alias moves; the project's folder when absent.
@@ -109,4 +109,4 @@ def attempt(
     reports = tuple(check(pipeline, registry, candidate, seen, by=by, progress=progress) for pipeline in pipelines)
     files = tuple(store_report(registry.root, report) for report in reports)
     approvers = max((pipeline.gates.approvers for pipeline in pipelines), default=1)
-    return Attempt(registry, candidate, alias, seen, reports, files, approvers, by)
+    return Promotion(registry, candidate, alias, seen, reports, files, approvers, by)

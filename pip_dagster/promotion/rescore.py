@@ -3,59 +3,58 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from pip_dagster.errors import DeclarationError
+from pip_dagster.flow.findings import ScoringPolicy
 from pip_dagster.flow.guard_composite import encode_model
 from pip_dagster.flow.model import ScoringModel
-from pip_dagster.flow.query import STAGED
-from pip_dagster.flow.score import SCORED, score
-from pip_dagster.flow.validate import nothing_apart
+from pip_dagster.flow.score import score
+from pip_dagster.flow.stage import Stage, keep
 from pip_dagster.promotion.stored import LivePartition, Revision, Stored, load
 from pip_dagster.registry.task import default_decision
 from pip_dagster.sql.names import quote, quote_all
-from pip_dagster.statistics.agreement import REPLAYED
+from pip_dagster.statistics.agreement import paired_columns
 from pip_dagster.statistics.gate_result import GateResult
 
 if TYPE_CHECKING:
-    from duckdb import DuckDBPyConnection
-
     from pip_dagster.declaration.pipeline import Pipeline
-    from pip_dagster.registry.manifest import Manifest
 
 
 @dataclass(frozen=True)
-class Replayed:
-    """What was replayed. `columns` are those of the rows that are still staged, for measuring throughput."""
+class Rescored:
+    """What was rescored; `relation` has a row for each live row, as `statistics.agreement` reads it."""
 
     partitions: tuple[LivePartition, ...] = ()
     rows: int = 0
     lost: int = 0
     problems: tuple[str, ...] = ()
     decision: str | None = None
-    columns: dict[str, str] = field(default_factory=dict)
+    relation: str = ""
 
 
-def replay(
-    con: DuckDBPyConnection,
+def rescore(
+    stage: Stage,
     pipeline: Pipeline,
     stored: Stored,
     candidate: ScoringModel,
     champion: ScoringModel,
     progress: Callable[[str], None],
-) -> Replayed:
-    """Fill `REPLAYED`. A partition is read with the features it was scored with, or newer ones if only those fit.
+) -> Rescored:
+    """Score the live rows with both, by the features of their scoring, or newer ones if only those fit.
+
+    The features of the last feature table stay staged, for measuring throughput.
 
     Raises:
-        DeclarationError: a segment is no column of the features, or the decision is no SQL over the scored row.
+        DeclarationError: a segment is not a column of the features, or the decision is not SQL over the scored row.
 
     """
     gates = pipeline.gates
     decision = gates.decision or default_decision(champion.version.manifest)
     groups, problems = _groups(stored, (candidate, champion))
-    replayed: list[LivePartition] = []
-    columns: dict[str, str] = {}
+    rescored: list[LivePartition] = []
+    relation = ""
     for table, chosen in groups.items():
         columns = stored.columns[table]
         if absent := [name for name in gates.segments if name not in columns]:
@@ -65,28 +64,29 @@ def replay(
             )
         keys = [partition.key for partition in chosen]
         progress(f"replaying {keys[0]} to {keys[-1]} with {candidate.version} and {champion.version}")
-        load(con, pipeline, table, chosen)
-        refused = _score_into(con, "champion", pipeline, champion, columns, keys, decision)
-        refused |= _score_into(con, "candidate", pipeline, candidate, columns, keys, decision)
-        problems.extend(f"{key}: {text}" for key, text in sorted(refused.items()))
-        _compare(con, pipeline, champion.version.manifest, first=not replayed)
-        replayed.extend(chosen)
-    if not replayed:
-        return Replayed(problems=tuple(problems), decision=decision)
-    counted = con.execute(f"SELECT count(*), count(*) FILTER (NOT pip_seen) FROM {REPLAYED}").fetchone()
+        load(stage, pipeline, table, chosen)
+        by_champion, refused = _scored_by(champion, "champion", stage, pipeline, keys, decision)
+        by_candidate, others = _scored_by(candidate, "candidate", stage, pipeline, keys, decision)
+        problems.extend(f"{key}: {text}" for key, text in sorted((refused | others).items()))
+        select = _paired(stage, pipeline, champion.version.manifest.outputs, by_champion, by_candidate)
+        relation = keep(stage.con, "rescored", select, more=bool(rescored))
+        rescored.extend(chosen)
+    if not rescored:
+        return Rescored(problems=tuple(problems), decision=decision)
+    counted = stage.con.execute(f"SELECT count(*), count(*) FILTER (NOT pip_seen) FROM {relation}").fetchone()
     rows, lost = counted or (0, 0)
-    return Replayed(tuple(replayed), rows, lost, tuple(problems), decision, columns)
+    return Rescored(tuple(rescored), rows, lost, tuple(problems), decision, relation)
 
 
-def replay_gate(replayed: Replayed, candidate: str) -> GateResult:
+def replay_gate(rescored: Rescored, candidate: str) -> GateResult:
     """Whether the candidate scores every row that is live; without it no other comparison is whole."""
-    share = replayed.lost / replayed.rows if replayed.rows else 1.0
-    passed = not replayed.problems and not replayed.lost
-    keys = [partition.key for partition in replayed.partitions]
+    share = rescored.lost / rescored.rows if rescored.rows else 1.0
+    passed = not rescored.problems and not rescored.lost
+    keys = [partition.key for partition in rescored.partitions]
     span = f"{len(keys)} partitions, {keys[0]} to {keys[-1]}" if keys else "no partition"
-    text = f"{replayed.rows - replayed.lost:,} of {replayed.rows:,} live rows scored by {candidate} ({span})"
-    text += "".join(f"; {problem}" for problem in replayed.problems)
-    return GateResult("replay", passed, share, 0.0, text, {"partitions": keys, "problems": list(replayed.problems)})
+    text = f"{rescored.rows - rescored.lost:,} of {rescored.rows:,} live rows scored by {candidate} ({span})"
+    text += "".join(f"; {problem}" for problem in rescored.problems)
+    return GateResult("replay", passed, share, 0.0, text, {"partitions": keys, "problems": list(rescored.problems)})
 
 
 def _groups(
@@ -114,55 +114,46 @@ def _misfit(columns: dict[str, str], models: Sequence[ScoringModel]) -> str | No
     return None
 
 
-def _score_into(
-    con: DuckDBPyConnection,
-    role: str,
-    pipeline: Pipeline,
-    model: ScoringModel,
-    columns: dict[str, str],
-    keys: Sequence[str],
-    decision: str | None,
-) -> dict[str, str]:
-    """Score the staged rows as production would, into a table of this role; partitions that it would refuse."""
+def _scored_by(
+    model: ScoringModel, role: str, stage: Stage, pipeline: Pipeline, keys: Sequence[str], decision: str | None
+) -> tuple[str, dict[str, str]]:
+    """The relation of the staged rows scored as production would; and the partitions that it would refuse."""
     import duckdb
 
-    nothing_apart(con)
-    # Features of before a split need not have its unit.
-    spec = pipeline.spec.model_copy(update={"scoring": pipeline.spec.scoring.without_experiment()})
-    scoring = score(con, spec, model.predictor, model.version.manifest, columns, keys)
+    stage.admit_all()
+    spec = pipeline.spec
+    # Features from before a split need not have its unit.
+    policy = replace(ScoringPolicy.declared(spec), carried=(*spec.features.key, spec.features.partition_column))
+    scores = score(stage, spec, model.predictor, model.version.manifest, keys, policy)
     try:
-        con.execute(
-            f"CREATE OR REPLACE TABLE memory.pip_stage.by_{role} AS "
-            f"SELECT *, ({decision or 'NULL'})::VARCHAR AS pip_decision FROM {SCORED}"
-        )
+        decided = f"SELECT *, ({decision or 'NULL'})::VARCHAR AS pip_decision FROM {stage.scores}"
+        relation = keep(stage.con, f"by_{role}", decided)
     except duckdb.Error as error:
         raise DeclarationError(
             f"Pipeline {pipeline.spec.name}: gates.decision {decision!r} is no SQL over a row that {model.version} "
-            f"scored, which has {', '.join(scoring.columns)}: {error}"
+            f"scored, which has {', '.join(scores.columns)}: {error}"
         ) from error
-    return {
-        key: f"{model.version} would not score it: {text}" for key, text in (scoring.failed | scoring.blocked).items()
-    }
+    refused = scores.failed | scores.blocked
+    return relation, {key: f"{model.version} would not score it: {text}" for key, text in refused.items()}
 
 
-def _compare(con: DuckDBPyConnection, pipeline: Pipeline, manifest: Manifest, *, first: bool) -> None:
-    """Append the rows of both to `REPLAYED`; outputs are compared by position, their names were compared before."""
+def _paired(stage: Stage, pipeline: Pipeline, outputs: Sequence[str], by_champion: str, by_candidate: str) -> str:
+    """SQL of the rows of both, as `statistics.agreement` reads them, with the columns of a label's key.
+
+    The names of the outputs were compared before.
+    """
     key = pipeline.spec.features.key
-    outputs = range(len(manifest.outputs))
     on = " AND ".join(f"{{0}}.{quote(name)} = a.{quote(name)}" for name in ("partition_key", *key))
     selected = [
         "a.partition_key",
         f"concat_ws(', ', {quote_all(key, 'a.')}) AS pip_key",
         *(f"a.{quote(name)}" for name in key),
-        *(f"a.{quote(manifest.outputs[i])} AS pip_champion_{i}" for i in outputs),
-        *(f"b.{quote(manifest.outputs[i])} AS pip_candidate_{i}" for i in outputs),
-        "a.pip_decision AS pip_champion_decision, b.pip_decision AS pip_candidate_decision",
+        paired_columns(outputs),
         "b.partition_key IS NOT NULL AS pip_seen",
         *(f"f.{quote(name)}::VARCHAR AS pip_segment_{i}" for i, name in enumerate(pipeline.gates.segments)),
         *(f"f.{quote(name)}" for name in pipeline.label_key if name not in key),
     ]
-    verb = f"CREATE OR REPLACE TABLE {REPLAYED} AS" if first else f"INSERT INTO {REPLAYED}"
-    con.execute(
-        f"{verb} SELECT {', '.join(selected)} FROM memory.pip_stage.by_champion a "
-        f"LEFT JOIN memory.pip_stage.by_candidate b ON {on.format('b')} LEFT JOIN {STAGED} f ON {on.format('f')}"
+    return (
+        f"SELECT {', '.join(selected)} FROM {by_champion} a LEFT JOIN {by_candidate} b ON {on.format('b')} "
+        f"LEFT JOIN {stage.features} f ON {on.format('f')}"
     )

@@ -8,8 +8,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from pip_dagster.errors import NoWarehouseError
-from pip_dagster.flow.query import STAGED
-from pip_dagster.flow.store_features import load_features, stored_columns
+from pip_dagster.flow.stage import Stage, keep, stored_columns
 from pip_dagster.sql.names import among, quote, quote_all
 from pip_dagster.warehouse.connect import open_warehouse
 
@@ -17,8 +16,6 @@ if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
     from pip_dagster.declaration.pipeline import Pipeline
-
-_LIVE_KEYS = "memory.pip_stage.live_keys"
 
 
 @dataclass(frozen=True)
@@ -51,7 +48,7 @@ class Stored:
 
 
 def read_stored(con: DuckDBPyConnection, pipeline: Pipeline, last: int) -> Stored:
-    """The `last` newest live partitions that have scored rows, oldest first. The warehouse is held for this read only.
+    """The `last` newest live partitions that have scored rows, oldest first. The warehouse is open for this read only.
 
     Raises:
         WarehouseError: it cannot be opened.
@@ -94,10 +91,10 @@ def _live_partition(row: Sequence[Any]) -> LivePartition:
     return LivePartition(key, start, end, scoring_id, scores_table, (used,) if used == newest else (used, newest))
 
 
-def load(con: DuckDBPyConnection, pipeline: Pipeline, table: str, chosen: dict[LivePartition, Revision]) -> None:
-    """Bring the rows of these partitions that are live, of one feature table, to `STAGED`.
+def load(stage: Stage, pipeline: Pipeline, table: str, chosen: dict[LivePartition, Revision]) -> None:
+    """Stage the features of these partitions' live rows, from one feature table.
 
-    A row that is not live was kept apart when its partition was scored, and is not compared.
+    A row that is not live was quarantined when its partition was scored, and is not compared.
     """
     spec, keys = pipeline.spec, ("partition_key", *pipeline.spec.features.key)
     by_table: dict[str, list[str]] = {}
@@ -107,10 +104,9 @@ def load(con: DuckDBPyConnection, pipeline: Pipeline, table: str, chosen: dict[L
         f"SELECT {quote_all(keys)} FROM {quote(spec.name)}.{quote(scores)} WHERE {among('scoring_id', ids)}"
         for scores, ids in by_table.items()
     )
-    with open_warehouse(
-        con, pipeline.project.warehouse, purpose=f"{spec.name}: reading features for gates", read_only=True
-    ):
-        load_features(con, spec.name, table, [revision.revision for revision in chosen.values()])
-        con.execute(f"CREATE OR REPLACE TABLE {_LIVE_KEYS} AS {live}")
+    purpose = f"{spec.name}: reading features for gates"
+    with open_warehouse(stage.con, pipeline.project.warehouse, purpose=purpose, read_only=True):
+        stage.load(spec.name, table, [revision.revision for revision in chosen.values()])
+        kept = keep(stage.con, "live_keys", live)
     same = " AND ".join(f"k.{quote(key)} = f.{quote(key)}" for key in keys)
-    con.execute(f"DELETE FROM {STAGED} f WHERE NOT EXISTS (SELECT 1 FROM {_LIVE_KEYS} k WHERE {same})")
+    stage.remove(f"NOT EXISTS (SELECT 1 FROM {kept} k WHERE {same})")

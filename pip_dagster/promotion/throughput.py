@@ -7,12 +7,11 @@ from typing import TYPE_CHECKING
 
 from pip_dagster.flow.guard_composite import encode_model
 from pip_dagster.flow.model import ScoringModel
-from pip_dagster.flow.query import STAGED
+from pip_dagster.flow.stage import Stage
 from pip_dagster.statistics.gate_result import GateResult
 
 if TYPE_CHECKING:
     import numpy as np
-    from duckdb import DuckDBPyConnection
 
 # Enough that a call's fixed cost does not count.
 _ROWS = 20_000
@@ -20,14 +19,12 @@ _ROWS = 20_000
 _ROUNDS, _FEWEST, _SECONDS = 25, 3, 1.0
 
 
-def throughput_gate(
-    con: DuckDBPyConnection, columns: dict[str, str], candidate: ScoringModel, champion: ScoringModel, least: float
-) -> GateResult:
+def throughput_gate(stage: Stage, candidate: ScoringModel, champion: ScoringModel, least: float) -> GateResult:
     """Time both on the staged rows, as many as there are, repeated to 20,000: in turns, the best of 3 to 25.
 
     Each gets the features it takes, as a matrix; making that is DuckDB's work and is not timed.
     """
-    matrices = [(model, _matrix(con, columns, model)) for model in (champion, candidate)]
+    matrices = [(model, _matrix(stage, model)) for model in (champion, candidate)]
     seconds: list[list[float]] = [[], []]
     until = time.perf_counter() + _SECONDS
     for turn in range(_ROUNDS):
@@ -43,11 +40,11 @@ def throughput_gate(
     return GateResult("throughput", share >= least, share, least, text, {"candidate": new, "champion": old})
 
 
-def _matrix(con: DuckDBPyConnection, columns: dict[str, str], model: ScoringModel) -> np.ndarray:
+def _matrix(stage: Stage, model: ScoringModel) -> np.ndarray:
     import numpy as np
 
-    encoded = encode_model(model.version.manifest, columns, where=str(model.version))
+    encoded = encode_model(model.version.manifest, stage.columns, where=str(model.version))
     values = ", ".join(f"{feature.value} AS f{i}" for i, feature in enumerate(encoded))
-    found = con.execute(f"SELECT {values} FROM (FROM {STAGED} LIMIT {_ROWS})").fetchnumpy()
+    found = stage.con.execute(f"SELECT {values} FROM (FROM {stage.features} LIMIT {_ROWS})").fetchnumpy()
     X = np.column_stack([np.asarray(found[f"f{i}"], dtype=np.float32) for i in range(len(encoded))])
     return np.ascontiguousarray(np.resize(X, (_ROWS, X.shape[1])))

@@ -8,15 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 from pip_dagster.registry.composite import Composite
 from pip_dagster.registry.errors import SignatureMismatch
-from pip_dagster.sql.names import quote
+from pip_dagster.sql.names import WHOLE_NUMBERS, quote
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
-_WHOLE = {
-    *("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT"),
-    *("UTINYINT", "USMALLINT", "UINTEGER", "UBIGINT", "UHUGEINT"),
-}
 # Their one-argument or configured forms depend on more than the row, whatever DuckDB's catalogue says.
 _UNSTABLE = {"age", "current_setting", "getvariable", "error"}
 _REFUSED = {
@@ -30,7 +26,7 @@ _REFUSED = {
 
 def kind(sql_type: str) -> str:
     """What a column's SQL type is to a condition: whole number, number, text, or the type itself."""
-    if sql_type in _WHOLE:
+    if sql_type in WHOLE_NUMBERS:
         return "whole number"
     if sql_type in {"FLOAT", "DOUBLE"} or sql_type.startswith("DECIMAL"):
         return "number"

@@ -45,7 +45,7 @@ def _ordered(x: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class ColumnDifference:
-    """One column of the rows that are on both sides; without ULPs and absolute difference where it is no FLOAT.
+    """One column of the rows that are on both sides; without ULPs and absolute difference where it is not a FLOAT.
 
     `incomparable`: rows with a number on one side only; they are in `differing`, and in neither greatest difference.
     """
@@ -69,7 +69,7 @@ def _greater(a: Any, b: Any) -> Any:
 
 
 @dataclass
-class Comparison:
+class RowComparison:
     """Rows on both sides (`compared` = `equal` + `differing`), and rows on one side only.
 
     `missing`: replayed, but not stored. `extra`: stored, but not replayed. The keys of some are in `examples`, by kind.
@@ -105,7 +105,7 @@ class Comparison:
 
 def compare(
     con: DuckDBPyConnection, stored: str, replayed: str, key: Sequence[str], columns: dict[str, str]
-) -> Comparison:
+) -> RowComparison:
     """Join two relations (SQL) on `key` and compare `columns` (name → SQL type), batch by batch.
 
     A key that occurs twice on one side has its second row counted as missing or extra.
@@ -119,7 +119,7 @@ def compare(
         f"SELECT s.pip_nth IS NULL AS missing, r.pip_nth IS NULL AS extra, {keys}, {values} "
         f"FROM s FULL JOIN r ON s.pip_nth = r.pip_nth AND {on}"
     )
-    total = Comparison(columns={name: ColumnDifference() for name in columns})
+    total = RowComparison(columns={name: ColumnDifference() for name in columns})
     with reading_beside(con) as reading:
         for batch in reading.sql(query).to_arrow_reader(_BATCH_ROWS):
             _add(total, batch, list(key), columns)
@@ -131,7 +131,7 @@ def _nth(key: Sequence[str]) -> str:
     return f"row_number() OVER (PARTITION BY {', '.join(map(quote, key))} ORDER BY rowid)"
 
 
-def _add(total: Comparison, batch: pa.RecordBatch, key: list[str], columns: dict[str, str]) -> None:
+def _add(total: RowComparison, batch: pa.RecordBatch, key: list[str], columns: dict[str, str]) -> None:
     import numpy as np
 
     missing, extra = (batch.column(i).to_numpy(zero_copy_only=False) for i in (0, 1))

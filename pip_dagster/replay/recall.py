@@ -1,15 +1,14 @@
-"""What was recorded of a scoring, out of the warehouse and checked against the ledger's digests."""
+"""What was recorded of a scoring, read from the warehouse and checked against the ledger's digests."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
+from pip_dagster.declaration.ranges import evenly
 from pip_dagster.errors import PipelineError
-from pip_dagster.flow.query import STAGED
-from pip_dagster.flow.store_features import load_features, stored_columns
-from pip_dagster.flow.validate import BROKEN, nothing_apart
+from pip_dagster.flow.stage import Stage, keep
 from pip_dagster.ledger.arms import Arm, live_arms
 from pip_dagster.ledger.record import ScoringEntry, dicts
 from pip_dagster.sql.names import among, quote, quote_all
@@ -22,23 +21,22 @@ if TYPE_CHECKING:
     from pip_dagster.declaration.pipeline import Pipeline
     from pip_dagster.registry.manifest import Manifest
 
-STORED = "memory.pip_stage.stored_scores"
-APART = "memory.pip_stage.recorded_apart"
-
 
 class ReplayError(PipelineError):
-    """A scoring that cannot be replayed; says why."""
+    """A scoring that cannot be replayed, with the reason."""
 
 
 @dataclass(frozen=True)
 class Recalled:
-    """A few scorings' features in `STAGED`, their rows in `STORED` (with scoring_id), what was kept apart in `BROKEN`.
+    """What a few scorings stored, beside the stage, which has their features and what was quarantined of them.
 
-    `carried`: the columns that a score row has from its features, the key among them. `faults`: scoring id → what is
-    not as the ledger recorded it. `arms`: partition key → who is live for which buckets, where it is split.
+    `scores` and `quarantine` are relations of their rows, with scoring_id. `carried`: the columns that a score row has
+    from its features, the key among them. `faults`: scoring id → what is not as the ledger recorded it. `arms`:
+    partition key → who is live for which buckets, where it is split.
     """
 
-    feature_columns: dict[str, str]
+    scores: str
+    quarantine: str
     stored_columns: dict[str, str]
     carried: tuple[str, ...]
     faults: Mapping[str, Sequence[str]]
@@ -88,11 +86,9 @@ def find(
                 f"Pipeline {name}, partition {entry.partition_key}: scoring {entry.scoring_id} stored no scores, "
                 f"it is {entry.status}: {entry.reason}"
             )
-    if sample is None or sample >= len(found):
-        return found
     if sample == 1:
         return [found[len(found) // 2]]
-    return [found[round(i * (len(found) - 1) / (sample - 1))] for i in range(sample)]
+    return found if sample is None else evenly(found, sample)
 
 
 def places(con: DuckDBPyConnection, pipeline: Pipeline, entries: Iterable[ScoringEntry]) -> dict[str, str]:
@@ -111,7 +107,7 @@ def places(con: DuckDBPyConnection, pipeline: Pipeline, entries: Iterable[Scorin
 
 
 def recall(
-    con: DuckDBPyConnection, pipeline: Pipeline, entries: Sequence[ScoringEntry], table: str | None, manifest: Manifest
+    stage: Stage, pipeline: Pipeline, entries: Sequence[ScoringEntry], table: str | None, manifest: Manifest
 ) -> Recalled:
     """Copy what is recorded of these scorings out of the warehouse, one short read, and check it.
 
@@ -121,7 +117,7 @@ def recall(
         ReplayError: a table is gone, or has not the columns that this model's scores were stored in.
 
     """
-    name, scores = pipeline.spec.name, entries[0].table_name or ""
+    con, name, scores = stage.con, pipeline.spec.name, entries[0].table_name or ""
     if table is None:
         raise ReplayError("the ledger names no table of its feature revision")
     for entry in entries:
@@ -133,8 +129,7 @@ def recall(
         present = _tables(con, name)
         if gone := {table, scores} - present.keys():
             raise ReplayError(f"the warehouse has no table {', '.join(f'{name}.{each}' for each in sorted(gone))}")
-        load_features(con, name, table, [entry.feature_revision or "" for entry in entries])
-        features = stored_columns(con, name, table)
+        stage.load(name, table, [entry.feature_revision or "" for entry in entries])
         stored = {column: kind for column, kind in present[scores].items() if column != "scoring_id"}
         if manifest.outputs[0] not in stored:
             raise ReplayError(f"{name}.{scores} has no column {manifest.outputs[0]!r}, a score of the model")
@@ -142,33 +137,33 @@ def recall(
         carried = tuple(list(stored)[1 : list(stored).index(manifest.outputs[0])])
         of_ids = among("scoring_id", ids)
         of_quarantines = among("scoring_id", [entry.quarantined_by for entry in entries])
-        con.execute(f"CREATE OR REPLACE TABLE {STORED} AS FROM {quote(name)}.{quote(scores)} WHERE {of_ids}")
-        con.execute(
-            f"CREATE OR REPLACE TABLE {APART} AS "
-            f"SELECT ''::VARCHAR AS scoring_id, partition_key, {quote_all(carried)} FROM {STAGED} LIMIT 0"
-        )
+        kept = keep(con, "stored_scores", f"FROM {quote(name)}.{quote(scores)} WHERE {of_ids}")
+        empty = f"SELECT ''::VARCHAR AS scoring_id, partition_key, {quote_all(carried)} FROM {stage.features} LIMIT 0"
+        quarantine = keep(con, "stored_quarantine", empty)
         arms = live_arms(con, name, [entry.partition_key for entry in entries])
         strays: dict[str, list[str]] = {}
         for each, columns in present.items():
-            source = f"{quote(name)}.{quote(each)} WHERE {of_ids}"
-            kept = f"{quote(name)}.{quote(each)} WHERE {of_quarantines}"
+            source = f"{quote(name)}.{quote(each)}"
             if each.startswith("quarantine__") and columns.keys() >= set(carried):
                 columns_kept = f"scoring_id, partition_key, {quote_all(carried)}"
-                con.execute(f"INSERT INTO {APART} SELECT {columns_kept} FROM {kept}")
+                con.execute(f"INSERT INTO {quarantine} SELECT {columns_kept} FROM {source} WHERE {of_quarantines}")
             elif each.startswith("scores__") and each != scores:
-                counted = con.execute(f"SELECT scoring_id, count(*) FROM {source} GROUP BY ALL").fetchall()
+                counted = con.execute(
+                    f"SELECT scoring_id, count(*) FROM {source} WHERE {of_ids} GROUP BY ALL"
+                ).fetchall()
                 for scoring_id, count in counted:
                     text = f"{count} rows of this scoring lie in {name}.{each}, where it did not write"
                     strays.setdefault(scoring_id, []).append(text)
-    if missing := [column for column in carried if column not in features]:
+    if missing := [column for column in carried if column not in stage.columns]:
         raise ReplayError(f"{name}.{table} has no column {', '.join(missing)}, which its scores carry")
-    nothing_apart(con)
+    stage.admit_all()
     same = " AND ".join(f"a.{quote(column)} IS NOT DISTINCT FROM s.{quote(column)}" for column in carried)
-    con.execute(
-        f"INSERT INTO {BROKEN} SELECT s.rowid, 'recorded' FROM {STAGED} s "
-        f"SEMI JOIN {APART} a ON a.partition_key = s.partition_key AND {same}"
+    stage.quarantine(
+        f"SELECT s.rowid, 'recorded' FROM {stage.features} s "
+        f"SEMI JOIN {quarantine} a ON a.partition_key = s.partition_key AND {same}"
     )
-    return Recalled(features, stored, carried, _faults(con, entries, features, stored, strays), arms)
+    recalled = Recalled(kept, quarantine, stored, carried, strays, arms)
+    return replace(recalled, faults=_faults(stage, entries, recalled))
 
 
 def _tables(con: DuckDBPyConnection, pipeline: str) -> dict[str, dict[str, str]]:
@@ -183,25 +178,16 @@ def _tables(con: DuckDBPyConnection, pipeline: str) -> dict[str, dict[str, str]]
     return found
 
 
-def _faults(
-    con: DuckDBPyConnection,
-    entries: Sequence[ScoringEntry],
-    features: dict[str, str],
-    stored: dict[str, str],
-    strays: Mapping[str, Sequence[str]],
-) -> dict[str, list[str]]:
-    """Scoring id → what is not as it was recorded."""
-    of_features = _row_sets(con, STAGED, "partition_key", features)
-    of_scores = _row_sets(con, STORED, "scoring_id", stored)
-    apart = _row_sets(con, APART, "scoring_id", ["partition_key"])
-    matched = dict(
-        con.execute(
-            f"SELECT partition_key, count(*) FROM {STAGED} WHERE rowid IN (SELECT row_id FROM {BROKEN}) GROUP BY ALL"
-        ).fetchall()
-    )
+def _faults(stage: Stage, entries: Sequence[ScoringEntry], recalled: Recalled) -> dict[str, list[str]]:
+    """Scoring id → what is not as it was recorded, after the faults that are known already."""
+    con, features, stored = stage.con, stage.columns, recalled.stored_columns
+    of_features = _row_sets(con, stage.features, "partition_key", features)
+    of_scores = _row_sets(con, recalled.scores, "scoring_id", stored)
+    apart = _row_sets(con, recalled.quarantine, "scoring_id", ["partition_key"])
+    matched = stage.quarantined()
     faults: dict[str, list[str]] = {}
     for entry in entries:
-        found = faults.setdefault(entry.scoring_id, list(strays.get(entry.scoring_id, ())))
+        found = faults.setdefault(entry.scoring_id, list(recalled.faults.get(entry.scoring_id, ())))
         rows = of_features.get(entry.partition_key, RowSet())
         if (digest := rows.digest(features)) != entry.feature_digest:
             found.append(

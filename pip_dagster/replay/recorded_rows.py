@@ -1,4 +1,4 @@
-"""Single rows of a replayed scoring, to be looked at."""
+"""Single rows of a replayed scoring, whole."""
 
 from __future__ import annotations
 
@@ -7,11 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from pip_dagster.flow.query import STAGED
-from pip_dagster.flow.score import SCORED
+from pip_dagster.flow.stage import Stage
 from pip_dagster.ledger.arms import Arm
 from pip_dagster.ledger.record import ScoringEntry, dicts
-from pip_dagster.replay.recall import APART, STORED, Recalled, ReplayError
+from pip_dagster.replay.recall import Recalled, ReplayError
 from pip_dagster.sql.names import literal, quote, quote_all
 from pip_dagster.warehouse.buckets import bucket_sql
 
@@ -23,7 +22,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class RecordedRow:
-    """One row asked for: its recorded features, and its scores as stored and as replayed (None: it has none).
+    """A requested row: its recorded features, and its scores as stored and as replayed (None: it has none).
 
     `arm`: in a partition that is split, the arm that decides about it; `live`: whether this very scoring does.
     """
@@ -38,7 +37,7 @@ class RecordedRow:
 
 
 def recorded_rows(
-    con: DuckDBPyConnection, spec: PipelineSpec, recalled: Recalled, entry: ScoringEntry, keys: Sequence[str]
+    stage: Stage, spec: PipelineSpec, recalled: Recalled, entry: ScoringEntry, keys: Sequence[str]
 ) -> tuple[RecordedRow, ...]:
     """The rows of a scoring with these keys: the value of a single key column as text, of several a JSON list.
 
@@ -48,21 +47,23 @@ def recorded_rows(
         ReplayError: a key does not have the declared number of values.
 
     """
+    con = stage.con
     names = [name for name in spec.features.key if name in recalled.carried] or list(recalled.carried)
     found = []
     for text in keys:
         condition = _row_condition(names, text)
         in_partition = f"partition_key = {literal(entry.partition_key)} AND {condition}"
-        features = _row(con, f"SELECT * EXCLUDE (partition_key) FROM {STAGED} WHERE {in_partition}")
+        features = _row(con, f"SELECT * EXCLUDE (partition_key) FROM {stage.features} WHERE {in_partition}")
         scores = quote_all(recalled.score_columns)
         of_scoring = f"scoring_id = {literal(entry.scoring_id)} AND {condition}"
-        stored = _row(con, f"SELECT {scores} FROM {STORED} WHERE {of_scoring}")
+        stored = _row(con, f"SELECT {scores} FROM {recalled.scores} WHERE {of_scoring}")
         replayed = _row(
-            con, f"SELECT * EXCLUDE (partition_key, {quote_all(recalled.carried)}) FROM {SCORED} WHERE {in_partition}"
+            con,
+            f"SELECT * EXCLUDE (partition_key, {quote_all(recalled.carried)}) FROM {stage.scores} WHERE {in_partition}",
         )
         by = f"scoring_id = {literal(entry.quarantined_by)} AND {condition}"
-        apart = _row(con, f"SELECT 1 FROM {APART} WHERE {by}")
-        arm = _arm(con, recalled.arms.get(entry.partition_key, ()), of_scoring)
+        apart = _row(con, f"SELECT 1 FROM {recalled.quarantine} WHERE {by}")
+        arm = _arm(con, recalled.arms.get(entry.partition_key, ()), f"{recalled.scores} WHERE {of_scoring}")
         found.append(
             RecordedRow(
                 *(text, features, stored, replayed, apart is not None),
@@ -73,13 +74,11 @@ def recorded_rows(
     return tuple(found)
 
 
-def _arm(con: DuckDBPyConnection, arms: Sequence[Arm], of_row: str) -> Arm | None:
+def _arm(con: DuckDBPyConnection, arms: Sequence[Arm], stored_row: str) -> Arm | None:
     """The arm into whose buckets the stored row falls."""
     if not arms:
         return None
-    row = _row(
-        con, f"SELECT {bucket_sql(arms[0].salt, json.loads(arms[0].unit))} AS bucket FROM {STORED} WHERE {of_row}"
-    )
+    row = _row(con, f"SELECT {bucket_sql(arms[0].salt, json.loads(arms[0].unit))} AS bucket FROM {stored_row}")
     return next((arm for arm in arms if row and arm.low <= row["bucket"] < arm.high), None)
 
 

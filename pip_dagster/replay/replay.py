@@ -1,8 +1,8 @@
 """Replay: the recorded features through the recorded model once more, compared with what was stored.
 
 A prediction is a function of features, model, declaration and engine. The first two are checked by digest before
-they are used, the third is taken from the record (which rows were kept apart, which columns a scored row carries), and
-the fourth is told beside the result, since it is the only one that may have changed.
+they are used, the third is taken from the record (which rows were quarantined, which columns a scored row carries), and
+the fourth is reported beside the result, since it is the only one that may have changed.
 """
 
 from __future__ import annotations
@@ -14,19 +14,18 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pip_dagster.errors import PipelineError, RegistryError
 from pip_dagster.flow.engine import available_threads, choose_device, library_versions
-from pip_dagster.flow.score import SCORED, Scoring, score
+from pip_dagster.flow.findings import ScoringPolicy
+from pip_dagster.flow.score import Scores, score
+from pip_dagster.flow.stage import Stage
 from pip_dagster.registry.store import Registry
 from pip_dagster.replay import recall
-from pip_dagster.replay.compare import Comparison, compare, of_partition
-from pip_dagster.replay.recall import STORED, Recalled
+from pip_dagster.replay.compare import RowComparison, compare, of_partition
+from pip_dagster.replay.recall import Recalled
 from pip_dagster.replay.recorded_rows import RecordedRow, recorded_rows
 from pip_dagster.warehouse.connect import workspace
 
 if TYPE_CHECKING:
-    from duckdb import DuckDBPyConnection
-
     from pip_dagster.declaration.pipeline import Pipeline
-    from pip_dagster.declaration.spec import PipelineSpec
     from pip_dagster.ledger.record import ScoringEntry
     from pip_dagster.registry.engines.protocol import Predictor
     from pip_dagster.registry.version import ModelVersion
@@ -51,7 +50,7 @@ class Replay:
     reasons: tuple[str, ...]
     engine_then: dict[str, Any]
     engine_now: dict[str, Any]
-    comparison: Comparison | None = None
+    comparison: RowComparison | None = None
     rows: tuple[RecordedRow, ...] = ()
 
     @property
@@ -78,7 +77,7 @@ def replay(
 ) -> Iterator[Replay]:
     """Replay these scorings, a few partitions at a time, those of one model together; a result for each.
 
-    The warehouse is held only while recorded rows are copied out of it. `keys`: rows to show whole, each as
+    The warehouse is open only while recorded rows are copied out of it. `keys`: rows to show whole, each as
     `recorded_rows` takes it.
 
     Raises:
@@ -87,6 +86,7 @@ def replay(
     """
     threads, name, done = available_threads(), pipeline.spec.name, 0
     with workspace(threads=threads) as con:
+        stage = Stage(con)
         places = recall.places(con, pipeline, entries)
         groups: dict[tuple[Any, ...], list[ScoringEntry]] = {}
         for entry in entries:
@@ -105,13 +105,13 @@ def replay(
                     yield from (_cannot(entry, model) for entry in chunk)
                     continue
                 try:
-                    yield from _replay_chunk(con, pipeline, model, chunk, table, keys)
+                    yield from _replay_chunk(stage, pipeline, model, chunk, table, keys)
                 except PipelineError as error:
                     yield from (_cannot(entry, str(error), model.device) for entry in chunk)
 
 
 def _chunks(entries: Sequence[ScoringEntry]) -> Iterator[list[ScoringEntry]]:
-    """A few at a time, and of a partition one: rows are told apart by their partition's key alone."""
+    """A few at a time, and one of a partition: only its key distinguishes the rows of one from another's."""
     chunk: list[ScoringEntry] = []
     for entry in entries:
         if any(each.partition_key == entry.partition_key for each in chunk):
@@ -143,7 +143,7 @@ def _load(pipeline: Pipeline, entry: ScoringEntry, threads: int) -> _Model | str
                     f"{version}: {file} has sha256 {found}, but the ledger recorded {recorded} when it scored: "
                     "the registry's version has been replaced since"
                 )
-        # On the device of then where there is one; a difference between the two is part of the result.
+        # On the recorded device if there is one; a difference between the two is part of the result.
         device = choose_device("auto").name if entry.device == "cuda" else "cpu"
         return _Model(version, load_predictor(version, nthread=threads, device=device), device)
     except RegistryError as error:
@@ -151,7 +151,7 @@ def _load(pipeline: Pipeline, entry: ScoringEntry, threads: int) -> _Model | str
 
 
 def _replay_chunk(
-    con: DuckDBPyConnection,
+    stage: Stage,
     pipeline: Pipeline,
     model: _Model,
     entries: Sequence[ScoringEntry],
@@ -159,59 +159,51 @@ def _replay_chunk(
     keys: Sequence[str],
 ) -> list[Replay]:
     manifest = model.version.manifest
-    recalled = recall.recall(con, pipeline, entries, table, manifest)
+    recalled = recall.recall(stage, pipeline, entries, table, manifest)
     partitions = [entry.partition_key for entry in entries]
-    spec = _as_recorded(pipeline.spec, recalled)
-    scoring = score(con, spec, model.predictor, manifest, recalled.feature_columns, partitions)
-    return [_judge(con, pipeline.spec, model, entry, recalled, scoring, keys) for entry in entries]
-
-
-def _as_recorded(spec: PipelineSpec, recalled: Recalled) -> PipelineSpec:
-    """The declaration with what the record says in place of what may have been declared anew since.
-
-    Which rows are kept apart is recorded, so no policy of today may keep others apart or block the partition.
-    """
-    carried = tuple(recalled.carried)
-    features = spec.features.model_copy(update={"key": carried, "partition_column": carried[-1]})
-    scoring = spec.scoring.without_experiment().model_copy(update={"on_unseen_category": "missing"})
-    return spec.model_copy(update={"features": features, "scoring": scoring, "quality": None})
+    # Which rows were quarantined is recorded, so today's policy must not quarantine others or block the partition.
+    policy = ScoringPolicy("missing", 1.0, recalled.carried)
+    scores = score(stage, pipeline.spec, model.predictor, manifest, partitions, policy)
+    return [
+        _judge(stage, model, entry, recalled, scores, recorded_rows(stage, pipeline.spec, recalled, entry, keys))
+        for entry in entries
+    ]
 
 
 def _judge(
-    con: DuckDBPyConnection,
-    spec: PipelineSpec,
+    stage: Stage,
     model: _Model,
     entry: ScoringEntry,
     recalled: Recalled,
-    scoring: Scoring,
-    keys: Sequence[str],
+    scores: Scores,
+    rows: tuple[RecordedRow, ...],
 ) -> Replay:
     """Everything that is wrong with one scoring, by name."""
     key, reasons = entry.partition_key, list(recalled.faults.get(entry.scoring_id, ()))
-    rows = recorded_rows(con, spec, recalled, entry, keys)
-    if refused := scoring.failed.get(key):
+    if refused := scores.failed.get(key):
         verdict: Verdict = "differs" if reasons else "cannot replay"
         reasons.append(f"the guard refuses the recorded features: {refused}")
         return Replay(entry, verdict, tuple(reasons), _then(entry), _now(model.device), rows=rows)
-    both = {name: kind for name, kind in recalled.score_columns.items() if scoring.columns.get(name) == kind}
-    stored = of_partition(STORED, "scoring_id", entry.scoring_id)
-    comparison = compare(con, stored, of_partition(SCORED, "partition_key", key), recalled.carried, both)
+    both = {name: kind for name, kind in recalled.score_columns.items() if scores.columns.get(name) == kind}
+    stored = of_partition(recalled.scores, "scoring_id", entry.scoring_id)
+    replayed = of_partition(stage.scores, "partition_key", key)
+    comparison = compare(stage.con, stored, replayed, recalled.carried, both)
     reasons += _differences(comparison)
-    if scoring.columns != recalled.stored_columns:
+    if scores.columns != recalled.stored_columns:
         reasons.append(
             f"it stored the columns {', '.join(recalled.stored_columns)}; scored today a row has "
-            f"{', '.join(scoring.columns)}. Only {', '.join(both)} could be compared: check out the declaration of then"
+            f"{', '.join(scores.columns)}. Only {', '.join(both)} could be compared: check out the declaration of then"
         )
         verdict = "differs" if len(reasons) > 1 else "cannot replay"
         return Replay(entry, verdict, tuple(reasons), _then(entry), _now(model.device), comparison, rows)
-    replayed = scoring.scored[key].digest
-    if replayed != entry.score_digest:
-        reasons.append(f"the replayed scores have digest {replayed}; the ledger recorded {entry.score_digest}")
+    digest = scores.scored[key].score_digest
+    if digest != entry.score_digest:
+        reasons.append(f"the replayed scores have digest {digest}; the ledger recorded {entry.score_digest}")
     verdict = "differs" if reasons else "identical"
     return Replay(entry, verdict, tuple(reasons), _then(entry), _now(model.device), comparison, rows)
 
 
-def _differences(found: Comparison) -> Iterator[str]:
+def _differences(found: RowComparison) -> Iterator[str]:
     """The comparison in words, an example each."""
     furthest = ", ".join(
         f"{name} in {of.differing}"
@@ -240,5 +232,5 @@ def _now(device: str | None) -> dict[str, Any]:
 
 
 def _cannot(entry: ScoringEntry, reason: str, device: str | None = None) -> Replay:
-    """A scoring of which nothing could be scored; the device is then the one it would have been asked for."""
+    """A scoring of which nothing could be scored; the device is then the recorded one."""
     return Replay(entry, "cannot replay", (reason,), _then(entry), _now(device or entry.device))

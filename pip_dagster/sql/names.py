@@ -25,6 +25,11 @@ RESERVED_SCHEMAS = frozenset(
 # What the predictions view puts beside a row's key: a key column of that name would shadow it.
 PREDICTION_COLUMNS = frozenset({"model_name", "model_version", "feature_revision", "scored_at", "provisional", "arm"})
 
+# DuckDB's types of whole numbers.
+WHOLE_NUMBERS = frozenset(
+    {"TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT", "UTINYINT", "USMALLINT", "UINTEGER", "UBIGINT", "UHUGEINT"}
+)
+
 # What a reason code puts beside a row's key.
 REASON_COLUMNS = frozenset({"rank", "output", "predicted_class", "feature", "value", "contribution", "base"})
 

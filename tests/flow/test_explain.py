@@ -5,10 +5,9 @@ import pytest
 from pydantic import ValidationError
 
 from pip_dagster.errors import DeclarationError, PartitionError
-from pip_dagster.flow.explain import REASONS, check_explanations, explain, store_reasons
+from pip_dagster.flow.explain import check_explanations, explain, store_reasons
 from pip_dagster.flow.score import score
-from pip_dagster.flow.store_features import load_features, stored_columns
-from pip_dagster.flow.validate import nothing_apart
+from pip_dagster.flow.stage import Stage
 from pip_dagster.ledger import record
 from pip_dagster.ledger.live import live_change
 from pip_dagster.registry import InvalidModel, SignatureMismatch
@@ -30,20 +29,19 @@ class Explained:
 
     def __init__(self, tiny, con, partitions=DAYS):
         pipeline, name = tiny.pipeline(), tiny.pipeline().spec.name
-        self.con, self.spec = con, pipeline.spec
+        self.con, self.spec, self.stage = con, pipeline.spec, Stage(con)
         version = tiny.registry.get(pipeline.spec.scoring.model_name, "champion")
         self.manifest, self.predictor = version.manifest, load_predictor(version, nthread=1)
         with open_warehouse(con, pipeline.project.warehouse, purpose="test"):
             entries = record.latest_extractions(con, name, list(DAYS))
             ((table),) = {entry.table_name for entry in entries.values()}
-            load_features(con, name, table, [entry.revision for entry in entries.values()])
-            self.columns = stored_columns(con, name, table)
-        nothing_apart(con)
-        self.scoring = score(con, self.spec, self.predictor, self.manifest, self.columns, list(partitions))
-        self.made = explain(con, self.spec, self.predictor, self.manifest, self.columns, list(partitions))
+            self.stage.load(name, table, [entry.revision for entry in entries.values()])
+        self.stage.admit_all()
+        self.scoring = score(self.stage, self.spec, self.predictor, self.manifest, list(partitions))
+        self.made = explain(self.stage, self.spec, self.predictor, self.manifest, self.scoring, list(partitions))
 
     def rows(self, what="*", where="true"):
-        return self.con.execute(f"SELECT {what} FROM {REASONS} WHERE {where} ORDER BY ALL").fetchall()
+        return self.con.execute(f"SELECT {what} FROM {self.stage.reasons} WHERE {where} ORDER BY ALL").fetchall()
 
 
 @pytest.fixture
@@ -64,7 +62,7 @@ class TestWhichRows:
         explained = Explained(of_all(scored), con)
         assert explained.made.explained == dict.fromkeys(DAYS, 50)
         assert explained.made.reasons == dict.fromkeys(DAYS, 150)
-        described = con.execute(f"DESCRIBE {REASONS}").fetchall()
+        described = con.execute(f"DESCRIBE {explained.stage.reasons}").fetchall()
         assert {row[0]: row[1] for row in described} == explained.made.columns
         assert list(explained.made.columns) == [
             *("partition_key", "order_id", "rank", "output", "feature", "value", "contribution", "base")
@@ -248,7 +246,7 @@ class TestWhereTheyAreKept:
             live = live_change(con, "orders", key)[0]
             (entry,) = [each for each in record.scorings_of(con, "orders", [key]) if each.scoring_id == live]
             with transaction(con):
-                store_reasons(con, explained.made, entry)
+                store_reasons(explained.stage, explained.made, entry)
                 con.execute("DELETE FROM ledger.publications")  # so that all is published again
             publish_pending(con, project)
         return live
@@ -274,7 +272,7 @@ class TestWhereTheyAreKept:
 
     def test_a_row_that_is_lost_on_the_way_rolls_everything_back(self, scored, con):
         explained = Explained(of_all(scored), con)
-        con.execute(f"DELETE FROM {REASONS} WHERE order_id = 70 AND rank = 1")
+        con.execute(f"DELETE FROM {explained.stage.reasons} WHERE order_id = 70 AND rank = 1")
         with pytest.raises(PartitionError, match="150 reasons were staged, 149 arrived"):
             self.store(scored, con, explained)
         assert scored.warehouse("SELECT count(*) FROM duckdb_tables() WHERE table_name LIKE 'reasons%'") == [(0,)]

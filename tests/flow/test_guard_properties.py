@@ -13,12 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pip_dagster.declaration.spec import Features, Scoring
-from pip_dagster.flow.query import STAGED
-from pip_dagster.flow.score import SCORED, score
-from pip_dagster.flow.validate import nothing_apart
+from pip_dagster.flow.score import score
+from pip_dagster.flow.stage import Stage
 from pip_dagster.registry.engines.xgboost.predictor import BoosterPredictor
 from pip_dagster.registry.manifest import Feature, Manifest
-from pip_dagster.sql.names import quote
 from pip_dagster.warehouse.connect import workspace
 
 CATEGORIES = ("b", "a", "it's", 'say "x"', "Ω", "日本", "", " ", "a\\b", "$key", "NULL")
@@ -101,7 +99,6 @@ def model():
 @pytest.fixture(scope="module")
 def connection():
     with workspace(threads=2) as con:
-        con.execute("CREATE SCHEMA memory.pip_stage")
         yield con
 
 
@@ -140,12 +137,13 @@ def stage(connection, frame, columns, order):
         }
     )
     connection.register("given_rows", table)
-    body = ", ".join(f"{quote(name)} {columns[name]}" for name in order)
-    connection.execute(f"CREATE OR REPLACE TABLE {STAGED} (partition_key VARCHAR, {body})")
+    staged = Stage(connection)
+    staged.begin({name: columns[name] for name in order})
     select = "SELECT 'p' AS partition_key, DATE '2024-01-01' AS day, * FROM given_rows"
-    connection.execute(f"INSERT INTO {STAGED} BY NAME {select}")
+    connection.execute(f"INSERT INTO {staged.features} BY NAME {select}")
     connection.unregister("given_rows")
-    nothing_apart(connection)
+    staged.admit_all()
+    return staged
 
 
 COLUMNS = {"k": "BIGINT", "day": "DATE", NAMES["n"]: "BIGINT", NAMES["x"]: "DOUBLE", NAMES["d"]: "DECIMAL(30,4)"}
@@ -159,9 +157,9 @@ def test_decimals_become_the_float32_that_training_saw(model, connection):
     digits = rng.integers(-(10**14), 10**14, 2000) // 10 ** rng.integers(0, 12, 2000)
     frame = pd.DataFrame({name: [None] * len(digits) for name in NAMES}, dtype=object)
     frame["d"] = [Decimal(int(value)).scaleb(-4) for value in digits]
-    stage(connection, frame, COLUMNS, list(COLUMNS))
+    staged = stage(connection, frame, COLUMNS, list(COLUMNS))
     watched = Watched(predictor)
-    score(connection, SPEC, watched, manifest, COLUMNS, ["p"])
+    score(staged, SPEC, watched, manifest, ["p"])
     np.testing.assert_array_equal(np.concatenate(watched.given), in_training_order(frame), strict=True)
 
 
@@ -173,12 +171,12 @@ def test_scores_equal_plain_pandas_and_xgboost(model, connection, rows, repeat, 
     wide = data.draw(st.sampled_from(["BIGINT", "HUGEINT"]), label="type of n")
     columns = COLUMNS | {NAMES["n"]: wide}
     order = data.draw(st.permutations(list(columns)), label="column order")
-    stage(connection, frame, columns, order)
+    staged = stage(connection, frame, columns, order)
     watched = Watched(predictor)
-    scoring = score(connection, SPEC, watched, manifest, {name: columns[name] for name in order}, ["p"])
+    scoring = score(staged, SPEC, watched, manifest, ["p"])
 
     assert not scoring.failed
-    got = connection.execute(f"SELECT k, score FROM {SCORED} ORDER BY k").fetchnumpy()
+    got = connection.execute(f"SELECT k, score FROM {staged.scores} ORDER BY k").fetchnumpy()
     # The very float32 values of training: one bit of them may take another branch of a tree.
     np.testing.assert_array_equal(np.concatenate(watched.given), in_training_order(frame), strict=True)
     assert got["k"].tolist() == list(range(len(frame)))

@@ -122,7 +122,7 @@ class TestAtOnce:
     def test_a_rerun_that_another_overtook_is_done_again_and_keeps_no_revision_twice(self, scored, monkeypatch):
         """Another process stores the same corrected features between this one's first read and its commit."""
         from pip_dagster.flow import store_features
-        from pip_dagster.flow.staged import insert_counted
+        from pip_dagster.flow.storing import insert_counted
 
         scored.source(f"UPDATE raw.orders SET quantity = 8 WHERE day = '{FIRST}'")
         others = []
@@ -229,7 +229,7 @@ class TestPostgresGoesAway:
     def test_in_the_middle_of_a_run(self, scored, backend, monkeypatch):
         """Every connection is cut in the middle of a transaction, once for features and once for scores."""
         from pip_dagster.flow import store_features, store_scores
-        from pip_dagster.flow.staged import insert_counted
+        from pip_dagster.flow.storing import insert_counted
 
         cuts = []
 

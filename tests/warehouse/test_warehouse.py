@@ -148,7 +148,7 @@ def test_a_transaction_is_undone_whatever_ends_it(ended_by):
 def test_rows_that_do_not_arrive_undo_the_partition(scored, monkeypatch):
     """What the commit checks: as many rows as were scored, and rows in = scored + quarantined."""
     from pip_dagster.flow import store_features, store_scores
-    from pip_dagster.flow.staged import insert_counted
+    from pip_dagster.flow.storing import insert_counted
 
     before = scored.scores()
     for module in (store_features, store_scores):

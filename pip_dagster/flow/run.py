@@ -1,0 +1,24 @@
+"""What every part of a run needs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from pip_dagster.ledger.record import RunInfo
+
+if TYPE_CHECKING:
+    from duckdb import DuckDBPyConnection
+
+    from pip_dagster.declaration.pipeline import Pipeline
+
+
+@dataclass(frozen=True)
+class Run:
+    """The connection that a run works on, its pipeline, who requested it and why, and where it reports progress."""
+
+    con: DuckDBPyConnection
+    pipeline: Pipeline
+    info: RunInfo
+    progress: Callable[[str], None]

@@ -1,0 +1,168 @@
+"""The temporary tables of a run, on its own in-memory connection, spilling to disk.
+
+They are the path of a row between the sources, the model and the warehouse. All lie in the schema `memory.pip_stage`.
+Those of a `Stage` belong to several modules, which name them through it; each of the others has one module that fills
+it with `keep` and hands on the relation that `keep` returns.
+
+| table | rows | filled by |
+|---|---|---|
+| `features` | the features of some partitions, each with its partition's key | `append`, `load`, `restage` |
+| `quarantine` | the row ids of `features` that are not scored, one row for each reason | `quarantine` |
+| `scores` | the admitted rows' scores and decisions, with what they carry from the features | `insert` (score) |
+| `reasons` | the reason codes of explained rows | `insert` (explain) |
+| `partitions` | the bounds of partitions, joined while features or source rows are staged | `partition_grid` |
+| `validated` | a view of what expectations judge, with row ids; dropped once they have | validate |
+| `source_rows` | a source's rows by partition, while its expectations are judged | validate_sources |
+| `explained` | the rows of `scores` that get reason codes | explain |
+| `from_all`, `from_known` | a partition's features from all rows, and from those known at each cutoff | point_in_time |
+| `side_by_side` | the stored scores of a champion and a canary | canary |
+| `stored_scores`, `stored_quarantine` | what was recorded of scorings, to be compared | replay/recall |
+| `live_keys` | the keys of the rows that are live | promotion/stored |
+| `by_champion`, `by_candidate`, `rescored` | stored rows scored by both, and the two joined | promotion/rescore |
+| `labels`, `labels_of_partition`, `labelled` | labels, and the rescored rows that have one | promotion/labels |
+| `rows_of_arms` | the live rows of a split, with their arm | promotion/arm_outcomes |
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from pip_dagster.sql.names import among, quote, quote_all
+from pip_dagster.warehouse.connect import in_order, open_warehouse
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    from duckdb import DuckDBPyConnection
+
+    from pip_dagster.declaration.pipeline import Pipeline
+
+SCHEMA = "memory.pip_stage"
+# Arrow rows while they are inserted.
+GIVEN = "pip_given_rows"
+
+
+def keep(
+    con: DuckDBPyConnection, name: str, select: str, values: Mapping[str, Any] | None = None, *, more: bool = False
+) -> str:
+    """The relation of a temporary table with the selected rows, with `more` in addition to those that it has."""
+    relation = f"{SCHEMA}.{name}"
+    con.execute(f"CREATE SCHEMA IF NOT EXISTS {SCHEMA}")
+    verb = f"INSERT INTO {relation}" if more else f"CREATE OR REPLACE TABLE {relation} AS"
+    con.execute(f"{verb} {select}", values or {})
+    return relation
+
+
+def partition_grid(con: DuckDBPyConnection, sql_type: str, bounds: Iterable[tuple[str, datetime, datetime]]) -> str:
+    """A relation of partition_key and the bounds `first` and `last`, which are of `sql_type`."""
+    select = f"SELECT ''::VARCHAR AS partition_key, NULL::{sql_type} AS first, NULL::{sql_type} AS last LIMIT 0"
+    grid = keep(con, "partitions", select)
+    con.executemany(f"INSERT INTO {grid} VALUES ($1, $2, $3)", list(bounds))
+    return grid
+
+
+def stored_columns(con: DuckDBPyConnection, pipeline: str, table: str) -> dict[str, str]:
+    """The feature columns of a stored table with their SQL types. The warehouse is the current catalog."""
+    rows = con.execute(f"DESCRIBE {quote(pipeline)}.{quote(table)}").fetchall()
+    return {row[0]: row[1] for row in rows if row[0] not in ("partition_key", "revision")}
+
+
+class Stage:
+    """Features, the rows of them in quarantine, scores and reason codes: at most one of each a connection.
+
+    `columns` are the feature columns (name → SQL type). `table` is where the warehouse has them, when a chunk of
+    partitions at a time is to be brought from there; None when a run has extracted them all.
+    """
+
+    features = f"{SCHEMA}.features"
+    scores = f"{SCHEMA}.scores"
+    reasons = f"{SCHEMA}.reasons"
+    _quarantine = f"{SCHEMA}.quarantine"
+
+    def __init__(
+        self, con: DuckDBPyConnection, columns: Mapping[str, str] | None = None, table: str | None = None
+    ) -> None:
+        self.con = con
+        self.columns = dict(columns or {})
+        self._table = table
+        con.execute(f"CREATE SCHEMA IF NOT EXISTS {SCHEMA}")
+
+    def create(self, relation: str, columns: Mapping[str, str]) -> None:
+        """An empty `features`, `scores` or `reasons` with these columns."""
+        body = ", ".join(f"{quote(name)} {sql_type}" for name, sql_type in columns.items())
+        self.con.execute(f"CREATE OR REPLACE TABLE {relation} ({body})")
+
+    def insert(self, relation: str, rows: pa.Table | pa.RecordBatchReader, given: str = GIVEN) -> None:
+        """Append Arrow rows; `given` is SQL over the relation `GIVEN`, which stands for them."""
+        self.con.register(GIVEN, rows)
+        try:
+            self.con.execute(f"INSERT INTO {relation} SELECT * FROM {given}")
+        finally:
+            self.con.unregister(GIVEN)
+
+    def begin(self, columns: Mapping[str, str]) -> None:
+        """An empty `features` with these columns, to append to."""
+        self.columns = dict(columns)
+        self.create(self.features, {"partition_key": "VARCHAR"} | self.columns)
+
+    def append(self, select: str, values: Mapping[str, Any]) -> None:
+        """Append what a user's SQL selects to `features`."""
+        with in_order(self.con):
+            self.con.execute(f"INSERT INTO {self.features} {select}", values)
+
+    def load(self, pipeline: str, table: str, revisions: Sequence[str]) -> None:
+        """Bring stored revisions to `features`. The warehouse is the current catalog."""
+        self.columns = stored_columns(self.con, pipeline, table)
+        ordered = " ORDER BY partition_key" if len(revisions) > 1 else ""  # one partition's rows need no sorting
+        self.con.execute(
+            f"CREATE OR REPLACE TABLE {self.features} AS SELECT partition_key, {quote_all(self.columns)} "
+            f"FROM {quote(pipeline)}.{quote(table)} WHERE {among('revision', revisions)}{ordered}"
+        )
+
+    def restage(self, pipeline: Pipeline, revisions: Sequence[str]) -> None:
+        """Bring these revisions to `features`, unless a run has extracted them."""
+        if self._table:
+            name = pipeline.spec.name
+            with open_warehouse(self.con, pipeline.project.warehouse, purpose=f"{name}: reading features"):
+                self.load(name, self._table, revisions)
+
+    def remove(self, condition: str) -> None:
+        """Remove rows of `features`, which the condition calls `f`."""
+        self.con.execute(f"DELETE FROM {self.features} f WHERE {condition}")
+
+    def admit_all(self) -> None:
+        """An empty quarantine; before features are validated or scored."""
+        self.create(self._quarantine, {"row_id": "BIGINT", "reason": "VARCHAR"})
+
+    def quarantine(self, select: str, rows: pa.Table | None = None) -> None:
+        """Quarantine the row ids of `features` that are selected, each with a reason; from `rows`, as `GIVEN`."""
+        if rows is None:
+            self.con.execute(f"INSERT INTO {self._quarantine} {select}")
+        else:
+            self.insert(self._quarantine, rows, f"({select})")
+
+    def quarantine_where(self, condition: str, reason: str) -> None:
+        """Quarantine the rows of `features` that meet a condition."""
+        self.quarantine(f"SELECT rowid, '{reason}' FROM {self.features} WHERE {condition}")
+
+    def quarantined(self) -> dict[str, int]:
+        """Rows in quarantine, by partition; those without any are left out."""
+        rows = self.con.execute(
+            f"SELECT partition_key, count(*) FROM {self.features} "
+            f"WHERE rowid IN (SELECT row_id FROM {self._quarantine}) GROUP BY ALL"
+        ).fetchall()
+        return dict(rows)
+
+    @property
+    def admitted(self) -> str:
+        """SQL of the rows of `features` that may be scored."""
+        return f"(SELECT * FROM {self.features} WHERE rowid NOT IN (SELECT row_id FROM {self._quarantine}))"
+
+    @property
+    def quarantined_rows(self) -> str:
+        """SQL of the rows of `features` in quarantine, each with all its `reasons`."""
+        return (
+            f"(SELECT s.*, b.reasons FROM {self.features} s JOIN (SELECT row_id, list(DISTINCT reason ORDER BY reason) "
+            f"AS reasons FROM {self._quarantine} GROUP BY row_id) b ON b.row_id = s.rowid)"
+        )
