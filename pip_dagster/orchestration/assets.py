@@ -15,6 +15,8 @@ from pip_dagster.ledger.record import RunInfo, ScoringEntry
 from pip_dagster.orchestration.alive import alive
 from pip_dagster.orchestration.cancel import ask_to_cancel
 from pip_dagster.orchestration.checks import asset_check_specs, evaluations, news, summary
+from pip_dagster.orchestration.column_lineage import lineage_metadata
+from pip_dagster.orchestration.dagster_private import forget_input_version
 from pip_dagster.orchestration.inputs import model_metadata
 from pip_dagster.orchestration.keys import challengers_key, features_key, model_key, predictions_key, source_key
 from pip_dagster.orchestration.metadata import (
@@ -22,7 +24,6 @@ from pip_dagster.orchestration.metadata import (
     challengers_metadata,
     features_metadata,
     features_of_run,
-    lineage_metadata,
     predictions_metadata,
 )
 from pip_dagster.orchestration.options import BACKFILL_TAG, asked_at, live_why, run_options
@@ -162,7 +163,7 @@ def _run(
         if _is_named_by_alias(pipeline, last.scoring):
             yield from _model_observation(pipeline, last)
             # Read when the step began: without this the predictions would be stale to Dagster as soon as they are made.
-            context.get_step_execution_context().wipe_input_asset_version_info(model_key(spec))
+            forget_input_version(context, model_key(spec))
         # The schema and the columns' lineage once a run: with each partition they would swell its events.
         done[predictions_key(spec)][last.partition.key] |= lineage_metadata(pipeline, last.scoring, last.columns)
     if challengers_key(spec) in selected:

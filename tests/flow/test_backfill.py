@@ -21,6 +21,7 @@ from pip_dagster.flow.plan import make_plan
 from pip_dagster.ledger.rollback import rollback
 from pip_dagster.warehouse.lock import exclusive
 
+CHALLENGERS = {"challengers": ["challenger"]}
 FIRST, SECOND, THIRD, FOURTH = DAYS = ("2024-03-01", "2024-03-02", "2024-03-03", "2024-03-04")
 CONTENT = """
   SELECT p.partition_key, s.score_digest, s.feature_digest, s.model_version, count(*) FROM orders.predictions p
@@ -403,6 +404,15 @@ class TestInDagster:
         with dg.DagsterInstance.from_config(home) as instance:
             statuses = [run.status.value for run in instance.get_runs()]
         assert statuses == ["SUCCESS", "NOT_STARTED" if in_work else "FAILURE"]
+
+    @pytest.mark.parametrize("scoring", [{"split": {"arms": {"challenger": "40%"}, "salt": "spring"}}, CHALLENGERS])
+    def test_the_scores_of_arms_are_materialized_as_challengers_are(self, tiny, home, scoring):
+        tiny.registry.set_alias("returns", "challenger", 2, by="ada", why="a test")
+        tiny.declare(scoring=scoring)
+        backfill(tiny, "--from", FIRST, "--to", SECOND, DAGSTER_HOME=home)
+        with dg.DagsterInstance.from_config(home) as instance:
+            challengers = dg.AssetKey(["orders", "challengers"])
+            assert instance.get_materialized_partitions(challengers) == {FIRST, SECOND}
 
     def test_a_killed_run_is_ended_and_what_it_committed_is_told(self, tiny, home):
         fill(tiny, 24)
