@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from pip_dagster.cli.options import json_option
-from pip_dagster.cli.output import plural, show_json, show_table
+from pip_dagster.cli.output import show_json, show_table
 from pip_dagster.declaration.project import Project
+from pip_dagster.plural import plural
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection

@@ -15,11 +15,12 @@ import click
 
 from pip_dagster.cli.backfill_progress import Progress
 from pip_dagster.cli.options import json_option, version_number, why_option
-from pip_dagster.cli.output import plural, show_json, show_table
 from pip_dagster.cli.output import progress as report
+from pip_dagster.cli.output import show_json, show_table
 from pip_dagster.declaration.find import find_pipeline
 from pip_dagster.declaration.project import Project
 from pip_dagster.errors import PipelineError, WarehouseLockedError
+from pip_dagster.plural import plural
 from pip_dagster.registry.choose import registry_of
 from pip_dagster.registry.store import whoami
 from pip_dagster.warehouse.lock import exclusive

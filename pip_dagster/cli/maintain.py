@@ -8,9 +8,10 @@ from datetime import timedelta
 import click
 
 from pip_dagster.cli.options import json_option
-from pip_dagster.cli.output import plural, show_json
+from pip_dagster.cli.output import show_json
 from pip_dagster.declaration.lake import Lake
 from pip_dagster.declaration.project import Project
+from pip_dagster.plural import plural
 
 
 @click.command()

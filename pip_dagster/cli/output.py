@@ -18,11 +18,6 @@ def progress(text: str) -> None:
     click.echo(text, err=True)
 
 
-def plural(count: int, noun: str) -> str:
-    """A count with its noun: `1 partition`, `1,200 partitions`."""
-    return f"{count:,} {noun}" + ("" if count == 1 else "s")
-
-
 def show_table(title: str | None, columns: Sequence[str], rows: Iterable[Sequence[Any]], *, boxed: bool = True) -> None:
     """Print a table that fits the terminal; numbers to the right."""
     from rich.box import HEAVY_HEAD

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from pip_dagster.cli.options import json_option
-from pip_dagster.cli.output import plural, progress, show_json, show_table
+from pip_dagster.cli.output import progress, show_json, show_table
 from pip_dagster.declaration.find import find_pipeline
 from pip_dagster.declaration.project import Project
 from pip_dagster.declaration.ranges import contiguous
+from pip_dagster.plural import plural
 
 if TYPE_CHECKING:
     from pip_dagster.ledger.plan import Plan

@@ -9,9 +9,10 @@ from pathlib import Path
 import click
 
 from pip_dagster.cli.options import json_option
-from pip_dagster.cli.output import plural, show_json, show_table
+from pip_dagster.cli.output import show_json, show_table
 from pip_dagster.declaration.find import find_pipeline
 from pip_dagster.declaration.project import Project
+from pip_dagster.plural import plural
 
 
 @click.command("prove-point-in-time")

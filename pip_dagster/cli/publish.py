@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import click
 
-from pip_dagster.cli.output import plural
 from pip_dagster.declaration.project import Project
+from pip_dagster.plural import plural
 
 
 @click.command()

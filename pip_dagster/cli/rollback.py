@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING
 import click
 
 from pip_dagster.cli.options import Instant, KeyRange, json_option, version_number, why_option
-from pip_dagster.cli.output import plural, show_json, show_table
+from pip_dagster.cli.output import show_json, show_table
 from pip_dagster.declaration.find import find_pipeline
 from pip_dagster.declaration.partition import Partition
 from pip_dagster.declaration.project import Project
 from pip_dagster.declaration.ranges import contiguous
+from pip_dagster.plural import plural
 from pip_dagster.registry.store import whoami
 
 if TYPE_CHECKING:

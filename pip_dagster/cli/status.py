@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from pip_dagster.cli.options import json_option, last_option
-from pip_dagster.cli.output import plural, show_json, show_table
+from pip_dagster.cli.output import show_json, show_table
 from pip_dagster.cli.plan import as_dict, plan_now, show_plan
 from pip_dagster.cli.published import check_pipeline, open_published, rows_of
 from pip_dagster.declaration.project import Project
+from pip_dagster.plural import plural
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
