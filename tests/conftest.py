@@ -14,18 +14,22 @@ import textwrap
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import click
 import duckdb
 import numpy as np
 import pandas as pd
 import pytest
 import yaml
+from click.testing import CliRunner
 
 from pip_dagster.declaration.partition import Partition
 from pip_dagster.declaration.pipeline import Pipeline
 from pip_dagster.declaration.project import Project
 from pip_dagster.declaration.spec import PipelineSpec
+from pip_dagster.errors import PipelineError
 from pip_dagster.flow.materialize import materialize
 from pip_dagster.flow.result import PartitionResult
 from pip_dagster.ledger.record import RunInfo
@@ -349,6 +353,18 @@ def backend(
         _backends[kind] = LakeBackend(tmp_path_factory)
     yield _backends[kind]
     _backends[kind].clean()
+
+
+def invoke(command: click.Command, arguments: Sequence[str], **options: Any) -> SimpleNamespace:
+    """A command in this process; an error that `main` reports is in stderr and in the output, as in a shell."""
+    result = CliRunner().invoke(command, list(arguments), **options)
+    error = f"Error: {result.exception}\n" if isinstance(result.exception, PipelineError) else ""
+    return SimpleNamespace(
+        exit_code=result.exit_code,
+        stdout=result.stdout,
+        stderr=result.stderr + error,
+        output=result.output + error,
+    )
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,4 @@
-"""`pip-dagster audit`: who changed what is live, and proof that nobody changed that."""
+"""`pip-dagster audit`: who changed the live scorings, and proof that the record was not changed."""
 
 from __future__ import annotations
 
@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from pip_dagster.cli.options import json_option
 from pip_dagster.cli.output import show_json, show_table
 from pip_dagster.declaration.project import Project
+from pip_dagster.plural import plural
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -29,10 +31,10 @@ _LOG = """
 
 @contextmanager
 def open_ledger(project: Project, purpose: str) -> Iterator[DuckDBPyConnection]:
-    """The warehouse itself under its lock, for what is not published.
+    """The warehouse itself under its lock, for tables that are not published.
 
     Raises:
-        WarehouseError: there is none yet, or it stayed locked.
+        WarehouseError: there is no warehouse yet, or it stayed locked.
 
     """
     from pip_dagster.warehouse.connect import open_warehouse, workspace
@@ -46,18 +48,22 @@ def open_ledger(project: Project, purpose: str) -> Iterator[DuckDBPyConnection]:
 
 @click.group()
 def audit() -> None:
-    """Audit: what went live, promotions and rollbacks, as a chain of hashes."""
+    """Audit: live changes, promotions and rollbacks, as a chain of hashes."""
 
 
 @audit.command()
-@click.option("--expect", metavar="HASH", help="The hash of an entry, noted elsewhere, that the chain must still hold.")
-@click.option("--json", "as_json", is_flag=True, help="For machines.")
+@click.option(
+    "--expect", metavar="HASH", help="The hash of an entry, stored elsewhere, that the chain must still have."
+)
+@json_option
 @click.pass_obj
 def verify(project: Project, expect: str | None, as_json: bool) -> None:
-    """Recompute the chain and compare it with ledger and registry; exit code 1 and the first bad entry, if any is bad.
+    """Recompute the chain and compare it with the ledger and the registry.
 
-    Note the last hash that it prints where nobody who can write to the warehouse can: --expect proves later that no
-    entry up to that one was made anew.
+    Exit code 0: the chain is intact. 1: it is not; the first bad entry is shown.
+
+    Store the last hash that it prints where nobody who can write to the warehouse can change it: --expect proves later
+    that no entry up to that one was replaced.
     """
     from pip_dagster.ledger.promotions import alias_moves, unrecorded
     from pip_dagster.ledger.verify import verify as verify_chain
@@ -72,18 +78,20 @@ def verify(project: Project, expect: str | None, as_json: bool) -> None:
         answer = {"entries": entries, "head": head, "unrecorded_promotions": pending}
         show_json(answer | {"fault": asdict(fault) if fault else None})
     elif fault:
-        click.echo(f"The audit does not hold. The first fault: {fault}", err=True)
+        click.echo(f"The audit chain is broken. The first fault: {fault}", err=True)
     else:
-        click.echo(f"{entries:,} entries, the chain is whole and agrees with the ledger. The last hash is {head}")
+        number = f"{entries:,} entries" if entries != 1 else "1 entry"
+        click.echo(f"{number}; the chain is intact and agrees with the ledger. The last hash is {head}")
         if pending:
-            click.echo(f"{pending} alias moves are not in it yet: the next promotion or rollback records them.")
+            moves = plural(pending, "alias move")
+            click.echo(f"Not recorded yet: {moves}. The next promotion or rollback records them.")
     sys.exit(1 if fault else 0)
 
 
 @audit.command()
-@click.option("--pipeline", help="One pipeline's, with the promotions of its models.")
+@click.option("--pipeline", help="Entries of one pipeline, with the promotions of its models.")
 @click.option("--last", default=50, show_default=True, type=click.IntRange(min=1), help="How many to show.")
-@click.option("--json", "as_json", is_flag=True, help="For machines: every column.")
+@json_option
 @click.pass_obj
 def log(project: Project, pipeline: str | None, last: int, as_json: bool) -> None:
     """Show the newest entries, oldest first."""
@@ -98,7 +106,7 @@ def log(project: Project, pipeline: str | None, last: int, as_json: bool) -> Non
         return
     show_table(
         None,
-        ["entry", "at", "by", "what", "pipeline or model", "of", "change", "why"],
+        ["entry", "at", "by", "action", "pipeline or model", "subject", "change", "why"],
         (
             [
                 entry["seq"],
@@ -106,7 +114,7 @@ def log(project: Project, pipeline: str | None, last: int, as_json: bool) -> Non
                 entry["actor"],
                 entry["action"],
                 entry["pipeline"] or entry["subject"].get("model"),
-                *_said(entry["subject"], entry["details"]),
+                *_change(entry["subject"], entry["details"]),
                 entry["details"].get("why"),
             ]
             for entry in entries
@@ -114,8 +122,8 @@ def log(project: Project, pipeline: str | None, last: int, as_json: bool) -> Non
     )
 
 
-def _said(subject: dict[str, Any], details: dict[str, Any]) -> tuple[str, str]:
-    """What an entry concerns, and how it changed."""
+def _change(subject: dict[str, Any], details: dict[str, Any]) -> tuple[str, str]:
+    """The subject of an entry, and its change."""
     if "canary" in subject:
         return subject["canary"], f"v{details['model_version']} {details['action']}"
     if "partition_key" in subject:

@@ -1,4 +1,4 @@
-"""`pip-dagster backfill`: a historic range made in chunks, resumed where it was cut off."""
+"""`pip-dagster backfill`: build a range of past partitions in chunks; an interrupted backfill can be resumed."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -14,40 +14,40 @@ from typing import TYPE_CHECKING, Any, Literal
 import click
 
 from pip_dagster.cli.backfill_progress import Progress
+from pip_dagster.cli.options import json_option, version_number, why_option
+from pip_dagster.cli.output import progress as report
 from pip_dagster.cli.output import show_json, show_table
 from pip_dagster.declaration.find import find_pipeline
-from pip_dagster.declaration.model_names import parse_ref
 from pip_dagster.declaration.project import Project
+from pip_dagster.errors import PipelineError, WarehouseLockedError
+from pip_dagster.plural import plural
 from pip_dagster.registry.choose import registry_of
 from pip_dagster.registry.store import whoami
+from pip_dagster.warehouse.lock import exclusive
 
 if TYPE_CHECKING:
     from pip_dagster.declaration.pipeline import Pipeline
     from pip_dagster.flow.backfill import RunChunk, Work
 
-INCOMPLETE, CANCELLED = 3, 130
+FAILED, INCOMPLETE, CANCELLED = 1, 3, 130
 NEWEST = "newest"
 
 
 @click.command()
 @click.argument("pipeline")
 @click.option("--from", "first", metavar="KEY", help="The first partition.")
-@click.option("--to", "last", metavar="KEY", help="The last partition; the newest that can be made when absent.")
-@click.option("--only", type=click.Choice(["stale", "missing"]), help="Of the range, what the plan says is due.")
-@click.option("--version", metavar="VERSION", help="Score with 1, v1 or an alias, and make that live for the range.")
-@click.option("--as-known", is_flag=True, help="Features from the rows that could be known at each partition's close.")
-@click.option("--why", default="", help="Kept in the ledger and the audit.")
-@click.option("--chunk", type=click.IntRange(min=1), help="Partitions a run; partitions.max_per_run when absent.")
+@click.option("--to", "last", metavar="KEY", help="The last partition; by default the newest that has closed.")
+@click.option("--only", type=click.Choice(["stale", "missing"]), help="Only the stale or missing partitions.")
+@click.option("--version", metavar="VERSION", help="Score with 1, v1 or an alias, and pin the range to it.")
+@click.option("--as-known", is_flag=True, help="Build features from the rows available at each partition's close.")
+@why_option
+@click.option("--chunk", type=click.IntRange(min=1), help="Partitions per run; by default partitions.max_per_run.")
 @click.option(
-    "--resume",
-    is_flag=False,
-    flag_value=NEWEST,
-    metavar="[ID]",
-    help="Go on with a backfill that was cut off; the newest one when no id is given.",
+    "--resume", is_flag=False, flag_value=NEWEST, metavar="[ID]", help="Resume a backfill; by default the newest."
 )
-@click.option("--no-dagster", is_flag=True, help="Record no runs in Dagster, though DAGSTER_HOME is set.")
-@click.option("--dry-run", is_flag=True, help="List what would be made; make nothing.")
-@click.option("--json", "as_json", is_flag=True, help="The result for machines; progress goes to stderr.")
+@click.option("--no-dagster", is_flag=True, help="Record no runs in Dagster, even if DAGSTER_HOME is set.")
+@click.option("--dry-run", is_flag=True, help="List the chunks; build nothing.")
+@json_option
 @click.pass_obj
 def backfill(
     project: Project,
@@ -64,140 +64,138 @@ def backfill(
     dry_run: bool,
     as_json: bool,
 ) -> None:
-    """Make the partitions of PIPELINE from --from to --to, each committed by itself.
+    """Build the partitions of PIPELINE from --from to --to; each is committed independently.
 
-    With DAGSTER_HOME set each chunk is a run that the UI shows. Exit code 0: every partition is made. 3: some failed or
-    were blocked. 130: cancelled; what is committed stays.
+    With DAGSTER_HOME set, each chunk is a run that the UI shows.
+
+    Exit code 0: every partition is built. 1: an error ended the backfill. 3: some partitions failed or were blocked.
+    130: cancelled. Committed partitions stay in every case.
     """
     from pip_dagster.flow import backfill as backfills
 
     declared = find_pipeline(project, pipeline)
     if resume:
         if first or last or only or version or as_known or why:
-            raise click.UsageError("--resume goes on with what was asked for then; give it alone.")
+            raise click.UsageError(
+                "--resume uses the original backfill's options and cannot be combined with others than --chunk."
+            )
         work = backfills.resume(declared, None if resume == NEWEST else resume, chunk=chunk)
     else:
         if not first:
-            raise click.UsageError("Say where to begin with --from KEY, or --resume one that was cut off.")
+            raise click.UsageError("Name the first partition with --from KEY, or resume a backfill with --resume.")
         work = backfills.begin(
             declared,
             first=first,
             last=last,
             only=only,
-            version=_version(declared, version),
+            version=version_number(declared, version),
             as_known=as_known,
             why=why,
             by=whoami(),
             chunk=chunk,
             dry_run=dry_run,
         )
-    _tell(declared, work, dry_run)
+    _announce(declared, work, dry_run)
     if dry_run:
-        _show_plan(work, as_json)
+        _show_chunks(work, as_json)
         return
     outcome = _run(declared, work, no_dagster)
     if as_json:
         show_json(outcome)
-    sys.exit(0 if outcome["complete"] else CANCELLED if outcome["cancelled"] else INCOMPLETE)
+    code = CANCELLED if outcome["cancelled"] else FAILED if outcome["error"] else INCOMPLETE
+    sys.exit(0 if outcome["complete"] else code)
 
 
-def _version(pipeline: Pipeline, ref: str | None) -> int | None:
-    wanted = parse_ref(ref) if ref else None
-    if wanted is None or isinstance(wanted, int):
-        return wanted
-    return registry_of(pipeline.project, pipeline.spec.scoring).get(pipeline.spec.scoring.model_name, wanted).version
-
-
-def _tell(pipeline: Pipeline, work: Work, dry_run: bool) -> None:
-    """What is begun, and what the user may not expect of it."""
-    asked, spec = work.backfill, pipeline.spec
-    say = _say
+def _announce(pipeline: Pipeline, work: Work, dry_run: bool) -> None:
+    """Report what begins, and what may surprise the user."""
+    requested, spec = work.backfill, pipeline.spec
     if work.unfinished and not dry_run:
-        say(f"{work.unfinished[0]} asked for the same and was cut off; --resume {work.unfinished[0]} goes on with it.")
+        other = work.unfinished[0]
+        report(f"{other} is unfinished and has the same request; --resume {other} resumes it.")
     at_present = registry_of(pipeline.project, spec.scoring).alias(spec.scoring.model_name, spec.scoring.alias)
-    if work.resumed and not asked.pinned and at_present != asked.model_version:
-        say(
-            f"{asked.backfill_id} began with v{asked.model_version} and goes on with it; {spec.scoring.alias} names "
-            f"v{at_present} now. For that one begin a new backfill."
+    if work.resumed and not requested.pinned and at_present != requested.model_version:
+        report(
+            f"{requested.backfill_id} began with v{requested.model_version} and keeps it; {spec.scoring.alias} names "
+            f"v{at_present} now. To use that version, begin a new backfill."
         )
     if not work.chunks:
-        say(f"{spec.name}: nothing to make" + (": it is done." if work.resumed else ": none of the range is due."))
+        why = "the backfill is finished" if work.resumed else "no partition of the range is stale"
+        report(f"{spec.name}: nothing to build: {why}.")
         return
-    done = f", {work.done:,} are done" if work.resumed else ""
-    chunks = f"{len(work.chunks):,} chunk{'s' if len(work.chunks) != 1 else ''}"
-    makes = "would make" if dry_run else f"{asked.backfill_id} makes"
-    partitions = f"{work.remaining:,} partition{'s' if work.remaining != 1 else ''}"
-    pinned = f", pinned to v{asked.model_version}" if asked.pinned else f", by v{asked.model_version}"
-    known = ", as known" if asked.as_known else ""
-    say(f"{spec.name}: {makes} {partitions} in {chunks}{pinned}{known}{done}.")
+    done = f", {work.done:,} already done" if work.resumed else ""
+    builds = "would build" if dry_run else f"{requested.backfill_id} builds"
+    partitions, chunks = plural(work.remaining, "partition"), plural(len(work.chunks), "chunk")
+    model = f"{'pinned to' if requested.pinned else 'by'} v{requested.model_version}"
+    known = ", as known" if requested.as_known else ""
+    report(f"{spec.name}: {builds} {partitions} in {chunks}, {model}{known}{done}.")
 
 
-def _show_plan(work: Work, as_json: bool) -> None:
+def _show_chunks(work: Work, as_json: bool) -> None:
     if as_json:
         chunks = [[partition.key for partition in chunk] for chunk in work.chunks]
         show_json({"model_version": work.backfill.model_version, "partitions": work.remaining, "chunks": chunks})
     elif work.chunks:
         rows = [[chunk[0].key, chunk[-1].key, len(chunk)] for chunk in work.chunks]
-        show_table("Would be made", ["from", "to", "partitions"], rows)
+        show_table("Would be built", ["from", "to", "partitions"], rows)
 
 
 def _run(pipeline: Pipeline, work: Work, no_dagster: bool) -> dict[str, Any]:
-    from pip_dagster.errors import PipelineError, RegistryError
+    """Run the chunks; the outcome of all, also when an error or a person ends it. `made` is `built`'s former name."""
     from pip_dagster.flow.backfill import check_not_withdrawn
-    from pip_dagster.warehouse.lock import exclusive
 
-    asked = work.backfill
-    began, error = time.monotonic(), None
-    cancelled = False
-    mine = _lock_of(pipeline, asked.backfill_id)
-    busy = exclusive(mine, purpose=asked.backfill_id, deadline=0)
+    requested = work.backfill
+    began, error, cancelled = time.monotonic(), None, False
+    lock = _lock_of(pipeline, requested.backfill_id)
+    busy = exclusive(lock, purpose=requested.backfill_id, deadline=0)
     with _sigterm_is_ctrl_c(), busy, Progress(work.remaining) as progress:
         try:
             with _runner(pipeline, work, progress, no_dagster or not work.chunks) as run:
                 for chunk in work.chunks:
                     progress.begin(chunk)
-                    check_not_withdrawn(pipeline, asked)
-                    for result in run(asked, chunk):
+                    check_not_withdrawn(pipeline, requested)
+                    for result in run(requested, chunk):
                         progress.note(result)
         except KeyboardInterrupt:
             cancelled = True
-        except (PipelineError, RegistryError) as found:
+        except PipelineError as found:
             error = str(found)
-    mine.unlink(missing_ok=True) if progress.done == work.remaining and not error else None
-    made, failed = progress.made, progress.failed
+    if progress.done == work.remaining and not error:
+        lock.unlink(missing_ok=True)
     outcome = {
-        "backfill_id": asked.backfill_id,
-        "pipeline": asked.pipeline,
-        "model_version": asked.model_version,
-        "made": made,
+        "backfill_id": requested.backfill_id,
+        "pipeline": requested.pipeline,
+        "model_version": requested.model_version,
+        "built": progress.built,
+        "made": progress.built,
         "reused": progress.reused,
         "done_before": work.done,
-        "failed": failed,
+        "failed": progress.failed,
         "cancelled": cancelled,
         "error": error,
-        "complete": not cancelled and not error and made == work.remaining,
+        "complete": not cancelled and not error and progress.built == work.remaining,
         "seconds": round(time.monotonic() - began, 2),
     }
     if work.chunks:
-        _sum_up(asked.pipeline, asked.backfill_id, work, outcome)
-    if error:
-        sys.exit(1)
+        _summarize(work, outcome)
     return outcome
 
 
-def _sum_up(pipeline: str, backfill_id: str, work: Work, outcome: dict[str, Any]) -> None:
-    made, failed = outcome["made"], outcome["failed"]
-    state = "cancelled" if outcome["cancelled"] else "stopped" if outcome["error"] else "ended"
-    _say(
-        f"{pipeline}: {state} after {outcome['seconds']:.1f} s; {made:,} of {work.remaining:,} partitions made, "
-        f"{outcome['reused']:,} of them were there already; {len(failed):,} failed."
+def _summarize(work: Work, outcome: dict[str, Any]) -> None:
+    failed = outcome["failed"]
+    state = "cancelled" if outcome["cancelled"] else "stopped by an error" if outcome["error"] else "finished"
+    report(
+        f"{outcome['pipeline']}: {state} after {outcome['seconds']:.1f} s; {outcome['built']:,} of "
+        f"{plural(work.remaining, 'partition')} built, {outcome['reused']:,} of them unchanged; {len(failed):,} failed."
     )
     for key, reason in list(failed.items())[:20]:
-        _say(f"  {key}: {reason}")
+        report(f"  {key}: {reason}")
+    if len(failed) > 20:
+        report(f"  and {len(failed) - 20:,} more")
     if outcome["error"]:
-        _say(f"Error: {outcome['error']}")
+        report(f"Error: {outcome['error']}")
     if not outcome["complete"]:
-        _say(f"What is committed stays. To go on: pip-dagster backfill {pipeline} --resume {backfill_id}")
+        resume = f"pip-dagster backfill {outcome['pipeline']} --resume {outcome['backfill_id']}"
+        report(f"Committed partitions stay. To resume: {resume}")
 
 
 @contextmanager
@@ -210,7 +208,7 @@ def _sigterm_is_ctrl_c() -> Iterator[None]:
 
 
 def _lock_of(pipeline: Pipeline, backfill_id: str) -> Path:
-    """Held by the process that works on a backfill; beside the registry where the warehouse is no file."""
+    """The lock that a backfill's process holds; beside the registry if the warehouse is not a file."""
     path = pipeline.project.warehouse
     beside = path if isinstance(path, Path) else pipeline.project.registry
     return beside.with_name(f"{beside.name}.{backfill_id}.lock")
@@ -218,35 +216,30 @@ def _lock_of(pipeline: Pipeline, backfill_id: str) -> Path:
 
 @contextmanager
 def _runner(pipeline: Pipeline, work: Work, progress: Progress, no_dagster: bool) -> Iterator[RunChunk]:
-    """In Dagster's instance where there is one, else in this process alone."""
+    """Runs chunks in Dagster's instance if there is one, else in this process alone."""
     if no_dagster or not os.environ.get("DAGSTER_HOME"):
         from pip_dagster.flow.backfill import run_in_process
 
         if not no_dagster:
-            _say("DAGSTER_HOME is not set: Dagster's UI will not show these partitions as materialized.")
-        yield run_in_process(pipeline, progress.say)
+            report("DAGSTER_HOME is not set: Dagster's UI will not show these partitions as materialized.")
+        yield run_in_process(pipeline, progress.show)
         return
     import warnings
 
     import dagster as dg
 
-    # What this project uses of Dagster's previews is no news to whoever makes partitions.
+    # That this package uses preview features of Dagster does not concern the user of this command.
     warnings.simplefilter("ignore", dg.BetaWarning)
     warnings.simplefilter("ignore", dg.PreviewWarning)
-    from pip_dagster.errors import WarehouseLockedError
     from pip_dagster.orchestration.backfill import end_runs, run_in_dagster
-    from pip_dagster.warehouse.lock import exclusive
 
     with dg.DagsterInstance.get() as instance:
-        # Sensors leave alone what a run is about: also one that was killed, until it is ended.
+        # Sensors skip the partitions of an unfinished run, even if it was killed, until its end is reported.
         killed = end_runs(pipeline, instance, work.backfill.backfill_id) if work.resumed else []
         for other in work.unfinished:
             lock = _lock_of(pipeline, other)
             with suppress(WarehouseLockedError), exclusive(lock, purpose=other, deadline=0):
                 killed += end_runs(pipeline, instance, other)
         for run_id in killed:
-            _say(f"Run {run_id} was killed; Dagster is told of what it had committed.")
+            report(f"Run {run_id} was killed; the partitions that it committed are reported to Dagster.")
         yield run_in_dagster(pipeline, instance, progress.note)
-
-
-_say: Callable[[str], None] = lambda text: click.echo(text, err=True)  # noqa: E731

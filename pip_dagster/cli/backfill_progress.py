@@ -1,4 +1,4 @@
-"""How far a backfill is: a bar on a terminal, a line now and then elsewhere."""
+"""The progress of a backfill: a bar on a terminal, elsewhere a line every few seconds."""
 
 from __future__ import annotations
 
@@ -18,28 +18,28 @@ _EVERY_SECONDS = 5.0
 
 
 class Progress:
-    """Counts what becomes of partitions; on stderr, so that a result on stdout stays whole."""
+    """Counts built and failed partitions; prints on stderr, so that a result on stdout stays whole."""
 
     def __init__(self, total: int) -> None:
-        self.total, self.made, self.reused = total, 0, 0
+        self.total, self.built, self.reused = total, 0, 0
         self.failed: dict[str, str] = {}
         self._seen: set[str] = set()
-        self._began = self._said = time.monotonic()
+        self._began = self._printed = time.monotonic()
         self._first_at = 0.0
         self._chunk = total
-        self._before = (0.0, 0)  # seconds and partitions of the chunks that are through
+        self._before = (0.0, 0)  # seconds and partitions of the finished chunks
         self._bar: Any = None
         self._task: Any = None
 
     @property
     def done(self) -> int:
-        """Partitions of which the outcome is known."""
-        return self.made + len(self.failed)
+        """Partitions with an outcome."""
+        return self.built + len(self.failed)
 
     def begin(self, chunk: Sequence[Partition]) -> None:
-        """Say what is under way."""
+        """Begin a chunk."""
         self._chunk, self._before = len(chunk), (time.monotonic() - self._began, self.done)
-        self.say(f"{chunk[0].key} to {chunk[-1].key}")
+        self.show(f"{chunk[0].key} to {chunk[-1].key}")
 
     def note(self, result: PartitionResult) -> None:
         """Count a partition, once."""
@@ -51,16 +51,16 @@ class Progress:
         if result.error:
             self.failed[key] = result.error
         else:
-            self.made += 1
+            self.built += 1
             self.reused += result.reused
         if self._bar:
             self._bar.update(self._task, completed=self.done, description=f"{key}{self._failures()}{self._left()}")
-        elif time.monotonic() - self._said > _EVERY_SECONDS or self.done == self.total:
-            self._said = time.monotonic()
+        elif time.monotonic() - self._printed > _EVERY_SECONDS or self.done == self.total:
+            self._printed = time.monotonic()
             click.echo(f"{self.done:,} of {self.total:,} partitions{self._failures()}{self._left()}", err=True)
 
-    def say(self, text: str) -> None:
-        """What is under way; on a terminal only, where it replaces what was said before."""
+    def show(self, text: str) -> None:
+        """Show what is under way, on a terminal only; it replaces the text before."""
         if self._bar:
             self._bar.update(self._task, description=text)
 
@@ -68,7 +68,7 @@ class Progress:
         return f", {len(self.failed):,} failed" if self.failed else ""
 
     def _left(self) -> str:
-        # A chunk's partitions come in a burst, after its features: whole chunks tell how long one takes.
+        # A chunk's partitions come in a burst, after its features: only whole chunks show how long one takes.
         seconds, done = self._before
         if not done and self._chunk == self.total:
             seconds, done = time.monotonic() - self._first_at, self.done - 1
@@ -81,9 +81,9 @@ class Progress:
             from rich import progress as rich
             from rich.console import Console
 
-            # Narrow, to fit 80 columns. Not rich's estimate: partitions come in bursts, and it goes by the last few.
-            said = (rich.TimeElapsedColumn(), rich.TextColumn("{task.description}"))
-            columns = (rich.BarColumn(24), rich.MofNCompleteColumn(), *said)
+            # Narrow, to fit 80 columns. rich's own estimate uses the last few partitions, which come in bursts.
+            texts = (rich.TimeElapsedColumn(), rich.TextColumn("{task.description}"))
+            columns = (rich.BarColumn(24), rich.MofNCompleteColumn(), *texts)
             self._bar = rich.Progress(*columns, console=Console(stderr=True))
             self._task = self._bar.add_task("", total=self.total)
             self._bar.start()
@@ -97,7 +97,7 @@ class Progress:
 
 
 def duration(seconds: float) -> str:
-    """Seconds as people say them: `40 s`, `3 min 20 s`, `2 h 5 min`."""
+    """Seconds for people: `40 s`, `3 min 20 s`, `2 h 5 min`."""
     whole = round(seconds)
     if whole < 60:
         return f"{whole} s"

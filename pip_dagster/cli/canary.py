@@ -1,4 +1,4 @@
-"""`pip-dagster models canary`: how a canary stands, and stopping or resuming it by hand."""
+"""`pip-dagster models canary`: the state of a canary, and stopping or resuming it by hand."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from pip_dagster.cli.audit import open_ledger
+from pip_dagster.cli.options import json_option
 from pip_dagster.cli.output import show_json, show_table
 from pip_dagster.declaration.find import find_pipeline
 from pip_dagster.declaration.pipeline import Pipeline
@@ -22,23 +23,23 @@ from pip_dagster.registry.store import whoami
 
 @click.command()
 @click.argument("pipeline")
-@click.option("--stop", metavar="WHY", help="Its rows are the champion's in every partition that is made from now on.")
-@click.option("--resume", metavar="WHY", help="It is live for its share again; its gate is asked as before.")
-@click.option("--arm", help="The alias; needed where there are several.")
-@click.option("--json", "as_json", is_flag=True, help="For machines.")
+@click.option("--stop", metavar="WHY", help="Score its rows with the champion from now on.")
+@click.option("--resume", metavar="WHY", help="Make it live for its share again; its gate applies.")
+@click.option("--arm", help="The alias of the arm; required if there are several.")
+@json_option
 @click.pass_obj
 def canary(
     project: Project, pipeline: str, stop: str | None, resume: str | None, arm: str | None, as_json: bool
 ) -> None:
-    """Show how the canary of PIPELINE stands and what stopped it, or stop or resume it.
+    """Show the state of PIPELINE's canary and what stopped it, or stop or resume it.
 
-    What was live stays as it is: partitions that are made from now on are concerned.
+    Live scorings do not change: only partitions that are scored from now on are affected.
     """
     if stop is not None and resume is not None:
-        raise click.UsageError("--stop and --resume contradict each other: leave one away.")
+        raise click.UsageError("--stop and --resume contradict each other; use only one of them.")
     why = stop if stop is not None else resume
     if why is not None and not why.strip():
-        raise click.UsageError("Say why: it is kept in the ledger and the audit.")
+        raise click.UsageError("Give the reason; it is recorded in the ledger and the audit.")
     declared = find_pipeline(project, pipeline)
     experiment = declared.spec.scoring.canary
     if experiment is None:
@@ -57,7 +58,7 @@ def canary(
     if listed:
         show_table(
             None,
-            ["at", "arm", "version", "what", "partition", "by", "why"],
+            ["at", "arm", "version", "action", "partition", "by", "why"],
             (
                 [
                     f"{event['made_at']:%Y-%m-%d %H:%M:%S}",
@@ -74,7 +75,7 @@ def canary(
 
 
 def states(project: Project, declared: Pipeline, experiment: Split) -> list[dict[str, Any]]:
-    """Each arm of a canary: its version, whether it is stopped, and every stop and its end."""
+    """Each arm of a canary: its version, whether it is stopped, and every stop and resumption."""
     from pip_dagster.ledger.canary import events
 
     name = declared.spec.name
@@ -88,14 +89,14 @@ def states(project: Project, declared: Pipeline, experiment: Split) -> list[dict
         stopped = bool(last) and last[0].action == "stopped"
         share = f"{(part.high - part.low) / 100:g}%"
         if version is None:
-            text = f"{part.arm} names no version: all rows are the champion's"
+            text = f"{part.arm} names no version: the champion scores all rows"
         elif stopped:
             text = last[0].text
         else:
-            text = f"{part.arm} (v{version}) decides about {share} of the units while it passes its gate"
+            text = f"{part.arm} (v{version}) scores {share} of the units while it passes its gate"
         state = {"arm": part.arm, "version": version, "share": share, "stopped": stopped, "text": text}
-        told = [asdict(event) | {"figures": json.loads(event.figures)} for event in mine]
-        found.append(state | {"events": told})
+        recorded = [asdict(event) | {"figures": json.loads(event.figures)} for event in mine]
+        found.append(state | {"events": recorded})
     return found
 
 
@@ -108,7 +109,7 @@ def _change(project: Project, declared: Pipeline, experiment: Canary, arm: str |
     name, model = declared.spec.name, declared.spec.scoring.model_name
     arms = list(experiment.arms)
     if arm is None and len(arms) > 1:
-        raise click.UsageError(f"The canary has the arms {', '.join(arms)}: name one with --arm.")
+        raise click.UsageError(f"The canary has the arms {', '.join(arms)}; choose one with --arm.")
     chosen = arm or arms[0]
     if chosen not in arms:
         raise click.UsageError(f"The canary has no arm {chosen!r}; it has {', '.join(arms)}.")
@@ -123,6 +124,6 @@ def _change(project: Project, declared: Pipeline, experiment: Canary, arm: str |
         is_stopped = stopped(con, name, chosen, version) is not None
         if is_stopped == (action == "stopped"):
             raise DeclarationError(
-                f"{name}: {chosen} (v{version}) is {'stopped already' if is_stopped else 'not stopped'}."
+                f"{name}: {chosen} (v{version}) is {'already stopped' if is_stopped else 'not stopped'}."
             )
         record_event(con, name, chosen, (model, version), action, why, RunInfo("", whoami()))

@@ -1,4 +1,4 @@
-"""`pip-dagster models compare`: what the challengers would have said."""
+"""`pip-dagster models compare`: the challengers' scores beside the live ones."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from dataclasses import asdict
 import click
 
 from pip_dagster.cli.canary import states
+from pip_dagster.cli.options import json_option, last_option
 from pip_dagster.cli.output import show_json, show_table
 from pip_dagster.declaration.find import find_pipeline
 from pip_dagster.declaration.pipeline import Pipeline
@@ -16,14 +17,14 @@ from pip_dagster.registry.choose import registry_of
 
 @click.command()
 @click.argument("pipeline")
-@click.option("--last", default=31, show_default=True, type=click.IntRange(min=1), help="How many partitions to show.")
-@click.option("--arms", is_flag=True, help="What came of the arms of a split, by the labels of the gates.")
-@click.option("--json", "as_json", is_flag=True, help="For machines.")
+@last_option
+@click.option("--arms", is_flag=True, help="Outcomes of the arms of a split, by the labels of the gates.")
+@json_option
 @click.pass_obj
 def compare(project: Project, pipeline: str, last: int, arms: bool, as_json: bool) -> None:
     """Compare the challengers' scores with the live ones, partition by partition.
 
-    With --arms, what came of the rows of each arm of a split: labels by intention to treat, with intervals.
+    With --arms: the labels of each arm's rows by intention to treat, with confidence intervals.
     """
     from pip_dagster.ledger.challengers import compare as compare_scores
     from pip_dagster.warehouse.connect import open_warehouse, workspace
@@ -46,7 +47,7 @@ def compare(project: Project, pipeline: str, last: int, arms: bool, as_json: boo
         return
     if not found:
         click.echo(
-            f"{pipeline} has no challenger's scores beside live ones. Declare "
+            f"{pipeline}: no challenger has scored a partition that is live. Declare "
             "`scoring: {challengers: [challenger]}`, point the alias at a version with `pip-dagster models promote "
             f"{spec.scoring.model_name} VERSION --alias challenger`, and materialize."
         )
@@ -79,13 +80,13 @@ def _compare_arms(project: Project, declared: Pipeline, last: int, as_json: bool
         return
     experiment, labels = spec.scoring.experiment, declared.gates.labels
     if not found:
-        what = f"no partition that its {experiment.kind} {experiment.salt!r} parts" if experiment else "no split"
+        what = f"no partition in its {experiment.kind} {experiment.salt!r}" if experiment else "no split"
         click.echo(f"{spec.name} has {what}. See docs/experiments.md.")
         return
     outcome, confidence = labels.outcome if labels else "outcome", f"{declared.gates.confidence:.0%}"
     metric = found[0].metric_name
-    columns = ["arm", "version", "partitions", "rows", "units", "labelled", f"mean {outcome}", "less the champion's"]
+    columns = ["arm", "version", "partitions", "rows", "units", "labelled", f"mean {outcome}", "minus champion's"]
     title = f"{spec.name}: arms, figures with {confidence} intervals"
-    show_table(title, [*columns, metric, "less the champion's"], [shown(each) for each in found])
+    show_table(title, [*columns, metric, "minus champion's"], [shown(each) for each in found])
     if not labels:
-        click.echo("Declare gates.labels to see what came of them.")
+        click.echo("Declare gates.labels to see outcomes.")

@@ -1,14 +1,16 @@
-"""``pip-dagster models compose``: a version made of versions."""
+"""`pip-dagster models compose`: a version that consists of other versions."""
 
-import json
+from __future__ import annotations
+
 from pathlib import Path
+from typing import Any
 
 import click
 
-from pip_dagster.cli.gates import first_alias, tell_audit
-from pip_dagster.cli.registering import json_object, number, pairs, window
-from pip_dagster.registry import Registry, RegistryError
-from pip_dagster.registry.listing import aliases_of, composed, summarize
+from pip_dagster.cli.output import progress
+from pip_dagster.cli.registering import described, finish, registering_options
+from pip_dagster.registry.store import Registry
+from pip_dagster.registry.version import ModelVersion
 
 
 @click.command()
@@ -23,76 +25,34 @@ from pip_dagster.registry.listing import aliases_of, composed, summarize
 @click.option(
     "--calibration", "calibration_file", type=click.Path(path_type=Path), help="JSON, as for `models register`."
 )
-@click.option("--metric", "metrics", multiple=True, metavar="NAME=VALUE", help="Repeatable.")
-@click.option("--tag", "tags", multiple=True, metavar="NAME=VALUE", help="Repeatable.")
-@click.option("--description", default="")
-@click.option("--training-window", metavar="FROM..TO", help="For example 2013-01-01..2013-07-01.")
-@click.option("--alias", help="Point this alias, if it is not set yet, at the version.")
-@click.option(
-    "--time-limit", type=float, default=120.0, show_default=True, help="Seconds to load and score the sample."
-)
-@click.option("--json", "as_json", is_flag=True, help="Print JSON for machines.")
+@registering_options
 @click.pass_context
 def compose(
     context: click.Context,
     name: str,
     composition: Path,
     sample: Path,
-    calibration_file: Path | None,
-    metrics: tuple[str, ...],
-    tags: tuple[str, ...],
-    description: str,
-    training_window: str | None,
     alias: str | None,
-    time_limit: float,
     as_json: bool,
+    **options: Any,
 ) -> None:
-    """Make the next version of NAME out of registered ones, as COMPOSITION (YAML) says.
+    """Compose the next version of NAME from registered versions, as declared in COMPOSITION (YAML).
 
-    `ensemble:` lists versions whose scores are averaged, `segments:` names a version for each segment of the rows.
-    Aliases are resolved now, and the members' files are copied: what becomes of them later changes nothing.
+    `ensemble:` lists versions whose scores are averaged; `segments:` names a version for each segment of the rows.
+    Aliases are resolved now, and the members' files are copied: later changes to the members have no effect.
     """
-    try:
-        registry = Registry(context.obj.registry)
-        version = registry.compose(
-            name,
-            composition,
-            sample=sample,
-            calibration=json_object(calibration_file, "--calibration"),
-            metrics={key: number(key, value) for key, value in pairs("--metric", metrics)},
-            tags=dict(pairs("--tag", tags)),
-            description=description,
-            training_window=window(training_window),
-            time_limit=time_limit,
-        )
-        if alias:
-            first_alias(registry, version, alias)
-            tell_audit(context)
-        summary = summarize(version, aliases_of(registry, version))
-        calibrated = _calibrated_members(registry, version.manifest.composite)
-    except RegistryError as error:
-        raise click.ClickException(str(error)) from error
+    registry = Registry(context.obj.registry)
+    version = registry.compose(name, composition, sample=sample, **described(**options))
+    calibrated = _calibrated_members(registry, version)
     if calibrated and version.manifest.calibration is None:
-        click.echo(
-            f"note: the calibration of {', '.join(calibrated)} is not taken along: raw scores are combined. Fit one "
-            "to the composite, and give it with --calibration",
-            err=True,
+        progress(
+            f"note: the calibration of {', '.join(calibrated)} is not used: raw scores are combined. Fit a calibration "
+            "to the composite and pass it with --calibration"
         )
-    if as_json:
-        click.echo(json.dumps(summary.model_dump(mode="json") | {"created": version.created}))
-        return
-    state = "composed as" if version.created else "is there already as"
-    click.echo(f"{name} {state} v{version.version} (sha256 {version.digest})")
-    for line in composed(version):
-        click.echo(f"  {line}")
-    click.echo(
-        f"{alias} is now v{version.version}" if alias else f"next: pip-dagster models promote {name} v{version.version}"
-    )
+    finish(context, version, alias, as_json, "composed as")
 
 
-def _calibrated_members(registry: Registry, composite: object) -> list[str]:
-    from pip_dagster.registry.composite import Composite
-
-    assert isinstance(composite, Composite)
-    origins = [registry.get(member.model_name, member.version) for member in composite.members]
+def _calibrated_members(registry: Registry, version: ModelVersion) -> list[str]:
+    members = version.manifest.composite.members if version.manifest.composite else ()
+    origins = [registry.get(member.model_name, member.version) for member in members]
     return [str(origin) for origin in origins if origin.manifest.calibration]

@@ -1,4 +1,4 @@
-"""`pip-dagster demo`: the whole way on real flights, by the commands a user would type."""
+"""`pip-dagster demo`: a whole pipeline on real flights, with the commands a user would type."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import click
 
 from pip_dagster.cli.output import show_table
 from pip_dagster.cli.published import open_published, rows_of
-from pip_dagster.cli.status import partition_rows, show_partitions
+from pip_dagster.cli.status import partition_statuses, show_partitions
 from pip_dagster.declaration.project import Project
 from pip_dagster.errors import ProjectError
 from pip_dagster.ledger.promotions import record_promotions
@@ -24,7 +24,7 @@ _NAME = "flight_delay"
 _FIRST, _LAST = date(2013, 8, 1), date(2013, 8, 31)
 
 _NEXT = """
-What to type next:
+Next:
   make ui                                             open Dagster on http://127.0.0.1:3000
   .venv/bin/pip-dagster status flight_delay           the partitions
   .venv/bin/pip-dagster lineage flight_delay 2013-08-01   what produced one of them
@@ -36,7 +36,7 @@ What to type next:
 @click.command()
 @click.pass_obj
 def demo(project: Project) -> None:
-    """Load real flights, train and register two models, score August 2013, and show what came of it."""
+    """Load real flights, train and register two models, score August 2013, and show the result."""
     example, data = project.root / "examples" / _NAME, project.root / "data" / _NAME
     if not (example.is_dir() and data.is_dir()):
         raise ProjectError(f"{project.root} has no examples/{_NAME}: the demo runs in a clone of pip_dagster.")
@@ -53,7 +53,7 @@ def demo(project: Project) -> None:
     if _step(4, f"the Dagster run that scores {_FIRST} to {_LAST}", _is_scored(project)):
         _materialize(project)
     with open_published(project) as con:
-        days = [row for row in partition_rows(con, _NAME, 400) if row["partition_key"] in _days()]
+        days = [each for each in partition_statuses(con, _NAME, 400) if each.partition_key in _days()]
         show_partitions(_NAME, days)
         top = rows_of(
             con,
@@ -66,7 +66,7 @@ def demo(project: Project) -> None:
 
 
 def _step(number: int, what: str, done: bool) -> bool:
-    click.echo(f"[{number}/4] {what}" + (": there already" if done else " ..."))
+    click.echo(f"[{number}/4] {what}" + (": already there" if done else " ..."))
     return not done
 
 
@@ -75,12 +75,12 @@ def _python(script: Path, *arguments: Path) -> None:
 
 
 def _is_scored(project: Project) -> bool:
-    """Whether every partition of the demo is live by the present champion."""
+    """Whether every partition of the demo is live, scored by the present champion."""
     champion = Registry(project.registry).alias(_NAME, "champion")
     if not project.published_database.is_file():
         return False
     with open_published(project) as con:
-        live = {row["partition_key"]: row["model_version"] for row in partition_rows(con, _NAME, 400)}
+        live = {each.partition_key: each.model_version for each in partition_statuses(con, _NAME, 400)}
     return all(live.get(day) == champion for day in _days())
 
 
@@ -102,7 +102,7 @@ def _materialize(project: Project) -> None:
 
 
 def _run(command: list[str], environment: dict[str, str], *, cwd: Path | None = None, show: str | None = None) -> None:
-    """Run a command, its lines as they come: those that hold `show`, or all; the whole log where it fails."""
+    """Run a command and print its lines as they come: those with `show`, or all; if it fails, the whole log."""
     began = time.monotonic()
     lines: list[str] = []
     with subprocess.Popen(
@@ -115,5 +115,5 @@ def _run(command: list[str], environment: dict[str, str], *, cwd: Path | None = 
                 click.echo("      " + line.rsplit(" - ", 1)[-1].rstrip())
     if process.returncode:
         click.echo("".join(lines), err=True)
-        raise click.ClickException(f"{' '.join(command[:6])} … ended with exit code {process.returncode}.")
+        raise click.ClickException(f"{' '.join(command[:6])} … failed with exit code {process.returncode}.")
     click.echo(f"      {time.monotonic() - began:.0f} s")

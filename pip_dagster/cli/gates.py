@@ -1,13 +1,13 @@
-"""``pip-dagster models``: gate and promote, and what signs a version."""
+"""`pip-dagster models`: gate and promote versions, and sign them."""
 
-import json
-from collections.abc import Iterator
-from contextlib import contextmanager
+from __future__ import annotations
+
 from pathlib import Path
 
 import click
 
-from pip_dagster.cli.output import show_json, show_table
+from pip_dagster.cli.options import json_option
+from pip_dagster.cli.output import progress, show_json, show_table
 from pip_dagster.declaration.project import Project
 from pip_dagster.errors import PipelineError
 from pip_dagster.promotion.reports import to_json
@@ -18,25 +18,13 @@ from pip_dagster.registry.version import ModelVersion
 from pip_dagster.statistics.gate_result import GateReport
 
 
-@contextmanager
-def _in_one_message() -> Iterator[None]:
-    try:
-        yield
-    except PipelineError as error:
-        raise click.ClickException(str(error)) from error
-
-
-def _progress(text: str) -> None:
-    click.echo(text, err=True)
-
-
 @click.command()
 @click.argument("pipeline")
 @click.argument("ref")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON for machines.")
+@json_option
 @click.pass_context
 def gate(context: click.Context, pipeline: str, ref: str, as_json: bool) -> None:
-    """Hold version REF of PIPELINE's model against the one that scores now. Promotes nothing.
+    """Compare version REF of PIPELINE's model with the live version. Promotes nothing.
 
     Exit code 0: it passes every gate. 1: it does not.
     """
@@ -44,15 +32,13 @@ def gate(context: click.Context, pipeline: str, ref: str, as_json: bool) -> None
     from pip_dagster.promotion.check import check
     from pip_dagster.promotion.reports import store_report
 
-    project: Project = context.obj
-    with _in_one_message():
-        declared = find_pipeline(project, pipeline)
-        scoring = declared.spec.scoring
-        registry = registry_of(project, scoring)
-        version = registry.get(scoring.model_name, ref)
-        seen = registry.alias(scoring.model_name, scoring.alias)
-        report = check(declared, registry, version, seen, by=whoami(), progress=_progress)
-        store_report(registry.root, report)
+    declared = find_pipeline(context.obj, pipeline)
+    scoring = declared.spec.scoring
+    registry = registry_of(context.obj, scoring)
+    version = registry.get(scoring.model_name, ref)
+    seen = registry.alias(scoring.model_name, scoring.alias)
+    report = check(declared, registry, version, seen, by=whoami(), progress=progress)
+    store_report(registry.root, report)
     if as_json:
         show_json(to_json(report))
     else:
@@ -64,13 +50,13 @@ def gate(context: click.Context, pipeline: str, ref: str, as_json: bool) -> None
 @click.argument("name")
 @click.argument("ref")
 @click.option("--alias", default="champion", show_default=True)
-@click.option("--why", default="", help="Kept in the alias's history.")
-@click.option("--override", metavar="REASON", help="Promote in spite of failed gates; the reason and they are kept.")
-@click.option("--approved-by", metavar="NAME", help="The second person, where a pipeline's gates ask for one.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON for machines.")
-@click.pass_context
+@click.option("--why", default="", help="The reason, for the alias's history.")
+@click.option("--override", metavar="REASON", help="Promote despite failed gates; both are recorded.")
+@click.option("--approved-by", metavar="NAME", help="The second person, if a pipeline's gates require one.")
+@json_option
+@click.pass_obj
 def promote(
-    context: click.Context,
+    project: Project,
     name: str,
     ref: str,
     alias: str,
@@ -79,29 +65,35 @@ def promote(
     approved_by: str | None,
     as_json: bool,
 ) -> None:
-    """Point an alias of NAME at version REF, through the gates of the pipelines that score by it."""
+    """Point an alias of NAME at version REF, through the gates of the pipelines that score by it.
+
+    Exit code 0: the alias names the version. 1: the promotion was refused.
+    """
     from pip_dagster.promotion.promote import attempt
 
-    project: Project = context.obj
-    with _in_one_message():
-        registry, name = registry_and_name(project, name)
-        version = registry.get(name, ref)
-        if override is not None and not override.strip():
-            raise click.BadParameter("give the reason", param_hint="--override")
-        version.verify()
-        if registry.alias(name, alias) == version.version:
-            change, moved = registry.alias_history(name, alias)[-1], False
-            tell_audit(context)  # the one that moved it may have been killed before it could
-        else:
-            tried = attempt(project, version, alias, by=whoami(), progress=_progress, registry=registry)
-            try:
-                change, moved = tried.commit(why=why, override=override, approved_by=approved_by), True
-                tell_audit(context)
-            finally:  # the reports after the decision: a reader who closes the pipe must not be what prevents it
-                for report in tried.reports if not as_json else ():
-                    _show(report)
+    registry, name = registry_and_name(project, name)
+    version = registry.get(name, ref)
+    if override is not None and not override.strip():
+        raise click.BadParameter("give the reason", param_hint="--override")
+    version.verify()
+    if registry.alias(name, alias) == version.version:
+        change, moved = registry.alias_history(name, alias)[-1], False
+        record_in_audit(project)  # the process that moved it may have been killed before it could
+    else:
+        tried = attempt(project, version, alias, by=whoami(), progress=progress, registry=registry)
+        try:
+            change, moved = tried.commit(why=why, override=override, approved_by=approved_by), True
+            record_in_audit(project)
+        except PipelineError as error:
+            if as_json:
+                refused = {"alias": alias, "version": version.version, "moved": False, "error": str(error)}
+                show_json(refused | {"gates": [to_json(report) for report in tried.reports]})
+            raise
+        finally:  # the reports after the decision: a reader who closes the pipe must not prevent it
+            for report in tried.reports if not as_json else ():
+                _show(report)
     if as_json:
-        click.echo(json.dumps(change.model_dump(mode="json") | {"moved": moved}))
+        show_json(change.model_dump(mode="json") | {"moved": moved, "error": None})
     elif moved:
         before = f"v{change.previous}" if change.previous else "not set"
         click.echo(f"{name}: {alias} is now v{version.version}, was {before}")
@@ -112,11 +104,10 @@ def promote(
 @click.command()
 @click.argument("path", type=click.Path(path_type=Path))
 def keygen(path: Path) -> None:
-    """Make an Ed25519 key pair: PATH.pem, to be kept secret, and PATH.pub.pem, for scoring.required_signers."""
-    from pip_dagster.registry.signing import keygen as make
+    """Create an Ed25519 key pair: PATH.pem, to be kept secret, and PATH.pub.pem, for scoring.required_signers."""
+    from pip_dagster.registry.signing import keygen as create
 
-    with _in_one_message():
-        private, public = make(path)
+    private, public = create(path)
     click.echo(f"private key, for `models sign --key`: {private}\npublic key, for scoring.required_signers: {public}")
 
 
@@ -126,13 +117,11 @@ def keygen(path: Path) -> None:
 @click.option("--key", required=True, type=click.Path(path_type=Path), help="The private key, in PEM.")
 @click.pass_context
 def sign(context: click.Context, name: str, ref: str, key: Path) -> None:
-    """Sign version REF of NAME: its manifest, and so every file of it."""
-    from pip_dagster.registry.signing import sign as make
+    """Sign version REF of NAME: its manifest, and through it every file."""
+    from pip_dagster.registry.signing import sign as sign_version
 
-    with _in_one_message():
-        version = Registry(context.obj.registry).get(name, ref)
-        path = make(version, key)
-    click.echo(f"{version} is signed: {path}")
+    version = Registry(context.obj.registry).get(name, ref)
+    click.echo(f"{version} is signed: {sign_version(version, key)}")
 
 
 def first_alias(registry: Registry, version: ModelVersion, alias: str) -> None:
@@ -170,10 +159,10 @@ def gate_rows(report: GateReport) -> list[tuple[str, str, str, str]]:
 def _show(report: GateReport) -> None:
     against = f"v{report.champion}" if report.champion else "nothing: the alias is not set"
     title = f"{report.pipeline}: {report.model_name} v{report.candidate} against {report.alias} ({against})"
-    show_table(title, ["gate", "figure", "threshold", "what was found"], gate_rows(report))
+    show_table(title, ["gate", "figure", "threshold", "finding"], gate_rows(report))
     if report.segments:
         show_table(
-            "Where they differ most",
+            "Largest differences by segment",
             ["segment", "value", "rows", "mean champion", "mean candidate", "difference", "flip rate"],
             (
                 [each.segment, each.value, each.rows, each.champion, each.candidate, each.difference, each.flip_rate]
@@ -188,12 +177,11 @@ def _show(report: GateReport) -> None:
         )
 
 
-def tell_audit(context: click.Context) -> None:
-    """Have the warehouse's audit record the move that was made."""
-    from pip_dagster.errors import PipelineError
+def record_in_audit(project: Project) -> None:
+    """Have the warehouse's audit record moves of aliases; a failure is reported and the move stands."""
     from pip_dagster.ledger.promotions import record_promotions
 
     try:
-        record_promotions(context.obj)
-    except PipelineError as error:  # the move stands: saying that it failed would be wrong
-        click.echo(f"The alias is moved, but not in the audit yet; the next promotion records it. {error}", err=True)
+        record_promotions(project)
+    except PipelineError as error:  # to report the move as failed would be wrong
+        progress(f"The alias was moved, but is not in the audit yet; the next promotion records it. {error}")

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from datetime import datetime
 from typing import Any
 
 import click
 
-from pip_dagster.cli.instants import Instant
 from pip_dagster.cli.lineage_history import show_as_of, show_key
+from pip_dagster.cli.options import Instant, json_option
 from pip_dagster.cli.output import show_json, show_table
 from pip_dagster.cli.published import check_pipeline, open_published, rows_of
-from pip_dagster.cli.status import say_arms, split_states
+from pip_dagster.cli.status import SplitState, split_states
 from pip_dagster.declaration.project import Project
-from pip_dagster.registry import Registry, RegistryError
+from pip_dagster.errors import RegistryError
 from pip_dagster.registry.listing import composed
+from pip_dagster.registry.store import Registry
 
 _JSON_COLUMNS = ("source_digests", "engine", "findings", "declared_parts")
 
@@ -23,25 +25,25 @@ _JSON_COLUMNS = ("source_digests", "engine", "findings", "declared_parts")
 @click.command()
 @click.argument("pipeline")
 @click.argument("partition", required=False)
-@click.option("--as-of", type=Instant(), help="What was live for PARTITION then; UTC unless it names an offset.")
-@click.option("--key", "key", multiple=True, help="Every score this key was given; one --key for each key column.")
-@click.option("--json", "as_json", is_flag=True, help="For machines: every entry, every column.")
+@click.option("--as-of", type=Instant(), help="What was live for PARTITION at this time; in UTC if without an offset.")
+@click.option("--key", "key", multiple=True, help="Every score of this key; one --key for each key column.")
+@json_option
 @click.pass_obj
 def lineage(
     project: Project, pipeline: str, partition: str | None, as_of: datetime | None, key: tuple[str, ...], as_json: bool
 ) -> None:
     """Show what produced PARTITION of PIPELINE: sources, features, model, code, libraries, who and when.
 
-    With --as-of, what was live for it then, who made it so and why. With --key, every score that a key was ever given,
-    by any version, live or not; PARTITION is not needed. These two read the warehouse itself.
+    With --as-of: the scoring that was live at that time, who made it live and why. With --key: every score of a key,
+    by any version, live or not; PARTITION is optional. Both read the warehouse instead of the published files.
     """
     if key and as_of:
-        raise click.UsageError("--key and --as-of answer different questions: leave one away.")
+        raise click.UsageError("--key and --as-of answer different questions; use only one of them.")
     if key:
         show_key(project, pipeline, key, partition, as_json)
         return
     if partition is None:
-        raise click.UsageError("Name a PARTITION, or a --key.")
+        raise click.UsageError("Name a PARTITION or a --key.")
     if as_of:
         show_as_of(project, pipeline, partition, as_of, as_json)
         return
@@ -61,29 +63,29 @@ def lineage(
                 {"p": pipeline},
             )[0]
             raise click.ClickException(
-                f"{pipeline} has no partition {partition!r}; the ledger knows {near['first']} to {near['last']}."
+                f"{pipeline} has no partition {partition!r}; the ledger has {near['first']} to {near['last']}."
             )
-        arms, amiss = split_states(con, pipeline).get(partition, ({}, []))
+        split = split_states(con, pipeline).get(partition, SplitState({}, []))
     for entry in entries:
-        entry["arms"] = arms if entry["is_live"] else {}
+        entry["arms"] = asdict(split)["arms"] if entry["is_live"] else {}
         for column in _JSON_COLUMNS:
             entry[column] = json.loads(entry[column]) if entry[column] else {}
     if as_json:
         show_json(entries)
         return
     shown = next((entry for entry in entries if entry["is_live"]), entries[-1])
-    parted = [("arms", say_arms(arms))] if arms else []
-    parted += [("amiss with its arms", "; ".join(amiss))] if amiss else []
-    lines = [*_lines(shown, project), *parted]
-    show_table(f"{pipeline}, partition {partition}: what is live", ["what", "value"], lines)
+    lines = _lines(shown, project)
+    lines += [("arms", split.text)] if split.arms else []
+    lines += [("split faults", "; ".join(split.faults))] if split.faults else []
+    show_table(f"{pipeline}, partition {partition}: live scoring", ["what", "value"], lines)
     if len(entries) > 1:
-        columns = ["scoring", "status", "live", "model", "rows", "made at", "by", "reason"]
-        shares = {of["scoring_id"]: f"{of['share']:.2%}" for of in arms.values()}
+        columns = ["scoring", "status", "live", "model", "rows", "scored at", "by", "reason"]
+        shares = {of.scoring_id: f"{of.share:.2%}" for of in split.arms.values()}
         show_table("Every attempt", columns, (_attempt(entry, shares) for entry in entries))
 
 
 def _members(project: Project, entry: dict[str, Any]) -> list[tuple[str, str]]:
-    """What a composite that scored is made of, where the registry has it as it was."""
+    """The members of the composite that scored, if the registry still has it unchanged."""
     try:
         version = Registry(project.registry).get(entry["model_name"], entry["model_version"] or "")
     except RegistryError:
@@ -116,8 +118,8 @@ def _lines(entry: dict[str, Any], project: Project) -> list[tuple[str, Any]]:
         ("seconds", entry["seconds"]),
         ("scoring", entry["scoring_id"]),
         ("run", entry["run_id"]),
-        ("made by", entry["made_by"]),
-        ("made at", entry["made_at"].isoformat()),
+        ("scored by", entry["made_by"]),
+        ("scored at", entry["made_at"].isoformat()),
     ]
 
 

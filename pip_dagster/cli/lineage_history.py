@@ -1,4 +1,4 @@
-"""`pip-dagster lineage` about the past: what was live then, and every score of a key."""
+"""`pip-dagster lineage` about the past: the scoring live at a time, and every score of a key."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ if TYPE_CHECKING:
 
 
 def show_as_of(project: Project, pipeline: str, partition: str, at: datetime, as_json: bool) -> None:
-    """What was live for a partition at an instant, who made it so, and who had promoted its version."""
+    """Show the scoring of a partition that was live at an instant, who made it live and who promoted its version."""
     alias = find_pipeline(project, pipeline).spec.scoring.alias
     with open_ledger(project, "lineage") as con:
         changes = live_changes(con, pipeline, partition)
     if not changes:
-        raise click.ClickException(f"{pipeline} has nothing live for a partition {partition!r}, and never had.")
+        raise click.ClickException(f"{pipeline}: partition {partition!r} has never had a live scoring.")
     if not (past := [change for change in changes if change["live_from"] <= at]):
         raise click.ClickException(
-            f"{pipeline}, partition {partition}: nothing was live at {_say(at)}; the first was at "
-            f"{_say(changes[0]['live_from'])}."
+            f"{pipeline}, partition {partition}: nothing was live at {_text(at)}; the first scoring went live at "
+            f"{_text(changes[0]['live_from'])}."
         )
     live = past[-1]
     promotion = _promotion(project, alias, live)
@@ -39,14 +39,14 @@ def show_as_of(project: Project, pipeline: str, partition: str, at: datetime, as
     until = live["live_until"]
     rows = [
         ("model", f"{live['model_name']} v{live['model_version']}"),
-        ("live from", _say(live["live_from"])),
-        ("live until", _say(until) if until else "now"),
+        ("live from", _text(live["live_from"])),
+        ("live until", _text(until) if until else "now"),
         ("made live by", live["changed_by"]),
         ("why", live["why"]),
         ("run", live["changed_by_run"]),
-        ("promoted by", f"{promotion.by} at {_say(promotion.at)}" if promotion else "no alias named it then"),
+        ("promoted by", f"{promotion.by} at {_text(promotion.at)}" if promotion else "no alias named it at the time"),
         ("promoted because", promotion.why if promotion else None),
-        ("scored at", _say(live["made_at"])),
+        ("scored at", _text(live["made_at"])),
         ("scoring", live["scoring_id"]),
         ("model digest", live["model_digest"]),
         ("feature digest", live["feature_digest"]),
@@ -54,15 +54,15 @@ def show_as_of(project: Project, pipeline: str, partition: str, at: datetime, as
         ("rows scored", live["rows_scored"]),
         *((f"arm {arm['arm']}", _arm(arm)) for arm in live["arms"]),
     ]
-    show_table(f"{pipeline}, partition {partition}: live at {_say(at)}", ["what", "value"], rows)
+    show_table(f"{pipeline}, partition {partition}: live at {_text(at)}", ["what", "value"], rows)
 
 
 def show_key(project: Project, pipeline: str, key: tuple[str, ...], partition: str | None, as_json: bool) -> None:
-    """Every score that a key was ever given."""
+    """Show every score of a key, live or not."""
     columns = find_pipeline(project, pipeline).spec.features.key
     if len(key) != len(columns):
         raise click.UsageError(
-            f"The key of {pipeline} is {', '.join(columns)}: give --key {len(columns)} times, in this order."
+            f"The key of {pipeline} is {', '.join(columns)}: pass --key {len(columns)} times, in this order."
         )
     with open_ledger(project, "lineage") as con:
         found = scores_of_key(con, pipeline, columns, key, partition)
@@ -86,7 +86,7 @@ def show_key(project: Project, pipeline: str, key: tuple[str, ...], partition: s
                 f"yes, by {row['arm']}" if row["is_live"] else "no",
                 row["status"],
                 *(row[name] for name in scores),
-                _say(row["made_at"]),
+                _text(row["made_at"]),
                 row["made_by"],
                 row["scoring_id"],
             ]
@@ -109,5 +109,5 @@ def _promotion(project: Project, alias: str, live: dict[str, Any]) -> AliasChang
     return before[-1] if before else None
 
 
-def _say(at: datetime) -> str:
+def _text(at: datetime) -> str:
     return f"{at:%Y-%m-%d %H:%M:%S %Z}"

@@ -1,4 +1,4 @@
-"""`pip-dagster`: what production, lineage and the registry say, from a shell."""
+"""`pip-dagster`: production, lineage and the registry, from a shell."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pip_dagster import __version__
 from pip_dagster.declaration.project import Project
 from pip_dagster.errors import PipelineError
 
-# Loaded when named: a status command should not pay for a registry's imports.
+# Each is imported only when it is run: a status command must not pay for the registry's imports.
 _COMMANDS = {
     "backfill": ("pip_dagster.cli.backfill", "backfill"),
     "audit": ("pip_dagster.cli.audit", "audit"),
@@ -46,17 +46,17 @@ class _Lazy(click.Group):
 @click.option(
     "--project",
     type=click.Path(path_type=Path, file_okay=False, exists=True),
-    help="The project's folder; the one around the working directory when absent.",
+    help="The project's folder; by default the one that contains the working directory.",
 )
 @click.version_option(__version__, prog_name="pip-dagster")
 @click.pass_context
 def cli(ctx: click.Context, project: Path | None) -> None:
-    """Inference pipelines in production: what ran, what made it, which model is live."""
+    """Inference pipelines in production: runs, lineage, models, backfills and rollbacks."""
     ctx.obj = Project.at(project) if project else Project.find()
 
 
 def main() -> None:
-    """Run the command line; an error that the user can mend is one message and exit code 1, not a traceback."""
+    """Run the command line; an error that the user can fix is one message and exit code 1, not a traceback."""
     try:
         cli()
     except PipelineError as error:

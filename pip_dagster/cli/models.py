@@ -1,40 +1,24 @@
-"""``pip-dagster models``: register, list, show and promote the models of the project's registry."""
+"""`pip-dagster models`: register, list, show and promote the models of the project's registry."""
 
-import json
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from __future__ import annotations
+
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from pip_dagster.cli.canary import canary
 from pip_dagster.cli.compare import compare
 from pip_dagster.cli.compose import compose
-from pip_dagster.cli.gates import first_alias, gate, gate_rows, keygen, promote, sign, tell_audit
-from pip_dagster.cli.registering import json_object, number, pairs, window
+from pip_dagster.cli.gates import gate, gate_rows, keygen, promote, sign
+from pip_dagster.cli.options import json_option
+from pip_dagster.cli.output import show_json, show_table
+from pip_dagster.cli.registering import described, finish, json_object, registering_options
 from pip_dagster.cli.rollback import rollback
+from pip_dagster.declaration.project import Project
 from pip_dagster.promotion.reports import newest_report, to_json
-from pip_dagster.registry import Registry, RegistryError
 from pip_dagster.registry.listing import aliases_of, details, say_metrics, summarize
-
-if TYPE_CHECKING:
-    from rich.table import Table
-
-# Wider than any table: a pipe or a log has no width to fit, and a cut or folded digest is useless.
-WIDE = 10_000
-
-
-@contextmanager
-def _registry(context: click.Context) -> Iterator[Registry]:
-    try:
-        yield Registry(context.obj.registry)
-    except RegistryError as error:
-        raise click.ClickException(str(error)) from error
-
-
-def _json_option(command: Callable[..., Any]) -> Callable[..., Any]:
-    return click.option("--json", "as_json", is_flag=True, help="Print JSON for machines.")(command)
+from pip_dagster.registry.store import Registry
 
 
 @click.group()
@@ -75,15 +59,7 @@ for _command in (canary, compare, compose, gate, promote, rollback, sign, keygen
 )
 @click.option("--classes", help="A classifier's labels in training order: a,b,c.")
 @click.option("--feature-names", help="For a Booster trained without names: a,b,c in training order.")
-@click.option("--metric", "metrics", multiple=True, metavar="NAME=VALUE", help="Repeatable.")
-@click.option("--tag", "tags", multiple=True, metavar="NAME=VALUE", help="Repeatable.")
-@click.option("--description", default="")
-@click.option("--training-window", metavar="FROM..TO", help="For example 2013-01-01..2013-07-01.")
-@click.option("--alias", help="Point this alias, if it is not set yet, at the version.")
-@click.option(
-    "--time-limit", type=float, default=120.0, show_default=True, help="Seconds to load and score the sample."
-)
-@_json_option
+@registering_options
 @click.pass_context
 def register(
     context: click.Context,
@@ -91,143 +67,119 @@ def register(
     model_file: Path,
     sample: Path,
     categories_file: Path | None,
-    calibration_file: Path | None,
     classes: str | None,
     feature_names: str | None,
-    metrics: tuple[str, ...],
-    tags: tuple[str, ...],
-    description: str,
-    training_window: str | None,
     alias: str | None,
-    time_limit: float,
     as_json: bool,
+    **options: Any,
 ) -> None:
     """Check a model file and store it as the next version of NAME."""
-    with _registry(context) as registry:
-        version = registry.register(
-            name,
-            model=model_file,
-            sample=sample,
-            categories=_categories(categories_file),
-            calibration=json_object(calibration_file, "--calibration"),
-            classes=classes.split(",") if classes else None,
-            feature_names=feature_names.split(",") if feature_names else None,
-            metrics={key: number(key, value) for key, value in pairs("--metric", metrics)},
-            tags=dict(pairs("--tag", tags)),
-            description=description,
-            training_window=window(training_window),
-            time_limit=time_limit,
-        )
-        if alias:
-            first_alias(registry, version, alias)
-            tell_audit(context)
-        summary = summarize(version, aliases_of(registry, version))
-    if as_json:
-        click.echo(json.dumps(summary.model_dump(mode="json") | {"created": version.created}))
-        return
-    state = "registered as" if version.created else "is registered already as"
-    click.echo(f"{name} {state} v{version.version} (sha256 {version.digest})")
-    click.echo(
-        f"{alias} is now v{version.version}" if alias else f"next: pip-dagster models promote {name} v{version.version}"
+    version = Registry(context.obj.registry).register(
+        name,
+        model=model_file,
+        sample=sample,
+        categories=_categories(categories_file),
+        classes=classes.split(",") if classes else None,
+        feature_names=feature_names.split(",") if feature_names else None,
+        **described(**options),
     )
+    finish(context, version, alias, as_json, "registered as")
 
 
 @models.command(name="list")
 @click.argument("name", required=False)
-@_json_option
-@click.pass_context
-def list_models(context: click.Context, name: str | None, as_json: bool) -> None:
+@json_option
+@click.pass_obj
+def list_models(project: Project, name: str | None, as_json: bool) -> None:
     """List the versions of NAME, or of all models."""
-    with _registry(context) as registry:
-        names = [name] if name else registry.models()
-        rows = [summarize(each, aliases_of(registry, each)) for model in names for each in registry.versions(model)]
+    registry = Registry(project.registry)
+    names = [name] if name else registry.models()
+    rows = [summarize(each, aliases_of(registry, each)) for model in names for each in registry.versions(model)]
     if as_json:
-        click.echo(json.dumps([row.model_dump(mode="json") for row in rows]))
-    elif not rows:
+        show_json([row.model_dump(mode="json") for row in rows])
+        return
+    if not rows:
         click.echo("no models yet; add one with: pip-dagster models register NAME --model FILE --sample FILE.parquet")
-    else:
-        table = _table(
-            "model", "version", "aliases", "objective", "features", "metrics", "registered", "by", "description"
-        )
-        for row in rows:
-            table.add_row(
+        return
+    show_table(
+        None,
+        ["model", "version", "aliases", "objective", "features", "metrics", "registered", "by", "description"],
+        (
+            [
                 row.model,
                 f"v{row.version}",
                 ", ".join(row.aliases),
                 row.objective,
-                str(row.features),
+                row.features,
                 say_metrics(row.metrics),
                 f"{row.registered_at:%Y-%m-%d %H:%M}",
                 row.registered_by,
                 row.description,
-            )
-        _print(table)
+            ]
+            for row in rows
+        ),
+        boxed=False,
+    )
 
 
 @models.command()
 @click.argument("name")
 @click.argument("ref", default="champion")
-@_json_option
-@click.pass_context
-def show(context: click.Context, name: str, ref: str, as_json: bool) -> None:
-    """Show one version (REF: 2, v2 or an alias; the champion by default), after verifying its files."""
-    with _registry(context) as registry:
-        version = registry.get(name, ref)
-        version.verify()
-        aliases = aliases_of(registry, version)
-        report = newest_report(registry.root, name, version.version)
+@json_option
+@click.pass_obj
+def show(project: Project, name: str, ref: str, as_json: bool) -> None:
+    """Verify the files of one version and show it (REF: 2, v2 or an alias; the champion by default)."""
+    registry = Registry(project.registry)
+    version = registry.get(name, ref)
+    version.verify()
+    aliases = aliases_of(registry, version)
+    report = newest_report(registry.root, name, version.version)
     manifest = version.manifest
     if as_json:
-        content = manifest.model_dump(mode="json")
-        extra: dict[str, Any] = {
-            "aliases": aliases,
-            "path": str(version.path),
-            "manifest_digest": version.manifest_digest,
-        }
-        extra["gates"] = to_json(report) if report else None
-        click.echo(json.dumps(content | extra))
+        extra = {"aliases": aliases, "path": str(version.path), "manifest_digest": version.manifest_digest}
+        show_json(manifest.model_dump(mode="json") | extra | {"gates": to_json(report) if report else None})
         return
-    facts = _table("", "")
-    for key, value in details(version, aliases).items():
-        facts.add_row(key, value)
-    features = _table("feature", "type", "missing in training", "mean", "categories")
+    show_table(None, ["", ""], details(version, aliases).items(), boxed=False)
+    if report:
+        title = f"gates of {report.pipeline}, {report.made_at:%Y-%m-%d %H:%M} UTC"
+        show_table(None, [title, "figure", "threshold", ""], gate_rows(report), boxed=False)
+    rows = []
     for feature in manifest.features:
         reference = manifest.feature_reference[feature.name]
-        mean = "" if reference.mean is None else f"{reference.mean:.6g}"
-        total = sum(reference.counts) + reference.missing
-        features.add_row(
-            feature.name, feature.type, f"{reference.missing / total:.1%}", mean, ", ".join(feature.categories or ())
-        )
-    if report:
-        gates = _table(f"gates of {report.pipeline}, {report.made_at:%Y-%m-%d %H:%M} UTC", "figure", "threshold", "")
-        for row in gate_rows(report):
-            gates.add_row(*row)
-        _print(facts, gates, features)
-        return
-    _print(facts, features)
+        missing = reference.missing / (sum(reference.counts) + reference.missing)
+        categories = ", ".join(feature.categories or ())
+        rows.append([feature.name, feature.type, f"{missing:.1%}", reference.mean, categories])
+    show_table(None, ["feature", "type", "missing in training", "mean", "categories"], rows, boxed=False)
 
 
 @models.command()
 @click.argument("name")
 @click.option("--alias", help="This alias only.")
-@_json_option
-@click.pass_context
-def history(context: click.Context, name: str, alias: str | None, as_json: bool) -> None:
-    """Every move of NAME's aliases, oldest first."""
-    with _registry(context) as registry:
-        registry.versions(name)  # an unknown model is an error, not an empty history
-        changes = registry.alias_history(name, alias)
+@json_option
+@click.pass_obj
+def history(project: Project, name: str, alias: str | None, as_json: bool) -> None:
+    """List every move of NAME's aliases, oldest first."""
+    registry = Registry(project.registry)
+    registry.versions(name)  # an unknown model is an error, not an empty history
+    changes = registry.alias_history(name, alias)
     if as_json:
-        click.echo(json.dumps([change.model_dump(mode="json") for change in changes]))
-    elif not changes:
+        show_json([change.model_dump(mode="json") for change in changes])
+        return
+    if not changes:
         click.echo(f"{name}: no alias has been set yet; set one with: pip-dagster models promote {name} VERSION")
-    else:
-        table = _table("at", "alias", "from", "to", "by", "why")
-        for change in changes:
-            previous = f"v{change.previous}" if change.previous else ""
-            at = f"{change.at:%Y-%m-%d %H:%M:%S}"
-            table.add_row(at, change.alias, previous, f"v{change.version}", change.by, change.why)
-        _print(table)
+        return
+    rows = (
+        [
+            f"{change.at:%Y-%m-%d %H:%M:%S}",
+            change.alias,
+            f"v{change.previous}" if change.previous else "",
+            f"v{change.version}",
+            change.by,
+            change.why,
+        ]
+        for change in changes
+    )
+    show_table(None, ["at", "alias", "from", "to", "by", "why"], rows, boxed=False)
 
 
 def _categories(path: Path | None) -> dict[str, list[str]] | None:
@@ -235,22 +187,3 @@ def _categories(path: Path | None) -> dict[str, list[str]] | None:
     if lists is not None and not all(isinstance(values, list) for values in lists.values()):
         raise click.ClickException(f'--categories {path} must hold {{"feature": ["category of code 0", ...], ...}}')
     return lists
-
-
-def _table(*columns: str) -> "Table":
-    from rich.table import Table
-
-    table = Table(box=None, header_style="bold", pad_edge=False, show_header=any(columns))
-    for column in columns:
-        table.add_column(column, overflow="fold")
-    return table
-
-
-def _print(*tables: "Table") -> None:
-    import sys
-
-    from rich.console import Console
-
-    console = Console(width=None if sys.stdout.isatty() else WIDE, markup=False, emoji=False, highlight=False)
-    for table in tables:
-        console.print(table)

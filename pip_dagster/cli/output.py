@@ -1,45 +1,50 @@
-"""Tables for people, JSON for machines."""
+"""What commands print: tables for people, JSON for machines, progress on stderr."""
 
 from __future__ import annotations
 
 import json
 import sys
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
+import click
+
+# A pipe or a log has no width to fit, and a digest that is cut or folded is useless.
+_WIDE = 10_000
+
+
+def progress(text: str) -> None:
+    """Report progress on stderr, so that a result on stdout stays whole."""
+    click.echo(text, err=True)
+
+
+def show_table(title: str | None, columns: Sequence[str], rows: Iterable[Sequence[Any]], *, boxed: bool = True) -> None:
+    """Print a table that fits the terminal; numbers to the right."""
+    from rich.box import HEAVY_HEAD
     from rich.console import Console
-
-# Wide enough for a pipe or a file never to lose a column.
-_WIDE = 240
-
-
-def console() -> Console:
-    """A console that fits the terminal; where there is none, one that truncates nothing."""
-    from rich.console import Console
-
-    return Console() if sys.stdout.isatty() else Console(width=_WIDE, no_color=True)
-
-
-def show_table(title: str | None, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-    """Print a table; numbers to the right."""
-    from rich.markup import escape
     from rich.table import Table
 
     listed = [list(row) for row in rows]
-    table = Table(title=title, title_justify="left")
+    table = Table(
+        title=title,
+        title_justify="left",
+        box=HEAVY_HEAD if boxed else None,
+        pad_edge=boxed,
+        show_header=any(columns),
+        header_style="bold",
+    )
     for i, column in enumerate(columns):
         numeric = any(isinstance(row[i], int | float) for row in listed)
-        table.add_column(escape(column), justify="right" if numeric else "left", overflow="fold")
+        table.add_column(column, justify="right" if numeric else "left", overflow="fold")
     for row in listed:
-        table.add_row(*(cell(value) for value in row))
-    console().print(table)
+        table.add_row(*map(cell, row))
+    terminal = sys.stdout.isatty()
+    console = Console(width=None if terminal else _WIDE, no_color=not terminal, markup=False, emoji=False)
+    console.print(table, highlight=False)
 
 
 def cell(value: Any) -> str:
     """A value in a table."""
-    from rich.markup import escape
-
     if value is None:
         return ""
     if isinstance(value, bool):
@@ -48,7 +53,7 @@ def cell(value: Any) -> str:
         return f"{value:.6g}"
     if isinstance(value, int):
         return f"{value:,}"
-    return escape(str(value))
+    return str(value)
 
 
 def show_json(value: Any) -> None:

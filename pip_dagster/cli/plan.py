@@ -1,15 +1,20 @@
-"""`pip-dagster plan`: which partitions should be made again, and why."""
+"""`pip-dagster plan`: which partitions are stale, and why."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
+from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from pip_dagster.cli.output import show_json, show_table
+from pip_dagster.cli.options import json_option
+from pip_dagster.cli.output import progress, show_json, show_table
 from pip_dagster.declaration.find import find_pipeline
 from pip_dagster.declaration.project import Project
+from pip_dagster.declaration.ranges import contiguous
+from pip_dagster.plural import plural
 
 if TYPE_CHECKING:
     from pip_dagster.ledger.plan import Plan
@@ -19,27 +24,27 @@ _SHOWN = 50
 
 @click.command()
 @click.argument("pipeline")
-@click.option("--from", "first", metavar="KEY", help="The first partition to look at.")
-@click.option("--to", "last", metavar="KEY", help="The last partition to look at.")
-@click.option("--json", "as_json", is_flag=True, help="For machines: every partition that is due or held.")
+@click.option("--from", "first", metavar="KEY", help="The first partition to evaluate.")
+@click.option("--to", "last", metavar="KEY", help="The last partition to evaluate.")
+@json_option
 @click.pass_obj
 def plan(project: Project, pipeline: str, first: str | None, last: str | None, as_json: bool) -> None:
-    """Say which partitions of PIPELINE should be made again, and why. Nothing is made.
+    """List the stale partitions of PIPELINE with reasons, and those on hold. Runs nothing.
 
-    Compares what the sources hold, what is declared and which version is live with what the ledger says was made.
+    Compares the sources, the declaration and the live version with what the ledger recorded for each partition.
     """
-    made = plan_now(project, pipeline, first, last)
+    found = plan_now(project, pipeline, first, last)
     if as_json:
-        show_json(as_dict(made))
+        show_json(as_dict(found))
     else:
-        show_plan(made)
+        show_plan(found)
 
 
 def plan_now(project: Project, name: str, first: str | None = None, last: str | None = None) -> Plan:
-    """The plan of the partitions that can be made by now, from `first` to `last`.
+    """The plan of the partitions that have closed, from `first` to `last`.
 
     Raises:
-        click.ClickException: a key names no partition that can be made by now.
+        click.ClickException: a key names no partition that has closed.
         PipelineError: the declaration, a source or the warehouse cannot be read.
 
     """
@@ -51,8 +56,8 @@ def plan_now(project: Project, name: str, first: str | None = None, last: str | 
     keys = [partition.key for partition in partitions]
     for key in (first, last):
         if key is not None and key not in keys:
-            there = f"{keys[0]} to {keys[-1]}" if keys else "none yet"
-            raise click.ClickException(f"{name} has no partition {key!r} that can be made by now; it has {there}.")
+            known = f"{keys[0]} to {keys[-1]}" if keys else "none yet"
+            raise click.ClickException(f"{name} has no closed partition {key!r}; expected one of {known}.")
     begin = keys.index(first) if first else 0
     end = keys.index(last) + 1 if last else len(keys)
     if begin >= end and keys:
@@ -60,40 +65,36 @@ def plan_now(project: Project, name: str, first: str | None = None, last: str | 
     return make_plan(pipeline, partitions[begin:end], now=now)
 
 
-def as_dict(made: Plan) -> dict[str, Any]:
-    """A plan for machines."""
+def as_dict(found: Plan) -> dict[str, Any]:
+    """A plan for machines; `due` and `held` are the former names of `stale` and `on_hold`."""
 
     def reasons(each: Any) -> list[dict[str, str]]:
         return [{"kind": reason.kind, "text": reason.text} for reason in each.reasons]
 
-    return {
-        "pipeline": made.pipeline,
-        "due": [
-            {"partition": d.partition.key, "attempt": d.attempt, "wanted": d.wanted, "reasons": reasons(d)}
-            for d in made.due
-        ],
-        "held": [{"partition": h.partition.key, "reasons": reasons(h)} for h in made.held],
-        "current": made.current,
-    }
+    stale = [
+        {"partition": each.partition.key, "attempt": each.attempt, "wanted": each.wanted, "reasons": reasons(each)}
+        for each in found.due
+    ]
+    on_hold = [{"partition": each.partition.key, "reasons": reasons(each)} for each in found.held]
+    names = {"stale": stale, "on_hold": on_hold, "due": stale, "held": on_hold}
+    return {"pipeline": found.pipeline, **names, "current": found.current}
 
 
-def show_plan(made: Plan) -> None:
+def show_plan(found: Plan) -> None:
     """The plan as a table: neighbours with the same reasons on one line."""
-    rows = [[*row, "due"] for row in _ranges(made.due)] + [[*row, "held"] for row in _ranges(made.held)]
-    click.echo(f"{made.pipeline}: {len(made.due)} partitions due, {len(made.held)} held, {made.current} current")
+    rows = _ranges(found.due, "stale") + _ranges(found.held, "on hold")
+    stale = plural(len(found.due), "stale partition")
+    click.echo(f"{found.pipeline}: {stale}, {len(found.held):,} on hold, {found.current:,} current")
     if rows:
-        shown = [[keys, n, state, why] for keys, n, why, state in rows[:_SHOWN]]
-        show_table(None, ["partitions", "number", "", "why"], shown)
+        show_table(None, ["partitions", "number", "state", "why"], rows[:_SHOWN])
     if len(rows) > _SHOWN:
-        click.echo(f"{len(rows) - _SHOWN} more lines: see them all with --json.", err=True)
+        progress(f"{plural(len(rows) - _SHOWN, 'more line')}: list them all with --json.")
 
 
-def _ranges(listed: Any) -> list[tuple[str, int, str]]:
-    found: list[tuple[list[str], Any, str]] = []
-    for each in listed:
-        why = "; ".join(reason.text for reason in each.reasons)
-        if found and found[-1][2] == why and found[-1][1] == each.partition.start:
-            found[-1] = ([*found[-1][0], each.partition.key], each.partition.end, why)
-        else:
-            found.append(([each.partition.key], each.partition.end, why))
-    return [(keys[0] if len(keys) == 1 else f"{keys[0]} to {keys[-1]}", len(keys), why) for keys, _, why in found]
+def _ranges(listed: Sequence[Any], state: str) -> list[list[Any]]:
+    rows = []
+    for adjoining in contiguous([(each.partition, "; ".join(r.text for r in each.reasons)) for each in listed]):
+        for why, items in groupby(adjoining, key=lambda item: item[1]):
+            keys = [partition.key for partition, _ in items]
+            rows.append([keys[0] if len(keys) == 1 else f"{keys[0]} to {keys[-1]}", len(keys), state, why])
+    return rows

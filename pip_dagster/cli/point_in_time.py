@@ -1,4 +1,4 @@
-"""`pip-dagster prove-point-in-time`: do the features of a partition look into the future?"""
+"""`pip-dagster prove-point-in-time`: check that a partition's features do not depend on later rows."""
 
 from __future__ import annotations
 
@@ -8,26 +8,28 @@ from pathlib import Path
 
 import click
 
+from pip_dagster.cli.options import json_option
 from pip_dagster.cli.output import show_json, show_table
 from pip_dagster.declaration.find import find_pipeline
 from pip_dagster.declaration.project import Project
+from pip_dagster.plural import plural
 
 
 @click.command("prove-point-in-time")
 @click.argument("pipeline")
-@click.option("--partition", required=True, help="The partition whose features are made twice.")
+@click.option("--partition", required=True, help="The partition whose features are built twice.")
 @click.option(
     "--sql",
     type=click.Path(path_type=Path, dir_okay=False, exists=True),
-    help="Another feature SQL to try.",
+    help="Feature SQL to try instead of the declared one.",
 )
-@click.option("--most-cutoffs", default=100, show_default=True, type=click.IntRange(min=1), help="How many are tried.")
-@click.option("--json", "as_json", is_flag=True, help="For machines.")
+@click.option("--most-cutoffs", default=100, show_default=True, type=click.IntRange(min=1), help="How many to try.")
+@json_option
 @click.pass_obj
 def prove_point_in_time(
     project: Project, pipeline: str, partition: str, sql: Path | None, most_cutoffs: int, as_json: bool
 ) -> None:
-    """Make a partition's features from all rows, and from those known at each cut-off, and list what differs.
+    """Build features from all rows and from the rows known at each cut-off; list the features that differ.
 
     Exit code 0: nothing differs. 1: a feature does.
     """
@@ -42,16 +44,18 @@ def prove_point_in_time(
         (window,) = partitions_of(definition, [partition])
     except (ValueError, dg.DagsterInvariantViolationError) as error:
         example = definition.get_first_partition_key()
-        raise click.ClickException(f"{partition!r} is no partition of {pipeline}; one is {example!r}.") from error
+        raise click.ClickException(
+            f"{pipeline} has no partition {partition!r}; expected a key such as {example!r}."
+        ) from error
     proof = prove(declared, window, sql=sql.read_text(encoding="utf-8") if sql else None, most_cutoffs=most_cutoffs)
     if as_json:
         show_json(asdict(proof))
     else:
         click.echo(
-            f"{pipeline}, partition {partition}: {proof.rows:,} rows, "
+            f"{pipeline}, partition {partition}: {plural(proof.rows, 'row')}, "
             f"{proof.cutoffs_tried} of {proof.cutoffs} cut-offs. "
             f"Hidden until available: {', '.join(proof.limited_sources)}. "
-            f"Taken as always known: {', '.join(proof.unlimited_sources) or 'none'}."
+            f"Assumed always known: {', '.join(proof.unlimited_sources) or 'none'}."
         )
         if proof.leaks:
             rows = [
@@ -62,7 +66,7 @@ def prove_point_in_time(
                 ]
                 for leak in proof.leaks
             ]
-            show_table("These features look into the future", ["feature", "rows that differ", "example"], rows)
+            show_table("Features that depend on later rows", ["feature", "rows that differ", "example"], rows)
         else:
-            click.echo("No feature differs: none looks into the future.")
+            click.echo("No feature differs: none depends on later rows.")
     sys.exit(1 if proof.leaks else 0)

@@ -1,23 +1,25 @@
-"""`pip-dagster publish`: write the published files anew from the warehouse."""
+"""`pip-dagster publish`: rewrite the published files from the warehouse."""
 
 from __future__ import annotations
 
 import click
 
 from pip_dagster.declaration.project import Project
+from pip_dagster.plural import plural
 
 
 @click.command()
 @click.pass_obj
 def publish(project: Project) -> None:
-    """Write every published file anew: after one was damaged or removed. Runs on a file wait until it is done."""
+    """Rewrite every published file, after one was damaged or removed. Runs on a warehouse file wait until then."""
     if not project.publishes:
         raise click.ClickException(
-            "This project publishes nothing, everybody reads its lake: name a folder as `published` in pyproject.toml."
+            "This project publishes nothing: everybody reads its lake. To publish files, set `published` to a folder "
+            "in pyproject.toml, [tool.pip_dagster]."
         )
     from pip_dagster.warehouse.connect import open_warehouse, workspace
     from pip_dagster.warehouse.published import publish_pending
 
-    with workspace(threads=2) as con, open_warehouse(con, project.warehouse, purpose="publishing anew"):
+    with workspace(threads=2) as con, open_warehouse(con, project.warehouse, purpose="publishing all files"):
         count = publish_pending(con, project, everything=True)
-    click.echo(f"{count} partitions are published in {project.published}.")
+    click.echo(f"{project.published}: {plural(count, 'partition')} published.")

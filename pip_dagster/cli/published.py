@@ -1,4 +1,4 @@
-"""Reading what the pipelines have published, while they run."""
+"""Reading the published files while the pipelines run."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ if TYPE_CHECKING:
 
 @contextmanager
 def open_published(project: Project) -> Iterator[DuckDBPyConnection]:
-    """The published database, read-only, in UTC; nothing but the published files can be read through it.
+    """The published database, read-only, in UTC; only the published files can be read through it.
 
-    Of a project that publishes nothing, the lake itself.
+    If the project publishes nothing, the lake itself.
 
     Raises:
-        WarehouseError: nothing has been published yet, or it is no database.
+        WarehouseError: nothing has been published yet, or the file is not a database.
 
     """
     import duckdb
@@ -48,7 +48,7 @@ def open_published(project: Project) -> Iterator[DuckDBPyConnection]:
         raise WarehouseError(f"{path} cannot be opened: {error}") from error
     try:
         con.execute("SET TimeZone = 'UTC'")
-        # As it is, and as the views' globs spell it.
+        # The folder as it is, and as the globs of the views escape it.
         folders = {str(project.published), glob.escape(str(project.published))}
         con.execute(f"SET allowed_directories = [{', '.join(map(literal, sorted(folders)))}]")
         con.execute("SET enable_external_access = false")
@@ -74,9 +74,9 @@ def _open_lake(project: Project) -> Iterator[DuckDBPyConnection]:
 
 
 def rows_of(con: DuckDBPyConnection, sql: str, parameters: dict[str, Any] | None = None) -> list[dict[str, Any]]:
-    """A result as dictionaries. Texts and whole numbers are written into the SQL, as literals.
+    """A result as dictionaries. Texts and whole numbers are written into the SQL as literals.
 
-    To bind one DuckDB imports pandas and pyarrow: most of the time that a status command took.
+    To bind a parameter, DuckDB imports pandas and pyarrow, which took most of a status command's time.
     """
     values = parameters or {}
     if all(isinstance(value, str) or type(value) is int for value in values.values()):
@@ -87,18 +87,18 @@ def rows_of(con: DuckDBPyConnection, sql: str, parameters: dict[str, Any] | None
 
 
 def pipelines(con: DuckDBPyConnection) -> list[str]:
-    """The pipelines that have published something."""
+    """The pipelines with published partitions."""
     return [row["pipeline"] for row in rows_of(con, "SELECT DISTINCT pipeline FROM ledger.partitions ORDER BY 1")]
 
 
 def check_pipeline(con: DuckDBPyConnection, name: str) -> None:
-    """Refuse a name that nothing was published under.
+    """Refuse the name of a pipeline without published partitions.
 
     Raises:
-        click.ClickException: lists the pipelines there are.
+        click.ClickException: lists the pipelines that have some.
 
     """
-    there = pipelines(con)
-    if name not in there:
-        listed = ", ".join(there) or "none"
-        raise click.ClickException(f"Nothing is published of a pipeline {name!r}; there is {listed}.")
+    known = pipelines(con)
+    if name not in known:
+        listed = ", ".join(known) or "none"
+        raise click.ClickException(f"No partition of a pipeline {name!r} is published; published pipelines: {listed}.")

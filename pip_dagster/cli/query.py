@@ -18,9 +18,14 @@ _SHOWN = 200
 @click.command()
 @click.argument("sql")
 @click.option(
-    "--format", "form", type=click.Choice(["table", "csv", "json"]), default="table", show_default=True, help="Output."
+    "--format",
+    "form",
+    type=click.Choice(["table", "csv", "json"]),
+    default="table",
+    show_default=True,
+    help="Output format.",
 )
-@click.option("--json", "as_json", is_flag=True, help="The same as --format json.")
+@click.option("--json", "as_json", is_flag=True, help="Short for --format json.")
 @click.pass_obj
 def query(project: Project, sql: str, form: str, as_json: bool) -> None:
     """Run a SELECT on the published database, for example 'SELECT * FROM flight_delay.predictions LIMIT 5'."""
@@ -30,13 +35,11 @@ def query(project: Project, sql: str, form: str, as_json: bool) -> None:
         try:
             statements = con.extract_statements(sql)
             if len(statements) != 1 or "SELECT" not in str(statements[0].type):
-                raise click.ClickException("The published database is for reading: expected one SELECT.")
+                raise click.ClickException("The published database is read-only; expected one SELECT statement.")
             result = con.execute(statements[0])
             columns = [column[0] for column in result.description or []]
             if len(set(columns)) < len(columns):
-                raise click.ClickException(
-                    f"Two columns have one name: {', '.join(columns)}. Give one another with AS."
-                )
+                raise click.ClickException(f"Two columns have the same name: {', '.join(columns)}. Rename one with AS.")
             _show(result, columns, "json" if as_json else form)
         except duckdb.Error as error:
             raise click.ClickException(f"{error}\nTables: {', '.join(_tables(con))}") from error
@@ -54,7 +57,7 @@ def _show(result: Any, columns: list[str], form: str) -> None:
         rows = result.fetchmany(_SHOWN)
         show_table(None, columns, rows)
         if result.fetchone():
-            click.echo(f"More than {_SHOWN} rows: add a LIMIT, or take all of them with --format csv.", err=True)
+            click.echo(f"More than {_SHOWN} rows: add a LIMIT, or print all of them with --format csv.", err=True)
 
 
 def _tables(con: Any) -> list[str]:

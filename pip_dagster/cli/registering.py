@@ -1,10 +1,87 @@
-"""What the commands that register something take from their options."""
+"""What `models register` and `models compose` share: options, how their values are read, and what they print."""
+
+from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
 import click
+
+from pip_dagster.cli.gates import first_alias, record_in_audit
+from pip_dagster.cli.options import json_option
+from pip_dagster.cli.output import show_json
+from pip_dagster.errors import RegistryError
+from pip_dagster.registry.listing import aliases_of, composed, summarize
+from pip_dagster.registry.store import Registry
+from pip_dagster.registry.version import ModelVersion
+
+_OPTIONS = (
+    click.option("--metric", "metrics", multiple=True, metavar="NAME=VALUE", help="Repeatable."),
+    click.option("--tag", "tags", multiple=True, metavar="NAME=VALUE", help="Repeatable."),
+    click.option("--description", default=""),
+    click.option("--training-window", metavar="FROM..TO", help="For example 2013-01-01..2013-07-01."),
+    click.option("--alias", help="Point this alias at the version, if it is not set yet."),
+    click.option(
+        "--time-limit", type=float, default=120.0, show_default=True, help="Seconds to load and score the sample."
+    ),
+    json_option,
+)
+
+
+def registering_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options of both commands."""
+    return reduce(lambda decorated, option: option(decorated), reversed(_OPTIONS), command)
+
+
+def described(
+    calibration_file: Path | None,
+    metrics: tuple[str, ...],
+    tags: tuple[str, ...],
+    description: str,
+    training_window: str | None,
+    time_limit: float,
+) -> dict[str, Any]:
+    """The arguments of `Registry.register` and `Registry.compose` that these options stand for."""
+    return {
+        "calibration": json_object(calibration_file, "--calibration"),
+        "metrics": {key: _number(key, value) for key, value in _pairs("--metric", metrics)},
+        "tags": dict(_pairs("--tag", tags)),
+        "description": description,
+        "training_window": _window(training_window),
+        "time_limit": time_limit,
+    }
+
+
+def finish(context: click.Context, version: ModelVersion, alias: str | None, as_json: bool, done: str) -> None:
+    """Point the alias at a stored version and print the version; `done` describes what happened to a new one.
+
+    Raises:
+        RegistryError: the version is stored, but the alias was not moved; the JSON is printed before.
+
+    """
+    registry, failure = Registry(context.obj.registry), None
+    try:
+        if alias:
+            first_alias(registry, version, alias)
+            record_in_audit(context.obj)
+    except RegistryError as error:
+        failure = error
+    if as_json:
+        summary = summarize(version, aliases_of(registry, version)).model_dump(mode="json")
+        show_json(summary | {"created": version.created, "error": str(failure) if failure else None})
+    if failure:
+        raise failure
+    if as_json:
+        return
+    state = done if version.created else "is already registered as"
+    click.echo(f"{version.name} {state} v{version.version} (sha256 {version.digest})")
+    for line in composed(version):
+        click.echo(f"  {line}")
+    next_step = f"next: pip-dagster models promote {version.name} v{version.version}"
+    click.echo(f"{alias} is now v{version.version}" if alias else next_step)
 
 
 def json_object(path: Path | None, option: str) -> dict[str, Any] | None:
@@ -20,24 +97,22 @@ def json_object(path: Path | None, option: str) -> dict[str, Any] | None:
     return found
 
 
-def pairs(option: str, texts: tuple[str, ...]) -> list[tuple[str, str]]:
+def _pairs(option: str, texts: tuple[str, ...]) -> list[tuple[str, str]]:
     """NAME=VALUE options as pairs."""
-    parted = [text.partition("=") for text in texts]
-    wrong = [text for text, (key, equals, _) in zip(texts, parted, strict=True) if not (key and equals)]
-    if wrong:
+    split = [text.partition("=") for text in texts]
+    if wrong := [text for text, (key, equals, _) in zip(texts, split, strict=True) if not (key and equals)]:
         raise click.BadParameter(f"{wrong[0]!r} is not NAME=VALUE", param_hint=option)
-    return [(key, value) for key, _, value in parted]
+    return [(key, value) for key, _, value in split]
 
 
-def number(key: str, text: str) -> float:
-    """A metric's value."""
+def _number(key: str, text: str) -> float:
     try:
         return float(text)
     except ValueError:
         raise click.BadParameter(f"{key}={text}: {text!r} is not a number", param_hint="--metric") from None
 
 
-def window(text: str | None) -> tuple[str, str] | None:
+def _window(text: str | None) -> tuple[str, str] | None:
     """FROM..TO as a pair."""
     if text is None:
         return None

@@ -1,4 +1,4 @@
-"""`pip-dagster replay`: do the recorded features and model still give the stored scores?"""
+"""`pip-dagster replay`: check that the recorded features and model still give the stored scores."""
 
 from __future__ import annotations
 
@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from pip_dagster.cli.output import show_json, show_table
+from pip_dagster.cli.options import json_option
+from pip_dagster.cli.output import progress, show_json, show_table
 from pip_dagster.declaration.find import find_pipeline
 from pip_dagster.declaration.project import Project
 from pip_dagster.errors import PipelineError
+from pip_dagster.plural import plural
 
 if TYPE_CHECKING:
     from pip_dagster.replay.recorded_rows import RecordedRow
@@ -26,11 +28,11 @@ _SHOWN = 50
 @click.command()
 @click.argument("pipeline")
 @click.argument("partition", required=False)
-@click.option("--scoring", "scoring_id", help="Another scoring than the live one; `lineage` lists them.")
-@click.option("--key", "keys", multiple=True, help="Show this row; a JSON list where the key has several columns.")
-@click.option("--all", "every", is_flag=True, help="Every live partition.")
-@click.option("--sample", type=click.IntRange(min=1), help="So many of the live partitions, evenly spread.")
-@click.option("--json", "as_json", is_flag=True, help="For machines.")
+@click.option("--scoring", "scoring_id", help="A scoring by its id instead of the live one; see `lineage`.")
+@click.option("--key", "keys", multiple=True, help="Show this row; a JSON list if the key has several columns.")
+@click.option("--all", "every", is_flag=True, help="Replay every live partition.")
+@click.option("--sample", type=click.IntRange(min=1), help="Replay this many live partitions, evenly spread.")
+@json_option
 @click.pass_obj
 def replay(
     project: Project,
@@ -42,15 +44,15 @@ def replay(
     sample: int | None,
     as_json: bool,
 ) -> None:
-    """Score the recorded features of PARTITION with the recorded model, and compare with the stored scores bit for bit.
+    """Score the recorded features of PARTITION with the recorded model; compare bit for bit with the stored scores.
 
     Exit code 0: identical. 1: a partition differs. 2: none differs, but one cannot be replayed.
     """
     if every or sample:
         if partition or scoring_id or keys:
-            raise click.UsageError("--all and --sample go with no partition, scoring or key.")
+            raise click.UsageError("--all and --sample cannot be combined with a partition, --scoring or --key.")
     elif not (partition or scoring_id):
-        raise click.UsageError("Name a partition, a --scoring, or --all.")
+        raise click.UsageError("Name a partition, a --scoring or --all.")
     from pip_dagster.replay import recall
     from pip_dagster.replay.replay import replay as replay_scorings
     from pip_dagster.warehouse.connect import workspace
@@ -59,7 +61,7 @@ def replay(
         declared = find_pipeline(project, pipeline)
         with workspace(threads=1) as con:
             entries = recall.find(con, declared, partition=partition, scoring_id=scoring_id, sample=sample)
-        results = list(replay_scorings(declared, entries, keys=keys, progress=_progress))
+        results = list(replay_scorings(declared, entries, keys=keys, progress=progress))
     except PipelineError as error:
         click.echo(f"Error: cannot replay: {error}", err=True)
         sys.exit(2)
@@ -73,10 +75,6 @@ def replay(
     if unknown:
         click.echo(f"Error: no row has the key {', '.join(unknown)}.", err=True)
     sys.exit(1 if verdicts["differs"] else 2 if verdicts["cannot replay"] or unknown else 0)
-
-
-def _progress(text: str) -> None:
-    click.echo(text, err=True)
 
 
 def _absent(row: RecordedRow) -> bool:
@@ -113,12 +111,12 @@ def _show(pipeline: str, results: Sequence[Replay], verdicts: Counter[str]) -> N
         "ULPs",
         "absolute",
     ]
-    # What needs a look comes first where not all can be shown.
+    # If not all fit, those that are not identical come first.
     chosen = sorted(results, key=lambda each: each.verdict == "identical")[:_SHOWN]
     shown = [each for each in results if any(each is other for other in chosen)]
     show_table(f"{pipeline}: replayed", [*columns, "engine"], (_line(each) for each in shown))
     if len(shown) < len(results):
-        click.echo(f"{len(results) - len(shown)} more, all shown with --json.")
+        click.echo(f"{plural(len(results) - len(shown), 'more partition')}: list them all with --json.")
     for each in shown:
         for reason in each.reasons:
             click.echo(f"{each.entry.partition_key} {each.verdict}: {reason}.")
@@ -152,12 +150,12 @@ def _show_row(each: Replay, row: RecordedRow) -> None:
     if _absent(row):
         return
     title = f"{each.entry.partition_key}, key {row.key}"
-    kept = " (kept apart in quarantine: not scored)" if row.quarantined else ""
+    kept = " (quarantined: not scored)" if row.quarantined else ""
     if row.arm:
         click.echo(
             f"{title}: {row.arm} decides about it" + (", by these scores" if row.live else ", not by these scores")
         )
-    click.echo(f"{title}: recorded features{kept}")  # as a table's title it would be wrapped
+    click.echo(f"{title}: recorded features{kept}")  # as the title of a table it would be wrapped
     show_table(None, ["feature", "value"], (row.features or {}).items())
     stored, replayed = row.stored or {}, row.replayed or {}
     if stored or replayed:

@@ -1,4 +1,4 @@
-"""`pip-dagster models rollback`: an earlier version live again, without scoring anything."""
+"""`pip-dagster models rollback`: make an earlier version live again, without scoring."""
 
 from __future__ import annotations
 
@@ -12,28 +12,30 @@ from typing import TYPE_CHECKING
 
 import click
 
-from pip_dagster.cli.instants import Instant, KeyRange
+from pip_dagster.cli.options import Instant, KeyRange, json_option, version_number, why_option
 from pip_dagster.cli.output import show_json, show_table
-from pip_dagster.declaration.model_names import parse_ref
+from pip_dagster.declaration.find import find_pipeline
+from pip_dagster.declaration.partition import Partition
 from pip_dagster.declaration.project import Project
-from pip_dagster.registry.store import Registry, whoami
+from pip_dagster.declaration.ranges import contiguous
+from pip_dagster.plural import plural
+from pip_dagster.registry.store import whoami
 
 if TYPE_CHECKING:
     from pip_dagster.ledger.rollback import RollbackResult
-    from pip_dagster.ledger.rollback_plan import Missing
 
 INCOMPLETE = 3
 
 
 @click.command()
 @click.argument("pipeline")
-@click.option("--to", metavar="VERSION", help="2, v2 or an alias; the version live before when absent.")
-@click.option("--partitions", type=KeyRange(), help="First and last key; the whole pipeline when absent.")
-@click.option("--as-of", type=Instant(), help="Back to what was live then; UTC unless it names an offset.")
-@click.option("--why", default="", help="Kept in the ledger, the audit and the alias's history.")
-@click.option("--keep-alias", is_flag=True, help="The next run goes on scoring with the present version.")
-@click.option("--dry-run", is_flag=True, help="Say what would be done; change nothing.")
-@click.option("--json", "as_json", is_flag=True, help="For machines.")
+@click.option("--to", metavar="VERSION", help="2, v2 or an alias; by default the version live before.")
+@click.option("--partitions", type=KeyRange(), help="First and last key; by default the whole pipeline.")
+@click.option("--as-of", type=Instant(), help="Restore what was live at this time; in UTC if without an offset.")
+@why_option
+@click.option("--keep-alias", is_flag=True, help="Leave the alias: the next run scores with its present version.")
+@click.option("--dry-run", is_flag=True, help="Report what would change; change nothing.")
+@json_option
 @click.pass_obj
 def rollback(
     project: Project,
@@ -46,17 +48,18 @@ def rollback(
     dry_run: bool,
     as_json: bool,
 ) -> None:
-    """Make scores that are stored live again, for every partition of PIPELINE or for some, in one transaction.
+    """Make stored scores live again, for every partition of PIPELINE or a range, in one transaction.
 
-    Nothing is scored. The alias moves too, unless --partitions or --keep-alias is given. Exit code 0: every partition
-    is as wanted. 3: some have no such scores; they were left alone.
+    Scores nothing. Moves the alias too, unless --partitions or --keep-alias is given.
+
+    Exit code 0: every partition is as requested. 3: some have no such scores and did not change.
     """
     from pip_dagster.ledger.rollback import rollback as roll_back
 
     result = roll_back(
         project,
         pipeline,
-        to_version=_version(project, pipeline, to) if to else None,
+        to_version=version_number(find_pipeline(project, pipeline), to) if to else None,
         partitions=partitions,
         as_of=as_of,
         why=why,
@@ -73,67 +76,49 @@ def rollback(
     sys.exit(0 if result.complete else INCOMPLETE)
 
 
-def _version(project: Project, pipeline: str, ref: str) -> int:
-    wanted = parse_ref(ref)
-    if isinstance(wanted, int):
-        return wanted
-    from pip_dagster.declaration.find import find_pipeline
-
-    name = find_pipeline(project, pipeline).spec.scoring.model_name
-    return Registry(project.registry).get(name, wanted).version
-
-
 def _show(result: RollbackResult, commands: Sequence[str]) -> None:
     would = "would be " if result.dry_run else ""
     if result.resumed:
-        click.echo(f"{result.pipeline}: goes on with {result.rollback_id}, which was cut off.")
+        click.echo(f"{result.pipeline}: resuming {result.rollback_id}, which was interrupted.")
     if move := result.alias:
         before = f"v{move.before}" if move.before else "not set"
         click.echo(f"{result.model_name}: {move.alias} {would or 'is now '}v{move.after}, was {before}")
     moved = Counter((flip.before.label, flip.after.label) for flip in result.flips)
     for (label, after), count in sorted(moved.items()):
-        click.echo(f"{result.pipeline}: {count:,} partitions {would}rolled back from {label} to {after}")
+        click.echo(f"{result.pipeline}: {plural(count, 'partition')} {would}rolled back from {label} to {after}")
     if not result.flips:
         click.echo(f"{result.pipeline}: no partition {would}changed")
     if result.kept:
-        click.echo(f"{result.pipeline}: {result.kept:,} partitions are of another version, or as wanted, and stay")
+        kept = plural(result.kept, "partition")
+        click.echo(f"{result.pipeline}: {kept} unchanged, by another version or already as requested")
     if result.flips and not result.dry_run:
-        click.echo(f"Nothing was scored; {result.seconds:.2f} s, then {result.published:,} partitions published.")
+        published = plural(result.published, "partition")
+        click.echo(f"Nothing was scored; {result.seconds:.2f} s, then {published} published.")
     if stale := sum(flip.other_features for flip in result.flips):
         click.echo(
-            f"{stale:,} of them have scores made of features that were corrected since; materialize them to score anew."
+            f"{stale:,} of them now have scores of features that were corrected later; materialize them to rescore."
         )
     if result.missing:
         rows = [[missing.partition_key, f"v{missing.live_version}", missing.reason] for missing in result.missing]
-        show_table("These stay as they are", ["partition", "live", "because"], rows)
+        show_table("Not rolled back", ["partition", "live", "reason"], rows)
     if commands:
         click.echo("To score them:\n  " + "\n  ".join(commands))
 
 
 def rescore_commands(project: Project, result: RollbackResult) -> list[str]:
-    """What to type for the partitions that have no scores by the wanted version; nothing where none is wanted."""
+    """The commands that score the partitions without scores by the requested version; none without a version."""
     if result.version is None or not result.missing:
         return []
     commands = []
     if result.alias_version != result.version:
         commands.append(f"pip-dagster models promote {result.model_name} v{result.version}")
     module = project.code_location or "YOUR_PACKAGE.definitions"
-    for first, last in contiguous(result.missing):
+    partitions = [(Partition(each.partition_key, each.start, each.end), None) for each in result.missing]
+    for adjoining in contiguous(partitions):
+        first, last = adjoining[0][0].key, adjoining[-1][0].key
+        single = first == last
         keys = (
-            f"--partition {shlex.quote(first)}"
-            if first == last
-            else f"--partition-range {shlex.quote(f'{first}...{last}')}"
+            f"--partition {shlex.quote(first)}" if single else f"--partition-range {shlex.quote(f'{first}...{last}')}"
         )
         commands.append(f"dagster asset materialize -m {module} --select {result.pipeline}/predictions {keys}")
     return commands
-
-
-def contiguous(missing: Sequence[Missing]) -> list[tuple[str, str]]:
-    """First and last key of each run of partitions without a gap between them."""
-    runs: list[list[Missing]] = []
-    for each in sorted(missing, key=lambda one: one.start):
-        if runs and runs[-1][-1].end == each.start:
-            runs[-1].append(each)
-        else:
-            runs.append([each])
-    return [(run[0].partition_key, run[-1].partition_key) for run in runs]

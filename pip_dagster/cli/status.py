@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from pip_dagster.cli.options import json_option, last_option
 from pip_dagster.cli.output import show_json, show_table
 from pip_dagster.cli.plan import as_dict, plan_now, show_plan
 from pip_dagster.cli.published import check_pipeline, open_published, rows_of
 from pip_dagster.declaration.project import Project
+from pip_dagster.plural import plural
+
+if TYPE_CHECKING:
+    from duckdb import DuckDBPyConnection
 
 _PIPELINES = """
   SELECT pipeline, count(DISTINCT partition_key) FILTER (is_live) AS partitions,
@@ -21,7 +29,7 @@ _PIPELINES = """
   FROM ledger.partitions GROUP BY pipeline ORDER BY pipeline
 """
 
-# The newest attempt may have failed while an older scoring is live: both are said.
+# The newest attempt may have failed while an older scoring is live: both are shown.
 _PARTITIONS = """
   SELECT * FROM (
     SELECT partition_key, arg_max(status, scoring_id) AS last_attempt, arg_max_null(reason, scoring_id) AS reason,
@@ -45,8 +53,8 @@ _ARMS = """
   FROM ledger.arms a LEFT JOIN ledger.partitions s ON s.scoring_id = a.scoring_id
   WHERE a.pipeline = $pipeline GROUP BY a.partition_key, a.arm ORDER BY a.partition_key, min(a.low)
 """
-# Beside the change that is live now; those of earlier ones are history.
-_AMISS = """
+# Those of the live change only; those of earlier changes are history.
+_SPLIT_FAULTS = """
   SELECT partition_key, expectation_id, observed FROM ledger.checks
   WHERE pipeline = $pipeline AND section = 'split' AND status <> 'passed'
     AND split_part(expectation_id, ' ', 1) IN ('arms', 'arm', 'sample_ratio') -- a canary's figures are in its arm's
@@ -55,103 +63,151 @@ _AMISS = """
 """
 
 
+@dataclass(frozen=True)
+class ArmShare:
+    """One arm of a split partition: its version, its share of the units and its scoring."""
+
+    model_version: int | None
+    share: float
+    scoring_id: str
+
+
+@dataclass(frozen=True)
+class SplitState:
+    """How a partition is split, arm by arm, and what is wrong with that."""
+
+    arms: dict[str, ArmShare]
+    faults: list[str]
+
+    @property
+    def text(self) -> str:
+        """Each arm with its version and share."""
+        return ", ".join(f"{arm} v{of.model_version} {of.share:.2%}" for arm, of in self.arms.items())
+
+
+@dataclass(frozen=True)
+class PartitionStatus:
+    """A partition's newest attempt, and its live scoring; the latter's values are None without one."""
+
+    partition_key: str
+    last_attempt: str
+    reason: str | None
+    attempts: int
+    model_version: int | None
+    rows: int | None
+    quarantined: int | None
+    mean_score: float | None
+    seconds: float | None
+    scored_at: datetime | None
+    provisional: bool
+    findings: dict[str, Any]
+    split: SplitState
+
+    @property
+    def state(self) -> str:
+        """Whether it is live, and what the last attempt failed with."""
+        live = ("live, provisional" if self.provisional else "live") if self.model_version else "nothing live"
+        failed = f"{live}; last attempt {self.last_attempt}: {self.reason}"
+        return live if self.last_attempt == "scored" else failed
+
+    @property
+    def found(self) -> str:
+        """The findings of the guard and of the split."""
+        parts = ["empty"] if "empty" in self.findings else []
+        if unseen := self.findings.get("unseen_category"):
+            parts.append("unseen " + ", ".join(f"{name} ({count})" for name, count in unseen["rows"].items()))
+        if undecided := self.findings.get("segment_condition_null"):
+            parts.append(f"a segment's condition is NULL in {plural(undecided, 'row')}")
+        if missing := self.findings.get("all_missing"):
+            parts.append("only missing values in " + ", ".join(missing))
+        return "; ".join([*parts, *self.split.faults])
+
+    def as_dict(self) -> dict[str, Any]:
+        """For machines; the split's faults are among the findings."""
+        plain = asdict(self)
+        split = plain.pop("split")
+        plain["findings"] |= {"split": split["faults"]} if split["faults"] else {}
+        return plain | {"arms": split["arms"]}
+
+
 @click.command()
 @click.argument("pipeline", required=False)
-@click.option("--last", default=31, show_default=True, type=click.IntRange(min=1), help="How many partitions to show.")
-@click.option("--why", is_flag=True, help="Also which partitions should be made again, and why, as `plan` says.")
-@click.option("--json", "as_json", is_flag=True, help="For machines.")
+@last_option
+@click.option("--why", is_flag=True, help="Also the stale partitions with reasons, as `plan` lists them.")
+@json_option
 @click.pass_obj
 def status(project: Project, pipeline: str | None, last: int, why: bool, as_json: bool) -> None:
-    """Show the pipelines, or the newest partitions of PIPELINE."""
+    """Show all pipelines, or the newest partitions of PIPELINE."""
     if why and pipeline is None:
         raise click.UsageError("--why is about one pipeline: name it.")
+    summaries: list[dict[str, Any]] = []
+    partitions: list[PartitionStatus] = []
     with open_published(project) as con:
         if pipeline is None:
-            found = rows_of(con, _PIPELINES)
+            summaries = rows_of(con, _PIPELINES)
         else:
             check_pipeline(con, pipeline)
-            found = partition_rows(con, pipeline, last)
-    made = plan_now(project, pipeline) if why and pipeline else None
+            partitions = partition_statuses(con, pipeline, last)
+    plan = plan_now(project, pipeline) if why and pipeline else None
     if as_json:
-        show_json({"partitions": found, "plan": as_dict(made)} if made else found)
-    elif pipeline is None:
-        show_table("Pipelines", list(found[0]) if found else ["pipeline"], [list(row.values()) for row in found])
+        found = summaries or [each.as_dict() for each in partitions]
+        show_json({"partitions": found, "plan": as_dict(plan)} if plan else found)
+        return
+    if pipeline is None:
+        show_table(
+            "Pipelines", list(summaries[0]) if summaries else ["pipeline"], [list(row.values()) for row in summaries]
+        )
     else:
-        show_partitions(pipeline, found)
-    if made and not as_json:
-        show_plan(made)
+        show_partitions(pipeline, partitions)
+    if plan:
+        show_plan(plan)
 
 
-def partition_rows(con: Any, pipeline: str, last: int) -> list[dict[str, Any]]:
-    """The newest partitions of a pipeline, findings parsed; `arms` where they were ever split, with what is amiss."""
-    rows = rows_of(con, _PARTITIONS, {"pipeline": pipeline, "last": last})
+def partition_statuses(con: DuckDBPyConnection, pipeline: str, last: int) -> list[PartitionStatus]:
+    """The newest partitions of a pipeline."""
     split = split_states(con, pipeline)
-    for row in rows:
-        row["findings"] = json.loads(row["findings"]) if row["findings"] else {}
-        arms, amiss = split.get(row["partition_key"], ({}, []))
-        row["arms"] = arms
-        if amiss:
-            row["findings"]["split"] = amiss
-    return rows
-
-
-def split_states(con: Any, pipeline: str) -> dict[str, tuple[dict[str, dict[str, Any]], list[str]]]:
-    """Partition → its arms with version and share, and what is amiss with them."""
-    there = {row["name"] for row in rows_of(con, _PUBLISHED)}
-    if not {"arms", "checks"} <= there:
-        return {}
-    found: dict[str, tuple[dict[str, dict[str, Any]], list[str]]] = {}
-    for row in rows_of(con, _ARMS, {"pipeline": pipeline}):
-        arms, _ = found.setdefault(row["partition_key"], ({}, []))
-        if row["share"] is not None:
-            arms[row["arm"]] = {name: row[name] for name in ("model_version", "share", "scoring_id")}
-    for row in rows_of(con, _AMISS, {"pipeline": pipeline}):
-        found[row["partition_key"]][1].append(f"{row['expectation_id']}: {json.loads(row['observed'])}")
+    found = []
+    for row in rows_of(con, _PARTITIONS, {"pipeline": pipeline, "last": last}):
+        findings = json.loads(row.pop("findings") or "{}")
+        state = split.get(row["partition_key"], SplitState({}, []))
+        found.append(PartitionStatus(**row, findings=findings, split=state))
     return found
 
 
-def show_partitions(pipeline: str, rows: list[dict[str, Any]]) -> None:
+def split_states(con: DuckDBPyConnection, pipeline: str) -> Mapping[str, SplitState]:
+    """Partition → how it is split, for those that were ever split."""
+    if not {"arms", "checks"} <= {row["name"] for row in rows_of(con, _PUBLISHED)}:
+        return {}
+    found: dict[str, SplitState] = {}
+    for row in rows_of(con, _ARMS, {"pipeline": pipeline}):
+        state = found.setdefault(row["partition_key"], SplitState({}, []))
+        if row["share"] is not None:
+            state.arms[row["arm"]] = ArmShare(row["model_version"], row["share"], row["scoring_id"])
+    for row in rows_of(con, _SPLIT_FAULTS, {"pipeline": pipeline}):
+        found[row["partition_key"]].faults.append(f"{row['expectation_id']}: {json.loads(row['observed'])}")
+    return found
+
+
+def show_partitions(pipeline: str, partitions: Sequence[PartitionStatus]) -> None:
     """The partitions as a table."""
-    columns = ["partition", "state", "rows", "quarantined", "model", "mean score", "seconds", "scored at", "found"]
-    split = any(row["arms"] for row in rows)
-    columns += ["arms"] if split else []
+    columns = ["partition", "state", "rows", "quarantined", "model", "mean score", "seconds", "scored at", "findings"]
+    split = any(each.split.arms for each in partitions)
     show_table(
-        f"{pipeline}: {len(rows)} partitions",
-        columns,
+        f"{pipeline}: {plural(len(partitions), 'partition')}",
+        [*columns, "arms"] if split else columns,
         (
             [
-                row["partition_key"],
-                _state(row),
-                row["rows"],
-                row["quarantined"],
-                f"v{row['model_version']}" if row["model_version"] else "",
-                row["mean_score"],
-                row["seconds"],
-                f"{row['scored_at']:%Y-%m-%d %H:%M:%S}" if row["scored_at"] else "",
-                _found(row["findings"]),
-                *([say_arms(row["arms"])] if split else []),
+                each.partition_key,
+                each.state,
+                each.rows,
+                each.quarantined,
+                f"v{each.model_version}" if each.model_version else "",
+                each.mean_score,
+                each.seconds,
+                f"{each.scored_at:%Y-%m-%d %H:%M:%S}" if each.scored_at else "",
+                each.found,
+                *([each.split.text] if split else []),
             ]
-            for row in rows
+            for each in partitions
         ),
     )
-
-
-def say_arms(arms: dict[str, dict[str, Any]]) -> str:
-    """Who decides about which share."""
-    return ", ".join(f"{arm} v{of['model_version']} {of['share']:.2%}" for arm, of in arms.items())
-
-
-def _state(row: dict[str, Any]) -> str:
-    live = ("live, provisional" if row["provisional"] else "live") if row["model_version"] else "nothing live"
-    return live if row["last_attempt"] == "scored" else f"{live}; last attempt {row['last_attempt']}: {row['reason']}"
-
-
-def _found(findings: dict[str, Any]) -> str:
-    parts = ["empty"] if "empty" in findings else []
-    if unseen := findings.get("unseen_category"):
-        parts.append("unseen " + ", ".join(f"{name} ({count})" for name, count in unseen["rows"].items()))
-    if undecided := findings.get("segment_condition_null"):
-        parts.append(f"a segment's condition is NULL in {undecided}")
-    if missing := findings.get("all_missing"):
-        parts.append("no value at all in " + ", ".join(missing))
-    return "; ".join([*parts, *findings.get("split", ())])

@@ -15,7 +15,7 @@ from pip_dagster.flow.result import PartitionResult
 from pip_dagster.ledger.backfills import Backfill, finished_by_run
 from pip_dagster.ledger.record import scorings_of
 from pip_dagster.orchestration.definitions import build_definitions
-from pip_dagster.orchestration.keys import challengers_key, features_key, predictions_key
+from pip_dagster.orchestration.keys import own_keys, predictions_key
 from pip_dagster.orchestration.metadata import predictions_metadata
 from pip_dagster.orchestration.options import AS_KNOWN_TAG, BACKFILL_TAG, VERSION_TAG, WHY_TAG
 from pip_dagster.orchestration.runs import UNFINISHED
@@ -32,11 +32,7 @@ def run_in_dagster(
         results.append(result)
         observe(result)
 
-    spec = pipeline.spec
     job = build_definitions(pipeline, observe=note).resolve_implicit_global_asset_job_def()
-    assets = [features_key(spec), predictions_key(spec)]
-    if spec.scoring.challengers:
-        assets.append(challengers_key(spec))
 
     def run(backfill: Backfill, chunk: Sequence[Partition]) -> Iterator[PartitionResult]:
         results.clear()
@@ -45,7 +41,7 @@ def run_in_dagster(
         try:
             result = job.execute_in_process(
                 instance=instance,
-                asset_selection=assets,
+                asset_selection=own_keys(pipeline.spec),
                 tags=tags_of(backfill, chunk),
                 run_config=quiet,
                 raise_on_error=False,

@@ -4,13 +4,13 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import dagster as dg
-from dagster._core.storage.asset_check_execution_record import AssetCheckExecutionRecordStatus
 
 from pip_dagster.declaration.pipeline import Pipeline
 from pip_dagster.flow.engine import available_threads
 from pip_dagster.flow.sources import open_sources
 from pip_dagster.flow.validate_sources import validate_sources
 from pip_dagster.ledger.checks import SPLIT, CheckEntry
+from pip_dagster.orchestration.dagster_private import failed_evaluations
 from pip_dagster.orchestration.keys import features_key, predictions_key, source_key
 from pip_dagster.orchestration.partitions import partitions_of
 from pip_dagster.quality.suite import Expectation
@@ -116,9 +116,7 @@ def news(
         return
     checks = {each.asset_check_key for each in of_run}
     # Dagster must not go on showing as failed what is sound now.
-    failed = {AssetCheckExecutionRecordStatus.FAILED}
-    history = instance.event_log_storage.get_asset_check_execution_history
-    once_failed = {(key, past.partition) for key in checks for past in history(key, limit=100_000, status=failed)}
+    once_failed = {(key, partition) for key in checks for partition in failed_evaluations(instance, key)}
     for each in of_run:
         if not each.passed or (each.asset_check_key, each.partition) in once_failed:
             yield each

@@ -11,7 +11,7 @@ from pip_dagster.flow.result import PartitionResult
 from pip_dagster.orchestration.assets import pipeline_assets
 from pip_dagster.orchestration.checks import source_checks
 from pip_dagster.orchestration.inputs import model_asset, source_assets
-from pip_dagster.orchestration.keys import challengers_key, features_key, predictions_key
+from pip_dagster.orchestration.keys import own_keys
 from pip_dagster.orchestration.partitions import partitions_definition
 from pip_dagster.orchestration.schedule import pipeline_schedule
 from pip_dagster.orchestration.sensors import pipeline_sensors
@@ -21,12 +21,9 @@ def build_definitions(pipeline: Pipeline, observe: Callable[[PartitionResult], N
     """Assets, job, schedule and sensors of a pipeline; `observe` is told of each partition that a run has committed."""
     spec = pipeline.spec
     partitions = partitions_definition(spec.partitions)
-    keys = [features_key(spec), predictions_key(spec)]
-    if spec.scoring.compared:
-        keys.append(challengers_key(spec))
     job = dg.define_asset_job(
         f"{spec.name}_job",
-        selection=dg.AssetSelection.assets(*keys),
+        selection=dg.AssetSelection.assets(*own_keys(spec)),
         description=f"Features and predictions of {spec.name} for one partition or a range.",
         # A process for the one step would cost ten seconds of imports and win nothing.
         executor_def=dg.in_process_executor,

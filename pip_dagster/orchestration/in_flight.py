@@ -12,6 +12,7 @@ from pip_dagster.declaration.partition import Partition
 from pip_dagster.declaration.spec import PipelineSpec
 from pip_dagster.flow.rerun_requests import Earlier
 from pip_dagster.orchestration.alive import end_if_gone
+from pip_dagster.orchestration.dagster_private import backfill_targets, requested_backfills
 from pip_dagster.orchestration.keys import features_key, predictions_key
 from pip_dagster.orchestration.runs import UNFINISHED, covered
 
@@ -45,26 +46,10 @@ def in_flight(
             about = covered(definition, run.tags, candidates)
             if about and not end_if_gone(instance, run):
                 found |= about
-    from dagster._core.execution.backfill import BulkActionsFilter, BulkActionStatus
-
-    underway = [BulkActionStatus.REQUESTED]
-    for backfill in instance.get_backfills(filters=BulkActionsFilter(statuses=underway)):
-        targeted = mine & set(backfill.asset_selection or ())
-        if targeted:
-            found |= _of_backfill(backfill, targeted, candidates, asset_graph)
+    for backfill in requested_backfills(instance):
+        if targeted := mine & set(backfill.asset_selection or ()):
+            found |= backfill_targets(backfill, targeted, asset_graph, [each.key for each in candidates])
     return found
-
-
-def _of_backfill(
-    backfill: Any, targeted: set[dg.AssetKey], candidates: Sequence[Partition], asset_graph: Any
-) -> set[str]:
-    keys = {each.key for each in candidates}
-    try:
-        data = backfill.get_asset_backfill_data(asset_graph)
-        subsets = [data.get_target_partitions_subset(key) for key in targeted]
-        return {key for key in keys if any(key in subset for subset in subsets)}
-    except Exception:  # of another version, or of a grid that has changed: then all of them, until it has ended
-        return keys
 
 
 def earlier_runs(instance: dg.DagsterInstance, content: str) -> list[Earlier]:

@@ -18,8 +18,13 @@ def predictions_key(spec: PipelineSpec) -> dg.AssetKey:
 
 
 def challengers_key(spec: PipelineSpec) -> dg.AssetKey:
-    """What the challengers would have said."""
+    """The scores of challengers and arms on the champion's rows."""
     return dg.AssetKey([spec.name, "challengers"])
+
+
+def own_keys(spec: PipelineSpec) -> list[dg.AssetKey]:
+    """The assets that a run of the pipeline materializes: the challengers only where versions are compared."""
+    return [features_key(spec), predictions_key(spec)] + ([challengers_key(spec)] if spec.scoring.compared else [])
 
 
 def model_key(spec: PipelineSpec) -> dg.AssetKey:

@@ -14,9 +14,7 @@ from pip_dagster.flow.result import PartitionResult
 from pip_dagster.ledger.challengers import compare
 from pip_dagster.ledger.checks import SPLIT
 from pip_dagster.ledger.record import ExtractionEntry, ScoringEntry, latest_extractions
-from pip_dagster.orchestration.keys import features_key
 from pip_dagster.registry.choose import registry_of
-from pip_dagster.registry.store import Registry
 from pip_dagster.warehouse.connect import open_warehouse, workspace
 from pip_dagster.warehouse.lock import waiting_at_most
 
@@ -97,32 +95,6 @@ def column_schema(columns: Mapping[str, tuple[str, str]]) -> dg.TableSchema:
     return dg.TableSchema(
         columns=[dg.TableColumn(name, type=kind, description=text) for name, (kind, text) in columns.items()]
     )
-
-
-def lineage_metadata(pipeline: Pipeline, entry: ScoringEntry, types: Mapping[str, str]) -> dict[str, Any]:
-    """The prediction table's columns (`types`: those of the scored rows), and from which features each score comes."""
-    manifest = Registry(pipeline.project.registry).get(entry.model_name, entry.model_version or 0).manifest
-    features = features_key(pipeline.spec)
-    inputs = [dg.TableColumnDep(features, feature.name) for feature in manifest.features]
-    scores = {*manifest.outputs, "predicted_class"} & types.keys()
-    carried = [name for name in types if name not in scores and name != "partition_key"]
-    made = f"{manifest.objective}, by {entry.model_name} v{entry.model_version}."
-    columns = {
-        "partition_key": ("VARCHAR", "The partition."),
-        **{name: (types[name], "From the features.") for name in carried},
-        **{name: (types[name], made) for name in types if name in scores},
-        "scoring_id": ("VARCHAR", "The ledger's entry: which model, features, code and libraries made the row."),
-        "model_name": ("VARCHAR", "The model."),
-        "model_version": ("BIGINT", "Its version."),
-        "feature_revision": ("VARCHAR", "The revision of the feature snapshot that was scored."),
-        "scored_at": ("TIMESTAMP WITH TIME ZONE", "When."),
-        "arm": ("VARCHAR", "Which arm of a split the row is in; champion where there is none."),
-    }
-    lineage = dict.fromkeys(scores, inputs) | {name: [dg.TableColumnDep(features, name)] for name in carried}
-    return {
-        "dagster/column_schema": column_schema(columns),
-        "dagster/column_lineage": dg.TableColumnLineage(lineage),
-    }
 
 
 def challengers_metadata(pipeline: Pipeline, partition_keys: Sequence[str]) -> dict[str, dict[str, Any]]:

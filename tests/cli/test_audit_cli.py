@@ -48,7 +48,7 @@ def test_promote_writes_to_the_audit_and_verify_says_that_it_holds(promoted):
     assert (moved["from"], moved["to"]) == (1, 2) and moved["why"].startswith("better; gates passed")
     text = shell(promoted, "audit", "verify")
     head = entries[-1]["hash"]
-    assert text == f"11 entries, the chain is whole and agrees with the ledger. The last hash is {head}\n"
+    assert text == f"11 entries; the chain is intact and agrees with the ledger. The last hash is {head}\n"
     assert json.loads(shell(promoted, "audit", "verify", "--expect", head, "--json"))["fault"] is None
     assert "was noted" in shell(promoted, "audit", "verify", "--expect", "0" * 64, code=1)
 
@@ -110,7 +110,7 @@ def test_mistakes_are_answered(promoted):
     assert "declares no pipeline 'order'" in shell(promoted, "models", "rollback", "order", code=1)
     assert "is not an instant" in shell(promoted, "models", "rollback", "orders", "--as-of", "noon", code=2)
     assert "is not a range" in shell(promoted, "models", "rollback", "orders", "--partitions", "a..", code=2)
-    assert "leave one away" in shell(promoted, "lineage", "orders", "--key", "1", "--as-of", "2024-03-01", code=2)
+    assert "use only one of them" in shell(promoted, "lineage", "orders", "--key", "1", "--as-of", "2024-03-01", code=2)
     assert "key of orders is order_id" in shell(promoted, "lineage", "orders", "--key", "1", "--key", "2", code=2)
     assert "Name a PARTITION" in shell(promoted, "lineage", "orders", code=2)
     assert "never scored order_id = 77777" in shell(promoted, "lineage", "orders", "--key", "77777", code=1)

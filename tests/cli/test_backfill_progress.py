@@ -34,7 +34,7 @@ def test_the_time_left_goes_by_whole_chunks_whose_partitions_come_in_bursts(cloc
                 clock.now += 0.1
                 progress.note(result(partition, "bad" if partition.key == "2024-03-02" else None))
                 progress.note(result(partition))  # told twice, counted once
-    assert (progress.done, progress.made, progress.failed) == (20, 19, {"2024-03-02": "bad"})
+    assert (progress.done, progress.built, progress.failed) == (20, 19, {"2024-03-02": "bad"})
     assert capsys.readouterr().err.splitlines() == [
         "1 of 40 partitions",
         "11 of 40 partitions, 1 failed, about 1 min 30 s left",

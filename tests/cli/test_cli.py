@@ -72,7 +72,7 @@ class TestStatus:
         assert (
             "live; last attempt failed: values that the model would score without an error: amount in 50 rows" in text
         )
-        assert "unseen shop (50); no value at all in amount" in text
+        assert "unseen shop (50); only missing values in amount" in text
         rows = json.loads(said("status", "orders", "--json"))
         assert [row["last_attempt"] for row in rows] == ["scored", "failed", "scored", "scored"]
 
@@ -102,7 +102,7 @@ class TestLineage:
 
     def test_of_an_unknown_partition_names_those_there_are(self, said):
         text = said("lineage", "orders", "2023-01-01", code=1)
-        assert "no partition '2023-01-01'; the ledger knows 2024-03-01 to 2024-03-04" in text
+        assert "no partition '2023-01-01'; the ledger has 2024-03-01 to 2024-03-04" in text
 
 
 class TestQuery:
@@ -165,7 +165,7 @@ class TestQuery:
 
 def test_an_unknown_pipeline_names_those_there_are(said):
     for words in (("status", "order"), ("lineage", "order", FIRST)):
-        assert "Nothing is published of a pipeline 'order'; there is orders" in said(*words, code=1)
+        assert "No partition of a pipeline 'order' is published; published pipelines: orders" in said(*words, code=1)
 
 
 def test_before_anything_is_published_it_says_how_to_begin(tiny, monkeypatch):

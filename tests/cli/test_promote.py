@@ -12,17 +12,16 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import yaml
-from click.testing import CliRunner, Result
 
 from pip_dagster.cli.models import models
 
-Run = Callable[..., Result]
+Run = Callable[..., Any]
 
 
 @pytest.fixture
-def cli(gated: Any) -> Run:
-    def run(*arguments: str, code: int = 0) -> Result:
-        result = CliRunner().invoke(models, arguments, obj=gated.project)
+def cli(gated: Any, helpers: Any) -> Run:
+    def run(*arguments: str, code: int = 0) -> Any:
+        result = helpers.invoke(models, arguments, obj=gated.project)
         assert result.exit_code == code, result.output
         return result
 
@@ -123,6 +122,18 @@ def test_a_refused_promotion_says_which_gate_and_leaves_the_champion(
     assert gated.registry.alias_history("returns", "champion") == before
 
 
+def test_json_of_a_refusal_says_that_nothing_moved_and_which_gates_failed(gated: Any, cli: Run) -> None:
+    with_gates(gated, max_flip_rate=0.01)
+    refused = cli("promote", "returns", "v1", "--json", code=1)
+    found = json.loads(refused.stdout)
+    assert (found["alias"], found["version"], found["moved"]) == ("champion", 1, False)
+    assert "flip_rate" in found["error"] and found["error"] in refused.stderr
+    (report,) = found["gates"]
+    assert [gate["name"] for gate in report["results"] if not gate["passed"]] == ["flip_rate"]
+    moved = json.loads(cli("promote", "returns", "v1", "--json", "--override", "the shop").stdout)
+    assert (moved["version"], moved["moved"], moved["error"]) == (1, True, None)
+
+
 def test_an_override_is_kept_with_the_gates_that_failed(gated: Any, cli: Run) -> None:
     with_gates(gated, max_flip_rate=0.01)
     cli("promote", "returns", "v1", "--override", " ", code=2)
@@ -167,6 +178,9 @@ def test_registering_sets_an_alias_only_for_the_first_time(gated: Any, cli: Run,
     assert "alias 'champion' stays v3" in refused.stderr
     assert "pip-dagster models promote returns v2 --alias champion" in refused.stderr
     assert gated.champion == 3
+    found = json.loads(cli("register", "returns", *options, "--alias", "champion", "--json", code=1).stdout)
+    assert (found["version"], found["aliases"]) == (2, []), "it is stored all the same"
+    assert "alias 'champion' stays v3" in found["error"]
     cli("register", "returns", *options, "--alias", "fallback")
     cli("register", "returns", *options, "--alias", "fallback")  # the same again is no move
     assert len(gated.registry.alias_history("returns", "fallback")) == 1

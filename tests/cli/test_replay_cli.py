@@ -83,7 +83,7 @@ def test_a_key_is_shown_with_features_and_both_scores(scored):
         (("orders", "--scoring", "never"), "has no scoring 'never'"),
         (("nothing", SECOND), "declares no pipeline 'nothing'; it declares orders"),
         (("orders",), "Name a partition"),
-        (("orders", SECOND, "--all"), "go with no partition"),
+        (("orders", SECOND, "--all"), "cannot be combined with a partition"),
         (("orders", "--sample", "0"), "Invalid value for '--sample'"),
     ],
 )

@@ -87,7 +87,7 @@ def test_replay_knows_which_rows_were_left_out_of_both(parted):
 
 def test_the_audit_log_names_the_arms(parted):
     assert "v1 live, v2 for challenger" in invoke(parted, "audit", "log")
-    assert "the chain is whole" in invoke(parted, "audit", "verify")
+    assert "the chain is intact" in invoke(parted, "audit", "verify")
 
 
 def test_compare_shows_the_arm_beside_the_champion_on_all_rows(parted):

@@ -8,7 +8,6 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from click.testing import CliRunner, Result
 
 from pip_dagster.cli.main import cli
 
@@ -20,11 +19,11 @@ segments:
 
 
 @pytest.fixture
-def invoke(tiny: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
+def invoke(tiny: Any, helpers: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.setenv("PIP_DAGSTER_PROJECT", str(tiny.root))
 
-    def _invoke(*arguments: str) -> Result:
-        return CliRunner().invoke(cli, list(arguments))
+    def _invoke(*arguments: str) -> Any:
+        return helpers.invoke(cli, arguments)
 
     return _invoke
 
@@ -46,7 +45,7 @@ def test_compose_show_and_lineage(tiny: Any, invoke: Any, sample: pd.DataFrame, 
     assert "returns composed as v3" in made.output
     assert "gifts: returns v1, where gift" in made.output
     assert "otherwise: mean of scores: 0.667 returns v1 + 0.333 returns v2, where every other row" in made.output
-    assert "is there already as v3" in invoke(*compose).output
+    assert "is already registered as v3" in invoke(*compose).output
     assert json.loads(invoke(*compose, "--json").output)["created"] is False
     shown = invoke("models", "show", "returns", "v3").output
     assert "returns v1, champion at the time: member-01-returns-v1.ubj, sha256" in shown
@@ -85,4 +84,4 @@ def test_a_calibration_that_is_left_behind_is_told(
     sample.to_parquet(tmp_path / "s.parquet")
     arguments = ("models", "compose", "returns", str(tmp_path / "model.yaml"), "--sample", str(tmp_path / "s.parquet"))
     found = invoke(*arguments)
-    assert "the calibration of returns v3 is not taken along" in found.output, found.output
+    assert "the calibration of returns v3 is not used" in found.output, found.output

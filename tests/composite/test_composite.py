@@ -434,3 +434,17 @@ def test_arrow_dictionaries_are_plain_values_to_a_condition(composed: Any, sampl
     table = pa.Table.from_pandas(sample.assign(shop=lambda f: f["shop"].astype("category")))
     version = composed.registry.compose("returns", segments | {"combine": "score"}, sample=table)
     assert version.manifest.composite.columns == {"shop": "text", "note": "text"}
+
+
+def test_column_lineage_of_the_segment_is_what_the_conditions_read(composed):
+    from pip_dagster.orchestration.column_lineage import lineage_metadata
+
+    composed.registry.set_alias("returns", "champion", 3, by="ada", why="segments")
+    result = composed.run("2024-03-01")["2024-03-01"]
+    metadata = lineage_metadata(composed.pipeline(), result.scoring, result.columns)
+    found = {
+        column: {f"{dep.asset_key.path[1]}.{dep.column_name}" for dep in deps}
+        for column, deps in metadata["dagster/column_lineage"].deps_by_column.items()
+    }
+    assert found["model_segment"] == {"features.shop", "features.note"}
+    assert found["score"] == {f"features.{name}" for name in ("amount", "quantity", "gift", "shop", "note")}

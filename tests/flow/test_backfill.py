@@ -21,6 +21,7 @@ from pip_dagster.flow.plan import make_plan
 from pip_dagster.ledger.rollback import rollback
 from pip_dagster.warehouse.lock import exclusive
 
+CHALLENGERS = {"challengers": ["challenger"]}
 FIRST, SECOND, THIRD, FOURTH = DAYS = ("2024-03-01", "2024-03-02", "2024-03-03", "2024-03-04")
 CONTENT = """
   SELECT p.partition_key, s.score_digest, s.feature_digest, s.model_version, count(*) FROM orders.predictions p
@@ -113,7 +114,7 @@ class TestARange:
             (("--from", FIRST, "--version", "9"), 1, "9"),
             (("--from", FIRST, "--as-known"), 1, "available_at"),
             (("--resume",), 1, "has no backfill"),
-            (("--resume", "--from", FIRST), 2, "give it alone"),
+            (("--resume", "--from", FIRST), 2, "cannot be combined with others"),
             ((), 2, "--from"),
         ],
     )
@@ -122,6 +123,53 @@ class TestARange:
         # What is an error of the user's is said by `main`, with exit code 1.
         said = str(result.exception) if isinstance(result.exception, PipelineError) else result.stderr
         assert result.exit_code == code and text in said
+
+
+class TestJson:
+    """`--json` prints the outcome however the backfill ends, and the exit code tells how it ended."""
+
+    def test_of_an_error_in_the_middle(self, scored, monkeypatch):
+        from pip_dagster.flow import backfill as core
+
+        asked, check = [], core.check_not_withdrawn
+
+        def refuse_the_second(pipeline, backfill):
+            asked.append(backfill)
+            if len(asked) == 2:
+                raise BackfillError("rolled back meanwhile")
+            check(pipeline, backfill)
+
+        monkeypatch.setattr(core, "check_not_withdrawn", refuse_the_second)
+        words = ("--from", FIRST, "--to", FOURTH, "--chunk", "2", "--version", "2")
+        result, said = backfill(scored, *words, code=1)
+        assert (result["error"], result["complete"], result["cancelled"]) == ("rolled back meanwhile", False, False)
+        assert (result["built"], result["failed"]) == (2, {})
+        assert (
+            "Error: rolled back meanwhile\nCommitted partitions stay. To resume: pip-dagster backfill orders " in said
+        )
+        assert f"--resume {result['backfill_id']}" in said
+
+    def test_of_a_declaration_that_fits_no_model(self, tiny):
+        tiny.declare("SELECT order_id, day FROM raw.orders WHERE day >= $start_date AND day < $end_date")
+        result, _ = backfill(tiny, "--from", FIRST, "--to", SECOND, code=1)
+        assert "'amount' is missing" in result["error"] and result["built"] == 0
+
+    def test_of_failed_partitions(self, tiny):
+        tiny.source(f"UPDATE raw.orders SET amount = 'inf' WHERE day = '{SECOND}'")
+        result, _ = backfill(tiny, "--from", FIRST, "--to", SECOND, code=3)
+        assert (result["error"], list(result["failed"]), result["complete"]) == (None, [SECOND], False)
+
+    def test_of_one_that_was_cancelled(self, tiny, monkeypatch):
+        def interrupt(*_):
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr("pip_dagster.flow.backfill.check_not_withdrawn", interrupt)
+        result, _ = backfill(tiny, "--from", FIRST, "--to", SECOND, code=130)
+        assert result["cancelled"] and not result["complete"] and result["built"] == 0
+
+    def test_the_former_name_of_a_key_stays(self, scored):
+        result, _ = backfill(scored, "--from", FIRST, "--to", SECOND)
+        assert result["made"] == result["built"] == 2
 
 
 class TestAVersion:
@@ -259,7 +307,7 @@ def kill_and_resume(tiny, days, times, seed, **environment):
     for i, way in enumerate(ways):
         process = start(tiny, *(("--resume",) if i else words), **environment)
         try:
-            assert "makes" in process.stderr.readline()
+            assert "builds" in process.stderr.readline()
             until(lambda p=process, target=way: p.poll() is not None or done(tiny) >= target)
             time.sleep(chance.uniform(0.0, 0.5))
             assert process.poll() is None, "it ended before it was killed: there is too little to do"
@@ -403,6 +451,15 @@ class TestInDagster:
         with dg.DagsterInstance.from_config(home) as instance:
             statuses = [run.status.value for run in instance.get_runs()]
         assert statuses == ["SUCCESS", "NOT_STARTED" if in_work else "FAILURE"]
+
+    @pytest.mark.parametrize("scoring", [{"split": {"arms": {"challenger": "40%"}, "salt": "spring"}}, CHALLENGERS])
+    def test_the_scores_of_arms_are_materialized_as_challengers_are(self, tiny, home, scoring):
+        tiny.registry.set_alias("returns", "challenger", 2, by="ada", why="a test")
+        tiny.declare(scoring=scoring)
+        backfill(tiny, "--from", FIRST, "--to", SECOND, DAGSTER_HOME=home)
+        with dg.DagsterInstance.from_config(home) as instance:
+            challengers = dg.AssetKey(["orders", "challengers"])
+            assert instance.get_materialized_partitions(challengers) == {FIRST, SECOND}
 
     def test_a_killed_run_is_ended_and_what_it_committed_is_told(self, tiny, home):
         fill(tiny, 24)

@@ -142,4 +142,4 @@ def test_ctrl_c_ends_a_long_scoring_and_keeps_what_was_committed(tiny, tmp_path)
     assert told == {FIRST, SECOND}
     assert features == set(DAYS), "they were committed before any of them was scored"
     kept = "features of 4, predictions of 2 of 4 partitions"
-    assert f"orders: ended early; committed, and they stay: {kept}." in logged
+    assert f"orders: ended early; committed partitions stay: {kept}." in logged

@@ -70,14 +70,24 @@ def test_a_range_in_one_run_has_an_event_a_partition_with_its_figures(tiny, inst
     assert run_ids == [(result.run_id,)]
 
 
+def test_the_challengers_alone_can_be_materialized(tiny, instance):
+    tiny.registry.set_alias("returns", "challenger", 2, by="ada", why="a test")
+    tiny.declare(scoring={"challengers": ["challenger"]})
+    challengers = dg.AssetKey(["orders", "challengers"])
+    assert run(tiny, instance, FIRST, SECOND, selection=[FEATURES]).success
+    assert run(tiny, instance, FIRST, SECOND, selection=[challengers]).success
+    assert list(materializations(instance, challengers)) == [FIRST, SECOND]
+    assert not materializations(instance, PREDICTIONS)
+
+
 def test_why_a_sensor_asked_is_in_the_log_the_metadata_and_the_ledger(tiny, instance):
     why = {"pip_dagster/reason": "source changed: orders 2024-03-02 (+1 row)"}
     assert run(tiny, instance, FIRST, FIRST, **why).success, "a person's own tag"
     result = run(tiny, instance, SECOND, SECOND, **why, **{"dagster/sensor_name": "orders_source_changes"})
     reason = why["pip_dagster/reason"]
     logged = [entry.user_message for entry in instance.all_logs(result.run_id)]
-    assert f"orders: asked for: {reason}" in logged
-    assert "orders: 1 of 1 partitions are made" in logged
+    assert f"orders: requested: {reason}" in logged
+    assert "orders: 1 of 1 partition built" in logged
     for key in (FEATURES, PREDICTIONS):
         made = materializations(instance, key)
         assert made[SECOND]["why"] == reason and "why" not in made[FIRST]
@@ -86,7 +96,7 @@ def test_why_a_sensor_asked_is_in_the_log_the_metadata_and_the_ledger(tiny, inst
         (SECOND, reason),
     ]
     again = run(tiny, instance, SECOND, SECOND)
-    assert "orders: 1 of 1 partitions are made; the scores of 1 are as they were, made of the same" in [
+    assert "orders: 1 of 1 partition built; the scores of 1 are unchanged, from the same inputs" in [
         entry.user_message for entry in instance.all_logs(again.run_id)
     ]
 

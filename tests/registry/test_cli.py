@@ -6,16 +6,15 @@ import sys
 from types import SimpleNamespace
 
 import pytest
-from click.testing import CliRunner
 
 from pip_dagster.cli.models import models
 
 
 @pytest.fixture
-def cli(two_versions):
+def cli(two_versions, helpers):
     def run(*arguments: str, code: int = 0, root=two_versions.root) -> str:
         place = SimpleNamespace(root=root, registry=root, warehouse=root / "w.duckdb")
-        result = CliRunner().invoke(models, arguments, obj=place)
+        result = helpers.invoke(models, arguments, obj=place)
         assert result.exit_code == code, result.output
         return result.output
 

@@ -11,7 +11,6 @@ from typing import Any
 from urllib.parse import urlparse
 
 import pytest
-from click.testing import CliRunner
 
 os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
 mlflow = pytest.importorskip("mlflow")
@@ -116,11 +115,11 @@ def test_mlflows_alias_decides_and_what_scored_is_kept(remote: Any, helpers: Any
     assert remote.registry.get(NAME, "champion").version == 2
 
 
-def test_promotion_goes_through_the_gates_and_moves_mlflows_alias(remote: Any) -> None:
+def test_promotion_goes_through_the_gates_and_moves_mlflows_alias(remote: Any, helpers: Any) -> None:
     remote.run("2024-03-01")
 
     def cli(*arguments: str, code: int = 0) -> Any:
-        result = CliRunner().invoke(models, arguments, obj=remote.project)
+        result = helpers.invoke(models, arguments, obj=remote.project)
         assert result.exit_code == code, result.output
         return result
 

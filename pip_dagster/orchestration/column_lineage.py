@@ -1,0 +1,81 @@
+"""The columns of the prediction table for the UI: their types, and which columns each is computed from."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import dagster as dg
+
+from pip_dagster.declaration.pipeline import Pipeline
+from pip_dagster.ledger.record import ScoringEntry
+from pip_dagster.orchestration.keys import features_key, predictions_key
+from pip_dagster.orchestration.metadata import column_schema
+from pip_dagster.registry.composite import SEGMENT_COLUMN
+from pip_dagster.registry.store import Registry
+
+# Columns that the warehouse adds to each row; they are not computed from other columns, except the arm.
+_ADDED = {
+    "scoring_id": ("VARCHAR", "The scoring in the ledger: model, features, declaration and libraries of the row."),
+    "model_name": ("VARCHAR", "The model."),
+    "model_version": ("BIGINT", "The model's version."),
+    "feature_revision": ("VARCHAR", "The revision of the feature snapshot that was scored."),
+    "scored_at": ("TIMESTAMP WITH TIME ZONE", "When the row was scored."),
+    "provisional": ("BOOLEAN", "Whether the row was scored before its sources were complete."),
+    "arm": ("VARCHAR", "The arm of a split that the row belongs to; champion without a split."),
+}
+
+
+def lineage_metadata(pipeline: Pipeline, entry: ScoringEntry, types: Mapping[str, str]) -> dict[str, Any]:
+    """Schema and column lineage of the prediction table; `types` are the scored rows' SQL types by name."""
+    manifest = Registry(pipeline.project.registry).get(entry.model_name, entry.model_version or 0).manifest
+    spec, routed_by = pipeline.spec, list(manifest.composite.columns) if manifest.composite else []
+    computed = {*manifest.outputs, "predicted_class", "calibrated", SEGMENT_COLUMN, *spec.decisions} & types.keys()
+    carried = [name for name in types if name not in computed and name != "partition_key"]
+    # DuckDB resolves names whatever their case.
+    folded = {name.lower(): name for name in types}
+
+    def deps(*names: str) -> list[dg.TableColumnDep]:
+        """The columns of the predictions that are computed, and of the features for all others."""
+        keys = {True: predictions_key(spec), False: features_key(spec)}
+        return [dg.TableColumnDep(keys[name in computed], name) for name in dict.fromkeys(names)]
+
+    of_model = [dg.TableColumnDep(features_key(spec), f.name) for f in manifest.features]
+    of_route = [dg.TableColumnDep(features_key(spec), name) for name in routed_by]
+    scored = of_model + [dep for dep in of_route if dep not in of_model]
+    read = {name: columns_read(text) for name, text in spec.decisions.items()}
+    lineage = {name: deps(name) for name in carried}
+    lineage |= dict.fromkeys(computed, scored)
+    lineage |= {SEGMENT_COLUMN: of_route} if SEGMENT_COLUMN in computed else {}
+    lineage |= {"calibrated": deps(manifest.outputs[0])} if "calibrated" in computed else {}
+    lineage |= {name: deps(*(folded[each] for each in found if each in folded)) for name, found in read.items()}
+    lineage |= {"arm": deps(*spec.unit)} if spec.unit else {}
+    by = f"{manifest.objective}, by {entry.model_name} v{entry.model_version}."
+    texts = dict.fromkeys(carried, "From the features.") | dict.fromkeys(computed, by)
+    texts |= {name: f"Decision: {text}" for name, text in spec.decisions.items()}
+    ordered = sorted(types, key=lambda name: (name in computed, name in spec.decisions))
+    columns = {name: (types[name], texts.get(name, "The partition.")) for name in ordered}
+    return {
+        "dagster/column_schema": column_schema(columns | _ADDED),
+        "dagster/column_lineage": dg.TableColumnLineage(lineage),
+    }
+
+
+def columns_read(expression: str) -> list[str]:
+    """The columns that a SQL expression over a row refers to, in lower case; of `a.b`, a field of `a`, it is `a`."""
+    import duckdb
+
+    with duckdb.connect() as con:
+        tree = con.execute("SELECT json_serialize_sql('SELECT ' || $text)", {"text": f"({expression}\n)"}).fetchall()
+    return list(dict.fromkeys(node["column_names"][0].lower() for node in _references(json.loads(tree[0][0]))))
+
+
+def _references(node: Any) -> Iterator[dict[str, Any]]:
+    if isinstance(node, dict):
+        if node.get("class") == "COLUMN_REF":
+            yield node
+        node = list(node.values())
+    if isinstance(node, list):
+        for each in node:
+            yield from _references(each)

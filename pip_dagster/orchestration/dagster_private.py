@@ -1,0 +1,58 @@
+"""All that this package uses of Dagster without a public name. A Dagster upgrade has this one page to read.
+
+`tests/orchestration/test_dagster_private.py` says what breaks when one of them changes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import dagster as dg
+from dagster._core.launcher.base import CheckRunHealthResult, WorkerStatus
+
+# The result of a run launcher's health check. `dg.RunLauncher` and the method are public, the type is not.
+__all__ = ["CheckRunHealthResult", "WorkerStatus"]
+
+
+def failed_evaluations(instance: dg.DagsterInstance, key: dg.AssetCheckKey) -> Iterator[str | None]:
+    """The partitions of a check's failed evaluations. Public methods return the newest evaluation of a check only."""
+    from dagster._core.storage.asset_check_execution_record import AssetCheckExecutionRecordStatus
+
+    history = instance.event_log_storage.get_asset_check_execution_history
+    status = {AssetCheckExecutionRecordStatus.FAILED}
+    return (record.partition for record in history(key, limit=100_000, status=status))
+
+
+def requested_backfills(instance: dg.DagsterInstance) -> list[Any]:
+    """The backfills that Dagster is working on. `get_backfills` is public, the type of its filter is not."""
+    from dagster._core.execution.backfill import BulkActionsFilter, BulkActionStatus
+
+    return list(instance.get_backfills(filters=BulkActionsFilter(statuses=[BulkActionStatus.REQUESTED])))
+
+
+def backfill_targets(backfill: Any, assets: Iterable[dg.AssetKey], asset_graph: Any, keys: Iterable[str]) -> set[str]:
+    """The partitions among `keys` that a backfill of these assets is about; all of them if its data cannot be read.
+
+    Dagster stores them serialized; only methods of the backfill itself read them.
+    """
+    keys = set(keys)
+    try:
+        data = backfill.get_asset_backfill_data(asset_graph)
+        subsets = [data.get_target_partitions_subset(asset) for asset in assets]
+        return {key for key in keys if any(key in subset for subset in subsets)}
+    except Exception:  # written by another version of Dagster, or for a grid that has changed since
+        return keys
+
+
+def forget_input_version(context: dg.AssetExecutionContext, key: dg.AssetKey) -> None:
+    """Have the step read an input's data version again at its end.
+
+    Dagster reads it when the step begins. A step that observes its own input would otherwise be stale at once.
+    """
+    context.get_step_execution_context().wipe_input_asset_version_info(key)
+
+
+def instance_of(launcher: dg.RunLauncher) -> dg.DagsterInstance:
+    """The instance that a launcher belongs to, which Dagster registers with it after it is constructed."""
+    return launcher._instance
