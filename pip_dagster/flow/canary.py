@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from pip_dagster.errors import DeclarationError
 from pip_dagster.registry.task import default_decision
 from pip_dagster.sql.names import literal, quote
+from pip_dagster.sql.row_sql import row_expression
 from pip_dagster.statistics.agreement import REPLAYED, flip_gate, psi_gate
 from pip_dagster.statistics.gate_result import GateResult
 
@@ -42,7 +42,7 @@ def judge(
     """Each limit with its figure, on rows that both scored. The warehouse is the current catalog, not in transaction.
 
     Raises:
-        DeclarationError: `gates.decision` is no SQL over the stored row.
+        DeclarationError: `gates.decision` is not an expression over the stored row.
 
     """
     rows = champion.rows_scored or 0
@@ -75,12 +75,18 @@ def _side_by_side(
     decision: str | None,
 ) -> None:
     """Both scorings' stored rows in the table that the gates of a promotion read."""
-    import duckdb
 
     def side(entry: ScoringEntry) -> str:
         table = f"{quote(entry.pipeline)}.{quote(entry.table_name or '')}"
+        value = "NULL"
+        if decision is not None:
+            stored = {
+                name: kind for name, kind, *_ in con.execute(f"DESCRIBE {table}").fetchall() if name != "scoring_id"
+            }
+            where = f"Pipeline {entry.pipeline}: gates.decision"
+            value = row_expression(decision, stored, where=where, row="the stored scores").sql
         rows = f"SELECT * FROM {table} WHERE scoring_id = {literal(entry.scoring_id)}"
-        return f"(SELECT *, ({decision or 'NULL'}\n)::VARCHAR AS pip_decision FROM ({rows}))"
+        return f"(SELECT *, {value}::VARCHAR AS pip_decision FROM ({rows}))"
 
     columns = [
         column
@@ -89,17 +95,11 @@ def _side_by_side(
     ]
     same = " AND ".join(f"a.{quote(name)} = b.{quote(name)}" for name in pipeline.spec.features.key)
     con.execute("CREATE SCHEMA IF NOT EXISTS memory.pip_stage")
-    try:
-        con.execute(
-            f"CREATE OR REPLACE TABLE {REPLAYED} AS SELECT {', '.join(columns)}, true AS pip_seen, "
-            "a.pip_decision AS pip_champion_decision, b.pip_decision AS pip_candidate_decision "
-            f"FROM {side(champion)} a JOIN {side(arm)} b ON {same}"
-        )
-    except duckdb.Error as error:
-        raise DeclarationError(
-            f"Pipeline {champion.pipeline}: gates.decision {decision!r}, by which the canary is judged, is no SQL over "
-            f"the scored row: {error}"
-        ) from error
+    con.execute(
+        f"CREATE OR REPLACE TABLE {REPLAYED} AS SELECT {', '.join(columns)}, true AS pip_seen, "
+        "a.pip_decision AS pip_champion_decision, b.pip_decision AS pip_candidate_decision "
+        f"FROM {side(champion)} a JOIN {side(arm)} b ON {same}"
+    )
 
 
 def _mean_shift(con: DuckDBPyConnection, output: str, most: float) -> GateResult:

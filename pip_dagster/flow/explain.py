@@ -18,6 +18,7 @@ from pip_dagster.flow.score import SCORED, scored_columns
 from pip_dagster.registry.combine import is_additive
 from pip_dagster.registry.manifest import Manifest
 from pip_dagster.sql.names import among, literal, quote, quote_all
+from pip_dagster.sql.row_sql import row_condition
 from pip_dagster.warehouse.connect import reading_beside
 from pip_dagster.warehouse.tables import ensure_table
 
@@ -127,25 +128,12 @@ def check_explanations(
             "of scores, which has no exact contributions. Compose it with `combine: margin`, or leave `explanations` "
             "out."
         )
-    if spec.explanations.where is None:
-        return
-    types = scored_columns(con, spec, manifest, columns)
-    empty = ", ".join(f"NULL::{sql_type} AS {quote(name)}" for name, sql_type in types.items())
-    _check_condition(con, spec, f"(SELECT {empty})", types)
+    if spec.explanations.where is not None:
+        _condition(spec, spec.explanations.where, scored_columns(con, spec, manifest, columns))
 
 
-def _check_condition(con: DuckDBPyConnection, spec: PipelineSpec, relation: str, columns: Mapping[str, str]) -> None:
-    import duckdb
-
-    assert spec.explanations
-    condition = spec.explanations.where
-    told = f"Pipeline {spec.name}: explanations.where is {condition!r}"
-    try:
-        ((_, sql_type, *_),) = con.execute(f"DESCRIBE SELECT (\n{condition}\n) FROM {relation}").fetchall()
-    except (duckdb.Error, ValueError) as error:
-        raise DeclarationError(f"{told}; a scored row has {', '.join(columns)}. DuckDB says: {error}") from error
-    if sql_type != "BOOLEAN":
-        raise DeclarationError(f"{told}, which is {sql_type}; expected a condition, such as `score >= 0.5`.")
+def _condition(spec: PipelineSpec, where: str, columns: Mapping[str, str]) -> str:
+    return row_condition(where, columns, where=f"Pipeline {spec.name}: explanations.where", row="the scored row").sql
 
 
 def _select(con: DuckDBPyConnection, spec: PipelineSpec, manifest: Manifest, partitions: Sequence[str]) -> None:
@@ -154,12 +142,11 @@ def _select(con: DuckDBPyConnection, spec: PipelineSpec, manifest: Manifest, par
     condition = "true"
     if spec.explanations.where is not None:
         described = con.execute(f"SELECT * FROM {SCORED} LIMIT 0").description or []
-        _check_condition(con, spec, SCORED, {column[0]: str(column[1]) for column in described})
-        condition = spec.explanations.where
+        condition = _condition(spec, spec.explanations.where, {column[0]: str(column[1]) for column in described})
     of_these = among("partition_key", partitions)
     highest = f"greatest({quote_all(manifest.outputs)})"
     con.execute(
-        f"CREATE OR REPLACE TABLE {_SELECTED} AS SELECT * FROM {SCORED} WHERE {of_these} AND (\n{condition}\n) "
+        f"CREATE OR REPLACE TABLE {_SELECTED} AS SELECT * FROM {SCORED} WHERE {of_these} AND {condition} "
         f"QUALIFY row_number() OVER (PARTITION BY partition_key ORDER BY {highest} DESC, "
         f"{quote_all(spec.features.key)}) <= {spec.explanations.at_most}"
     )

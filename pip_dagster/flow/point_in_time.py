@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
@@ -13,13 +13,15 @@ from pip_dagster.flow.engine import available_threads
 from pip_dagster.flow.query import STAGED, FeatureQuery
 from pip_dagster.flow.sources import open_sources
 from pip_dagster.ledger.record import dicts
-from pip_dagster.sql.names import quote, quote_all
+from pip_dagster.sql.names import literal, quote, quote_all
+from pip_dagster.sql.row_sql import row_expression
 from pip_dagster.warehouse.connect import workspace
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
     from pip_dagster.declaration.pipeline import Pipeline
+    from pip_dagster.declaration.spec import PipelineSpec
 
 _ALL, _KNOWN = "memory.pip_stage.from_all", "memory.pip_stage.from_known"
 _EXAMPLES = 3
@@ -75,17 +77,20 @@ def prove(pipeline: Pipeline, partition: Partition, *, sql: str | None = None, m
             query = FeatureQuery.parse(con, spec, sql or pipeline.sql, partition)
             query.create_stage(con)
             query.stage(con, [partition])
-        default = partition.start if spec.partitions.end_offset else partition.end
-        cutoff = spec.features.cutoff or f"'{default.isoformat()}'"
+        cutoff = _cutoff(spec, partition, query.columns)
         try:
-            con.execute(f"CREATE TABLE {_ALL} AS SELECT *, ({cutoff})::TIMESTAMPTZ AS pip_cutoff FROM {STAGED}")
+            con.execute(f"CREATE TABLE {_ALL} AS SELECT *, {cutoff} AS pip_cutoff FROM {STAGED}")
         except duckdb.Error as error:
-            raise DeclarationError(f"Pipeline {spec.name}: features.cutoff {cutoff!r}: {error}") from error
+            raise DeclarationError(
+                f"Pipeline {spec.name}: features.cutoff {cutoff!r} fails on a row: {error}"
+            ) from error
         con.execute(f"CREATE TABLE {_KNOWN} AS SELECT * FROM {_ALL} LIMIT 0")
         found = con.execute(f"SELECT DISTINCT pip_cutoff FROM {_ALL} ORDER BY pip_cutoff").fetchall()
         cutoffs: list[datetime] = [row[0] for row in found if row[0] is not None]
         if len(cutoffs) < len(found):
-            raise DeclarationError(f"Pipeline {spec.name}: features.cutoff {cutoff!r} is NULL for some rows.")
+            raise DeclarationError(
+                f"Pipeline {spec.name}: features.cutoff {spec.features.cutoff!r} is NULL for some rows."
+            )
         tried = _evenly(cutoffs, most_cutoffs)
         for at in tried:
             with open_sources(con, spec, root, known_at=at):
@@ -107,6 +112,15 @@ def prove(pipeline: Pipeline, partition: Partition, *, sql: str | None = None, m
     return Proof(
         *(spec.name, partition.key, rows[0] if rows else 0, len(cutoffs), len(tried), limited, unlimited, leaks)
     )
+
+
+def _cutoff(spec: PipelineSpec, partition: Partition, columns: Mapping[str, str]) -> str:
+    """SQL of each row's cut-off, over the feature columns."""
+    if spec.features.cutoff is None:
+        default = partition.start if spec.partitions.end_offset else partition.end
+        return f"{literal(default.isoformat())}::TIMESTAMPTZ"
+    where = f"Pipeline {spec.name}: features.cutoff"
+    return row_expression(spec.features.cutoff, columns, where=where, row="the features", cast="TIMESTAMPTZ").sql
 
 
 def _evenly(items: list[datetime], most: int) -> list[datetime]:

@@ -15,6 +15,7 @@ from pip_dagster.flow.validate import nothing_apart
 from pip_dagster.promotion.stored import LivePartition, Revision, Stored, load
 from pip_dagster.registry.task import default_decision
 from pip_dagster.sql.names import quote, quote_all
+from pip_dagster.sql.row_sql import row_expression
 from pip_dagster.statistics.agreement import REPLAYED
 from pip_dagster.statistics.gate_result import GateResult
 
@@ -48,7 +49,8 @@ def replay(
     """Fill `REPLAYED`. A partition is read with the features it was scored with, or newer ones if only those fit.
 
     Raises:
-        DeclarationError: a segment is no column of the features, or the decision is no SQL over the scored row.
+        DeclarationError: a segment is not a column of the features, or the decision is not an expression over the
+            scored row.
 
     """
     gates = pipeline.gates
@@ -124,22 +126,18 @@ def _score_into(
     decision: str | None,
 ) -> dict[str, str]:
     """Score the staged rows as production would, into a table of this role; partitions that it would refuse."""
-    import duckdb
-
     nothing_apart(con)
     # Features of before a split need not have its unit.
     spec = pipeline.spec.model_copy(update={"scoring": pipeline.spec.scoring.without_experiment()})
     scoring = score(con, spec, model.predictor, model.version.manifest, columns, keys)
-    try:
-        con.execute(
-            f"CREATE OR REPLACE TABLE memory.pip_stage.by_{role} AS "
-            f"SELECT *, ({decision or 'NULL'})::VARCHAR AS pip_decision FROM {SCORED}"
-        )
-    except duckdb.Error as error:
-        raise DeclarationError(
-            f"Pipeline {pipeline.spec.name}: gates.decision {decision!r} is no SQL over a row that {model.version} "
-            f"scored, which has {', '.join(scoring.columns)}: {error}"
-        ) from error
+    value = "NULL"
+    if decision is not None:
+        where, row = f"Pipeline {pipeline.spec.name}: gates.decision", f"the row scored by {model.version}"
+        value = row_expression(decision, scoring.columns, where=where, row=row).sql
+    con.execute(
+        f"CREATE OR REPLACE TABLE memory.pip_stage.by_{role} AS "
+        f"SELECT *, {value}::VARCHAR AS pip_decision FROM {SCORED}"
+    )
     return {
         key: f"{model.version} would not score it: {text}" for key, text in (scoring.failed | scoring.blocked).items()
     }
