@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from pip_dagster.errors import DeclarationError
 from pip_dagster.registry.task import default_decision
 from pip_dagster.sql.names import literal, quote
 from pip_dagster.sql.row_sql import row_expression
@@ -75,6 +76,7 @@ def _side_by_side(
     decision: str | None,
 ) -> None:
     """Both scorings' stored rows in the table that the gates of a promotion read."""
+    import duckdb
 
     def side(entry: ScoringEntry) -> str:
         table = f"{quote(entry.pipeline)}.{quote(entry.table_name or '')}"
@@ -95,11 +97,16 @@ def _side_by_side(
     ]
     same = " AND ".join(f"a.{quote(name)} = b.{quote(name)}" for name in pipeline.spec.features.key)
     con.execute("CREATE SCHEMA IF NOT EXISTS memory.pip_stage")
-    con.execute(
-        f"CREATE OR REPLACE TABLE {REPLAYED} AS SELECT {', '.join(columns)}, true AS pip_seen, "
-        "a.pip_decision AS pip_champion_decision, b.pip_decision AS pip_candidate_decision "
-        f"FROM {side(champion)} a JOIN {side(arm)} b ON {same}"
-    )
+    sides = f"{side(champion)} a JOIN {side(arm)} b ON {same}"
+    try:
+        con.execute(
+            f"CREATE OR REPLACE TABLE {REPLAYED} AS SELECT {', '.join(columns)}, true AS pip_seen, "
+            f"a.pip_decision AS pip_champion_decision, b.pip_decision AS pip_candidate_decision FROM {sides}"
+        )
+    except duckdb.Error as error:
+        raise DeclarationError(
+            f"Pipeline {champion.pipeline}: gates.decision {decision!r} fails on a stored row: {error}"
+        ) from error
 
 
 def _mean_shift(con: DuckDBPyConnection, output: str, most: float) -> GateResult:

@@ -1,4 +1,4 @@
-"""Decisions: thresholds and business rules in SQL over the scored row. The raw score is always kept beside them."""
+"""Decisions: thresholds and business rules in SQL over the scored row. The raw score is always stored beside them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def carried_for_decisions(spec: PipelineSpec, columns: Mapping[str, str]) -> list[str]:
-    """The feature columns that a decision mentions; kept beside the scores, so that a decision explains itself."""
+    """The feature columns that a decision mentions; stored beside the scores, so that a decision explains itself."""
     found = (word for text in spec.decisions.values() for word in re.findall(r'"(?:[^"]|"")*"|\w+', text))
     words = {word.strip('"').replace('""', '"').lower() for word in found}
     return [name for name in columns if name.lower() in words]

@@ -1,8 +1,8 @@
 """Reason codes: the features that moved a score most, by exact SHAP contributions, for a declared selection of rows.
 
 Contributions are XGBoost's own (TreeSHAP: Lundberg et al., Nature Machine Intelligence 2, 2020), never approximated:
-approximate ones name another first feature for one row in six. They cost hundreds of predictions a row, so that only
-declared rows are explained.
+approximate ones rank another feature first for one row in six. A row costs hundreds of predictions, so only declared
+rows are explained.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _BATCH_ROWS = 2_048  # contributions of many classes are many numbers a row
 
 
 class Explains(Protocol):
-    """A verified model that can say what moved its scores."""
+    """A verified model that can explain its scores."""
 
     def contributions(self, X: np.ndarray) -> np.ndarray:
         """Contributions of shape (rows, features + 1), or (rows, outputs, features + 1); the last is the base."""
@@ -74,7 +74,7 @@ def explain(
         columns: the feature columns in `STAGED`, name → SQL type, as for `score`.
 
     Raises:
-        DeclarationError: `explanations.where` cannot be evaluated over a scored row.
+        DeclarationError: `explanations.where` is not a condition over a scored row.
         InvalidModel: XGBoost has no exact contributions for this kind of model.
 
     """
@@ -94,7 +94,7 @@ def explain(
     values = {f"f{i}": feature.value for i, feature in enumerate(encoded)}
     values |= {f"t{i}": f"{quote(feature.name)}::VARCHAR" for i, feature in enumerate(manifest.features)}
     keys = [f"k{i}" for i in range(len(carried))]
-    # Encoded in a subquery, where a feature's name can only be the feature; and every column of it named anew.
+    # Encoded in a subquery, where a feature's name can only be the feature; its columns get new names.
     inner = f"(SELECT {quote_all(carried)}, {', '.join(values.values())} FROM {STAGED})"
     same = " AND ".join(f"e.{quote(name)} = s.{key}" for name, key in zip(carried, keys, strict=True))
     query = (
@@ -116,8 +116,7 @@ def check_explanations(
     """Refuse what cannot be explained, and a selection that cannot be evaluated, before a row is scored.
 
     Raises:
-        DeclarationError: the model is an ensemble of scores; or the selection names an unknown column or is no
-            condition.
+        DeclarationError: the model is an ensemble of scores, or the selection is not a condition over a scored row.
 
     """
     if spec.explanations is None:
@@ -125,8 +124,8 @@ def check_explanations(
     if manifest.composite and not is_additive(manifest.composite):
         raise DeclarationError(
             f"Pipeline {spec.name} declares explanations, but {manifest.model_name} v{manifest.version} takes the mean "
-            "of scores, which has no exact contributions. Compose it with `combine: margin`, or leave `explanations` "
-            "out."
+            "of scores, which has no exact contributions. Compose it with `combine: margin`, or remove "
+            "`explanations`."
         )
     if spec.explanations.where is not None:
         _condition(spec, spec.explanations.where, scored_columns(con, spec, manifest, columns))
@@ -221,12 +220,12 @@ def _counts(con: DuckDBPyConnection, relation: str, partitions: Sequence[str]) -
 
 
 def store_reasons(con: DuckDBPyConnection, explanation: Explanation, entry: ScoringEntry) -> None:
-    """Keep a partition's staged reason codes with the scoring that they explain, inside its transaction.
+    """Store a partition's staged reason codes with the scoring that they explain, inside its transaction.
 
     The warehouse is the current catalog.
 
     Raises:
-        PartitionError: another number of rows arrived than was staged; roll the transaction back.
+        PartitionError: the number of stored rows differs from the number staged; roll the transaction back.
 
     """
     expected = explanation.reasons.get(entry.partition_key, 0)

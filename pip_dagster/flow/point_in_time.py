@@ -1,4 +1,4 @@
-"""Proof that features do not look into the future: made twice, from all rows and from those that could be known."""
+"""Proof that features do not look into the future: built twice, from all rows and from those known at the time."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pip_dagster.flow.query import STAGED, FeatureQuery
 from pip_dagster.flow.sources import open_sources
 from pip_dagster.ledger.record import dicts
 from pip_dagster.sql.names import literal, quote, quote_all
-from pip_dagster.sql.row_sql import row_expression
+from pip_dagster.sql.row_sql import row_instant
 from pip_dagster.warehouse.connect import workspace
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ _TOLERANCE = "1e-9"
 
 @dataclass(frozen=True)
 class Leak:
-    """A feature whose value in some rows came from what could not be known, with examples."""
+    """A feature whose value in some rows came from data that was not yet available, with examples."""
 
     feature: str
     rows: int
@@ -40,7 +40,7 @@ class Leak:
 
 @dataclass(frozen=True)
 class Proof:
-    """What was compared, and the features that leak; none is the proof."""
+    """What was compared, and the features that leak; the proof holds if there are none."""
 
     pipeline: str
     partition: str
@@ -53,13 +53,13 @@ class Proof:
 
 
 def prove(pipeline: Pipeline, partition: Partition, *, sql: str | None = None, most_cutoffs: int = 100) -> Proof:
-    """Compare the partition's features with those made from the rows known at each row's cut-off.
+    """Compare the partition's features with those built from the rows known at each row's cut-off.
 
-    Rows with the same cut-off are made together: one run of the SQL for each of the partition's cut-offs, of which
-    `most_cutoffs` at even distances are tried. `sql` stands in for the pipeline's own.
+    The SQL runs once for each cut-off, and builds the rows that have it. At most `most_cutoffs` are tried, evenly
+    spaced. `sql` replaces the pipeline's own.
 
     Raises:
-        DeclarationError: no source says when its rows are available, or the SQL or cut-off cannot be run.
+        DeclarationError: no source declares when its rows are available, or the SQL or the cut-off cannot run.
         SourceError: a source cannot be read.
 
     """
@@ -70,7 +70,7 @@ def prove(pipeline: Pipeline, partition: Partition, *, sql: str | None = None, m
     if not limited:
         raise DeclarationError(
             f"Pipeline {spec.name}: no source declares `available_at`, so nothing can be hidden and nothing proven. "
-            "Say for each source that grows when a row could be known, for example `available_at: loaded_at`."
+            "For each source that grows, declare when a row became known, for example `available_at: loaded_at`."
         )
     with workspace(threads=available_threads()) as con:
         with open_sources(con, spec, root):
@@ -82,7 +82,7 @@ def prove(pipeline: Pipeline, partition: Partition, *, sql: str | None = None, m
             con.execute(f"CREATE TABLE {_ALL} AS SELECT *, {cutoff} AS pip_cutoff FROM {STAGED}")
         except duckdb.Error as error:
             raise DeclarationError(
-                f"Pipeline {spec.name}: features.cutoff {cutoff!r} fails on a row: {error}"
+                f"Pipeline {spec.name}: features.cutoff {spec.features.cutoff!r} fails on a row: {error}"
             ) from error
         con.execute(f"CREATE TABLE {_KNOWN} AS SELECT * FROM {_ALL} LIMIT 0")
         found = con.execute(f"SELECT DISTINCT pip_cutoff FROM {_ALL} ORDER BY pip_cutoff").fetchall()
@@ -120,7 +120,7 @@ def _cutoff(spec: PipelineSpec, partition: Partition, columns: Mapping[str, str]
         default = partition.start if spec.partitions.end_offset else partition.end
         return f"{literal(default.isoformat())}::TIMESTAMPTZ"
     where = f"Pipeline {spec.name}: features.cutoff"
-    return row_expression(spec.features.cutoff, columns, where=where, row="the features", cast="TIMESTAMPTZ").sql
+    return row_instant(spec.features.cutoff, columns, where=where, row="the features")
 
 
 def _evenly(items: list[datetime], most: int) -> list[datetime]:
@@ -130,7 +130,7 @@ def _evenly(items: list[datetime], most: int) -> list[datetime]:
 
 
 def _compare(con: DuckDBPyConnection, key: Sequence[str], name: str, sql_type: str) -> Leak | None:
-    """A column's rows that differ; a row that is missing from what could be known differs in all of them."""
+    """The rows in which a column differs; a row that is missing from the known ones differs in every column."""
     a, k = f"a.{quote(name)}", f"k.{quote(name)}"
     differs = f"{a} IS DISTINCT FROM {k}"
     if sql_type in ("FLOAT", "DOUBLE"):

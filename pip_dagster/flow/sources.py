@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from pip_dagster.errors import SourceError
 from pip_dagster.sql.names import literal, quote, quote_table
-from pip_dagster.sql.row_sql import row_expression
+from pip_dagster.sql.row_sql import row_instant
 from pip_dagster.warehouse.connect import attached
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ def open_sources(
             if known_at and source.available_at:
                 where, row = f"Pipeline {spec.name}: sources.{name}.available_at", f"the source {source.table}"
                 columns = columns_of(con, source)
-                known = row_expression(source.available_at, columns, where=where, row=row, cast="TIMESTAMPTZ").sql
+                known = row_instant(source.available_at, columns, where=where, row=row)
                 con.execute(
                     f"CREATE OR REPLACE VIEW memory.{quote_table(source.table)} AS SELECT * FROM {origin} "
                     f"WHERE {known} <= {literal(known_at.isoformat())}::TIMESTAMPTZ"

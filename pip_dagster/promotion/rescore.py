@@ -126,6 +126,8 @@ def _score_into(
     decision: str | None,
 ) -> dict[str, str]:
     """Score the staged rows as production would, into a table of this role; partitions that it would refuse."""
+    import duckdb
+
     nothing_apart(con)
     # Features of before a split need not have its unit.
     spec = pipeline.spec.model_copy(update={"scoring": pipeline.spec.scoring.without_experiment()})
@@ -134,10 +136,16 @@ def _score_into(
     if decision is not None:
         where, row = f"Pipeline {pipeline.spec.name}: gates.decision", f"the row scored by {model.version}"
         value = row_expression(decision, scoring.columns, where=where, row=row).sql
-    con.execute(
-        f"CREATE OR REPLACE TABLE memory.pip_stage.by_{role} AS "
-        f"SELECT *, {value}::VARCHAR AS pip_decision FROM {SCORED}"
-    )
+    try:
+        con.execute(
+            f"CREATE OR REPLACE TABLE memory.pip_stage.by_{role} AS "
+            f"SELECT *, {value}::VARCHAR AS pip_decision FROM {SCORED}"
+        )
+    except duckdb.Error as error:
+        raise DeclarationError(
+            f"Pipeline {pipeline.spec.name}: gates.decision {decision!r} fails on a row scored by {model.version}: "
+            f"{error}"
+        ) from error
     return {
         key: f"{model.version} would not score it: {text}" for key, text in (scoring.failed | scoring.blocked).items()
     }

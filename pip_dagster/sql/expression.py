@@ -62,7 +62,8 @@ def substituted(text: str, values: Mapping[str, str]) -> str:
         if not isinstance(node, dict):
             return node
         if node.get("class") == "COLUMN_REF" and len(node["column_names"]) == 1:
-            return trees.get(node["column_names"][0].lower(), node)
+            # The alias is a field's name, in `{'field': column}`.
+            return trees.get(node["column_names"][0].lower(), node) | {"alias": node["alias"]}
         node = {key: replace(each) for key, each in node.items()}
         if (owner := owner_of(node)) in trees:  # `name.lower()` is lower(name)
             node |= {"schema": "", "qualified_name": {"path": [node["function_name"]]}}

@@ -45,9 +45,7 @@ class RowExpression:
     columns: tuple[str, ...]
 
 
-def row_expression(
-    text: str, columns: Mapping[str, str], *, where: str, row: str, cast: str | None = None
-) -> RowExpression:
+def row_expression(text: str, columns: Mapping[str, str], *, where: str, row: str) -> RowExpression:
     """Judge `text` as one expression over a row with `columns` (name → SQL type).
 
     Args:
@@ -55,15 +53,14 @@ def row_expression(
         columns: the columns that it may read.
         where: the pipeline and the key that declares it, for the error.
         row: a name for the row, such as "the scored row", for the error.
-        cast: a SQL type that the value is converted to.
 
     Raises:
-        DeclarationError: it is not a single expression, reads another column, depends on anything but the row, or
-            cannot be converted. Names `where`, the text, what is wrong and what to do.
+        DeclarationError: it is not a single expression, reads another column, or depends on anything but the row. Names
+            `where`, the text, what is wrong and what to do.
 
     """
     with naming(f"{where} {text!r}"):
-        return _judged(text, tuple(columns.items()), row, cast)
+        return _judged(text, tuple(columns.items()), row)
 
 
 def row_condition(text: str, columns: Mapping[str, str], *, where: str, row: str) -> RowExpression:
@@ -79,8 +76,21 @@ def row_condition(text: str, columns: Mapping[str, str], *, where: str, row: str
     return found
 
 
+def row_instant(text: str, columns: Mapping[str, str], *, where: str, row: str) -> str:
+    """Judge `text` as `row_expression` does, and as an instant: SQL of a TIMESTAMPTZ.
+
+    Raises:
+        DeclarationError: as for `row_expression`, or its type is not a date, an instant or text.
+
+    """
+    found = row_expression(text, columns, where=where, row=row)
+    if not found.sql_type.startswith(("DATE", "TIMESTAMP", "VARCHAR")):
+        raise DeclarationError(f"{where} {text!r} is {found.sql_type}; expected an instant, as in `loaded_at`.")
+    return f"{found.sql}::TIMESTAMPTZ"
+
+
 @lru_cache(maxsize=1024)
-def _judged(text: str, columns: tuple[tuple[str, str], ...], row: str, cast: str | None) -> RowExpression:
+def _judged(text: str, columns: tuple[tuple[str, str], ...], row: str) -> RowExpression:
     import duckdb
 
     types = dict(columns)
@@ -95,7 +105,7 @@ def _judged(text: str, columns: tuple[tuple[str, str], ...], row: str, cast: str
                 f"reads {'.'.join(parts)!r}, which is not a column of {row}, which has {', '.join(types)}{hint}"
             )
         read[name] = None
-    sql = bracketed(text) if cast is None else f"CAST({bracketed(text)} AS {cast})"
+    sql = bracketed(text)
     empty = ", ".join(f"NULL::{types[name]} AS {quote(name)}" for name in read) or "NULL"
     with duckdb_cursor() as con:
         try:
