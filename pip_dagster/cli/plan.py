@@ -93,8 +93,9 @@ def show_plan(found: Plan) -> None:
 
 def _ranges(listed: Sequence[Any], state: str) -> list[list[Any]]:
     rows = []
-    for adjoining in contiguous([(each.partition, "; ".join(r.text for r in each.reasons)) for each in listed]):
-        for why, items in groupby(adjoining, key=lambda item: item[1]):
-            keys = [partition.key for partition, _ in items]
+    why_of = {each.partition: "; ".join(reason.text for reason in each.reasons) for each in listed}
+    for adjoining in contiguous(list(why_of)):
+        for why, partitions in groupby(adjoining, key=why_of.__getitem__):
+            keys = [partition.key for partition in partitions]
             rows.append([keys[0] if len(keys) == 1 else f"{keys[0]} to {keys[-1]}", len(keys), state, why])
     return rows

@@ -15,7 +15,6 @@ import click
 from pip_dagster.cli.options import Instant, KeyRange, json_option, version_number, why_option
 from pip_dagster.cli.output import show_json, show_table
 from pip_dagster.declaration.find import find_pipeline
-from pip_dagster.declaration.partition import Partition
 from pip_dagster.declaration.project import Project
 from pip_dagster.declaration.ranges import contiguous
 from pip_dagster.plural import plural
@@ -113,9 +112,8 @@ def rescore_commands(project: Project, result: RollbackResult) -> list[str]:
     if result.alias_version != result.version:
         commands.append(f"pip-dagster models promote {result.model_name} v{result.version}")
     module = project.code_location or "YOUR_PACKAGE.definitions"
-    partitions = [(Partition(each.partition_key, each.start, each.end), None) for each in result.missing]
-    for adjoining in contiguous(partitions):
-        first, last = adjoining[0][0].key, adjoining[-1][0].key
+    for adjoining in contiguous(result.missing):
+        first, last = adjoining[0].partition_key, adjoining[-1].partition_key
         single = first == last
         keys = (
             f"--partition {shlex.quote(first)}" if single else f"--partition-range {shlex.quote(f'{first}...{last}')}"

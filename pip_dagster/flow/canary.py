@@ -10,6 +10,7 @@ from pip_dagster.errors import DeclarationError
 from pip_dagster.flow.stage import keep
 from pip_dagster.registry.task import default_decision
 from pip_dagster.sql.names import literal, quote
+from pip_dagster.sql.row_sql import row_expression
 from pip_dagster.statistics.agreement import flip_gate, paired_columns, psi_gate
 from pip_dagster.statistics.gate_result import GateResult
 
@@ -41,7 +42,7 @@ def judge(
     """Each limit with its figure, on rows that both scored. The warehouse is the current catalog, not in transaction.
 
     Raises:
-        DeclarationError: `gates.decision` is not SQL over the stored row.
+        DeclarationError: `gates.decision` is not an expression over the stored row.
 
     """
     canary, rows = pipeline.spec.scoring.canary, champion.rows_scored or 0
@@ -79,8 +80,15 @@ def _side_by_side(
 
     def side(entry: ScoringEntry) -> str:
         table = f"{quote(entry.pipeline)}.{quote(entry.table_name or '')}"
+        value = "NULL"
+        if decision is not None:
+            stored = {
+                name: kind for name, kind, *_ in con.execute(f"DESCRIBE {table}").fetchall() if name != "scoring_id"
+            }
+            where = f"Pipeline {entry.pipeline}: gates.decision"
+            value = row_expression(decision, stored, where=where, row="the stored scores").sql
         rows = f"SELECT * FROM {table} WHERE scoring_id = {literal(entry.scoring_id)}"
-        return f"(SELECT *, ({decision or 'NULL'}\n)::VARCHAR AS pip_decision FROM ({rows}))"
+        return f"(SELECT *, {value}::VARCHAR AS pip_decision FROM ({rows}))"
 
     a, b = map(side, entries)
     same = " AND ".join(f"a.{quote(name)} = b.{quote(name)}" for name in pipeline.spec.features.key)
@@ -89,8 +97,7 @@ def _side_by_side(
         return keep(con, "side_by_side", select)
     except duckdb.Error as error:
         raise DeclarationError(
-            f"Pipeline {pipeline.spec.name}: gates.decision {decision!r}, by which the canary is judged, is no SQL "
-            f"over the scored row: {error}"
+            f"Pipeline {pipeline.spec.name}: gates.decision {decision!r} fails on a stored row: {error}"
         ) from error
 
 

@@ -1,8 +1,8 @@
 """Reason codes: the features that moved a score most, by exact SHAP contributions, for a declared selection of rows.
 
 Contributions are XGBoost's own (TreeSHAP: Lundberg et al., Nature Machine Intelligence 2, 2020), never approximated:
-approximate ones name another first feature for one row in six. They cost hundreds of predictions a row, so that only
-declared rows are explained.
+approximate ones rank another feature first for one row in six. A row costs hundreds of predictions, so only declared
+rows are explained.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from pip_dagster.flow.storing import insert_counted, labelled, named
 from pip_dagster.registry.combine import is_additive
 from pip_dagster.registry.manifest import Manifest
 from pip_dagster.sql.names import among, quote, quote_all
+from pip_dagster.sql.row_sql import row_condition
 from pip_dagster.warehouse.connect import reading_beside
 from pip_dagster.warehouse.tables import ensure_table
 
@@ -69,7 +70,7 @@ def explain(
     explained for the class it predicts, other models for each output.
 
     Raises:
-        DeclarationError: `explanations.where` cannot be evaluated over a scored row.
+        DeclarationError: `explanations.where` is not a condition over a scored row.
         InvalidModel: XGBoost has no exact contributions for this kind of model.
 
     """
@@ -87,7 +88,7 @@ def explain(
     values = {f"f{i}": feature.value for i, feature in enumerate(scores.encoded)}
     values |= {f"t{i}": f"{quote(feature.name)}::VARCHAR" for i, feature in enumerate(manifest.features)}
     keys = [f"k{i}" for i in range(len(carried))]
-    # Encoded in a subquery, where a feature's name can only be the feature; and every column of it is renamed.
+    # Encoded in a subquery, where a feature's name can only be the feature; its columns get new names.
     inner = f"(SELECT {quote_all(carried)}, {', '.join(values.values())} FROM {stage.features})"
     same = " AND ".join(f"e.{quote(name)} = s.{key}" for name, key in zip(carried, keys, strict=True))
     query = (
@@ -108,8 +109,7 @@ def check_explanations(
     """Refuse what cannot be explained, and a selection that cannot be evaluated, before a row is scored.
 
     Raises:
-        DeclarationError: the model is an ensemble of scores; or the selection names an unknown column or is no
-            condition.
+        DeclarationError: the model is an ensemble of scores, or the selection is not a condition over a scored row.
 
     """
     if spec.explanations is None:
@@ -117,28 +117,15 @@ def check_explanations(
     if manifest.composite and not is_additive(manifest.composite):
         raise DeclarationError(
             f"Pipeline {spec.name} declares explanations, but {manifest.model_name} v{manifest.version} takes the mean "
-            "of scores, which has no exact contributions. Compose it with `combine: margin`, or leave `explanations` "
-            "out."
+            "of scores, which has no exact contributions. Compose it with `combine: margin`, or remove "
+            "`explanations`."
         )
-    if spec.explanations.where is None:
-        return
-    types = scored_columns(con, spec, manifest, columns)
-    empty = ", ".join(f"NULL::{sql_type} AS {quote(name)}" for name, sql_type in types.items())
-    _check_condition(con, spec, f"(SELECT {empty})", types)
+    if spec.explanations.where is not None:
+        _condition(spec, spec.explanations.where, scored_columns(con, spec, manifest, columns))
 
 
-def _check_condition(con: DuckDBPyConnection, spec: PipelineSpec, relation: str, columns: Mapping[str, str]) -> None:
-    import duckdb
-
-    assert spec.explanations
-    condition = spec.explanations.where
-    told = f"Pipeline {spec.name}: explanations.where is {condition!r}"
-    try:
-        ((_, sql_type, *_),) = con.execute(f"DESCRIBE SELECT (\n{condition}\n) FROM {relation}").fetchall()
-    except (duckdb.Error, ValueError) as error:
-        raise DeclarationError(f"{told}; a scored row has {', '.join(columns)}. DuckDB says: {error}") from error
-    if sql_type != "BOOLEAN":
-        raise DeclarationError(f"{told}, which is {sql_type}; expected a condition, such as `score >= 0.5`.")
+def _condition(spec: PipelineSpec, where: str, columns: Mapping[str, str]) -> str:
+    return row_condition(where, columns, where=f"Pipeline {spec.name}: explanations.where", row="the scored row").sql
 
 
 def _select(stage: Stage, spec: PipelineSpec, manifest: Manifest, partitions: Sequence[str]) -> str:
@@ -147,14 +134,13 @@ def _select(stage: Stage, spec: PipelineSpec, manifest: Manifest, partitions: Se
     condition = "true"
     if spec.explanations.where is not None:
         described = stage.con.execute(f"SELECT * FROM {stage.scores} LIMIT 0").description or []
-        _check_condition(stage.con, spec, stage.scores, {column[0]: str(column[1]) for column in described})
-        condition = spec.explanations.where
+        condition = _condition(spec, spec.explanations.where, {column[0]: str(column[1]) for column in described})
     of_these = among("partition_key", partitions)
     highest = f"greatest({quote_all(manifest.outputs)})"
     return keep(
         stage.con,
         "explained",
-        f"SELECT * FROM {stage.scores} WHERE {of_these} AND (\n{condition}\n) "
+        f"SELECT * FROM {stage.scores} WHERE {of_these} AND {condition} "
         f"QUALIFY row_number() OVER (PARTITION BY partition_key ORDER BY {highest} DESC, "
         f"{quote_all(spec.features.key)}) <= {spec.explanations.at_most}",
     )
@@ -229,12 +215,12 @@ def _counts(con: DuckDBPyConnection, relation: str, partitions: Sequence[str]) -
 
 
 def store_reasons(stage: Stage, explanation: Explanation, entry: ScoringEntry) -> None:
-    """Keep a partition's staged reason codes with the scoring that they explain, inside its transaction.
+    """Store a partition's staged reason codes with the scoring that they explain, inside its transaction.
 
     The warehouse is the current catalog.
 
     Raises:
-        PartitionError: another number of rows arrived than was staged; roll the transaction back.
+        PartitionError: the number of stored rows differs from the number staged; roll the transaction back.
 
     """
     expected = explanation.reasons.get(entry.partition_key, 0)

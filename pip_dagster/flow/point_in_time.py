@@ -1,8 +1,8 @@
-"""Proof that features do not look into the future: made twice, from all rows and from those that could be known."""
+"""Proof that features do not look into the future: built twice, from all rows and from those known at the time."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
@@ -15,13 +15,15 @@ from pip_dagster.flow.query import FeatureQuery
 from pip_dagster.flow.sources import open_sources
 from pip_dagster.flow.stage import Stage, keep
 from pip_dagster.ledger.record import dicts
-from pip_dagster.sql.names import quote, quote_all
+from pip_dagster.sql.names import literal, quote, quote_all
+from pip_dagster.sql.row_sql import row_instant
 from pip_dagster.warehouse.connect import workspace
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
     from pip_dagster.declaration.pipeline import Pipeline
+    from pip_dagster.declaration.spec import PipelineSpec
 
 _EXAMPLES = 3
 # Sums of the same numbers in another order may differ in their last bits.
@@ -30,7 +32,7 @@ _TOLERANCE = "1e-9"
 
 @dataclass(frozen=True)
 class Leak:
-    """A feature whose value in some rows came from what could not be known, with examples."""
+    """A feature whose value in some rows came from data that was not yet available, with examples."""
 
     feature: str
     rows: int
@@ -39,7 +41,7 @@ class Leak:
 
 @dataclass(frozen=True)
 class Proof:
-    """What was compared, and the features that leak; none is the proof."""
+    """What was compared, and the features that leak; the proof holds if there are none."""
 
     pipeline: str
     partition: str
@@ -52,13 +54,13 @@ class Proof:
 
 
 def prove(pipeline: Pipeline, partition: Partition, *, sql: str | None = None, most_cutoffs: int = 100) -> Proof:
-    """Compare the partition's features with those made from the rows known at each row's cut-off.
+    """Compare the partition's features with those built from the rows known at each row's cut-off.
 
-    Rows with the same cut-off are made together: one run of the SQL for each of the partition's cut-offs, of which
-    `most_cutoffs` at even distances are tried. `sql` stands in for the pipeline's own.
+    The SQL runs once for each cut-off, and builds the rows that have it. At most `most_cutoffs` are tried, evenly
+    spaced. `sql` replaces the pipeline's own.
 
     Raises:
-        DeclarationError: no source says when its rows are available, or the SQL or cut-off cannot be run.
+        DeclarationError: no source declares when its rows are available, or the SQL or the cut-off cannot run.
         SourceError: a source cannot be read.
 
     """
@@ -69,7 +71,7 @@ def prove(pipeline: Pipeline, partition: Partition, *, sql: str | None = None, m
     if not limited:
         raise DeclarationError(
             f"Pipeline {spec.name}: no source declares `available_at`, so nothing can be hidden and nothing proven. "
-            "Say for each source that grows when a row could be known, for example `available_at: loaded_at`."
+            "For each source that grows, declare when a row became known, for example `available_at: loaded_at`."
         )
     with workspace(threads=available_threads()) as con:
         stage = Stage(con)
@@ -77,17 +79,20 @@ def prove(pipeline: Pipeline, partition: Partition, *, sql: str | None = None, m
             query = FeatureQuery.parse(con, spec, sql or pipeline.sql, partition)
             stage.begin(query.columns)
             query.fill(stage, [partition])
-        default = partition.start if spec.partitions.end_offset else partition.end
-        cutoff = spec.features.cutoff or f"'{default.isoformat()}'"
+        cutoff = _cutoff(spec, partition, query.columns)
         try:
-            made = keep(con, "from_all", f"SELECT *, ({cutoff})::TIMESTAMPTZ AS pip_cutoff FROM {stage.features}")
+            made = keep(con, "from_all", f"SELECT *, {cutoff} AS pip_cutoff FROM {stage.features}")
         except duckdb.Error as error:
-            raise DeclarationError(f"Pipeline {spec.name}: features.cutoff {cutoff!r}: {error}") from error
+            raise DeclarationError(
+                f"Pipeline {spec.name}: features.cutoff {spec.features.cutoff!r} fails on a row: {error}"
+            ) from error
         known = keep(con, "from_known", f"FROM {made} LIMIT 0")
         found = con.execute(f"SELECT DISTINCT pip_cutoff FROM {made} ORDER BY pip_cutoff").fetchall()
         cutoffs: list[datetime] = [row[0] for row in found if row[0] is not None]
         if len(cutoffs) < len(found):
-            raise DeclarationError(f"Pipeline {spec.name}: features.cutoff {cutoff!r} is NULL for some rows.")
+            raise DeclarationError(
+                f"Pipeline {spec.name}: features.cutoff {spec.features.cutoff!r} is NULL for some rows."
+            )
         tried = evenly(cutoffs, most_cutoffs)
         for at in tried:
             with open_sources(con, spec, root, known_at=at):
@@ -112,10 +117,19 @@ def prove(pipeline: Pipeline, partition: Partition, *, sql: str | None = None, m
     )
 
 
+def _cutoff(spec: PipelineSpec, partition: Partition, columns: Mapping[str, str]) -> str:
+    """SQL of each row's cut-off, over the feature columns."""
+    if spec.features.cutoff is None:
+        default = partition.start if spec.partitions.end_offset else partition.end
+        return f"{literal(default.isoformat())}::TIMESTAMPTZ"
+    where = f"Pipeline {spec.name}: features.cutoff"
+    return row_instant(spec.features.cutoff, columns, where=where, row="the features")
+
+
 def _compare(
     con: DuckDBPyConnection, made: str, known: str, key: Sequence[str], column: tuple[str, str]
 ) -> Leak | None:
-    """A column's rows that differ; a row that is missing from what could be known differs in all of them."""
+    """The rows in which a column differs; a row that is missing from the known ones differs in every column."""
     name, sql_type = column
     a, k = f"a.{quote(name)}", f"k.{quote(name)}"
     differs = f"{a} IS DISTINCT FROM {k}"

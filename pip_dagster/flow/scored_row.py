@@ -51,7 +51,7 @@ def scored_columns(
             f"v{manifest.version} as well; rename it in the feature SQL."
         )
     raw = {"partition_key": "VARCHAR"} | {name: columns[name] for name in kept} | scores
-    return raw | (decision_types(con, spec, raw) if spec.decisions else {})
+    return raw | decision_types(spec, columns, raw)
 
 
 def score_columns(manifest: Manifest) -> dict[str, str]:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from pip_dagster.errors import SourceError
 from pip_dagster.sql.names import literal, quote, quote_table
+from pip_dagster.sql.row_sql import row_instant
 from pip_dagster.warehouse.connect import attached
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ def open_sources(
     A table that is not declared does not exist for the feature SQL: the lineage names all that it read.
 
     Raises:
+        DeclarationError: `available_at` is not an expression over the source's columns.
         SourceError: a file, table or column is missing or locked; names the pipeline, the source and what is there.
 
     """
@@ -48,9 +50,15 @@ def open_sources(
                     catalogs[place] = f"source_{secrets.token_hex(8)}"  # not to be named in the SQL
                     stack.enter_context(attached(con, root / place, catalogs[place], read_only=True))
                 origin = f"{quote(catalogs[place])}.{quote_table(source.table)}"
-            if known_at and source.available_at:
-                origin += f" WHERE ({source.available_at}) <= {literal(known_at.isoformat())}::TIMESTAMPTZ"
             _lay_view(con, spec, name, source, origin, catalogs)
+            if known_at and source.available_at:
+                where, row = f"Pipeline {spec.name}: sources.{name}.available_at", f"the source {source.table}"
+                columns = columns_of(con, source)
+                known = row_instant(source.available_at, columns, where=where, row=row)
+                con.execute(
+                    f"CREATE OR REPLACE VIEW memory.{quote_table(source.table)} AS SELECT * FROM {origin} "
+                    f"WHERE {known} <= {literal(known_at.isoformat())}::TIMESTAMPTZ"
+                )
             stack.callback(con.execute, f"DROP VIEW IF EXISTS memory.{quote_table(source.table)}")
         yield
 

@@ -15,6 +15,7 @@ from pip_dagster.flow.stage import Stage, keep
 from pip_dagster.promotion.stored import LivePartition, Revision, Stored, load
 from pip_dagster.registry.task import default_decision
 from pip_dagster.sql.names import quote, quote_all
+from pip_dagster.sql.row_sql import row_expression
 from pip_dagster.statistics.agreement import paired_columns
 from pip_dagster.statistics.gate_result import GateResult
 
@@ -47,7 +48,8 @@ def rescore(
     The features of the last feature table stay staged, for measuring throughput.
 
     Raises:
-        DeclarationError: a segment is not a column of the features, or the decision is not SQL over the scored row.
+        DeclarationError: a segment is not a column of the features, or the decision is not an expression over the
+            scored row.
 
     """
     gates = pipeline.gates
@@ -125,13 +127,16 @@ def _scored_by(
     # Features from before a split need not have its unit.
     policy = replace(ScoringPolicy.declared(spec), carried=(*spec.features.key, spec.features.partition_column))
     scores = score(stage, spec, model.predictor, model.version.manifest, keys, policy)
+    value = "NULL"
+    if decision is not None:
+        where, row = f"Pipeline {spec.name}: gates.decision", f"the row scored by {model.version}"
+        value = row_expression(decision, scores.columns, where=where, row=row).sql
     try:
-        decided = f"SELECT *, ({decision or 'NULL'})::VARCHAR AS pip_decision FROM {stage.scores}"
+        decided = f"SELECT *, {value}::VARCHAR AS pip_decision FROM {stage.scores}"
         relation = keep(stage.con, f"by_{role}", decided)
     except duckdb.Error as error:
         raise DeclarationError(
-            f"Pipeline {pipeline.spec.name}: gates.decision {decision!r} is no SQL over a row that {model.version} "
-            f"scored, which has {', '.join(scores.columns)}: {error}"
+            f"Pipeline {spec.name}: gates.decision {decision!r} fails on a row scored by {model.version}: {error}"
         ) from error
     refused = scores.failed | scores.blocked
     return relation, {key: f"{model.version} would not score it: {text}" for key, text in refused.items()}

@@ -11,18 +11,18 @@ CATALOG = "warehouse"
 RESERVED_COLUMNS = frozenset(
     {
         *("partition_key", "revision", "scoring_id", "role", "row_number"),
-        "rowid",  # DuckDB's own, by which rows are told apart
+        "rowid",  # DuckDB's own row identifier
         *("row_id", "row_key", "reasons", "broken", "resolved_at", "feature_revision"),  # of the quarantine
     }
 )
 
-# Catalogs and schemas that are there already.
+# Catalogs and schemas that exist already.
 RESERVED_SCHEMAS = frozenset(
     {"ledger", "main", "memory", CATALOG, "warehouse_lock", "published", "pip_stage", "temp", "system"}
     | {"information_schema", "pg_catalog"}
 )
 
-# What the predictions view puts beside a row's key: a key column of that name would shadow it.
+# Columns of the predictions view beside a row's key: a key column of that name would shadow one.
 PREDICTION_COLUMNS = frozenset({"model_name", "model_version", "feature_revision", "scored_at", "provisional", "arm"})
 
 # DuckDB's types of whole numbers.
@@ -30,7 +30,7 @@ WHOLE_NUMBERS = frozenset(
     {"TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT", "UTINYINT", "USMALLINT", "UINTEGER", "UBIGINT", "UHUGEINT"}
 )
 
-# What a reason code puts beside a row's key.
+# Columns of a reason beside a row's key.
 REASON_COLUMNS = frozenset({"rank", "output", "predicted_class", "feature", "value", "contribution", "base"})
 
 
@@ -50,9 +50,9 @@ def literal(text: str) -> str:
 
 
 def among(column: str, values: Iterable[str]) -> str:
-    """SQL of whether a column has one of these values: literals, by which DuckDB skips the row groups of others.
+    """SQL that tests whether a column has one of these values, as literals: DuckDB skips row groups without them.
 
-    It does so best for an equality, which a single value is.
+    A single value becomes an equality, with which DuckDB skips most.
     """
     listed = [literal(value) for value in values]
     if len(listed) == 1:
@@ -61,17 +61,17 @@ def among(column: str, values: Iterable[str]) -> str:
 
 
 def check_table_name(name: str) -> str:
-    """`schema.table` as it is.
+    """Return `schema.table` unchanged.
 
     Raises:
-        ValueError: another number of parts, or an empty one.
+        ValueError: it does not have two parts, or one is empty or reserved.
 
     """
     parts = name.split(".")
     if len(parts) != 2 or not all(parts):
         raise ValueError(f"{name!r} is not a table name; expected `schema.table`, for example 'raw.orders'")
     if parts[0].lower() in RESERVED_SCHEMAS:
-        raise ValueError(f"{name!r} is in a schema that is taken; expected another, as in 'raw.orders'")
+        raise ValueError(f"{name!r} is in a reserved schema; expected another, as in 'raw.orders'")
     return name
 
 

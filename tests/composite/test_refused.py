@@ -77,7 +77,7 @@ def test_a_composition_that_means_nothing_is_refused(
 
 
 @pytest.mark.parametrize(
-    ("column", "told"), [("amount", r"lacks the features \['amount'\]"), ("note", "'note', which is no column")]
+    ("column", "told"), [("amount", r"lacks the features \['amount'\]"), ("note", "'note', which is not a column")]
 )
 def test_a_sample_without_a_column_is_refused(
     composed_template: Path, helpers: Any, column: str, told: str, sample: pd.DataFrame, segments: Any
@@ -93,7 +93,7 @@ COLUMNS = {"shop": "VARCHAR", "quantity": "INTEGER", "amount": "DOUBLE", "since"
 @pytest.mark.parametrize(
     ("condition", "told"),
     [
-        ("region = 'x'", "reads 'region', which is no column"),
+        ("region = 'x'", "reads 'region', which is not a column of the sample"),
         ("current_date > '2020-01-01'", "current_date"),
         ("now() > '2020-01-01'", r"uses now\(\)"),
         ("random() < 0.5", r"uses random\(\)"),
@@ -101,15 +101,20 @@ COLUMNS = {"shop": "VARCHAR", "quantity": "INTEGER", "amount": "DOUBLE", "since"
         ("row_number() OVER () > 5", "a window function"),
         ("shop IN (SELECT 'plain')", "a subquery"),
         ("shop = $x", "a parameter"),
-        ("quantity +", "is no SQL expression"),
+        ("quantity +", "is not a single SQL expression"),
         ("quantity", "expected BOOLEAN"),
         ("quantity LIKE '5%'", "cannot be evaluated"),
-        ("true) OR (true", "reads no column"),
+        ("true) OR (true", "is not a single SQL expression"),
+        ("quantity > 1) AND (true", "is not a single SQL expression"),
+        ("true", "reads no column"),
+        ("unnest([quantity]) > 1", r"uses unnest\(\)"),
+        ("shop > version()", r"uses version\(\)"),
+        ("since > current_localtimestamp()", r"uses current_localtimestamp\(\)"),
         ("age(since) > INTERVAL 1 YEAR", r"uses age\(\)"),
         ("since > today()", r"uses today\(\)"),
         ("len(list_filter([1, 2], x -> x > quantity)) > 0", "a lambda|reads 'x'"),
         ("orders.shop = 'plain'", "reads 'orders.shop'"),
-        ("shop = 'plain'; SELECT 1", "is no SQL expression"),
+        ("shop = 'plain'; SELECT 1", "is not a single SQL expression"),
         ("error('x') AND quantity > 0", r"uses error\(\)"),
     ],
 )
@@ -120,6 +125,7 @@ def test_a_condition_that_is_none_of_a_row_is_refused(condition: str, told: str)
 
 def test_a_condition_names_what_it_reads_whatever_the_case() -> None:
     assert read_columns("SHOP = 'quantity' AND \"Amount\" > 5", COLUMNS) == {"shop": "text", "amount": "number"}
+    assert read_columns("Shop.upper() = 'PLAIN'", COLUMNS) == {"shop": "text"}
 
 
 def test_members_that_do_not_score_alike_are_refused(composed: Any, helpers: Any, sample: pd.DataFrame) -> None:

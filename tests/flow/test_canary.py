@@ -1,6 +1,7 @@
 """A canary: a split that stops by itself where its scores are too far from the champion's."""
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -140,3 +141,20 @@ def test_a_changed_stop_is_found_by_the_audit(canary, ledger_verify, statement):
     assert ledger_verify(canary) is None
     ledger_verify.tamper(canary, statement)
     assert ledger_verify(canary).kind == "ledger"
+
+
+@pytest.mark.parametrize(
+    ("decision", "says"),
+    [
+        ("score > (SELECT avg(score) FROM memory.pip_stage.scores)", "a subquery"),
+        ("rank() OVER (ORDER BY score) < 5", "a window function"),
+        ("scoring_id > 'a'", "scoring_id.*, which is not a column of the stored scores"),
+        ("score >= 0.5) , (SELECT 1", "is not a single SQL expression"),
+        ("day::VARCHAR::INTEGER > 1", "fails on a stored row"),
+    ],
+)
+def test_a_decision_that_cannot_judge_a_row_leaves_it_to_the_champion(canary, decision, says):
+    canary.declare(gates={"decision": decision}, scoring={"canary": CANARY | {"gate": LOOSE}})
+    checks = [str(check) for check in canary.run(DAYS[0])[DAYS[0]].checks]
+    assert [check for check in checks if re.search(f"not decided: Pipeline orders: gates.decision .*{says}", check)]
+    assert versions(canary) == {DAYS[0]: [1]}

@@ -94,10 +94,14 @@ class TestWhichRows:
     @pytest.mark.parametrize(
         ("where", "message"),
         [
-            ("scroe > 0.5", r"a scored row has partition_key, order_id, day, score\. DuckDB says: .*scroe"),
-            ("score", "which is FLOAT; expected a condition"),
-            ("true, score", "which is|DuckDB says"),
-            ("score > 0.5) --", "DuckDB says"),
+            ("scroe > 0.5", r"'scroe', .* which has partition_key, order_id, day, score; did you mean 'score'\?"),
+            ("score", "is FLOAT; expected BOOLEAN"),
+            ("true, score", "it gives several values"),
+            ("score > 0.5) --", "is not a single SQL expression"),
+            ("score > (SELECT avg(score) FROM memory.pip_stage.scores)", "a subquery"),
+            ("score > random()", r"random\(\)"),
+            ("row_number() OVER (ORDER BY score) < 5", "a window function"),
+            ("current_setting('threads')::INT > 1", r"current_setting\(\)"),
         ],
     )
     def test_a_condition_that_is_none_is_refused(self, scored, con, where, message):

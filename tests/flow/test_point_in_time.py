@@ -72,6 +72,12 @@ def test_a_row_that_vanishes_is_a_leak(shop):
     assert "quantity" in {leak.feature for leak in proof_of(shop, sql=inner).leaks}
 
 
+def test_a_comment_at_the_end_of_an_expression_is_a_comment(shop):
+    returns = {"table": "raw.returns", "available_at": "returned_at -- when it came"}
+    shop.declare(SAFE, sources=SOURCES | {"returns": returns}, features={"cutoff": "ordered_at -- when it was placed"})
+    assert proof_of(shop).leaks == ()
+
+
 def test_fewer_cutoffs_can_be_tried(shop):
     proof = proof_of(shop, sql=LEAKY, most_cutoffs=5)
     assert (proof.cutoffs, proof.cutoffs_tried) == (24, 5) and 8 <= proof.rows <= 15 and proof.leaks
@@ -81,7 +87,24 @@ def test_fewer_cutoffs_can_be_tried(shop):
     ("features", "available_at", "says"),
     [
         ({}, None, "no source declares `available_at`"),
-        ({"cutoff": "orderd_at"}, "returned_at", "features.cutoff"),
+        ({"cutoff": "orderd_at"}, "returned_at", "features.cutoff .*did you mean 'ordered_at'"),
+        (
+            {"cutoff": "(SELECT max(ordered_at) FROM memory.pip_stage.features)"},
+            "returned_at",
+            "features.cutoff .*a subq",
+        ),
+        (
+            {"cutoff": "ordered_at), now() AS x, (NULL"},
+            "returned_at",
+            "features.cutoff .*is not a single SQL expression",
+        ),
+        ({"cutoff": "now()"}, "returned_at", r"features.cutoff .*now\(\)"),
+        ({"cutoff": "quantity"}, "returned_at", "features.cutoff 'quantity' is .*expected an instant"),
+        ({}, "(SELECT max(day) FROM raw.orders)", "sources.returns.available_at .*a subquery"),
+        ({}, "current_timestamp", "sources.returns.available_at .*which has shop, returned_at"),
+        ({}, "returned_at IS NULL) OR (returned_at", "sources.returns.available_at .*is not a single SQL expression"),
+        ({}, "returned_att", "sources.returns.available_at .*did you mean 'returned_at'"),
+        ({}, "returned_at IS NULL", "sources.returns.available_at .*is BOOLEAN; expected an instant"),
         ({"cutoff": "CASE WHEN order_id % 2 = 0 THEN ordered_at END"}, "returned_at", "is NULL for some rows"),
     ],
 )

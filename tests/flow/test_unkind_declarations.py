@@ -55,11 +55,28 @@ def test_a_pipeline_or_schema_that_is_there_already_is_refused(tiny, name):
 
 @pytest.mark.parametrize(
     ("decision", "says"),
-    [("rank() OVER (ORDER BY score)", "window"), ("score > random()", "random"), ("now() > '2020-01-01'", "now")],
+    [
+        ("rank() OVER (ORDER BY score)", "window"),
+        ("score > random()", "random"),
+        ("now() > '2020-01-01'", "now"),
+        ("current_date > day", "current_date"),
+        ("score > (SELECT avg(score) FROM memory.pip_stage.scores)", "a subquery"),
+        ("(SELECT count(*) FROM read_csv('/etc/passwd')) > 0", "a subquery"),
+        ("current_setting('threads') > 1", r"current_setting\(\)"),
+        ("getvariable('x')", r"getvariable\(\)"),
+        ("score > 0.5) , (SELECT 1", "is not a single SQL expression"),
+        ("score, 1", "it gives several values"),
+        ("unnest([score])", r"unnest\(\)"),
+    ],
 )
 def test_a_decision_depends_on_its_row_alone(tiny, decision, says):
-    with pytest.raises(DeclarationError, match=says):
+    with pytest.raises(DeclarationError, match=f"Pipeline orders: decisions.late .*{says}"):
         tiny.declare(decisions={"late": decision}).run(FIRST)
+
+
+def test_a_decision_on_a_misspelt_feature_names_the_one_that_is_there(tiny):
+    with pytest.raises(DeclarationError, match=r"did you mean 'amount'\?"):
+        tiny.declare(decisions={"big": "amuont > 50"}).run(FIRST)
 
 
 @pytest.mark.parametrize("name", ["model_version", "scored_at", "scoring_id"])

@@ -183,6 +183,24 @@ def test_the_declared_decision_is_the_one_that_counts(gated: Any) -> None:
         DeclarationError, match=r"gates.decision 'scores > 1'.*which has partition_key, order_id, day, sc"
     ):
         gates_of(gated, 1)
+    with_gates(gated, decision="score >= 2 -- never", max_flip_rate=0)
+    assert gates_of(gated, 1).passed
+
+
+@pytest.mark.parametrize(
+    ("decision", "says"),
+    [
+        ("score > (SELECT avg(score) FROM memory.pip_stage.scores)", "a subquery"),
+        ("rank() OVER (ORDER BY score) < 5", "a window function"),
+        ("score >= 0.5) , (SELECT 1", "is not a single SQL expression"),
+        ("current_setting('threads') > 1", r"current_setting\(\)"),
+        ("day::VARCHAR::INTEGER > 1", "fails on a row scored by returns v1"),
+    ],
+)
+def test_a_decision_that_cannot_judge_a_row_is_refused(gated: Any, decision: str, says: str) -> None:
+    with_gates(gated, decision=decision)
+    with pytest.raises(DeclarationError, match=f"Pipeline orders: gates.decision .*{says}"):
+        gates_of(gated, 1)
 
 
 def test_a_much_larger_model_is_refused_for_its_throughput(gated: Any, helpers: Any) -> None:
