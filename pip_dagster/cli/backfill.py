@@ -33,7 +33,7 @@ NEWEST = "newest"
 @click.argument("pipeline")
 @click.option("--from", "first", metavar="KEY", help="The first partition.")
 @click.option("--to", "last", metavar="KEY", help="The last partition; the newest that can be made when absent.")
-@click.option("--only", type=click.Choice(["stale", "missing"]), help="Of the range, what the plan says is due.")
+@click.option("--only", type=click.Choice(["stale", "missing"]), help="Of the range, only these partitions.")
 @click.option("--version", metavar="VERSION", help="Score with 1, v1 or an alias, and make that live for the range.")
 @click.option("--as-known", is_flag=True, help="Features from the rows that could be known at each partition's close.")
 @click.option("--why", default="", help="Kept in the ledger and the audit.")
@@ -121,7 +121,7 @@ def _tell(pipeline: Pipeline, work: Work, dry_run: bool) -> None:
             f"v{at_present} now. For that one begin a new backfill."
         )
     if not work.chunks:
-        say(f"{spec.name}: nothing to make" + (": it is done." if work.resumed else ": none of the range is due."))
+        say(f"{spec.name}: nothing to make" + (": it is done." if work.resumed else ": none of the range is stale."))
         return
     done = f", {work.done:,} are done" if work.resumed else ""
     chunks = f"{len(work.chunks):,} chunk{'s' if len(work.chunks) != 1 else ''}"

@@ -21,7 +21,7 @@ _SHOWN = 50
 @click.argument("pipeline")
 @click.option("--from", "first", metavar="KEY", help="The first partition to look at.")
 @click.option("--to", "last", metavar="KEY", help="The last partition to look at.")
-@click.option("--json", "as_json", is_flag=True, help="For machines: every partition that is due or held.")
+@click.option("--json", "as_json", is_flag=True, help="For machines: every partition that is stale or on hold.")
 @click.pass_obj
 def plan(project: Project, pipeline: str, first: str | None, last: str | None, as_json: bool) -> None:
     """Say which partitions of PIPELINE should be made again, and why. Nothing is made.
@@ -66,21 +66,25 @@ def as_dict(made: Plan) -> dict[str, Any]:
     def reasons(each: Any) -> list[dict[str, str]]:
         return [{"kind": reason.kind, "text": reason.text} for reason in each.reasons]
 
+    stale = [
+        {"partition": each.partition.key, "attempt": each.attempt, "wanted": each.wanted, "reasons": reasons(each)}
+        for each in made.stale
+    ]
+    on_hold = [{"partition": each.partition.key, "reasons": reasons(each)} for each in made.on_hold]
     return {
         "pipeline": made.pipeline,
-        "due": [
-            {"partition": d.partition.key, "attempt": d.attempt, "wanted": d.wanted, "reasons": reasons(d)}
-            for d in made.due
-        ],
-        "held": [{"partition": h.partition.key, "reasons": reasons(h)} for h in made.held],
+        "stale": stale,
+        "on_hold": on_hold,
         "current": made.current,
+        **{"due": stale, "held": on_hold},  # their former names
     }
 
 
 def show_plan(made: Plan) -> None:
     """The plan as a table: neighbours with the same reasons on one line."""
-    rows = [[*row, "due"] for row in _ranges(made.due)] + [[*row, "held"] for row in _ranges(made.held)]
-    click.echo(f"{made.pipeline}: {len(made.due)} partitions due, {len(made.held)} held, {made.current} current")
+    rows = [[*row, "stale"] for row in _ranges(made.stale)] + [[*row, "on hold"] for row in _ranges(made.on_hold)]
+    counts = f"{len(made.stale)} partitions stale, {len(made.on_hold)} on hold, {made.current} current"
+    click.echo(f"{made.pipeline}: {counts}")
     if rows:
         shown = [[keys, n, state, why] for keys, n, why, state in rows[:_SHOWN]]
         show_table(None, ["partitions", "number", "", "why"], shown)

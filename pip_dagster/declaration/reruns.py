@@ -1,4 +1,4 @@
-"""What a pipeline may declare about reruns: what a change makes due, and how often a failure is tried again."""
+"""What a pipeline may declare about reruns: what a change makes stale, and how often a failure is retried."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
 
 from pip_dagster.declaration.durations import Duration
+from pip_dagster.declaration.partition import Partition
 
 
 class _Declared(BaseModel):
@@ -45,6 +46,15 @@ Reach = Annotated[
 ]
 
 
+def reaches(reach: Reach, partition: Partition, from_end: int) -> bool:
+    """Whether a change with this reach applies to a partition; `from_end`: 1 for the newest of the grid."""
+    if isinstance(reach, str):
+        return reach == "all"
+    if reach.last is not None:
+        return from_end <= reach.last
+    return reach.since is not None and partition.start_local.date() >= reach.since
+
+
 class IgnoreAfter(_Declared):
     """Late rows count for some days only."""
 
@@ -54,7 +64,7 @@ class IgnoreAfter(_Declared):
 
 
 class Reruns(_Declared):
-    """Which stored partitions a change makes due, and how often a failure is tried again."""
+    """Which stored partitions a change makes stale, and how often a failure is retried."""
 
     promotion: Reach = Field(
         default="none", description="Partitions to score again when the alias moves to another version."

@@ -75,6 +75,11 @@ class Split(_Declared):
         return "split"
 
     @property
+    def label(self) -> str:
+        """Kind and salt, by which the ledger's live changes name it."""
+        return f"{self.kind} {self.salt!r}"
+
+    @property
     def ranges(self) -> tuple[Range, ...]:
         """Each arm's buckets, in the declared order from 0; those beyond the last are the champion's."""
         found: list[Range] = []

@@ -11,7 +11,7 @@ from pip_dagster.errors import PipelineError, RegistryError, WithdrawnError
 from pip_dagster.flow.materialize import materialize
 from pip_dagster.flow.result import PartitionResult
 from pip_dagster.flow.withdrawn import version_withdrawn
-from pip_dagster.ledger.record import RunInfo, ScoringEntry
+from pip_dagster.ledger.record import ScoringEntry
 from pip_dagster.orchestration.alive import alive
 from pip_dagster.orchestration.cancel import ask_to_cancel
 from pip_dagster.orchestration.checks import asset_check_specs, evaluations, news, summary
@@ -25,7 +25,7 @@ from pip_dagster.orchestration.metadata import (
     lineage_metadata,
     predictions_metadata,
 )
-from pip_dagster.orchestration.options import BACKFILL_TAG, asked_at, live_why, run_options
+from pip_dagster.orchestration.options import BACKFILL_TAG, requested_at, run_info, run_options
 from pip_dagster.orchestration.partitions import partitions_of
 from pip_dagster.registry.choose import registry_of
 from pip_dagster.registry.store import Registry
@@ -117,18 +117,19 @@ def _run(
     judged: list[dg.AssetCheckEvaluation] = []
     failed: dict[str, str] = {}
     last: PartitionResult | None = None
-    reused, total, why = 0, len(context.partition_keys), live_why(context.run)
+    reused, total = 0, len(context.partition_keys)
+    run = run_info(context.run, _made_by(context), requested_at(context.instance, context.run))
+    why = run.live_why
     if why:
-        context.log.info(f"{spec.name}: asked for: {why}")
+        context.log.info(f"{spec.name}: requested: {why}")
     try:
         scores = bool({predictions_key(spec), challengers_key(spec)} & set(selected))
-        asked = asked_at(context.instance, context.run)
-        failed |= _withdrawn(context, pipeline, asked) if scores else {}
+        failed |= _withdrawn(context, pipeline, run.requested_at) if scores else {}
         wanted = [key for key in context.partition_keys if key not in failed]
         results = materialize(
             pipeline,
             partitions_of(definition, wanted),
-            RunInfo(context.run.run_id, _made_by(context), context.run.tags.get(BACKFILL_TAG), why, asked),
+            run,
             features=features_key(spec) in selected,
             predictions=scores,
             progress=context.log.info,
@@ -183,12 +184,12 @@ def _run(
     yield from _checks(context, judged)
 
 
-def _withdrawn(context: dg.AssetExecutionContext, pipeline: Pipeline, asked: datetime) -> dict[str, str]:
+def _withdrawn(context: dg.AssetExecutionContext, pipeline: Pipeline, since: datetime) -> dict[str, str]:
     """All of them, where the version that the run names was rolled back since. A backfill's own command has asked."""
     version = run_options(context.run)["version"]
     if version is None or BACKFILL_TAG in context.run.tags:
         return {}
-    why = version_withdrawn(pipeline, version, asked)
+    why = version_withdrawn(pipeline, version, since)
     return dict.fromkeys(context.partition_keys, str(WithdrawnError(why))) if why else {}
 
 
