@@ -118,7 +118,7 @@ def cost(pipeline: Pipeline) -> tuple[float, int]:
     for _ in range(3):
         began = time.process_time()
         plan = make_plan(pipeline, closed_partitions(pipeline.spec.partitions, datetime.now(UTC)))
-        best, stale = min(best, time.process_time() - began), len(plan.due)
+        best, stale = min(best, time.process_time() - began), len(plan.stale)
     return best, stale
 
 

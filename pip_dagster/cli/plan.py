@@ -73,18 +73,18 @@ def as_dict(found: Plan) -> dict[str, Any]:
 
     stale = [
         {"partition": each.partition.key, "attempt": each.attempt, "wanted": each.wanted, "reasons": reasons(each)}
-        for each in found.due
+        for each in found.stale
     ]
-    on_hold = [{"partition": each.partition.key, "reasons": reasons(each)} for each in found.held]
+    on_hold = [{"partition": each.partition.key, "reasons": reasons(each)} for each in found.on_hold]
     names = {"stale": stale, "on_hold": on_hold, "due": stale, "held": on_hold}
     return {"pipeline": found.pipeline, **names, "current": found.current}
 
 
 def show_plan(found: Plan) -> None:
     """The plan as a table: neighbours with the same reasons on one line."""
-    rows = _ranges(found.due, "stale") + _ranges(found.held, "on hold")
-    stale = plural(len(found.due), "stale partition")
-    click.echo(f"{found.pipeline}: {stale}, {len(found.held):,} on hold, {found.current:,} current")
+    rows = _ranges(found.stale, "stale") + _ranges(found.on_hold, "on hold")
+    stale = plural(len(found.stale), "stale partition")
+    click.echo(f"{found.pipeline}: {stale}, {len(found.on_hold):,} on hold, {found.current:,} current")
     if rows:
         show_table(None, ["partitions", "number", "state", "why"], rows[:_SHOWN])
     if len(rows) > _SHOWN:

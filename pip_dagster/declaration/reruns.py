@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Discriminator, Field, Tag, model_validator
 
 from pip_dagster.declaration.durations import Duration
+from pip_dagster.declaration.partition import Partition
 from pip_dagster.declaration.strict import StrictModel
 
 
@@ -40,6 +41,15 @@ Reach = Annotated[
         custom_error_message="Input should be none, all, {last: 7} or {since: 2024-01-01}",
     ),
 ]
+
+
+def reaches(reach: Reach, partition: Partition, from_end: int) -> bool:
+    """Whether a change with this reach applies to a partition; `from_end`: 1 for the newest of the grid."""
+    if isinstance(reach, str):
+        return reach == "all"
+    if reach.last is not None:
+        return from_end <= reach.last
+    return reach.since is not None and partition.start_local.date() >= reach.since
 
 
 class IgnoreAfter(StrictModel):

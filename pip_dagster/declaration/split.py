@@ -76,6 +76,11 @@ class Split(StrictModel):
         return "split"
 
     @property
+    def label(self) -> str:
+        """Kind and salt, by which the ledger's live changes name it."""
+        return f"{self.kind} {self.salt!r}"
+
+    @property
     def ranges(self) -> tuple[Range, ...]:
         """Each arm's buckets, in the declared order from 0; the champion owns those beyond the last."""
         found: list[Range] = []

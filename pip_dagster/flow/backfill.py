@@ -1,4 +1,4 @@
-"""A backfill: a historic range made chunk by chunk, each partition committed by itself, resumed where it ended."""
+"""A backfill: past partitions built chunk by chunk, each committed by itself, and resumed where it ended."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Literal
 
 from pip_dagster.declaration.grid import closed_partitions
 from pip_dagster.declaration.partition import Partition
+from pip_dagster.declaration.ranges import contiguous
 from pip_dagster.errors import BackfillError, NoWarehouseError
 from pip_dagster.flow.materialize import materialize
 from pip_dagster.flow.withdrawn import version_withdrawn
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from pip_dagster.flow.result import PartitionResult
 
 Only = Literal["stale", "missing"]
-# Chunks when the declaration sets no size: a kill costs at most one chunk's features, the sources are read this often.
+# Chunks if the declaration sets no size: a kill costs at most one chunk's features; each chunk reads the sources once.
 _CHUNK, _MOST_CHUNKS = 31, 24
 
 RunChunk = Callable[[Backfill, Sequence[Partition]], Iterator["PartitionResult"]]
@@ -34,18 +35,18 @@ RunChunk = Callable[[Backfill, Sequence[Partition]], Iterator["PartitionResult"]
 
 @dataclass(frozen=True)
 class Work:
-    """A backfill and what of it is still to be done, in chunks of adjoining partitions."""
+    """A backfill and its remaining partitions, in chunks without gaps."""
 
     backfill: Backfill
     chunks: list[list[Partition]]
     done: int
     resumed: bool
-    # Backfills of the same request that were cut off: the user may have meant to go on with one.
+    # Interrupted backfills of the same request: the user may want to resume one instead.
     unfinished: list[str] = field(default_factory=list)
 
     @property
     def remaining(self) -> int:
-        """How many partitions are still to be made."""
+        """How many partitions remain."""
         return sum(map(len, self.chunks))
 
 
@@ -67,7 +68,7 @@ def begin(
     It scores with one version from beginning to end: `version`, or the one that the alias names now.
 
     Raises:
-        BackfillError: a key names no partition that can be made by now, or the range is empty.
+        BackfillError: a key names no partition that can be built by now, or the range is empty.
         ModelNotFound: there is no such version.
 
     """
@@ -75,7 +76,7 @@ def begin(
     partitions = _range(pipeline, first, last)
     model = registry_of(pipeline.project, spec.scoring).get(spec.scoring.model_name, version or spec.scoring.alias)
     if only:
-        wanted = _due(pipeline, partitions, only)
+        wanted = _stale(pipeline, partitions, only)
         partitions = [partition for partition in partitions if partition.key in wanted]
     backfill = Backfill(
         f"backfill-{new_id()}",
@@ -90,7 +91,7 @@ def begin(
         chunk,
     )
     unfinished: list[str] = []
-    # A dry run makes no warehouse where there is none.
+    # A dry run does not create a warehouse.
     with (
         workspace(threads=1) as con,
         suppress(NoWarehouseError),
@@ -108,10 +109,10 @@ def begin(
 
 
 def resume(pipeline: Pipeline, backfill_id: str | None, *, chunk: int | None = None) -> Work:
-    """What a backfill, the newest unfinished one when none is named, has not committed yet.
+    """The partitions that a backfill has not committed yet; of the newest unfinished one if none is named.
 
     Raises:
-        BackfillError: there is no such backfill, or a rollback since it began is the newer word.
+        BackfillError: there is no such backfill, or a rollback since it began takes precedence.
 
     """
     name = pipeline.spec.name
@@ -121,7 +122,7 @@ def resume(pipeline: Pipeline, backfill_id: str | None, *, chunk: int | None = N
             known = {each.backfill_id: each for each in backfills_of(con, name)}
             done = {key: finished_keys(con, key) for key in known if backfill_id in (None, key)}
     except NoWarehouseError:
-        raise BackfillError(f"Pipeline {name} has no backfill to go on with: nothing was ever made.") from None
+        raise BackfillError(f"Pipeline {name} has no backfill to resume: nothing was ever built.") from None
     if backfill_id is None:
         open_ones = [key for key in known if done[key] < set(known[key].partition_keys)]
         if not open_ones:
@@ -144,19 +145,19 @@ def resume(pipeline: Pipeline, backfill_id: str | None, *, chunk: int | None = N
 
 
 def check_not_withdrawn(pipeline: Pipeline, backfill: Backfill) -> None:
-    """Ask before each chunk: a rollback is a newer word on what should be live than the backfill that it came after.
+    """Check before each chunk: a rollback takes precedence over any backfill that began before it.
 
     Raises:
-        BackfillError: it was rolled back since it began.
+        BackfillError: partitions of the backfill, or its version, were rolled back since it began.
 
     """
     path = pipeline.project.warehouse
-    with workspace(threads=1) as con, open_warehouse(con, path, purpose="going on with a backfill", read_only=True):
+    with workspace(threads=1) as con, open_warehouse(con, path, purpose="resuming a backfill", read_only=True):
         why = _withdrawn(con, pipeline, backfill)
     if why:
         raise BackfillError(
-            f"Pipeline {pipeline.spec.name}: since {backfill.backfill_id} began {why}. Going on would undo that; begin "
-            "a new backfill for what is wanted now."
+            f"Pipeline {pipeline.spec.name}: since {backfill.backfill_id} began {why}. Resuming it would undo that; "
+            "begin a new backfill instead."
         )
 
 
@@ -171,13 +172,17 @@ def _withdrawn(con: DuckDBPyConnection, pipeline: Pipeline, backfill: Backfill) 
     return version_withdrawn(pipeline, backfill.model_version, began)
 
 
-def run_in_process(pipeline: Pipeline, say: Callable[[str], None]) -> RunChunk:
-    """Make chunks in this process, without Dagster."""
+def run_in_process(pipeline: Pipeline, progress: Callable[[str], None]) -> RunChunk:
+    """Build chunks in this process, without Dagster."""
 
     def run(backfill: Backfill, chunk: Sequence[Partition]) -> Iterator[PartitionResult]:
-        run = RunInfo(backfill.backfill_id, backfill.made_by, backfill.backfill_id, backfill.live_why)
+        run = RunInfo(
+            *(backfill.backfill_id, backfill.made_by, backfill.backfill_id, backfill.why),
+            pinned_version=backfill.pinned_version,
+            as_known=backfill.as_known,
+        )
         return materialize(
-            pipeline, chunk, run, version=backfill.model_version, as_known=backfill.as_known, progress=say
+            pipeline, chunk, run, version=backfill.model_version, as_known=backfill.as_known, progress=progress
         )
 
     return run
@@ -190,7 +195,7 @@ def _range(pipeline: Pipeline, first: str | None, last: str | None) -> list[Part
     for key in (first, last):
         if key is not None and key not in places:
             raise BackfillError(
-                f"Pipeline {pipeline.spec.name} has no partition {key!r} that can be made by now; it has {there}."
+                f"Pipeline {pipeline.spec.name} has no partition {key!r} that can be built by now; it has {there}."
             )
     begin = places[first] if first else 0
     end = places[last] + 1 if last else len(partitions)
@@ -199,20 +204,14 @@ def _range(pipeline: Pipeline, first: str | None, last: str | None) -> list[Part
     return partitions[begin:end]
 
 
-def _due(pipeline: Pipeline, partitions: list[Partition], only: Only) -> set[str]:
+def _stale(pipeline: Pipeline, partitions: list[Partition], only: Only) -> set[str]:
     from pip_dagster.flow.plan import make_plan
 
-    due = make_plan(pipeline, partitions).due
-    return {d.partition.key for d in due if only == "stale" or any(r.kind == "missing" for r in d.reasons)}
+    stale = make_plan(pipeline, partitions).stale
+    return {each.partition.key for each in stale if only == "stale" or any(r.kind == "missing" for r in each.reasons)}
 
 
 def _chunks(pipeline: Pipeline, partitions: Sequence[Partition], size: int | None) -> list[list[Partition]]:
-    """Adjoining partitions, as many together as one run takes."""
+    """Partitions without gaps, as many together as one run takes."""
     size = size or pipeline.spec.partitions.max_per_run or max(_CHUNK, -(-len(partitions) // _MOST_CHUNKS))
-    chunks: list[list[Partition]] = []
-    for partition in partitions:
-        if chunks and len(chunks[-1]) < size and chunks[-1][-1].end == partition.start:
-            chunks[-1].append(partition)
-        else:
-            chunks.append([partition])
-    return chunks
+    return contiguous(partitions, at_most=size)

@@ -1,4 +1,4 @@
-"""What each partition's sources hold, as fingerprints: one SQL a source, whatever the number of partitions."""
+"""Fingerprints of what each partition's sources hold: one query per source, whatever the number of partitions."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ Windows = dict[str, dict[str, tuple[datetime, datetime]]]  # source → partitio
 
 @dataclass(frozen=True)
 class Fingerprints:
-    """Of each partition, what the rows that it may read are; and the stretches of time that this was added up from."""
+    """Partition key → source → rows and digest of what it may read, and the buckets that these add up."""
 
     of: dict[str, Digests]
     buckets: Buckets = field(default_factory=dict)
@@ -37,7 +37,7 @@ class Fingerprints:
 
     @property
     def ranges(self) -> dict[str, tuple[datetime, datetime]]:
-        """From when until when each source that has a partition column was looked at."""
+        """Start and end of what was read of each source that has a partition column."""
         return {
             source: (min(start for start, _ in of.values()), max(end for _, end in of.values()))
             for source, of in self.windows.items()
@@ -50,11 +50,11 @@ def fingerprints(
     """What each partition's sources hold: partition key → source → rows and digest; inside `open_sources`.
 
     A source with a partition column counts with its rows from `lookback` before the partition to its end; one
-    without counts whole. Stretches of a source with a change column that are in `seen`, with as many rows and the same
-    newest change, are not read again.
+    without counts whole. If a source has a change column, buckets in `seen` with the same number of rows and the same
+    newest change are not read again.
 
     Raises:
-        DeclarationError: a partition column is of a type that tells no time.
+        DeclarationError: a partition column is not a date or timestamp.
 
     """
     found = Fingerprints({partition.key: {} for partition in partitions})
@@ -89,7 +89,7 @@ def _buckets(
     windows: Sequence[tuple[datetime, datetime]],
     seen: Mapping[datetime, Bucket],
 ) -> dict[datetime, Bucket]:
-    """What is in each stretch of time, for the range with its lookback."""
+    """The content of each bucket, for the range with its lookback."""
     column = quote(source.partition_column or "")
     local = local_time(columns[source.partition_column or ""], column, spec.partitions.time_zone)
     if local is None:
@@ -101,7 +101,7 @@ def _buckets(
         local = f"timezone('UTC', {column})"
     bucket = f"time_bucket(INTERVAL '{_grain(spec, source, columns)}', {local})"
     newest = f"max({quote(source.change_column)})::VARCHAR" if source.change_column else "NULL"
-    said = hashlib.sha256(str(list(columns.items())).encode()).hexdigest()[:16]
+    digest = hashlib.sha256(str(list(columns.items())).encode()).hexdigest()[:16]
     within = (
         f"FROM memory.{quote_table(source.table)} WHERE {local} >= {_at(min(start for start, _ in windows))} "
         f"AND {local} < {_at(max(end for _, end in windows))}"
@@ -112,13 +112,13 @@ def _buckets(
             f"SELECT {bucket} AS bucket, count(*), {newest} {within} GROUP BY ALL"
         ).fetchall():
             known = seen.get(at)
-            if known and (known.rows.rows, known.newest, known.columns) == (count, change, said):
+            if known and (known.rows.rows, known.newest, known.columns) == (count, change, digest):
                 same[at] = known
         if same:
             listed = ", ".join(_at(at) for at in same)
             within += f" AND {bucket} NOT IN ({listed})"
     rows = con.execute(f"SELECT {bucket} AS bucket, {newest}, {row_set_sql(columns)} {within} GROUP BY ALL").fetchall()
-    return same | {row[0]: Bucket(RowSet(*row[2:]), row[1], said) for row in rows}
+    return same | {row[0]: Bucket(RowSet(*row[2:]), row[1], digest) for row in rows}
 
 
 def _at(moment: datetime) -> str:
@@ -126,7 +126,7 @@ def _at(moment: datetime) -> str:
 
 
 def _by_instant(spec: PipelineSpec, source: Source, columns: dict[str, str]) -> bool:
-    """Whether rows are told apart by the instant: by the wall clock an hour that the clocks repeat is one, not two."""
+    """Whether rows are assigned by the instant. By the wall clock, an hour that the clocks repeat is one, not two."""
     return spec.partitions.every == "hour" and columns[source.partition_column or ""] == "TIMESTAMP WITH TIME ZONE"
 
 
@@ -143,9 +143,9 @@ def _window(
 
 
 def _grain(spec: PipelineSpec, source: Source, columns: dict[str, str]) -> str:
-    """The longest stretch that no window's bound divides."""
+    """The longest bucket that no window's bound divides."""
     if source.lookback % timedelta(hours=1):
         return "1 minute"
     if _by_instant(spec, source, columns):
-        return "15 minutes"  # there are zones that many minutes off UTC
+        return "15 minutes"  # some zones are this many minutes off UTC
     return "1 hour" if spec.partitions.every == "hour" or source.lookback % timedelta(days=1) else "1 day"

@@ -1,4 +1,4 @@
-"""Gathering what a plan compares: what the sources hold now, what is declared and live, and what the ledger says."""
+"""Gathers what a plan compares: the sources now, the declaration, the live scorings and the ledger."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ from pip_dagster.errors import DeclarationError, NoWarehouseError, RegistryError
 from pip_dagster.flow.extract import close_of
 from pip_dagster.flow.fingerprints import Fingerprints, fingerprints
 from pip_dagster.flow.sources import open_sources
-from pip_dagster.flow.split import say_experiment
 from pip_dagster.ledger.known import read_known
 from pip_dagster.ledger.observations import Seen, newest_of, read_observations
 from pip_dagster.ledger.plan import Plan, plan
@@ -25,20 +24,20 @@ from pip_dagster.warehouse.connect import open_warehouse, workspace
 if TYPE_CHECKING:
     from pip_dagster.declaration.pipeline import Pipeline
 
-_NAMED = 3  # changed stretches that a reason names
+_NAMED = 3  # changed buckets that a reason names
 
 
 def make_plan(
     pipeline: Pipeline, partitions: Sequence[Partition] | None = None, *, now: datetime | None = None
 ) -> Plan:
-    """Which of these partitions, or of all that can be made by `now`, should be made again, and why.
+    """Which of these partitions, or of all that can be built by `now`, are stale, and why.
 
-    The sources and the warehouse are open for reading only, one after the other, each no longer than a read takes.
+    The warehouse and the sources are opened for reading only, one after the other, each only for the read.
 
     Raises:
-        DeclarationError: there is no such model.
+        DeclarationError: the declared model or alias does not exist.
         SourceError: a source cannot be read.
-        WarehouseError: the warehouse cannot be opened, or is held by somebody else for too long.
+        WarehouseError: the warehouse cannot be opened, or another process holds it for too long.
 
     """
     spec, now = pipeline.spec, now or datetime.now(UTC)
@@ -56,7 +55,7 @@ def make_plan(
         with open_sources(con, spec, pipeline.project.root):
             sources = fingerprints(con, spec, partitions, newest_of(seen))
     changes = _Changes(sources, seen)
-    return plan(spec.name, partitions, _wanted(pipeline, sources), known, _policy(pipeline), now, changes.say)
+    return plan(spec.name, partitions, _wanted(pipeline, sources), known, _policy(pipeline), now, changes.describe)
 
 
 def _wanted(pipeline: Pipeline, sources: Fingerprints) -> Wanted:
@@ -88,7 +87,7 @@ def _arms(pipeline: Pipeline) -> Arms | None:
     if experiment is None:
         return None
     ranges = frozenset((part.arm, part.low, part.high) for part in experiment.ranges)
-    return Arms(say_experiment(experiment), tuple(pipeline.spec.unit), ranges)
+    return Arms(experiment.label, tuple(pipeline.spec.unit), ranges)
 
 
 def _policy(pipeline: Pipeline) -> Policy:
@@ -102,11 +101,11 @@ def _policy(pipeline: Pipeline) -> Policy:
 
 
 class _Changes:
-    """Which stretches of a source are not as they were when a partition was made."""
+    """Which buckets of a source changed since a partition was built."""
 
     def __init__(self, sources: Fingerprints, seen: Seen) -> None:
         self._sources, self._seen = sources, seen
-        # Only stretches that changed since any run saw them, or were never seen, can be the ones.
+        # Only buckets that changed since a run read them, or that no run has read, can differ.
         self._times = {
             name: sorted(
                 at
@@ -116,8 +115,8 @@ class _Changes:
             for name, buckets in sources.buckets.items()
         }
 
-    def say(self, source: str, partition: Partition, known: Known) -> str:
-        """The source, and up to three of its days or hours that changed since the partition was made."""
+    def describe(self, source: str, partition: Partition, known: Known) -> str:
+        """The source, and up to three of its days or hours that changed since the partition was built."""
         windows = self._sources.windows.get(source)
         if windows is None or known.read_at is None:
             return source

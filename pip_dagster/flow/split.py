@@ -21,9 +21,9 @@ from pip_dagster.flow.sample_ratio import sample_ratio
 from pip_dagster.flow.scored_row import check_unit
 from pip_dagster.flow.split_rows import count_units, other_rows, rows_without_unit
 from pip_dagster.ledger import canary
-from pip_dagster.ledger.arms import CHAMPION, Arm, live_arms, live_change
+from pip_dagster.ledger.arms import CHAMPION, Arm, arms_of, live_arms
 from pip_dagster.ledger.checks import CheckEntry, checks_of, insert_checks, split_check
-from pip_dagster.ledger.live import make_live
+from pip_dagster.ledger.live import live_change, make_live
 from pip_dagster.ledger.record import ScoringEntry
 from pip_dagster.warehouse.connect import open_warehouse
 from pip_dagster.warehouse.interrupts import raise_if_interrupted
@@ -91,10 +91,10 @@ def _split(run: Run, manifest: Manifest, result: PartitionResult) -> PartitionRe
     champion, experiment = result.scoring, spec.scoring.experiment
     assert champion
     name, key = champion.pipeline, champion.partition_key
-    found = live_change(con, name, key)
-    if found is None or found[1] != champion.scoring_id:
+    live = live_change(con, name, key)
+    if live is None or live.scoring_id != champion.scoring_id:
         raise PartitionError("what is live was changed by somebody else since it was scored; that is left alone")
-    change_id, _, current = found
+    change_id, current = live.change_id, arms_of(con, [live.change_id]).get(live.change_id, ())
     if experiment is None:
         with transaction(con):
             make_live(con, [champion], run.info, "no split is declared any more")
@@ -102,9 +102,10 @@ def _split(run: Run, manifest: Manifest, result: PartitionResult) -> PartitionRe
     unit = canonical(check_unit(spec, result.columns))
     decision = _decide(run, manifest, experiment, result, current, unit)
     wanted = _ranges(experiment, champion, decision, unit)
+    decided = (_describe(experiment, wanted, run.info.live_why), wanted)
     with transaction(con):
         if wanted != current:
-            (change_id,) = make_live(con, [champion], run.info, _say(experiment, wanted, run.info.why), wanted)
+            (change_id,) = make_live(con, [champion], run.info, *decided, experiment=experiment.label)
         for stop in decision.stops:
             canary.record_event(
                 con, name, stop.arm, stop.model, "stopped", stop.why, run.info, partition_key=key, figures=stop.figures
@@ -118,7 +119,7 @@ def _split(run: Run, manifest: Manifest, result: PartitionResult) -> PartitionRe
             entries = list(known)
         else:
             if wanted == current:  # a decision of its own, told to the audit and published
-                (change_id,) = make_live(con, [champion], run.info, _say(experiment, wanted, run.info.why), wanted)
+                (change_id,) = make_live(con, [champion], run.info, *decided, experiment=experiment.label)
                 entries = _entries(name, key, change_id, verdicts)
             insert_checks(con, entries)
     return replace(result, live_arms=wanted, checks=(*result.checks, *entries))
@@ -214,16 +215,11 @@ def _buckets(arms: Iterable[Arm]) -> dict[str, int]:
     return found
 
 
-def say_experiment(experiment: Split) -> str:
-    """A split or canary by name, as the ledger's live changes record it."""
-    return f"{experiment.kind} {experiment.salt!r}"
-
-
-def _say(experiment: Split, arms: Sequence[Arm], why: str) -> str:
-    """The shares, for the ledger, after what the run was asked for: a version that was pinned stays so."""
+def _describe(experiment: Split, arms: Sequence[Arm], why: str) -> str:
+    """Why the arms are live, for people: the run's own reason, then the shares."""
     shares = ", ".join(f"{name} {count * 100 / BUCKETS:g}%" for name, count in _buckets(arms).items())
-    said = f"{say_experiment(experiment)}: " + (shares or "all rows are the champion's")
-    return f"{why}; {said}" if why else said
+    text = f"{experiment.label}: " + (shares or "all rows are the champion's")
+    return f"{why}; {text}" if why else text
 
 
 def _entries(

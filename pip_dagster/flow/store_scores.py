@@ -13,7 +13,6 @@ from pip_dagster.flow.score import Scored
 from pip_dagster.flow.score_chunk import ScoredChunk
 from pip_dagster.flow.stage import Stage
 from pip_dagster.flow.storing import insert_counted, labelled, named
-from pip_dagster.ledger import record
 from pip_dagster.ledger.checks import CheckEntry, insert_checks, split_check
 from pip_dagster.ledger.live import live_change, make_live, note_backfill
 from pip_dagster.ledger.record import RunInfo, ScoringEntry
@@ -98,7 +97,7 @@ def _go_live(
     pending: str | None,
     committed: DuckDBPyConnection | None = None,
 ) -> None:
-    why = run.why or why
+    why = run.live_why or why
     change_ids = make_live(con, entries, run, f"{why}; {pending}" if pending else why, committed=committed)
     if pending:
         undecided = [
@@ -151,12 +150,12 @@ def _quarantine(stage: Stage, entry: ScoringEntry, rows: int, row_key: Sequence[
 def point_at(con: DuckDBPyConnection, entry: ScoringEntry, run: RunInfo, why: str, pending: str | None = None) -> None:
     """Make a scoring live that is stored, unless it is live already; its arms then stay as they are.
 
-    One that is asked for by version is said to be so even then, else the next plan would undo it.
+    A request by version, or as known, is recorded even then: otherwise the next plan would revert it.
     """
     with transaction(con):
-        live, said = live_change(con, entry.pipeline, entry.partition_key) or (None, "")
-        asked = run.why.startswith(record.DELIBERATE) and not said.startswith(run.why)
-        if live != entry.scoring_id or asked:
+        live = live_change(con, entry.pipeline, entry.partition_key)
+        requested = run.kind == "pinned" and not (live and live.records(run))
+        if live is None or live.scoring_id != entry.scoring_id or requested:
             _go_live(con, [entry], run, why, pending)
         else:
             note_backfill(con, [entry], run)

@@ -1,6 +1,6 @@
-"""Whether a version was rolled back since it was asked for by number: a newer word on what should be live.
+"""Whether a version was rolled back after a run requested it by number; the rollback then takes precedence.
 
-Of single partitions that is seen when they are made live, in that very transaction: see `ledger.live.make_live`.
+`ledger.live.make_live` checks the same for single partitions, in the transaction that would make them live.
 """
 
 from __future__ import annotations
@@ -8,7 +8,6 @@ from __future__ import annotations
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from pip_dagster.ledger.rollback_plan import ROLLBACK
 from pip_dagster.registry.choose import registry_of
 
 if TYPE_CHECKING:
@@ -16,12 +15,13 @@ if TYPE_CHECKING:
 
 
 def version_withdrawn(pipeline: Pipeline, version: int, since: datetime) -> str | None:
-    """Who rolled the alias back from this version since then, and why.
+    """Who rolled the alias back from this version since then, and why; None if nobody did.
 
-    The rollback of a version that nothing came before changes no partition, only the alias.
+    A rollback from the first version that ever scored changes no partition, only the alias.
     """
     scoring = pipeline.spec.scoring
     for move in registry_of(pipeline.project, scoring).alias_history(scoring.model_name, scoring.alias):
-        if move.at > since and move.previous == version and move.why.startswith(ROLLBACK):
-            return f"v{move.previous} was rolled back to v{move.version} (by {move.by}): {move.why.partition(': ')[2]}"
+        if move.at > since and move.previous == version and move.rollback_id:
+            why = move.why.removeprefix(f"{move.rollback_id}: ")
+            return f"v{move.previous} was rolled back to v{move.version} (by {move.by}): {why}"
     return None

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
 from pip_dagster.declaration.split import BUCKETS
 from pip_dagster.errors import WarehouseError
 from pip_dagster.ledger.record import dicts
+from pip_dagster.ledger.rows import insert_rows
 from pip_dagster.sql.names import among
 from pip_dagster.warehouse.tables import refresh_views
 
@@ -40,16 +41,25 @@ class Arm:
         return (self.high - self.low) / BUCKETS
 
 
+@dataclass(frozen=True)
+class _ArmRow(Arm):
+    """One row of `ledger.arms`."""
+
+    change_id: str
+    pipeline: str
+    partition_key: str
+
+
 def insert_arms(con: DuckDBPyConnection, changes: Mapping[str, tuple[str, str, Sequence[Arm]]]) -> None:
     """Append the arms of live changes: change id → pipeline, partition key and arms, which cover every bucket once.
 
     Call it inside the transaction of the live changes. The warehouse is the current catalog.
 
     Raises:
-        WarehouseError: they do not; roll back.
+        WarehouseError: the arms do not cover every bucket once; roll back.
 
     """
-    rows = []
+    rows: list[_ArmRow] = []
     for change_id, (pipeline, partition_key, arms) in changes.items():
         if not arms:
             continue
@@ -58,30 +68,17 @@ def insert_arms(con: DuckDBPyConnection, changes: Mapping[str, tuple[str, str, S
         if starts != ends:
             raise WarehouseError(
                 f"Pipeline {pipeline}, partition {partition_key}: the buckets of {arms} do not cover each of {BUCKETS} "
-                "once. Nothing was made live; this is a defect of pip_dagster, please report it."
+                "exactly once. Nothing was changed; this is a defect of pip_dagster, please report it."
             )
-        common = {"change_id": change_id, "pipeline": pipeline, "partition_key": partition_key}
-        rows += [common | asdict(arm) for arm in arms]
+        rows += [
+            _ArmRow(**asdict(arm), change_id=change_id, pipeline=pipeline, partition_key=partition_key) for arm in arms
+        ]
     if not rows:
         return
-    known = _assignments(con, {row["pipeline"] for row in rows})
-    lists = {name: [row[name] for row in rows] for name in rows[0]}
-    kinds = {"low": "BIGINT", "high": "BIGINT"}
-    columns = ", ".join(f"unnest(${name}::{kinds.get(name, 'VARCHAR')}[])" for name in lists)
-    con.execute(f"INSERT INTO ledger.arms ({', '.join(lists)}) SELECT {columns}", lists)
-    for pipeline in sorted(
-        {p for p, *of in {(r["pipeline"], r["salt"], r["unit"]) for r in rows} if (p, *of) not in known}
-    ):
+    known = con.execute("SELECT DISTINCT pipeline, salt, unit FROM ledger.arms").fetchall()
+    insert_rows(con, "arms", rows)
+    for pipeline in sorted({row.pipeline for row in rows if (row.pipeline, row.salt, row.unit) not in known}):
         refresh_views(con, pipeline)
-
-
-def _assignments(con: DuckDBPyConnection, pipelines: Iterable[str]) -> set[tuple[str, ...]]:
-    """The ways to assign rows that the pipelines' views know."""
-    rows = con.execute(
-        "SELECT DISTINCT pipeline, salt, unit FROM ledger.arms WHERE list_contains($pipelines, pipeline)",
-        {"pipelines": sorted(pipelines)},
-    ).fetchall()
-    return set(rows)
 
 
 def arms_of(con: DuckDBPyConnection, change_ids: Sequence[str]) -> dict[str, tuple[Arm, ...]]:
@@ -95,15 +92,6 @@ def arms_of(con: DuckDBPyConnection, change_ids: Sequence[str]) -> dict[str, tup
     for row in dicts(result):
         found.setdefault(row.pop("change_id"), []).append(Arm(**row))
     return {change_id: tuple(arms) for change_id, arms in found.items()}
-
-
-def live_change(con: DuckDBPyConnection, pipeline: str, partition_key: str) -> tuple[str, str, tuple[Arm, ...]] | None:
-    """Id, scoring and arms of the change that holds for a partition; None where nothing is live."""
-    row = con.execute(
-        "SELECT change_id, scoring_id FROM ledger.live WHERE pipeline = $pipeline AND partition_key = $key",
-        {"pipeline": pipeline, "key": partition_key},
-    ).fetchone()
-    return (row[0], row[1], arms_of(con, [row[0]]).get(row[0], ())) if row else None
 
 
 def live_arms(con: DuckDBPyConnection, pipeline: str, partition_keys: Sequence[str]) -> dict[str, tuple[Arm, ...]]:

@@ -1,31 +1,31 @@
-"""The audit: who changed what is live or what an alias names, as a chain in which each entry vouches for those before.
+"""The audit: who changed what is live or what an alias names, as a chain of hashes.
 
-An entry's hash covers its own columns and the hash before it: whoever edits, removes or inserts one must make every
-later one anew, and then the hashes that were noted elsewhere no longer occur. Entries are written in the transaction
-of what they tell of.
+An entry's hash covers its own columns and the hash before it. Whoever edits, removes or inserts an entry must rewrite
+every later one, and then the hashes that were noted elsewhere no longer occur. An entry is written in the transaction
+of the change that it records.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Literal
 
 from pip_dagster.declaration.canonical import canonical
 from pip_dagster.ledger.record import dicts
+from pip_dagster.ledger.rows import insert_rows
 from pip_dagster.sql.names import literal
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
 Action = Literal["audit started", "live", "rollback", "promotion", "canary"]
-COLUMNS = ("seq", "made_at", "actor", "action", "pipeline", "subject", "details", "previous_hash", "hash")
 
-# What an entry on a scoring says by name, so that a difference can be named.
+# Columns of a scoring that an entry repeats, so that a difference can be named.
 NAMED = ("model_name", "model_version", "model_digest", "feature_digest", "score_digest")
-# All that its digest covers. A change of this list needs another prefix, since entries are never rewritten.
+# The columns that its digest covers. A change of this list needs another prefix, since entries are never rewritten.
 _COVERED = (
     *("scoring_id", "pipeline", "partition_key", "partition_start", "partition_end", "status", "reason", "role"),
     *("model_name", "model_version", "model_digest", "manifest_digest", "feature_revision", "feature_digest"),
@@ -40,11 +40,14 @@ _INSTANTS = {"partition_start", "partition_end", "made_at"}
 
 _SCORING = ", ".join(f"epoch_us(s.{name}) AS {name}" if name in _INSTANTS else f"s.{name}" for name in _COVERED)
 
-# A live change with the scoring it points at; instants in microseconds since 1970, many times as fast to read.
+# Columns of a live change that its entry covers since they exist; the entries of older changes lack them.
+_TYPED = ("kind", "pinned_version", "as_known", "experiment")
+
+# A live change with the scoring that it points at; instants in microseconds since 1970, which are faster to read.
 LIVE_CHANGES = f"""
   SELECT c.change_id, c.pipeline AS change_pipeline, c.partition_key AS change_partition,
          c.scoring_id AS change_scoring, c.why, c.run_id AS change_run, c.made_by AS change_by,
-         epoch_us(c.made_at) AS change_at, {_SCORING}
+         epoch_us(c.made_at) AS change_at, {", ".join(f"c.{name}" for name in _TYPED)}, {_SCORING}
   FROM ledger.live_changes c LEFT JOIN ledger.scorings s ON s.scoring_id = c.scoring_id
 """
 
@@ -59,9 +62,9 @@ _ARMS = f"""
 
 @dataclass(frozen=True)
 class Event:
-    """What happened, before it has a place in the chain; `made_at` in microseconds since 1970.
+    """An entry before it has a place in the chain; `made_at` in microseconds since 1970.
 
-    `pipeline` is None for what concerns a model only.
+    `pipeline` is None for an entry about a model only.
     """
 
     action: Action
@@ -72,20 +75,38 @@ class Event:
     details: Mapping[str, Any]
 
 
+@dataclass(frozen=True)
+class _AuditRow:
+    """One row of `ledger.audit`."""
+
+    seq: int
+    made_at: datetime
+    actor: str
+    action: Action
+    pipeline: str | None
+    subject: str
+    details: str
+    previous_hash: str
+    hash: str
+
+
+COLUMNS = tuple(field.name for field in fields(_AuditRow))
+
+
 def append(con: DuckDBPyConnection, events: Sequence[Event], committed: DuckDBPyConnection | None = None) -> None:
     """Add entries in this order, all in one statement.
 
-    Call it inside the transaction of what it tells of, whose turn it is, with the warehouse as the current catalog. A
-    turn that was taken late comes with `committed`, which sees the last entry; then call it once.
+    Call it inside the transaction of the change that they record, in its turn, with the warehouse as the current
+    catalog. A turn that was taken late comes with `committed`, which reads the last entry; then call it once.
     """
     if not events:
         return
     last = (committed or con).execute("SELECT seq, hash FROM ledger.audit ORDER BY seq DESC LIMIT 1").fetchone()
     seq, previous = last or (0, "")
-    rows: list[dict[str, Any]] = []
+    rows: list[_AuditRow] = []
     for event in events:
         seq += 1
-        row = {
+        row: dict[str, Any] = {
             "seq": seq,
             "made_at": event.made_at,
             "actor": event.actor,
@@ -96,19 +117,17 @@ def append(con: DuckDBPyConnection, events: Sequence[Event], committed: DuckDBPy
             "previous_hash": previous,
         }
         previous = hash_of(row)
-        rows.append(row | {"hash": previous})
-    values: dict[str, list[Any]] = {name: [row[name] for row in rows] for name in COLUMNS}
-    values["made_at"] = [instant(at) for at in values["made_at"]]
-    types = dict.fromkeys(COLUMNS, "VARCHAR") | {"seq": "BIGINT", "made_at": "TIMESTAMPTZ"}
-    columns = ", ".join(f"unnest(${name}::{sql_type}[])" for name, sql_type in types.items())
-    con.execute(f"INSERT INTO ledger.audit ({', '.join(types)}) SELECT {columns}", values)
+        rows.append(_AuditRow(**row | {"made_at": instant(event.made_at), "hash": previous}))
+    insert_rows(con, "audit", rows)
 
 
-def tell_live(con: DuckDBPyConnection, change_ids: Sequence[str], committed: DuckDBPyConnection | None = None) -> None:
-    """An entry for each of these live changes, read as they and their scorings are stored."""
+def append_live(
+    con: DuckDBPyConnection, change_ids: Sequence[str], committed: DuckDBPyConnection | None = None
+) -> None:
+    """Add an entry for each of these live changes, read back as they and their scorings are stored."""
     if not change_ids:
         return
-    # Both tables filtered, by literals: joined first, every scoring that there ever was would be read, and a subquery
+    # Both tables are filtered by literals: joined first, every scoring of the warehouse would be read, and a subquery
     # costs more to plan than to run.
     ids = ", ".join(map(literal, change_ids))
     chosen = f"SELECT scoring_id FROM ledger.live_changes WHERE change_id IN ({ids})"
@@ -143,7 +162,7 @@ def arms_by_change(
 
 
 def live_event(change: Mapping[str, Any], arms: Sequence[Mapping[str, Any]] = ()) -> Event:
-    """What the audit says of a row of `LIVE_CHANGES` and of its arms."""
+    """The entry that records a row of `LIVE_CHANGES` with its arms."""
     split = {}
     if arms:
         split["arms"] = [
@@ -162,7 +181,7 @@ def live_event(change: Mapping[str, Any], arms: Sequence[Mapping[str, Any]] = ()
             "change_id": change["change_id"],
             "scoring_id": change["change_scoring"],
         },
-        details={name: change[name] for name in NAMED}
+        details={name: change[name] for name in (*NAMED, *_TYPED)}
         | {"why": change["why"], "run_id": change["change_run"], "entry_digest": _entry_digest(change)}
         | split,
     )

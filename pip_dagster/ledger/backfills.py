@@ -1,15 +1,14 @@
-"""What is recorded of backfills: as they were asked for, and which partitions each is done with."""
+"""The record of backfills: each as it was requested, and the partitions that it has finished."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from pip_dagster.ledger.record import dicts, say_deliberate
-from pip_dagster.ledger.rollback_plan import ROLLBACK
-from pip_dagster.sql.names import quote_all
+from pip_dagster.ledger.record import dicts
+from pip_dagster.ledger.rows import insert_rows
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -19,8 +18,8 @@ if TYPE_CHECKING:
 class Backfill:
     """One row of `ledger.backfills`.
 
-    `model_version` is the one it scores with from beginning to end; `pinned` when it was asked for by number.
-    `chunk`: partitions a run, where that was asked for.
+    `model_version` scores it from beginning to end; `pinned`: a person requested that version by number. `chunk`: the
+    number of partitions per run, where it was requested.
     """
 
     backfill_id: str
@@ -35,16 +34,14 @@ class Backfill:
     chunk: int | None = None
 
     @property
-    def live_why(self) -> str:
-        """Why its partitions are live, for `ledger.live_changes`; a plan leaves alone what was pinned."""
-        return say_deliberate(self.model_version if self.pinned else None, self.as_known, self.why)
+    def pinned_version(self) -> int | None:
+        """The version that a person requested; None when the alias chose it."""
+        return self.model_version if self.pinned else None
 
 
 def insert_backfill(con: DuckDBPyConnection, backfill: Backfill) -> None:
     """Append it; the warehouse is the current catalog."""
-    values = asdict(backfill)
-    slots = ", ".join("$" + name for name in values)
-    con.execute(f"INSERT INTO ledger.backfills ({quote_all(values)}) VALUES ({slots})", values)
+    insert_rows(con, "backfills", [backfill])
 
 
 def backfills_of(con: DuckDBPyConnection, pipeline: str) -> list[Backfill]:
@@ -54,7 +51,7 @@ def backfills_of(con: DuckDBPyConnection, pipeline: str) -> list[Backfill]:
 
 
 def finished_keys(con: DuckDBPyConnection, backfill_id: str) -> set[str]:
-    """The partitions that the backfill is done with."""
+    """The partitions that the backfill has finished."""
     sql = "SELECT DISTINCT partition_key FROM ledger.backfill_partitions WHERE backfill_id = $id"
     return {row[0] for row in con.execute(sql, {"id": backfill_id}).fetchall()}
 
@@ -62,20 +59,20 @@ def finished_keys(con: DuckDBPyConnection, backfill_id: str) -> set[str]:
 def rolled_back_since(
     con: DuckDBPyConnection, pipeline: str, partition_keys: Sequence[str], began: datetime, *, but_by: str = ""
 ) -> list[tuple[str, str, str]]:
-    """Partition, who and why, of those that were rolled back since then, unless to what the backfill `but_by` made."""
-    sql = f"""
+    """Partition, who and why, of those rolled back since then, except to scorings of the backfill `but_by`."""
+    sql = """
       SELECT partition_key, arg_max(made_by, change_id), arg_max(why, change_id) FROM ledger.live_changes
-      WHERE pipeline = $pipeline AND made_at > $began AND starts_with(run_id, '{ROLLBACK}')
+      WHERE pipeline = $pipeline AND made_at > $began AND kind = 'rollback'
         AND partition_key IN (SELECT unnest($keys::VARCHAR[]))
         AND scoring_id NOT IN (
           SELECT scoring_id FROM ledger.backfill_partitions WHERE backfill_id = $id AND scoring_id IS NOT NULL)
       GROUP BY partition_key ORDER BY partition_key
     """
-    asked = {"pipeline": pipeline, "began": began, "keys": list(partition_keys), "id": but_by}
-    return con.execute(sql, asked).fetchall()
+    values = {"pipeline": pipeline, "began": began, "keys": list(partition_keys), "id": but_by}
+    return con.execute(sql, values).fetchall()
 
 
 def finished_by_run(con: DuckDBPyConnection, run_id: str) -> dict[str, str]:
-    """Partition → scoring that a run of a backfill was done with."""
+    """Partition → scoring, of those that a run of a backfill has finished."""
     sql = "SELECT partition_key, max(scoring_id) FROM ledger.backfill_partitions WHERE run_id = $run GROUP BY ALL"
     return dict(con.execute(sql, {"run": run_id}).fetchall())

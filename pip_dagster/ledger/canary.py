@@ -1,20 +1,21 @@
-"""Whether a canary is stopped: an append-only record of stops and of their going on, each told to the audit.
+"""Whether a canary is stopped: an append-only record of stops and resumptions, each with its entry in the audit.
 
-A stop concerns an alias and the version that it named. It holds until somebody resumes it, or another version is named.
+A stop applies to an alias and the version that it named. It holds until a person resumes the canary, or until the alias
+names another version.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Literal
 
 from pip_dagster.declaration.canonical import canonical
 from pip_dagster.ledger import audit
 from pip_dagster.ledger.record import RunInfo, dicts, new_id
-from pip_dagster.sql.names import quote_all
+from pip_dagster.ledger.rows import insert_rows
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -58,7 +59,7 @@ def record_event(
     partition_key: str | None = None,
     figures: Mapping[str, Any] | None = None,
 ) -> CanaryEvent:
-    """Append a stop or its end, and tell the audit. Call it inside a transaction on the warehouse."""
+    """Append a stop or a resumption, with its entry in the audit. Call it inside a transaction on the warehouse."""
     event = CanaryEvent(
         event_id=new_id(),
         pipeline=pipeline,
@@ -73,14 +74,12 @@ def record_event(
         made_by=run.made_by,
         made_at=datetime.now(UTC),
     )
-    values = asdict(event)
-    slots = ", ".join("$" + name for name in values)
-    con.execute(f"INSERT INTO ledger.canaries ({quote_all(values)}) VALUES ({slots})", values)
-    audit.append(con, [_told(event)])
+    insert_rows(con, "canaries", [event])
+    audit.append(con, [_audit_event(event)])
     return event
 
 
-def _told(event: CanaryEvent) -> audit.Event:
+def _audit_event(event: CanaryEvent) -> audit.Event:
     return audit.Event(
         action="canary",
         made_at=audit.micros(event.made_at),
@@ -92,7 +91,7 @@ def _told(event: CanaryEvent) -> audit.Event:
 
 
 def events(con: DuckDBPyConnection, pipeline: str) -> list[CanaryEvent]:
-    """Every stop and its end, oldest first."""
+    """Every stop and resumption, oldest first."""
     result = con.execute("SELECT * FROM ledger.canaries WHERE pipeline = $p ORDER BY event_id", {"p": pipeline})
     return [CanaryEvent(**row) for row in dicts(result)]
 
@@ -104,10 +103,11 @@ def stopped(con: DuckDBPyConnection, pipeline: str, alias: str, version: int) ->
 
 
 def events_by_id(con: DuckDBPyConnection) -> dict[str, Mapping[str, Any]]:
-    """What the audit must say of each event, flat."""
+    """Event id → the columns that its entry in the audit must have, flat."""
     found = {}
     for row in dicts(con.execute("SELECT * FROM ledger.canaries")):
-        told = _told(CanaryEvent(**row))
-        flat = {"made_at": told.made_at, "actor": told.actor, "pipeline": told.pipeline, **told.subject, **told.details}
+        entry = _audit_event(CanaryEvent(**row))
+        who = {"made_at": entry.made_at, "actor": entry.actor, "pipeline": entry.pipeline}
+        flat = who | {**entry.subject, **entry.details}
         found[row["event_id"]] = json.loads(json.dumps(flat))
     return found

@@ -1,4 +1,4 @@
-"""What is not as it was when a partition was made: what makes it due, and what is told only."""
+"""Changes since a partition was built: those that make it stale and those that are only reported."""
 
 from __future__ import annotations
 
@@ -8,45 +8,45 @@ from datetime import timedelta
 from functools import lru_cache
 
 from pip_dagster.declaration.pipeline import EXPECTATIONS
-from pip_dagster.declaration.reruns import IgnoreAfter, Reach
+from pip_dagster.declaration.reruns import IgnoreAfter, reaches
 from pip_dagster.ledger.plan_values import Attempt, Case, Kind, Known, Reason, Wanted
 
 _NAMED = 4  # changed parts of the declaration that a reason names
 
-Found = tuple[bool, Reason]  # whether it makes the partition due; else it is told
+Found = tuple[bool, Reason]  # whether it makes the partition stale; otherwise it is reported
 
 
 def changes(case: Case) -> tuple[tuple[Reason, ...], tuple[Reason, ...]]:
-    """What makes the partition due, and what is told only."""
+    """The reasons that make the partition stale, and those that are only reported."""
     known, live = case.known, case.known.live
     if not live and (known.last is None or known.last.status == "scored"):
         text = "missing" if known.sources is None else "missing: features are there, not scored"
         return (Reason("missing", text),), ()
     found = [*_of_sources(case), *_of_sql(case)]
-    asks = [reason for is_due, reason in found if is_due]
+    stale = [reason for is_stale, reason in found if is_stale]
     if not live:
-        if not asks:
-            asks = [Reason("missing", "missing: it was tried, and what it is made from has changed since")]
+        if not stale:
+            stale = [Reason("missing", "missing: an attempt failed, and its inputs have changed since")]
     else:
-        if not asks and live.feature_digest != known.feature_digest and not known.as_known:
+        if not stale and live.feature_digest != known.feature_digest and not known.as_known:
             at = f" of {known.read_at:%Y-%m-%d %H:%M:%S %Z}" if known.read_at else ""
             text = f"features changed: those{at} are stored and not scored yet"
-            asks.append(Reason("features_changed", text))
+            stale.append(Reason("features_changed", text))
         others = [*_of_declaration(case, live), *_of_model(case, live), *_of_arms(case)]
-        asks += [reason for is_due, reason in others if is_due]
+        stale += [reason for is_stale, reason in others if is_stale]
         found += others
-    return tuple(asks), tuple(reason for is_due, reason in found if not is_due)
+    return tuple(stale), tuple(reason for is_stale, reason in found if not is_stale)
 
 
 def _of_sources(case: Case) -> Iterator[Found]:
     partition, known, live = case.partition, case.known, case.known.live
-    # Without a live scoring what was tried last says what was read.
+    # Without a live scoring the last attempt records what was read.
     read = known.sources if live or known.sources is not None else known.last.sources if known.last else None
-    for source, held in case.wanted.sources[partition.key].items():
+    for source, now in case.wanted.sources[partition.key].items():
         was = (read or {}).get(source)
-        if read is None or (was and was.get("digest") == held.get("digest")):
+        if read is None or (was and was.get("digest") == now.get("digest")):
             continue
-        text = f"source changed: {case.say(source, partition, known)}{_rows(was, held)}"
+        text = f"source changed: {case.describe(source, partition, known)}{_rows(was, now)}"
         late = case.policy.late.get(source, "rerun")
         if late == "report" and live:
             yield False, Reason("source_changed", f"{text}; reported only, by late_data")
@@ -60,23 +60,23 @@ def _of_sources(case: Case) -> Iterator[Found]:
 def _of_sql(case: Case) -> Iterator[Found]:
     known = case.known
     if known.sql_digest is not None and known.sql_digest != case.wanted.sql_digest:
-        is_due = _reaches(case, case.policy.reruns.declaration)
+        is_stale = reaches(case.policy.reruns.declaration, case.partition, case.from_end)
         for reason in _declared(known.declared_parts, case.wanted.feature_parts, "features_changed", "features"):
-            yield is_due, reason
+            yield is_stale, reason
 
 
 def _of_declaration(case: Case, live: Attempt) -> Iterator[Found]:
-    # What a person put back was made by an older declaration, and they knew; only a change since then counts.
+    # A person who rolls back accepts the older declaration; only a change since then counts.
     newest = case.known.last if case.known.deliberate and case.known.last else live
     if case.wanted.code_digest not in {live.code_digest, newest.code_digest}:
-        is_due = _reaches(case, case.policy.reruns.declaration)
+        is_stale = reaches(case.policy.reruns.declaration, case.partition, case.from_end)
         joint = "declaration" if newest.declared_parts else "declaration or expectations"
         for reason in _declared(newest.declared_parts, case.wanted.scoring_parts, "declaration_changed", joint):
-            yield is_due, reason
+            yield is_stale, reason
 
 
 def _declared(was: str | None, now: str | None, kind: Kind, what: str) -> Iterator[Reason]:
-    """What is declared otherwise, expectations apart from the rest; `what` alone where the ledger does not say more."""
+    """The changed parts of a declaration, expectations separately; only `what` if the ledger does not record parts."""
     names = _changed_parts(was, now)
     others = [name for name in names if not name.startswith(EXPECTATIONS)]
     expectations = [name.removeprefix(EXPECTATIONS) for name in names if name.startswith(EXPECTATIONS)]
@@ -86,7 +86,7 @@ def _declared(was: str | None, now: str | None, kind: Kind, what: str) -> Iterat
         yield Reason("expectations_changed", f"expectations changed{_listed(expectations)}")
 
 
-@lru_cache(maxsize=64)  # a plan of years compares the same two again and again
+@lru_cache(maxsize=64)  # a plan of years compares the same two many times
 def _changed_parts(was: str | None, now: str | None) -> tuple[str, ...]:
     """The names of the parts that differ, or that only one of the two has."""
     if was is None or now is None:
@@ -104,31 +104,31 @@ def _of_model(case: Case, live: Attempt) -> Iterator[Found]:
     known, wanted = case.known, case.wanted
     if live.manifest_digest != wanted.manifest_digest:
         text = f"model promoted v{live.model_version}→v{wanted.model_version}"
-        # A rollback or a pinned version is a newer word than the alias, until the alias moves again.
+        # A rollback or a pinned version takes precedence over the alias until the alias moves again.
         if known.deliberate and not moved_since(known, wanted):
             yield False, Reason("model_promoted", f"v{live.model_version} is live by request")
-        elif _reaches(case, case.policy.reruns.promotion):
+        elif reaches(case.policy.reruns.promotion, case.partition, case.from_end):
             yield True, Reason("model_promoted", text)
         else:
-            yield False, Reason("model_promoted", f"{text}; not scored again, by reruns.promotion")
+            yield False, Reason("model_promoted", f"{text}; not rescored, by reruns.promotion")
     if live.provisional and not case.provisional:
-        yield True, Reason("provisional", "provisional: its sources are complete since")
+        yield True, Reason("provisional", "provisional: its sources are complete now")
 
 
 def _of_arms(case: Case) -> Iterator[Found]:
-    """A split moves no partition that is decided: it is about those that are made from now on."""
+    """A change of the declared split moves no partition that is decided; it applies to later runs."""
     wanted, arms = case.wanted.arms, case.known.arms
     if wanted is None:
         if arms and arms.ranges:
             yield False, Reason("arms_changed", "no split is declared any more, this one is still live here")
     elif arms and arms.undecided:
-        yield True, Reason("arms_undecided", f"{wanted.said}: not decided yet about this partition")
+        yield True, Reason("arms_undecided", f"{wanted.experiment}: not decided yet for this partition")
     elif case.known.deliberate:
-        return  # what a person asked for is theirs to share out
-    elif arms is None or wanted.said not in arms.said:
-        yield False, Reason("arms_changed", f"{wanted.said}: declared since, not live here")
+        return  # a person's request includes how its rows are shared
+    elif arms is None or wanted.experiment != arms.experiment:
+        yield False, Reason("arms_changed", f"{wanted.experiment}: declared since, not live here")
     elif not arms.ranges <= wanted.ranges or (arms.ranges and arms.unit != wanted.unit):
-        yield False, Reason("arms_changed", f"{wanted.said}: shares or unit changed since, not live here")
+        yield False, Reason("arms_changed", f"{wanted.experiment}: shares or unit changed since, not live here")
 
 
 def moved_since(known: Known, wanted: Wanted) -> bool:
@@ -136,16 +136,8 @@ def moved_since(known: Known, wanted: Wanted) -> bool:
     return bool(wanted.promoted_at and known.live_since and wanted.promoted_at > known.live_since)
 
 
-def _reaches(case: Case, reach: Reach) -> bool:
-    if isinstance(reach, str):
-        return reach == "all"
-    if reach.last is not None:
-        return case.from_end <= reach.last
-    return reach.since is not None and case.partition.start_local.date() >= reach.since
-
-
-def _rows(was: Mapping[str, object] | None, held: Mapping[str, object]) -> str:
-    before, after = (int(str(each["rows"])) if each else 0 for each in (was, held))
+def _rows(was: Mapping[str, object] | None, now: Mapping[str, object]) -> str:
+    before, after = (int(str(each["rows"])) if each else 0 for each in (was, now))
     if was is None:
         return ""
     more = after - before

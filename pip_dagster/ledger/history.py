@@ -21,7 +21,8 @@ def live_changes(con: DuckDBPyConnection, pipeline: str, partition_key: str) -> 
     changes = dicts(
         con.execute(
             "SELECT c.change_id, c.made_at AS live_from, lead(c.made_at) OVER (ORDER BY c.change_id) AS live_until, "
-            "c.made_by AS changed_by, c.why, c.run_id AS changed_by_run, s.* EXCLUDE (pipeline, partition_key) "
+            "c.made_by AS changed_by, c.why, c.run_id AS changed_by_run, c.kind, c.pinned_version, c.as_known, "
+            "c.experiment, s.* EXCLUDE (pipeline, partition_key) "
             "FROM ledger.live_changes c JOIN ledger.scorings s ON s.scoring_id = c.scoring_id "
             "WHERE c.pipeline = $pipeline AND c.partition_key = $partition ORDER BY c.change_id",
             {"pipeline": pipeline, "partition": partition_key},

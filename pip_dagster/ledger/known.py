@@ -10,7 +10,7 @@ from pip_dagster.declaration.partition import Partition
 from pip_dagster.ledger.arms import CHAMPION
 from pip_dagster.ledger.checks import SPLIT
 from pip_dagster.ledger.plan_values import Arms, Attempt, Known
-from pip_dagster.ledger.record import DELIBERATE, dicts
+from pip_dagster.ledger.record import dicts
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -40,10 +40,10 @@ _ATTEMPTS = f"""
   FROM last LEFT JOIN failures USING (partition_key)
 """
 _LIVE = f"""
-  SELECT l.partition_key, l.live_since, l.change_id, c.why, k.entry_id IS NOT NULL AS undecided, a.arms,
+  SELECT l.partition_key, l.live_since, l.change_id, l.kind, l.as_known, l.experiment,
+    k.entry_id IS NOT NULL AS undecided, a.arms,
     {", ".join("s." + name for name in _ATTEMPT.split(", "))}
-  FROM ledger.live l JOIN ledger.live_changes c ON c.change_id = l.change_id
-  JOIN ledger.scorings s ON s.scoring_id = l.scoring_id
+  FROM ledger.live l JOIN ledger.scorings s ON s.scoring_id = l.scoring_id
   LEFT JOIN (SELECT DISTINCT entry_id FROM ledger.checks
     WHERE pipeline = $pipeline AND section = '{SPLIT}' AND expectation_id = 'arms' AND status <> 'passed') k
     ON k.entry_id = l.change_id
@@ -75,8 +75,8 @@ def read_known(con: DuckDBPyConnection, pipeline: str, partitions: Sequence[Part
         of.update(
             live=_attempt(row),
             live_since=row["live_since"],
-            deliberate=row["why"].startswith(DELIBERATE),
-            as_known="as known" in row["why"].partition(":")[0],
+            deliberate=row["kind"] in ("pinned", "rollback"),
+            as_known=bool(row["as_known"]),
             arms=_arms(row),
             entries=(*of.get("entries", ()), row["change_id"]),
         )
@@ -86,7 +86,7 @@ def read_known(con: DuckDBPyConnection, pipeline: str, partitions: Sequence[Part
 def _arms(row: dict[str, Any]) -> Arms:
     arms = row["arms"] or []
     ranges = frozenset((arm["arm"], arm["low"], arm["high"]) for arm in arms)
-    return Arms(row["why"], tuple(json.loads(arms[0]["unit"])) if arms else (), ranges, row["undecided"])
+    return Arms(row["experiment"], tuple(json.loads(arms[0]["unit"])) if arms else (), ranges, row["undecided"])
 
 
 def _attempt(row: dict[str, Any]) -> Attempt:

@@ -1,19 +1,18 @@
-"""What is live: the newest change of a partition holds, and is written with the audit's word of it."""
+"""Live changes: the newest change of a partition holds. Each is written with its entry in the audit."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from pip_dagster.errors import WithdrawnError
 from pip_dagster.ledger import audit
 from pip_dagster.ledger.arms import Arm, insert_arms
-from pip_dagster.ledger.record import RunInfo, ScoringEntry, dicts, new_id
-from pip_dagster.ledger.rollback_plan import ROLLBACK
+from pip_dagster.ledger.record import LiveKind, RunInfo, ScoringEntry, dicts, new_id
 from pip_dagster.ledger.rows import insert_rows
-from pip_dagster.sql.names import among, literal
+from pip_dagster.sql.names import among, literal, quote_all
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -21,7 +20,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class LiveChange:
-    """One row of `ledger.live_changes`: from then on, the partition's live scoring is this one."""
+    """One row of `ledger.live_changes`: from then on, the partition's live scoring is this one.
+
+    `pinned_version`, `as_known`: what a person requested, where `kind` is pinned. `experiment`: the split or canary
+    that decided the arms. `why` is for people; no program reads it.
+    """
 
     change_id: str
     pipeline: str
@@ -31,6 +34,15 @@ class LiveChange:
     run_id: str
     made_by: str
     made_at: datetime
+    kind: LiveKind
+    pinned_version: int | None = None
+    as_known: bool = False
+    experiment: str | None = None
+
+    def records(self, run: RunInfo) -> bool:
+        """Whether this change already records what a person requested with the run."""
+        same = (self.kind, self.pinned_version, self.as_known) == (run.kind, run.pinned_version, run.as_known)
+        return same and self.made_at >= run.requested_at
 
 
 def make_live(
@@ -40,42 +52,61 @@ def make_live(
     why: str,
     arms: Sequence[Arm] = (),
     *,
+    experiment: str | None = None,
     committed: DuckDBPyConnection | None = None,
 ) -> list[str]:
-    """Point partitions of a pipeline at these scorings, the buckets of `arms` at theirs; tell the audit.
+    """Point partitions of a pipeline at these scorings, and the buckets of `arms` at theirs. Record it in the audit.
 
-    Returns the changes' ids. The newest change holds: it is later than those that are `committed`, whatever the clocks
-    of their machines say.
+    Returns the changes' ids. The newest change holds: its id sorts behind those that are `committed`, whatever the
+    clocks of their machines say.
 
     Raises:
-        WithdrawnError: a partition was rolled back since the run was asked for.
+        WithdrawnError: a partition was rolled back after the run was requested.
 
     """
     pipeline = entries[0].pipeline
-    of_these = among("partition_key", [entry.partition_key for entry in entries])
-    newest = {
-        row["partition_key"]: row
-        for row in dicts(
-            (committed or con).execute(
-                "SELECT partition_key, change_id, run_id, made_at, made_by, why FROM ledger.live_changes "
-                f"WHERE pipeline = {literal(pipeline)} AND {of_these} "
-                "QUALIFY row_number() OVER (PARTITION BY partition_key ORDER BY change_id DESC) = 1"
-            )
-        )
-    }
-    for key, last in newest.items():
-        if last["run_id"].startswith(ROLLBACK) and last["made_at"] > run.asked_at:
-            raise WithdrawnError(f"Pipeline {pipeline}, partition {key} was {last['why']} (by {last['made_by']})")
+    newest = newest_changes(committed or con, pipeline, [entry.partition_key for entry in entries])
     changes = []
     for entry in entries:
-        last = newest.get(entry.partition_key, {})
-        names = (new_id(after=last.get("change_id")), pipeline, entry.partition_key, entry.scoring_id)
-        changes.append(LiveChange(*names, why, run.run_id, run.made_by, datetime.now(UTC)))
+        last = newest.get(entry.partition_key)
+        if last and last.kind == "rollback" and last.made_at > run.requested_at:
+            raise WithdrawnError(
+                f"Pipeline {pipeline}, partition {entry.partition_key} was {last.why} (by {last.made_by})"
+            )
+        ids = (new_id(after=last.change_id if last else None), pipeline, entry.partition_key, entry.scoring_id)
+        request = (run.kind, run.pinned_version, run.as_known)
+        changes.append(LiveChange(*ids, why, run.run_id, run.made_by, datetime.now(UTC), *request, experiment))
+    insert_live_changes(con, changes, [arms] * len(changes), committed)
+    return [change.change_id for change in changes]
+
+
+def insert_live_changes(
+    con: DuckDBPyConnection,
+    changes: Sequence[LiveChange],
+    arms: Sequence[Sequence[Arm]],
+    committed: DuckDBPyConnection | None = None,
+) -> None:
+    """Append changes of a pipeline, the arms of each, and their entries in the audit, inside a transaction."""
     insert_rows(con, "live_changes", changes)
-    insert_arms(con, {change.change_id: (pipeline, change.partition_key, arms) for change in changes})
-    ids = [change.change_id for change in changes]
-    audit.tell_live(con, ids, committed)
-    return ids
+    of_change = zip(changes, arms, strict=True)
+    insert_arms(con, {change.change_id: (change.pipeline, change.partition_key, each) for change, each in of_change})
+    audit.append_live(con, [change.change_id for change in changes], committed)
+
+
+def newest_changes(con: DuckDBPyConnection, pipeline: str, partition_keys: Sequence[str]) -> dict[str, LiveChange]:
+    """Partition key → its newest live change, which holds; nothing for those that were never live."""
+    columns = quote_all(field.name for field in fields(LiveChange))
+    result = con.execute(
+        f"SELECT {columns} FROM ledger.live_changes "
+        f"WHERE pipeline = {literal(pipeline)} AND {among('partition_key', partition_keys)} "
+        "QUALIFY row_number() OVER (PARTITION BY partition_key ORDER BY change_id DESC) = 1"
+    )
+    return {row["partition_key"]: LiveChange(**row) for row in dicts(result)}
+
+
+def live_change(con: DuckDBPyConnection, pipeline: str, partition_key: str) -> LiveChange | None:
+    """The live change that holds for a partition; None where nothing is live."""
+    return newest_changes(con, pipeline, [partition_key]).get(partition_key)
 
 
 @dataclass(frozen=True)
@@ -91,17 +122,7 @@ class BackfillPartition:
 
 
 def note_backfill(con: DuckDBPyConnection, entries: Sequence[ScoringEntry], run: RunInfo) -> None:
-    """Write down that the run's backfill is done with these partitions, in the transaction that does them."""
+    """Record that the run's backfill has finished these partitions, in the transaction that finishes them."""
     if run.backfill_id:
         done = [(run.backfill_id, e.pipeline, e.partition_key, e.scoring_id, run.run_id) for e in entries]
         insert_rows(con, "backfill_partitions", [BackfillPartition(*each, datetime.now(UTC)) for each in done])
-
-
-def live_change(con: DuckDBPyConnection, pipeline: str, partition_key: str) -> tuple[str, str] | None:
-    """The partition's live scoring, and why it was made live."""
-    row = con.execute(
-        "SELECT scoring_id, why FROM ledger.live_changes WHERE pipeline = $pipeline AND partition_key = $key "
-        "ORDER BY change_id DESC LIMIT 1",
-        {"pipeline": pipeline, "key": partition_key},
-    ).fetchone()
-    return (row[0], row[1]) if row else None

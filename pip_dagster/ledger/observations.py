@@ -1,12 +1,13 @@
-"""What runs saw in the source tables, stretch by stretch: so that a plan can say which day changed, and by how much."""
+"""The content of each bucket of the source tables as runs read it, so that a plan can name the days that changed."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING
 
+from pip_dagster.ledger.rows import insert_rows
 from pip_dagster.warehouse.digest import RowSet
 
 if TYPE_CHECKING:
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Bucket:
-    """A stretch of a source's time: its rows, and the newest value of its change column as text, where one is declared.
+    """A stretch of a source's time: its rows, and the newest value of its declared change column as text.
 
     `columns` is a digest of the columns that were read: buckets of other columns are not comparable.
     """
@@ -25,15 +26,30 @@ class Bucket:
     columns: str
 
 
-Buckets = dict[str, dict[datetime, Bucket]]  # source → beginning of the stretch → what is in it
-Seen = dict[str, dict[datetime, list[tuple[datetime, Bucket]]]]  # the same with every time it was another, oldest first
+Buckets = dict[str, dict[datetime, Bucket]]  # source → start of the bucket → its content
+Seen = dict[str, dict[datetime, list[tuple[datetime, Bucket]]]]  # the same with every content so far, oldest first
 
 
 _NOTHING = RowSet()
 
 
+@dataclass(frozen=True)
+class _SourceBucket:
+    """One row of `ledger.source_buckets`."""
+
+    pipeline: str
+    source: str
+    bucket: datetime = field(metadata={"sql_type": "TIMESTAMP"})
+    rows: int
+    total: str
+    xor: str
+    newest: str | None
+    columns: str
+    made_at: datetime
+
+
 def read_observations(con: DuckDBPyConnection, pipeline: str) -> Seen:
-    """Everything that was seen. The warehouse is the current catalog."""
+    """Every recorded content of every bucket. The warehouse is the current catalog."""
     seen: Seen = {}
     for source, at, made_at, *bucket in con.execute(
         f"SELECT source, bucket, made_at, {_BUCKET} FROM ledger.source_buckets "
@@ -45,7 +61,7 @@ def read_observations(con: DuckDBPyConnection, pipeline: str) -> Seen:
 
 
 def newest_of(seen: Seen) -> Buckets:
-    """What was seen last."""
+    """The newest recorded content of each bucket."""
     return {source: {at: history[-1][1] for at, history in of.items()} for source, of in seen.items()}
 
 
@@ -56,11 +72,16 @@ def add_observations(
     ranges: Mapping[str, tuple[datetime, datetime]],
     made_at: datetime,
 ) -> None:
-    """Write down what is not as it was seen last; `ranges` says from when until when each source was looked at.
+    """Record the buckets that differ from their newest record; `ranges`: source → start and end of what was read.
 
     The warehouse is the current catalog.
     """
-    new: list[tuple[str, datetime, Bucket]] = []
+    new: list[_SourceBucket] = []
+
+    def note(source: str, at: datetime, bucket: Bucket) -> None:
+        rows, total, xor = bucket.rows.rows, str(bucket.rows.total), str(bucket.rows.xor)
+        new.append(_SourceBucket(pipeline, source, at, rows, total, xor, bucket.newest, bucket.columns, made_at))
+
     for source, (start, end) in ranges.items():
         now = buckets[source]
         last = {
@@ -72,27 +93,13 @@ def add_observations(
                 {"pipeline": pipeline, "source": source, "start": start, "end": end},
             ).fetchall()
         }
-        new += [(source, at, bucket) for at, bucket in now.items() if last.get(at) != bucket]
-        gone = [(at, bucket) for at, bucket in last.items() if at not in now and bucket.rows != _NOTHING]
-        new += [(source, at, Bucket(_NOTHING, None, bucket.columns)) for at, bucket in gone]
-    if not new:
-        return
-    con.execute(
-        "INSERT INTO ledger.source_buckets SELECT $pipeline, unnest($sources::VARCHAR[]), "
-        "unnest($buckets::TIMESTAMP[]), unnest($rows::BIGINT[]), unnest($totals::VARCHAR[]), unnest($xors::VARCHAR[]), "
-        "unnest($newest::VARCHAR[]), unnest($columns::VARCHAR[]), $made_at",
-        {
-            "pipeline": pipeline,
-            "made_at": made_at,
-            "sources": [source for source, _, _ in new],
-            "buckets": [at for _, at, _ in new],
-            "rows": [bucket.rows.rows for _, _, bucket in new],
-            "totals": [str(bucket.rows.total) for _, _, bucket in new],
-            "xors": [str(bucket.rows.xor) for _, _, bucket in new],
-            "newest": [bucket.newest for _, _, bucket in new],
-            "columns": [bucket.columns for _, _, bucket in new],
-        },
-    )
+        for at, bucket in now.items():
+            if last.get(at) != bucket:
+                note(source, at, bucket)
+        for at, bucket in last.items():
+            if at not in now and bucket.rows != _NOTHING:
+                note(source, at, Bucket(_NOTHING, None, bucket.columns))
+    insert_rows(con, "source_buckets", new)
 
 
 _BUCKET = "rows, total, xor, newest, columns"

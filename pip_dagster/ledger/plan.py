@@ -1,4 +1,4 @@
-"""The plan: what should be, against what the ledger says was made, gives the partitions to make again, with reasons.
+"""The plan: compares what should be with what the ledger recorded, and lists the stale partitions with reasons.
 
 Pure: values in, values out. `flow.plan` gathers them.
 """
@@ -16,19 +16,19 @@ from pip_dagster.ledger.changes import changes, moved_since
 from pip_dagster.ledger.plan_values import (
     Attempt,
     Case,
-    Due,
-    Held,
+    Describe,
     Kind,
     Known,
+    OnHold,
     Plan,
     Policy,
     Reason,
-    Say,
+    Stale,
     Wanted,
 )
 from pip_dagster.ledger.record import inputs_digest
 
-__all__ = ["Attempt", "Due", "Held", "Kind", "Known", "Plan", "Policy", "Reason", "Wanted", "plan"]
+__all__ = ["Attempt", "Kind", "Known", "OnHold", "Plan", "Policy", "Reason", "Stale", "Wanted", "plan"]
 
 
 def plan(
@@ -38,69 +38,70 @@ def plan(
     known: Mapping[str, Known],
     policy: Policy,
     now: datetime,
-    say: Say = lambda source, partition, known: source,
+    describe: Describe = lambda source, partition, known: source,
 ) -> Plan:
-    """The partitions that should be made again, and why."""
+    """The partitions that are stale or on hold, and why."""
     ordered = sorted(partitions, key=lambda partition: partition.start)
-    due: list[Due] = []
-    held: list[Held] = []
+    stale: list[Stale] = []
+    on_hold: list[OnHold] = []
     current = 0
     for place, partition in enumerate(ordered):
         found = _judge(
-            Case(partition, len(ordered) - place, wanted, known.get(partition.key, Known()), policy, now, say)
+            Case(partition, len(ordered) - place, wanted, known.get(partition.key, Known()), policy, now, describe)
         )
-        if isinstance(found, Due):
-            due.append(found)
-        elif isinstance(found, Held):
-            held.append(found)
+        if isinstance(found, Stale):
+            stale.append(found)
+        elif isinstance(found, OnHold):
+            on_hold.append(found)
         else:
             current += 1
-    return Plan(pipeline, tuple(due), tuple(held), current)
+    return Plan(pipeline, tuple(stale), tuple(on_hold), current)
 
 
-def _judge(case: Case) -> Due | Held | None:
+def _judge(case: Case) -> Stale | OnHold | None:
     partition, wanted, known = case.partition, case.wanted, case.known
-    asks, tells = changes(case)
+    stale, reported = changes(case)
     last, live = known.last, known.live
     digest = _digest(case)
-    # A rollback since then is the newer word on what is live, and nothing is left to try.
-    broke = last is not None and last.status != "scored" and not (known.live_since and known.live_since > last.made_at)
-    if last and broke and last.inputs_digest == _inputs(partition, wanted):
+    # A later rollback takes precedence over a failed attempt, and nothing is left to try.
+    is_overtaken = bool(last and known.live_since and known.live_since > last.made_at)
+    has_failed = last is not None and last.status != "scored" and not is_overtaken
+    if last and has_failed and last.inputs_digest == _inputs(partition, wanted):
         if last.status == "blocked":
-            return Held(partition, (Reason("blocked", f"blocked: {last.reason}"), *tells))
-        if asks:
-            return _again(case, last, digest)
-    if not asks:
-        return Held(partition, tells) if tells else None
+            return OnHold(partition, (Reason("blocked", f"blocked: {last.reason}"), *reported))
+        if stale:
+            return _retry(case, last, digest)
+    if not stale:
+        return OnHold(partition, reported) if reported else None
     if live and _is_kept(known, wanted):
-        why = f"kept: v{live.model_version} is live by request" + (" as known then" if known.as_known else "")
-        return Held(partition, (*(Reason(ask.kind, f"{ask.text}; {why}") for ask in asks), *tells))
-    if last and broke:
-        changed = "source since corrected" if any(ask.kind == "source_changed" for ask in asks) else "since changed"
+        why = f"kept: v{live.model_version} is live by request" + (" as known" if known.as_known else "")
+        return OnHold(partition, (*(Reason(each.kind, f"{each.text}; {why}") for each in stale), *reported))
+    if last and has_failed:
+        changed = "source since corrected" if any(each.kind == "source_changed" for each in stale) else "since changed"
         kind: Kind = "blocked" if last.status == "blocked" else "failed"
-        asks = (Reason(kind, f"{kind}, {changed}"), *asks)
-    return Due(partition, asks, 1, digest)
+        stale = (Reason(kind, f"{kind}, {changed}"), *stale)
+    return Stale(partition, stale, 1, digest)
 
 
 def _is_kept(known: Known, wanted: Wanted) -> bool:
-    """Whether a person decided what is live, and no later promotion says otherwise: a rerun would undo it."""
+    """Whether a person decided what is live and the alias has not moved since: a rerun would undo that."""
     if not known.live or not known.deliberate or moved_since(known, wanted):
         return False
     return known.as_known or known.live.manifest_digest != wanted.manifest_digest
 
 
-def _again(case: Case, last: Attempt, digest: str) -> Due | Held:
-    """A failure with the same inputs: tried again so many times, each time after a longer wait."""
+def _retry(case: Case, last: Attempt, digest: str) -> Stale | OnHold:
+    """A failure with the same inputs: retried up to the declared number of attempts, after a wait that doubles."""
     partition, failures, reruns = case.partition, case.known.failures, case.policy.reruns
     if failures >= reruns.attempts:
-        text = f"failed {failures} of {reruns.attempts} times, not tried again before something changes: {last.reason}"
-        return Held(partition, (Reason("failed", text),))
+        text = f"failed {failures} of {reruns.attempts} times, not retried before something changes: {last.reason}"
+        return OnHold(partition, (Reason("failed", text),))
     after = last.made_at + doubled(reruns.back_off, failures - 1)
     attempt = failures + 1
     text = f"failed, attempt {attempt} of {reruns.attempts}"
     if case.now < after:
-        return Held(partition, (Reason("failed", f"{text} from {after:%Y-%m-%d %H:%M:%S %Z}: {last.reason}"),))
-    return Due(partition, (Reason("failed", text),), attempt, digest)
+        return OnHold(partition, (Reason("failed", f"{text} from {after:%Y-%m-%d %H:%M:%S %Z}: {last.reason}"),))
+    return Stale(partition, (Reason("failed", text),), attempt, digest)
 
 
 def _inputs(partition: Partition, wanted: Wanted) -> str:

@@ -1,4 +1,4 @@
-"""What a plan is made from, and what it says: values without behaviour."""
+"""What a plan compares and what it reports: values without behaviour."""
 
 from __future__ import annotations
 
@@ -28,18 +28,18 @@ Digests = Mapping[str, Mapping[str, object]]  # source → its rows and digest
 
 @dataclass(frozen=True)
 class Reason:
-    """Why a partition is due, or is not although something changed; `text` is for people."""
+    """Why a partition is stale, or is not although something changed; `text` is for people."""
 
     kind: Kind
     text: str
 
 
 @dataclass(frozen=True)
-class Due:
-    """A partition to make again.
+class Stale:
+    """A partition to rerun.
 
-    `attempt` counts from 1 with the same inputs. `wanted` is a digest of all that the partition should be made from and
-    of the ledger's entries that this would replace: sources that change and change back are asked for each time.
+    `attempt` counts from 1 with the same inputs. `wanted` is a digest of everything that the partition should be built
+    from and of the ledger's entries that a rerun would replace: sources that change and change back request two runs.
     """
 
     partition: Partition
@@ -49,8 +49,8 @@ class Due:
 
 
 @dataclass(frozen=True)
-class Held:
-    """A partition with something to tell that is not to be made again, or not yet."""
+class OnHold:
+    """A partition with a change that is reported and does not make it stale, or not yet."""
 
     partition: Partition
     reasons: tuple[Reason, ...]
@@ -58,11 +58,11 @@ class Held:
 
 @dataclass(frozen=True)
 class Plan:
-    """Partitions in order of time; `current` counts those with nothing to tell."""
+    """Partitions in order of time; `current` counts those with nothing to report."""
 
     pipeline: str
-    due: tuple[Due, ...]
-    held: tuple[Held, ...]
+    stale: tuple[Stale, ...]
+    on_hold: tuple[OnHold, ...]
     current: int
 
 
@@ -70,11 +70,11 @@ class Plan:
 class Arms:
     """How a partition's rows are shared out. `ranges`: arm, low and high of those that are not the champion's.
 
-    `said`: how such a split begins in the ledger's words. `undecided`: the arms had not scored yet, and a run that was
-    to decide about them ended before it did.
+    `experiment`: the split or canary that decided it, None where none did. `undecided`: the arms had not scored yet,
+    and the run that was to decide ended before it did.
     """
 
-    said: str
+    experiment: str | None
     unit: tuple[str, ...]
     ranges: frozenset[tuple[str, int, int]]
     undecided: bool = False
@@ -82,10 +82,10 @@ class Arms:
 
 @dataclass(frozen=True)
 class Wanted:
-    """What all partitions should be made from. `sources`: partition key → source → rows and digest.
+    """What all partitions should be built from. `sources`: partition key → source → rows and digest.
 
-    `feature_parts` and `scoring_parts`: what the digests of SQL and declaration cover, as the ledger holds it.
-    `promoted_at`: when the alias last moved; None where it never did. `arms`: of the declared split or canary.
+    `feature_parts` and `scoring_parts`: what the digests of SQL and declaration cover, in the ledger's format.
+    `promoted_at`: when the alias last moved; None if it never did. `arms`: of the declared split or canary.
     """
 
     sources: Mapping[str, Digests]
@@ -101,7 +101,7 @@ class Wanted:
 
 @dataclass(frozen=True)
 class Attempt:
-    """A row of `ledger.scorings`, as far as a plan needs it."""
+    """The columns of a row of `ledger.scorings` that a plan reads."""
 
     status: Literal["scored", "blocked", "failed"]
     reason: str | None
@@ -118,12 +118,13 @@ class Attempt:
 
 @dataclass(frozen=True)
 class Known:
-    """What the ledger says of a partition.
+    """What the ledger records of a partition.
 
     `sources`, `sql_digest`, `declared_parts`, `feature_digest`, `read_at`: of its newest extraction. `last`: the newest
     attempt at scoring it. `failures`: how many attempts in a row failed like the last one. `live`, `live_since`: the
-    scoring that is live. `deliberate`: a person made it live, by a rollback or by asking for that version; `as_known`:
-    from what could be known then. `arms`: of what is live. `entries`: the ids of all these.
+    scoring that is live. `deliberate`: a person made it live, by a rollback or a request for that version; it takes
+    precedence over the alias until that moves again. `as_known`: its features are as known at the partition's close.
+    `arms`: of the live scoring. `entries`: the ids of all these.
     """
 
     sources: Digests | None = None
@@ -143,10 +144,10 @@ class Known:
 
 @dataclass(frozen=True)
 class Policy:
-    """What the declaration says about reruns. `late`: source → what a change after the partition was made does.
+    """What the declaration says about reruns. `late`: source → what a change after the partition was built does.
 
-    `close`: up to when a partition's features may know the world. `is_provisional`: of a partition that closes then,
-    at an instant.
+    `close`: the instant up to which a partition's features may use data. `is_provisional`: whether a partition with
+    this close is provisional at an instant.
     """
 
     reruns: Reruns = field(default_factory=Reruns)
@@ -155,12 +156,12 @@ class Policy:
     is_provisional: Callable[[datetime, datetime], bool] = lambda close, at: False
 
 
-Say = Callable[[str, Partition, Known], str]  # which source changed, and where: for people
+Describe = Callable[[str, Partition, Known], str]  # which buckets of a source changed, for people
 
 
 @dataclass(frozen=True)
 class Case:
-    """A partition with all that is weighed. `from_end`: 1 for the newest."""
+    """A partition with everything that the plan compares. `from_end`: 1 for the newest."""
 
     partition: Partition
     from_end: int
@@ -168,9 +169,9 @@ class Case:
     known: Known
     policy: Policy
     now: datetime
-    say: Say
+    describe: Describe
 
     @property
     def provisional(self) -> bool:
-        """Whether it would be provisional, if it were made now."""
+        """Whether it would be provisional if it were built now."""
         return self.policy.is_provisional(self.policy.close(self.partition), self.now)

@@ -1,7 +1,8 @@
 """The registry's alias moves in the warehouse's audit.
 
-An alias moves in the registry's files, which no warehouse transaction covers. So what is recorded is every move that
-the audit does not hold yet: one whose recorder was killed, or that was made from Python, is caught up by the next.
+An alias moves in the registry's files, which no warehouse transaction covers. Each call therefore records every move
+that the audit does not hold yet, including moves from Python and those whose process was killed before it recorded
+them.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
 
 def record_promotions(project: Project) -> int:
-    """Tell the audit of alias moves it does not hold; how many. Makes the warehouse where there is none.
+    """Add the alias moves that the audit does not hold; how many. Creates the warehouse where there is none.
 
     Raises:
         WarehouseError: it stayed locked; the next call records them.
@@ -35,10 +36,10 @@ def record_promotions(project: Project) -> int:
         open_warehouse(con, project.warehouse, purpose="recording promotions in the audit"),
         transaction(con),
     ):
-        return tell_promotions(con, Registry(project.registry))
+        return append_promotions(con, Registry(project.registry))
 
 
-def tell_promotions(con: DuckDBPyConnection, registry: ModelRegistry) -> int:
+def append_promotions(con: DuckDBPyConnection, registry: ModelRegistry) -> int:
     """The same inside a transaction on a warehouse that is open."""
     missing = unrecorded(con, registry)
     audit.append(
@@ -50,7 +51,8 @@ def tell_promotions(con: DuckDBPyConnection, registry: ModelRegistry) -> int:
                 actor=move.by,
                 pipeline=None,
                 subject={"model": model, "alias": move.alias},
-                details={"from": move.previous, "to": move.version, "why": move.why},
+                details={"from": move.previous, "to": move.version, "why": move.why}
+                | ({"rollback_id": move.rollback_id} if move.rollback_id else {}),
             )
             for model, move in missing
         ],

@@ -20,16 +20,10 @@ if TYPE_CHECKING:
 ROWS_OF = "rows_of"
 
 
-# How a live change begins whose scoring a person asked for: a newer word than the alias, until that moves again.
-DELIBERATE = ("rolled back", "pinned", "as known")
-
-
-def say_deliberate(version: int | str | None, as_known: bool, why: str) -> str:
-    """Why something is live that was asked for by its version or as known then, in the words of `DELIBERATE`."""
-    pinned = f"pinned to v{version}" if version is not None else ""
-    known = "as known at each partition's close" if as_known else ""
-    return ": ".join(filter(None, (" ".join(filter(None, (pinned, known))), why)))
-
+# Why a scoring is live. scored: a run scored the partition by the alias's version. pinned: a person requested that
+# version, or features as known. rollback: a person rolled back to it. The last two take precedence over the alias
+# until it moves again.
+LiveKind = Literal["scored", "pinned", "rollback"]
 
 _INSTANT = "%Y%m%dT%H%M%S%f"
 
@@ -47,13 +41,31 @@ def new_id(after: str | None = None) -> str:
 
 @dataclass(frozen=True)
 class RunInfo:
-    """Who asks: the orchestrator's run, the person or service behind it, the backfill it is part of, why, and when."""
+    """Who requested a run: the orchestrator's run, the person or service behind it, its backfill, why, and when.
+
+    `pinned_version`: the version that a person requested instead of the alias's. `as_known`: a person requested the
+    features as known at each partition's close. `why` is for people; no program reads it.
+    """
 
     run_id: str
     made_by: str
     backfill_id: str | None = None
     why: str = ""
-    asked_at: datetime = field(default_factory=lambda: datetime.now(UTC))
+    requested_at: datetime = field(default_factory=lambda: datetime.now(UTC))
+    pinned_version: int | None = None
+    as_known: bool = False
+
+    @property
+    def kind(self) -> LiveKind:
+        """The kind of the live changes that the run records."""
+        return "pinned" if self.pinned_version is not None or self.as_known else "scored"
+
+    @property
+    def live_why(self) -> str:
+        """Why the run's scorings are live, for people."""
+        pinned = f"pinned to v{self.pinned_version}" if self.pinned_version is not None else ""
+        known = "as known at each partition's close" if self.as_known else ""
+        return ": ".join(filter(None, (" ".join(filter(None, (pinned, known))), self.why)))
 
 
 @dataclass(frozen=True)

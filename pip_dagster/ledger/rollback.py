@@ -12,12 +12,10 @@ from typing import TYPE_CHECKING
 
 from pip_dagster.errors import RollbackError, WarehouseError
 from pip_dagster.ledger import audit, rollback_plan, rollback_read
-from pip_dagster.ledger.arms import insert_arms
-from pip_dagster.ledger.live import LiveChange
-from pip_dagster.ledger.promotions import tell_promotions
+from pip_dagster.ledger.live import LiveChange, insert_live_changes
+from pip_dagster.ledger.promotions import append_promotions
 from pip_dagster.ledger.record import new_id
-from pip_dagster.ledger.rollback_plan import ROLLBACK, Flip, History, Missing, Plan
-from pip_dagster.ledger.rows import insert_rows
+from pip_dagster.ledger.rollback_plan import Flip, History, Missing, RollbackPlan
 from pip_dagster.registry.errors import RegistryUnreachable
 from pip_dagster.warehouse.connect import open_warehouse, workspace
 from pip_dagster.warehouse.published import publish_pending
@@ -147,7 +145,7 @@ def rollback(
                 return result
             began = time.monotonic()
             _move_alias(registry, request, result)
-            tell_promotions(con, registry)
+            append_promotions(con, registry)
             _flip(con, request, result)
         seconds = time.monotonic() - began
         published = publish_pending(con, project)
@@ -164,7 +162,9 @@ def _prepare(
         raise RollbackError(f"Pipeline {request.pipeline} has nothing live{where}: there is nothing to roll back.")
     moves = registry.alias_history(scoring.model_name, scoring.alias) if request.moves_alias else []
     at_present = registry.alias(scoring.model_name, scoring.alias)
-    unfinished = rollback_read.unfinished(con, moves[-1].why) if moves else None
+    unfinished = moves[-1].rollback_id if moves else None
+    if unfinished and not rollback_read.is_unfinished(con, unfinished):
+        unfinished = None
     publishes, resume = declared.project.publishes, unfinished is not None
     plan = _plan(con, histories, request, scoring.model_name, moves, resume=resume, publishes=publishes)
     wanted = plan.wanted[1] if plan.wanted and plan.wanted[0] == scoring.model_name else None
@@ -175,7 +175,7 @@ def _prepare(
     if request.moves_alias and target is not None and target != at_present:
         move = AliasMove(scoring.alias, at_present, target)
     return RollbackResult(
-        rollback_id=unfinished if unfinished and not move else f"{ROLLBACK}{secrets.token_hex(6)}",
+        rollback_id=unfinished if unfinished and not move else f"rollback-{secrets.token_hex(6)}",
         resumed=bool(unfinished and not move),
         pipeline=request.pipeline,
         model_name=scoring.model_name,
@@ -198,7 +198,7 @@ def _plan(
     *,
     resume: bool,
     publishes: bool,
-) -> Plan:
+) -> RollbackPlan:
     if request.as_of:
         return rollback_plan.as_of(histories, request.as_of)
     if request.to_version is not None:
@@ -206,7 +206,7 @@ def _plan(
         return rollback_plan.to_version(histories, model, request.to_version, scored)
     if publishes and rollback_read.is_unpublished(con, request.pipeline):
         # Going another version back would not be what was asked for when this was begun.
-        return Plan((), (), len(histories), None)
+        return RollbackPlan((), (), len(histories), None)
     live = rollback_plan.newest(histories).model
     if resume and moves[-1].previous is not None:
         return rollback_plan.to_previous(histories, (model, moves[-1].previous))
@@ -221,8 +221,15 @@ def _plan(
 
 def _move_alias(registry: ModelRegistry, request: Request, result: RollbackResult) -> None:
     if move := result.alias:
-        why = f"{result.rollback_id}: {request.why}"
-        registry.set_alias(result.model_name, move.alias, move.after, by=request.by, why=why, expect=move.before)
+        registry.set_alias(
+            result.model_name,
+            move.alias,
+            move.after,
+            by=request.by,
+            why=f"{result.rollback_id}: {request.why}",
+            expect=move.before,
+            rollback_id=result.rollback_id,
+        )
 
 
 def _flip(con: DuckDBPyConnection, request: Request, result: RollbackResult) -> None:
@@ -233,19 +240,19 @@ def _flip(con: DuckDBPyConnection, request: Request, result: RollbackResult) -> 
     ids = [new_id() for _ in flips]
     changes = [
         LiveChange(
-            *(change_id, request.pipeline, flip.partition_key, flip.after.scoring_id),
-            *(f"rolled back from {flip.before.label}: {request.why}", result.rollback_id, request.by, now),
+            change_id=change_id,
+            pipeline=request.pipeline,
+            partition_key=flip.partition_key,
+            scoring_id=flip.after.scoring_id,
+            why=f"rolled back from {flip.before.label}: {request.why}",
+            run_id=result.rollback_id,
+            made_by=request.by,
+            made_at=now,
+            kind="rollback",
         )
         for change_id, flip in zip(ids, flips, strict=True)
     ]
-    insert_rows(con, "live_changes", changes)
-    insert_arms(
-        con,
-        {
-            change_id: (request.pipeline, flip.partition_key, flip.after.arms)
-            for change_id, flip in zip(ids, flips, strict=True)
-        },
-    )
+    insert_live_changes(con, changes, [flip.after.arms for flip in flips])
     counted = con.execute(
         "SELECT count(*) FROM ledger.live WHERE pipeline = $pipeline AND list_contains($ids::VARCHAR[], change_id)",
         {"pipeline": request.pipeline, "ids": ids},
@@ -255,7 +262,6 @@ def _flip(con: DuckDBPyConnection, request: Request, result: RollbackResult) -> 
             f"Pipeline {request.pipeline}: the ledger has live changes of a later time than this machine's clock, "
             f"{now:%Y-%m-%d %H:%M:%S %Z}. Nothing was rolled back; set the clock and do it again."
         )
-    audit.tell_live(con, ids)
     move = result.alias
     asked = {
         "why": request.why,

@@ -7,9 +7,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 
 from pip_dagster.ledger.arms import Arm
-
-# The run id of a live change that a rollback made; what tells it from a scoring that went live.
-ROLLBACK = "rollback-"
+from pip_dagster.ledger.record import LiveKind
 
 
 @dataclass(frozen=True)
@@ -49,7 +47,7 @@ class Change:
     """A partition's move to a scoring, with what is needed of both."""
 
     change_id: str
-    run_id: str
+    kind: LiveKind
     made_at: datetime
     scores: Scores
 
@@ -95,7 +93,7 @@ class Missing:
 
 
 @dataclass(frozen=True)
-class Plan:
+class RollbackPlan:
     """What a rollback does. `kept`: partitions it need not touch. `wanted`: model and version, where it is one."""
 
     flips: Sequence[Flip]
@@ -113,14 +111,14 @@ def previous(changes: Sequence[Change]) -> Scores | None:
     stack: list[Scores] = []
     for change in changes:
         ids = [scores.scoring_id for scores in stack]
-        if change.run_id.startswith(ROLLBACK) and change.scores.scoring_id in ids:
+        if change.kind == "rollback" and change.scores.scoring_id in ids:
             del stack[ids.index(change.scores.scoring_id) + 1 :]
         else:
             stack.append(change.scores)
     return next((scores for scores in reversed(stack) if scores.model != stack[-1].model), None)
 
 
-def to_previous(histories: Sequence[History], withdrawn: tuple[str, int]) -> Plan:
+def to_previous(histories: Sequence[History], withdrawn: tuple[str, int]) -> RollbackPlan:
     """Withdraw a model's version where it is live, also in an arm; partitions of other versions are left alone.
 
     What a partition goes back to is live for all of it: an arm of then is no part of that.
@@ -134,7 +132,7 @@ def to_previous(histories: Sequence[History], withdrawn: tuple[str, int]) -> Pla
     # The newest partition says which version the next run should score with.
     last = max((h for h in concerned if targets[h.partition_key]), key=lambda h: h.start, default=None)
     target = targets[last.partition_key] if last else None
-    return Plan(plan.flips, plan.missing, len(histories) - len(concerned), target.model if target else None)
+    return RollbackPlan(plan.flips, plan.missing, len(histories) - len(concerned), target.model if target else None)
 
 
 def newest(histories: Sequence[History]) -> Scores:
@@ -142,7 +140,7 @@ def newest(histories: Sequence[History]) -> Scores:
     return max((history.changes[-1] for history in histories), key=lambda change: change.change_id).scores
 
 
-def to_version(histories: Sequence[History], model: str, version: int, scored: Mapping[str, Scores]) -> Plan:
+def to_version(histories: Sequence[History], model: str, version: int, scored: Mapping[str, Scores]) -> RollbackPlan:
     """To each partition's newest scores by one version, `scored` by partition; for all of its rows."""
     targets = {
         history.partition_key: history.live.whole
@@ -151,10 +149,10 @@ def to_version(histories: Sequence[History], model: str, version: int, scored: M
         for history in histories
     }
     plan = _plan(histories, targets, f"v{version} has never scored it as champion")
-    return Plan(plan.flips, plan.missing, plan.kept, (model, version))
+    return RollbackPlan(plan.flips, plan.missing, plan.kept, (model, version))
 
 
-def as_of(histories: Sequence[History], at: datetime) -> Plan:
+def as_of(histories: Sequence[History], at: datetime) -> RollbackPlan:
     """To what was live at an instant, arms included."""
     targets = {
         history.partition_key: next((c.scores for c in reversed(history.changes) if c.made_at <= at), None)
@@ -163,7 +161,7 @@ def as_of(histories: Sequence[History], at: datetime) -> Plan:
     return _plan(histories, targets, f"nothing was live at {at:%Y-%m-%d %H:%M:%S %Z}")
 
 
-def _plan(histories: Sequence[History], targets: Mapping[str, Scores | None], reason: str) -> Plan:
+def _plan(histories: Sequence[History], targets: Mapping[str, Scores | None], reason: str) -> RollbackPlan:
     flips, missing, kept = [], [], 0
     for history in histories:
         key, target = history.partition_key, targets.get(history.partition_key)
@@ -173,4 +171,4 @@ def _plan(histories: Sequence[History], targets: Mapping[str, Scores | None], re
             kept += 1
         else:
             flips.append(Flip(key, history.live, target))
-    return Plan(flips, missing, kept, None)
+    return RollbackPlan(flips, missing, kept, None)

@@ -1,4 +1,4 @@
-"""What a rollback needs to know of the ledger."""
+"""What a rollback reads from the ledger."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from pip_dagster.ledger.arms import Arm
 from pip_dagster.ledger.record import dicts
-from pip_dagster.ledger.rollback_plan import ROLLBACK, Change, History, Scores
+from pip_dagster.ledger.rollback_plan import Change, History, Scores
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -22,7 +22,7 @@ def histories(con: DuckDBPyConnection, pipeline: str, partitions: tuple[str, str
     first, last = partitions or (None, None)
     rows = dicts(
         con.execute(
-            f"SELECT c.partition_key, s.partition_start, s.partition_end, c.change_id, c.run_id, c.made_at, {_SCORES} "
+            f"SELECT c.partition_key, s.partition_start, s.partition_end, c.change_id, c.kind, c.made_at, {_SCORES} "
             "FROM ledger.live_changes c JOIN ledger.scorings s ON s.scoring_id = c.scoring_id "
             "WHERE c.pipeline = $pipeline AND ($first::VARCHAR IS NULL OR c.partition_key BETWEEN $first AND $last) "
             "ORDER BY c.partition_key, c.change_id",
@@ -39,7 +39,7 @@ def histories(con: DuckDBPyConnection, pipeline: str, partitions: tuple[str, str
             listed[-1]["partition_start"],
             listed[-1]["partition_end"],
             [
-                Change(row["change_id"], row["run_id"], row["made_at"], _scores(row, arms.get(row["change_id"], ())))
+                Change(row["change_id"], row["kind"], row["made_at"], _scores(row, arms.get(row["change_id"], ())))
                 for row in listed
             ],
         )
@@ -84,20 +84,17 @@ def _scores(row: dict[str, Any], arms: Sequence[tuple[Arm, tuple[str, int]]] = (
     )
 
 
-def unfinished(con: DuckDBPyConnection, why: str) -> str | None:
-    """The id of the rollback that moved the alias last, where it was killed before its transaction."""
-    rollback_id = why.partition(":")[0]
-    if not rollback_id.startswith(ROLLBACK):
-        return None
+def is_unfinished(con: DuckDBPyConnection, rollback_id: str) -> bool:
+    """Whether a rollback that moved the alias was killed before its transaction."""
     done = con.execute("SELECT subject FROM ledger.audit WHERE action = 'rollback'").fetchall()
-    return None if rollback_id in {json.loads(subject)["rollback_id"] for (subject,) in done} else rollback_id
+    return rollback_id not in {json.loads(subject)["rollback_id"] for (subject,) in done}
 
 
 def is_unpublished(con: DuckDBPyConnection, pipeline: str) -> bool:
     """Whether a rollback was committed and then killed before the published files showed it."""
     found = con.execute(
         "SELECT count(*) FROM ledger.live_changes c ANTI JOIN ledger.publications p ON p.change_id = c.change_id "
-        "WHERE c.pipeline = $pipeline AND starts_with(c.run_id, $rollback)",
-        {"pipeline": pipeline, "rollback": ROLLBACK},
+        "WHERE c.pipeline = $pipeline AND c.kind = 'rollback'",
+        {"pipeline": pipeline},
     ).fetchone()
     return bool(found and found[0])

@@ -13,8 +13,14 @@ if TYPE_CHECKING:
     from _typeshed import DataclassInstance
     from duckdb import DuckDBPyConnection
 
-# By how the annotation of a field begins; the others are texts.
-_TYPES = {"int": "BIGINT", "float": "DOUBLE", "bool": "BOOLEAN", "datetime": "TIMESTAMPTZ"}
+# By how the annotation of a field begins; the others are texts. A field's metadata may name another `sql_type`.
+_TYPES = {
+    "int": "BIGINT",
+    "float": "DOUBLE",
+    "bool": "BOOLEAN",
+    "datetime": "TIMESTAMPTZ",
+    "list[str]": "VARCHAR[]",
+}
 
 
 def insert_rows(con: DuckDBPyConnection, table: str, rows: Sequence[DataclassInstance]) -> None:
@@ -29,4 +35,7 @@ def insert_rows(con: DuckDBPyConnection, table: str, rows: Sequence[DataclassIns
 
 @lru_cache
 def _sql_types(kind: type[DataclassInstance]) -> dict[str, str]:
-    return {field.name: _TYPES.get(str(field.type).split(" | ")[0], "VARCHAR") for field in fields(kind)}
+    return {
+        field.name: field.metadata.get("sql_type") or _TYPES.get(str(field.type).split(" | ")[0], "VARCHAR")
+        for field in fields(kind)
+    }

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from pip_dagster.ledger import audit, canary
 from pip_dagster.ledger.record import dicts
+from pip_dagster.registry.aliases import rollback_of
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -190,6 +191,7 @@ def _is_in(moves: Mapping[str, Sequence[AliasChange]], subject: Row, details: Ro
     wanted = (subject["alias"], details["from"], details["to"], row["actor"], row["made_at"], details["why"])
     return any(
         (move.alias, move.previous, move.version, move.by, audit.micros(move.at), move.why) == wanted
+        and move.rollback_id in (details.get("rollback_id"), rollback_of(move.why))  # older entries lack it
         for move in moves.get(subject["model"], ())
     )
 

@@ -26,7 +26,7 @@ from pip_dagster.orchestration.keys import (
     source_key,
 )
 from pip_dagster.orchestration.metadata import challengers_metadata, features_of_run
-from pip_dagster.orchestration.options import BACKFILL_TAG, asked_at, live_why, run_options
+from pip_dagster.orchestration.options import BACKFILL_TAG, requested_at, run_info, run_options
 from pip_dagster.orchestration.partitions import partitions_of
 from pip_dagster.orchestration.step import StepOutcome
 from pip_dagster.plural import plural
@@ -114,11 +114,12 @@ def _run(
 ) -> Iterator[Any]:
     spec, total = pipeline.spec, len(context.partition_keys)
     selected = [key for key in own_keys(spec) if key in context.selected_asset_keys]
-    outcome = StepOutcome(pipeline, {key: {} for key in selected}, live_why(context.run))
+    run = run_info(context.run, _requested_by(context.run.tags), requested_at(context.instance, context.run))
+    outcome = StepOutcome(pipeline, {key: {} for key in selected}, run.live_why)
     if outcome.why:
         context.log.info(f"{spec.name}: requested: {outcome.why}")
     try:
-        for result in _results(context, outcome, definition):
+        for result in _results(context, outcome, definition, run):
             if observe:
                 observe(result)
             outcome.add(result)
@@ -149,20 +150,22 @@ def _run(
 
 
 def _results(
-    context: dg.AssetExecutionContext, outcome: StepOutcome, definition: dg.TimeWindowPartitionsDefinition
+    context: dg.AssetExecutionContext,
+    outcome: StepOutcome,
+    definition: dg.TimeWindowPartitionsDefinition,
+    run: RunInfo,
 ) -> Iterator[PartitionResult]:
     """Materialize the run's partitions; those that were rolled back since the request fail."""
-    spec, requested = outcome.pipeline.spec, asked_at(context.instance, context.run)
+    spec = outcome.pipeline.spec
     scores = bool({predictions_key(spec), challengers_key(spec)} & outcome.done.keys())
-    outcome.failed |= _withdrawn(context, outcome.pipeline, requested) if scores else {}
+    outcome.failed |= _withdrawn(context, outcome.pipeline, run.requested_at) if scores else {}
     wanted = [key for key in context.partition_keys if key not in outcome.failed]
     if not wanted:
         return
-    tags = context.run.tags
     yield from materialize(
         outcome.pipeline,
         partitions_of(definition, wanted),
-        RunInfo(context.run.run_id, _requested_by(tags), tags.get(BACKFILL_TAG), outcome.why, requested),
+        run,
         features=features_key(spec) in outcome.done,
         predictions=scores,
         progress=context.log.info,

@@ -17,7 +17,7 @@ from pip_dagster.ledger.record import scorings_of
 from pip_dagster.orchestration.definitions import build_definitions
 from pip_dagster.orchestration.keys import own_keys, predictions_key
 from pip_dagster.orchestration.metadata import predictions_metadata
-from pip_dagster.orchestration.options import AS_KNOWN_TAG, BACKFILL_TAG, VERSION_TAG, WHY_TAG
+from pip_dagster.orchestration.options import AS_KNOWN_TAG, BACKFILL_TAG, PINNED_TAG, VERSION_TAG, WHY_TAG
 from pip_dagster.orchestration.runs import UNFINISHED
 from pip_dagster.warehouse.connect import open_warehouse, workspace
 
@@ -66,7 +66,8 @@ def tags_of(backfill: Backfill, chunk: Sequence[Partition]) -> dict[str, str]:
         "dagster/asset_partition_range_end": chunk[-1].key,
         BACKFILL_TAG: backfill.backfill_id,
         VERSION_TAG: str(backfill.model_version),
-        WHY_TAG: backfill.live_why,
+        PINNED_TAG: str(backfill.pinned).lower(),
+        WHY_TAG: backfill.why,
         "user": backfill.made_by,
     }
     return tags | ({AS_KNOWN_TAG: "true"} if backfill.as_known else {})

@@ -1,15 +1,16 @@
-"""What a run may be told by its tags: by `pip-dagster backfill`, the UI's launch dialogs, or GraphQL."""
+"""What the tags of a run request: set by `pip-dagster backfill`, in the UI's launch dialogs, or by GraphQL."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import dagster as dg
 
-from pip_dagster.ledger.record import say_deliberate
+from pip_dagster.ledger.record import RunInfo
 from pip_dagster.orchestration.runs import REASON
 
 BACKFILL_TAG = "pip_dagster/backfill"
 VERSION_TAG = "pip_dagster/model_version"
+PINNED_TAG = "pip_dagster/pinned"  # of a backfill's run: whether a person requested its version
 AS_KNOWN_TAG = "pip_dagster/as_known"
 WHY_TAG = "pip_dagster/why"
 
@@ -18,7 +19,7 @@ def run_options(run: dg.DagsterRun) -> dict[str, Any]:
     """`version` and `as_known` for `materialize`.
 
     Raises:
-        Failure: a tag has a value that means nothing.
+        Failure: a tag has a value that is neither.
 
     """
     version, as_known = run.tags.get(VERSION_TAG), run.tags.get(AS_KNOWN_TAG, "false").lower()
@@ -29,33 +30,42 @@ def run_options(run: dg.DagsterRun) -> dict[str, Any]:
     return {"version": int(version.removeprefix("v")) if version else None, "as_known": as_known == "true"}
 
 
-def live_why(run: dg.DagsterRun) -> str:
-    """Why what the run makes is live.
+def run_info(run: dg.DagsterRun, made_by: str, requested_at: datetime) -> RunInfo:
+    """Who requested the run, why, and whether a person pinned the version that it scores with.
 
-    As `pip-dagster backfill` says; pinned, where a person's tag names a version; else why a sensor or schedule asked.
+    A version in the tags of a run pins it. A backfill names its version in every run and pins it only if a person
+    requested that version. Without a person's own text, `why` is the reason of the sensor or schedule.
+
+    Raises:
+        Failure: a tag has a value that `run_options` refuses.
+
     """
-    if BACKFILL_TAG in run.tags:
-        return run.tags.get(WHY_TAG, "")
-    version = run.tags.get(VERSION_TAG, "").removeprefix("v") or None
-    as_known = run.tags.get(AS_KNOWN_TAG, "").lower() == "true"
-    return say_deliberate(version, as_known, run.tags.get(WHY_TAG, "")) or asked_because(run)
+    options, of_backfill = run_options(run), BACKFILL_TAG in run.tags
+    pinned = run.tags.get(PINNED_TAG) == "true" if of_backfill else True
+    why = run.tags.get(WHY_TAG, "")
+    return RunInfo(
+        *(run.run_id, made_by, run.tags.get(BACKFILL_TAG), why or ("" if of_backfill else automation_reason(run))),
+        requested_at=requested_at,
+        pinned_version=options["version"] if pinned else None,
+        as_known=options["as_known"],
+    )
 
 
-def asked_because(run: dg.DagsterRun) -> str:
-    """Why a sensor or schedule asked for the run; empty where a person did: their tag is no word on what is live."""
-    asked = "dagster/sensor_name" in run.tags or "dagster/schedule_name" in run.tags
-    return run.tags.get(REASON, "") if asked else ""
+def automation_reason(run: dg.DagsterRun) -> str:
+    """Why a sensor or schedule requested the run; empty where a person did."""
+    is_automatic = "dagster/sensor_name" in run.tags or "dagster/schedule_name" in run.tags
+    return run.tags.get(REASON, "") if is_automatic else ""
 
 
-def asked_at(instance: dg.DagsterInstance, run: dg.DagsterRun) -> datetime:
-    """When somebody last wanted this run: its backfill was asked for, it was created, or the run that it retries was.
+def requested_at(instance: dg.DagsterInstance, run: dg.DagsterRun) -> datetime:
+    """When the run was last requested: when its backfill, itself, or the run that it retries was created.
 
-    A run that a person launches again is wanted now; one that Dagster retries is not.
+    A person who launches a run again requests it now; Dagster retrying a run does not.
     """
     backfill = instance.get_backfill(run.tags["dagster/backfill"]) if "dagster/backfill" in run.tags else None
     if backfill:
         return datetime.fromtimestamp(backfill.backfill_timestamp, UTC)
     first = run.root_run_id if "dagster/retry_number" in run.tags else run.run_id
     record = instance.get_run_record_by_id(first or run.run_id)
-    # SQLite keeps whole seconds: a rollback in the same one came before, as when a person does one after the other.
+    # SQLite stores whole seconds: a rollback in the same second counts as before the request.
     return record.create_timestamp + timedelta(seconds=1) if record else datetime.now(UTC)

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Annotated
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, TypeAdapter, ValidationError
+from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, TypeAdapter, ValidationError
 
 from pip_dagster.registry.errors import AliasConflict, CorruptRegistry
 from pip_dagster.registry.files import locked, replace_atomically
 
 
 class AliasChange(BaseModel):
-    """One move of an alias: to which version, from which (None: the alias was new), when, by whom and why."""
+    """One move of an alias: to which version, from which (None: the alias was new), when, by whom and why.
+
+    ``rollback_id``: the rollback that moved it; None for a promotion.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -22,6 +27,7 @@ class AliasChange(BaseModel):
     at: AwareDatetime
     by: str
     why: str
+    rollback_id: str | None = None
 
 
 class Anywhere:
@@ -30,7 +36,20 @@ class Anywhere:
 
 ANYWHERE = Anywhere()
 
-_HISTORY = TypeAdapter(list[AliasChange])
+
+def rollback_of(why: str) -> str | None:
+    """The rollback that an older move names in its text, from before moves had a ``rollback_id``."""
+    found = re.match(r"(rollback-[0-9a-f]{12}): ", why)
+    return found[1] if found else None
+
+
+def _typed(move: object) -> object:
+    if isinstance(move, dict) and "rollback_id" not in move:
+        return move | {"rollback_id": rollback_of(str(move.get("why")))}
+    return move
+
+
+_HISTORY = TypeAdapter(list[Annotated[AliasChange, BeforeValidator(_typed)]])
 
 
 def read_history(folder: Path, alias: str) -> list[AliasChange]:
@@ -58,7 +77,14 @@ def names(folder: Path) -> list[str]:
 
 
 def move(
-    folder: Path, alias: str, version: int, *, by: str, why: str, expect: int | None | Anywhere = ANYWHERE
+    folder: Path,
+    alias: str,
+    version: int,
+    *,
+    by: str,
+    why: str,
+    expect: int | None | Anywhere = ANYWHERE,
+    rollback_id: str | None = None,
 ) -> AliasChange:
     """Point an alias at a version and add the move to its history; if it points there already, nothing changes.
 
@@ -75,7 +101,15 @@ def move(
             raise AliasConflict(moved_meanwhile(f"{folder.name}: alias {alias!r}", current, expect, version))
         if current == version:
             return history[-1]
-        change = AliasChange(alias=alias, version=version, previous=current, at=datetime.now(UTC), by=by, why=why)
+        change = AliasChange(
+            alias=alias,
+            version=version,
+            previous=current,
+            at=datetime.now(UTC),
+            by=by,
+            why=why,
+            rollback_id=rollback_id,
+        )
         # The whole history is one file, so that the pointer and the record of its move can never disagree.
         replace_atomically(_path(folder, alias), _HISTORY.dump_json([*history, change], indent=2))
         return change

@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from pip_dagster.declaration.model_names import check_alias, check_model_name, parse_ref
 from pip_dagster.errors import RegistryError
-from pip_dagster.registry.aliases import ANYWHERE, AliasChange, Anywhere, moved_meanwhile
+from pip_dagster.registry.aliases import ANYWHERE, AliasChange, Anywhere, moved_meanwhile, rollback_of
 from pip_dagster.registry.calibration import Calibration
 from pip_dagster.registry.errors import AliasConflict, DigestMismatch, MixedRegistry, ModelNotFound
 from pip_dagster.registry.files import sha256
@@ -108,7 +108,15 @@ class MlflowRegistry:
         return self._mirror.alias_history(name, alias)
 
     def set_alias(
-        self, name: str, alias: str, version: int, *, by: str, why: str, expect: int | None | Anywhere = ANYWHERE
+        self,
+        name: str,
+        alias: str,
+        version: int,
+        *,
+        by: str,
+        why: str,
+        expect: int | None | Anywhere = ANYWHERE,
+        rollback_id: str | None = None,
     ) -> AliasChange:
         """Point MLflow's alias at a version, and add the move to the mirror's history.
 
@@ -127,9 +135,9 @@ class MlflowRegistry:
         if not isinstance(expect, Anywhere) and current != expect:
             raise AliasConflict(moved_meanwhile(f"{name}: MLflow's alias {alias!r}", current, expect, version))
         if current != version:
-            record = {"by": by, "why": why, "at": datetime.now(UTC).isoformat()}
+            record = {"by": by, "why": why, "rollback_id": rollback_id, "at": datetime.now(UTC).isoformat()}
             self._source.set_alias(name, alias, version, json.dumps(record, ensure_ascii=False))
-        return self._mirror.set_alias(name, alias, version, by=by, why=why)
+        return self._mirror.set_alias(name, alias, version, by=by, why=why, rollback_id=rollback_id)
 
     def _note(self, name: str, alias: str, version: MlflowVersion) -> None:
         """Record a move that the mirror's history lacks: made in MLflow, or by a promotion that was killed."""
@@ -137,14 +145,16 @@ class MlflowRegistry:
         if history and history[-1].version == number:
             return
         by, why = "MLflow", f"found at v{number} in MLflow; no gate was run"
+        rollback_id = None
         try:
             recorded = json.loads(version.tags[alias_tag(alias)])
             # An older record is about an earlier time at which the alias pointed here.
             if not history or datetime.fromisoformat(recorded["at"]) > history[-1].at:
                 by, why = str(recorded["by"]), str(recorded["why"])
+                rollback_id = recorded["rollback_id"] if "rollback_id" in recorded else rollback_of(why)
         except (KeyError, ValueError, TypeError):
             pass
-        self._mirror.set_alias(name, alias, number, by=by, why=why)
+        self._mirror.set_alias(name, alias, number, by=by, why=why, rollback_id=rollback_id)
 
     def _mirrored(self, version: MlflowVersion) -> ModelVersion:
         name, number = check_model_name(version.name), int(version.version)

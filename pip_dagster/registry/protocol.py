@@ -34,7 +34,15 @@ class ModelRegistry(Protocol):
         ...
 
     def set_alias(
-        self, name: str, alias: str, version: int, *, by: str, why: str, expect: int | None | Anywhere = ANYWHERE
+        self,
+        name: str,
+        alias: str,
+        version: int,
+        *,
+        by: str,
+        why: str,
+        expect: int | None | Anywhere = ANYWHERE,
+        rollback_id: str | None = None,
     ) -> AliasChange:
         """Point an alias at a version; with `expect` only if it points there now (None: only if it is not set)."""
         ...

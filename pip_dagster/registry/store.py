@@ -150,7 +150,15 @@ class Registry:
             return publish(self.root / name, staged, manifest)
 
     def set_alias(
-        self, name: str, alias: str, version: int, *, by: str, why: str, expect: int | None | Anywhere = ANYWHERE
+        self,
+        name: str,
+        alias: str,
+        version: int,
+        *,
+        by: str,
+        why: str,
+        expect: int | None | Anywhere = ANYWHERE,
+        rollback_id: str | None = None,
     ) -> AliasChange:
         """Point an alias at a version; with `expect` only if it points there now (None: only if it is not set).
 
@@ -164,7 +172,8 @@ class Registry:
         numbers = self._numbers(name)
         if version not in numbers:
             raise ModelNotFound(f"{name}: there is no v{version} for alias {alias!r}; versions: {_list(numbers)}")
-        return aliases.move(self.root / name, check_alias(alias), version, by=by, why=why, expect=expect)
+        folder = self.root / name
+        return aliases.move(folder, check_alias(alias), version, by=by, why=why, expect=expect, rollback_id=rollback_id)
 
     def alias(self, name: str, alias: str) -> int | None:
         """The version an alias points at, None if it is not set."""

@@ -62,7 +62,7 @@ def live_versions(tiny):
 
 
 def due(tiny):
-    return {each.partition.key for each in make_plan(tiny.pipeline(), tiny.partitions()).due}
+    return {each.partition.key for each in make_plan(tiny.pipeline(), tiny.partitions()).stale}
 
 
 class TestARange:

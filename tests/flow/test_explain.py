@@ -247,7 +247,7 @@ class TestWhereTheyAreKept:
         """As a run would, beside the live scoring of the partition; its id."""
         project = tiny.project
         with open_warehouse(con, project.warehouse, purpose="test"):
-            live = live_change(con, "orders", key)[0]
+            live = live_change(con, "orders", key).scoring_id
             (entry,) = [each for each in record.scorings_of(con, "orders", [key]) if each.scoring_id == live]
             with transaction(con):
                 store_reasons(explained.stage, explained.made, entry)

@@ -26,8 +26,8 @@ def declare(tiny, sql=None, partitions=None, **source):
 def found(tiny, now=None):
     """Partition → is it due, and the texts of the reasons; nothing for those that are current."""
     made = make_plan(tiny.pipeline(), tiny.partitions(DAY, NEXT), now=now)
-    told = {each.partition.key: ("due", [r.text for r in each.reasons]) for each in made.due}
-    return told | {each.partition.key: ("held", [r.text for r in each.reasons]) for each in made.held}
+    told = {each.partition.key: ("due", [r.text for r in each.reasons]) for each in made.stale}
+    return told | {each.partition.key: ("held", [r.text for r in each.reasons]) for each in made.on_hold}
 
 
 def test_a_row_that_comes_while_features_are_made_is_noticed_by_the_next_look(tiny, monkeypatch):
@@ -135,7 +135,7 @@ class TestProvisional:
     def test_it_is_due_once_complete_and_not_before(self, tiny):
         self.early(tiny)
         assert found(tiny, self.complete - timedelta(seconds=1)) == {}
-        assert found(tiny, self.complete) == {DAY: ("due", ["provisional: its sources are complete since"])}
+        assert found(tiny, self.complete) == {DAY: ("due", ["provisional: its sources are complete now"])}
 
     def test_it_is_final_after_the_rerun_though_its_rows_are_equal(self, tiny):
         self.early(tiny)

@@ -35,9 +35,9 @@ def test_a_change_of_one_day_in_a_hundred_makes_those_due_that_look_back_to_it_a
     found = make_plan(pipeline)
     expected = {str(day + timedelta(days=i)) for day in changed for i in range(7 * source + 1)}
     expected = {key for key in expected if key < str(first + timedelta(days=days))}
-    assert {each.partition.key for each in found.due} == expected and not found.held
-    assert {reason.kind for each in found.due for reason in each.reasons} == {"source_changed"}
-    by_key = {each.partition.key: each.reasons[0].text for each in found.due}
+    assert {each.partition.key for each in found.stale} == expected and not found.on_hold
+    assert {reason.kind for each in found.stale for reason in each.reasons} == {"source_changed"}
+    by_key = {each.partition.key: each.reasons[0].text for each in found.stale}
     assert by_key[str(changed[0])] == f"source changed: s{source} {changed[0]} (same number of rows)"
     assert found.current == days - len(expected)
 

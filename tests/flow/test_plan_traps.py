@@ -26,11 +26,11 @@ def the_plan(shop, later=timedelta(0)):
 
 
 def due(shop, later=timedelta(0)):
-    return {each.partition.key: [reason.kind for reason in each.reasons] for each in the_plan(shop, later).due}
+    return {each.partition.key: [reason.kind for reason in each.reasons] for each in the_plan(shop, later).stale}
 
 
 def held(shop):
-    return {each.partition.key: [reason.kind for reason in each.reasons] for each in the_plan(shop).held}
+    return {each.partition.key: [reason.kind for reason in each.reasons] for each in the_plan(shop).on_hold}
 
 
 def test_features_that_were_made_and_not_scored_are_due(shop):
@@ -75,9 +75,9 @@ def test_sql_that_fails_for_a_day_is_tried_so_often_and_no_more(shop, helpers):
     numbers = []
     for days in range(1, 8):
         plan = the_plan(shop, timedelta(days=days))
-        numbers += [each.attempt for each in plan.due if each.partition.key == SECOND]
-        if plan.due:
-            shop.run(*(each.partition.key for each in plan.due))
+        numbers += [each.attempt for each in plan.stale if each.partition.key == SECOND]
+        if plan.stale:
+            shop.run(*(each.partition.key for each in plan.stale))
     assert numbers == [1, 2, 3]
     assert held(shop) == {SECOND: ["failed"]}
 
@@ -88,12 +88,12 @@ def test_a_source_that_is_as_it_was_once_is_another_ask(shop):
     asked = []
     for statement in (change, back, change, back):
         shop.source(statement)
-        [once] = the_plan(shop).due
+        [once] = the_plan(shop).stale
         asked.append(once.wanted)
         shop.run(FIRST)
     assert len(set(asked)) == 4
     shop.source(change)
-    assert the_plan(shop).due[0].wanted == the_plan(shop).due[0].wanted
+    assert the_plan(shop).stale[0].wanted == the_plan(shop).stale[0].wanted
 
 
 @pytest.fixture
@@ -143,7 +143,7 @@ def parted(tiny):
 def told(shop):
     return {
         each.partition.key: [reason.text for reason in each.reasons]
-        for each in the_plan(shop).held
+        for each in the_plan(shop).on_hold
         if each.reasons[0].kind == "arms_changed"
     }
 
@@ -212,5 +212,5 @@ def test_all_partitions_when_none_are_named(shop):
 
     now = datetime(2024, 3, 6, 12, tzinfo=UTC)
     plan = make_plan(shop.pipeline(), now=now)
-    assert [each.partition.key for each in plan.due] == ["2024-03-05"] and plan.current == 4
+    assert [each.partition.key for each in plan.stale] == ["2024-03-05"] and plan.current == 4
     assert plan == make_plan(shop.pipeline(), closed_partitions(shop.pipeline().spec.partitions, now), now=now)

@@ -218,7 +218,7 @@ class World(RuleBasedStateMachine):
 
     @rule(some=st.sets(st.sampled_from(DAYS)), late=st.booleans())
     def carry_out_some(self, some, late):
-        due = [due.partition.key for due in self.plan().due if due.partition.key in some]
+        due = [due.partition.key for due in self.plan().stale if due.partition.key in some]
         if due:
             edit = f"INSERT INTO raw.visits VALUES ('{due[0]}', 3)" if late else None
             self.run(due, edit)
@@ -233,8 +233,8 @@ class World(RuleBasedStateMachine):
         if not hasattr(self, "shop"):
             return
         plan = self.plan()
-        due = {each.partition.key: each for each in plan.due}
-        held = {each.partition.key: each for each in plan.held}
+        due = {each.partition.key: each for each in plan.stale}
+        held = {each.partition.key: each for each in plan.on_hold}
         assert len(due) + len(held) + plan.current == len(DAYS) and not due.keys() & held.keys()
         for day in DAYS:
             inputs = self.inputs(day)
@@ -288,7 +288,7 @@ class World(RuleBasedStateMachine):
                     break
             else:
                 raise AssertionError(f"it does not come to rest: {self.plan()}")
-        assert not self.plan().due
+        assert not self.plan().stale
         sound = [day for day in DAYS if day not in self.tried]
         pipeline = self.shop.pipeline()
         fresh = replace(

@@ -17,7 +17,7 @@ from pip_dagster.flow.rerun_requests import (
     skipped,
     wanted_by,
 )
-from pip_dagster.ledger.plan import Due, Reason
+from pip_dagster.ledger.plan import Reason, Stale
 
 START, DAY = datetime(2024, 1, 1, tzinfo=UTC), timedelta(days=1)
 NOW = datetime(2024, 6, 1, tzinfo=UTC)
@@ -28,7 +28,7 @@ def day(i):
 
 
 def due(i, *kinds, attempt=1, wanted="w"):
-    return Due(day(i), tuple(Reason(kind, f"{kind} said") for kind in kinds or ("missing",)), attempt, wanted)
+    return Stale(day(i), tuple(Reason(kind, f"{kind} said") for kind in kinds or ("missing",)), attempt, wanted)
 
 
 @given(st.sets(st.integers(0, 60)), st.integers(1, 20))
@@ -94,7 +94,7 @@ def test_a_run_that_left_nothing_is_asked_for_again_with_a_growing_wait_and_an_e
     failed = [Earlier("failure", NOW - timedelta(minutes=m)) for m in (100, 15)]
     assert next_attempt([], reruns, NOW) == 1
     assert next_attempt(failed[1:], reruns, NOW) == 2
-    assert "asked for again from 2024-06-01 00:05:00" in next_attempt(failed, reruns, NOW), "twenty minutes by now"
+    assert "requested again from 2024-06-01 00:05:00" in next_attempt(failed, reruns, NOW), "twenty minutes by now"
     assert next_attempt(failed, reruns, NOW + timedelta(minutes=6)) == 3
     assert "3 runs of 3" in next_attempt([*failed, Earlier("success", NOW)], reruns, NOW + DAY)
 
@@ -108,21 +108,23 @@ def test_what_a_person_canceled_is_not_asked_for_again():
 def test_reasons_are_said_once_each_and_short():
     [request] = requests([due(1, "missing"), due(2, "missing", "failed")], at_most=9)
     assert request.reasons == "missing said; failed said (1 of 2)"
-    [request] = requests([Due(day(i), (Reason("failed", f"{i}" * 50),), 1, "w") for i in range(50)], at_most=99)
+    [request] = requests([Stale(day(i), (Reason("failed", f"{i}" * 50),), 1, "w") for i in range(50)], at_most=99)
     assert len(request.reasons) <= 400
 
 
 def test_why_nothing_is_asked_for():
-    assert skipped({}, (), 0, 0, 7) == "Nothing is due: 7 partitions are as they should be."
+    assert skipped({}, (), 0, 0, 7) == "Nothing is stale: 7 partitions are current."
     text = skipped({"001": "waits"}, {"002"}, 3, 0, 7)
-    assert text == "001: waits; 1 due partitions are in runs that are queued or running; 3 runs wait for the next look."
-    assert "are as they should be; 300 that were never made are left to a backfill" in skipped({}, (), 0, 300, 7)
+    assert (
+        text == "001: waits; 1 stale partitions are in runs that are queued or running; 3 runs wait for the next tick."
+    )
+    assert "are current; 300 that were never built are left to a backfill" in skipped({}, (), 0, 300, 7)
 
 
 def test_reasons_that_differ_by_their_partition_are_one():
     def changed(i, rows, of=None):
         text = f"source changed: orders {day(i if of is None else of).key} ({rows})"
-        return Due(day(i), (Reason("source_changed", text),), 1, "w")
+        return Stale(day(i), (Reason("source_changed", text),), 1, "w")
 
     def said(*due):
         [request] = requests(due, at_most=10)

@@ -232,7 +232,7 @@ def history(*steps):
     return [
         Change(
             str(i),
-            "rollback-x" if isinstance(step, str) else "run",
+            "rollback" if isinstance(step, str) else "scored",
             datetime.now(UTC),
             Scores(str(step), "m", int(step), ""),
         )

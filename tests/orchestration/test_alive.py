@@ -160,11 +160,11 @@ def test_a_killed_run_that_nobody_reported_is_ended_by_a_look_and_tried_again(sc
     )
     try:
         assert "in its step\n" in iter(worker.stdout.readline, "")
-        assert "1 due partitions are in runs" in look().skip_message
+        assert "1 stale partitions are in runs" in look().skip_message
     finally:
         os.kill(worker.pid, signal.SIGKILL)
         worker.wait()
-    assert "ended without making it; asked for again from" in look().skip_message, "its end is after the look began"
+    assert "ended without building it; requested again from" in look().skip_message, "its end is after the look began"
     [again] = look().run_requests
     assert again.run_key == first.run_key.removesuffix("-1") + "-2"
     [run] = instance.get_runs()

@@ -161,7 +161,7 @@ def test_a_late_row_is_one_run_and_a_killed_run_is_retried_once_with_nothing_dou
         [(before,)] = scored.warehouse(made)
         assert before == 5, "four days, and the one that was made again"
         ended = time.time()
-        assert "Nothing is due" in until(lambda: skips_since(instance, ended))[0].skip_reason
+        assert "Nothing is stale" in until(lambda: skips_since(instance, ended))[0].skip_reason
         assert len(runs(instance)) == 1, "the next look asks for nothing"
 
         late_row(scored, 9002, like=110)

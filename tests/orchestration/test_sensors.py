@@ -62,13 +62,13 @@ def job():
 
 def test_a_late_row_is_asked_for_with_its_reason_and_nothing_else(scored, look):
     scored.declare(partitions=GRID)
-    assert look(scored).skip_message == "Nothing is due: 4 partitions are as they should be."
+    assert look(scored).skip_message == "Nothing is stale: 4 partitions are current."
     scored.source("INSERT INTO raw.orders SELECT * REPLACE (9001 AS order_id) FROM raw.orders WHERE order_id = 60")
     tick = look(scored)
     assert asked(tick) == [SECOND]
     assert tick.run_requests[0].tags["pip_dagster/reason"] == f"source changed: orders {SECOND} (+1 row)"
     scored.run(SECOND)
-    assert look(scored).skip_message.startswith("Nothing is due")
+    assert look(scored).skip_message.startswith("Nothing is stale")
 
 
 @pytest.mark.parametrize(
@@ -100,7 +100,7 @@ def test_what_a_run_is_about_is_not_asked_for(scored, look, instance, status):
     assert asked(look(scored)) == [FOURTH]
     # Whoever launched it: a person's run of one partition counts too.
     instance.create_run_for_job(job, tags={"dagster/partition": FOURTH}, status=status)
-    assert "3 due partitions are in runs" in look(scored).skip_message
+    assert "3 stale partitions are in runs" in look(scored).skip_message
 
 
 def test_what_a_backfill_is_about_is_not_asked_for(scored, look, instance):
@@ -148,7 +148,7 @@ def test_a_run_whose_process_died_is_asked_for_again_and_at_last_not(scored, loo
         run = launch(instance, request, dg.DagsterRunStatus(status), scored)
         instance.report_run_failed(run)
     assert len(set(keys)) == 2
-    assert "2 runs of 2 ended without making it" in look(scored).skip_message
+    assert "2 runs of 2 ended without building it" in look(scored).skip_message
 
 
 def test_what_another_run_failed_to_begin_is_asked_for(tiny, look, instance):
@@ -209,7 +209,7 @@ def test_a_locked_warehouse_is_a_skip_with_the_holder(scored, look):
         json.dump({"pid": os.getpid(), "purpose": "a test", "since": "now", "command": "pytest"}, file)
         file.flush()
         assert f"PID {os.getpid()}" in look(scored).skip_message
-    assert look(scored).skip_message.startswith("Nothing is due")
+    assert look(scored).skip_message.startswith("Nothing is stale")
 
 
 def test_a_locked_source_is_a_skip(scored, look):

@@ -50,7 +50,7 @@ def hints(tiny, instance, partition=LAST):
 
 def due(tiny):
     made = make_plan(tiny.pipeline(), tiny.partitions())
-    return {each.partition.key: [reason.kind for reason in each.reasons] for each in made.due}
+    return {each.partition.key: [reason.kind for reason in each.reasons] for each in made.stale}
 
 
 FRESH = {"features": [], "predictions": []}

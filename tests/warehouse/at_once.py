@@ -104,7 +104,7 @@ def tick(pipeline, writing):
         while writing.value:
             found = sensor.evaluate_tick(dg.build_sensor_context(instance=instance, repository_def=repository))
             looks += 1
-            if (found.skip_message or "").startswith("Looked at nothing"):
+            if (found.skip_message or "").startswith("Skipped: "):
                 skipped.append(found.skip_message)
             make_plan(pipeline, grid)
             plans += 1

@@ -20,7 +20,7 @@ from pip_dagster.warehouse.lock import waiting_at_most
 def source_changes(
     pipeline: Pipeline, job: object, definition: dg.TimeWindowPartitionsDefinition
 ) -> dg.SensorDefinition:
-    """Partitions that the plan says are due for anything but a promotion alone."""
+    """Partitions that are stale for anything but a promotion alone."""
     declared = pipeline.spec.sensors.source_changes
     return _rerun_sensor(
         pipeline,
@@ -39,7 +39,7 @@ def source_changes(
 def model_promoted(
     pipeline: Pipeline, job: object, definition: dg.TimeWindowPartitionsDefinition
 ) -> dg.SensorDefinition:
-    """Partitions that the plan says are due by `reruns.promotion`."""
+    """Partitions that are stale by `reruns.promotion`."""
     scoring = pipeline.spec.scoring
     return _rerun_sensor(
         pipeline,
@@ -99,13 +99,13 @@ def _look(
         with waiting_at_most(declared.lock_deadline):
             plan = make_plan(pipeline, grid, now=now)
     except (SourceLockedError, WarehouseLockedError) as error:
-        return dg.SkipReason(f"Looked at nothing, the next look will: {error}")
-    wanted = core.wanted_by(plan.due, kinds, grid, missing)
+        return dg.SkipReason(f"Skipped: {error} The next tick will retry.")
+    wanted = core.wanted_by(plan.stale, kinds, grid, missing)
     graph = context.repository_def.asset_graph if context.repository_def else None
     busy = in_flight(context.instance, spec, definition, [each.partition for each in wanted], graph)
     size = min(declared.max_partitions, spec.partitions.max_per_run or declared.max_partitions)
     asked: list[dg.RunRequest] = []
-    held = {each.partition.key: each.reasons[0].text for each in plan.held if each.reasons[0].kind in kinds}
+    on_hold = {each.partition.key: each.reasons[0].text for each in plan.on_hold if each.reasons[0].kind in kinds}
     waiting = 0
     for request in core.requests([each for each in wanted if each.partition.key not in busy], at_most=size):
         if len(asked) == declared.max_runs:
@@ -113,7 +113,7 @@ def _look(
             continue
         attempt = core.next_attempt(earlier_runs(context.instance, request.content), spec.reruns, now)
         if isinstance(attempt, str):
-            held[request.partitions[0].key] = attempt
+            on_hold[request.partitions[0].key] = attempt
             continue
         tags = {CONTENT: request.content, REASON: request.reasons}
         asked.append(ask(request.partitions, run_key=request.run_key(attempt), tags=tags))
@@ -121,5 +121,5 @@ def _look(
     if asked:
         return asked
     mine = {each.partition.key for each in wanted}
-    never = sum(each.partition.key not in mine and each.reasons[0].kind == "missing" for each in plan.due)
-    return dg.SkipReason(core.skipped(held, busy, waiting, never if "missing" in kinds else 0, plan.current))
+    never = sum(each.partition.key not in mine and each.reasons[0].kind == "missing" for each in plan.stale)
+    return dg.SkipReason(core.skipped(on_hold, busy, waiting, never if "missing" in kinds else 0, plan.current))

@@ -12,6 +12,7 @@ from pip_dagster.warehouse.migrations import (
     m0005_provisional,
     m0006_backfills,
     m0007_declared_parts,
+    m0008_typed_live_changes,
 )
 
 MIGRATIONS: tuple[str, ...] = (
@@ -22,4 +23,5 @@ MIGRATIONS: tuple[str, ...] = (
     m0005_provisional.SQL,
     m0006_backfills.SQL,
     m0007_declared_parts.SQL,
+    m0008_typed_live_changes.SQL,
 )
