@@ -51,6 +51,7 @@ def open_sources(
                     stack.enter_context(attached(con, root / place, catalogs[place], read_only=True))
                 origin = f"{quote(catalogs[place])}.{quote_table(source.table)}"
             _lay_view(con, spec, name, source, origin, catalogs)
+            stack.callback(con.execute, f"DROP VIEW IF EXISTS memory.{quote_table(source.table)}")
             if known_at and source.available_at:
                 where, row = f"Pipeline {spec.name}: sources.{name}.available_at", f"the source {source.table}"
                 columns = columns_of(con, source)
@@ -59,7 +60,6 @@ def open_sources(
                     f"CREATE OR REPLACE VIEW memory.{quote_table(source.table)} AS SELECT * FROM {origin} "
                     f"WHERE {known} <= {literal(known_at.isoformat())}::TIMESTAMPTZ"
                 )
-            stack.callback(con.execute, f"DROP VIEW IF EXISTS memory.{quote_table(source.table)}")
         yield
 
 

@@ -8,7 +8,7 @@ import subprocess
 from functools import cache
 
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pip_dagster.errors import DeclarationError
@@ -243,7 +243,7 @@ print(json.dumps([text for text in texts if accepted(text)]))
     assert json.loads(told.stdout) == ACCEPTED
 
 
-ROWS = 40
+ROWS = 12
 
 
 @cache
@@ -257,11 +257,10 @@ def table() -> duckdb.DuckDBPyConnection:
     return con
 
 
-LEAVES = st.sampled_from(
-    [*("score", "distance", "carrier", "day", "legs", "legs[1]", "0.5", "NULL", "'AA'", "true", "2")]
-    + [*("rowid", "count(*)", "random()", "now()", "current_date", "uuid()", "(SELECT max(score) FROM rows)", "*")]
-    + [*("row_number() OVER ()", "unnest(legs)", "stats(score)", "nextval('s')", "getvariable('x')", "rows.score")]
-)
+READABLE = ["score", "distance", "carrier", "day", "legs", "legs[1]", "0.5", "NULL", "'AA'", "true", "2"]
+BEYOND = ["rowid", "count(*)", "random()", "now()", "current_date", "uuid()", "(SELECT max(score) FROM rows)", "*"]
+BEYOND += ["row_number() OVER ()", "unnest(legs)", "stats(score)", "nextval('s')", "getvariable('x')", "rows.score"]
+LEAVES = st.sampled_from(READABLE * 6 + BEYOND)
 
 
 def larger(inner: st.SearchStrategy[str]) -> st.SearchStrategy[str]:
@@ -276,17 +275,17 @@ def larger(inner: st.SearchStrategy[str]) -> st.SearchStrategy[str]:
     )
 
 
-@settings(max_examples=400, deadline=None)
-@given(st.recursive(LEAVES, larger, max_leaves=6), st.integers(1, ROWS), st.data())
+@settings(max_examples=150, deadline=None)
+@given(st.recursive(LEAVES, larger, max_leaves=6), st.integers(1, ROWS), st.integers(0, ROWS - 1))
 def test_an_accepted_expression_gives_a_row_the_same_value_whatever_is_beside_it(
-    text: str, chunk: int, data: st.DataObject
+    text: str, chunk: int, alone: int
 ) -> None:
     con = table()
     columns = {row[0]: row[1] for row in con.execute("DESCRIBE rows").fetchall() if row[0] != "id"}
     try:
         sql = judge(text, columns).sql
     except DeclarationError:
-        assume(False)
+        return
 
     def values(where: str, order: str = "id") -> dict[int, str]:
         rows = con.execute(
@@ -297,13 +296,12 @@ def test_an_accepted_expression_gives_a_row_the_same_value_whatever_is_beside_it
 
     try:
         whole = values("true")
-    except duckdb.Error:  # on a row, such as lower(5): then each run fails
-        assume(False)
+    except duckdb.Error:  # a cast that fails on a row, for example
+        return
     assert set(whole) == set(range(ROWS))
     assert values("true", "hash(id)") == whole
     parts: dict[int, str] = {}
     for first in range(0, ROWS, chunk):
         parts |= values(f"id >= {first} AND id < {first + chunk}")
     assert parts == whole
-    alone = data.draw(st.integers(0, ROWS - 1))
     assert values(f"id = {alone}") == {alone: whole[alone]}
