@@ -1,35 +1,24 @@
-"""Lists of partitions: as contiguous ranges, as an evenly spaced sample."""
+"""Partitions to be made, as few runs: contiguous ranges with a cap."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
+from pip_dagster.declaration.partition import Partition
 
-class Stretch(Protocol):
-    """A half-open stretch of time, such as a partition."""
-
-    @property
-    def start(self) -> datetime: ...  # noqa: D102
-
-    @property
-    def end(self) -> datetime: ...  # noqa: D102
-
-
-S = TypeVar("S", bound=Stretch)
 T = TypeVar("T")
 
 
-def contiguous(items: Sequence[S], *, at_most: int | None = None) -> list[list[S]]:
-    """The items in the order of time, split wherever one does not begin where the one before it ends.
+def contiguous(items: Sequence[tuple[Partition, T]], *, at_most: int | None = None) -> list[list[tuple[Partition, T]]]:
+    """The partitions in the order of time, parted where one does not begin as the one before it ends.
 
     A range of partitions in one run has no gaps; none is longer than `at_most`.
     """
-    ranges: list[list[S]] = []
-    for item in sorted(items, key=lambda item: item.start):
+    ranges: list[list[tuple[Partition, T]]] = []
+    for item in sorted(items, key=lambda item: item[0].start):
         last = ranges[-1] if ranges else None
-        if last and last[-1].end == item.start and (at_most is None or len(last) < at_most):
+        if last and last[-1][0].end == item[0].start and (at_most is None or len(last) < at_most):
             last.append(item)
         else:
             ranges.append([item])

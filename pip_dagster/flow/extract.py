@@ -80,8 +80,8 @@ def extract(stage: Stage, pipeline: Pipeline, partitions: Sequence[Partition], *
         judged: dict[str, Verdicts] = {}
         if not as_known:
             judged |= validate_sources(con, spec, pipeline.suites, partitions).verdicts
-        for adjoining in () if as_known else contiguous(partitions):
-            _fill_or_split(stage, query, adjoining, failed)
+        for adjoining in () if as_known else contiguous([(partition, None) for partition in partitions]):
+            _fill_or_split(stage, query, [partition for partition, _ in adjoining], failed)
     for partition in partitions if as_known else ():
         with open_sources(con, spec, pipeline.project.root, known_at=close_of(spec, partition)):
             judged |= validate_sources(con, spec, pipeline.suites, [partition]).verdicts

@@ -61,9 +61,10 @@ def wanted_by(
 
 def requests(due: Sequence[Due], *, at_most: int) -> list[Request]:
     """Runs for these partitions: a run for each contiguous range, at most so many partitions in one; oldest first."""
-    of = {d.partition: d for d in due}
-    ranges = contiguous(list(of), at_most=at_most)
-    return [Request(tuple(r), _content([of[p] for p in r]), _said([of[p] for p in r])) for r in ranges]
+    return [
+        Request(tuple(partition for partition, _ in each), _content([d for _, d in each]), _said([d for _, d in each]))
+        for each in contiguous([(d.partition, d) for d in due], at_most=at_most)
+    ]
 
 
 def next_attempt(earlier: Sequence[Earlier], reruns: Reruns, now: datetime) -> int | str:

@@ -75,7 +75,8 @@ def _requests(pipeline: Pipeline, due: list[Partition], tick: datetime, older: s
     """A run for each contiguous range."""
     spec = pipeline.spec
     requests = []
-    for of_range in contiguous(due, at_most=spec.partitions.max_per_run):
+    for each in contiguous([(partition, None) for partition in due], at_most=spec.partitions.max_per_run):
+        of_range = [partition for partition, _ in each]
         late = sum(partition.key in older for partition in of_range)
         said = ((len(of_range) - late, "just closed"), (late, "missed or scored again"))
         requests.append(

@@ -69,17 +69,17 @@ def _look(
     reason = f"labels arrived for {len(fresh)} partitions"
     if last is None:
         reason = f"labels are there for {len(fresh)} partitions; no earlier look is remembered"
-    ranges = contiguous([p for p in window if p.key in set(fresh)], at_most=declared.max_partitions)
+    ranges = contiguous([(p, None) for p in window if p.key in set(fresh)], at_most=declared.max_partitions)
     now, later = ranges[: declared.max_runs], ranges[declared.max_runs :]
-    for partition in (item for each in later for item in each):
+    for partition, _ in (item for each in later for item in each):
         told.pop(partition.key)  # news again at the next look
         if partition.key in before:
             told[partition.key] = before[partition.key]
     latest = _latest_run(context.instance, pipeline)
     asked = [
         ask(
-            each,
-            run_key=_run_key({partition.key: told[partition.key] for partition in each}, latest),
+            [partition for partition, _ in each],
+            run_key=_run_key({partition.key: told[partition.key] for partition, _ in each}, latest),
             tags={REASON: reason},
             asset_selection=assets,
         )
@@ -97,7 +97,7 @@ def _look(
                 metadata={"labelled_rows": sets[partition.key].rows if partition.key in sets else 0},
             )
             for each in now
-            for partition in each
+            for partition, _ in each
         ],
     )
 
