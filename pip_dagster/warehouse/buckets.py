@@ -9,10 +9,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from pip_dagster.declaration.split import BUCKETS
-from pip_dagster.sql.names import WHOLE_NUMBERS, literal, quote
+from pip_dagster.sql.names import literal, quote
 
 # Types whose text is the same everywhere; an instant's depends on the session's time zone, so it is taken as a number.
-_TEXTS = {"VARCHAR", "BOOLEAN", "DATE", "UUID"} | WHOLE_NUMBERS
+_TEXTS = {"VARCHAR", "BOOLEAN", "DATE", "UUID"} | {
+    *("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT"),
+    *("UTINYINT", "USMALLINT", "UINTEGER", "UBIGINT", "UHUGEINT"),
+}
 
 
 def unit_kind(sql_type: str) -> str | None:
