@@ -1,8 +1,8 @@
-"""What a project may put into its defs.yaml."""
+"""The components that a project may declare in a defs.yaml."""
 
 from pip_dagster.loaded import loading
 
-with loading("definitions"):  # in a process of Dagster's this is the first module of ours
+with loading("definitions"):  # in a Dagster process this is the first module of this package
     from pip_dagster.components.inference_pipeline import InferencePipeline
 
 __all__ = ["InferencePipeline"]

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 class InferencePipeline(dg.Component):
     """Score a table's new rows with a registered XGBoost model, partition by partition.
 
-    Makes the assets `<name>/features` and `<name>/predictions`, an external asset for each source table and for the
-    model, a job and a schedule. What may be declared is `pip_dagster.declaration.spec.PipelineSpec`.
+    Defines the assets `<name>/features` and `<name>/predictions`, an external asset for each source table and for the
+    model, a job and a schedule. The attributes are those of `pip_dagster.declaration.spec.PipelineSpec`.
     """
 
     def __init__(self, spec: PipelineSpec) -> None:
@@ -27,12 +27,12 @@ class InferencePipeline(dg.Component):
 
     @classmethod
     def get_model_cls(cls) -> type[BaseModel]:
-        """The declaration's schema; Dagster names file, line and key of what does not fit it."""
+        """The declaration's schema; Dagster reports file, line and key of an attribute that does not fit it."""
         return PipelineSpec
 
     @classmethod
     def load(cls, attributes: BaseModel | None, context: dg.ComponentLoadContext) -> InferencePipeline:
-        """Take the attributes as they are: no templates, since SQL and cron may hold braces."""
+        """Take the attributes unchanged: no templates, since SQL and cron may contain braces."""
         if not isinstance(attributes, PipelineSpec):
             raise dg.DagsterInvalidDefinitionError(
                 f"{context.path / 'defs.yaml'}: expected `attributes`, with at least name, partitions, sources, "

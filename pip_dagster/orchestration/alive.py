@@ -1,7 +1,7 @@
-"""Whether the process that works on a run is still there: it holds a lock, which the kernel takes back when it dies.
+"""Whether the process of a run still exists: it holds a file lock, which the kernel releases when the process dies.
 
-A code server notices when a worker that it started dies. Where both are gone at once, as in a power cut, Dagster takes
-the run for running until `max_runtime_seconds`, and with it its partitions.
+A code server notices when a worker that it started dies. If both die at once, as in a power cut, Dagster considers the
+run and its partitions in progress until `max_runtime_seconds`.
 """
 
 import fcntl
@@ -14,14 +14,14 @@ from pathlib import Path
 
 import dagster as dg
 
-GONE = "The process that worked on it is gone. What it had committed stays."
+GONE = "The process of the run no longer exists. The partitions that it committed stay."
 
 
 @contextmanager
 def alive(instance: dg.DagsterInstance, run_id: str) -> Iterator[None]:
-    """Give a sign of life of the run while inside. Where that cannot be kept there is none: it is not taken for dead.
+    """Hold the run's lock file while inside. If it cannot be created, the run is not considered dead.
 
-    The file lies in the run's own folder of the instance. It is there only with its lock held, or after a kill.
+    The file is in the run's own folder of the instance. It exists only with its lock held, or after a kill.
     """
     if instance.is_ephemeral:
         yield
@@ -35,27 +35,27 @@ def alive(instance: dg.DagsterInstance, run_id: str) -> Iterator[None]:
         yield
     finally:
         if descriptor is not None:
-            # What became of a run is no matter of its sign. One that cannot be taken away keeps its lock until the
-            # process ends: without it the run would look dead.
+            # A failure here must not fail the run. A file that cannot be removed keeps its lock until the process
+            # ends: without the lock the run would look dead.
             with suppress(OSError):
                 file.unlink(missing_ok=True)
                 os.close(descriptor)
 
 
 def is_gone(instance: dg.DagsterInstance, run: dg.DagsterRun) -> bool:
-    """Whether the run has begun and its process ended without a word. False wherever that cannot be told from here."""
+    """Whether the run has started and its process died without a report; False if that cannot be known from here."""
     if run.status != dg.DagsterRunStatus.STARTED or instance.is_ephemeral:
         return False
     found = [_is_held(file) for file in _folder(instance, run.run_id).glob("pip_dagster.*.alive")]
     if not found or any(each is not False for each in found):
         return False
-    # It may have ended in good order meanwhile.
+    # It may have ended normally in the meantime.
     now = instance.get_run_by_id(run.run_id)
     return now is not None and now.status == dg.DagsterRunStatus.STARTED
 
 
 def end_if_gone(instance: dg.DagsterInstance, run: dg.DagsterRun) -> bool:
-    """Tell Dagster that the run failed, if its process is gone; whether it was."""
+    """Report the run to Dagster as failed if its process is gone; returns whether it was."""
     if not is_gone(instance, run):
         return False
     instance.report_run_failed(run, GONE)
@@ -67,7 +67,7 @@ def _folder(instance: dg.DagsterInstance, run_id: str) -> Path:
 
 
 def _locked(file: Path) -> int:
-    """The file with its lock held from the moment that it has its name."""
+    """Create the file so that its lock is held from the moment that it has its name."""
     unnamed = file.with_suffix(".new")
     descriptor = os.open(unnamed, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
     try:
@@ -81,12 +81,12 @@ def _locked(file: Path) -> int:
 
 
 def _is_held(file: Path) -> bool | None:
-    """Whether its process is there; None when that cannot be told: it was another machine's, or has just gone."""
+    """Whether its process exists; None if unknown: it is another machine's, or was just removed."""
     try:
         with file.open(encoding="utf-8") as opened:
             there, here = json.load(opened), _here()
-            # A lock may not reach from one machine to another. Containers of one machine share its kernel; a machine
-            # that was started again is the same one.
+            # A lock may not be visible on another machine. Containers on one machine share its kernel; a rebooted
+            # machine is the same machine.
             if not any(there.get(name) and there[name] == here[name] for name in here):
                 return None
             fcntl.flock(opened, fcntl.LOCK_SH | fcntl.LOCK_NB)
@@ -94,10 +94,10 @@ def _is_held(file: Path) -> bool | None:
         return True
     except (OSError, ValueError, AttributeError):
         return None
-    return False if file.exists() else None  # it goes before its lock does, in good order
+    return False if file.exists() else None  # a normal end removes the file before it releases the lock
 
 
 def _here() -> dict[str, str]:
-    """By what this machine, and this start of its kernel, are told from others."""
+    """What identifies this machine and this boot of its kernel."""
     boot = Path("/proc/sys/kernel/random/boot_id")
     return {"machine": platform.node(), "boot": boot.read_text().strip() if boot.is_file() else ""}

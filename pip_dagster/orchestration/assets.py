@@ -13,7 +13,7 @@ from pip_dagster.flow.result import PartitionResult
 from pip_dagster.flow.withdrawn import version_withdrawn
 from pip_dagster.ledger.record import RunInfo, ScoringEntry
 from pip_dagster.orchestration.alive import alive
-from pip_dagster.orchestration.cancel import ask_to_cancel
+from pip_dagster.orchestration.cancel import request_cancellation
 from pip_dagster.orchestration.checks import asset_check_specs, news
 from pip_dagster.orchestration.dagster_private import forget_input_version
 from pip_dagster.orchestration.inputs import model_metadata
@@ -176,7 +176,7 @@ def _results(
 def _ended_early(context: dg.AssetExecutionContext, outcome: StepOutcome, error: BaseException) -> Iterator[Any]:
     """Report to Dagster what was committed, before the run fails or is cancelled."""
     if isinstance(error, (KeyboardInterrupt, dg.DagsterExecutionInterruptedError)):
-        ask_to_cancel(context)
+        request_cancellation(context)
     spec = outcome.pipeline.spec
     # Features are committed for the whole range before the first of them is scored.
     if features_key(spec) in outcome.done:

@@ -1,4 +1,4 @@
-"""Chunks of a backfill as runs of Dagster in this process: the UI shows the runs and the partitions they made."""
+"""Chunks of a backfill as Dagster runs in this process: the UI shows the runs and their partitions."""
 
 from __future__ import annotations
 
@@ -19,13 +19,14 @@ from pip_dagster.orchestration.keys import own_keys, predictions_key
 from pip_dagster.orchestration.metadata import predictions_metadata
 from pip_dagster.orchestration.options import AS_KNOWN_TAG, BACKFILL_TAG, PINNED_TAG, VERSION_TAG, WHY_TAG
 from pip_dagster.orchestration.runs import UNFINISHED
+from pip_dagster.plural import plural
 from pip_dagster.warehouse.connect import open_warehouse, workspace
 
 
 def run_in_dagster(
     pipeline: Pipeline, instance: dg.DagsterInstance, observe: Callable[[PartitionResult], None]
 ) -> RunChunk:
-    """Make each chunk as one run; `observe` is told of a partition as soon as it is committed."""
+    """Runs each chunk as one Dagster run; `observe` is called with a partition as soon as it is committed."""
     results: list[PartitionResult] = []
 
     def note(result: PartitionResult) -> None:
@@ -46,7 +47,7 @@ def run_in_dagster(
                 run_config=quiet,
                 raise_on_error=False,
             )
-        except KeyboardInterrupt:  # before its step or after it: sensors would wait for a run that never ends
+        except KeyboardInterrupt:  # outside its step: sensors would wait for a run that never ends
             end_runs(pipeline, instance, backfill.backfill_id, cancelled=True)
             raise
         status = result.dagster_run.status
@@ -60,7 +61,7 @@ def run_in_dagster(
 
 
 def tags_of(backfill: Backfill, chunk: Sequence[Partition]) -> dict[str, str]:
-    """What a run of the backfill is told."""
+    """The tags of a run of the backfill."""
     tags = {
         "dagster/asset_partition_range_start": chunk[0].key,
         "dagster/asset_partition_range_end": chunk[-1].key,
@@ -76,10 +77,10 @@ def tags_of(backfill: Backfill, chunk: Sequence[Partition]) -> dict[str, str]:
 def end_runs(
     pipeline: Pipeline, instance: dg.DagsterInstance, backfill_id: str, *, cancelled: bool = False
 ) -> list[str]:
-    """End the runs that were `cancelled`, else killed, and report what they had committed; their ids.
+    """End a backfill's runs that were `cancelled`, else killed, and report what they committed; returns their ids.
 
-    Of one that Dagster found dead and ended by itself, nobody has told what it had committed. Call it while no other
-    process works on this backfill.
+    A run that Dagster found dead and ended is included: what it committed was not reported. Call this only while no
+    other process works on the backfill.
     """
     filters = dg.RunsFilter(tags={BACKFILL_TAG: backfill_id}, statuses=[*UNFINISHED, dg.DagsterRunStatus.FAILURE])
     key = predictions_key(pipeline.spec)
@@ -87,25 +88,27 @@ def end_runs(
     for run in instance.get_runs(filters):
         with (
             workspace(threads=1) as con,
-            open_warehouse(con, pipeline.project.warehouse, purpose="telling Dagster of a killed run"),
+            open_warehouse(con, pipeline.project.warehouse, purpose="reporting a killed run to Dagster"),
         ):
-            made = finished_by_run(con, run.run_id)
-            entries = [e for e in scorings_of(con, pipeline.spec.name, list(made)) if e.scoring_id in made.values()]
-        # The index by asset is asked, not the run's own log: that is written first, and a kill may come between.
-        wanted = dg.AssetRecordsFilter(key, asset_partitions=list(made))
-        told: dict[str | None, float] = {}
-        for record in instance.fetch_materializations(wanted, limit=10_000).records if made else ():
-            told[record.partition_key] = max(record.timestamp, told.get(record.partition_key, 0))
-        untold = [entry for entry in entries if told.get(entry.partition_key, 0) < entry.made_at.timestamp()]
-        for entry in untold:
+            finished = finished_by_run(con, run.run_id)
+            entries = [
+                e for e in scorings_of(con, pipeline.spec.name, list(finished)) if e.scoring_id in finished.values()
+            ]
+        # The index by asset, not the run's own log: the log is written first, and a kill may come between.
+        wanted = dg.AssetRecordsFilter(key, asset_partitions=list(finished))
+        reported: dict[str | None, float] = {}
+        for record in instance.fetch_materializations(wanted, limit=10_000).records if finished else ():
+            reported[record.partition_key] = max(record.timestamp, reported.get(record.partition_key, 0))
+        unreported = [entry for entry in entries if reported.get(entry.partition_key, 0) < entry.made_at.timestamp()]
+        for entry in unreported:
             metadata = predictions_metadata(entry, False)
             instance.report_runless_asset_event(
                 dg.AssetMaterialization(key, partition=entry.partition_key, metadata=metadata)
             )
         if run.is_finished:
-            ended += [run.run_id] if untold else []
+            ended += [run.run_id] if unreported else []
             continue
-        kept = f"{len(made)} partitions were committed and stay."
+        kept = f"{plural(len(finished), 'committed partition')} stay{'s' if len(finished) == 1 else ''}."
         if cancelled:
             instance.report_run_canceled(run, message=f"Interrupted. {kept}")
         else:
@@ -127,4 +130,4 @@ def _failure(result: dg.ExecuteInProcessResult) -> str:
             if data.user_failure_data and data.user_failure_data.description:
                 return str(data.user_failure_data.description)
             return data.error.to_string() if data.error else "the step failed"
-    return f"run {result.run_id} failed before its step began; see it in the UI"
+    return f"run {result.run_id} failed before its step started; see it in the UI"

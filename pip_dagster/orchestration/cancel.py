@@ -1,4 +1,4 @@
-"""A run that somebody ended with Ctrl-C was cancelled; Dagster by itself calls it failed."""
+"""Report a run that a person ended with Ctrl-C as cancelled; Dagster by itself reports it as failed."""
 
 import signal
 
@@ -7,11 +7,11 @@ import dagster as dg
 from pip_dagster.warehouse.interrupts import last_signal
 
 
-def ask_to_cancel(context: dg.AssetExecutionContext) -> None:
-    """Make an interrupted run end in CANCELED, as one does that was terminated in the UI.
+def request_cancellation(context: dg.AssetExecutionContext) -> None:
+    """Have an interrupted run end in CANCELED, like a run that was terminated in the UI.
 
-    A SIGTERM may also come from a machine that is taken away. A run that would be retried or resumed then is left to
-    fail, so that it is.
+    A SIGTERM may also come from a machine that shuts down. Then a run that Dagster would retry or resume is left to
+    fail, so that Dagster does so.
     """
     run = context.instance.get_run_by_id(context.run_id)
     if run is None or run.is_finished or run.status == dg.DagsterRunStatus.CANCELING:
@@ -21,4 +21,4 @@ def ask_to_cancel(context: dg.AssetExecutionContext) -> None:
     retried = run.tags.get("dagster/max_retries", str(by_default)) != "0"
     if last_signal() == signal.SIGTERM and (retried or instance.run_will_resume(run.run_id)):
         return
-    instance.report_run_canceling(run, message="Interrupted: what is committed stays, the rest is undone.")
+    instance.report_run_canceling(run, message="Interrupted: committed partitions stay, the rest is rolled back.")

@@ -13,17 +13,18 @@ from pip_dagster.ledger.checks import SPLIT, CheckEntry
 from pip_dagster.orchestration.dagster_private import failed_evaluations
 from pip_dagster.orchestration.keys import features_key, predictions_key, source_key
 from pip_dagster.orchestration.partitions import partitions_of
+from pip_dagster.plural import plural
 from pip_dagster.quality.suite import Expectation
 from pip_dagster.warehouse.connect import workspace
 
 NAME, SPLIT_NAME = "expectations", "split"
-# A run of more partitions does not tell Dagster of each one that is sound: an event costs it some 30 ms on SQLite.
-EACH_TOLD_UP_TO = 31
+# A run of more partitions does not report each one that passed: an event costs Dagster some 30 ms on SQLite.
+EACH_REPORTED_UP_TO = 31
 _SHOWN = 20
 
 
 def asset_check_specs(pipeline: Pipeline) -> list[dg.AssetCheckSpec]:
-    """The checks of features and predictions that the pipeline's own step makes."""
+    """The checks of features and predictions that the pipeline's own step evaluates."""
     suites = {
         features_key(pipeline.spec): pipeline.suites.features,
         predictions_key(pipeline.spec): pipeline.suites.predictions,
@@ -42,7 +43,7 @@ def asset_check_specs(pipeline: Pipeline) -> list[dg.AssetCheckSpec]:
 
 
 def source_checks(pipeline: Pipeline, partitions: dg.TimeWindowPartitionsDefinition) -> list[dg.AssetChecksDefinition]:
-    """The checks of the sources. A run judges them for its own partitions; asked for alone, for the newest one."""
+    """The checks of the sources. A run evaluates them for its own partitions; run alone, they take the newest one."""
     spec = pipeline.spec
     specs = [_spec(source_key(spec, name), suite) for name, suite in pipeline.suites.sources.items() if suite]
     if not specs:
@@ -52,9 +53,9 @@ def source_checks(pipeline: Pipeline, partitions: dg.TimeWindowPartitionsDefinit
         name=f"{spec.name}_source_expectations",
         specs=specs,
         can_subset=True,
-        description=f"Judge the newest partition of the sources of {spec.name}.",
+        description=f"Evaluate the newest partition of the sources of {spec.name}.",
     )
-    def judge_sources(context: dg.AssetCheckExecutionContext) -> Iterator[dg.AssetCheckResult]:
+    def evaluate_sources(context: dg.AssetCheckExecutionContext) -> Iterator[dg.AssetCheckResult]:
         newest = partitions.get_last_partition_key()
         if newest is None:
             raise dg.Failure(description=f"{spec.name} has no partition yet: its grid starts {spec.partitions.start}.")
@@ -66,16 +67,16 @@ def source_checks(pipeline: Pipeline, partitions: dg.TimeWindowPartitionsDefinit
             if key in context.selected_asset_check_keys:
                 yield dg.AssetCheckResult(asset_key=key.asset_key, check_name=NAME, **_outcome(of_asset, newest))
 
-    return [judge_sources]
+    return [evaluate_sources]
 
 
 def evaluations(
     pipeline: Pipeline, partition: str, checks: Sequence[CheckEntry], wanted: Iterable[dg.AssetKey]
 ) -> Iterator[dg.AssetCheckEvaluation]:
-    """One evaluation for each of the `wanted` assets and each source that `checks` speak of."""
-    made_here = {features_key(pipeline.spec), predictions_key(pipeline.spec)}
+    """One evaluation for each of the `wanted` assets and each source with `checks`."""
+    own = {features_key(pipeline.spec), predictions_key(pipeline.spec)}
     for check, of_check in _by_check(pipeline, checks).items():
-        if check.asset_key in wanted or check.asset_key not in made_here:
+        if check.asset_key in wanted or check.asset_key not in own:
             yield dg.AssetCheckEvaluation(
                 asset_key=check.asset_key,
                 check_name=check.name,
@@ -86,7 +87,7 @@ def evaluations(
 
 
 def summary(check: dg.AssetCheckKey, of_run: Sequence[dg.AssetCheckEvaluation]) -> dg.AssetCheckResult:
-    """The one result that a step owes for each of its checks: what its partitions' evaluations amount to."""
+    """The one result that a step owes for each of its checks: whether all its partitions passed."""
     mine = [each for each in of_run if each.asset_check_key == check]
     failed = [each for each in mine if not each.passed]
     severe = any(each.severity == dg.AssetCheckSeverity.ERROR for each in failed)
@@ -95,9 +96,9 @@ def summary(check: dg.AssetCheckKey, of_run: Sequence[dg.AssetCheckEvaluation]) 
         check_name=check.name,
         passed=not failed,
         severity=dg.AssetCheckSeverity.ERROR if severe else dg.AssetCheckSeverity.WARN,
-        description=f"{len(failed)} of the run's {len(mine)} partitions did not pass."
+        description=f"{len(failed)} of {plural(len(mine), 'partition')} of the run did not pass."
         if failed
-        else f"All of the run's {len(mine)} partitions passed.",
+        else f"All {plural(len(mine), 'partition')} of the run passed.",
         metadata={"partitions": len(mine)}
         | ({"failing": ", ".join(str(each.partition) for each in failed[:50])} if failed else {}),
     )
@@ -106,16 +107,16 @@ def summary(check: dg.AssetCheckKey, of_run: Sequence[dg.AssetCheckEvaluation]) 
 def news(
     instance: dg.DagsterInstance, of_run: Sequence[dg.AssetCheckEvaluation], summed_up: Iterable[dg.AssetCheckKey]
 ) -> Iterator[dg.AssetCheckEvaluation]:
-    """What Dagster is told of a run's evaluations: all; in a long run those that did not pass, now or once before.
+    """The evaluations of a run to report to Dagster: all; of a long run, those that failed now or once before.
 
-    What passed then has one evaluation a check for the whole run: the step's own result for the checks that are
-    `summed_up` so, and one made here for the others. The ledger has every verdict in either case.
+    In a long run the partitions that passed share one evaluation per check: for the checks that are `summed_up` it is
+    the step's own result, for the others it is created here. The ledger has every verdict in either case.
     """
-    if len({each.partition for each in of_run}) <= EACH_TOLD_UP_TO:
+    if len({each.partition for each in of_run}) <= EACH_REPORTED_UP_TO:
         yield from of_run
         return
     checks = {each.asset_check_key for each in of_run}
-    # Dagster must not go on showing as failed what is sound now.
+    # Else Dagster would keep showing as failed a partition that passes now.
     once_failed = {(key, partition) for key in checks for partition in failed_evaluations(instance, key)}
     for each in of_run:
         if not each.passed or (each.asset_check_key, each.partition) in once_failed:
@@ -136,27 +137,26 @@ def news(
 def _spec(key: dg.AssetKey, suite: Sequence[Expectation]) -> dg.AssetCheckSpec:
     listed = "\n".join(f"- `{e.id}` ({e.severity}): {e.description or e.type}" for e in suite)
     return dg.AssetCheckSpec(
-        NAME, asset=key, description=f"Great Expectations, judged partition by partition:\n{listed}"
+        NAME, asset=key, description=f"Great Expectations, evaluated partition by partition:\n{listed}"
     )
 
 
 def _by_check(pipeline: Pipeline, checks: Iterable[CheckEntry]) -> dict[dg.AssetCheckKey, list[CheckEntry]]:
     spec = pipeline.spec
+    keys = {f"sources.{name}": dg.AssetCheckKey(source_key(spec, name), NAME) for name in spec.sources}
+    keys["features"] = dg.AssetCheckKey(features_key(spec), NAME)
+    keys["predictions"] = dg.AssetCheckKey(predictions_key(spec), NAME)
+    keys[SPLIT] = dg.AssetCheckKey(predictions_key(spec), SPLIT_NAME)
     found: dict[dg.AssetCheckKey, list[CheckEntry]] = {}
     for check in checks:
-        if check.section.startswith("sources."):
-            key = source_key(spec, check.section.removeprefix("sources."))
-        else:
-            key = features_key(spec) if check.section == "features" else predictions_key(spec)
-        name = SPLIT_NAME if check.section == SPLIT else NAME
-        found.setdefault(dg.AssetCheckKey(key, name), []).append(check)
+        found.setdefault(keys[check.section], []).append(check)
     return found
 
 
 def _outcome(checks: Sequence[CheckEntry], partition: str) -> dict[str, Any]:
     """Passed, severity, description and metadata of one asset's verdicts on one partition.
 
-    critical fails with ERROR, warning with WARN, info does not fail. What could not be evaluated is no pass.
+    critical fails with ERROR, warning with WARN, info does not fail. An expectation that could not be evaluated fails.
     """
     unmet = [check for check in checks if check.status != "passed"]
     failing = [check for check in unmet if check.severity != "info"]

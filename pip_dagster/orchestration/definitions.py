@@ -18,14 +18,14 @@ from pip_dagster.orchestration.sensors import pipeline_sensors
 
 
 def build_definitions(pipeline: Pipeline, observe: Callable[[PartitionResult], None] | None = None) -> dg.Definitions:
-    """Assets, job, schedule and sensors of a pipeline; `observe` is told of each partition that a run has committed."""
+    """Assets, job, schedule and sensors of a pipeline; `observe` is called with each committed partition."""
     spec = pipeline.spec
     partitions = partitions_definition(spec.partitions)
     job = dg.define_asset_job(
         f"{spec.name}_job",
         selection=dg.AssetSelection.assets(*own_keys(spec)),
         description=f"Features and predictions of {spec.name} for one partition or a range.",
-        # A process for the one step would cost ten seconds of imports and win nothing.
+        # A process for the one step would cost ten seconds of imports without a benefit.
         executor_def=dg.in_process_executor,
     )
     return dg.Definitions(

@@ -1,4 +1,4 @@
-"""What Dagster has been asked for already: runs that are queued or running, unfinished backfills, earlier runs."""
+"""Requests that Dagster already has: queued or running runs, unfinished backfills, earlier runs."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from pip_dagster.orchestration.dagster_private import backfill_targets, requeste
 from pip_dagster.orchestration.keys import features_key, predictions_key
 from pip_dagster.orchestration.runs import UNFINISHED, covered
 
-# The prefix keeps it out of the UI, where only the reason is of use.
+# The prefix hides it in the UI, where only the reason is useful.
 CONTENT = ".dagster/pip_dagster_wanted"
 
 _OUTCOMES: dict[dg.DagsterRunStatus, Literal["success", "failure", "canceled"]] = {
@@ -33,9 +33,9 @@ def in_flight(
     candidates: Sequence[Partition],
     asset_graph: Any,
 ) -> set[str]:
-    """Which of the candidates a queued or running run, or a backfill that is under way, is already about.
+    """Which of the candidates a queued or running run, or an unfinished backfill, is about.
 
-    A run whose process is gone is ended here, so that it counts as the failure that it is.
+    A run whose process is gone is ended here, so that it counts as failed.
     """
     mine = {features_key(spec), predictions_key(spec)}
     found: set[str] = set()
@@ -53,7 +53,7 @@ def in_flight(
 
 
 def earlier_runs(instance: dg.DagsterInstance, content: str) -> list[Earlier]:
-    """The finished runs that were asked for the very same."""
+    """The finished runs of the same request."""
     records = instance.get_run_records(dg.RunsFilter(tags={CONTENT: content}))
     return [
         Earlier(

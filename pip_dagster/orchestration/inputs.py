@@ -1,4 +1,4 @@
-"""What a pipeline reads but does not make: its source tables and its model, as observable assets."""
+"""What a pipeline reads but does not build: its source tables and its model, as observable assets."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -18,7 +18,7 @@ from pip_dagster.warehouse.digest import RowSet, row_set_sql
 
 
 def source_assets(pipeline: Pipeline) -> list[dg.AssetsDefinition]:
-    """One external asset a source table that no other asset is declared to make; observing it counts and digests it."""
+    """An external asset for each source table that is not declared to be another asset's; observing it digests it."""
     spec = pipeline.spec
     specs = [
         dg.AssetSpec(
@@ -30,7 +30,7 @@ def source_assets(pipeline: Pipeline) -> list[dg.AssetsDefinition]:
             metadata={
                 "dagster/table_name": source.table,
                 "place": source.parquet or source.database or spec.source_database or "",
-                "partition_column": source.partition_column or "none: read whole",
+                "partition_column": source.partition_column or "none: the whole table is read",
                 "lookback": str(source.lookback),
             },
         )
@@ -69,12 +69,12 @@ def source_assets(pipeline: Pipeline) -> list[dg.AssetsDefinition]:
 
 
 def model_asset(pipeline: Pipeline) -> dg.AssetsDefinition:
-    """The model that the declared alias names, as an external asset whose data version is its manifest's digest."""
+    """The model that the declared alias names: an external asset whose data version is its manifest's digest."""
     spec = pipeline.spec
     asset = dg.AssetSpec(
         model_key(spec),
         description=f"The version of `{spec.scoring.model_name}` that the alias `{spec.scoring.alias}` names in the "
-        "registry. It enters by `pip-dagster models register` and becomes live by `pip-dagster models promote`.",
+        "registry. Add versions with `pip-dagster models register`, move the alias with `pip-dagster models promote`.",
         group_name=spec.name,
         owners=spec.owners,
         kinds={"xgboost", "model"},

@@ -33,6 +33,6 @@ def model_key(spec: PipelineSpec) -> dg.AssetKey:
 
 
 def source_key(spec: PipelineSpec, source: str) -> dg.AssetKey:
-    """A source table: the asset that the declaration says makes it, else an external one of this pipeline."""
+    """A source table: the asset that the declaration names for it, else an external one of this pipeline."""
     declared = spec.sources[source].asset_key
     return dg.AssetKey(declared.split("/")) if declared else dg.AssetKey([spec.name, "sources", source])

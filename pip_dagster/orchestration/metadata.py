@@ -1,4 +1,4 @@
-"""What the UI shows of the ledger's entries."""
+"""The ledger's entries as metadata for the UI."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ def features_metadata(entry: ExtractionEntry) -> dict[str, Any]:
 
 
 def features_of_run(pipeline: Pipeline, run_id: str, partition_keys: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """Partition → the snapshot that this run committed; none where that cannot be read soon, as a run is ending."""
-    # Whatever it is that keeps them from being read: the run ends for a reason of its own, which must be told.
+    """Partition → the snapshot that this run committed; none if it cannot be read soon, because the run is ending."""
+    # Whatever prevents reading them must not hide the reason for which the run ends.
     with suppress(Exception), waiting_at_most(2), workspace(threads=1) as con:
-        with open_warehouse(con, pipeline.project.warehouse, purpose="telling Dagster of features", read_only=True):
+        with open_warehouse(con, pipeline.project.warehouse, purpose="reporting features to Dagster", read_only=True):
             found = latest_extractions(con, pipeline.spec.name, list(partition_keys))
         return {key: features_metadata(entry) for key, entry in found.items() if entry.run_id == run_id}
     return {}
@@ -68,7 +68,7 @@ def predictions_metadata(entry: ScoringEntry, reused: bool) -> dict[str, Any]:
 
 
 def arms_metadata(result: PartitionResult) -> dict[str, Any]:
-    """Which versions decide about which share of a partition that is split; rows and units of each, to be plotted."""
+    """The versions and shares of a partition that is split, with rows and units of each for plots."""
     versions = {entry.scoring_id: entry.model_version for entry in (result.scoring, *result.arms.values()) if entry}
     shares: dict[str, float] = {}
     for arm in result.live_arms:

@@ -1,4 +1,4 @@
-"""The declared grid of partitions as Dagster's, and back."""
+"""The declared grid of partitions as Dagster's definition, and back."""
 
 from __future__ import annotations
 

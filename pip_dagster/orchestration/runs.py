@@ -1,4 +1,4 @@
-"""Which partitions Dagster's runs are about, and how a run is asked for a range of them."""
+"""The partitions of Dagster's runs, and requests of runs for a range of partitions."""
 
 from __future__ import annotations
 
@@ -23,7 +23,9 @@ UNFINISHED = (
 )
 
 
-def ask(partitions: Sequence[Partition], *, run_key: str, tags: Mapping[str, str], **options: Any) -> dg.RunRequest:
+def run_request(
+    partitions: Sequence[Partition], *, run_key: str, tags: Mapping[str, str], **options: Any
+) -> dg.RunRequest:
     """A request of one run for these contiguous partitions."""
     first, last = partitions[0].key, partitions[-1].key
     if first == last:

@@ -1,4 +1,4 @@
-"""The declared schedule: at each tick the partitions that just closed, and those missed while nothing ticked."""
+"""The declared schedule: at each tick the partitions that just closed, and those that missed ticks would have run."""
 
 from datetime import UTC, datetime
 
@@ -11,7 +11,7 @@ from pip_dagster.declaration.ranges import contiguous
 from pip_dagster.errors import DeclarationError
 from pip_dagster.flow.closed import Closed, due_at
 from pip_dagster.orchestration.keys import predictions_key
-from pip_dagster.orchestration.runs import REASON, ask, covered
+from pip_dagster.orchestration.runs import REASON, covered, run_request
 
 _MOST_NEW = 1000  # partitions that may close between two ticks: a month of hours has 744
 
@@ -19,7 +19,7 @@ _MOST_NEW = 1000  # partitions that may close between two ticks: a month of hour
 def pipeline_schedule(
     pipeline: Pipeline, declared: Schedule, job: object, partitions: dg.TimeWindowPartitionsDefinition
 ) -> dg.ScheduleDefinition:
-    """A schedule in the declared time zone or the partitions'; unless declared `running` it is turned on in the UI."""
+    """A schedule in the declared time zone or the partitions'; unless declared `running`, start it in the UI."""
     spec = pipeline.spec
     name = f"{spec.name}_schedule"
     zone = declared.time_zone or spec.partitions.time_zone
@@ -34,7 +34,7 @@ def pipeline_schedule(
                 f"{spec.name} has no partition yet at {tick}: its grid starts {spec.partitions.start}."
             )
         newest = closed[-1]
-        # Without an end the newest partition is always recent; past the end it would be the last one for ever.
+        # Without an end the newest partition is always recent; past the end it would stay the last one.
         length = newest.partition.end - newest.partition.start
         ends = spec.partitions.end
         over = ends is not None and newest.partition.end_local >= ends and tick >= newest.at + length
@@ -42,16 +42,16 @@ def pipeline_schedule(
             closed,
             previous,
             catch_up=declared.catch_up,
-            asked=_asked(context, name, partitions, closed),
+            asked=_requested(context, name, partitions, closed),
             made=context.instance.get_materialized_partitions(predictions_key(spec)) if declared.catch_up else (),
             over=over,
         )
         if not due:
             return dg.SkipReason(
-                f"The partitions of {spec.name} end on {spec.partitions.end:%Y-%m-%d}, {tick:%Y-%m-%d} is past them: "
-                "what they hold is for a backfill."
+                f"The partitions of {spec.name} end on {spec.partitions.end:%Y-%m-%d}, before {tick:%Y-%m-%d}. Build "
+                "past partitions with a backfill."
                 if over
-                else f"Every partition of {spec.name} that closed up to {tick} has been asked for."
+                else f"A run of every partition of {spec.name} that closed up to {tick} has been requested."
             )
         return _requests(pipeline, due, tick, {each.partition.key for each in closed if each.at <= previous})
 
@@ -66,8 +66,8 @@ def pipeline_schedule(
         )(closed_partitions)
     except dg.DagsterInvalidDefinitionError as error:
         raise DeclarationError(
-            f"Pipeline {spec.name}: schedule {declared.cron!r} names no time; expected minute (0-59), hour (0-23), "
-            "day (1-31), month (1-12) and weekday (0-6 from Sunday), on days that there are, such as '0 6 * * *'."
+            f"Pipeline {spec.name}: schedule {declared.cron!r} never ticks; expected minute (0-59), hour (0-23), "
+            "day (1-31), month (1-12) and weekday (0-6 from Sunday), on days that exist, such as '0 6 * * *'."
         ) from error
 
 
@@ -77,19 +77,19 @@ def _requests(pipeline: Pipeline, due: list[Partition], tick: datetime, older: s
     requests = []
     for of_range in contiguous(due, at_most=spec.partitions.max_per_run):
         late = sum(partition.key in older for partition in of_range)
-        said = ((len(of_range) - late, "just closed"), (late, "missed or scored again"))
+        counts = ((len(of_range) - late, "just closed"), (late, "missed or rescored"))
         requests.append(
-            ask(
+            run_request(
                 of_range,
                 run_key=f"{spec.name} {of_range[0].key} {tick.isoformat()}",
-                tags={REASON: ", ".join(f"{n} {what}" for n, what in said if n)},
+                tags={REASON: ", ".join(f"{n} {what}" for n, what in counts if n)},
             )
         )
     return requests
 
 
 def previous_tick(cron: str, zone: str, tick: datetime) -> datetime:
-    """The schedule's tick before this one by the clock, whether or not it happened."""
+    """The tick before this one by the cron expression, whether or not it was evaluated."""
     ticks = dg.TimeWindowPartitionsDefinition(start="1970-01-01", fmt="%Y-%m-%d", cron_schedule=cron, timezone=zone)
     with dg.partition_loading_context(effective_dt=tick):
         window = ticks.get_last_partition_window()
@@ -99,7 +99,7 @@ def previous_tick(cron: str, zone: str, tick: datetime) -> datetime:
 def closed_at(
     definition: dg.TimeWindowPartitionsDefinition, tick: datetime, previous: datetime, catch_up: int
 ) -> list[Closed]:
-    """The partitions that could be made at `tick`, in order: those since `previous`, and `catch_up` before them.
+    """The partitions that had closed at `tick`, in order: those since `previous`, and `catch_up` before them.
 
     At least the newest one, if there is any.
     """
@@ -116,7 +116,7 @@ def closed_at(
 
 
 def _available(definition: dg.TimeWindowPartitionsDefinition, window: dg.TimeWindow) -> datetime:
-    """From when a partition can be made: the end of the one that lies `end_offset` before it."""
+    """When a partition closes: the end of the one that is `end_offset` before it."""
     for _ in range(definition.end_offset):
         window = definition.get_prev_partition_window(window.start, respect_bounds=False) or window
     for _ in range(-definition.end_offset):
@@ -129,15 +129,15 @@ def _partition(definition: dg.TimeWindowPartitionsDefinition, window: dg.TimeWin
     return Partition(key, window.start, window.end)
 
 
-def _asked(
+def _requested(
     context: dg.ScheduleEvaluationContext,
     name: str,
     definition: dg.TimeWindowPartitionsDefinition,
     closed: list[Closed],
 ) -> set[str]:
-    """Which of the partitions earlier ticks of this schedule asked for.
+    """The partitions that earlier ticks of this schedule requested.
 
-    Not this tick's own: where it was cut short, Dagster knows its runs by their run keys and launches what it created.
+    Those of this tick are not included: if it was interrupted, Dagster finds its runs by their run keys.
     """
     scheduled = "dagster/scheduled_execution_time"
     tick = context.scheduled_execution_time.astimezone(UTC)

@@ -116,7 +116,7 @@ def test_a_run_with_a_blocked_partition_still_ends_its_own_checks(definitions):
 def test_a_long_run_tells_of_partitions_that_are_not_sound_or_were_not_and_sums_up_the_others(
     tiny, definitions, monkeypatch, tmp_path
 ):
-    monkeypatch.setattr("pip_dagster.orchestration.checks.EACH_TOLD_UP_TO", 2)
+    monkeypatch.setattr("pip_dagster.orchestration.checks.EACH_REPORTED_UP_TO", 2)
     with dg.DagsterInstance.local_temp(str(tmp_path)) as instance:
         first = run(definitions, "2024-03-01", "2024-03-04", instance)
         assert {key: e.passed for key, e in evaluations(first).items()} == {

@@ -121,7 +121,7 @@ def test_each_partition_of_an_ended_grid_is_asked_for_and_then_none(tick):
     assert "end on 2024-04-01" in tick("2024-04-02T06:00")
     assert tick("2024-03-31T06:00", end_offset=1) == "2024-03-31"
     assert "end on 2024-04-01" in tick("2024-04-01T06:00", end_offset=1)
-    assert "is past them" in tick("2030-01-01T06:00")
+    assert "Build past partitions with a backfill" in tick("2030-01-01T06:00")
 
 
 def test_a_monthly_grid_ends_after_its_last_month(tick):

@@ -260,7 +260,7 @@ def labelled(scored):
 
 def test_labels_that_arrive_are_told_once(labelled, look):
     tick = look(labelled, "labels_arrived")
-    assert "labels are there for 2 partitions" in tick.skip_message
+    assert "labels exist for 2 partitions" in tick.skip_message
     assert {(e.partition, e.metadata["labelled_rows"].value) for e in tick.asset_events} == {(FIRST, 50), (SECOND, 50)}
     assert "No label arrived" in look(labelled, "labels_arrived", tick.cursor).skip_message
     labelled.source(
@@ -309,7 +309,7 @@ def test_a_cursor_of_labels_that_was_lost_runs_them_once_more_and_says_so(feedin
     assert launched(instance, look(feeding, "labels_arrived", tick.cursor)) == 0
     lost = look(feeding, "labels_arrived", cursor)
     assert asked(lost) == [(FIRST, SECOND)]
-    assert "no earlier look is remembered" in lost.run_requests[0].tags["pip_dagster/reason"]
+    assert "no earlier tick is recorded" in lost.run_requests[0].tags["pip_dagster/reason"]
     assert launched(instance, look(feeding, "labels_arrived", cursor)) == 1, "Dagster knows no such run key"
     again = look(feeding, "labels_arrived", lost.cursor)
     assert launched(instance, again) == 0 and "No label arrived" in again.skip_message
@@ -339,7 +339,7 @@ def test_labels_that_are_withdrawn_are_news_too(feeding, look):
     feeding.source(f"DELETE FROM raw.outcomes WHERE day = '{SECOND}'")
     tick = look(feeding, "labels_arrived", tick.cursor)
     assert asked(tick) == [SECOND] and tick.asset_events[0].metadata["labelled_rows"].value == 0
-    assert tick.asset_events[0].description == "Its labels are gone."
+    assert tick.asset_events[0].description == "The labels are gone."
     tick = look(feeding, "labels_arrived", tick.cursor)
     assert "No label arrived" in tick.skip_message
     feeding.source(f"INSERT INTO raw.outcomes SELECT order_id, day, 1 FROM raw.orders WHERE day = '{SECOND}'")
@@ -350,7 +350,7 @@ def test_an_asset_that_labels_feed_and_that_is_not_there_fails_the_look(labelled
     sources = {name: {"table": f"raw.{name}", "partition_column": "day"} for name in ("orders", "outcomes")}
     sensors = {"labels_arrived": {"assets": ["orders/predictons"]}}
     labelled.declare(partitions=GRID, sources=sources, gates={"labels": LABELS}, sensors=sensors)
-    with pytest.raises(Exception, match="'orders/predictons', which is no asset(.|\n)*orders/predictions"):
+    with pytest.raises(Exception, match="'orders/predictons', which is not an asset(.|\n)*orders/predictions"):
         look(labelled, "labels_arrived")
 
 
@@ -413,4 +413,4 @@ def test_a_failed_run_is_told_with_its_partitions(scored, instance, told, monkey
     assert alert["kind"] == "run_failed" and alert["run_id"] == result.run_id
     assert [each["partition"] for each in alert["partitions"]] == [SECOND] and "60" in alert["text"]
     monkeypatch.setattr("pip_dagster.orchestration.sensors.alerts._QUICK_SECONDS", 0.0)
-    assert "the next look goes on" in sensor(context).skip_message, "five slow ones would outlast the look"
+    assert "the next tick continues" in sensor(context).skip_message, "five slow ones would outlast the look"

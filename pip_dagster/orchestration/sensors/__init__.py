@@ -1,4 +1,4 @@
-"""What makes a pipeline run by itself, and tells of what went wrong."""
+"""The sensors that run a pipeline, and those that send alerts."""
 
 import dagster as dg
 

@@ -1,4 +1,4 @@
-"""The sensors that tell somebody: of a run that failed, of partitions that are blocked, or drift."""
+"""The sensors that send alerts: of failed runs, of blocked partitions, or drift."""
 
 import json
 import time
@@ -12,14 +12,15 @@ from pip_dagster.alerts.deliver import deliver
 from pip_dagster.declaration.automation import Alerts
 from pip_dagster.declaration.pipeline import Pipeline
 from pip_dagster.orchestration.keys import challengers_key, features_key, predictions_key
+from pip_dagster.plural import plural
 
 _QUICK_SECONDS = 1.5
 
-Standing = Callable[[], dict[str, tuple[str, str]]]  # partition → the ledger's entry, what is the matter
+Standing = Callable[[], dict[str, tuple[str, str]]]  # partition → the ledger's entry, the reason
 
 
 def run_failed(pipeline: Pipeline, alerts: Alerts) -> dg.SensorDefinition:
-    """Tell of each run of this pipeline that failed, whoever launched it."""
+    """Alert of each failed run of this pipeline, whoever launched it."""
     spec = pipeline.spec
     mine = {features_key(spec), predictions_key(spec), challengers_key(spec)}
 
@@ -29,7 +30,7 @@ def run_failed(pipeline: Pipeline, alerts: Alerts) -> dg.SensorDefinition:
         default_status=dg.DefaultSensorStatus(alerts.status.upper()),
         description=f"Alert of runs of {spec.name} that failed.",
     )
-    def tell(context: dg.RunFailureSensorContext) -> dg.SkipReason | None:
+    def alert_of_run(context: dg.RunFailureSensorContext) -> dg.SkipReason | None:
         run = context.dagster_run
         if run.job_name != f"{spec.name}_job" and not mine & set(run.asset_selection or ()):
             return dg.SkipReason(f"Run {run.run_id} is not one of {spec.name}.")
@@ -38,20 +39,22 @@ def run_failed(pipeline: Pipeline, alerts: Alerts) -> dg.SensorDefinition:
         deliver(alerts, Alert("run_failed", spec.name, title, failed, run.run_id), context.log.warning)
         took = time.monotonic() - began
         if took < _QUICK_SECONDS:
-            return None  # on to the next failed run: a look takes up to five
-        # Five that take long are more than a look may take, and would be told again by every look to come.
-        return dg.SkipReason(f"{title}. To tell of it took {took:.0f} s: the next look goes on.")
+            return None  # on to the next failed run: Dagster passes up to five to a tick
+        # Five slow deliveries exceed the time limit of a tick, and every later tick would repeat them.
+        return dg.SkipReason(f"{title}. The alert took {took:.0f} s to deliver; the next tick continues.")
 
-    return tell
+    return alert_of_run
 
 
 def _what_failed(context: dg.RunFailureSensorContext, run: dg.DagsterRun) -> tuple[dict[str, str], str]:
-    """The partitions that failed, where the step says so, and a title."""
+    """The partitions that failed, if the step lists them, and a title."""
     for event in context.get_step_failure_events():
         data = event.step_failure_data.user_failure_data
         listed = data.metadata.get("failed_partitions") if data else None
         if listed and isinstance(listed.value, dict):
-            return dict(listed.value), f"Run {run.run_id[:8]} of {run.job_name}: {len(listed.value)} partitions failed"
+            return dict(
+                listed.value
+            ), f"Run {run.run_id[:8]} of {run.job_name}: {plural(len(listed.value), 'partition')} failed"
         if data and data.description:
             return {}, f"Run {run.run_id[:8]} of {run.job_name} failed: {data.description}"
     return {}, f"Run {run.run_id[:8]} of {run.job_name} failed: {context.failure_event.message}"
@@ -60,9 +63,9 @@ def _what_failed(context: dg.RunFailureSensorContext, run: dg.DagsterRun) -> tup
 def standing_sensor(
     pipeline: Pipeline, alerts: Alerts, kind: Kind, what: str, standing: Standing
 ) -> dg.SensorDefinition:
-    """Tell of each partition that `standing` names, once for each of its entries, and again when it comes back.
+    """Alert of each partition that `standing` names, once for each of its entries, and again when it returns.
 
-    The hook for whatever watches partitions: blocked ones here; drift, once something computes it.
+    The hook for anything that watches partitions: blocked ones here; drift, once something computes it.
     """
 
     @dg.sensor(
@@ -71,23 +74,25 @@ def standing_sensor(
         default_status=dg.DefaultSensorStatus(alerts.status.upper()),
         description=f"Alert of partitions of {pipeline.spec.name} that are {what}.",
     )
-    def tell(context: dg.SensorEvaluationContext) -> dg.SkipReason:
+    def alert_of_partitions(context: dg.SensorEvaluationContext) -> dg.SkipReason:
         found = standing()
-        fresh, told = news({key: entry for key, (entry, _) in found.items()}, remembered(context.cursor) or {})
+        fresh, reported = news({key: entry for key, (entry, _) in found.items()}, remembered(context.cursor) or {})
         if fresh:
-            title = f"{pipeline.spec.name}: {len(fresh)} partition{'s are' if len(fresh) > 1 else ' is'} {what}"
+            title = (
+                f"{pipeline.spec.name}: {plural(len(fresh), 'partition')} {'are' if len(fresh) > 1 else 'is'} {what}"
+            )
             alert = Alert(kind, pipeline.spec.name, title, {key: found[key][1] for key in fresh})
             deliver(alerts, alert, context.log.warning)
-        context.update_cursor(json.dumps(told))
+        context.update_cursor(json.dumps(reported))
         if fresh:
-            return dg.SkipReason(f"Told of {', '.join(fresh[:10])}{' and more' if len(fresh) > 10 else ''}.")
-        return dg.SkipReason(f"Nothing new: {len(found)} partitions are {what}.")
+            return dg.SkipReason(f"Alerted of {', '.join(fresh[:10])}{' and more' if len(fresh) > 10 else ''}.")
+        return dg.SkipReason(f"Nothing new: {plural(len(found), f'{what} partition')}.")
 
-    return tell
+    return alert_of_partitions
 
 
 def alert_sensors(pipeline: Pipeline) -> list[dg.SensorDefinition]:
-    """The sensors of what the declaration, or else the project, wants to be told of."""
+    """The sensors for the alerts that the declaration, or else the project, configures."""
     alerts = pipeline.alerts
     if alerts is None:
         return []

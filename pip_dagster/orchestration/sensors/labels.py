@@ -1,4 +1,4 @@
-"""The sensor that notices labels: it tells which partitions' labels arrived or changed, and runs what they feed."""
+"""The sensor for labels: it reports which partitions' labels arrived or changed, and runs the declared assets."""
 
 import hashlib
 import json
@@ -12,15 +12,16 @@ from pip_dagster.declaration.pipeline import Pipeline
 from pip_dagster.declaration.ranges import contiguous
 from pip_dagster.errors import DeclarationError, SourceLockedError
 from pip_dagster.orchestration.keys import predictions_key
-from pip_dagster.orchestration.runs import REASON, ask
+from pip_dagster.orchestration.runs import REASON, run_request
+from pip_dagster.plural import plural
 from pip_dagster.quality.suite import suggest
 from pip_dagster.warehouse.lock import waiting_at_most
 
-NO_LABEL = "none"  # of a partition that had some
+NO_LABEL = "none"  # of a partition that had labels before
 
 
 def labels_arrived(pipeline: Pipeline) -> dg.SensorDefinition:
-    """Compare the labels of the newest partitions with those of the look before."""
+    """Compare the labels of the newest partitions with those at the previous tick."""
     spec, declared = pipeline.spec, pipeline.spec.sensors.labels_arrived
     assets = [dg.AssetKey(key.split("/")) for key in declared.assets]
 
@@ -29,16 +30,16 @@ def labels_arrived(pipeline: Pipeline) -> dg.SensorDefinition:
         asset_selection=dg.AssetSelection.assets(*assets) if assets else None,
         minimum_interval_seconds=int(declared.interval.total_seconds()),
         default_status=dg.DefaultSensorStatus(declared.status.upper()),
-        description=f"Tell which partitions of {spec.name} have new labels"
-        + (f", and make {', '.join(declared.assets)} for them." if assets else "."),
+        description=f"Report which partitions of {spec.name} have new labels"
+        + (f", and materialize {', '.join(declared.assets)} for them." if assets else "."),
     )
-    def look(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
-        return _look(context, pipeline, assets)
+    def labels(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
+        return _evaluate(context, pipeline, assets)
 
-    return look
+    return labels
 
 
-def _look(
+def _evaluate(
     context: dg.SensorEvaluationContext, pipeline: Pipeline, assets: list[dg.AssetKey]
 ) -> dg.SensorResult | dg.SkipReason:
     from pip_dagster.flow.labels import label_sets
@@ -49,51 +50,53 @@ def _look(
         known = [key.to_user_string() for key in context.repository_def.asset_graph.get_all_asset_keys()]
         for name in set(declared.assets) - set(known):
             raise DeclarationError(
-                f"Pipeline {spec.name}: sensors.labels_arrived.assets names {name!r}, which is no asset of this code "
-                f"location{suggest(name, known)}"
+                f"Pipeline {spec.name}: sensors.labels_arrived.assets names {name!r}, which is not an asset of this "
+                f"code location{suggest(name, known)}"
             )
     window = closed_partitions(spec.partitions, datetime.now(UTC))[-declared.window :]
     try:
         with waiting_at_most(declared.lock_deadline):
             sets = label_sets(pipeline, window)
     except SourceLockedError as error:
-        return dg.SkipReason(f"Looked at nothing, the next look will: {error}")
+        return dg.SkipReason(f"Skipped: {error} Will retry on the next tick.")
     last = remembered(context.cursor)
     before = last or {}
     withdrawn = {p.key: NO_LABEL for p in window if p.key in before and p.key not in sets}
-    fresh, told = news({key: each.digest for key, each in sets.items()} | withdrawn, before)
+    fresh, reported = news({key: each.digest for key, each in sets.items()} | withdrawn, before)
     if not fresh:
         if last is None:
-            context.update_cursor(json.dumps(told))
-        return dg.SkipReason(f"No label arrived; {len(sets)} of the newest {len(window)} partitions have some.")
-    reason = f"labels arrived for {len(fresh)} partitions"
+            context.update_cursor(json.dumps(reported))
+        return dg.SkipReason(
+            f"No label arrived; {len(sets)} of the newest {plural(len(window), 'partition')} have labels."
+        )
+    reason = f"labels arrived for {plural(len(fresh), 'partition')}"
     if last is None:
-        reason = f"labels are there for {len(fresh)} partitions; no earlier look is remembered"
+        reason = f"labels exist for {plural(len(fresh), 'partition')}; no earlier tick is recorded"
     ranges = contiguous([p for p in window if p.key in set(fresh)], at_most=declared.max_partitions)
     now, later = ranges[: declared.max_runs], ranges[declared.max_runs :]
     for partition in (item for each in later for item in each):
-        told.pop(partition.key)  # news again at the next look
+        reported.pop(partition.key)  # new again at the next tick
         if partition.key in before:
-            told[partition.key] = before[partition.key]
+            reported[partition.key] = before[partition.key]
     latest = _latest_run(context.instance, pipeline)
-    asked = [
-        ask(
+    requests = [
+        run_request(
             each,
-            run_key=_run_key({partition.key: told[partition.key] for partition in each}, latest),
+            run_key=_run_key({partition.key: reported[partition.key] for partition in each}, latest),
             tags={REASON: reason},
             asset_selection=assets,
         )
         for each in now
     ]
     return dg.SensorResult(
-        run_requests=asked if assets else [],
-        skip_reason=None if assets else f"{reason}; no asset is declared that they feed.",
-        cursor=json.dumps(told),
+        run_requests=requests if assets else [],
+        skip_reason=None if assets else f"{reason}; sensors.labels_arrived.assets is empty, so nothing runs.",
+        cursor=json.dumps(reported),
         asset_events=[
             dg.AssetObservation(
                 predictions_key(spec),
                 partition=partition.key,
-                description="Labels arrived." if partition.key in sets else "Its labels are gone.",
+                description="Labels arrived." if partition.key in sets else "The labels are gone.",
                 metadata={"labelled_rows": sets[partition.key].rows if partition.key in sets else 0},
             )
             for each in now
@@ -103,7 +106,7 @@ def _look(
 
 
 def _run_key(labels: dict[str, str], latest: str) -> str:
-    """Equal for the same labels until a run was launched: those that change and change back are asked for each time."""
+    """Equal for the same labels until a run is launched: labels that change and change back run each time."""
     content = json.dumps([labels, latest], sort_keys=True)
     return f"{next(iter(labels))} {hashlib.sha256(content.encode()).hexdigest()[:32]}"
 

@@ -1,4 +1,4 @@
-"""The sensors that make the plan happen: each look compares what should be with the ledger, and asks for runs."""
+"""The sensors that carry out the plan: each tick computes it and requests runs for the stale partitions."""
 
 from collections.abc import Collection
 from datetime import UTC, datetime
@@ -13,14 +13,14 @@ from pip_dagster.errors import SourceLockedError, WarehouseLockedError
 from pip_dagster.flow import rerun_requests as core
 from pip_dagster.ledger.plan import Kind
 from pip_dagster.orchestration.in_flight import CONTENT, earlier_runs, in_flight
-from pip_dagster.orchestration.runs import REASON, ask
+from pip_dagster.orchestration.runs import REASON, run_request
 from pip_dagster.warehouse.lock import waiting_at_most
 
 
 def source_changes(
     pipeline: Pipeline, job: object, definition: dg.TimeWindowPartitionsDefinition
 ) -> dg.SensorDefinition:
-    """Partitions that are stale for anything but a promotion alone."""
+    """Requests runs for the partitions that are stale for any reason but a promotion alone."""
     declared = pipeline.spec.sensors.source_changes
     return _rerun_sensor(
         pipeline,
@@ -30,16 +30,16 @@ def source_changes(
         declared,
         core.SOURCE_KINDS,
         declared.missing,
-        f"Make partitions of {pipeline.spec.name} again whose sources have new, late, corrected or deleted rows, that "
-        f"were provisional, whose SQL or declaration changed, or that failed. Of those never made: "
-        f"{_say(declared.missing)}, by sensors.source_changes.missing.",
+        f"Rerun partitions of {pipeline.spec.name} whose sources have new, late, corrected or deleted rows, that were "
+        "provisional, whose SQL or declaration changed, or that failed. Partitions that were never built: "
+        f"{_text(declared.missing)}, by sensors.source_changes.missing.",
     )
 
 
 def model_promoted(
     pipeline: Pipeline, job: object, definition: dg.TimeWindowPartitionsDefinition
 ) -> dg.SensorDefinition:
-    """Partitions that are stale by `reruns.promotion`."""
+    """Requests runs for the partitions that are stale by `reruns.promotion`."""
     scoring = pipeline.spec.scoring
     return _rerun_sensor(
         pipeline,
@@ -49,12 +49,12 @@ def model_promoted(
         pipeline.spec.sensors.model_promoted,
         core.PROMOTION_KINDS,
         "all",
-        f"Score partitions of {pipeline.spec.name} again when {scoring.alias} moves. By reruns.promotion: "
-        f"{_say(pipeline.spec.reruns.promotion)}.",
+        f"Rescore partitions of {pipeline.spec.name} when {scoring.alias} moves. By reruns.promotion: "
+        f"{_text(pipeline.spec.reruns.promotion)}.",
     )
 
 
-def _say(reach: Reach) -> str:
+def _text(reach: Reach) -> str:
     if isinstance(reach, str):
         return reach
     return f"the last {reach.last}" if reach.last is not None else f"those since {reach.since}"
@@ -77,13 +77,13 @@ def _rerun_sensor(
         default_status=dg.DefaultSensorStatus(declared.status.upper()),
         description=description,
     )
-    def look(context: dg.SensorEvaluationContext) -> list[dg.RunRequest] | dg.SkipReason:
-        return _look(context, pipeline, definition, declared, kinds, missing)
+    def reruns(context: dg.SensorEvaluationContext) -> list[dg.RunRequest] | dg.SkipReason:
+        return _evaluate(context, pipeline, definition, declared, kinds, missing)
 
-    return look
+    return reruns
 
 
-def _look(
+def _evaluate(
     context: dg.SensorEvaluationContext,
     pipeline: Pipeline,
     definition: dg.TimeWindowPartitionsDefinition,
@@ -99,16 +99,16 @@ def _look(
         with waiting_at_most(declared.lock_deadline):
             plan = make_plan(pipeline, grid, now=now)
     except (SourceLockedError, WarehouseLockedError) as error:
-        return dg.SkipReason(f"Skipped: {error} The next tick will retry.")
+        return dg.SkipReason(f"Skipped: {error} Will retry on the next tick.")
     wanted = core.wanted_by(plan.stale, kinds, grid, missing)
     graph = context.repository_def.asset_graph if context.repository_def else None
     busy = in_flight(context.instance, spec, definition, [each.partition for each in wanted], graph)
     size = min(declared.max_partitions, spec.partitions.max_per_run or declared.max_partitions)
-    asked: list[dg.RunRequest] = []
+    requested: list[dg.RunRequest] = []
     on_hold = {each.partition.key: each.reasons[0].text for each in plan.on_hold if each.reasons[0].kind in kinds}
     waiting = 0
     for request in core.requests([each for each in wanted if each.partition.key not in busy], at_most=size):
-        if len(asked) == declared.max_runs:
+        if len(requested) == declared.max_runs:
             waiting += 1
             continue
         attempt = core.next_attempt(earlier_runs(context.instance, request.content), spec.reruns, now)
@@ -116,10 +116,10 @@ def _look(
             on_hold[request.partitions[0].key] = attempt
             continue
         tags = {CONTENT: request.content, REASON: request.reasons}
-        asked.append(ask(request.partitions, run_key=request.run_key(attempt), tags=tags))
+        requested.append(run_request(request.partitions, run_key=request.run_key(attempt), tags=tags))
         context.log.info(f"{request.partitions[0].key} to {request.partitions[-1].key}: {request.reasons}")
-    if asked:
-        return asked
+    if requested:
+        return requested
     mine = {each.partition.key for each in wanted}
     never = sum(each.partition.key not in mine and each.reasons[0].kind == "missing" for each in plan.stale)
     return dg.SkipReason(core.skipped(on_hold, busy, waiting, never if "missing" in kinds else 0, plan.current))
