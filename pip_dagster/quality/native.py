@@ -9,7 +9,7 @@ from pip_dagster.quality.frame import BIG_INTS, FLOATS, SMALL_INTS, is_wide, quo
 from pip_dagster.quality.mapped import mostly_judgement
 from pip_dagster.quality.profile import METRICS, RAISED, is_missing, measured
 from pip_dagster.quality.source import Source
-from pip_dagster.quality.sql import Plan, compiled, row_limits
+from pip_dagster.quality.sql import QueryPlan, compiled, row_limits
 from pip_dagster.quality.suite import Expectation
 from pip_dagster.quality.verdict import Judgement, jsonable
 
@@ -50,7 +50,7 @@ def judge_rows(source: Source, todo: Sequence[Numbered], partitions: Sequence[st
     return [n for n in todo if n[0] not in plans]
 
 
-def _flags(source: Source, plans: Mapping[int, tuple[Expectation, Plan]]) -> str:
+def _flags(source: Source, plans: Mapping[int, tuple[Expectation, QueryPlan]]) -> str:
     """For every row: selected, judged and unexpected, for every plan."""
     p, r = quoted(source.partition_column), quoted(source.row_id)
     flags = []
@@ -66,7 +66,7 @@ def _flags(source: Source, plans: Mapping[int, tuple[Expectation, Plan]]) -> str
     return f"SELECT {p}::VARCHAR AS p, {r}::BIGINT AS r{''.join(flags)} FROM {source.asked}"
 
 
-def _parameters(plans: Mapping[int, tuple[Expectation, Plan]], partitions: Sequence[str]) -> dict[str, Any]:
+def _parameters(plans: Mapping[int, tuple[Expectation, QueryPlan]], partitions: Sequence[str]) -> dict[str, Any]:
     bound: dict[str, Any] = {"partitions": list(partitions)}
     for _, plan in plans.values():
         bound |= plan.parameters
@@ -74,7 +74,7 @@ def _parameters(plans: Mapping[int, tuple[Expectation, Plan]], partitions: Seque
 
 
 def _find_broken(
-    source: Source, plans: Mapping[int, tuple[Expectation, Plan]], partitions: Sequence[str], tally: Tally
+    source: Source, plans: Mapping[int, tuple[Expectation, QueryPlan]], partitions: Sequence[str], tally: Tally
 ) -> None:
     import numpy as np
     import pyarrow as pa

@@ -26,7 +26,7 @@ from pip_dagster.quality.suite import Expectation
 
 
 @dataclass
-class Plan:
+class QueryPlan:
     """One expectation in SQL; the expressions are booleans of a row and never NULL.
 
     ``selected``: the row condition. ``judged``: there is something to judge. ``expected``: it is as expected; for the
@@ -40,9 +40,9 @@ class Plan:
     parameters: dict[str, Any] = field(default_factory=dict)
 
 
-def compiled(number: int, expectation: Expectation, types: Mapping[str, str]) -> Plan | None:
+def compiled(number: int, expectation: Expectation, types: Mapping[str, str]) -> QueryPlan | None:
     """The plan of an expectation, None where SQL is not proven equal; ``number`` makes its parameters' names unique."""
-    plan = Plan()
+    plan = QueryPlan()
 
     def bind(value: Any, sql_type: str) -> str:
         name = f"e{number}_{len(plan.parameters)}"
@@ -69,7 +69,7 @@ def compiled(number: int, expectation: Expectation, types: Mapping[str, str]) ->
 _Column = tuple[str, str, Use]
 
 
-def _row_count(plan: Plan, e: Expectation, columns: list[_Column], bind: Bind) -> bool:
+def _row_count(plan: QueryPlan, e: Expectation, columns: list[_Column], bind: Bind) -> bool:
     return row_limits(e) is not None
 
 
@@ -87,13 +87,13 @@ def row_limits(e: Expectation) -> tuple[int, int | float, bool, bool] | None:
     return (-1 if low is None else low, math.inf if high is None else high, *strict)
 
 
-def _null(plan: Plan, e: Expectation, columns: list[_Column], bind: Bind) -> bool:
+def _null(plan: QueryPlan, e: Expectation, columns: list[_Column], bind: Bind) -> bool:
     plan.judged = "true"
     plan.expected = f"({columns[0][0]} IS {'NOT ' if 'not_be_null' in e.type else ''}NULL)"
     return True
 
 
-def _between(plan: Plan, e: Expectation, columns: list[_Column], bind: Bind) -> bool:
+def _between(plan: QueryPlan, e: Expectation, columns: list[_Column], bind: Bind) -> bool:
     value, sql_type, _ = columns[0]
     low, high = (limit(e.kwargs.get(k), sql_type) for k in ("min_value", "max_value"))
     if low is _UNSURE or high is _UNSURE or (low is None and high is None):
@@ -150,7 +150,7 @@ def limit(value: Any, sql_type: str) -> Any:
     return value
 
 
-def _in_set(plan: Plan, e: Expectation, columns: list[_Column], bind: Bind) -> bool:
+def _in_set(plan: QueryPlan, e: Expectation, columns: list[_Column], bind: Bind) -> bool:
     value, sql_type, _ = columns[0]
     members = e.kwargs.get("value_set")
     if not isinstance(members, list) or not members:
@@ -168,8 +168,8 @@ def _in_set(plan: Plan, e: Expectation, columns: list[_Column], bind: Bind) -> b
     return fits
 
 
-def _pair(sign: str) -> Callable[[Plan, Expectation, list[_Column], Bind], bool]:
-    def compile_(plan: Plan, e: Expectation, columns: list[_Column], bind: Bind) -> bool:
+def _pair(sign: str) -> Callable[[QueryPlan, Expectation, list[_Column], Bind], bool]:
+    def compile_(plan: QueryPlan, e: Expectation, columns: list[_Column], bind: Bind) -> bool:
         if len(columns) != 2 or e.kwargs.get("or_equal") not in (None, True, False):
             return False
         (a, type_a, _), (b, type_b, _) = columns
@@ -195,12 +195,12 @@ def _family(sql_type: str) -> str | None:
     return "text" if is_text(sql_type) else ZONED if sql_type == ZONED else None
 
 
-def _unique(plan: Plan, e: Expectation, columns: list[_Column], bind: Bind) -> bool:
+def _unique(plan: QueryPlan, e: Expectation, columns: list[_Column], bind: Bind) -> bool:
     plan.unique = tuple(f"({v} + 0.0)" if t in FLOATS else v for v, t, _ in columns)  # -0.0 is 0.0
     return len(columns) > 0 and all(_family(t) or t == "BOOLEAN" for _, t, _ in columns)
 
 
-_COMPILERS: Mapping[str, Callable[[Plan, Expectation, list[_Column], Bind], bool]] = {
+_COMPILERS: Mapping[str, Callable[[QueryPlan, Expectation, list[_Column], Bind], bool]] = {
     "expect_table_row_count_to_be_between": _row_count,
     "expect_table_row_count_to_equal": _row_count,
     "expect_column_values_to_not_be_null": _null,
