@@ -1,4 +1,4 @@
-"""What a challenger would have said: its scores beside the live ones, row by row, for each partition."""
+"""A challenger's scores compared with the live ones, row by row, for each partition."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class ChallengerComparison:
     """One partition's live scores against one challenger's, over the keys that both have.
 
     Differences are of the first score column. `flips`: share of the rows for which a BOOLEAN decision, or the predicted
@@ -39,7 +39,7 @@ class Comparison:
 
 def compare(
     con: DuckDBPyConnection, spec: PipelineSpec, score: str, partition_keys: Sequence[str] | None = None
-) -> list[Comparison]:
+) -> list[ChallengerComparison]:
     """The newest scoring of each challenger version against the live one; all partitions when none are named.
 
     `score` is the column compared, a model's first output. The warehouse is the current catalog.
@@ -83,8 +83,8 @@ def compare(
     return [_comparison(row, compared) for row in dicts(result)]
 
 
-def _comparison(row: dict[str, Any], compared: Sequence[str]) -> Comparison:
+def _comparison(row: dict[str, Any], compared: Sequence[str]) -> ChallengerComparison:
     flips = {name: row.pop("flip " + name) for name in compared}
     if row["correlation"] is not None and row["correlation"] != row["correlation"]:
         row["correlation"] = None  # scores without variance
-    return Comparison(**row, flips={name: share for name, share in flips.items() if share is not None})
+    return ChallengerComparison(**row, flips={name: share for name, share in flips.items() if share is not None})

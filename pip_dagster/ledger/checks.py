@@ -1,4 +1,4 @@
-"""What the expectations said of each partition, beside the ledger's entry that they led to."""
+"""The verdicts of the expectations on each partition, recorded beside the entry that they judge."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ if TYPE_CHECKING:
 
 
 SPLIT = "split"
-# What the checks of that section say; an arm's own have its alias behind.
+# The descriptions of that section's checks; an arm's own checks end in its alias.
 SPLIT_CHECKS = {
     "arms": "The arms of the partition are decided.",
     "arm": "The arm is live for its share of the units.",
-    "sample_ratio": "The units are parted as declared (chi-squared test).",
+    "sample_ratio": "The units are shared as declared (chi-squared test).",
     "flip_rate": "The canary decides as the champion does.",
     "score_psi": "The canary's scores are distributed as the champion's are.",
     "mean_shift": "The canary's mean score is the champion's.",

@@ -1,4 +1,4 @@
-"""What the ledger says of a pipeline's partitions, as far as a plan needs it."""
+"""Reads what a plan needs from the ledger."""
 
 from __future__ import annotations
 
@@ -54,11 +54,11 @@ _LIVE = f"""
 
 
 def read_known(con: DuckDBPyConnection, pipeline: str, partitions: Sequence[Partition]) -> dict[str, Known]:
-    """Partition key → what is known of it; nothing for those that were never tried. The warehouse is the catalog."""
+    """Partition key → what the ledger records; nothing for those never attempted. The warehouse is the catalog."""
     starts = [partition.start for partition in partitions]
-    asked = {"pipeline": pipeline, "first": min(starts), "last": max(starts)}
+    values = {"pipeline": pipeline, "first": min(starts), "last": max(starts)}
     found: dict[str, dict[str, Any]] = {}
-    for row in dicts(con.execute(_EXTRACTIONS, asked)):
+    for row in dicts(con.execute(_EXTRACTIONS, values)):
         found[row["partition_key"]] = {
             "sources": json.loads(row["source_digests"]),
             "sql_digest": row["sql_digest"],
@@ -67,10 +67,10 @@ def read_known(con: DuckDBPyConnection, pipeline: str, partitions: Sequence[Part
             "read_at": row["made_at"],
             "entries": (row["extraction_id"],),
         }
-    for row in dicts(con.execute(_ATTEMPTS, asked)):
+    for row in dicts(con.execute(_ATTEMPTS, values)):
         of = found.setdefault(row["partition_key"], {})
         of.update(last=_attempt(row), failures=row["failures"], entries=(*of.get("entries", ()), row["scoring_id"]))
-    for row in dicts(con.execute(_LIVE, asked)):
+    for row in dicts(con.execute(_LIVE, values)):
         of = found.setdefault(row["partition_key"], {})
         of.update(
             live=_attempt(row),
@@ -80,7 +80,7 @@ def read_known(con: DuckDBPyConnection, pipeline: str, partitions: Sequence[Part
             arms=_arms(row),
             entries=(*of.get("entries", ()), row["change_id"]),
         )
-    return {key: Known(**values) for key, values in found.items()}
+    return {key: Known(**of) for key, of in found.items()}
 
 
 def _arms(row: dict[str, Any]) -> Arms:
@@ -98,7 +98,7 @@ def _attempt(row: dict[str, Any]) -> Attempt:
         model_version=row["model_version"],
         feature_digest=row["feature_digest"],
         inputs_digest=row["inputs_digest"],
-        # What a success read is in its extraction; parsing it again for each partition would cost as much as hashing.
+        # A success's sources are in its extraction; parsing them here too would cost as much as hashing.
         sources=json.loads(row["source_digests"]) if row["source_digests"] and row["status"] != "scored" else None,
         made_at=row["made_at"],
         provisional=bool(row["provisional"]),

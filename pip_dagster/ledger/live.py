@@ -58,7 +58,7 @@ def make_live(
     """Point partitions of a pipeline at these scorings, and the buckets of `arms` at theirs. Record it in the audit.
 
     Returns the changes' ids. The newest change holds: its id sorts behind those that are `committed`, whatever the
-    clocks of their machines say.
+    clocks of their machines show.
 
     Raises:
         WithdrawnError: a partition was rolled back after the run was requested.

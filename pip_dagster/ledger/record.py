@@ -1,4 +1,4 @@
-"""What produced each partition: the ledger's rows, written in the transaction of what they tell of."""
+"""What produced each partition: the ledger's rows, each written in the transaction of what it records."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
 
-# In the findings of a challenger or arm: the champion's scoring, where that kept rows apart.
+# In the findings of a challenger or arm: the champion's scoring, if that quarantined rows.
 ROWS_OF = "rows_of"
 
 
@@ -29,9 +29,9 @@ _INSTANT = "%Y%m%dT%H%M%S%f"
 
 
 def new_id(after: str | None = None) -> str:
-    """An id that sorts by the time it was made, to the microsecond, and differs between processes.
+    """An id that sorts by the time of its creation, to the microsecond, and differs between processes.
 
-    It sorts behind `after` even where that was made by a clock that is ahead of this machine's.
+    It sorts behind `after` even if that came from a clock that is ahead of this machine's.
     """
     at = f"{datetime.now(UTC):{_INSTANT}}"
     if after and at <= after[: len(at)]:
@@ -94,7 +94,7 @@ class ExtractionEntry:
 
 @dataclass(frozen=True)
 class ScoringEntry:
-    """One row of `ledger.scorings`: the four things a prediction is a function of, and what came of them."""
+    """One row of `ledger.scorings`: the four things a prediction is a function of, and the result."""
 
     scoring_id: str
     pipeline: str
@@ -140,7 +140,7 @@ class ScoringEntry:
 
     @property
     def quarantined_by(self) -> str:
-        """The scoring whose quarantine its rows were left out of: its own, or the champion's beside it."""
+        """The scoring whose quarantined rows it did not score: itself, or the champion's."""
         return str(self.found.get(ROWS_OF, self.scoring_id))
 
     @property
@@ -176,7 +176,7 @@ def dicts(result: DuckDBPyConnection) -> list[dict[str, Any]]:
 
 
 def inputs_digest(source_digests: str, sql_digest: str, code_digest: str, manifest_digest: str | None) -> str:
-    """A digest of all that a scoring is made from but the engine; `source_digests` is canonical JSON."""
+    """A digest of all inputs of a scoring except the engine; `source_digests` is canonical JSON."""
     content = "\n".join((source_digests, sql_digest, code_digest, manifest_digest or ""))
     return hashlib.sha256(content.encode()).hexdigest()
 

@@ -1,4 +1,4 @@
-"""Rollback: what is live goes back to scores that are stored, in one transaction, and nothing is scored."""
+"""Rollback: stored scorings become live again in one transaction; nothing is scored."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Request:
-    """What to go back to: the version before, `to_version`, or what was live `as_of`; whole or `partitions`."""
+class RollbackRequest:
+    """What to roll back to: the version before, `to_version`, or what was live `as_of`; of all or some `partitions`."""
 
     pipeline: str
     why: str
@@ -44,13 +44,13 @@ class Request:
 
     @property
     def moves_alias(self) -> bool:
-        """A part of the past going back says nothing of what scores the future."""
+        """Whether the alias moves too: a rollback of some partitions does not change what scores later ones."""
         return self.partitions is None and not self.keep_alias
 
 
 @dataclass(frozen=True)
 class AliasMove:
-    """The alias that names the version to score with, and from where to where it goes."""
+    """A move of the pipeline's alias."""
 
     alias: str
     before: int | None
@@ -59,10 +59,10 @@ class AliasMove:
 
 @dataclass(frozen=True)
 class RollbackResult:
-    """What was done, or would be (`dry_run`).
+    """What a rollback changed, or would change (`dry_run`).
 
-    `kept`: partitions that were as wanted. `resumed`: it went on with one that was killed. `seconds` are the
-    transaction's; `published` the partitions written afterwards.
+    `kept`: partitions that needed no change. `resumed`: it completed one that was killed. `seconds`: of the
+    transaction. `published`: partitions published afterwards.
     """
 
     rollback_id: str
@@ -81,7 +81,7 @@ class RollbackResult:
 
     @property
     def complete(self) -> bool:
-        """Whether every partition of the selection is as wanted."""
+        """Whether every requested partition is live with the requested scores."""
         return not self.missing
 
 
@@ -97,16 +97,16 @@ def rollback(
     keep_alias: bool = False,
     dry_run: bool = False,
 ) -> RollbackResult:
-    """Make live again what a version scored before; partitions it has no scores for are listed and left alone.
+    """Make earlier scorings live again. Partitions without such scores are listed and left unchanged.
 
     Without `to_version` or `as_of`, the version that went live last is withdrawn: each partition where it is live goes
-    to what was live before it. `partitions` are the first and last key. A rollback of the whole pipeline moves the
-    alias too, first, so that the next run scores with the version that is live. Killed in between, a run scores with
-    the one while the other is live; the same call again does the rest.
+    back to the scoring before it. `partitions` are the first and last key. A rollback of the whole pipeline first moves
+    the alias, so that the next run scores with the version that is live. If the process is killed in between, the alias
+    and the live scorings differ; the same call again completes the rollback.
 
     Raises:
-        RollbackError: the request contradicts itself or is ambiguous, or no partition is in it.
-        AliasConflict: somebody moved the alias meanwhile.
+        RollbackError: the request contradicts itself or is ambiguous, or selects no partition.
+        AliasConflict: another process moved the alias meanwhile.
         ModelNotFound: there is no such version.
         WarehouseError: the warehouse cannot be opened.
 
@@ -116,18 +116,18 @@ def rollback(
     from pip_dagster.registry.store import Registry
 
     if to_version is not None and as_of is not None:
-        raise RollbackError("A rollback goes to a version or to an instant, not to both: leave one away.")
+        raise RollbackError("A rollback goes to a version or to an instant, not to both: use only one of them.")
     if as_of and as_of.tzinfo is None:
         raise RollbackError(f"The instant {as_of} has no time zone; add one, for example +00:00.")
     if partitions and partitions[0] > partitions[1]:
         raise RollbackError(f"No partition lies in {partitions[0]}..{partitions[1]}: the first is after the last.")
     declared = find_pipeline(project, pipeline)
-    registry: ModelRegistry = Registry(project.registry)  # all that scored is in the folder
+    registry: ModelRegistry = Registry(project.registry)  # every version that scored is in the folder
     if to_version is not None:
         registry.get(declared.spec.scoring.model_name, to_version)
     if isinstance(project.warehouse, Path) and not project.warehouse.is_file():
-        raise RollbackError(f"There is no warehouse {project.warehouse} yet: there is nothing to roll back.")
-    request = Request(pipeline, why, by, to_version, partitions, as_of, keep_alias)
+        raise RollbackError(f"There is no warehouse {project.warehouse} yet, so there is nothing to roll back.")
+    request = RollbackRequest(pipeline, why, by, to_version, partitions, as_of, keep_alias)
     purpose = f"{pipeline}: rolling back"
     if request.moves_alias:
         try:
@@ -153,7 +153,7 @@ def rollback(
 
 
 def _prepare(
-    con: DuckDBPyConnection, declared: Pipeline, registry: ModelRegistry, request: Request, dry_run: bool
+    con: DuckDBPyConnection, declared: Pipeline, registry: ModelRegistry, request: RollbackRequest, dry_run: bool
 ) -> RollbackResult:
     scoring = declared.spec.scoring
     histories = rollback_read.histories(con, request.pipeline, request.partitions)
@@ -192,7 +192,7 @@ def _prepare(
 def _plan(
     con: DuckDBPyConnection,
     histories: Sequence[History],
-    request: Request,
+    request: RollbackRequest,
     model: str,
     moves: Sequence[AliasChange],
     *,
@@ -205,7 +205,7 @@ def _plan(
         scored = rollback_read.scored(con, request.pipeline, model, request.to_version)
         return rollback_plan.to_version(histories, model, request.to_version, scored)
     if publishes and rollback_read.is_unpublished(con, request.pipeline):
-        # Going another version back would not be what was asked for when this was begun.
+        # The interrupted rollback is committed; another one would go back one version too far.
         return RollbackPlan((), (), len(histories), None)
     live = rollback_plan.newest(histories).model
     if resume and moves[-1].previous is not None:
@@ -213,13 +213,13 @@ def _plan(
     at_present = moves[-1].version if moves else None
     if request.moves_alias and live != (model, at_present):
         raise RollbackError(
-            f"Pipeline {request.pipeline}: the alias names {_say(model, at_present)}, but what went live last is "
-            f"{_say(*live)}. Say which version is wanted with --to; --keep-alias withdraws {_say(*live)}."
+            f"Pipeline {request.pipeline}: the alias names {_describe(model, at_present)}, but what went live last is "
+            f"{_describe(*live)}. Choose a version with --to, or use --keep-alias to withdraw {_describe(*live)}."
         )
     return rollback_plan.to_previous(histories, live)
 
 
-def _move_alias(registry: ModelRegistry, request: Request, result: RollbackResult) -> None:
+def _move_alias(registry: ModelRegistry, request: RollbackRequest, result: RollbackResult) -> None:
     if move := result.alias:
         registry.set_alias(
             result.model_name,
@@ -232,8 +232,8 @@ def _move_alias(registry: ModelRegistry, request: Request, result: RollbackResul
         )
 
 
-def _flip(con: DuckDBPyConnection, request: Request, result: RollbackResult) -> None:
-    """The live pointers and what the audit says of them."""
+def _flip(con: DuckDBPyConnection, request: RollbackRequest, result: RollbackResult) -> None:
+    """Record the live changes and the rollback, with their entries in the audit."""
     now, flips = datetime.now(UTC), result.flips
     if not (flips or result.alias or result.resumed):
         return
@@ -260,10 +260,10 @@ def _flip(con: DuckDBPyConnection, request: Request, result: RollbackResult) -> 
     if counted != (len(ids),):
         raise WarehouseError(
             f"Pipeline {request.pipeline}: the ledger has live changes of a later time than this machine's clock, "
-            f"{now:%Y-%m-%d %H:%M:%S %Z}. Nothing was rolled back; set the clock and do it again."
+            f"{now:%Y-%m-%d %H:%M:%S %Z}. Nothing was rolled back; set the clock and retry."
         )
     move = result.alias
-    asked = {
+    details = {
         "why": request.why,
         "to_version": request.to_version,
         "as_of": request.as_of and request.as_of.isoformat(),
@@ -272,15 +272,10 @@ def _flip(con: DuckDBPyConnection, request: Request, result: RollbackResult) -> 
         "rolled_back": len(flips),
         "missing": [missing.partition_key for missing in result.missing],
     }
-    audit.append(
-        con,
-        [
-            audit.Event(
-                "rollback", audit.micros(now), request.by, request.pipeline, {"rollback_id": result.rollback_id}, asked
-            )
-        ],
-    )
+    subject = {"rollback_id": result.rollback_id}
+    event = audit.Event("rollback", audit.micros(now), request.by, request.pipeline, subject, details)
+    audit.append(con, [event])
 
 
-def _say(model: str, version: int | None) -> str:
+def _describe(model: str, version: int | None) -> str:
     return f"{model} v{version}" if version is not None else "no version"

@@ -12,7 +12,7 @@ from pip_dagster.ledger.record import LiveKind
 
 @dataclass(frozen=True)
 class Scores:
-    """A finished scoring that may be live. `arms`: whose the buckets are where it was split, `arm_models`: by whom."""
+    """A finished scoring that may be live, with the arms of a split and the models that scored them."""
 
     scoring_id: str
     model_name: str
@@ -44,7 +44,7 @@ class Scores:
 
 @dataclass(frozen=True)
 class Change:
-    """A partition's move to a scoring, with what is needed of both."""
+    """A live change with its scores."""
 
     change_id: str
     kind: LiveKind
@@ -77,13 +77,13 @@ class Flip:
 
     @property
     def other_features(self) -> bool:
-        """Whether the scores it goes to were made of features that have been corrected since."""
+        """Whether the scores that it goes to come from features that were corrected since."""
         return self.before.feature_digest != self.after.feature_digest
 
 
 @dataclass(frozen=True)
 class Missing:
-    """A partition that cannot go back, and why."""
+    """A partition that cannot be rolled back, and why."""
 
     partition_key: str
     start: datetime
@@ -94,7 +94,7 @@ class Missing:
 
 @dataclass(frozen=True)
 class RollbackPlan:
-    """What a rollback does. `kept`: partitions it need not touch. `wanted`: model and version, where it is one."""
+    """What a rollback changes. `kept`: partitions that stay. `wanted`: model and version, if there is a single one."""
 
     flips: Sequence[Flip]
     missing: Sequence[Missing]
@@ -103,10 +103,10 @@ class RollbackPlan:
 
 
 def previous(changes: Sequence[Change]) -> Scores | None:
-    """What was live before the present scoring by another version.
+    """The scoring by another version that was live before the present one.
 
-    A rollback undoes: it goes back to where its scoring stood in the history, so that rolling back twice goes two
-    versions back instead of returning to the one that was withdrawn.
+    A rollback undoes the changes after the scoring that it went back to. Rolling back twice therefore goes two versions
+    back instead of returning to the one that was withdrawn.
     """
     stack: list[Scores] = []
     for change in changes:
@@ -121,7 +121,7 @@ def previous(changes: Sequence[Change]) -> Scores | None:
 def to_previous(histories: Sequence[History], withdrawn: tuple[str, int]) -> RollbackPlan:
     """Withdraw a model's version where it is live, also in an arm; partitions of other versions are left alone.
 
-    What a partition goes back to is live for all of it: an arm of then is no part of that.
+    The earlier scoring becomes live for the whole partition, without the arms that it had at the time.
     """
     concerned = [history for history in histories if history.live.is_by(withdrawn)]
     targets: dict[str, Scores | None] = {}
@@ -129,7 +129,7 @@ def to_previous(histories: Sequence[History], withdrawn: tuple[str, int]) -> Rol
         target = previous(history.changes) if history.live.model == withdrawn else history.live
         targets[history.partition_key] = target and target.whole
     plan = _plan(concerned, targets, f"no other version was live before v{withdrawn[1]}")
-    # The newest partition says which version the next run should score with.
+    # The newest partition decides which version the next run should score with.
     last = max((h for h in concerned if targets[h.partition_key]), key=lambda h: h.start, default=None)
     target = targets[last.partition_key] if last else None
     return RollbackPlan(plan.flips, plan.missing, len(histories) - len(concerned), target.model if target else None)

@@ -1,4 +1,4 @@
-"""Is the audit's chain whole, and does the ledger still say what the audit saw?"""
+"""Verifies that the audit's chain is complete and that the ledger still matches what the audit recorded."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ Row = Mapping[str, Any]
 
 
 @dataclass
-class Split:
-    """Rows of `ledger.arms` by change, of `ledger.canaries` by id; each is taken out when an entry tells of it."""
+class _Experiments:
+    """Rows of `ledger.arms` by change, of `ledger.canaries` by id; each is removed when its entry is found."""
 
     arms: dict[str, list[Row]]
     canaries: dict[str, Mapping[str, Any]]
@@ -47,14 +47,14 @@ def verify(
     """Recompute the chain, compare it with the ledger; the first fault in the chain's order, or None.
 
     `moves`, the alias histories by model, are compared as well where given. `expect` is the hash of an entry that was
-    noted elsewhere: only so is a chain caught that somebody made anew from some entry on, or cut off at its end. The
+    noted elsewhere: only this reveals a chain that was rewritten from some entry on, or cut off at its end. The
     warehouse is the current catalog.
     """
     entries = dicts(con.execute("SELECT * REPLACE (epoch_us(made_at) AS made_at) FROM ledger.audit ORDER BY seq, hash"))
     changes: dict[str, Row] = {
         row["change_id"]: row for row in dicts(con.execute(f"{audit.LIVE_CHANGES} ORDER BY c.change_id"))
     }
-    split = Split(audit.arms_by_change(con), canary.events_by_id(con))
+    split = _Experiments(audit.arms_by_change(con), canary.events_by_id(con))
     return next(_faults(entries, changes, moves, expect, split), None)
 
 
@@ -63,12 +63,12 @@ def _faults(
     changes: dict[str, Row],
     moves: Mapping[str, Sequence[AliasChange]] | None,
     expect: str | None,
-    split: Split,
+    split: _Experiments,
 ) -> Iterator[Fault]:
     if not entries:
-        yield Fault(None, "gap", "the audit has no entry, not even the first that its migration made")
+        yield Fault(None, "gap", "the audit has no entry, not even the first, which its migration wrote")
         return
-    told: set[str] = set()
+    seen: set[str] = set()
     previous, last = "", 0
     for row in entries:
         seq = row["seq"]
@@ -77,20 +77,20 @@ def _faults(
         if row["hash"] != audit.hash_of(row):
             yield Fault(seq, "content", "a column was changed: its sha256 is not the one it was written with")
         if row["previous_hash"] != previous:
-            yield Fault(seq, "link", f"does not follow entry {last}: that entry, or this one, was written anew")
+            yield Fault(seq, "link", f"does not follow entry {last}: that entry, or this one, was rewritten")
         previous, last = row["hash"], seq
         try:
             subject, details = json.loads(row["subject"]), json.loads(row["details"])
         except ValueError as error:
-            yield Fault(seq, "content", f"its subject or details are no JSON: {error}")
+            yield Fault(seq, "content", f"its subject or details are not valid JSON: {error}")
             continue
         if seq == 1:
-            yield from _before_the_chain(row, details, changes, told)
+            yield from _before_the_chain(row, details, changes, seen)
         elif row["action"] == "live":
             change_id = subject["change_id"]
-            if change_id in told:
+            if change_id in seen:
                 yield Fault(seq, "ledger", f"live change {change_id} has an entry already")
-            told.add(change_id)
+            seen.add(change_id)
             yield from _differences(row, subject, details, changes.get(change_id), split.arms.pop(change_id, []))
         elif row["action"] == "canary":
             now = split.canaries.pop(subject["event_id"], None)
@@ -101,7 +101,7 @@ def _faults(
                 **subject,
                 **details,
             }:
-                yield Fault(seq, "ledger", f"ledger.canaries {subject['event_id']} is gone, or says otherwise now")
+                yield Fault(seq, "ledger", f"ledger.canaries {subject['event_id']} is gone or was changed")
         elif row["action"] == "promotion" and moves is not None and not _is_in(moves, subject, details, row):
             yield Fault(
                 seq,
@@ -110,8 +110,8 @@ def _faults(
                 f"{details['from']} to {details['to']} by {row['actor']} any more",
             )
     for change_id, change in changes.items():
-        if change_id not in told:
-            yield Fault(None, "ledger", f"live change {_say(change)} has no entry in the audit")
+        if change_id not in seen:
+            yield Fault(None, "ledger", f"live change {_describe(change)} has no entry in the audit")
     for change_id in split.arms:
         yield Fault(
             None, "ledger", f"ledger.arms has rows of a live change {change_id} that the audit did not see split"
@@ -122,17 +122,17 @@ def _faults(
         yield Fault(
             None,
             "head",
-            f"no entry has the hash {expect} that was noted: the audit was made anew, or cut off before it",
+            f"no entry has the hash {expect} that was noted: the audit was rewritten, or cut off before it",
         )
 
 
-def _before_the_chain(row: Row, details: Row, changes: dict[str, Row], told: set[str]) -> Iterator[Fault]:
+def _before_the_chain(row: Row, details: Row, changes: dict[str, Row], seen: set[str]) -> Iterator[Fault]:
     """The live changes older than the chain are those that its first entry counted."""
     if row["action"] != "audit started":
-        yield Fault(row["seq"], "content", f"is {row['action']!r}, where the audit's start should be")
+        yield Fault(row["seq"], "content", f"is {row['action']!r}; expected the audit's start")
         return
     older = [change for change_id, change in changes.items() if change_id <= details["last_change_id"]]
-    told.update(change["change_id"] for change in older)
+    seen.update(change["change_id"] for change in older)
     names = ("change_id", "change_pipeline", "change_partition", "change_scoring")
     lines = "\n".join("|".join(str(change[name]) for name in names) for change in older)
     if len(older) != details["live_changes"] or hashlib.sha256(lines.encode()).hexdigest() != details["sha256"]:
@@ -145,7 +145,7 @@ def _before_the_chain(row: Row, details: Row, changes: dict[str, Row], told: set
 
 
 def _differences(row: Row, subject: Row, details: Row, change: Row | None, arms: Sequence[Row]) -> Iterator[Fault]:
-    """What the ledger says otherwise than this entry."""
+    """The differences between this entry and the ledger."""
     seq = row["seq"]
     if change is None:
         yield Fault(
@@ -196,7 +196,7 @@ def _is_in(moves: Mapping[str, Sequence[AliasChange]], subject: Row, details: Ro
     )
 
 
-def _say(change: Row) -> str:
+def _describe(change: Row) -> str:
     return (
         f"{change['change_id']} ({change['change_pipeline']}, partition {change['change_partition']}, "
         f"by {change['change_by']}: {change['why']})"

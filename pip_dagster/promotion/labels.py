@@ -15,7 +15,7 @@ from pip_dagster.promotion.rescore import Rescored
 from pip_dagster.promotion.stored import LivePartition
 from pip_dagster.sql.names import literal, quote, quote_all
 from pip_dagster.statistics.gate_result import GateResult
-from pip_dagster.statistics.metrics import Comparison, compare, default_metric
+from pip_dagster.statistics.metrics import MetricComparison, compare, default_metric
 
 if TYPE_CHECKING:
     import numpy as np
@@ -75,7 +75,7 @@ def _overall(metric: MetricName, rows: Labelled, gates: Gates) -> GateResult:
 
 def _by_segment(metric: MetricName, rows: Labelled, gates: Gates) -> GateResult:
     least = gates.min_segment_gain
-    found: list[tuple[str, str, Comparison]] = []
+    found: list[tuple[str, str, MetricComparison]] = []
     for name, (values, codes) in rows.segments.items():
         for code, value in enumerate(values):
             chosen = codes == code
@@ -101,7 +101,7 @@ def _by_segment(metric: MetricName, rows: Labelled, gates: Gates) -> GateResult:
     return GateResult("segment_metric", not worse, found[0][2].gain, least, text, details)
 
 
-def _say(metric: str, of: Comparison) -> str:
+def _say(metric: str, of: MetricComparison) -> str:
     return f"{metric} {of.candidate:.4f}, champion {of.champion:.4f}, on {of.rows:,} labelled rows: gain {of.gain:+.4f}"
 
 

@@ -21,7 +21,7 @@ _CHUNK_CELLS = 2_000_000
 
 
 @dataclass(frozen=True)
-class Comparison:
+class MetricComparison:
     """Both models' metric on the same rows. `gain` is positive if the candidate is better, whatever the metric."""
 
     rows: int
@@ -41,7 +41,7 @@ def default_metric(task: str) -> MetricName:
 
 def compare(
     metric: MetricName, y: np.ndarray, champion: np.ndarray, candidate: np.ndarray, confidence: float
-) -> Comparison | None:
+) -> MetricComparison | None:
     """Compare two models on outcomes `y` (rows,), with a paired bootstrap interval of the gain.
 
     Rows are resampled, the same ones for both models, by Poisson(1) weights, the limit of the multinomial bootstrap of
@@ -66,7 +66,7 @@ def compare(
     gains = gains[~np.isnan(gains)]
     tail = (1 - confidence) / 2
     low, high = np.quantile(gains, [tail, 1 - tail]) if len(gains) else (-np.inf, np.inf)
-    return Comparison(len(y), values[0], values[1], sign * (values[1] - values[0]), float(low), float(high))
+    return MetricComparison(len(y), values[0], values[1], sign * (values[1] - values[0]), float(low), float(high))
 
 
 def _resampled(metric: MetricName, y: np.ndarray, champion: np.ndarray, candidate: np.ndarray) -> np.ndarray:

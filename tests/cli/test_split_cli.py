@@ -100,9 +100,10 @@ def test_gates_of_a_promotion_still_replay_the_whole_partition(parted):
     assert "50 of 50 live rows scored" in output
 
 
-def test_what_was_stored_by_the_version_before_is_published_with_its_arm(scored):
+def test_what_was_stored_by_the_version_before_is_published_with_its_arm(scored, helpers):
     """A warehouse of schema 3, as it was before there were arms."""
     with workspace(threads=1) as con, open_warehouse(con, scored.project.warehouse, purpose="test"):
+        con.execute("; ".join(helpers.untyped_live_changes()))
         con.execute("DROP VIEW orders.predictions")
         con.execute("DROP VIEW ledger.live_arms; DROP TABLE ledger.arms; DROP TABLE ledger.canaries")
         con.execute("ALTER TABLE ledger.extractions DROP provisional; ALTER TABLE ledger.scorings DROP provisional")

@@ -23,7 +23,7 @@ def shop(tiny):
     return tiny
 
 
-def said(shop, what="due"):
+def said(shop, what="stale"):
     """The reasons that each of the two days has, which must be the same."""
     plan = make_plan(shop.pipeline(), shop.partitions(FIRST, SECOND))
     of = [{(reason.kind, reason.text) for reason in each.reasons} for each in getattr(plan, what)]
@@ -83,7 +83,7 @@ def test_what_is_put_back_is_as_it_was(shop):
 def test_reruns_declaration_holds_for_expectations(shop):
     declare(shop, expectations=FEATURES % 8, reruns={"declaration": "none"})
     assert said(shop) == set()
-    assert ("expectations_changed", "expectations changed: features, predictions") in said(shop, "held")
+    assert ("expectations_changed", "expectations changed: features, predictions") in said(shop, "on_hold")
 
 
 @pytest.mark.parametrize(

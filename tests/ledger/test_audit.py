@@ -1,6 +1,5 @@
 """The audit's chain: written with every change, and what is altered afterwards is caught and named."""
 
-import re
 import time
 from datetime import UTC, datetime, timedelta
 
@@ -13,7 +12,6 @@ from pip_dagster.ledger.record import RunInfo, scorings_of
 from pip_dagster.ledger.verify import verify
 from pip_dagster.warehouse import schema
 from pip_dagster.warehouse.connect import open_warehouse, workspace
-from pip_dagster.warehouse.migrations import m0001_ledger
 from pip_dagster.warehouse.transaction import transaction
 
 pytestmark = pytest.mark.lake
@@ -193,20 +191,13 @@ def test_a_promotion_whose_recorder_was_killed_is_caught_up(scored):
     assert rows[-1] == ("eve", '{"from":1,"to":2,"why":"better"}')
 
 
-def untyped_live_changes():
-    """Live changes as they were before migration 8."""
-    [view] = re.findall(r"CREATE VIEW ledger.live AS.*?;", m0001_ledger.SQL, re.DOTALL)
-    columns = ("kind", "pinned_version", "as_known", "experiment")
-    return view.replace("CREATE", "CREATE OR REPLACE"), *(f"ALTER TABLE ledger.live_changes DROP {c}" for c in columns)
-
-
-def test_an_older_warehouse_is_migrated_and_its_past_vouched_for(scored, monkeypatch):
+def test_an_older_warehouse_is_migrated_and_its_past_vouched_for(scored, helpers):
     tamper(scored, "DROP TABLE ledger.audit", "DROP VIEW ledger.live_arms", "DROP TABLE ledger.arms")
     tamper(scored, "DROP TABLE ledger.canaries", "DROP TABLE ledger.source_buckets", "DROP TABLE ledger.backfills")
     tamper(scored, "DROP TABLE ledger.backfill_partitions", "ALTER TABLE ledger.extractions DROP provisional")
     tamper(scored, "ALTER TABLE ledger.scorings DROP provisional", "ALTER TABLE ledger.scorings DROP inputs_digest")
     tamper(scored, *(f"ALTER TABLE ledger.{table} DROP declared_parts" for table in ("extractions", "scorings")))
-    tamper(scored, *untyped_live_changes())
+    tamper(scored, *helpers.untyped_live_changes())
     tamper(scored, "UPDATE ledger.meta SET value = '2' WHERE key = 'schema_version'")
     assert schema.VERSION >= 3
     scored.registry.set_alias("returns", "champion", 2, by="ada", why="better")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import shutil
 from dataclasses import asdict
 
@@ -22,7 +21,6 @@ from pip_dagster.ledger.rollback import rollback
 from pip_dagster.orchestration.options import run_info
 from pip_dagster.registry.aliases import read_history
 from pip_dagster.warehouse.connect import open_warehouse, workspace
-from pip_dagster.warehouse.migrations import m0001_ledger
 from pip_dagster.warehouse.published import publish_pending
 
 FIRST, SECOND, THIRD, FOURTH = DAYS = ("2024-03-01", "2024-03-02", "2024-03-03", "2024-03-04")
@@ -39,14 +37,9 @@ NOT_REQUESTS = (
 TEXTS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=40)
 
 
-def as_of_version_7(tiny):
+def as_of_version_7(tiny, helpers):
     """Take the typed columns away again."""
-    [view] = re.findall(r"CREATE VIEW ledger.live AS.*?;", m0001_ledger.SQL, re.DOTALL)
-    tiny.tamper(
-        view.replace("CREATE", "CREATE OR REPLACE"),
-        *(f"ALTER TABLE ledger.live_changes DROP {name}" for name in TYPED),
-        "UPDATE ledger.meta SET value = '7' WHERE key = 'schema_version'",
-    )
+    tiny.tamper(*helpers.untyped_live_changes(), "UPDATE ledger.meta SET value = '7' WHERE key = 'schema_version'")
 
 
 SPLIT = "split 'spring': champion 60%, challenger 40%"
@@ -86,8 +79,8 @@ BACKFILLS = {"plain": (False, False), "pinned": (True, False), "known": (False, 
         ("no split is declared any more", "decided", ("scored", None, False, None)),
     ],
 )
-def test_the_migration_reads_each_old_text_once(scored, why, run, expected):
-    as_of_version_7(scored)
+def test_the_migration_reads_each_old_text_once(scored, helpers, why, run, expected):
+    as_of_version_7(scored, helpers)
     quoted = why.replace("'", "''")
     statements = [
         "INSERT INTO ledger.live_changes BY NAME SELECT 'x' AS change_id, 'orders' AS pipeline, scoring_id, "
@@ -120,11 +113,11 @@ def _write_at_version_7(tiny, statements):
             con.execute(statement)
 
 
-def test_the_chain_of_an_older_warehouse_still_verifies(scored, monkeypatch, ledger):
+def test_the_chain_of_an_older_warehouse_still_verifies(scored, helpers, monkeypatch, ledger):
     with monkeypatch.context() as older:
         older.setattr(audit, "_TYPED", ())
         scored.run(FIRST, version=2)
-    as_of_version_7(scored)
+    as_of_version_7(scored, helpers)
     scored.run(FIRST)
     assert ledger.verified(scored) is None
     last = f"partition_key = '{FIRST}' AND change_id = (SELECT max(change_id) FROM ledger.live_changes)"
@@ -133,9 +126,9 @@ def test_the_chain_of_an_older_warehouse_still_verifies(scored, monkeypatch, led
 
 
 @pytest.mark.lake
-def test_a_lake_is_migrated_too(scored):
+def test_a_lake_is_migrated_too(scored, helpers):
     scored.tamper("UPDATE ledger.live_changes SET why = 'pinned to v1: as it was'")
-    as_of_version_7(scored)
+    as_of_version_7(scored, helpers)
     scored.tamper("SELECT 1")
     assert scored.warehouse(f"SELECT DISTINCT {', '.join(TYPED)} FROM ledger.live") == [("pinned", 1, False, None)]
 
