@@ -40,9 +40,8 @@ def show_table(title: str | None, columns: Sequence[str], rows: Iterable[Sequenc
         table.add_row(*map(cell, row))
     terminal = sys.stdout.isatty()
     console = Console(width=None if terminal else _WIDE, no_color=not terminal, markup=False, emoji=False)
-    if (
-        console.measure(table, options=console.options.update(width=_WIDE)).maximum > console.width
-    ):  # lines and padding would take a third of 80 columns
+    # Lines and padding would take a third of 80 columns.
+    if console.measure(table, options=console.options.update(width=_WIDE)).maximum > console.width:
         table.box, table.pad_edge = None, False
     console.print(table, highlight=False)
 
