@@ -84,7 +84,7 @@ def verify(project: Project, expect: str | None, as_json: bool) -> None:
         click.echo(f"{number}; the chain is intact and agrees with the ledger. The last hash is {head}")
         if pending:
             moves = plural(pending, "alias move")
-            click.echo(f"Not recorded yet: {moves}. The next promotion or rollback records them.")
+            click.echo(f"Not recorded until the next promotion or rollback: {moves}.")
     sys.exit(1 if fault else 0)
 
 

@@ -34,12 +34,15 @@ def show_table(title: str | None, columns: Sequence[str], rows: Iterable[Sequenc
         header_style="bold",
     )
     for i, column in enumerate(columns):
-        numeric = any(isinstance(row[i], int | float) for row in listed)
+        numeric = {type(row[i]) for row in listed} - {type(None)} <= {int, float}
         table.add_column(column, justify="right" if numeric else "left", overflow="fold")
     for row in listed:
         table.add_row(*map(cell, row))
     terminal = sys.stdout.isatty()
     console = Console(width=None if terminal else _WIDE, no_color=not terminal, markup=False, emoji=False)
+    # Lines and padding would take a third of 80 columns.
+    if console.measure(table, options=console.options.update(width=_WIDE)).maximum > console.width:
+        table.box, table.pad_edge = None, False
     console.print(table, highlight=False)
 
 
