@@ -20,7 +20,7 @@ from pip_dagster.registry.errors import CorruptRegistry
 from pip_dagster.warehouse.connect import open_warehouse, workspace
 
 DAYS = ("2024-03-01", "2024-03-02", "2024-03-03", "2024-03-04")
-KEPT = "every partition that was committed is kept"
+KEPT = "committed partitions are kept"
 
 
 @contextmanager
