@@ -29,8 +29,8 @@ def due_at(
     """What a tick requests, in the order of time.
 
     `closed` are the partitions that can be built at the tick, in order. Those that closed after the schedule's previous
-    tick by the clock are asked for, whether or not that tick happened. Of the `catch_up` before them, those that no
-    earlier tick `asked` for and nobody has `made`. Where none closed since, the newest is asked for again: a schedule
+    tick by the clock are requested, whether or not that tick happened. Of the `catch_up` before them, those that no
+    earlier tick has `asked` and nobody has `made`. Where none closed since, the newest is requested again: a schedule
     may tick several times a partition, to score what came in; unless the grid is `over`.
     """
     new = [each.partition for each in closed if each.at > previous_tick]

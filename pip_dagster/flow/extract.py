@@ -153,7 +153,7 @@ def _check_range(stage: Stage, spec: PipelineSpec, query: FeatureQuery) -> None:
     if outside and outside[0]:
         used = ", ".join("$" + name for name in sorted(query.parameters))
         raise DeclarationError(
-            f"Pipeline {spec.name}, {spec.features.sql}: {outside[0]} rows lie outside the partitions asked for, "
+            f"Pipeline {spec.name}, {spec.features.sql}: {outside[0]} rows lie outside the requested partitions, "
             f"such as {key} = {outside[2]} with {column} = {outside[1]}. Bound every row by {used} "
             "(half-open) and give none a NULL there; nothing was stored."
         )

@@ -11,7 +11,7 @@ from pip_dagster.ledger.record import LiveKind
 
 
 @dataclass(frozen=True)
-class Scores:
+class PastScores:
     """A finished scoring that may be live, with the arms of a split and the models that scored them."""
 
     scoring_id: str
@@ -27,7 +27,7 @@ class Scores:
         return self.model_name, self.version
 
     @property
-    def whole(self) -> Scores:
+    def whole(self) -> PastScores:
         """The same for every row of the partition."""
         return replace(self, arms=(), arm_models=())
 
@@ -49,7 +49,7 @@ class Change:
     change_id: str
     kind: LiveKind
     made_at: datetime
-    scores: Scores
+    scores: PastScores
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ class History:
     changes: Sequence[Change]
 
     @property
-    def live(self) -> Scores:
+    def live(self) -> PastScores:
         """What is live now."""
         return self.changes[-1].scores
 
@@ -72,8 +72,8 @@ class Flip:
     """A partition that goes from one scoring to another."""
 
     partition_key: str
-    before: Scores
-    after: Scores
+    before: PastScores
+    after: PastScores
 
     @property
     def other_features(self) -> bool:
@@ -102,13 +102,13 @@ class RollbackPlan:
     wanted: tuple[str, int] | None
 
 
-def previous(changes: Sequence[Change]) -> Scores | None:
+def previous(changes: Sequence[Change]) -> PastScores | None:
     """The scoring by another version that was live before the present one.
 
     A rollback undoes the changes after the scoring that it went back to. Rolling back twice therefore goes two versions
     back instead of returning to the one that was withdrawn.
     """
-    stack: list[Scores] = []
+    stack: list[PastScores] = []
     for change in changes:
         ids = [scores.scoring_id for scores in stack]
         if change.kind == "rollback" and change.scores.scoring_id in ids:
@@ -124,7 +124,7 @@ def to_previous(histories: Sequence[History], withdrawn: tuple[str, int]) -> Rol
     The earlier scoring becomes live for the whole partition, without the arms that it had at the time.
     """
     concerned = [history for history in histories if history.live.is_by(withdrawn)]
-    targets: dict[str, Scores | None] = {}
+    targets: dict[str, PastScores | None] = {}
     for history in concerned:
         target = previous(history.changes) if history.live.model == withdrawn else history.live
         targets[history.partition_key] = target and target.whole
@@ -135,12 +135,14 @@ def to_previous(histories: Sequence[History], withdrawn: tuple[str, int]) -> Rol
     return RollbackPlan(plan.flips, plan.missing, len(histories) - len(concerned), target.model if target else None)
 
 
-def newest(histories: Sequence[History]) -> Scores:
+def newest(histories: Sequence[History]) -> PastScores:
     """What went live last of all."""
     return max((history.changes[-1] for history in histories), key=lambda change: change.change_id).scores
 
 
-def to_version(histories: Sequence[History], model: str, version: int, scored: Mapping[str, Scores]) -> RollbackPlan:
+def to_version(
+    histories: Sequence[History], model: str, version: int, scored: Mapping[str, PastScores]
+) -> RollbackPlan:
     """To each partition's newest scores by one version, `scored` by partition; for all of its rows."""
     targets = {
         history.partition_key: history.live.whole
@@ -161,7 +163,7 @@ def as_of(histories: Sequence[History], at: datetime) -> RollbackPlan:
     return _plan(histories, targets, f"nothing was live at {at:%Y-%m-%d %H:%M:%S %Z}")
 
 
-def _plan(histories: Sequence[History], targets: Mapping[str, Scores | None], reason: str) -> RollbackPlan:
+def _plan(histories: Sequence[History], targets: Mapping[str, PastScores | None], reason: str) -> RollbackPlan:
     flips, missing, kept = [], [], 0
     for history in histories:
         key, target = history.partition_key, targets.get(history.partition_key)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from pip_dagster.ledger.arms import Arm
 from pip_dagster.ledger.record import dicts
-from pip_dagster.ledger.rollback_plan import Change, History, Scores
+from pip_dagster.ledger.rollback_plan import Change, History, PastScores
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -62,7 +62,7 @@ def _arms(con: DuckDBPyConnection, pipeline: str) -> dict[str, list[tuple[Arm, t
     return found
 
 
-def scored(con: DuckDBPyConnection, pipeline: str, model: str, version: int) -> dict[str, Scores]:
+def scored(con: DuckDBPyConnection, pipeline: str, model: str, version: int) -> dict[str, PastScores]:
     """The newest scores by one version of each partition; what was blocked or failed is none."""
     rows = dicts(
         con.execute(
@@ -76,8 +76,8 @@ def scored(con: DuckDBPyConnection, pipeline: str, model: str, version: int) -> 
     return {row["partition_key"]: _scores(row) for row in rows}
 
 
-def _scores(row: dict[str, Any], arms: Sequence[tuple[Arm, tuple[str, int]]] = ()) -> Scores:
-    return Scores(
+def _scores(row: dict[str, Any], arms: Sequence[tuple[Arm, tuple[str, int]]] = ()) -> PastScores:
+    return PastScores(
         *(row["scoring_id"], row["model_name"], row["version"], row["feature_digest"]),
         tuple(arm for arm, _ in arms),
         tuple(dict.fromkeys(model for _, model in arms)),

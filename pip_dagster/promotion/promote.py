@@ -72,7 +72,7 @@ class Promotion:
         if self.refusal and not override:
             raise PromotionRefused(
                 f"{self.candidate} was not promoted, {self.alias} stays "
-                f"{f'v{self.seen}' if self.seen else 'not set'}. {self.refusal}. Mend the model, or promote it all the "
+                f"{f'v{self.seen}' if self.seen else 'not set'}. {self.refusal}. Fix the model, or promote it all the "
                 'same with --override "REASON", which is kept in the history'
             )
         return self.registry.set_alias(

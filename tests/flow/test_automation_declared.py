@@ -52,7 +52,7 @@ def test_an_address_in_the_place_of_its_variable_is_not_repeated(tiny):
 
 @pytest.mark.parametrize("cron", ["0 25 * * *", "61 6 * * *", "0 6 31 2 *", "0 6 * * 8", "H 6 * * *", "@dialy"])
 def test_cron_that_names_no_time_is_refused_with_the_pipeline(tiny, cron):
-    with pytest.raises(DeclarationError, match="Pipeline orders: schedule .* names no time; expected minute"):
+    with pytest.raises(DeclarationError, match="Pipeline orders: schedule .* never ticks; expected minute"):
         build_definitions(tiny.declare(schedule=cron).pipeline())
 
 
@@ -63,7 +63,7 @@ def test_a_wait_of_nothing_needs_no_unit(tiny):
 def test_the_sensors_say_what_is_declared_of_them(tiny):
     tiny.declare(reruns={"promotion": {"last": 7}}, sensors={"source_changes": {"missing": {"since": "2024-03-02"}}})
     said = {sensor.name: sensor.description for sensor in build_definitions(tiny.pipeline()).sensors}
-    assert "Of those never made: those since 2024-03-02," in said["orders_source_changes"]
+    assert "Partitions that were never built: those since 2024-03-02," in said["orders_source_changes"]
     assert said["orders_model_promoted"].endswith("By reruns.promotion: the last 7.")
 
 

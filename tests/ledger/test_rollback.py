@@ -8,7 +8,7 @@ import pytest
 
 from pip_dagster.errors import RollbackError
 from pip_dagster.ledger.rollback import rollback
-from pip_dagster.ledger.rollback_plan import Change, Scores, previous
+from pip_dagster.ledger.rollback_plan import Change, PastScores, previous
 from pip_dagster.registry.errors import AliasConflict, ModelNotFound
 from pip_dagster.warehouse.digest import RowSet, row_set_sql
 
@@ -234,7 +234,7 @@ def history(*steps):
             str(i),
             "rollback" if isinstance(step, str) else "scored",
             datetime.now(UTC),
-            Scores(str(step), "m", int(step), ""),
+            PastScores(str(step), "m", int(step), ""),
         )
         for i, step in enumerate(steps)
     ]

@@ -85,7 +85,7 @@ def test_an_alias_cannot_read_like_a_version(registry, alias):
 def test_a_broken_alias_file_is_named(registry):
     registry.set_alias("delay", "champion", 1, by="ada", why="")
     (registry.root / "delay" / "aliases" / "champion.json").write_text("[")
-    with pytest.raises(CorruptRegistry, match=r"champion\.json is no alias history"):
+    with pytest.raises(CorruptRegistry, match=r"champion\.json is not an alias history"):
         registry.alias("delay", "champion")
 
 

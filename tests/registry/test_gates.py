@@ -194,7 +194,7 @@ def test_the_declared_decision_is_the_one_that_counts(gated: Any) -> None:
         ("rank() OVER (ORDER BY score) < 5", "a window function"),
         ("score >= 0.5) , (SELECT 1", "is not a single SQL expression"),
         ("current_setting('threads') > 1", r"current_setting\(\)"),
-        ("day::VARCHAR::INTEGER > 1", "fails on a row scored by returns v1"),
+        ("day::VARCHAR::INTEGER > 1", "fails on a row scored by returns v3"),
     ],
 )
 def test_a_decision_that_cannot_judge_a_row_is_refused(gated: Any, decision: str, says: str) -> None:

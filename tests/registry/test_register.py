@@ -171,7 +171,7 @@ def test_a_sample_that_cannot_be_used_is_refused(model_file, frame, tmp_path):
     (tmp_path / "text.parquet").write_text("a,b\n1,2\n")
     with pytest.raises(InvalidSample, match=r"cannot read the sample .*text\.parquet"):
         sample.read(tmp_path / "text.parquet")
-    with pytest.raises(InvalidSample, match="no Parquet path, Arrow table or DataFrame"):
+    with pytest.raises(InvalidSample, match="is not a Parquet path, Arrow table or DataFrame"):
         Registry(tmp_path / "r").register("m", model=model_file, sample=[1, 2])
 
 

@@ -88,7 +88,7 @@ def test_what_is_damaged_is_not_signed_and_what_is_no_key_is_refused(tiny: Any, 
     version = tiny.registry.get("returns", 1)
     with pytest.raises(InvalidKey, match="never overwritten"):
         keygen(keys[0].with_name("ada"))
-    with pytest.raises(InvalidKey, match="no readable private key"):
+    with pytest.raises(InvalidKey, match="is not a readable private key"):
         sign(version, keys[1])
     with pytest.raises(InvalidKey, match="neither a public key in base64"):
         verify_signers(version, ["nobody.pem"])

@@ -310,7 +310,7 @@ class TestReaders:
         assert "file system operations are disabled" in said(
             "query", "SELECT * FROM read_text('/etc/hostname')", code=1
         )
-        assert "for reading" in said("query", "DELETE FROM ledger.scorings", code=1)
+        assert "is read-only; expected one SELECT" in said("query", "DELETE FROM ledger.scorings", code=1)
         assert "publishes nothing" in said("publish", code=1)
         scored.registry.set_alias("returns", "champion", 2, by="eve", why="better")
         assert not any(result.error for result in scored.run().values())
