@@ -192,7 +192,8 @@ def _judge(
     if scores.columns != recalled.stored_columns:
         reasons.append(
             f"it stored the columns {', '.join(recalled.stored_columns)}; scored today a row has "
-            f"{', '.join(scores.columns)}. Only {', '.join(both)} could be compared: check out the declaration of that time"
+            f"{', '.join(scores.columns)}. Only {', '.join(both)} could be compared: check out the declaration "
+            "of that time"
         )
         verdict = "differs" if len(reasons) > 1 else "cannot replay"
         return Replay(entry, verdict, tuple(reasons), _then(entry), _now(model.device), comparison, rows)
