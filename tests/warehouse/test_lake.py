@@ -321,7 +321,7 @@ class TestReaders:
         scored.run()
         assert len(rollback(scored.project, "orders", why="no", by="eve").flips) == 4, "none waits to be published"
         monkeypatch.delenv("PIP_DAGSTER_PUBLISHED")
-        assert "4 partitions are published" in said("publish")
+        assert "4 partitions published." in said("publish")
         assert scored.scores() == scored.expected(version=1)
 
     def test_of_what_is_not_there_yet_are_told_so_and_make_nothing(self, tiny):
