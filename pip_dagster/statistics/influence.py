@@ -100,6 +100,8 @@ def base_value(metric: Metric, y: np.ndarray) -> float:
 
     if metric in ("auc", "ovr_auc"):
         return 0.5
+    if metric in ("rmse", "poisson_deviance") and y.min() == y.max():
+        return 0.0  # exactly, where a mean is rounded
     if metric == "rmse":
         return float(np.std(y))
     if metric == "poisson_deviance":
@@ -184,8 +186,8 @@ def _loss(metric: Metric, y: np.ndarray, scores: np.ndarray) -> np.ndarray:
     if metric == "rmse":
         return np.asarray((y - scores) ** 2)
     if metric == "poisson_deviance":
-        mean = np.maximum(scores, _LEAST_MEAN)
-        return np.asarray(2 * (np.where(y > 0, y * np.log(np.where(y > 0, y, 1) / mean), 0.0) - y + mean))
+        ratio = np.where(y > 0, y, 1) / np.maximum(scores, _LEAST_MEAN)
+        return np.asarray(2 * (np.where(y > 0, y * np.log(ratio), 0.0) - y + scores))
     if metric == "multi_logloss":
         own = scores[np.arange(len(y)), y.astype(np.int64)]
         return np.asarray(-np.log(np.clip(own, _LEAST_PROBABILITY, 1.0)))

@@ -90,7 +90,7 @@ def _scores(metric: str, old: np.ndarray, new: np.ndarray, world: World) -> tupl
     if metric == "poisson_deviance":
         bias = 0.125 * left + 0.045
         return tuple(world.rate * np.exp(0.5 * slope * s[:, 0] + bias) for s in (old, new))
-    scale = 1.5 * slope
+    scale = 1.2 * slope  # about what makes the shares those of the classes
     odds = [np.exp(scale * s) for s in (old, new)]
     return tuple(each / each.sum(axis=1, keepdims=True) for each in odds)
 

@@ -172,7 +172,8 @@ def test_base_values_are_those_of_a_model_that_knows_only_the_shares() -> None:
     for metric in ("auc", "logloss"):
         found = influence(metric, binary, np.full(10, 0.3))
         assert found and base_value(metric, binary) == pytest.approx(found.value)
-    assert base_value("poisson_deviance", np.zeros(5)) == 0
+    for constant_outcomes in (np.zeros(5), np.full(7, 0.1)):
+        assert base_value("poisson_deviance", constant_outcomes) == base_value("rmse", constant_outcomes) == 0
 
 
 def test_scarce_outcomes_are_counted_in_rows_and_units() -> None:
