@@ -58,6 +58,7 @@ class Verdict:
     of this kind the rule needs, None where that cannot be estimated.
     """
 
+    rule: Rule
     state: State
     reason: Reason | None
     rows: int
@@ -113,11 +114,11 @@ def judge(metric: Metric, rows: PairedRows, rule: Rule | None = None) -> Verdict
     outcomes, _ = scarce_outcomes(metric, rows.y, rows.unit)
     units = found.spread.units if found else 0
     if found is None:
-        return Verdict("unjudged", "few_outcomes", len(rows), outcomes, units)
+        return Verdict(rule, "unjudged", "few_outcomes", len(rows), outcomes, units)
     allowed = margin(metric, rows.y, found.champion, rule.max_loss)
     state, reason = _state(found, allowed.value, outcomes, rule)
     return Verdict(
-        *(state, reason, len(rows), outcomes, units, found, allowed),
+        *(rule, state, reason, len(rows), outcomes, units, found, allowed),
         detectable=detectable(found, allowed.value, (1 + rule.confidence) / 2),
         needed=labels_needed(found, allowed.value, outcomes, strict=rule.strict),
     )

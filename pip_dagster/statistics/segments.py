@@ -79,7 +79,7 @@ def judge_segments(
         metric: any but `mean`.
         rows: labelled rows of both models.
         segments: for each column its values, and for each row (rows,) the position of its value; -1 for no segment.
-        margin: M of all rows, in the metric's unit (`judge.margin`).
+        margin: M of all rows, in the metric's unit (`judge.margin`). With 0, no segment is judged: there is no scale.
         rule: the defaults of `Rule` when None.
 
     Raises:
@@ -89,7 +89,7 @@ def judge_segments(
     rule = rule or Rule()
     allowed, level = SEGMENT_MARGINS * margin, (1 - rule.confidence) / 2
     found = [
-        _measure(metric, column, value, rows.take(at), rule)
+        _measure(metric, column, value, rows.take(at), rule if margin > 0 else None)
         for column, (values, codes) in segments.items()
         for value, at in _groups(values, codes)
     ]
@@ -117,11 +117,11 @@ def _groups(values: Sequence[str], codes: np.ndarray) -> Iterator[tuple[str, np.
         yield value, order[bounds[i] : bounds[i + 1]]
 
 
-def _measure(metric: Metric, column: str, value: str, rows: PairedRows, rule: Rule) -> SegmentVerdict:
-    found = gain(metric, rows, rule.confidence)
+def _measure(metric: Metric, column: str, value: str, rows: PairedRows, rule: Rule | None) -> SegmentVerdict:
+    found = gain(metric, rows, rule.confidence) if rule else None
     outcomes, units = scarce_outcomes(metric, rows.y, rows.unit)
     units = found.spread.units if found else units
-    reason = "few_outcomes" if found is None else too_few(outcomes, units)
+    reason: Reason | None = too_few(outcomes, units) if found else "few_outcomes" if rule else "no_scale"
     p = None if reason or found is None else _p(found)
     return SegmentVerdict(column, value, "unjudged", reason, len(rows), outcomes, units, found, p, None)
 

@@ -177,7 +177,7 @@ def test_holm_rejects_step_by_step_over_all_columns(simulation) -> None:
     codes = segments["carrier"][1]
     segments["again"] = (["even", "odd"], codes % 2)
     bad = spoiled(rows, codes <= 1)
-    found_ = judge_segments("auc", bad, segments, 0.0)
+    found_ = judge_segments("auc", bad, segments, 1e-9)
     p = sorted(each.p for each in found_.judged)
     holm = [all(p[j] <= 0.025 / (6 - j) for j in range(i + 1)) for i in range(6)]
     assert 2 <= sum(holm) < 6
@@ -190,7 +190,7 @@ def test_holm_rejects_step_by_step_over_all_columns(simulation) -> None:
 def test_a_significant_loss_within_two_margins_is_not_refused(simulation) -> None:
     rows, segments = segmented(simulation, [2_000] * 2)
     bad = spoiled(rows, segments["carrier"][1] == 0)
-    loss = -judge_segments("auc", bad, segments, 0.0).refused[0].gain.gain
+    loss = -judge_segments("auc", bad, segments, 1e-9).refused[0].gain.gain
     assert judge_segments("auc", bad, segments, loss / 2 + 1e-6).state == "passed"
     assert judge_segments("auc", bad, segments, loss / 2 - 1e-6).state == "refused"
 
@@ -215,6 +215,8 @@ def test_rows_of_no_segment_empty_segments_and_no_segment_at_all(simulation) -> 
     assert {each.value: each.rows for each in found_.segments} == {"c0": 500, "c1": 0, "nobody": 0}
     assert [each.value for each in found_.judged] == ["c0"]
     assert judge_segments("auc", rows, {}, 0.0125).state == "unjudged"
+    no_scale = judge_segments("auc", rows, segments, 0.0)
+    assert no_scale.state == "unjudged" and {each.reason for each in no_scale.segments} == {"no_scale"}
     none = rows.take(np.arange(0))
     assert judge_segments("auc", none, {"carrier": (["c0"], codes[:0])}, 0.0125).state == "unjudged"
 
