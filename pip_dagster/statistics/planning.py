@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     import numpy as np
 
 _DRAWS = 5
+_STREAM = 1979  # its own stream of random numbers: none of a caller's with the same seed
 
 
 @dataclass(frozen=True)
@@ -30,20 +31,28 @@ class LabelNeed:
 
 
 def labels_needed_before(
-    metric: Metric, rows: PairedRows, rule: Rule | None = None, *, noise: float | None = None, seed: int = 0
+    metric: Metric,
+    rows: PairedRows,
+    rule: Rule | None = None,
+    *,
+    noise: float | None = None,
+    shared: float = 0.5,
+    seed: int = 0,
 ) -> LabelNeed | None:
     """Draw outcomes from the champion's scores and measure the interval that they would give.
 
     Outcomes are Bernoulli, Poisson or one class of the row's probabilities; for `rmse` normal around the score with a
-    standard deviation of `noise`. The champion must be roughly calibrated. Luck that rows of a unit or day share is not
-    drawn: where it is large, more labels are needed. The predicted standard error was 0.95 to 1.14 times the actual one
-    (docs/gate-statistics.md). Five sets are drawn, and the variances and margins averaged.
+    standard deviation of `noise`. The champion must be roughly calibrated. Rows of one unit share their luck by a
+    Gaussian copula; luck that a day shares is not drawn. Five sets are drawn, and the variances and margins averaged.
+    docs/gate-statistics.md has the predicted standard errors against actual ones.
 
     Args:
         metric: any but `mean`.
         rows: replayed rows of both models; `y` is ignored.
         rule: the defaults of `Rule` when None.
         noise: for `rmse`, the champion's error at training.
+        shared: the share of the luck that the rows of a unit have in common, from 0 to 1. It cannot be known before
+            labels exist, and it only matters where units recur.
         seed: of the draws.
 
     Returns:
@@ -57,10 +66,13 @@ def labels_needed_before(
     import numpy as np
 
     rule = rule or Rule()
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng((_STREAM, seed))
     variances, margins, needs = [], [], []
+    unit = np.unique(rows.unit, return_inverse=True)[1]
+    units = int(unit.max()) + 1 if len(unit) else 0
     for _ in range(_DRAWS):
-        y = _draw(metric, np.asarray(rows.champion, np.float64), noise, rng)
+        luck = shared**0.5 * rng.normal(size=units)[unit] + (1 - shared) ** 0.5 * rng.normal(size=len(rows))
+        y = _draw(metric, np.asarray(rows.champion, np.float64), noise, luck)
         if y is None:
             return None
         drawn = replace(rows, y=y)
@@ -79,20 +91,23 @@ def labels_needed_before(
     return LabelNeed(math.ceil(np.mean(needs)), LEAST_UNITS, float(np.mean(variances)) ** 0.5, float(np.mean(margins)))
 
 
-def _draw(metric: Metric, scores: np.ndarray, noise: float | None, rng: np.random.Generator) -> np.ndarray | None:
-    """Outcomes (rows,) that the champion's scores predict; None where they predict none."""
+def _draw(metric: Metric, scores: np.ndarray, noise: float | None, luck: np.ndarray) -> np.ndarray | None:
+    """Outcomes (rows,) that the champion's scores predict, by standard normal luck; None where they predict none."""
     import numpy as np
+    from scipy.special import ndtr
 
     if not len(scores) or not np.isfinite(scores).all() or (metric != "rmse" and (scores < 0).any()):
         return None
     if metric == "rmse":
-        return None if noise is None else np.asarray(scores + noise * rng.normal(size=len(scores)))
+        return None if noise is None else np.asarray(scores + noise * luck)
     if metric == "poisson_deviance":
-        return np.asarray(rng.poisson(scores), np.float64)
+        from scipy.stats import poisson
+
+        return np.asarray(poisson.ppf(ndtr(np.clip(luck, -8, 8)), scores))
     if (scores > 1).any():
         return None
     if scores.ndim == 1:
-        return np.asarray(rng.random(len(scores)) < scores, np.float64)
+        return np.asarray(ndtr(luck) < scores, np.float64)
     total = np.cumsum(scores, axis=1)
-    at = rng.random((len(scores), 1)) * total[:, -1:]
+    at = ndtr(luck)[:, None] * total[:, -1:]
     return np.asarray((at >= total[:, :-1]).sum(axis=1), np.int64)

@@ -237,6 +237,15 @@ def test_the_need_for_labels_is_known_before_they_arrive(simulation, metric: str
     assert before == labels_needed_before(metric, rows, noise=noise)
 
 
+def test_recurring_units_share_luck_in_what_is_drawn(simulation) -> None:
+    rows = rows_of(simulation, days=30, rows=50, unit=True)
+    alone, half = (labels_needed_before("auc", rows, shared=shared) for shared in (0.0, 0.5))
+    assert alone and half and half.se > 1.15 * alone.se
+    once = replace(rows, unit=np.arange(len(rows)))
+    alone, half = (labels_needed_before("auc", once, shared=shared) for shared in (0.0, 0.5))
+    assert alone and half and half.se == pytest.approx(alone.se, rel=0.1)
+
+
 def test_nothing_is_drawn_from_scores_that_are_neither_probabilities_nor_means(simulation) -> None:
     rows = rows_of(simulation)
     for scores in (rows.champion - 1, rows.champion + 1, np.full(len(rows), np.nan)):
