@@ -50,7 +50,7 @@ class Margin:
 
 
 @dataclass(frozen=True)
-class Verdict:
+class GateVerdict:
     """What the labelled rows show.
 
     `reason` is None where it is passed. `gain` and `margin` are None where the metric has no value. `detectable` is the
@@ -92,7 +92,7 @@ def margin(metric: Metric, y: np.ndarray, champion: float, max_loss: float) -> M
     return Margin(max_loss * max(excess, least), excess, excess < least)
 
 
-def judge(metric: Metric, rows: PairedRows, rule: Rule | None = None) -> Verdict:
+def judge(metric: Metric, rows: PairedRows, rule: Rule | None = None) -> GateVerdict:
     """Decide over all labelled rows (rule D, or rule C with `strict`; docs/gate-statistics.md).
 
     D: refused where `high` < 0 and the gain is below -M. Otherwise passed where SE / M is at most 1.43, and unjudged
@@ -114,10 +114,10 @@ def judge(metric: Metric, rows: PairedRows, rule: Rule | None = None) -> Verdict
     outcomes, _ = scarce_outcomes(metric, rows.y, rows.unit)
     units = found.spread.units if found else 0
     if found is None:
-        return Verdict(rule, "unjudged", "few_outcomes", len(rows), outcomes, units)
+        return GateVerdict(rule, "unjudged", "few_outcomes", len(rows), outcomes, units)
     allowed = margin(metric, rows.y, found.champion, rule.max_loss)
     state, reason = _state(found, allowed.value, outcomes, rule)
-    return Verdict(
+    return GateVerdict(
         *(rule, state, reason, len(rows), outcomes, units, found, allowed),
         detectable=detectable(found, allowed.value, (1 + rule.confidence) / 2),
         needed=labels_needed(found, allowed.value, outcomes, strict=rule.strict),

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from pip_dagster.statistics.interval import Gain
-from pip_dagster.statistics.judge import LEAST_OUTCOMES, LEAST_UNITS, Verdict
+from pip_dagster.statistics.judge import LEAST_OUTCOMES, LEAST_UNITS, GateVerdict
 from pip_dagster.statistics.paired import Drift
 from pip_dagster.statistics.segments import SegmentsVerdict, SegmentVerdict
 
 _SHOWN = 3  # segments in a sentence; the report has all
 
 
-def describe(verdict: Verdict) -> str:
+def describe(verdict: GateVerdict) -> str:
     """Write what was measured, what is allowed, and what the labels can show."""
     found, allowed = verdict.gain, verdict.margin
     if found is None or allowed is None:
