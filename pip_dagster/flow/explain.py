@@ -103,9 +103,7 @@ def explain(
     return Explanation(made, explained, counts)
 
 
-def check_explanations(
-    con: DuckDBPyConnection, spec: PipelineSpec, manifest: Manifest, columns: Mapping[str, str]
-) -> None:
+def check_explanations(spec: PipelineSpec, manifest: Manifest, columns: Mapping[str, str]) -> None:
     """Refuse what cannot be explained, and a selection that cannot be evaluated, before a row is scored.
 
     Raises:
@@ -121,7 +119,7 @@ def check_explanations(
             "`explanations`."
         )
     if spec.explanations.where is not None:
-        _condition(spec, spec.explanations.where, scored_columns(con, spec, manifest, columns))
+        _condition(spec, spec.explanations.where, scored_columns(spec, manifest, columns))
 
 
 def _condition(spec: PipelineSpec, where: str, columns: Mapping[str, str]) -> str:

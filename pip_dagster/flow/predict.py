@@ -41,7 +41,7 @@ def predict(run: Run, stage: Stage, model: ScoringModel, made: Sequence[Made]) -
 
     """
     pipeline = run.pipeline
-    types = scored_columns(run.con, pipeline.spec, model.version.manifest, stage.columns)
+    types = scored_columns(pipeline.spec, model.version.manifest, stage.columns)
     past = read_past(run, model, made)
     known = past.scorings.keys() | past.blocked.keys()
     fresh = [features for partition, features in made if partition.key not in known]
@@ -142,9 +142,9 @@ def check_fit(run: Run, stage: Stage, model: ScoringModel) -> None:
     spec, suites, manifest = run.pipeline.spec, run.pipeline.suites, model.version.manifest
     encode_model(manifest, stage.columns, where=f"Pipeline {spec.name}, {spec.features.sql}")
     check_columns(suites.features, stage.columns)
-    check_columns(suites.predictions, scored_columns(run.con, spec, manifest, stage.columns))
+    check_columns(suites.predictions, scored_columns(spec, manifest, stage.columns))
     with_parameters(suites.predictions, reference(manifest))
-    check_explanations(run.con, spec, manifest, stage.columns)
+    check_explanations(spec, manifest, stage.columns)
 
 
 def judge_features(run: Run, stage: Stage, made: Sequence[Made]) -> list[PartitionResult]:

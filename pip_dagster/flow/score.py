@@ -104,7 +104,7 @@ def score(
         key: why for key in partitions if (why := too_many_quarantined(apart.get(key, 0), found[key].rows, policy))
     }
     failed = {key: why for key in partitions if (why := refusal(found[key], policy, encoded))}
-    types = scored_columns(stage.con, spec, manifest, stage.columns, policy.carried)
+    types = scored_columns(spec, manifest, stage.columns, policy.carried)
     scores = score_columns(manifest)
     carried = [name for name in types if name not in scores and name not in spec.decisions]
     stage.create(stage.scores, types)

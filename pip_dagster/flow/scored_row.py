@@ -15,13 +15,10 @@ from pip_dagster.sql.names import PREDICTION_COLUMNS
 from pip_dagster.warehouse.buckets import unit_kind
 
 if TYPE_CHECKING:
-    from duckdb import DuckDBPyConnection
-
     from pip_dagster.declaration.spec import PipelineSpec
 
 
 def scored_columns(
-    con: DuckDBPyConnection,
     spec: PipelineSpec,
     manifest: Manifest,
     columns: Mapping[str, str],

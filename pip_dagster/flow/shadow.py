@@ -80,7 +80,7 @@ def _score(
 ) -> list[ScoringEntry]:
     pipeline, spec, is_arm = run.pipeline, run.pipeline.spec, model.role == ARM
     if is_arm:
-        own, other = (scored_columns(run.con, spec, each.version.manifest, stage.columns) for each in (model, champion))
+        own, other = (scored_columns(spec, each.version.manifest, stage.columns) for each in (model, champion))
         _check_columns(own, other)
     past = read_past(run, model, made)
     known = {

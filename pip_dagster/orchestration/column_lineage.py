@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import dagster as dg
@@ -14,6 +13,7 @@ from pip_dagster.orchestration.keys import features_key, predictions_key
 from pip_dagster.orchestration.metadata import column_schema
 from pip_dagster.registry.composite import SEGMENT_COLUMN
 from pip_dagster.registry.store import Registry
+from pip_dagster.sql.expression import nodes, owner_of, parsed
 
 # Columns that the warehouse adds to each row; they are not computed from other columns, except the arm.
 _ADDED = {
@@ -64,18 +64,6 @@ def lineage_metadata(pipeline: Pipeline, entry: ScoringEntry, types: Mapping[str
 
 def columns_read(expression: str) -> list[str]:
     """The columns that a SQL expression over a row refers to, in lower case; of `a.b`, a field of `a`, it is `a`."""
-    import duckdb
-
-    with duckdb.connect() as con:
-        tree = con.execute("SELECT json_serialize_sql('SELECT ' || $text)", {"text": f"({expression}\n)"}).fetchall()
-    return list(dict.fromkeys(node["column_names"][0].lower() for node in _references(json.loads(tree[0][0]))))
-
-
-def _references(node: Any) -> Iterator[dict[str, Any]]:
-    if isinstance(node, dict):
-        if node.get("class") == "COLUMN_REF":
-            yield node
-        node = list(node.values())
-    if isinstance(node, list):
-        for each in node:
-            yield from _references(each)
+    tree = list(nodes(parsed(expression)))
+    named = (node["column_names"][0].lower() if node.get("class") == "COLUMN_REF" else owner_of(node) for node in tree)
+    return list(dict.fromkeys(filter(None, named)))

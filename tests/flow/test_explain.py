@@ -111,12 +111,12 @@ class TestWhichRows:
         spec, manifest = scored.pipeline().spec, scored.registry.get("returns", 1).manifest
         columns = {"order_id": "BIGINT", "day": "DATE"}
         with pytest.raises(DeclarationError, match=message):
-            check_explanations(con, spec, manifest, columns)
+            check_explanations(spec, manifest, columns)
 
-    def test_a_condition_over_the_key_passes_the_check_beforehand(self, scored, con):
+    def test_a_condition_over_the_key_passes_the_check_beforehand(self, scored):
         of_all(scored, where="order_id % 2 = 0 AND day > DATE '2024-03-01' AND score > 0")
         columns = {"order_id": "BIGINT", "day": "DATE"}
-        check_explanations(con, scored.pipeline().spec, scored.registry.get("returns", 1).manifest, columns)
+        check_explanations(scored.pipeline().spec, scored.registry.get("returns", 1).manifest, columns)
 
     @pytest.mark.parametrize("declared", [{"top": 0}, {"at_most": 0}, {"wher": "true"}])
     def test_what_cannot_be_declared(self, scored, declared):

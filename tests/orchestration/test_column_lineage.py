@@ -89,4 +89,5 @@ def test_the_arm_of_a_split_comes_from_the_unit(tiny, unit):
 def test_of_an_expression_the_references_count_and_its_texts_do_not():
     assert columns_read("CASE WHEN a > 1 THEN \"B c\" ELSE lower('d') END -- e") == ["a", "b c"]
     assert columns_read("address.city = 'x' OR address.zip IS NULL") == ["address"]
+    assert columns_read("carrier.lower() = 'aa'") == ["carrier"]
     assert columns_read("1 + 1") == []
