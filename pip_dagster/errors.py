@@ -52,7 +52,6 @@ class WithdrawnError(PartitionError):
 
     Args:
         what: the partition, with the reason of the rollback and who requested it.
-
     """
 
     def __init__(self, what: str) -> None:

@@ -18,7 +18,6 @@ def blocked_partitions(project: Project, pipeline: str) -> dict[str, tuple[str, 
 
     Raises:
         WarehouseError: the published database cannot be read.
-
     """
     import duckdb
 

@@ -35,7 +35,6 @@ def open_ledger(project: Project, purpose: str) -> Iterator[DuckDBPyConnection]:
 
     Raises:
         WarehouseError: there is no warehouse yet, or it stayed locked.
-
     """
     from pip_dagster.warehouse.connect import open_warehouse, workspace
 

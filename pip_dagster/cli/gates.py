@@ -129,7 +129,6 @@ def first_alias(registry: Registry, version: ModelVersion, alias: str) -> None:
 
     Raises:
         AliasConflict: it points at another version; says how to promote.
-
     """
     seen = registry.alias(version.name, alias)
     if seen is not None and seen != version.version:

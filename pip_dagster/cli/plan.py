@@ -46,7 +46,6 @@ def plan_now(project: Project, name: str, first: str | None = None, last: str | 
     Raises:
         click.ClickException: a key names no partition that has closed.
         PipelineError: the declaration, a source or the warehouse cannot be read.
-
     """
     from pip_dagster.declaration.grid import closed_partitions
     from pip_dagster.flow.plan import make_plan

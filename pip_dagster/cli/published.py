@@ -28,7 +28,6 @@ def open_published(project: Project) -> Iterator[DuckDBPyConnection]:
 
     Raises:
         WarehouseError: nothing has been published yet, or the file is not a database.
-
     """
     import duckdb
 
@@ -96,7 +95,6 @@ def check_pipeline(con: DuckDBPyConnection, name: str) -> None:
 
     Raises:
         click.ClickException: lists the pipelines that have some.
-
     """
     known = pipelines(con)
     if name not in known:

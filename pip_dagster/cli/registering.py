@@ -60,7 +60,6 @@ def finish(context: click.Context, version: ModelVersion, alias: str | None, as_
 
     Raises:
         RegistryError: the version is stored, but the alias was not moved; the JSON is printed before.
-
     """
     registry, failure = Registry(context.obj.registry), None
     try:

@@ -17,7 +17,6 @@ def find_pipeline(project: Project, name: str) -> Pipeline:
 
     Raises:
         DeclarationError: no pipeline has this name, or its declaration is invalid.
-
     """
     found = find_declarations(project)
     if name not in found:

@@ -52,7 +52,6 @@ class Lake:
         Raises:
             ProjectError: the setting is not a Postgres connection string. The message does not show it, since it may
                 hold a password.
-
         """
         if not setting.startswith(_POSTGRES):
             raise ProjectError(

@@ -16,7 +16,6 @@ def check_model_name(name: str) -> str:
 
     Raises:
         InvalidName: it cannot be the name of a folder.
-
     """
     return _check(name, "model name")
 
@@ -26,7 +25,6 @@ def check_alias(alias: str) -> str:
 
     Raises:
         InvalidName: it cannot be the name of a file, or reads like a version, as `v2` and `2` do.
-
     """
     if _VERSION.fullmatch(alias):
         raise InvalidName(f"alias {alias!r} reads like a version number; choose a word such as 'champion'")
@@ -38,7 +36,6 @@ def parse_ref(ref: int | str) -> int | str:
 
     Raises:
         InvalidName: the text is neither.
-
     """
     if isinstance(ref, int):
         return ref
@@ -51,7 +48,6 @@ def parse_models_uri(text: str) -> tuple[str, str | None] | None:
 
     Raises:
         InvalidName: the URI names a version, as `models:/name/3` does, or is malformed.
-
     """
     if not text.startswith("models:/"):
         return None

@@ -43,7 +43,6 @@ class Pipeline:
 
         Raises:
             DeclarationError: a file is missing.
-
         """
         sql = _read_sql(spec, folder, "features.sql", spec.features.sql)
         labels = spec.gates.labels if spec.gates else None

@@ -46,7 +46,6 @@ class Project:
 
         Raises:
             ProjectError: a setting is unknown or not text.
-
         """
         root = root.resolve()
         file = root / "pyproject.toml"
@@ -95,7 +94,6 @@ class Project:
 
         Raises:
             ProjectError: no parent folder has a pyproject.toml with `[tool.pip_dagster]` or `[tool.dg]`.
-
         """
         named = os.environ.get(ROOT_VARIABLE)
         if named:
@@ -123,7 +121,6 @@ class Project:
 
         Raises:
             ProjectError: the table is not valid as `alerts` of a defs.yaml.
-
         """
         file = self.root / "pyproject.toml"
         declared = (_tool_table(file, "pip_dagster") or {}).get("alerts")

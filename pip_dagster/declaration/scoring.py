@@ -17,7 +17,6 @@ def split_models_uri(scoring: dict[str, object]) -> dict[str, object]:
 
     Raises:
         ValueError: the URI is malformed, or `alias` contradicts it.
-
     """
     try:
         named = parse_models_uri(str(scoring.get("model_name", "")))

@@ -70,7 +70,6 @@ def begin(
     Raises:
         BackfillError: a key names no partition that can be built by now, or the range is empty.
         ModelNotFound: there is no such version.
-
     """
     spec = pipeline.spec
     partitions = _range(pipeline, first, last)
@@ -113,7 +112,6 @@ def resume(pipeline: Pipeline, backfill_id: str | None, *, chunk: int | None = N
 
     Raises:
         BackfillError: there is no such backfill, or a rollback since it began takes precedence.
-
     """
     name = pipeline.spec.name
     warehouse, purpose = pipeline.project.warehouse, "resuming a backfill"
@@ -149,7 +147,6 @@ def check_not_withdrawn(pipeline: Pipeline, backfill: Backfill) -> None:
 
     Raises:
         BackfillError: partitions of the backfill, or its version, were rolled back since it began.
-
     """
     path = pipeline.project.warehouse
     with workspace(threads=1) as con, open_warehouse(con, path, purpose="resuming a backfill", read_only=True):

@@ -43,7 +43,6 @@ def judge(
 
     Raises:
         DeclarationError: `gates.decision` is not an expression over the stored row.
-
     """
     canary, rows = pipeline.spec.scoring.canary, champion.rows_scored or 0
     assert canary

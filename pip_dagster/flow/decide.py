@@ -39,7 +39,6 @@ def decision_types(spec: PipelineSpec, columns: Mapping[str, str], scored: Mappi
 
     Raises:
         DeclarationError: a decision is not an expression over the row, or has the name of one of its columns.
-
     """
     taken = {name.lower() for name in scored} | RESERVED_COLUMNS | PREDICTION_COLUMNS
     if doubled := [name for name in spec.decisions if name.lower() in taken]:

@@ -57,7 +57,6 @@ def choose_device(wanted: Literal["auto", "cpu", "cuda"], engine: str = DEFAULT)
 
     Raises:
         DeclarationError: `cuda` was declared, and the engine cannot score on a GPU here.
-
     """
     if wanted == "cpu":
         return Device("cpu", "declared")

@@ -72,7 +72,6 @@ def explain(
     Raises:
         DeclarationError: `explanations.where` is not a condition over a scored row.
         InvalidModel: XGBoost has no exact contributions for this kind of model.
-
     """
     if spec.explanations is None:
         return None
@@ -108,7 +107,6 @@ def check_explanations(spec: PipelineSpec, manifest: Manifest, columns: Mapping[
 
     Raises:
         DeclarationError: the model is an ensemble of scores, or the selection is not a condition over a scored row.
-
     """
     if spec.explanations is None:
         return
@@ -219,7 +217,6 @@ def store_reasons(stage: Stage, explanation: Explanation, entry: ScoringEntry) -
 
     Raises:
         PartitionError: the number of stored rows differs from the number staged; roll the transaction back.
-
     """
     expected = explanation.reasons.get(entry.partition_key, 0)
     if not expected:

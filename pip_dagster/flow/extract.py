@@ -63,7 +63,6 @@ def extract(stage: Stage, pipeline: Pipeline, partitions: Sequence[Partition], *
     Raises:
         DeclarationError: the SQL cannot run at all, or ignores its bounds.
         SourceError: a source cannot be read.
-
     """
     if as_known and not any(source.available_at for source in pipeline.spec.sources.values()):
         raise DeclarationError(

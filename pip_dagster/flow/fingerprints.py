@@ -55,7 +55,6 @@ def fingerprints(
 
     Raises:
         DeclarationError: a partition column is not a date or timestamp.
-
     """
     found = Fingerprints({partition.key: {} for partition in partitions})
     for name, source in spec.sources.items():

@@ -48,7 +48,6 @@ def encode_features(
 
     Raises:
         DeclarationError: lists every feature that is missing or of a type that cannot mean it.
-
     """
     encoded, problems = [], []
     for feature in features:

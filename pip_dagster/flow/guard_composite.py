@@ -24,7 +24,6 @@ def encode_model(signature: Signature, columns: Mapping[str, str], *, where: str
     Raises:
         DeclarationError: lists every feature that is missing or of a type that cannot mean it, and every column that a
             condition reads and is not there as it was at registration.
-
     """
     composite = signature.composite
     rules = engine_named(signature.engine).matrix

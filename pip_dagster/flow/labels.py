@@ -32,7 +32,6 @@ def label_sets(pipeline: Pipeline, partitions: Sequence[Partition]) -> dict[str,
     Raises:
         DeclarationError: the labels' SQL cannot run.
         SourceError: a source cannot be read.
-
     """
     import duckdb
 

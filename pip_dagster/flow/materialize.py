@@ -76,7 +76,6 @@ def materialize(
         WarehouseError: the warehouse cannot be opened.
         RegistryError: the model's bytes are not those that were registered, or are gone.
         SpillError: what outgrows memory cannot be written.
-
     """
     with in_pipeline(pipeline.spec.name, [partition.key for partition in partitions]):
         with loading("tables"):  # DuckDB would, for the first parameter of a query and the first batch that it reads

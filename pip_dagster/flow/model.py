@@ -47,7 +47,6 @@ class ScoringModel:
         Raises:
             DeclarationError: no such model or alias, a required signer has not signed it, or the declared device
                 cannot be had.
-
         """
         spec, alias = pipeline.spec, alias or pipeline.spec.scoring.alias
         try:
@@ -83,7 +82,6 @@ class ScoringModel:
 
         Raises:
             RegistryError: its bytes are not the registered ones, or it does not fit its manifest.
-
         """
         with loading("scoring"):
             engine_named(self.version.manifest.engine).preload()

@@ -38,7 +38,6 @@ def make_plan(
         DeclarationError: the declared model or alias does not exist.
         SourceError: a source cannot be read.
         WarehouseError: the warehouse cannot be opened, or another process holds it for too long.
-
     """
     spec, now = pipeline.spec, now or datetime.now(UTC)
     if partitions is None:

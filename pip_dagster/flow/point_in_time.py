@@ -62,7 +62,6 @@ def prove(pipeline: Pipeline, partition: Partition, *, sql: str | None = None, m
     Raises:
         DeclarationError: no source declares when its rows are available, or the SQL or the cut-off cannot run.
         SourceError: a source cannot be read.
-
     """
     import duckdb
 

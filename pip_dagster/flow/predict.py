@@ -38,7 +38,6 @@ def predict(run: Run, stage: Stage, model: ScoringModel, made: Sequence[Made]) -
     Raises:
         DeclarationError: the columns do not fit the model.
         RegistryError: the model's bytes are not those that were registered.
-
     """
     pipeline = run.pipeline
     types = scored_columns(pipeline.spec, model.version.manifest, stage.columns)
@@ -137,7 +136,6 @@ def check_fit(run: Run, stage: Stage, model: ScoringModel) -> None:
 
     Raises:
         DeclarationError: names the column, expectation or parameter.
-
     """
     spec, suites, manifest = run.pipeline.spec, run.pipeline.suites, model.version.manifest
     encode_model(manifest, stage.columns, where=f"Pipeline {spec.name}, {spec.features.sql}")

@@ -35,7 +35,6 @@ class FeatureQuery:
 
         Raises:
             DeclarationError: no single SELECT, an unknown parameter, table or column, or an unusable partition column.
-
         """
         import duckdb
 

@@ -87,7 +87,6 @@ def score(
 
     Raises:
         DeclarationError: the columns do not fit the model.
-
     """
     where = f"Pipeline {spec.name}, {spec.features.sql} for model {manifest.model_name} v{manifest.version}"
     encoded = encode_model(manifest, stage.columns, where=where)

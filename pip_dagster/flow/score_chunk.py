@@ -42,7 +42,6 @@ def score_chunk(
 
     Raises:
         DeclarationError: the columns do not fit the model, or its GPU failed and `device: cuda` leaves no choice.
-
     """
     pipeline = run.pipeline
     scores, model = _score_where_it_can(run, stage, model, keys, policy)

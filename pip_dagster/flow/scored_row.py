@@ -31,7 +31,6 @@ def scored_columns(
     Raises:
         DeclarationError: a column that is carried along has the name of a score, a decision cannot be evaluated, or a
             column cannot be a unit.
-
     """
     scores = score_columns(manifest)
     if carried is None:
@@ -64,7 +63,6 @@ def check_unit(spec: PipelineSpec, columns: Mapping[str, str]) -> dict[str, str]
 
     Raises:
         DeclarationError: a column is not there, or its text differs between versions or platforms.
-
     """
     found: dict[str, str] = {}
     for name in spec.unit:

@@ -155,7 +155,6 @@ def _check_columns(arm: dict[str, str], champion: dict[str, str]) -> None:
 
     Raises:
         DeclarationError: names the columns.
-
     """
     if arm != champion:
         differing = sorted({*arm.items()} ^ {*champion.items()})

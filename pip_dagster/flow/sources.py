@@ -35,7 +35,6 @@ def open_sources(
     Raises:
         DeclarationError: `available_at` is not an expression over the source's columns.
         SourceError: a file, table or column is missing or locked; names the pipeline, the source and what is there.
-
     """
     with ExitStack() as stack:
         catalogs: dict[str, str] = {}

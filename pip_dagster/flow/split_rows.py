@@ -57,7 +57,6 @@ def count_units(con: DuckDBPyConnection, champion: ScoringEntry, wanted: Sequenc
 
     Raises:
         PartitionError: that is not every row of the champion's once; roll back.
-
     """
     ids = ", ".join(sorted({literal(arm.scoring_id) for arm in wanted}))
     units = ", ".join(quote(name) for name in json.loads(wanted[0].unit))

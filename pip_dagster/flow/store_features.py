@@ -29,7 +29,6 @@ def store_features(run: Run, stage: Stage, made: Sequence[Extract]) -> list[Extr
     Raises:
         PartitionError: another number of rows arrived than was staged; rolled back.
         OvertakenError: another process stored features of a partition meanwhile; rolled back.
-
     """
     con, columns, name, keys = run.con, stage.columns, run.pipeline.spec.name, [each.partition.key for each in made]
     with transaction(con, late=True) as turn:

@@ -47,7 +47,6 @@ def store_scores(
     Raises:
         PartitionError: rows in are not rows scored plus rows quarantined; rolled back.
         WithdrawnError: a partition was rolled back since the run was requested; rolled back.
-
     """
     con, spec, scored_columns = run.con, run.pipeline.spec, chunk.scores.columns
     pipeline = spec.name
@@ -113,7 +112,6 @@ def _check_key_types(con: DuckDBPyConnection, pipeline: str, key: dict[str, str]
 
     Raises:
         PartitionError: names both types. Whole numbers may grow wider or narrower.
-
     """
     whole = WHOLE_NUMBERS - {"UHUGEINT"}  # beside a signed type it becomes a DOUBLE
     stored = con.execute(

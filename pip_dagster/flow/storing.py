@@ -103,7 +103,6 @@ def insert_counted(
 
     Raises:
         PartitionError: another number of rows arrived, of `what`; roll the transaction back.
-
     """
     counted = con.execute(f"INSERT INTO {table} {select}").fetchone()
     if counted is None or counted[0] != expected:

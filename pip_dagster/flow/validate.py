@@ -62,7 +62,6 @@ def validate(
 
     Raises:
         SuiteError: an expectation is on a column that is not there.
-
     """
     if not expectations:
         return Validation()

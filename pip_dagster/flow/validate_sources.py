@@ -30,7 +30,6 @@ def validate_sources(
 
     Raises:
         SuiteError: an expectation is on a column that is not there.
-
     """
     verdicts: dict[str, Verdicts] = {partition.key: () for partition in partitions}
     grid = partition_grid(con, "TIMESTAMP", [(p.key, p.start_local, p.end_local) for p in partitions])

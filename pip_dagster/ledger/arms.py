@@ -57,7 +57,6 @@ def insert_arms(con: DuckDBPyConnection, changes: Mapping[str, tuple[str, str, S
 
     Raises:
         WarehouseError: the arms do not cover every bucket once; roll back.
-
     """
     rows: list[_ArmRow] = []
     for change_id, (pipeline, partition_key, arms) in changes.items():

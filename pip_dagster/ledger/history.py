@@ -41,7 +41,6 @@ def scores_of_key(
 
     Raises:
         WarehouseError: nothing was ever scored, or the scores have no such column.
-
     """
     if "scores" not in views_of(con, pipeline):
         raise WarehouseError(f"Pipeline {pipeline} has no scores yet.")

@@ -62,7 +62,6 @@ def make_live(
 
     Raises:
         WithdrawnError: a partition was rolled back after the run was requested.
-
     """
     pipeline = entries[0].pipeline
     newest = newest_changes(committed or con, pipeline, [entry.partition_key for entry in entries])

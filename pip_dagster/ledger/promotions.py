@@ -27,7 +27,6 @@ def record_promotions(project: Project) -> int:
 
     Raises:
         WarehouseError: it stayed locked; the next call records them.
-
     """
     from pip_dagster.registry.store import Registry
 

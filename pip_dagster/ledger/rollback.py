@@ -109,7 +109,6 @@ def rollback(
         AliasConflict: another process moved the alias meanwhile.
         ModelNotFound: there is no such version.
         WarehouseError: the warehouse cannot be opened.
-
     """
     from pip_dagster.declaration.find import find_pipeline
     from pip_dagster.registry.choose import registry_of

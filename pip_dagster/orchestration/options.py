@@ -20,7 +20,6 @@ def run_options(run: dg.DagsterRun) -> dict[str, Any]:
 
     Raises:
         Failure: a tag has a value that is neither.
-
     """
     version, as_known = run.tags.get(VERSION_TAG), run.tags.get(AS_KNOWN_TAG, "false").lower()
     if version is not None and not version.removeprefix("v").isdigit():
@@ -38,7 +37,6 @@ def run_info(run: dg.DagsterRun, made_by: str, requested_at: datetime) -> RunInf
 
     Raises:
         Failure: a tag has a value that `run_options` refuses.
-
     """
     options, of_backfill = run_options(run), BACKFILL_TAG in run.tags
     pinned = run.tags.get(PINNED_TAG) == "true" if of_backfill else True

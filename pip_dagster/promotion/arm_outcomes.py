@@ -67,7 +67,6 @@ def arm_outcomes(con: DuckDBPyConnection, pipeline: Pipeline, manifest: Manifest
     Raises:
         DeclarationError: the labels' SQL cannot run, or their key is not kept with the scored rows.
         SourceError: a source cannot be read.
-
     """
     import numpy as np
 

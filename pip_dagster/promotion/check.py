@@ -45,7 +45,6 @@ def check(
     Raises:
         DeclarationError: a gate cannot be run as it is declared.
         SourceError, WarehouseError: something it reads cannot be.
-
     """
     began, gates, spec = time.monotonic(), pipeline.gates, pipeline.spec
     champion, broken = _champion(registry, candidate.name, seen)

@@ -46,7 +46,6 @@ def label_gates(
     Raises:
         DeclarationError: the SQL cannot run, or its outcome is not what the metric is for.
         SourceError: a source cannot be read.
-
     """
     gates = pipeline.gates
     if len(manifest.outputs) != 1:
@@ -111,7 +110,6 @@ def stage_labels(con: DuckDBPyConnection, pipeline: Pipeline, partitions: Sequen
     Raises:
         DeclarationError: it cannot run, or a key has two labels.
         SourceError: a source cannot be read.
-
     """
     import duckdb
 

@@ -25,7 +25,6 @@ def pipelines_of(project: Project, model_name: str, alias: str) -> list[Pipeline
 
     Raises:
         DeclarationError: one of them is not declared as it should be.
-
     """
     found = []
     for name, (_, attributes) in find_declarations(project).items():

@@ -50,7 +50,6 @@ def rescore(
     Raises:
         DeclarationError: a segment is not a column of the features, or the decision is not an expression over the
             scored row.
-
     """
     gates = pipeline.gates
     decision = gates.decision or default_decision(champion.version.manifest)

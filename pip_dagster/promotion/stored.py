@@ -52,7 +52,6 @@ def read_stored(con: DuckDBPyConnection, pipeline: Pipeline, last: int) -> Store
 
     Raises:
         WarehouseError: it cannot be opened.
-
     """
     name, path = pipeline.spec.name, pipeline.project.warehouse
     try:

@@ -57,7 +57,6 @@ def evaluate(
 
     Raises:
         duckdb.Error: the relation itself cannot be read.
-
     """
     partitions = list(dict.fromkeys(partitions))
     tally = Tally()

@@ -102,7 +102,6 @@ def build(expectation: Expectation, meta: dict[str, Any] | None = None) -> Any:
 
     Raises:
         Exception: whatever its constructor raises on an invalid kwarg.
-
     """
     imported()
     from great_expectations.expectations.registry import get_expectation_impl

@@ -35,7 +35,6 @@ def with_parameters(expectations: Iterable[Expectation], known: Mapping[str, flo
 
     Raises:
         SuiteError: a parameter is not in `known`.
-
     """
     return tuple(
         replace(e, kwargs={key: _value(e, value, known) for key, value in e.kwargs.items()})

@@ -38,7 +38,6 @@ class SqlCheck:
         expected: the value is as expected.
         unique: for the uniqueness types, instead of `expected`: what must be unique within a partition.
         parameters: the values bound in the expressions.
-
     """
 
     selected: str = "true"

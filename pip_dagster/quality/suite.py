@@ -69,7 +69,6 @@ def check_columns(expectations: Iterable[Expectation], available: Mapping[str, s
 
     Raises:
         SuiteError: columns are missing. The message names each with its expectation and close matches.
-
     """
     problems = [
         f"{e.origin or e.section}: expectation {e.id!r} of {e.section} is on column {name!r}, which does not exist"

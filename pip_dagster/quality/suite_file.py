@@ -74,7 +74,6 @@ def load_suites(path: Path, columns: Mapping[str, Collection[str]] | None = None
 
     Raises:
         SuiteError: the file cannot be read, or holds something that Great Expectations would drop or misread.
-
     """
     columns = columns or {}
     try:

@@ -61,7 +61,6 @@ class Evaluation:
 
         Raises:
             KeyError: the partition was not evaluated.
-
         """
         return self._by_partition[partition]
 

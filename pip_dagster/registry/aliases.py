@@ -57,7 +57,6 @@ def read_history(folder: Path, alias: str) -> list[AliasChange]:
 
     Raises:
         CorruptRegistry: the file is not an alias history.
-
     """
     path = _path(folder, alias)
     try:
@@ -92,7 +91,6 @@ def move(
         AliasConflict: `expect` (a version, or None for "not set yet") is not where the alias points now.
         CorruptRegistry: the alias's history cannot be read.
         RegistryBusy: another process holds the model's lock.
-
     """
     with locked(folder / ".lock"):
         history = read_history(folder, alias)

@@ -20,7 +20,6 @@ def registry_of(project: Project, scoring: Scoring) -> ModelRegistry:
 
     Raises:
         RegistryUnreachable: MLflow decides, and no URI of it is configured.
-
     """
     return mlflow_registry(project) if scoring.registry == "mlflow" else Registry(project.registry)
 
@@ -34,7 +33,6 @@ def registry_and_name(project: Project, name: str) -> tuple[ModelRegistry, str]:
         DeclarationError: a declaration cannot be read.
         InvalidName: the name is not a model's.
         RegistryUnreachable: as `registry_of`.
-
     """
     if uri := parse_models_uri(name):
         return mlflow_registry(project), uri[0]
@@ -53,7 +51,6 @@ def mlflow_registry(project: Project) -> ModelRegistry:
 
     Raises:
         RegistryUnreachable: neither is set.
-
     """
     from pip_dagster.registry.mlflow_registry import MlflowRegistry
     from pip_dagster.registry.mlflow_source import MlflowSource

@@ -46,7 +46,6 @@ class CompositePredictor:
 
         Raises:
             SignatureMismatch: the matrix has another shape, or a row's segment does not exist.
-
         """
         import numpy as np
 
@@ -59,7 +58,6 @@ class CompositePredictor:
 
         Raises:
             InvalidModel: a mean of probabilities has no contributions that add up to it.
-
         """
         import numpy as np
 

@@ -125,7 +125,6 @@ def read(source: Path | Mapping[str, object]) -> Composition:
 
     Raises:
         RegistryError: names the file, the key and the fault.
-
     """
     where = str(source) if isinstance(source, Path) else "the composition"
     found: object = source

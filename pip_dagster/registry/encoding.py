@@ -25,7 +25,6 @@ def encode(table: pa.Table, manifest: Signature) -> np.ndarray:
     Raises:
         SignatureMismatch: a column is missing or duplicated, has a type or value that the feature does not take, or a
             condition cannot be evaluated.
-
     """
     import numpy as np
 

@@ -63,7 +63,6 @@ def locked(path: Path, seconds: float = LOCK_SECONDS) -> Iterator[None]:
 
     Raises:
         RegistryBusy: another process holds it longer than `seconds`.
-
     """
     deadline = time.monotonic() + seconds
     path.parent.mkdir(parents=True, exist_ok=True)

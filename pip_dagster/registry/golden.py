@@ -42,7 +42,6 @@ def write(
 
     Raises:
         SignatureMismatch: a feature has such a name itself.
-
     """
     import numpy as np
     import pyarrow as pa
@@ -101,7 +100,6 @@ def largest_difference(version: ModelVersion, predictor: Predictor) -> float:
         CorruptRegistry: the golden rows cannot be read.
         DigestMismatch: they are not the registered ones.
         SignatureMismatch: they do not fit the manifest.
-
     """
     import numpy as np
 

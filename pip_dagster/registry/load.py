@@ -16,7 +16,6 @@ def load_predictor(version: ModelVersion, *, nthread: int, device: str = "cpu") 
         CorruptRegistry: a file cannot be read.
         InvalidModel: the installed engine cannot load the model.
         SignatureMismatch: the model is not the one that the manifest describes.
-
     """
     manifest, subject = version.manifest, str(version)
     if manifest.composite is None:

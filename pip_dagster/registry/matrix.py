@@ -76,7 +76,6 @@ def as_strings(column: pa.ChunkedArray, name: str) -> pa.ChunkedArray:
 
     Raises:
         SignatureMismatch: another type; a float or a date has several spellings.
-
     """
     import pyarrow as pa
     import pyarrow.compute as pc

@@ -32,7 +32,6 @@ def resolve(composition: Composition, get: Callable[[str, int | str], ModelVersi
         ModelNotFound: there is no such member.
         RegistryError: a member is a composite itself, or is named twice in an ensemble; or there are too many.
         SignatureMismatch: the members' scores cannot be combined or stand beside each other.
-
     """
     found: dict[tuple[str, int], tuple[ModelVersion, str | None]] = {}
 
@@ -123,7 +122,6 @@ def joined_features(members: tuple[Member, ...]) -> tuple[Feature, ...]:
 
     Raises:
         SignatureMismatch: a name has types that one column cannot have, or names differ in case only.
-
     """
     found: dict[str, tuple[Feature, Member]] = {}
     for member in members:

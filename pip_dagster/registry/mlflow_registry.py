@@ -77,7 +77,6 @@ class MlflowRegistry:
             RegistryError: as `Registry.register`.
             RegistryUnreachable: MLflow does not answer.
             UnsafeModelFile: the model is of another flavour.
-
         """
         wanted = parse_ref(ref)
         if isinstance(wanted, int):
@@ -126,7 +125,6 @@ class MlflowRegistry:
             AliasConflict: the alias does not point at `expect`.
             RegistryBusy: another process holds the model's lock.
             RegistryError: as `get`.
-
         """
         self.get(name, version)
         current = self.alias(name, alias)

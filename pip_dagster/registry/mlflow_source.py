@@ -48,7 +48,6 @@ class MlflowSource:
         Raises:
             ModelNotFound: there is no such model.
             RegistryUnreachable: MLflow does not answer, as in every method here.
-
         """
         with self._asking(f"which version {model}@{alias} is") as missing:
             return self.client.get_model_version_by_alias(model, alias)
@@ -63,7 +62,6 @@ class MlflowSource:
 
         Raises:
             ModelNotFound: there is no such version.
-
         """
         with self._asking(f"{model} version {number}") as missing:
             return self.client.get_model_version(model, str(number))
@@ -91,7 +89,6 @@ class MlflowSource:
         Raises:
             InvalidModel: MLflow's folder is not a complete model.
             UnsafeModelFile: the model is of another flavour than XGBoost's.
-
         """
         import yaml
 
@@ -136,7 +133,6 @@ class MlflowSource:
 
         Raises:
             InvalidSample: none was.
-
         """
         if path := self.fetch_extra(version, SAMPLE_FILE, folder):
             return path
@@ -154,7 +150,6 @@ class MlflowSource:
 
         Raises:
             RegistryUnreachable: MLflow is not installed, or its SQLite file does not exist.
-
         """
         for name, value in {
             "MLFLOW_DISABLE_TELEMETRY": "true",

@@ -24,7 +24,6 @@ def examine_composite(request: ProbeRequest, composite: Composite) -> ProbeRepor
         InvalidModel: a member cannot be loaded, or the scores are not finite.
         InvalidSample: no row of the sample, or of a segment, can be scored.
         SignatureMismatch: members, conditions and sample do not fit each other.
-
     """
     import numpy as np
 

@@ -61,7 +61,6 @@ def publish(
     Raises:
         MixedRegistry: the model's other versions have another origin.
         RegistryBusy: another process holds the model's lock.
-
     """
     files = {}
     for path in sorted(each for each in staged.iterdir() if each.is_file()):

@@ -78,7 +78,6 @@ def prepare(staged: Path, model: Path, sample: samples.Sample, claims: Claims, s
 
     Raises:
         RegistryError: see `Registry.register`.
-
     """
     description = claims.described()
     data = _model_bytes(model)
@@ -110,7 +109,6 @@ def prepare_composite(
 
     Raises:
         RegistryError: see `Registry.compose`.
-
     """
     description = claims.described()
     (staged / "work").mkdir()

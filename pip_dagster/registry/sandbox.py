@@ -61,7 +61,6 @@ def run(request: ProbeRequest, folder: Path, seconds: float) -> ProbeReport:
     Raises:
         InvalidModel: the probe crashed, hung or gave no usable answer.
         RegistryError: the probe's own.
-
     """
     path = folder / "request.json"
     path.write_text(request.model_dump_json())

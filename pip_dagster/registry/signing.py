@@ -26,7 +26,6 @@ def keygen(path: Path) -> tuple[Path, Path]:
 
     Raises:
         InvalidKey: one of them exists; a key in use must not be lost.
-
     """
     from cryptography.hazmat.primitives import serialization as ser
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -51,7 +50,6 @@ def sign(version: ModelVersion, key_file: Path) -> Path:
         CorruptRegistry: a file of the version cannot be read.
         DigestMismatch: a file is not the registered one.
         InvalidKey: the file is not an Ed25519 key.
-
     """
     key = _private_key(key_file)
     version.verify()
@@ -68,7 +66,6 @@ def verify_signers(version: ModelVersion, required: Sequence[str], root: Path = 
     Raises:
         InvalidKey: an entry is not a key.
         SignatureMissing: a signer has not signed.
-
     """
     if not required:
         return

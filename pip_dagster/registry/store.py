@@ -93,7 +93,6 @@ class Registry:
             RegistryBusy: another process holds the model's lock.
             SignatureMismatch: model, sample and claims contradict each other.
             UnsafeModelFile: the file is not XGBoost's UBJ or JSON; it was not opened.
-
         """
         from pip_dagster.registry.registration import Claims, prepare
 
@@ -135,7 +134,6 @@ class Registry:
 
         Raises:
             RegistryError: the composition is not valid; else as `register`.
-
         """
         from pip_dagster.registry import composition as compositions
         from pip_dagster.registry.members import resolve
@@ -167,7 +165,6 @@ class Registry:
         Raises:
             AliasConflict: the alias does not point at `expect`.
             RegistryBusy: another process holds the model's lock.
-
         """
         numbers = self._numbers(name)
         if version not in numbers:

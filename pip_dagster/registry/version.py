@@ -39,7 +39,6 @@ class ModelVersion:
         Raises:
             CorruptRegistry: manifest.json cannot be read.
             DigestMismatch: manifest.json is not the registered one.
-
         """
         data, digest = _checked_manifest(f"{name} v{version}", path)
         try:
@@ -71,7 +70,6 @@ class ModelVersion:
         Raises:
             CorruptRegistry: the file is missing or was not registered.
             DigestMismatch: the bytes are not the registered ones.
-
         """
         expected = self.manifest.files.get(file)
         if expected is None:

@@ -63,7 +63,6 @@ def find(
 
     Raises:
         ReplayError: there is none, or it stored no scores.
-
     """
     name = pipeline.spec.name
     where, wanted = "s.pipeline = $pipeline", {"pipeline": name}
@@ -115,7 +114,6 @@ def recall(
 
     Raises:
         ReplayError: a table is gone, or has not the columns that this model's scores were stored in.
-
     """
     con, name, scores = stage.con, pipeline.spec.name, entries[0].table_name or ""
     if table is None:

@@ -45,7 +45,6 @@ def recorded_rows(
 
     Raises:
         ReplayError: a key does not have the declared number of values.
-
     """
     con = stage.con
     names = [name for name in spec.features.key if name in recalled.carried] or list(recalled.carried)

@@ -82,7 +82,6 @@ def replay(
 
     Raises:
         WarehouseError: the warehouse cannot be opened.
-
     """
     threads, name, done = available_threads(), pipeline.spec.name, 0
     with workspace(threads=threads) as con:

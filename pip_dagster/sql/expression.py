@@ -36,7 +36,6 @@ def bracketed(text: str) -> str:
 
     Raises:
         DeclarationError: it is not a single expression.
-
     """
     with naming(repr(text)):
         _serialized(text)
@@ -50,7 +49,6 @@ def substituted(text: str, values: Mapping[str, str]) -> str:
 
     Raises:
         DeclarationError: it is not a single expression.
-
     """
     with naming(repr(text)):
         tree = parsed(text)

@@ -65,7 +65,6 @@ def check_table_name(name: str) -> str:
 
     Raises:
         ValueError: it does not have two parts, or one is empty or reserved.
-
     """
     parts = name.split(".")
     if len(parts) != 2 or not all(parts):

@@ -57,7 +57,6 @@ def row_expression(text: str, columns: Mapping[str, str], *, where: str, row: st
     Raises:
         DeclarationError: it is not a single expression, reads another column, or depends on anything but the row. Names
             `where`, the text, what is wrong and what to do.
-
     """
     with naming(f"{where} {text!r}"):
         return _judged(text, tuple(columns.items()), row)
@@ -68,7 +67,6 @@ def row_condition(text: str, columns: Mapping[str, str], *, where: str, row: str
 
     Raises:
         DeclarationError: as for `row_expression`, or its type is not BOOLEAN.
-
     """
     found = row_expression(text, columns, where=where, row=row)
     if found.sql_type != "BOOLEAN":
@@ -81,7 +79,6 @@ def row_instant(text: str, columns: Mapping[str, str], *, where: str, row: str) 
 
     Raises:
         DeclarationError: as for `row_expression`, or its type is not a date, an instant or text.
-
     """
     found = row_expression(text, columns, where=where, row=row)
     if not found.sql_type.startswith(("DATE", "TIMESTAMP", "VARCHAR")):

@@ -49,7 +49,6 @@ def estimate(metric: Metric, rows: ArmRows, confidence: float = 0.95) -> Estimat
 
     Raises:
         DeclarationError: outcomes or scores that are not finite or that the metric is not for.
-
     """
     found = _measure(metric, rows)
     return _interval(found[0].value, found[1], confidence) if found else None
@@ -73,7 +72,6 @@ def arm_difference(metric: Metric, base: ArmRows, arm: ArmRows, confidence: floa
 
     Raises:
         DeclarationError: outcomes or scores that are not finite or that the metric is not for.
-
     """
     import numpy as np
 

@@ -61,7 +61,6 @@ def influence(metric: Metric, y: np.ndarray, scores: np.ndarray) -> Influence | 
 
     Raises:
         DeclarationError: outcomes or scores that are not finite or that the metric is not for.
-
     """
     import numpy as np
 
@@ -94,7 +93,6 @@ def base_value(metric: Metric, y: np.ndarray) -> float:
     Args:
         metric: any but `mean`.
         y: outcomes (rows,), at least one, already checked by `influence`.
-
     """
     import numpy as np
 
@@ -124,7 +122,6 @@ def scarce_outcomes(metric: Metric, y: np.ndarray, unit: np.ndarray) -> tuple[in
         metric: which one.
         y: outcomes (rows,).
         unit: integer codes (rows,).
-
     """
     import numpy as np
 

@@ -100,7 +100,6 @@ def spread(psi: np.ndarray, unit: np.ndarray, day: np.ndarray, informative: floa
         unit: (rows,) integer codes of 0 or more.
         day: (rows,) integer codes of 0 or more.
         informative: how many units limit the degrees of freedom; all units when None.
-
     """
     import numpy as np
 
@@ -138,7 +137,6 @@ def gain(metric: Metric, rows: PairedRows, confidence: float = 0.95) -> Gain | N
 
     Raises:
         DeclarationError: outcomes or scores that are not finite or that the metric is not for.
-
     """
     old, new = (influence(metric, rows.y, scores) for scores in (rows.champion, rows.candidate))
     if old is None or new is None:

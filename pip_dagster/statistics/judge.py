@@ -83,7 +83,6 @@ def margin(metric: Metric, y: np.ndarray, champion: float, max_loss: float) -> M
         y: outcomes (rows,), at least one.
         champion: the champion's metric on the same rows.
         max_loss: between 0 and 1.
-
     """
     base = base_value(metric, y)
     excess = champion - base if metric in HIGHER_IS_BETTER else base - champion
@@ -107,7 +106,6 @@ def judge(metric: Metric, rows: PairedRows, rule: Rule | None = None) -> GateVer
 
     Raises:
         DeclarationError: outcomes or scores that are not finite or that the metric is not for.
-
     """
     rule = rule or Rule()
     found = gain(metric, rows, rule.confidence)
@@ -142,7 +140,6 @@ def detectable(found: Gain, least: float, probability: float) -> float | None:
         found: the comparison.
         least: the margin, in the metric's unit.
         probability: the one-sided level of the test, such as 0.975.
-
     """
     se = found.se
     if se == float("inf"):
@@ -162,7 +159,6 @@ def labels_needed(found: Gain, allowed: float, outcomes: int, *, strict: bool) -
         allowed: the margin M, in the metric's unit.
         outcomes: how many rows of the scarcest outcome are among them.
         strict: for rule C.
-
     """
     import math
 

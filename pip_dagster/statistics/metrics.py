@@ -50,7 +50,6 @@ def compare(
 
     Raises:
         DeclarationError: the metric is not defined for these outcomes or scores.
-
     """
     import numpy as np
 
@@ -105,7 +104,6 @@ def resample(
 
     Raises:
         DeclarationError: the metric is not defined for these outcomes or scores.
-
     """
     import numpy as np
 

@@ -57,7 +57,6 @@ def decile_table(con: DuckDBPyConnection, relation: str, champion: str, candidat
 
     Raises:
         DeclarationError: a score is NaN or infinite.
-
     """
     import numpy as np
 
@@ -94,7 +93,6 @@ def drift(table: np.ndarray) -> Drift:
 
     Args:
         table: (bins, bins) counts: the champion's bin by the candidate's. Without rows all figures are 0 and p is 1.
-
     """
     import numpy as np
     from scipy.special import chdtrc
@@ -126,7 +124,6 @@ def judge_drift(found: Drift, limit: float, least_rows: int = LEAST_ROWS) -> Lit
         found: of one partition, or of several partitions' tables added up.
         limit: of PSI, 0 or more; 0.25 by convention, 0.1 where the candidate is a retrain on similar data.
         least_rows: below it the drift is unjudged; add further partitions' tables.
-
     """
     if found.rows < least_rows:
         return "unjudged"
@@ -145,7 +142,6 @@ def wilson_low(count: int, rows: int, confidence: float = 0.95) -> float:
 
     Raises:
         ValueError: `count` is negative or above `rows`.
-
     """
     from scipy.special import ndtri
 

@@ -61,7 +61,6 @@ def labels_needed_before(
 
     Raises:
         DeclarationError: scores that are not finite or that the metric is not for.
-
     """
     import numpy as np
 

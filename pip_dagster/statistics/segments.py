@@ -84,7 +84,6 @@ def judge_segments(
 
     Raises:
         DeclarationError: outcomes or scores that are not finite or that the metric is not for.
-
     """
     rule = rule or Rule()
     allowed, level = SEGMENT_MARGINS * margin, (1 - rule.confidence) / 2

@@ -52,7 +52,6 @@ def holding(con: DuckDBPyConnection, keys: Sequence[int]) -> Iterator[DuckDBPyCo
 
     Raises:
         WarehouseLockedError: one was not free within the declared deadline; names who holds it.
-
     """
     cursor = con.cursor()
     try:
@@ -147,7 +146,6 @@ class Turn:
 
         Raises:
             WarehouseLockedError: it did not come within the declared deadline.
-
         """
         if self._seen_by is None:
             self._holder = self._stack.enter_context(holding(self._con, [WAREHOUSE]))

@@ -49,7 +49,6 @@ def workspace(*, threads: int, memory_limit: str | None = None) -> Iterator[Duck
 
     Raises:
         SpillError: the folder is full, gone, or cannot be created.
-
     """
     import duckdb
 
@@ -131,7 +130,6 @@ def attached(
 
     Raises:
         SourceError: the file is absent (read-only), is not a DuckDB file, or stayed locked; names its holder.
-
     """
     if read_only and not path.is_file():
         raise SourceError(f"There is no DuckDB file {path}. Create it, or correct its path in the declaration.")
@@ -170,7 +168,6 @@ def open_warehouse(
 
     Raises:
         WarehouseError: locked until the deadline, unreadable, on a full disk, or written by a newer version.
-
     """
     seconds = deadline if deadline is not None else lock.declared_deadline()
     if isinstance(place, Lake):

@@ -47,7 +47,6 @@ def of_warehouse(path: Path) -> Iterator[None]:
 
     Raises:
         StorageError: the file or what lies beside it could not be written or read.
-
     """
     try:
         yield
@@ -70,7 +69,6 @@ def of_spill(folder: Path) -> Iterator[None]:
 
     Raises:
         SpillError: it is full, gone, or cannot be written.
-
     """
     try:
         yield

@@ -71,7 +71,6 @@ def interruptible(con: DuckDBPyConnection) -> Iterator[None]:
 
     Raises:
         KeyboardInterrupt: in place of the error that an interrupted query ended in.
-
     """
     global _watch, _last
     if threading.current_thread() is not threading.main_thread():
@@ -106,7 +105,6 @@ def raise_if_interrupted(error: BaseException) -> None:
 
     Raises:
         KeyboardInterrupt: a signal caused the error.
-
     """
     if (_watch and _watch.received) or _came_of_interrupt(error):
         raise KeyboardInterrupt from error

@@ -26,7 +26,6 @@ class Kind:
             evidence, erasure empties the columns that quote values: `examples` and `observed` of the checks,
             `findings` and `reason` of the scorings.
         pending_id: The id by which a new row makes its partition pending; None for a kind that does not.
-
     """
 
     name: str
@@ -54,7 +53,6 @@ class PublishedKind(Kind):
         order: The column by which rows are ordered.
         wide_as: The SQL type of whole numbers that Parquet cannot hold. A key has at most 38 digits, a quarantined
             value may have more.
-
     """
 
     folder: str | None = None

@@ -31,7 +31,6 @@ def opened(con: DuckDBPyConnection, lake: Lake, *, purpose: str, read_only: bool
 
     Raises:
         WarehouseError: an extension, Postgres or the catalog is missing; DuckDB's text, without secrets.
-
     """
     _load_extensions(con, lake)
     _attach(con, lake, purpose, read_only=read_only, deadline=deadline)

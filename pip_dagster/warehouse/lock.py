@@ -38,7 +38,6 @@ def declared_deadline() -> float:
 
     Raises:
         WarehouseError: the variable is not a number.
-
     """
     if (within := _WITHIN.get()) is not None:
         return within
@@ -58,7 +57,6 @@ def exclusive(path: Path, *, purpose: str, deadline: float = DEFAULT_DEADLINE) -
 
     Raises:
         WarehouseLockedError: another process held it until the deadline; names that process and its purpose.
-
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a+", encoding="utf-8") as file:

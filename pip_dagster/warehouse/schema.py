@@ -20,7 +20,6 @@ def ensure(con: DuckDBPyConnection, place: object, *, read_only: bool) -> None:
 
     Raises:
         WarehouseError: the warehouse has a newer version, or an older one and is opened read-only.
-
     """
     found = version(con)
     if found == VERSION:

@@ -30,7 +30,6 @@ def ensure_table(con: DuckDBPyConnection, pipeline: str, kind: str, columns: Map
     Raises:
         DeclarationError: a column has a type that a lake would not return unchanged.
         ValueError: `kinds` lists no such kind with a table for each set of columns.
-
     """
     if kind not in {each.name for each in kinds.with_column_sets()}:
         raise ValueError(f"{kind!r} is not a kind of table in warehouse/kinds.py; add it there")

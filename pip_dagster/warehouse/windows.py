@@ -84,7 +84,6 @@ class Retries:
 
         Raises:
             Exception: the error, if a retry would end in it again or the time is over.
-
         """
         transient = isinstance(error, OvertakenError) or is_transient(error)
         transient &= reached or not isinstance(error, WarehouseError)

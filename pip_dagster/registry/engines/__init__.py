@@ -19,7 +19,6 @@ def engine_named(name: str) -> Engine:
 
     Raises:
         InvalidModel: there is no such engine here.
-
     """
     if name not in ENGINES:
         raise InvalidModel(
@@ -39,7 +38,6 @@ def detect(data: bytes, path: Path) -> tuple[Engine, str]:
 
     Raises:
         UnsafeModelFile: the bytes are not a model file of any engine; they were not opened.
-
     """
     refusals = []
     for engine in ENGINES.values():
@@ -55,7 +53,6 @@ def completed(signature: Any) -> Any:
 
     Raises:
         SignatureMismatch: no task is known for its objective.
-
     """
     if not isinstance(signature, dict) or "task" in signature or "objective" not in signature:
         return signature

@@ -95,7 +95,6 @@ class Engine(Protocol):
 
         Raises:
             UnsafeModelFile: the bytes are not a model file of this engine.
-
         """
         ...
 
@@ -105,7 +104,6 @@ class Engine(Protocol):
         Raises:
             InvalidModel: the library cannot load the file, or the file is damaged.
             SignatureMismatch: model, sample and claims contradict each other.
-
         """
         ...
 
@@ -117,6 +115,5 @@ class Engine(Protocol):
         Raises:
             InvalidModel: the installed library cannot load it.
             SignatureMismatch: the model is not the one that the signature describes.
-
         """
         ...

@@ -41,7 +41,6 @@ class Batches:
 
         Raises:
             GpuError: the device failed. Every other exception is that of `score`.
-
         """
         import numpy as np
 

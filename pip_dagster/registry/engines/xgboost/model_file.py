@@ -54,7 +54,6 @@ def detect(data: bytes, path: Path) -> Format:
 
     Raises:
         UnsafeModelFile: anything but XGBoost's UBJ or JSON; a pickle can run code when it is opened, so none is.
-
     """
     if data[:1] == b"{" and data[1:2] in [bytes([b]) for b in _UBJ_SECOND]:
         return "ubj"

@@ -57,7 +57,6 @@ class BoosterPredictor:
         Raises:
             InvalidModel: the scores have an unexpected shape.
             SignatureMismatch: the matrix has another shape.
-
         """
         return self._checked(X, margin=False)
 
@@ -92,7 +91,6 @@ class BoosterPredictor:
         Raises:
             InvalidModel: XGBoost has none for this kind of model.
             SignatureMismatch: the matrix has another shape.
-
         """
         import numpy as np
         import xgboost as xgb
@@ -184,7 +182,6 @@ def load_booster(data: bytes, subject: str) -> xgb.Booster:
 
     Raises:
         InvalidModel: XGBoost cannot load it, or is older than the version that wrote it.
-
     """
     import xgboost as xgb
 

@@ -33,7 +33,6 @@ def derive(
     Raises:
         InvalidModel: the Booster has no boosting rounds.
         SignatureMismatch: names, sample, category lists or classes contradict each other.
-
     """
     lists, objective = claims.categories, objective_of(facts.objective)
     names = _names(facts, claims.feature_names)
