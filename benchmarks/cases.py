@@ -21,7 +21,7 @@ import xgboost as xgb  # isort: skip
 from benchmarks import data
 from benchmarks.measure import Timed
 from pip_dagster.declaration.pipeline import Pipeline
-from pip_dagster.flow.guard import encode
+from pip_dagster.flow.guard_composite import encode_model
 from pip_dagster.registry.store import Registry
 
 YEAR = (date(2013, 1, 1), date(2014, 1, 1))
@@ -48,7 +48,7 @@ def floor(size: str) -> None:
     version = Registry(data.registry()).get("scale", 1)
     con = duckdb.connect(str(data.scale(size)), read_only=True)
     columns = {row[0]: row[1] for row in con.execute("DESCRIBE raw.flights").fetchall()}
-    encoded = encode(version.manifest.features, columns, where="benchmark")
+    encoded = encode_model(version.manifest, columns, where="benchmark")
     ((rows,),) = con.execute("SELECT count(*) FROM raw.flights").fetchall()
     X, at = np.empty((rows, len(encoded)), dtype=np.float32), 0
     for batch in con.sql(f"SELECT {', '.join(e.value for e in encoded)} FROM raw.flights").to_arrow_reader(100_000):
@@ -73,7 +73,7 @@ def scale(size: str, part: str, batch_rows: str = "0") -> None:
     from pip_dagster.warehouse import windows
 
     spent = [0.0]
-    publish = windows.publish_pending
+    publish = windows.publish_pending  # type: ignore[attr-defined]
 
     def timed_publish(*arguments: object, **options: object) -> int:
         with Timed() as of_publish:
@@ -81,7 +81,7 @@ def scale(size: str, part: str, batch_rows: str = "0") -> None:
         spent[0] += of_publish.seconds
         return written
 
-    windows.publish_pending = timed_publish  # type: ignore[assignment]
+    windows.publish_pending = timed_publish  # type: ignore[attr-defined]
     with scratch() as folder:
         scoring = {"batch_rows": int(batch_rows)} if int(batch_rows) else {}
         pipeline = data.scale_pipeline(size, folder, **scoring)
@@ -228,8 +228,7 @@ def _materialize(pipeline: Pipeline, keys: list[str], *, features: bool = True, 
 
 
 CASES: dict[str, Callable[..., None]] = {
-    each.__name__: each  # type: ignore[attr-defined]
-    for each in (floor, scale, growth, bare, dagster, backfill, empty)
+    each.__name__: each for each in (floor, scale, growth, bare, dagster, backfill, empty)
 }
 
 if __name__ == "__main__":

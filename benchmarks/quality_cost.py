@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from pip_dagster.declaration.find import find_pipeline
+from pip_dagster.declaration.pipeline import Pipeline
 from pip_dagster.declaration.project import Project
 from pip_dagster.flow.materialize import materialize
 from pip_dagster.ledger.record import RunInfo
@@ -20,7 +21,7 @@ from pip_dagster.quality.suite import Suites
 BOUND = 1.0
 
 
-def seconds(pipeline, folder: Path) -> float:
+def seconds(pipeline: Pipeline, folder: Path) -> float:
     """CPU seconds of the year, in a new warehouse."""
     project = replace(pipeline.project, warehouse=folder / "warehouse.duckdb", published=folder / "published")
     definition = partitions_definition(pipeline.spec.partitions)
