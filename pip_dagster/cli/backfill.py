@@ -83,18 +83,9 @@ def backfill(
     else:
         if not first:
             raise click.UsageError("Name the first partition with --from KEY, or resume a backfill with --resume.")
-        work = backfills.begin(
-            declared,
-            first=first,
-            last=last,
-            only=only,
-            version=version_number(declared, version),
-            as_known=as_known,
-            why=why,
-            by=whoami(),
-            chunk=chunk,
-            dry_run=dry_run,
-        )
+        chosen = version_number(declared, version)
+        request = backfills.BackfillRequest(first, last, whoami(), only, chosen, as_known, why)
+        work = backfills.begin(declared, request, chunk=chunk, dry_run=dry_run)
     _announce(declared, work, dry_run)
     if dry_run:
         _show_chunks(work, as_json)

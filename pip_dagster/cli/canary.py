@@ -101,8 +101,7 @@ def states(project: Project, declared: Pipeline, experiment: Split) -> list[dict
 
 
 def _change(project: Project, declared: Pipeline, experiment: Canary, arm: str | None, action: Any, why: str) -> None:
-    from pip_dagster.ledger.canary import record_event, stopped
-    from pip_dagster.ledger.record import RunInfo
+    from pip_dagster.ledger.canary import CanaryEvent, record_event, stopped
     from pip_dagster.warehouse.connect import open_warehouse, workspace
     from pip_dagster.warehouse.transaction import transaction
 
@@ -126,4 +125,14 @@ def _change(project: Project, declared: Pipeline, experiment: Canary, arm: str |
             raise DeclarationError(
                 f"{name}: {chosen} (v{version}) is {'already stopped' if is_stopped else 'not stopped'}."
             )
-        record_event(con, name, chosen, (model, version), action, why, RunInfo("", whoami()))
+        event = CanaryEvent(
+            pipeline=name,
+            alias=chosen,
+            model_name=model,
+            model_version=version,
+            action=action,
+            why=why,
+            run_id="",
+            made_by=whoami(),
+        )
+        record_event(con, event)

@@ -50,42 +50,45 @@ class Work:
         return sum(map(len, self.chunks))
 
 
-def begin(
-    pipeline: Pipeline,
-    *,
-    first: str | None,
-    last: str | None,
-    only: Only | None = None,
-    version: int | None = None,
-    as_known: bool = False,
-    why: str = "",
-    by: str,
-    chunk: int | None = None,
-    dry_run: bool = False,
-) -> Work:
-    """A new backfill of the partitions from `first` to `last`, recorded unless it is a `dry_run`.
+@dataclass(frozen=True)
+class BackfillRequest:
+    """A backfill of the partitions from `first` to `last`, or of those that the plan lists as stale or missing.
 
     It scores with one version from beginning to end: `version`, or the one that the alias names now.
+    """
+
+    first: str | None
+    last: str | None
+    by: str
+    only: Only | None = None
+    version: int | None = None
+    as_known: bool = False
+    why: str = ""
+
+
+def begin(pipeline: Pipeline, request: BackfillRequest, *, chunk: int | None = None, dry_run: bool = False) -> Work:
+    """A new backfill of what is requested, recorded unless it is a `dry_run`.
 
     Raises:
         BackfillError: a key names no partition that can be built by now, or the range is empty.
         ModelNotFound: there is no such version.
     """
     spec = pipeline.spec
-    partitions = _range(pipeline, first, last)
-    model = registry_of(pipeline.project, spec.scoring).get(spec.scoring.model_name, version or spec.scoring.alias)
-    if only:
-        wanted = _stale(pipeline, partitions, only)
+    partitions = _range(pipeline, request.first, request.last)
+    ref = request.version or spec.scoring.alias
+    model = registry_of(pipeline.project, spec.scoring).get(spec.scoring.model_name, ref)
+    if request.only:
+        wanted = _stale(pipeline, partitions, request.only)
         partitions = [partition for partition in partitions if partition.key in wanted]
     backfill = Backfill(
         f"backfill-{new_id()}",
         spec.name,
         [partition.key for partition in partitions],
         model.version,
-        version is not None,
-        as_known,
-        why,
-        by,
+        request.version is not None,
+        request.as_known,
+        request.why,
+        request.by,
         datetime.now(UTC),
         chunk,
     )

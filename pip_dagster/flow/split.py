@@ -107,9 +107,19 @@ def _split(run: Run, manifest: Manifest, result: PartitionResult) -> PartitionRe
         if wanted != current:
             (change_id,) = make_live(con, [champion], run.info, *decided, experiment=experiment.label)
         for stop in decision.stops:
-            canary.record_event(
-                con, name, stop.arm, stop.model, "stopped", stop.why, run.info, partition_key=key, figures=stop.figures
+            event = canary.CanaryEvent(
+                pipeline=name,
+                partition_key=key,
+                alias=stop.arm,
+                model_name=stop.model[0],
+                model_version=stop.model[1],
+                action="stopped",
+                why=stop.why,
+                figures=canonical(stop.figures),
+                run_id=run.info.run_id,
+                made_by=run.info.made_by,
             )
+            canary.record_event(con, event)
         verdicts = list(decision.checks)
         if wanted:
             verdicts.append(sample_ratio(count_units(con, champion, wanted), _buckets(wanted)))

@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Literal
 
-from pip_dagster.declaration.canonical import canonical
 from pip_dagster.ledger import audit
-from pip_dagster.ledger.record import RunInfo, dicts, new_id
+from pip_dagster.ledger.record import dicts, new_id
 from pip_dagster.ledger.rows import insert_rows
 
 if TYPE_CHECKING:
@@ -23,22 +22,22 @@ if TYPE_CHECKING:
 _DETAILS = ("action", "model_name", "model_version", "why", "figures", "run_id")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class CanaryEvent:
     """One row of `ledger.canaries`. `partition_key` is None where a person stopped or resumed it; `figures` is JSON."""
 
-    event_id: str
+    event_id: str = field(default_factory=new_id)
     pipeline: str
-    partition_key: str | None
+    partition_key: str | None = None
     alias: str
     model_name: str
     model_version: int
     action: Literal["stopped", "resumed"]
     why: str
-    figures: str
+    figures: str = "{}"
     run_id: str
     made_by: str
-    made_at: datetime
+    made_at: datetime = field(default_factory=lambda: datetime.now(UTC))
 
     @property
     def text(self) -> str:
@@ -47,36 +46,10 @@ class CanaryEvent:
         return f"{self.alias} (v{self.model_version}) was {self.action}{where}: {self.why}"
 
 
-def record_event(
-    con: DuckDBPyConnection,
-    pipeline: str,
-    alias: str,
-    model: tuple[str, int],
-    action: Literal["stopped", "resumed"],
-    why: str,
-    run: RunInfo,
-    *,
-    partition_key: str | None = None,
-    figures: Mapping[str, Any] | None = None,
-) -> CanaryEvent:
+def record_event(con: DuckDBPyConnection, event: CanaryEvent) -> None:
     """Append a stop or a resumption, with its entry in the audit. Call it inside a transaction on the warehouse."""
-    event = CanaryEvent(
-        event_id=new_id(),
-        pipeline=pipeline,
-        partition_key=partition_key,
-        alias=alias,
-        model_name=model[0],
-        model_version=model[1],
-        action=action,
-        why=why,
-        figures=canonical(figures or {}),
-        run_id=run.run_id,
-        made_by=run.made_by,
-        made_at=datetime.now(UTC),
-    )
     insert_rows(con, "canaries", [event])
     audit.append(con, [_audit_event(event)])
-    return event
 
 
 def _audit_event(event: CanaryEvent) -> audit.Event:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypedDict, Unpack
 
 from pip_dagster.errors import RollbackError, WarehouseError
 from pip_dagster.ledger import audit, rollback_plan, rollback_read
@@ -30,6 +30,15 @@ if TYPE_CHECKING:
     from pip_dagster.registry.protocol import ModelRegistry
 
 
+class RollbackTarget(TypedDict, total=False):
+    """What `rollback` goes back to, see `RollbackRequest`."""
+
+    to_version: int | None
+    partitions: tuple[str, str] | None
+    as_of: datetime | None
+    keep_alias: bool
+
+
 @dataclass(frozen=True)
 class RollbackRequest:
     """What to roll back to: the version before, `to_version`, or what was live `as_of`; of all or some `partitions`."""
@@ -46,6 +55,16 @@ class RollbackRequest:
     def moves_alias(self) -> bool:
         """Whether the alias moves too: a rollback of some partitions does not change what scores later ones."""
         return self.partitions is None and not self.keep_alias
+
+    def check(self) -> None:
+        """Raise RollbackError for a request that contradicts itself."""
+        if self.to_version is not None and self.as_of is not None:
+            raise RollbackError("A rollback goes to a version or to an instant, not to both: use only one of them.")
+        if self.as_of and self.as_of.tzinfo is None:
+            raise RollbackError(f"The instant {self.as_of} has no time zone; add one, for example +00:00.")
+        if self.partitions and self.partitions[0] > self.partitions[1]:
+            first, last = self.partitions
+            raise RollbackError(f"No partition lies in {first}..{last}: the first is after the last.")
 
 
 @dataclass(frozen=True)
@@ -89,13 +108,10 @@ def rollback(
     project: Project,
     pipeline: str,
     *,
-    to_version: int | None = None,
-    partitions: tuple[str, str] | None = None,
-    as_of: datetime | None = None,
     why: str,
     by: str,
-    keep_alias: bool = False,
     dry_run: bool = False,
+    **target: Unpack[RollbackTarget],
 ) -> RollbackResult:
     """Make earlier scorings live again. Partitions without such scores are listed and left unchanged.
 
@@ -114,19 +130,14 @@ def rollback(
     from pip_dagster.registry.choose import registry_of
     from pip_dagster.registry.store import Registry
 
-    if to_version is not None and as_of is not None:
-        raise RollbackError("A rollback goes to a version or to an instant, not to both: use only one of them.")
-    if as_of and as_of.tzinfo is None:
-        raise RollbackError(f"The instant {as_of} has no time zone; add one, for example +00:00.")
-    if partitions and partitions[0] > partitions[1]:
-        raise RollbackError(f"No partition lies in {partitions[0]}..{partitions[1]}: the first is after the last.")
+    request = RollbackRequest(pipeline, why, by, **target)
+    request.check()
     declared = find_pipeline(project, pipeline)
     registry: ModelRegistry = Registry(project.registry)  # every version that scored is in the folder
-    if to_version is not None:
-        registry.get(declared.spec.scoring.model_name, to_version)
+    if request.to_version is not None:
+        registry.get(declared.spec.scoring.model_name, request.to_version)
     if isinstance(project.warehouse, Path) and not project.warehouse.is_file():
         raise RollbackError(f"There is no warehouse {project.warehouse} yet, so there is nothing to roll back.")
-    request = RollbackRequest(pipeline, why, by, to_version, partitions, as_of, keep_alias)
     purpose = f"{pipeline}: rolling back"
     if request.moves_alias:
         try:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from pydantic import ValidationError
 
@@ -23,6 +23,33 @@ from pip_dagster.registry.members import Resolved
 from pip_dagster.registry.version import GOLDEN_FILE
 
 ManifestOf = Callable[[int, dict[str, str]], Manifest]
+
+
+class Statements(TypedDict, total=False):
+    """What `Registry.register` and `Registry.compose` take beside the model.
+
+    `by`: who registers, else the user of this process. `training_window`: the first and the last instant of the
+    training rows. `calibration`: how the score becomes a probability.
+    """
+
+    by: str
+    description: str
+    metrics: Mapping[str, float] | None
+    training_window: tuple[str, str] | None
+    tags: Mapping[str, str] | None
+    calibration: Calibration | Mapping[str, object] | None
+
+
+class ModelStatements(Statements, total=False):
+    """The statements about one model, as the training program knows them.
+
+    `categories`: of each category feature, the list in the order of the codes. `classes`: a classifier's labels, in
+    order. `feature_names`: those of a Booster that was trained without.
+    """
+
+    categories: Mapping[str, Sequence[object]] | None
+    classes: Sequence[str] | None
+    feature_names: Sequence[str] | None
 
 
 @dataclass(frozen=True)

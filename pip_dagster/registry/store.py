@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import getpass
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Unpack
 
 from pip_dagster.declaration.model_names import check_alias, check_model_name, parse_ref
 from pip_dagster.registry import aliases
@@ -20,7 +20,7 @@ from pip_dagster.registry.publish import publish, read_version, staging, version
 from pip_dagster.registry.version import ModelVersion
 
 if TYPE_CHECKING:
-    from pip_dagster.registry.calibration import Calibration
+    from pip_dagster.registry.registration import ModelStatements, Statements
     from pip_dagster.registry.sample import Sample
 
 
@@ -68,23 +68,13 @@ class Registry:
         *,
         model: Path,
         sample: Sample,
-        categories: Mapping[str, Sequence[str]] | None = None,
-        classes: Sequence[str] | None = None,
-        feature_names: Sequence[str] | None = None,
-        by: str | None = None,
-        description: str = "",
-        metrics: Mapping[str, float] | None = None,
-        training_window: tuple[str, str] | None = None,
-        tags: Mapping[str, str] | None = None,
-        calibration: Calibration | Mapping[str, object] | None = None,
         time_limit: float = 120.0,
+        **statements: Unpack[ModelStatements],
     ) -> ModelVersion:
         """Check a model file in a subprocess, derive its signature, and store it as the next version.
 
         `model` is a file in XGBoost's UBJ or JSON. `sample` holds training rows with at least the model's features: a
-        Parquet path, an Arrow table or a pandas DataFrame. `categories` gives each category feature's list in the order
-        of the codes used in training, `classes` a classifier's labels in order, `feature_names` the names of a Booster
-        that was trained without, `calibration` how its score becomes a probability. If the same model and
+        Parquet path, an Arrow table or a pandas DataFrame. `statements`: see `ModelStatements`. If the same model and
         signature are registered already, that version is returned, with `created` False.
 
         Raises:
@@ -96,18 +86,8 @@ class Registry:
         """
         from pip_dagster.registry.registration import Claims, prepare
 
-        claims = Claims(
-            check_model_name(name),
-            by or whoami(),
-            description,
-            metrics,
-            training_window,
-            tags,
-            calibration,
-            categories=categories,
-            classes=classes,
-            feature_names=feature_names,
-        )
+        statements.setdefault("by", whoami())
+        claims = Claims(check_model_name(name), **statements)
         with staging(self.root / name) as staged:
             manifest = prepare(staged, Path(model), sample, claims, time_limit)
             return publish(self.root / name, staged, manifest)
@@ -118,13 +98,8 @@ class Registry:
         composition: Path | Mapping[str, object],
         *,
         sample: Sample,
-        by: str | None = None,
-        description: str = "",
-        metrics: Mapping[str, float] | None = None,
-        training_window: tuple[str, str] | None = None,
-        tags: Mapping[str, str] | None = None,
-        calibration: Calibration | Mapping[str, object] | None = None,
         time_limit: float = 120.0,
+        **statements: Unpack[Statements],
     ) -> ModelVersion:
         """Store the next version, composed of registered ones: an ensemble, or a model for each segment of the rows.
 
@@ -139,9 +114,8 @@ class Registry:
         from pip_dagster.registry.members import resolve
         from pip_dagster.registry.registration import Claims, prepare_composite
 
-        claims = Claims(
-            check_model_name(name), by or whoami(), description, metrics, training_window, tags, calibration
-        )
+        statements.setdefault("by", whoami())
+        claims = Claims(check_model_name(name), **statements)
         resolved = resolve(compositions.read(composition), self.get)
         with staging(self.root / name) as staged:
             manifest = prepare_composite(staged, resolved, sample, claims, time_limit)

@@ -16,7 +16,7 @@ from click.testing import CliRunner
 
 from pip_dagster.cli.main import cli
 from pip_dagster.errors import BackfillError, PipelineError
-from pip_dagster.flow.backfill import begin, check_not_withdrawn, run_in_process
+from pip_dagster.flow.backfill import BackfillRequest, begin, check_not_withdrawn, run_in_process
 from pip_dagster.flow.plan import make_plan
 from pip_dagster.ledger.rollback import rollback
 from pip_dagster.warehouse.lock import exclusive
@@ -262,7 +262,7 @@ class TestAfterARollback:
         assert result["made"] == 1 and result["complete"]
 
     def test_in_its_midst_it_stops_at_the_next_chunk(self, scored):
-        work = begin(scored.pipeline(), first=FIRST, last=FOURTH, version=2, by="ada", chunk=2)
+        work = begin(scored.pipeline(), BackfillRequest(FIRST, FOURTH, "ada", version=2), chunk=2)
         check_not_withdrawn(scored.pipeline(), work.backfill)
         list(run_in_process(scored.pipeline(), print)(work.backfill, work.chunks[0]))
         check_not_withdrawn(scored.pipeline(), work.backfill)

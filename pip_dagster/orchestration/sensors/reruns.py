@@ -1,6 +1,7 @@
 """The sensors that carry out the plan: each tick computes it and requests runs for the stale partitions."""
 
 from collections.abc import Collection
+from dataclasses import dataclass
 from datetime import UTC, datetime
 
 import dagster as dg
@@ -17,41 +18,42 @@ from pip_dagster.orchestration.runs import REASON, run_request
 from pip_dagster.warehouse.lock import waiting_at_most
 
 
+@dataclass(frozen=True)
+class _Reruns:
+    """What a sensor reruns: the partitions that are stale for `kinds`, and never built ones as far as `missing`."""
+
+    name: str
+    declared: Sensor
+    kinds: Collection[Kind]
+    missing: Reach
+    description: str
+
+
 def source_changes(
     pipeline: Pipeline, job: object, definition: dg.TimeWindowPartitionsDefinition
 ) -> dg.SensorDefinition:
     """Requests runs for the partitions that are stale for any reason but a promotion alone."""
     declared = pipeline.spec.sensors.source_changes
-    return _rerun_sensor(
-        pipeline,
-        job,
-        definition,
-        "source_changes",
-        declared,
-        core.SOURCE_KINDS,
-        declared.missing,
+    description = (
         f"Rerun partitions of {pipeline.spec.name} whose sources have new, late, corrected or deleted rows, that were "
         "provisional, whose SQL or declaration changed, or that failed. Partitions that were never built: "
-        f"{_text(declared.missing)}, by sensors.source_changes.missing.",
+        f"{_text(declared.missing)}, by sensors.source_changes.missing."
     )
+    reruns = _Reruns("source_changes", declared, core.SOURCE_KINDS, declared.missing, description)
+    return _rerun_sensor(pipeline, job, definition, reruns)
 
 
 def model_promoted(
     pipeline: Pipeline, job: object, definition: dg.TimeWindowPartitionsDefinition
 ) -> dg.SensorDefinition:
     """Requests runs for the partitions that are stale by `reruns.promotion`."""
-    scoring = pipeline.spec.scoring
-    return _rerun_sensor(
-        pipeline,
-        job,
-        definition,
-        "model_promoted",
-        pipeline.spec.sensors.model_promoted,
-        core.PROMOTION_KINDS,
-        "all",
-        f"Rescore partitions of {pipeline.spec.name} when {scoring.alias} moves. By reruns.promotion: "
-        f"{_text(pipeline.spec.reruns.promotion)}.",
+    spec = pipeline.spec
+    description = (
+        f"Rescore partitions of {spec.name} when {spec.scoring.alias} moves. By reruns.promotion: "
+        f"{_text(spec.reruns.promotion)}."
     )
+    reruns = _Reruns("model_promoted", spec.sensors.model_promoted, core.PROMOTION_KINDS, "all", description)
+    return _rerun_sensor(pipeline, job, definition, reruns)
 
 
 def _text(reach: Reach) -> str:
@@ -61,51 +63,44 @@ def _text(reach: Reach) -> str:
 
 
 def _rerun_sensor(
-    pipeline: Pipeline,
-    job: object,
-    definition: dg.TimeWindowPartitionsDefinition,
-    name: str,
-    declared: Sensor,
-    kinds: Collection[Kind],
-    missing: Reach,
-    description: str,
+    pipeline: Pipeline, job: object, definition: dg.TimeWindowPartitionsDefinition, reruns: _Reruns
 ) -> dg.SensorDefinition:
     @dg.sensor(
-        name=f"{pipeline.spec.name}_{name}",
+        name=f"{pipeline.spec.name}_{reruns.name}",
         job=job,  # type: ignore[arg-type]
-        minimum_interval_seconds=int(declared.interval.total_seconds()),
-        default_status=dg.DefaultSensorStatus(declared.status.upper()),
-        description=description,
+        minimum_interval_seconds=int(reruns.declared.interval.total_seconds()),
+        default_status=dg.DefaultSensorStatus(reruns.declared.status.upper()),
+        description=reruns.description,
     )
-    def reruns(context: dg.SensorEvaluationContext) -> list[dg.RunRequest] | dg.SkipReason:
-        return _evaluate(context, pipeline, definition, declared, kinds, missing)
+    def evaluate(context: dg.SensorEvaluationContext) -> list[dg.RunRequest] | dg.SkipReason:
+        return _evaluate(context, pipeline, definition, reruns)
 
-    return reruns
+    return evaluate
 
 
 def _evaluate(
     context: dg.SensorEvaluationContext,
     pipeline: Pipeline,
     definition: dg.TimeWindowPartitionsDefinition,
-    declared: Sensor,
-    kinds: Collection[Kind],
-    missing: Reach,
+    reruns: _Reruns,
 ) -> list[dg.RunRequest] | dg.SkipReason:
     from pip_dagster.flow.plan import make_plan
 
-    spec, now = pipeline.spec, datetime.now(UTC)
+    spec, declared, now = pipeline.spec, reruns.declared, datetime.now(UTC)
     grid = closed_partitions(spec.partitions, now)
     try:
         with waiting_at_most(declared.lock_deadline):
             plan = make_plan(pipeline, grid, now=now)
     except (SourceLockedError, WarehouseLockedError) as error:
         return dg.SkipReason(f"Skipped: {error} Will retry on the next tick.")
-    wanted = core.wanted_by(plan.stale, kinds, grid, missing)
+    wanted = core.wanted_by(plan.stale, reruns.kinds, grid, reruns.missing)
     graph = context.repository_def.asset_graph if context.repository_def else None
     busy = in_flight(context.instance, spec, definition, [each.partition for each in wanted], graph)
     size = min(declared.max_partitions, spec.partitions.max_per_run or declared.max_partitions)
     requested: list[dg.RunRequest] = []
-    on_hold = {each.partition.key: each.reasons[0].text for each in plan.on_hold if each.reasons[0].kind in kinds}
+    on_hold = {
+        each.partition.key: each.reasons[0].text for each in plan.on_hold if each.reasons[0].kind in reruns.kinds
+    }
     waiting = 0
     for request in core.requests([each for each in wanted if each.partition.key not in busy], at_most=size):
         if len(requested) == declared.max_runs:
@@ -122,4 +117,4 @@ def _evaluate(
         return requested
     mine = {each.partition.key for each in wanted}
     never = sum(each.partition.key not in mine and each.reasons[0].kind == "missing" for each in plan.stale)
-    return dg.SkipReason(core.skipped(on_hold, busy, waiting, never if "missing" in kinds else 0, plan.current))
+    return dg.SkipReason(core.skipped(on_hold, busy, waiting, never if "missing" in reruns.kinds else 0, plan.current))
