@@ -13,7 +13,6 @@ from pip_dagster.quality.verdict import Judgement
 
 if TYPE_CHECKING:
     import numpy as np
-    import pandas as pd
 
 Numbered = tuple[int, Expectation]
 """An expectation with its number among those that are evaluated."""
@@ -27,13 +26,6 @@ class Chunk:
     columns: Columns
 
     @cached_property
-    def codes(self) -> np.ndarray[Any, Any]:
-        """For every row, the index of its partition in `partitions`."""
-        import pandas as pd
-
-        return pd.Categorical(self.columns.partitions, categories=list(self.partitions)).codes.astype("int64")
-
-    @cached_property
     def row_ids(self) -> np.ndarray[Any, Any]:
         """For every row, its id."""
         return self.columns.row_ids.to_numpy()
@@ -42,15 +34,11 @@ class Chunk:
     def slices(self) -> Mapping[str, slice]:
         """The rows of every partition."""
         import numpy as np
+        import pandas as pd
 
-        starts = np.searchsorted(self.codes, np.arange(len(self.partitions) + 1))
+        codes = pd.Categorical(self.columns.partitions, categories=list(self.partitions)).codes
+        starts = np.searchsorted(codes, np.arange(len(self.partitions) + 1))
         return {p: slice(int(starts[i]), int(starts[i + 1])) for i, p in enumerate(self.partitions)}
-
-    def count(self, rows: np.ndarray[Any, Any]) -> list[int]:
-        """How many of some rows (positions, or a boolean for every row) are in each partition."""
-        import numpy as np
-
-        return [int(n) for n in np.bincount(self.codes[rows], minlength=len(self.partitions))]
 
 
 @dataclass
@@ -75,10 +63,3 @@ def grouped(expectations: Iterable[Numbered]) -> Iterator[tuple[dict[str, Use], 
         else:
             groups.append((own, [(i, expectation)]))
     yield from groups
-
-
-def unused(name: str, frame: pd.DataFrame) -> str:
-    """A column name that a frame does not contain yet."""
-    while name in frame.columns:
-        name += "_"
-    return name
