@@ -11,11 +11,10 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 from pip_dagster.quality import native
-from pip_dagster.quality.chunk import Chunk, Numbered, Tally, grouped
 from pip_dagster.quality.expectation_types import expectation_types
 from pip_dagster.quality.frame import Use
 from pip_dagster.quality.great import Judge, Outcome
-from pip_dagster.quality.relation import Relation
+from pip_dagster.quality.relation import Chunk, Numbered, Relation, Tally, grouped
 from pip_dagster.quality.suite import Expectation, suggest
 from pip_dagster.quality.verdict import Evaluation, Judgement, Verdict, jsonable
 

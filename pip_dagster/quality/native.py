@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from pip_dagster.quality.chunk import Chunk, Numbered, Tally, grouped
 from pip_dagster.quality.conditions import condition_sql, numeric, whole
 from pip_dagster.quality.frame import BIG_INTS, FLOATS, SMALL_INTS, is_wide, uses
-from pip_dagster.quality.relation import Relation
+from pip_dagster.quality.relation import Chunk, Numbered, Relation, Tally, grouped
 from pip_dagster.quality.sql import SqlCheck, compiled, row_limits
 from pip_dagster.quality.suite import Expectation
 from pip_dagster.quality.verdict import Judgement, jsonable
