@@ -13,10 +13,9 @@ from pip_dagster.declaration.partition import Partition
 from pip_dagster.declaration.ranges import contiguous
 from pip_dagster.errors import BackfillError, NoWarehouseError
 from pip_dagster.flow.materialize import materialize
-from pip_dagster.flow.withdrawn import version_withdrawn
 from pip_dagster.ledger.backfills import Backfill, backfills_of, finished_keys, insert_backfill, rolled_back_since
 from pip_dagster.ledger.record import RunInfo, new_id
-from pip_dagster.registry.choose import registry_of
+from pip_dagster.registry.choose import registry_of, version_withdrawn
 from pip_dagster.warehouse.connect import open_warehouse, workspace
 from pip_dagster.warehouse.transaction import transaction
 

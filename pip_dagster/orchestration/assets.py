@@ -10,7 +10,6 @@ from pip_dagster.declaration.pipeline import Pipeline
 from pip_dagster.errors import PipelineError, RegistryError, WithdrawnError
 from pip_dagster.flow.materialize import materialize
 from pip_dagster.flow.result import PartitionResult
-from pip_dagster.flow.withdrawn import version_withdrawn
 from pip_dagster.ledger.record import RunInfo, ScoringEntry
 from pip_dagster.orchestration.alive import alive
 from pip_dagster.orchestration.cancel import request_cancellation
@@ -30,7 +29,7 @@ from pip_dagster.orchestration.options import BACKFILL_TAG, requested_at, run_in
 from pip_dagster.orchestration.partitions import partitions_of
 from pip_dagster.orchestration.step import StepOutcome
 from pip_dagster.plural import plural
-from pip_dagster.registry.choose import registry_of
+from pip_dagster.registry.choose import registry_of, version_withdrawn
 from pip_dagster.registry.store import Registry, whoami
 
 DATA_VERSION_TAG = "dagster/data_version"

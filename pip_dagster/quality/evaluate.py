@@ -1,30 +1,22 @@
-"""Evaluate a suite on a range of partitions: one pass, and the verdicts of one validation per partition.
+"""Evaluate a suite on a range of partitions, with the verdicts of one Great Expectations validation per partition.
 
-Each type takes the fastest path that property tests show to be equal to one validation per partition (`loop`):
-
-- row-level types: one validation over the range, attributed to the partitions (`mapped`);
-- aggregates: a profile with a row per partition, judged in one validation (`profile`);
-- types about the table's columns: judged once (`_judge_columns`);
-- with `engine="auto"`, the commonest types on the commonest columns: in DuckDB, without importing Great Expectations
-  (`native`). Great Expectations judges the rest.
+With `engine="auto"`, `native` judges the commonest types on the commonest columns without importing Great
+Expectations. Types about the table's columns are judged once. Great Expectations judges the rest, partition by
+partition, which is slower.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 from pip_dagster.quality import native
-from pip_dagster.quality.chunk import Chunk, Numbered, Tally
 from pip_dagster.quality.expectation_types import expectation_types
 from pip_dagster.quality.frame import Use
-from pip_dagster.quality.great import Judge
-from pip_dagster.quality.loop import judge_alone, judgement
-from pip_dagster.quality.mapped import judge_range, over_a_range
-from pip_dagster.quality.profile import METRICS, judge_profile
-from pip_dagster.quality.relation import Relation
+from pip_dagster.quality.great import Judge, Outcome
+from pip_dagster.quality.relation import Chunk, Numbered, Relation, Tally, grouped
 from pip_dagster.quality.suite import Expectation, suggest
-from pip_dagster.quality.verdict import Evaluation, Judgement, Verdict
+from pip_dagster.quality.verdict import Evaluation, Judgement, Verdict, jsonable
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -74,9 +66,13 @@ def evaluate(
         todo = native.judge_rows(relation, todo, partitions, tally)
     judge = Judge()
     todo = _judge_columns(relation, judge, todo, partitions, tally)
+    covered = [n for n in todo if engine == "auto" and native.covers(n[1], relation.types)]
+    rest = [n for n in todo if n not in covered]
     place = {p: n for n, p in enumerate(partitions)}
     for together in relation.chunks(partitions) if todo else ():
-        _judge_chunk(relation, relation.chunk(todo, together), judge, todo, engine, place, tally)
+        chunk = relation.chunk(todo, together)
+        left = native.judge_aggregates(relation, chunk, covered, tally)
+        _judge_partitions(chunk, judge, rest + left, place, tally)
     broken = _broken(tally, expectations, partitions)
     examples = _examples(relation, key, expectations, broken)
     verdicts = (
@@ -89,48 +85,46 @@ def evaluate(
 
 
 def _judge_columns(
-    relation: Relation, judge: Judge, todo: Iterable[Numbered], partitions: Sequence[str], tally: Tally
+    relation: Relation, judge: Judge, todo: Sequence[Numbered], partitions: Sequence[str], tally: Tally
 ) -> list[Numbered]:
     """Judge the expectations on the table's columns, once for all partitions; return the other expectations."""
-    others: list[Numbered] = []
-    about: list[Numbered] = []
-    for i, e in todo:
-        is_about = expectation_types()[e.type].kind == "table" and e.type not in METRICS
-        (about if is_about else others).append((i, e))
+    about = [(i, e) for i, e in todo if expectation_types()[e.type].about_columns]
     if about:
         wanted: dict[str, Use] = dict.fromkeys(relation.data_columns, "alone")
         frame = relation.fetch(wanted.items(), []).frame(wanted)
         for (i, _), outcome in zip(about, judge(frame, [e for _, e in about]), strict=True):
-            tally.judgements |= {(p, i): judgement(outcome) for p in partitions}
-    return others
+            tally.judgements |= {(p, i): _judgement(outcome) for p in partitions}
+    return [n for n in todo if n not in about]
 
 
-def _judge_chunk(
-    relation: Relation,
-    chunk: Chunk,
-    judge: Judge,
-    todo: Sequence[Numbered],
-    engine: Engine,
-    place: dict[str, int],
-    tally: Tally,
+def _judge_partitions(
+    chunk: Chunk, judge: Judge, todo: Sequence[Numbered], place: Mapping[str, int], tally: Tally
 ) -> None:
+    """One validation per partition: correct for every type."""
     import numpy as np
 
-    part = Tally()
-    if engine == "auto":
-        covered = [n for n in todo if native.covers(n[1], relation.types)]
-        todo = [n for n in todo if n not in covered] + native.judge_aggregates(relation, chunk, covered, part)
-    aggregates = [n for n in todo if n[1].type in METRICS]
-    ranged = [n for n in todo if over_a_range(n[1])]
-    rest = [n for n in todo if n not in aggregates and n not in ranged]
-    rest += judge_range(chunk, judge, ranged, part)
-    alone = judge_profile(chunk, judge, aggregates, part)
-    for partition in chunk.partitions if rest else ():
-        alone.setdefault(partition, []).extend(rest)
-    judge_alone(chunk, judge, alone, part)
-    tally.judgements |= part.judgements
-    places = np.array([place[p] for p in chunk.partitions], dtype="int64")
-    tally.broken.extend((i, places[codes], ids) for i, codes, ids in part.broken)
+    for shared, members in grouped(todo):
+        frame = chunk.columns.frame(shared)
+        for partition, rows in chunk.slices.items():
+            outcomes = judge(frame.iloc[rows], [e for _, e in members])
+            for (i, expectation), outcome in zip(members, outcomes, strict=True):
+                tally.judgements[partition, i] = _judgement(outcome)
+                unexpected = outcome.result.get("unexpected_index_list") if expectation.row_level else None
+                if unexpected and outcome.error is None:
+                    ids = chunk.row_ids[np.array(unexpected, dtype="int64")]
+                    tally.broken.append((i, np.full(len(ids), place[partition]), ids))
+
+
+def _judgement(outcome: Outcome) -> Judgement:
+    if outcome.error is not None:
+        return Judgement("errored", error=outcome.error)
+    return Judgement(
+        status="passed" if outcome.success else "failed",
+        unexpected_count=outcome.result.get("unexpected_count"),
+        element_count=outcome.result.get("element_count"),
+        unexpected_percent=outcome.result.get("unexpected_percent"),
+        observed=jsonable(outcome.result.get("observed_value")),
+    )
 
 
 def _broken(tally: Tally, expectations: Sequence[Expectation], partitions: Sequence[str]) -> pa.Table:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from pip_dagster.quality.imported import imported
+from pip_dagster.quality.expectation_types import imported
 from pip_dagster.quality.suite import Expectation
 
 if TYPE_CHECKING:

@@ -7,19 +7,18 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, TypeAdapter, ValidationError
+from pydantic import AwareDatetime, BeforeValidator, TypeAdapter, ValidationError
 
+from pip_dagster.registry.booster_signature import Record
 from pip_dagster.registry.errors import AliasConflict, CorruptRegistry
 from pip_dagster.registry.files import locked, replace_atomically
 
 
-class AliasChange(BaseModel):
+class AliasChange(Record):
     """One move of an alias: to which version, from which (None: the alias was new), when, by whom and why.
 
     ``rollback_id``: the rollback that moved it; None for a promotion.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     alias: str
     version: int

@@ -11,7 +11,7 @@ Task = Literal["binary", "multiclass", "regression", "count", "ranking", "surviv
 
 
 class Record(BaseModel):
-    """A part of a manifest."""
+    """Something that the registry stores or reads: immutable, without unknown keys."""
 
     # A key this code does not know may change what the scores mean: refuse it rather than ignore it.
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from datetime import datetime
 from typing import TYPE_CHECKING
 
 from pip_dagster.declaration.model_names import parse_models_uri
@@ -11,6 +12,7 @@ from pip_dagster.registry.protocol import ModelRegistry
 from pip_dagster.registry.store import Registry
 
 if TYPE_CHECKING:
+    from pip_dagster.declaration.pipeline import Pipeline
     from pip_dagster.declaration.project import Project
     from pip_dagster.declaration.scoring import Scoring
 
@@ -66,3 +68,18 @@ def mlflow_registry(project: Project) -> ModelRegistry:
     if file != uri:  # relative to the project, whatever folder a run starts in
         uri = f"sqlite:///{project.root / file}"
     return MlflowRegistry(project.registry, MlflowSource(uri))
+
+
+def version_withdrawn(pipeline: Pipeline, version: int, since: datetime) -> str | None:
+    """Who rolled the alias back from this version since then, and why; None if nobody did.
+
+    The rollback takes precedence over a run that requested the version by number before it. `ledger.live.make_live`
+    checks the same for single partitions, in the transaction that would make them live.
+    A rollback from the first version that ever scored changes no partition, only the alias.
+    """
+    scoring = pipeline.spec.scoring
+    for move in registry_of(pipeline.project, scoring).alias_history(scoring.model_name, scoring.alias):
+        if move.at > since and move.previous == version and move.rollback_id:
+            why = move.why.removeprefix(f"{move.rollback_id}: ")
+            return f"v{move.previous} was rolled back to v{move.version} (by {move.by}): {why}"
+    return None

@@ -6,21 +6,18 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, FiniteFloat, ValidationError, model_validator
+from pydantic import BeforeValidator, Field, FiniteFloat, ValidationError, model_validator
 
 from pip_dagster.errors import RegistryError
+from pip_dagster.registry.booster_signature import Record
 from pip_dagster.registry.composite import Combine, Unmatched
-
-
-class _Declared(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
 
 
 def _version(value: object) -> object:
     return value[1:] if isinstance(value, str) and value[:1] in "vV" else value
 
 
-class MemberRef(_Declared):
+class MemberRef(Record):
     """A version of a model, by its number or by an alias that is resolved immediately."""
 
     model: str
@@ -40,7 +37,7 @@ class Weighted(MemberRef):
     weight: FiniteFloat | None = Field(default=None, gt=0)
 
 
-class DeclaredSegment(_Declared):
+class DeclaredSegment(Record):
     """A segment's rows, and the model or ensemble that scores them."""
 
     name: str | None = Field(default=None, min_length=1)
@@ -74,7 +71,7 @@ class DeclaredSegment(_Declared):
         return (Weighted.model_validate({"model": self.model, "version": self.version, "alias": self.alias}),)
 
 
-class Composition(_Declared):
+class Composition(Record):
     """The declaration of a composite: an `ensemble`, or `segments`."""
 
     ensemble: tuple[Weighted, ...] = ()

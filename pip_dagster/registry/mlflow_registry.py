@@ -14,11 +14,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ValidationError
 
 from pip_dagster.declaration.model_names import check_alias, check_model_name, parse_ref
 from pip_dagster.errors import RegistryError
 from pip_dagster.registry.aliases import ANYWHERE, AliasChange, Anywhere, moved_meanwhile, rollback_of
+from pip_dagster.registry.booster_signature import Record
 from pip_dagster.registry.calibration import Calibration
 from pip_dagster.registry.errors import AliasConflict, DigestMismatch, MixedRegistry, ModelNotFound
 from pip_dagster.registry.files import sha256
@@ -34,10 +35,8 @@ if TYPE_CHECKING:
 TIME_LIMIT = 300.0
 
 
-class LoggedClaims(BaseModel):
+class LoggedClaims(Record):
     """`pip_dagster/claims.json`: the options of `models register`, logged by the training script."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     categories: dict[str, list[str]] = {}
     classes: list[str] | None = None

@@ -13,9 +13,10 @@ import subprocess
 import sys
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ValidationError
 
 from pip_dagster.registry import errors
+from pip_dagster.registry.booster_signature import Record
 from pip_dagster.registry.composite import Composite
 from pip_dagster.registry.engines.protocol import SignatureClaims
 from pip_dagster.registry.manifest import Histogram, Signature
@@ -23,14 +24,12 @@ from pip_dagster.registry.manifest import Histogram, Signature
 MEMORY_BYTES = 16 * 2**30
 
 
-class ProbeRequest(BaseModel):
+class ProbeRequest(Record):
     """The probe's task: load `model` with `engine`, derive its signature, score `sample`, write golden rows.
 
     A model in another format than the stored one is written to `convert_to`. With `composite`, `model` is the folder of
     its members' files, and no `engine` is named.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
 
     name: str
     model: Path
@@ -44,10 +43,8 @@ class ProbeRequest(BaseModel):
     memory_bytes: int = MEMORY_BYTES
 
 
-class ProbeReport(BaseModel):
+class ProbeReport(Record):
     """The probe's answer: the distribution of the sample's features and scores, and the sha256 of the stored file."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
 
     signature: Signature
     feature_reference: dict[str, Histogram]
