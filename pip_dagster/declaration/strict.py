@@ -12,7 +12,8 @@ from pydantic import AfterValidator, BaseModel, ConfigDict
 class StrictModel(BaseModel):
     """A declared block: immutable, and a key that it does not know is an error."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    # An error does not print what was declared: it may be a misplaced secret.
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
 
 def _identifier(value: str) -> str:

@@ -203,6 +203,24 @@ def test_a_project_declares_for_all_its_pipelines(tiny):
         tiny.declare().pipeline().alerts  # noqa: B018
 
 
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        'webhook = "https://hooks.example/S3CRET"',
+        'webhook = {env = "https://hooks.example/S3CRET"}',
+        'webhook = {url = "https://hooks.example/S3CRET"}',
+        'command = "curl https://hooks.example/S3CRET"',
+        'comand = "https://hooks.example/S3CRET"',
+    ],
+)
+def test_an_error_in_the_projects_alerts_does_not_print_the_secret(tiny, wrong):
+    file = tiny.root / "pyproject.toml"
+    file.write_text(file.read_text() + f"\n[tool.pip_dagster.alerts]\n{wrong}\n")
+    with pytest.raises(ProjectError, match=r"alerts\]") as refused:
+        tiny.declare().pipeline().alerts  # noqa: B018
+    assert "S3CRET" not in str(refused.value)
+
+
 def test_the_environment_reaches_the_command(monkeypatch, tmp_path):
     monkeypatch.setenv("WHO", "ada")
     assert deliver(Alerts(command=("sh", "-c", f'echo "$WHO" > {tmp_path}/who')), ALERT)
