@@ -11,7 +11,8 @@ import json
 from typing import TYPE_CHECKING
 
 from pip_dagster.ledger import audit
-from pip_dagster.warehouse.connect import open_warehouse, workspace
+from pip_dagster.warehouse.access import writing
+from pip_dagster.warehouse.connect import workspace
 from pip_dagster.warehouse.transaction import transaction
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ def record_promotions(project: Project) -> int:
 
     with (
         workspace(threads=1) as con,
-        open_warehouse(con, project.warehouse, purpose="recording promotions in the audit"),
+        writing(con, project, purpose="recording promotions in the audit"),
         transaction(con),
     ):
         return append_promotions(con, Registry(project.registry))

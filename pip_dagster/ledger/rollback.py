@@ -17,7 +17,8 @@ from pip_dagster.ledger.promotions import append_promotions
 from pip_dagster.ledger.record import new_id
 from pip_dagster.ledger.rollback_plan import Flip, History, Missing, RollbackPlan
 from pip_dagster.registry.errors import RegistryUnreachable
-from pip_dagster.warehouse.connect import open_warehouse, workspace
+from pip_dagster.warehouse.access import writing
+from pip_dagster.warehouse.connect import workspace
 from pip_dagster.warehouse.published import publish_pending
 from pip_dagster.warehouse.transaction import transaction
 
@@ -137,7 +138,7 @@ def rollback(
                 f"Pipeline {pipeline}: {error}\nNothing was rolled back. --keep-alias rolls back without MLflow; point "
                 "the alias back there before the next run, or that scores with the version that was withdrawn."
             ) from error
-    with workspace(threads=2) as con, open_warehouse(con, project.warehouse, purpose=purpose):
+    with workspace(threads=2) as con, writing(con, project, purpose=purpose, publish=False):
         with transaction(con):
             result = _prepare(con, declared, registry, request, dry_run)
             if dry_run:

@@ -6,11 +6,13 @@ from itertools import groupby
 from operator import itemgetter
 from typing import TYPE_CHECKING
 
-from pip_dagster.sql.names import literal
-from pip_dagster.warehouse import advisory, kinds
+from pip_dagster.sql.names import among, literal
+from pip_dagster.warehouse import advisory, kinds, stamp
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
+
+    from pip_dagster.declaration.project import Project
 
 Pending = tuple[str, str, list[str]]  # pipeline, partition key, ids of what is not published
 
@@ -29,6 +31,35 @@ def pending_of(con: DuckDBPyConnection, *, everything: bool = False) -> list[Pen
     if not advisory.is_shared(con) and (newest := _among_newest(con)) is not None:
         return newest
     return _all(con, _UNPUBLISHED)
+
+
+def pending_publications(con: DuckDBPyConnection, project: Project) -> list[Pending]:
+    """What `publish_pending` would write now. The warehouse is the current catalog; nothing is written."""
+    return pending_of(con, everything=is_behind(con, project)) if project.publishes else []
+
+
+def is_behind(con: DuckDBPyConnection, project: Project) -> bool:
+    """Whether the folder lacks what was published: it is gone, or was restored from a backup."""
+    folder = project.published
+    try:
+        gone = not folder.is_dir()
+    except OSError:  # not to be read, so not to be written either, which is logged
+        return False
+    at = stamp.read(stamp.published_stamp(project))
+    if gone or at is None:
+        empty = gone or next(folder.glob("*/*/*.parquet"), None) is None
+        return empty and con.execute("SELECT 1 FROM ledger.publications LIMIT 1").fetchone() is not None
+    since = con.execute(
+        f"SELECT subject->>'change_id' FROM ledger.audit WHERE seq > {at.entry} AND action = 'live'"
+    ).fetchall()
+    ids = [row[0] for row in since]
+    if not ids:
+        return False
+    # A stamp is written before its changes count as published.
+    published = (
+        f"SELECT 1 FROM ledger.publications WHERE change_id >= {literal(min(ids))} AND {among('change_id', ids)}"
+    )
+    return con.execute(f"{published} LIMIT 1").fetchone() is not None
 
 
 def _all(con: DuckDBPyConnection, but: str = "") -> list[Pending]:
