@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from pip_dagster.errors import RollbackError, WarehouseError
 from pip_dagster.ledger import audit, rollback_plan, rollback_read
 from pip_dagster.ledger.live import LiveChange, insert_live_changes
-from pip_dagster.ledger.promotions import append_promotions
+from pip_dagster.ledger.promotions import append_promotions, write_registry_stamp
 from pip_dagster.ledger.record import new_id
 from pip_dagster.ledger.rollback_plan import Flip, History, Missing, RollbackPlan
 from pip_dagster.registry.errors import RegistryUnreachable
@@ -144,9 +144,10 @@ def rollback(
             if dry_run:
                 return result
             began = time.monotonic()
-            _move_alias(registry, request, result)
-            append_promotions(con, registry)
+            if move := _own_move(registry, request, result):
+                append_promotions(con, registry, (result.model_name, move))
             _flip(con, request, result)
+        write_registry_stamp(con, project)
         seconds = time.monotonic() - began
         published = publish_pending(con, project)
     return replace(result, seconds=seconds, published=published)
@@ -219,9 +220,10 @@ def _plan(
     return rollback_plan.to_previous(histories, live)
 
 
-def _move_alias(registry: ModelRegistry, request: RollbackRequest, result: RollbackResult) -> None:
+def _own_move(registry: ModelRegistry, request: RollbackRequest, result: RollbackResult) -> AliasChange | None:
+    """Move the alias; the move, or the one that was made before this rollback was interrupted."""
     if move := result.alias:
-        registry.set_alias(
+        return registry.set_alias(
             result.model_name,
             move.alias,
             move.after,
@@ -230,6 +232,8 @@ def _move_alias(registry: ModelRegistry, request: RollbackRequest, result: Rollb
             expect=move.before,
             rollback_id=result.rollback_id,
         )
+    moves = registry.alias_history(result.model_name) if result.resumed else []
+    return next((move for move in reversed(moves) if move.rollback_id == result.rollback_id), None)
 
 
 def _flip(con: DuckDBPyConnection, request: RollbackRequest, result: RollbackResult) -> None:

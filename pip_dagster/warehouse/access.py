@@ -28,15 +28,15 @@ _DATED = ("scorings", "extractions", "live_changes", "backfills", "source_bucket
 
 
 @contextmanager
-def reading(con: DuckDBPyConnection, project: Project, *, purpose: str) -> Iterator[None]:
-    """The project's warehouse as the default catalog, for one read.
+def reading(con: DuckDBPyConnection, project: Project, *, purpose: str, checked: bool = True) -> Iterator[None]:
+    """The project's warehouse as the default catalog, for one read. `checked` is False for who checks it otherwise.
 
     Raises:
         NoWarehouseError: there is none yet.
         OtherWarehouseError: it was lost, replaced, or is older than what was published from it.
         WarehouseError: as `open_warehouse`.
     """
-    with _opened(con, project, purpose, read_only=True):
+    with _opened(con, project, purpose, read_only=True, checked=checked):
         yield
 
 
@@ -56,11 +56,14 @@ def writing(con: DuckDBPyConnection, project: Project, *, purpose: str, publish:
 
 
 @contextmanager
-def _opened(con: DuckDBPyConnection, project: Project, purpose: str, *, read_only: bool) -> Iterator[None]:
+def _opened(
+    con: DuckDBPyConnection, project: Project, purpose: str, *, read_only: bool, checked: bool = True
+) -> Iterator[None]:
     stamps = stamp.stamps_of(project)
     new = partial(stamp.check_new, con, project, stamps)
     with open_warehouse(con, project.warehouse, purpose=purpose, read_only=read_only, new=new):
-        stamp.check(con, project, stamps)
+        if checked:
+            stamp.check(con, project, stamps)
         see_newest(con)
         yield
 

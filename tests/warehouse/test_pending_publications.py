@@ -115,7 +115,7 @@ def test_a_run_that_has_nothing_to_score_completes_it(pending):
 
 def test_stopping_a_canary_completes_it(pending):
     pending.registry.set_alias("returns", "challenger", 2, by="ada", why="to try")
-    pending.declare(scoring={"canary": {"arms": {"challenger": "20%"}, "unit": "order_id", "salt": "a"}})
+    pending.declare(scoring={"canary": {"arms": {"challenger": "20%"}, "salt": "a"}})
     shell(pending, "models", "canary", "orders", "--stop", "a test")
     assert_published(pending)
 
