@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Literal
 
+from pip_dagster import clock
 from pip_dagster.declaration.grid import closed_partitions
 from pip_dagster.declaration.partition import Partition
 from pip_dagster.declaration.ranges import contiguous
@@ -89,7 +90,7 @@ def begin(
         as_known,
         why,
         by,
-        datetime.now(UTC),
+        clock.now(),
         chunk,
     )
     unfinished: list[str] = []

@@ -9,9 +9,10 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import TYPE_CHECKING, Any, Literal
 
+from pip_dagster import clock
 from pip_dagster.declaration.canonical import canonical
 from pip_dagster.ledger import audit
 from pip_dagster.ledger.record import RunInfo, dicts, new_id
@@ -72,7 +73,7 @@ def record_event(
         figures=canonical(figures or {}),
         run_id=run.run_id,
         made_by=run.made_by,
-        made_at=datetime.now(UTC),
+        made_at=clock.now(),
     )
     insert_rows(con, "canaries", [event])
     audit.append(con, [_audit_event(event)])

@@ -6,10 +6,11 @@ import secrets
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pip_dagster import clock
 from pip_dagster.errors import RollbackError, WarehouseError
 from pip_dagster.ledger import audit, rollback_plan, rollback_read
 from pip_dagster.ledger.live import LiveChange, insert_live_changes
@@ -17,7 +18,7 @@ from pip_dagster.ledger.promotions import append_promotions, write_registry_stam
 from pip_dagster.ledger.record import new_id
 from pip_dagster.ledger.rollback_plan import Flip, History, Missing, RollbackPlan
 from pip_dagster.registry.errors import RegistryUnreachable
-from pip_dagster.warehouse.access import writing
+from pip_dagster.warehouse.access import see_newest, writing
 from pip_dagster.warehouse.connect import workspace
 from pip_dagster.warehouse.published import publish_pending
 from pip_dagster.warehouse.transaction import transaction
@@ -140,6 +141,7 @@ def rollback(
             ) from error
     with workspace(threads=2) as con, writing(con, project, purpose=purpose, publish=False):
         with transaction(con):
+            see_newest(con)  # on a lake, of other machines since it was opened
             result = _prepare(con, declared, registry, request, dry_run)
             if dry_run:
                 return result
@@ -238,7 +240,7 @@ def _own_move(registry: ModelRegistry, request: RollbackRequest, result: Rollbac
 
 def _flip(con: DuckDBPyConnection, request: RollbackRequest, result: RollbackResult) -> None:
     """Record the live changes and the rollback, with their entries in the audit."""
-    now, flips = datetime.now(UTC), result.flips
+    now, flips = clock.now(), result.flips
     if not (flips or result.alias or result.resumed):
         return
     ids = [new_id() for _ in flips]

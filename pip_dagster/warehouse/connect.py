@@ -184,7 +184,7 @@ def open_warehouse(
     path = place
     with ExitStack() as stack:
         stack.enter_context(faults.of_warehouse(path))
-        if not path.is_file():
+        if not path.is_file() or not path.stat().st_size:
             new()
             if read_only:
                 raise NoWarehouseError(f"There is no warehouse {path} yet: materialize a partition first.")
