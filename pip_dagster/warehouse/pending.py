@@ -40,26 +40,30 @@ def pending_publications(con: DuckDBPyConnection, project: Project) -> list[Pend
 
 def is_behind(con: DuckDBPyConnection, project: Project) -> bool:
     """Whether the folder lacks what was published: it is gone, or was restored from a backup."""
-    folder = project.published
-    try:
-        gone = not folder.is_dir()
-    except OSError:  # not to be read, so not to be written either, which is logged
-        return False
-    at = stamp.read(stamp.published_stamp(project))
-    if gone or at is None:
-        empty = gone or next(folder.glob("*/*/*.parquet"), None) is None
-        return empty and con.execute("SELECT 1 FROM ledger.publications LIMIT 1").fetchone() is not None
-    since = con.execute(
-        f"SELECT subject->>'change_id' FROM ledger.audit WHERE seq > {at.entry} AND action = 'live'"
-    ).fetchall()
-    ids = [row[0] for row in since]
+    folder, path = project.published, stamp.published_stamp(project)
+    while True:
+        try:
+            gone = not folder.is_dir()
+        except OSError:  # not to be read, so not to be written either, which is logged
+            return False
+        at = stamp.read(path)
+        if gone or at is None:
+            empty = gone or next(folder.glob("*/*/*.parquet"), None) is None
+            return empty and con.execute("SELECT 1 FROM ledger.publications LIMIT 1").fetchone() is not None
+        if not _published_since(con, at):
+            return False
+        if stamp.read(path) == at:  # else another process of a lake has published meanwhile
+            return True
+
+
+def _published_since(con: DuckDBPyConnection, at: stamp.Stamp) -> bool:
+    """Whether a change behind this stamp counts as published. The stamp is written before."""
+    since = f"SELECT subject->>'change_id' FROM ledger.audit WHERE seq > {at.entry} AND action = 'live'"
+    ids = [row[0] for row in con.execute(since).fetchall()]
     if not ids:
         return False
-    # A stamp is written before its changes count as published.
-    published = (
-        f"SELECT 1 FROM ledger.publications WHERE change_id >= {literal(min(ids))} AND {among('change_id', ids)}"
-    )
-    return con.execute(f"{published} LIMIT 1").fetchone() is not None
+    of_ids = f"change_id >= {literal(min(ids))} AND {among('change_id', ids)}"
+    return con.execute(f"SELECT 1 FROM ledger.publications WHERE {of_ids} LIMIT 1").fetchone() is not None
 
 
 def _all(con: DuckDBPyConnection, but: str = "") -> list[Pending]:
