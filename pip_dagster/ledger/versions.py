@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from pip_dagster.errors import NoWarehouseError
 from pip_dagster.ledger import audit
 from pip_dagster.ledger.record import dicts
 from pip_dagster.registry.errors import ReplacedVersion
 from pip_dagster.sql.names import literal
+from pip_dagster.warehouse.access import reading
+from pip_dagster.warehouse.connect import workspace
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
+    from pip_dagster.declaration.project import Project
     from pip_dagster.registry.version import ModelVersion
 
 # Those that people accepted, of which the newest counts; then the oldest of those that scored, of those in the audit's
@@ -97,6 +102,18 @@ def check(con: DuckDBPyConnection, version: ModelVersion) -> None:
                 f"{text}. It was not used. Restore the version's folder from a backup, or register the other model as "
                 f"a new version and promote that. `pip-dagster audit accept --versions --why TEXT` accepts it as it is."
             )
+
+
+def check_recorded(project: Project, *versions: ModelVersion, purpose: str) -> None:
+    """The same for versions that are about to be used, where the project has a warehouse already.
+
+    Raises:
+        ReplacedVersion: as `check`.
+        WarehouseError: it cannot be opened.
+    """
+    with workspace(threads=1) as con, suppress(NoWarehouseError), reading(con, project, purpose=purpose):
+        for version in versions:
+            check(con, version)
 
 
 def several(con: DuckDBPyConnection) -> list[tuple[str, int, list[str]]]:

@@ -12,10 +12,11 @@ from pip_dagster.errors import RegistryError
 from pip_dagster.flow.engine import available_threads, choose_device, library_versions
 from pip_dagster.flow.model import ScoringModel
 from pip_dagster.flow.stage import Stage
+from pip_dagster.ledger.versions import check_recorded
 from pip_dagster.promotion.identity import golden_gate, signature_gate
 from pip_dagster.promotion.labels import label_gates
 from pip_dagster.promotion.rescore import Rescored, replay_gate, rescore
-from pip_dagster.promotion.stored import check_recorded, read_stored
+from pip_dagster.promotion.stored import read_stored
 from pip_dagster.promotion.throughput import throughput_gate
 from pip_dagster.registry.load import load_predictor
 from pip_dagster.registry.protocol import ModelRegistry
@@ -24,8 +25,6 @@ from pip_dagster.statistics.gate_result import GateReport, GateResult, Mover, Se
 from pip_dagster.warehouse.connect import workspace
 
 if TYPE_CHECKING:
-    from duckdb import DuckDBPyConnection
-
     from pip_dagster.declaration.pipeline import Pipeline
     from pip_dagster.registry.version import ModelVersion
 
@@ -50,13 +49,13 @@ def check(
         SourceError, WarehouseError: something it reads cannot be.
     """
     began, gates, spec = time.monotonic(), pipeline.gates, pipeline.spec
+    champion, broken = _champion(pipeline, registry, candidate, seen)
     threads = available_threads()
     segments: tuple[SegmentDifference, ...] = ()
     movers: tuple[Mover, ...] = ()
     rescored = Rescored()
     with workspace(threads=threads) as con:
         stage = Stage(con)
-        champion, broken = _champion(con, pipeline, registry, candidate, seen)
         stored = read_stored(con, pipeline, gates.partitions)
         progress(f"{spec.name}: signature and golden rows of {candidate}")
         signature = signature_gate(
@@ -98,19 +97,20 @@ def check(
 
 
 def _champion(
-    con: DuckDBPyConnection, pipeline: Pipeline, registry: ModelRegistry, candidate: ModelVersion, seen: int | None
+    pipeline: Pipeline, registry: ModelRegistry, candidate: ModelVersion, seen: int | None
 ) -> tuple[ModelVersion | None, list[GateResult]]:
     """The version to compare with; one that is damaged or replaced fails a gate, so that `--override` leads away.
 
     Raises:
         ReplacedVersion: as `check`, about the candidate.
     """
-    check_recorded(con, pipeline, candidate)
+    purpose = f"{pipeline.spec.name}: reading the ledger for gates"
+    check_recorded(pipeline.project, candidate, purpose=purpose)
     if seen is None:
         return None, []
     try:
         champion = registry.get(candidate.name, seen)
-        check_recorded(con, pipeline, champion)
+        check_recorded(pipeline.project, champion, purpose=purpose)
         load_predictor(champion, nthread=1)
     except RegistryError as error:
         return None, [GateResult("champion", False, None, None, f"v{seen} cannot be compared with: {error}")]

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from pip_dagster.errors import NoWarehouseError
 from pip_dagster.flow.stage import Stage, keep, stored_columns
-from pip_dagster.ledger import versions
 from pip_dagster.sql.names import among, quote, quote_all
 from pip_dagster.warehouse.access import reading
 
@@ -18,7 +16,6 @@ if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
     from pip_dagster.declaration.pipeline import Pipeline
-    from pip_dagster.registry.version import ModelVersion
 
 
 @dataclass(frozen=True)
@@ -62,17 +59,6 @@ def read_stored(con: DuckDBPyConnection, pipeline: Pipeline, last: int) -> Store
             return _stored(con, name, last)
     except NoWarehouseError:
         return Stored()
-
-
-def check_recorded(con: DuckDBPyConnection, pipeline: Pipeline, version: ModelVersion) -> None:
-    """Check that a version is the one that the ledger knows by its number, if it knows any.
-
-    Raises:
-        ReplacedVersion: it is another one.
-    """
-    purpose = f"{pipeline.spec.name}: reading the ledger for gates"
-    with suppress(NoWarehouseError), reading(con, pipeline.project, purpose=purpose):
-        versions.check(con, version)
 
 
 def _stored(con: DuckDBPyConnection, name: str, last: int) -> Stored:

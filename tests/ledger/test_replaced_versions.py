@@ -88,6 +88,17 @@ class TestAReplacedVersion:
         assert "was replaced in the registry" in shell(replaced, "models", "promote", "returns", "v1", code=1)
         assert "was replaced in the registry" in shell(replaced, "models", "gate", "orders", "v1", code=1)
 
+    def test_is_no_candidate_of_a_model_that_no_pipeline_declares(self, replaced):
+        text = shell(replaced, "models", "promote", "returns", "v1", "--alias", "other", code=1)
+        assert "was replaced in the registry" in text and "other" not in replaced.registry.aliases("returns")
+
+    def test_is_no_member_of_a_composite(self, replaced):
+        (replaced.root / "both.yaml").write_text(
+            "ensemble: [{model: returns, version: 1}, {model: returns, version: 2}]"
+        )
+        words = ("models", "compose", "returns", str(replaced.root / "both.yaml"), "--sample", "nowhere.parquet")
+        assert "was replaced in the registry" in shell(replaced, *words, code=1)
+
     def test_is_no_champion_to_compare_with(self, replaced):
         with pytest.raises(AssertionError, match="cannot be compared with"):
             shell(replaced, "models", "gate", "orders", "v2")
