@@ -14,8 +14,9 @@ from pip_dagster import clock
 from pip_dagster.cli.main import cli
 from pip_dagster.errors import BackfillError, PipelineError
 from pip_dagster.flow import backfill as backfills
+from pip_dagster.flow.materialize import materialize
 from pip_dagster.flow.plan import make_plan
-from pip_dagster.ledger.record import new_id
+from pip_dagster.ledger.record import RunInfo, new_id
 from pip_dagster.ledger.rollback import rollback
 from pip_dagster.ledger.verify import verify
 from pip_dagster.promotion.reports import newest_report, store_report
@@ -107,6 +108,15 @@ def test_a_rollback_of_some_partitions_with_the_clock_set_back_takes_precedence(
     rollback(promoted.project, "orders", partitions=(DAYS[0], DAYS[1]), why="worse", by="eve")
     promoted.declare(reruns={"promotion": "all"})
     assert live(promoted) == [1, 1, 2, 2] and planned(promoted) == ([], 2)
+
+
+def test_a_run_under_way_leaves_what_was_rolled_back_with_the_clock_set_back(promoted, shift):
+    run = RunInfo("run-9", "a run")
+    promoted.warehouse("SELECT 1")  # what the run did before: the lock's file has the time
+    shift(-1)
+    rollback(promoted.project, "orders", partitions=(DAYS[0], DAYS[0]), why="worse", by="eve")
+    [result] = materialize(promoted.pipeline(), promoted.partitions(DAYS[0]), run)
+    assert "was rolled back from v2" in result.error and live(promoted) == [1, 2, 2, 2]
 
 
 def test_a_backfill_that_began_before_a_rollback_with_the_clock_set_back(scored, shift):

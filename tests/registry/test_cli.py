@@ -3,17 +3,17 @@
 import json
 import subprocess
 import sys
-from types import SimpleNamespace
 
 import pytest
 
 from pip_dagster.cli.models import models
+from pip_dagster.declaration.project import Project
 
 
 @pytest.fixture
 def cli(two_versions, helpers):
     def run(*arguments: str, code: int = 0, root=two_versions.root) -> str:
-        place = SimpleNamespace(root=root, registry=root, warehouse=root / "w.duckdb")
+        place = Project(root, warehouse=root / "w.duckdb", registry=root, published=root / "published")
         result = helpers.invoke(models, arguments, obj=place)
         assert result.exit_code == code, result.output
         return result.output
@@ -108,8 +108,9 @@ def test_a_damaged_model_is_not_promoted(cli, two_versions):
 def test_listing_imports_no_engine(two_versions):
     code = f"""
 import sys
-from types import SimpleNamespace
+
 from pip_dagster.cli.models import models
+from pip_dagster.declaration.project import Project
 models(["list"], obj=SimpleNamespace(registry={str(two_versions.root)!r}), standalone_mode=False)
 heavy = {{"xgboost", "pandas", "numpy", "pyarrow", "duckdb", "dagster"}} & set(sys.modules)
 assert not heavy, heavy
