@@ -108,9 +108,8 @@ def test_a_damaged_model_is_not_promoted(cli, two_versions):
 def test_listing_imports_no_engine(two_versions):
     code = f"""
 import sys
-
+from types import SimpleNamespace
 from pip_dagster.cli.models import models
-from pip_dagster.declaration.project import Project
 models(["list"], obj=SimpleNamespace(registry={str(two_versions.root)!r}), standalone_mode=False)
 heavy = {{"xgboost", "pandas", "numpy", "pyarrow", "duckdb", "dagster"}} & set(sys.modules)
 assert not heavy, heavy
