@@ -70,10 +70,10 @@ def scale(size: str, part: str, batch_rows: str = "0") -> None:
 
     Reports as `published` the seconds for writing Parquet for readers, which are part of its seconds.
     """
-    from pip_dagster.warehouse import windows
+    from pip_dagster.warehouse import access
 
     spent = [0.0]
-    publish = windows.publish_pending  # type: ignore[attr-defined]
+    publish = access.publish_pending  # type: ignore[attr-defined]
 
     def timed_publish(*arguments: object, **options: object) -> int:
         with Timed() as of_publish:
@@ -81,7 +81,7 @@ def scale(size: str, part: str, batch_rows: str = "0") -> None:
         spent[0] += of_publish.seconds
         return written
 
-    windows.publish_pending = timed_publish  # type: ignore[attr-defined]
+    access.publish_pending = timed_publish  # type: ignore[attr-defined]
     with scratch() as folder:
         scoring = {"batch_rows": int(batch_rows)} if int(batch_rows) else {}
         pipeline = data.scale_pipeline(size, folder, **scoring)

@@ -43,6 +43,10 @@ class NoWarehouseError(WarehouseError):
     """There is no warehouse yet."""
 
 
+class OtherWarehouseError(WarehouseError):
+    """The warehouse was lost, replaced, or restored from a backup that is older than what was published from it."""
+
+
 class PartitionError(PipelineError):
     """One partition cannot be built; the others are not affected."""
 

@@ -197,6 +197,11 @@ class Tiny:
             for statement in statements:
                 con.execute(statement)
 
+    def begin_again(self) -> None:
+        """Delete the warehouse, and what it published, which would show that there was one."""
+        self.project.warehouse.unlink()
+        shutil.rmtree(self.project.published)
+
     def published(self, sql: str) -> list[tuple[Any, ...]]:
         """Rows of what everybody may read."""
         with duckdb.connect(str(self.project.published_database), read_only=True) as con:

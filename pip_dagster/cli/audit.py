@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from pip_dagster.cli.options import json_option
+from pip_dagster.cli.options import json_option, why_option
 from pip_dagster.cli.output import show_json, show_table
 from pip_dagster.declaration.project import Project
 from pip_dagster.plural import plural
+from pip_dagster.registry.store import whoami
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -29,6 +30,9 @@ _LOG = """
 """
 
 
+BROKEN, UNRECORDED = 1, 4
+
+
 @contextmanager
 def open_ledger(project: Project, purpose: str) -> Iterator[DuckDBPyConnection]:
     """The warehouse itself under its lock, for tables that are not published.
@@ -36,12 +40,10 @@ def open_ledger(project: Project, purpose: str) -> Iterator[DuckDBPyConnection]:
     Raises:
         WarehouseError: there is no warehouse yet, or it stayed locked.
     """
-    from pip_dagster.warehouse.connect import open_warehouse, workspace
+    from pip_dagster.warehouse.access import reading
+    from pip_dagster.warehouse.connect import workspace
 
-    with (
-        workspace(threads=2) as con,
-        open_warehouse(con, project.warehouse, purpose=f"pip-dagster {purpose}", read_only=True),
-    ):
+    with workspace(threads=2) as con, reading(con, project, purpose=f"pip-dagster {purpose}", checked=False):
         yield con
 
 
@@ -59,7 +61,8 @@ def audit() -> None:
 def verify(project: Project, expect: str | None, as_json: bool) -> None:
     """Recompute the chain and compare it with the ledger and the registry.
 
-    Exit code 0: the chain is intact. 1: it is not; the first bad entry is shown.
+    Exit code 0: the chain is intact, and every version and alias move in the registry is as recorded. 1: it is not;
+    the first fault is shown. 4: it is, but no command recorded some alias moves.
 
     Store the last hash that it prints where nobody who can write to the warehouse can change it: --expect proves later
     that no entry up to that one was replaced.
@@ -67,24 +70,65 @@ def verify(project: Project, expect: str | None, as_json: bool) -> None:
     from pip_dagster.ledger.promotions import alias_moves, unrecorded
     from pip_dagster.ledger.verify import verify as verify_chain
     from pip_dagster.registry.store import Registry
+    from pip_dagster.warehouse.stamp import stamps_of
 
-    registry = Registry(project.registry)
+    registry, stamps = Registry(project.registry), stamps_of(project)
     with open_ledger(project, "audit verify") as con:
-        fault = verify_chain(con, moves=alias_moves(registry), expect=expect)
-        pending = len(unrecorded(con, registry))
+        moves = alias_moves(registry)
+        fault = verify_chain(con, moves=moves, expect=expect, registry=registry, stamps=stamps)
+        pending = unrecorded(con, registry)
         entries, head = con.execute("SELECT count(*), arg_max(hash, seq) FROM ledger.audit").fetchone() or (0, None)
     if as_json:
-        answer = {"entries": entries, "head": head, "unrecorded_promotions": pending}
+        listed = [{"model": model} | move.model_dump(mode="json") for model, move in pending]
+        answer = {"entries": entries, "head": head, "unrecorded_promotions": len(pending), "unrecorded": listed}
         show_json(answer | {"fault": asdict(fault) if fault else None})
     elif fault:
         click.echo(f"The audit chain is broken. The first fault: {fault}", err=True)
     else:
         number = f"{entries:,} entries" if entries != 1 else "1 entry"
         click.echo(f"{number}; the chain is intact and agrees with the ledger. The last hash is {head}")
-        if pending:
-            moves = plural(pending, "alias move")
-            click.echo(f"Not recorded until the next promotion or rollback: {moves}.")
-    sys.exit(1 if fault else 0)
+    if pending and not as_json:
+        click.echo(f"No command recorded {plural(len(pending), 'alias move')}:", err=True)
+        for model, move in pending:
+            before = f"v{move.previous}" if move.previous else "not set"
+            text = f"{model}: {move.alias} from {before} to v{move.version} by {move.by}, {move.at:%Y-%m-%d %H:%M:%S}"
+            click.echo(f"  {text}: {move.why}", err=True)
+        click.echo(
+            "They were written into the file, or made from Python or in MLflow. Move the alias back with `pip-dagster "
+            "models promote`, or accept them with `pip-dagster audit accept --moves --why TEXT`.",
+            err=True,
+        )
+    sys.exit(BROKEN if fault else UNRECORDED if pending else 0)
+
+
+@audit.command()
+@click.option("--moves", is_flag=True, help="Alias moves that no command recorded.")
+@click.option("--versions", is_flag=True, help="Registered versions that were replaced, as they are now.")
+@click.option("--warehouse", is_flag=True, help="The warehouse: a new one, or one from an older backup.")
+@why_option
+@json_option
+@click.pass_obj
+def accept(project: Project, moves: bool, versions: bool, warehouse: bool, why: str, as_json: bool) -> None:
+    """Accept what `verify` reports or runs refuse; the audit records who accepted it and why.
+
+    With --warehouse, the files that another ledger published are moved aside, and this one's are published.
+    """
+    from pip_dagster.ledger.accept import accept as accept_findings
+
+    if not (moves or versions or warehouse):
+        raise click.UsageError("Choose what to accept: --moves, --versions or --warehouse.")
+    if not why.strip():
+        raise click.UsageError("Give the reason with --why; it is recorded in the audit.")
+    done = accept_findings(project, by=whoami(), why=why, moves=moves, replaced=versions, warehouse=warehouse)
+    if as_json:
+        show_json(asdict(done))
+        return
+    click.echo(
+        f"Accepted: {plural(done.moves, 'alias move')}, {plural(done.versions, 'version')}, "
+        f"{'the warehouse as it is' if done.warehouse else 'no other warehouse'}."
+    )
+    if done.aside:
+        click.echo(f"What was published before is in {done.aside}.")
 
 
 @audit.command()
@@ -134,6 +178,10 @@ def _change(subject: dict[str, Any], details: dict[str, Any]) -> tuple[str, str]
     if "alias" in subject:
         before = f"v{details['from']}" if details["from"] else "not set"
         return subject["alias"], f"{before} to v{details['to']}"
+    if "warehouse" in subject:
+        return "warehouse", "accepted as it is"
+    if "version" in subject:
+        return f"v{subject['version']}", "accepted as it is"
     if "rollback_id" in subject:
         return subject["rollback_id"], f"{details['rolled_back']} rolled back, {len(details['missing'])} could not be"
     return "", f"{details['live_changes']} live changes before it"

@@ -79,7 +79,7 @@ def backfill(
             raise click.UsageError(
                 "--resume uses the original backfill's options and cannot be combined with others than --chunk."
             )
-        work = backfills.resume(declared, None if resume == NEWEST else resume, chunk=chunk)
+        work = backfills.resume(declared, None if resume == NEWEST else resume, chunk=chunk, dry_run=dry_run)
     else:
         if not first:
             raise click.UsageError("Name the first partition with --from KEY, or resume a backfill with --resume.")
@@ -100,6 +100,9 @@ def backfill(
 def _announce(pipeline: Pipeline, work: Work, dry_run: bool) -> None:
     """Report what begins, and what may surprise the user."""
     requested, spec = work.backfill, pipeline.spec
+    if work.published:
+        partitions = plural(work.published, "partition")
+        report(f"{partitions} that a killed process had stored and not published: published now.")
     if work.unfinished and not dry_run:
         other = work.unfinished[0]
         report(f"{other} is unfinished and has the same request; --resume {other} resumes it.")

@@ -102,7 +102,8 @@ def states(project: Project, declared: Pipeline, experiment: Split) -> list[dict
 
 def _change(project: Project, declared: Pipeline, experiment: Canary, arm: str | None, action: Any, why: str) -> None:
     from pip_dagster.ledger.canary import CanaryEvent, record_event, stopped
-    from pip_dagster.warehouse.connect import open_warehouse, workspace
+    from pip_dagster.warehouse.access import writing
+    from pip_dagster.warehouse.connect import workspace
     from pip_dagster.warehouse.transaction import transaction
 
     name, model = declared.spec.name, declared.spec.scoring.model_name
@@ -117,7 +118,7 @@ def _change(project: Project, declared: Pipeline, experiment: Canary, arm: str |
         raise ModelNotFound(f"{model}: alias {chosen!r} names no version, so there is nothing to stop or resume.")
     with (
         workspace(threads=1) as con,
-        open_warehouse(con, project.warehouse, purpose=f"{name}: canary {action}"),
+        writing(con, project, purpose=f"{name}: canary {action}"),
         transaction(con),
     ):
         is_stopped = stopped(con, name, chosen, version) is not None

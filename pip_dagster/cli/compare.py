@@ -27,7 +27,8 @@ def compare(project: Project, pipeline: str, last: int, arms: bool, as_json: boo
     With --arms: the labels of each arm's rows by intention to treat, with confidence intervals.
     """
     from pip_dagster.ledger.challengers import compare as compare_scores
-    from pip_dagster.warehouse.connect import open_warehouse, workspace
+    from pip_dagster.warehouse.access import reading
+    from pip_dagster.warehouse.connect import workspace
 
     declared = find_pipeline(project, pipeline)
     if arms:
@@ -36,7 +37,7 @@ def compare(project: Project, pipeline: str, last: int, arms: bool, as_json: boo
     spec = declared.spec
     live = registry_of(project, spec.scoring).get(spec.scoring.model_name, spec.scoring.alias)
     purpose = "comparing models"
-    with workspace(threads=2) as con, open_warehouse(con, project.warehouse, purpose=purpose, read_only=True):
+    with workspace(threads=2) as con, reading(con, project, purpose=purpose):
         found = compare_scores(con, spec, live.manifest.outputs[0])
     found = found[-last:]
     if not as_json and spec.scoring.canary:

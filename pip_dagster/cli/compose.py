@@ -41,7 +41,13 @@ def compose(
     `ensemble:` lists versions whose scores are averaged; `segments:` names a version for each segment of the rows.
     Aliases are resolved now, and the members' files are copied: later changes to the members have no effect.
     """
+    from pip_dagster.ledger.versions import check_recorded
+    from pip_dagster.registry.composition import read
+    from pip_dagster.registry.members import resolve
+
     registry = Registry(context.obj.registry)
+    origins = resolve(read(composition), registry.get).origins
+    check_recorded(context.obj, *origins, purpose="reading the ledger for a composition")
     version = registry.compose(name, composition, sample=sample, **described(**options))
     calibrated = _calibrated_members(registry, version)
     if calibrated and version.manifest.calibration is None:

@@ -48,8 +48,9 @@ def demo(project: Project) -> None:
     if _step(2, "two models, trained on January to June and registered", len(known) >= 2):
         _python(example / "train.py", sources, project.registry)
     if _step(3, "the alias champion, on the better one", registry.alias(_NAME, "champion") is not None):
-        registry.set_alias(_NAME, "champion", 2, by="pip-dagster demo", why="the better of the demo's two models")
-        record_promotions(project)
+        why = "the better of the demo's two models"
+        move = registry.set_alias(_NAME, "champion", 2, by="pip-dagster demo", why=why)
+        record_promotions(project, (_NAME, move))
     if _step(4, f"the Dagster run that scores {_FIRST} to {_LAST}", _is_scored(project)):
         _materialize(project)
     with open_published(project) as con:

@@ -11,6 +11,7 @@ from pip_dagster.cli.output import progress, show_json, show_table
 from pip_dagster.declaration.project import Project
 from pip_dagster.errors import PipelineError
 from pip_dagster.promotion.reports import to_json
+from pip_dagster.registry.aliases import AliasChange
 from pip_dagster.registry.choose import registry_and_name, registry_of
 from pip_dagster.registry.errors import AliasConflict
 from pip_dagster.registry.store import Registry, whoami
@@ -78,12 +79,13 @@ def promote(
     version.verify()
     if registry.alias(name, alias) == version.version:
         change, moved = registry.alias_history(name, alias)[-1], False
-        record_in_audit(project)  # the process that moved it may have been killed before it could
+        if change.by == whoami():  # the process that moved it may have been killed before it could record it
+            record_in_audit(project, name, change)
     else:
         tried = attempt(project, version, alias, by=whoami(), progress=progress, registry=registry)
         try:
             change, moved = tried.commit(why=why, override=override, approved_by=approved_by), True
-            record_in_audit(project)
+            record_in_audit(project, name, change)
         except PipelineError as error:
             if as_json:
                 refused = {"alias": alias, "version": version.version, "moved": False, "error": str(error)}
@@ -176,11 +178,11 @@ def _show(report: GateReport) -> None:
         )
 
 
-def record_in_audit(project: Project) -> None:
-    """Have the warehouse's audit record moves of aliases; a failure is reported and the move stands."""
+def record_in_audit(project: Project, model: str, move: AliasChange) -> None:
+    """Have the warehouse's audit record the move of this command; a failure is reported and the move stands."""
     from pip_dagster.ledger.promotions import record_promotions
 
     try:
-        record_promotions(project)
+        record_promotions(project, (model, move))
     except PipelineError as error:  # to report the move as failed would be wrong
-        progress(f"The alias was moved, but is not in the audit yet; the next promotion records it. {error}")
+        progress(f"The alias was moved, but is not in the audit yet; the same command again records it. {error}")

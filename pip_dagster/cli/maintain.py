@@ -23,12 +23,13 @@ def maintain(project: Project, keep_days: int, as_json: bool) -> None:
 
     Runs may continue meanwhile. Once a day is often enough. A warehouse file needs no maintenance.
     """
-    from pip_dagster.warehouse.connect import open_warehouse, workspace
+    from pip_dagster.warehouse.access import writing
+    from pip_dagster.warehouse.connect import workspace
     from pip_dagster.warehouse.maintain import maintain as maintain_lake
 
     if not isinstance(project.warehouse, Lake):
         raise click.ClickException(f"{project.warehouse} is a file, which needs no maintenance: this is for a lake.")
-    with workspace(threads=2) as con, open_warehouse(con, project.warehouse, purpose="maintaining"):
+    with workspace(threads=2) as con, writing(con, project, purpose="maintaining"):
         done = maintain_lake(con, keep=timedelta(days=keep_days))
     if as_json:
         show_json(asdict(done))

@@ -11,6 +11,7 @@ import click
 
 from pip_dagster.cli.options import json_option
 from pip_dagster.cli.output import progress, show_json, show_table
+from pip_dagster.cli.pending import pending_text
 from pip_dagster.declaration.find import find_pipeline
 from pip_dagster.declaration.project import Project
 from pip_dagster.declaration.ranges import contiguous
@@ -76,7 +77,7 @@ def as_dict(found: Plan) -> dict[str, Any]:
     ]
     on_hold = [{"partition": each.partition.key, "reasons": reasons(each)} for each in found.on_hold]
     names = {"stale": stale, "on_hold": on_hold, "due": stale, "held": on_hold}
-    return {"pipeline": found.pipeline, **names, "current": found.current}
+    return {"pipeline": found.pipeline, **names, "current": found.current, "pending": list(found.pending)}
 
 
 def show_plan(found: Plan) -> None:
@@ -88,6 +89,8 @@ def show_plan(found: Plan) -> None:
         show_table(None, ["partitions", "number", "state", "why"], rows[:_SHOWN])
     if len(rows) > _SHOWN:
         progress(f"{plural(len(rows) - _SHOWN, 'more line')}: list them all with --json.")
+    if found.pending:
+        click.echo(pending_text(found.pipeline, found.pending))
 
 
 def _ranges(listed: Sequence[Any], state: str) -> list[list[Any]]:

@@ -17,9 +17,14 @@ def publish(project: Project) -> None:
             "This project publishes nothing: everybody reads its lake. To publish files, set `published` to a folder "
             "in pyproject.toml, [tool.pip_dagster]."
         )
-    from pip_dagster.warehouse.connect import open_warehouse, workspace
+    from pip_dagster.warehouse.access import writing
+    from pip_dagster.warehouse.connect import workspace
+    from pip_dagster.warehouse.pending import pending_publications
     from pip_dagster.warehouse.published import publish_pending
 
-    with workspace(threads=2) as con, open_warehouse(con, project.warehouse, purpose="publishing all files"):
+    with workspace(threads=2) as con, writing(con, project, purpose="publishing all files", publish=False):
         count = publish_pending(con, project, everything=True)
+        left = len(pending_publications(con, project))
     click.echo(f"{project.published}: {plural(count, 'partition')} published.")
+    if left:
+        raise click.ClickException(f"{plural(left, 'partition')} could not be published and stay pending; see above.")

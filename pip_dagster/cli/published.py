@@ -60,12 +60,13 @@ def open_published(project: Project) -> Iterator[DuckDBPyConnection]:
 def _open_lake(project: Project) -> Iterator[DuckDBPyConnection]:
     from pip_dagster.declaration.lake import Lake
     from pip_dagster.flow.engine import available_threads
-    from pip_dagster.warehouse.connect import open_warehouse, workspace
+    from pip_dagster.warehouse.access import reading
+    from pip_dagster.warehouse.connect import workspace
 
     assert isinstance(project.warehouse, Lake)
     with (
         workspace(threads=available_threads()) as con,
-        open_warehouse(con, project.warehouse, purpose="reading", read_only=True),
+        reading(con, project, purpose="reading"),
     ):
         con.execute(f"SET allowed_directories = [{literal(project.warehouse.data_path)}]")
         con.execute("SET enable_external_access = false")

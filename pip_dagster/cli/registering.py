@@ -65,7 +65,7 @@ def finish(context: click.Context, version: ModelVersion, alias: str | None, as_
     try:
         if alias:
             first_alias(registry, version, alias)
-            record_in_audit(context.obj)
+            record_in_audit(context.obj, version.name, registry.alias_history(version.name, alias)[-1])
     except RegistryError as error:
         failure = error
     if as_json:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
@@ -12,9 +12,11 @@ import click
 
 from pip_dagster.cli.options import json_option, last_option
 from pip_dagster.cli.output import show_json, show_table
+from pip_dagster.cli.pending import Waiting, read_waiting
 from pip_dagster.cli.plan import as_dict, plan_now, show_plan
 from pip_dagster.cli.published import check_pipeline, open_published, rows_of
 from pip_dagster.declaration.project import Project
+from pip_dagster.errors import WarehouseError
 from pip_dagster.plural import plural
 
 if TYPE_CHECKING:
@@ -87,7 +89,10 @@ class SplitState:
 
 @dataclass(frozen=True)
 class PartitionStatus:
-    """A partition's newest attempt, and its live scoring; the latter's values are None without one."""
+    """A partition's newest attempt, and its live scoring; the latter's values are None without one.
+
+    `pending`: something newer is stored and not published yet; None: not known.
+    """
 
     partition_key: str
     last_attempt: str
@@ -102,10 +107,19 @@ class PartitionStatus:
     provisional: bool
     findings: dict[str, Any]
     split: SplitState
+    pending: bool | None = False
 
     @property
     def state(self) -> str:
-        """Whether it is live, and what the last attempt failed with."""
+        """Whether it is live, what the last attempt failed with, and whether something newer is stored."""
+        if self.pending:
+            return f"{self._published_state}; stored since, not published yet"
+        return self._published_state
+
+    @property
+    def _published_state(self) -> str:
+        if self.last_attempt == "pending":
+            return "nothing published"
         live = ("live, provisional" if self.provisional else "live") if self.model_version else "nothing live"
         failed = f"{live}; last attempt {self.last_attempt}: {self.reason}"
         return live if self.last_attempt == "scored" else failed
@@ -142,16 +156,22 @@ def status(project: Project, pipeline: str | None, last: int, why: bool, as_json
         raise click.UsageError("--why is about one pipeline: name it.")
     summaries: list[dict[str, Any]] = []
     partitions: list[PartitionStatus] = []
+    waiting = read_waiting(project)
+    if waiting.of and not project.published_database.is_file():
+        waiting.show()
+        raise WarehouseError(f"Nothing is published yet: there is no {project.published_database}.")
     with open_published(project) as con:
         if pipeline is None:
-            summaries = rows_of(con, _PIPELINES)
+            summaries = _with_pending(rows_of(con, _PIPELINES), waiting)
         else:
-            check_pipeline(con, pipeline)
-            partitions = partition_statuses(con, pipeline, last)
+            if pipeline not in waiting.of:
+                check_pipeline(con, pipeline)
+            partitions = _with_pending_keys(partition_statuses(con, pipeline, last), waiting.keys(pipeline))
     plan = plan_now(project, pipeline) if why and pipeline else None
     if as_json:
         found = summaries or [each.as_dict() for each in partitions]
         show_json({"partitions": found, "plan": as_dict(plan)} if plan else found)
+        waiting.show()
         return
     if pipeline is None:
         show_table(
@@ -161,6 +181,27 @@ def status(project: Project, pipeline: str | None, last: int, why: bool, as_json
         show_partitions(pipeline, partitions)
     if plan:
         show_plan(plan)
+    waiting.show()
+
+
+def _with_pending(summaries: list[dict[str, Any]], waiting: Waiting) -> list[dict[str, Any]]:
+    """How many partitions of each pipeline are pending; also of those of which nothing is published."""
+    columns = list(summaries[0]) if summaries else ["pipeline"]
+    unpublished = sorted(waiting.of.keys() - {row["pipeline"] for row in summaries})
+    rows = [*summaries, *(dict.fromkeys(columns) | {"pipeline": name} for name in unpublished)]
+    counts = [waiting.keys(row["pipeline"]) for row in rows]
+    return [row | {"pending": None if keys is None else len(keys)} for row, keys in zip(rows, counts, strict=True)]
+
+
+def _with_pending_keys(partitions: list[PartitionStatus], keys: list[str] | None) -> list[PartitionStatus]:
+    """The partitions with whether each is pending; those of which nothing is published at the end."""
+    if keys is None:
+        return [replace(each, pending=None) for each in partitions]
+    missing = sorted({*keys} - {each.partition_key for each in partitions})
+    of_live = ("model_version", "rows", "quarantined", "mean_score", "seconds", "scored_at", "reason")
+    empty: dict[str, Any] = dict.fromkeys(of_live) | {"attempts": 0, "provisional": False, "findings": {}}
+    added = [PartitionStatus(key, "pending", **empty, split=SplitState({}, []), pending=True) for key in missing]
+    return [*(replace(each, pending=each.partition_key in keys) for each in partitions), *added]
 
 
 def partition_statuses(con: DuckDBPyConnection, pipeline: str, last: int) -> list[PartitionStatus]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Literal
 
+from pip_dagster import clock
 from pip_dagster.declaration.grid import closed_partitions
 from pip_dagster.declaration.partition import Partition
 from pip_dagster.declaration.ranges import contiguous
@@ -15,8 +16,10 @@ from pip_dagster.errors import BackfillError, NoWarehouseError
 from pip_dagster.flow.materialize import materialize
 from pip_dagster.ledger.backfills import Backfill, backfills_of, finished_keys, insert_backfill, rolled_back_since
 from pip_dagster.ledger.record import RunInfo, new_id
+from pip_dagster.plural import plural
 from pip_dagster.registry.choose import registry_of, version_withdrawn
-from pip_dagster.warehouse.connect import open_warehouse, workspace
+from pip_dagster.warehouse.access import complete_publications, reading, writing
+from pip_dagster.warehouse.connect import workspace
 from pip_dagster.warehouse.transaction import transaction
 
 if TYPE_CHECKING:
@@ -42,6 +45,7 @@ class Work:
     resumed: bool
     # Interrupted backfills of the same request: the user may want to resume one instead.
     unfinished: list[str] = field(default_factory=list)
+    published: int = 0  # partitions that were pending, and are published now
 
     @property
     def remaining(self) -> int:
@@ -88,15 +92,15 @@ def begin(pipeline: Pipeline, request: BackfillRequest, *, chunk: int | None = N
         request.as_known,
         request.why,
         request.by,
-        datetime.now(UTC),
+        clock.now(),
         chunk,
     )
     unfinished: list[str] = []
-    # A dry run does not create a warehouse.
+    opened = reading if dry_run else writing  # a dry run does not create a warehouse
     with (
         workspace(threads=1) as con,
         suppress(NoWarehouseError),
-        open_warehouse(con, pipeline.project.warehouse, purpose="beginning a backfill", read_only=dry_run),
+        opened(con, pipeline.project, purpose="beginning a backfill"),
     ):
         for earlier in backfills_of(con, spec.name):
             same = (earlier.partition_keys, earlier.pinned) == (backfill.partition_keys, backfill.pinned)
@@ -109,25 +113,28 @@ def begin(pipeline: Pipeline, request: BackfillRequest, *, chunk: int | None = N
     return Work(backfill, _chunks(pipeline, partitions, chunk), 0, False, unfinished)
 
 
-def resume(pipeline: Pipeline, backfill_id: str | None, *, chunk: int | None = None) -> Work:
+def resume(pipeline: Pipeline, backfill_id: str | None, *, chunk: int | None = None, dry_run: bool = False) -> Work:
     """The partitions that a backfill has not committed yet; of the newest unfinished one if none is named.
+
+    What was committed and not published is published first, unless it is a `dry_run`.
 
     Raises:
         BackfillError: there is no such backfill, or a rollback since it began takes precedence.
     """
     name = pipeline.spec.name
-    warehouse, purpose = pipeline.project.warehouse, "resuming a backfill"
+    published = 0 if dry_run else complete_publications(pipeline.project)
     try:
-        with workspace(threads=1) as con, open_warehouse(con, warehouse, purpose=purpose, read_only=True):
+        with workspace(threads=1) as con, reading(con, pipeline.project, purpose="resuming a backfill"):
             known = {each.backfill_id: each for each in backfills_of(con, name)}
             done = {key: finished_keys(con, key) for key in known if backfill_id in (None, key)}
     except NoWarehouseError:
         raise BackfillError(f"Pipeline {name} has no backfill to resume: nothing was ever built.") from None
     if backfill_id is None:
         open_ones = [key for key in known if done[key] < set(known[key].partition_keys)]
-        if not open_ones:
-            raise BackfillError(f"Pipeline {name} has no unfinished backfill; begin one with --from and --to.")
-        backfill_id = open_ones[0]
+        if not open_ones and not (published and known):
+            also = f"{plural(published, 'pending partition')} published. " if published else ""
+            raise BackfillError(f"{also}Pipeline {name} has no unfinished backfill; begin one with --from and --to.")
+        backfill_id = (open_ones or list(known))[0]  # to publish was all that was left to do of the newest
     if backfill_id in known:
         check_not_withdrawn(pipeline, known[backfill_id])
     else:
@@ -141,7 +148,8 @@ def resume(pipeline: Pipeline, backfill_id: str | None, *, chunk: int | None = N
             f"Pipeline {name}: {len(wanted) - len(partitions)} partitions of {backfill_id} are not in the declared "
             "grid any more; begin a new backfill."
         )
-    return Work(backfill, _chunks(pipeline, partitions, chunk or backfill.chunk), len(finished), True)
+    chunks = _chunks(pipeline, partitions, chunk or backfill.chunk)
+    return Work(backfill, chunks, len(finished), True, published=published)
 
 
 def check_not_withdrawn(pipeline: Pipeline, backfill: Backfill) -> None:
@@ -150,8 +158,7 @@ def check_not_withdrawn(pipeline: Pipeline, backfill: Backfill) -> None:
     Raises:
         BackfillError: partitions of the backfill, or its version, were rolled back since it began.
     """
-    path = pipeline.project.warehouse
-    with workspace(threads=1) as con, open_warehouse(con, path, purpose="resuming a backfill", read_only=True):
+    with workspace(threads=1) as con, reading(con, pipeline.project, purpose="resuming a backfill"):
         why = _withdrawn(con, pipeline, backfill)
     if why:
         raise BackfillError(

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import fields, replace
-from datetime import UTC, datetime
 from typing import Any, Literal
 
+from pip_dagster import clock
 from pip_dagster.declaration.canonical import canonical
 from pip_dagster.declaration.partition import Partition
 from pip_dagster.flow.engine import library_versions
@@ -66,7 +66,7 @@ def scoring_entry(
         table_name=None,
         run_id=run.info.run_id,
         made_by=run.info.made_by,
-        made_at=datetime.now(UTC),
+        made_at=clock.now(),
         provisional=bool(features.provisional) if features else None,
         inputs_digest=record.inputs_digest(
             features.source_digests,

@@ -5,9 +5,10 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import TYPE_CHECKING
 
+from pip_dagster import clock
 from pip_dagster.declaration.partition import Partition
 from pip_dagster.declaration.ranges import contiguous
 from pip_dagster.errors import DeclarationError
@@ -69,7 +70,7 @@ def extract(stage: Stage, pipeline: Pipeline, partitions: Sequence[Partition], *
             f"Pipeline {pipeline.spec.name}: no source declares `available_at`, so nothing shows what was known when. "
             "Say for each source that grows when a row could be known, for example `available_at: loaded_at`."
         )
-    began, read_at = time.monotonic(), datetime.now(UTC)
+    began, read_at = time.monotonic(), clock.now()
     con, spec = stage.con, pipeline.spec
     failed: dict[str, str] = {}
     with open_sources(con, spec, pipeline.project.root):

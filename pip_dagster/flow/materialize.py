@@ -27,7 +27,8 @@ from pip_dagster.ledger import record
 from pip_dagster.ledger.observations import add_observations
 from pip_dagster.ledger.record import ExtractionEntry, RunInfo
 from pip_dagster.loaded import loading
-from pip_dagster.warehouse.connect import open_warehouse, workspace
+from pip_dagster.warehouse.access import writing
+from pip_dagster.warehouse.connect import workspace
 from pip_dagster.warehouse.faults import in_pipeline
 from pip_dagster.warehouse.transaction import transaction
 from pip_dagster.warehouse.windows import in_windows
@@ -147,7 +148,7 @@ def _extract(run: Run, partitions: Sequence[Partition], model: ScoringModel | No
 def _stored(run: Run, partitions: Sequence[Partition]) -> list[_Batch]:
     """The newest stored features of the partitions, a batch for each set of columns they have had."""
     con, name = run.con, run.pipeline.spec.name
-    with open_warehouse(con, run.pipeline.project.warehouse, purpose=f"{name}: reading the ledger"):
+    with writing(con, run.pipeline.project, purpose=f"{name}: reading the ledger", publish=False):
         known = record.latest_extractions(con, name, [partition.key for partition in partitions])
         columns = {table: stored_columns(con, name, table) for table in {e.table_name for e in known.values()}}
     missing = f"it has no features yet: materialize {name}/features with it"

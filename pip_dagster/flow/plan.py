@@ -5,6 +5,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -19,7 +20,9 @@ from pip_dagster.ledger.observations import Seen, newest_of, read_observations
 from pip_dagster.ledger.plan import Plan, plan
 from pip_dagster.ledger.plan_values import Arms, Known, Policy, Wanted
 from pip_dagster.registry.choose import registry_of
-from pip_dagster.warehouse.connect import open_warehouse, workspace
+from pip_dagster.warehouse.access import reading
+from pip_dagster.warehouse.connect import workspace
+from pip_dagster.warehouse.pending import pending_publications
 
 if TYPE_CHECKING:
     from pip_dagster.declaration.pipeline import Pipeline
@@ -46,15 +49,18 @@ def make_plan(
         return Plan(spec.name, (), (), 0)
     known: dict[str, Known] = {}
     seen: Seen = {}
+    pending: tuple[str, ...] = ()
     with workspace(threads=1) as con:
-        warehouse, purpose = pipeline.project.warehouse, f"{spec.name}: planning"
-        with suppress(NoWarehouseError), open_warehouse(con, warehouse, purpose=purpose, read_only=True):
+        purpose = f"{spec.name}: planning"
+        with suppress(NoWarehouseError), reading(con, pipeline.project, purpose=purpose):
             known = read_known(con, spec.name, partitions)
             seen = read_observations(con, spec.name)
+            pending = tuple(key for name, key, _ in pending_publications(con, pipeline.project) if name == spec.name)
         with open_sources(con, spec, pipeline.project.root):
             sources = fingerprints(con, spec, partitions, newest_of(seen))
     changes = _Changes(sources, seen)
-    return plan(spec.name, partitions, _wanted(pipeline, sources), known, _policy(pipeline), now, changes.describe)
+    wanted, policy = _wanted(pipeline, sources), _policy(pipeline)
+    return replace(plan(spec.name, partitions, wanted, known, policy, now, changes.describe), pending=pending)
 
 
 def _wanted(pipeline: Pipeline, sources: Fingerprints) -> Wanted:

@@ -20,12 +20,12 @@ from pip_dagster.flow.stage import Stage
 from pip_dagster.flow.store_scores import ScoredPartition, point_at, store_failure, store_scores
 from pip_dagster.flow.storing import store_in_groups
 from pip_dagster.flow.validate import validate_features
-from pip_dagster.ledger import record
+from pip_dagster.ledger import record, versions
 from pip_dagster.ledger.checks import CheckEntry, checks_of, unmet
 from pip_dagster.ledger.record import ExtractionEntry, ScoringEntry
 from pip_dagster.quality.parameters import with_parameters
 from pip_dagster.quality.suite import check_columns
-from pip_dagster.warehouse.connect import open_warehouse
+from pip_dagster.warehouse.access import writing
 
 Made = tuple[Partition, ExtractionEntry]
 
@@ -149,7 +149,7 @@ def judge_features(run: Run, stage: Stage, made: Sequence[Made]) -> list[Partiti
     """The verdicts on staged features that are not scored in this run; what they block, the next scoring will."""
     name = run.pipeline.spec.name
     verdicts = validate_features(stage, run.pipeline, [partition.key for partition, _ in made]).verdicts
-    with open_warehouse(run.con, run.pipeline.project.warehouse, purpose=f"{name}: reading the ledger"):
+    with writing(run.con, run.pipeline.project, purpose=f"{name}: reading the ledger", publish=False):
         of_sources = checks_of(run.con, [entry.extraction_id for _, entry in made])
     results = []
     for partition, entry in made:
@@ -168,11 +168,16 @@ class Past:
 
 
 def read_past(run: Run, model: ScoringModel, made: Sequence[Made]) -> Past:
-    """Read it under the warehouse's lock."""
+    """Read it under the warehouse's lock.
+
+    Raises:
+        ReplacedVersion: the model is not the one that scored as this version before.
+    """
     con, pipeline, name = run.con, run.pipeline, run.pipeline.spec.name
     features = {partition.key: entry for partition, entry in made}
     wanted = (model.version.manifest_digest, pipeline.scoring_digest, model.engine, model.device.name, model.role)
-    with open_warehouse(con, pipeline.project.warehouse, purpose=f"{name}: reading the ledger"):
+    with writing(con, pipeline.project, purpose=f"{name}: reading the ledger", publish=False):
+        versions.check(con, model.version)
         scorings = {
             entry.partition_key: entry
             for entry in record.scorings_of(con, name, list(features))

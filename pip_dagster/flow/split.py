@@ -25,7 +25,7 @@ from pip_dagster.ledger.arms import CHAMPION, Arm, arms_of, live_arms
 from pip_dagster.ledger.checks import CheckEntry, checks_of, insert_checks, split_check
 from pip_dagster.ledger.live import live_change, make_live
 from pip_dagster.ledger.record import ScoringEntry
-from pip_dagster.warehouse.connect import open_warehouse
+from pip_dagster.warehouse.access import writing
 from pip_dagster.warehouse.interrupts import raise_if_interrupted
 from pip_dagster.warehouse.transaction import transaction
 from pip_dagster.warehouse.windows import in_windows
@@ -56,7 +56,7 @@ def split(run: Run, model: ScoringModel, results: Iterable[PartitionResult]) -> 
     if not pipeline.spec.scoring.experiment:  # then what was scored just now has no arms
         scored = [each for each in scored if each.reused]
     if scored and not pipeline.spec.scoring.experiment:
-        with open_warehouse(con, pipeline.project.warehouse, purpose=f"{name}: reading the ledger"):
+        with writing(con, pipeline.project, purpose=f"{name}: reading the ledger", publish=False):
             parted = live_arms(con, name, [each.partition.key for each in scored])
         scored = [each for each in scored if each.partition.key in parted]
     done: dict[str, PartitionResult] = {}

@@ -30,7 +30,8 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from pip_dagster.sql.names import among, quote, quote_all
-from pip_dagster.warehouse.connect import in_order, open_warehouse
+from pip_dagster.warehouse.access import writing
+from pip_dagster.warehouse.connect import in_order
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -124,7 +125,7 @@ class Stage:
         """Bring these revisions to `features`, unless a run has extracted them."""
         if self._table:
             name = pipeline.spec.name
-            with open_warehouse(self.con, pipeline.project.warehouse, purpose=f"{name}: reading features"):
+            with writing(self.con, pipeline.project, purpose=f"{name}: reading features", publish=False):
                 self.load(name, self._table, revisions)
 
     def remove(self, condition: str) -> None:

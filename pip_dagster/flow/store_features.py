@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from datetime import UTC, datetime
 
+from pip_dagster import clock
 from pip_dagster.declaration.canonical import canonical
 from pip_dagster.errors import OvertakenError
 from pip_dagster.flow.extract import Extract
@@ -73,7 +73,7 @@ def _extraction(run: Run, made: Extract, known: ExtractionEntry | None) -> Extra
         seconds=made.seconds,
         run_id=run.info.run_id,
         made_by=run.info.made_by,
-        made_at=datetime.now(UTC),
+        made_at=clock.now(),
         provisional=made.provisional,
         declared_parts=run.pipeline.feature_parts,
     )

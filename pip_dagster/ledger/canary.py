@@ -9,9 +9,10 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import TYPE_CHECKING, Any, Literal
 
+from pip_dagster import clock
 from pip_dagster.ledger import audit
 from pip_dagster.ledger.record import dicts, new_id
 from pip_dagster.ledger.rows import insert_rows
@@ -37,7 +38,7 @@ class CanaryEvent:
     figures: str = "{}"
     run_id: str
     made_by: str
-    made_at: datetime = field(default_factory=lambda: datetime.now(UTC))
+    made_at: datetime = field(default_factory=clock.now)
 
     @property
     def text(self) -> str:

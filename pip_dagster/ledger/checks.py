@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
+from pip_dagster import clock
 from pip_dagster.ledger.record import dicts
 from pip_dagster.ledger.rows import insert_rows
 
@@ -70,7 +71,7 @@ class CheckEntry:
             examples=_json(list(verdict.examples)) if verdict.examples else None,
             error=verdict.error,
             description=expectation.description,
-            made_at=datetime.now(UTC),
+            made_at=clock.now(),
         )
 
     @property
@@ -113,7 +114,7 @@ def split_check(
         status="passed" if passed else "failed",
         observed=_json(observed),
         description=SPLIT_CHECKS[name.partition(" ")[0]],
-        made_at=datetime.now(UTC),
+        made_at=clock.now(),
         **nothing,
     )
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import TYPE_CHECKING
 
+from pip_dagster import clock
 from pip_dagster.errors import WithdrawnError
 from pip_dagster.ledger import audit
 from pip_dagster.ledger.arms import Arm, insert_arms
@@ -69,12 +70,15 @@ def make_live(
     for entry in entries:
         last = newest.get(entry.partition_key)
         if last and last.kind == "rollback" and last.made_at > run.requested_at:
+            behind = last.made_at > clock.wall()
+            at = f", at {last.made_at:%Y-%m-%d %H:%M:%S %Z}: this machine's clock is behind, set it" if behind else ""
             raise WithdrawnError(
-                f"Pipeline {pipeline}, partition {entry.partition_key} was {last.why} (by {last.made_by})"
+                f"Pipeline {pipeline}, partition {entry.partition_key} was {last.why} (by {last.made_by}{at})"
             )
+        clock.seen(last.made_at if last else None)
         ids = (new_id(after=last.change_id if last else None), pipeline, entry.partition_key, entry.scoring_id)
         request = (run.kind, run.pinned_version, run.as_known)
-        changes.append(LiveChange(*ids, why, run.run_id, run.made_by, datetime.now(UTC), *request, experiment))
+        changes.append(LiveChange(*ids, why, run.run_id, run.made_by, clock.now(), *request, experiment))
     insert_live_changes(con, changes, [arms] * len(changes), committed)
     return [change.change_id for change in changes]
 
@@ -124,4 +128,4 @@ def note_backfill(con: DuckDBPyConnection, entries: Sequence[ScoringEntry], run:
     """Record that the run's backfill has finished these partitions, in the transaction that finishes them."""
     if run.backfill_id:
         done = [(run.backfill_id, e.pipeline, e.partition_key, e.scoring_id, run.run_id) for e in entries]
-        insert_rows(con, "backfill_partitions", [BackfillPartition(*each, datetime.now(UTC)) for each in done])
+        insert_rows(con, "backfill_partitions", [BackfillPartition(*each, clock.now()) for each in done])

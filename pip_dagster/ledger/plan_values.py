@@ -58,12 +58,16 @@ class OnHold:
 
 @dataclass(frozen=True)
 class Plan:
-    """Partitions in order of time; `current` counts those with nothing to report."""
+    """Partitions in order of time; `current` counts those with nothing to report.
+
+    `pending`: the keys of those that are stored and not published yet, because a process was killed in between.
+    """
 
     pipeline: str
     stale: tuple[Stale, ...]
     on_hold: tuple[OnHold, ...]
     current: int
+    pending: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

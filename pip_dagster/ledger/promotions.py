@@ -1,17 +1,24 @@
 """The registry's alias moves in the warehouse's audit.
 
-An alias moves in the registry's files, which no warehouse transaction covers. Each call therefore records every move
-that the audit does not hold yet, including moves from Python and those whose process was killed before it recorded
-them.
+An alias moves in the registry's files, which no warehouse transaction covers. The command that moves it records its own
+move and no other. A move that no command recorded is one that somebody wrote into the file, or made from Python or in
+MLflow: `audit verify` reports it, until a person accepts it.
 """
 
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
+from collections import Counter
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
+from pip_dagster.errors import RegistryError
 from pip_dagster.ledger import audit
-from pip_dagster.warehouse.connect import open_warehouse, workspace
+from pip_dagster.registry.aliases import rollback_of
+from pip_dagster.registry.store import Registry
+from pip_dagster.warehouse import stamp
+from pip_dagster.warehouse.access import writing
+from pip_dagster.warehouse.connect import workspace
 from pip_dagster.warehouse.transaction import transaction
 
 if TYPE_CHECKING:
@@ -21,52 +28,84 @@ if TYPE_CHECKING:
     from pip_dagster.registry.aliases import AliasChange
     from pip_dagster.registry.protocol import ModelRegistry
 
+Move = tuple[str, "AliasChange"]  # model and move
 
-def record_promotions(project: Project) -> int:
-    """Add the alias moves that the audit does not hold; how many. Creates the warehouse where there is none.
+
+def record_promotions(project: Project, own: Move | None = None, **accepted: str) -> int:
+    """Add `own`, the move of a command, if the audit does not hold it; without it, every move that it does not hold.
+
+    Creates the warehouse where there is none. `accepted`: who accepted moves that are not their own (`by`) and `why`.
+    Returns how many were added.
 
     Raises:
-        WarehouseError: it stayed locked; the next call records them.
+        WarehouseError: it stayed locked; the same call records them.
     """
-    from pip_dagster.registry.store import Registry
-
-    with (
-        workspace(threads=1) as con,
-        open_warehouse(con, project.warehouse, purpose="recording promotions in the audit"),
-        transaction(con),
-    ):
-        return append_promotions(con, Registry(project.registry))
+    with workspace(threads=1) as con, writing(con, project, purpose="recording promotions in the audit"):
+        with transaction(con):
+            count = append_promotions(con, Registry(project.registry), own, **accepted)
+        write_registry_stamp(con, project)
+    return count
 
 
-def append_promotions(con: DuckDBPyConnection, registry: ModelRegistry) -> int:
+def append_promotions(
+    con: DuckDBPyConnection, registry: ModelRegistry, own: Move | None = None, **accepted: str
+) -> int:
     """The same inside a transaction on a warehouse that is open."""
-    missing = unrecorded(con, registry)
-    audit.append(
-        con,
-        [
-            audit.Event(
-                action="promotion",
-                made_at=audit.micros(move.at),
-                actor=move.by,
-                pipeline=None,
-                subject={"model": model, "alias": move.alias},
-                details={"from": move.previous, "to": move.version, "why": move.why}
-                | ({"rollback_id": move.rollback_id} if move.rollback_id else {}),
-            )
-            for model, move in missing
-        ],
-    )
+    missing = [each for each in unrecorded(con, registry) if own is None or each == own]
+    audit.append(con, [_event(registry, *each, accepted) for each in missing])
     return len(missing)
 
 
-def unrecorded(con: DuckDBPyConnection, registry: ModelRegistry) -> list[tuple[str, AliasChange]]:
-    """Alias moves that the audit does not hold yet, oldest first, each with its model."""
-    rows = con.execute("SELECT subject, epoch_us(made_at) FROM ledger.audit WHERE action = 'promotion'").fetchall()
-    subjects = [(json.loads(subject), at) for subject, at in rows]
-    known = {(subject["model"], subject["alias"], at) for subject, at in subjects}
-    moves = [(model, move) for model, listed in alias_moves(registry).items() for move in listed]
-    missing = [(model, move) for model, move in moves if (model, move.alias, audit.micros(move.at)) not in known]
-    return sorted(missing, key=lambda each: each[1].at)
+def write_registry_stamp(con: DuckDBPyConnection, project: Project) -> None:
+    """Note in the registry how far the audit is that holds its moves; not where the registry may only be read."""
+    from contextlib import suppress
+
+    with suppress(OSError):
+        stamp.write(con, stamp.registry_stamp(project))
+
+
+def _event(registry: ModelRegistry, model: str, move: AliasChange, accepted: dict[str, str]) -> audit.Event:
+    details: dict[str, Any] = {"from": move.previous, "to": move.version, "why": move.why}
+    if move.rollback_id:
+        details["rollback_id"] = move.rollback_id
+    try:
+        version = Registry(registry.root).get(model, move.version)
+        details |= {"model_digest": version.digest, "manifest_digest": version.manifest_digest}
+    except RegistryError:  # a version that is gone; `verify` reports it where it was recorded
+        pass
+    details |= {f"accepted_{name}": text for name, text in accepted.items()}
+    return audit.Event(
+        action="promotion",
+        made_at=audit.micros(move.at),
+        actor=move.by,
+        pipeline=None,
+        subject={"model": model, "alias": move.alias},
+        details=details,
+    )
+
+
+def unrecorded(con: DuckDBPyConnection, registry: ModelRegistry) -> list[Move]:
+    """Alias moves that the audit does not hold, each with its model, in the order of the histories."""
+    rows = con.execute(
+        "SELECT actor, subject, details, epoch_us(made_at) FROM ledger.audit WHERE action = 'promotion'"
+    ).fetchall()
+    known: Counter[tuple[object, ...]] = Counter()
+    for actor, subject, details, at in rows:
+        of, to = json.loads(subject), json.loads(details)
+        rollback_id = to.get("rollback_id") or rollback_of(to["why"])
+        known[of["model"], of["alias"], to["from"], to["to"], actor, at, to["why"], rollback_id] += 1
+    missing: list[Move] = []
+    for model, move in _ordered(alias_moves(registry)):
+        its = (model, move.alias, move.previous, move.version, move.by, audit.micros(move.at), move.why)
+        if known[*its, move.rollback_id]:
+            known[*its, move.rollback_id] -= 1
+        else:
+            missing.append((model, move))
+    return missing
+
+
+def _ordered(moves: dict[str, list[AliasChange]]) -> Sequence[Move]:
+    return [(model, move) for model, listed in moves.items() for move in listed]
 
 
 def alias_moves(registry: ModelRegistry) -> dict[str, list[AliasChange]]:

@@ -6,9 +6,10 @@ import hashlib
 import json
 import secrets
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Literal
 
+from pip_dagster import clock
 from pip_dagster.declaration.partition import Partition
 from pip_dagster.sql.names import among
 
@@ -31,9 +32,10 @@ _INSTANT = "%Y%m%dT%H%M%S%f"
 def new_id(after: str | None = None) -> str:
     """An id that sorts by the time of its creation, to the microsecond, and differs between processes.
 
-    It sorts behind `after` even if that came from a clock that is ahead of this machine's.
+    It sorts behind every id that this process has given, or read with its warehouse, and behind `after`, whatever the
+    clocks of their machines showed.
     """
-    at = f"{datetime.now(UTC):{_INSTANT}}"
+    at = f"{clock.now():{_INSTANT}}"
     if after and at <= after[: len(at)]:
         at = f"{datetime.strptime(after[: len(at)], _INSTANT) + timedelta(microseconds=1):{_INSTANT}}"
     return f"{at}-{secrets.token_hex(4)}"
@@ -51,7 +53,7 @@ class RunInfo:
     made_by: str
     backfill_id: str | None = None
     why: str = ""
-    requested_at: datetime = field(default_factory=lambda: datetime.now(UTC))
+    requested_at: datetime = field(default_factory=clock.now)
     pinned_version: int | None = None
     as_known: bool = False
 

@@ -6,18 +6,20 @@ import secrets
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict, Unpack
 
+from pip_dagster import clock
 from pip_dagster.errors import RollbackError, WarehouseError
 from pip_dagster.ledger import audit, rollback_plan, rollback_read
 from pip_dagster.ledger.live import LiveChange, insert_live_changes
-from pip_dagster.ledger.promotions import append_promotions
+from pip_dagster.ledger.promotions import append_promotions, write_registry_stamp
 from pip_dagster.ledger.record import new_id
 from pip_dagster.ledger.rollback_plan import Flip, History, Missing, RollbackPlan
 from pip_dagster.registry.errors import RegistryUnreachable
-from pip_dagster.warehouse.connect import open_warehouse, workspace
+from pip_dagster.warehouse.access import see_newest, writing
+from pip_dagster.warehouse.connect import workspace
 from pip_dagster.warehouse.published import publish_pending
 from pip_dagster.warehouse.transaction import transaction
 
@@ -148,15 +150,17 @@ def rollback(
                 f"Pipeline {pipeline}: {error}\nNothing was rolled back. --keep-alias rolls back without MLflow; point "
                 "the alias back there before the next run, or that scores with the version that was withdrawn."
             ) from error
-    with workspace(threads=2) as con, open_warehouse(con, project.warehouse, purpose=purpose):
+    with workspace(threads=2) as con, writing(con, project, purpose=purpose, publish=False):
         with transaction(con):
+            see_newest(con)  # on a lake, of other machines since it was opened
             result = _prepare(con, declared, registry, request, dry_run)
             if dry_run:
                 return result
             began = time.monotonic()
-            _move_alias(registry, request, result)
-            append_promotions(con, registry)
+            if move := _own_move(registry, request, result):
+                append_promotions(con, registry, (result.model_name, move))
             _flip(con, request, result)
+        write_registry_stamp(con, project)
         seconds = time.monotonic() - began
         published = publish_pending(con, project)
     return replace(result, seconds=seconds, published=published)
@@ -229,9 +233,10 @@ def _plan(
     return rollback_plan.to_previous(histories, live)
 
 
-def _move_alias(registry: ModelRegistry, request: RollbackRequest, result: RollbackResult) -> None:
+def _own_move(registry: ModelRegistry, request: RollbackRequest, result: RollbackResult) -> AliasChange | None:
+    """Move the alias; the move, or the one that was made before this rollback was interrupted."""
     if move := result.alias:
-        registry.set_alias(
+        return registry.set_alias(
             result.model_name,
             move.alias,
             move.after,
@@ -240,11 +245,13 @@ def _move_alias(registry: ModelRegistry, request: RollbackRequest, result: Rollb
             expect=move.before,
             rollback_id=result.rollback_id,
         )
+    moves = registry.alias_history(result.model_name) if result.resumed else []
+    return next((move for move in reversed(moves) if move.rollback_id == result.rollback_id), None)
 
 
 def _flip(con: DuckDBPyConnection, request: RollbackRequest, result: RollbackResult) -> None:
     """Record the live changes and the rollback, with their entries in the audit."""
-    now, flips = datetime.now(UTC), result.flips
+    now, flips = clock.now(), result.flips
     if not (flips or result.alias or result.resumed):
         return
     ids = [new_id() for _ in flips]

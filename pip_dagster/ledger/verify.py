@@ -6,16 +6,23 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from pip_dagster.ledger import audit, canary
+from pip_dagster.ledger.fault import Fault
 from pip_dagster.ledger.record import dicts
+from pip_dagster.ledger.verify_registry import history_faults, registry_faults
 from pip_dagster.registry.aliases import rollback_of
+from pip_dagster.warehouse.stamp import Stamp, has_entry
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
     from pip_dagster.registry.aliases import AliasChange
+    from pip_dagster.registry.store import Registry
+
+__all__ = ["Fault", "verify"]
 
 Row = Mapping[str, Any]
 
@@ -28,34 +35,41 @@ class _Experiments:
     canaries: dict[str, Mapping[str, Any]]
 
 
-@dataclass(frozen=True)
-class Fault:
-    """The first thing that is wrong. `seq` is None where an entry is missing rather than wrong."""
-
-    seq: int | None
-    kind: str
-    message: str
-
-    def __str__(self) -> str:
-        """The entry and what is wrong with it."""
-        return self.message if self.seq is None else f"entry {self.seq}: {self.message}"
-
-
 def verify(
-    con: DuckDBPyConnection, *, moves: Mapping[str, Sequence[AliasChange]] | None = None, expect: str | None = None
+    con: DuckDBPyConnection,
+    *,
+    moves: Mapping[str, Sequence[AliasChange]] | None = None,
+    expect: str | None = None,
+    registry: Registry | None = None,
+    stamps: Sequence[Stamp] = (),
 ) -> Fault | None:
     """Recompute the chain, compare it with the ledger; the first fault in the chain's order, or None.
 
     `moves`, the alias histories by model, are compared as well where given. `expect` is the hash of an entry that was
-    noted elsewhere: only this reveals a chain that was rewritten from some entry on, or cut off at its end. The
-    warehouse is the current catalog.
+    noted elsewhere; `stamps` are those beside the published files and in the registry. Only these reveal a chain that
+    was rewritten from some entry on, or cut off at its end. The versions in the `registry` are compared with those that
+    scored. The warehouse is the current catalog.
     """
     entries = dicts(con.execute("SELECT * REPLACE (epoch_us(made_at) AS made_at) FROM ledger.audit ORDER BY seq, hash"))
     changes: dict[str, Row] = {
         row["change_id"]: row for row in dicts(con.execute(f"{audit.LIVE_CHANGES} ORDER BY c.change_id"))
     }
     split = _Experiments(audit.arms_by_change(con), canary.events_by_id(con))
-    return next(_faults(entries, changes, moves, expect, split), None)
+    found = [_faults(entries, changes, moves, expect, split), _stamp_faults(con, stamps), history_faults(moves or {})]
+    if registry is not None:
+        found.append(registry_faults(con, registry))
+    return next(chain(*found), None)
+
+
+def _stamp_faults(con: DuckDBPyConnection, stamps: Sequence[Stamp]) -> Iterator[Fault]:
+    for each in stamps:
+        if not has_entry(con, each):
+            yield Fault(
+                None,
+                "head",
+                f"{each.text} with the hash {each.hash}, which the audit has not: it was rewritten or cut off, or this "
+                "is another warehouse, or one from an older backup",
+            )
 
 
 def _faults(

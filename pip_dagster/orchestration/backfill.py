@@ -20,7 +20,8 @@ from pip_dagster.orchestration.metadata import predictions_metadata
 from pip_dagster.orchestration.options import AS_KNOWN_TAG, BACKFILL_TAG, PINNED_TAG, VERSION_TAG, WHY_TAG
 from pip_dagster.orchestration.runs import UNFINISHED
 from pip_dagster.plural import plural
-from pip_dagster.warehouse.connect import open_warehouse, workspace
+from pip_dagster.warehouse.access import writing
+from pip_dagster.warehouse.connect import workspace
 
 
 def run_in_dagster(
@@ -88,7 +89,7 @@ def end_runs(
     for run in instance.get_runs(filters):
         with (
             workspace(threads=1) as con,
-            open_warehouse(con, pipeline.project.warehouse, purpose="reporting a killed run to Dagster"),
+            writing(con, pipeline.project, purpose="reporting a killed run to Dagster"),
         ):
             finished = finished_by_run(con, run.run_id)
             entries = [

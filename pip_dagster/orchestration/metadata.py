@@ -15,7 +15,8 @@ from pip_dagster.ledger.challengers import compare
 from pip_dagster.ledger.checks import SPLIT
 from pip_dagster.ledger.record import ExtractionEntry, ScoringEntry, latest_extractions
 from pip_dagster.registry.choose import registry_of
-from pip_dagster.warehouse.connect import open_warehouse, workspace
+from pip_dagster.warehouse.access import reading, writing
+from pip_dagster.warehouse.connect import workspace
 from pip_dagster.warehouse.lock import waiting_at_most
 
 
@@ -35,7 +36,7 @@ def features_of_run(pipeline: Pipeline, run_id: str, partition_keys: Sequence[st
     """Partition → the snapshot that this run committed; none if it cannot be read soon, because the run is ending."""
     # Whatever prevents reading them must not hide the reason for which the run ends.
     with suppress(Exception), waiting_at_most(2), workspace(threads=1) as con:
-        with open_warehouse(con, pipeline.project.warehouse, purpose="reporting features to Dagster", read_only=True):
+        with reading(con, pipeline.project, purpose="reporting features to Dagster"):
             found = latest_extractions(con, pipeline.spec.name, list(partition_keys))
         return {key: features_metadata(entry) for key, entry in found.items() if entry.run_id == run_id}
     return {}
@@ -101,7 +102,7 @@ def challengers_metadata(pipeline: Pipeline, partition_keys: Sequence[str]) -> d
     """Partition → its challengers' scores against the live ones. Numbers, so that the UI plots them."""
     spec = pipeline.spec
     live = registry_of(pipeline.project, spec.scoring).get(spec.scoring.model_name, spec.scoring.alias)
-    with workspace(threads=1) as con, open_warehouse(con, pipeline.project.warehouse, purpose="comparing models"):
+    with workspace(threads=1) as con, writing(con, pipeline.project, purpose="comparing models", publish=False):
         found = compare(con, spec, live.manifest.outputs[0], partition_keys)
     metadata: dict[str, dict[str, Any]] = {}
     for each in found:

@@ -11,6 +11,7 @@ from pip_dagster.declaration.ranges import contiguous
 from pip_dagster.errors import DeclarationError
 from pip_dagster.flow.closed import Closed, due_at
 from pip_dagster.orchestration.keys import predictions_key
+from pip_dagster.orchestration.publications import complete
 from pip_dagster.orchestration.runs import REASON, covered, run_request
 
 _MOST_NEW = 1000  # partitions that may close between two ticks: a month of hours has 744
@@ -26,6 +27,7 @@ def pipeline_schedule(
     behind = f", and up to {declared.catch_up} missed ones before them" if declared.catch_up else ""
 
     def closed_partitions(context: dg.ScheduleEvaluationContext) -> list[dg.RunRequest] | dg.SkipReason:
+        complete(context, pipeline.project)
         tick = context.scheduled_execution_time.astimezone(UTC)
         previous = previous_tick(declared.cron, zone, tick)
         closed = closed_at(partitions, tick, previous, declared.catch_up)

@@ -19,7 +19,7 @@ from pip_dagster.promotion.labels import stage_labels
 from pip_dagster.promotion.stored import LivePartition
 from pip_dagster.sql.names import literal, quote, quote_all
 from pip_dagster.statistics.metrics import Resampled, default_metric, resample
-from pip_dagster.warehouse.connect import open_warehouse
+from pip_dagster.warehouse.access import reading
 from pip_dagster.warehouse.tables import predictions_select
 
 if TYPE_CHECKING:
@@ -123,7 +123,7 @@ def _read(con: DuckDBPyConnection, pipeline: Pipeline, score: str, last: int) ->
     if experiment is None:
         return "", []
     purpose = f"{spec.name}: reading the arms"
-    with open_warehouse(con, pipeline.project.warehouse, purpose=purpose, read_only=True):
+    with reading(con, pipeline.project, purpose=purpose):
         found: Sequence[tuple[str, datetime, datetime, str, str, list[str]]] = con.execute(
             "SELECT l.partition_key, s.partition_start, s.partition_end, s.scoring_id, s.table_name, "
             "  list(DISTINCT a.scoring_id) FROM ledger.live l JOIN ledger.scorings s ON s.scoring_id = l.scoring_id "

@@ -12,6 +12,7 @@ from pip_dagster.errors import RegistryError
 from pip_dagster.flow.engine import available_threads, choose_device, library_versions
 from pip_dagster.flow.model import ScoringModel
 from pip_dagster.flow.stage import Stage
+from pip_dagster.ledger.versions import check_recorded
 from pip_dagster.promotion.identity import golden_gate, signature_gate
 from pip_dagster.promotion.labels import label_gates
 from pip_dagster.promotion.rescore import Rescored, replay_gate, rescore
@@ -44,10 +45,11 @@ def check(
 
     Raises:
         DeclarationError: a gate cannot be run as it is declared.
+        ReplacedVersion: the candidate is not the one that the ledger knows by its number.
         SourceError, WarehouseError: something it reads cannot be.
     """
     began, gates, spec = time.monotonic(), pipeline.gates, pipeline.spec
-    champion, broken = _champion(registry, candidate.name, seen)
+    champion, broken = _champion(pipeline, registry, candidate, seen)
     threads = available_threads()
     segments: tuple[SegmentDifference, ...] = ()
     movers: tuple[Mover, ...] = ()
@@ -94,12 +96,21 @@ def check(
     )
 
 
-def _champion(registry: ModelRegistry, name: str, seen: int | None) -> tuple[ModelVersion | None, list[GateResult]]:
-    """The version to compare with; one that is damaged fails a gate of its own, so that `--override` leads away."""
+def _champion(
+    pipeline: Pipeline, registry: ModelRegistry, candidate: ModelVersion, seen: int | None
+) -> tuple[ModelVersion | None, list[GateResult]]:
+    """The version to compare with; one that is damaged or replaced fails a gate, so that `--override` leads away.
+
+    Raises:
+        ReplacedVersion: as `check`, about the candidate.
+    """
+    purpose = f"{pipeline.spec.name}: reading the ledger for gates"
+    check_recorded(pipeline.project, candidate, purpose=purpose)
     if seen is None:
         return None, []
     try:
-        champion = registry.get(name, seen)
+        champion = registry.get(candidate.name, seen)
+        check_recorded(pipeline.project, champion, purpose=purpose)
         load_predictor(champion, nthread=1)
     except RegistryError as error:
         return None, [GateResult("champion", False, None, None, f"v{seen} cannot be compared with: {error}")]

@@ -10,6 +10,7 @@ from pip_dagster.declaration.find import find_declarations, find_pipeline
 from pip_dagster.declaration.pipeline import Pipeline
 from pip_dagster.declaration.project import Project
 from pip_dagster.declaration.scoring import split_models_uri
+from pip_dagster.ledger.versions import check_recorded
 from pip_dagster.promotion.check import check
 from pip_dagster.promotion.reports import store_report
 from pip_dagster.registry.aliases import AliasChange
@@ -100,9 +101,10 @@ def attempt(
     """Put `candidate` through the gates of every pipeline that scores by this alias, and keep the reports.
 
     `registry` is where the alias moves; the project's folder when absent.
-    Raises DeclarationError, SourceError or WarehouseError as `check` does.
+    Raises ReplacedVersion, DeclarationError, SourceError or WarehouseError as `check` does.
     """
     registry = registry or Registry(project.registry)
+    check_recorded(project, candidate, purpose=f"{candidate}: reading the ledger for a promotion")
     seen = registry.alias(candidate.name, alias)
     pipelines = pipelines_of(project, candidate.name, alias)
     reports = tuple(check(pipeline, registry, candidate, seen, by=by, progress=progress) for pipeline in pipelines)

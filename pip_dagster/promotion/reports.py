@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from functools import lru_cache
 from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
 
+from pip_dagster import clock
 from pip_dagster.registry.errors import CorruptRegistry
 from pip_dagster.registry.files import replace_atomically
 from pip_dagster.statistics.gate_result import GateReport
+
+_INSTANT = "%Y%m%dT%H%M%S%fZ"
 
 
 @lru_cache(maxsize=1)
@@ -18,8 +22,13 @@ def _adapter() -> TypeAdapter[GateReport]:
 
 
 def store_report(root: Path, report: GateReport) -> Path:
-    """Keep a report in the registry `root`; the file."""
-    path = root / report.model_name / "reports" / f"{report.made_at:%Y%m%dT%H%M%S%fZ}-v{report.candidate}.json"
+    """Keep a report in the registry `root`; the file. Its name sorts behind those of all earlier reports."""
+    folder, at = root / report.model_name / "reports", report.made_at
+    if names := sorted(path.name for path in folder.glob("[0-9]*-v*.json")):
+        newest = datetime.strptime(names[-1].partition("-")[0], _INSTANT).replace(tzinfo=UTC)
+        clock.seen(newest)
+        at = at if at > newest else clock.now()
+    path = folder / f"{at:{_INSTANT}}-v{report.candidate}.json"
     replace_atomically(path, _adapter().dump_json(report, indent=2))
     return path
 

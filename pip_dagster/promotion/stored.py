@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from pip_dagster.errors import NoWarehouseError
 from pip_dagster.flow.stage import Stage, keep, stored_columns
 from pip_dagster.sql.names import among, quote, quote_all
-from pip_dagster.warehouse.connect import open_warehouse
+from pip_dagster.warehouse.access import reading
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -53,9 +53,9 @@ def read_stored(con: DuckDBPyConnection, pipeline: Pipeline, last: int) -> Store
     Raises:
         WarehouseError: it cannot be opened.
     """
-    name, path = pipeline.spec.name, pipeline.project.warehouse
+    name = pipeline.spec.name
     try:
-        with open_warehouse(con, path, purpose=f"{name}: reading the ledger for gates", read_only=True):
+        with reading(con, pipeline.project, purpose=f"{name}: reading the ledger for gates"):
             return _stored(con, name, last)
     except NoWarehouseError:
         return Stored()
@@ -104,7 +104,7 @@ def load(stage: Stage, pipeline: Pipeline, table: str, chosen: dict[LivePartitio
         for scores, ids in by_table.items()
     )
     purpose = f"{spec.name}: reading features for gates"
-    with open_warehouse(stage.con, pipeline.project.warehouse, purpose=purpose, read_only=True):
+    with reading(stage.con, pipeline.project, purpose=purpose):
         stage.load(spec.name, table, [revision.revision for revision in chosen.values()])
         kept = keep(stage.con, "live_keys", live)
     same = " AND ".join(f"k.{quote(key)} = f.{quote(key)}" for key in keys)

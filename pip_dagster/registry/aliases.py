@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
 
 from pydantic import AwareDatetime, BeforeValidator, TypeAdapter, ValidationError
 
+from pip_dagster import clock
 from pip_dagster.registry.booster_signature import Record
 from pip_dagster.registry.errors import AliasConflict, CorruptRegistry
 from pip_dagster.registry.files import locked, replace_atomically
@@ -52,14 +52,14 @@ _HISTORY = TypeAdapter(list[Annotated[AliasChange, BeforeValidator(_typed)]])
 
 
 def read_history(folder: Path, alias: str) -> list[AliasChange]:
-    """An alias's moves, oldest first; empty if it was never set.
+    """An alias's moves, oldest first; empty if it was never set. The next move gets a later time than they have.
 
     Raises:
         CorruptRegistry: the file is not an alias history.
     """
     path = _path(folder, alias)
     try:
-        return _HISTORY.validate_json(path.read_bytes())
+        history = _HISTORY.validate_json(path.read_bytes())
     except FileNotFoundError:
         return []
     except ValidationError as error:
@@ -67,6 +67,8 @@ def read_history(folder: Path, alias: str) -> list[AliasChange]:
             f"{path} is not an alias history ({error.errors()[0]['msg']}); restore it from a backup, or remove it and "
             f"set the alias {alias!r} again"
         ) from error
+    clock.seen(*(change.at for change in history))
+    return history
 
 
 def names(folder: Path) -> list[str]:
@@ -102,7 +104,7 @@ def move(
             alias=alias,
             version=version,
             previous=current,
-            at=datetime.now(UTC),
+            at=clock.now(),
             by=by,
             why=why,
             rollback_id=rollback_id,

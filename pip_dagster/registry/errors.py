@@ -22,6 +22,10 @@ class DigestMismatch(RegistryError):
         )
 
 
+class ReplacedVersion(RegistryError):
+    """A version that is whole, but not the one that the ledger knows by its number."""
+
+
 class CorruptRegistry(RegistryError):
     """A manifest or alias file that cannot be read."""
 

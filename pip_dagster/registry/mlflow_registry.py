@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
+from pip_dagster import clock
 from pip_dagster.declaration.model_names import check_alias, check_model_name, parse_ref
 from pip_dagster.errors import RegistryError
 from pip_dagster.registry.aliases import ANYWHERE, AliasChange, Anywhere, moved_meanwhile, rollback_of
@@ -132,7 +133,7 @@ class MlflowRegistry:
         if not isinstance(expect, Anywhere) and current != expect:
             raise AliasConflict(moved_meanwhile(f"{name}: MLflow's alias {alias!r}", current, expect, version))
         if current != version:
-            record = {"by": by, "why": why, "rollback_id": rollback_id, "at": datetime.now(UTC).isoformat()}
+            record = {"by": by, "why": why, "rollback_id": rollback_id, "at": clock.now().isoformat()}
             self._source.set_alias(name, alias, version, json.dumps(record, ensure_ascii=False))
         return self._mirror.set_alias(name, alias, version, by=by, why=why, rollback_id=rollback_id)
 

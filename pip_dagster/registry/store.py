@@ -9,6 +9,9 @@ from __future__ import annotations
 import getpass
 import os
 from collections.abc import Mapping
+from datetime import datetime
+from itertools import accumulate
+from operator import itemgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Unpack
 
@@ -154,14 +157,19 @@ class Registry:
     def aliases(self, name: str) -> dict[str, int]:
         """Every alias of a model with the version it points at."""
         folder = self.root / check_model_name(name)
-        return {alias: aliases.read_history(folder, alias)[-1].version for alias in aliases.names(folder)}
+        histories = {alias: aliases.read_history(folder, alias) for alias in aliases.names(folder)}
+        return {alias: history[-1].version for alias, history in histories.items() if history}
 
     def alias_history(self, name: str, alias: str | None = None) -> list[AliasChange]:
-        """The moves of one alias, or of all, oldest first."""
+        """The moves of one alias, or of all, oldest first; of one alias in the order of its file, not of the clock."""
         folder = self.root / check_model_name(name)
         wanted = aliases.names(folder) if alias is None else [check_alias(alias)]
-        changes = [change for each in wanted for change in aliases.read_history(folder, each)]
-        return sorted(changes, key=lambda change: change.at)
+        changes: list[tuple[datetime, AliasChange]] = []
+        for each in wanted:
+            history = aliases.read_history(folder, each)
+            latest = accumulate((change.at for change in history), max)
+            changes += zip(latest, history, strict=True)
+        return [change for _, change in sorted(changes, key=itemgetter(0))]
 
     def _numbers(self, name: str) -> list[int]:
         numbers = version_numbers(self.root / check_model_name(name))

@@ -12,7 +12,7 @@ from pip_dagster.flow.stage import Stage, keep
 from pip_dagster.ledger.arms import Arm, live_arms
 from pip_dagster.ledger.record import ScoringEntry, dicts
 from pip_dagster.sql.names import among, quote, quote_all
-from pip_dagster.warehouse.connect import open_warehouse
+from pip_dagster.warehouse.access import reading
 from pip_dagster.warehouse.digest import ALGORITHM, RowSet, row_set_sql
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ def find(
         where += " AND EXISTS (FROM ledger.live_arms l WHERE l.scoring_id = s.scoring_id AND l.pipeline = s.pipeline)"
     else:
         where, wanted = f"{where} AND s.scoring_id = $scoring", wanted | {"scoring": scoring_id}
-    with open_warehouse(con, pipeline.project.warehouse, purpose=f"{name}: reading the ledger", read_only=True):
+    with reading(con, pipeline.project, purpose=f"{name}: reading the ledger"):
         query = f"SELECT s.* FROM ledger.scorings s WHERE {where} ORDER BY s.partition_start, s.scoring_id"
         found = [ScoringEntry(**row) for row in dicts(con.execute(query, wanted))]
     if not found:
@@ -96,7 +96,7 @@ def places(con: DuckDBPyConnection, pipeline: Pipeline, entries: Iterable[Scorin
         pipeline.spec.name,
         sorted({entry.feature_revision for entry in entries if entry.feature_revision}),
     )
-    with open_warehouse(con, pipeline.project.warehouse, purpose=f"{name}: reading the ledger", read_only=True):
+    with reading(con, pipeline.project, purpose=f"{name}: reading the ledger"):
         rows = con.execute(
             "SELECT revision, any_value(table_name) FROM ledger.extractions "
             "WHERE pipeline = $pipeline AND list_contains($revisions, revision) GROUP BY revision",
@@ -123,7 +123,7 @@ def recall(
             if not str(digest).startswith(ALGORITHM + ":"):
                 raise ReplayError(f"digest {digest} was not made by {ALGORITHM}, the only way that this version knows")
     ids = [entry.scoring_id for entry in entries]
-    with open_warehouse(con, pipeline.project.warehouse, purpose=f"{name}: reading for a replay", read_only=True):
+    with reading(con, pipeline.project, purpose=f"{name}: reading for a replay"):
         present = _tables(con, name)
         if gone := {table, scores} - present.keys():
             raise ReplayError(f"the warehouse has no table {', '.join(f'{name}.{each}' for each in sorted(gone))}")

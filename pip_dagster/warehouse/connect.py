@@ -9,7 +9,7 @@ import shutil
 import socket
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -159,32 +159,43 @@ def attached(
 
 @contextmanager
 def open_warehouse(
-    con: DuckDBPyConnection, place: Path | Lake, *, purpose: str, read_only: bool = False, deadline: float | None = None
+    con: DuckDBPyConnection,
+    place: Path | Lake,
+    *,
+    purpose: str,
+    read_only: bool = False,
+    deadline: float | None = None,
+    new: Callable[[], None] = lambda: None,
 ) -> Iterator[None]:
     """The warehouse attached to `con` as the default catalog: for one read, or a few transactions.
 
     A writer first migrates an older schema. A file is locked meanwhile, for readers too: DuckDB cannot write a file
-    that another process reads. A lake is open to all, and a reader sees it as of one moment.
+    that another process reads. A lake is open to all, and a reader sees it as of one moment. `new` is called where
+    there is no ledger yet, before one is created; it may refuse that. A project's warehouse is opened by `access`.
 
     Raises:
         WarehouseError: locked until the deadline, unreadable, on a full disk, or written by a newer version.
     """
     seconds = deadline if deadline is not None else lock.declared_deadline()
     if isinstance(place, Lake):
-        with opened(con, place, purpose=purpose, read_only=read_only, deadline=seconds):
+        with opened(con, place, purpose=purpose, read_only=read_only, deadline=seconds, new=new):
             yield
         return
     path = place
-    if read_only and not path.is_file():
-        raise NoWarehouseError(f"There is no warehouse {path} yet: materialize a partition first.")
     with ExitStack() as stack:
         stack.enter_context(faults.of_warehouse(path))
+        if not path.is_file() or not path.stat().st_size:
+            new()
+            if read_only:
+                raise NoWarehouseError(f"There is no warehouse {path} yet: materialize a partition first.")
         path.parent.mkdir(parents=True, exist_ok=True)
-        stack.enter_context(lock.exclusive(path.with_name(path.name + ".lock"), purpose=purpose, deadline=seconds))
+        lock_file = path.with_name(path.name + ".lock")
+        if not read_only or lock.may_hold(lock_file):
+            stack.enter_context(lock.exclusive(lock_file, purpose=purpose, deadline=seconds))
         try:
             with attached(con, path, CATALOG, read_only=read_only, deadline=seconds):
                 con.execute(f"USE {CATALOG}")
-                schema.ensure(con, path, read_only=read_only)
+                schema.ensure(con, path, read_only=read_only, new=new)
                 if not read_only:
                     con.execute(f"SET max_vacuum_tasks = {0 if secrets.randbelow(_MERGE_EVERY) else _MERGES}")
                 yield

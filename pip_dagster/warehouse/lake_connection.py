@@ -6,7 +6,7 @@ import importlib.util
 import os
 import random
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,8 +24,10 @@ _REACHABLE_WITHIN = 15.0
 
 
 @contextmanager
-def opened(con: DuckDBPyConnection, lake: Lake, *, purpose: str, read_only: bool, deadline: float) -> Iterator[None]:
-    """The lake as the default catalog; with `read_only`, as of one moment.
+def opened(
+    con: DuckDBPyConnection, lake: Lake, *, purpose: str, read_only: bool, deadline: float, new: Callable[[], None]
+) -> Iterator[None]:
+    """The lake as the default catalog; with `read_only`, as of one moment. `new` is called where it has no ledger yet.
 
     Opening waits for no other process: a writer waits for its turn in `transaction`.
 
@@ -33,11 +35,15 @@ def opened(con: DuckDBPyConnection, lake: Lake, *, purpose: str, read_only: bool
         WarehouseError: an extension, Postgres or the catalog is missing; DuckDB's text, without secrets.
     """
     _load_extensions(con, lake)
-    _attach(con, lake, purpose, read_only=read_only, deadline=deadline)
+    try:
+        _attach(con, lake, purpose, read_only=read_only, deadline=deadline)
+    except NoWarehouseError:
+        new()
+        raise
     try:
         con.execute(f"USE {CATALOG}")
         con.execute(f"SET VARIABLE {advisory.LOCKS} = {not read_only}")
-        schema.ensure(con, lake, read_only=read_only)
+        schema.ensure(con, lake, read_only=read_only, new=new)
         if read_only:
             con.execute("BEGIN TRANSACTION")
         yield

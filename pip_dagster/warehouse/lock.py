@@ -14,6 +14,7 @@ from contextvars import ContextVar
 from datetime import UTC, datetime
 from pathlib import Path
 
+from pip_dagster import clock
 from pip_dagster.errors import WarehouseError, WarehouseLockedError
 from pip_dagster.warehouse.queue import place_in
 
@@ -48,6 +49,11 @@ def declared_deadline() -> float:
         raise WarehouseError(f"{VARIABLE} is {text!r}; expected seconds, such as 60.") from None
 
 
+def may_hold(path: Path) -> bool:
+    """Whether this user may write the lock at `path`. Who may only read need not: DuckDB locks the file as well."""
+    return os.access(path if path.exists() else path.parent, os.W_OK)
+
+
 @contextmanager
 def exclusive(path: Path, *, purpose: str, deadline: float = DEFAULT_DEADLINE) -> Iterator[None]:
     """Hold the lock at `path`, after waiting at most `deadline` seconds in first-come order.
@@ -61,6 +67,8 @@ def exclusive(path: Path, *, purpose: str, deadline: float = DEFAULT_DEADLINE) -
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a+", encoding="utf-8") as file:
         _acquire(file.fileno(), path, deadline)
+        # The last holder's time: this machine's clock may have been set back since.
+        clock.seen(datetime.fromtimestamp(os.fstat(file.fileno()).st_mtime, UTC))
         holder = {"pid": os.getpid(), "purpose": purpose, "since": datetime.now(UTC).isoformat(timespec="seconds")}
         _note(file.fileno(), json.dumps(holder | {"command": " ".join(sys.argv[:4])[:200]}))
         try:

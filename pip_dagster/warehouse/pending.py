@@ -6,11 +6,13 @@ from itertools import groupby
 from operator import itemgetter
 from typing import TYPE_CHECKING
 
-from pip_dagster.sql.names import literal
-from pip_dagster.warehouse import advisory, kinds
+from pip_dagster.sql.names import among, literal
+from pip_dagster.warehouse import advisory, kinds, stamp
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
+
+    from pip_dagster.declaration.project import Project
 
 Pending = tuple[str, str, list[str]]  # pipeline, partition key, ids of what is not published
 
@@ -29,6 +31,39 @@ def pending_of(con: DuckDBPyConnection, *, everything: bool = False) -> list[Pen
     if not advisory.is_shared(con) and (newest := _among_newest(con)) is not None:
         return newest
     return _all(con, _UNPUBLISHED)
+
+
+def pending_publications(con: DuckDBPyConnection, project: Project) -> list[Pending]:
+    """What `publish_pending` would write now. The warehouse is the current catalog; nothing is written."""
+    return pending_of(con, everything=is_behind(con, project)) if project.publishes else []
+
+
+def is_behind(con: DuckDBPyConnection, project: Project) -> bool:
+    """Whether the folder lacks what was published: it is gone, or was restored from a backup."""
+    folder, path = project.published, stamp.published_stamp(project)
+    while True:
+        try:
+            gone = not folder.is_dir()
+        except OSError:  # not to be read, so not to be written either, which is logged
+            return False
+        at = stamp.read(path)
+        if gone or at is None:
+            empty = gone or next(folder.glob("*/*/*.parquet"), None) is None
+            return empty and con.execute("SELECT 1 FROM ledger.publications LIMIT 1").fetchone() is not None
+        if not _published_since(con, at):
+            return False
+        if stamp.read(path) == at:  # else another process of a lake has published meanwhile
+            return True
+
+
+def _published_since(con: DuckDBPyConnection, at: stamp.Stamp) -> bool:
+    """Whether a change behind this stamp counts as published. The stamp is written before."""
+    since = f"SELECT subject->>'change_id' FROM ledger.audit WHERE seq > {at.entry} AND action = 'live'"
+    ids = [row[0] for row in con.execute(since).fetchall()]
+    if not ids:
+        return False
+    of_ids = f"change_id >= {literal(min(ids))} AND {among('change_id', ids)}"
+    return con.execute(f"SELECT 1 FROM ledger.publications WHERE {of_ids} LIMIT 1").fetchone() is not None
 
 
 def _all(con: DuckDBPyConnection, but: str = "") -> list[Pending]:

@@ -11,19 +11,20 @@ import logging
 import secrets
 from collections import deque
 from collections.abc import Iterable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import quote as url_quote
 
+from pip_dagster import clock
 from pip_dagster.declaration.lake import is_transient
 from pip_dagster.sql.names import REASON_COLUMNS, among, literal, quote
-from pip_dagster.warehouse import advisory, kinds
+from pip_dagster.warehouse import advisory, kinds, stamp
 from pip_dagster.warehouse.kinds import PublishedKind
-from pip_dagster.warehouse.pending import Pending, pending_of
+from pip_dagster.warehouse.pending import Pending, is_behind, pending_of
 from pip_dagster.warehouse.published_views import publish_views
 from pip_dagster.warehouse.tables import views_of
 from pip_dagster.warehouse.transaction import transaction
@@ -49,64 +50,65 @@ def partition_file(folder: Path, pipeline: str, kind: str, partition_key: str) -
 
 
 def publish_pending(con: DuckDBPyConnection, project: Project, *, everything: bool = False) -> int:
-    """Write what the ledger holds and the files do not show yet, whoever committed it; the number of partitions.
+    """Write what the ledger holds and the files do not show yet, whoever committed it; how many partitions it wrote.
 
     The warehouse is the current catalog and no transaction is open. A kill leaves partitions pending for the next
-    call. With `everything`, or where the folder is gone, every partition is written. One that cannot be written stays
-    pending, is logged, and does not block the others. In a shared warehouse one process at a time publishes a
-    partition; otherwise an older state could replace a newer one.
+    call. With `everything`, or where the folder is gone or is older than the ledger, every partition is written. One
+    that cannot be written stays pending, is logged, and does not block the others. In a shared warehouse one process
+    at a time publishes a partition; otherwise an older state could replace a newer one.
     """
     import duckdb
 
     folder = project.published
     if not project.publishes:
         return 0
-    if not folder.is_dir() and con.execute("SELECT 1 FROM ledger.publications LIMIT 1").fetchone():
-        everything = True
+    everything = everything or is_behind(con, project)
     if everything and not advisory.is_shared(con):  # what a kill or an error leaves undone is then pending
         con.execute("DELETE FROM ledger.publications")
         everything = False
     pending = pending_of(con, everything=everything)
     if advisory.is_shared(con):
-        _publish_among_others(con, folder, pending, everything=everything)
+        done = _publish_among_others(con, project, pending, everything=everything)
     else:
-        _publish(con, folder, pending)
+        done = _publish(con, project, pending)
     try:
         publish_views(con, folder)
     except (duckdb.Error, OSError) as error:
         LOG.error("%s cannot be written, everything is stored: %s. %s", folder.with_suffix(".duckdb"), error, _FIX)
-    return len(pending)
+    return done
 
 
 def _publish_among_others(
-    con: DuckDBPyConnection, folder: Path, pending: Sequence[Pending], *, everything: bool
-) -> None:
+    con: DuckDBPyConnection, project: Project, pending: Sequence[Pending], *, everything: bool
+) -> int:
     """First what no other process is publishing; then the rest, unless the other process has published it."""
     locks = {(each[0], each[1]): advisory.key_of("publish", each[0], each[1]) for each in pending}
 
-    def publish(keys: set[int]) -> None:
+    def publish(keys: set[int]) -> int:
         listed = pending_of(con, everything=everything)
-        _publish(con, folder, [each for each in listed if locks.get((each[0], each[1])) in keys])
+        return _publish(con, project, [each for each in listed if locks.get((each[0], each[1])) in keys])
 
     busy: list[int] = []
+    done = 0
     for batch in _batches(list(locks.values())):
         with advisory.holding_free(con, batch) as free:
             if free:
-                publish(free)
+                done += publish(free)
         busy += [key for key in batch if key not in free]
     for batch in _batches(busy):
         with advisory.holding(con, batch):
-            publish(set(batch))
+            done += publish(set(batch))
+    return done
 
 
 def _batches(keys: Sequence[int]) -> Iterable[Sequence[int]]:
     return (keys[at : at + _BATCH] for at in range(0, len(keys), _BATCH))
 
 
-def _publish(con: DuckDBPyConnection, folder: Path, pending: Sequence[Pending]) -> None:
+def _publish(con: DuckDBPyConnection, project: Project, pending: Sequence[Pending]) -> int:
     import duckdb
 
-    ids: list[str] = []
+    folder, ids, done = project.published, list[str](), 0
     for pipeline, group in groupby(pending, key=itemgetter(0)):
         left = deque(group)
         while left:
@@ -116,17 +118,32 @@ def _publish(con: DuckDBPyConnection, folder: Path, pending: Sequence[Pending]) 
                     while left:
                         snapshot.write(folder, left[0][1])
                         ids += left.popleft()[2]
+                        done += 1
             except (duckdb.Error, OSError) as error:  # a full disk, a file where a folder should be
                 if is_transient(error):
                     raise
                 key = left.popleft()[1]
                 LOG.error("%s, partition %s is stored but cannot be published: %s. %s", pipeline, key, error, _FIX)
-    if ids:
+    if ids and _stamped(con, project):
         con.execute(
             "INSERT INTO ledger.publications SELECT id, $now FROM (SELECT unnest($ids) AS id) ANTI JOIN "
             f"(FROM ledger.publications WHERE change_id >= {literal(min(ids))}) p ON p.change_id = id",
-            {"ids": ids, "now": datetime.now(UTC)},
+            {"ids": ids, "now": clock.now()},
         )
+        return done
+    return 0
+
+
+def _stamped(con: DuckDBPyConnection, project: Project) -> bool:
+    """Write the stamp beside the published files; if that fails, what was written stays pending."""
+    path = stamp.published_stamp(project)
+    try:
+        with advisory.holding(con, [advisory.key_of("stamp")]) if advisory.is_shared(con) else nullcontext():
+            stamp.write(con, path)
+    except OSError as error:
+        LOG.error("%s cannot be written, everything is stored: %s. %s", path, error, _FIX)
+        return False
+    return True
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from pip_dagster.errors import WarehouseError
@@ -15,8 +16,8 @@ if TYPE_CHECKING:
 VERSION = len(MIGRATIONS)
 
 
-def ensure(con: DuckDBPyConnection, place: object, *, read_only: bool) -> None:
-    """Migrate the current catalog to this version, in one transaction.
+def ensure(con: DuckDBPyConnection, place: object, *, read_only: bool, new: Callable[[], None]) -> None:
+    """Migrate the current catalog to this version, in one transaction; before it creates a ledger it calls `new`.
 
     Raises:
         WarehouseError: the warehouse has a newer version, or an older one and is opened read-only.
@@ -24,6 +25,8 @@ def ensure(con: DuckDBPyConnection, place: object, *, read_only: bool) -> None:
     found = version(con)
     if found == VERSION:
         return
+    if found == 0:
+        new()
     if found > VERSION:
         raise WarehouseError(
             f"{place} has schema version {found}, written by a newer pip_dagster; this one supports {VERSION}. "

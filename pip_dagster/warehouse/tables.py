@@ -126,9 +126,9 @@ def is_there(con: DuckDBPyConnection, schema: str, table: str) -> bool:
 
     if not advisory.is_shared(con):  # in DuckDB 2.0 a failing query ends the transaction
         found = con.execute(
-            "SELECT count(*) FROM duckdb_tables() "
-            "WHERE database_name = current_database() AND schema_name = $schema AND table_name = $table",
-            {"schema": schema, "table": table},
+            "SELECT count(*) FROM duckdb_tables() WHERE database_name = current_database() "
+            # Literals: to bind a parameter, DuckDB imports pandas, for which `status` would wait.
+            f"AND schema_name = {literal(schema)} AND table_name = {literal(table)}"
         ).fetchone()
         return bool(found and found[0])
     try:  # listing all tables is slow in a lake

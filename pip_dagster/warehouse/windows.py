@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, TypeVar
 from pip_dagster.declaration.lake import Lake, is_transient
 from pip_dagster.errors import OvertakenError, WarehouseError
 from pip_dagster.warehouse import lock
-from pip_dagster.warehouse.connect import open_warehouse
-from pip_dagster.warehouse.published import publish_pending
+from pip_dagster.warehouse.access import writing
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -52,18 +51,14 @@ def in_windows(
     published = not items
     while waiting or not published:
         try:
-            with open_warehouse(con, project.warehouse, purpose=purpose):
+            with writing(con, project, purpose=purpose, publish=publish):
                 until = time.monotonic() + window
-                try:
-                    first = True
-                    while waiting and (first or time.monotonic() < until):
-                        results.append(work(waiting[0]))
-                        waiting.popleft()
-                        first, retries = False, Retries()
-                finally:
-                    if publish:
-                        publish_pending(con, project)
-                published = True
+                first = True
+                while waiting and (first or time.monotonic() < until):
+                    results.append(work(waiting[0]))
+                    waiting.popleft()
+                    first, retries = False, Retries()
+            published = True
         except Exception as error:
             retries.wait_after(error, reached=bool(results))
             published = False

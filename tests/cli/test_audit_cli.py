@@ -19,6 +19,7 @@ DAYS = ("2024-03-01", "2024-03-02", "2024-03-03", "2024-03-04")
 def promoted(scored_template, helpers, backend, tmp_path):
     def make(root):
         tiny = helpers.Tiny(root)
+        shell(tiny, "audit", "accept", "--moves", "--why", "the first")
         shell(tiny, "models", "promote", "returns", "v2", "--why", "better")
         tiny.run()
 
@@ -41,7 +42,7 @@ def test_promote_writes_to_the_audit_and_verify_says_that_it_holds(promoted):
     assert [entry["action"] for entry in entries] == [
         "audit started",
         *["live"] * 4,
-        *["promotion"] * 2,  # the first was made from Python before there was a warehouse
+        *["promotion"] * 2,  # the first was made from Python and accepted
         *["live"] * 4,
     ]
     moved = entries[6]["details"]

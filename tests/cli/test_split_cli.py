@@ -7,6 +7,7 @@ import pytest
 from click.testing import CliRunner
 
 from pip_dagster.cli.main import cli
+from pip_dagster.ledger.promotions import record_promotions
 from pip_dagster.warehouse.connect import open_warehouse, workspace
 from pip_dagster.warehouse.published import publish_pending
 from pip_dagster.warehouse.tables import refresh_views
@@ -19,6 +20,7 @@ def parted(tiny):
     tiny.registry.set_alias("returns", "challenger", 2, by="ada", why="to compare")
     tiny.declare(scoring={"split": {"arms": {"challenger": "40%"}, "salt": "spring"}})
     tiny.run(FIRST)
+    record_promotions(tiny.project)
     return tiny
 
 

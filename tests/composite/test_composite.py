@@ -14,14 +14,16 @@ import pyarrow as pa
 import pytest
 
 from pip_dagster.errors import DeclarationError
+from pip_dagster.ledger.verify import verify
 from pip_dagster.promotion.check import check
 from pip_dagster.registry import RegistryError
 from pip_dagster.registry.errors import DigestMismatch, InvalidSample, SignatureMismatch
+from pip_dagster.registry.files import sha256
 from pip_dagster.registry.golden import largest_difference
 from pip_dagster.registry.load import load_predictor
 from pip_dagster.replay import recall
 from pip_dagster.replay.replay import replay
-from pip_dagster.warehouse.connect import workspace
+from pip_dagster.warehouse.connect import open_warehouse, workspace
 
 import xgboost as xgb  # isort: skip
 
@@ -448,3 +450,16 @@ def test_column_lineage_of_the_segment_is_what_the_conditions_read(composed):
     }
     assert found["model_segment"] == {"features.shop", "features.note"}
     assert found["score"] == {f"features.{name}" for name in ("amount", "quantity", "gift", "shop", "note")}
+
+
+def test_a_member_that_was_replaced_in_the_registry_is_a_finding_and_scores_as_before(composed):
+    promote(composed, 3)
+    before = composed.run("2024-03-01")["2024-03-01"].scoring
+    path = composed.registry.get("small", 1).path
+    data = (path / "manifest.json").read_bytes().replace(b'"description"', b' "description"')
+    (path / "manifest.json").write_bytes(data)
+    (path / "manifest.sha256").write_text(sha256(data))
+    assert composed.run("2024-03-01")["2024-03-01"].scoring == before, "it has a copy"
+    place = composed.project.warehouse
+    with workspace(threads=1) as con, open_warehouse(con, place, purpose="test", read_only=True):
+        assert "its member small v1 has the manifest" in str(verify(con, registry=composed.registry))

@@ -344,7 +344,7 @@ def test_killed_and_resumed_it_ends_as_if_undisturbed(tiny):
     fill(tiny, 24)
     kill_and_resume(tiny, 24, times=2, seed=1)
     disturbed = tiny.warehouse(CONTENT)
-    tiny.project.warehouse.unlink()
+    tiny.begin_again()
     backfill(tiny, "--from", FIRST, "--to", "2024-03-24")
     assert tiny.warehouse(CONTENT) == disturbed and len(disturbed) == 24
 
@@ -361,7 +361,7 @@ def test_a_year_killed_ten_times_ends_as_if_undisturbed(tiny, tmp_path, with_dag
         with dg.DagsterInstance.from_config(str(tmp_path / "home")) as instance:
             told = instance.get_materialized_partitions(dg.AssetKey(["orders", "predictions"]))
             assert len(told) == 365 and all(run.is_finished for run in instance.get_runs())
-    tiny.project.warehouse.unlink()
+    tiny.begin_again()
     backfill(tiny, "--from", FIRST, "--to", "2025-02-28")
     assert tiny.warehouse(CONTENT) == disturbed and len(disturbed) == 365
 

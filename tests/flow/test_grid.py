@@ -74,9 +74,9 @@ def test_hours_together_alone_and_shuffled_give_the_same_scores(clock, day):
     tiny = declare(clock, "hour")
     keys = hours_of(tiny, day)[:5]
     together = {key: result.scoring.score_digest for key, result in tiny.run(*keys).items()}
-    tiny.project.warehouse.unlink()
+    tiny.begin_again()
     shuffled = {key: result.scoring.score_digest for key, result in tiny.run(*keys[::-2], *keys[1::2]).items()}
-    tiny.project.warehouse.unlink()
+    tiny.begin_again()
     alone = {key: tiny.run(key)[key].scoring.score_digest for key in reversed(keys)}
     assert together == alone == shuffled
     assert len(set(alone.values())) == 5

@@ -1,5 +1,6 @@
 """The audit's chain: written with every change, and what is altered afterwards is caught and named."""
 
+import json
 import time
 from datetime import UTC, datetime, timedelta
 
@@ -12,6 +13,7 @@ from pip_dagster.ledger.record import RunInfo, scorings_of
 from pip_dagster.ledger.verify import verify
 from pip_dagster.warehouse import schema
 from pip_dagster.warehouse.connect import open_warehouse, workspace
+from pip_dagster.warehouse.stamp import published_stamp
 from pip_dagster.warehouse.transaction import transaction
 
 pytestmark = pytest.mark.lake
@@ -188,7 +190,9 @@ def test_a_promotion_whose_recorder_was_killed_is_caught_up(scored):
     assert verified(scored) is None
     assert record_promotions(scored.project) == 1
     rows = scored.warehouse("SELECT actor, details FROM ledger.audit WHERE action = 'promotion' ORDER BY seq")
-    assert rows[-1] == ("eve", '{"from":1,"to":2,"why":"better"}')
+    version = scored.registry.get("returns", 2)
+    digests = {"manifest_digest": version.manifest_digest, "model_digest": version.digest}
+    assert (rows[-1][0], json.loads(rows[-1][1])) == ("eve", {"from": 1, "to": 2, "why": "better"} | digests)
 
 
 def test_an_older_warehouse_is_migrated_and_its_past_vouched_for(scored, helpers):
@@ -200,6 +204,7 @@ def test_an_older_warehouse_is_migrated_and_its_past_vouched_for(scored, helpers
     tamper(scored, *helpers.untyped_live_changes())
     tamper(scored, "UPDATE ledger.meta SET value = '2' WHERE key = 'schema_version'")
     assert schema.VERSION >= 3
+    published_stamp(scored.project).unlink()  # an older release wrote none
     scored.registry.set_alias("returns", "champion", 2, by="ada", why="better")
     scored.run(FIRST)
     rows = scored.warehouse("SELECT action FROM ledger.audit ORDER BY seq")

@@ -3,17 +3,17 @@
 import json
 import subprocess
 import sys
-from types import SimpleNamespace
 
 import pytest
 
 from pip_dagster.cli.models import models
+from pip_dagster.declaration.project import Project
 
 
 @pytest.fixture
 def cli(two_versions, helpers):
     def run(*arguments: str, code: int = 0, root=two_versions.root) -> str:
-        place = SimpleNamespace(root=root, registry=root, warehouse=root / "w.duckdb")
+        place = Project(root, warehouse=root / "w.duckdb", registry=root, published=root / "published")
         result = helpers.invoke(models, arguments, obj=place)
         assert result.exit_code == code, result.output
         return result.output

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -119,6 +120,7 @@ def test_a_renamed_feature_is_refused_with_the_nearest_name(gated: Any, helpers:
 
 def test_without_stored_features_the_champions_signature_is_asked(gated: Any, helpers: Any) -> None:
     gated.project.warehouse.unlink()
+    shutil.rmtree(gated.project.published)
     assert gates_of(gated, 1).passed
     report = gates_of(gated, gated.register(helpers.returned, names={"amount": "amounts"}))
     assert "'amounts' is not among those of v3" in failed(report)["signature"].text

@@ -18,12 +18,13 @@ mlflow = pytest.importorskip("mlflow")
 from pip_dagster.cli.models import models  # noqa: E402
 from pip_dagster.errors import DeclarationError, RollbackError  # noqa: E402
 from pip_dagster.flow.model import ScoringModel  # noqa: E402
-from pip_dagster.ledger.promotions import alias_moves  # noqa: E402
+from pip_dagster.ledger.promotions import alias_moves, unrecorded  # noqa: E402
 from pip_dagster.ledger.rollback import rollback  # noqa: E402
 from pip_dagster.ledger.verify import verify  # noqa: E402
 from pip_dagster.registry import AliasConflict, ModelNotFound, Registry  # noqa: E402
 from pip_dagster.registry.choose import mlflow_registry  # noqa: E402
-from pip_dagster.registry.errors import MixedRegistry  # noqa: E402
+from pip_dagster.registry.errors import MixedRegistry, ReplacedVersion  # noqa: E402
+from pip_dagster.registry.files import sha256  # noqa: E402
 from pip_dagster.registry.mlflow_log import log_model  # noqa: E402
 from pip_dagster.replay.replay import replay  # noqa: E402
 from pip_dagster.warehouse.connect import open_warehouse, workspace  # noqa: E402
@@ -309,3 +310,18 @@ def test_a_project_without_mlflow_never_imports_it(tiny: Any) -> None:
     )
     output, _ = process.communicate(timeout=60)
     assert process.returncode == 0, output
+
+
+def test_a_mirror_that_was_replaced_is_refused_and_a_move_in_mlflow_is_a_finding(remote: Any) -> None:
+    remote.run("2024-03-01")
+    client().set_registered_model_alias(NAME, "champion", "2")
+    remote.run("2024-03-02")
+    with workspace(threads=1) as con, open_warehouse(con, remote.project.warehouse, purpose="test", read_only=True):
+        found = [(move.by, move.version) for _, move in unrecorded(con, remote.registry)]
+    assert ("MLflow", 2) in found
+    path = remote.registry.get(NAME, 2).path
+    data = (path / "manifest.json").read_bytes().replace(b'"description"', b' "description"')
+    (path / "manifest.json").write_bytes(data)
+    (path / "manifest.sha256").write_text(sha256(data))
+    with pytest.raises(ReplacedVersion, match=r"manifest\.json has sha256"):
+        remote.run("2024-03-03")

@@ -68,7 +68,7 @@ class TestAnotherDuckDB:
     def test_makes_the_same_scores_and_the_same_fingerprints(self, helpers, tiny):
         other = run(helpers, OTHER, tiny, *DAYS)
         assert other["scores"] == rows(tiny.expected(f"day <= '{DAYS[-1]}'"))
-        tiny.project.warehouse.unlink()
+        tiny.begin_again()
         this = run(helpers, sys.executable, tiny, *DAYS)
         assert other["duckdb"] != this["duckdb"], "the same DuckDB shows nothing"
         del other["duckdb"], this["duckdb"]

@@ -12,6 +12,7 @@ from pip_dagster.alerts.deliver import deliver
 from pip_dagster.declaration.automation import Alerts
 from pip_dagster.declaration.pipeline import Pipeline
 from pip_dagster.orchestration.keys import challengers_key, features_key, predictions_key
+from pip_dagster.orchestration.publications import complete
 from pip_dagster.plural import plural
 
 _QUICK_SECONDS = 1.5
@@ -75,6 +76,7 @@ def standing_sensor(
         description=f"Alert of partitions of {pipeline.spec.name} that are {what}.",
     )
     def alert_of_partitions(context: dg.SensorEvaluationContext) -> dg.SkipReason:
+        complete(context, pipeline.project)
         found = standing()
         fresh, reported = news({key: entry for key, (entry, _) in found.items()}, remembered(context.cursor) or {})
         if fresh:

@@ -12,6 +12,7 @@ from pip_dagster.declaration.pipeline import Pipeline
 from pip_dagster.declaration.ranges import contiguous
 from pip_dagster.errors import DeclarationError, SourceLockedError
 from pip_dagster.orchestration.keys import predictions_key
+from pip_dagster.orchestration.publications import complete
 from pip_dagster.orchestration.runs import REASON, run_request
 from pip_dagster.plural import plural
 from pip_dagster.quality.suite import suggest
@@ -34,6 +35,7 @@ def labels_arrived(pipeline: Pipeline) -> dg.SensorDefinition:
         + (f", and materialize {', '.join(declared.assets)} for them." if assets else "."),
     )
     def labels(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
+        complete(context, pipeline.project)
         return _evaluate(context, pipeline, assets)
 
     return labels

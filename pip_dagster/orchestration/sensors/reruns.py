@@ -14,7 +14,9 @@ from pip_dagster.errors import SourceLockedError, WarehouseLockedError
 from pip_dagster.flow import rerun_requests as core
 from pip_dagster.ledger.plan import Kind
 from pip_dagster.orchestration.in_flight import CONTENT, earlier_runs, in_flight
+from pip_dagster.orchestration.publications import complete
 from pip_dagster.orchestration.runs import REASON, run_request
+from pip_dagster.plural import plural
 from pip_dagster.warehouse.lock import waiting_at_most
 
 
@@ -93,6 +95,7 @@ def _evaluate(
             plan = make_plan(pipeline, grid, now=now)
     except (SourceLockedError, WarehouseLockedError) as error:
         return dg.SkipReason(f"Skipped: {error} Will retry on the next tick.")
+    published = complete(context, pipeline.project, within=declared.lock_deadline) if plan.pending else 0
     wanted = core.wanted_by(plan.stale, reruns.kinds, grid, reruns.missing)
     graph = context.repository_def.asset_graph if context.repository_def else None
     busy = in_flight(context.instance, spec, definition, [each.partition for each in wanted], graph)
@@ -117,4 +120,6 @@ def _evaluate(
         return requested
     mine = {each.partition.key for each in wanted}
     never = sum(each.partition.key not in mine and each.reasons[0].kind == "missing" for each in plan.stale)
-    return dg.SkipReason(core.skipped(on_hold, busy, waiting, never if "missing" in reruns.kinds else 0, plan.current))
+    done = f"{plural(published, 'pending partition')} published. " if published else ""
+    unbuilt = never if "missing" in reruns.kinds else 0
+    return dg.SkipReason(done + core.skipped(on_hold, busy, waiting, unbuilt, plan.current))

@@ -1,0 +1,40 @@
+"""The time of records: this machine's clock, but never behind what is recorded already.
+
+The order of records decides what is live. A clock that was set back must not change it, nor the clock of another
+machine that is ahead. Whoever reads records calls `seen` with their newest instant; what is recorded next gets a later
+one. This is a hybrid logical clock: without such a jump it is the wall clock.
+"""
+
+from __future__ import annotations
+
+import threading
+from datetime import UTC, datetime, timedelta
+
+_TICK = timedelta(microseconds=1)
+_lock = threading.Lock()
+_latest = datetime.min.replace(tzinfo=UTC)
+
+
+def wall() -> datetime:
+    """This machine's clock."""
+    return datetime.now(UTC)
+
+
+def now() -> datetime:
+    """The instant for a new record: later than every instant that was seen, or given before, in this process."""
+    global _latest
+    with _lock:
+        _latest = max(wall(), _latest + _TICK)
+        return _latest
+
+
+def instant(micros: int) -> datetime:
+    """The instant so many microseconds after 1970."""
+    return datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=micros)
+
+
+def seen(*instants: datetime | None) -> None:
+    """Records of these instants exist."""
+    global _latest
+    with _lock:
+        _latest = max(_latest, *(instant for instant in instants if instant is not None), _latest)

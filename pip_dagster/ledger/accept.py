@@ -1,0 +1,88 @@
+"""A person accepts what `audit verify` reports, or a warehouse that runs refuse; the audit records who and why."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from pip_dagster import clock
+from pip_dagster.errors import NoWarehouseError, OtherWarehouseError, RegistryError
+from pip_dagster.ledger import audit, versions
+from pip_dagster.ledger.promotions import append_promotions, write_registry_stamp
+from pip_dagster.registry.store import Registry
+from pip_dagster.warehouse import stamp
+from pip_dagster.warehouse.access import reading, writing
+from pip_dagster.warehouse.connect import open_warehouse, workspace
+from pip_dagster.warehouse.transaction import transaction
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from pip_dagster.declaration.project import Project
+
+
+@dataclass(frozen=True)
+class Accepted:
+    """How much was accepted. `aside`: where the files that another ledger published are now."""
+
+    moves: int = 0
+    versions: int = 0
+    warehouse: bool = False
+    aside: Path | None = None
+
+
+def accept(
+    project: Project, *, by: str, why: str, moves: bool = False, replaced: bool = False, warehouse: bool = False
+) -> Accepted:
+    """Accept alias moves that no command recorded, versions that were `replaced`, and the warehouse as it is.
+
+    What another ledger published is moved aside, and everything that this one holds is published.
+
+    Raises:
+        OtherWarehouseError: the warehouse is not the one written to last, and is not accepted.
+        WarehouseError: it cannot be written.
+    """
+    refusal = _refusal(project) if warehouse else None
+    aside = _replace(project) if refusal else None
+    registry, now = Registry(project.registry), audit.micros(clock.now())
+    with workspace(threads=2) as con, writing(con, project, purpose="accepting"):
+        with transaction(con):
+            events = []
+            if refusal:
+                subject = {"warehouse": str(project.warehouse)}
+                events.append(audit.Event("accepted", now, by, None, subject, {"why": why, "refusal": refusal}))
+            for known in versions.recorded(con) if replaced else ():
+                try:
+                    version = registry.get(known.model_name, known.model_version)
+                except RegistryError:  # gone or damaged, which is nothing to accept
+                    continue
+                if known.differs(version):
+                    events.append(versions.accepted(version, by, why, now))
+            audit.append(con, events)
+            count = append_promotions(con, registry, by=by, why=why) if moves else 0
+        write_registry_stamp(con, project)
+    return Accepted(count, len(events) - bool(refusal), bool(refusal), aside)
+
+
+def _refusal(project: Project) -> str | None:
+    """Why runs refuse the warehouse; None where they do not."""
+    try:
+        with workspace(threads=1) as con, reading(con, project, purpose="accepting"):
+            return None
+    except NoWarehouseError:
+        return None
+    except OtherWarehouseError as error:
+        return str(error).split(" Nothing was changed", maxsplit=1)[0]
+
+
+def _replace(project: Project) -> Path | None:
+    """Begin a ledger where there is none, move the published files aside, and remove the stamps."""
+    with workspace(threads=1) as con, open_warehouse(con, project.warehouse, purpose="accepting"):
+        pass
+    aside = None
+    if project.publishes and project.published.exists():
+        aside = project.published.with_name(f"{project.published.name}.before-{clock.now():%Y%m%dT%H%M%S}")
+        project.published.rename(aside)
+        project.published_database.unlink(missing_ok=True)
+    stamp.registry_stamp(project).unlink(missing_ok=True)
+    return aside
