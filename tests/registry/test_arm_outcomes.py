@@ -6,9 +6,9 @@ import json
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from pip_dagster.statistics.metrics import resample
 
 from pip_dagster.cli.main import cli
-from pip_dagster.statistics.metrics import resample
 
 
 def in_arm(key, salt="spring", buckets=5_000):
