@@ -79,7 +79,8 @@ def _side_by_side(
 
     a, b = map(stored, entries)
     same = " AND ".join(f"a.{quote(name)} = b.{quote(name)}" for name in pipeline.spec.features.key)
-    outputs = paired_columns(a.outputs, b.outputs)
+    unit = ", ".join(f"a.{quote(name)}::VARCHAR" for name in pipeline.spec.unit)
+    outputs = f"{paired_columns(a.outputs, b.outputs)}, to_json([{unit}])::VARCHAR AS pip_unit"
     select = f"SELECT true AS pip_seen, {outputs} FROM ({a.sql}) a JOIN ({b.sql}) b ON {same}"
     try:
         return keep(con, "side_by_side", select), a.decision

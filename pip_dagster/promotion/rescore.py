@@ -217,8 +217,8 @@ def _paired(
     """
     key = pipeline.spec.features.key
     on = " AND ".join(f"{{0}}.{quote(name)} = a.{quote(name)}" for name in ("partition_key", *key))
-    unit = [f"f.{quote(name)}" for name in unit_of(pipeline, stage.columns)] if pipeline.gates.labels else []
-    known = " AND ".join(f"{name} IS NOT NULL" for name in unit) or "false"
+    unit = [f"f.{quote(name)}" for name in unit_of(pipeline, stage.columns)]
+    known = " AND ".join(f"{name} IS NOT NULL" for name in unit)
     values = ", ".join(f"{name}::VARCHAR" for name in unit)
     selected = [
         "a.partition_key",

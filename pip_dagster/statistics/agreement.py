@@ -2,7 +2,7 @@
 
 Each function takes a relation with a row for each row of the champion's: pip_champion_<i> and pip_candidate_<i> for
 each output, pip_champion_decision, pip_candidate_decision, and pip_seen: whether the candidate scored it. Segments are
-read from pip_segment_<i>, movers from partition_key and pip_key.
+read from pip_segment_<i>, movers from partition_key and pip_key, units from pip_unit.
 """
 
 from __future__ import annotations
@@ -31,14 +31,18 @@ def paired_columns(champion: Sequence[str], candidate: Sequence[str]) -> str:
 
 
 def flip_gate(con: DuckDBPyConnection, paired: str, decision: str, most: float) -> GateResult:
-    """Whether more decisions change than `most` allows, beyond chance: the lower end of Wilson's 95% interval."""
+    """Whether more decisions change than `most` allows, beyond chance: the lower end of Wilson's 95% interval.
+
+    Rows of one unit count as one row together.
+    """
     row = con.execute(f"SELECT count(*), count(*) FILTER ({_FLIPPED}) FROM {paired} WHERE pip_seen").fetchone()
-    rows, flips = row or (0, 0)
-    rate, low = flips / rows if rows else 0.0, wilson_low(flips, rows)
+    (rows, flips), units = row or (0, 0), _units(con, paired)
+    rate, low = (flips / rows, wilson_low(flips * units / rows, units)) if rows else (0.0, 0.0)
     text = f"{flips:,} of {rows:,} decisions `{decision}` change, {rate:.2%}; at most {most:.2%} may"
     if rate > most:
         text += f", and at least {low:.2%} do beyond chance"
-    return GateResult("flip_rate", low <= most, rate, most, text, {"rows": rows, "flips": flips, "low": low})
+    details = {"rows": rows, "units": units, "flips": flips, "low": low}
+    return GateResult("flip_rate", low <= most, rate, most, text + _counted(rows, units), details)
 
 
 def psi_gate(
@@ -46,19 +50,31 @@ def psi_gate(
 ) -> GateResult:
     """Whether the distribution of an output moved beyond `most` and noise; the figure is the worst output's.
 
-    `least_rows`: with fewer, it is not judged, which passes.
+    Rows of one unit count as one row together. With fewer than `least_rows`, nothing is judged, which passes.
     """
-    found = {
-        output: drift(decile_table(con, f"(FROM {paired} WHERE pip_seen)", f"pip_champion_{i}", f"pip_candidate_{i}"))
-        for i, output in enumerate(outputs)
-    }
+    units, found, rows = _units(con, paired), {}, 0
+    for i, output in enumerate(outputs):
+        table = decile_table(con, f"(FROM {paired} WHERE pip_seen)", f"pip_champion_{i}", f"pip_candidate_{i}")
+        rows = int(table.sum())
+        found[output] = drift(table * (units / rows) if rows else table)
     worst = max(found, key=lambda name: (judge_drift(found[name], most, least_rows) == "refused", found[name].excess))
     of, state = found[worst], judge_drift(found[worst], most, least_rows)
-    text = describe_drift(worst, of, most)
+    text = describe_drift(worst, of, most) + _counted(rows, units)
     if state == "unjudged":
-        text += f"; below {least_rows:,} rows it is not judged"
+        text += f"; below {least_rows:,} it is not judged"
     details = {"psi": {name: each.psi for name, each in found.items()}, "noise": of.noise, "p": of.p}
     return GateResult("score_psi", state != "refused", of.psi, most, text, details, judged=state != "unjudged")
+
+
+def _units(con: DuckDBPyConnection, paired: str) -> int:
+    """How many units the compared rows are of; a row without its unit is one of its own."""
+    distinct = "count(DISTINCT hash(pip_unit)) FILTER (pip_unit IS NOT NULL)"
+    row = con.execute(f"SELECT {distinct} + count(*) FILTER (pip_unit IS NULL) FROM {paired} WHERE pip_seen").fetchone()
+    return int(row[0]) if row else 0
+
+
+def _counted(rows: int, units: int) -> str:
+    return f"; the {rows:,} rows are of {units:,} units and count as so many" if units < rows else ""
 
 
 def segment_differences(

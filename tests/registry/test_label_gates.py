@@ -15,6 +15,9 @@ from pip_dagster.errors import DeclarationError
 from pip_dagster.promotion.check import check
 from pip_dagster.promotion.metric import check_metric
 from pip_dagster.statistics.gate_result import GateReport, GateResult
+from pip_dagster.statistics.interval import PairedRows, gain
+from pip_dagster.statistics.judge import judge
+from pip_dagster.statistics.segments import judge_segments
 
 SOURCES = {name: {"table": f"raw.{name}", "partition_column": "day"} for name in ("orders", "outcomes")}
 QUANTITY = "SELECT order_id, quantity % 3 AS returned FROM raw.orders WHERE day >= $start_date AND day < $end_date"
@@ -126,15 +129,17 @@ def test_rows_of_one_unit_are_not_independent(gated: Any) -> None:
     with_gates(gated, unit="buyer")
     by_unit = by_name(gates_of(gated, 1))["metric"].details
     assert (by_row["units"], by_unit["units"], by_unit["rows"], by_unit["days"]) == (600, 30, 600, 4)
-    assert by_row["gain"] == pytest.approx(by_unit["gain"]) and by_row["se"] != by_unit["se"]
+    labels = dict(gated.source_rows("SELECT order_id, returned FROM raw.outcomes"))
+    keys = np.array(sorted(labels))
+    columns = [np.array([of[key] for key in keys]) for of in (labels, *(gated.expected(version=v) for v in (3, 1)))]
+    for shown, unit in ((by_row, keys), (by_unit, keys % 30)):
+        found = gain("auc", PairedRows(*columns, unit, keys // 150))
+        assert found and shown["se"] == pytest.approx(found.se, rel=1e-6) and shown["gain"] == pytest.approx(found.gain)
+    assert by_row["se"] != pytest.approx(by_unit["se"], rel=0.05)
 
 
 def test_the_gate_computes_what_the_statistics_do(gated: Any) -> None:
     """Rows, units, days and segments arrive as they are: the same figures from the source tables and plain scores."""
-    from pip_dagster.statistics.interval import PairedRows
-    from pip_dagster.statistics.judge import judge
-    from pip_dagster.statistics.segments import judge_segments
-
     frame = gated.source_frame()
     labels = dict(gated.source_rows("SELECT order_id, returned FROM raw.outcomes"))
     old, new = (gated.expected(version=version) for version in (3, 1))
