@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from pip_dagster.errors import DeclarationError
-from pip_dagster.flow.compared import Side, side
+from pip_dagster.flow.compared import Side, distribution_gate, side
 from pip_dagster.flow.stage import keep
 from pip_dagster.sql.names import literal, quote
-from pip_dagster.statistics.agreement import flip_gate, paired_columns, psi_gate
+from pip_dagster.statistics.agreement import flip_gate, paired_columns
 from pip_dagster.statistics.gate_result import GateResult
 
 if TYPE_CHECKING:
@@ -49,12 +49,12 @@ def judge(
     if rows < gate.min_rows:
         text = f"{rows} rows are fewer than gate.min_rows, {gate.min_rows}: it is not judged on this partition"
         return [GateResult("score_psi", True, None, gate.max_score_psi, text, judged=False)]
-    paired, decision = _side_by_side(con, pipeline, manifest, (champion, arm))
-    found = [psi_gate(con, paired, manifest.outputs, gate.max_score_psi, gate.min_rows)]
-    if decision:
-        found.insert(0, flip_gate(con, paired, decision, gate.max_flip_rate))
-    if gate.max_mean_shift is not None:
-        found.append(_mean_shift(con, paired, manifest.outputs[0], gate.max_mean_shift))
+    paired, sides = _side_by_side(con, pipeline, manifest, (champion, arm))
+    found = [distribution_gate(con, paired, sides, gate.max_score_psi, gate.min_rows)]
+    if sides[0].decision:
+        found.insert(0, flip_gate(con, paired, sides[0].decision, gate.max_flip_rate))
+    if gate.max_mean_shift is not None and sides[0].calibrated == sides[1].calibrated:
+        found.append(_mean_shift(con, paired, sides[0].outputs[0], gate.max_mean_shift))
     return found
 
 
@@ -67,8 +67,8 @@ def say_stop(arm: str, entry: ScoringEntry, failed: Sequence[GateResult]) -> Sto
 
 def _side_by_side(
     con: DuckDBPyConnection, pipeline: Pipeline, manifest: Manifest, entries: tuple[ScoringEntry, ScoringEntry]
-) -> tuple[str, str | None]:
-    """The relation of the rows that both scorings, a champion's and an arm's, have stored; and the decision."""
+) -> tuple[str, tuple[Side, Side]]:
+    """The relation of the rows that both scorings, a champion's and an arm's, have stored; and what is compared."""
     import duckdb
 
     def stored(entry: ScoringEntry) -> Side:
@@ -83,7 +83,7 @@ def _side_by_side(
     outputs = f"{paired_columns(a.outputs, b.outputs)}, to_json([{unit}])::VARCHAR AS pip_unit"
     select = f"SELECT true AS pip_seen, {outputs} FROM ({a.sql}) a JOIN ({b.sql}) b ON {same}"
     try:
-        return keep(con, "side_by_side", select), a.decision
+        return keep(con, "side_by_side", select), (a, b)
     except duckdb.Error as error:
         raise DeclarationError(
             f"Pipeline {pipeline.spec.name}: gates.decision {a.decision!r} fails on a stored row: {error}"

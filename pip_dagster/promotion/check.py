@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from pip_dagster.declaration.canonical import canonical
 from pip_dagster.errors import RegistryError
+from pip_dagster.flow.compared import distribution_gate
 from pip_dagster.flow.engine import available_threads, choose_device, library_versions
 from pip_dagster.flow.model import ScoringModel
 from pip_dagster.flow.stage import Stage
@@ -22,15 +22,12 @@ from pip_dagster.promotion.stored import read_stored
 from pip_dagster.promotion.throughput import throughput_gate
 from pip_dagster.registry.load import load_predictor
 from pip_dagster.registry.protocol import ModelRegistry
-from pip_dagster.statistics.agreement import flip_gate, psi_gate, segment_differences, top_movers
+from pip_dagster.statistics.agreement import flip_gate, segment_differences, top_movers
 from pip_dagster.statistics.gate_result import GateReport, GateResult, Mover, SegmentDifference
 from pip_dagster.warehouse.connect import workspace
 
 if TYPE_CHECKING:
-    from duckdb import DuckDBPyConnection
-
     from pip_dagster.declaration.pipeline import Pipeline
-    from pip_dagster.registry.manifest import Manifest
     from pip_dagster.registry.version import ModelVersion
 
 
@@ -130,25 +127,12 @@ def _compare(
 ) -> list[GateResult]:
     """The gates on rescored rows; `models` are candidate and champion."""
     (rescored, labelled), con, gates = found, stage.con, pipeline.gates
-    candidate, champion = (model.version.manifest for model in models)
+    champion = models[1].version.manifest
     results = [flip_gate(con, rescored.newest, rescored.decision, gates.max_flip_rate)] if rescored.decision else []
-    results.append(_distribution(con, rescored.newest, (candidate, champion), gates.max_score_psi))
+    results.append(distribution_gate(con, rescored.newest, rescored.sides, gates.max_score_psi))
     if gates.labels:
         metric = label_metric(pipeline, champion)
         results.extend(label_gates(con, pipeline, champion, metric, labelled, rescored))
     progress(f"{pipeline.spec.name}: throughput")
     results.append(throughput_gate(stage, *models, gates.min_throughput))
     return results
-
-
-def _distribution(
-    con: DuckDBPyConnection, paired: str, manifests: tuple[Manifest, Manifest], most: float
-) -> GateResult:
-    """The distributions of the scores, which say nothing where only one of candidate and champion is calibrated."""
-    candidate, champion = manifests
-    found = psi_gate(con, paired, champion.outputs, most)
-    if bool(candidate.calibration) == bool(champion.calibration):
-        return found
-    only = "candidate" if candidate.calibration else "champion"
-    text = f"{found.text}; not judged, because only the {only} is calibrated, which is to move its scores"
-    return replace(found, passed=True, judged=False, text=text)

@@ -28,7 +28,8 @@ class Rescored:
     """What was rescored; `relation` has a row for each live row, as `statistics.agreement` reads it.
 
     `pip_newest` is false in rows that are there for their labels only, of partitions before the newest; the other
-    figures are without those. `left_out`: why partitions with labels could not be rescored.
+    figures are without those. `left_out`: why partitions with labels could not be rescored. `sides`: champion and
+    candidate.
     """
 
     partitions: tuple[LivePartition, ...] = ()
@@ -36,8 +37,13 @@ class Rescored:
     lost: int = 0
     problems: tuple[str, ...] = ()
     left_out: tuple[str, ...] = ()
-    decision: str | None = None
+    sides: tuple[Side, Side] = (Side(), Side())
     relation: str = ""
+
+    @property
+    def decision(self) -> str | None:
+        """The champion's decision, which names it in texts."""
+        return self.sides[0].decision
 
     @property
     def newest(self) -> str:
@@ -80,7 +86,7 @@ def rescore(
     """
     groups, faults = _groups(wanted.stored, (candidate, champion))
     rescored: list[LivePartition] = []
-    relation, decision = "", None
+    relation, sides = "", (Side(), Side())
     for table, chosen in groups.items():
         if absent := _absent(pipeline, wanted.stored.columns[table]):
             if any(partition.key in wanted.newest for partition in chosen):
@@ -94,7 +100,7 @@ def rescore(
         old, by_champion, refused = _scored_by(champion, "champion", stage, pipeline, keys)
         new, by_candidate, others = _scored_by(candidate, "candidate", stage, pipeline, keys)
         faults |= refused | others
-        decision = old.decision
+        sides = (old, new)
         select = _paired(stage, pipeline, wanted.newest, (old, by_champion), (new, by_candidate))
         relation = keep(stage.con, "rescored", select, more=bool(rescored))
         rescored.extend(chosen)
@@ -102,13 +108,13 @@ def rescore(
     problems = tuple(text for key, text in named if key in wanted.newest)
     left_out = tuple(text for key, text in named if key not in wanted.newest)
     if not rescored:
-        return Rescored(problems=problems, left_out=left_out, decision=decision)
+        return Rescored(problems=problems, left_out=left_out)
     counted = stage.con.execute(
         f"SELECT count(*), count(*) FILTER (NOT pip_seen) FROM {relation} WHERE pip_newest"
     ).fetchone()
     newest = tuple(partition for partition in rescored if partition.key in wanted.newest)
     rows, lost = counted or (0, 0)
-    return Rescored(newest, rows, lost, problems, left_out, decision, relation)
+    return Rescored(newest, rows, lost, problems, left_out, sides, relation)
 
 
 def replay_gate(rescored: Rescored, candidate: str) -> GateResult:

@@ -174,3 +174,30 @@ def test_a_decision_that_cannot_judge_a_row_leaves_it_to_the_champion(canary, de
     checks = [str(check) for check in canary.run(DAYS[0])[DAYS[0]].checks]
     assert [check for check in checks if re.search(f"not decided: Pipeline orders: gates.decision .*{says}", check)]
     assert versions(canary) == {DAYS[0]: [1]}
+
+
+def test_a_calibrated_version_can_challenge_one_that_is_not(canary, helpers):
+    """Its rows have the column; in the champion's it is NULL, because there is no calibrated score."""
+    of, history = canary.registry.get("returns", 2), helpers.orders(600, seed=2)
+    options = {"sample": history, "categories": {"shop": helpers.SHOPS}, "by": "ada"}
+    calibration = {"method": "platt", "slope": 1.0, "intercept": 0.5}
+    version = canary.registry.register(
+        "returns", model=of.path / "model.ubj", calibration=calibration, **options
+    ).version
+    canary.registry.set_alias("returns", "challenger", version, by="ada", why="calibrated")
+    canary.declare(scoring={"canary": CANARY | {"gate": {"max_flip_rate": 1, "max_score_psi": 0}}}).run(DAYS[0])
+    assert versions(canary) == {DAYS[0]: [1, version]}
+    assert "only one of the versions is calibrated" in verdict(canary, DAYS[0], "score_psi challenger")[1]
+    rows = canary.published("SELECT arm, count(*), count(calibrated) FROM orders.predictions GROUP BY 1")
+    counts = {arm: (rows, calibrated) for arm, rows, calibrated in rows}
+    assert counts["champion"][1] == 0 and counts["challenger"][0] == counts["challenger"][1] > 0
+    canary.declare(scoring={"canary": CANARY | {"gate": {"max_flip_rate": 0}}}).run(DAYS[1])
+    arm = {key: score + 0.5 for key, score in logits(canary, DAYS[1]).items()}
+    flipped = np.mean(
+        [(arm[key] >= 0) != (score >= 0.5) for key, score in canary.expected(f"day = '{DAYS[1]}'").items()]
+    )
+    assert f"{flipped:.2%}" in verdict(canary, DAYS[1], "flip_rate challenger")[1], "by its calibrated score"
+
+
+def logits(tiny, key):
+    return {key: np.log(p / (1 - p)) for key, p in tiny.expected(f"day = '{key}'", version=2).items()}

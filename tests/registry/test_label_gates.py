@@ -238,3 +238,42 @@ def test_a_former_key_says_what_to_write_instead(gated: Any, key: str) -> None:
     with pytest.raises(ValueError, match=rf"`{key}`: .* Remove {key}"):
         with_gates(gated, **{key: 0})
         gated.pipeline()
+
+
+def calibrated_of(gated: Any, helpers: Any, version: int, **calibration: Any) -> int:
+    """The same model, registered with a calibration."""
+    of, history = gated.registry.get("returns", version), helpers.orders(600, seed=2)
+    options = {"sample": history, "categories": {"shop": helpers.SHOPS}, "by": "ada", "calibration": calibration}
+    return int(gated.registry.register("returns", model=of.path / "model.ubj", **options).version)
+
+
+def test_a_calibrated_version_is_judged_by_its_calibrated_score(gated: Any, helpers: Any) -> None:
+    """Its raw scores are the champion's; calibrated wrongly, log loss refuses it and PSI says nothing."""
+    gated.registry.set_alias("returns", "champion", 1, by="ada", why="the good one")
+    with_gates(gated, metric="logloss", max_score_psi=0)
+    same = calibrated_of(gated, helpers, 1, method="platt", slope=1.0, intercept=0.0)
+    report = gates_of(gated, same)
+    assert report.passed, report.refusal
+    found = by_name(report)
+    assert (
+        found["score_psi"].state == "unjudged" and "only one of the versions is calibrated" in found["score_psi"].text
+    )
+    assert found["flip_rate"].figure == 0
+    wrong = calibrated_of(gated, helpers, 1, method="platt", slope=1.0, intercept=3.0)
+    found = by_name(gates_of(gated, wrong))
+    assert found["metric"].state == "failed"
+    assert (found["flip_rate"].figure or 0) > 0, "the default decision is over the calibrated score"
+    with_gates(gated, decision="calibrated >= 0.9", unjudged="pass")
+    assert "`calibrated >= 0.9` change" in by_name(gates_of(gated, wrong))["flip_rate"].text
+
+
+def test_flips_are_those_of_the_declared_decisions(gated: Any) -> None:
+    attributes = yaml.safe_load((gated.folder / "defs.yaml").read_text())["attributes"]
+    decisions = {"call": "score >= 0.25", "gift_late": "call AND gift", "price": "score * 10"}
+    gated.declare(sources=SOURCES, gates=attributes["gates"], decisions=decisions)
+    flips = by_name(gates_of(gated, 1))["flip_rate"]
+    old, new = (
+        np.array(list(gated.expected("day >= '2024-03-02'", version).values()), np.float32) for version in (3, 1)
+    )
+    assert "`call, gift_late`" in flips.text
+    assert flips.figure == np.mean((old >= 0.25) != (new >= 0.25)), "gift_late only flips where call does"
