@@ -457,8 +457,6 @@ GATES: dict[str, Any] = {
     "max_score_psi": 20,
     "segments": ["shop"],
     "labels": {"sql": "labels.sql", "outcome": "returned"},
-    "min_segment_rows": 30,
-    "min_throughput": 0.001,
 }
 GATED_ROWS = 150  # a day
 

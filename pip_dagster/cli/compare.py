@@ -85,7 +85,7 @@ def _compare_arms(project: Project, declared: Pipeline, last: int, as_json: bool
         click.echo(f"{spec.name} has {what}. See docs/experiments.md.")
         return
     outcome, confidence = labels.outcome if labels else "outcome", f"{declared.gates.confidence:.0%}"
-    metric = found[0].metric_name
+    metric = found[0].metric_name or "metric"
     columns = ["arm", "version", "partitions", "rows", "units", "labelled", f"mean {outcome}", "minus champion's"]
     title = f"{spec.name}: arms, figures with {confidence} intervals"
     show_table(title, [*columns, metric, "minus champion's"], [shown(each) for each in found])

@@ -27,7 +27,7 @@ from pip_dagster.statistics.gate_result import GateReport
 def gate(context: click.Context, pipeline: str, ref: str, as_json: bool) -> None:
     """Compare version REF of PIPELINE's model with the live version. Promotes nothing.
 
-    Exit code 0: it passes every gate. 1: it does not.
+    Exit code 0: it passes every gate. 1: it does not. 2: no gate fails, but one could not judge.
     """
     from pip_dagster.declaration.find import find_pipeline
     from pip_dagster.promotion.check import check
@@ -44,7 +44,7 @@ def gate(context: click.Context, pipeline: str, ref: str, as_json: bool) -> None
         show_json(to_json(report))
     else:
         _show(report)
-    context.exit(0 if report.passed else 1)
+    context.exit(1 if report.failed else 2 if report.unjudged else 0)
 
 
 @click.command()
@@ -53,6 +53,9 @@ def gate(context: click.Context, pipeline: str, ref: str, as_json: bool) -> None
 @click.option("--alias", default="champion", show_default=True)
 @click.option("--why", default="", help="The reason, for the alias's history.")
 @click.option("--override", metavar="REASON", help="Promote despite failed gates; both are recorded.")
+@click.option(
+    "--accept-unjudged", metavar="REASON", help="Promote although gates had too few labels to judge; recorded."
+)
 @click.option("--approved-by", metavar="NAME", help="The second person, if a pipeline's gates require one.")
 @json_option
 @click.pass_obj
@@ -63,6 +66,7 @@ def promote(
     alias: str,
     why: str,
     override: str | None,
+    accept_unjudged: str | None,
     approved_by: str | None,
     as_json: bool,
 ) -> None:
@@ -74,8 +78,9 @@ def promote(
 
     registry, name = registry_and_name(project, name)
     version = registry.get(name, ref)
-    if override is not None and not override.strip():
-        raise click.BadParameter("give the reason", param_hint="--override")
+    for option, reason in (("--override", override), ("--accept-unjudged", accept_unjudged)):
+        if reason is not None and not reason.strip():
+            raise click.BadParameter("give the reason", param_hint=option)
     version.verify()
     if registry.alias(name, alias) == version.version:
         change, moved = registry.alias_history(name, alias)[-1], False
@@ -84,7 +89,8 @@ def promote(
     else:
         tried = attempt(project, version, alias, by=whoami(), progress=progress, registry=registry)
         try:
-            change, moved = tried.commit(why=why, override=override, approved_by=approved_by), True
+            change = tried.commit(why=why, override=override, accept_unjudged=accept_unjudged, approved_by=approved_by)
+            moved = True
             record_in_audit(project, name, change)
         except PipelineError as error:
             if as_json:
@@ -144,11 +150,14 @@ def first_alias(registry: Registry, version: ModelVersion, alias: str) -> None:
         registry.set_alias(version.name, alias, version.version, by=whoami(), why=why, expect=None)
 
 
+_STATES = {"passed": "passed", "failed": "FAILED", "unjudged": "UNJUDGED"}
+
+
 def gate_rows(report: GateReport) -> list[tuple[str, str, str, str]]:
     """Each gate with its verdict, figure, threshold and sentence."""
     return [
         (
-            ("passed " if result.passed else "FAILED ") + result.name,
+            f"{_STATES[result.state]} {result.name}",
             "" if result.figure is None else f"{result.figure:.6g}",
             "" if result.threshold is None else f"{result.threshold:g}",
             result.text,

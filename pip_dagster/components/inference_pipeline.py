@@ -10,6 +10,7 @@ from pip_dagster.declaration.pipeline import Pipeline
 from pip_dagster.declaration.project import Project
 from pip_dagster.declaration.spec import PipelineSpec
 from pip_dagster.orchestration.definitions import build_definitions
+from pip_dagster.promotion.metric import check_metric
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -50,4 +51,5 @@ class InferencePipeline(dg.Component):
     def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:
         """The pipeline's Dagster definitions."""
         pipeline = Pipeline.load(self.spec, context.path, Project.at(context.project_root))
+        check_metric(pipeline)
         return build_definitions(pipeline)

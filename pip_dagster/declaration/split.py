@@ -99,7 +99,7 @@ class CanaryGate(StrictModel):
     max_mean_shift: float | None = Field(
         default=None, ge=0, description="How far the means may differ, in the champion's standard deviations."
     )
-    min_rows: int = Field(default=1, ge=1, description="Rows a partition needs for the canary to be judged.")
+    min_rows: int = Field(default=50, ge=1, description="Rows a partition needs for the canary to be judged.")
 
 
 class Canary(Split):

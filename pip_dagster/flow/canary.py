@@ -7,11 +7,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from pip_dagster.errors import DeclarationError
+from pip_dagster.flow.compared import Side, distribution_gate, side
 from pip_dagster.flow.stage import keep
-from pip_dagster.registry.task import default_decision
 from pip_dagster.sql.names import literal, quote
-from pip_dagster.sql.row_sql import row_expression
-from pip_dagster.statistics.agreement import flip_gate, paired_columns, psi_gate
+from pip_dagster.statistics.agreement import flip_gate, paired_columns
 from pip_dagster.statistics.gate_result import GateResult
 
 if TYPE_CHECKING:
@@ -49,14 +48,13 @@ def judge(
     gate = canary.gate
     if rows < gate.min_rows:
         text = f"{rows} rows are fewer than gate.min_rows, {gate.min_rows}: it is not judged on this partition"
-        return [GateResult("score_psi", True, None, gate.max_score_psi, text)]
-    decision = pipeline.gates.decision or default_decision(manifest)
-    paired = _side_by_side(con, pipeline, manifest, (champion, arm), decision)
-    found = [psi_gate(con, paired, manifest.outputs, gate.max_score_psi)]
-    if decision:
-        found.insert(0, flip_gate(con, paired, decision, gate.max_flip_rate))
-    if gate.max_mean_shift is not None:
-        found.append(_mean_shift(con, paired, manifest.outputs[0], gate.max_mean_shift))
+        return [GateResult("score_psi", True, None, gate.max_score_psi, text, judged=False)]
+    paired, sides = _side_by_side(con, pipeline, manifest, (champion, arm))
+    found = [distribution_gate(con, paired, sides, gate.max_score_psi, gate.min_rows)]
+    if sides[0].decision:
+        found.insert(0, flip_gate(con, paired, sides[0].decision, gate.max_flip_rate))
+    if gate.max_mean_shift is not None and sides[0].calibrated == sides[1].calibrated:
+        found.append(_mean_shift(con, paired, sides[0].outputs[0], gate.max_mean_shift))
     return found
 
 
@@ -68,35 +66,27 @@ def say_stop(arm: str, entry: ScoringEntry, failed: Sequence[GateResult]) -> Sto
 
 
 def _side_by_side(
-    con: DuckDBPyConnection,
-    pipeline: Pipeline,
-    manifest: Manifest,
-    entries: tuple[ScoringEntry, ScoringEntry],
-    decision: str | None,
-) -> str:
-    """The relation of the rows that both scorings, a champion's and an arm's, have stored."""
+    con: DuckDBPyConnection, pipeline: Pipeline, manifest: Manifest, entries: tuple[ScoringEntry, ScoringEntry]
+) -> tuple[str, tuple[Side, Side]]:
+    """The relation of the rows that both scorings, a champion's and an arm's, have stored; and what is compared."""
     import duckdb
 
-    def side(entry: ScoringEntry) -> str:
+    def stored(entry: ScoringEntry) -> Side:
         table = f"{quote(entry.pipeline)}.{quote(entry.table_name or '')}"
-        value = "NULL"
-        if decision is not None:
-            stored = {
-                name: kind for name, kind, *_ in con.execute(f"DESCRIBE {table}").fetchall() if name != "scoring_id"
-            }
-            where = f"Pipeline {entry.pipeline}: gates.decision"
-            value = row_expression(decision, stored, where=where, row="the stored scores").sql
-        rows = f"SELECT * FROM {table} WHERE scoring_id = {literal(entry.scoring_id)}"
-        return f"(SELECT *, {value}::VARCHAR AS pip_decision FROM ({rows}))"
+        columns = {name: kind for name, kind, *_ in con.execute(f"DESCRIBE {table}").fetchall() if name != "scoring_id"}
+        rows = f"(SELECT * FROM {table} WHERE scoring_id = {literal(entry.scoring_id)})"
+        return side(pipeline, manifest, columns, rows, "the stored scores")
 
-    a, b = map(side, entries)
+    a, b = map(stored, entries)
     same = " AND ".join(f"a.{quote(name)} = b.{quote(name)}" for name in pipeline.spec.features.key)
-    select = f"SELECT true AS pip_seen, {paired_columns(manifest.outputs)} FROM {a} a JOIN {b} b ON {same}"
+    unit = ", ".join(f"a.{quote(name)}::VARCHAR" for name in pipeline.spec.unit)
+    outputs = f"{paired_columns(a.outputs, b.outputs)}, to_json([{unit}])::VARCHAR AS pip_unit"
+    select = f"SELECT true AS pip_seen, {outputs} FROM ({a.sql}) a JOIN ({b.sql}) b ON {same}"
     try:
-        return keep(con, "side_by_side", select)
+        return keep(con, "side_by_side", select), (a, b)
     except duckdb.Error as error:
         raise DeclarationError(
-            f"Pipeline {pipeline.spec.name}: gates.decision {decision!r} fails on a stored row: {error}"
+            f"Pipeline {pipeline.spec.name}: gates.decision {a.decision!r} fails on a stored row: {error}"
         ) from error
 
 

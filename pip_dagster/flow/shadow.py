@@ -26,6 +26,7 @@ from pip_dagster.flow.store_scores import ScoredPartition, store_failure, store_
 from pip_dagster.flow.storing import store_in_groups
 from pip_dagster.flow.validate import Validation, validate_features
 from pip_dagster.ledger.record import ROWS_OF, ScoringEntry
+from pip_dagster.registry.task import CALIBRATED
 from pip_dagster.warehouse.interrupts import raise_if_interrupted
 
 ROLE, ARM = "challenger", "arm"
@@ -153,10 +154,12 @@ class _Compared:
 def _check_columns(arm: dict[str, str], champion: dict[str, str]) -> None:
     """Refuse an arm whose rows would have other columns than the champion's: the others would silently be NULL.
 
+    `calibrated` may differ: it is NULL in the rows of a version that has no calibration.
+
     Raises:
         DeclarationError: names the columns.
     """
-    if arm != champion:
+    if {**arm, CALIBRATED: ""} != {**champion, CALIBRATED: ""}:
         differing = sorted({*arm.items()} ^ {*champion.items()})
         listed = ", ".join(f"{name} {kind}" for name, kind in dict.fromkeys(differing))
         raise DeclarationError(f"its rows have other columns than the champion's ({listed}); it can only be in shadow")

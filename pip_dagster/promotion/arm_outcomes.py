@@ -1,8 +1,8 @@
 """What came of each arm of a split: late labels of its own rows, by intention to treat.
 
 An arm's rows are those that it decided about, whether or not anything followed. Units were assigned at random, so that
-a difference between arms beyond chance is what the versions' decisions made. It is resampled by unit, not by row: a
-unit's rows are not independent.
+a difference between arms beyond chance is what the versions' decisions made. Intervals are by unit and day, not by row:
+rows of a unit are not independent, nor are those of a day.
 """
 
 from __future__ import annotations
@@ -15,10 +15,14 @@ from typing import TYPE_CHECKING, Any
 from pip_dagster.errors import DeclarationError
 from pip_dagster.flow.stage import keep
 from pip_dagster.ledger.arms import CHAMPION
-from pip_dagster.promotion.labels import stage_labels
+from pip_dagster.promotion.label_window import stage_labels
+from pip_dagster.promotion.metric import label_metric
+from pip_dagster.promotion.rescore import label_key_error
 from pip_dagster.promotion.stored import LivePartition
+from pip_dagster.registry.task import CALIBRATED
 from pip_dagster.sql.names import literal, quote, quote_all
-from pip_dagster.statistics.metrics import Resampled, default_metric, resample
+from pip_dagster.statistics.arms import ArmRows, arm_difference, estimate
+from pip_dagster.statistics.influence import MULTICLASS, Metric
 from pip_dagster.warehouse.access import reading
 from pip_dagster.warehouse.tables import predictions_select
 
@@ -55,7 +59,7 @@ class ArmOutcome:
     units: int
     labelled: int
     outcome: Figure | None
-    metric_name: str
+    metric_name: str | None
     metric: Figure | None
 
 
@@ -65,58 +69,70 @@ def arm_outcomes(con: DuckDBPyConnection, pipeline: Pipeline, manifest: Manifest
     The warehouse is open for one read. Labels are read from the declared sources.
 
     Raises:
-        DeclarationError: the labels' SQL cannot run, or their key is not kept with the scored rows.
+        DeclarationError: the labels' SQL cannot run, their key is not kept with the scored rows, or the metric does not
+            fit the model.
         SourceError: a source cannot be read.
     """
-    import numpy as np
+    import duckdb
 
-    of_arms, partitions = _read(con, pipeline, manifest.outputs[0], last)
+    labelled = pipeline.gates.labels is not None
+    metric = label_metric(pipeline, manifest) if labelled else None
+    of_arms, partitions = _read(con, pipeline, manifest, last)
     if not partitions:
         return []
-    labels = stage_labels(con, pipeline, partitions) if pipeline.gates.labels else None
+    labels = stage_labels(con, pipeline, manifest, partitions) if labelled else None
     on = " AND ".join(f"l.{quote(name)} = r.{quote(name)}" for name in ("partition_key", *pipeline.label_key))
     joined = f"LEFT JOIN {labels} l ON {on}" if labels else ""
     outcome = "l.pip_outcome" if labels else "NULL::DOUBLE"
-    counted = con.execute(
-        "SELECT arm, list(DISTINCT model_version ORDER BY model_version), count(DISTINCT r.partition_key), count(*), "
-        f"count(DISTINCT pip_unit), count({outcome}) FROM {of_arms} r {joined} "
-        f"GROUP BY arm ORDER BY arm <> {literal(CHAMPION)}, arm"
-    ).fetchall()
-    metric = pipeline.gates.metric or default_metric(manifest.task)
-    found: list[ArmOutcome] = []
-    base: tuple[Resampled | None, Resampled | None] = (None, None)
-    for seed, (arm, versions, parts, rows, units, labelled) in enumerate(counted):
-        figures: tuple[Resampled | None, Resampled | None] = (None, None)
-        if labelled:
-            arrays = con.execute(
-                f"SELECT {outcome} AS y, score, dense_rank() OVER (ORDER BY pip_unit) - 1 AS unit FROM {of_arms} r "
-                f"{joined} WHERE arm = {literal(arm)} AND {outcome} IS NOT NULL ORDER BY pip_unit, r.partition_key"
-            ).fetchnumpy()
-            y, scores, unit = (np.asarray(arrays[name]) for name in ("y", "score", "unit"))
-            figures = (resample("mean", y, scores, unit, seed), resample(metric, y, scores, unit, seed))
-        if arm == CHAMPION:
-            base = figures
-        pair = [_figure(of, against, pipeline.gates.confidence) for of, against in zip(figures, base, strict=True)]
-        found.append(ArmOutcome(arm, tuple(versions), parts, rows, units, labelled, pair[0], metric, pair[1]))
+    try:
+        counted = con.execute(
+            "SELECT arm, list(DISTINCT model_version ORDER BY model_version), count(DISTINCT r.partition_key), "
+            f"count(*), count(DISTINCT pip_unit), count({outcome}) FROM {of_arms} r {joined} "
+            f"GROUP BY arm ORDER BY arm <> {literal(CHAMPION)}, arm"
+        ).fetchall()
+    except duckdb.Error as error:
+        raise label_key_error(pipeline, error) from error
+    confidence, found = pipeline.gates.confidence, []
+    base: ArmRows | None = None
+    for arm, versions, parts, rows, units, with_label in counted:
+        figures: list[Figure | None] = [None, None]
+        if with_label and metric:
+            of = _rows(con, f"{of_arms} r {joined} WHERE arm = {literal(arm)} AND {outcome} IS NOT NULL", manifest)
+            # The mean number of a class means nothing.
+            metrics: list[Metric | None] = [None if metric in MULTICLASS else "mean", metric]
+            figures = [name and _figure(name, of, base, confidence) for name in metrics]
+            base = of if arm == CHAMPION else base
+        counts = (parts, rows, units, with_label)
+        found.append(ArmOutcome(arm, tuple(versions), *counts, figures[0], metric, figures[1]))
     return found
 
 
-def _figure(of: Resampled | None, champion: Resampled | None, confidence: float) -> Figure | None:
+def _rows(con: DuckDBPyConnection, labelled: str, manifest: Manifest) -> ArmRows:
+    """The labelled rows of an arm; days have the same numbers in every arm."""
     import numpy as np
 
-    if of is None:
+    names = [f"score_{i}" for i in range(len(manifest.outputs))]
+    arrays = con.execute(
+        f"SELECT l.pip_outcome AS y, {', '.join(f'r.{name}' for name in names)}, day, "
+        f"dense_rank() OVER (ORDER BY pip_unit) - 1 AS unit FROM {labelled}"
+    ).fetchnumpy()
+    scores = [np.asarray(arrays[name]) for name in names]
+    y, unit, day = (np.asarray(arrays[name]) for name in ("y", "unit", "day"))
+    return ArmRows(y, scores[0] if len(scores) == 1 else np.column_stack(scores), unit, day)
+
+
+def _figure(metric: Metric, of: ArmRows, base: ArmRows | None, confidence: float) -> Figure | None:
+    found = estimate(metric, of, confidence)
+    if found is None:
         return None
-    tails = [(1 - confidence) / 2, (1 + confidence) / 2]
-    low, high = np.nanquantile(of.values, tails)
-    figure = Figure(of.value, float(low), float(high))
-    if champion is None or champion is of:
-        return figure
-    # The arms have no unit in common, so that their resamples are independent.
-    low, high = np.nanquantile(of.values - champion.values, tails)
-    return Figure(figure.value, figure.low, figure.high, of.value - champion.value, float(low), float(high))
+    difference = arm_difference(metric, base, of, confidence) if base else None
+    against = (difference.value, difference.low, difference.high) if difference else (None, None, None)
+    return Figure(found.value, found.low, found.high, *against)
 
 
-def _read(con: DuckDBPyConnection, pipeline: Pipeline, score: str, last: int) -> tuple[str, list[LivePartition]]:
+def _read(
+    con: DuckDBPyConnection, pipeline: Pipeline, manifest: Manifest, last: int
+) -> tuple[str, list[LivePartition]]:
     """The newest partitions that are split by the declared salt, and the relation of their rows."""
     spec = pipeline.spec
     experiment = spec.scoring.experiment
@@ -124,9 +140,10 @@ def _read(con: DuckDBPyConnection, pipeline: Pipeline, score: str, last: int) ->
         return "", []
     purpose = f"{spec.name}: reading the arms"
     with reading(con, pipeline.project, purpose=purpose):
-        found: Sequence[tuple[str, datetime, datetime, str, str, list[str]]] = con.execute(
+        found: Sequence[tuple[str, datetime, datetime, str, str, int, list[str]]] = con.execute(
             "SELECT l.partition_key, s.partition_start, s.partition_end, s.scoring_id, s.table_name, "
-            "  list(DISTINCT a.scoring_id) FROM ledger.live l JOIN ledger.scorings s ON s.scoring_id = l.scoring_id "
+            "  s.rows_scored, list(DISTINCT a.scoring_id) "
+            "FROM ledger.live l JOIN ledger.scorings s ON s.scoring_id = l.scoring_id "
             "JOIN ledger.arms a ON a.change_id = l.change_id WHERE l.pipeline = $pipeline AND a.salt = $salt "
             "GROUP BY ALL ORDER BY s.partition_start DESC LIMIT $last",
             {"pipeline": spec.name, "salt": experiment.salt, "last": last},
@@ -142,14 +159,18 @@ def _read(con: DuckDBPyConnection, pipeline: Pipeline, score: str, last: int) ->
             )
         kept = quote_all(dict.fromkeys(("partition_key", *pipeline.label_key)))
         unit = ", ".join(f"{quote(name)}::VARCHAR" for name in spec.unit)
-        ids = ", ".join(literal(each) for row in found for each in row[5])
+        ids = ", ".join(literal(each) for row in found for each in row[6])
+        scores = [quote(name) for name in manifest.outputs]
+        if CALIBRATED in there and len(scores) == 1:
+            scores = [f"coalesce({CALIBRATED}, {scores[0]})"]
+        selected = ", ".join(f"{score} AS score_{i}" for i, score in enumerate(scores))
         of_arms = keep(
             con,
             "rows_of_arms",
-            f"SELECT {kept}, arm, model_version, {quote(score)} AS score, "
+            f"SELECT {kept}, arm, model_version, {selected}, dense_rank() OVER (ORDER BY partition_key) - 1 AS day, "
             f"to_json([{unit}])::VARCHAR AS pip_unit FROM {view} WHERE scoring_id IN ({ids})",
         )
-    return of_arms, [LivePartition(*row[:5], ()) for row in reversed(found)]
+    return of_arms, [LivePartition(*row[:6]) for row in reversed(found)]
 
 
 def shown(outcome: ArmOutcome) -> list[Any]:

@@ -9,18 +9,21 @@ from typing import TYPE_CHECKING
 
 from pip_dagster.declaration.canonical import canonical
 from pip_dagster.errors import RegistryError
+from pip_dagster.flow.compared import distribution_gate
 from pip_dagster.flow.engine import available_threads, choose_device, library_versions
 from pip_dagster.flow.model import ScoringModel
 from pip_dagster.flow.stage import Stage
 from pip_dagster.ledger.versions import check_recorded
 from pip_dagster.promotion.identity import golden_gate, signature_gate
-from pip_dagster.promotion.labels import label_gates
-from pip_dagster.promotion.rescore import Rescored, replay_gate, rescore
+from pip_dagster.promotion.label_window import LabelWindow, label_window
+from pip_dagster.promotion.labels import label_gates, nothing_to_compare
+from pip_dagster.promotion.metric import label_metric
+from pip_dagster.promotion.rescore import Replayed, Rescored, replay_gate, rescore
 from pip_dagster.promotion.stored import read_stored
 from pip_dagster.promotion.throughput import throughput_gate
 from pip_dagster.registry.load import load_predictor
 from pip_dagster.registry.protocol import ModelRegistry
-from pip_dagster.statistics.agreement import flip_gate, psi_gate, segment_differences, top_movers
+from pip_dagster.statistics.agreement import flip_gate, segment_differences, top_movers
 from pip_dagster.statistics.gate_result import GateReport, GateResult, Mover, SegmentDifference
 from pip_dagster.warehouse.connect import workspace
 
@@ -40,8 +43,9 @@ def check(
 ) -> GateReport:
     """Hold `candidate` against `seen`, the version that the pipeline's alias names; None: it names none yet.
 
-    Signature and golden rows always count. Where both can be loaded and partitions are live, the newest of them are
-    rescored with both. Nothing is written anywhere, and the warehouse is held for its reads only.
+    Signature and golden rows always count. Where both can be loaded and partitions are live, the newest of them, and
+    those with the newest labels, are rescored with both. Nothing is written anywhere, and the warehouse is held for its
+    reads only.
 
     Raises:
         DeclarationError: a gate cannot be run as it is declared.
@@ -56,7 +60,7 @@ def check(
     rescored = Rescored()
     with workspace(threads=threads) as con:
         stage = Stage(con)
-        stored = read_stored(con, pipeline, gates.partitions)
+        stored = read_stored(con, pipeline, None if gates.labels else gates.partitions)
         progress(f"{spec.name}: signature and golden rows of {candidate}")
         signature = signature_gate(
             candidate,
@@ -69,17 +73,25 @@ def check(
         results = [signature, golden_gate(candidate, threads=threads, tolerance=gates.golden_tolerance)]
         results.extend(broken)
         # A model that does not fit cannot be rescored; that it does not is refusal enough.
+        if champion is not None and signature.passed and not stored.partitions and gates.labels:
+            results.extend(nothing_to_compare(gates))
         if champion is not None and signature.passed and stored.partitions:
             device, engine = choose_device(spec.scoring.device), canonical(library_versions())
             new, old = (ScoringModel(version, device, threads, engine) for version in (candidate, champion))
-            rescored = rescore(stage, pipeline, stored, new, old, lambda text: progress(f"{spec.name}: {text}"))
+            labelled = LabelWindow()
+            if gates.labels:
+                progress(f"{spec.name}: labels, {gates.labels.outcome}")
+                label_metric(pipeline, champion.manifest)
+                labelled = label_window(con, pipeline, champion.manifest, stored.partitions)
+            replayed = Replayed.of(stored, gates.partitions, labelled)
+            rescored = rescore(stage, pipeline, replayed, new, old, lambda text: progress(f"{spec.name}: {text}"))
             results.append(replay_gate(rescored, str(candidate)))
             if rescored.rows > rescored.lost:
-                results.extend(_compare(stage, pipeline, rescored, new, old, progress))
+                results.extend(_compare(stage, pipeline, (rescored, labelled), (new, old), progress))
                 segments = segment_differences(
-                    con, rescored.relation, gates.segments, decided=rescored.decision is not None
+                    con, rescored.newest, gates.segments, decided=rescored.decision is not None
                 )
-                movers = top_movers(con, rescored.relation)
+                movers = top_movers(con, rescored.newest)
     return GateReport(
         pipeline=spec.name,
         model_name=candidate.name,
@@ -120,17 +132,18 @@ def _champion(
 def _compare(
     stage: Stage,
     pipeline: Pipeline,
-    rescored: Rescored,
-    candidate: ScoringModel,
-    champion: ScoringModel,
+    found: tuple[Rescored, LabelWindow],
+    models: tuple[ScoringModel, ScoringModel],
     progress: Callable[[str], None],
 ) -> list[GateResult]:
-    con, gates, manifest = stage.con, pipeline.gates, champion.version.manifest
-    results = [flip_gate(con, rescored.relation, rescored.decision, gates.max_flip_rate)] if rescored.decision else []
-    results.append(psi_gate(con, rescored.relation, manifest.outputs, gates.max_score_psi))
+    """The gates on rescored rows; `models` are candidate and champion."""
+    (rescored, labelled), con, gates = found, stage.con, pipeline.gates
+    champion = models[1].version.manifest
+    results = [flip_gate(con, rescored.newest, rescored.decision, gates.max_flip_rate)] if rescored.decision else []
+    results.append(distribution_gate(con, rescored.newest, rescored.sides, gates.max_score_psi))
     if gates.labels:
-        progress(f"{pipeline.spec.name}: labels and {gates.labels.outcome}, with intervals")
-        results.extend(label_gates(con, pipeline, manifest, rescored))
+        metric = label_metric(pipeline, champion)
+        results.extend(label_gates(con, pipeline, champion, metric, labelled, rescored))
     progress(f"{pipeline.spec.name}: throughput")
-    results.append(throughput_gate(stage, candidate, champion, gates.min_throughput))
+    results.append(throughput_gate(stage, *models, gates.min_throughput))
     return results

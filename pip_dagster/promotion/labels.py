@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from statistics import median
 from typing import TYPE_CHECKING, Any
 
-from pip_dagster.declaration.partition import Partition
 from pip_dagster.errors import DeclarationError
-from pip_dagster.flow.query import sql_bounds
-from pip_dagster.flow.sources import open_sources
 from pip_dagster.flow.stage import keep
-from pip_dagster.promotion.rescore import Rescored
-from pip_dagster.promotion.stored import LivePartition
-from pip_dagster.sql.names import literal, quote, quote_all
+from pip_dagster.promotion.label_window import LabelWindow
+from pip_dagster.promotion.rescore import Rescored, label_key_error
+from pip_dagster.sql.names import quote
 from pip_dagster.statistics.gate_result import GateResult
-from pip_dagster.statistics.metrics import MetricComparison, compare, default_metric
+from pip_dagster.statistics.interval import Gain, PairedRows
+from pip_dagster.statistics.judge import GateVerdict, Rule, judge
+from pip_dagster.statistics.planning import labels_needed_before
+from pip_dagster.statistics.segments import SegmentsVerdict, SegmentVerdict, judge_segments
+from pip_dagster.statistics.wording import describe, describe_segments
 
 if TYPE_CHECKING:
     import numpy as np
@@ -25,150 +27,171 @@ if TYPE_CHECKING:
     from pip_dagster.declaration.pipeline import Pipeline
     from pip_dagster.registry.manifest import Manifest
 
-_SAID = 3  # segments in a sentence; the report has all
+# Rows from which the need for labels is estimated; whole units are drawn.
+_PLANNED = 20_000
+# A row without its unit is a unit of its own.
+_UNIT = "coalesce(pip_unit, concat_ws(' ', partition_key, pip_key))"
 
 
 @dataclass(frozen=True)
 class Labelled:
-    """Rows with an outcome: (rows,) each; `segments` holds each segment's values, and for each row which it has."""
+    """Rows with an outcome; `segments` holds each segment's values, and for each row which it has.
 
-    y: np.ndarray
-    champion: np.ndarray
-    candidate: np.ndarray
-    segments: dict[str, tuple[list[str], np.ndarray]]
+    `unscored`: labelled rows that the candidate does not score.
+    """
+
+    rows: PairedRows
+    segments: Mapping[str, tuple[Sequence[str], np.ndarray]]
+    unscored: int = 0
 
 
 def label_gates(
-    con: DuckDBPyConnection, pipeline: Pipeline, manifest: Manifest, rescored: Rescored
+    con: DuckDBPyConnection,
+    pipeline: Pipeline,
+    manifest: Manifest,
+    metric: MetricName,
+    found: LabelWindow,
+    rescored: Rescored,
 ) -> list[GateResult]:
     """The metric overall, and in each segment, on the rescored rows that have a label.
 
     Raises:
-        DeclarationError: the SQL cannot run, or its outcome is not what the metric is for.
-        SourceError: a source cannot be read.
+        DeclarationError: an outcome is not what the metric is for, or the labels' key cannot be compared.
     """
     gates = pipeline.gates
-    if len(manifest.outputs) != 1:
-        raise DeclarationError(
-            f"Pipeline {pipeline.spec.name}: gates.labels is for models with one score; {manifest.model_name} has "
-            f"{', '.join(manifest.outputs)}. Leave gates.labels away; the other gates hold."
-        )
-    rows = _read(con, pipeline, rescored.relation, stage_labels(con, pipeline, rescored.partitions))
-    metric = gates.metric or default_metric(manifest.task)
-    overall = _overall(metric, rows, gates)
-    return [overall, _by_segment(metric, rows, gates)] if gates.segments else [overall]
+    rule = Rule(gates.max_loss, gates.confidence, gates.strict)
+    labelled = _read(con, pipeline, manifest, rescored, found)
+    try:
+        verdict = judge(metric, labelled.rows, rule)
+    except DeclarationError as error:
+        raise DeclarationError(f"Pipeline {pipeline.spec.name}: {error}") from error
+    need = None
+    if verdict.needed is None and verdict.state == "unjudged":
+        replayed = _replayed(con, manifest, rescored)
+        need = labels_needed_before(metric, replayed, rule, noise=manifest.metrics.get("rmse"))
+    text = f"{describe(verdict)}; {found.text}"
+    if need is not None:
+        text += f"; about {need.rows:,} labelled rows of at least {need.units} units are needed"
+    if labelled.unscored:
+        text += f"; {labelled.unscored:,} labelled rows that the candidate does not score are left out"
+    if rescored.left_out:
+        text += f"; {len(rescored.left_out):,} labelled partitions are left out: {rescored.left_out[0]}"
+    results = [_result("metric", verdict, gates, text, _details(metric, verdict))]
+    if gates.segments:
+        allowed = verdict.margin.value if verdict.margin else 0.0
+        of = judge_segments(metric, labelled.rows, labelled.segments, allowed, rule)
+        results.append(_segments(metric, of, gates))
+    return results
 
 
-def _overall(metric: MetricName, rows: Labelled, gates: Gates) -> GateResult:
-    found = compare(metric, rows.y, rows.champion, rows.candidate, gates.confidence)
-    if found is None:
-        text = f"{len(rows.y):,} of the replayed rows have a label, too few for {metric}: nothing is known against it"
-        return GateResult("metric", True, None, gates.min_gain, text, {"rows": len(rows.y)})
-    text = (
-        f"{_say(metric, found)}, {gates.confidence:.0%} interval {found.low:+.4f} to {found.high:+.4f}; refused where "
-        f"that lies below {gates.min_gain:+g}"
-    )
-    details = asdict(found) | {"metric": metric, "resampled": "rows"}
-    return GateResult("metric", found.high >= gates.min_gain, found.gain, gates.min_gain, text, details)
+def nothing_to_compare(gates: Gates) -> list[GateResult]:
+    """The label gates where no partition is live: there are no rows whose labels could judge."""
+    text = "no partition is live, so there are no rows to compare; materialize partitions first"
+    names = ["metric", *(["segment_metric"] if gates.segments else [])]
+    return [GateResult(name, gates.unjudged == "pass", None, None, text, judged=False) for name in names]
 
 
-def _by_segment(metric: MetricName, rows: Labelled, gates: Gates) -> GateResult:
-    least = gates.min_segment_gain
-    found: list[tuple[str, str, MetricComparison]] = []
-    for name, (values, codes) in rows.segments.items():
-        for code, value in enumerate(values):
-            chosen = codes == code
-            if chosen.sum() < gates.min_segment_rows:
-                continue
-            of = compare(metric, rows.y[chosen], rows.champion[chosen], rows.candidate[chosen], gates.confidence)
-            if of is not None:
-                found.append((name, value, of))
-    found.sort(key=lambda each: each[2].gain)
-    details: dict[str, Any] = {
-        "metric": metric,
-        "segments": [{"segment": name, "value": value} | asdict(of) for name, value, of in found],
-    }
-    if not found:
-        text = f"no segment has {gates.min_segment_rows} labelled rows: none is judged"
-        return GateResult("segment_metric", True, None, least, text, details)
-    worse = [each for each in found if each[2].gain < least]
-    shown = "; ".join(f"{name} {value}: {_say(metric, of)}" for name, value, of in worse[:_SAID] or found[:1])
-    shown += f"; and {len(worse) - _SAID} more" if len(worse) > _SAID else ""
-    text = f"{len(worse)} of {len(found)} segments are worse than {least:+g} allows; " + (
-        shown if worse else f"the worst is {shown}"
-    )
-    return GateResult("segment_metric", not worse, found[0][2].gain, least, text, details)
+def _result(name: str, verdict: GateVerdict, gates: Gates, text: str, details: Mapping[str, Any]) -> GateResult:
+    judged = verdict.state != "unjudged"
+    passed = verdict.state == "passed" if judged else gates.unjudged == "pass"
+    figure = verdict.gain.gain if verdict.gain else None
+    margin = -verdict.margin.value if verdict.margin else None
+    return GateResult(name, passed, figure, margin, text, details, judged)
 
 
-def _say(metric: str, of: MetricComparison) -> str:
-    return f"{metric} {of.candidate:.4f}, champion {of.champion:.4f}, on {of.rows:,} labelled rows: gain {of.gain:+.4f}"
+def _segments(metric: str, of: SegmentsVerdict, gates: Gates) -> GateResult:
+    judged = of.state != "unjudged"
+    passed = of.state == "passed" if judged else gates.unjudged == "pass"
+    text = describe_segments(of)
+    if seen := sorted(each.detectable for each in of.judged if each.detectable is not None):
+        text += f"; a loss of {seen[0]:.4f} to {seen[-1]:.4f} in one of them, {median(seen):.4f} in the median, is "
+        text += "refused with a probability of 80%"
+    details = {"metric": metric, "segments": [_segment(each) for each in of.segments]}
+    worst = min((each.gain.gain for each in of.judged if each.gain), default=None)
+    return GateResult("segment_metric", passed, worst, -of.allowed if of.allowed else None, text, details, judged)
 
 
-def stage_labels(con: DuckDBPyConnection, pipeline: Pipeline, partitions: Sequence[LivePartition]) -> str:
-    """The relation of the labels, by the SQL for each partition: a key is unique within its partition only.
+def _segment(each: SegmentVerdict) -> dict[str, Any]:
+    shown = {"segment": each.column, "value": each.value, "state": each.state, "reason": each.reason}
+    counts = {"rows": each.rows, "outcomes": each.outcomes, "units": each.units}
+    return shown | counts | _figures(each.gain) | {"p": each.p, "detectable": each.detectable}
 
-    Raises:
-        DeclarationError: it cannot run, or a key has two labels.
-        SourceError: a source cannot be read.
-    """
+
+def _details(metric: str, verdict: GateVerdict) -> dict[str, Any]:
+    counts = {"rows": verdict.rows, "outcomes": verdict.outcomes, "units": verdict.units}
+    margin = verdict.margin and {"margin": verdict.margin.value, "excess": verdict.margin.excess}
+    state = {"metric": metric, "state": verdict.state, "reason": verdict.reason}
+    power = {"detectable": verdict.detectable, "needed": verdict.needed}
+    return state | counts | _figures(verdict.gain) | (margin or {}) | power
+
+
+def _figures(gain: Gain | None) -> dict[str, Any]:
+    if gain is None:
+        return {}
+    names = ("champion", "candidate", "gain", "low", "high", "se")
+    spread = {"days": gain.spread.days, "df": gain.spread.df, "effective_rows": gain.spread.effective_rows}
+    return {name: getattr(gain, name) for name in names} | spread
+
+
+def _read(
+    con: DuckDBPyConnection, pipeline: Pipeline, manifest: Manifest, rescored: Rescored, found: LabelWindow
+) -> Labelled:
+    """The rescored rows with a label."""
     import duckdb
-
-    labels = pipeline.gates.labels
-    assert labels and pipeline.labels_sql is not None
-    where = f"Pipeline {pipeline.spec.name}, {labels.sql}"
-    key = quote_all(pipeline.label_key)
-    zone, relation = pipeline.spec.partitions.zone, ""
-    with open_sources(con, pipeline.spec, pipeline.project.root):
-        try:
-            statements = con.extract_statements(pipeline.labels_sql)
-            if len(statements) != 1 or "SELECT" not in str(statements[0].type):
-                raise DeclarationError(f"{where}: expected exactly one SELECT, found {len(statements)} statements.")
-            wanted = statements[0].named_parameters
-            for live in partitions:
-                bounds = sql_bounds([Partition(live.key, live.start.astimezone(zone), live.end.astimezone(zone))])
-                if unknown := set(wanted) - bounds.keys():
-                    raise DeclarationError(f"{where}: ${min(unknown)} is no parameter; expected ${', $'.join(bounds)}.")
-                values = {name: value for name, value in bounds.items() if name in wanted}
-                raw = keep(con, "labels_of_partition", pipeline.labels_sql, values)
-                outcome = quote(labels.outcome)
-                select = f"SELECT {literal(live.key)} AS partition_key, {key}, {outcome}::DOUBLE AS pip_outcome "
-                relation = keep(con, "labels", select + f"FROM {raw} WHERE {outcome} IS NOT NULL", more=bool(relation))
-        except duckdb.Error as error:
-            raise DeclarationError(f"{where}: {error}") from error
-    twice = con.execute(
-        f"SELECT concat_ws(', ', {key}) FROM {relation} GROUP BY partition_key, {key} HAVING count(*) > 1 LIMIT 1"
-    ).fetchone()
-    if twice:
-        raise DeclarationError(f"{where}: the key ({key}) {twice[0]} has more than one label in its partition.")
-    return relation
-
-
-def _read(con: DuckDBPyConnection, pipeline: Pipeline, rescored: str, labels: str) -> Labelled:
-    """The rescored rows with a label, in the order of their keys: a seed then gives the same interval every time."""
     import numpy as np
 
+    if not found.partitions:
+        return Labelled(_paired({}, manifest), {name: ([], np.zeros(0, np.int64)) for name in pipeline.gates.segments})
     on = " AND ".join(f"l.{quote(name)} = r.{quote(name)}" for name in ("partition_key", *pipeline.label_key))
-    segments = pipeline.gates.segments
-    shown = "".join(f", coalesce(pip_segment_{i}, '(missing)') AS pip_segment_{i}" for i in range(len(segments)))
-    labelled = keep(
-        con,
-        "labelled",
-        f"SELECT r.partition_key, pip_key, pip_outcome, pip_champion_0, pip_candidate_0{shown} "
-        f"FROM {rescored} r JOIN {labels} l ON {on} WHERE pip_seen",
-    )
+    try:
+        labelled = keep(
+            con, "labelled", f"SELECT r.*, l.pip_outcome FROM {rescored.relation} r JOIN {found.relation} l ON {on}"
+        )
+    except duckdb.Error as error:
+        raise label_key_error(pipeline, error) from error
+    seen = f"(FROM {labelled} WHERE pip_seen)"
+    segments = range(len(pipeline.gates.segments))
     # Numbers instead of texts: a row of millions is then some bytes in Python.
-    codes = "".join(f", dense_rank() OVER (ORDER BY pip_segment_{i}) - 1 AS c{i}" for i in range(len(segments)))
-    columns = con.execute(
-        f"SELECT pip_outcome, pip_champion_0, pip_candidate_0{codes} FROM {labelled} ORDER BY partition_key, pip_key"
-    ).fetchnumpy()
-    arrays = {name: np.asarray(column) for name, column in columns.items()}
-    values = [
-        con.execute(f"SELECT DISTINCT pip_segment_{i} FROM {labelled} ORDER BY 1").fetchall()
-        for i in range(len(segments))
-    ]
+    codes = [f"coalesce(pip_segment_{i}, '(missing)')" for i in segments]
+    ranks = "".join(f", dense_rank() OVER (ORDER BY {code}) - 1 AS c{i}" for i, code in enumerate(codes))
+    columns = con.execute(f"SELECT {_columns(manifest)}, pip_outcome{ranks} FROM {seen}").fetchnumpy()
+    values = [con.execute(f"SELECT DISTINCT {code} AS v FROM {seen} ORDER BY v").fetchall() for code in codes]
+    unscored = con.execute(f"SELECT count(*) FROM {labelled} WHERE NOT pip_seen").fetchone()
     return Labelled(
-        y=arrays["pip_outcome"],
-        champion=arrays["pip_champion_0"],
-        candidate=arrays["pip_candidate_0"],
-        segments={name: ([row[0] for row in values[i]], arrays[f"c{i}"]) for i, name in enumerate(segments)},
+        _paired(columns, manifest),
+        {
+            name: ([row[0] for row in values[i]], np.asarray(columns[f"c{i}"]))
+            for i, name in enumerate(pipeline.gates.segments)
+        },
+        unscored[0] if unscored else 0,
     )
+
+
+def _replayed(con: DuckDBPyConnection, manifest: Manifest, rescored: Rescored) -> PairedRows:
+    """The newest partitions' rows of some units, as many as are planned for, without outcomes."""
+    row = con.execute(f"SELECT count(*) FROM {rescored.newest}").fetchone()
+    every = max(1, (row[0] if row else 0) // _PLANNED)
+    columns = con.execute(
+        f"SELECT {_columns(manifest)} FROM {rescored.newest} WHERE pip_seen AND hash({_UNIT}) % {every} = 0"
+    ).fetchnumpy()
+    return _paired(columns, manifest)
+
+
+def _columns(manifest: Manifest) -> str:
+    scores = [f"pip_{of}_{i}" for of in ("champion", "candidate") for i in range(len(manifest.outputs))]
+    codes = (f"dense_rank() OVER (ORDER BY {by}) - 1 AS {name}" for by, name in ((_UNIT, "u"), ("partition_key", "d")))
+    return ", ".join([*scores, *codes])
+
+
+def _paired(columns: Mapping[str, Any], manifest: Manifest) -> PairedRows:
+    import numpy as np
+
+    def column(name: str) -> np.ndarray:
+        return np.asarray(columns[name]) if name in columns else np.zeros(len(columns.get("u", ())))
+
+    def scores(of: str) -> np.ndarray:
+        each = [column(f"pip_{of}_{i}") for i in range(len(manifest.outputs))]
+        return each[0] if len(each) == 1 else np.column_stack(each)
+
+    unit, day = (column(name).astype(np.int64) for name in ("u", "d"))
+    return PairedRows(column("pip_outcome"), scores("champion"), scores("candidate"), unit, day)

@@ -53,14 +53,30 @@ class Promotion:
 
     @property
     def refusal(self) -> str | None:
-        """Which gates were not passed and by how much; None when all were."""
+        """Which gates were not passed or not judged, and by how much; None when nothing refuses."""
         said = [f"{report.pipeline}: {report.refusal}" for report in self.reports if not report.passed]
         return "; ".join(said) or None
 
-    def commit(self, *, why: str = "", override: str | None = None, approved_by: str | None = None) -> AliasChange:
+    @property
+    def failed(self) -> bool:
+        """Whether a gate failed, so that accepting what could not be judged is not enough."""
+        return any(report.failed for report in self.reports)
+
+    def commit(
+        self,
+        *,
+        why: str = "",
+        override: str | None = None,
+        accept_unjudged: str | None = None,
+        approved_by: str | None = None,
+    ) -> AliasChange:
         """Move the alias, if it still points where it did; `why` is kept with the gates' results.
 
-        `override` is the reason to promote in spite of gates that were not passed.
+        Args:
+            why: the reason of the move.
+            override: the reason to promote in spite of gates that were not passed.
+            accept_unjudged: the reason to promote although gates could not judge; it excuses no gate that failed.
+            approved_by: the second person.
 
         Raises PromotionRefused (gates, or no second approver), AliasConflict (somebody moved it), RegistryBusy.
         """
@@ -69,23 +85,32 @@ class Promotion:
                 f"{self.candidate} was not promoted: {self.alias} needs a second approver (gates.approvers: 2) beside "
                 f"{self.by}; name who looked at the report with --approved-by NAME"
             )
-        if self.refusal and not override:
+        accepted = bool(accept_unjudged) and not self.failed
+        if self.refusal and not override and not accepted:
+            remedy = (
+                "Fix the model, or promote it all the same with --override"
+                if self.failed
+                else "Wait for labels, or promote it without their judgement with --accept-unjudged"
+            )
             raise PromotionRefused(
                 f"{self.candidate} was not promoted, {self.alias} stays "
-                f"{f'v{self.seen}' if self.seen else 'not set'}. {self.refusal}. Fix the model, or promote it all the "
-                'same with --override "REASON", which is kept in the history'
+                f"{f'v{self.seen}' if self.seen else 'not set'}. {self.refusal}. {remedy} "
+                '"REASON", which is kept in the history'
             )
+        record = self._record(override, accept_unjudged)
         return self.registry.set_alias(
             *(self.candidate.name, self.alias, self.candidate.version),
             by=self.by,
-            why="; ".join(filter(None, (why, self._record(override), approved_by and f"approved by {approved_by}"))),
+            why="; ".join(filter(None, (why, record, approved_by and f"approved by {approved_by}"))),
             expect=self.seen,
         )
 
-    def _record(self, override: str | None) -> str:
+    def _record(self, override: str | None, accept_unjudged: str | None) -> str:
         where = ", ".join(f"reports/{file.name}" for file in self.files)
-        if self.refusal:
+        if self.refusal and override:
             return f"override: {override}; failed gates: {self.refusal} ({where})"
+        if self.refusal:
+            return f"accepted unjudged: {accept_unjudged}; {self.refusal} ({where})"
         return f"gates passed ({where})" if self.files else ""
 
 

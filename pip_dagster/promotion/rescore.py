@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from pip_dagster.errors import DeclarationError
+from pip_dagster.flow.compared import Side, side
 from pip_dagster.flow.findings import ScoringPolicy
 from pip_dagster.flow.guard_composite import encode_model
 from pip_dagster.flow.model import ScoringModel
 from pip_dagster.flow.score import score
 from pip_dagster.flow.stage import Stage, keep
+from pip_dagster.promotion.label_window import LabelWindow
 from pip_dagster.promotion.stored import LivePartition, Revision, Stored, load
-from pip_dagster.registry.task import default_decision
-from pip_dagster.sql.names import quote, quote_all
-from pip_dagster.sql.row_sql import row_expression
+from pip_dagster.sql.names import among, quote, quote_all
 from pip_dagster.statistics.agreement import paired_columns
 from pip_dagster.statistics.gate_result import GateResult
 
@@ -25,20 +25,53 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Rescored:
-    """What was rescored; `relation` has a row for each live row, as `statistics.agreement` reads it."""
+    """What was rescored; `relation` has a row for each live row, as `statistics.agreement` reads it.
+
+    `pip_newest` is false in rows that are there for their labels only, of partitions before the newest; the other
+    figures are without those. `left_out`: why partitions with labels could not be rescored. `sides`: champion and
+    candidate.
+    """
 
     partitions: tuple[LivePartition, ...] = ()
     rows: int = 0
     lost: int = 0
     problems: tuple[str, ...] = ()
-    decision: str | None = None
+    left_out: tuple[str, ...] = ()
+    sides: tuple[Side, Side] = (Side(), Side())
     relation: str = ""
+
+    @property
+    def decision(self) -> str | None:
+        """The champion's decision, which names it in texts."""
+        return self.sides[0].decision
+
+    @property
+    def newest(self) -> str:
+        """The relation of the newest partitions' rows."""
+        return f"(FROM {self.relation} WHERE pip_newest)"
+
+
+@dataclass(frozen=True)
+class Replayed:
+    """What to rescore: all rows of the `newest` partitions (keys), and those of the others that have a label."""
+
+    stored: Stored
+    newest: frozenset[str]
+    labels: str = ""
+
+    @classmethod
+    def of(cls, stored: Stored, last: int, labelled: LabelWindow) -> Replayed:
+        """The `last` newest partitions, and those of `labelled`."""
+        newest = frozenset(each.key for each in stored.partitions[-last:])
+        wanted = newest | {each.key for each in labelled.partitions}
+        partitions = tuple(each for each in stored.partitions if each.key in wanted)
+        return cls(replace(stored, partitions=partitions), newest, labelled.relation)
 
 
 def rescore(
     stage: Stage,
     pipeline: Pipeline,
-    stored: Stored,
+    wanted: Replayed,
     candidate: ScoringModel,
     champion: ScoringModel,
     progress: Callable[[str], None],
@@ -48,35 +81,40 @@ def rescore(
     The features of the last feature table stay staged, for measuring throughput.
 
     Raises:
-        DeclarationError: a segment is not a column of the features, or the decision is not an expression over the
-            scored row.
+        DeclarationError: a segment, unit or label key is not a column of the features, or the decision is not an
+            expression over the scored row.
     """
-    gates = pipeline.gates
-    decision = gates.decision or default_decision(champion.version.manifest)
-    groups, problems = _groups(stored, (candidate, champion))
+    groups, faults = _groups(wanted.stored, (candidate, champion))
     rescored: list[LivePartition] = []
-    relation = ""
+    relation, sides = "", (Side(), Side())
     for table, chosen in groups.items():
-        columns = stored.columns[table]
-        if absent := [name for name in gates.segments if name not in columns]:
-            raise DeclarationError(
-                f"Pipeline {pipeline.spec.name}: gates.segments names {', '.join(map(repr, absent))}, which the stored "
-                f"features do not have; they have {', '.join(columns)}."
-            )
+        if absent := _absent(pipeline, wanted.stored.columns[table]):
+            if any(partition.key in wanted.newest for partition in chosen):
+                raise DeclarationError(f"Pipeline {pipeline.spec.name}: {absent}")
+            faults |= {partition.key: absent for partition in chosen}
+            continue
         keys = [partition.key for partition in chosen]
         progress(f"replaying {keys[0]} to {keys[-1]} with {candidate.version} and {champion.version}")
         load(stage, pipeline, table, chosen)
-        by_champion, refused = _scored_by(champion, "champion", stage, pipeline, keys, decision)
-        by_candidate, others = _scored_by(candidate, "candidate", stage, pipeline, keys, decision)
-        problems.extend(f"{key}: {text}" for key, text in sorted((refused | others).items()))
-        select = _paired(stage, pipeline, champion.version.manifest.outputs, by_champion, by_candidate)
+        _remove_unlabelled(stage, pipeline, wanted, keys)
+        old, by_champion, refused = _scored_by(champion, "champion", stage, pipeline, keys)
+        new, by_candidate, others = _scored_by(candidate, "candidate", stage, pipeline, keys)
+        faults |= refused | others
+        sides = (old, new)
+        select = _paired(stage, pipeline, wanted.newest, (old, by_champion), (new, by_candidate))
         relation = keep(stage.con, "rescored", select, more=bool(rescored))
         rescored.extend(chosen)
+    named = [(key, f"{key}: {text}") for key, text in sorted(faults.items())]
+    problems = tuple(text for key, text in named if key in wanted.newest)
+    left_out = tuple(text for key, text in named if key not in wanted.newest)
     if not rescored:
-        return Rescored(problems=tuple(problems), decision=decision)
-    counted = stage.con.execute(f"SELECT count(*), count(*) FILTER (NOT pip_seen) FROM {relation}").fetchone()
+        return Rescored(problems=problems, left_out=left_out)
+    counted = stage.con.execute(
+        f"SELECT count(*), count(*) FILTER (NOT pip_seen) FROM {relation} WHERE pip_newest"
+    ).fetchone()
+    newest = tuple(partition for partition in rescored if partition.key in wanted.newest)
     rows, lost = counted or (0, 0)
-    return Rescored(tuple(rescored), rows, lost, tuple(problems), decision, relation)
+    return Rescored(newest, rows, lost, problems, left_out, sides, relation)
 
 
 def replay_gate(rescored: Rescored, candidate: str) -> GateResult:
@@ -90,19 +128,53 @@ def replay_gate(rescored: Rescored, candidate: str) -> GateResult:
     return GateResult("replay", passed, share, 0.0, text, {"partitions": keys, "problems": list(rescored.problems)})
 
 
+def _absent(pipeline: Pipeline, columns: Mapping[str, str]) -> str | None:
+    """Which declared columns stored features do not have; None: they have all."""
+    gates = pipeline.gates
+    for key, names in (("segments", gates.segments), ("unit", gates.unit), ("labels.key", pipeline.label_key)):
+        if absent := [name for name in names if name not in columns]:
+            return (
+                f"gates.{key} names {', '.join(map(repr, absent))}, which the stored features do not have; they have "
+                f"{', '.join(columns)}."
+            )
+    return None
+
+
+def _remove_unlabelled(stage: Stage, pipeline: Pipeline, wanted: Replayed, keys: Sequence[str]) -> None:
+    """Of partitions before the newest, only rows with a label are worth scoring."""
+    import duckdb
+
+    older = [key for key in keys if key not in wanted.newest]
+    if not older:
+        return
+    on = " AND ".join(f"l.{quote(name)} = f.{quote(name)}" for name in ("partition_key", *pipeline.label_key))
+    try:
+        stage.remove(f"{among('f.partition_key', older)} AND NOT EXISTS (SELECT 1 FROM {wanted.labels} l WHERE {on})")
+    except duckdb.Error as error:
+        raise label_key_error(pipeline, error) from error
+
+
+def label_key_error(pipeline: Pipeline, error: Exception) -> DeclarationError:
+    """The error where the key of labels cannot be compared with that of the features."""
+    return DeclarationError(
+        f"Pipeline {pipeline.spec.name}: the key of gates.labels ({', '.join(pipeline.label_key)}) cannot be compared "
+        f"with the stored features: {error} Cast it in gates.labels.sql to the type that the features have."
+    )
+
+
 def _groups(
     stored: Stored, models: Sequence[ScoringModel]
-) -> tuple[dict[str, dict[LivePartition, Revision]], list[str]]:
+) -> tuple[dict[str, dict[LivePartition, Revision]], dict[str, str]]:
     """The partitions by feature table, each with the first revision that fits both models; and those without one."""
     misfits = {table: _misfit(columns, models) for table, columns in stored.columns.items()}
     groups: dict[str, dict[LivePartition, Revision]] = {}
-    problems: list[str] = []
+    problems: dict[str, str] = {}
     for partition in stored.partitions:
         fitting = [revision for revision in partition.revisions if misfits[revision.table] is None]
         if fitting:
             groups.setdefault(fitting[0].table, {})[partition] = fitting[0]
         else:
-            problems.append(f"{partition.key}: {misfits[partition.revisions[-1].table]}")
+            problems[partition.key] = misfits[partition.revisions[-1].table] or ""
     return groups, problems
 
 
@@ -116,48 +188,77 @@ def _misfit(columns: dict[str, str], models: Sequence[ScoringModel]) -> str | No
 
 
 def _scored_by(
-    model: ScoringModel, role: str, stage: Stage, pipeline: Pipeline, keys: Sequence[str], decision: str | None
-) -> tuple[str, dict[str, str]]:
-    """The relation of the staged rows scored as production would; and the partitions that it would refuse."""
+    model: ScoringModel, role: str, stage: Stage, pipeline: Pipeline, keys: Sequence[str]
+) -> tuple[Side, str, dict[str, str]]:
+    """The staged rows scored as production would, and their relation; and the partitions that it would refuse."""
     import duckdb
 
     stage.admit_all()
-    spec = pipeline.spec
+    spec, manifest = pipeline.spec, model.version.manifest
     # Features from before a split need not have its unit.
     policy = replace(ScoringPolicy.declared(spec), carried=(*spec.features.key, spec.features.partition_column))
-    scores = score(stage, spec, model.predictor, model.version.manifest, keys, policy)
-    value = "NULL"
-    if decision is not None:
-        where, row = f"Pipeline {spec.name}: gates.decision", f"the row scored by {model.version}"
-        value = row_expression(decision, scores.columns, where=where, row=row).sql
+    scores = score(stage, spec, model.predictor, manifest, keys, policy)
+    of_model = side(pipeline, manifest, scores.columns, stage.scores, f"the row scored by {model.version}")
     try:
-        decided = f"SELECT *, {value}::VARCHAR AS pip_decision FROM {stage.scores}"
-        relation = keep(stage.con, f"by_{role}", decided)
+        relation = keep(stage.con, f"by_{role}", of_model.sql)
     except duckdb.Error as error:
         raise DeclarationError(
-            f"Pipeline {spec.name}: gates.decision {decision!r} fails on a row scored by {model.version}: {error}"
+            f"Pipeline {spec.name}: gates.decision {of_model.decision!r} fails on a row scored by {model.version}: "
+            f"{error}"
         ) from error
     refused = scores.failed | scores.blocked
-    return relation, {key: f"{model.version} would not score it: {text}" for key, text in refused.items()}
+    return of_model, relation, {key: f"{model.version} would not score it: {text}" for key, text in refused.items()}
 
 
-def _paired(stage: Stage, pipeline: Pipeline, outputs: Sequence[str], by_champion: str, by_candidate: str) -> str:
-    """SQL of the rows of both, as `statistics.agreement` reads them, with the columns of a label's key.
+def _paired(
+    stage: Stage,
+    pipeline: Pipeline,
+    newest: Collection[str],
+    champion: tuple[Side, str],
+    candidate: tuple[Side, str],
+) -> str:
+    """SQL of the rows of both, as `statistics.agreement` reads them, with the columns of a label's key and of the unit.
 
     The names of the outputs were compared before.
     """
     key = pipeline.spec.features.key
     on = " AND ".join(f"{{0}}.{quote(name)} = a.{quote(name)}" for name in ("partition_key", *key))
+    unit = [f"f.{quote(name)}" for name in unit_of(pipeline, stage.columns)]
+    known = " AND ".join(f"{name} IS NOT NULL" for name in unit)
+    values = ", ".join(f"{name}::VARCHAR" for name in unit)
     selected = [
         "a.partition_key",
+        f"{among('a.partition_key', newest)} AS pip_newest",
         f"concat_ws(', ', {quote_all(key, 'a.')}) AS pip_key",
         *(f"a.{quote(name)}" for name in key),
-        paired_columns(outputs),
+        paired_columns(champion[0].outputs, candidate[0].outputs),
         "b.partition_key IS NOT NULL AS pip_seen",
         *(f"f.{quote(name)}::VARCHAR AS pip_segment_{i}" for i, name in enumerate(pipeline.gates.segments)),
         *(f"f.{quote(name)}" for name in pipeline.label_key if name not in key),
+        f"CASE WHEN {known} THEN to_json([{values}])::VARCHAR END AS pip_unit",
     ]
     return (
-        f"SELECT {', '.join(selected)} FROM {by_champion} a LEFT JOIN {by_candidate} b ON {on.format('b')} "
+        f"SELECT {', '.join(selected)} FROM {champion[1]} a LEFT JOIN {candidate[1]} b ON {on.format('b')} "
         f"LEFT JOIN {stage.features} f ON {on.format('f')}"
     )
+
+
+def unit_of(pipeline: Pipeline, columns: Mapping[str, str]) -> tuple[str, ...]:
+    """The columns that identify a unit: the declared ones, those of a split, or the key without its dates.
+
+    Args:
+        pipeline: declares them.
+        columns: the stored features, name → SQL type.
+    """
+    spec = pipeline.spec
+    if pipeline.gates.unit:
+        return pipeline.gates.unit
+    if spec.unit and all(name in columns for name in spec.unit):
+        return spec.unit
+    key = spec.features.key
+    lasting = [
+        name
+        for name in key
+        if name != spec.features.partition_column and not columns[name].startswith(("DATE", "TIME"))
+    ]
+    return tuple(lasting) or key

@@ -28,14 +28,18 @@ class Revision:
 
 @dataclass(frozen=True)
 class LivePartition:
-    """A partition with its live scoring; `revisions` are the features it was scored with, then any newer ones."""
+    """A partition with its live scoring; `revisions` are the features it was scored with, then any newer ones.
+
+    `rows`: how many the scoring has.
+    """
 
     key: str
     start: datetime
     end: datetime
     scoring_id: str
     scores_table: str
-    revisions: tuple[Revision, ...]
+    rows: int
+    revisions: tuple[Revision, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -47,8 +51,8 @@ class Stored:
     columns: dict[str, dict[str, str]] = field(default_factory=dict)
 
 
-def read_stored(con: DuckDBPyConnection, pipeline: Pipeline, last: int) -> Stored:
-    """The `last` newest live partitions that have scored rows, oldest first. The warehouse is open for this read only.
+def read_stored(con: DuckDBPyConnection, pipeline: Pipeline, last: int | None) -> Stored:
+    """The `last` newest live partitions that have scored rows, or all, oldest first; the warehouse is open meanwhile.
 
     Raises:
         WarehouseError: it cannot be opened.
@@ -61,7 +65,7 @@ def read_stored(con: DuckDBPyConnection, pipeline: Pipeline, last: int) -> Store
         return Stored()
 
 
-def _stored(con: DuckDBPyConnection, name: str, last: int) -> Stored:
+def _stored(con: DuckDBPyConnection, name: str, last: int | None) -> Stored:
     newest = con.execute(
         "SELECT table_name FROM ledger.extractions WHERE pipeline = $p ORDER BY extraction_id DESC LIMIT 1",
         {"p": name},
@@ -70,13 +74,14 @@ def _stored(con: DuckDBPyConnection, name: str, last: int) -> Stored:
         return Stored()
     rows = con.execute(
         "SELECT s.partition_key, s.partition_start, s.partition_end, s.scoring_id, s.table_name, "
-        "  s.feature_revision, any_value(used.table_name), max_by(e.revision, e.extraction_id), "
+        "  s.rows_scored, s.feature_revision, any_value(used.table_name), max_by(e.revision, e.extraction_id), "
         "  max_by(e.table_name, e.extraction_id) "
         "FROM ledger.live l JOIN ledger.scorings s ON s.scoring_id = l.scoring_id "
         "JOIN ledger.extractions used ON used.pipeline = $p AND used.revision = s.feature_revision "
         "JOIN ledger.extractions e ON e.pipeline = $p AND e.partition_key = s.partition_key "
-        "WHERE l.pipeline = $p AND s.rows_scored > 0 GROUP BY ALL ORDER BY s.partition_start DESC LIMIT $n",
-        {"p": name, "n": last},
+        "WHERE l.pipeline = $p AND s.rows_scored > 0 GROUP BY ALL ORDER BY s.partition_start DESC "
+        f"LIMIT {'ALL' if last is None else last}",
+        {"p": name},
     ).fetchall()
     partitions = tuple(_live_partition(row) for row in reversed(rows))
     tables = {newest[0]} | {each.table for partition in partitions for each in partition.revisions}
@@ -85,9 +90,11 @@ def _stored(con: DuckDBPyConnection, name: str, last: int) -> Stored:
 
 
 def _live_partition(row: Sequence[Any]) -> LivePartition:
-    key, start, end, scoring_id, scores_table, *revisions = row
+    key, start, end, scoring_id, scores_table, scored, *revisions = row
     used, newest = Revision(*revisions[:2]), Revision(*revisions[2:])
-    return LivePartition(key, start, end, scoring_id, scores_table, (used,) if used == newest else (used, newest))
+    return LivePartition(
+        *(key, start, end, scoring_id, scores_table, scored), (used,) if used == newest else (used, newest)
+    )
 
 
 def load(stage: Stage, pipeline: Pipeline, table: str, chosen: dict[LivePartition, Revision]) -> None:

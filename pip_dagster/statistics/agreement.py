@@ -2,7 +2,7 @@
 
 Each function takes a relation with a row for each row of the champion's: pip_champion_<i> and pip_candidate_<i> for
 each output, pip_champion_decision, pip_candidate_decision, and pip_seen: whether the candidate scored it. Segments are
-read from pip_segment_<i>, movers from partition_key and pip_key.
+read from pip_segment_<i>, movers from partition_key and pip_key, units from pip_unit.
 """
 
 from __future__ import annotations
@@ -12,59 +12,69 @@ from typing import TYPE_CHECKING
 
 from pip_dagster.sql.names import literal, quote
 from pip_dagster.statistics.gate_result import GateResult, Mover, SegmentDifference
+from pip_dagster.statistics.paired import LEAST_ROWS, decile_table, drift, judge_drift, wilson_low
+from pip_dagster.statistics.wording import describe_drift
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
 TOP = 10
 _FLIPPED = "pip_champion_decision IS DISTINCT FROM pip_candidate_decision"
-# A bin that is empty for one of the two would make PSI infinite.
-_LEAST_SHARE = 1e-4
 
 
-def paired_columns(outputs: Sequence[str]) -> str:
+def paired_columns(champion: Sequence[str], candidate: Sequence[str]) -> str:
     """SQL of the outputs and decisions of champion rows `a` and candidate rows `b`, each with a `pip_decision`."""
     columns = ["a.pip_decision AS pip_champion_decision", "b.pip_decision AS pip_candidate_decision"]
-    for i, output in enumerate(outputs):
-        columns += [f"a.{quote(output)} AS pip_champion_{i}", f"b.{quote(output)} AS pip_candidate_{i}"]
+    for i, (old, new) in enumerate(zip(champion, candidate, strict=True)):
+        columns += [f"a.{quote(old)} AS pip_champion_{i}", f"b.{quote(new)} AS pip_candidate_{i}"]
     return ", ".join(columns)
 
 
 def flip_gate(con: DuckDBPyConnection, paired: str, decision: str, most: float) -> GateResult:
-    """The share of rows on which the two decide differently."""
-    row = con.execute(f"SELECT count(*), count(*) FILTER ({_FLIPPED}) FROM {paired} WHERE pip_seen").fetchone()
-    rows, flips = row or (0, 0)
-    rate = flips / rows if rows else 0.0
-    text = f"{flips:,} of {rows:,} decisions `{decision}` change, {rate:.2%}; at most {most:.2%} may"
-    return GateResult("flip_rate", rate <= most, rate, most, text, {"rows": rows, "flips": flips})
+    """Whether more decisions change than `most` allows, beyond chance: the lower end of Wilson's 95% interval.
 
-
-def psi_gate(con: DuckDBPyConnection, paired: str, outputs: Sequence[str], most: float) -> GateResult:
-    """The population stability index of the scores, over the deciles of the champion's: the largest of the outputs.
-
-    PSI is the sum over the bins of (q - p) ln(q / p), p and q the champion's and the candidate's shares of a bin.
+    Rows of one unit count as one row together.
     """
-    found = {output: _psi(con, paired, i) for i, output in enumerate(outputs)}
-    worst = max(found, key=lambda name: found[name])
-    figure = found[worst]
-    text = f"PSI of {worst} is {figure:.3f} over the deciles of the champion's; at most {most:g} is allowed"
-    return GateResult("score_psi", figure <= most, figure, most, text, {"psi": found})
+    row = con.execute(f"SELECT count(*), count(*) FILTER ({_FLIPPED}) FROM {paired} WHERE pip_seen").fetchone()
+    (rows, flips), units = row or (0, 0), _units(con, paired)
+    rate, low = (flips / rows, wilson_low(flips * units / rows, units)) if rows else (0.0, 0.0)
+    text = f"{flips:,} of {rows:,} decisions `{decision}` change, {rate:.2%}; at most {most:.2%} may"
+    if rate > most:
+        text += f", and at least {low:.2%} do beyond chance"
+    details = {"rows": rows, "units": units, "flips": flips, "low": low}
+    return GateResult("flip_rate", low <= most, rate, most, text + _counted(rows, units), details)
 
 
-def _psi(con: DuckDBPyConnection, paired: str, output: int) -> float:
-    bins = " + ".join(f"(v > e[{i}])::INTEGER" for i in range(1, 10))
-    deciles = ", ".join(str(i / 10) for i in range(1, 10))
-    row = con.execute(
-        f"WITH r AS (SELECT pip_champion_{output} AS a, pip_candidate_{output} AS b FROM {paired} WHERE pip_seen), "
-        f"edges AS (SELECT quantile_disc(a, [{deciles}]) AS e FROM r), "
-        "long AS (SELECT unnest([true, false]) AS old, unnest([a, b]) AS v FROM r), "
-        f"binned AS (SELECT {bins} AS bin, count(*) FILTER (old) AS p, count(*) FILTER (NOT old) AS q "
-        "  FROM long, edges GROUP BY ALL), "
-        f"shares AS (SELECT greatest(p / sum(p) OVER (), {_LEAST_SHARE}) AS p, "
-        f"  greatest(q / sum(q) OVER (), {_LEAST_SHARE}) AS q FROM binned) "
-        "SELECT coalesce(sum((q - p) * ln(q / p)), 0) FROM shares"
-    ).fetchone()
-    return float(row[0]) if row else 0.0
+def psi_gate(
+    con: DuckDBPyConnection, paired: str, outputs: Sequence[str], most: float, least_rows: int = LEAST_ROWS
+) -> GateResult:
+    """Whether the distribution of an output moved beyond `most` and noise; the figure is the worst output's.
+
+    Rows of one unit count as one row together. With fewer than `least_rows`, nothing is judged, which passes.
+    """
+    units, found, rows = _units(con, paired), {}, 0
+    for i, output in enumerate(outputs):
+        table = decile_table(con, f"(FROM {paired} WHERE pip_seen)", f"pip_champion_{i}", f"pip_candidate_{i}")
+        rows = int(table.sum())
+        found[output] = drift(table * (units / rows) if rows else table)
+    worst = max(found, key=lambda name: (judge_drift(found[name], most, least_rows) == "refused", found[name].excess))
+    of, state = found[worst], judge_drift(found[worst], most, least_rows)
+    text = describe_drift(worst, of, most) + _counted(rows, units)
+    if state == "unjudged":
+        text += f"; below {least_rows:,} it is not judged"
+    details = {"psi": {name: each.psi for name, each in found.items()}, "noise": of.noise, "p": of.p}
+    return GateResult("score_psi", state != "refused", of.psi, most, text, details, judged=state != "unjudged")
+
+
+def _units(con: DuckDBPyConnection, paired: str) -> int:
+    """How many units the compared rows are of; a row without its unit is one of its own."""
+    distinct = "count(DISTINCT hash(pip_unit)) FILTER (pip_unit IS NOT NULL)"
+    row = con.execute(f"SELECT {distinct} + count(*) FILTER (pip_unit IS NULL) FROM {paired} WHERE pip_seen").fetchone()
+    return int(row[0]) if row else 0
+
+
+def _counted(rows: int, units: int) -> str:
+    return f"; the {rows:,} rows are of {units:,} units and count as so many" if units < rows else ""
 
 
 def segment_differences(

@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
+from typing import Any, Literal
 
 
 @dataclass(frozen=True)
 class GateResult:
-    """One gate. `text` states what was measured and, on failure, by how much it failed."""
+    """One gate. `text` states what was measured and, on failure, by how much it failed.
+
+    Where a gate cannot judge, `judged` is False, and `passed` is whether the declaration lets that pass.
+    """
 
     name: str
     passed: bool
@@ -18,6 +21,14 @@ class GateResult:
     threshold: float | None
     text: str
     details: Mapping[str, Any] = field(default_factory=dict)
+    judged: bool = True
+
+    @property
+    def state(self) -> Literal["passed", "failed", "unjudged"]:
+        """The result in one word."""
+        if not self.judged:
+            return "unjudged"
+        return "passed" if self.passed else "failed"
 
 
 @dataclass(frozen=True)
@@ -63,14 +74,20 @@ class GateReport:
     @property
     def failed(self) -> tuple[GateResult, ...]:
         """The gates that failed."""
-        return tuple(result for result in self.results if not result.passed)
+        return tuple(result for result in self.results if result.state == "failed")
+
+    @property
+    def unjudged(self) -> tuple[GateResult, ...]:
+        """The gates that could not judge, where the declaration does not let that pass."""
+        return tuple(result for result in self.results if not result.judged and not result.passed)
 
     @property
     def passed(self) -> bool:
-        """Whether every gate passed."""
-        return not self.failed
+        """Whether nothing refuses the candidate."""
+        return not self.failed and not self.unjudged
 
     @property
     def refusal(self) -> str:
-        """The failed gates as text."""
-        return "; ".join(f"{result.name}: {result.text}" for result in self.failed)
+        """The failed gates, and those that could not judge, as text."""
+        failed = [f"{result.name}: {result.text}" for result in self.failed]
+        return "; ".join([*failed, *(f"{result.name} is not judged: {result.text}" for result in self.unjudged)])

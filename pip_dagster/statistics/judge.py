@@ -94,10 +94,10 @@ def margin(metric: Metric, y: np.ndarray, champion: float, max_loss: float) -> M
 def judge(metric: Metric, rows: PairedRows, rule: Rule | None = None) -> GateVerdict:
     """Decide over all labelled rows (rule D, or rule C with `strict`; docs/gate-statistics.md).
 
-    D: refused where `high` < 0 and the gain is below -M. Otherwise passed where SE / M is at most 1.43, and unjudged
-    where it is above: that depends on how many labels there are, not on luck. C: passed where `low` > -M, and refused
-    otherwise. Both are unjudged with fewer than 20 rows of the scarcest outcome (see `scarce_outcomes`), fewer than 10
-    units, or outcomes that give no scale (all equal).
+    D: refused where `high` < 0 and the gain is below -M. Passed where `low` > -M, because a larger loss is excluded,
+    and where SE / M is at most 1.43. Otherwise unjudged: that depends on how many labels there are, not on luck. C:
+    passed where `low` > -M, and refused otherwise. Both are unjudged with fewer than 20 rows of the scarcest outcome
+    (see `scarce_outcomes`), fewer than 10 units, or outcomes that give no scale (all equal).
 
     Args:
         metric: any but `mean`.
@@ -176,6 +176,8 @@ def _state(found: Gain, allowed: float, outcomes: int, rule: Rule) -> tuple[Stat
         return "unjudged", "no_scale"
     if found.high < 0 and found.gain < -allowed:
         return "refused", "worse"
+    if found.low > -allowed:
+        return "passed", None
     if rule.strict:
-        return ("passed", None) if found.low > -allowed else ("refused", "not_shown")
+        return "refused", "not_shown"
     return ("passed", None) if found.se <= MOST_SE * allowed else ("unjudged", "imprecise")

@@ -113,7 +113,7 @@ def drift(table: np.ndarray) -> Drift:
     df = int(np.linalg.matrix_rank(covariance)) if len(difference) else 0
     chi2 = float(difference @ np.linalg.pinv(covariance) @ difference) if df else 0.0
     return Drift(
-        int(rows), float(((q - p) * np.log(q / p)).sum()), noise, chi2, df, float(chdtrc(df, chi2)) if df else 1.0
+        round(rows), float(((q - p) * np.log(q / p)).sum()), noise, chi2, df, float(chdtrc(df, chi2)) if df else 1.0
     )
 
 
@@ -130,7 +130,7 @@ def judge_drift(found: Drift, limit: float, least_rows: int = LEAST_ROWS) -> Lit
     return "refused" if found.excess > limit and found.p < LEVEL else "passed"
 
 
-def wilson_low(count: int, rows: int, confidence: float = 0.95) -> float:
+def wilson_low(count: float, rows: float, confidence: float = 0.95) -> float:
     """Return the lower end of Wilson's interval (1927) of a share, two-sided; 0 without rows.
 
     A limit on changed decisions is exceeded where this is above it: by more than chance. Rows count as independent.

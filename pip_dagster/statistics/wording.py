@@ -28,7 +28,7 @@ def describe(verdict: GateVerdict) -> str:
         parts.append("the interval includes a larger loss, which `strict` refuses")
     if verdict.detectable is not None:
         parts.append(f"a loss of {verdict.detectable:.4f} is refused with a probability of 80%")
-    if verdict.needed is not None and verdict.needed > verdict.rows:
+    if verdict.state != "passed" and verdict.needed is not None and verdict.needed > verdict.rows:
         parts.append(f"about {verdict.needed:,} labelled rows are needed")
     if spread.days == 1:
         parts.append("the labels are of one partition, so the interval does not cover differences between partitions")

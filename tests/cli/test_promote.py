@@ -46,7 +46,7 @@ def test_gate_reports_and_promotes_nothing(gated: Any, cli: Run) -> None:
     with_gates(gated, max_flip_rate=0)
     failing = cli("gate", "orders", "v1", code=1)
     assert "FAILED flip_rate" in failing.output
-    assert "orders: replaying 2024-03-02 to 2024-03-04 with returns v1 and returns v3" in failing.stderr
+    assert "orders: replaying 2024-03-01 to 2024-03-04 with returns v1 and returns v3" in failing.stderr
 
 
 def test_a_promotion_that_passes_says_so_and_leaves_its_report(gated: Any, cli: Run) -> None:

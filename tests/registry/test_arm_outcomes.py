@@ -8,7 +8,6 @@ import pytest
 from click.testing import CliRunner
 
 from pip_dagster.cli.main import cli
-from pip_dagster.statistics.metrics import resample
 
 
 def in_arm(key, salt="spring", buckets=5_000):
@@ -64,11 +63,30 @@ def test_the_table_says_what_is_missing(parted, helpers):
     assert "has no split" in compared(parted)
 
 
-def test_an_interval_by_unit_is_as_wide_as_units_are_few():
-    rng = np.random.default_rng(3)
-    y = np.repeat(rng.integers(0, 2, 50), 40).astype(float)
-    by_row = resample("mean", y, y, np.arange(len(y)), 1)
-    by_unit = resample("mean", y, y, np.repeat(np.arange(50), 40), 1)
-    assert by_row.value == by_unit.value == pytest.approx(y.mean())
-    assert by_unit.values.std() == pytest.approx(0.5 / np.sqrt(50), rel=0.15)
-    assert by_unit.values.std() > 4 * by_row.values.std()
+def test_arms_of_models_with_several_classes_have_a_metric(gated):
+    """No mean outcome: the mean number of a class means nothing."""
+    options = {"model": "other", "objective": "multi:softprob", "num_class": 3}
+    for rounds in (1, 12):
+        gated.register(lambda frame: frame["quantity"] % 3, rounds=rounds, max_depth=min(4, rounds), **options)
+    for alias, version in (("champion", 1), ("challenger", 2)):
+        gated.registry.set_alias("other", alias, version, by="ada", why="")
+    (gated.folder / "labels.sql").write_text(
+        "SELECT order_id, quantity % 3 AS returned FROM raw.orders WHERE day >= $start_date AND day < $end_date"
+    )
+    sources = {name: {"table": f"raw.{name}", "partition_column": "day"} for name in ("orders", "outcomes")}
+    split = {"arms": {"challenger": "50%"}, "salt": "spring"}
+    for metric in ("multi_logloss", "accuracy"):
+        gates = {"labels": {"sql": "labels.sql", "outcome": "returned"}, "metric": metric}
+        gated.declare(sources=sources, gates=gates, scoring={"model_name": "other", "split": split})
+        assert all(result.live_arms for result in gated.run().values())
+        found = {each["arm"]: each for each in json.loads(compared(gated, "--json"))}
+        assert {each["outcome"] for each in found.values()} == {None}
+        of = found["challenger"]["metric"]
+        better = (of["difference_low"], -of["difference_high"])[metric == "multi_logloss"]
+        assert found["challenger"]["metric_name"] == metric and better > 0
+    live = gated.published(
+        "SELECT order_id, score_0, score_1, score_2 FROM orders.predictions WHERE arm = 'challenger'"
+    )
+    truth = dict(gated.source_rows("SELECT order_id, quantity % 3 FROM raw.orders"))
+    right = [int(np.argmax(scores)) == truth[key] for key, *scores in live]
+    assert of["value"] == pytest.approx(np.mean(right))

@@ -8,6 +8,7 @@ from hashlib import sha256
 import numpy as np
 import pytest
 import xgboost as xgb
+from pip_dagster.statistics.metrics import default_metric
 
 from pip_dagster.registry import CorruptRegistry, InvalidModel, Registry, SignatureMismatch
 from pip_dagster.registry.engines import DEFAULT, ENGINES, engine_named, objective_of
@@ -21,7 +22,6 @@ from pip_dagster.registry.listing import details
 from pip_dagster.registry.load import load_predictor
 from pip_dagster.registry.signing import keygen, sign, verify_signers
 from pip_dagster.registry.task import default_decision
-from pip_dagster.statistics.metrics import default_metric
 
 
 def offered() -> set[str]:

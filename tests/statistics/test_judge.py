@@ -30,8 +30,9 @@ def test_rule_d_depends_on_interval_and_margin() -> None:
     assert _state(found(-0.99, 0.1), 1, 50, rule) == ("passed", None)  # certainly worse, by less than is allowed
     assert _state(found(-1.01, 0.6), 1, 50, rule) == ("passed", None)  # beyond the margin, within chance
     assert _state(found(-2.0, MOST_SE), 1, 50, rule) == ("passed", None)
-    for value in (-2.0, 0.0, 2.0):
+    for value in (-2.0, 0.0, 1.5):
         assert _state(found(value, MOST_SE + 0.01), 1, 50, rule) == ("unjudged", "imprecise")
+    assert _state(found(2.0, MOST_SE + 0.01), 1, 50, rule) == ("passed", None)  # a loss of the margin is excluded
     assert _state(found(-9.0, MOST_SE + 0.01), 1, 50, rule) == ("refused", "worse")
 
 
