@@ -49,6 +49,12 @@ def literal(text: str) -> str:
     return "'" + text.replace("'", "''") + "'"
 
 
+def parquet_rows(globs: Iterable[str]) -> str:
+    """SQL of the rows of Parquet files. A folder called `region=eu` adds no column and changes none."""
+    listed = ", ".join(map(literal, globs))
+    return f"read_parquet([{listed}], union_by_name = true, hive_partitioning = false)"
+
+
 def among(column: str, values: Iterable[str]) -> str:
     """SQL that tests whether a column has one of these values, as literals: DuckDB skips row groups without them.
 
