@@ -123,8 +123,8 @@ def _show(pipeline: str, results: Sequence[Replay], verdicts: Counter[str]) -> N
             click.echo(f"{each.entry.partition_key} {each.verdict}: {reason}.")
         if each.not_evaluated:
             click.echo(
-                f"{each.entry.partition_key}: {', '.join(each.not_evaluated)} not evaluated again: this scoring is from "
-                "before the SQL of decisions was recorded. The stored values have the recorded digest."
+                f"{each.entry.partition_key}: {', '.join(each.not_evaluated)} not evaluated again: this scoring is "
+                "from before the SQL of decisions was recorded. The stored values have the recorded digest."
             )
     if len(results) == 1:
         for when, engine in (("Scored with", results[0].engine_then), ("Replayed with", results[0].engine_now)):

@@ -113,7 +113,9 @@ def compare(
     A key that occurs twice on one side has its second row counted as missing or extra.
     """
     on = " AND ".join(f"s.{quote(name)} IS NOT DISTINCT FROM r.{quote(name)}" for name in key)
-    keys = ", ".join(f"coalesce(s.{quote(name)}, r.{quote(name)})::VARCHAR AS k{i}" for i, name in enumerate(key))
+    keys = ", ".join(
+        f"coalesce(s.{quote(name)}::VARCHAR, r.{quote(name)}::VARCHAR) AS k{i}" for i, name in enumerate(key)
+    )
     values = ", ".join(_pair(quote(name), sql_type, i) for i, (name, sql_type) in enumerate(columns.items()))
     query = (
         f"WITH s AS (SELECT *, {_nth(key)} AS pip_nth FROM {stored}), "
@@ -134,9 +136,7 @@ def _pair(column: str, sql_type: str, i: int) -> str:
     Numbers are compared here, bit by bit. DuckDB compares the others: Arrow and numpy lack some of its types.
     """
     text = "" if sql_type in _NATIVE else "::VARCHAR"
-    return (
-        f"s.{column}{text} AS s{i}, r.{column}{text} AS r{i}, s.{column} IS DISTINCT FROM r.{column} AS differs{i}"
-    )
+    return f"s.{column}{text} AS s{i}, r.{column}{text} AS r{i}, s.{column} IS DISTINCT FROM r.{column} AS differs{i}"
 
 
 def _nth(key: Sequence[str]) -> str:

@@ -59,7 +59,8 @@ def _view_statements(folder: Path) -> Iterable[str]:
                 globs.setdefault(kind.schema or pipeline, []).append(_all_in(files))
         for schema, listed in globs.items():
             yield f"CREATE SCHEMA IF NOT EXISTS {quote(schema)};"
-            yield f"CREATE VIEW {quote(schema)}.{quote(kind.view or kind.name)} AS SELECT * FROM {parquet_rows(listed)};"
+            view = f"{quote(schema)}.{quote(kind.view or kind.name)}"
+            yield f"CREATE VIEW {view} AS SELECT * FROM {parquet_rows(listed)};"
 
 
 def _has_parquet(folder: Path) -> bool:
