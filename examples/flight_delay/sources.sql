@@ -5,7 +5,7 @@ CREATE SCHEMA raw;
 CREATE TEMP TABLE flights AS
 SELECT *, concat_ws('-', carrier, flight, origin, strftime(flight_date, '%Y%m%d')) AS flight_key,
        time_hour + to_minutes((sched_dep_time % 100)::INT) AS sched_dep_at
-FROM read_parquet($folder || '/flights.parquet');
+FROM read_parquet($folder || '/flights.parquet', hive_partitioning = false);
 
 -- Known before departure.
 CREATE TABLE raw.schedule AS
@@ -18,7 +18,7 @@ CREATE TABLE raw.outcomes AS
 WITH departed AS (
   SELECT f.*, dep_time IS NULL AS cancelled, coalesce(z.time_zone, 'America/Puerto_Rico') AS zone,
          sched_dep_at + to_minutes(dep_delay::INT) AS dep_at
-  FROM flights f LEFT JOIN read_csv($folder || '/destination_time_zones.csv', header = true) z USING (dest)
+  FROM flights f LEFT JOIN read_csv($folder || '/destination_time_zones.csv', header = true, hive_partitioning = false) z USING (dest)
 ), landed AS (
   -- The arrival's wall clock at the destination, on the date there at departure (2400 is the next midnight).
   SELECT *, timezone(zone, date_trunc('day', timezone(zone, dep_at)) + to_minutes((arr_time // 100 * 60 + arr_time % 100)::INT)) AS arr_at
@@ -35,6 +35,6 @@ SELECT flight_key, flight_date, cancelled, (arr_delay IS NULL AND NOT cancelled)
        (timezone('America/New_York', observed_at) - INTERVAL 4 HOUR)::DATE + 1 AS avail_date
 FROM observed ORDER BY flight_date, flight_key;
 
-CREATE TABLE raw.planes AS FROM read_parquet($folder || '/planes.parquet') ORDER BY tailnum;
-CREATE TABLE raw.weather AS FROM read_parquet($folder || '/weather.parquet') ORDER BY origin, time_hour;
-CREATE TABLE raw.airlines AS FROM read_parquet($folder || '/airlines.parquet') ORDER BY carrier;
+CREATE TABLE raw.planes AS FROM read_parquet($folder || '/planes.parquet', hive_partitioning = false) ORDER BY tailnum;
+CREATE TABLE raw.weather AS FROM read_parquet($folder || '/weather.parquet', hive_partitioning = false) ORDER BY origin, time_hour;
+CREATE TABLE raw.airlines AS FROM read_parquet($folder || '/airlines.parquet', hive_partitioning = false) ORDER BY carrier;

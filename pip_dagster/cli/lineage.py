@@ -19,7 +19,7 @@ from pip_dagster.errors import RegistryError
 from pip_dagster.registry.listing import composed
 from pip_dagster.registry.store import Registry
 
-_JSON_COLUMNS = ("source_digests", "engine", "findings", "declared_parts")
+_JSON_COLUMNS = ("source_digests", "engine", "findings", "declared_parts", "declared_row")
 
 
 @click.command()

@@ -89,6 +89,7 @@ def _plain(each: Replay) -> dict[str, Any]:
         "model": f"{entry.model_name} v{entry.model_version}",
         "verdict": each.verdict,
         "reasons": each.reasons,
+        "not_evaluated": each.not_evaluated,
         "rows": found
         and asdict(found) | {"equal": found.equal, "max_ulps": found.max_ulps, "max_absolute": found.max_absolute},
         "engine_then": each.engine_then,
@@ -120,6 +121,11 @@ def _show(pipeline: str, results: Sequence[Replay], verdicts: Counter[str]) -> N
     for each in shown:
         for reason in each.reasons:
             click.echo(f"{each.entry.partition_key} {each.verdict}: {reason}.")
+        if each.not_evaluated:
+            click.echo(
+                f"{each.entry.partition_key}: {', '.join(each.not_evaluated)} not evaluated again: this scoring is "
+                "from before the SQL of decisions was recorded. The stored values have the recorded digest."
+            )
     if len(results) == 1:
         for when, engine in (("Scored with", results[0].engine_then), ("Replayed with", results[0].engine_now)):
             click.echo(f"{when} {', '.join(f'{name} {value}' for name, value in sorted(engine.items()))}.")

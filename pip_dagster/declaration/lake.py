@@ -12,6 +12,7 @@ from pathlib import Path
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from pip_dagster.errors import ProjectError
+from pip_dagster.sql.names import bare_type
 
 PREFIX = "ducklake:"
 _POSTGRES = "ducklake:postgres:"
@@ -133,7 +134,7 @@ def _pairs(parameters: tuple[tuple[str, str], ...]) -> str:
 
 def unkept_type(sql_type: str) -> str | None:
     """The part of a SQL type that a lake cannot store exactly; None if it can."""
-    found = _UNKEPT.search(re.sub(r'"(?:[^"]|"")*"', "", sql_type).upper())
+    found = _UNKEPT.search(bare_type(sql_type))
     return found[0] if found else None
 
 

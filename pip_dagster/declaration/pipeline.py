@@ -79,6 +79,11 @@ class Pipeline:
         return _parts(self._scoring_inputs)
 
     @property
+    def declared_row(self) -> str:
+        """What a replay needs of the declaration: the key, and the decisions in their order; JSON."""
+        return canonical({"key": self.spec.features.key, "decisions": [*self.spec.decisions.items()]})
+
+    @property
     def _scoring_inputs(self) -> dict[str, Any]:
         """What `scoring_digest` and `scoring_parts` cover. A stored digest is only equal while this list is."""
         spec = self.spec

@@ -77,5 +77,6 @@ def scoring_entry(
         if features
         else None,
         declared_parts=pipeline.scoring_parts,
+        declared_row=pipeline.declared_row,
         **outcome,
     )

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from pip_dagster.declaration.lake import Lake
 from pip_dagster.declaration.partition import Partition
 from pip_dagster.errors import PartitionError, PipelineError, WithdrawnError
 from pip_dagster.flow.entries import scoring_entry
@@ -26,6 +27,7 @@ from pip_dagster.ledger.record import ExtractionEntry, ScoringEntry
 from pip_dagster.quality.parameters import with_parameters
 from pip_dagster.quality.suite import check_columns
 from pip_dagster.warehouse.access import writing
+from pip_dagster.warehouse.tables import check_kept
 
 Made = tuple[Partition, ExtractionEntry]
 
@@ -140,7 +142,11 @@ def check_fit(run: Run, stage: Stage, model: ScoringModel) -> None:
     spec, suites, manifest = run.pipeline.spec, run.pipeline.suites, model.version.manifest
     encode_model(manifest, stage.columns, where=f"Pipeline {spec.name}, {spec.features.sql}")
     check_columns(suites.features, stage.columns)
-    check_columns(suites.predictions, scored_columns(spec, manifest, stage.columns))
+    scored = scored_columns(spec, manifest, stage.columns)
+    if isinstance(run.pipeline.project.warehouse, Lake):
+        check_kept(spec.name, "features", stage.columns)
+        check_kept(spec.name, "predictions", scored)
+    check_columns(suites.predictions, scored)
     with_parameters(suites.predictions, reference(manifest))
     check_explanations(spec, manifest, stage.columns)
 

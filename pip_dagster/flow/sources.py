@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pip_dagster.errors import SourceError
-from pip_dagster.sql.names import literal, quote, quote_table
+from pip_dagster.sql.names import literal, parquet_rows, quote, quote_table
 from pip_dagster.sql.row_sql import row_instant
 from pip_dagster.warehouse.connect import attached
 
@@ -40,9 +40,7 @@ def open_sources(
         catalogs: dict[str, str] = {}
         for name, source in spec.sources.items():
             if source.parquet:
-                # Only the declared part is a pattern: the project's own path may hold brackets.
-                files = str(Path(glob.escape(str(root))) / source.parquet)
-                origin = f"read_parquet({literal(files)}, union_by_name = true)"
+                origin = parquet_rows([_pattern(root, source.parquet)])
             else:
                 place = source.database or spec.source_database or ""
                 if place not in catalogs:
@@ -60,6 +58,13 @@ def open_sources(
                     f"WHERE {known} <= {literal(known_at.isoformat())}::TIMESTAMPTZ"
                 )
         yield
+
+
+def _pattern(root: Path, declared: str) -> str:
+    """A glob of the declared files. A file of that very name is no pattern, and neither is the project's own path."""
+    if (root / declared).is_file():
+        return glob.escape(str(root / declared))
+    return str(Path(glob.escape(str(root))) / declared)
 
 
 def _lay_view(

@@ -134,6 +134,7 @@ class ScoringEntry:
     provisional: bool | None = False
     inputs_digest: str | None = None
     declared_parts: str | None = None
+    declared_row: str | None = None
 
     @property
     def rows_per_second(self) -> float | None:

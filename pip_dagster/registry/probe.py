@@ -55,10 +55,25 @@ def main() -> None:
         text = examine(request).model_dump_json()
     except RegistryError as error:
         text = json.dumps({"error": type(error).__name__, "message": str(error)})
+    except Exception as error:
+        text = json.dumps({"error": "InvalidModel", "message": _unexpected(error, request)})
     answer.write(text)
     answer.flush()
     # Not a normal exit: a library damaged by a bad model may crash while it is torn down, after a good answer.
     os._exit(0)
+
+
+def _unexpected(error: Exception, request: ProbeRequest) -> str:
+    if isinstance(error, MemoryError) or "bad_alloc" in str(error):
+        return (
+            f"loading and scoring the model takes more than {request.memory_bytes / 2**30:g} GiB of memory; give a "
+            "smaller sample"
+        )
+    what = " ".join(str(error).split("Stack trace:")[0].split())[:1000]
+    return (
+        f"loading or scoring the model failed with an unexpected {type(error).__name__}: {what}. If the file loads and "
+        "scores where it was trained, please report this message; otherwise save the model again from training"
+    )
 
 
 def _limit(request: ProbeRequest) -> None:

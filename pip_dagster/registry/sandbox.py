@@ -78,8 +78,8 @@ def run(request: ProbeRequest, folder: Path, seconds: float) -> ProbeReport:
         ) from None
     if done.returncode != 0:
         raise errors.InvalidModel(
-            f"{request.name}: loading or scoring the model {_death(done.returncode)}; the file is "
-            f"damaged, or not a model: save it again from training. {_last_lines(done.stderr)}".rstrip()
+            f"{request.name}: loading or scoring the model {_death(done.returncode)}. "
+            f"{_last_lines(done.stderr)}".rstrip()
         )
     return _parse(done.stdout, request.name)
 
@@ -100,11 +100,16 @@ def _parse(output: str, name: str) -> ProbeReport:
 
 def _death(code: int) -> str:
     if code >= 0:
-        return f"failed (exit status {code})"
+        return f"failed (exit status {code}); what it printed says why"
+    if -code in (signal.SIGKILL, signal.SIGTERM):
+        return f"was stopped from outside ({signal.Signals(-code).name}), perhaps for lack of memory; try again"
+    if -code == signal.SIGXCPU:
+        return "took too long (SIGXCPU); give a smaller sample or a longer time limit (--time-limit)"
     try:
-        return f"crashed the process ({signal.Signals(-code).name})"
+        name = signal.Signals(-code).name
     except ValueError:
-        return f"crashed the process (signal {-code})"
+        name = f"signal {-code}"
+    return f"crashed the process ({name}); the file is damaged, or not a model: save it again from training"
 
 
 def _last_lines(text: str) -> str:

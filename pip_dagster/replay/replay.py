@@ -8,7 +8,7 @@ the fourth is reported beside the result, since it is the only one that may have
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -16,10 +16,12 @@ from pip_dagster.errors import PipelineError, RegistryError
 from pip_dagster.flow.engine import available_threads, choose_device, library_versions
 from pip_dagster.flow.findings import ScoringPolicy
 from pip_dagster.flow.score import Scores, score
+from pip_dagster.flow.scored_row import score_columns
 from pip_dagster.flow.stage import Stage
 from pip_dagster.registry.store import Registry
 from pip_dagster.replay import recall
 from pip_dagster.replay.compare import RowComparison, compare, of_partition
+from pip_dagster.replay.declared import spec_of
 from pip_dagster.replay.recall import Recalled
 from pip_dagster.replay.recorded_rows import RecordedRow, recorded_rows
 from pip_dagster.warehouse.connect import workspace
@@ -42,7 +44,8 @@ class Replay:
     """What came of one scoring's replay.
 
     `reasons`: what differs, or why it could not be replayed, each naming the thing at fault. `engine_then`,
-    `engine_now`: library versions and device.
+    `engine_now`: library versions and device. `not_evaluated`: decisions whose SQL was not recorded; only their stored
+    values are checked, by the ledger's digest.
     """
 
     entry: ScoringEntry
@@ -52,6 +55,7 @@ class Replay:
     engine_now: dict[str, Any]
     comparison: RowComparison | None = None
     rows: tuple[RecordedRow, ...] = ()
+    not_evaluated: tuple[str, ...] = ()
 
     @property
     def engine_differences(self) -> dict[str, tuple[Any, Any]]:
@@ -90,9 +94,11 @@ def replay(
         groups: dict[tuple[Any, ...], list[ScoringEntry]] = {}
         for entry in entries:
             of_model = (entry.model_name, entry.model_version, entry.model_digest, entry.manifest_digest, entry.device)
-            groups.setdefault((of_model, entry.table_name, places.get(entry.feature_revision or "")), []).append(entry)
+            declared = (entry.declared_row, entry.declared_parts, entry.code_digest)
+            of_group = (of_model, entry.table_name, places.get(entry.feature_revision or ""), declared)
+            groups.setdefault(of_group, []).append(entry)
         models: dict[tuple[Any, ...], _Model | str] = {}
-        for (wanted, _, table), group in groups.items():
+        for (wanted, _, table, _), group in groups.items():
             if wanted not in models:
                 models.clear()  # one at a time: an auditor may have hundreds of versions
                 models[wanted] = _load(pipeline, group[0], threads)
@@ -162,9 +168,10 @@ def _replay_chunk(
     partitions = [entry.partition_key for entry in entries]
     # Which rows were quarantined is recorded, so today's policy must not quarantine others or block the partition.
     policy = ScoringPolicy("missing", 1.0, recalled.carried)
-    scores = score(stage, pipeline.spec, model.predictor, manifest, partitions, policy)
+    spec = spec_of(pipeline, entries[0], list(recalled.stored_columns))
+    scores = score(stage, spec, model.predictor, manifest, partitions, policy)
     return [
-        _judge(stage, model, entry, recalled, scores, recorded_rows(stage, pipeline.spec, recalled, entry, keys))
+        _judge(stage, model, entry, recalled, scores, recorded_rows(stage, spec, recalled, entry, keys))
         for entry in entries
     ]
 
@@ -188,19 +195,25 @@ def _judge(
     replayed = of_partition(stage.scores, "partition_key", key)
     comparison = compare(stage.con, stored, replayed, recalled.carried, both)
     reasons += _differences(comparison)
-    if scores.columns != recalled.stored_columns:
+    own = {"partition_key", *recalled.carried, *score_columns(model.version.manifest)}
+    lacking = tuple(name for name in recalled.stored_columns if name not in own and name not in scores.columns)
+    comparable = {name: kind for name, kind in recalled.stored_columns.items() if name not in lacking}
+    if scores.columns != comparable:
         reasons.append(
-            f"it stored the columns {', '.join(recalled.stored_columns)}; scored today a row has "
-            f"{', '.join(scores.columns)}. Only {', '.join(both)} could be compared: check out the declaration "
-            "of that time"
+            f"it stored the columns {_typed(comparable)}; replayed, a row has {_typed(scores.columns)}. Only "
+            f"{', '.join(both)} could be compared"
         )
         verdict = "differs" if len(reasons) > 1 else "cannot replay"
         return Replay(entry, verdict, tuple(reasons), _then(entry), _now(model.device), comparison, rows)
     digest = scores.scored[key].score_digest
-    if digest != entry.score_digest:
+    if digest != entry.score_digest and not lacking:
         reasons.append(f"the replayed scores have digest {digest}; the ledger recorded {entry.score_digest}")
     verdict = "differs" if reasons else "identical"
-    return Replay(entry, verdict, tuple(reasons), _then(entry), _now(model.device), comparison, rows)
+    return Replay(entry, verdict, tuple(reasons), _then(entry), _now(model.device), comparison, rows, lacking)
+
+
+def _typed(columns: Mapping[str, str]) -> str:
+    return ", ".join(f"{name} {sql_type}" for name, sql_type in columns.items())
 
 
 def _differences(found: RowComparison) -> Iterator[str]:

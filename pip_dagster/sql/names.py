@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 
 # The open warehouse's name in every connection.
@@ -47,6 +48,17 @@ def quote_all(names: Iterable[str], prefix: str = "") -> str:
 def literal(text: str) -> str:
     """One SQL string; for places that take no parameter (paths in ATTACH and COPY)."""
     return "'" + text.replace("'", "''") + "'"
+
+
+def bare_type(sql_type: str) -> str:
+    """A SQL type in capitals, without the names and values in it: of fields, and of an ENUM."""
+    return re.sub(r'"(?:[^"]|"")*"|\'(?:[^\']|\'\')*\'', "", sql_type).upper()
+
+
+def parquet_rows(globs: Iterable[str]) -> str:
+    """SQL of the rows of Parquet files. A folder called `region=eu` adds no column and changes none."""
+    listed = ", ".join(map(literal, globs))
+    return f"read_parquet([{listed}], union_by_name = true, hive_partitioning = false)"
 
 
 def among(column: str, values: Iterable[str]) -> str:

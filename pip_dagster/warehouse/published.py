@@ -8,6 +8,7 @@ can be read at any time; its project may publish nothing.
 from __future__ import annotations
 
 import logging
+import re
 import secrets
 from collections import deque
 from collections.abc import Iterable, Sequence
@@ -21,7 +22,7 @@ from urllib.parse import quote as url_quote
 
 from pip_dagster import clock
 from pip_dagster.declaration.lake import is_transient
-from pip_dagster.sql.names import REASON_COLUMNS, among, literal, quote
+from pip_dagster.sql.names import REASON_COLUMNS, among, bare_type, literal, quote
 from pip_dagster.warehouse import advisory, kinds, stamp
 from pip_dagster.warehouse.kinds import PublishedKind
 from pip_dagster.warehouse.pending import Pending, is_behind, pending_of
@@ -37,6 +38,8 @@ if TYPE_CHECKING:
 LOG = logging.getLogger("pip_dagster")
 
 _TOO_WIDE = {"HUGEINT", "UHUGEINT"}
+# Types that DuckDB writes to Parquet as others, with other values; the rest keep their values.
+_AS_TEXT = re.compile(r"\b(U?HUGEINT|INTERVAL|TIME WITH TIME ZONE|UNION)\b")
 
 # How many partitions one process publishes before it releases their locks.
 _BATCH = 16
@@ -150,15 +153,15 @@ def _stamped(con: DuckDBPyConnection, project: Project) -> bool:
 class _Snapshot:
     """What there is to publish of some partitions of a pipeline, as of one transaction.
 
-    `live`: partition → its live scorings. `having`: kind → the partitions that have rows of it. `wide`: kind → the
-    columns, quoted, that Parquet cannot hold.
+    `live`: partition → its live scorings. `having`: kind → the partitions that have rows of it. `casts`: kind → what
+    replaces the columns that Parquet cannot hold.
     """
 
     con: DuckDBPyConnection
     pipeline: str
     live: dict[str, list[str]]
     having: dict[PublishedKind, set[str]]
-    wide: dict[PublishedKind, list[str]] = field(default_factory=dict)
+    casts: dict[PublishedKind, list[str]] = field(default_factory=dict)
 
     @classmethod
     def of(cls, con: DuckDBPyConnection, pipeline: str, keys: Sequence[str]) -> _Snapshot:
@@ -214,10 +217,12 @@ class _Snapshot:
 
     def _exact(self, kind: PublishedKind, select: str) -> str:
         """The same rows; Parquet has no HUGEINT and DuckDB would write a DOUBLE: two keys could become one."""
-        if kind not in self.wide:
-            described = self.con.execute(f"DESCRIBE {select}").fetchall()
-            self.wide[kind] = [quote(name) for name, sql_type, *_ in described if sql_type in _TOO_WIDE]
-        casts = ", ".join(f"{column}::{kind.wide_as} AS {column}" for column in self.wide[kind])
+        if kind not in self.casts:
+            types = {quote(name): sql_type for name, sql_type, *_ in self.con.execute(f"DESCRIBE {select}").fetchall()}
+            wide = {column: kind.wide_as for column, sql_type in types.items() if sql_type in _TOO_WIDE}
+            text = {column: "VARCHAR" for column, sql_type in types.items() if _AS_TEXT.search(bare_type(sql_type))}
+            self.casts[kind] = [f"{column}::{sql_type} AS {column}" for column, sql_type in (text | wide).items()]
+        casts = ", ".join(self.casts[kind])
         return f"SELECT * REPLACE ({casts}) FROM ({select})" if casts else select
 
 

@@ -10,7 +10,7 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pip_dagster.sql.names import literal, quote
+from pip_dagster.sql.names import literal, parquet_rows, quote
 from pip_dagster.warehouse import advisory, kinds
 
 if TYPE_CHECKING:
@@ -59,7 +59,8 @@ def _view_statements(folder: Path) -> Iterable[str]:
                 globs.setdefault(kind.schema or pipeline, []).append(_all_in(files))
         for schema, listed in globs.items():
             yield f"CREATE SCHEMA IF NOT EXISTS {quote(schema)};"
-            yield f"CREATE VIEW {quote(schema)}.{quote(kind.view or kind.name)} AS {_read(listed)};"
+            view = f"{quote(schema)}.{quote(kind.view or kind.name)}"
+            yield f"CREATE VIEW {view} AS SELECT * FROM {parquet_rows(listed)};"
 
 
 def _has_parquet(folder: Path) -> bool:
@@ -74,8 +75,3 @@ def _has_parquet(folder: Path) -> bool:
 def _all_in(folder: Path) -> str:
     """A glob of the folder's Parquet files, with brackets and stars in the project's own path escaped."""
     return f"{glob.escape(str(folder))}/*.parquet"
-
-
-def _read(globs: list[str]) -> str:
-    listed = ", ".join(literal(each) for each in globs)
-    return f"SELECT * FROM read_parquet([{listed}], union_by_name = true)"

@@ -37,7 +37,7 @@ def ensure_table(con: DuckDBPyConnection, pipeline: str, kind: str, columns: Map
     name = f"{kind}__{digest[:8]}"
     if not is_there(con, pipeline, name):
         if advisory.is_shared(con):
-            _check_kept(pipeline, kind, columns)
+            check_kept(pipeline, kind, columns)
         con.execute(f"CREATE SCHEMA IF NOT EXISTS {quote(pipeline)}")
         body = ", ".join(f"{quote(column)} {sql_type}" for column, sql_type in columns.items())
         con.execute(f"CREATE TABLE {quote(pipeline)}.{quote(name)} ({body})")
@@ -45,13 +45,18 @@ def ensure_table(con: DuckDBPyConnection, pipeline: str, kind: str, columns: Map
     return name
 
 
-def _check_kept(pipeline: str, kind: str, columns: Mapping[str, str]) -> None:
+def check_kept(pipeline: str, kind: str, columns: Mapping[str, str]) -> None:
+    """Refuse columns that a lake would not return unchanged.
+
+    Raises:
+        DeclarationError: names the first, with the cast to write.
+    """
     for column, sql_type in columns.items():
         if unkept := unkept_type(sql_type):
             raise DeclarationError(
                 f"Pipeline {pipeline}: column {column!r} of its {kind} is {sql_type}, and a DuckLake does not return "
-                f"{unkept} unchanged. Cast it in the feature SQL: whole numbers to BIGINT or DECIMAL(38, 0) (a sum() "
-                "of whole numbers is a HUGEINT), anything else to VARCHAR."
+                f"{unkept} unchanged. Cast it in the feature SQL, or in the decision: whole numbers to BIGINT or "
+                "DECIMAL(38, 0) (a sum() of whole numbers is a HUGEINT), anything else to VARCHAR."
             )
 
 

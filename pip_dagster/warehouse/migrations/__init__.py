@@ -13,6 +13,7 @@ from pip_dagster.warehouse.migrations import (
     m0006_backfills,
     m0007_declared_parts,
     m0008_typed_live_changes,
+    m0009_declared_row,
 )
 
 MIGRATIONS: tuple[str, ...] = (
@@ -24,4 +25,5 @@ MIGRATIONS: tuple[str, ...] = (
     m0006_backfills.SQL,
     m0007_declared_parts.SQL,
     m0008_typed_live_changes.SQL,
+    m0009_declared_row.SQL,
 )

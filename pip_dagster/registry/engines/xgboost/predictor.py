@@ -171,7 +171,6 @@ class BoosterPredictor:
         return xgb.DMatrix(
             X,
             missing=np.nan,
-            feature_names=self._booster.feature_names,
             feature_types=self._booster.feature_types,
             nthread=self._nthread,
         )
@@ -224,9 +223,7 @@ def _check_features(booster: xgb.Booster, signature: BoosterSignature, subject: 
         raise SignatureMismatch(
             f"{subject}: the Booster takes {booster.num_features()} features, its manifest lists {len(names)}"
         )
-    if booster.feature_names is None:
-        booster.feature_names = names
-    elif booster.feature_names != names:
+    if booster.feature_names is not None and booster.feature_names != names:
         raise SignatureMismatch(
             f"{subject}: the Booster's features are {booster.feature_names}, its manifest's {names}"
         )
@@ -236,3 +233,5 @@ def _check_features(booster: xgb.Booster, signature: BoosterSignature, subject: 
             raise SignatureMismatch(
                 f"{subject}: feature {feature.name!r} is {feature.type} in the manifest, {kind!r} in the Booster"
             )
+    # Columns go by position from here on: a DMatrix refuses names with [, ] or <, which R and one-hot encoders give.
+    booster.feature_names = None

@@ -12,6 +12,7 @@ from pip_dagster.registry.engines.xgboost.booster_facts import BoosterFacts
 from pip_dagster.registry.engines.xgboost.objectives import objective_of
 from pip_dagster.registry.errors import InvalidModel, SignatureMismatch
 from pip_dagster.registry.manifest import Signature
+from pip_dagster.sql.names import RESERVED_COLUMNS
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -69,6 +70,12 @@ def _names(facts: BoosterFacts, given: Sequence[str] | None) -> tuple[str, ...]:
             f"{len(names)} feature names for a Booster of {facts.features} features; give one for each"
         )
     _refuse_equal(names, "feature names")
+    if taken := [name for name in names if name.lower() in RESERVED_COLUMNS or "\0" in name]:
+        own = ", ".join(sorted(RESERVED_COLUMNS))
+        raise SignatureMismatch(
+            f"features {taken} have names that no column of a feature SQL can have ({own} are the warehouse's own, and "
+            "none may hold a NUL); rename them and train again"
+        )
     return names
 
 
