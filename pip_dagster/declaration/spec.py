@@ -190,11 +190,6 @@ class PipelineSpec(StrictModel):
         description="Who is notified of failed runs and blocked partitions; the project's alerts when absent.",
     )
 
-    def is_provisional(self, close: datetime, at: datetime) -> bool:
-        """Whether, `at` an instant, a source of a partition that closes at `close` may still be incomplete."""
-        waits = [source.complete_after for source in self.sources.values() if source.complete_after is not None]
-        return bool(waits) and at < close + max(waits)
-
     @field_validator("name")
     @classmethod
     def _free_name(cls, value: str) -> str:

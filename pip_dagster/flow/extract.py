@@ -64,7 +64,7 @@ def extract(stage: Stage, pipeline: Pipeline, partitions: Sequence[Partition], *
         DeclarationError: the SQL cannot run at all, or ignores its bounds.
         SourceError: a source cannot be read.
     """
-    if as_known and not any(source.available_at for source in pipeline.spec.sources.values()):
+    if as_known and not any(source.available_at for source in pipeline.read_sources.values()):
         raise DeclarationError(
             f"Pipeline {pipeline.spec.name}: no source declares `available_at`, so nothing shows what was known when. "
             "Say for each source that grows when a row could be known, for example `available_at: loaded_at`."
@@ -75,7 +75,7 @@ def extract(stage: Stage, pipeline: Pipeline, partitions: Sequence[Partition], *
     with open_sources(con, spec, pipeline.project.root):
         query = FeatureQuery.parse(con, spec, pipeline.sql, partitions[0])
         stage.begin(query.columns)
-        sources = fingerprints(con, spec, partitions)
+        sources = fingerprints(con, pipeline, partitions)
         judged: dict[str, Verdicts] = {}
         if not as_known:
             judged |= validate_sources(con, spec, pipeline.suites, partitions).verdicts
@@ -101,7 +101,7 @@ def extract(stage: Stage, pipeline: Pipeline, partitions: Sequence[Partition], *
             digest = rows.digest(query.columns)
             extracts[partition.key] = Extract(
                 *(partition, rows.rows, digest, sources.of[partition.key], seconds, judged[partition.key]),
-                provisional=spec.is_provisional(close_of(spec, partition), read_at),
+                provisional=pipeline.is_provisional(close_of(spec, partition), read_at),
             )
     return Extraction(extracts, failed, sources, read_at)
 

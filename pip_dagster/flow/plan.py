@@ -52,7 +52,7 @@ def make_plan(
             known = read_known(con, spec.name, partitions)
             seen = read_observations(con, spec.name)
         with open_sources(con, spec, pipeline.project.root):
-            sources = fingerprints(con, spec, partitions, newest_of(seen))
+            sources = fingerprints(con, pipeline, partitions, newest_of(seen))
     changes = _Changes(sources, seen)
     return plan(spec.name, partitions, _wanted(pipeline, sources), known, _policy(pipeline), now, changes.describe)
 
@@ -71,6 +71,7 @@ def _wanted(pipeline: Pipeline, sources: Fingerprints) -> Wanted:
     return Wanted(
         sources=sources.of,
         sql_digest=pipeline.sql_digest,
+        former_sql_digest=pipeline.former_sql_digest,
         code_digest=pipeline.scoring_digest,
         manifest_digest=version.manifest_digest,
         feature_parts=pipeline.feature_parts,
@@ -93,9 +94,9 @@ def _policy(pipeline: Pipeline) -> Policy:
     spec = pipeline.spec
     return Policy(
         reruns=spec.reruns,
-        late={name: source.late_data for name, source in spec.sources.items()},
+        late={name: source.late_data for name, source in pipeline.read_sources.items()},
         close=lambda partition: close_of(spec, partition),
-        is_provisional=spec.is_provisional,
+        is_provisional=pipeline.is_provisional,
     )
 
 
