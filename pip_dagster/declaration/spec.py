@@ -174,6 +174,13 @@ class PipelineSpec(StrictModel):
     quality: Annotated[Quality | None, BeforeValidator(_quality)] = Field(
         default=None, description="A file of expectations, or a block with `expectations` and more."
     )
+    min_row_share: float = Field(
+        default=0.5,
+        ge=0,
+        le=1,
+        description="A partition is blocked if fewer rows than this share of its live rows, or of those of the recent "
+        "partitions, would be live; 0: any number may be.",
+    )
     explanations: Explanations | None = Field(
         default=None, description="Exact SHAP contributions of selected rows; none when absent."
     )

@@ -77,6 +77,7 @@ def _wanted(pipeline: Pipeline, sources: Fingerprints) -> Wanted:
         feature_parts=pipeline.feature_parts,
         scoring_parts=pipeline.scoring_parts,
         model_version=version.version,
+        min_row_share=pipeline.spec.min_row_share,
         promoted_at=moves[-1].at if moves else None,
         arms=_arms(pipeline),
     )

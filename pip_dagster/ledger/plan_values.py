@@ -87,6 +87,7 @@ class Wanted:
     `former_sql_digest`: `sql_digest` in the ledger's older entries, which covered sources that only labels read.
     `feature_parts` and `scoring_parts`: what the digests of SQL and declaration cover, in the ledger's format.
     `promoted_at`: when the alias last moved; None if it never did. `arms`: of the declared split or canary.
+    `min_row_share`: as declared.
     """
 
     sources: Mapping[str, Digests]
@@ -98,6 +99,7 @@ class Wanted:
     arms: Arms | None = None
     feature_parts: str | None = None
     former_sql_digest: str | None = None
+    min_row_share: float = 0
     scoring_parts: str | None = None
 
 
