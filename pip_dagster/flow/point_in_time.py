@@ -129,7 +129,8 @@ def _cutoff(spec: PipelineSpec, partition: Partition, columns: Mapping[str, str]
     if spec.features.cutoff is None:
         return f"{literal(close_of(spec, partition).isoformat())}::TIMESTAMPTZ"
     where = f"Pipeline {spec.name}: features.cutoff"
-    return row_instant(spec.features.cutoff, columns, where=where, row="the features")
+    zone = spec.partitions.time_zone
+    return row_instant(spec.features.cutoff, columns, where=where, row="the features", time_zone=zone)
 
 
 def _compare(

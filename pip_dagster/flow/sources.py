@@ -55,7 +55,9 @@ def open_sources(
             if known_at and source.available_at:
                 where, row = f"Pipeline {spec.name}: sources.{name}.available_at", f"the source {source.table}"
                 columns = columns_of(con, source)
-                known = row_instant(source.available_at, columns, where=where, row=row)
+                known = row_instant(
+                    source.available_at, columns, where=where, row=row, time_zone=spec.partitions.time_zone
+                )
                 con.execute(
                     f"CREATE OR REPLACE VIEW memory.{quote_table(source.table)} AS SELECT * FROM {origin} "
                     f"WHERE {known} <= {literal(known_at(source).isoformat())}::TIMESTAMPTZ"
