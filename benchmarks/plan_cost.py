@@ -77,7 +77,7 @@ def record_all_as_built(pipeline: Pipeline) -> None:
     version = Registry(pipeline.project.registry).get("m", "champion")
     with workspace(threads=2) as con:
         with open_sources(con, spec, pipeline.project.root):
-            found = fingerprints(con, spec, partitions)
+            found = fingerprints(con, pipeline, partitions)
         sources = [canonical(found.of[p.key]) for p in partitions]
         of = pd.DataFrame(
             {

@@ -40,6 +40,7 @@ NEWEST = "newest"
 @click.option("--only", type=click.Choice(["stale", "missing"]), help="Only the stale or missing partitions.")
 @click.option("--version", metavar="VERSION", help="Score with 1, v1 or an alias, and pin the range to it.")
 @click.option("--as-known", is_flag=True, help="Build features from the rows available at each partition's close.")
+@click.option("--allow-fewer-rows", is_flag=True, help="Accept partitions with far fewer rows than before, even none.")
 @why_option
 @click.option("--chunk", type=click.IntRange(min=1), help="Partitions per run; by default partitions.max_per_run.")
 @click.option(
@@ -57,6 +58,7 @@ def backfill(
     only: Literal["stale", "missing"] | None,
     version: str | None,
     as_known: bool,
+    allow_fewer_rows: bool,
     why: str,
     chunk: int | None,
     resume: str | None,
@@ -77,7 +79,8 @@ def backfill(
     if resume:
         if first or last or only or version or as_known or why:
             raise click.UsageError(
-                "--resume uses the original backfill's options and cannot be combined with others than --chunk."
+                "--resume uses the original backfill's options and cannot be combined with others than "
+                "--chunk and --allow-fewer-rows."
             )
         work = backfills.resume(declared, None if resume == NEWEST else resume, chunk=chunk, dry_run=dry_run)
     else:
@@ -90,7 +93,7 @@ def backfill(
     if dry_run:
         _show_chunks(work, as_json)
         return
-    outcome = _run(declared, work, no_dagster)
+    outcome = _run(declared, work, no_dagster, allow_fewer_rows)
     if as_json:
         show_json(outcome)
     code = CANCELLED if outcome["cancelled"] else FAILED if outcome["error"] else INCOMPLETE
@@ -133,7 +136,7 @@ def _show_chunks(work: Work, as_json: bool) -> None:
         show_table("Would be built", ["from", "to", "partitions"], rows)
 
 
-def _run(pipeline: Pipeline, work: Work, no_dagster: bool) -> dict[str, Any]:
+def _run(pipeline: Pipeline, work: Work, no_dagster: bool, allow_fewer_rows: bool) -> dict[str, Any]:
     """Run the chunks; the outcome of all, also when an error or a person ends it. `made` is `built`'s former name."""
     from pip_dagster.flow.backfill import check_not_withdrawn
 
@@ -143,7 +146,7 @@ def _run(pipeline: Pipeline, work: Work, no_dagster: bool) -> dict[str, Any]:
     busy = exclusive(lock, purpose=requested.backfill_id, deadline=0)
     with _sigterm_is_ctrl_c(), busy, Progress(work.remaining) as progress:
         try:
-            with _runner(pipeline, work, progress, no_dagster or not work.chunks) as run:
+            with _runner(pipeline, work, progress, no_dagster or not work.chunks, allow_fewer_rows) as run:
                 for chunk in work.chunks:
                     progress.begin(chunk)
                     check_not_withdrawn(pipeline, requested)
@@ -209,14 +212,16 @@ def _lock_of(pipeline: Pipeline, backfill_id: str) -> Path:
 
 
 @contextmanager
-def _runner(pipeline: Pipeline, work: Work, progress: Progress, no_dagster: bool) -> Iterator[RunChunk]:
+def _runner(
+    pipeline: Pipeline, work: Work, progress: Progress, no_dagster: bool, allow_fewer_rows: bool
+) -> Iterator[RunChunk]:
     """Runs chunks in Dagster's instance if there is one, else in this process alone."""
     if no_dagster or not os.environ.get("DAGSTER_HOME"):
         from pip_dagster.flow.backfill import run_in_process
 
         if not no_dagster:
             report("DAGSTER_HOME is not set: Dagster's UI will not show these partitions as materialized.")
-        yield run_in_process(pipeline, progress.show)
+        yield run_in_process(pipeline, progress.show, allow_fewer_rows=allow_fewer_rows)
         return
     import warnings
 
@@ -236,4 +241,4 @@ def _runner(pipeline: Pipeline, work: Work, progress: Progress, no_dagster: bool
                 killed += end_runs(pipeline, instance, other)
         for run_id in killed:
             report(f"Run {run_id} was killed; the partitions that it committed are reported to Dagster.")
-        yield run_in_dagster(pipeline, instance, progress.note)
+        yield run_in_dagster(pipeline, instance, progress.note, allow_fewer_rows=allow_fewer_rows)

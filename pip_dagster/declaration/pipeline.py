@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from functools import cached_property
 from itertools import chain
 from pathlib import Path
@@ -19,10 +20,11 @@ from pip_dagster.declaration.spec import PipelineSpec, Source
 from pip_dagster.errors import DeclarationError
 from pip_dagster.quality.suite import Expectation, Suites, suggest
 from pip_dagster.quality.suite_file import load_suites
+from pip_dagster.sql.tables import tables_read
 
 # The prefixes, in `declared_parts`, of the sections of expectations.yaml and of the declared sources.
 EXPECTATIONS = "expectations."
-_SOURCES = "sources."
+SOURCES = "sources."
 _UNIT = "unit of the split"
 _PART = 16  # digits of a part's digest: it shows which part changed, the whole digest shows whether any did
 
@@ -64,6 +66,26 @@ class Pipeline:
         """The columns by which a label finds its row; none without labels."""
         labels = self.gates.labels
         return (labels.key or self.spec.features.key) if labels else ()
+
+    @cached_property
+    def read_sources(self) -> dict[str, Source]:
+        """The declared sources that decide what the features are; those that only labels read are not among them.
+
+        These are the sources that the feature SQL reads, and those with expectations that the labels do not read. No
+        other source can make a partition stale.
+        """
+        declared = self.spec.sources
+        read = tables_read(self.sql) if len(declared) > 1 else None
+        if read is None:  # the parse tree does not show it: any of them may be read
+            return declared
+        labels = (tables_read(self.labels_sql) if self.labels_sql is not None else None) or frozenset()
+        judged = {name for name in self.suites.sources if declared[name].table.lower() not in labels}
+        return {name: each for name, each in declared.items() if each.table.lower() in read or name in judged}
+
+    def is_provisional(self, close: datetime, at: datetime) -> bool:
+        """Whether, `at` an instant, a source of a partition that closes at `close` may still be incomplete."""
+        waits = [source.complete_after for source in self.read_sources.values() if source.complete_after is not None]
+        return bool(waits) and at < close + max(waits)
 
     @cached_property
     def scoring_digest(self) -> str:
@@ -109,14 +131,22 @@ class Pipeline:
     @cached_property
     def feature_digest(self) -> str:
         """A digest of the feature SQL, of the sources it may read, and of the expectations on these."""
-        inputs = self._feature_inputs
-        sources = {name.removeprefix(_SOURCES): inputs.pop(name) for name in [*inputs] if name.startswith(_SOURCES)}
+        return self._digest_of_features(self._feature_inputs)
+
+    def _digest_of_features(self, inputs: dict[str, Any]) -> str:
+        sources = {name.removeprefix(SOURCES): inputs.pop(name) for name in [*inputs] if name.startswith(SOURCES)}
         return _digest(_by_last_name(inputs) | {"sources": sources})
 
     @property
     def sql_digest(self) -> str:
         """The feature digest as `ledger.extractions` stores it."""
         return hashlib.sha256(self.feature_digest.encode()).hexdigest()
+
+    @property
+    def former_sql_digest(self) -> str:
+        """The feature digest as it was stored while it covered every declared source, whether read or not."""
+        digest = self._digest_of_features(self._feature_inputs | _of_sources(self.spec.sources))
+        return hashlib.sha256(digest.encode()).hexdigest()
 
     @cached_property
     def feature_parts(self) -> str:
@@ -127,9 +157,9 @@ class Pipeline:
     def _feature_inputs(self) -> dict[str, Any]:
         """What `feature_digest` and `feature_parts` cover. A stored digest is only equal while this list is."""
         inputs: dict[str, Any] = {"features.sql": self.sql, "partitions.time_zone": self.spec.partitions.time_zone}
-        inputs |= {f"{_SOURCES}{name}": _read_of(source) for name, source in self.spec.sources.items()}
+        inputs |= _of_sources(self.read_sources)
         sections = self.suites.sources.items()
-        return inputs | {f"{EXPECTATIONS}{_SOURCES}{name}": _expected(each) for name, each in sections if each}
+        return inputs | {f"{EXPECTATIONS}{SOURCES}{name}": _expected(each) for name, each in sections if each}
 
 
 def _read_sql(spec: PipelineSpec, folder: Path, key: str, name: str) -> str:
@@ -156,6 +186,10 @@ def _digest(inputs: dict[str, Any]) -> str:
 
 def _parts(inputs: dict[str, Any]) -> str:
     return canonical({name: _digest({name: value})[:_PART] for name, value in inputs.items()})
+
+
+def _of_sources(sources: Mapping[str, Source]) -> dict[str, Any]:
+    return {f"{SOURCES}{name}": _read_of(source) for name, source in sources.items()}
 
 
 def _read_of(source: Source) -> dict[str, Any]:

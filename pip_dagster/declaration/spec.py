@@ -174,6 +174,13 @@ class PipelineSpec(StrictModel):
     quality: Annotated[Quality | None, BeforeValidator(_quality)] = Field(
         default=None, description="A file of expectations, or a block with `expectations` and more."
     )
+    min_row_share: float = Field(
+        default=0.5,
+        ge=0,
+        le=1,
+        description="A partition is blocked if fewer rows than this share of its live rows, or of those of the recent "
+        "partitions, would be live; 0: any number may be.",
+    )
     explanations: Explanations | None = Field(
         default=None, description="Exact SHAP contributions of selected rows; none when absent."
     )
@@ -189,11 +196,6 @@ class PipelineSpec(StrictModel):
         default=None,
         description="Who is notified of failed runs and blocked partitions; the project's alerts when absent.",
     )
-
-    def is_provisional(self, close: datetime, at: datetime) -> bool:
-        """Whether, `at` an instant, a source of a partition that closes at `close` may still be incomplete."""
-        waits = [source.complete_after for source in self.sources.values() if source.complete_after is not None]
-        return bool(waits) and at < close + max(waits)
 
     @field_validator("name")
     @classmethod

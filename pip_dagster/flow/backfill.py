@@ -178,7 +178,7 @@ def _withdrawn(con: DuckDBPyConnection, pipeline: Pipeline, backfill: Backfill) 
     return version_withdrawn(pipeline, backfill.model_version, began)
 
 
-def run_in_process(pipeline: Pipeline, progress: Callable[[str], None]) -> RunChunk:
+def run_in_process(pipeline: Pipeline, progress: Callable[[str], None], *, allow_fewer_rows: bool = False) -> RunChunk:
     """Build chunks in this process, without Dagster."""
 
     def run(backfill: Backfill, chunk: Sequence[Partition]) -> Iterator[PartitionResult]:
@@ -188,7 +188,11 @@ def run_in_process(pipeline: Pipeline, progress: Callable[[str], None]) -> RunCh
             as_known=backfill.as_known,
         )
         return materialize(
-            pipeline, chunk, run, version=backfill.model_version, as_known=backfill.as_known, progress=progress
+            *(pipeline, chunk, run),
+            version=backfill.model_version,
+            as_known=backfill.as_known,
+            allow_fewer_rows=allow_fewer_rows,
+            progress=progress,
         )
 
     return run

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import fields, replace
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pip_dagster import clock
 from pip_dagster.declaration.canonical import canonical
@@ -16,6 +16,9 @@ from pip_dagster.flow.score import Scored
 from pip_dagster.ledger import record
 from pip_dagster.ledger.record import ExtractionEntry, ScoringEntry
 
+if TYPE_CHECKING:
+    from pip_dagster.declaration.pipeline import Pipeline
+
 
 def failed_extraction(
     run: Run, model: ScoringModel | None, partition: Partition, reason: str, sources: Mapping[str, Mapping[str, object]]
@@ -25,6 +28,13 @@ def failed_extraction(
     read, sql = canonical(sources), run.pipeline.sql_digest
     inputs = record.inputs_digest(read, sql, entry.code_digest, entry.manifest_digest)
     return replace(entry, source_digests=read, inputs_digest=inputs)
+
+
+def judged_by_share(entry: ScoringEntry, pipeline: Pipeline) -> ScoringEntry:
+    """The entry of a partition with too few rows: another `min_row_share` is another input, and it is tried again."""
+    code = record.with_share(pipeline.scoring_digest, pipeline.spec.min_row_share)
+    read, sql = entry.source_digests or "{}", pipeline.sql_digest
+    return replace(entry, inputs_digest=record.inputs_digest(read, sql, code, entry.manifest_digest))
 
 
 def scoring_entry(

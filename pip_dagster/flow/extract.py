@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
 from pip_dagster import clock
@@ -25,7 +25,7 @@ from pip_dagster.warehouse.interrupts import raise_if_interrupted
 
 if TYPE_CHECKING:
     from pip_dagster.declaration.pipeline import Pipeline
-    from pip_dagster.declaration.spec import PipelineSpec
+    from pip_dagster.declaration.spec import PipelineSpec, Source
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ def extract(stage: Stage, pipeline: Pipeline, partitions: Sequence[Partition], *
     Every row must lie in one of the partitions, and have a key that is whole and unique in it. A partition that
     breaks this fails alone; so does one whose rows make the SQL itself fail.
 
-    `as_known` hides from each partition what could not be known at its close (`known_at`), by each source's
+    `as_known` hides from each partition what could not be known at its close (`known_by`), by each source's
     `available_at`; the SQL then runs once a partition. The sources' digests are those of all rows: what they were when
     this was made, by which a plan tells whether they changed since.
 
@@ -65,7 +65,7 @@ def extract(stage: Stage, pipeline: Pipeline, partitions: Sequence[Partition], *
         DeclarationError: the SQL cannot run at all, or ignores its bounds.
         SourceError: a source cannot be read.
     """
-    if as_known and not any(source.available_at for source in pipeline.spec.sources.values()):
+    if as_known and not any(source.available_at for source in pipeline.read_sources.values()):
         raise DeclarationError(
             f"Pipeline {pipeline.spec.name}: no source declares `available_at`, so nothing shows what was known when. "
             "Say for each source that grows when a row could be known, for example `available_at: loaded_at`."
@@ -76,14 +76,14 @@ def extract(stage: Stage, pipeline: Pipeline, partitions: Sequence[Partition], *
     with open_sources(con, spec, pipeline.project.root):
         query = FeatureQuery.parse(con, spec, pipeline.sql, partitions[0])
         stage.begin(query.columns)
-        sources = fingerprints(con, spec, partitions)
+        sources = fingerprints(con, pipeline, partitions)
         judged: dict[str, Verdicts] = {}
         if not as_known:
             judged |= validate_sources(con, spec, pipeline.suites, partitions).verdicts
         for adjoining in () if as_known else contiguous(partitions):
             _fill_or_split(stage, query, adjoining, failed)
     for partition in partitions if as_known else ():
-        with open_sources(con, spec, pipeline.project.root, known_at=close_of(spec, partition)):
+        with open_sources(con, spec, pipeline.project.root, known_at=known_by(close_of(spec, partition))):
             judged |= validate_sources(con, spec, pipeline.suites, [partition]).verdicts
             _fill_or_split(stage, query, [partition], failed)
     _check_range(stage, spec, query)
@@ -102,7 +102,7 @@ def extract(stage: Stage, pipeline: Pipeline, partitions: Sequence[Partition], *
             digest = rows.digest(query.columns)
             extracts[partition.key] = Extract(
                 *(partition, rows.rows, digest, sources.of[partition.key], seconds, judged[partition.key]),
-                provisional=spec.is_provisional(close_of(spec, partition), read_at),
+                provisional=pipeline.is_provisional(close_of(spec, partition), read_at),
             )
     return Extraction(extracts, failed, sources, read_at)
 
@@ -113,6 +113,14 @@ def close_of(spec: PipelineSpec, partition: Partition) -> datetime:
     Its end; its start if it is built at its start, unless its rows have cut-offs of their own within it.
     """
     return partition.start if spec.partitions.end_offset and not spec.features.cutoff else partition.end
+
+
+def known_by(close: datetime) -> Callable[[Source], datetime]:
+    """Up to when a row of each source may have become known for a partition with this close.
+
+    A source's `complete_after` says that the partition's own rows arrive until then.
+    """
+    return lambda source: close + (source.complete_after or timedelta(0))
 
 
 def _fill_or_split(stage: Stage, query: FeatureQuery, partitions: list[Partition], failed: dict[str, str]) -> None:

@@ -19,6 +19,7 @@ from pip_dagster.warehouse.digest import RowSet, row_set_sql
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
+    from pip_dagster.declaration.pipeline import Pipeline
     from pip_dagster.declaration.spec import PipelineSpec, Source
 
 Digests = dict[str, dict[str, object]]  # source → its rows and digest
@@ -45,9 +46,11 @@ class Fingerprints:
 
 
 def fingerprints(
-    con: DuckDBPyConnection, spec: PipelineSpec, partitions: Sequence[Partition], seen: Buckets | None = None
+    con: DuckDBPyConnection, pipeline: Pipeline, partitions: Sequence[Partition], seen: Buckets | None = None
 ) -> Fingerprints:
     """What each partition's sources hold: partition key → source → rows and digest; inside `open_sources`.
+
+    Of the sources that decide what the features are (`read_sources`); those that only labels read are left out.
 
     A source with a partition column counts with its rows from `lookback` before the partition to its end; one
     without counts whole. If a source has a change column, buckets in `seen` with the same number of rows and the same
@@ -56,8 +59,9 @@ def fingerprints(
     Raises:
         DeclarationError: a partition column is not a date or timestamp.
     """
+    spec = pipeline.spec
     found = Fingerprints({partition.key: {} for partition in partitions})
-    for name, source in spec.sources.items():
+    for name, source in pipeline.read_sources.items():
         columns = columns_of(con, source)
         if source.partition_column is None:
             row = con.execute(f"SELECT {row_set_sql(columns)} FROM memory.{quote_table(source.table)}").fetchone()

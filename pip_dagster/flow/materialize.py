@@ -49,11 +49,12 @@ class Requested(TypedDict, total=False):
     """What a person may request of a run.
 
     `version`: score with this version of the model instead of the alias's. `as_known`: build each partition's features
-    from the rows that were known at its own close.
+    from the rows that were known at its own close. `allow_fewer_rows`: partitions go live however few rows they have.
     """
 
     version: int | None
     as_known: bool
+    allow_fewer_rows: bool
 
 
 def materialize(
@@ -87,7 +88,7 @@ def materialize(
         version = requested.get("version")
         model = ScoringModel.resolve(pipeline, threads, version=version) if predictions else None
         with workspace(threads=threads, memory_limit=f"{max(2, threads) * MEGABYTES_A_THREAD}MB") as con:
-            run = Run(con, pipeline, info, progress)
+            run = Run(con, pipeline, info, progress, requested.get("allow_fewer_rows", False))
             if features:
                 batches = [_extract(run, partitions, model, as_known=requested.get("as_known", False))]
             else:

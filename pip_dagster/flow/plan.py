@@ -57,7 +57,7 @@ def make_plan(
             seen = read_observations(con, spec.name)
             pending = tuple(key for name, key, _ in pending_publications(con, pipeline.project) if name == spec.name)
         with open_sources(con, spec, pipeline.project.root):
-            sources = fingerprints(con, spec, partitions, newest_of(seen))
+            sources = fingerprints(con, pipeline, partitions, newest_of(seen))
     changes = _Changes(sources, seen)
     wanted, policy = _wanted(pipeline, sources), _policy(pipeline)
     return replace(plan(spec.name, partitions, wanted, known, policy, now, changes.describe), pending=pending)
@@ -77,11 +77,13 @@ def _wanted(pipeline: Pipeline, sources: Fingerprints) -> Wanted:
     return Wanted(
         sources=sources.of,
         sql_digest=pipeline.sql_digest,
+        former_sql_digest=pipeline.former_sql_digest,
         code_digest=pipeline.scoring_digest,
         manifest_digest=version.manifest_digest,
         feature_parts=pipeline.feature_parts,
         scoring_parts=pipeline.scoring_parts,
         model_version=version.version,
+        min_row_share=pipeline.spec.min_row_share,
         promoted_at=moves[-1].at if moves else None,
         arms=_arms(pipeline),
     )
@@ -99,9 +101,9 @@ def _policy(pipeline: Pipeline) -> Policy:
     spec = pipeline.spec
     return Policy(
         reruns=spec.reruns,
-        late={name: source.late_data for name, source in spec.sources.items()},
+        late={name: source.late_data for name, source in pipeline.read_sources.items()},
         close=lambda partition: close_of(spec, partition),
-        is_provisional=spec.is_provisional,
+        is_provisional=pipeline.is_provisional,
     )
 
 

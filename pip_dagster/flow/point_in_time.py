@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from pip_dagster.declaration.partition import Partition
 from pip_dagster.declaration.ranges import evenly
 from pip_dagster.errors import DeclarationError
 from pip_dagster.flow.engine import available_threads
+from pip_dagster.flow.extract import close_of, known_by
 from pip_dagster.flow.query import FeatureQuery
 from pip_dagster.flow.sources import open_sources
 from pip_dagster.flow.stage import Stage, keep
@@ -23,7 +25,7 @@ if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
     from pip_dagster.declaration.pipeline import Pipeline
-    from pip_dagster.declaration.spec import PipelineSpec
+    from pip_dagster.declaration.spec import PipelineSpec, Source
 
 _EXAMPLES = 3
 # Sums of the same numbers in another order may differ in their last bits.
@@ -94,7 +96,9 @@ def prove(pipeline: Pipeline, partition: Partition, *, sql: str | None = None, m
             )
         tried = evenly(cutoffs, most_cutoffs)
         for at in tried:
-            with open_sources(con, spec, root, known_at=at):
+            # A declared cut-off is an exact instant; a partition's close allows for the time that a source takes.
+            known_at = partial(_exactly, at) if spec.features.cutoff else known_by(at)
+            with open_sources(con, spec, root, known_at=known_at):
                 stage.begin(query.columns)
                 query.fill(stage, [partition])
             con.execute(
@@ -116,13 +120,17 @@ def prove(pipeline: Pipeline, partition: Partition, *, sql: str | None = None, m
     )
 
 
+def _exactly(at: datetime, source: Source) -> datetime:
+    return at
+
+
 def _cutoff(spec: PipelineSpec, partition: Partition, columns: Mapping[str, str]) -> str:
     """SQL of each row's cut-off, over the feature columns."""
     if spec.features.cutoff is None:
-        default = partition.start if spec.partitions.end_offset else partition.end
-        return f"{literal(default.isoformat())}::TIMESTAMPTZ"
+        return f"{literal(close_of(spec, partition).isoformat())}::TIMESTAMPTZ"
     where = f"Pipeline {spec.name}: features.cutoff"
-    return row_instant(spec.features.cutoff, columns, where=where, row="the features")
+    zone = spec.partitions.time_zone
+    return row_instant(spec.features.cutoff, columns, where=where, row="the features", time_zone=zone)
 
 
 def _compare(

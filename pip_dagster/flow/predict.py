@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from pip_dagster.declaration.lake import Lake
 from pip_dagster.declaration.partition import Partition
 from pip_dagster.errors import PartitionError, PipelineError, WithdrawnError
-from pip_dagster.flow.entries import scoring_entry
+from pip_dagster.flow.entries import judged_by_share, scoring_entry
 from pip_dagster.flow.explain import check_explanations
 from pip_dagster.flow.guard_composite import encode_model
 from pip_dagster.flow.model import ScoringModel
 from pip_dagster.flow.result import PartitionResult
+from pip_dagster.flow.row_drop import LiveRows, read_live_rows, too_few
 from pip_dagster.flow.run import Run
 from pip_dagster.flow.score_chunk import ScoredChunk, reference, score_chunk
 from pip_dagster.flow.scored_row import scored_columns
@@ -100,8 +101,10 @@ class _Predictions:
     def _attempt(self, item: Made) -> ScoredPartition:
         assert self.chunk
         scored, blocked = self.chunk.scores.scored[item[0].key], self._blocked(item[0].key)
-        status: Literal["blocked", "scored"] = "blocked" if blocked else "scored"
-        entry = scoring_entry(self.run, self.model, *item, status=status, reason=blocked, scored=scored)
+        few = None if blocked else self._too_few(item[0], scored.rows_scored)
+        status: Literal["blocked", "scored"] = "blocked" if blocked or few else "scored"
+        entry = scoring_entry(self.run, self.model, *item, status=status, reason=blocked or few, scored=scored)
+        entry = judged_by_share(entry, self.run.pipeline) if few else entry
         return ScoredPartition(scored, entry, self.chunk.validation.checks(entry))
 
     @property
@@ -113,6 +116,11 @@ class _Predictions:
         assert self.chunk
         return self.chunk.validation.blocked.get(key) or self.chunk.scores.blocked.get(key)
 
+    def _too_few(self, partition: Partition, rows: int | None) -> str | None:
+        spec = self.run.pipeline.spec
+        share = 0 if self.run.allow_fewer_rows else spec.min_row_share
+        return too_few(spec.partitions, share, partition, rows or 0, self.past.live_rows)
+
     def _known(self, item: Made) -> PartitionResult:
         key, run = item[0].key, self.run
         checks = self.past.checks[key]
@@ -121,6 +129,10 @@ class _Predictions:
             store_failure(run.con, entry)
             return PartitionResult(*item, entry, error=f"blocked: {reason}", checks=checks)
         known = self.past.scorings[key]
+        if few := self._too_few(item[0], known.rows_scored):
+            entry = judged_by_share(scoring_entry(run, self.model, *item, status="blocked", reason=few), run.pipeline)
+            store_failure(run.con, entry)
+            return PartitionResult(*item, entry, error=f"blocked: {few}", checks=checks)
         try:
             point_at(run.con, known, run.info, "materialized again with the same inputs", self._pending)
         except WithdrawnError as error:
@@ -166,11 +178,12 @@ def judge_features(run: Run, stage: Stage, made: Sequence[Made]) -> list[Partiti
 
 @dataclass(frozen=True)
 class Past:
-    """What the ledger has of the partitions: scorings by this very model and declaration, and the verdicts."""
+    """What the ledger has of the partitions: scorings by this very model and declaration, verdicts and live rows."""
 
     scorings: dict[str, ScoringEntry]
     blocked: dict[str, str]
     checks: dict[str, tuple[CheckEntry, ...]]
+    live_rows: LiveRows = field(default_factory=dict)
 
 
 def read_past(run: Run, model: ScoringModel, made: Sequence[Made]) -> Past:
@@ -193,6 +206,8 @@ def read_past(run: Run, model: ScoringModel, made: Sequence[Made]) -> Past:
         }
         ids = [entry.extraction_id for entry in features.values()] + [entry.scoring_id for entry in scorings.values()]
         found = checks_of(con, ids)
+        partitions = [partition for partition, _ in made]
+        live = read_live_rows(con, name, pipeline.spec.partitions, partitions) if model.role == "champion" else {}
     sources = {key: found.get(entry.extraction_id, ()) for key, entry in features.items()}
     blocked = {key: reason for key, checks in sources.items() if (reason := unmet(checks))}
     of_scorings = {key: found.get(entry.scoring_id, ()) for key, entry in scorings.items()}
@@ -200,4 +215,5 @@ def read_past(run: Run, model: ScoringModel, made: Sequence[Made]) -> Past:
         {key: entry for key, entry in scorings.items() if key not in blocked},
         blocked,
         {key: (*sources[key], *of_scorings.get(key, ())) for key in features},
+        live,
     )

@@ -16,9 +16,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Run:
-    """The connection that a run works on, its pipeline, who requested it and why, and where it reports progress."""
+    """The connection that a run works on, its pipeline, who requested it and why, and where it reports progress.
+
+    `allow_fewer_rows`: whether a person accepts partitions with far fewer rows than before.
+    """
 
     con: DuckDBPyConnection
     pipeline: Pipeline
     info: RunInfo
     progress: Callable[[str], None]
+    allow_fewer_rows: bool = False

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import glob
 import secrets
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from datetime import datetime
 from pathlib import Path
@@ -24,11 +24,12 @@ if TYPE_CHECKING:
 
 @contextmanager
 def open_sources(
-    con: DuckDBPyConnection, spec: PipelineSpec, root: Path, *, known_at: datetime | None = None
+    con: DuckDBPyConnection, spec: PipelineSpec, root: Path, *, known_at: Callable[[Source], datetime] | None = None
 ) -> Iterator[None]:
     """Attach what the declared sources name, read-only, and lay a view of each declared name over it.
 
-    `known_at` hides the rows that could not be known then, by each source's `available_at`; NULL could never be.
+    `known_at` gives an instant for a source: its rows that could not be known then, by its `available_at`, are hidden.
+    A row with NULL could never be known.
 
     A table that is not declared does not exist for the feature SQL: the lineage names all that it read.
 
@@ -52,10 +53,12 @@ def open_sources(
             if known_at and source.available_at:
                 where, row = f"Pipeline {spec.name}: sources.{name}.available_at", f"the source {source.table}"
                 columns = columns_of(con, source)
-                known = row_instant(source.available_at, columns, where=where, row=row)
+                known = row_instant(
+                    source.available_at, columns, where=where, row=row, time_zone=spec.partitions.time_zone
+                )
                 con.execute(
                     f"CREATE OR REPLACE VIEW memory.{quote_table(source.table)} AS SELECT * FROM {origin} "
-                    f"WHERE {known} <= {literal(known_at.isoformat())}::TIMESTAMPTZ"
+                    f"WHERE {known} <= {literal(known_at(source).isoformat())}::TIMESTAMPTZ"
                 )
         yield
 

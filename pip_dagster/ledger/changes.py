@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import timedelta
 from functools import lru_cache
 
-from pip_dagster.declaration.pipeline import EXPECTATIONS
+from pip_dagster.declaration.pipeline import EXPECTATIONS, SOURCES
 from pip_dagster.declaration.reruns import IgnoreAfter, reaches
 from pip_dagster.ledger.plan_values import Attempt, Case, Kind, Known, Reason, Wanted
 
@@ -58,8 +58,11 @@ def _of_sources(case: Case) -> Iterator[Found]:
 
 
 def _of_sql(case: Case) -> Iterator[Found]:
-    known = case.known
-    if known.sql_digest is not None and known.sql_digest != case.wanted.sql_digest:
+    known, wanted = case.known, case.wanted
+    if known.sql_digest is not None and known.sql_digest not in (wanted.sql_digest, wanted.former_sql_digest):
+        names = _changed_parts(known.declared_parts, wanted.feature_parts)
+        if names and not _without_unread(names, wanted.feature_parts):
+            return
         is_stale = reaches(case.policy.reruns.declaration, case.partition, case.from_end)
         for reason in _declared(known.declared_parts, case.wanted.feature_parts, "features_changed", "features"):
             yield is_stale, reason
@@ -77,7 +80,7 @@ def _of_declaration(case: Case, live: Attempt) -> Iterator[Found]:
 
 def _declared(was: str | None, now: str | None, kind: Kind, what: str) -> Iterator[Reason]:
     """The changed parts of a declaration, expectations separately; only `what` if the ledger does not record parts."""
-    names = _changed_parts(was, now)
+    names = _without_unread(_changed_parts(was, now), now)
     others = [name for name in names if not name.startswith(EXPECTATIONS)]
     expectations = [name.removeprefix(EXPECTATIONS) for name in names if name.startswith(EXPECTATIONS)]
     if others or not expectations:
@@ -93,6 +96,12 @@ def _changed_parts(was: str | None, now: str | None) -> tuple[str, ...]:
         return ()
     before, after = json.loads(was), json.loads(now)
     return tuple(sorted(name for name in before.keys() | after.keys() if before.get(name) != after.get(name)))
+
+
+def _without_unread(names: Sequence[str], now: str | None) -> tuple[str, ...]:
+    """The changed parts without sources that are not read: older entries recorded those that only labels read, too."""
+    read = json.loads(now) if now else {}
+    return tuple(name for name in names if name in read or not name.startswith(SOURCES))
 
 
 def _listed(names: Sequence[str]) -> str:

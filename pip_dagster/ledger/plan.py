@@ -26,7 +26,7 @@ from pip_dagster.ledger.plan_values import (
     Stale,
     Wanted,
 )
-from pip_dagster.ledger.record import inputs_digest
+from pip_dagster.ledger.record import inputs_digest, with_share
 
 __all__ = ["Attempt", "Kind", "Known", "OnHold", "Plan", "Policy", "Reason", "Stale", "Wanted", "plan"]
 
@@ -66,7 +66,15 @@ def _judge(case: Case) -> Stale | OnHold | None:
     # A later rollback takes precedence over a failed attempt, and nothing is left to try.
     is_overtaken = bool(last and known.live_since and known.live_since > last.made_at)
     has_failed = last is not None and last.status != "scored" and not is_overtaken
-    if last and has_failed and last.inputs_digest == _inputs(partition, wanted):
+    if (
+        last
+        and has_failed
+        and last.inputs_digest
+        in (
+            _inputs(partition, wanted),
+            _inputs(partition, wanted, with_share(wanted.code_digest, wanted.min_row_share)),
+        )
+    ):
         if last.status == "blocked":
             return OnHold(partition, (Reason("blocked", f"blocked: {last.reason}"), *reported))
         if stale:
@@ -104,9 +112,9 @@ def _retry(case: Case, last: Attempt, digest: str) -> Stale | OnHold:
     return Stale(partition, (Reason("failed", text),), attempt, digest)
 
 
-def _inputs(partition: Partition, wanted: Wanted) -> str:
+def _inputs(partition: Partition, wanted: Wanted, code_digest: str | None = None) -> str:
     sources = canonical(wanted.sources[partition.key])
-    return inputs_digest(sources, wanted.sql_digest, wanted.code_digest, wanted.manifest_digest)
+    return inputs_digest(sources, wanted.sql_digest, code_digest or wanted.code_digest, wanted.manifest_digest)
 
 
 def _digest(case: Case) -> str:

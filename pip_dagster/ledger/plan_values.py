@@ -88,8 +88,10 @@ class Arms:
 class Wanted:
     """What all partitions should be built from. `sources`: partition key → source → rows and digest.
 
+    `former_sql_digest`: `sql_digest` in the ledger's older entries, which covered sources that only labels read.
     `feature_parts` and `scoring_parts`: what the digests of SQL and declaration cover, in the ledger's format.
     `promoted_at`: when the alias last moved; None if it never did. `arms`: of the declared split or canary.
+    `min_row_share`: as declared.
     """
 
     sources: Mapping[str, Digests]
@@ -100,6 +102,8 @@ class Wanted:
     promoted_at: datetime | None = None
     arms: Arms | None = None
     feature_parts: str | None = None
+    former_sql_digest: str | None = None
+    min_row_share: float = 0
     scoring_parts: str | None = None
 
 

@@ -184,6 +184,11 @@ def inputs_digest(source_digests: str, sql_digest: str, code_digest: str, manife
     return hashlib.sha256(content.encode()).hexdigest()
 
 
+def with_share(code_digest: str, share: float) -> str:
+    """The declaration's digest in the inputs of a partition that was blocked for too few rows."""
+    return f"{code_digest} min_row_share {share:g}"
+
+
 def partition_fields(partition: Partition) -> dict[str, Any]:
     """The columns by which every ledger row names its partition."""
     return {

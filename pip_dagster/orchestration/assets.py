@@ -49,7 +49,7 @@ def pipeline_assets(
     specs = [
         dg.AssetSpec(
             features_key(spec),
-            deps=[source_key(spec, source) for source in spec.sources],
+            deps=[source_key(spec, source) for source in pipeline.read_sources],
             description=f"The feature snapshot: for each partition, the stored rows of `{spec.features.sql}`.",
             kinds={"duckdb", "sql"},
             code_version=pipeline.feature_digest[:16],

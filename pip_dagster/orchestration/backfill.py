@@ -17,7 +17,14 @@ from pip_dagster.ledger.record import scorings_of
 from pip_dagster.orchestration.definitions import build_definitions
 from pip_dagster.orchestration.keys import own_keys, predictions_key
 from pip_dagster.orchestration.metadata import predictions_metadata
-from pip_dagster.orchestration.options import AS_KNOWN_TAG, BACKFILL_TAG, PINNED_TAG, VERSION_TAG, WHY_TAG
+from pip_dagster.orchestration.options import (
+    AS_KNOWN_TAG,
+    BACKFILL_TAG,
+    FEWER_ROWS_TAG,
+    PINNED_TAG,
+    VERSION_TAG,
+    WHY_TAG,
+)
 from pip_dagster.orchestration.runs import UNFINISHED
 from pip_dagster.plural import plural
 from pip_dagster.warehouse.access import writing
@@ -25,9 +32,14 @@ from pip_dagster.warehouse.connect import workspace
 
 
 def run_in_dagster(
-    pipeline: Pipeline, instance: dg.DagsterInstance, observe: Callable[[PartitionResult], None]
+    pipeline: Pipeline,
+    instance: dg.DagsterInstance,
+    observe: Callable[[PartitionResult], None],
+    *,
+    allow_fewer_rows: bool = False,
 ) -> RunChunk:
     """Runs each chunk as one Dagster run; `observe` is called with a partition as soon as it is committed."""
+    allowed = {FEWER_ROWS_TAG: "true"} if allow_fewer_rows else {}
     results: list[PartitionResult] = []
 
     def note(result: PartitionResult) -> None:
@@ -44,7 +56,7 @@ def run_in_dagster(
             result = job.execute_in_process(
                 instance=instance,
                 asset_selection=own_keys(pipeline.spec),
-                tags=tags_of(backfill, chunk),
+                tags=tags_of(backfill, chunk) | allowed,
                 run_config=quiet,
                 raise_on_error=False,
             )

@@ -12,21 +12,31 @@ BACKFILL_TAG = "pip_dagster/backfill"
 VERSION_TAG = "pip_dagster/model_version"
 PINNED_TAG = "pip_dagster/pinned"  # of a backfill's run: whether a person requested its version
 AS_KNOWN_TAG = "pip_dagster/as_known"
+FEWER_ROWS_TAG = "pip_dagster/allow_fewer_rows"
 WHY_TAG = "pip_dagster/why"
 
 
 def run_options(run: dg.DagsterRun) -> dict[str, Any]:
-    """`version` and `as_known` for `materialize`.
+    """`version`, `as_known` and `allow_fewer_rows` for `materialize`.
 
     Raises:
-        Failure: a tag has a value that is neither.
+        Failure: a tag has a value that it cannot have.
     """
-    version, as_known = run.tags.get(VERSION_TAG), run.tags.get(AS_KNOWN_TAG, "false").lower()
+    version = run.tags.get(VERSION_TAG)
     if version is not None and not version.removeprefix("v").isdigit():
         raise dg.Failure(f"Tag {VERSION_TAG} is {version!r}; expected a version's number.", allow_retries=False)
-    if as_known not in ("true", "false"):
-        raise dg.Failure(f"Tag {AS_KNOWN_TAG} is {as_known!r}; expected true or false.", allow_retries=False)
-    return {"version": int(version.removeprefix("v")) if version else None, "as_known": as_known == "true"}
+    return {
+        "version": int(version.removeprefix("v")) if version else None,
+        "as_known": _is_set(run, AS_KNOWN_TAG),
+        "allow_fewer_rows": _is_set(run, FEWER_ROWS_TAG),
+    }
+
+
+def _is_set(run: dg.DagsterRun, tag: str) -> bool:
+    value = run.tags.get(tag, "false").lower()
+    if value not in ("true", "false"):
+        raise dg.Failure(f"Tag {tag} is {value!r}; expected true or false.", allow_retries=False)
+    return value == "true"
 
 
 def run_info(run: dg.DagsterRun, made_by: str, requested_at: datetime) -> RunInfo:

@@ -7,14 +7,15 @@ segments and cut-offs rely on that: rows are scored in chunks, and replayed year
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator, Mapping
+import json
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache, lru_cache
 from typing import Any
 
 from pip_dagster.errors import DeclarationError
 from pip_dagster.sql.expression import Refused, bracketed, duckdb_cursor, naming, nodes, owner_of, parsed
-from pip_dagster.sql.names import quote
+from pip_dagster.sql.names import literal, quote
 
 # LAMBDA is JSON's arrow too (`payload -> '$.a'`); a lambda is known by the function that takes it.
 _ALLOWED = {
@@ -33,6 +34,7 @@ _MISLABELLED = {
     *("alias", "current_localtime", "current_localtimestamp", "current_role", "current_setting", "current_user"),
     *("getvariable", "index_key", "json_serialize_plan", "session_user", "user", "vector_type", "version"),
 }
+_INSTANT = "TIMESTAMP WITH TIME ZONE"
 _ELSEWHERE = "compute it where the row comes from and read it here as a column"
 
 
@@ -74,16 +76,53 @@ def row_condition(text: str, columns: Mapping[str, str], *, where: str, row: str
     return found
 
 
-def row_instant(text: str, columns: Mapping[str, str], *, where: str, row: str) -> str:
+def row_instant(text: str, columns: Mapping[str, str], *, where: str, row: str, time_zone: str) -> str:
     """Judge `text` as `row_expression` does, and as an instant: SQL of a TIMESTAMPTZ.
 
+    A DATE or a TIMESTAMP without a time zone is wall-clock time in `time_zone`, as in a partition column.
+
     Raises:
-        DeclarationError: as for `row_expression`, or its type is not a date, an instant or text.
+        DeclarationError: as for `row_expression`, or its type is not a date, an instant or text. Unless `time_zone` is
+            UTC, text is refused too, and a cast between wall-clock time and an instant, which DuckDB does in UTC.
     """
     found = row_expression(text, columns, where=where, row=row)
-    if not found.sql_type.startswith(("DATE", "TIMESTAMP", "VARCHAR")):
+    is_text, zone = found.sql_type == "VARCHAR", literal(time_zone)
+    if not is_text and not found.sql_type.startswith(("DATE", "TIMESTAMP")):
         raise DeclarationError(f"{where} {text!r} is {found.sql_type}; expected an instant, as in `loaded_at`.")
-    return f"{found.sql}::TIMESTAMPTZ"
+    if time_zone == "UTC":
+        return f"{found.sql}::TIMESTAMPTZ"
+    if is_text:
+        raise DeclarationError(
+            f"{where} {text!r} is text; expected an instant. Write `({text})::TIMESTAMPTZ` if the text has a UTC "
+            f"offset, else `({text})::TIMESTAMP`, which is wall-clock time in {time_zone}."
+        )
+    if cast := _casts_in_utc(found.sql, tuple((name, columns[name]) for name in found.columns)):
+        raise DeclarationError(
+            f"{where} {text!r} casts {cast[0]} to {cast[1]}, which DuckDB does in UTC; the partitions are in "
+            f"{time_zone}. Write `timezone({zone}, …)` for the cast. A DATE or TIMESTAMP alone needs none: it is "
+            f"wall-clock time in {time_zone}."
+        )
+    return found.sql if found.sql_type == _INSTANT else f"timezone({zone}, {found.sql}::TIMESTAMP)"
+
+
+@lru_cache(maxsize=1024)
+def _casts_in_utc(sql: str, read: tuple[tuple[str, str], ...]) -> tuple[str, str] | None:
+    """A cast, written or implied, between wall-clock time and an instant: its types, from and to."""
+    with duckdb_cursor() as con:
+        row = con.execute("SELECT json_serialize_plan($1)", [f"SELECT {sql} FROM ({_empty(read)})"]).fetchone()
+    assert row
+    for node in nodes(json.loads(row[0])):
+        if node.get("type") == "OPERATOR_CAST":
+            types = [(each.get("return_type") or {}).get("id") for each in (node["child"], node)]
+            walls = [kind == "DATE" or str(kind).startswith("TIMESTAMP") and kind != _INSTANT for kind in types]
+            if _INSTANT in types and any(walls):
+                return str(types[0]), str(types[1])
+    return None
+
+
+def _empty(columns: Iterable[tuple[str, str]]) -> str:
+    """A SELECT of one row with such columns."""
+    return "SELECT " + (", ".join(f"NULL::{kind} AS {quote(name)}" for name, kind in columns) or "NULL")
 
 
 @lru_cache(maxsize=1024)
@@ -103,10 +142,10 @@ def _judged(text: str, columns: tuple[tuple[str, str], ...], row: str) -> RowExp
             )
         read[name] = None
     sql = bracketed(text)
-    empty = ", ".join(f"NULL::{types[name]} AS {quote(name)}" for name in read) or "NULL"
+    empty = _empty((name, types[name]) for name in read)
     with duckdb_cursor() as con:
         try:
-            described = con.execute(f"DESCRIBE SELECT {sql} AS value FROM (SELECT {empty})").fetchall()
+            described = con.execute(f"DESCRIBE SELECT {sql} AS value FROM ({empty})").fetchall()
         except duckdb.Error as error:
             raise Refused(f"cannot be evaluated: {str(error).splitlines()[0]}") from error
     return RowExpression(sql, described[0][1], tuple(read))

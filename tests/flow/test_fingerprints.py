@@ -120,7 +120,11 @@ def test_a_lookback_in_minutes_is_honoured(tiny, lookback, minutes, stale):
         "FROM range(1, 120) r(i)"
     )
     events = {"table": "raw.events", "partition_column": "seen", "lookback": lookback}
-    tiny.declare(sources={"orders": {"table": "raw.orders", "partition_column": "day"}, "events": events})
+    sql = (
+        "SELECT order_id, day, gift, shop, quantity, amount FROM raw.orders "
+        "WHERE day >= $start_date AND day < $end_date AND EXISTS (FROM raw.events)"
+    )
+    tiny.declare(sql, sources={"orders": {"table": "raw.orders", "partition_column": "day"}, "events": events})
     before = digests(tiny.run(SECOND))
     tiny.source(f"UPDATE raw.events SET i = -1 WHERE i = {minutes}")
     assert (digests(tiny.run(SECOND)) != before) is stale

@@ -15,6 +15,10 @@ from pip_dagster.warehouse.connect import open_warehouse, workspace
 
 DAY, NEXT = "2024-03-02", "2024-03-03"
 LATE = f"INSERT INTO raw.orders SELECT * REPLACE (9001 AS order_id) FROM raw.orders WHERE day = '{DAY}' LIMIT 1"
+READS = (
+    "SELECT order_id, day, gift, shop, quantity, amount FROM raw.orders WHERE day >= $start_date AND day < $end_date "
+    "AND EXISTS (FROM raw.{})"
+)
 CLOSE = datetime(2024, 3, 3, tzinfo=UTC)  # of DAY
 
 
@@ -100,7 +104,7 @@ class TestPolicies:
             "visits": {"table": "raw.visits", "partition_column": "day"},
         }
         tiny.source("CREATE TABLE raw.visits AS SELECT DISTINCT day, 1 AS visits FROM raw.orders")
-        tiny.declare(sources=sources).run()
+        tiny.declare(READS.format("visits"), sources=sources).run()
         tiny.source(LATE, f"UPDATE raw.visits SET visits = 2 WHERE day = '{DAY}'")
         state, texts = found(tiny)[DAY]
         assert state == "due" and texts == [f"source changed: visits {DAY} (same number of rows)"]

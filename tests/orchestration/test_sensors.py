@@ -272,6 +272,18 @@ def test_labels_that_arrive_are_told_once(labelled, look):
     assert {(e.partition, e.metadata["labelled_rows"].value) for e in tick.asset_events} == {(FIRST, 49), (FOURTH, 1)}
 
 
+def test_labels_have_a_sensor_of_their_own(labelled, look):
+    """Labels that arrive after a promotion rerun nothing: what was decided is not decided again."""
+    labelled.run(FIRST, SECOND, THIRD, FOURTH)
+    labelled.registry.set_alias("returns", "champion", 2, by="ada", why="better")
+    before = look(labelled, "labels_arrived")
+    labelled.source(f"UPDATE raw.outcomes SET returned = 0 WHERE day = '{FIRST}'")
+    for sensor in ("source_changes", "model_promoted"):
+        tick = look(labelled, sensor)
+        assert not tick.run_requests and "source changed" not in tick.skip_message
+    assert "labels arrived for 1 partition" in look(labelled, "labels_arrived", before.cursor).skip_message
+
+
 def test_labels_run_what_they_feed(labelled, look):
     sensors = {"labels_arrived": {"assets": ["orders/predictions"], "max_runs": 1}}
     sources = {name: {"table": f"raw.{name}", "partition_column": "day"} for name in ("orders", "outcomes")}

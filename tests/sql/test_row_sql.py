@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+from datetime import datetime
 from functools import cache
+from zoneinfo import ZoneInfo
 
 import pytest
 from hypothesis import given, settings
@@ -197,7 +199,7 @@ def test_a_condition_is_boolean() -> None:
 
 @pytest.mark.parametrize("text", ["day", "loaded_at", "loaded_at + INTERVAL 1 HOUR", "'2024-01-01'", "day::TIMESTAMP"])
 def test_an_instant_is_a_date_or_a_time(text: str) -> None:
-    sql = row_instant(text, COLUMNS, where="x", row="y")
+    sql = row_instant(text, COLUMNS, where="x", row="y", time_zone="UTC")
     with duckdb.connect() as con:
         row = "SELECT DATE '2024-01-01' AS day, TIMESTAMPTZ '2024-01-01 00:00:00+00' AS loaded_at"
         assert con.execute(f"DESCRIBE SELECT {sql} AS v FROM ({row})").fetchall()[0][1] == "TIMESTAMP WITH TIME ZONE"
@@ -206,7 +208,53 @@ def test_an_instant_is_a_date_or_a_time(text: str) -> None:
 @pytest.mark.parametrize("text", ["distance", "legs", "score > 1", "TIME '12:00'", "plane"])
 def test_another_value_is_not_an_instant(text: str) -> None:
     with pytest.raises(DeclarationError, match="; expected an instant, as in `loaded_at`"):
-        row_instant(text, COLUMNS, where="x", row="y")
+        row_instant(text, COLUMNS, where="x", row="y", time_zone="UTC")
+
+
+NAIVE = ("DATE", "TIMESTAMP", "TIMESTAMP_S", "TIMESTAMP_MS", "TIMESTAMP_NS")
+
+
+@pytest.mark.parametrize("zone", ["Pacific/Auckland", "America/Los_Angeles", "UTC"])
+@pytest.mark.parametrize("kind", NAIVE)
+def test_wall_clock_time_is_that_of_the_partitions(kind: str, zone: str) -> None:
+    sql = row_instant("seen", {"seen": kind}, where="x", row="y", time_zone=zone)
+    with duckdb.connect() as con:
+        con.execute("SET TimeZone = 'UTC'")
+        found = con.execute(f"SELECT {sql} FROM (SELECT TIMESTAMP '2024-01-15 00:00:00'::{kind} AS seen)").fetchone()
+    assert found and found[0] == datetime(2024, 1, 15, tzinfo=ZoneInfo(zone))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("day::TIMESTAMPTZ", "greatest(day, loaded_at)", "loaded_at::DATE", "loaded_at::TIMESTAMP"),
+        *("CASE WHEN loaded_at > day THEN loaded_at END", "coalesce(loaded_at, day)", "(loaded_at)::DATE + 1"),
+    ],
+)
+def test_a_cast_that_reads_utc_is_refused_elsewhere(text: str) -> None:
+    assert row_instant(text, COLUMNS, where="x", row="y", time_zone="UTC")
+    with pytest.raises(DeclarationError, match=r"x .* casts .* in UTC; .*`timezone\('Pacific/Auckland', …\)`"):
+        row_instant(text, COLUMNS, where="x", row="y", time_zone="Pacific/Auckland")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *(
+            "loaded_at + INTERVAL 2 HOUR",
+            "greatest(timezone('Pacific/Auckland', day), loaded_at)",
+            "day + INTERVAL 1 DAY",
+        ),
+        *("timezone('Pacific/Auckland', loaded_at)::DATE", "'2024-01-01 00:00:00+00'::TIMESTAMPTZ", "day::TIMESTAMP"),
+    ],
+)
+def test_a_cast_that_names_its_zone_is_taken(text: str) -> None:
+    assert row_instant(text, COLUMNS, where="x", row="y", time_zone="Pacific/Auckland")
+
+
+def test_text_is_an_instant_in_utc_only() -> None:
+    with pytest.raises(DeclarationError, match=r"is text; .*`\(carrier\)::TIMESTAMPTZ` if the text has a UTC offset"):
+        row_instant("carrier", COLUMNS, where="x", row="y", time_zone="Pacific/Auckland")
 
 
 def test_columns_are_replaced_as_columns_only() -> None:

@@ -1,0 +1,84 @@
+"""Whether a partition would go live with far fewer rows than it had, or than the partitions before it have.
+
+An emptied or half-loaded source gives a partition that is sound row by row: only the number of its rows shows it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+from statistics import median
+from typing import TYPE_CHECKING
+
+from pip_dagster.declaration.partition import Partition
+
+if TYPE_CHECKING:
+    from duckdb import DuckDBPyConnection
+
+    from pip_dagster.declaration.spec import Partitions
+
+# Below this many rows chance alone halves a count.
+_FEWEST = 20
+# How far back a new partition is compared, and how many live partitions that needs: a week of days or hours.
+_RECENT = {
+    "hour": (timedelta(days=28), 168),
+    "day": (timedelta(days=28), 7),
+    "week": (timedelta(weeks=12), 4),
+    "month": (timedelta(days=366), 4),
+}
+_ALLOW = (
+    "What was live stays live. If the number of rows is right, run the partition with `--allow-fewer-rows`, or with "
+    "the tag pip_dagster/allow_fewer_rows: true; `min_row_share` declares the share"
+)
+_LIVE = """
+  SELECT l.partition_key, s.partition_start, s.rows_scored FROM ledger.live l
+  JOIN ledger.scorings s ON s.scoring_id = l.scoring_id
+  WHERE l.pipeline = $pipeline AND s.partition_start >= $first AND s.partition_start <= $last
+"""
+
+
+LiveRows = Mapping[str, tuple[datetime, int]]  # partition key → start and live rows
+
+
+def read_live_rows(
+    con: DuckDBPyConnection, pipeline: str, declared: Partitions, partitions: list[Partition]
+) -> LiveRows:
+    """The live rows of partitions and of those that are recent to them. The warehouse is the current catalog."""
+    starts = [partition.start for partition in partitions]
+    values = {"pipeline": pipeline, "first": min(starts) - _RECENT[declared.every][0], "last": max(starts)}
+    return {key: (start, rows or 0) for key, start, rows in con.execute(_LIVE, values).fetchall()}
+
+
+def too_few(declared: Partitions, share: float, partition: Partition, rows: int, live: LiveRows) -> str | None:
+    """Why the partition must not go live with this number of rows; None where it may.
+
+    A partition that is live is compared with its own live rows: none where it had some, or fewer than `share` of them.
+    A new one is compared with the median of the recent partitions and with the smallest of them on the same weekday, of
+    hours at the same hour: a quiet Sunday is no alarm. Small numbers, and a pipeline that is new, are not judged.
+    """
+    if not share:
+        return None
+    if partition.key in live:
+        had = live[partition.key][1]
+        if (had and not rows) or (had >= _FEWEST and rows < share * had):
+            return f"{rows:,} of its rows would be live, now it has {had:,}; expected at least {share:.0%}. {_ALLOW}"
+        return None
+    span, needed = _RECENT[declared.every]
+    recent = [each for each in live.values() if partition.start - span <= each[0] < partition.start]
+    if len(recent) < needed:
+        return None
+    middle = median(count for _, count in recent)
+    mine = _season(declared, partition.start)
+    smallest = min([count for at, count in recent if _season(declared, at) == mine] or [count for _, count in recent])
+    expected = min(middle, smallest)
+    if expected < _FEWEST or rows >= share * expected:
+        return None
+    return (
+        f"{rows:,} of its rows would be live; the {len(recent)} live partitions before it have {middle:,.0f} in the "
+        f"median, at least {smallest:,} at the same time of the week; expected at least {share:.0%}. {_ALLOW}"
+    )
+
+
+def _season(declared: Partitions, at: datetime) -> int:
+    local = at.astimezone(declared.zone)
+    return {"hour": local.hour, "day": local.weekday()}.get(declared.every, 0)
