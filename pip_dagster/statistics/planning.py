@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     import numpy as np
 
 _DRAWS = 5
+# The variance of a unit's rate of events around its score, relative to the score's square.
+_DISPERSION = 0.1
 _STREAM = 1979  # its own stream of random numbers: none of a caller's with the same seed
 
 
@@ -43,7 +45,9 @@ def labels_needed_before(
 
     Outcomes are Bernoulli, Poisson or one class of the row's probabilities; for `rmse` normal around the score with a
     standard deviation of `noise`. The champion must be roughly calibrated. Rows of one unit share their luck by a
-    Gaussian copula; luck that a day shares is not drawn. Five sets are drawn, and the variances and margins averaged.
+    Gaussian copula; luck that a day shares is not drawn. Rows of one unit share the rate of a count, and not the
+    count's own Poisson noise, which is most of its luck where counts are small. Five sets are drawn, and the variances
+    and margins averaged.
     docs/gate-statistics.md has the predicted standard errors against actual ones.
 
     Args:
@@ -69,8 +73,12 @@ def labels_needed_before(
     variances, margins, needs = [], [], []
     unit = np.unique(rows.unit, return_inverse=True)[1]
     units = int(unit.max()) + 1 if len(unit) else 0
+    share: np.ndarray | float = shared
+    if metric == "poisson_deviance":
+        dispersed = _DISPERSION * np.maximum(np.asarray(rows.champion, np.float64), 0)
+        share = shared * dispersed / (1 + dispersed)
     for _ in range(_DRAWS):
-        luck = shared**0.5 * rng.normal(size=units)[unit] + (1 - shared) ** 0.5 * rng.normal(size=len(rows))
+        luck = share**0.5 * rng.normal(size=units)[unit] + (1 - share) ** 0.5 * rng.normal(size=len(rows))
         y = _draw(metric, np.asarray(rows.champion, np.float64), noise, luck)
         if y is None:
             return None

@@ -8,8 +8,8 @@ from hashlib import sha256
 import numpy as np
 import pytest
 import xgboost as xgb
-from pip_dagster.statistics.metrics import default_metric
 
+from pip_dagster.promotion.metric import _FITTING
 from pip_dagster.registry import CorruptRegistry, InvalidModel, Registry, SignatureMismatch
 from pip_dagster.registry.engines import DEFAULT, ENGINES, engine_named, objective_of
 from pip_dagster.registry.engines.protocol import SignatureClaims
@@ -37,8 +37,8 @@ EXPECTED = {
     "binary:logistic": ("binary", "auc", "score >= 0.5", {}),
     "binary:logitraw": ("binary", "auc", "score >= 0", {}),
     "binary:hinge": ("binary", "auc", "score >= 0.5", {}),
-    "multi:softprob": ("multiclass", "rmse", "predicted_class", {"num_class": 3}),
-    "multi:softmax": ("multiclass", "rmse", "predicted_class", {"num_class": 3}),
+    "multi:softprob": ("multiclass", "multi_logloss", "predicted_class", {"num_class": 3}),
+    "multi:softmax": ("multiclass", "multi_logloss", "predicted_class", {"num_class": 3}),
     "reg:squarederror": ("regression", "rmse", None, {}),
     "reg:linear": ("regression", "rmse", None, {}),
     "reg:absoluteerror": ("regression", "rmse", None, {}),
@@ -53,8 +53,8 @@ EXPECTED = {
     "rank:ndcg": ("ranking", "auc", None, {"group": [100, 100, 100]}),
     "rank:map": ("ranking", "auc", None, {"group": [100, 100, 100]}),
     "rank:pairwise": ("ranking", "auc", None, {"group": [100, 100, 100]}),
-    "survival:cox": ("survival", "rmse", None, {}),
-    "survival:aft": ("survival", "rmse", None, {}),
+    "survival:cox": ("survival", "auc", None, {}),
+    "survival:aft": ("survival", "auc", None, {}),
 }
 
 
@@ -88,8 +88,8 @@ def test_metric_and_decision_follow_from_the_task(train, wrap, frame, objective)
         booster = train(frame, target, rounds=3, objective=objective, **extra)
     signature = wrap(booster, frame).signature
     assert (signature.engine, signature.task) == ("xgboost", task)
-    assert default_metric(signature.task) == metric
-    assert default_decision(signature) == decision
+    assert _FITTING[signature.task][0] == metric
+    assert default_decision(signature, calibrated=False) == decision
     assert (signature.classes is not None) == (task == "multiclass")
 
 

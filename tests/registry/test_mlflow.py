@@ -124,9 +124,9 @@ def test_promotion_goes_through_the_gates_and_moves_mlflows_alias(remote: Any, h
         assert result.exit_code == code, result.output
         return result
 
-    remote.declare(scoring={"model_name": f"models:/{NAME}@champion"}, gates={"max_score_psi": 0.0001})
+    remote.declare(scoring={"model_name": f"models:/{NAME}@champion"}, gates={"max_flip_rate": 0})
     refused = cli("promote", NAME, "v2", code=1)
-    assert "score_psi" in refused.stderr and client().get_model_version_by_alias(NAME, "champion").version == 1
+    assert "flip_rate" in refused.stderr and client().get_model_version_by_alias(NAME, "champion").version == 1
     remote.declare(scoring={"model_name": f"models:/{NAME}@champion"}, gates={"max_score_psi": 50})
     assert "champion is now v2, was v1" in cli("promote", f"models:/{NAME}", "v2", "--why", "better").stdout
     assert client().get_model_version_by_alias(NAME, "champion").version == 2
