@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any, Literal
 
 import dagster as dg
 
@@ -10,7 +11,7 @@ from pip_dagster.declaration.grid import partition_named
 from pip_dagster.declaration.partition import Partition
 from pip_dagster.declaration.spec import Partitions
 
-_DEFINITIONS = {
+_DEFINITIONS: dict[Literal["hour", "day", "week", "month"], Any] = {
     "hour": (dg.HourlyPartitionsDefinition, "%Y-%m-%d-%H:%M"),
     "day": (dg.DailyPartitionsDefinition, "%Y-%m-%d"),
     "week": (dg.WeeklyPartitionsDefinition, "%Y-%m-%d"),
