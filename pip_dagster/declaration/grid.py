@@ -34,18 +34,42 @@ def closed_partitions(declared: Partitions, now: datetime) -> list[Partition]:
     return [partition for partition in open_to if partition.end <= last]
 
 
+def partition_named(declared: Partitions, key: str) -> Partition:
+    """The partition that a key names; that it has ended, or lies before the grid's end, is not checked.
+
+    Raises:
+        ValueError: the key names no partition of the grid.
+    """
+    repeated = len(key) > len("2024-01-01-00:00")
+    at = datetime.strptime(key, _format(declared) + ("%z" if repeated else ""))
+    if declared.every == "hour":
+        start = (at if repeated else _local(declared, at)).astimezone(UTC)
+        found = _keyed(declared, *(each.astimezone(declared.zone) for each in (start, start + timedelta(hours=1))))
+    else:
+        bounds = _dates(declared.model_copy(update={"start": at}))
+        found = _keyed(declared, next(bounds), next(bounds))
+    if found.key != key or found.start_local.minute or found.start < next(_partitions(declared)).start:
+        raise ValueError(f"{key!r} is not the key of a partition")
+    return found
+
+
 def _partitions(declared: Partitions) -> Iterator[Partition]:
     """The grid without end."""
-    if declared.every == "hour":
-        bounds, fmt = _hours(declared), "%Y-%m-%d-%H:%M"
-    else:
-        bounds, fmt = _dates(declared), "%Y-%m-%d"
+    bounds = _hours(declared) if declared.every == "hour" else _dates(declared)
     start = next(bounds)
     for end in bounds:
-        # The second of two hours that the clocks repeat has its offset in the key, as in Dagster's.
-        repeated = declared.every == "hour" and start.fold
-        yield Partition(start.strftime(fmt + "%z" if repeated else fmt), start, end)
+        yield _keyed(declared, start, end)
         start = end
+
+
+def _keyed(declared: Partitions, start: datetime, end: datetime) -> Partition:
+    # The second of two hours that the clocks repeat has its offset in the key, as in Dagster's.
+    repeated = declared.every == "hour" and start.fold
+    return Partition(start.strftime(_format(declared) + ("%z" if repeated else "")), start, end)
+
+
+def _format(declared: Partitions) -> str:
+    return "%Y-%m-%d-%H:%M" if declared.every == "hour" else "%Y-%m-%d"
 
 
 def _hours(declared: Partitions) -> Iterator[datetime]:

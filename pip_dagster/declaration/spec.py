@@ -9,6 +9,7 @@ from zoneinfo import ZoneInfo
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from pip_dagster.declaration.automation import Alerts, Schedule, Sensors
+from pip_dagster.declaration.clock_changes import unfit_change
 from pip_dagster.declaration.durations import Duration
 from pip_dagster.declaration.gates import Gates
 from pip_dagster.declaration.reruns import IgnoreAfter, Reruns
@@ -50,6 +51,16 @@ class Partitions(StrictModel):
             offset = value.isoformat().removeprefix(value.replace(tzinfo=None).isoformat())
             raise ValueError(f"must not have a UTC offset; it is interpreted in `time_zone`. Remove `{offset}`")
         return value
+
+    @model_validator(mode="after")
+    def _fits_the_clocks(self) -> Partitions:
+        start, end = (each if isinstance(each, datetime) else None for each in (self.start, self.end))
+        if start and (why := unfit_change(self.every, self.time_zone, start, end)):
+            raise ValueError(
+                f"{self.time_zone} cannot have a partition for every {self.every} of this grid: {why}. Use "
+                "`time_zone: UTC`, longer partitions, or a grid without that date"
+            )
+        return self
 
     @property
     def zone(self) -> ZoneInfo:

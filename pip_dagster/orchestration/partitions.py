@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any, Literal
 
 import dagster as dg
 
+from pip_dagster.declaration.grid import partition_named
 from pip_dagster.declaration.partition import Partition
 from pip_dagster.declaration.spec import Partitions
 
-_DEFINITIONS = {
+_DEFINITIONS: dict[Literal["hour", "day", "week", "month"], Any] = {
     "hour": (dg.HourlyPartitionsDefinition, "%Y-%m-%d-%H:%M"),
     "day": (dg.DailyPartitionsDefinition, "%Y-%m-%d"),
     "week": (dg.WeeklyPartitionsDefinition, "%Y-%m-%d"),
@@ -29,6 +31,14 @@ def partitions_definition(declared: Partitions) -> dg.TimeWindowPartitionsDefini
 
 
 def partitions_of(definition: dg.TimeWindowPartitionsDefinition, keys: Sequence[str]) -> list[Partition]:
-    """The windows of the keys, both bounds in the grid's time zone."""
-    windows = ((key, definition.time_window_for_partition_key(key)) for key in keys)
-    return [Partition(key, window.start, window.end) for key, window in windows]
+    """The partitions that the keys name, by the one grid of this package: Dagster knows the keys only.
+
+    Raises:
+        ValueError: a key names no partition of the grid.
+    """
+    [every] = [name for name, (kind, _) in _DEFINITIONS.items() if isinstance(definition, kind)]
+    # It was validated when it was declared; without its end it might not be valid.
+    declared = Partitions.model_construct(
+        every=every, start=definition.start.replace(tzinfo=None), time_zone=definition.timezone
+    )
+    return [partition_named(declared, key) for key in keys]

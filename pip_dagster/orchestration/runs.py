@@ -8,6 +8,7 @@ from typing import Any
 import dagster as dg
 
 from pip_dagster.declaration.partition import Partition
+from pip_dagster.orchestration.partitions import partitions_of
 
 PARTITION = "dagster/partition"
 RANGE_START = "dagster/asset_partition_range_start"
@@ -42,11 +43,8 @@ def covered(
         return {each.key for each in candidates if each.key == key}
     if RANGE_START not in tags or RANGE_END not in tags:
         return {each.key for each in candidates}
-    bounds = []
-    for key in (tags[RANGE_START], tags[RANGE_END]):
-        try:
-            window = definition.time_window_for_partition_key(key)
-        except ValueError:  # a key of an older grid
-            return set()
-        bounds.append(Partition(key, window.start, window.end))
-    return {each.key for each in candidates if bounds[0].start <= each.start <= bounds[1].start}
+    try:
+        first, last = partitions_of(definition, [tags[RANGE_START], tags[RANGE_END]])
+    except ValueError:  # a key of an older grid
+        return set()
+    return {each.key for each in candidates if first.start <= each.start <= last.start}

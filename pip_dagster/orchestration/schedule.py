@@ -11,6 +11,7 @@ from pip_dagster.declaration.ranges import contiguous
 from pip_dagster.errors import DeclarationError
 from pip_dagster.flow.closed import Closed, due_at
 from pip_dagster.orchestration.keys import predictions_key
+from pip_dagster.orchestration.partitions import partitions_of
 from pip_dagster.orchestration.publications import complete
 from pip_dagster.orchestration.runs import REASON, covered, run_request
 
@@ -127,8 +128,8 @@ def _available(definition: dg.TimeWindowPartitionsDefinition, window: dg.TimeWin
 
 
 def _partition(definition: dg.TimeWindowPartitionsDefinition, window: dg.TimeWindow) -> Partition:
-    key = definition.get_partition_key_for_timestamp(window.start.timestamp())
-    return Partition(key, window.start, window.end)
+    [found] = partitions_of(definition, [definition.get_partition_key_for_timestamp(window.start.timestamp())])
+    return found
 
 
 def _requested(
