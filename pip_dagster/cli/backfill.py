@@ -172,6 +172,7 @@ def _run(pipeline: Pipeline, work: Work, no_dagster: bool) -> dict[str, Any]:
         "made": progress.built,
         "reused": progress.reused,
         "done_before": work.done,
+        "published_before": work.published,
         "failed": progress.failed,
         "cancelled": cancelled,
         "error": error,
