@@ -166,6 +166,7 @@ def _run(pipeline: Pipeline, work: Work, no_dagster: bool, allow_fewer_rows: boo
         "made": progress.built,
         "reused": progress.reused,
         "done_before": work.done,
+        "published_before": work.published,
         "failed": progress.failed,
         "cancelled": cancelled,
         "error": error,
