@@ -77,6 +77,11 @@ class Project:
                 f'{file}, [tool.pip_dagster]: published = "{UNPUBLISHED}" is for a lake, which can be read at any '
                 "time; a warehouse file cannot be read while a run writes to it. Name a folder."
             )
+        if not is_lake and "?" in str((root / settings["warehouse"]).resolve().parent):
+            raise ProjectError(
+                f"The warehouse {(root / settings['warehouse']).resolve()} is in a folder with `?` in its name, where "
+                "DuckDB cannot write its log. Rename the folder, or set `warehouse` to another place."
+            )
         return cls(
             root=root,
             warehouse=Lake.parse(settings["warehouse"], root, settings["data_path"])
