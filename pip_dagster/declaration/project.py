@@ -45,7 +45,7 @@ class Project:
         An environment variable `PIP_DAGSTER_<SETTING>` takes precedence over the file.
 
         Raises:
-            ProjectError: a setting is unknown or not text.
+            ProjectError: a setting is unknown or not text, or DuckDB cannot write in the folder of the warehouse.
         """
         root = root.resolve()
         file = root / "pyproject.toml"
