@@ -45,7 +45,7 @@ class Project:
         An environment variable `PIP_DAGSTER_<SETTING>` takes precedence over the file.
 
         Raises:
-            ProjectError: a setting is unknown or not text.
+            ProjectError: a setting is unknown or not text, or DuckDB cannot write in the folder of the warehouse.
         """
         root = root.resolve()
         file = root / "pyproject.toml"
@@ -76,6 +76,11 @@ class Project:
             raise ProjectError(
                 f'{file}, [tool.pip_dagster]: published = "{UNPUBLISHED}" is for a lake, which can be read at any '
                 "time; a warehouse file cannot be read while a run writes to it. Name a folder."
+            )
+        if not is_lake and "?" in str((root / settings["warehouse"]).resolve().parent):
+            raise ProjectError(
+                f"The warehouse {(root / settings['warehouse']).resolve()} is in a folder with `?` in its name, where "
+                "DuckDB cannot write its log. Rename the folder, or set `warehouse` to another place."
             )
         return cls(
             root=root,

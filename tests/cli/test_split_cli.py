@@ -113,6 +113,7 @@ def test_what_was_stored_by_the_version_before_is_published_with_its_arm(scored,
         con.execute("DROP TABLE ledger.backfills; DROP TABLE ledger.backfill_partitions")
         con.execute("ALTER TABLE ledger.extractions DROP declared_parts")
         con.execute("ALTER TABLE ledger.scorings DROP declared_parts")
+        con.execute("ALTER TABLE ledger.scorings DROP declared_row")
         con.execute("UPDATE ledger.meta SET value = '3' WHERE key = 'schema_version'")
     with workspace(threads=1) as con, open_warehouse(con, scored.project.warehouse, purpose="test"):
         assert con.execute("SELECT DISTINCT arm FROM orders.predictions").fetchall() == [("champion",)]

@@ -7,6 +7,8 @@ import duckdb
 import pytest
 
 from pip_dagster.cli.main import cli
+from pip_dagster.declaration.project import Project
+from pip_dagster.errors import ProjectError
 from pip_dagster.ledger.promotions import alias_moves
 from pip_dagster.ledger.verify import verify
 from pip_dagster.replay import recall
@@ -91,3 +93,11 @@ def test_a_parquet_file_with_the_name_of_a_pattern_is_itself(tiny, name):
     tiny.declare(source_database=None, sources={"orders": source})
     tiny.run(FIRST)
     assert tiny.scores() == tiny.expected(f"day = '{FIRST}'")
+
+
+@pytest.mark.lake("never")
+def test_a_folder_in_which_duckdb_cannot_write_is_refused(tiny, tmp_path):
+    """DuckDB puts `.wal` before the first question mark of a path."""
+    shutil.copytree(tiny.root, tmp_path / "what?" / "shop")
+    with pytest.raises(ProjectError, match=r"with `\?` in its name.*Rename the folder"):
+        Project.at(tmp_path / "what?" / "shop")

@@ -201,6 +201,7 @@ def test_an_older_warehouse_is_migrated_and_its_past_vouched_for(scored, helpers
     tamper(scored, "DROP TABLE ledger.backfill_partitions", "ALTER TABLE ledger.extractions DROP provisional")
     tamper(scored, "ALTER TABLE ledger.scorings DROP provisional", "ALTER TABLE ledger.scorings DROP inputs_digest")
     tamper(scored, *(f"ALTER TABLE ledger.{table} DROP declared_parts" for table in ("extractions", "scorings")))
+    tamper(scored, "ALTER TABLE ledger.scorings DROP declared_row")
     tamper(scored, *helpers.untyped_live_changes())
     tamper(scored, "UPDATE ledger.meta SET value = '2' WHERE key = 'schema_version'")
     assert schema.VERSION >= 3

@@ -50,8 +50,9 @@ def model(tmp_path, names, booster="gbtree", objective="binary:logistic", **para
 @pytest.mark.parametrize("booster", ["gbtree", "dart", "gblinear"])
 def test_any_name_scores_explains_and_replays(tiny, tmp_path, booster):
     file, sample, expected = model(tmp_path, NAMES, booster)
-    for _ in range(2):
-        tiny.registry.register("named", model=file, sample=sample, by="ada")
+    tiny.registry.register("named", model=file, sample=sample, by="ada")
+    next_file, sample, _ = model(tmp_path, NAMES, booster, eta=0.1)
+    tiny.registry.register("named", model=next_file, sample=sample, by="ada")
     tiny.registry.set_alias("named", "champion", 1, by="ada", why="the first")
     tiny.registry.set_alias("named", "challenger", 2, by="ada", why="the next")
     rows = sample.assign(order_id=range(len(sample)), day=pd.Timestamp(FIRST).date())

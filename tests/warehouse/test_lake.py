@@ -364,7 +364,8 @@ class TestWhatIsKept:
         tiny.declare(helpers.SQL.replace("'not a feature'", "sum(quantity) OVER ()"))
         with pytest.raises(DeclarationError, match=r"column 'note' of its features is HUGEINT.*to BIGINT"):
             tiny.run()
-        assert tiny.warehouse("SELECT count(*) FROM ledger.extractions") == [(0,)]
+        with pytest.raises(NoWarehouseError):
+            tiny.warehouse("SELECT count(*) FROM ledger.extractions")
         tiny.declare(helpers.SQL.replace("'not a feature'", "(sum(quantity) OVER ())::BIGINT"))
         tiny.run()
         assert tiny.scores() == tiny.expected()
