@@ -17,26 +17,26 @@ class Closed:
     at: datetime
 
 
-def due_at(
+def requested_at(
     closed: Sequence[Closed],
     previous_tick: datetime,
     *,
     catch_up: int,
-    asked: Collection[str],
-    made: Collection[str],
+    requested: Collection[str],
+    built: Collection[str],
     over: bool = False,
 ) -> list[Partition]:
     """What a tick requests, in the order of time.
 
     `closed` are the partitions that can be built at the tick, in order. Those that closed after the schedule's previous
     tick by the clock are requested, whether or not that tick happened. Of the `catch_up` before them, those that no
-    earlier tick has `asked` and nobody has `made`. Where none closed since, the newest is requested again: a schedule
+    earlier tick has `requested` and that are not `built`. Where none closed since, the newest is requested again: a schedule
     may tick several times a partition, to score what came in; unless the grid is `over`.
     """
     new = [each.partition for each in closed if each.at > previous_tick]
     older = [each.partition for each in closed[: len(closed) - len(new)]]
-    missed = [each for each in older[-catch_up:] if each.key not in made] if catch_up else []
-    due = [each for each in (*missed, *new) if each.key not in asked]
-    if closed and not new and not over and closed[-1].partition not in due:
-        due.append(closed[-1].partition)
-    return due
+    missed = [each for each in older[-catch_up:] if each.key not in built] if catch_up else []
+    wanted = [each for each in (*missed, *new) if each.key not in requested]
+    if closed and not new and not over and closed[-1].partition not in wanted:
+        wanted.append(closed[-1].partition)
+    return wanted

@@ -86,14 +86,14 @@ def split(run: Run, model: ScoringModel, results: Iterable[PartitionResult]) -> 
 
 
 def _split(run: Run, manifest: Manifest, result: PartitionResult) -> PartitionResult:
-    """Decide one partition; the warehouse is the current catalog and nobody else has it."""
+    """Decide one partition; the warehouse is the current catalog, locked by this process."""
     con, spec = run.con, run.pipeline.spec
     champion, experiment = result.scoring, spec.scoring.experiment
     assert champion
     name, key = champion.pipeline, champion.partition_key
     live = live_change(con, name, key)
     if live is None or live.scoring_id != champion.scoring_id:
-        raise PartitionError("what is live was changed by somebody else since it was scored; that is left alone")
+        raise PartitionError("another process changed what is live since this was scored; nothing was changed")
     change_id, current = live.change_id, arms_of(con, [live.change_id]).get(live.change_id, ())
     if experiment is None:
         with transaction(con):
@@ -128,7 +128,7 @@ def _split(run: Run, manifest: Manifest, result: PartitionResult) -> PartitionRe
         if list(map(_verdict, known)) == list(map(_verdict, entries)):
             entries = list(known)
         else:
-            if wanted == current:  # a decision of its own, told to the audit and published
+            if wanted == current:  # the new verdicts are a change of their own in the audit
                 (change_id,) = make_live(con, [champion], run.info, *decided, experiment=experiment.label)
                 entries = _entries(name, key, change_id, verdicts)
             insert_checks(con, entries)

@@ -9,7 +9,7 @@ from pip_dagster.declaration.partition import Partition
 from pip_dagster.declaration.pipeline import Pipeline
 from pip_dagster.declaration.ranges import contiguous
 from pip_dagster.errors import DeclarationError
-from pip_dagster.flow.closed import Closed, due_at
+from pip_dagster.flow.closed import Closed, requested_at
 from pip_dagster.orchestration.keys import predictions_key
 from pip_dagster.orchestration.partitions import partitions_of
 from pip_dagster.orchestration.publications import complete
@@ -41,22 +41,22 @@ def pipeline_schedule(
         length = newest.partition.end - newest.partition.start
         ends = spec.partitions.end
         over = ends is not None and newest.partition.end_local >= ends and tick >= newest.at + length
-        due = due_at(
+        wanted = requested_at(
             closed,
             previous,
             catch_up=declared.catch_up,
-            asked=_requested(context, name, partitions, closed),
-            made=context.instance.get_materialized_partitions(predictions_key(spec)) if declared.catch_up else (),
+            requested=_requested(context, name, partitions, closed),
+            built=context.instance.get_materialized_partitions(predictions_key(spec)) if declared.catch_up else (),
             over=over,
         )
-        if not due:
+        if not wanted:
             return dg.SkipReason(
                 f"The partitions of {spec.name} end on {spec.partitions.end:%Y-%m-%d}, before {tick:%Y-%m-%d}. Build "
                 "past partitions with a backfill."
                 if over
                 else f"A run of every partition of {spec.name} that closed up to {tick} has been requested."
             )
-        return _requests(pipeline, due, tick, {each.partition.key for each in closed if each.at <= previous})
+        return _requests(pipeline, wanted, tick, {each.partition.key for each in closed if each.at <= previous})
 
     try:
         return dg.schedule(
@@ -74,11 +74,11 @@ def pipeline_schedule(
         ) from error
 
 
-def _requests(pipeline: Pipeline, due: list[Partition], tick: datetime, older: set[str]) -> list[dg.RunRequest]:
+def _requests(pipeline: Pipeline, wanted: list[Partition], tick: datetime, older: set[str]) -> list[dg.RunRequest]:
     """A run for each contiguous range."""
     spec = pipeline.spec
     requests = []
-    for of_range in contiguous(due, at_most=spec.partitions.max_per_run):
+    for of_range in contiguous(wanted, at_most=spec.partitions.max_per_run):
         late = sum(partition.key in older for partition in of_range)
         counts = ((len(of_range) - late, "just closed"), (late, "missed or rescored"))
         requests.append(

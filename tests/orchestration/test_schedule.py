@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from pip_dagster.declaration.partition import Partition
 from pip_dagster.declaration.spec import Partitions
-from pip_dagster.flow.closed import Closed, due_at
+from pip_dagster.flow.closed import Closed, requested_at
 from pip_dagster.orchestration.definitions import build_definitions
 from pip_dagster.orchestration.partitions import partitions_definition
 from pip_dagster.orchestration.schedule import closed_at, previous_tick
@@ -215,7 +215,7 @@ def test_over_a_year_with_downtime_every_partition_is_asked_for_once(calendar, c
             continue
         previous = previous_tick(cron, zone, when)
         closed = closed_at(definition, when, previous, catch_up)
-        due = due_at(closed, previous, catch_up=catch_up, asked=asked, made=())
+        due = requested_at(closed, previous, catch_up=catch_up, requested=asked, built=())
         new = [each.partition.key for each in closed if each.at > previous]
         older = [each.partition.key for each in closed if each.at <= previous]
         reachable |= {*new, *older[len(older) - catch_up :]}
@@ -254,6 +254,6 @@ def test_the_core_alone_hour_by_hour(up, catch_up):
     for i, is_up in enumerate(up):
         if is_up:
             expected += [str(j) for j in range(max(0, i - catch_up), i + 1) if str(j) not in expected]
-            due = due_at(hours[: i + 1], START + i * HOUR, catch_up=catch_up, asked=set(asked), made=())
+            due = requested_at(hours[: i + 1], START + i * HOUR, catch_up=catch_up, requested=set(asked), built=())
             asked += [each.key for each in due]
     assert asked == expected
