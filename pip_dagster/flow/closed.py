@@ -29,9 +29,9 @@ def requested_at(
     """What a tick requests, in the order of time.
 
     `closed` are the partitions that can be built at the tick, in order. Those that closed after the schedule's previous
-    tick by the clock are requested, whether or not that tick happened. Of the `catch_up` before them, those that no
-    earlier tick has `requested` and that are not `built`. Where none closed since, the newest is requested again: a schedule
-    may tick several times a partition, to score what came in; unless the grid is `over`.
+    tick by the clock are requested, whether or not that tick happened. Of the `catch_up` before them, those that are
+    not `built` and that no earlier tick has `requested`. Where none closed since, the newest is requested again, unless
+    the grid is `over`: a schedule may tick several times a partition, to score what came in.
     """
     new = [each.partition for each in closed if each.at > previous_tick]
     older = [each.partition for each in closed[: len(closed) - len(new)]]
