@@ -99,7 +99,27 @@ class CanaryGate(StrictModel):
     max_mean_shift: float | None = Field(
         default=None, ge=0, description="How far the means may differ, in the champion's standard deviations."
     )
-    min_rows: int = Field(default=50, ge=1, description="Rows a partition needs for the canary to be judged.")
+    min_rows: int = Field(
+        default=50, ge=1, description="Rows a partition, and a segment in it, needs for the canary to be judged."
+    )
+    segments: tuple[str, ...] = Field(
+        default=(), description="Feature columns; the limits below hold in the rows of each of their values."
+    )
+    max_segment_flip_rate: float | None = Field(
+        default=None, ge=0, le=1, description="As `max_flip_rate`, in each segment; twice that when absent."
+    )
+    max_segment_psi: float | None = Field(
+        default=None, ge=0, description="As `max_score_psi`, in each segment; twice that when absent."
+    )
+
+    @property
+    def segment_limits(self) -> tuple[float, float]:
+        """The share of decisions that may differ in a segment, and how far its scores may."""
+        flips, psi = self.max_segment_flip_rate, self.max_segment_psi
+        return (
+            min(2 * self.max_flip_rate, 1.0) if flips is None else flips,
+            2 * self.max_score_psi if psi is None else psi,
+        )
 
 
 class Canary(Split):

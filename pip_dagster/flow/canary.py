@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 from pip_dagster.errors import DeclarationError
 from pip_dagster.flow.compared import Side, distribution_gate, side
-from pip_dagster.flow.stage import keep
+from pip_dagster.flow.stage import keep, stored_columns
 from pip_dagster.sql.names import literal, quote
 from pip_dagster.statistics.agreement import flip_gate, paired_columns
 from pip_dagster.statistics.gate_result import GateResult
+from pip_dagster.statistics.segment_agreement import segment_flip_gate, segment_psi_gate
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -55,6 +56,12 @@ def judge(
         found.insert(0, flip_gate(con, paired, sides[0].decision, gate.max_flip_rate))
     if gate.max_mean_shift is not None and sides[0].calibrated == sides[1].calibrated:
         found.append(_mean_shift(con, paired, sides[0].outputs[0], gate.max_mean_shift))
+    if gate.segments:
+        flips, psi = gate.segment_limits
+        if sides[0].decision:
+            found.append(segment_flip_gate(con, paired, gate.segments, flips, gate.min_rows))
+        if sides[0].calibrated == sides[1].calibrated:
+            found.append(segment_psi_gate(con, paired, (gate.segments, sides[0].outputs), psi, gate.min_rows))
     return found
 
 
@@ -81,13 +88,36 @@ def _side_by_side(
     same = " AND ".join(f"a.{quote(name)} = b.{quote(name)}" for name in pipeline.spec.features.key)
     unit = ", ".join(f"a.{quote(name)}::VARCHAR" for name in pipeline.spec.unit)
     outputs = f"{paired_columns(a.outputs, b.outputs)}, to_json([{unit}])::VARCHAR AS pip_unit"
-    select = f"SELECT true AS pip_seen, {outputs} FROM ({a.sql}) a JOIN ({b.sql}) b ON {same}"
+    segments, features = _segments(con, pipeline, entries[0])
+    select = f"SELECT true AS pip_seen, {outputs}{segments} FROM ({a.sql}) a JOIN ({b.sql}) b ON {same}{features}"
     try:
         return keep(con, "side_by_side", select), (a, b)
     except duckdb.Error as error:
         raise DeclarationError(
             f"Pipeline {pipeline.spec.name}: gates.decision {a.decision!r} fails on a stored row: {error}"
         ) from error
+
+
+def _segments(con: DuckDBPyConnection, pipeline: Pipeline, champion: ScoringEntry) -> tuple[str, str]:
+    """SQL of the segments' columns `pip_segment_<i>`, and of the join with the features that were scored."""
+    spec = pipeline.spec
+    canary = spec.scoring.canary
+    if not canary or not canary.gate.segments:
+        return "", ""
+    row = con.execute(
+        "SELECT table_name FROM ledger.extractions WHERE pipeline = $p AND revision = $r LIMIT 1",
+        {"p": spec.name, "r": champion.feature_revision},
+    ).fetchone()
+    there = stored_columns(con, spec.name, row[0]) if row else {}
+    if missing := [name for name in canary.gate.segments if name not in there]:
+        raise DeclarationError(
+            f"Pipeline {spec.name}: scoring.canary.gate.segments names {', '.join(missing)}; expected feature columns, "
+            f"which are {', '.join(there)}."
+        )
+    columns = "".join(f", f.{quote(name)}::VARCHAR AS pip_segment_{i}" for i, name in enumerate(canary.gate.segments))
+    same = " AND ".join(f"f.{quote(name)} = a.{quote(name)}" for name in spec.features.key)
+    table = f"{quote(spec.name)}.{quote(row[0] if row else '')}"
+    return columns, f" LEFT JOIN {table} f ON f.revision = {literal(champion.feature_revision or '')} AND {same}"
 
 
 def _mean_shift(con: DuckDBPyConnection, paired: str, output: str, most: float) -> GateResult:

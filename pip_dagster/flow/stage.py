@@ -19,7 +19,8 @@ it with `keep` and hands on the relation that `keep` returns.
 | `stored_scores`, `stored_quarantine` | what was recorded of scorings, to be compared | replay/recall |
 | `live_keys` | the keys of the rows that are live | promotion/stored |
 | `by_champion`, `by_candidate`, `rescored` | stored rows scored by both, and the two joined | promotion/rescore |
-| `labels`, `labels_of_partition`, `labelled` | labels, and the rescored rows that have one | promotion/labels |
+| `labels` | labels by partition | promotion/label_window |
+| `labelled` | the rescored rows that have a label | promotion/labels |
 | `rows_of_arms` | the live rows of a split, with their arm | promotion/arm_outcomes |
 """
 

@@ -60,23 +60,33 @@ def decile_table(con: DuckDBPyConnection, relation: str, champion: str, candidat
     """
     import numpy as np
 
+    found = decile_tables(con, relation, champion, candidate, "''")
+    return found.get("", np.zeros((BINS, BINS), np.int64))
+
+
+def decile_tables(
+    con: DuckDBPyConnection, relation: str, champion: str, candidate: str, by: str
+) -> dict[str, np.ndarray]:
+    """Count as `decile_table` for each value of `by`, an SQL text that is never NULL, with deciles of its own rows."""
+    import numpy as np
+
     deciles = ", ".join(str(i / BINS) for i in range(1, BINS))
     bins = [" + ".join(f"({column} > e[{i}])::INTEGER" for i in range(1, BINS)) for column in ("a", "b")]
-    found = con.execute(
-        f"WITH r AS (SELECT {quote(champion)}::DOUBLE AS a, {quote(candidate)}::DOUBLE AS b FROM {relation} "
+    rows = con.execute(
+        f"WITH r AS (SELECT {by} AS g, {quote(champion)}::DOUBLE AS a, {quote(candidate)}::DOUBLE AS b FROM {relation} "
         f"  WHERE {quote(champion)} IS NOT NULL AND {quote(candidate)} IS NOT NULL), "
-        f"edges AS (SELECT quantile_disc(a, [{deciles}]) AS e FROM r) "
-        f"SELECT {bins[0]} AS i, {bins[1]} AS j, count(*), count(*) FILTER (NOT isfinite(a) OR NOT isfinite(b)) "
-        "FROM r, edges GROUP BY ALL"
+        f"edges AS (SELECT g, quantile_disc(a, [{deciles}]) AS e FROM r GROUP BY g) "
+        f"SELECT g, {bins[0]} AS i, {bins[1]} AS j, count(*), count(*) FILTER (NOT isfinite(a) OR NOT isfinite(b)) "
+        "FROM r JOIN edges USING (g) GROUP BY ALL"
     ).fetchall()
-    if bad := sum(row[3] for row in found):
+    if bad := sum(row[4] for row in rows):
         raise DeclarationError(
             f"{bad:,} scores in {champion} or {candidate} are NaN or infinite; scores must be finite."
         )
-    table = np.zeros((BINS, BINS), np.int64)
-    for i, j, rows, _ in found:
-        table[i, j] = rows
-    return table
+    found: dict[str, np.ndarray] = {}
+    for value, i, j, count, _ in rows:
+        found.setdefault(value, np.zeros((BINS, BINS), np.int64))[i, j] = count
+    return found
 
 
 def drift(table: np.ndarray) -> Drift:

@@ -126,6 +126,41 @@ def test_every_limit_stops(canary, helpers):
         command(canary, "models", "canary", "orders", "--resume", "next limit")
 
 
+def flips_by_shop(tiny, key):
+    """Shop → changed decisions and rows of a day, in another way than the gate's."""
+    frame = tiny.source_frame(f"day = '{key}'")
+    a, b = (np.array(list(tiny.expected(f"day = '{key}'", version=v).values())) >= 0.5 for v in (1, 2))
+    return {
+        shop: (int((a != b)[at].sum()), int(at.sum()))
+        for shop in set(frame["shop"])
+        if (at := frame["shop"] == shop).any()
+    }
+
+
+def test_a_limit_in_a_segment_stops_where_the_whole_is_within_its_own(canary, ledger_verify):
+    counts = flips_by_shop(canary, DAYS[0])
+    worst = max(counts, key=lambda shop: counts[shop][0] / counts[shop][1])
+    gate = {"segments": ["shop"], "min_rows": 5, "max_segment_psi": 100}
+    declare(canary, **gate, max_segment_flip_rate=0.99).run(DAYS[0])
+    assert versions(canary) == {DAYS[0]: [1, 2]}, "within every limit"
+    status, text = verdict(canary, DAYS[0], "segment_flip_rate challenger")
+    assert status == "passed" and f"shop {worst}: {counts[worst][0]} of {counts[worst][1]} decisions change" in text
+    declare(canary, **gate, max_segment_flip_rate=0).run(DAYS[1])
+    assert versions(canary)[DAYS[1]] == [1]
+    ((figures, why),) = canary.warehouse("SELECT figures, why FROM ledger.canaries")
+    assert set(json.loads(figures)) == {"segment_flip_rate"} and "at most 0.00% in a segment" in why
+    assert ledger_verify(canary) is None
+
+
+def test_segments_with_few_rows_are_not_judged_and_unknown_ones_are_refused(canary):
+    declare(canary, segments=["shop"], max_segment_flip_rate=0, min_rows=50).run(DAYS[0])
+    assert versions(canary) == {DAYS[0]: [1, 2]}
+    assert "no segment has 50 rows" in verdict(canary, DAYS[0], "segment_flip_rate challenger")[1]
+    checks = [str(check) for check in declare(canary, segments=["shops"]).run(DAYS[1])[DAYS[1]].checks]
+    assert [check for check in checks if "canary.gate.segments names shops; expected feature columns" in check]
+    assert versions(canary)[DAYS[1]] == [1]
+
+
 def test_few_rows_are_not_judged(canary):
     declare(canary, max_flip_rate=0, min_rows=51).run(DAYS[0])
     assert versions(canary) == {DAYS[0]: [1, 2]}
