@@ -119,6 +119,7 @@ def prepare(staged: Path, model: Path, sample: samples.Sample, claims: Claims, s
         "model": source,
         "convert_to": None if source == target else target,
         "claims": claims.signature,
+        "calibration": description.calibration,
     }
     report = _examined(staged, sample, claims, seconds, request)
     if sha256(target.read_bytes()) != report.model_sha256:
@@ -141,7 +142,8 @@ def prepare_composite(
     (staged / "work").mkdir()
     for member, origin in zip(resolved.composite.members, resolved.origins, strict=True):
         write_synced(staged / member.file, origin.model_bytes())
-    report = _examined(staged, sample, claims, seconds, {"model": staged, "composite": resolved.composite})
+    request = {"model": staged, "composite": resolved.composite, "calibration": description.calibration}
+    report = _examined(staged, sample, claims, seconds, request)
     for member, origin in zip(resolved.composite.members, resolved.origins, strict=True):
         if sha256((staged / member.file).read_bytes()) != origin.digest:
             raise InvalidModel(f"{claims.name}: {member.file} changed while it was examined; try again")

@@ -17,6 +17,7 @@ from pydantic import ValidationError
 
 from pip_dagster.registry import errors
 from pip_dagster.registry.booster_signature import Record
+from pip_dagster.registry.calibration import Calibration
 from pip_dagster.registry.composite import Composite
 from pip_dagster.registry.engines.protocol import SignatureClaims
 from pip_dagster.registry.manifest import Histogram, Signature
@@ -38,6 +39,7 @@ class ProbeRequest(Record):
     golden: Path
     engine: str = ""
     claims: SignatureClaims = SignatureClaims()
+    calibration: Calibration | None = None
     composite: Composite | None = None
     cpu_seconds: int
     memory_bytes: int = MEMORY_BYTES

@@ -161,7 +161,7 @@ def _replay_chunk(
     recalled = recall.recall(stage, pipeline, entries, table, manifest)
     partitions = [entry.partition_key for entry in entries]
     # Which rows were quarantined is recorded, so today's policy must not quarantine others or block the partition.
-    policy = ScoringPolicy("missing", 1.0, recalled.carried)
+    policy = ScoringPolicy("missing", 1.0, recalled.carried, refuse_not_finite=False)
     scores = score(stage, pipeline.spec, model.predictor, manifest, partitions, policy)
     return [
         _judge(stage, model, entry, recalled, scores, recorded_rows(stage, pipeline.spec, recalled, entry, keys))
