@@ -59,6 +59,14 @@ for _command in (canary, compare, compose, gate, promote, rollback, sign, keygen
 )
 @click.option("--classes", help="A classifier's labels in training order: a,b,c.")
 @click.option("--feature-names", help="For a Booster trained without names: a,b,c in training order.")
+@click.option("--missing", type=float, help="A number that training counted as missing, such as -999.")
+@click.option("--offset", help="The column of the base margin, in units of the margin, such as log(exposure).")
+@click.option(
+    "--training-scores",
+    multiple=True,
+    metavar="COLUMN|FILE.parquet",
+    help="What training itself predicted for the sample: a column of it (repeat for each class), or a file.",
+)
 @registering_options
 @click.pass_context
 def register(
@@ -69,6 +77,9 @@ def register(
     categories_file: Path | None,
     classes: str | None,
     feature_names: str | None,
+    missing: float | None,
+    offset: str | None,
+    training_scores: tuple[str, ...],
     alias: str | None,
     as_json: bool,
     **options: Any,
@@ -81,6 +92,9 @@ def register(
         categories=_categories(categories_file),
         classes=classes.split(",") if classes else None,
         feature_names=feature_names.split(",") if feature_names else None,
+        missing=missing,
+        offset=offset,
+        training_scores=training_scores[0] if len(training_scores) == 1 else list(training_scores) or None,
         **described(**options),
     )
     finish(context, version, alias, as_json, "registered as")
