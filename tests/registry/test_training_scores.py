@@ -185,6 +185,7 @@ class TestDeclared:
         X = encode(pa.Table.from_pandas(sample), version.manifest)
         np.testing.assert_array_equal(predictor.predict(X), trained.scores)
         np.testing.assert_allclose(predictor.contributions(X).sum(axis=1), predictor.margin(X), atol=1e-5)
+        np.testing.assert_array_equal(predictor._score_on_gpu(X, False), trained.scores)
         many = np.tile(X, (800, 1))  # beyond the number from which splits are numeric
         np.testing.assert_array_equal(predictor.predict(many), np.tile(trained.scores, 800))
         np.testing.assert_array_equal(predictor.predict(many), np.tile(trained.scores, 800))
