@@ -12,7 +12,7 @@ from pip_dagster.cli.compare import compare
 from pip_dagster.cli.compose import compose
 from pip_dagster.cli.gates import gate, gate_rows, keygen, promote, sign
 from pip_dagster.cli.options import json_option
-from pip_dagster.cli.output import show_json, show_table
+from pip_dagster.cli.output import progress, show_json, show_table
 from pip_dagster.cli.registering import described, finish, json_object, registering_options
 from pip_dagster.cli.rollback import rollback
 from pip_dagster.declaration.project import Project
@@ -97,6 +97,10 @@ def register(
         training_scores=training_scores[0] if len(training_scores) == 1 else list(training_scores) or None,
         **described(**options),
     )
+    if not (as_json or version.manifest.training_check):
+        progress(
+            "note: not verified against training; give --training-scores, the predictions of training for the sample"
+        )
     finish(context, version, alias, as_json, "registered as")
 
 

@@ -65,6 +65,42 @@ def test_a_calibrated_score_that_is_nan_is_refused(linear):
     assert not linear.published(f"SELECT 1 FROM orders.predictions WHERE day = '{POISONED}'")
 
 
+def test_the_scores_of_several_classes_are_checked(linear):
+    frame = pd.DataFrame({"amount": np.random.default_rng(3).random(200)})
+    parameters = {"booster": "gblinear", "objective": "multi:softprob", "num_class": 3, "nthread": 1}
+    booster = xgb.train(parameters, xgb.DMatrix(frame, label=(frame.amount * 2.99).astype(int)), 30)
+    booster.save_model(linear.root / "several.ubj")
+    linear.registry.register("several", model=linear.root / "several.ubj", sample=frame)
+    linear.registry.set_alias("several", "champion", 1, by="ada", why="a test")
+    linear.source("UPDATE raw.orders SET amount = 3e38 WHERE order_id = 60")
+    results = linear.declare(scoring={"model_name": "several"}).run(DAY, POISONED)
+    assert not results[DAY].error
+    assert "score_0 in 1 rows" in results[POISONED].error
+
+
+@pytest.mark.parametrize("combine", ["score", "margin"])
+def test_the_mean_of_an_ensemble_is_checked(linear, combine):
+    register(linear, "linear", seed=2, alias="other")
+    sample = pd.DataFrame({"amount": np.linspace(0, 1, 20)})
+    members = [{"model": "linear", "version": version} for version in (1, 2)]
+    linear.registry.compose("both", {"ensemble": members, "combine": combine}, sample=sample)
+    linear.registry.set_alias("both", "champion", 1, by="ada", why="a test")
+    poison(linear)
+    results = linear.declare(scoring={"model_name": "both"}).run(DAY, POISONED)
+    assert not results[DAY].error
+    assert "score in 2 rows" in results[POISONED].error
+
+
+def test_an_arm_with_such_scores_gets_no_share(tiny):
+    tiny.source("UPDATE raw.orders SET amount = 1e6 WHERE order_id = 60")
+    register(tiny, "returns", alias="canary")
+    tiny.declare(scoring={"canary": {"alias": "canary", "share": "50%", "unit": "order_id"}})
+    results = tiny.run()
+    assert not any(result.error for result in results.values())
+    live = tiny.published(f"SELECT DISTINCT model_version FROM orders.predictions WHERE day = '{POISONED}'")
+    assert live == [(1,)]
+
+
 def test_a_number_that_a_decision_gives_is_checked_as_well(linear):
     linear.declare(
         decisions={"price": "score / (amount - 0.5)", "band": "score >= 2"}, scoring={"model_name": "linear"}
