@@ -91,14 +91,17 @@ def test_the_mean_of_an_ensemble_is_checked(linear, combine):
     assert "score in 2 rows" in results[POISONED].error
 
 
-def test_an_arm_with_such_scores_gets_no_share(tiny):
-    tiny.source("UPDATE raw.orders SET amount = 1e6 WHERE order_id = 60")
-    register(tiny, "returns", alias="canary")
-    tiny.declare(scoring={"canary": {"alias": "canary", "share": "50%", "unit": "order_id"}})
-    results = tiny.run()
-    assert not any(result.error for result in results.values())
-    live = tiny.published(f"SELECT DISTINCT model_version FROM orders.predictions WHERE day = '{POISONED}'")
-    assert live == [(1,)]
+@pytest.mark.parametrize("kind", ["split", "canary"])
+def test_an_arm_with_such_scores_gets_no_share(tiny, kind):
+    tiny.source("UPDATE raw.orders SET amount = (order_id % 10) / 10.0")
+    poison(tiny)
+    register(tiny, "returns", alias="challenger")
+    gate = {"gate": {"max_flip_rate": 1, "max_score_psi": 100}} if kind == "canary" else {}
+    tiny.declare(scoring={kind: {"arms": {"challenger": "40%"}, "salt": "spring"} | gate})
+    assert not any(result.error for result in tiny.run().values())
+    rows = tiny.published("SELECT day::VARCHAR, count(DISTINCT model_version) FROM orders.predictions GROUP BY 1")
+    assert dict(rows)[POISONED] == 1
+    assert dict(rows)[DAY] == 2
 
 
 def test_a_number_that_a_decision_gives_is_checked_as_well(linear):
