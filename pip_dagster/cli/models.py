@@ -12,7 +12,7 @@ from pip_dagster.cli.compare import compare
 from pip_dagster.cli.compose import compose
 from pip_dagster.cli.gates import gate, gate_rows, keygen, promote, sign
 from pip_dagster.cli.options import json_option
-from pip_dagster.cli.output import show_json, show_table
+from pip_dagster.cli.output import progress, show_json, show_table
 from pip_dagster.cli.registering import described, finish, json_object, registering_options
 from pip_dagster.cli.rollback import rollback
 from pip_dagster.declaration.project import Project
@@ -59,6 +59,14 @@ for _command in (canary, compare, compose, gate, promote, rollback, sign, keygen
 )
 @click.option("--classes", help="A classifier's labels in training order: a,b,c.")
 @click.option("--feature-names", help="For a Booster trained without names: a,b,c in training order.")
+@click.option("--missing", type=float, help="A number that training counted as missing, such as -999.")
+@click.option("--offset", help="The column of the base margin, in units of the margin, such as log(exposure).")
+@click.option(
+    "--training-scores",
+    multiple=True,
+    metavar="COLUMN|FILE.parquet",
+    help="What training itself predicted for the sample: a column of it (repeat for each class), or a file.",
+)
 @registering_options
 @click.pass_context
 def register(
@@ -69,6 +77,9 @@ def register(
     categories_file: Path | None,
     classes: str | None,
     feature_names: str | None,
+    missing: float | None,
+    offset: str | None,
+    training_scores: tuple[str, ...],
     alias: str | None,
     as_json: bool,
     **options: Any,
@@ -81,8 +92,15 @@ def register(
         categories=_categories(categories_file),
         classes=classes.split(",") if classes else None,
         feature_names=feature_names.split(",") if feature_names else None,
+        missing=missing,
+        offset=offset,
+        training_scores=training_scores[0] if len(training_scores) == 1 else list(training_scores) or None,
         **described(**options),
     )
+    if not (as_json or version.manifest.training_check):
+        progress(
+            "note: not verified against training; give --training-scores, the predictions of training for the sample"
+        )
     finish(context, version, alias, as_json, "registered as")
 
 

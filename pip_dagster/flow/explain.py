@@ -156,7 +156,7 @@ def _reasons(
     import numpy as np
 
     rows, first = batch.num_rows, carried + bool(classes)
-    width = len(manifest.features) + bool(manifest.composite and manifest.composite.routes)
+    width = manifest.width
     if rows == 0:
         return
     X = np.empty((rows, width), dtype=np.float32)

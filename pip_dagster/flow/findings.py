@@ -20,12 +20,14 @@ if TYPE_CHECKING:
 class ScoringPolicy:
     """What is refused and what a scored row carries: as declared, unless a replay or a gate scores otherwise.
 
-    `carried`: the feature columns beside a score, apart from those that a decision mentions.
+    `carried`: the feature columns beside a score, apart from those that a decision mentions. `refuse_not_finite`: a
+    replay compares the infinite scores that were stored before they were refused.
     """
 
     on_unseen_category: Literal["missing", "error", "quarantine"]
     max_quarantined: float
     carried: tuple[str, ...]
+    refuse_not_finite: bool = True
 
     @classmethod
     def declared(cls, spec: PipelineSpec) -> ScoringPolicy:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from pip_dagster.errors import DeclarationError
 from pip_dagster.registry.manifest import Feature
@@ -66,6 +66,36 @@ def encode_features(
             f"{where}: the columns do not fit the model's {len(features)} features: " + "; ".join(problems) + "."
         )
     return tuple(encoded)
+
+
+def with_missing(encoded: Encoded, value: float) -> Encoded:
+    """A feature whose float32 `value` (a category's code) counts as missing, as NULL and NaN do."""
+    number = f"'{value!r}'::FLOAT"
+    return replace(
+        encoded,
+        value=f"coalesce(nullif({encoded.value}, {number}), {_NOT_A_NUMBER})",
+        missing=f"{encoded.missing} + {count_where(f'{encoded.value} = {number}')}",
+    )
+
+
+def encode_offset(name: str, columns: Mapping[str, str], rules: MatrixRules, *, where: str) -> Encoded:
+    """The column of the base margin. A row without a finite one must not be scored.
+
+    Raises:
+        DeclarationError: there is no such column, or it is not a number.
+    """
+    if name not in columns:
+        close = difflib.get_close_matches(name, columns, n=1)
+        hint = f" (there is {close[0]!r})" if close else ""
+        raise DeclarationError(
+            f"{where}: the model takes the offset {name!r}, its base margin, which is missing{hint}; select it in the "
+            "feature SQL, in units of the margin, as in training."
+        )
+    made = _encode_one(Feature(name=name, type="float"), columns[name], rules)
+    if isinstance(made, str):
+        raise DeclarationError(f"{where}: the offset {name!r} is {columns[name]}; expected a number.")
+    invalid = f"coalesce(NOT isfinite(TRY_CAST({made.column}::DOUBLE AS FLOAT)), true)"
+    return replace(made, name=f"offset {name}", invalid=invalid, invalid_means="NULL, NaN or infinite")
 
 
 def _encode_one(feature: Feature, sql_type: str, rules: MatrixRules) -> Encoded | str:

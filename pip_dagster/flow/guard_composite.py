@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 from pip_dagster.errors import DeclarationError
-from pip_dagster.flow.guard import Encoded, count_where, encode_features
+from pip_dagster.flow.guard import Encoded, count_where, encode_features, encode_offset, with_missing
 from pip_dagster.registry.booster_signature import Feature
 from pip_dagster.registry.composite import SEGMENT_COLUMN, Composite
 from pip_dagster.registry.engines import engine_named
@@ -18,8 +18,8 @@ from pip_dagster.registry.route import Route, fits, route
 def encode_model(signature: Signature, columns: Mapping[str, str], *, where: str) -> tuple[Encoded, ...]:
     """The columns of the matrix that a version takes, over a table with `columns` (name → SQL type).
 
-    For one Booster its features. For a composite those of all members, each with the faults of the rows that a member
-    using it scores; then, where it has segments, the segment's number.
+    For one Booster its features, then its offset. For a composite those of all members, each with the faults of the
+    rows that a member using it scores; then, where it has segments, the segment's number.
 
     Raises:
         DeclarationError: lists every feature that is missing or of a type that cannot mean it, and every column that a
@@ -28,6 +28,10 @@ def encode_model(signature: Signature, columns: Mapping[str, str], *, where: str
     composite = signature.composite
     rules = engine_named(signature.engine).matrix
     encoded = encode_features(signature.features, columns, rules, where=where)
+    if signature.missing is not None:
+        encoded = tuple(with_missing(each, signature.missing) for each in encoded)
+    if signature.offset is not None:
+        encoded = (*encoded, encode_offset(signature.offset, columns, rules, where=where))
     if composite is None:
         return encoded
     path = _route(composite, columns, where) if composite.routes else None

@@ -9,6 +9,7 @@ from typing import Literal
 from pip_dagster.declaration.lake import Lake
 from pip_dagster.declaration.partition import Partition
 from pip_dagster.errors import PartitionError, PipelineError, WithdrawnError
+from pip_dagster.flow.decide import check_classes
 from pip_dagster.flow.entries import judged_by_share, scoring_entry
 from pip_dagster.flow.explain import check_explanations
 from pip_dagster.flow.guard_composite import encode_model
@@ -161,6 +162,7 @@ def check_fit(run: Run, stage: Stage, model: ScoringModel) -> None:
     check_columns(suites.predictions, scored)
     with_parameters(suites.predictions, reference(manifest))
     check_explanations(spec, manifest, stage.columns)
+    check_classes(run.pipeline, manifest)
 
 
 def judge_features(run: Run, stage: Stage, made: Sequence[Made]) -> list[PartitionResult]:

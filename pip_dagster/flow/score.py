@@ -18,6 +18,7 @@ from pip_dagster.flow.findings import (
 )
 from pip_dagster.flow.guard import Encoded
 from pip_dagster.flow.guard_composite import encode_model
+from pip_dagster.flow.not_finite import refuse_not_finite
 from pip_dagster.flow.scored_row import score_columns, scored_columns
 from pip_dagster.flow.stage import GIVEN, Stage
 from pip_dagster.flow.stream import read_ahead
@@ -82,8 +83,8 @@ def score(
     """Score the staged features of `partitions` by the declared policy or another one.
 
     Rows in quarantine are not scored; a partition with too many of them is blocked. The guard counts the others first:
-    a partition with values that must not be scored fails before any of its rows is. At most a few batches are in
-    Python at once, whatever the partition's size.
+    a partition with values that must not be scored fails before any of its rows is, and one with scores that are not
+    finite numbers afterwards. At most a few batches are in Python at once, whatever the partition's size.
 
     Raises:
         DeclarationError: the columns do not fit the model.
@@ -110,6 +111,8 @@ def score(
     scoring = _Scoring(stage, spec, predictor, manifest, encoded, stage.admitted if apart else stage.features, carried)
     if keys := [key for key in partitions if key not in failed and key not in blocked and found[key].rows]:
         failed |= scoring.together(keys)
+    if policy.refuse_not_finite:
+        failed |= refuse_not_finite(stage, spec.features.key, types, scores, spec.decisions)
     seconds = time.monotonic() - began
     total = sum(each.rows for each in found.values()) or 1
     scored = {}

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from pip_dagster.errors import DeclarationError, PipelineError
+from pip_dagster.flow.decide import check_classes
 from pip_dagster.flow.entries import scoring_entry
 from pip_dagster.flow.findings import ScoringPolicy, quarantine_unscorable
 from pip_dagster.flow.guard_composite import encode_model
@@ -83,6 +84,7 @@ def _score(
     if is_arm:
         own, other = (scored_columns(spec, each.version.manifest, stage.columns) for each in (model, champion))
         _check_columns(own, other)
+    check_classes(pipeline, model.version.manifest)
     past = read_past(run, model, made)
     known = {
         key: entry

@@ -42,6 +42,7 @@ def lineage_metadata(pipeline: Pipeline, entry: ScoringEntry, types: Mapping[str
         return [dg.TableColumnDep(keys[name in computed], name) for name in dict.fromkeys(names)]
 
     of_model = [dg.TableColumnDep(features_key(spec), f.name) for f in manifest.features]
+    of_model += [dg.TableColumnDep(features_key(spec), manifest.offset)] if manifest.offset else []
     of_route = [dg.TableColumnDep(features_key(spec), name) for name in routed_by]
     scored = of_model + [dep for dep in of_route if dep not in of_model]
     read = {name: columns_read(text) for name, text in spec.decisions.items()}

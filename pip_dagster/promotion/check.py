@@ -8,8 +8,9 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from pip_dagster.declaration.canonical import canonical
-from pip_dagster.errors import RegistryError
+from pip_dagster.errors import DeclarationError, RegistryError
 from pip_dagster.flow.compared import distribution_gate
+from pip_dagster.flow.decide import check_classes
 from pip_dagster.flow.engine import available_threads, choose_device, library_versions
 from pip_dagster.flow.model import ScoringModel
 from pip_dagster.flow.stage import Stage
@@ -71,7 +72,7 @@ def check(
             root=pipeline.project.root,
         )
         results = [signature, golden_gate(candidate, threads=threads, tolerance=gates.golden_tolerance)]
-        results.extend(broken)
+        results.extend([*broken, *_strange_classes(pipeline, candidate)])
         # A model that does not fit cannot be rescored; that it does not is refusal enough.
         if champion is not None and signature.passed and not stored.partitions and gates.labels:
             results.extend(nothing_to_compare(gates))
@@ -127,6 +128,15 @@ def _champion(
     except RegistryError as error:
         return None, [GateResult("champion", False, None, None, f"v{seen} cannot be compared with: {error}")]
     return champion, []
+
+
+def _strange_classes(pipeline: Pipeline, candidate: ModelVersion) -> list[GateResult]:
+    """A failed gate if a decision compares with a class that the candidate does not have."""
+    try:
+        check_classes(pipeline, candidate.manifest)
+    except DeclarationError as error:
+        return [GateResult("decisions", False, None, None, str(error))]
+    return []
 
 
 def _compare(

@@ -57,12 +57,17 @@ def signature_gate(
         problems.append(str(error))
     features = len(candidate.manifest.features)
     text = "; ".join(problems) or f"its {features} features fit {against}"
+    if candidate.manifest.verified:
+        text += f"; {candidate.manifest.verified}"
     return GateResult("signature", not problems, float(len(problems)), 0.0, text, {"problems": problems})
 
 
 def _against_champion(candidate: ModelVersion, champion: ModelVersion) -> list[str]:
     known = {feature.name: feature.type for feature in champion.manifest.features}
     problems = []
+    offset = candidate.manifest.offset
+    if offset is not None and offset not in {champion.manifest.offset, *known}:
+        problems.append(f"the offset {offset!r} is not a column that v{champion.version} takes, and none is stored")
     for feature in candidate.manifest.features:
         if feature.name not in known:
             problems.append(f"feature {feature.name!r} is not among those of v{champion.version}, and none is stored")

@@ -4,10 +4,22 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationInfo, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    FiniteFloat,
+    SerializerFunctionWrapHandler,
+    ValidationInfo,
+    model_serializer,
+    model_validator,
+)
 
 # The kind of question that a model answers. Metrics, decisions and gates depend on it, not on the engine's objective.
 Task = Literal["binary", "multiclass", "regression", "count", "ranking", "survival"]
+
+
+# Fields that were added later, and are absent where nothing is declared.
+_LATER = {"missing", "offset", "training_check"}
 
 
 class Record(BaseModel):
@@ -38,7 +50,8 @@ class BoosterSignature(Record):
     the objective. `features` are in the model's order. `outputs` name the score columns. `classes` are the labels of a
     multi-class model (or of a binary one, if given). `iteration_range` is the half-open range of boosting rounds used,
     explicit because `Booster.predict` ignores early stopping while the scikit-learn wrapper honours it.
-    `xgboost_version` is the version that scored the golden rows at registration.
+    `xgboost_version` is the version that scored the golden rows at registration. `missing` is a number that counts as a
+    missing value, as NaN always does; `offset` is the column of the base margin. The matrix has it after the features.
     """
 
     engine: str
@@ -50,9 +63,17 @@ class BoosterSignature(Record):
     classes: tuple[str, ...] | None = None
     iteration_range: tuple[int, int]
     xgboost_version: str
+    missing: FiniteFloat | None = None
+    offset: str | None = None
 
     @model_validator(mode="before")
     @classmethod
     def _complete(cls, data: Any, info: ValidationInfo) -> Any:
         """A reader of stored manifests passes a function that adds `engine` and `task` if they are absent."""
         return info.context["complete"](data) if info.context else data
+
+    @model_serializer(mode="wrap")
+    def _declared(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Without what was not declared, so that manifests without it are those of earlier versions."""
+        found: dict[str, Any] = handler(self)
+        return {name: value for name, value in found.items() if value is not None or name not in _LATER}

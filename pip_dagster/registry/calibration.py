@@ -46,7 +46,8 @@ class Calibration(BaseModel):
 
         raw = scores.astype(np.float64)
         if self.method == "isotonic":
-            return np.interp(raw, self.x, self.y).astype(np.float32)
+            with np.errstate(over="ignore"):  # an infinite score refuses the partition
+                return np.interp(raw, self.x, self.y).astype(np.float32)
         assert self.slope is not None and self.intercept is not None
         with np.errstate(divide="ignore", over="ignore", invalid="ignore"):  # a score of 0 or 1 has an infinite logit
             logit = np.log(raw) - np.log1p(-raw)

@@ -31,7 +31,8 @@ def linked(margin: np.ndarray, link: Link | None) -> np.ndarray:
         with np.errstate(over="ignore"):  # exp(large) is infinite, and the score 0
             return 1.0 / (1.0 + np.exp(-margin))
     if link == "exponential":
-        return np.exp(margin)
+        with np.errstate(over="ignore"):  # an infinite score refuses the partition
+            return np.exp(margin)
     if link == "softmax":
         powers = np.exp(margin - margin.max(axis=1, keepdims=True))
         return powers / powers.sum(axis=1, keepdims=True)

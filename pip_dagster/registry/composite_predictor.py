@@ -99,7 +99,8 @@ class CompositePredictor:
         combined = mean(found, [term.weight for term in terms])
         if by_margin:
             combined = linked(combined, objective_of(self._composite.members[terms[0].member].signature).link)
-        return combined.astype(np.float32)
+        with np.errstate(over="ignore"):  # an infinite score refuses the partition
+            return combined.astype(np.float32)
 
     def _of(self, term: Term, X: np.ndarray, *, margin: bool) -> np.ndarray:
         member, taken = self._members[term.member], self._inputs[term.member].of(X)

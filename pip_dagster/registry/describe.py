@@ -36,6 +36,13 @@ def describe(
             f"{int((~np.isfinite(scores)).sum())} scores on the sample are NaN or infinite; the file is damaged, or "
             "training diverged"
         )
+    if request.calibration is not None and len(signature.outputs) == 1:
+        calibrated = request.calibration.apply(scores)
+        if not np.isfinite(calibrated).all():
+            raise InvalidModel(
+                f"{int((~np.isfinite(calibrated)).sum())} calibrated scores on the sample are NaN or infinite; correct "
+                f"the calibration ({request.calibration.method}), which was fitted to other scores"
+            )
     golden.write(request.golden, table, scores, signature, groups)
     return ProbeReport(
         signature=signature,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
+from pip_dagster.registry.booster_signature import Feature
 from pip_dagster.registry.composite import Composite
 from pip_dagster.registry.engines import engine_named
 from pip_dagster.registry.errors import SignatureMismatch
@@ -19,8 +20,8 @@ if TYPE_CHECKING:
 def encode(table: pa.Table, manifest: Signature) -> np.ndarray:
     """The table's features as float32 (rows, features), C order: categories as codes, NULL and NaN as NaN.
 
-    Columns are taken by name; others are ignored. A composite with segments has a last column: the number of each
-    row's segment, NaN for none.
+    Columns are taken by name; others are ignored. After the features comes the offset, if there is one. A composite
+    with segments has a last column: the number of each row's segment, NaN for none.
 
     Raises:
         SignatureMismatch: a column is missing or duplicated, has a type or value that the feature does not take, or a
@@ -29,18 +30,32 @@ def encode(table: pa.Table, manifest: Signature) -> np.ndarray:
     import numpy as np
 
     composite = manifest.composite
-    routes = composite is not None and composite.routes
     rules = engine_named(manifest.engine).matrix
-    X = np.empty((table.num_rows, len(manifest.features) + routes), dtype=np.float32)
-    if composite is not None and routes:
+    X = np.empty((table.num_rows, manifest.width), dtype=np.float32)
+    if composite is not None and composite.routes:
         X[:, -1] = segments_of(table, composite)
     for position, feature in enumerate(manifest.features):
-        columns = table.schema.get_all_field_indices(feature.name)
-        if len(columns) != 1:
-            state = "lacks" if not columns else "holds more than one"
-            raise SignatureMismatch(f"the table {state} column {feature.name!r}, which the model takes as a feature")
-        X[:, position] = encode_column(table.column(columns[0]), feature, rules)
+        X[:, position] = encode_column(_only(table, feature.name, "a feature"), feature, rules)
+    count = len(manifest.features)
+    if manifest.missing is not None:
+        X[:, :count][X[:, :count] == np.float32(manifest.missing)] = np.nan
+    if manifest.offset is not None:
+        column = _only(table, manifest.offset, "its offset")
+        X[:, count] = encode_column(column, Feature(name=manifest.offset, type="float"), rules)
+        if wrong := int((~np.isfinite(X[:, count])).sum()):
+            raise SignatureMismatch(
+                f"the offset {manifest.offset!r} is NULL, NaN or infinite in {wrong} of {len(X)} rows; a row without "
+                "its base margin cannot be scored"
+            )
     return X
+
+
+def _only(table: pa.Table, name: str, what: str) -> pa.ChunkedArray:
+    columns = table.schema.get_all_field_indices(name)
+    if len(columns) != 1:
+        state = "lacks" if not columns else "holds more than one"
+        raise SignatureMismatch(f"the table {state} column {name!r}, which the model takes as {what}")
+    return table.column(columns[0])
 
 
 def sql_columns(table: pa.Table, names: Iterable[str]) -> dict[str, str]:

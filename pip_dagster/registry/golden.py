@@ -68,9 +68,10 @@ def write(
 
 
 def input_columns(signature: Signature) -> tuple[str, ...]:
-    """The columns that a row needs to be scored: the features, then those that only a segment's condition reads."""
+    """The columns that a row needs to be scored: the features, the offset, and what only conditions read."""
     conditions = signature.composite.columns if signature.composite else ()
-    return tuple(dict.fromkeys((*(feature.name for feature in signature.features), *conditions)))
+    offset = () if signature.offset is None else (signature.offset,)
+    return tuple(dict.fromkeys((*(feature.name for feature in signature.features), *offset, *conditions)))
 
 
 def _spread(rows: np.ndarray, most: int) -> np.ndarray:

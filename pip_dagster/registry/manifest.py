@@ -45,9 +45,15 @@ class Signature(BoosterSignature):
 
     composite: Composite | None = None
 
+    @property
+    def width(self) -> int:
+        """The columns of the matrix: the features, the offset, and the number of a row's segment."""
+        routes = self.composite is not None and self.composite.routes
+        return len(self.features) + (self.offset is not None) + routes
+
     def scores_like(self, other: Signature) -> bool:
         """Whether the same model bytes give the same scores under both; library versions aside."""
-        same = ("features", "outputs", "classes", "iteration_range", "composite")
+        same = ("features", "outputs", "classes", "iteration_range", "composite", "missing", "offset")
         return all(getattr(self, field) == getattr(other, field) for field in same)
 
 
@@ -57,6 +63,13 @@ class Origin(Record):
     uri: str
     run_id: str | None = None
     model_sha256: str
+
+
+class TrainingCheck(Record):
+    """The scores that training computed were compared: of so many rows, with this largest absolute difference."""
+
+    rows: int
+    largest_difference: FiniteFloat
 
 
 class Manifest(Signature):
@@ -76,6 +89,7 @@ class Manifest(Signature):
     score_reference: dict[str, Histogram] = {}
     calibration: Calibration | None = None
     origin: Origin | None = None
+    training_check: TrainingCheck | None = None
 
     @property
     def model_file(self) -> str:
@@ -91,6 +105,16 @@ class Manifest(Signature):
     def scores_like(self, other: Signature) -> bool:
         """Whether the same bytes give the same scores under both, calibrated ones included."""
         return super().scores_like(other) and self.calibration == getattr(other, "calibration", None)
+
+    @property
+    def verified(self) -> str | None:
+        """Whether the scores are those of training, in words; None for a composite, which was not trained."""
+        if self.composite is not None:
+            return None
+        if self.training_check is None:
+            return "not verified against training"
+        checked = self.training_check
+        return f"verified against training on {checked.rows} rows, off by up to {checked.largest_difference:.3g}"
 
 
 class Description(Record):

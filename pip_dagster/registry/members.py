@@ -42,6 +42,11 @@ def resolve(composition: Composition, get: Callable[[str, int | str], ModelVersi
         if origin.manifest.composite is not None:
             names = ", ".join(map(str, origin.manifest.composite.members))
             raise RegistryError(f"{origin} is a composite itself; name its members: {names}")
+        if origin.manifest.offset is not None:
+            raise RegistryError(
+                f"{origin} takes an offset, the column {origin.manifest.offset!r}, and a composite has none; compose "
+                "models without an offset"
+            )
         key = (origin.name, origin.version)
         found.setdefault(key, (origin, ref.alias))
         return Term(member=list(found).index(key), weight=1.0 if ref.weight is None else ref.weight)

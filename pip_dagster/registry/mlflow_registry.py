@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pydantic import ValidationError
+from pydantic import FiniteFloat, ValidationError
 
 from pip_dagster import clock
 from pip_dagster.declaration.model_names import check_alias, check_model_name, parse_ref
@@ -37,13 +37,19 @@ TIME_LIMIT = 300.0
 
 
 class LoggedClaims(Record):
-    """`pip_dagster/claims.json`: the options of `models register`, logged by the training script."""
+    """`pip_dagster/claims.json`: the options of `models register`, logged by the training script.
+
+    `training_scores`: the columns of the logged sample that hold them.
+    """
 
     categories: dict[str, list[str]] = {}
     classes: list[str] | None = None
     feature_names: list[str] | None = None
     calibration: Calibration | None = None
     training_window: tuple[str, str] | None = None
+    missing: FiniteFloat | None = None
+    offset: str | None = None
+    training_scores: str | list[str] | None = None
 
 
 class MlflowRegistry:
@@ -186,6 +192,9 @@ class MlflowRegistry:
             categories=logged.categories,
             classes=logged.classes,
             feature_names=logged.feature_names,
+            missing=logged.missing,
+            offset=logged.offset,
+            training_scores=logged.training_scores,
             by=version.user_id or "MLflow",
             description=version.description or "",
             metrics=self._source.metrics(version),
@@ -201,7 +210,7 @@ class MlflowRegistry:
                 manifest = prepare(staged, model, sample, claims, TIME_LIMIT)
             except RegistryError as error:
                 raise type(error)(
-                    f"{origin.uri}: {error}\nCategories, classes, feature_names and calibration are read from "
+                    f"{origin.uri}: {error}\nWhat the model file does not say, such as categories and offset, is in "
                     f"{FOLDER}/{CLAIMS_FILE} among the run's artifacts."
                 ) from error
             return publish(self.root / name, staged, manifest, mirrored_as=number)

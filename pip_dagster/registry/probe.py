@@ -31,7 +31,17 @@ def examine(request: ProbeRequest) -> ProbeReport:
     if request.convert_to is not None:
         request.convert_to.write_bytes(data)
     predictor = engine.load(data, signature, subject="the model", nthread=1)
-    return describe(request, table, signature, predictor, model_sha256=sha256(data))
+    report = describe(request, table, signature, predictor, model_sha256=sha256(data))
+    if request.training is None:
+        return report
+    from pip_dagster.registry import training_scores
+    from pip_dagster.registry.encoding import encode
+    from pip_dagster.registry.training_causes import Causes
+
+    X = encode(table, signature)
+    causes = Causes(engine, data, signature, table, X, request.calibration)
+    check = training_scores.compare(request.training, table, signature, predictor.predict(X), causes)
+    return report.model_copy(update={"training_check": check})
 
 
 class _Without:

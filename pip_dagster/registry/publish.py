@@ -119,6 +119,8 @@ def _same_model(folder: Path, numbers: list[int], draft: Manifest) -> ModelVersi
         with suppress(DigestMismatch, CorruptRegistry):
             earlier = read_version(folder, number)
             if earlier.digest == model_digest(draft) and earlier.manifest.scores_like(draft):
+                if draft.training_check is not None and earlier.manifest.training_check is None:
+                    continue  # the same model, now verified against training
                 earlier.verify()
                 return earlier
     return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from pip_dagster.registry.errors import InvalidModel, ModelNotFound, SignatureMi
 from pip_dagster.registry.files import sha256, write_synced
 from pip_dagster.registry.manifest import Description, Manifest, Origin
 from pip_dagster.registry.members import Resolved
+from pip_dagster.registry.training_scores import TrainingScores, training_source
 from pip_dagster.registry.version import GOLDEN_FILE
 
 ManifestOf = Callable[[int, dict[str, str]], Manifest]
@@ -44,12 +46,19 @@ class ModelStatements(Statements, total=False):
     """The statements about one model, as the training program knows them.
 
     `categories`: of each category feature, the list in the order of the codes. `classes`: a classifier's labels, in
-    order. `feature_names`: those of a Booster that was trained without.
+    order. `feature_names`: those of a Booster that was trained without. `missing`: a number that training counted as a
+    missing value (`DMatrix(missing=-999)`). `offset`: the column of the base margin, in its units; the sample and the
+    features of a pipeline must have it. `training_scores`: what `predict` gave in training for the rows of the sample,
+    in their order: a column of the sample, one for each class, a Parquet file, or an array. The version is refused if
+    its own scores differ.
     """
 
     categories: Mapping[str, Sequence[object]] | None
     classes: Sequence[str] | None
     feature_names: Sequence[str] | None
+    missing: float | None
+    offset: str | None
+    training_scores: TrainingScores | None
 
 
 @dataclass(frozen=True)
@@ -66,6 +75,9 @@ class Claims:
     categories: Mapping[str, Sequence[object]] | None = None
     classes: Sequence[str] | None = None
     feature_names: Sequence[str] | None = None
+    missing: float | None = None
+    offset: str | None = None
+    training_scores: TrainingScores | None = None
     registered_at: datetime | None = None
     origin: Origin | None = None
 
@@ -73,7 +85,12 @@ class Claims:
     def signature(self) -> SignatureClaims:
         """The claims that the engine checks."""
         lists = self.categories or {}
+        if self.missing is not None and not math.isfinite(self.missing):
+            # NaN is missing to every model; infinite values are never scored.
+            raise SignatureMismatch(f"{self.name}: missing is {self.missing}; give a finite number, or omit it")
         return SignatureClaims(
+            missing=self.missing,
+            offset=self.offset,
             feature_names=None if self.feature_names is None else tuple(self.feature_names),
             categories={feature: tuple(map(str, values)) for feature, values in lists.items()},
             classes=None if self.classes is None else tuple(map(str, self.classes)),
@@ -119,6 +136,8 @@ def prepare(staged: Path, model: Path, sample: samples.Sample, claims: Claims, s
         "model": source,
         "convert_to": None if source == target else target,
         "claims": claims.signature,
+        "calibration": description.calibration,
+        "training": training_source(claims.training_scores, work),
     }
     report = _examined(staged, sample, claims, seconds, request)
     if sha256(target.read_bytes()) != report.model_sha256:
@@ -141,7 +160,8 @@ def prepare_composite(
     (staged / "work").mkdir()
     for member, origin in zip(resolved.composite.members, resolved.origins, strict=True):
         write_synced(staged / member.file, origin.model_bytes())
-    report = _examined(staged, sample, claims, seconds, {"model": staged, "composite": resolved.composite})
+    request = {"model": staged, "composite": resolved.composite, "calibration": description.calibration}
+    report = _examined(staged, sample, claims, seconds, request)
     for member, origin in zip(resolved.composite.members, resolved.origins, strict=True):
         if sha256((staged / member.file).read_bytes()) != origin.digest:
             raise InvalidModel(f"{claims.name}: {member.file} changed while it was examined; try again")
@@ -173,6 +193,7 @@ def _manifest(name: str, description: Description, report: sandbox.ProbeReport) 
             files=files,
             feature_reference=report.feature_reference,
             score_reference=report.score_reference,
+            training_check=report.training_check,
         )
 
     return manifest

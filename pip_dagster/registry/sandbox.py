@@ -17,11 +17,19 @@ from pydantic import ValidationError
 
 from pip_dagster.registry import errors
 from pip_dagster.registry.booster_signature import Record
+from pip_dagster.registry.calibration import Calibration
 from pip_dagster.registry.composite import Composite
 from pip_dagster.registry.engines.protocol import SignatureClaims
-from pip_dagster.registry.manifest import Histogram, Signature
+from pip_dagster.registry.manifest import Histogram, Signature, TrainingCheck
 
 MEMORY_BYTES = 16 * 2**30
+
+
+class TrainingSource(Record):
+    """Where training's scores are: columns of the sample, or of a Parquet file, whose columns are all taken."""
+
+    columns: tuple[str, ...] = ()
+    file: Path | None = None
 
 
 class ProbeRequest(Record):
@@ -38,6 +46,8 @@ class ProbeRequest(Record):
     golden: Path
     engine: str = ""
     claims: SignatureClaims = SignatureClaims()
+    calibration: Calibration | None = None
+    training: TrainingSource | None = None
     composite: Composite | None = None
     cpu_seconds: int
     memory_bytes: int = MEMORY_BYTES
@@ -50,6 +60,7 @@ class ProbeReport(Record):
     feature_reference: dict[str, Histogram]
     score_reference: dict[str, Histogram]
     model_sha256: str
+    training_check: TrainingCheck | None = None
 
 
 def run(request: ProbeRequest, folder: Path, seconds: float) -> ProbeReport:

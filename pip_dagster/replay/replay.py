@@ -167,7 +167,7 @@ def _replay_chunk(
     recalled = recall.recall(stage, pipeline, entries, table, manifest)
     partitions = [entry.partition_key for entry in entries]
     # Which rows were quarantined is recorded, so today's policy must not quarantine others or block the partition.
-    policy = ScoringPolicy("missing", 1.0, recalled.carried)
+    policy = ScoringPolicy("missing", 1.0, recalled.carried, refuse_not_finite=False)
     spec = spec_of(pipeline, entries[0], list(recalled.stored_columns))
     scores = score(stage, spec, model.predictor, manifest, partitions, policy)
     return [

@@ -76,6 +76,29 @@ def row_condition(text: str, columns: Mapping[str, str], *, where: str, row: str
     return found
 
 
+def compared_with(text: str, column: str) -> list[str]:
+    """The constants, as text, that an expression compares a column with: by an operator, IN, BETWEEN or CASE.
+
+    Raises:
+        Refused: it is not a single expression.
+    """
+    found: dict[str, None] = {}
+    for node in nodes(parsed(text)):
+        if not str(node.get("type", "")).startswith("COMPARE_"):
+            continue
+        operands = [node[name] for name in ("left", "right", "input", "lower", "upper") if name in node]
+        sides = [*(node.get("children") or node.get("arguments") or ()), *operands]
+        if any(is_column(side, column) for side in sides):
+            values = [side["value"] for side in sides if side.get("class") == "CONSTANT"]
+            found |= {str(value["value"]): None for value in values if not value["is_null"]}
+    return list(found)
+
+
+def is_column(node: Mapping[str, Any], column: str) -> bool:
+    """Whether a node of a parse tree is this column and nothing else."""
+    return node.get("class") == "COLUMN_REF" and [name.lower() for name in node["column_names"]] == [column.lower()]
+
+
 def row_instant(text: str, columns: Mapping[str, str], *, where: str, row: str, time_zone: str) -> str:
     """Judge `text` as `row_expression` does, and as an instant: SQL of a TIMESTAMPTZ.
 

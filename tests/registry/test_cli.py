@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import pytest
+import xgboost as xgb
 
 from pip_dagster.cli.models import models
 from pip_dagster.declaration.project import Project
@@ -45,6 +46,26 @@ def test_register_promote_show_history(cli, model_file, frame, tmp_path):
     text = cli("show", "m", "v1", root=root)
     for part in ("the [first]", answer["digest"], "UA, AA, ZZ, B6", "auc 0.72, logloss 0.456", str(root)):
         assert part in text
+
+
+def test_what_training_knew_is_declared_and_verified(cli, train, frame, label, tmp_path):
+    sample = frame[["distance", "stops"]].assign(distance=frame.distance.fillna(-999), margin=frame.stops / 10)
+    data = xgb.DMatrix(sample[["distance", "stops"]], label=label, missing=-999, base_margin=sample.margin)
+    booster = xgb.train({"objective": "binary:logistic", "nthread": 1}, data, 5)
+    booster.save_model(tmp_path / "m.ubj")
+    sample.assign(trained=booster.predict(data)).to_parquet(tmp_path / "s.parquet")
+    options = ["--model", str(tmp_path / "m.ubj"), "--sample", str(tmp_path / "s.parquet")]
+    root = tmp_path / "fresh"
+    assert "note: not verified against training" in cli("register", "other", *options, root=root)
+    assert "not verified against training" in cli("show", "other", "v1", root=root)
+    options += ["--training-scores", "trained"]
+    refused = cli("register", "m", *options, code=1, root=root)
+    assert "row 0" in refused and "Error" in refused
+    text = cli("register", "m", *options, "--missing=-999", "--offset", "margin", root=root)
+    assert "note" not in text
+    shown = cli("show", "m", "v1", root=root)
+    for part in ("verified against training on 300 rows", "missing value", "-999", "offset", "margin"):
+        assert part in shown
 
 
 def test_list_cuts_nothing_when_piped(cli, two_versions):

@@ -16,7 +16,7 @@ os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
 mlflow = pytest.importorskip("mlflow")
 
 from pip_dagster.cli.models import models  # noqa: E402
-from pip_dagster.errors import DeclarationError, RollbackError  # noqa: E402
+from pip_dagster.errors import DeclarationError, RegistryError, RollbackError  # noqa: E402
 from pip_dagster.flow.model import ScoringModel  # noqa: E402
 from pip_dagster.ledger.promotions import alias_moves, unrecorded  # noqa: E402
 from pip_dagster.ledger.rollback import rollback  # noqa: E402
@@ -28,6 +28,8 @@ from pip_dagster.registry.files import sha256  # noqa: E402
 from pip_dagster.registry.mlflow_log import log_model  # noqa: E402
 from pip_dagster.replay.replay import replay  # noqa: E402
 from pip_dagster.warehouse.connect import open_warehouse, workspace  # noqa: E402
+
+import xgboost as xgb  # noqa: E402  # isort: skip
 
 NAME = "remote"
 
@@ -249,7 +251,7 @@ def test_what_mlflow_lacks_is_asked_for(remote: Any, helpers: Any, lack: str) ->
     client().set_registered_model_alias(NAME, "champion", info.registered_model_version)
     said = {
         "sample": "MLflow holds no training sample of it",
-        "categories": "Categories, classes, feature_names and calibration are read from pip_dagster/claims.json",
+        "categories": "such as categories and offset, is in pip_dagster/claims.json",
         "claims": "pip_dagster/claims.json: catgories: Extra inputs are not permitted; expected an object with any of "
         "categories",
     }
@@ -262,6 +264,25 @@ def test_what_mlflow_lacks_is_asked_for(remote: Any, helpers: Any, lack: str) ->
         client().log_artifact(run, str(remote.root / "sample.parquet"), "pip_dagster")
         client().log_dict(run, {"categories": {"shop": helpers.SHOPS}}, "pip_dagster/claims.json")
         assert ScoringModel.resolve(remote.pipeline(), 1).version.version == info.registered_model_version
+
+
+def test_what_training_knew_is_logged_and_verified(remote: Any, helpers: Any) -> None:
+    sample = helpers.orders(300, seed=4)[["amount", "quantity"]].fillna(-999.0)
+    sample["margin"] = sample["quantity"] / 10
+    features = sample[["amount", "quantity"]]
+    data = xgb.DMatrix(features, label=sample["quantity"], missing=-999, base_margin=sample["margin"])
+    booster = xgb.train({"nthread": 1}, data, 4)
+    sample["trained"] = booster.predict(data)
+    options = {"missing": -999, "training_scores": "trained", "pip_requirements": ["xgboost"]}
+    with mlflow.start_run():
+        log_model(booster, sample, registered_model_name="known", offset="margin", **options)
+    registry = mlflow_registry(remote.project)
+    manifest = registry.get("known", 1).manifest
+    assert (manifest.missing, manifest.offset, manifest.training_check.rows) == (-999, "margin", 300)
+    with mlflow.start_run():
+        log_model(booster, sample, registered_model_name="known", **options)
+    with pytest.raises(RegistryError, match=r"models:/known/2: .*the scores are not those of training"):
+        registry.get("known", 2)
 
 
 def test_a_models_versions_come_from_one_place(remote: Any, helpers: Any) -> None:

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol
 
+from pydantic import FiniteFloat
+
 from pip_dagster.registry.booster_signature import BoosterSignature, Record, Task
 from pip_dagster.registry.manifest import Signature
 from pip_dagster.registry.matrix import MatrixRules
@@ -36,10 +38,15 @@ class SignatureClaims(Record):
     feature_names: tuple[str, ...] | None = None
     categories: dict[str, tuple[str, ...]] = {}
     classes: tuple[str, ...] | None = None
+    missing: FiniteFloat | None = None
+    offset: str | None = None
 
 
 class Predictor(Protocol):
-    """A verified model. Its matrix is float32 in the manifest's feature order, see `registry.matrix`."""
+    """A verified model. Its matrix is float32 in the manifest's feature order, then the offset if it takes one.
+
+    See `registry.matrix`. A value that the signature calls `missing` is NaN to the model.
+    """
 
     @property
     def gpu_failure(self) -> Exception | None:

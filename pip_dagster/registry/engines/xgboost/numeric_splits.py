@@ -116,14 +116,25 @@ class NumericSplits:
 
         return bool(self._chains) or bool(np.isnan(X).any())
 
-    def predict(self, X: np.ndarray, *, iteration_range: tuple[int, int], predict_type: str) -> np.ndarray:
+    def predict(
+        self,
+        X: np.ndarray,
+        *,
+        iteration_range: tuple[int, int],
+        predict_type: str,
+        base_margin: np.ndarray | None = None,
+    ) -> np.ndarray:
         """As `Booster.inplace_predict` of the original for float32 (rows, features)."""
         import numpy as np
 
         def part(start: int) -> np.ndarray:
             matrix = self._matrix(X[start : start + _ROWS])
             return self._booster.inplace_predict(
-                matrix, iteration_range=iteration_range, predict_type=predict_type, missing=np.nan
+                matrix,
+                iteration_range=iteration_range,
+                predict_type=predict_type,
+                missing=np.nan,
+                base_margin=None if base_margin is None else base_margin[start : start + _ROWS],
             )
 
         starts = range(0, len(X), _ROWS)

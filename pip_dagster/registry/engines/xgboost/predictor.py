@@ -49,7 +49,7 @@ class BoosterPredictor:
         self._numeric_tried = False
 
     def predict(self, X: np.ndarray) -> np.ndarray:
-        """Score float32 (rows, features) in manifest order, categories as codes, NaN for missing.
+        """Score float32 (rows, features) in manifest order, categories as codes, NaN for missing; last, an offset.
 
         Returns float32, (rows,) for one output, else (rows, outputs), exactly as XGBoost computes them. The caller has
         refused infinite values.
@@ -77,6 +77,7 @@ class BoosterPredictor:
 
     def _shape_for(self, X: np.ndarray) -> tuple[int, ...]:
         features, outputs = len(self.signature.features), len(self.signature.outputs)
+        features += self.signature.offset is not None
         if X.ndim != 2 or X.shape[1] != features:
             raise SignatureMismatch(f"{self.subject} takes a matrix of (rows, {features}), got {X.shape}")
         return (len(X),) if outputs == 1 else (len(X), outputs)
@@ -123,12 +124,17 @@ class BoosterPredictor:
         import numpy as np
 
         rounds = self.signature.iteration_range
-        there = to_device(X) if self._in_place else None
+        features, offset = self._parts(X)
+        there = to_device(features) if self._in_place else None
         if there is None:  # from numpy, XGBoost would build the same DMatrix and warn each time
             return self._booster.predict(self._matrix(X), iteration_range=rounds, output_margin=margin)
         return to_host(
             self._booster.inplace_predict(
-                there, iteration_range=rounds, missing=np.nan, predict_type="margin" if margin else "value"
+                there,
+                iteration_range=rounds,
+                missing=np.nan,
+                predict_type="margin" if margin else "value",
+                base_margin=offset,
             )
         )
 
@@ -137,11 +143,14 @@ class BoosterPredictor:
 
         rounds = self.signature.iteration_range
         if self._in_place:
+            X, offset = self._parts(X)
             wanted = "margin" if margin else "value"
             numeric = self._numeric_splits(X)
             if numeric is not None and numeric.faster(X):
-                return numeric.predict(X, iteration_range=rounds, predict_type=wanted)
-            return self._booster.inplace_predict(X, iteration_range=rounds, predict_type=wanted, missing=np.nan)
+                return numeric.predict(X, iteration_range=rounds, predict_type=wanted, base_margin=offset)
+            return self._booster.inplace_predict(
+                X, iteration_range=rounds, predict_type=wanted, missing=np.nan, base_margin=offset
+            )
         return self._booster.predict(self._matrix(X), output_margin=margin, iteration_range=rounds)
 
     def _numeric_splits(self, X: np.ndarray) -> NumericSplits | None:
@@ -164,12 +173,25 @@ class BoosterPredictor:
                 )
         return self._numeric
 
+    def _parts(self, X: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+        """The features, where what training called missing is NaN, and the base margin."""
+        import numpy as np
+
+        offset = None
+        if self.signature.offset is not None:
+            X, offset = np.ascontiguousarray(X[:, :-1]), np.ascontiguousarray(X[:, -1])
+        if self.signature.missing is not None:
+            X = np.where(np.float32(self.signature.missing) == X, np.float32(np.nan), X)
+        return X, offset
+
     def _matrix(self, X: np.ndarray) -> xgb.DMatrix:
         import numpy as np
         import xgboost as xgb
 
+        features, offset = self._parts(X)
         return xgb.DMatrix(
-            X,
+            features,
+            base_margin=offset,
             missing=np.nan,
             feature_types=self._booster.feature_types,
             nthread=self._nthread,

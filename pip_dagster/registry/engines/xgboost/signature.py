@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 Number = Literal["bool", "int", "float"]
 
+_LARGEST = 3.4028234663852886e38
 _WIDTH: dict[Number, int] = {"bool": 0, "int": 1, "float": 2}
 # XGBoost's own names of feature types; "q" (quantitative) is any number.
 _BOOSTER_NUMBERS: dict[str, Number] = {"i": "bool", "int": "int", "float": "float"}
@@ -43,6 +44,8 @@ def derive(
     if stray:
         raise SignatureMismatch(f"categories are given for {stray}, which are not category features of this Booster")
     labels = _classes(facts, objective.task, claims.classes)
+    _check_missing(claims.missing)
+    _check_offset(claims.offset, facts, sample)
     return Signature(
         engine="xgboost",
         task=objective.task,
@@ -53,7 +56,29 @@ def derive(
         classes=labels,
         iteration_range=_iteration_range(facts),
         xgboost_version=facts.xgboost_version,
+        missing=claims.missing,
+        offset=claims.offset,
     )
+
+
+def _check_missing(value: float | None) -> None:
+    if value is not None and abs(value) > _LARGEST:
+        raise SignatureMismatch(f"missing={value:g} is beyond float32, so that no value can be equal to it; omit it")
+
+
+def _check_offset(column: str | None, facts: BoosterFacts, sample: pa.Table) -> None:
+    if column is None:
+        return
+    if facts.outputs > 1:
+        raise SignatureMismatch(
+            f"an offset is one column, and this Booster has {facts.outputs} outputs, each with its own base margin; "
+            "only models of one output can be registered with an offset"
+        )
+    if sample.column_names.count(column) != 1:
+        raise SignatureMismatch(
+            f"the sample has no column {column!r}, the offset, or holds it twice; add the base margin of training (of "
+            f"a rate usually log(exposure)) to it. It has {sample.column_names[:20]}"
+        )
 
 
 def _names(facts: BoosterFacts, given: Sequence[str] | None) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""Checks of a Booster's trees that XGBoost omits: a bad reference makes it read beyond its memory.
+"""Checks of a Booster that XGBoost omits: a bad reference makes it read beyond its memory, a NaN scores silently.
 
 A child, feature or output group beyond the end crashes only when a row reaches it. The sample of a registration may not
 hold such a row, and production may.
@@ -19,19 +19,22 @@ _MAX_CATEGORY = 2**24
 
 
 def check_trees(booster: xgb.Booster) -> None:
-    """Check every reference in every tree."""
+    """Check every reference in every tree, and every number that takes part in a score."""
     learner = json.loads(bytes(booster.save_raw("json")))["learner"]
     ensemble = learner["gradient_booster"]
     ensemble = ensemble.get("gbtree", ensemble)  # dart wraps one
     model = ensemble["model"]
-    if "trees" not in model:
-        return  # gblinear
     shape = learner["learner_model_param"]
+    _check_finite("its base score", [float(text) for text in shape["base_score"].strip("[]").split(",")])
+    if "trees" not in model:
+        _check_finite("a weight of its linear model", model["weights"])
+        return
     groups = max(1, int(shape["num_class"]), int(shape.get("num_target", "1")))
     _check_ensemble(model, groups)
     dropped = learner["gradient_booster"].get("weight_drop")
     if dropped is not None and len(dropped) != len(model["trees"]):
         raise _damaged(f"{len(dropped)} dart weights for {len(model['trees'])} trees")
+    _check_finite("a weight of a dart tree", dropped or ())
     for number, tree in enumerate(model["trees"]):
         _check_tree(number, tree, booster.num_features())
 
@@ -70,6 +73,13 @@ def _check_tree(number: int, tree: dict[str, Any], features: int) -> None:
     if ((split[inner] < 0) | (split[inner] >= features)).any():
         raise _damaged(f"tree {number} splits on a feature that is not one of its {features}")
     _check_categories(number, tree, inner)
+    conditions = np.asarray(tree["split_conditions"], dtype=np.float32)
+    kinds = np.asarray(tree.get("split_type") or np.zeros(nodes), dtype=np.int64)
+    thresholds = conditions[inner & (kinds != 1)]
+    # Minus infinity is a sound threshold: every value goes right, a missing one either way.
+    _check_finite(f"a threshold of tree {number}", thresholds[thresholds != -np.inf])
+    leaves = weights if outputs > 1 and weights is not None else conditions[~inner]
+    _check_finite(f"a leaf of tree {number}", leaves)
 
 
 def _check_categories(number: int, tree: dict[str, Any], inner: Any) -> None:
@@ -92,6 +102,18 @@ def _check_categories(number: int, tree: dict[str, Any], inner: Any) -> None:
     )
     if not sound:
         raise _damaged(f"tree {number} has a split by category whose list of categories is incomplete")
+
+
+def _check_finite(what: str, values: Any) -> None:
+    import numpy as np
+
+    flat = np.asarray(values, dtype=np.float64).ravel()
+    wrong = flat[~np.isfinite(flat)]
+    if len(wrong):
+        raise InvalidModel(
+            f"{what} is {wrong[0]}: rows that it takes part in would get a score that is no finite number. Training "
+            "diverged, or the file is damaged; train again, with finite labels, weights and base score"
+        )
 
 
 def _damaged(what: str) -> InvalidModel:
