@@ -29,7 +29,6 @@ SPLIT_CHECKS = {
     "mean_shift": "The canary's mean score is the champion's.",
     "segment_flip_rate": "The canary decides as the champion does in each segment.",
     "segment_psi": "The canary's scores are distributed as the champion's are in each segment.",
-    "label_loss": "The canary is not worse than the champion by the labels of earlier partitions.",
 }
 
 
