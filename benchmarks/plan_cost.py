@@ -59,7 +59,12 @@ def build(root: Path, days: int, rows: int) -> Pipeline:
         "features": {"sql": "features.sql", "key": ["key"], "partition_column": "day"},
         "scoring": {"model_name": "m"},
     }
-    (root / "features.sql").write_text("SELECT key, day, c1 FROM raw.s0 WHERE day >= $start_date AND day < $end_date")
+    others = " ".join(
+        f"LEFT JOIN raw.s{i} USING (key)" for i in range(1, SOURCES)
+    )  # what is not read is not planned for
+    (root / "features.sql").write_text(
+        f"SELECT key, s0.day, s0.c1 FROM raw.s0 {others} WHERE s0.day >= $start_date AND s0.day < $end_date"
+    )
     (root / "defs.yaml").write_text(yaml.safe_dump(attributes))
     pipeline = Pipeline.load(PipelineSpec.model_validate(attributes), root, Project.at(root))
     frame = pd.DataFrame({"c1": np.random.default_rng(0).random(200)})

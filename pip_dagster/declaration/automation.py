@@ -123,7 +123,7 @@ class Alerts(StrictModel):
     @classmethod
     def _a_list(cls, value: object) -> object:
         if isinstance(value, str):
-            raise ValueError("expected a list such as [program, argument], got a text")
+            raise ValueError("expected a list such as [program, argument] or [drift], not a text")
         return value
 
     @model_validator(mode="after")

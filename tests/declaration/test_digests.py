@@ -50,6 +50,7 @@ EVERY_KEY = {
     "name": "orders",
     "description": "Which orders come back.",
     "owners": ["team:shop"],
+    "min_row_share": 0.4,
     "partitions": {
         "every": "week",
         "start": "2024-01-01",

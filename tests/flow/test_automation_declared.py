@@ -28,11 +28,11 @@ TOO_LONG = "are too long; expected at most '36500 days'"
         (
             "alerts",
             {"command": "mail -s x"},
-            r"alerts.command: .*expected a list such as \[mail, -s, x\], got 'mail -s x'",
+            r"alerts.command: .*expected a list such as \[program, argument\]",
         ),
         ("alerts", {"command": [""]}, "at least 1 character"),
         ("alerts", {"command": ["mail"], "on": []}, "alerts.on: .*at least 1 item"),
-        ("alerts", {"command": ["mail"], "on": "drift"}, r"expected a list such as \[drift\], got 'drift'"),
+        ("alerts", {"command": ["mail"], "on": "drift"}, r"alerts.on: .*expected a list such as .* or \[drift\]"),
         ("schedule", {"cron": "0 6 * *"}, "attributes.schedule.cron: .*is not cron"),
     ],
 )

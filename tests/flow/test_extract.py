@@ -1,5 +1,7 @@
 """Feature SQL: what it may be, what its rows must be, and what becomes a revision."""
 
+from pathlib import Path
+
 import pytest
 
 from pip_dagster.errors import DeclarationError, SourceError
@@ -17,7 +19,8 @@ def refused(tiny, sql, message, **changes):
     with pytest.raises(DeclarationError, match=message) as caught:
         tiny.run()
     assert "Pipeline orders, features.sql" in str(caught.value)
-    assert not tiny.project.warehouse.exists(), "a declaration that cannot work stores nothing"
+    if isinstance(tiny.project.warehouse, Path):  # a lake has a catalog from the start
+        assert not tiny.project.warehouse.exists(), "a declaration that cannot work stores nothing"
 
 
 def revisions(tiny):
@@ -166,7 +169,7 @@ def test_an_empty_partition_is_materialized_with_zero_rows(tiny):
 def test_a_partition_may_become_empty(tiny):
     tiny.run(SECOND)
     tiny.source(f"DELETE FROM raw.orders WHERE day = '{SECOND}'")
-    assert tiny.run(SECOND)[SECOND].scoring.rows_scored == 0
+    assert tiny.run(SECOND, allow_fewer_rows=True)[SECOND].scoring.rows_scored == 0
     assert tiny.published("SELECT count(*) FROM orders.predictions") == [(0,)]
 
 
@@ -193,7 +196,12 @@ def test_keys_of_any_type_come_out_as_they_went_in(tiny, kind, offset):
     made = {"UUID": "md5(order_id::VARCHAR)::UUID", "DATE": "DATE '1900-01-01' + order_id::INT"}
     made["ENUM"] = "('k' || order_id)::ENUM(" + ", ".join(f"'k{order}'" for order in range(200)) + ")"
     expression = made.get(kind) or f"({offset}::HUGEINT + order_id)::{kind}"
-    tiny.declare(SELECT.replace("order_id", f"{expression} AS key", 1), features={"key": ["key"]}).run(FIRST)
+    tiny.declare(SELECT.replace("order_id", f"{expression} AS key", 1), features={"key": ["key"]})
+    if kind in ("HUGEINT", "ENUM") and not isinstance(tiny.project.warehouse, Path):
+        with pytest.raises(DeclarationError, match=f"column 'key' of its features is {kind}"):
+            tiny.run(FIRST)
+        return
+    tiny.run(FIRST)
     frame = tiny.source_frame(f"day = '{FIRST}'")
     with_keys = tiny.published("SELECT key, score FROM orders.predictions ORDER BY key")
     assert len(with_keys) == len(frame) == len({key for key, _ in with_keys})

@@ -120,7 +120,7 @@ def test_a_run_under_way_leaves_what_was_rolled_back_with_the_clock_set_back(pro
 
 
 def test_a_backfill_that_began_before_a_rollback_with_the_clock_set_back(scored, shift):
-    work = backfills.begin(scored.pipeline(), first=DAYS[0], last=DAYS[-1], version=2, by="ada")
+    work = backfills.begin(scored.pipeline(), backfills.BackfillRequest(DAYS[0], DAYS[-1], "ada", version=2))
     list(backfills.run_in_process(scored.pipeline(), print)(work.backfill, scored.partitions(DAYS[0])))
     shift(-1)
     rollback(scored.project, "orders", partitions=(DAYS[0], DAYS[0]), to_version=1, why="worse", by="eve")

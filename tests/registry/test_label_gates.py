@@ -111,7 +111,7 @@ def test_a_gate_that_fails_is_not_excused_by_accepting_unjudged_ones(gated: Any,
 
 
 def test_where_nothing_is_live_labels_cannot_judge(gated: Any) -> None:
-    gated.project.warehouse.unlink()
+    gated.begin_again()
     report = gates_of(gated, 1)
     assert {result.name for result in report.unjudged} == {"metric", "segment_metric"}
     assert "no partition is live" in report.refusal
