@@ -75,6 +75,7 @@ def promote(
     Exit code 0: the alias names the version. 1: the promotion was refused.
     """
     from pip_dagster.promotion.promote import attempt
+    from pip_dagster.warehouse.access import complete_publications
 
     registry, name = registry_and_name(project, name)
     version = registry.get(name, ref)
@@ -86,6 +87,7 @@ def promote(
         change, moved = registry.alias_history(name, alias)[-1], False
         if change.by == whoami():  # the process that moved it may have been killed before it could record it
             record_in_audit(project, name, change)
+        complete_publications(project)
     else:
         tried = attempt(project, version, alias, by=whoami(), progress=progress, registry=registry)
         try:
