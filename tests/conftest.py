@@ -154,6 +154,20 @@ class Tiny:
         document = yaml.safe_load((self.folder / "defs.yaml").read_text())
         return Pipeline.load(PipelineSpec.model_validate(document["attributes"]), self.folder, self.project)
 
+    def shell(self, *words: str, code: int = 0) -> str:
+        """The output of a command of the CLI that ends with this exit code; with `--json`, of standard output alone.
+
+        An error is added as text: `main` prints it, and exits with 1.
+        """
+        from pip_dagster.cli.main import cli
+
+        result = CliRunner().invoke(cli, ["--project", str(self.root), *words])
+        if isinstance(result.exception, PipelineError):
+            assert code == 1, result.exception
+            return result.output + str(result.exception)
+        assert result.exit_code == code, result.output + repr(result.exception)
+        return result.stdout if "--json" in words else result.output
+
     def partitions(self, *keys: str) -> list[Partition]:
         """The windows of these keys by the declared grid; all of `DAYS` when none is named."""
         from pip_dagster.orchestration.partitions import partitions_definition, partitions_of

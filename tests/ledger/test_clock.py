@@ -6,13 +6,11 @@ from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 
 import pytest
-from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 
 from pip_dagster import clock
-from pip_dagster.cli.main import cli
-from pip_dagster.errors import BackfillError, PipelineError
+from pip_dagster.errors import BackfillError
 from pip_dagster.flow import backfill as backfills
 from pip_dagster.flow.materialize import materialize
 from pip_dagster.flow.plan import make_plan
@@ -35,15 +33,6 @@ def shift(monkeypatch):
         monkeypatch.setattr(clock, "_latest", datetime.min.replace(tzinfo=UTC))
 
     return set_to
-
-
-def shell(tiny, *words, code=0):
-    result = CliRunner().invoke(cli, ["--project", str(tiny.root), *words])
-    if isinstance(result.exception, PipelineError):
-        assert code == 1, result.exception
-        return str(result.exception)
-    assert result.exit_code == code, result.output + repr(result.exception)
-    return result.stdout
 
 
 def live(tiny):
@@ -69,7 +58,7 @@ def test_a_rollback_with_the_clock_set_back(promoted, ledger, shift):
     assert [move.version for move in history] == [1, 2, 1]
     assert [move.at for move in history] == sorted(move.at for move in history)
     assert planned(promoted) == ([], 4)
-    assert "the alias names returns v1" not in shell(promoted, "models", "rollback", "orders", "--dry-run", code=3)
+    assert "the alias names returns v1" not in promoted.shell("models", "rollback", "orders", "--dry-run", code=3)
     assert promoted.scores() == promoted.expected(version=1)
 
 
@@ -96,7 +85,7 @@ def test_a_promotion_after_a_rollback_with_the_clock_set_back(promoted, ledger, 
     rollback(promoted.project, "orders", why="worse", by="eve")
     shift(-1)
     assert planned(promoted) == ([], 4)
-    shell(promoted, "models", "promote", "returns", "v2", "--override", "better after all")
+    promoted.shell("models", "promote", "returns", "v2", "--override", "better after all")
     promoted.declare(reruns={"promotion": "all"})
     assert planned(promoted)[0] == ["model_promoted"] * 4
     assert not any(result.error for result in promoted.run(version=None).values())
@@ -131,9 +120,9 @@ def test_a_backfill_that_began_before_a_rollback_with_the_clock_set_back(scored,
 def test_a_canary_stopped_and_resumed_with_the_clock_set_back(scored, shift):
     scored.registry.set_alias("returns", "challenger", 2, by="ada", why="to try")
     scored.declare(scoring={"canary": {"arms": {"challenger": "40%"}, "salt": "a"}})
-    shell(scored, "models", "canary", "orders", "--stop", "worse")
+    scored.shell("models", "canary", "orders", "--stop", "worse")
     shift(-1)
-    text = shell(scored, "models", "canary", "orders", "--resume", "better")
+    text = scored.shell("models", "canary", "orders", "--resume", "better")
     assert "scores 40% of the units" in text
 
 
@@ -148,7 +137,7 @@ def test_moves_that_an_earlier_release_recorded_out_of_order(scored):
     ]
     path.write_text(json.dumps([moves[0] | {"at": "2026-01-01T00:00:00Z"}, *moves[1:]]))
     assert [move.version for move in scored.registry.alias_history("returns")] == [1, 2, 1]
-    assert [row["version"] for row in json.loads(shell(scored, "models", "history", "returns", "--json"))] == [1, 2, 1]
+    assert [row["version"] for row in json.loads(scored.shell("models", "history", "returns", "--json"))] == [1, 2, 1]
     assert scored.registry.set_alias("returns", "champion", 2, by="eve", why="").at > datetime(
         2026, 1, 2, 12, tzinfo=UTC
     )

@@ -5,24 +5,13 @@ import shutil
 from datetime import UTC, datetime
 
 import pytest
-from click.testing import CliRunner
 
-from pip_dagster.cli.main import cli
 from pip_dagster.errors import PipelineError
 from pip_dagster.ledger.promotions import record_promotions
 from pip_dagster.registry.errors import PromotionRefused, ReplacedVersion
 from pip_dagster.registry.files import sha256
 
 FIRST, SECOND, NEW = "2024-03-01", "2024-03-02", "2024-03-05"
-
-
-def shell(tiny, *words, code=0):
-    result = CliRunner().invoke(cli, ["--project", str(tiny.root), *words])
-    if isinstance(result.exception, PipelineError):
-        assert code == 1, result.exception
-        return str(result.exception)
-    assert result.exit_code == code, result.output + repr(result.exception)
-    return result.output
 
 
 def replace(tiny, version, by, model="returns"):
@@ -50,7 +39,7 @@ def forge(tiny, version, by="ada", alias="champion", at=None):
 def recorded(scored):
     """The audit holds every move so far."""
     record_promotions(scored.project)
-    assert "intact" in shell(scored, "audit", "verify")
+    assert "intact" in scored.shell("audit", "verify")
     return scored
 
 
@@ -73,23 +62,23 @@ class TestAReplacedVersion:
         assert replaced.warehouse("SELECT * FROM ledger.scorings ORDER BY ALL") == before
 
     def test_ends_a_backfill_with_a_message(self, replaced):
-        text = shell(replaced, "backfill", "orders", "--from", NEW, "--to", NEW, "--version", "v1", code=1)
+        text = replaced.shell("backfill", "orders", "--from", NEW, "--to", NEW, "--version", "v1", code=1)
         assert "was replaced in the registry" in text and "Traceback" not in text
 
     @pytest.mark.lake("always")
     def test_is_a_finding_of_the_audit(self, replaced):
-        assert "returns v1: the model has sha256" in shell(replaced, "audit", "verify", code=1)
+        assert "returns v1: the model has sha256" in replaced.shell("audit", "verify", code=1)
 
     def test_cannot_be_replayed(self, replaced):
-        assert "replaced" in shell(replaced, "replay", "orders", FIRST, code=2)
+        assert "replaced" in replaced.shell("replay", "orders", FIRST, code=2)
 
     def test_is_no_candidate(self, replaced):
         replaced.registry.set_alias("returns", "champion", 2, by="ada", why="better")
-        assert "was replaced in the registry" in shell(replaced, "models", "promote", "returns", "v1", code=1)
-        assert "was replaced in the registry" in shell(replaced, "models", "gate", "orders", "v1", code=1)
+        assert "was replaced in the registry" in replaced.shell("models", "promote", "returns", "v1", code=1)
+        assert "was replaced in the registry" in replaced.shell("models", "gate", "orders", "v1", code=1)
 
     def test_is_no_candidate_of_a_model_that_no_pipeline_declares(self, replaced):
-        text = shell(replaced, "models", "promote", "returns", "v1", "--alias", "other", code=1)
+        text = replaced.shell("models", "promote", "returns", "v1", "--alias", "other", code=1)
         assert "was replaced in the registry" in text and "other" not in replaced.registry.aliases("returns")
 
     def test_is_no_member_of_a_composite(self, replaced):
@@ -97,11 +86,11 @@ class TestAReplacedVersion:
             "ensemble: [{model: returns, version: 1}, {model: returns, version: 2}]"
         )
         words = ("models", "compose", "returns", str(replaced.root / "both.yaml"), "--sample", "nowhere.parquet")
-        assert "was replaced in the registry" in shell(replaced, *words, code=1)
+        assert "was replaced in the registry" in replaced.shell(*words, code=1)
 
     def test_is_no_champion_to_compare_with(self, replaced):
         with pytest.raises(AssertionError, match="cannot be compared with"):
-            shell(replaced, "models", "gate", "orders", "v2")
+            replaced.shell("models", "gate", "orders", "v2")
 
     def test_is_no_challenger_and_leaves_the_champion(self, recorded):
         recorded.registry.set_alias("returns", "challenger", 2, by="ada", why="to compare")
@@ -122,11 +111,11 @@ class TestAReplacedVersion:
         assert all("was replaced in the registry" in result.refused["challenger"].text for result in results)
 
     def test_is_known_from_its_promotion_before_it_scored(self, recorded):
-        shell(recorded, "models", "promote", "returns", "v2", "--override", "a test")
+        recorded.shell("models", "promote", "returns", "v2", "--override", "a test")
         replace(recorded, 2, by=1)
         with pytest.raises(ReplacedVersion, match="when champion moved to it"):
             recorded.run()
-        assert "returns v2: the model has sha256" in shell(recorded, "audit", "verify", code=1)
+        assert "returns v2: the model has sha256" in recorded.shell("audit", "verify", code=1)
 
     def test_is_known_from_the_audit_where_its_scorings_are_gone(self, replaced):
         replaced.tamper("DELETE FROM ledger.scorings")
@@ -143,15 +132,15 @@ class TestAReplacedVersion:
             recorded.run()
 
     def test_can_be_accepted_as_it_is(self, replaced):
-        assert "1 version" in shell(replaced, "audit", "accept", "--versions", "--why", "the registry was merged")
+        assert "1 version" in replaced.shell("audit", "accept", "--versions", "--why", "the registry was merged")
         assert replaced.run(NEW)[NEW].scoring
-        assert "intact" in shell(replaced, "audit", "verify")
-        assert "the registry was merged" in shell(replaced, "audit", "log")
+        assert "intact" in replaced.shell("audit", "verify")
+        assert "the registry was merged" in replaced.shell("audit", "log")
         assert replaced.run(NEW)[NEW].reused
 
     def test_that_scored_before_this_was_checked_is_a_finding(self, recorded):
         recorded.tamper(f"UPDATE ledger.scorings SET manifest_digest = 'x' WHERE partition_key = '{SECOND}'")
-        found = json.loads(shell(recorded, "audit", "verify", "--json", code=1))["fault"]
+        found = json.loads(recorded.shell("audit", "verify", "--json", code=1))["fault"]
         assert found["kind"] == "ledger", "the audit comes first"
 
 
@@ -159,13 +148,13 @@ def test_a_version_that_is_gone_is_a_finding(recorded):
     recorded.registry.set_alias("returns", "champion", 2, by="ada", why="better")
     record_promotions(recorded.project)
     shutil.rmtree(recorded.registry.get("returns", 1).path)
-    assert "returns v1 is gone from the registry" in shell(recorded, "audit", "verify", code=1)
+    assert "returns v1 is gone from the registry" in recorded.shell("audit", "verify", code=1)
 
 
 def test_a_damaged_version_is_a_finding(recorded):
     path = recorded.registry.get("returns", 1).path / "model.ubj"
     path.write_bytes(path.read_bytes() + b"x")
-    assert "model.ubj has sha256" in shell(recorded, "audit", "verify", code=1)
+    assert "model.ubj has sha256" in recorded.shell("audit", "verify", code=1)
 
 
 def test_a_manifest_that_an_older_release_wrote_stays_valid(recorded):
@@ -178,49 +167,49 @@ def test_a_manifest_that_an_older_release_wrote_stays_valid(recorded):
 class TestAMoveThatNoCommandRecorded:
     def test_is_a_finding_with_its_own_exit_code(self, recorded):
         forge(recorded, 2)
-        text = shell(recorded, "audit", "verify", code=4)
+        text = recorded.shell("audit", "verify", code=4)
         assert "returns: champion from v1 to v2 by ada" in text and "audit accept --moves" in text
-        found = json.loads(shell(recorded, "audit", "verify", "--json", code=4))
+        found = json.loads(recorded.shell("audit", "verify", "--json", code=4))
         assert found["unrecorded_promotions"] == 1 and found["unrecorded"][0]["version"] == 2
 
     def test_is_not_recorded_by_a_later_promotion(self, recorded):
         forge(recorded, 2)
-        shell(recorded, "models", "promote", "returns", "v1", "--override", "back")
-        assert "champion from v1 to v2 by ada" in shell(recorded, "audit", "verify", code=4)
+        recorded.shell("models", "promote", "returns", "v1", "--override", "back")
+        assert "champion from v1 to v2 by ada" in recorded.shell("audit", "verify", code=4)
 
     def test_is_not_recorded_by_a_rollback(self, recorded):
         forge(recorded, 2)
         recorded.run()
-        shell(recorded, "models", "rollback", "orders", "--why", "worse")
-        assert "champion from v1 to v2 by ada" in shell(recorded, "audit", "verify", code=4)
+        recorded.shell("models", "rollback", "orders", "--why", "worse")
+        assert "champion from v1 to v2 by ada" in recorded.shell("audit", "verify", code=4)
 
     def test_is_not_recorded_by_a_promotion_to_where_it_points(self, recorded):
         forge(recorded, 2)
-        shell(recorded, "models", "promote", "returns", "v2")
-        assert "by ada" in shell(recorded, "audit", "verify", code=4)
+        recorded.shell("models", "promote", "returns", "v2")
+        assert "by ada" in recorded.shell("audit", "verify", code=4)
 
     def test_at_the_time_of_a_recorded_one_is_a_finding(self, recorded):
         at = recorded.registry.alias_history("returns", "champion")[-1].at.isoformat()
         forge(recorded, 2, by="the first", at=at)
-        assert "v1 to v2" in shell(recorded, "audit", "verify", code=4)
+        assert "v1 to v2" in recorded.shell("audit", "verify", code=4)
 
     def test_is_accepted_by_a_person(self, recorded):
         forge(recorded, 2)
-        assert "1 alias move" in shell(recorded, "audit", "accept", "--moves", "--why", "made by the training job")
-        assert "intact" in shell(recorded, "audit", "verify")
+        assert "1 alias move" in recorded.shell("audit", "accept", "--moves", "--why", "made by the training job")
+        assert "intact" in recorded.shell("audit", "verify")
         (details,) = recorded.warehouse("SELECT details FROM ledger.audit ORDER BY seq DESC LIMIT 1")[0]
         assert json.loads(details)["accepted_why"] == "made by the training job"
 
     def test_needs_a_reason(self, recorded):
-        assert "Give the reason" in shell(recorded, "audit", "accept", "--moves", code=2)
-        assert "Choose what to accept" in shell(recorded, "audit", "accept", "--why", "so", code=2)
+        assert "Give the reason" in recorded.shell("audit", "accept", "--moves", code=2)
+        assert "Choose what to accept" in recorded.shell("audit", "accept", "--why", "so", code=2)
 
 
 def test_a_history_that_was_cut_is_a_finding(recorded):
-    shell(recorded, "models", "promote", "returns", "v2", "--override", "a test")
+    recorded.shell("models", "promote", "returns", "v2", "--override", "a test")
     path = recorded.project.registry / "returns" / "aliases" / "champion.json"
     path.write_text(json.dumps(json.loads(path.read_text())[:1]))
-    assert "has no move from 1 to 2" in shell(recorded, "audit", "verify", code=1)
+    assert "has no move from 1 to 2" in recorded.shell("audit", "verify", code=1)
 
 
 def test_a_history_whose_middle_was_cut_is_a_finding(recorded):
@@ -229,8 +218,8 @@ def test_a_history_whose_middle_was_cut_is_a_finding(recorded):
     path = recorded.project.registry / "returns" / "aliases" / "champion.json"
     moves = json.loads(path.read_text())
     path.write_text(json.dumps([moves[0], moves[2]]))
-    assert "a move from v2 to v1 by eve where the move before it ended at v1" in shell(
-        recorded, "audit", "verify", code=1
+    assert "a move from v2 to v1 by eve where the move before it ended at v1" in recorded.shell(
+        "audit", "verify", code=1
     )
 
 
@@ -238,11 +227,11 @@ def test_an_empty_alias_file_names_no_version(recorded):
     path = recorded.project.registry / "returns" / "aliases" / "challenger.json"
     path.write_text("[]")
     assert recorded.registry.aliases("returns") == {"champion": 1}
-    assert "intact" in shell(recorded, "audit", "verify")
+    assert "intact" in recorded.shell("audit", "verify")
 
 
 def test_a_promotion_that_was_refused_for_its_gates_records_nothing(recorded):
     assert issubclass(PromotionRefused, PipelineError)
     entries = recorded.warehouse("SELECT count(*) FROM ledger.audit")
-    shell(recorded, "models", "promote", "returns", "v9", code=1)
+    recorded.shell("models", "promote", "returns", "v9", code=1)
     assert recorded.warehouse("SELECT count(*) FROM ledger.audit") == entries

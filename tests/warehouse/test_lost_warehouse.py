@@ -4,25 +4,14 @@ import json
 import shutil
 
 import pytest
-from click.testing import CliRunner
 
-from pip_dagster.cli.main import cli
 from pip_dagster.declaration.lake import Lake
-from pip_dagster.errors import OtherWarehouseError, PipelineError
+from pip_dagster.errors import OtherWarehouseError
 from pip_dagster.ledger.rollback import rollback
 from pip_dagster.warehouse.access import pending_now
 from pip_dagster.warehouse.stamp import published_stamp, registry_stamp
 
 FIRST, SECOND = DAYS = ["2024-03-01", "2024-03-02"]
-
-
-def shell(tiny, *words, code=0):
-    result = CliRunner().invoke(cli, ["--project", str(tiny.root), *words])
-    if isinstance(result.exception, PipelineError):
-        assert code == 1, result.exception
-        return result.output + str(result.exception)
-    assert result.exit_code == code, result.output + repr(result.exception)
-    return result.stdout if "--json" in words else result.output
 
 
 def lose(tiny, backend):
@@ -45,7 +34,7 @@ def assert_refused(tiny, *said):
         ("models", "rollback", "orders", "--to", "v1"),
         ("audit", "verify"),
     ):
-        text = shell(tiny, *words, code=1)
+        text = tiny.shell(*words, code=1)
         for part in said:
             assert part in text or words[0] in ("audit", "models"), (words, text)
     with pytest.raises(OtherWarehouseError, match="audit accept --warehouse"):
@@ -69,14 +58,14 @@ def test_a_lost_warehouse_beside_files_that_an_older_release_published(scored, b
 
 
 def test_a_lost_warehouse_beside_recorded_alias_moves(scored, backend):
-    shell(scored, "models", "promote", "returns", "v2", "--override", "a test")
+    scored.shell("models", "promote", "returns", "v2", "--override", "a test")
     lose(scored, backend)
     shutil.rmtree(scored.project.published)
     scored.project.published_database.unlink()
     assert registry_stamp(scored.project).is_file()
     with pytest.raises(OtherWarehouseError, match="There is no ledger"):
         scored.run(FIRST)
-    assert "There is no ledger" in shell(scored, "models", "promote", "returns", "v1", "--override", "back", code=1)
+    assert "There is no ledger" in scored.shell("models", "promote", "returns", "v1", "--override", "back", code=1)
 
 
 def test_an_empty_file_where_the_warehouse_was(scored):
@@ -105,7 +94,7 @@ class TestAnOlderWarehouse:
     def test_is_refused(self, older):
         before = older.scores()
         assert_refused(older, "older backup", "ends at entry 5")
-        assert older.scores() == before and "cut off" in shell(older, "audit", "verify", code=1)
+        assert older.scores() == before and "cut off" in older.shell("audit", "verify", code=1)
 
     def test_that_went_on_by_itself_is_another_one(self, older):
         stamp = published_stamp(older.project)
@@ -116,26 +105,26 @@ class TestAnOlderWarehouse:
 
     def test_beside_newer_alias_moves_only(self, scored):
         backup = shutil.copy(scored.project.warehouse, scored.root / "backup.duckdb")
-        shell(scored, "models", "promote", "returns", "v2", "--override", "a test")
+        scored.shell("models", "promote", "returns", "v2", "--override", "a test")
         shutil.copy(backup, scored.project.warehouse)
         assert_refused(scored, "older backup", "ends at entry 5")
 
     def test_can_be_accepted(self, older):
-        text = shell(older, "audit", "accept", "--warehouse", "--why", "the disk died")
+        text = older.shell("audit", "accept", "--warehouse", "--why", "the disk died")
         assert "the warehouse as it is" in text and "published.before-" in text
         assert len(pending_now(older.project, within=5)) == 0
         assert set(older.scores()) == set(older.expected()), "this ledger's scores are published"
         assert not any(result.error for result in older.run().values())
         assert older.scores() == older.expected()
-        shell(older, "audit", "accept", "--moves", "--why", "the first")
-        assert "intact" in shell(older, "audit", "verify")
-        assert "the disk died" in shell(older, "audit", "log")
+        older.shell("audit", "accept", "--moves", "--why", "the first")
+        assert "intact" in older.shell("audit", "verify")
+        assert "the disk died" in older.shell("audit", "log")
 
 
 @pytest.mark.lake("always")
 def test_a_new_ledger_can_be_accepted(scored, backend):
     lose(scored, backend)
-    shell(scored, "audit", "accept", "--warehouse", "--why", "begin again")
+    scored.shell("audit", "accept", "--warehouse", "--why", "begin again")
     assert scored.run(FIRST)[FIRST].scoring
     assert {key for (key,) in scored.published("SELECT DISTINCT partition_key FROM orders.predictions")} == {FIRST}
     [aside] = scored.project.published.parent.glob("published.before-*")
@@ -143,24 +132,24 @@ def test_a_new_ledger_can_be_accepted(scored, backend):
 
 
 def test_a_warehouse_that_nothing_is_wrong_with_needs_no_acceptance(scored):
-    assert "no other warehouse" in shell(scored, "audit", "accept", "--warehouse", "--why", "so")
+    assert "no other warehouse" in scored.shell("audit", "accept", "--warehouse", "--why", "so")
     assert scored.run(FIRST)[FIRST].reused
 
 
 class TestAFirstStart:
     def test_after_models_were_registered_and_promoted(self, tiny):
         (tiny.project.registry / "returns" / "aliases" / "champion.json").unlink()
-        shell(tiny, "models", "promote", "returns", "v1")
+        tiny.shell("models", "promote", "returns", "v1")
         assert tiny.run(FIRST)[FIRST].scoring
-        assert "intact" in shell(tiny, "audit", "verify")
+        assert "intact" in tiny.shell("audit", "verify")
 
     def test_with_aliases_that_were_set_from_python(self, tiny):
-        shell(tiny, "plan", "orders")
-        assert "There is no warehouse" in shell(tiny, "audit", "verify", code=1)
+        tiny.shell("plan", "orders")
+        assert "There is no warehouse" in tiny.shell("audit", "verify", code=1)
         assert tiny.run(FIRST)[FIRST].scoring
 
     def test_beside_another_project_that_shares_the_registry(self, scored, monkeypatch):
-        shell(scored, "models", "promote", "returns", "v2", "--override", "a test")
+        scored.shell("models", "promote", "returns", "v2", "--override", "a test")
         monkeypatch.setenv("PIP_DAGSTER_WAREHOUSE", "state/second.duckdb")
         monkeypatch.setenv("PIP_DAGSTER_PUBLISHED", "state/second")
         assert scored.run(FIRST)[FIRST].scoring
@@ -175,8 +164,8 @@ class TestAPublishedFolder:
         shutil.rmtree(folder)
         shutil.move(scored.root / "backup", folder)
         assert scored.scores() != scored.expected()
-        assert json.loads(shell(scored, "status", "--json"))[0]["pending"] == 4
-        assert len(json.loads(shell(scored, "plan", "orders", "--json"))["pending"]) == 4
+        assert json.loads(scored.shell("status", "--json"))[0]["pending"] == 4
+        assert len(json.loads(scored.shell("plan", "orders", "--json"))["pending"]) == 4
         assert scored.run(FIRST)[FIRST].reused
         assert scored.scores() == scored.expected() and pending_now(scored.project, within=5) == []
 
@@ -190,6 +179,6 @@ class TestAPublishedFolder:
     def test_that_is_empty_is_pending(self, scored):
         shutil.rmtree(scored.project.published)
         scored.project.published.mkdir()
-        assert len(json.loads(shell(scored, "plan", "orders", "--json"))["pending"]) == 4
-        shell(scored, "publish")
+        assert len(json.loads(scored.shell("plan", "orders", "--json"))["pending"]) == 4
+        scored.shell("publish")
         assert scored.scores() == scored.expected()

@@ -13,7 +13,6 @@ import pytest
 from click.testing import CliRunner
 
 from pip_dagster.cli.main import cli
-from pip_dagster.errors import PipelineError
 from pip_dagster.orchestration.definitions import build_definitions
 from pip_dagster.warehouse.access import complete_publications, pending_now
 
@@ -41,15 +40,6 @@ def killed(tiny, *words):
     return tiny
 
 
-def shell(tiny, *words, code=0):
-    result = CliRunner().invoke(cli, ["--project", str(tiny.root), *words])
-    if isinstance(result.exception, PipelineError):
-        assert code == 1, result.exception
-        return str(result.exception)
-    assert result.exit_code == code, result.output + repr(result.exception)
-    return result.output if code else result.stdout
-
-
 @pytest.fixture
 def pending(scored):
     """The sources of every day changed and were scored by a process that was killed before it published."""
@@ -67,15 +57,15 @@ def assert_published(tiny):
 def test_status_and_plan_show_it_and_write_nothing(pending):
     old = pending.scores()
     assert old != pending.expected()
-    [row] = json.loads(shell(pending, "status", "--json"))
+    [row] = json.loads(pending.shell("status", "--json"))
     assert (row["pipeline"], row["pending"]) == ("orders", 4)
-    rows = json.loads(shell(pending, "status", "orders", "--json"))
+    rows = json.loads(pending.shell("status", "orders", "--json"))
     assert [row["pending"] for row in rows] == [True] * 4
-    text = shell(pending, "status", "orders")
+    text = pending.shell("status", "orders")
     assert text.count("stored since, not published yet") == 4
-    plan = json.loads(shell(pending, "plan", "orders", "--json"))
+    plan = json.loads(pending.shell("plan", "orders", "--json"))
     assert plan["pending"] == DAYS and plan["current"] == 4
-    assert "4 partitions stored and not published yet: 2024-03-01" in shell(pending, "plan", "orders")
+    assert "4 partitions stored and not published yet: 2024-03-01" in pending.shell("plan", "orders")
     assert pending.scores() == old and [row[1] for row in pending_now(pending.project, within=5)] == DAYS
 
 
@@ -89,7 +79,7 @@ def test_resume_completes_it(pending):
 
 
 def test_a_dry_run_publishes_nothing(pending):
-    shell(pending, "backfill", "orders", "--resume", "--dry-run", code=1)
+    pending.shell("backfill", "orders", "--resume", "--dry-run", code=1)
     assert len(pending_now(pending.project, within=5)) == 4
 
 
@@ -104,7 +94,7 @@ def test_a_dry_run_publishes_nothing(pending):
     ids=" ".join,
 )
 def test_a_command_that_writes_completes_it(pending, words):
-    shell(pending, *words)
+    pending.shell(*words)
     assert_published(pending)
 
 
@@ -116,7 +106,7 @@ def test_a_run_that_has_nothing_to_score_completes_it(pending):
 def test_stopping_a_canary_completes_it(pending):
     pending.registry.set_alias("returns", "challenger", 2, by="ada", why="to try")
     pending.declare(scoring={"canary": {"arms": {"challenger": "20%"}, "salt": "a"}})
-    shell(pending, "models", "canary", "orders", "--stop", "a test")
+    pending.shell("models", "canary", "orders", "--stop", "a test")
     assert_published(pending)
 
 
@@ -148,15 +138,15 @@ def _definitions(tiny):
 def test_a_partition_of_which_nothing_is_published_is_shown(scored):
     scored.source("INSERT INTO raw.orders SELECT * REPLACE ('2024-03-05'::DATE AS day) FROM raw.orders LIMIT 9")
     killed(scored, "backfill", "orders", "--from", "2024-03-05", "--to", "2024-03-05", "--no-dagster")
-    assert json.loads(shell(scored, "status", "orders", "--json"))[-1]["partition_key"] == "2024-03-05"
-    assert "nothing published; stored since" in shell(scored, "status", "orders")
+    assert json.loads(scored.shell("status", "orders", "--json"))[-1]["partition_key"] == "2024-03-05"
+    assert "nothing published; stored since" in scored.shell("status", "orders")
 
 
 def test_before_anything_was_published_status_says_so(tiny):
     killed(tiny, "backfill", "orders", "--from", DAYS[0], "--to", DAYS[0], "--no-dagster")
-    assert "Nothing is published yet" in shell(tiny, "status", code=1)
-    assert shell(tiny, "publish").endswith("1 partition published.\n")
-    [row] = json.loads(shell(tiny, "status", "--json"))
+    assert "Nothing is published yet" in tiny.shell("status", code=1)
+    assert tiny.shell("publish").endswith("1 partition published.\n")
+    [row] = json.loads(tiny.shell("status", "--json"))
     assert (row["partitions"], row["pending"]) == (1, 0)
 
 
@@ -164,12 +154,12 @@ def test_a_published_folder_that_cannot_be_written_is_reported_and_stays_pending
     folder = pending.project.published / "orders"
     kept = folder.rename(folder.with_name("kept"))
     folder.write_text("a file where a folder should be")
-    text = shell(pending, "publish", code=1)
+    text = pending.shell("publish", code=1)
     assert "4 partitions could not be published and stay pending" in text
     assert "orders, partition 2024-03-01 is stored but cannot be published" in caplog.text
     folder.unlink()
     kept.rename(folder)
-    assert shell(pending, "publish").endswith("4 partitions published.\n")
+    assert pending.shell("publish").endswith("4 partitions published.\n")
     assert_published(pending)
 
 
