@@ -44,7 +44,14 @@ class NoWarehouseError(WarehouseError):
 
 
 class OtherWarehouseError(WarehouseError):
-    """The warehouse was lost, replaced, or restored from a backup that is older than what was published from it."""
+    """The warehouse was lost, replaced, or restored from a backup that is older than what was published from it.
+
+    `reason` is the message without what to do about it.
+    """
+
+    def __init__(self, reason: str, remedy: str) -> None:
+        super().__init__(f"{reason} {remedy}")
+        self.reason = reason
 
 
 class PartitionError(PipelineError):

@@ -72,7 +72,7 @@ def _refusal(project: Project) -> str | None:
     except NoWarehouseError:
         return None
     except OtherWarehouseError as error:
-        return str(error).split(" Nothing was changed", maxsplit=1)[0]
+        return error.reason
 
 
 def _replace(project: Project) -> Path | None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from pip_dagster.errors import RegistryError
@@ -58,8 +59,6 @@ def append_promotions(
 
 def write_registry_stamp(con: DuckDBPyConnection, project: Project) -> None:
     """Note in the registry how far the audit is that holds its moves; not where the registry may only be read."""
-    from contextlib import suppress
-
     with suppress(OSError):
         stamp.write(con, stamp.registry_stamp(project))
 

@@ -12,9 +12,10 @@ from pip_dagster.flow.stage import keep
 from pip_dagster.promotion.label_window import LabelWindow
 from pip_dagster.promotion.rescore import Rescored, label_key_error
 from pip_dagster.sql.names import quote
+from pip_dagster.statistics.agreement import segment_value
 from pip_dagster.statistics.gate_result import GateResult
 from pip_dagster.statistics.interval import Gain, PairedRows
-from pip_dagster.statistics.judge import GateVerdict, Rule, judge
+from pip_dagster.statistics.judge import GateVerdict, Rule, State, judge
 from pip_dagster.statistics.planning import labels_needed_before
 from pip_dagster.statistics.segments import SegmentsVerdict, SegmentVerdict, judge_segments
 from pip_dagster.statistics.wording import describe, describe_segments
@@ -91,17 +92,20 @@ def nothing_to_compare(gates: Gates) -> list[GateResult]:
     return [GateResult(name, gates.unjudged == "pass", None, None, text, judged=False) for name in names]
 
 
+def _judgement(state: State, gates: Gates) -> tuple[bool, bool]:
+    """Whether a gate was judged, and whether it is passed; one that was not is as declared."""
+    return state != "unjudged", state == "passed" or (state == "unjudged" and gates.unjudged == "pass")
+
+
 def _result(name: str, verdict: GateVerdict, gates: Gates, text: str, details: Mapping[str, Any]) -> GateResult:
-    judged = verdict.state != "unjudged"
-    passed = verdict.state == "passed" if judged else gates.unjudged == "pass"
+    judged, passed = _judgement(verdict.state, gates)
     figure = verdict.gain.gain if verdict.gain else None
     margin = -verdict.margin.value if verdict.margin else None
     return GateResult(name, passed, figure, margin, text, details, judged)
 
 
 def _segments(metric: str, of: SegmentsVerdict, gates: Gates) -> GateResult:
-    judged = of.state != "unjudged"
-    passed = of.state == "passed" if judged else gates.unjudged == "pass"
+    judged, passed = _judgement(of.state, gates)
     text = describe_segments(of)
     if seen := sorted(each.detectable for each in of.judged if each.detectable is not None):
         text += f"; a loss of {seen[0]:.4f} to {seen[-1]:.4f} in one of them, {median(seen):.4f} in the median, is "
@@ -152,7 +156,7 @@ def _read(
     seen = f"(FROM {labelled} WHERE pip_seen)"
     segments = range(len(pipeline.gates.segments))
     # Numbers instead of texts: a row of millions is then some bytes in Python.
-    codes = [f"coalesce(pip_segment_{i}, '(missing)')" for i in segments]
+    codes = [segment_value(i) for i in segments]
     ranks = "".join(f", dense_rank() OVER (ORDER BY {code}) - 1 AS c{i}" for i, code in enumerate(codes))
     columns = con.execute(f"SELECT {_columns(manifest)}, pip_outcome{ranks} FROM {seen}").fetchnumpy()
     values = [con.execute(f"SELECT DISTINCT {code} AS v FROM {seen} ORDER BY v").fetchall() for code in codes]

@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 
+LARGEST_FLOAT32 = 3.4028234663852886e38
+
+
 @dataclass(frozen=True)
 class MatrixRules:
     """The numbers that must not reach an engine, because it would score them without an error.

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from pip_dagster.registry.engines import objective_of
 from pip_dagster.registry.engines.protocol import Engine, MarginPredictor
 from pip_dagster.registry.manifest import Signature
-from pip_dagster.registry.training_scores import differ
+from pip_dagster.registry.training_scores import differ, float_columns
 
 if TYPE_CHECKING:
     import numpy as np
@@ -69,7 +69,7 @@ class Causes:
 
     def predict(self, X: np.ndarray | None = None, **changes: Any) -> np.ndarray:
         """The scores as float64 (rows, outputs), under another signature if it has `changes`."""
-        return _columns(self._load(**changes).predict(self.X if X is None else X))
+        return float_columns(self._load(**changes).predict(self.X if X is None else X))
 
     def _load(self, **changes: Any) -> MarginPredictor:
         return self.engine.load(self.data, self.signature.model_copy(update=changes), subject="the model", nthread=1)
@@ -80,12 +80,12 @@ class Causes:
         yield (
             "they are margins (output_margin=True), and the model scores by its objective's link; give the scores of "
             "predict()",
-            lambda: _columns(self._load().margin(self.X)),
+            lambda: float_columns(self._load().margin(self.X)),
         )
         if self.signature.task == "binary":
             yield (
                 "they are probabilities, and this objective scores log-odds; give the scores of predict()",
-                lambda: 1 / (1 + np.exp(-_columns(self._load().margin(self.X)))),
+                lambda: 1 / (1 + np.exp(-float_columns(self._load().margin(self.X)))),
             )
         if (calibration := self.calibration) is not None:
             yield (
@@ -131,7 +131,7 @@ class Causes:
 
         # Without a base margin of zero the margin would hold the base score.
         zero = np.column_stack([features, np.zeros(len(features), dtype=np.float32)])
-        margin = _columns(self._load(offset="offset").margin(zero))[:, 0]
+        margin = float_columns(self._load(offset="offset").margin(zero))[:, 0]
         with np.errstate(all="ignore"):
             wanted = theirs[:, 0]
             if link != "identity":
@@ -193,12 +193,6 @@ class Causes:
                     f"booster[:{rounds}], or set its best_iteration to {rounds - 1}",
                     lambda rounds=rounds: self.predict(iteration_range=(0, rounds)),  # type: ignore[misc]
                 )
-
-
-def _columns(scores: np.ndarray) -> np.ndarray:
-    import numpy as np
-
-    return scores.reshape(len(scores), -1).astype(np.float64)
 
 
 def _sorted_lists(names: list[str]) -> str:

@@ -67,13 +67,20 @@ def compare(
     import numpy as np
 
     theirs = _read(wanted, sample, signature)
-    ours = scores.reshape(len(scores), -1).astype(np.float64)
+    ours = float_columns(scores)
     if theirs.shape[1] == 1 < ours.shape[1]:  # multi:softmax predicts the class
         ours = ours.argmax(axis=1).astype(np.float64)[:, None]
     differs = differ(ours, theirs)
     if differs.any():
         raise SignatureMismatch(_refusal(ours, theirs, differs) + cause(theirs, np.flatnonzero(differs)))
     return TrainingCheck(rows=len(ours), largest_difference=float(np.abs(ours - theirs).max()))
+
+
+def float_columns(scores: np.ndarray) -> np.ndarray:
+    """Scores of (rows,) or (rows, outputs) as float64 (rows, outputs)."""
+    import numpy as np
+
+    return scores.reshape(len(scores), -1).astype(np.float64)
 
 
 def differ(ours: np.ndarray, theirs: np.ndarray) -> np.ndarray:

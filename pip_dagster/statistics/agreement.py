@@ -19,7 +19,14 @@ if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
 TOP = 10
-_FLIPPED = "pip_champion_decision IS DISTINCT FROM pip_candidate_decision"
+FLIPPED = "pip_champion_decision IS DISTINCT FROM pip_candidate_decision"
+# How many units rows are of; a row without its unit is one of its own.
+UNITS = "count(DISTINCT hash(pip_unit)) FILTER (pip_unit IS NOT NULL) + count(*) FILTER (pip_unit IS NULL)"
+
+
+def segment_value(i: int) -> str:
+    """SQL of a row's value of the segment's column with this number, as text."""
+    return f"coalesce(pip_segment_{i}, '(missing)')"
 
 
 def paired_columns(champion: Sequence[str], candidate: Sequence[str]) -> str:
@@ -35,7 +42,7 @@ def flip_gate(con: DuckDBPyConnection, paired: str, decision: str, most: float) 
 
     Rows of one unit count as one row together.
     """
-    row = con.execute(f"SELECT count(*), count(*) FILTER ({_FLIPPED}) FROM {paired} WHERE pip_seen").fetchone()
+    row = con.execute(f"SELECT count(*), count(*) FILTER ({FLIPPED}) FROM {paired} WHERE pip_seen").fetchone()
     (rows, flips), units = row or (0, 0), _units(con, paired)
     rate, low = (flips / rows, wilson_low(flips * units / rows, units)) if rows else (0.0, 0.0)
     text = f"{flips:,} of {rows:,} decisions `{decision}` change, {rate:.2%}; at most {most:.2%} may"
@@ -67,9 +74,8 @@ def psi_gate(
 
 
 def _units(con: DuckDBPyConnection, paired: str) -> int:
-    """How many units the compared rows are of; a row without its unit is one of its own."""
-    distinct = "count(DISTINCT hash(pip_unit)) FILTER (pip_unit IS NOT NULL)"
-    row = con.execute(f"SELECT {distinct} + count(*) FILTER (pip_unit IS NULL) FROM {paired} WHERE pip_seen").fetchone()
+    """How many units the compared rows are of."""
+    row = con.execute(f"SELECT {UNITS} FROM {paired} WHERE pip_seen").fetchone()
     return int(row[0]) if row else 0
 
 
@@ -83,9 +89,9 @@ def segment_differences(
     """Mean scores and flips by the value of each segment's column, the largest difference first."""
     found: list[SegmentDifference] = []
     for i, name in enumerate(segments):
-        flips = f"count(*) FILTER ({_FLIPPED}) / count(*)" if decided else "NULL"
+        flips = f"count(*) FILTER ({FLIPPED}) / count(*)" if decided else "NULL"
         rows = con.execute(
-            f"SELECT {literal(name)}, coalesce(pip_segment_{i}, '(missing)'), count(*), avg(pip_champion_0) AS a, "
+            f"SELECT {literal(name)}, {segment_value(i)}, count(*), avg(pip_champion_0) AS a, "
             f"avg(pip_candidate_0) AS b, b - a, {flips} FROM {paired} WHERE pip_seen GROUP BY pip_segment_{i} "
             "ORDER BY abs(b - a) DESC, 2"
         ).fetchall()

@@ -9,17 +9,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from pip_dagster.statistics.agreement import FLIPPED, UNITS, segment_value
 from pip_dagster.statistics.gate_result import GateResult
 from pip_dagster.statistics.paired import LEVEL, decile_tables, drift
+from pip_dagster.statistics.segments import rejected
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
 # One-sided, of all segments together: that of the interval around the share over all rows.
 _FLIP_LEVEL = 0.025
-_FLIPPED = "pip_champion_decision IS DISTINCT FROM pip_candidate_decision"
-# A row without its unit is one of its own.
-_UNITS = "count(DISTINCT hash(pip_unit)) FILTER (pip_unit IS NOT NULL) + count(*) FILTER (pip_unit IS NULL)"
 
 
 @dataclass(frozen=True)
@@ -46,7 +45,8 @@ def segment_flip_gate(
     tests, few = [], 0
     for i, name in enumerate(segments):
         for value, units, rows, flips in con.execute(
-            f"SELECT {_value(i)}, {_UNITS}, count(*), count(*) FILTER ({_FLIPPED}) FROM {paired} GROUP BY 1 ORDER BY 1"
+            f"SELECT {segment_value(i)}, {UNITS}, count(*), count(*) FILTER ({FLIPPED}) FROM {paired} "
+            "GROUP BY 1 ORDER BY 1"
         ).fetchall():
             if units < least_rows:
                 few += 1
@@ -68,8 +68,8 @@ def segment_psi_gate(
     segments, outputs = of
     tests, few = [], 0
     for i, name in enumerate(segments):
-        by = _value(i)
-        units = dict(con.execute(f"SELECT {by}, {_UNITS} FROM {paired} GROUP BY 1").fetchall())
+        by = segment_value(i)
+        units = dict(con.execute(f"SELECT {by}, {UNITS} FROM {paired} GROUP BY 1").fetchall())
         few += sum(count < least_rows for count in units.values())
         for j, output in enumerate(outputs):
             tables = decile_tables(con, paired, f"pip_champion_{j}", f"pip_candidate_{j}", by)
@@ -82,10 +82,6 @@ def segment_psi_gate(
     return _judged("segment_psi", tests, (most, f"{most:g}"), LEVEL, (few, least_rows))
 
 
-def _value(i: int) -> str:
-    return f"coalesce(pip_segment_{i}, '(missing)')"
-
-
 def _judged(
     name: str, tests: Sequence[_Test], most: tuple[float, str], level: float, unjudged: tuple[int, int]
 ) -> GateResult:
@@ -96,12 +92,8 @@ def _judged(
         return GateResult(
             name, True, None, most[0], f"no segment has {least_rows:,} rows: none is judged", judged=False
         )
-    ordered, failed = sorted(tests, key=lambda test: test.p), []
-    for i, test in enumerate(ordered):
-        if test.p > level / (len(ordered) - i):
-            break
-        if test.beyond:
-            failed.append(test)
+    ordered = sorted(tests, key=lambda test: test.p)
+    failed = [test for test in ordered[: rejected([test.p for test in ordered], level)] if test.beyond]
     worst = max(failed or tests, key=lambda test: test.figure)
     text = f"{worst.segment}: {worst.text}; at most {most[1]} in a segment; {len(tests):,} are judged{left_out}"
     if failed:

@@ -95,15 +95,19 @@ def judge_segments(
     judged = sorted((each for each in found if each.p is not None), key=lambda each: each.p or 0.0)
     tests = len(judged)
     settled: list[SegmentVerdict] = []
-    rejecting = True
+    beyond_chance = rejected([each.p or 0.0 for each in judged], level)
     for i, each in enumerate(judged):
-        rejecting = rejecting and (each.p or 0.0) <= level / (tests - i)
-        worse = rejecting and each.gain is not None and each.gain.gain < -allowed
+        worse = i < beyond_chance and each.gain is not None and each.gain.gain < -allowed
         settled.append(replace(each, state="refused" if worse else "passed", reason="worse" if worse else None))
     settled.extend(each for each in found if each.p is None)
     powered = tuple(replace(each, detectable=_power(each, allowed, level, tests)) for each in settled)
     state: State = "unjudged" if not tests else "passed"
     return SegmentsVerdict("refused" if any(each.state == "refused" for each in powered) else state, allowed, powered)
+
+
+def rejected(p: Sequence[float], level: float) -> int:
+    """How many hypotheses Holm's step-down (1979) rejects at this level of all together: the first of p, ascending."""
+    return next((i for i, each in enumerate(p) if not each <= level / (len(p) - i)), len(p))
 
 
 def _groups(values: Sequence[str], codes: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:

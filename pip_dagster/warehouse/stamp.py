@@ -103,8 +103,9 @@ def check(con: DuckDBPyConnection, project: Project, stamps: Sequence[Stamp]) ->
         what = f"ends at entry {count}" if count < stamp.entry else "has another entry with this number"
         raise OtherWarehouseError(
             f"The warehouse {project.warehouse} is not the one that was written to last, or was restored from an older "
-            f"backup: {stamp.text}, and its audit {what}. Nothing was changed. Restore the newest backup, or set "
-            f"`warehouse` and `published` in pyproject.toml as they were. {_GO_ON}"
+            f"backup: {stamp.text}, and its audit {what}.",
+            "Nothing was changed. Restore the newest backup, or set `warehouse` and `published` in pyproject.toml as "
+            f"they were. {_GO_ON}",
         )
 
 
@@ -122,9 +123,9 @@ def check_new(con: DuckDBPyConnection, project: Project, stamps: Sequence[Stamp]
     """
     if found := _traces(con, project, stamps):
         raise OtherWarehouseError(
-            f"There is no ledger in the warehouse {project.warehouse}, but there was one: {found}. Nothing was "
-            "changed: a new ledger would know nothing of it. Restore the warehouse from a backup, or set `warehouse` "
-            f"in pyproject.toml as it was. {_GO_ON}"
+            f"There is no ledger in the warehouse {project.warehouse}, but there was one: {found}.",
+            "Nothing was changed: a new ledger would know nothing of it. Restore the warehouse from a backup, or set "
+            f"`warehouse` in pyproject.toml as it was. {_GO_ON}",
         )
 
 

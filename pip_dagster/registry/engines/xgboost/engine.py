@@ -11,7 +11,7 @@ from pip_dagster.registry.engines.protocol import Objective, SignatureClaims
 from pip_dagster.registry.engines.xgboost.model_file import detect, written_by
 from pip_dagster.registry.engines.xgboost.objectives import objective_of
 from pip_dagster.registry.manifest import Signature
-from pip_dagster.registry.matrix import MatrixRules
+from pip_dagster.registry.matrix import LARGEST_FLOAT32, MatrixRules
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -24,7 +24,7 @@ class XGBoost:
 
     name = "xgboost"
     suffix = ".ubj"
-    matrix = MatrixRules(title="XGBoost", largest=3.4028234663852886e38, takes_infinite=False)
+    matrix = MatrixRules(title="XGBoost", largest=LARGEST_FLOAT32, takes_infinite=False)
 
     def version(self) -> str:
         """XGBoost's version."""

@@ -12,6 +12,7 @@ from pip_dagster.registry.engines.xgboost.booster_facts import BoosterFacts
 from pip_dagster.registry.engines.xgboost.objectives import objective_of
 from pip_dagster.registry.errors import InvalidModel, SignatureMismatch
 from pip_dagster.registry.manifest import Signature
+from pip_dagster.registry.matrix import LARGEST_FLOAT32
 from pip_dagster.sql.names import RESERVED_COLUMNS
 
 if TYPE_CHECKING:
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
 
 Number = Literal["bool", "int", "float"]
 
-_LARGEST = 3.4028234663852886e38
 _WIDTH: dict[Number, int] = {"bool": 0, "int": 1, "float": 2}
 # XGBoost's own names of feature types; "q" (quantitative) is any number.
 _BOOSTER_NUMBERS: dict[str, Number] = {"i": "bool", "int": "int", "float": "float"}
@@ -62,7 +62,7 @@ def derive(
 
 
 def _check_missing(value: float | None) -> None:
-    if value is not None and abs(value) > _LARGEST:
+    if value is not None and abs(value) > LARGEST_FLOAT32:
         raise SignatureMismatch(f"missing={value:g} is beyond float32, so that no value can be equal to it; omit it")
 
 
