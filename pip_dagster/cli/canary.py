@@ -54,6 +54,8 @@ def canary(
         return
     for state in found:
         click.echo(f"{pipeline}: {state['text']}")
+        if state["labels"]:
+            click.echo(f"{pipeline}: {state['arm']} by its labels: {state['labels']}")
     listed = [event for state in found for event in state["events"]]
     if listed:
         show_table(
@@ -75,17 +77,23 @@ def canary(
 
 
 def states(project: Project, declared: Pipeline, experiment: Split) -> list[dict[str, Any]]:
-    """Each arm of a canary: its version, whether it is stopped, and every stop and resumption."""
-    from pip_dagster.ledger.canary import events
+    """Each arm of a canary: its version, whether it is stopped, what its labels show, every stop and resumption.
 
-    name = declared.spec.name
+    The labels are as the newest run judged them.
+    """
+    from pip_dagster.ledger.canary import events, seen_by_labels
+
+    name, model = declared.spec.name, declared.spec.scoring.model_name
+    registry = registry_of(project, declared.spec.scoring)
+    versions = {arm: registry.alias(model, arm) for arm in experiment.arms}
     with open_ledger(project, "models canary") as con:
         listed = events(con, name)
+        labels = {arm: seen_by_labels(con, name, arm, (model, version or 0)) for arm, version in versions.items()}
     found = []
     for part in experiment.ranges:
-        version = registry_of(project, declared.spec.scoring).alias(declared.spec.scoring.model_name, part.arm)
+        version = versions[part.arm]
         mine = [event for event in listed if event.alias == part.arm]
-        last = [event for event in mine if event.model_version == version][-1:]
+        last = [event for event in mine if event.model == (model, version)][-1:]
         stopped = bool(last) and last[0].action == "stopped"
         share = f"{(part.high - part.low) / 100:g}%"
         if version is None:
@@ -95,6 +103,7 @@ def states(project: Project, declared: Pipeline, experiment: Split) -> list[dict
         else:
             text = f"{part.arm} (v{version}) scores {share} of the units while it passes its gate"
         state = {"arm": part.arm, "version": version, "share": share, "stopped": stopped, "text": text}
+        state["labels"] = None if stopped else labels[part.arm]
         recorded = [asdict(event) | {"figures": json.loads(event.figures)} for event in mine]
         found.append(state | {"events": recorded})
     return found
@@ -121,7 +130,7 @@ def _change(project: Project, declared: Pipeline, experiment: Canary, arm: str |
         writing(con, project, purpose=f"{name}: canary {action}"),
         transaction(con),
     ):
-        is_stopped = stopped(con, name, chosen, version) is not None
+        is_stopped = stopped(con, name, chosen, (model, version)) is not None
         if is_stopped == (action == "stopped"):
             raise DeclarationError(
                 f"{name}: {chosen} (v{version}) is {'already stopped' if is_stopped else 'not stopped'}."

@@ -59,7 +59,8 @@ _ARMS = """
 _SPLIT_FAULTS = """
   SELECT partition_key, expectation_id, observed FROM ledger.checks
   WHERE pipeline = $pipeline AND section = 'split' AND status <> 'passed'
-    AND split_part(expectation_id, ' ', 1) IN ('arms', 'arm', 'sample_ratio') -- a canary's figures are in its arm's
+    AND (split_part(expectation_id, ' ', 1) IN ('arms', 'arm', 'sample_ratio') -- a canary's figures are in its arm's
+         OR status = 'errored')
     AND entry_id IN (SELECT change_id FROM ledger.arms WHERE pipeline = $pipeline)
   ORDER BY partition_key, expectation_id
 """

@@ -9,8 +9,8 @@ import dagster as dg
 from pip_dagster.declaration.pipeline import Pipeline
 from pip_dagster.declaration.project import Project
 from pip_dagster.declaration.spec import PipelineSpec
+from pip_dagster.flow.label_metric import check_metric
 from pip_dagster.orchestration.definitions import build_definitions
-from pip_dagster.promotion.metric import check_metric
 
 if TYPE_CHECKING:
     from pydantic import BaseModel

@@ -231,6 +231,16 @@ class PipelineSpec(StrictModel):
         return (experiment.unit or self.features.key) if experiment else ()
 
     @model_validator(mode="after")
+    def _canary_has_labels(self) -> PipelineSpec:
+        canary = self.scoring.canary
+        if canary and canary.gate.labels and not (self.gates and self.gates.labels):
+            raise ValueError(
+                "`scoring.canary.gate.labels` judges by the labels that `gates.labels` finds, and there is none; "
+                "declare `gates.labels`, or remove it"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _sources_have_a_location(self) -> PipelineSpec:
         tables: dict[str, str] = {}
         for name, source in self.sources.items():

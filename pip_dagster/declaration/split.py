@@ -8,6 +8,7 @@ from typing import Annotated
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
+from pip_dagster.declaration.gates import MetricName
 from pip_dagster.declaration.strict import StrictModel
 
 # Shares come in steps of 0.01%.
@@ -91,6 +92,18 @@ class Split(StrictModel):
         return tuple(found)
 
 
+class CanaryLabels(StrictModel):
+    """The limit of a canary by its late labels, which `gates.labels` finds; what is absent is as in `gates`."""
+
+    metric: MetricName | None = Field(default=None, description="As `gates.metric`, which holds when it is absent.")
+    max_loss: float | None = Field(
+        default=None, gt=0, le=1, description="As `gates.max_loss`, which holds when it is absent."
+    )
+    confidence: float | None = Field(
+        default=None, gt=0, lt=1, description="Of all looks together; `gates.confidence` when absent."
+    )
+
+
 class CanaryGate(StrictModel):
     """How far a canary may deviate from the champion, on the same rows of a partition, before it is stopped."""
 
@@ -110,6 +123,11 @@ class CanaryGate(StrictModel):
     )
     max_segment_psi: float | None = Field(
         default=None, ge=0, description="As `max_score_psi`, in each segment; twice that when absent."
+    )
+    labels: CanaryLabels | None = Field(
+        default=None,
+        description="How much worse than the champion's its past scores may be, by their late labels; `{}` for the "
+        "rules of `gates`.",
     )
 
     @property

@@ -6,10 +6,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from pip_dagster.declaration.canonical import canonical
 from pip_dagster.errors import DeclarationError
 from pip_dagster.flow.compared import Side, distribution_gate, side
+from pip_dagster.flow.run import Run
 from pip_dagster.flow.stage import keep, stored_columns
-from pip_dagster.sql.names import literal, quote
+from pip_dagster.ledger.canary import CanaryEvent, record_event
+from pip_dagster.sql.names import among, literal, quote
 from pip_dagster.statistics.agreement import flip_gate, paired_columns
 from pip_dagster.statistics.gate_result import GateResult
 from pip_dagster.statistics.segment_agreement import segment_flip_gate, segment_psi_gate
@@ -72,19 +75,40 @@ def say_stop(arm: str, entry: ScoringEntry, failed: Sequence[GateResult]) -> Sto
     return Stop(arm, (entry.model_name, entry.model_version or 0), why, figures)
 
 
+def record_stop(run: Run, partition_key: str, stop: Stop) -> None:
+    """Append a stop to the ledger. Call it inside a transaction on the warehouse."""
+    event = CanaryEvent(
+        pipeline=run.pipeline.spec.name,
+        partition_key=partition_key,
+        alias=stop.arm,
+        model_name=stop.model[0],
+        model_version=stop.model[1],
+        action="stopped",
+        why=stop.why,
+        figures=canonical(stop.figures),
+        run_id=run.info.run_id,
+        made_by=run.info.made_by,
+    )
+    record_event(run.con, event)
+
+
+def stored_side(
+    con: DuckDBPyConnection, pipeline: Pipeline, manifest: Manifest, table: str, scoring_ids: Sequence[str]
+) -> Side:
+    """What to compare of the rows of scorings that one table has. The warehouse is the current catalog."""
+    name = f"{quote(pipeline.spec.name)}.{quote(table)}"
+    columns = {name: kind for name, kind, *_ in con.execute(f"DESCRIBE {name}").fetchall() if name != "scoring_id"}
+    rows = f"(SELECT * FROM {name} WHERE {among('scoring_id', scoring_ids)})"
+    return side(pipeline, manifest, columns, rows, "the stored scores")
+
+
 def _side_by_side(
     con: DuckDBPyConnection, pipeline: Pipeline, manifest: Manifest, entries: tuple[ScoringEntry, ScoringEntry]
 ) -> tuple[str, tuple[Side, Side]]:
     """The relation of the rows that both scorings, a champion's and an arm's, have stored; and what is compared."""
     import duckdb
 
-    def stored(entry: ScoringEntry) -> Side:
-        table = f"{quote(entry.pipeline)}.{quote(entry.table_name or '')}"
-        columns = {name: kind for name, kind, *_ in con.execute(f"DESCRIBE {table}").fetchall() if name != "scoring_id"}
-        rows = f"(SELECT * FROM {table} WHERE scoring_id = {literal(entry.scoring_id)})"
-        return side(pipeline, manifest, columns, rows, "the stored scores")
-
-    a, b = map(stored, entries)
+    a, b = (stored_side(con, pipeline, manifest, each.table_name or "", [each.scoring_id]) for each in entries)
     same = " AND ".join(f"a.{quote(name)} = b.{quote(name)}" for name in pipeline.spec.features.key)
     unit = ", ".join(f"a.{quote(name)}::VARCHAR" for name in pipeline.spec.unit)
     outputs = f"{paired_columns(a.outputs, b.outputs)}, to_json([{unit}])::VARCHAR AS pip_unit"

@@ -65,6 +65,27 @@ def side(pipeline: Pipeline, manifest: Manifest, columns: Mapping[str, str], rel
     return Side(outputs, text, f"SELECT *, {value}::VARCHAR AS pip_decision FROM {relation}")
 
 
+def unit_of(pipeline: Pipeline, columns: Mapping[str, str]) -> tuple[str, ...]:
+    """The columns that identify a unit: the declared ones, those of a split, or the key without its dates.
+
+    Args:
+        pipeline: declares them.
+        columns: the stored features, name → SQL type.
+    """
+    spec = pipeline.spec
+    if pipeline.gates.unit:
+        return pipeline.gates.unit
+    if spec.unit and all(name in columns for name in spec.unit):
+        return spec.unit
+    key = spec.features.key
+    lasting = [
+        name
+        for name in key
+        if name != spec.features.partition_column and not columns[name].startswith(("DATE", "TIME"))
+    ]
+    return tuple(lasting) or key
+
+
 def distribution_gate(
     con: DuckDBPyConnection, paired: str, sides: tuple[Side, Side], most: float, least_rows: int = LEAST_ROWS
 ) -> GateResult:

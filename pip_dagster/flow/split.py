@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 from pip_dagster.declaration.canonical import canonical
 from pip_dagster.declaration.split import BUCKETS, Canary, Range, Split
 from pip_dagster.errors import PartitionError
-from pip_dagster.flow.canary import Stop, judge, say_stop
+from pip_dagster.flow.canary import Stop, judge, record_stop, say_stop
+from pip_dagster.flow.canary_labels import METRIC, judge_by_labels
 from pip_dagster.flow.result import PartitionResult
 from pip_dagster.flow.run import Run
 from pip_dagster.flow.sample_ratio import sample_ratio
@@ -35,13 +36,17 @@ if TYPE_CHECKING:
     from pip_dagster.registry.manifest import Manifest
 
 
+# Name, whether it is passed (None: not evaluated) and what was observed.
+_Check = tuple[str, bool | None, Any]
+
+
 @dataclass
 class _Decision:
     """What is to be live: ranges with the scoring of their arm, and the verdicts on the arms that get none."""
 
     live: list[tuple[Range, str]] = field(default_factory=list)
     stops: list[Stop] = field(default_factory=list)
-    checks: list[tuple[str, bool, Any]] = field(default_factory=list)
+    checks: list[_Check] = field(default_factory=list)
 
 
 def split(run: Run, model: ScoringModel, results: Iterable[PartitionResult]) -> Iterator[PartitionResult]:
@@ -60,6 +65,7 @@ def split(run: Run, model: ScoringModel, results: Iterable[PartitionResult]) -> 
             parted = live_arms(con, name, [each.partition.key for each in scored])
         scored = [each for each in scored if each.partition.key in parted]
     done: dict[str, PartitionResult] = {}
+    by_labels: Sequence[_Check] = ()
 
     def undecided(result: PartitionResult, error: object) -> PartitionResult:
         text = f"not decided: {error}"
@@ -69,7 +75,7 @@ def split(run: Run, model: ScoringModel, results: Iterable[PartitionResult]) -> 
 
     def work(result: PartitionResult) -> None:
         try:
-            done[result.partition.key] = _split(run, model.version.manifest, result)
+            done[result.partition.key] = _split(run, model.version.manifest, result, by_labels)
         except Exception as error:
             raise_if_interrupted(error)
             # Whatever else it is, the champion's partition is committed and stays.
@@ -77,6 +83,7 @@ def split(run: Run, model: ScoringModel, results: Iterable[PartitionResult]) -> 
 
     try:
         if scored:
+            by_labels = judge_by_labels(run, model.version.manifest, scored)
             in_windows(con, pipeline.project, scored, work, purpose=f"{name}: deciding arms")
     except Exception as error:
         raise_if_interrupted(error)
@@ -85,7 +92,7 @@ def split(run: Run, model: ScoringModel, results: Iterable[PartitionResult]) -> 
         yield done.get(result.partition.key, result)
 
 
-def _split(run: Run, manifest: Manifest, result: PartitionResult) -> PartitionResult:
+def _split(run: Run, manifest: Manifest, result: PartitionResult, by_labels: Sequence[_Check]) -> PartitionResult:
     """Decide one partition; the warehouse is the current catalog, locked by this process."""
     con, spec = run.con, run.pipeline.spec
     champion, experiment = result.scoring, spec.scoring.experiment
@@ -107,27 +114,13 @@ def _split(run: Run, manifest: Manifest, result: PartitionResult) -> PartitionRe
         if wanted != current:
             (change_id,) = make_live(con, [champion], run.info, *decided, experiment=experiment.label)
         for stop in decision.stops:
-            event = canary.CanaryEvent(
-                pipeline=name,
-                partition_key=key,
-                alias=stop.arm,
-                model_name=stop.model[0],
-                model_version=stop.model[1],
-                action="stopped",
-                why=stop.why,
-                figures=canonical(stop.figures),
-                run_id=run.info.run_id,
-                made_by=run.info.made_by,
-            )
-            canary.record_event(con, event)
-        verdicts = list(decision.checks)
+            record_stop(run, key, stop)
+        verdicts = [*decision.checks, *by_labels]
         if wanted:
             verdicts.append(sample_ratio(count_units(con, champion, wanted), _buckets(wanted)))
         known = checks_of(con, [change_id]).get(change_id, ())
         entries = _entries(name, key, change_id, verdicts)
-        if list(map(_verdict, known)) == list(map(_verdict, entries)):
-            entries = list(known)
-        else:
+        if list(map(_verdict, known)) != list(map(_verdict, entries)):
             if wanted == current:  # the new verdicts are a change of their own in the audit
                 (change_id,) = make_live(con, [champion], run.info, *decided, experiment=experiment.label)
                 entries = _entries(name, key, change_id, verdicts)
@@ -161,7 +154,7 @@ def _decide(
         elif other := other_rows(con, pipeline, champion, entry):
             reason = f"{other} rows are scored by one of v{champion.model_version} and v{entry.model_version} only"
         elif isinstance(experiment, Canary):
-            stop = canary.stopped(con, champion.pipeline, part.arm, entry.model_version or 0)
+            stop = canary.stopped(con, champion.pipeline, part.arm, (entry.model_name, entry.model_version or 0))
             # A rerun must not take units from an arm that handed out their rows before it was stopped elsewhere.
             if stop and had != entry.scoring_id:
                 reason = stop.text
@@ -232,9 +225,7 @@ def _describe(experiment: Split, arms: Sequence[Arm], why: str) -> str:
     return f"{why}; {text}" if why else text
 
 
-def _entries(
-    pipeline: str, partition_key: str, change_id: str, verdicts: Sequence[tuple[str, bool, Any]]
-) -> list[CheckEntry]:
+def _entries(pipeline: str, partition_key: str, change_id: str, verdicts: Sequence[_Check]) -> list[CheckEntry]:
     return [
         split_check(pipeline, partition_key, change_id, name, passed=passed, observed=observed)
         for name, passed, observed in verdicts
@@ -242,4 +233,6 @@ def _entries(
 
 
 def _verdict(check: CheckEntry) -> tuple[str, str, str | None]:
-    return check.expectation_id, check.status, check.observed
+    """What is new when it differs. How far labels have come is news of the canary, not of each of its partitions."""
+    by_labels = check.expectation_id.startswith(f"{METRIC} ") and check.status == "passed"
+    return check.expectation_id, check.status, None if by_labels else check.observed

@@ -16,10 +16,11 @@ it with `keep` and hands on the relation that `keep` returns.
 | `explained` | the rows of `scores` that get reason codes | explain |
 | `from_all`, `from_known` | a partition's features from all rows, and from those known at each cutoff | point_in_time |
 | `side_by_side` | the stored scores of a champion and a canary | canary |
+| `canary_labels` | those of past partitions, of the rows that have a label | canary_labels |
 | `stored_scores`, `stored_quarantine` | what was recorded of scorings, to be compared | replay/recall |
 | `live_keys` | the keys of the rows that are live | promotion/stored |
 | `by_champion`, `by_candidate`, `rescored` | stored rows scored by both, and the two joined | promotion/rescore |
-| `labels` | labels by partition | promotion/label_window |
+| `labels` | labels by partition | label_window |
 | `labelled` | the rescored rows that have a label | promotion/labels |
 | `rows_of_arms` | the live rows of a split, with their arm | promotion/arm_outcomes |
 """

@@ -20,6 +20,14 @@ from pip_dagster.ledger.rows import insert_rows
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
+# The newest check by labels, of a partition that this very version scored.
+_SEEN = """
+  SELECT c.observed FROM ledger.checks c
+  WHERE c.pipeline = $pipeline AND c.section = 'split' AND c.expectation_id = 'metric ' || $alias AND EXISTS (
+    FROM ledger.scorings s WHERE s.pipeline = $pipeline AND s.partition_key = c.partition_key
+      AND s.role = 'arm' AND s.model_name = $name AND s.model_version = $version)
+  ORDER BY c.made_at DESC LIMIT 1
+"""
 _DETAILS = ("action", "model_name", "model_version", "why", "figures", "run_id")
 
 
@@ -39,6 +47,11 @@ class CanaryEvent:
     run_id: str
     made_by: str
     made_at: datetime = field(default_factory=clock.now)
+
+    @property
+    def model(self) -> tuple[str, int]:
+        """Name and version."""
+        return self.model_name, self.model_version
 
     @property
     def text(self) -> str:
@@ -70,10 +83,17 @@ def events(con: DuckDBPyConnection, pipeline: str) -> list[CanaryEvent]:
     return [CanaryEvent(**row) for row in dicts(result)]
 
 
-def stopped(con: DuckDBPyConnection, pipeline: str, alias: str, version: int) -> CanaryEvent | None:
-    """The stop that holds for the version that an alias names, or None."""
-    of = [event for event in events(con, pipeline) if (event.alias, event.model_version) == (alias, version)]
+def stopped(con: DuckDBPyConnection, pipeline: str, alias: str, model: tuple[str, int]) -> CanaryEvent | None:
+    """The stop that holds for the model and version that an alias names, or None."""
+    of = [event for event in events(con, pipeline) if event.alias == alias and event.model == model]
     return of[-1] if of and of[-1].action == "stopped" else None
+
+
+def seen_by_labels(con: DuckDBPyConnection, pipeline: str, alias: str, model: tuple[str, int]) -> str | None:
+    """What late labels showed of an arm when a run judged it last; None where none did."""
+    values = {"pipeline": pipeline, "alias": alias, "name": model[0], "version": model[1]}
+    row = con.execute(_SEEN, values).fetchone()
+    return str(json.loads(row[0])) if row and row[0] else None
 
 
 def events_by_id(con: DuckDBPyConnection) -> dict[str, Mapping[str, Any]]:

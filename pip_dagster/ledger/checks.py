@@ -28,6 +28,7 @@ SPLIT_CHECKS = {
     "score_psi": "The canary's scores are distributed as the champion's are.",
     "mean_shift": "The canary's mean score is the champion's.",
     "segment_flip_rate": "The canary decides as the champion does in each segment.",
+    "metric": "The canary's past scores are as good as the champion's, by their labels.",
     "segment_psi": "The canary's scores are distributed as the champion's are in each segment.",
 }
 
@@ -100,10 +101,13 @@ def split_check(
     change_id: str,
     name: str,
     *,
-    passed: bool,
+    passed: bool | None,
     observed: Any,
 ) -> CheckEntry:
-    """A verdict on how a partition is split; beside the live change, not a scoring. It warns and never blocks."""
+    """A verdict on how a partition is split; beside the live change, not a scoring. It warns and never blocks.
+
+    `passed` is None where it could not be evaluated.
+    """
     nothing = dict.fromkeys(("unexpected_count", "element_count", "unexpected_percent", "examples", "error"))
     return CheckEntry(
         entry_id=change_id,
@@ -113,7 +117,7 @@ def split_check(
         expectation_id=name,
         type="split",
         severity="warning",
-        status="passed" if passed else "failed",
+        status="errored" if passed is None else "passed" if passed else "failed",
         observed=_json(observed),
         description=SPLIT_CHECKS[name.partition(" ")[0]],
         made_at=clock.now(),

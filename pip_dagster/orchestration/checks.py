@@ -1,5 +1,6 @@
 """The expectations as asset checks: one check an asset, one evaluation a partition."""
 
+import json
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
@@ -168,6 +169,9 @@ def _outcome(checks: Sequence[CheckEntry], partition: str) -> dict[str, Any]:
         "not_met": len([check for check in unmet if check.status == "failed"]),
         "not_evaluated": len([check for check in unmet if check.status == "errored"]),
     }
+    # A split has no rows to count: its figures are what there is to see, passed or not.
+    of_split = [check for check in checks if check.section == SPLIT and check.observed]
+    metadata |= {check.expectation_id: json.loads(check.observed or "null") for check in of_split}
     if unmet:
         metadata["unmet"] = dg.MetadataValue.table([_record(check) for check in unmet], schema=_SCHEMA)
         examples = [_example(check, row) for check in unmet for row in check.rows]

@@ -13,12 +13,11 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from pip_dagster.errors import DeclarationError
+from pip_dagster.flow.label_metric import label_metric
+from pip_dagster.flow.label_window import label_key_error, stage_labels
 from pip_dagster.flow.stage import keep
 from pip_dagster.ledger.arms import CHAMPION
-from pip_dagster.promotion.label_window import stage_labels
-from pip_dagster.promotion.metric import label_metric
-from pip_dagster.promotion.rescore import label_key_error
-from pip_dagster.promotion.stored import LivePartition
+from pip_dagster.ledger.live_partitions import LivePartition
 from pip_dagster.registry.task import CALIBRATED
 from pip_dagster.sql.names import literal, quote, quote_all
 from pip_dagster.statistics.arms import ArmRows, arm_difference, estimate

@@ -12,13 +12,13 @@ from pip_dagster.errors import DeclarationError, RegistryError
 from pip_dagster.flow.compared import distribution_gate
 from pip_dagster.flow.decide import check_classes
 from pip_dagster.flow.engine import available_threads, choose_device, library_versions
+from pip_dagster.flow.label_metric import label_metric
+from pip_dagster.flow.label_window import LabelWindow, label_window
 from pip_dagster.flow.model import ScoringModel
 from pip_dagster.flow.stage import Stage
 from pip_dagster.ledger.versions import check_recorded
 from pip_dagster.promotion.identity import golden_gate, signature_gate
-from pip_dagster.promotion.label_window import LabelWindow, label_window
 from pip_dagster.promotion.labels import label_gates, nothing_to_compare
-from pip_dagster.promotion.metric import label_metric
 from pip_dagster.promotion.rescore import Replayed, Rescored, replay_gate, rescore
 from pip_dagster.promotion.stored import read_stored
 from pip_dagster.promotion.throughput import throughput_gate

@@ -8,9 +8,10 @@ from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from pip_dagster.errors import DeclarationError
+from pip_dagster.flow.label_window import LabelWindow, label_key_error
+from pip_dagster.flow.paired_rows import UNIT, paired_rows, paired_select
 from pip_dagster.flow.stage import keep
-from pip_dagster.promotion.label_window import LabelWindow
-from pip_dagster.promotion.rescore import Rescored, label_key_error
+from pip_dagster.promotion.rescore import Rescored
 from pip_dagster.sql.names import quote
 from pip_dagster.statistics.agreement import segment_value
 from pip_dagster.statistics.gate_result import GateResult
@@ -30,8 +31,6 @@ if TYPE_CHECKING:
 
 # Rows from which the need for labels is estimated; whole units are drawn.
 _PLANNED = 20_000
-# A row without its unit is a unit of its own.
-_UNIT = "coalesce(pip_unit, concat_ws(' ', partition_key, pip_key))"
 
 
 @dataclass(frozen=True)
@@ -144,8 +143,12 @@ def _read(
     import duckdb
     import numpy as np
 
+    outputs = len(manifest.outputs)
     if not found.partitions:
-        return Labelled(_paired({}, manifest), {name: ([], np.zeros(0, np.int64)) for name in pipeline.gates.segments})
+        return Labelled(
+            paired_rows({}, outputs),
+            {name: ([], np.zeros(0, np.int64)) for name in pipeline.gates.segments},
+        )
     on = " AND ".join(f"l.{quote(name)} = r.{quote(name)}" for name in ("partition_key", *pipeline.label_key))
     try:
         labelled = keep(
@@ -158,11 +161,11 @@ def _read(
     # Numbers instead of texts: a row of millions is then some bytes in Python.
     codes = [segment_value(i) for i in segments]
     ranks = "".join(f", dense_rank() OVER (ORDER BY {code}) - 1 AS c{i}" for i, code in enumerate(codes))
-    columns = con.execute(f"SELECT {_columns(manifest)}, pip_outcome{ranks} FROM {seen}").fetchnumpy()
+    columns = con.execute(f"SELECT {paired_select(outputs)}, pip_outcome{ranks} FROM {seen}").fetchnumpy()
     values = [con.execute(f"SELECT DISTINCT {code} AS v FROM {seen} ORDER BY v").fetchall() for code in codes]
     unscored = con.execute(f"SELECT count(*) FROM {labelled} WHERE NOT pip_seen").fetchone()
     return Labelled(
-        _paired(columns, manifest),
+        paired_rows(columns, outputs),
         {
             name: ([row[0] for row in values[i]], np.asarray(columns[f"c{i}"]))
             for i, name in enumerate(pipeline.gates.segments)
@@ -174,28 +177,9 @@ def _read(
 def _replayed(con: DuckDBPyConnection, manifest: Manifest, rescored: Rescored) -> PairedRows:
     """The newest partitions' rows of some units, as many as are planned for, without outcomes."""
     row = con.execute(f"SELECT count(*) FROM {rescored.newest}").fetchone()
+    outputs = len(manifest.outputs)
     every = max(1, (row[0] if row else 0) // _PLANNED)
     columns = con.execute(
-        f"SELECT {_columns(manifest)} FROM {rescored.newest} WHERE pip_seen AND hash({_UNIT}) % {every} = 0"
+        f"SELECT {paired_select(outputs)} FROM {rescored.newest} WHERE pip_seen AND hash({UNIT}) % {every} = 0"
     ).fetchnumpy()
-    return _paired(columns, manifest)
-
-
-def _columns(manifest: Manifest) -> str:
-    scores = [f"pip_{of}_{i}" for of in ("champion", "candidate") for i in range(len(manifest.outputs))]
-    codes = (f"dense_rank() OVER (ORDER BY {by}) - 1 AS {name}" for by, name in ((_UNIT, "u"), ("partition_key", "d")))
-    return ", ".join([*scores, *codes])
-
-
-def _paired(columns: Mapping[str, Any], manifest: Manifest) -> PairedRows:
-    import numpy as np
-
-    def column(name: str) -> np.ndarray:
-        return np.asarray(columns[name]) if name in columns else np.zeros(len(columns.get("u", ())))
-
-    def scores(of: str) -> np.ndarray:
-        each = [column(f"pip_{of}_{i}") for i in range(len(manifest.outputs))]
-        return each[0] if len(each) == 1 else np.column_stack(each)
-
-    unit, day = (column(name).astype(np.int64) for name in ("u", "d"))
-    return PairedRows(column("pip_outcome"), scores("champion"), scores("candidate"), unit, day)
+    return paired_rows(columns, outputs)

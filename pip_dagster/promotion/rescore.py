@@ -7,14 +7,15 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from pip_dagster.errors import DeclarationError
-from pip_dagster.flow.compared import Side, side
+from pip_dagster.flow.compared import Side, side, unit_of
 from pip_dagster.flow.findings import ScoringPolicy
 from pip_dagster.flow.guard_composite import encode_model
+from pip_dagster.flow.label_window import LabelWindow, label_key_error
 from pip_dagster.flow.model import ScoringModel
 from pip_dagster.flow.score import score
 from pip_dagster.flow.stage import Stage, keep
-from pip_dagster.promotion.label_window import LabelWindow
-from pip_dagster.promotion.stored import LivePartition, Revision, Stored, load
+from pip_dagster.ledger.live_partitions import LivePartition, Revision
+from pip_dagster.promotion.stored import Stored, load
 from pip_dagster.sql.names import among, quote, quote_all
 from pip_dagster.statistics.agreement import paired_columns
 from pip_dagster.statistics.gate_result import GateResult
@@ -154,14 +155,6 @@ def _remove_unlabelled(stage: Stage, pipeline: Pipeline, wanted: Replayed, keys:
         raise label_key_error(pipeline, error) from error
 
 
-def label_key_error(pipeline: Pipeline, error: Exception) -> DeclarationError:
-    """The error where the key of labels cannot be compared with that of the features."""
-    return DeclarationError(
-        f"Pipeline {pipeline.spec.name}: the key of gates.labels ({', '.join(pipeline.label_key)}) cannot be compared "
-        f"with the stored features: {error} Cast it in gates.labels.sql to the type that the features have."
-    )
-
-
 def _groups(
     stored: Stored, models: Sequence[ScoringModel]
 ) -> tuple[dict[str, dict[LivePartition, Revision]], dict[str, str]]:
@@ -241,24 +234,3 @@ def _paired(
         f"SELECT {', '.join(selected)} FROM {champion[1]} a LEFT JOIN {candidate[1]} b ON {on.format('b')} "
         f"LEFT JOIN {stage.features} f ON {on.format('f')}"
     )
-
-
-def unit_of(pipeline: Pipeline, columns: Mapping[str, str]) -> tuple[str, ...]:
-    """The columns that identify a unit: the declared ones, those of a split, or the key without its dates.
-
-    Args:
-        pipeline: declares them.
-        columns: the stored features, name → SQL type.
-    """
-    spec = pipeline.spec
-    if pipeline.gates.unit:
-        return pipeline.gates.unit
-    if spec.unit and all(name in columns for name in spec.unit):
-        return spec.unit
-    key = spec.features.key
-    lasting = [
-        name
-        for name in key
-        if name != spec.features.partition_column and not columns[name].startswith(("DATE", "TIME"))
-    ]
-    return tuple(lasting) or key

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from pip_dagster.errors import NoWarehouseError
 from pip_dagster.flow.stage import Stage, keep, stored_columns
+from pip_dagster.ledger.live_partitions import LivePartition, Revision
 from pip_dagster.sql.names import among, quote, quote_all
 from pip_dagster.warehouse.access import reading
 
@@ -16,30 +16,6 @@ if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
     from pip_dagster.declaration.pipeline import Pipeline
-
-
-@dataclass(frozen=True)
-class Revision:
-    """Stored features of a partition: which revision, in which table."""
-
-    revision: str
-    table: str
-
-
-@dataclass(frozen=True)
-class LivePartition:
-    """A partition with its live scoring; `revisions` are the features it was scored with, then any newer ones.
-
-    `rows`: how many the scoring has.
-    """
-
-    key: str
-    start: datetime
-    end: datetime
-    scoring_id: str
-    scores_table: str
-    rows: int
-    revisions: tuple[Revision, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ def describe(verdict: GateVerdict) -> str:
     found, allowed = verdict.gain, verdict.margin
     if found is None or allowed is None:
         return _too_few(verdict.reason, verdict.rows, verdict.outcomes, verdict.units)
-    parts = [_measured(found), f"{verdict.rule.confidence:.0%} interval {found.low:+.4f} to {found.high:+.4f}"]
+    parts = [_measured(found), f"{100 * verdict.rule.confidence:.4g}% interval {found.low:+.4f} to {found.high:+.4f}"]
     spread = found.spread
     parts[0] += f" on {found.rows:,} labelled rows of {spread.units:,} units, worth {spread.effective_rows:,.0f}"
     parts[0] += " independent rows"

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import xgboost as xgb
 
-from pip_dagster.promotion.metric import _FITTING
+from pip_dagster.flow.label_metric import _FITTING
 from pip_dagster.registry import CorruptRegistry, InvalidModel, Registry, SignatureMismatch
 from pip_dagster.registry.engines import DEFAULT, ENGINES, engine_named, objective_of
 from pip_dagster.registry.engines.protocol import SignatureClaims

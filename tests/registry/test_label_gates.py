@@ -12,8 +12,8 @@ import yaml
 
 from pip_dagster.cli.models import models
 from pip_dagster.errors import DeclarationError
+from pip_dagster.flow.label_metric import check_metric
 from pip_dagster.promotion.check import check
-from pip_dagster.promotion.metric import check_metric
 from pip_dagster.statistics.gate_result import GateReport, GateResult
 from pip_dagster.statistics.interval import PairedRows, gain
 from pip_dagster.statistics.judge import judge

@@ -10,11 +10,11 @@ import pyarrow as pa
 import pytest
 import yaml
 
+from pip_dagster.flow.label_window import LabelWindow
 from pip_dagster.flow.stage import keep
-from pip_dagster.promotion.label_window import LabelWindow
+from pip_dagster.ledger.live_partitions import LivePartition
 from pip_dagster.promotion.labels import label_gates
 from pip_dagster.promotion.rescore import Rescored
-from pip_dagster.promotion.stored import LivePartition
 from pip_dagster.statistics.agreement import flip_gate, psi_gate
 from pip_dagster.warehouse.connect import workspace
 

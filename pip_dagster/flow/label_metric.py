@@ -11,6 +11,7 @@ from pip_dagster.registry.engines import objective_of
 if TYPE_CHECKING:
     from pip_dagster.declaration.gates import MetricName
     from pip_dagster.declaration.pipeline import Pipeline
+    from pip_dagster.declaration.split import CanaryLabels
     from pip_dagster.registry.booster_signature import Task
     from pip_dagster.registry.manifest import Manifest
 
@@ -32,14 +33,15 @@ _NO_DEFAULT = {
 }
 
 
-def label_metric(pipeline: Pipeline, manifest: Manifest) -> MetricName:
-    """The metric for a model's labels.
+def label_metric(pipeline: Pipeline, manifest: Manifest, canary: CanaryLabels | None = None) -> MetricName:
+    """The metric for a model's labels: the gates', or that of a `canary` which declares its own.
 
     Raises:
         DeclarationError: the declared metric does not fit the model, or none is declared and the task has no default.
     """
-    task, declared = manifest.task, pipeline.gates.metric
-    where = f"Pipeline {pipeline.spec.name}: gates.metric"
+    own = canary.metric if canary else None
+    task, declared = manifest.task, own or pipeline.gates.metric
+    where = f"Pipeline {pipeline.spec.name}: {'scoring.canary.gate.labels.metric' if own else 'gates.metric'}"
     model = f"{manifest.model_name} v{manifest.version} ({manifest.objective})"
     fitting = _FITTING[task]
     if task != "multiclass" and len(manifest.outputs) > 1:
@@ -74,3 +76,5 @@ def check_metric(pipeline: Pipeline) -> None:
     except RegistryError:  # reported where the model scores
         return
     label_metric(pipeline, manifest)
+    if scoring.canary and scoring.canary.gate.labels:
+        label_metric(pipeline, manifest, scoring.canary.gate.labels)

@@ -14,7 +14,7 @@ from pip_dagster.errors import DeclarationError
 from pip_dagster.flow.query import sql_bounds, without_end
 from pip_dagster.flow.sources import open_sources
 from pip_dagster.flow.stage import keep
-from pip_dagster.promotion.stored import LivePartition
+from pip_dagster.ledger.live_partitions import LivePartition
 from pip_dagster.sql.names import among, literal, quote, quote_all
 
 if TYPE_CHECKING:
@@ -101,6 +101,14 @@ def stage_labels(
             reader.stage(live)
         reader.check([live.key for live in partitions])
     return reader.relation
+
+
+def label_key_error(pipeline: Pipeline, error: Exception) -> DeclarationError:
+    """The error where the key of labels cannot be compared with that of the features."""
+    return DeclarationError(
+        f"Pipeline {pipeline.spec.name}: the key of gates.labels ({', '.join(pipeline.label_key)}) cannot be compared "
+        f"with the stored features: {error} Cast it in gates.labels.sql to the type that the features have."
+    )
 
 
 @contextmanager

@@ -1,0 +1,96 @@
+"""A canary's looks at its labels over thirty days: how often an equal arm is stopped, and how soon a worse one is.
+
+The long form prints the table of docs/experiments.md:
+`.venv/bin/python -m pytest tests/statistics/test_looks.py -m soak -s`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from pip_dagster.statistics.judge import Rule, judge
+from pip_dagster.statistics.looks import Look
+
+DAYS, FALSE = 30, 0.05
+
+
+def looks(days: int = DAYS) -> list[Look]:
+    """The looks of a canary that is judged on each of its days."""
+    return sorted({look for day in range(days + 1) if (look := Look.at(day))}, key=lambda look: look.number)
+
+
+def stopped_at(metric, rows, rule=None) -> tuple[int, bool]:
+    """The partitions of the look that stops the arm, 0 if none does; and whether any look judged it."""
+    judged = False
+    for look in looks(int(rows.day.max()) + 1):
+        seen = rows.take(rows.day < look.partitions)
+        found = judge(metric, seen, Rule(confidence=look.confidence(Rule().confidence)))
+        judged |= found.state != "unjudged"
+        if found.state == "refused":
+            return look.partitions, judged
+    return 0, judged
+
+
+def each_day(metric, rows) -> bool:
+    """Whether a judgement on each day would refuse the arm on one of them."""
+    days = range(4, int(rows.day.max()) + 2)
+    return any(judge(metric, rows.take(rows.day < day)).gain.high < 0 for day in days)
+
+
+def simulated(simulation, metric, world, draws) -> tuple[dict[int, int], int]:
+    """Partitions of the look that stops → how many arms; and how many were judged at all."""
+    found: dict[int, int] = {}
+    judged = 0
+    for seed in range(draws):
+        at, known = stopped_at(metric, simulation.draw(metric, world, np.random.default_rng((seed, 21))))
+        found[at] = found.get(at, 0) + 1
+        judged += known
+    return found, judged
+
+
+def test_looks_double_and_share_one_error() -> None:
+    assert [Look.at(days) for days in (0, 3)] == [None, None]
+    assert [Look.at(days) for days in (4, 7, 8, 15, 16, 31, 32)] == [
+        Look(*each) for each in ((1, 4), (1, 4), (2, 8), (2, 8), (3, 16), (3, 16), (4, 32))
+    ]
+    assert Look(1, 4).next == 8
+    errors = [1 - Look(number, 4).confidence(0.95) for number in range(1, 2_000)]
+    assert errors[:2] == pytest.approx([0.025, 0.05 / 6]) and sum(errors) == pytest.approx(0.05, rel=1e-3)
+
+
+def test_an_equal_arm_is_rarely_stopped_and_a_bad_one_soon(simulation) -> None:
+    world, draws = simulation.World, 100
+    for each in (world(16, 150), world(16, 150, day=True), world(16, 600, unit=True)):
+        found, _ = simulated(simulation, "auc", each, draws)
+        assert draws - found[0] <= FALSE * draws + 2 * (FALSE * draws) ** 0.5, each.name
+        worse, _ = simulated(simulation, "auc", replace(each, worse=3.0), 10)
+        assert worse.get(0, 0) == 0, f"{each.name}: {worse}"
+
+
+@pytest.mark.soak
+def test_false_stops_and_power_table(simulation) -> None:
+    world, draws = simulation.World, 400
+    print("\n| metric | days × rows | loss in margins | stopped at 4 | 8 | 16 | in all | each day at 95% | judged |")
+    for metric in ("auc", "logloss", "rmse", "poisson_deviance", "multi_logloss"):
+        for rows in (50, 200, 1_000):
+            for of in ({}, {"day": True}, {"unit": True}):
+                for worse in (1.0, 1.25, 1.5, 2.0, 3.0):
+                    each = world(DAYS, rows, worse=worse, **of)
+                    count = draws if worse == 1 else 60
+                    found, judged = simulated(simulation, metric, each, count)
+                    sets = [simulation.draw(metric, each, np.random.default_rng((seed, 21))) for seed in range(40)]
+                    whole = [judge(metric, rows_of) for rows_of in sets]
+                    loss = -np.mean([v.gain.gain for v in whole]) / np.mean([v.margin.value for v in whole])
+                    daily = np.mean([each_day(metric, rows_of) for rows_of in sets]) if worse == 1 else np.nan
+                    shares = " | ".join(f"{100 * found.get(at, 0) / count:.1f}" for at in (4, 8, 16))
+                    total = 1 - found.get(0, 0) / count
+                    print(
+                        f"| {metric} | {each.name} | {loss:.1f} | {shares} | {100 * total:.1f} | {100 * daily:.0f} | "
+                        f"{100 * judged / count:.0f} |",
+                        flush=True,
+                    )
+                    if worse == 1:
+                        assert total <= FALSE + 2 * (FALSE * (1 - FALSE) / count) ** 0.5, each.name
