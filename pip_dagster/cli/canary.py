@@ -10,7 +10,7 @@ import click
 
 from pip_dagster.cli.audit import open_ledger
 from pip_dagster.cli.options import json_option
-from pip_dagster.cli.output import show_json, show_table
+from pip_dagster.cli.output import show_json
 from pip_dagster.declaration.find import find_pipeline
 from pip_dagster.declaration.pipeline import Pipeline
 from pip_dagster.declaration.project import Project
@@ -56,24 +56,8 @@ def canary(
         click.echo(f"{pipeline}: {state['text']}")
         if state["labels"]:
             click.echo(f"{pipeline}: {state['arm']} by its labels: {state['labels']}")
-    listed = [event for state in found for event in state["events"]]
-    if listed:
-        show_table(
-            None,
-            ["at", "arm", "version", "action", "partition", "by", "why"],
-            (
-                [
-                    f"{event['made_at']:%Y-%m-%d %H:%M:%S}",
-                    event["alias"],
-                    f"v{event['model_version']}",
-                    event["action"],
-                    event["partition_key"],
-                    event["made_by"],
-                    event["why"],
-                ]
-                for event in listed
-            ),
-        )
+    for event in (event for state in found for event in state["events"]):
+        click.echo(f"{event['made_at']:%Y-%m-%d %H:%M:%S}  {event['text']}")
 
 
 def states(project: Project, declared: Pipeline, experiment: Split) -> list[dict[str, Any]]:
@@ -104,7 +88,7 @@ def states(project: Project, declared: Pipeline, experiment: Split) -> list[dict
             text = f"{part.arm} (v{version}) scores {share} of the units while it passes its gate"
         state = {"arm": part.arm, "version": version, "share": share, "stopped": stopped, "text": text}
         state["labels"] = None if stopped else labels[part.arm]
-        recorded = [asdict(event) | {"figures": json.loads(event.figures)} for event in mine]
+        recorded = [asdict(event) | {"figures": json.loads(event.figures), "text": event.text} for event in mine]
         found.append(state | {"events": recorded})
     return found
 

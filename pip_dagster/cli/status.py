@@ -57,7 +57,7 @@ _ARMS = """
 """
 # Those of the live change only; those of earlier changes are history.
 _SPLIT_FAULTS = """
-  SELECT partition_key, expectation_id, observed FROM ledger.checks
+  SELECT partition_key, expectation_id, status, observed FROM ledger.checks
   WHERE pipeline = $pipeline AND section = 'split' AND status <> 'passed'
     AND (split_part(expectation_id, ' ', 1) IN ('arms', 'arm', 'sample_ratio') -- a canary's figures are in its arm's
          OR status = 'errored')
@@ -226,7 +226,8 @@ def split_states(con: DuckDBPyConnection, pipeline: str) -> Mapping[str, SplitSt
         if row["share"] is not None:
             state.arms[row["arm"]] = ArmShare(row["model_version"], row["share"], row["scoring_id"])
     for row in rows_of(con, _SPLIT_FAULTS, {"pipeline": pipeline}):
-        found[row["partition_key"]].faults.append(f"{row['expectation_id']}: {json.loads(row['observed'])}")
+        observed = json.loads(row["observed"]) if row["status"] == "failed" else "not judged, see `models canary`"
+        found[row["partition_key"]].faults.append(f"{row['expectation_id']}: {observed}")
     return found
 
 

@@ -28,7 +28,7 @@ from pip_dagster.sql.names import among, quote, quote_all
 from pip_dagster.statistics.agreement import paired_columns
 from pip_dagster.statistics.judge import GateVerdict, Rule, judge
 from pip_dagster.statistics.looks import FIRST, Look
-from pip_dagster.statistics.wording import describe
+from pip_dagster.statistics.wording import describe_look
 from pip_dagster.warehouse.access import writing
 from pip_dagster.warehouse.interrupts import raise_if_interrupted
 from pip_dagster.warehouse.transaction import transaction
@@ -89,7 +89,7 @@ def judge_by_labels(
         except Exception as error:
             raise_if_interrupted(error)
             # The champion's partitions are committed; an arm whose labels are missing has its other limits.
-            checks.append((f"{METRIC} {arm}", None, f"labels cannot judge it: {error}"))
+            checks.append((f"{METRIC} {arm}", None, f"labels cannot judge it: {' '.join(str(error).split())}"))
             continue
         if found is None:
             continue
@@ -151,12 +151,12 @@ def _judge(run: Run, manifest: Manifest, arm: str, entry: ScoringEntry) -> _Foun
         verdict = judge(metric, paired_rows(columns, outputs), rule)
     except DeclarationError as error:
         raise DeclarationError(f"Pipeline {name}: {error}") from error
-    text = f"look {look.number}, at {look.partitions} partitions: {describe(verdict)}; {window.text}"
+    text = f"look {look.number}, at {look.partitions} partitions: {describe_look(verdict)}; {window.text}"
     if verdict.state == "refused":
         stop = Stop(arm, model, f"{METRIC}: {text}", {METRIC: _figures(metric, look, verdict, window)})
         return _Found(text, stop, window.partitions[-1].key)
     unjudged = "not judged: " if verdict.state == "unjudged" else ""
-    return _Found(f"{unjudged}{text}; the next look is at {look.next} partitions, {complete} are labelled")
+    return _Found(f"{unjudged}{text}; the next look is at {look.next} partitions, {complete} have their labels")
 
 
 def _pairs(run: Run, manifest: Manifest, arm: str, entry: ScoringEntry) -> list[_Pair]:

@@ -35,6 +35,18 @@ def describe(verdict: GateVerdict) -> str:
     return "; ".join(parts)
 
 
+def describe_look(verdict: GateVerdict) -> str:
+    """Write it in short for a canary, which is judged again and again."""
+    found, allowed = verdict.gain, verdict.margin
+    if found is None or allowed is None:
+        return describe(verdict)
+    text = f"{_measured(found)}, {100 * verdict.rule.confidence:.4g}% interval {found.low:+.4f} to {found.high:+.4f}, "
+    text += f"on {found.rows:,} labelled rows of {found.spread.units:,} units; a loss of {allowed.value:.4f} is allowed"
+    if verdict.state != "unjudged":
+        return text
+    return f"{text}; {_too_few(verdict.reason, verdict.rows, verdict.outcomes, verdict.units)}"
+
+
 def describe_segments(verdict: SegmentsVerdict) -> str:
     """Write how many segments are worse, which, and how many are not judged."""
     judged, refused = verdict.judged, verdict.refused

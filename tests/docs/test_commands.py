@@ -121,11 +121,11 @@ def test_every_key_that_may_be_declared_is_documented() -> None:
     from pip_dagster.declaration.reruns import IgnoreAfter, Recent, Reruns
     from pip_dagster.declaration.scoring import Scoring
     from pip_dagster.declaration.spec import Explanations, Features, Partitions, PipelineSpec, Quality, Source
-    from pip_dagster.declaration.split import Canary, CanaryGate
+    from pip_dagster.declaration.split import Canary, CanaryGate, CanaryLabels
 
     text = (ROOT / "docs" / "declaration.md").read_text(encoding="utf-8")
     models = (PipelineSpec, Partitions, Source, Features, Scoring, Quality, Explanations, Gates, Labels)
-    models += (Canary, CanaryGate, Schedule, Sensors, SourcesSensor, LabelsSensor, Alerts, Webhook)
+    models += (Canary, CanaryGate, CanaryLabels, Schedule, Sensors, SourcesSensor, LabelsSensor, Alerts, Webhook)
     models += (Reruns, Recent, IgnoreAfter)
     declared = [name for model in models for name in model.model_fields]
     assert [name for name in declared if f"`{name}`" not in text and f".{name}`" not in text] == []

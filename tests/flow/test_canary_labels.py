@@ -85,7 +85,7 @@ def test_an_arm_that_is_as_good_stays_live_and_what_the_labels_show_is_seen(cana
     canary.registry.set_alias("returns", "challenger", 2, by="ada", why="a good one too")
     status, text = check(canary.run(), DAYS[0])
     assert status == "passed" and text.startswith("look 1, at 4 partitions: auc")
-    assert text.endswith("the next look is at 8 partitions, 4 are labelled")
+    assert text.endswith("the next look is at 8 partitions, 4 have their labels")
     assert live(canary) == [*DAYS]
     shown = canary.shell("models", "canary", "orders")
     assert "challenger by its labels: look 1, at 4 partitions" in " ".join(shown.split())
@@ -126,7 +126,8 @@ def test_labels_that_cannot_be_read_warn_and_stop_nothing(canary, sql, says):
     assert status == "errored" and text.startswith("labels cannot judge it: Pipeline orders")
     assert live(canary) == [*DAYS] and not stops(canary)
     shown = " ".join(canary.shell("status", "orders").split())
-    assert "labels cannot judge it" in shown
+    assert "metric challenger: not judged, see `models canary`" in shown
+    assert text in canary.shell("models", "canary", "orders")
 
 
 def test_a_unit_that_recurs_is_not_worth_more_rows(canary):
