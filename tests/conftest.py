@@ -396,6 +396,28 @@ def invoke(command: click.Command, arguments: Sequence[str], **options: Any) -> 
     )
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _probes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Models that are registered again and again are probed once; see `tests/probes.py`."""
+    from pip_dagster.registry import sandbox
+
+    base = tmp_path_factory.getbasetemp()
+    kept = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "probes"
+    kept.mkdir(exist_ok=True)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sandbox, "run", _remembering()(sandbox.run, kept))
+        yield
+
+
+def _remembering() -> Any:
+    """By its path: tests are no package."""
+    spec = importlib.util.spec_from_file_location("tests_probes", Path(__file__).parent / "probes.py")
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.remembering
+
+
 @pytest.fixture(scope="session")
 def helpers() -> Any:
     """This module, for tests that want its constants and functions."""
