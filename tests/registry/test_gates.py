@@ -209,7 +209,7 @@ def test_a_decision_that_cannot_judge_a_row_is_refused(gated: Any, decision: str
 def test_a_much_larger_model_is_refused_for_its_throughput_only_where_a_limit_is_declared(
     gated: Any, helpers: Any
 ) -> None:
-    version = gated.register(helpers.returned, rounds=300, max_depth=6, eta=0.05)
+    version = gated.register(helpers.returned, rounds=100, max_depth=6, eta=0.05)
     report = gates_of(gated, version)
     assert report.passed and "reported only" in {r.name: r for r in report.results}["throughput"].text
     with_gates(gated, min_throughput=0.5)
