@@ -83,9 +83,9 @@ def check_moves(con: DuckDBPyConnection, registry: Registry, model: str, alias: 
             f"{model}: alias {alias!r} is {f'v{now.version}' if now else 'not set'}, and its history has no longer the "
             f"move from {before} to v{recorded['to']} that the audit recorded last (by {recorded['actor']}, "
             f"{audit.instant(recorded['made_at']):%Y-%m-%d %H:%M:%S}): the registry {registry.root} was restored from "
-            "an older backup, or the history was edited. Nothing was scored. Restore the newest backup, move the alias "
-            "with `pip-dagster models promote`, or accept it as it is with `pip-dagster audit accept --moves --why "
-            "TEXT`."
+            "an older backup, or the history was edited. Restore the newest backup, or move the alias with "
+            "`pip-dagster models promote`"
+            + ("; `pip-dagster audit accept --moves --why TEXT` accepts the history as it is." if now else ".")
         )
 
 

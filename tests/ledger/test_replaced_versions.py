@@ -271,6 +271,14 @@ class TestARegistryFromAnOlderBackup:
         assert older.run(FIRST)[FIRST].scoring.model_version == 1
         assert "intact" in older.shell("audit", "verify")
 
+    def test_without_the_alias_promotes_no_version_as_if_it_were_the_first(self, recorded):
+        path = recorded.project.registry / "returns" / "aliases" / "champion.json"
+        path.unlink()
+        assert "there is nothing to compare with" in recorded.shell("models", "promote", "returns", "v2", code=1)
+        assert not path.exists()
+        recorded.shell("models", "promote", "returns", "v2", "--override", "the file was deleted")
+        assert recorded.run(FIRST)[FIRST].scoring.model_version == 2
+
     def test_is_no_challenger(self, recorded):
         recorded.shell("models", "promote", "returns", "v2", "--alias", "challenger")
         recorded.declare(scoring={"challengers": ["challenger"]})
