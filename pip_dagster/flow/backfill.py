@@ -15,9 +15,11 @@ from pip_dagster.declaration.ranges import contiguous
 from pip_dagster.errors import BackfillError, NoWarehouseError
 from pip_dagster.flow.materialize import materialize
 from pip_dagster.ledger.backfills import Backfill, backfills_of, finished_keys, insert_backfill, rolled_back_since
+from pip_dagster.ledger.promotions import check_moves
 from pip_dagster.ledger.record import RunInfo, new_id
 from pip_dagster.plural import plural
 from pip_dagster.registry.choose import registry_of, version_withdrawn
+from pip_dagster.registry.store import Registry
 from pip_dagster.warehouse.access import complete_publications, reading, writing
 from pip_dagster.warehouse.connect import workspace
 from pip_dagster.warehouse.transaction import transaction
@@ -74,6 +76,7 @@ def begin(pipeline: Pipeline, request: BackfillRequest, *, chunk: int | None = N
 
     Raises:
         BackfillError: a key names no partition that can be built by now, or the range is empty.
+        LostMove: the alias's history lacks the move that was recorded last.
         ModelNotFound: there is no such version.
     """
     spec = pipeline.spec
@@ -102,6 +105,8 @@ def begin(pipeline: Pipeline, request: BackfillRequest, *, chunk: int | None = N
         suppress(NoWarehouseError),
         opened(con, pipeline.project, purpose="beginning a backfill"),
     ):
+        if request.version is None and spec.scoring.registry == "folder":
+            check_moves(con, Registry(pipeline.project.registry), model.name, spec.scoring.alias)
         for earlier in backfills_of(con, spec.name):
             same = (earlier.partition_keys, earlier.pinned) == (backfill.partition_keys, backfill.pinned)
             is_open = same and finished_keys(con, earlier.backfill_id) < set(earlier.partition_keys)

@@ -70,7 +70,7 @@ def extract(stage: Stage, pipeline: Pipeline, partitions: Sequence[Partition], *
             f"Pipeline {pipeline.spec.name}: no source declares `available_at`, so nothing shows what was known when. "
             "Say for each source that grows when a row could be known, for example `available_at: loaded_at`."
         )
-    began, read_at = time.monotonic(), clock.now()
+    began, read_at, wall = time.monotonic(), clock.now(), clock.wall()
     con, spec = stage.con, pipeline.spec
     failed: dict[str, str] = {}
     with open_sources(con, spec, pipeline.project.root):
@@ -102,7 +102,7 @@ def extract(stage: Stage, pipeline: Pipeline, partitions: Sequence[Partition], *
             digest = rows.digest(query.columns)
             extracts[partition.key] = Extract(
                 *(partition, rows.rows, digest, sources.of[partition.key], seconds, judged[partition.key]),
-                provisional=pipeline.is_provisional(close_of(spec, partition), read_at),
+                provisional=pipeline.is_provisional(close_of(spec, partition), wall),
             )
     return Extraction(extracts, failed, sources, read_at)
 

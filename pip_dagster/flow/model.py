@@ -31,6 +31,7 @@ class ScoringModel:
     threads: int
     engine: str  # library versions, as canonical JSON
     role: str = "champion"
+    alias: str | None = None  # None: the version was requested by its number
 
     @classmethod
     def resolve(
@@ -70,7 +71,8 @@ class ScoringModel:
             ) from error
         engine = found.manifest.engine
         device = choose_device(spec.scoring.device, engine)
-        return cls(found, device, threads, canonical(library_versions(engine)), role)
+        named = None if version else alias
+        return cls(found, device, threads, canonical(library_versions(engine)), role, named)
 
     def on_cpu(self, why: str) -> ScoringModel:
         """The same model on the CPU; `why` is recorded with every partition that it scores."""

@@ -23,11 +23,12 @@ from pip_dagster.flow.stage import Stage
 from pip_dagster.flow.store_scores import ScoredPartition, point_at, store_failure, store_scores
 from pip_dagster.flow.storing import store_in_groups
 from pip_dagster.flow.validate import validate_features
-from pip_dagster.ledger import record, versions
+from pip_dagster.ledger import promotions, record, versions
 from pip_dagster.ledger.checks import CheckEntry, checks_of, unmet
 from pip_dagster.ledger.record import ExtractionEntry, ScoringEntry
 from pip_dagster.quality.parameters import with_parameters
 from pip_dagster.quality.suite import check_columns
+from pip_dagster.registry.store import Registry
 from pip_dagster.warehouse.access import writing
 from pip_dagster.warehouse.tables import check_kept
 
@@ -192,6 +193,7 @@ def read_past(run: Run, model: ScoringModel, made: Sequence[Made]) -> Past:
     """Read it under the warehouse's lock.
 
     Raises:
+        LostMove: the alias's history lacks the move that was recorded last.
         ReplacedVersion: the model is not the one that scored as this version before.
     """
     con, pipeline, name = run.con, run.pipeline, run.pipeline.spec.name
@@ -199,6 +201,8 @@ def read_past(run: Run, model: ScoringModel, made: Sequence[Made]) -> Past:
     wanted = (model.version.manifest_digest, pipeline.scoring_digest, model.engine, model.device.name, model.role)
     with writing(con, pipeline.project, purpose=f"{name}: reading the ledger", publish=False):
         versions.check(con, model.version)
+        if model.alias and pipeline.spec.scoring.registry == "folder":  # MLflow itself decides what its aliases name
+            promotions.check_moves(con, Registry(pipeline.project.registry), model.version.name, model.alias)
         scorings = {
             entry.partition_key: entry
             for entry in record.scorings_of(con, name, list(features))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from pip_dagster import clock
 from pip_dagster.errors import NoWarehouseError, OtherWarehouseError, RegistryError
 from pip_dagster.ledger import audit, versions
-from pip_dagster.ledger.promotions import append_promotions, write_registry_stamp
+from pip_dagster.ledger.promotions import accept_lost, append_promotions, write_registry_stamp
 from pip_dagster.registry.store import Registry
 from pip_dagster.warehouse import stamp
 from pip_dagster.warehouse.access import reading, writing
@@ -59,7 +59,9 @@ def accept(
                 if known.differs(version):
                     events.append(versions.accepted(version, by, why, now))
             audit.append(con, events)
-            count = append_promotions(con, registry, by=by, why=why) if moves else 0
+            count = 0
+            if moves:
+                count = accept_lost(con, registry, by=by, why=why) + append_promotions(con, registry, by=by, why=why)
         write_registry_stamp(con, project)
     return Accepted(count, len(events) - bool(refusal), bool(refusal), aside)
 

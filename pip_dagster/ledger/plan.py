@@ -107,7 +107,7 @@ def _retry(case: Case, last: Attempt, digest: str) -> Stale | OnHold:
     after = last.made_at + doubled(reruns.back_off, failures - 1)
     attempt = failures + 1
     text = f"failed, attempt {attempt} of {reruns.attempts}"
-    if case.now < after:
+    if last.made_at <= case.now < after:  # a later failure was recorded by a clock that was ahead
         return OnHold(partition, (Reason("failed", f"{text} from {after:%Y-%m-%d %H:%M:%S %Z}: {last.reason}"),))
     return Stale(partition, (Reason("failed", text),), attempt, digest)
 

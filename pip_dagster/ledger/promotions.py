@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from pip_dagster.errors import RegistryError
 from pip_dagster.ledger import audit
+from pip_dagster.ledger.record import dicts
 from pip_dagster.registry.aliases import rollback_of
+from pip_dagster.registry.errors import LostMove
 from pip_dagster.registry.store import Registry
 from pip_dagster.warehouse import stamp
 from pip_dagster.warehouse.access import writing
@@ -30,6 +32,12 @@ if TYPE_CHECKING:
     from pip_dagster.registry.protocol import ModelRegistry
 
 Move = tuple[str, "AliasChange"]  # model and move
+
+_NEWEST = """
+  SELECT subject->>'model' AS model, subject->>'alias' AS alias, actor, details, epoch_us(made_at) AS made_at
+  FROM ledger.audit WHERE action = 'promotion'
+  QUALIFY row_number() OVER (PARTITION BY model, alias ORDER BY seq DESC) = 1 ORDER BY model, alias
+"""
 
 
 def record_promotions(project: Project, own: Move | None = None, **accepted: str) -> int:
@@ -61,6 +69,49 @@ def write_registry_stamp(con: DuckDBPyConnection, project: Project) -> None:
     """Note in the registry how far the audit is that holds its moves; not where the registry may only be read."""
     with suppress(OSError):
         stamp.write(con, stamp.registry_stamp(project))
+
+
+def check_moves(con: DuckDBPyConnection, registry: Registry, model: str, alias: str) -> None:
+    """Check that an alias's history has the move that was recorded last. The warehouse is the current catalog.
+
+    Raises:
+        LostMove: it has not, so that the alias may name a version that was replaced since.
+    """
+    for _, recorded, now in _lost(con, registry, (model, alias)):
+        before = f"v{recorded['from']}" if recorded["from"] else "not set"
+        raise LostMove(
+            f"{model}: alias {alias!r} is {f'v{now.version}' if now else 'not set'}, and its history has no longer the "
+            f"move from {before} to v{recorded['to']} that the audit recorded last (by {recorded['actor']}, "
+            f"{audit.instant(recorded['made_at']):%Y-%m-%d %H:%M:%S}): the registry {registry.root} was restored from "
+            "an older backup, or the history was edited. Restore the newest backup, or move the alias with "
+            "`pip-dagster models promote`"
+            + ("; `pip-dagster audit accept --moves --why TEXT` accepts the history as it is." if now else ".")
+        )
+
+
+def accept_lost(con: DuckDBPyConnection, registry: Registry, **accepted: str) -> int:
+    """Record the present move of each alias that `check_moves` refuses, as accepted; returns how many."""
+    kept = [(model, now) for model, _, now in _lost(con, registry) if now]
+    audit.append(con, [_event(registry, *each, accepted | {"history": "as it is"}) for each in kept])
+    return len(kept)
+
+
+def _lost(
+    con: DuckDBPyConnection, registry: Registry, only: tuple[str, str] | None = None
+) -> Iterator[tuple[str, dict[str, Any], AliasChange | None]]:
+    """Model, the move of an alias that was recorded last, and the registry's last, where its history lacks the first.
+
+    `only`: a model and its alias.
+    """
+    for row in dicts(con.execute(_NEWEST)):
+        if only and (row["model"], row["alias"]) != only:
+            continue
+        recorded = row | json.loads(row["details"])
+        history = registry.alias_history(row["model"], row["alias"])
+        wanted = (*(recorded[name] for name in ("from", "to", "actor", "made_at", "why")),)
+        moves = ((each.previous, each.version, each.by, audit.micros(each.at), each.why) for each in history)
+        if wanted not in moves:
+            yield row["model"], recorded, history[-1] if history else None
 
 
 def _event(registry: ModelRegistry, model: str, move: AliasChange, accepted: dict[str, str]) -> audit.Event:

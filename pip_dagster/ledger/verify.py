@@ -83,6 +83,7 @@ def _faults(
         yield Fault(None, "gap", "the audit has no entry, not even the first, which its migration wrote")
         return
     seen: set[str] = set()
+    accepted = _accepted_histories(entries)
     previous, last = "", 0
     for row in entries:
         seq = row["seq"]
@@ -116,7 +117,12 @@ def _faults(
                 **details,
             }:
                 yield Fault(seq, "ledger", f"ledger.canaries {subject['event_id']} is gone or was changed")
-        elif row["action"] == "promotion" and moves is not None and not _is_in(moves, subject, details, row):
+        elif (
+            row["action"] == "promotion"
+            and moves is not None
+            and seq > accepted.get(row["subject"], 0)
+            and not _is_in(moves, subject, details, row)
+        ):
             yield Fault(
                 seq,
                 "registry",
@@ -138,6 +144,15 @@ def _faults(
             "head",
             f"no entry has the hash {expect} that was noted: the audit was rewritten, or cut off before it",
         )
+
+
+def _accepted_histories(entries: Sequence[Row]) -> dict[str, int]:
+    """By subject (model and alias), the entry in which somebody accepted its history without the moves before."""
+    return {
+        row["subject"]: row["seq"] - 1
+        for row in entries
+        if row["action"] == "promotion" and '"accepted_history"' in row["details"]
+    }
 
 
 def _before_the_chain(row: Row, details: Row, changes: dict[str, Row], seen: set[str]) -> Iterator[Fault]:

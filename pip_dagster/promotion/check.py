@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from pip_dagster.declaration.canonical import canonical
-from pip_dagster.errors import DeclarationError, RegistryError
+from pip_dagster.errors import DeclarationError, NoWarehouseError, RegistryError
 from pip_dagster.flow.compared import distribution_gate
 from pip_dagster.flow.decide import check_classes
 from pip_dagster.flow.engine import available_threads, choose_device, library_versions
@@ -16,16 +17,20 @@ from pip_dagster.flow.label_metric import label_metric
 from pip_dagster.flow.label_window import LabelWindow, label_window
 from pip_dagster.flow.model import ScoringModel
 from pip_dagster.flow.stage import Stage
+from pip_dagster.ledger.promotions import check_moves
 from pip_dagster.ledger.versions import check_recorded
 from pip_dagster.promotion.identity import golden_gate, signature_gate
 from pip_dagster.promotion.labels import label_gates, nothing_to_compare
 from pip_dagster.promotion.rescore import Replayed, Rescored, replay_gate, rescore
 from pip_dagster.promotion.stored import read_stored
 from pip_dagster.promotion.throughput import throughput_gate
+from pip_dagster.registry.errors import LostMove
 from pip_dagster.registry.load import load_predictor
 from pip_dagster.registry.protocol import ModelRegistry
+from pip_dagster.registry.store import Registry
 from pip_dagster.statistics.agreement import flip_gate, segment_differences, top_movers
 from pip_dagster.statistics.gate_result import GateReport, GateResult, Mover, SegmentDifference
+from pip_dagster.warehouse.access import reading
 from pip_dagster.warehouse.connect import workspace
 
 if TYPE_CHECKING:
@@ -120,7 +125,7 @@ def _champion(
     purpose = f"{pipeline.spec.name}: reading the ledger for gates"
     check_recorded(pipeline.project, candidate, purpose=purpose)
     if seen is None:
-        return None, []
+        return None, _lost_champion(pipeline, candidate, purpose)
     try:
         champion = registry.get(candidate.name, seen)
         check_recorded(pipeline.project, champion, purpose=purpose)
@@ -128,6 +133,17 @@ def _champion(
     except RegistryError as error:
         return None, [GateResult("champion", False, None, None, f"v{seen} cannot be compared with: {error}")]
     return champion, []
+
+
+def _lost_champion(pipeline: Pipeline, candidate: ModelVersion, purpose: str) -> list[GateResult]:
+    """A failed gate if the alias is not set and the audit recorded that it was: this is no first version."""
+    project, scoring = pipeline.project, pipeline.spec.scoring
+    try:
+        with workspace(threads=1) as con, suppress(NoWarehouseError), reading(con, project, purpose=purpose):
+            check_moves(con, Registry(project.registry), candidate.name, scoring.alias)
+    except LostMove as error:
+        return [GateResult("champion", False, None, None, f"there is nothing to compare with: {error}")]
+    return []
 
 
 def _strange_classes(pipeline: Pipeline, candidate: ModelVersion) -> list[GateResult]:

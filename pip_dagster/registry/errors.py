@@ -26,6 +26,10 @@ class ReplacedVersion(RegistryError):
     """A version that is whole, but not the one that the ledger knows by its number."""
 
 
+class LostMove(RegistryError):
+    """An alias whose history lacks the move that the audit recorded last."""
+
+
 class CorruptRegistry(RegistryError):
     """A manifest or alias file that cannot be read."""
 

@@ -43,8 +43,9 @@ class Drift:
 def decile_table(con: DuckDBPyConnection, relation: str, champion: str, candidate: str) -> np.ndarray:
     """Count the rows by the decile of their champion's and of their candidate's score.
 
-    The bins are those between the champion's deciles (`quantile_disc`), closed above. Rows without both scores are left
-    out. Tables of several partitions may be added up.
+    The bins are those between the champion's deciles (`quantile_disc`), closed above. If all of the champion's deciles
+    are one score, what is below it is a bin of its own. Rows without both scores are left out. Tables of several
+    partitions may be added up.
 
     Args:
         con: a connection that can read `relation`.
@@ -71,7 +72,11 @@ def decile_tables(
     import numpy as np
 
     deciles = ", ".join(str(i / BINS) for i in range(1, BINS))
-    bins = [" + ".join(f"({column} > e[{i}])::INTEGER" for i in range(1, BINS)) for column in ("a", "b")]
+    bins = [
+        f"(CASE WHEN e[1] = e[{BINS - 1}] THEN {column} >= e[1] ELSE {column} > e[1] END)::INTEGER + "
+        + " + ".join(f"({column} > e[{i}])::INTEGER" for i in range(2, BINS))
+        for column in ("a", "b")
+    ]
     rows = con.execute(
         f"WITH r AS (SELECT {by} AS g, {quote(champion)}::DOUBLE AS a, {quote(candidate)}::DOUBLE AS b FROM {relation} "
         f"  WHERE {quote(champion)} IS NOT NULL AND {quote(candidate)} IS NOT NULL), "

@@ -145,6 +145,29 @@ def test_moves_that_an_earlier_release_recorded_out_of_order(scored):
         assert verify(con, moves={"returns": scored.registry.alias_history("returns")}) is None
 
 
+def test_a_clock_that_was_ahead_makes_no_partition_final(scored, shift):
+    """Records of the future exist; whether a source is complete is a question of this machine's clock."""
+    wait = datetime.now(UTC) - datetime(2024, 3, 2, tzinfo=UTC) + timedelta(days=10)
+    orders = {"table": "raw.orders", "partition_column": "day", "complete_after": f"{wait.days} days"}
+    shift(24 * 30)
+    scored.source("UPDATE raw.orders SET quantity = 1 + quantity % 8 WHERE day = '2024-03-04'")
+    scored.run("2024-03-04")
+    shift(0)
+    scored.run("2024-03-04")  # the process has seen them
+    scored.declare(sources={"orders": orders})
+    scored.source("UPDATE raw.orders SET quantity = 1 + quantity % 8 WHERE day = '2024-03-01'")
+    assert scored.run("2024-03-01")["2024-03-01"].scoring.provisional
+
+
+def test_a_failure_of_a_clock_that_was_ahead_is_tried_again(scored, shift):
+    shift(24 * 365)
+    scored.source("UPDATE raw.orders SET amount = 'inf' WHERE day = '2024-03-01'")
+    assert scored.run("2024-03-01")["2024-03-01"].error
+    shift(0)
+    (stale,) = make_plan(scored.pipeline(), scored.partitions()).stale
+    assert [reason.text for reason in stale.reasons] == ["failed, attempt 2 of 3"]
+
+
 def test_the_newest_report_of_a_gate(tmp_path, shift):
     at = datetime.now(UTC)
     fields = SimpleNamespace(model_name="returns", candidate=2)

@@ -8,7 +8,7 @@ import pytest
 
 from pip_dagster.errors import PipelineError
 from pip_dagster.ledger.promotions import record_promotions
-from pip_dagster.registry.errors import PromotionRefused, ReplacedVersion
+from pip_dagster.registry.errors import LostMove, PromotionRefused, ReplacedVersion
 from pip_dagster.registry.files import sha256
 
 FIRST, SECOND, NEW = "2024-03-01", "2024-03-02", "2024-03-05"
@@ -235,3 +235,55 @@ def test_a_promotion_that_was_refused_for_its_gates_records_nothing(recorded):
     entries = recorded.warehouse("SELECT count(*) FROM ledger.audit")
     recorded.shell("models", "promote", "returns", "v9", code=1)
     assert recorded.warehouse("SELECT count(*) FROM ledger.audit") == entries
+
+
+class TestARegistryFromAnOlderBackup:
+    """It lacks the last move: its alias names the version that was replaced."""
+
+    @pytest.fixture
+    def older(self, recorded):
+        folder = recorded.project.registry
+        shutil.copytree(folder, folder.with_name("backup"))
+        recorded.shell("models", "promote", "returns", "v2", "--override", "a test")
+        assert all(result.scoring.model_version == 2 for result in recorded.run().values())
+        shutil.rmtree(folder)
+        folder.with_name("backup").rename(folder)
+        return recorded
+
+    def test_scores_nothing_and_moves_nothing(self, older):
+        before = older.warehouse("SELECT * FROM ledger.live_changes ORDER BY ALL")
+        with pytest.raises(LostMove, match=r"is v1, and .* from v1 to v2 .* restored from an older backup"):
+            older.run()
+        text = older.shell("backfill", "orders", "--from", FIRST, "--to", SECOND, "--no-dagster", code=1)
+        assert "audit accept --moves" in text
+        assert older.warehouse("SELECT * FROM ledger.live_changes ORDER BY ALL") == before
+
+    def test_scores_a_version_that_is_requested_by_number(self, older):
+        assert older.run(FIRST, version=2)[FIRST].reused
+
+    def test_scores_once_a_person_has_moved_the_alias(self, older):
+        older.shell("models", "promote", "returns", "v2", "--override", "it was v2")
+        assert older.run(FIRST)[FIRST].scoring.model_version == 2
+
+    def test_scores_once_it_is_accepted_and_the_audit_agrees_again(self, older):
+        assert "has no move from 1 to 2" in older.shell("audit", "verify", code=1)
+        assert "1 alias move" in older.shell("audit", "accept", "--moves", "--why", "the disk died")
+        assert older.run(FIRST)[FIRST].scoring.model_version == 1
+        assert "intact" in older.shell("audit", "verify")
+
+    def test_without_the_alias_promotes_no_version_as_if_it_were_the_first(self, recorded):
+        path = recorded.project.registry / "returns" / "aliases" / "champion.json"
+        path.unlink()
+        assert "there is nothing to compare with" in recorded.shell("models", "promote", "returns", "v2", code=1)
+        assert not path.exists()
+        recorded.shell("models", "promote", "returns", "v2", "--override", "the file was deleted")
+        assert recorded.run(FIRST)[FIRST].scoring.model_version == 2
+
+    def test_is_no_challenger(self, recorded):
+        recorded.shell("models", "promote", "returns", "v2", "--alias", "challenger")
+        recorded.declare(scoring={"challengers": ["challenger"]})
+        path = recorded.project.registry / "returns" / "aliases" / "challenger.json"
+        moves = json.loads(path.read_text())
+        path.write_text(json.dumps([moves[0] | {"by": "eve"}]))
+        (result,) = recorded.run(FIRST).values()
+        assert result.scoring and not result.challengers

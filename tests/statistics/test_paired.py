@@ -33,8 +33,10 @@ def by_hand(champion: np.ndarray, candidate: np.ndarray) -> np.ndarray:
     ordered = np.sort(champion)
     edges = [ordered[int(np.ceil(len(ordered) * i / 10)) - 1] for i in range(1, 10)]
     table = np.zeros((10, 10), int)
-    for a, b in zip(champion, candidate, strict=True):
-        table[sum(a > e for e in edges), sum(b > e for e in edges)] += 1
+    one = edges[0] == edges[-1]
+    for pair in zip(champion, candidate, strict=True):
+        i, j = (sum(each > e for e in edges) + (one and each == edges[0]) for each in pair)
+        table[i, j] += 1
     return table
 
 
@@ -44,6 +46,16 @@ def test_the_table_counts_pairs_of_deciles(seed: int, rows: int, digits: int) ->
     rng = np.random.default_rng(seed)
     a, b = (np.round(rng.normal(size=rows), digits) for _ in range(2))
     assert (table_of(a, b) == by_hand(a, b)).all()
+
+
+@pytest.mark.parametrize("moved", [-0.3, 0.3])
+@pytest.mark.parametrize("others", [0, 9])
+def test_scores_that_leave_a_champions_single_score_are_a_drift_in_both_directions(moved: float, others: int) -> None:
+    champion = np.full(100, 0.5)
+    champion[:others] = 0.1
+    found = drift(table_of(champion, champion + moved))
+    assert judge_drift(found, 0.25) == "refused"
+    assert drift(table_of(champion, champion)).psi == 0
 
 
 def test_rows_without_both_scores_are_left_out_and_non_finite_ones_refused() -> None:
