@@ -17,6 +17,7 @@ it with `keep` and hands on the relation that `keep` returns.
 | `from_all`, `from_known` | a partition's features from all rows, and from those known at each cutoff | point_in_time |
 | `side_by_side` | the stored scores of a champion and a canary | canary |
 | `stored_scores`, `stored_quarantine` | what was recorded of scorings, to be compared | replay/recall |
+| `judged` | the stored scores of a partition that is judged again | judge_stored |
 | `live_keys` | the keys of the rows that are live | promotion/stored |
 | `by_champion`, `by_candidate`, `rescored` | stored rows scored by both, and the two joined | promotion/rescore |
 | `labels` | labels by partition | promotion/label_window |
