@@ -21,6 +21,7 @@ from pip_dagster.declaration.spec import PipelineSpec, Source
 from pip_dagster.errors import DeclarationError
 from pip_dagster.quality.suite import Expectation, Suites, suggest
 from pip_dagster.quality.suite_file import load_suites
+from pip_dagster.sql.output_columns import UNNAMED, output_columns
 from pip_dagster.sql.tables import tables_read
 
 # The prefixes, in `declared_parts`, of the sections of expectations.yaml and of the declared sources.
@@ -198,8 +199,7 @@ def _expected(expectations: Iterable[Expectation]) -> list[dict[str, Any]]:
 def _load_suites(spec: PipelineSpec, folder: Path, sql: str) -> Suites:
     """The declared expectations, checked as far as possible without opening a database.
 
-    A source's columns are only known once it is open. A feature with an expectation must at least be a word of the
-    feature SQL, unless the SQL selects columns with `*`.
+    The columns of a source are known once it is open, and so are those of a feature SQL that selects `*` from one.
     """
     if spec.quality is None:
         return Suites()
@@ -210,16 +210,15 @@ def _load_suites(spec: PipelineSpec, folder: Path, sql: str) -> Suites:
             f"Pipeline {spec.name}: {file} has a section for a source {name!r}, "
             f"which defs.yaml does not declare{suggest(name, spec.sources)}."
         )
-    words = set(re.findall(r'"(?:[^"]|"")*"|\w+', sql))
-    named = {word.strip('"').replace('""', '"').lower() for word in words}
-    bare = re.sub(r"--[^\n]*|/\*.*?\*/", " ", sql, flags=re.DOTALL)
-    takes_all = re.search(r"(?:\bselect\b(?:\s+distinct\b)?|,|\.)\s*\*|\bcolumns\s*\(", bare, re.IGNORECASE)
-    if not takes_all and not re.match(r"\s*(?:from|with)\b", bare, re.IGNORECASE):
-        for expectation in suites.features:
-            for column in sorted(expectation.columns):
-                if column.lower() not in named:
-                    raise DeclarationError(
-                        f"Pipeline {spec.name}: {expectation.origin}: expectation {expectation.id!r} is on column "
-                        f"{column!r}, which {spec.features.sql} does not have{suggest(column, sorted(named))}."
-                    )
+    found = output_columns(sql) if suites.features else None
+    if found is None:
+        return suites
+    for expectation in suites.features:
+        for column in sorted(expectation.columns):
+            is_text_of_expression = UNNAMED in found and not re.fullmatch(r"\w+", column)
+            if column.lower() not in found and not is_text_of_expression:
+                raise DeclarationError(
+                    f"Pipeline {spec.name}: {expectation.origin}: expectation {expectation.id!r} is on column "
+                    f"{column!r}, which {spec.features.sql} does not have{suggest(column, sorted(found))}."
+                )
     return suites
