@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import dagster as dg
 
+from pip_dagster.declaration.files import read_pipelines
 from pip_dagster.declaration.pipeline import Pipeline
 from pip_dagster.declaration.project import Project
 from pip_dagster.declaration.spec import PipelineSpec
@@ -39,6 +40,9 @@ class InferencePipeline(dg.Component):
                 f"{context.path / 'defs.yaml'}: expected `attributes`, with at least name, partitions, sources, "
                 "features and scoring."
             )
+        for file in (context.path / name for name in ("defs.yaml", "defs.yml")):
+            if file.is_file():  # Dagster takes the last of two equal keys silently
+                read_pipelines(file)
         return cls(attributes)
 
     @classmethod

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
-from pydantic import Field, StringConstraints, field_validator, model_validator
+from pydantic import ConfigDict, Field, StringConstraints, field_validator, model_validator
 
 from pip_dagster.declaration.durations import Duration
 from pip_dagster.declaration.reruns import Reach, Recent
 from pip_dagster.declaration.strict import StrictModel, TimeZone
 
 Status = Literal["stopped", "running"]
+Event = Literal["run_failed", "partition_blocked", "drift"]
 STATUS = "running: on from the first load, without the UI."
 
 
@@ -97,11 +98,16 @@ class Webhook(StrictModel):
 class Alerts(StrictModel):
     """Who is notified of a failed run or a blocked partition."""
 
+    # The former key `on`, which YAML reads as true: a schema has text keys only, so any key may hold a list of events.
+    model_config = ConfigDict(
+        json_schema_extra={"additionalProperties": {"type": "array", "items": {"enum": [*get_args(Event)]}}}
+    )
+
     webhook: Webhook | None = None
     command: tuple[Annotated[str, StringConstraints(min_length=1)], ...] = Field(
         default=(), description="A program with its arguments; it reads the alert as JSON from its standard input."
     )
-    on: tuple[Literal["run_failed", "partition_blocked", "drift"], ...] = Field(
+    events: tuple[Event, ...] = Field(
         default=("run_failed", "partition_blocked", "drift"),
         min_length=1,
         description="Which events are reported. `drift` is accepted, but nothing computes it yet.",
@@ -119,7 +125,18 @@ class Alerts(StrictModel):
             )
         return value
 
-    @field_validator("command", "on", mode="before")
+    @model_validator(mode="before")
+    @classmethod
+    def _former_key(cls, value: object) -> object:
+        """`on` was the name of `events`; YAML reads it as true unless it is in quotes."""
+        named = [key for key in ("events", "on", "true", True) if isinstance(value, dict) and key in value]
+        if len(named) > 1:
+            raise ValueError("`on` is the former name of `events`; use only `events`")
+        if isinstance(value, dict) and named:
+            return {"events" if key == named[0] else key: each for key, each in value.items()}
+        return value
+
+    @field_validator("command", "events", mode="before")
     @classmethod
     def _a_list(cls, value: object) -> object:
         if isinstance(value, str):

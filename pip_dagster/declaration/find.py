@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
+from pip_dagster.declaration.files import read_pipelines
 from pip_dagster.declaration.pipeline import Pipeline
 from pip_dagster.declaration.project import Project
 from pip_dagster.declaration.spec import PipelineSpec
@@ -35,23 +37,22 @@ def find_pipeline(project: Project, name: str) -> Pipeline:
     return Pipeline.load(spec, file.parent, project)
 
 
-def find_declarations(project: Project) -> dict[str, tuple[Path, dict[str, object]]]:
-    """Name → file and attributes of every inference pipeline under the project's folder."""
-    import yaml
+def find_declarations(project: Project) -> dict[str, tuple[Path, dict[str, Any]]]:
+    """Name → file and attributes of every inference pipeline under the project's folder.
 
-    found: dict[str, tuple[Path, dict[str, object]]] = {}
+    Raises:
+        DeclarationError: a defs.yaml cannot be read (`read_pipelines`), or two declare one name.
+    """
+    found: dict[str, tuple[Path, dict[str, Any]]] = {}
     for file in sorted(project.root.rglob("defs.yaml")):
         folders = file.relative_to(project.root).parts[:-1]
         if any(part.startswith(".") or part in _SKIPPED for part in folders) or _in_nested_project(project, file):
             continue
-        try:
-            documents = list(yaml.safe_load_all(file.read_text(encoding="utf-8")))
-        except yaml.YAMLError as error:
-            raise DeclarationError(f"{file} is not valid YAML: {error}") from error
-        for document in documents:
-            if isinstance(document, dict) and str(document.get("type", "")).endswith(".InferencePipeline"):
-                attributes = document.get("attributes") or {}
-                found[str(attributes.get("name"))] = (file, attributes)
+        for attributes in read_pipelines(file):
+            name = str(attributes.get("name"))
+            if name in found:
+                raise DeclarationError(f"{found[name][0]} and {file} both declare a pipeline {name!r}; rename one.")
+            found[name] = (file, attributes)
     return found
 
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Literal
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import Field, model_validator
 
 from pip_dagster.declaration.durations import Duration
-from pip_dagster.declaration.strict import StrictModel
+from pip_dagster.declaration.strict import Columns, StrictModel
 
 MetricName = Literal["auc", "logloss", "rmse", "poisson_deviance", "multi_logloss", "accuracy", "macro_f1", "ovr_auc"]
 
@@ -17,10 +17,6 @@ _REPLACED = {
     "min_segment_gain": "a segment may lose twice the loss that `max_loss` allows over all rows",
     "min_segment_rows": "a segment is judged with 20 rows of its scarcest outcome and 10 units",
 }
-
-
-def _columns(value: object) -> object:
-    return (value,) if isinstance(value, str) else value
 
 
 class Labels(StrictModel):
@@ -58,7 +54,7 @@ class Gates(StrictModel):
         default=0.25, ge=0, description="How far the distribution of scores may move, beyond noise."
     )
     segments: tuple[str, ...] = Field(default=(), description="Feature columns whose values divide rows into segments.")
-    unit: Annotated[tuple[str, ...], BeforeValidator(_columns)] = Field(
+    unit: Columns = Field(
         default=(),
         description="Feature columns that identify a unit, such as a customer, whose rows are not independent. When "
         "absent, the unit of a split, or features.key without dates.",

@@ -14,12 +14,14 @@ from typing import Any
 
 from pip_dagster.declaration.automation import Alerts
 from pip_dagster.declaration.canonical import canonical
+from pip_dagster.declaration.files import read_beside
 from pip_dagster.declaration.gates import Gates
 from pip_dagster.declaration.project import Project
 from pip_dagster.declaration.spec import PipelineSpec, Source
 from pip_dagster.errors import DeclarationError
 from pip_dagster.quality.suite import Expectation, Suites, suggest
 from pip_dagster.quality.suite_file import load_suites
+from pip_dagster.sql.output_columns import UNNAMED, output_columns
 from pip_dagster.sql.tables import tables_read
 
 # The prefixes, in `declared_parts`, of the sections of expectations.yaml and of the declared sources.
@@ -44,11 +46,11 @@ class Pipeline:
         """Read the files that `spec` names, which lie in `folder` beside its defs.yaml.
 
         Raises:
-            DeclarationError: a file is missing.
+            DeclarationError: a file is missing, lies outside `folder`, or is not UTF-8.
         """
-        sql = _read_sql(spec, folder, "features.sql", spec.features.sql)
+        _, sql = read_beside(spec.name, folder, "features.sql", spec.features.sql)
         labels = spec.gates.labels if spec.gates else None
-        labels_sql = _read_sql(spec, folder, "gates.labels.sql", labels.sql) if labels else None
+        labels_sql = read_beside(spec.name, folder, "gates.labels.sql", labels.sql)[1] if labels else None
         return cls(spec, sql, project, _load_suites(spec, folder, sql), labels_sql)
 
     @property
@@ -162,16 +164,6 @@ class Pipeline:
         return inputs | {f"{EXPECTATIONS}{SOURCES}{name}": _expected(each) for name, each in sections if each}
 
 
-def _read_sql(spec: PipelineSpec, folder: Path, key: str, name: str) -> str:
-    file = folder / name
-    if not file.is_file():
-        there = ", ".join(sorted(path.name for path in folder.glob("*.sql"))) or "no .sql file"
-        raise DeclarationError(
-            f"Pipeline {spec.name}: {key} names {name!r}, which is not beside {folder / 'defs.yaml'}; there is {there}."
-        )
-    return file.read_text(encoding="utf-8")
-
-
 def _by_last_name(inputs: dict[str, Any]) -> dict[str, Any]:
     """The inputs of a digest as it names them, with the expectations of all sections in one list."""
     sections = [value for name, value in inputs.items() if name.startswith(EXPECTATIONS)]
@@ -207,27 +199,26 @@ def _expected(expectations: Iterable[Expectation]) -> list[dict[str, Any]]:
 def _load_suites(spec: PipelineSpec, folder: Path, sql: str) -> Suites:
     """The declared expectations, checked as far as possible without opening a database.
 
-    A source's columns are only known once it is open. A feature with an expectation must at least be a word of the
-    feature SQL, unless the SQL selects columns with `*`.
+    The columns of a source are known once it is open, and so are those of a feature SQL that selects `*` from one.
     """
     if spec.quality is None:
         return Suites()
-    suites = load_suites(folder / spec.quality.expectations)
+    file, _ = read_beside(spec.name, folder, "quality.expectations", spec.quality.expectations)
+    suites = load_suites(file)
     for name in suites.sources.keys() - spec.sources.keys():
         raise DeclarationError(
-            f"Pipeline {spec.name}: {folder / spec.quality.expectations} has a section for a source {name!r}, "
+            f"Pipeline {spec.name}: {file} has a section for a source {name!r}, "
             f"which defs.yaml does not declare{suggest(name, spec.sources)}."
         )
-    words = set(re.findall(r'"(?:[^"]|"")*"|\w+', sql))
-    named = {word.strip('"').replace('""', '"').lower() for word in words}
-    bare = re.sub(r"--[^\n]*|/\*.*?\*/", " ", sql, flags=re.DOTALL)
-    takes_all = re.search(r"(?:\bselect\b(?:\s+distinct\b)?|,|\.)\s*\*|\bcolumns\s*\(", bare, re.IGNORECASE)
-    if not takes_all and not re.match(r"\s*(?:from|with)\b", bare, re.IGNORECASE):
-        for expectation in suites.features:
-            for column in sorted(expectation.columns):
-                if column.lower() not in named:
-                    raise DeclarationError(
-                        f"Pipeline {spec.name}: {expectation.origin}: expectation {expectation.id!r} is on column "
-                        f"{column!r}, which {spec.features.sql} does not have{suggest(column, sorted(named))}."
-                    )
+    found = output_columns(sql) if suites.features else None
+    if found is None:
+        return suites
+    for expectation in suites.features:
+        for column in sorted(expectation.columns):
+            is_text_of_expression = UNNAMED in found and not re.fullmatch(r"\w+", column)
+            if column.lower() not in found and not is_text_of_expression:
+                raise DeclarationError(
+                    f"Pipeline {spec.name}: {expectation.origin}: expectation {expectation.id!r} is on column "
+                    f"{column!r}, which {spec.features.sql} does not have{suggest(column, sorted(found))}."
+                )
     return suites

@@ -182,7 +182,7 @@ class PipelineSpec(StrictModel):
     decisions: dict[Identifier, str] = Field(
         default_factory=dict, description="Name → SQL over the scored row: thresholds and business rules."
     )
-    quality: Annotated[Quality | None, BeforeValidator(_quality)] = Field(
+    quality: Annotated[Quality | None, BeforeValidator(_quality, json_schema_input_type=str | Quality | None)] = Field(
         default=None, description="A file of expectations, or a block with `expectations` and more."
     )
     min_row_share: float = Field(
@@ -197,8 +197,8 @@ class PipelineSpec(StrictModel):
     )
     gates: Gates | None = Field(default=None, description="What a model must show before the alias moves to it.")
     reruns: Reruns = Field(default_factory=Reruns, description="What a change makes stale.")
-    schedule: Annotated[Schedule | None, BeforeValidator(_schedule)] = Field(
-        default=None, description="Cron, or a block with `cron` and more."
+    schedule: Annotated[Schedule | None, BeforeValidator(_schedule, json_schema_input_type=str | Schedule | None)] = (
+        Field(default=None, description="Cron, or a block with `cron` and more.")
     )
     sensors: Sensors = Field(
         default=Sensors(), description="How often the sensors tick, and whether they start by themselves."

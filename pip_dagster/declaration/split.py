@@ -9,7 +9,7 @@ from typing import Annotated
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from pip_dagster.declaration.gates import MetricName
-from pip_dagster.declaration.strict import StrictModel
+from pip_dagster.declaration.strict import Columns, StrictModel
 
 # Shares come in steps of 0.01%.
 BUCKETS = 10_000
@@ -31,11 +31,7 @@ def _share(value: object) -> object:
     return int(buckets)
 
 
-def _columns(value: object) -> object:
-    return (value,) if isinstance(value, str) else value
-
-
-Share = Annotated[int, BeforeValidator(_share)]
+Share = Annotated[int, BeforeValidator(_share, json_schema_input_type=str)]
 
 
 class Range(StrictModel):
@@ -53,7 +49,7 @@ class Split(StrictModel):
     salt: str = Field(
         min_length=1, description="The name of this assignment; units are assigned differently with another salt."
     )
-    unit: Annotated[tuple[str, ...], BeforeValidator(_columns)] = Field(
+    unit: Columns = Field(
         default=(), description="The columns that identify a unit, such as a customer; features.key when absent."
     )
 

@@ -18,6 +18,7 @@ it with `keep` and hands on the relation that `keep` returns.
 | `side_by_side` | the stored scores of a champion and a canary | canary |
 | `canary_labels` | those of past partitions, of the rows that have a label | canary_labels |
 | `stored_scores`, `stored_quarantine` | what was recorded of scorings, to be compared | replay/recall |
+| `judged` | the stored scores of a partition that is judged again | judge_stored |
 | `live_keys` | the keys of the rows that are live | promotion/stored |
 | `by_champion`, `by_candidate`, `rescored` | stored rows scored by both, and the two joined | promotion/rescore |
 | `labels` | labels by partition | label_window |

@@ -16,6 +16,7 @@ from pip_dagster.orchestration.cancel import request_cancellation
 from pip_dagster.orchestration.checks import asset_check_specs, news
 from pip_dagster.orchestration.dagster_private import forget_input_version
 from pip_dagster.orchestration.inputs import model_metadata
+from pip_dagster.orchestration.judge_alone import judge_alone
 from pip_dagster.orchestration.keys import (
     challengers_key,
     features_key,
@@ -27,6 +28,7 @@ from pip_dagster.orchestration.keys import (
 from pip_dagster.orchestration.metadata import challengers_metadata, features_of_run
 from pip_dagster.orchestration.options import BACKFILL_TAG, requested_at, run_info, run_options
 from pip_dagster.orchestration.partitions import partitions_of
+from pip_dagster.orchestration.runs import has_partitions
 from pip_dagster.orchestration.step import StepOutcome
 from pip_dagster.plural import plural
 from pip_dagster.registry.choose import registry_of, version_withdrawn
@@ -100,7 +102,10 @@ def pipeline_assets(
     )
     def features_and_predictions(context: dg.AssetExecutionContext) -> Iterator[Any]:
         with alive(context.instance, context.run.run_id):
-            yield from _run(context, pipeline, partitions, observe)
+            if context.selected_asset_keys:
+                yield from _run(context, pipeline, partitions, observe)
+            else:  # as *Execute* of a check launches it
+                yield from judge_alone(context, pipeline)
 
     return features_and_predictions
 
@@ -111,7 +116,13 @@ def _run(
     definition: dg.TimeWindowPartitionsDefinition,
     observe: Callable[[PartitionResult], None] | None,
 ) -> Iterator[Any]:
-    spec, total = pipeline.spec, len(context.partition_keys)
+    spec = pipeline.spec
+    if not has_partitions(context.run.tags):
+        raise dg.Failure(
+            description=f"Pipeline {spec.name}: the run names no partition. Launch it for a partition or a range.",
+            allow_retries=False,
+        )
+    total = len(context.partition_keys)
     selected = [key for key in own_keys(spec) if key in context.selected_asset_keys]
     run = run_info(context.run, _requested_by(context.run.tags), requested_at(context.instance, context.run))
     outcome = StepOutcome(pipeline, {key: {} for key in selected}, run.live_why)

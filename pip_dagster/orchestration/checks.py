@@ -66,7 +66,7 @@ def source_checks(pipeline: Pipeline, partitions: dg.TimeWindowPartitionsDefinit
         entries = [CheckEntry.of(verdict, "", spec.name, newest) for verdict in verdicts]
         for key, of_asset in _by_check(pipeline, entries).items():
             if key in context.selected_asset_check_keys:
-                yield dg.AssetCheckResult(asset_key=key.asset_key, check_name=NAME, **_outcome(of_asset, newest))
+                yield dg.AssetCheckResult(asset_key=key.asset_key, check_name=NAME, **outcome(of_asset, newest))
 
     return [evaluate_sources]
 
@@ -83,7 +83,7 @@ def evaluations(
                 check_name=check.name,
                 partition=partition,
                 blocking=False,
-                **_outcome(of_check, partition),
+                **outcome(of_check, partition),
             )
 
 
@@ -154,7 +154,7 @@ def _by_check(pipeline: Pipeline, checks: Iterable[CheckEntry]) -> dict[dg.Asset
     return found
 
 
-def _outcome(checks: Sequence[CheckEntry], partition: str) -> dict[str, Any]:
+def outcome(checks: Sequence[CheckEntry], partition: str) -> dict[str, Any]:
     """Passed, severity, description and metadata of one asset's verdicts on one partition.
 
     critical fails with ERROR, warning with WARN, info does not fail. An expectation that could not be evaluated fails.

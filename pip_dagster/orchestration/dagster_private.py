@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import Any
 
 import dagster as dg
@@ -56,3 +57,15 @@ def forget_input_version(context: dg.AssetExecutionContext, key: dg.AssetKey) ->
 def instance_of(launcher: dg.RunLauncher) -> dg.DagsterInstance:
     """The instance that a launcher belongs to, which Dagster registers with it after it is constructed."""
     return launcher._instance
+
+
+def project_root(definitions: dg.Definitions) -> Path | None:
+    """The folder of the project that `dg.load_from_defs_folder` loaded. The tree is public, its folder is not."""
+    return definitions.component_tree.project_root if definitions.component_tree else None
+
+
+def without_component_tree(definitions: dg.Definitions) -> dg.Definitions:
+    """The same definitions without the tree of components, of which a code location has one."""
+    from dagster_shared.record import replace
+
+    return replace(definitions, component_tree=None)

@@ -35,6 +35,11 @@ def run_request(
     return dg.RunRequest(run_key=run_key, tags=dict(tags) | bounds, **options)
 
 
+def has_partitions(tags: Mapping[str, str]) -> bool:
+    """Whether a run with these tags is about partitions; *Execute* of a check launches one that is not."""
+    return PARTITION in tags or RANGE_START in tags
+
+
 def covered(
     definition: dg.TimeWindowPartitionsDefinition, tags: Mapping[str, str], candidates: Iterable[Partition]
 ) -> set[str]:

@@ -23,6 +23,7 @@ from pip_dagster.quality.expectation_types import (
 )
 from pip_dagster.quality.parameters import check_expression, is_parameter
 from pip_dagster.quality.suite import SEVERITIES, Expectation, Severity, SuiteError, Suites, suggest
+from pip_dagster.quality.yaml_words import misread_value
 
 SECTIONS = ("sources", "features", "predictions")
 KEYS = ("type", "kwargs", "severity", "row_condition", "name", "description", "meta")
@@ -180,6 +181,8 @@ def _kwargs(
         value = file.value(value_node)
         if value is None:
             continue
+        if misread := misread_value(value_node):
+            file.fail(value_node, f"{key!r}: {misread}")
         if key == "mostly" and (isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1):
             file.fail(value_node, f"`mostly` must be a number between 0 and 1, not {value!r}")
         wanted = kind.kwargs[key]
@@ -259,6 +262,8 @@ def _condition(file: _File, node: yaml.Node, columns: Collection[str] | None) ->
     column = file.mapping(keys["column"], "`column`", ("name",)).get("name", keys["column"])
     _known_column(file, column, file.value(column), columns)
     condition = {key: file.value(keys[key]) for key in wanted}
+    if kind == "comparison" and (misread := misread_value(keys["parameter"])):
+        file.fail(keys["parameter"], f"'parameter': {misread}")
     if kind == "comparison" and condition["operator"] not in OPERATORS:
         file.fail(keys["operator"], f"unknown operator {condition['operator']!r}; it must be one of {OPERATORS}")
     return condition

@@ -8,7 +8,8 @@ from typing import Annotated
 
 from pydantic import BeforeValidator, Field, FiniteFloat, ValidationError, model_validator
 
-from pip_dagster.errors import RegistryError
+from pip_dagster.declaration.files import read_yaml
+from pip_dagster.errors import DeclarationError, RegistryError
 from pip_dagster.registry.booster_signature import Record
 from pip_dagster.registry.composite import Combine, Unmatched
 
@@ -126,12 +127,11 @@ def read(source: Path | Mapping[str, object]) -> Composition:
     where = str(source) if isinstance(source, Path) else "the composition"
     found: object = source
     if isinstance(source, Path):
-        import yaml
-
         try:
-            found = yaml.safe_load(source.read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-            raise RegistryError(f"cannot read {source} as YAML: {error}") from error
+            documents = read_yaml(source)
+        except DeclarationError as error:
+            raise RegistryError(str(error)) from error
+        found = documents[0] if len(documents) == 1 else None
     if not isinstance(found, Mapping):
         raise RegistryError(f"{where} is not a composition; expected `ensemble:` or `segments:` with a list")
     try:

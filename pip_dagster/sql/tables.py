@@ -11,12 +11,8 @@ from pip_dagster.sql.expression import duckdb_cursor
 _WITHOUT_TABLES = {"generate_series", "json_each", "json_tree", "range", "repeat", "unnest"}
 
 
-def tables_read(sql: str) -> frozenset[str] | None:
-    """The tables that a SELECT reads, as `schema.table` in lower case; a common table expression is none.
-
-    None where the parse tree cannot show it: the text is not one SELECT, or a function such as `query_table` names the
-    table when it runs.
-    """
+def parse_tree(sql: str) -> dict[str, Any] | None:
+    """DuckDB's tree of SELECTs; None for anything else."""
     import duckdb
 
     try:
@@ -25,7 +21,17 @@ def tables_read(sql: str) -> frozenset[str] | None:
     except duckdb.Error:
         return None
     tree = json.loads(row[0]) if row else {"error": True}
-    if tree["error"]:
+    return None if tree["error"] else tree
+
+
+def tables_read(sql: str) -> frozenset[str] | None:
+    """The tables that a SELECT reads, as `schema.table` in lower case; a common table expression is none.
+
+    None where the parse tree cannot show it: the text is not one SELECT, or a function such as `query_table` names the
+    table when it runs.
+    """
+    tree = parse_tree(sql)
+    if tree is None:
         return None
     found: set[str] = set()
     waiting: list[tuple[Any, frozenset[str]]] = [(tree, frozenset())]

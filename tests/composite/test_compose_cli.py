@@ -57,7 +57,9 @@ def test_compose_show_and_lineage(tiny: Any, invoke: Any, sample: pd.DataFrame, 
 @pytest.mark.parametrize(
     ("text", "told"),
     [
-        ("ensemble: [{model: returns, version: 1}", "as YAML"),
+        ("ensemble: [{model: returns, version: 1}", "not valid YAML"),
+        ("segments: []\nsegments: []", "line 1 and again on line 2"),
+        ("ensemble: [{model: returns, version: 012}]", "octal"),
         ("- 1", "is not a composition"),
         ("segments: [{when: gift, model: returns, version: one}]", "segments.0.version"),
         ("ensemble: [{model: nobody, version: 1}, {model: returns, version: 1}]", "no model 'nobody'"),

@@ -94,7 +94,7 @@ EVERY_KEY = {
     "reruns": {"promotion": {"last": 7}, "declaration": "none", "attempts": 5, "back_off": "1 hour"},
     "schedule": {"cron": "0 6 * * *", "time_zone": "UTC", "catch_up": 3, "status": "running"},
     "sensors": {"source_changes": {"missing": "none"}},
-    "alerts": {"command": ["notify"], "on": ["run_failed"]},
+    "alerts": {"command": ["notify"], "events": ["run_failed"]},
 }
 
 

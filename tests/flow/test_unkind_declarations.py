@@ -28,6 +28,27 @@ def test_an_expectation_is_taken_on_a_feature_that_comes_by_a_star(tiny, sql):
     assert tiny.run(FIRST)[FIRST].error is None
 
 
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "WITH o AS (SELECT order_id, day, gift, shop, quantity, amount FROM raw.orders) SELECT * FROM o",
+        "WITH o AS (SELECT *, quantitty FROM raw.orders) SELECT order_id, day, gift, shop, quantity, amount FROM o",
+        "FROM raw.orders SELECT order_id, day, gift, shop, quantity, amount",
+        "SELECT order_id, day, gift, shop, quantity, amount /* quantitty */ FROM raw.orders",
+        "SELECT order_id, day, gift, shop, quantity, amount, quantitty AS q FROM raw.orders",
+    ],
+)
+def test_an_expectation_on_a_column_that_the_sql_does_not_give_is_refused_at_load(tiny, sql):
+    wrong = {**SMALL, "kwargs": {"column": "quantitty", "max_value": 50}}
+    expect(tiny, features=[wrong]).declare(f"{sql} {WHERE}", quality="expectations.yaml")
+    with pytest.raises(
+        DeclarationError, match=r"expectations.yaml:\d+: .*'quantitty', which features.sql does not have"
+    ):
+        tiny.pipeline()
+    expect(tiny, features=[SMALL])
+    assert tiny.pipeline().suites.features
+
+
 def test_a_product_is_no_star(tiny):
     wrong = {**SMALL, "kwargs": {"column": "quantitty", "max_value": 50}}
     expect(tiny, features=[wrong]).declare(

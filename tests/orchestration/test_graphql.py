@@ -240,3 +240,41 @@ def test_a_run_is_terminated_in_a_long_query_and_the_other_chunk_stays(server, t
     assert server.ended(backfill, 2)[FIRST]["status"] == "SUCCESS"
     assert live_versions(tiny) == {FIRST: 1, SECOND: 1}
     assert tiny.warehouse("SELECT count(DISTINCT partition_key) FROM ledger.extractions") == [(2,)]
+
+
+EXECUTE = """
+mutation ($params: ExecutionParams!) { launchPipelineExecution(executionParams: $params) {
+  __typename ... on LaunchRunSuccess { run { runId } } ... on PythonError { message } } }
+"""
+
+
+def test_execute_on_the_checks_page_judges_the_newest_partition(server, tiny, helpers):
+    small = {"type": "expect_column_values_to_be_between", "kwargs": {"column": "quantity", "max_value": 2}}
+    score = {"type": "expect_column_values_to_be_between", "kwargs": {"column": "score", "max_value": 1}}
+    suite = {"features": [small | {"severity": "warning"}], "predictions": [score]}
+    (tiny.folder / "expectations.yaml").write_text(json.dumps(suite))
+    tiny.declare(helpers.SQL, quality="expectations.yaml").run(FIRST, SECOND)
+    server.ask('mutation { reloadRepositoryLocation(repositoryLocationName: "location") { __typename } }')
+    assets = [["orders", name] for name in ("features", "predictions")]
+    selector = {
+        "repositoryLocationName": "location",
+        "repositoryName": "__repository__",
+        "pipelineName": "__ASSET_JOB",
+        "assetSelection": [],
+        "assetCheckSelection": [{"assetKey": {"path": path}, "name": "expectations"} for path in assets],
+    }
+    params = {"selector": selector, "mode": "default", "runConfigData": "{}"}
+    found = server.ask(EXECUTE, params=params)
+    assert found["__typename"] == "LaunchRunSuccess", found
+    with server.instance() as instance:
+        run = until(lambda: (r := instance.get_run_by_id(found["run"]["runId"])).is_finished and r)
+    assert run.status.value == "SUCCESS", server.said({"runId": run.run_id})
+    with server.instance() as instance:
+        newest = {
+            key.asset_key.path[-1]: record.event.asset_check_evaluation
+            for key, record in instance.event_log_storage.get_latest_asset_check_execution_by_key(
+                [dg.AssetCheckKey(dg.AssetKey(path), "expectations") for path in assets]
+            ).items()
+        }
+    assert {name: each.passed for name, each in newest.items()} == {"features": False, "predictions": True}
+    assert all(SECOND in each.description for each in newest.values())

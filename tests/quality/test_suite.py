@@ -79,6 +79,9 @@ def test_nothing_declared_is_an_empty_suite(tmp_path):
 E_ = "features:\n  - type: expect_column_values_to_be_between\n    kwargs: {column: a, min_value: 1}\n"
 
 
+IN_SET = "features:\n- type: expect_column_values_to_be_in_set\n  kwargs: {column: a, value_set: [DE]}\n"
+
+
 @pytest.mark.parametrize(
     ("text", "line", "said"),
     [
@@ -92,6 +95,10 @@ E_ = "features:\n  - type: expect_column_values_to_be_between\n    kwargs: {colu
         (E_.replace("min_value: 1", "mostly: .nan"), 3, "`mostly` must be"),
         (E_.replace("min_value: 1", "min_value: [1]"), 3, "must be date or number, not [1]"),
         (E_.replace("min_value: 1", "min_value: low"), 3, "must be date or number, not 'low'"),
+        (E_.replace("min_value: 1", "min_value: 012"), 3, "'min_value': YAML reads a number that begins with 0"),
+        (E_.replace("min_value: 1", "min_value: 12:30"), 3, "'min_value': YAML reads digits with a colon"),
+        (IN_SET.replace("[DE]", "[DE, NO]"), 3, "'value_set': YAML reads 'NO' as false. Write it in quotes, or false."),
+        (IN_SET.replace("[DE]", "[[1, on]]"), 3, "'value_set': YAML reads 'on' as true"),
         (E_.replace("column: a, ", ""), 3, "needs the kwarg 'column'"),
         (E_ + E_.split("\n", 1)[1], 4, "two expectations of 'features' are called 'a.values_to_be_between'"),
         (E_ + "    name: 3\n", 4, "`name` must be text"),

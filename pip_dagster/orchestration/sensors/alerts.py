@@ -99,9 +99,9 @@ def alert_sensors(pipeline: Pipeline) -> list[dg.SensorDefinition]:
     if alerts is None:
         return []
     sensors = []
-    if "run_failed" in alerts.on:
+    if "run_failed" in alerts.events:
         sensors.append(run_failed(pipeline, alerts))
-    if "partition_blocked" in alerts.on:
+    if "partition_blocked" in alerts.events:
 
         def blocked() -> dict[str, tuple[str, str]]:
             return blocked_partitions(pipeline.project, pipeline.spec.name)

@@ -1,0 +1,149 @@
+"""The files of a declaration: defs.yaml as Dagster reads it, and the files beside it that it names."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from pip_dagster.errors import DeclarationError
+from pip_dagster.quality.yaml_words import misread_number
+
+COMPONENT = ".InferencePipeline"
+_TIMESTAMP, _MERGE = "tag:yaml.org,2002:timestamp", "tag:yaml.org,2002:merge"
+_TEMPLATE = re.compile(r"\{\{\s*env\b")
+
+
+class _Loader(yaml.SafeLoader):
+    """Reads as Dagster does: a date stays a text."""
+
+    yaml_implicit_resolvers = {  # noqa: RUF012
+        first: [each for each in resolvers if each[0] != _TIMESTAMP]
+        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+
+
+def read_pipelines(file: Path) -> list[dict[str, Any]]:
+    """The attributes of each inference pipeline that a defs.yaml declares, one a document.
+
+    Raises:
+        DeclarationError: as `read_yaml`; it is empty, or a pipeline's attributes are not a mapping.
+    """
+    documents = read_yaml(file, _is_pipeline)
+    if not documents:
+        raise DeclarationError(f"{file} is empty, which Dagster refuses. Declare a pipeline in it, or remove it.")
+    found = [document.get("attributes") or {} for document in documents if isinstance(document, dict)]
+    if not all(isinstance(each, dict) for each in found):
+        raise DeclarationError(f"{file}: `attributes` must be a mapping of keys to values.")
+    return found
+
+
+def read_yaml(file: Path, wanted: Callable[[yaml.Node], bool] = lambda root: True) -> list[Any]:
+    """The documents of a file; None for those that are not wanted, which are not checked.
+
+    Raises:
+        DeclarationError: it is not YAML or not UTF-8, or it has a key twice or a value that YAML reads as something
+            else than it looks like. Names the lines.
+    """
+    loader = _Loader(read_text(file))
+    found: list[Any] = []
+    try:
+        while loader.check_node():
+            root = loader.get_node()
+            if root is None or not wanted(root):
+                found.append(None)
+                continue
+            _check(file, loader, root, "the file", set())
+            found.append(loader.construct_document(root))
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        line = f":{mark.line + 1}" if mark else ""
+        hint = " Write a value with braces in quotes." if "unhashable" in str(error.problem) else ""
+        raise DeclarationError(f"{file}{line} is not valid YAML: {error.problem or error.context}.{hint}") from error
+    except yaml.YAMLError as error:
+        raise DeclarationError(f"{file} is not valid YAML: {error}") from error
+    finally:
+        loader.dispose()
+    return found
+
+
+def read_beside(pipeline: str, folder: Path, key: str, name: str) -> tuple[Path, str]:
+    """Path and content of the file that `key` names, in the folder of defs.yaml or below it.
+
+    Raises:
+        DeclarationError: it is not there, lies elsewhere, or is not UTF-8.
+    """
+    file = folder / name
+    beside = f"Pipeline {pipeline}: {key} names {name!r}, which is"
+    if not file.resolve().is_relative_to(folder.resolve()):
+        raise DeclarationError(
+            f"{beside} outside the pipeline's folder {folder}. Put the file beside defs.yaml; pipelines that share a "
+            "file can be documents of one defs.yaml, with `---` between them."
+        )
+    if not file.is_file():
+        kind = file.suffix or ".sql"
+        there = ", ".join(sorted(path.name for path in folder.glob(f"*{kind}"))) or f"no {kind} file"
+        raise DeclarationError(f"{beside} not beside {folder / 'defs.yaml'}; there is {there}.")
+    return file, read_text(file)
+
+
+def read_text(file: Path) -> str:
+    """A file of the declaration.
+
+    Raises:
+        DeclarationError: it cannot be read, or is not UTF-8.
+    """
+    try:
+        return file.read_text(encoding="utf-8")
+    except OSError as error:
+        raise DeclarationError(f"{file} cannot be read: {error.strerror}.") from error
+    except UnicodeDecodeError as error:
+        raise DeclarationError(f"{file} is not UTF-8 (byte {error.start + 1}); save it as UTF-8.") from error
+
+
+def _is_pipeline(root: yaml.Node) -> bool:
+    pairs = root.value if isinstance(root, yaml.MappingNode) else []
+    types = [value.value for key, value in pairs if key.value == "type" and isinstance(value, yaml.ScalarNode)]
+    return any(str(each).endswith(COMPONENT) for each in types)
+
+
+def _check(file: Path, loader: yaml.SafeLoader, node: yaml.Node, where: str, seen: set[int]) -> None:
+    """Refuse what YAML would take silently; an anchor's node is checked once."""
+    if id(node) in seen:
+        return
+    seen.add(id(node))
+    if isinstance(node, yaml.ScalarNode):
+        if misread := _misread(node):
+            raise DeclarationError(f"{file}:{_line(node)}: {where}: {misread}")
+    elif isinstance(node, yaml.SequenceNode):
+        for each in node.value:
+            _check(file, loader, each, where, seen)
+    else:
+        lines: dict[Any, int] = {}
+        for name, key, value in _entries(loader, node):
+            if name in lines:
+                raise DeclarationError(
+                    f"{file}: key {key.value!r} of {where} is on line {lines[name]} and again on line {_line(key)}; "
+                    "YAML would take the last one silently. Remove one of them."
+                )
+            lines[name] = _line(key)
+            _check(file, loader, value, f"`{key.value}`", seen)
+
+
+def _entries(loader: yaml.SafeLoader, node: yaml.Node) -> Iterator[tuple[Any, yaml.Node, yaml.Node]]:
+    for key, value in node.value:
+        if isinstance(key, yaml.ScalarNode) and key.tag != _MERGE:  # `<<` merges; other nodes are no keys to YAML
+            yield loader.construct_object(key), key, value
+
+
+def _misread(node: yaml.ScalarNode) -> str:
+    if _TEMPLATE.search(node.value):
+        return "templates are not evaluated in a pipeline's declaration. Write the value itself."
+    return misread_number(node)
+
+
+def _line(node: yaml.Node) -> int:
+    return int(node.start_mark.line) + 1
