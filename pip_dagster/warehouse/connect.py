@@ -135,7 +135,8 @@ def attached(
         raise SourceError(f"There is no DuckDB file {path}. Create it, or correct its path in the declaration.")
     deadline = lock.declared_deadline() if deadline is None else deadline
     # By default, DuckDB 2.0 writes files that 1.5 cannot open.
-    options = "READ_ONLY" if read_only else "STORAGE_VERSION 'v1.5.0'"
+    # Without the type, DuckDB would look for an extension that reads the file, in the Internet too.
+    options = "TYPE duckdb, " + ("READ_ONLY" if read_only else "STORAGE_VERSION 'v1.5.0'")
     until = time.monotonic() + deadline
     while True:
         try:
@@ -146,8 +147,7 @@ def attached(
                 raise SourceError(f"{path} cannot be opened as a DuckDB file: {error}") from error
             if time.monotonic() >= until:
                 raise SourceLockedError(
-                    f"{path} stayed locked by another process for {deadline:g} s: {error}\n"
-                    "Close that connection; readers should open the published database instead."
+                    f"{path} stayed locked by another process for {deadline:g} s: {str(error).splitlines()[0]}"
                 ) from error
             time.sleep(random.uniform(0.05, 0.2))
     try:
@@ -200,6 +200,8 @@ def open_warehouse(
                     con.execute(f"SET max_vacuum_tasks = {0 if secrets.randbelow(_MERGE_EVERY) else _MERGES}")
                 yield
         except SourceLockedError as error:
-            raise WarehouseLockedError(str(error)) from error
+            raise WarehouseLockedError(
+                f"{error}\nClose that connection; readers should open the published database instead."
+            ) from error
         except SourceError as error:
             raise WarehouseError(str(error)) from error
