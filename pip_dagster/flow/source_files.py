@@ -6,6 +6,7 @@ import glob
 import os
 import re
 import secrets
+from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -51,7 +52,7 @@ class SourceFiles:
         """A glob of the declared Parquet files. A file of that very name is no pattern, nor is the project's path."""
         if not source.parquet:
             return None
-        if (self.root / source.parquet).is_file():
+        if holds((self.root / source.parquet).is_file):
             return glob.escape(str(self.root / source.parquet))
         return str(Path(glob.escape(str(self.root))) / source.parquet)
 
@@ -137,6 +138,14 @@ class SourceFiles:
                 f"{where}: the view {named[0]} of {path} names the catalog 'memory', which is DuckDB's own. Rename the "
                 "file and create the view again."
             )
+
+
+def holds(test: Callable[[], bool]) -> bool:
+    """A test of a path; False where its folder is closed to this process."""
+    try:
+        return test()
+    except OSError:
+        return False
 
 
 def _file(path: Path) -> Path:

@@ -11,9 +11,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pip_dagster.errors import SourceError
-from pip_dagster.flow.source_files import SourceFiles
+from pip_dagster.flow.source_files import SourceFiles, holds
 from pip_dagster.sql.names import literal, parquet_rows, quote, quote_table
 from pip_dagster.sql.row_sql import row_instant
+from pip_dagster.warehouse import faults
+from pip_dagster.warehouse.interrupts import raise_if_interrupted
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -58,6 +60,30 @@ def open_sources(
 def view_of(source: Source) -> str:
     """The view through which all SQL reads a source; inside `open_sources`."""
     return f"memory.{quote_table(source.table)}"
+
+
+@contextmanager
+def rows_of(spec: PipelineSpec, name: str, source: Source) -> Iterator[None]:
+    """Name the source whose rows cannot be read: a view fails on one, a file is damaged or was replaced meanwhile.
+
+    Raises:
+        SourceError: in place of DuckDB's error, unless that is about memory or its spill folder.
+    """
+    import duckdb
+
+    try:
+        yield
+    except (duckdb.OutOfMemoryException, duckdb.InterruptException):
+        raise
+    except duckdb.Error as error:
+        raise_if_interrupted(error)
+        if faults.is_of_spill(error):
+            raise
+        place = source.parquet or source.database or spec.source_database
+        raise SourceError(
+            f"Pipeline {spec.name}: rows of source {name!r} ({source.table}) cannot be read from {place}. Correct or "
+            f"restore what it reads there. DuckDB says: {str(error).splitlines()[0]}"
+        ) from error
 
 
 def columns_of(con: DuckDBPyConnection, source: Source) -> dict[str, str]:
@@ -151,12 +177,14 @@ def _unreadable(con: DuckDBPyConnection, where: str, source: Source, files: Sour
     said = f" DuckDB says: {str(error).splitlines()[0]}"
     if source.parquet:
         remedy = ""
-        if (files.root / source.parquet).is_dir():
+        if holds((files.root / source.parquet).is_dir):
             remedy = (
                 f" It is a directory: declare {source.parquet.rstrip('/')}/*.parquet, or **/*.parquet with its folders."
             )
         elif "No files found" in str(error):
             remedy = " Create a file, or correct `parquet`, which is relative to the project."
+        elif "Permission denied" in str(error):
+            remedy = " Give the user of this process the right to read it."
         elif "magic bytes" in str(error) or "too small" in str(error):
             remedy = " A file of it is no Parquet file: write it as Parquet, or remove it from there."
         return f"{where} cannot be read from {source.parquet}.{remedy}{said}"

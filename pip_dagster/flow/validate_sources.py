@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from pip_dagster.declaration.partition import Partition
-from pip_dagster.flow.sources import columns_of, local_time, view_of
+from pip_dagster.flow.sources import columns_of, local_time, rows_of, view_of
 from pip_dagster.flow.stage import keep, partition_grid
 from pip_dagster.flow.validate import Validation, Verdicts, blocking_reason, validate
 from pip_dagster.quality.suite import Suites, check_columns
@@ -50,7 +50,8 @@ def validate_sources(
             select = f"SELECT p.partition_key{select} JOIN {grid} p ON {local} >= p.first AND {local} < p.last"
         else:
             select = f"SELECT '{WHOLE}' AS partition_key{select}"
-        rows = keep(con, "source_rows", select)
+        with rows_of(spec, name, source):
+            rows = keep(con, "source_rows", select)
         keys = [partition.key for partition in partitions] if local else [WHOLE]
         found = validate(con, spec, expectations, rows, kept, keys)
         for key in verdicts:

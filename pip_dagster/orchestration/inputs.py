@@ -7,7 +7,7 @@ import dagster as dg
 
 from pip_dagster.declaration.pipeline import Pipeline
 from pip_dagster.flow.engine import available_threads
-from pip_dagster.flow.sources import columns_of, open_sources, view_of
+from pip_dagster.flow.sources import columns_of, open_sources, rows_of, view_of
 from pip_dagster.orchestration.keys import model_key, source_key
 from pip_dagster.orchestration.metadata import column_schema
 from pip_dagster.registry.choose import registry_of
@@ -53,7 +53,8 @@ def source_assets(pipeline: Pipeline) -> list[dg.AssetsDefinition]:
                     continue
                 columns = columns_of(con, source)
                 sql = f"SELECT {row_set_sql(columns)} FROM {view_of(source)}"
-                row = con.execute(sql).fetchone()
+                with rows_of(spec, name, source):
+                    row = con.execute(sql).fetchone()
                 rows = RowSet(*(row or ()))
                 yield dg.ObserveResult(
                     asset_key=source_key(spec, name),
