@@ -15,6 +15,8 @@ from pip_dagster.declaration.spec import Source
 from pip_dagster.errors import SourceError
 from pip_dagster.flow.plan import make_plan
 from pip_dagster.flow.source_files import catalog_of
+from pip_dagster.flow.sources import open_sources
+from pip_dagster.warehouse.connect import workspace
 
 FIRST, SECOND = "2024-03-01", "2024-03-02"
 COLUMNS = "order_id, day, gift, shop, quantity, amount"
@@ -37,16 +39,28 @@ def declare(tiny, table, *, database="shop.duckdb", sql=None, **others):
     return tiny.declare(sql or f"SELECT {COLUMNS} FROM {table} {WITHIN}", source_database=database, sources=sources)
 
 
+def read(tiny):
+    """The rows of the source `orders`, as feature SQL reads them."""
+    spec = tiny.pipeline().spec
+    table = spec.sources["orders"].table
+    with workspace(threads=1) as con, open_sources(con, spec, tiny.root):
+        return con.execute(f"SELECT order_id, quantity, shop FROM {table} ORDER BY order_id").fetchall()
+
+
+def orders_of(tiny):
+    return tiny.source_rows("SELECT order_id, quantity, shop FROM raw.orders ORDER BY order_id")
+
+
 def refused(tiny):
     """The error of a run: one sentence, without a traceback's lines."""
     with pytest.raises(SourceError) as error:
-        tiny.run(FIRST)
+        make_plan(tiny.pipeline(), tiny.partitions(FIRST))
     assert "\n" not in str(error.value)
     return str(error.value)
 
 
 class TestSchemaMain:
-    @pytest.mark.parametrize("read", ["main.orders", "orders", "memory.orders", '"MAIN"."Orders"'])
+    @pytest.mark.parametrize("read", ["main.orders", "orders", '"MAIN"."Orders"'])
     def test_is_read_by_any_name_that_duckdb_has_for_it(self, tiny, read):
         orders_to(tiny, tiny.root / "shop.duckdb")
         declare(tiny, "main.orders", sql=f"SELECT {COLUMNS} FROM {read} {WITHIN}")
@@ -81,6 +95,8 @@ class TestSchemaMain:
             Source(table="orders")
 
 
+DUCKDB_2 = int(duckdb.__version__.split(".")[0]) >= 2
+names_its_catalog = pytest.mark.skipif(DUCKDB_2, reason="DuckDB 2 leaves the file's own catalog out of a view's text")
 OWN_SCHEMA = "CREATE SCHEMA shop.shop; CREATE VIEW shop.shop.v AS FROM shop.main.orders"
 # What a view may read, with the file's name and its catalog's.
 VIEWS = {
@@ -98,9 +114,18 @@ class TestViewsThatNameTheirCatalog:
     def test_are_read_like_tables(self, tiny, view):
         orders_to(tiny, tiny.root / "shop.duckdb", VIEWS[view].format(shop="shop"))
         declare(tiny, "main.v")
+        assert read(tiny) == orders_of(tiny)
+
+    def test_are_scored_and_their_changes_are_noticed(self, tiny):
+        path = tiny.root / "shop.duckdb"
+        orders_to(tiny, path, VIEWS["its own catalog"].format(shop="shop"))
+        declare(tiny, "main.v")
         assert tiny.run(FIRST)[FIRST].error is None
         assert tiny.scores() == tiny.expected(f"day = '{FIRST}'")
         assert not make_plan(tiny.pipeline(), tiny.partitions(FIRST)).stale
+        with duckdb.connect(str(path)) as con:
+            con.execute("UPDATE orders SET quantity = quantity + 1")
+        assert make_plan(tiny.pipeline(), tiny.partitions(FIRST)).stale
 
     @pytest.mark.parametrize(
         "name", ["main", "temp", "system", "warehouse", "my-shop", "my shop", "My.Shop", ".shop", "pip_stage", "ledger"]
@@ -112,17 +137,16 @@ class TestViewsThatNameTheirCatalog:
         with duckdb.connect(str(path)) as con:
             assert con.execute("SELECT current_database()").fetchone() == (catalog.strip('"'),)
         declare(tiny, "main.v", database=f"data/{name}.duckdb")
-        tiny.run(FIRST)
-        assert tiny.scores() == tiny.expected(f"day = '{FIRST}'")
+        assert read(tiny) == orders_of(tiny)
 
+    @names_its_catalog
     def test_that_is_memory_are_refused_since_it_is_duckdbs_own(self, tiny):
         orders_to(tiny, tiny.root / "memory.duckdb", VIEWS["its own catalog"].format(shop="memory"))
         declare(tiny, "main.v", database="memory.duckdb")
         assert "the view main.v of" in (text := refused(tiny)) and "Rename the file" in text
         with duckdb.connect(str(tiny.root / "memory.duckdb")) as con:
             con.execute("CREATE OR REPLACE VIEW v AS SELECT * FROM orders")
-        tiny.run(FIRST)
-        assert tiny.scores() == tiny.expected(f"day = '{FIRST}'")
+        assert read(tiny) == orders_of(tiny)
 
     def test_of_another_file_are_read_where_that_is_declared_and_it_is_named_where_not(self, tiny):
         orders_to(tiny, tiny.root / "ref.duckdb")
@@ -136,9 +160,9 @@ class TestViewsThatNameTheirCatalog:
             and "declare a source in ref.duckdb" in text
         )
         declare(tiny, "main.v", ref={"table": "main.orders", "database": "ref.duckdb"})
-        tiny.run(FIRST)
-        assert tiny.scores() == tiny.expected(f"day = '{FIRST}'")
+        assert read(tiny) == orders_of(tiny)
 
+    @names_its_catalog
     def test_that_two_files_have_are_refused_with_both_paths(self, tiny):
         """DuckDB 1.5 would read the file that is attached by that name, whichever the view means."""
         for folder in ("a", "b"):
@@ -158,15 +182,14 @@ class TestViewsThatNameTheirCatalog:
             sql=sql,
             days={"table": "main.days", "database": "b/shop.duckdb"},
         )
-        tiny.run(FIRST)
-        assert tiny.scores() == tiny.expected(f"day = '{FIRST}'")
+        assert read(tiny) == orders_of(tiny)
 
     def test_of_one_file_by_two_paths_is_one_file(self, tiny):
         orders_to(tiny, tiny.root / "shop.duckdb", VIEWS["its own catalog"].format(shop="shop"))
         declare(tiny, "main.v", database="./shop.duckdb", other={"table": "main.orders", "database": "shop.duckdb"})
-        tiny.run(FIRST)
-        assert tiny.scores() == tiny.expected(f"day = '{FIRST}'")
+        assert read(tiny) == orders_of(tiny)
 
+    @names_its_catalog
     def test_that_is_the_schema_of_a_declared_table_too_are_refused(self, tiny):
         orders_to(tiny, tiny.root / "shop.duckdb", OWN_SCHEMA)
         declare(tiny, "shop.v")
@@ -175,9 +198,9 @@ class TestViewsThatNameTheirCatalog:
         with duckdb.connect(str(tiny.root / "shop.duckdb")) as con:
             con.execute("CREATE TABLE shop.shop.orders AS FROM shop.main.orders")
         declare(tiny, "shop.orders")
-        tiny.run(FIRST)
-        assert tiny.scores() == tiny.expected(f"day = '{FIRST}'")
+        assert read(tiny) == orders_of(tiny)
 
+    @names_its_catalog
     def test_that_becomes_ambiguous_in_another_view_names_it(self, tiny):
         orders_to(tiny, tiny.root / "shop.duckdb", VIEWS["its own catalog"].format(shop="shop"))
         with duckdb.connect(str(tiny.root / "y.duckdb")) as con:
@@ -297,8 +320,8 @@ def test_a_file_of_duckdb_2_is_read_or_named_with_the_remedy(tiny):
     """`orders_v2.db` was written by `make_orders_v2.py`."""
     (tiny.root / "orders_v2.duckdb").write_bytes((FIXTURES / "orders_v2.db").read_bytes())
     tiny.declare(source_database="orders_v2.duckdb")
-    if int(duckdb.__version__.split(".")[0]) >= 2:
-        assert tiny.run(FIRST)[FIRST].rows == 1
+    if DUCKDB_2:
+        assert [row[0] for row in read(tiny)] == [0]
         return
     text = refused(tiny)
     assert "was written by DuckDB v2." in text and "(STORAGE_VERSION 'v1.5.0')" in text and "999" not in text
