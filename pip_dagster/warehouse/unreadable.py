@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 _HEAD = 4096
@@ -14,6 +15,7 @@ _FORMATS = {
     b"\x1f\x8b": f"is compressed with gzip: decompress it, or {_TO_PARQUET}",
     b"PK\x03\x04": f"is a ZIP archive or a spreadsheet: {_TO_PARQUET}",
 }
+_NUMBERS = re.compile(r"version number (\d+), but we can only read (?:storage )?versions between \d+ and (\d+)")
 _DAMAGED = ("Could not read enough bytes", "checksum", "Corrupt", "Failed to deserialize", "Serialization Error")
 
 
@@ -41,16 +43,8 @@ def why_unreadable(path: Path, error: BaseException) -> str:
 
 
 def _of_duckdb(path: Path, head: bytes, text: str) -> str | None:
-    import duckdb
-
-    if "version number" in text:
-        wrote = head[_WRITTEN_BY : _WRITTEN_BY + _WRITTEN_BY_LENGTH].split(b"\0")[0].decode("ascii", "replace")
-        return (
-            f"was written by DuckDB {wrote or 'of another version'} in a format that DuckDB v{duckdb.__version__} does "
-            "not read: install a DuckDB of that version (`duckdb>=2,<2.1`, without the extra `lake`), or have its "
-            "writer create it with `ATTACH '…' (STORAGE_VERSION 'v1.5.0')`, which both read; an existing file is "
-            "copied to such a one by `COPY FROM DATABASE … TO …`"
-        )
+    if numbers := _NUMBERS.search(text):
+        return _of_version(head, text, newer=int(numbers[1]) > int(numbers[2]))
     if "encrypted" in text:
         return (
             "is encrypted, and a declaration has no key: have its writer copy the tables to a file without encryption"
@@ -63,6 +57,25 @@ def _of_duckdb(path: Path, head: bytes, text: str) -> str | None:
             f"writer's DuckDB and run CHECKPOINT ({text.splitlines()[0]})"
         )
     return None
+
+
+def _of_version(head: bytes, text: str, *, newer: bool) -> str:
+    import duckdb
+
+    this = f"which DuckDB v{duckdb.__version__} does not read"
+    if not newer:
+        known = re.search(r"created with DuckDB version (.+?)\.?$", text, re.MULTILINE)
+        wrote = known[1] if known else "of an older version"
+        return (
+            f"was written by DuckDB {wrote}, in a format {this}: run EXPORT DATABASE with that version, and IMPORT "
+            "DATABASE with this one"
+        )
+    wrote = head[_WRITTEN_BY : _WRITTEN_BY + _WRITTEN_BY_LENGTH].split(b"\0")[0].decode("ascii", "replace")
+    return (
+        f"was written by DuckDB {wrote or 'of a newer version'} in a format {this}: have its writer create it by "
+        "`ATTACH '…' (STORAGE_VERSION 'v1.5.0')`, which both read, and copy an existing one to such a file by "
+        "`COPY FROM DATABASE … TO …`; or install a DuckDB of that version, where no lake is used"
+    )
 
 
 def _is_text(head: bytes) -> bool:

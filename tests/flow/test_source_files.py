@@ -34,8 +34,9 @@ def orders_to(tiny, path, *statements):
     return len(frame)
 
 
-def declare(tiny, table, *, database="shop.duckdb", sql=None, **others):
-    sources = {"orders": {"table": table, "partition_column": "day"}} | others
+def declare(tiny, table, *, database="shop.duckdb", sql=None, available_at=None, **others):
+    orders = {"table": table, "partition_column": "day"} | ({"available_at": available_at} if available_at else {})
+    sources = {"orders": orders} | others
     return tiny.declare(sql or f"SELECT {COLUMNS} FROM {table} {WITHIN}", source_database=database, sources=sources)
 
 
@@ -123,6 +124,9 @@ class TestViewsThatNameTheirCatalog:
         assert tiny.run(FIRST)[FIRST].error is None
         assert tiny.scores() == tiny.expected(f"day = '{FIRST}'")
         assert not make_plan(tiny.pipeline(), tiny.partitions(FIRST)).stale
+        declare(tiny, "main.v", available_at="day")
+        assert tiny.run(FIRST, as_known=True)[FIRST].error is None
+        assert tiny.scores() == tiny.expected(f"day = '{FIRST}'")
         with duckdb.connect(str(path)) as con:
             con.execute("UPDATE orders SET quantity = quantity + 1")
         assert make_plan(tiny.pipeline(), tiny.partitions(FIRST)).stale
@@ -224,10 +228,19 @@ class TestParquet:
             tiny.root / "Orders.parquet",
         )
         source = {"table": "raw.orders", "parquet": "Orders.parquet", "partition_column": "day"}
-        tiny.declare(f"SELECT {COLUMNS} FROM raw.orders {WITHIN}", source_database=None, sources={"orders": source})
-        results = tiny.run(FIRST)
-        assert results[FIRST].error is None
+        tiny.declare(
+            f"SELECT {COLUMNS} FROM raw.orders {WITHIN}",
+            source_database=None,
+            sources={"orders": source},
+            decisions={"large": "amount > 100"},
+            explanations={"top": 2},
+        )
+        assert tiny.run(FIRST)[FIRST].error is None
         assert tiny.scores() == tiny.expected(f"day = '{FIRST}'")
+        assert "identical" in tiny.shell("replay", "orders", FIRST)
+        assert tiny.published("SELECT count(DISTINCT order_id) FROM orders.reasons") == [(50,)]
+        assert "v1" in tiny.shell("lineage", "orders", "--key", "0")
+        tiny.shell("models", "promote", "returns", "2", "--why", "a test")
         assert {"order_id", "day"} <= {row[0] for row in tiny.published("DESCRIBE orders.predictions")}
         assert not make_plan(tiny.pipeline(), tiny.partitions(FIRST)).stale
 
@@ -325,6 +338,14 @@ def test_a_file_of_duckdb_2_is_read_or_named_with_the_remedy(tiny):
         return
     text = refused(tiny)
     assert "was written by DuckDB v2." in text and "(STORAGE_VERSION 'v1.5.0')" in text and "999" not in text
+
+
+def test_a_file_of_an_old_duckdb_is_named_with_the_remedy(tiny):
+    """The header of a file that DuckDB 0.8.1 wrote."""
+    (tiny.root / "old.duckdb").write_bytes((FIXTURES / "header_v0_8.db").read_bytes())
+    tiny.declare(source_database="old.duckdb")
+    text = refused(tiny)
+    assert "was written by DuckDB v0.8.0 or v0.8.1" in text and "EXPORT DATABASE" in text
 
 
 def test_an_encrypted_file_is_named_with_the_remedy(tiny):
