@@ -248,7 +248,11 @@ class PipelineSpec(StrictModel):
                 raise ValueError(
                     f"source {name!r} has no location: set `source_database`, or its own `database` or `parquet`"
                 )
-            if source.table in tables:
-                raise ValueError(f"sources {tables[source.table]!r} and {name!r} have the same table {source.table!r}")
-            tables[source.table] = name
+            folded = source.table.lower()  # SQL reads both by either name
+            if folded in tables:
+                raise ValueError(
+                    f"sources {tables[folded]!r} and {name!r} have the same table {source.table!r}; declare a view "
+                    "of one of them under another name"
+                )
+            tables[folded] = name
         return self

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 
 from pip_dagster.declaration.partition import Partition
 from pip_dagster.errors import DeclarationError
-from pip_dagster.flow.sources import columns_of, local_time
+from pip_dagster.flow.sources import columns_of, local_time, rows_of, view_of
 from pip_dagster.ledger.observations import Bucket, Buckets
-from pip_dagster.sql.names import literal, quote, quote_table
+from pip_dagster.sql.names import literal, quote
 from pip_dagster.warehouse.digest import RowSet, row_set_sql
 
 if TYPE_CHECKING:
@@ -64,7 +64,8 @@ def fingerprints(
     for name, source in pipeline.read_sources.items():
         columns = columns_of(con, source)
         if source.partition_column is None:
-            row = con.execute(f"SELECT {row_set_sql(columns)} FROM memory.{quote_table(source.table)}").fetchone()
+            with rows_of(spec, name, source):
+                row = con.execute(f"SELECT {row_set_sql(columns)} FROM {view_of(source)}").fetchone()
             assert row
             whole = RowSet(*row)
             digest = whole.digest(columns)
@@ -72,7 +73,8 @@ def fingerprints(
                 sets[name] = {"rows": whole.rows, "digest": digest}
             continue
         windows = {partition.key: _window(spec, source, columns, partition) for partition in partitions}
-        buckets = _buckets(con, spec, source, columns, list(windows.values()), (seen or {}).get(name, {}))
+        with rows_of(spec, name, source):
+            buckets = _buckets(con, spec, source, columns, list(windows.values()), (seen or {}).get(name, {}))
         found.buckets[name], found.windows[name] = buckets, windows
         times = sorted(buckets)
         sums = [RowSet()]  # up to each time: a window is a difference of two, however long its lookback
@@ -106,7 +108,7 @@ def _buckets(
     newest = f"max({quote(source.change_column)})::VARCHAR" if source.change_column else "NULL"
     digest = hashlib.sha256(str(list(columns.items())).encode()).hexdigest()[:16]
     within = (
-        f"FROM memory.{quote_table(source.table)} WHERE {local} >= {_at(min(start for start, _ in windows))} "
+        f"FROM {view_of(source)} WHERE {local} >= {_at(min(start for start, _ in windows))} "
         f"AND {local} < {_at(max(end for _, end in windows))}"
     )
     same: dict[datetime, Bucket] = {}

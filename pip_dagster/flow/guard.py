@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import difflib
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -50,8 +51,11 @@ def encode_features(
         DeclarationError: lists every feature that is missing or of a type that cannot mean it.
     """
     encoded, problems = [], []
+    named = Counter(feature.name.lower() for feature in features)
     for feature in features:
         sql_type = columns.get(feature.name)
+        if sql_type is None and named[feature.name.lower()] == 1:
+            sql_type = _in_other_capitals(feature.name, columns)
         if sql_type is None:
             close = difflib.get_close_matches(feature.name, columns, n=1)
             problems.append(f"{feature.name!r} is missing" + (f" (there is {close[0]!r})" if close else ""))
@@ -84,18 +88,24 @@ def encode_offset(name: str, columns: Mapping[str, str], rules: MatrixRules, *, 
     Raises:
         DeclarationError: there is no such column, or it is not a number.
     """
-    if name not in columns:
+    sql_type = columns.get(name) or _in_other_capitals(name, columns)
+    if sql_type is None:
         close = difflib.get_close_matches(name, columns, n=1)
         hint = f" (there is {close[0]!r})" if close else ""
         raise DeclarationError(
             f"{where}: the model takes the offset {name!r}, its base margin, which is missing{hint}; select it in the "
             "feature SQL, in units of the margin, as in training."
         )
-    made = _encode_one(Feature(name=name, type="float"), columns[name], rules)
+    made = _encode_one(Feature(name=name, type="float"), sql_type, rules)
     if isinstance(made, str):
-        raise DeclarationError(f"{where}: the offset {name!r} is {columns[name]}; expected a number.")
+        raise DeclarationError(f"{where}: the offset {name!r} is {sql_type}; expected a number.")
     invalid = f"coalesce(NOT isfinite(TRY_CAST({made.column}::DOUBLE AS FLOAT)), true)"
     return replace(made, name=f"offset {name}", invalid=invalid, invalid_means="NULL, NaN or infinite")
+
+
+def _in_other_capitals(name: str, columns: Mapping[str, str]) -> str | None:
+    """The type of the column that SQL reads by this name; a source's capitals come through a SELECT."""
+    return next((sql_type for column, sql_type in columns.items() if column.lower() == name.lower()), None)
 
 
 def _encode_one(feature: Feature, sql_type: str, rules: MatrixRules) -> Encoded | str:

@@ -70,7 +70,9 @@ class FeatureQuery:
             names = [row[0] for row in con.execute(f"DESCRIBE {text}", values).fetchall()]
         except duckdb.Error as error:
             raise DeclarationError(f"{where}: {error}") from error
-        columns = {column[0]: str(column[1]) for column in described}
+        # `SELECT day` gives the column the capitals that its source has; the declaration's are those that are stored.
+        declared = {name.lower(): name for name in (*spec.features.key, spec.features.partition_column, *spec.unit)}
+        columns = {declared.get(column[0].lower(), column[0]): str(column[1]) for column in described}
         folded = [name.lower() for name in names]
         if twice := [name for name in names if folded.count(name.lower()) > 1]:
             raise DeclarationError(f"{where}: two columns have one name: {', '.join(twice)}; rename or drop one.")

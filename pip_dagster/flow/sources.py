@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import difflib
-import glob
-import secrets
+import re
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from datetime import datetime
@@ -12,9 +11,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pip_dagster.errors import SourceError
+from pip_dagster.flow.source_files import SourceFiles, holds
 from pip_dagster.sql.names import literal, parquet_rows, quote, quote_table
 from pip_dagster.sql.row_sql import row_instant
-from pip_dagster.warehouse.connect import attached
+from pip_dagster.warehouse import faults
+from pip_dagster.warehouse.interrupts import raise_if_interrupted
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -38,18 +39,10 @@ def open_sources(
         SourceError: a file, table or column is missing or locked; names the pipeline, the source and what is there.
     """
     with ExitStack() as stack:
-        catalogs: dict[str, str] = {}
+        files = SourceFiles(con, spec, root, stack)
         for name, source in spec.sources.items():
-            if source.parquet:
-                origin = parquet_rows([_pattern(root, source.parquet)])
-            else:
-                place = source.database or spec.source_database or ""
-                if place not in catalogs:
-                    catalogs[place] = f"source_{secrets.token_hex(8)}"  # not to be named in the SQL
-                    stack.enter_context(attached(con, root / place, catalogs[place], read_only=True))
-                origin = f"{quote(catalogs[place])}.{quote_table(source.table)}"
-            _lay_view(con, spec, name, source, origin, catalogs)
-            stack.callback(con.execute, f"DROP VIEW IF EXISTS memory.{quote_table(source.table)}")
+            stack.callback(con.execute, f"DROP VIEW IF EXISTS {view_of(source)}")
+            select = _lay_view(con, spec, name, source, files)
             if known_at and source.available_at:
                 where, row = f"Pipeline {spec.name}: sources.{name}.available_at", f"the source {source.table}"
                 columns = columns_of(con, source)
@@ -57,45 +50,153 @@ def open_sources(
                     source.available_at, columns, where=where, row=row, time_zone=spec.partitions.time_zone
                 )
                 con.execute(
-                    f"CREATE OR REPLACE VIEW memory.{quote_table(source.table)} AS SELECT * FROM {origin} "
+                    f"CREATE OR REPLACE VIEW {view_of(source)} AS {select} "
                     f"WHERE {known} <= {literal(known_at(source).isoformat())}::TIMESTAMPTZ"
                 )
+        _check_views(con, spec, files)
         yield
 
 
-def _pattern(root: Path, declared: str) -> str:
-    """A glob of the declared files. A file of that very name is no pattern, and neither is the project's own path."""
-    if (root / declared).is_file():
-        return glob.escape(str(root / declared))
-    return str(Path(glob.escape(str(root))) / declared)
+def view_of(source: Source) -> str:
+    """The view through which all SQL reads a source; inside `open_sources`."""
+    return f"memory.{quote_table(source.table)}"
 
 
-def _lay_view(
-    con: DuckDBPyConnection, spec: PipelineSpec, name: str, source: Source, origin: str, catalogs: dict[str, str]
-) -> None:
+@contextmanager
+def rows_of(spec: PipelineSpec, name: str, source: Source) -> Iterator[None]:
+    """Name the source whose rows cannot be read: a view fails on one, a file is damaged or was replaced meanwhile.
+
+    Raises:
+        SourceError: in place of DuckDB's error, unless that is about memory or its spill folder.
+    """
     import duckdb
 
-    con.execute(f"CREATE SCHEMA IF NOT EXISTS memory.{quote(source.table.split('.')[0])}")
     try:
-        con.execute(f"CREATE VIEW memory.{quote_table(source.table)} AS SELECT * FROM {origin}")
+        yield
+    except (duckdb.OutOfMemoryException, duckdb.InterruptException):
+        raise
     except duckdb.Error as error:
+        raise_if_interrupted(error)
+        if faults.is_of_spill(error):
+            raise
         place = source.parquet or source.database or spec.source_database
-        there = [] if source.parquet else _tables_in(con, catalogs[source.database or spec.source_database or ""])
-        # A view that is there and broken is close to itself; DuckDB says what it lacks.
-        close = [name for name in difflib.get_close_matches(source.table, there, n=3) if name != source.table]
-        hint = f" Did you mean {' or '.join(close)}?" if close else f" It has: {', '.join(there[:20]) or 'no tables'}."
         raise SourceError(
-            f"Pipeline {spec.name}: source {name!r} ({source.table}) cannot be read from {place}."
-            + ("" if source.parquet or source.table in there else hint)
-            + f" DuckDB says: {str(error).splitlines()[0]}"
+            f"Pipeline {spec.name}: rows of source {name!r} ({source.table}) cannot be read from {place}. Correct or "
+            f"restore what it reads there. DuckDB says: {str(error).splitlines()[0]}"
         ) from error
+
+
+def columns_of(con: DuckDBPyConnection, source: Source) -> dict[str, str]:
+    """A source's columns with their SQL types, in order; inside `open_sources`."""
+    return {row[0]: row[1] for row in con.execute(f"DESCRIBE {view_of(source)}").fetchall()}
+
+
+def local_time(sql_type: str, column: str, time_zone: str) -> str | None:
+    """The wall-clock time of a column in SQL; None for a type that is not a time."""
+    if sql_type == "TIMESTAMP WITH TIME ZONE":
+        return f"timezone({literal(time_zone)}, {column})"
+    return f"{column}::TIMESTAMP" if sql_type == "DATE" or sql_type.startswith("TIMESTAMP") else None
+
+
+def _lay_view(con: DuckDBPyConnection, spec: PipelineSpec, name: str, source: Source, files: SourceFiles) -> str:
+    """Create a source's view; the SELECT that it consists of."""
+    import duckdb
+
+    where = f"Pipeline {spec.name}: source {name!r} ({source.table})"
+    pattern = files.pattern(source)
+    origin = parquet_rows([pattern]) if pattern else f"{quote(files.attach(name, source))}.{quote_table(source.table)}"
+    con.execute(f"CREATE SCHEMA IF NOT EXISTS memory.{quote(source.table.split('.')[0])}")
+    select = f"SELECT * FROM {origin}"
+    while True:
+        try:
+            con.execute(f"CREATE OR REPLACE VIEW {view_of(source)} AS {select}")
+            break
+        except duckdb.Error as error:
+            if not files.attach_for(error, name, source):
+                raise SourceError(_unreadable(con, where, source, files, error)) from error
+    if pattern:
+        _check_twins(con, where, source, pattern)
+    if renamed := _renamed(where, source, columns_of(con, source)):
+        select = f"SELECT * RENAME ({renamed}) FROM {origin}"
+        con.execute(f"CREATE OR REPLACE VIEW {view_of(source)} AS {select}")
+    return select
+
+
+def _renamed(where: str, source: Source, columns: dict[str, str]) -> str:
+    """SQL that renames declared columns which the source writes in other capitals; to SQL they are the same."""
+    of = {column.lower(): column for column in columns}
+    renamed = []
     for key in ("partition_column", "change_column"):
         declared = getattr(source, key)
-        if declared and declared not in columns_of(con, source):
+        if declared and declared.lower() not in of:
             raise SourceError(
-                f"Pipeline {spec.name}: source {name!r} ({source.table}) has no column {declared!r}, "
-                f"which it declares as {key}. It has: {', '.join(columns_of(con, source))}."
+                f"{where} has no column {declared!r}, which it declares as {key}. It has: {', '.join(columns)}."
             )
+        if declared and declared not in columns:
+            renamed.append(f"{quote(of[declared.lower()])} AS {quote(declared)}")
+    return ", ".join(dict.fromkeys(renamed))
+
+
+def _check_twins(con: DuckDBPyConnection, where: str, source: Source, pattern: str) -> None:
+    """Refuse columns whose names differ only in case: DuckDB numbers the second, and SQL would read the first."""
+    columns = [*columns_of(con, source)]
+    folded = {column.lower() for column in columns}
+    numbered = [
+        (found[1], column)
+        for column in columns
+        if (found := re.fullmatch(r"(.+)_\d+", column)) and found[1].lower() in folded
+    ]
+    if not numbered:
+        return
+    written = {
+        row[0] for row in con.execute(f"SELECT DISTINCT name FROM parquet_schema({literal(pattern)})").fetchall()
+    }
+    for name, column in numbered:
+        if column not in written:
+            alike = sorted(each for each in written if each.lower() == name.lower())
+            raise SourceError(
+                f"{where} has columns that differ only in case: {', '.join(alike)}. SQL cannot distinguish "
+                f"them: rename one where {source.parquet} is written."
+            )
+
+
+def _check_views(con: DuckDBPyConnection, spec: PipelineSpec, files: SourceFiles) -> None:
+    """A file that was attached by its name for one view can make a schema of that name ambiguous in another view."""
+    import duckdb
+
+    for name, source in spec.sources.items() if files.by_name else ():
+        try:
+            columns_of(con, source)
+        except duckdb.Error as error:
+            where = f"Pipeline {spec.name}: source {name!r} ({source.table})"
+            raise SourceError(_unreadable(con, where, source, files, error)) from error
+
+
+def _unreadable(con: DuckDBPyConnection, where: str, source: Source, files: SourceFiles, error: Exception) -> str:
+    """Why a table or files cannot be read, and what to do."""
+    said = f" DuckDB says: {str(error).splitlines()[0]}"
+    if source.parquet:
+        remedy = ""
+        if holds((files.root / source.parquet).is_dir):
+            remedy = (
+                f" It is a directory: declare {source.parquet.rstrip('/')}/*.parquet, or **/*.parquet with its folders."
+            )
+        elif "No files found" in str(error):
+            remedy = " Create a file, or correct `parquet`, which is relative to the project."
+        elif "Permission denied" in str(error):
+            remedy = " Give the user of this process the right to read it."
+        elif "magic bytes" in str(error) or "too small" in str(error):
+            remedy = " A file of it is no Parquet file: write it as Parquet, or remove it from there."
+        return f"{where} cannot be read from {source.parquet}.{remedy}{said}"
+    place = files.place(source)
+    if hint := files.unknown_catalog(error, place):
+        return f"{where} cannot be read from {place}. {hint}"
+    there = _tables_in(con, files.catalog(source))
+    if source.table in there:  # a view that is there and broken is close to itself; DuckDB says what it lacks
+        return f"{where} cannot be read from {place}.{said}"
+    close = difflib.get_close_matches(source.table, there, n=3)
+    hint = f" Did you mean {' or '.join(close)}?" if close else f" It has: {', '.join(there[:20]) or 'no tables'}."
+    return f"{where} cannot be read from {place}.{hint}{said}"
 
 
 def _tables_in(con: DuckDBPyConnection, catalog: str) -> list[str]:
@@ -106,16 +207,3 @@ def _tables_in(con: DuckDBPyConnection, catalog: str) -> list[str]:
         {"c": catalog},
     ).fetchall()
     return sorted(row[0] for row in rows)
-
-
-def columns_of(con: DuckDBPyConnection, source: Source) -> dict[str, str]:
-    """A source's columns with their SQL types, in order; inside `open_sources`."""
-    rows = con.execute(f"DESCRIBE memory.{quote_table(source.table)}").fetchall()
-    return {row[0]: row[1] for row in rows}
-
-
-def local_time(sql_type: str, column: str, time_zone: str) -> str | None:
-    """The wall-clock time of a column in SQL; None for a type that is not a time."""
-    if sql_type == "TIMESTAMP WITH TIME ZONE":
-        return f"timezone({literal(time_zone)}, {column})"
-    return f"{column}::TIMESTAMP" if sql_type == "DATE" or sql_type.startswith("TIMESTAMP") else None

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from pip_dagster.declaration.partition import Partition
-from pip_dagster.flow.sources import columns_of, local_time
+from pip_dagster.flow.sources import columns_of, local_time, rows_of, view_of
 from pip_dagster.flow.stage import keep, partition_grid
 from pip_dagster.flow.validate import Validation, Verdicts, blocking_reason, validate
 from pip_dagster.quality.suite import Suites, check_columns
-from pip_dagster.sql.names import quote, quote_table
+from pip_dagster.sql.names import quote
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -45,12 +45,13 @@ def validate_sources(
         needed = {c for e in expectations for c in e.columns} | {source.partition_column or next(iter(columns))}
         kept = {column: kind for column, kind in columns.items() if column in needed}
         listed = "".join(f", s.{quote(column)}" for column in kept)
-        select = f"{listed} FROM memory.{quote_table(source.table)} s"
+        select = f"{listed} FROM {view_of(source)} s"
         if local:
             select = f"SELECT p.partition_key{select} JOIN {grid} p ON {local} >= p.first AND {local} < p.last"
         else:
             select = f"SELECT '{WHOLE}' AS partition_key{select}"
-        rows = keep(con, "source_rows", select)
+        with rows_of(spec, name, source):
+            rows = keep(con, "source_rows", select)
         keys = [partition.key for partition in partitions] if local else [WHOLE]
         found = validate(con, spec, expectations, rows, kept, keys)
         for key in verdicts:

@@ -7,12 +7,11 @@ import dagster as dg
 
 from pip_dagster.declaration.pipeline import Pipeline
 from pip_dagster.flow.engine import available_threads
-from pip_dagster.flow.sources import columns_of, open_sources
+from pip_dagster.flow.sources import columns_of, open_sources, rows_of, view_of
 from pip_dagster.orchestration.keys import model_key, source_key
 from pip_dagster.orchestration.metadata import column_schema
 from pip_dagster.registry.choose import registry_of
 from pip_dagster.registry.version import ModelVersion
-from pip_dagster.sql.names import quote_table
 from pip_dagster.warehouse.connect import workspace
 from pip_dagster.warehouse.digest import RowSet, row_set_sql
 
@@ -53,8 +52,9 @@ def source_assets(pipeline: Pipeline) -> list[dg.AssetsDefinition]:
                 if source_key(spec, name) not in wanted:
                     continue
                 columns = columns_of(con, source)
-                sql = f"SELECT {row_set_sql(columns)} FROM memory.{quote_table(source.table)}"
-                row = con.execute(sql).fetchone()
+                sql = f"SELECT {row_set_sql(columns)} FROM {view_of(source)}"
+                with rows_of(spec, name, source):
+                    row = con.execute(sql).fetchone()
                 rows = RowSet(*(row or ()))
                 yield dg.ObserveResult(
                     asset_key=source_key(spec, name),

@@ -80,9 +80,14 @@ def check_table_name(name: str) -> str:
     """
     parts = name.split(".")
     if len(parts) != 2 or not all(parts):
-        raise ValueError(f"{name!r} is not a table name; expected `schema.table`, for example 'raw.orders'")
-    if parts[0].lower() in RESERVED_SCHEMAS:
-        raise ValueError(f"{name!r} is in a reserved schema; expected another, as in 'raw.orders'")
+        raise ValueError(
+            f"{name!r} is not a table name; expected `schema.table`, for example 'raw.orders', or 'main.orders' for a "
+            "table in DuckDB's default schema"
+        )
+    if parts[0].lower() in RESERVED_SCHEMAS - {"main"}:
+        raise ValueError(
+            f"{name!r} is in a reserved schema; declare a view of it in another schema, such as 'raw.{parts[1]}'"
+        )
     return name
 
 

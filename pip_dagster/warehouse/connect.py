@@ -30,7 +30,6 @@ from pip_dagster.warehouse.lake_connection import opened
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
-_SPILL = "pip_dagster_spill_"
 # DuckDB's errors when another process has the file open. No other error is worth waiting for.
 _LOCKED = ("Could not set lock on file", "Conflicting lock", "database is locked", "Unique file handle conflict")
 
@@ -55,7 +54,7 @@ def workspace(*, threads: int, memory_limit: str | None = None) -> Iterator[Duck
     _remove_spills_of_dead_processes()
     place = Path(tempfile.gettempdir())
     with faults.of_spill(place):
-        spill = Path(tempfile.mkdtemp(prefix=f"{_SPILL}{_host()}_{os.getpid()}_"))
+        spill = Path(tempfile.mkdtemp(prefix=f"{faults.SPILL}{_host()}_{os.getpid()}_"))
     con = duckdb.connect(":memory:", config={"temp_directory": str(spill), "threads": threads})
     try:
         con.execute("SET TimeZone = 'UTC'")
@@ -111,7 +110,7 @@ def _remove_spills_of_dead_processes() -> None:
     """A killed process cannot remove its own folder, which may hold gigabytes. A PID identifies it on its own host."""
     if not Path("/proc/self").exists():
         return
-    mine = f"{_SPILL}{_host()}_"
+    mine = f"{faults.SPILL}{_host()}_"
     for folder in Path(tempfile.gettempdir()).glob(f"{mine}*_*"):
         pid = folder.name.removeprefix(mine).split("_")[0]
         if pid.isdigit() and not Path("/proc", pid).exists():
@@ -135,7 +134,8 @@ def attached(
         raise SourceError(f"There is no DuckDB file {path}. Create it, or correct its path in the declaration.")
     deadline = lock.declared_deadline() if deadline is None else deadline
     # By default, DuckDB 2.0 writes files that 1.5 cannot open.
-    options = "READ_ONLY" if read_only else "STORAGE_VERSION 'v1.5.0'"
+    # Without the type, DuckDB would look for an extension that reads the file, in the Internet too.
+    options = "TYPE duckdb, " + ("READ_ONLY" if read_only else "STORAGE_VERSION 'v1.5.0'")
     until = time.monotonic() + deadline
     while True:
         try:
@@ -146,8 +146,7 @@ def attached(
                 raise SourceError(f"{path} cannot be opened as a DuckDB file: {error}") from error
             if time.monotonic() >= until:
                 raise SourceLockedError(
-                    f"{path} stayed locked by another process for {deadline:g} s: {error}\n"
-                    "Close that connection; readers should open the published database instead."
+                    f"{path} stayed locked by another process for {deadline:g} s: {str(error).splitlines()[0]}"
                 ) from error
             time.sleep(random.uniform(0.05, 0.2))
     try:
@@ -200,6 +199,8 @@ def open_warehouse(
                     con.execute(f"SET max_vacuum_tasks = {0 if secrets.randbelow(_MERGE_EVERY) else _MERGES}")
                 yield
         except SourceLockedError as error:
-            raise WarehouseLockedError(str(error)) from error
+            raise WarehouseLockedError(
+                f"{error}\nClose that connection; readers should open the published database instead."
+            ) from error
         except SourceError as error:
             raise WarehouseError(str(error)) from error

@@ -4,7 +4,10 @@ import pytest
 import xgboost as xgb
 
 from pip_dagster.errors import DeclarationError
+from pip_dagster.flow.guard import encode_features
+from pip_dagster.registry.engines import engine_named
 from pip_dagster.registry.errors import DigestMismatch
+from pip_dagster.registry.manifest import Feature
 
 SELECT = "SELECT {columns} FROM raw.orders WHERE day >= $start_date AND day < $end_date"
 DAY = "2024-03-01"
@@ -55,6 +58,18 @@ def test_a_missing_column_is_refused_and_the_close_one_named(tiny):
     with pytest.raises(DeclarationError, match=r"features\.sql.*'quantity' is missing \(there is 'quantty'\)"):
         tiny.run()
     assert not warehouse_exists(tiny)
+
+
+def test_a_feature_is_found_in_other_capitals_unless_two_features_could_be_meant():
+    rules = engine_named("xgboost").matrix
+
+    def names(*features, **columns):
+        found = [Feature(name=name, type="float") for name in features]
+        return [each.name for each in encode_features(found, columns, rules, where="Pipeline p")]
+
+    assert names("distance", Distance="DOUBLE") == ["distance"]
+    with pytest.raises(DeclarationError, match=r"'distance' is missing \(there is 'Distance'\)"):
+        names("Distance", "distance", Distance="DOUBLE")
 
 
 def warehouse_exists(tiny):

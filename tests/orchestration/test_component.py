@@ -120,6 +120,11 @@ WRONG = {
         "lookback: 1 day}\n    again: {table: raw.orders}",
         ["'orders' and 'again' have the same table 'raw.orders'"],
     ),
+    "two sources of one table in other capitals": (
+        "lookback: 1 day}",
+        "lookback: 1 day}\n    again: {table: RAW.Orders}",
+        ["'orders' and 'again' have the same table 'RAW.Orders'"],
+    ),
     "no place": ("  source_database: sources.duckdb\n", "", ["source 'orders' has no location", "source_database"]),
     "reserved name": ("name: orders", "name: ledger", ["name", ":4", "'ledger' is a schema of the warehouse"]),
     "unkind name": ("name: orders", "name: Orders!", ["name", ":4", "lower-case letters"]),

@@ -10,6 +10,7 @@ import duckdb
 import pytest
 
 import pip_dagster
+from pip_dagster.errors import SourceError
 
 OTHER = os.environ.get("PIP_DAGSTER_DUCKDB2_PYTHON")
 DAYS = ("2024-03-01", "2024-03-02")
@@ -81,6 +82,15 @@ class TestAnotherDuckDB:
         assert run(helpers, OTHER, tiny, *DAYS)["scores"] == rows(tiny.expected(f"day <= '{DAYS[-1]}'"))
         assert run(helpers, sys.executable, tiny, *DAYS)["scores"] == rows(tiny.expected(f"day <= '{DAYS[-1]}'"))
         assert tiny.warehouse("SELECT count(*) FROM orders.features") == [(200,)]
+
+    def test_reads_a_source_in_its_own_format_which_this_one_names(self, helpers, tiny):
+        expected = rows(tiny.expected(f"day = '{DAYS[0]}'"))
+        copy = "ATTACH 'sources.duckdb' AS old; ATTACH 'new.duckdb' AS new; COPY FROM DATABASE old TO new"
+        subprocess.run([OTHER, "-c", f"import duckdb; duckdb.connect().execute({copy!r})"], cwd=tiny.root, check=True)
+        (tiny.root / "new.duckdb").rename(tiny.root / "sources.duckdb")
+        assert run(helpers, OTHER, tiny, DAYS[0])["scores"] == expected
+        with pytest.raises(SourceError, match=r"written by DuckDB v2.*STORAGE_VERSION 'v1\.5\.0'"):
+            tiny.run(DAYS[0])
 
 
 def test_files_are_written_in_a_format_that_the_oldest_supported_duckdb_opens(scored):
