@@ -8,6 +8,7 @@ from pip_dagster.declaration.pipeline import Pipeline
 from pip_dagster.declaration.project import Project
 from pip_dagster.declaration.spec import PipelineSpec
 from pip_dagster.errors import DeclarationError
+from pip_dagster.text_file import read_text
 
 _SKIPPED = {"node_modules", "site-packages", "build", "dist"}
 
@@ -44,8 +45,9 @@ def find_declarations(project: Project) -> dict[str, tuple[Path, dict[str, objec
         folders = file.relative_to(project.root).parts[:-1]
         if any(part.startswith(".") or part in _SKIPPED for part in folders) or _in_nested_project(project, file):
             continue
+        text = read_text(file, DeclarationError)
         try:
-            documents = list(yaml.safe_load_all(file.read_text(encoding="utf-8")))
+            documents = list(yaml.safe_load_all(text))
         except yaml.YAMLError as error:
             raise DeclarationError(f"{file} is not valid YAML: {error}") from error
         for document in documents:

@@ -21,6 +21,7 @@ from pip_dagster.errors import DeclarationError
 from pip_dagster.quality.suite import Expectation, Suites, suggest
 from pip_dagster.quality.suite_file import load_suites
 from pip_dagster.sql.tables import tables_read
+from pip_dagster.text_file import read_text
 
 # The prefixes, in `declared_parts`, of the sections of expectations.yaml and of the declared sources.
 EXPECTATIONS = "expectations."
@@ -169,7 +170,7 @@ def _read_sql(spec: PipelineSpec, folder: Path, key: str, name: str) -> str:
         raise DeclarationError(
             f"Pipeline {spec.name}: {key} names {name!r}, which is not beside {folder / 'defs.yaml'}; there is {there}."
         )
-    return file.read_text(encoding="utf-8")
+    return read_text(file, DeclarationError)
 
 
 def _by_last_name(inputs: dict[str, Any]) -> dict[str, Any]:

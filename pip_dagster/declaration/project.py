@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from pip_dagster.declaration.lake import PREFIX, Lake
 from pip_dagster.errors import ProjectError
+from pip_dagster.text_file import read_text
 
 if TYPE_CHECKING:
     from pip_dagster.declaration.automation import Alerts
@@ -102,8 +103,16 @@ class Project:
         """
         named = os.environ.get(ROOT_VARIABLE)
         if named:
+            if not Path(named).is_dir():
+                raise ProjectError(f"{ROOT_VARIABLE} is {named!r}, which is not a folder; expected the project's.")
             return cls.at(Path(named))
-        start = (start or Path.cwd()).resolve()
+        try:
+            start = (start or Path.cwd()).resolve()
+        except FileNotFoundError:
+            raise ProjectError(
+                "The working directory does not exist any more. Change to the project's folder, or set "
+                f"{ROOT_VARIABLE}."
+            ) from None
         for folder in (start, *start.parents):
             file = folder / "pyproject.toml"
             if _tool_table(file, "pip_dagster") is not None or _tool_table(file, "dg") is not None:
@@ -157,7 +166,10 @@ def _tool_table(file: Path, name: str) -> dict[str, object] | None:
     if not file.is_file():
         return None
     try:
-        table = tomllib.loads(file.read_text(encoding="utf-8")).get("tool", {}).get(name)
+        # A byte order mark, as editors on Windows write it, is no TOML.
+        document = tomllib.loads(read_text(file, ProjectError).removeprefix("\ufeff"))
     except tomllib.TOMLDecodeError as error:
         raise ProjectError(f"{file} is not valid TOML: {error}") from error
+    tool = document.get("tool")
+    table = tool.get(name) if isinstance(tool, dict) else None
     return table if isinstance(table, dict) else None

@@ -11,6 +11,7 @@ from pydantic import BeforeValidator, Field, FiniteFloat, ValidationError, model
 from pip_dagster.errors import RegistryError
 from pip_dagster.registry.booster_signature import Record
 from pip_dagster.registry.composite import Combine, Unmatched
+from pip_dagster.text_file import read_text
 
 
 def _version(value: object) -> object:
@@ -129,8 +130,8 @@ def read(source: Path | Mapping[str, object]) -> Composition:
         import yaml
 
         try:
-            found = yaml.safe_load(source.read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+            found = yaml.safe_load(read_text(source, RegistryError))
+        except yaml.YAMLError as error:
             raise RegistryError(f"cannot read {source} as YAML: {error}") from error
     if not isinstance(found, Mapping):
         raise RegistryError(f"{where} is not a composition; expected `ensemble:` or `segments:` with a list")

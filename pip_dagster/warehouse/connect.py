@@ -26,6 +26,7 @@ from pip_dagster.sql.names import CATALOG, literal, quote
 from pip_dagster.warehouse import faults, lock, schema
 from pip_dagster.warehouse.interrupts import interruptible
 from pip_dagster.warehouse.lake_connection import opened
+from pip_dagster.warehouse.lock_file import may_open
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -190,7 +191,8 @@ def open_warehouse(
                 raise NoWarehouseError(f"There is no warehouse {path} yet: materialize a partition first.")
         path.parent.mkdir(parents=True, exist_ok=True)
         lock_file = path.with_name(path.name + ".lock")
-        if not read_only or lock.may_hold(lock_file):
+        # A reader without the right to the lock waits for DuckDB's own, which its process then holds while it reads.
+        if not read_only or may_open(lock_file):
             stack.enter_context(lock.exclusive(lock_file, purpose=purpose, deadline=seconds))
         try:
             with attached(con, path, CATALOG, read_only=read_only, deadline=seconds):
