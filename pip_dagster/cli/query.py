@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 import sys
 from typing import Any
 
@@ -42,7 +43,20 @@ def query(project: Project, sql: str, form: str, as_json: bool) -> None:
                 raise click.ClickException(f"Two columns have the same name: {', '.join(columns)}. Rename one with AS.")
             _show(result, columns, "json" if as_json else form)
         except duckdb.Error as error:
+            if _is_about_files(con, project, str(error)):
+                raise
             raise click.ClickException(f"{error}\nTables: {', '.join(_tables(con))}") from error
+
+
+def _is_about_files(con: Any, project: Project, error: str) -> bool:
+    """Whether the error is about a published file, or about files of the views that are not where they were."""
+    if f"'{project.published}" in error or f'"{project.published}' in error:
+        return True
+    refused = re.search(r'Cannot access file "([^"]+)"', error)
+    if refused is None:
+        return False
+    views = con.execute("SELECT sql FROM duckdb_views() WHERE NOT internal").fetchall()
+    return any(refused[1] in view for (view,) in views)
 
 
 def _show(result: Any, columns: list[str], form: str) -> None:

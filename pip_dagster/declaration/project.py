@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,8 +47,14 @@ class Project:
         An environment variable `PIP_DAGSTER_<SETTING>` takes precedence over the file.
 
         Raises:
-            ProjectError: a setting is unknown or not text, or DuckDB cannot write in the folder of the warehouse.
+            ProjectError: a setting is unknown or not text, DuckDB cannot write in the folder of the warehouse, or
+                Python runs with -OO.
         """
+        if sys.flags.optimize > 1:
+            raise ProjectError(
+                "Python runs with -OO, which removes docstrings that XGBoost needs when it is imported. Run it without "
+                "-OO and without PYTHONOPTIMIZE=2."
+            )
         root = root.resolve()
         file = root / "pyproject.toml"
         declared = _tool_table(file, "pip_dagster") or {}
