@@ -69,6 +69,10 @@ def main() -> None:
     """Run the command line. An error is one message and exit code 1, not a traceback; Ctrl-C is exit code 130."""
     _prepare_streams()
     try:
+        Path.cwd()
+    except OSError:  # with which DuckDB ends the process
+        _end("Error: The working directory does not exist any more. Change to the project's folder.", 1)
+    try:
         code = cli(standalone_mode=False)
         sys.stdout.flush()  # a full disk, or a reader who has gone
     except click.ClickException as error:

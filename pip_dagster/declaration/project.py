@@ -113,13 +113,7 @@ class Project:
             if not Path(named).is_dir():
                 raise ProjectError(f"{ROOT_VARIABLE} is {named!r}, which is not a folder; expected the project's.")
             return cls.at(Path(named))
-        try:
-            start = (start or Path.cwd()).resolve()
-        except FileNotFoundError:
-            raise ProjectError(
-                "The working directory does not exist any more. Change to the project's folder, or set "
-                f"{ROOT_VARIABLE}."
-            ) from None
+        start = (start or Path.cwd()).resolve()
         for folder in (start, *start.parents):
             file = folder / "pyproject.toml"
             if _tool_table(file, "pip_dagster") is not None or _tool_table(file, "dg") is not None:
