@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import logging
 import os
+import queue
 import signal
 import subprocess
+import tempfile
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 
 from pip_dagster.alerts.alert import Alert
@@ -19,6 +22,9 @@ BACKOFF_SECONDS = 0.5
 # For the webhook, and the same again for the command. Dagster stops a tick after a minute: its cursor would not be
 # stored, and the next tick would send the same alerts.
 MOST_SECONDS = 25.0
+
+_PIPE_BYTES, _TAIL_BYTES = 2**16, 2**12
+_LOOK_SECONDS = 0.02
 
 
 class _UndeliveredError(Exception):
@@ -69,7 +75,7 @@ def _attempt(
 
 
 def _post(webhook: Webhook, payload: bytes, timeout: float) -> None:
-    import requests
+    import requests  # noqa: F401 - the time that this takes is not the server's
 
     url = os.environ.get(webhook.env)
     if not url:
@@ -82,42 +88,84 @@ def _post(webhook: Webhook, payload: bytes, timeout: float) -> None:
                 f"the environment of the code location has no {webhook.bearer_env}; set it to the token"
             )
         headers["Authorization"] = f"Bearer {token}"
+    answer: queue.SimpleQueue[int | str] = queue.SimpleQueue()
+    # A thread, because requests' timeout is that of one packet: a server that sends a byte a second keeps it for hours.
+    # A thread that is given up ends with its connection, at the latest with the process.
+    sending = threading.Thread(target=lambda: answer.put(_answer_of(url, payload, headers, timeout)), daemon=True)
+    sending.start()
     try:
-        # The body is not read: it may be endless. A redirect is not followed: it would forward the token.
-        with requests.post(
-            url, data=payload, headers=headers, timeout=timeout, allow_redirects=False, stream=True
-        ) as response:
-            status = response.status_code
-    except (requests.RequestException, ValueError, OSError) as error:
-        # The library's own text holds the URL.
-        raise _UndeliveredError(f"{type(error).__name__}, within {timeout:g} s") from None
+        status = answer.get(timeout=timeout)
+    except queue.Empty:
+        status = "no answer"
+    if isinstance(status, str):
+        raise _UndeliveredError(f"{status}, within {timeout:g} s")
     if not 200 <= status < 300:
         raise _UndeliveredError(f"it answered with HTTP status {status}")
 
 
+def _answer_of(url: str, payload: bytes, headers: Mapping[str, str], timeout: float) -> int | str:
+    """The HTTP status, or the name of the error: the library's own text holds the URL."""
+    import requests
+
+    def only_declared(request: requests.PreparedRequest) -> requests.PreparedRequest:
+        """Without an `auth`, requests would send what ~/.netrc holds for the host, in place of the declared token."""
+        user, password = requests.utils.get_auth_from_url(url)
+        is_declared = "Authorization" in request.headers
+        return request if is_declared or not user else requests.auth.HTTPBasicAuth(user, password)(request)
+
+    try:
+        # The body is not read: it may be endless. A redirect is not followed: it would forward the token.
+        with requests.post(
+            *(url, payload),
+            headers=headers,
+            auth=only_declared,
+            timeout=timeout,
+            allow_redirects=False,
+            stream=True,
+        ) as response:
+            return int(response.status_code)
+    except Exception as error:  # requests, urllib3 and the codecs of host names raise any
+        return type(error).__name__
+
+
 def _run(command: tuple[str, ...], payload: bytes, timeout: float) -> None:
-    try:
-        process = subprocess.Popen(
-            command,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            start_new_session=True,  # so that its child processes can be killed with it
-        )
-    except OSError as error:
-        raise _UndeliveredError(f"it cannot be started: {error.strerror or type(error).__name__}") from None
-    try:
-        _, stderr = process.communicate(payload, timeout=timeout)
-    except subprocess.TimeoutExpired:
+    with tempfile.TemporaryFile() as alert:  # a command that does not read a pipe would block whoever writes to it
+        try:
+            alert.write(payload)
+            alert.seek(0)
+            process = subprocess.Popen(
+                command,
+                stdin=alert,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.PIPE,
+                start_new_session=True,  # so that its child processes can be killed with it
+            )
+        except OSError as error:
+            raise _UndeliveredError(f"it cannot be started: {error.strerror or type(error).__name__}") from None
+    assert process.stderr
+    with process.stderr:
+        last = _end_of(process.stderr.fileno(), process, time.monotonic() + timeout)
+    if process.poll() is None:
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
-        raise _UndeliveredError(f"it was still running after {timeout:g} s and was killed") from None
-    finally:
-        for pipe in (process.stdin, process.stderr):
-            if pipe:
-                with suppress(OSError):
-                    pipe.close()
+        raise _UndeliveredError(f"it was still running after {timeout:g} s and was killed")
     if process.returncode:
-        last = stderr.decode(errors="replace").strip()[-300:]
-        raise _UndeliveredError(f"it ended with exit code {process.returncode}: {last or 'no message on stderr'}")
+        message = last.decode(errors="replace").strip()[-300:]
+        raise _UndeliveredError(f"it ended with exit code {process.returncode}: {message or 'no message on stderr'}")
+
+
+def _end_of(stderr: int, process: subprocess.Popen[bytes], until: float) -> bytes:
+    """The end of what the command writes, until it ends: what it started and left running may keep the pipe open."""
+    os.set_blocking(stderr, False)
+    last = b""
+    while True:
+        ended = process.poll() is not None or time.monotonic() >= until
+        written = b""
+        with suppress(BlockingIOError):
+            written = os.read(stderr, _PIPE_BYTES)
+        last = (last + written)[-_TAIL_BYTES:]
+        if ended:
+            return last
+        if not written:
+            time.sleep(_LOOK_SECONDS)

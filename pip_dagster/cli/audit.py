@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from pip_dagster.cli.options import json_option, why_option
-from pip_dagster.cli.output import show_json, show_table
+from pip_dagster.cli.output import echo, show_json, show_table
 from pip_dagster.declaration.project import Project
 from pip_dagster.plural import plural
 from pip_dagster.registry.store import whoami
@@ -83,17 +83,17 @@ def verify(project: Project, expect: str | None, as_json: bool) -> None:
         answer = {"entries": entries, "head": head, "unrecorded_promotions": len(pending), "unrecorded": listed}
         show_json(answer | {"fault": asdict(fault) if fault else None})
     elif fault:
-        click.echo(f"The audit chain is broken. The first fault: {fault}", err=True)
+        echo(f"The audit chain is broken. The first fault: {fault}", err=True)
     else:
         number = f"{entries:,} entries" if entries != 1 else "1 entry"
-        click.echo(f"{number}; the chain is intact and agrees with the ledger. The last hash is {head}")
+        echo(f"{number}; the chain is intact and agrees with the ledger. The last hash is {head}")
     if pending and not as_json:
-        click.echo(f"No command recorded {plural(len(pending), 'alias move')}:", err=True)
+        echo(f"No command recorded {plural(len(pending), 'alias move')}:", err=True)
         for model, move in pending:
             before = f"v{move.previous}" if move.previous else "not set"
             text = f"{model}: {move.alias} from {before} to v{move.version} by {move.by}, {move.at:%Y-%m-%d %H:%M:%S}"
-            click.echo(f"  {text}: {move.why}", err=True)
-        click.echo(
+            echo(f"  {text}: {move.why}", err=True)
+        echo(
             "They were written into the file, or made from Python or in MLflow. Move the alias back with `pip-dagster "
             "models promote`, or accept them with `pip-dagster audit accept --moves --why TEXT`.",
             err=True,
@@ -123,12 +123,12 @@ def accept(project: Project, moves: bool, versions: bool, warehouse: bool, why: 
     if as_json:
         show_json(asdict(done))
         return
-    click.echo(
+    echo(
         f"Accepted: {plural(done.moves, 'alias move')}, {plural(done.versions, 'version')}, "
         f"{'the warehouse as it is' if done.warehouse else 'no other warehouse'}."
     )
     if done.aside:
-        click.echo(f"What was published before is in {done.aside}.")
+        echo(f"What was published before is in {done.aside}.")
 
 
 @audit.command()

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import click
 
 from pip_dagster.cli.backfill_progress import Progress
-from pip_dagster.cli.options import json_option, version_number, why_option
+from pip_dagster.cli.options import check_dagster_home, json_option, version_number, why_option
 from pip_dagster.cli.output import progress as report
 from pip_dagster.cli.output import show_json, show_table
 from pip_dagster.declaration.find import find_pipeline
@@ -76,6 +76,8 @@ def backfill(
     from pip_dagster.flow import backfill as backfills
 
     declared = find_pipeline(project, pipeline)
+    if not (no_dagster or dry_run):
+        check_dagster_home()
     if resume:
         if first or last or only or version or as_known or why:
             raise click.UsageError(

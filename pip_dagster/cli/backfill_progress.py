@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-import click
+from pip_dagster.cli.output import echo, printable
 
 if TYPE_CHECKING:
     from pip_dagster.declaration.partition import Partition
@@ -54,15 +54,17 @@ class Progress:
             self.built += 1
             self.reused += result.reused
         if self._bar:
-            self._bar.update(self._task, completed=self.done, description=f"{key}{self._failures()}{self._left()}")
+            self._bar.update(
+                self._task, completed=self.done, description=f"{printable(key)}{self._failures()}{self._left()}"
+            )
         elif time.monotonic() - self._printed > _EVERY_SECONDS or self.done == self.total:
             self._printed = time.monotonic()
-            click.echo(f"{self.done:,} of {self.total:,} partitions{self._failures()}{self._left()}", err=True)
+            echo(f"{self.done:,} of {self.total:,} partitions{self._failures()}{self._left()}", err=True)
 
     def show(self, text: str) -> None:
         """Show what is under way, on a terminal only; it replaces the text before."""
         if self._bar:
-            self._bar.update(self._task, description=text)
+            self._bar.update(self._task, description=printable(text))
 
     def _failures(self) -> str:
         return f", {len(self.failed):,} failed" if self.failed else ""

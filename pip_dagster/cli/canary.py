@@ -10,7 +10,7 @@ import click
 
 from pip_dagster.cli.audit import open_ledger
 from pip_dagster.cli.options import json_option
-from pip_dagster.cli.output import show_json
+from pip_dagster.cli.output import echo, show_json
 from pip_dagster.declaration.find import find_pipeline
 from pip_dagster.declaration.pipeline import Pipeline
 from pip_dagster.declaration.project import Project
@@ -53,11 +53,11 @@ def canary(
         show_json(found)
         return
     for state in found:
-        click.echo(f"{pipeline}: {state['text']}")
+        echo(f"{pipeline}: {state['text']}")
         if state["labels"]:
-            click.echo(f"{pipeline}: {state['arm']} by its labels: {state['labels']}")
+            echo(f"{pipeline}: {state['arm']} by its labels: {state['labels']}")
     for event in (event for state in found for event in state["events"]):
-        click.echo(f"{event['made_at']:%Y-%m-%d %H:%M:%S}  {event['text']}")
+        echo(f"{event['made_at']:%Y-%m-%d %H:%M:%S}  {event['text']}")
 
 
 def states(project: Project, declared: Pipeline, experiment: Split) -> list[dict[str, Any]]:

@@ -7,13 +7,13 @@ from pathlib import Path
 import click
 
 from pip_dagster.cli.options import json_option
-from pip_dagster.cli.output import progress, show_json, show_table
+from pip_dagster.cli.output import echo, progress, show_json, show_table
 from pip_dagster.declaration.project import Project
 from pip_dagster.errors import PipelineError
 from pip_dagster.promotion.reports import to_json
 from pip_dagster.registry.aliases import AliasChange
 from pip_dagster.registry.choose import registry_and_name, registry_of
-from pip_dagster.registry.errors import AliasConflict
+from pip_dagster.registry.errors import AliasConflict, RegistryUnwritable
 from pip_dagster.registry.store import Registry, whoami
 from pip_dagster.registry.version import ModelVersion
 from pip_dagster.statistics.gate_result import GateReport
@@ -39,7 +39,10 @@ def gate(context: click.Context, pipeline: str, ref: str, as_json: bool) -> None
     version = registry.get(scoring.model_name, ref)
     seen = registry.alias(scoring.model_name, scoring.alias)
     report = check(declared, registry, version, seen, by=whoami(), progress=progress)
-    store_report(registry.root, report)
+    try:
+        store_report(registry.root, report)
+    except RegistryUnwritable as error:  # a user who may only read can ask all the same
+        progress(f"The report is not stored: {error}")
     if as_json:
         show_json(to_json(report))
     else:
@@ -106,9 +109,9 @@ def promote(
         show_json(change.model_dump(mode="json") | {"moved": moved, "error": None})
     elif moved:
         before = f"v{change.previous}" if change.previous else "not set"
-        click.echo(f"{name}: {alias} is now v{version.version}, was {before}")
+        echo(f"{name}: {alias} is now v{version.version}, was {before}")
     else:
-        click.echo(f"{name}: {alias} is v{version.version} already")
+        echo(f"{name}: {alias} is v{version.version} already")
 
 
 @click.command()
@@ -118,7 +121,7 @@ def keygen(path: Path) -> None:
     from pip_dagster.registry.signing import keygen as create
 
     private, public = create(path)
-    click.echo(f"private key, for `models sign --key`: {private}\npublic key, for scoring.required_signers: {public}")
+    echo(f"private key, for `models sign --key`: {private}\npublic key, for scoring.required_signers: {public}")
 
 
 @click.command()
@@ -131,7 +134,7 @@ def sign(context: click.Context, name: str, ref: str, key: Path) -> None:
     from pip_dagster.registry.signing import sign as sign_version
 
     version = Registry(context.obj.registry).get(name, ref)
-    click.echo(f"{version} is signed: {sign_version(version, key)}")
+    echo(f"{version} is signed: {sign_version(version, key)}")
 
 
 def first_alias(registry: Registry, version: ModelVersion, alias: str) -> None:

@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import importlib
+import io
+import logging
+import os
 import sys
+from contextlib import suppress
 from pathlib import Path
+from typing import NoReturn
 
 import click
 
 from pip_dagster import __version__
+from pip_dagster.cli.output import echo, printable
+from pip_dagster.cli.unforeseen import debugging, sentence
 from pip_dagster.declaration.project import Project
 from pip_dagster.errors import PipelineError
 
@@ -55,13 +62,67 @@ def cli(ctx: click.Context, project: Path | None) -> None:
     ctx.obj = Project.at(project) if project else Project.find()
 
 
+CANCELLED = 130
+
+
 def main() -> None:
-    """Run the command line; an error that the user can fix is one message and exit code 1, not a traceback."""
+    """Run the command line. An error is one message and exit code 1, not a traceback; Ctrl-C is exit code 130."""
+    _prepare_streams()
     try:
-        cli()
-    except PipelineError as error:
-        click.echo(f"Error: {error}", err=True)
+        Path.cwd()
+    except OSError:  # with which DuckDB ends the process
+        _end("Error: The working directory does not exist any more. Change to the project's folder.", 1)
+    try:
+        code = cli(standalone_mode=False)
+        sys.stdout.flush()  # a full disk, or a reader who has gone
+    except click.ClickException as error:
+        shown = io.StringIO()
+        error.show(shown)
+        _end(shown.getvalue().rstrip(), error.exit_code)
+    except (click.Abort, KeyboardInterrupt):
+        _end("Cancelled. What was committed stays.", CANCELLED)
+    except BrokenPipeError:  # `| head` has read enough
+        _discard_output()
         sys.exit(1)
+    except PipelineError as error:
+        _end(f"Error: {error}", 1)
+    except Exception as error:
+        if debugging():
+            raise
+        _discard_output()
+        _end(f"Error: {sentence(error)}", 1)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _end(text: str, code: int) -> NoReturn:
+    echo(text, err=True)
+    sys.exit(code)
+
+
+def _prepare_streams() -> None:
+    """Have output that the terminal's encoding cannot hold as escapes, and closed streams read and write nothing."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, Path(os.devnull).open(mode, encoding="utf-8"))  # noqa: SIM115 - until the end
+        elif mode == "w" and hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+    if logging.lastResort:
+        logging.lastResort.setFormatter(_Printable())
+
+
+def _discard_output() -> None:
+    """Write what is left in standard output's buffer to nowhere: Python would fail to write it at its end."""
+    with suppress(OSError, ValueError):
+        sys.stdout.flush()
+        return
+    with suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+class _Printable(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        return printable(super().format(record))
 
 
 if __name__ == "__main__":

@@ -1,8 +1,13 @@
-"""What commands print: tables for people, JSON for machines, progress on stderr."""
+"""What commands print: tables for people, JSON for machines, progress on stderr.
+
+Text for people may hold what a source's rows hold. Characters that a terminal obeys instead of showing them are printed
+as escapes, such as `\\x1b`. JSON and CSV stay exact.
+"""
 
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -13,9 +18,23 @@ import click
 _WIDE = 10_000
 
 
+# Control characters except tab and line feed, overrides of the direction of text, other line ends, lone surrogates.
+_OBEYED = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+
+
+def printable(text: str) -> str:
+    """The text with every character that a terminal would obey as an escape."""
+    return _OBEYED.sub(lambda found: repr(found[0])[1:-1], text)
+
+
+def echo(text: str, *, err: bool = False) -> None:
+    """Print a line for people."""
+    click.echo(printable(text), err=err)
+
+
 def progress(text: str) -> None:
     """Report progress on stderr, so that a result on stdout stays whole."""
-    click.echo(text, err=True)
+    echo(text, err=True)
 
 
 def show_table(title: str | None, columns: Sequence[str], rows: Iterable[Sequence[Any]], *, boxed: bool = True) -> None:
@@ -26,7 +45,7 @@ def show_table(title: str | None, columns: Sequence[str], rows: Iterable[Sequenc
 
     listed = [list(row) for row in rows]
     table = Table(
-        title=title,
+        title=printable(title) if title else None,
         title_justify="left",
         box=HEAVY_HEAD if boxed else None,
         pad_edge=boxed,
@@ -35,7 +54,7 @@ def show_table(title: str | None, columns: Sequence[str], rows: Iterable[Sequenc
     )
     for i, column in enumerate(columns):
         numeric = {type(row[i]) for row in listed} - {type(None)} <= {int, float}
-        table.add_column(column, justify="right" if numeric else "left", overflow="fold")
+        table.add_column(printable(column), justify="right" if numeric else "left", overflow="fold")
     for row in listed:
         table.add_row(*map(cell, row))
     terminal = sys.stdout.isatty()
@@ -56,12 +75,14 @@ def cell(value: Any) -> str:
         return f"{value:.6g}"
     if isinstance(value, int):
         return f"{value:,}"
-    return str(value)
+    return printable(str(value))
 
 
 def show_json(value: Any) -> None:
     """Print JSON; instants in ISO 8601, what JSON cannot hold (NaN, infinities) as null."""
-    print(json.dumps(_plain(value), ensure_ascii=False, indent=2, default=str))
+    # Where standard output cannot hold every character, JSON's own escapes can.
+    is_unicode = (sys.stdout.encoding or "utf-8").lower().replace("-", "").startswith("utf")
+    print(json.dumps(_plain(value), ensure_ascii=not is_unicode, indent=2, default=str))
 
 
 def _plain(value: Any) -> Any:

@@ -9,10 +9,12 @@ from pathlib import Path
 import click
 
 from pip_dagster.cli.options import json_option
-from pip_dagster.cli.output import show_json, show_table
+from pip_dagster.cli.output import echo, show_json, show_table
 from pip_dagster.declaration.find import find_pipeline
 from pip_dagster.declaration.project import Project
+from pip_dagster.errors import DeclarationError
 from pip_dagster.plural import plural
+from pip_dagster.text_file import read_text
 
 
 @click.command("prove-point-in-time")
@@ -47,11 +49,11 @@ def prove_point_in_time(
         raise click.ClickException(
             f"{pipeline} has no partition {partition!r}; expected a key such as {example!r}."
         ) from error
-    proof = prove(declared, window, sql=sql.read_text(encoding="utf-8") if sql else None, most_cutoffs=most_cutoffs)
+    proof = prove(declared, window, sql=read_text(sql, DeclarationError) if sql else None, most_cutoffs=most_cutoffs)
     if as_json:
         show_json(asdict(proof))
     else:
-        click.echo(
+        echo(
             f"{pipeline}, partition {partition}: {plural(proof.rows, 'row')}, "
             f"{proof.cutoffs_tried} of {proof.cutoffs} cut-offs. "
             f"Hidden until available: {', '.join(proof.limited_sources)}. "
@@ -68,5 +70,5 @@ def prove_point_in_time(
             ]
             show_table("Features that depend on later rows", ["feature", "rows that differ", "example"], rows)
         else:
-            click.echo("No feature differs: none depends on later rows.")
+            echo("No feature differs: none depends on later rows.")
     sys.exit(1 if proof.leaks else 0)

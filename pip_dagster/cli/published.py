@@ -27,7 +27,7 @@ def open_published(project: Project) -> Iterator[DuckDBPyConnection]:
     If the project publishes nothing, the lake itself.
 
     Raises:
-        WarehouseError: nothing has been published yet, or the file is not a database.
+        WarehouseError: nothing has been published yet, or what is cannot be read.
     """
     import duckdb
 
@@ -44,16 +44,28 @@ def open_published(project: Project) -> Iterator[DuckDBPyConnection]:
     try:
         con = duckdb.connect(str(path), read_only=True)
     except duckdb.Error as error:
-        raise WarehouseError(f"{path} cannot be opened: {error}") from error
+        raise unreadable(project, error) from error
     try:
         con.execute("SET TimeZone = 'UTC'")
         # The folder as it is, and as the globs of the views escape it.
         folders = {str(project.published), glob.escape(str(project.published))}
         con.execute(f"SET allowed_directories = [{', '.join(map(literal, sorted(folders)))}]")
         con.execute("SET enable_external_access = false")
-        yield con
+        try:
+            yield con
+        except duckdb.Error as error:
+            raise unreadable(project, error) from error
     finally:
         con.close()
+
+
+def unreadable(project: Project, error: Exception) -> WarehouseError:
+    """The error that reports DuckDB's about the published files: damaged, gone, or published at another place."""
+    text = str(error).splitlines()[0]
+    return WarehouseError(
+        f"The published files in {project.published} cannot be read: {text}\nRun `pip-dagster publish` to write them "
+        "again from the warehouse."
+    )
 
 
 @contextmanager

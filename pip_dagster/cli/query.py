@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import csv
+import re
 import sys
 from typing import Any
 
 import click
 
-from pip_dagster.cli.output import show_json, show_table
+from pip_dagster.cli.output import echo, show_json, show_table
 from pip_dagster.cli.published import open_published
 from pip_dagster.declaration.project import Project
 
@@ -42,7 +43,20 @@ def query(project: Project, sql: str, form: str, as_json: bool) -> None:
                 raise click.ClickException(f"Two columns have the same name: {', '.join(columns)}. Rename one with AS.")
             _show(result, columns, "json" if as_json else form)
         except duckdb.Error as error:
+            if _is_about_files(con, project, str(error)):
+                raise
             raise click.ClickException(f"{error}\nTables: {', '.join(_tables(con))}") from error
+
+
+def _is_about_files(con: Any, project: Project, error: str) -> bool:
+    """Whether the error is about a published file, or about files of the views that are not where they were."""
+    if f"'{project.published}" in error or f'"{project.published}' in error:
+        return True
+    refused = re.search(r'Cannot access file "([^"]+)"', error)
+    if refused is None:
+        return False
+    views = con.execute("SELECT sql FROM duckdb_views() WHERE NOT internal").fetchall()
+    return any(refused[1] in view for (view,) in views)
 
 
 def _show(result: Any, columns: list[str], form: str) -> None:
@@ -57,7 +71,7 @@ def _show(result: Any, columns: list[str], form: str) -> None:
         rows = result.fetchmany(_SHOWN)
         show_table(None, columns, rows)
         if result.fetchone():
-            click.echo(f"More than {_SHOWN} rows: add a LIMIT, or print all of them with --format csv.", err=True)
+            echo(f"More than {_SHOWN} rows: add a LIMIT, or print all of them with --format csv.", err=True)
 
 
 def _tables(con: Any) -> list[str]:

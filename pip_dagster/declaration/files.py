@@ -11,6 +11,7 @@ import yaml
 
 from pip_dagster.errors import DeclarationError
 from pip_dagster.quality.yaml_words import misread_number
+from pip_dagster.text_file import read_text
 
 COMPONENT = ".InferencePipeline"
 _TIMESTAMP, _MERGE = "tag:yaml.org,2002:timestamp", "tag:yaml.org,2002:merge"
@@ -48,7 +49,7 @@ def read_yaml(file: Path, wanted: Callable[[yaml.Node], bool] = lambda root: Tru
         DeclarationError: it is not YAML or not UTF-8, or it has a key twice or a value that YAML reads as something
             else than it looks like. Names the lines.
     """
-    loader = _Loader(read_text(file))
+    loader = _Loader(read_text(file, DeclarationError))
     found: list[Any] = []
     try:
         while loader.check_node():
@@ -87,21 +88,7 @@ def read_beside(pipeline: str, folder: Path, key: str, name: str) -> tuple[Path,
         kind = file.suffix or ".sql"
         there = ", ".join(sorted(path.name for path in folder.glob(f"*{kind}"))) or f"no {kind} file"
         raise DeclarationError(f"{beside} not beside {folder / 'defs.yaml'}; there is {there}.")
-    return file, read_text(file)
-
-
-def read_text(file: Path) -> str:
-    """A file of the declaration.
-
-    Raises:
-        DeclarationError: it cannot be read, or is not UTF-8.
-    """
-    try:
-        return file.read_text(encoding="utf-8")
-    except OSError as error:
-        raise DeclarationError(f"{file} cannot be read: {error.strerror}.") from error
-    except UnicodeDecodeError as error:
-        raise DeclarationError(f"{file} is not UTF-8 (byte {error.start + 1}); save it as UTF-8.") from error
+    return file, read_text(file, DeclarationError)
 
 
 def _is_pipeline(root: yaml.Node) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from pip_dagster.declaration.lake import PREFIX, Lake
 from pip_dagster.errors import ProjectError
+from pip_dagster.text_file import read_text
 
 if TYPE_CHECKING:
     from pip_dagster.declaration.automation import Alerts
@@ -45,8 +47,14 @@ class Project:
         An environment variable `PIP_DAGSTER_<SETTING>` takes precedence over the file.
 
         Raises:
-            ProjectError: a setting is unknown or not text, or DuckDB cannot write in the folder of the warehouse.
+            ProjectError: a setting is unknown or not text, DuckDB cannot write in the folder of the warehouse, or
+                Python runs with -OO.
         """
+        if sys.flags.optimize > 1:
+            raise ProjectError(
+                "Python runs with -OO, which removes docstrings that XGBoost needs when it is imported. Run it without "
+                "-OO and without PYTHONOPTIMIZE=2."
+            )
         root = root.resolve()
         file = root / "pyproject.toml"
         declared = _tool_table(file, "pip_dagster") or {}
@@ -102,6 +110,8 @@ class Project:
         """
         named = os.environ.get(ROOT_VARIABLE)
         if named:
+            if not Path(named).is_dir():
+                raise ProjectError(f"{ROOT_VARIABLE} is {named!r}, which is not a folder; expected the project's.")
             return cls.at(Path(named))
         start = (start or Path.cwd()).resolve()
         for folder in (start, *start.parents):
@@ -157,7 +167,10 @@ def _tool_table(file: Path, name: str) -> dict[str, object] | None:
     if not file.is_file():
         return None
     try:
-        table = tomllib.loads(file.read_text(encoding="utf-8")).get("tool", {}).get(name)
+        # A byte order mark, as editors on Windows write it, is no TOML.
+        document = tomllib.loads(read_text(file, ProjectError).removeprefix("\ufeff"))
     except tomllib.TOMLDecodeError as error:
         raise ProjectError(f"{file} is not valid TOML: {error}") from error
+    tool = document.get("tool")
+    table = tool.get(name) if isinstance(tool, dict) else None
     return table if isinstance(table, dict) else None

@@ -18,8 +18,9 @@ from pip_dagster.ledger.promotions import append_promotions, write_registry_stam
 from pip_dagster.ledger.record import new_id
 from pip_dagster.ledger.rollback_plan import Flip, History, Missing, RollbackPlan
 from pip_dagster.registry.errors import RegistryUnreachable
-from pip_dagster.warehouse.access import see_newest, writing
+from pip_dagster.warehouse.access import reading, see_newest, writing
 from pip_dagster.warehouse.connect import workspace
+from pip_dagster.warehouse.faults import check_writable
 from pip_dagster.warehouse.published import publish_pending
 from pip_dagster.warehouse.transaction import transaction
 
@@ -150,12 +151,15 @@ def rollback(
                 f"Pipeline {pipeline}: {error}\nNothing was rolled back. --keep-alias rolls back without MLflow; point "
                 "the alias back there before the next run, or that scores with the version that was withdrawn."
             ) from error
+    if dry_run:
+        with workspace(threads=2) as con, reading(con, project, purpose=purpose):
+            return _prepare(con, declared, registry, request, dry_run=True)
+    if request.moves_alias and not project.mlflow:
+        check_writable(project.registry / declared.spec.scoring.model_name)
     with workspace(threads=2) as con, writing(con, project, purpose=purpose, publish=False):
         with transaction(con):
             see_newest(con)  # on a lake, of other machines since it was opened
-            result = _prepare(con, declared, registry, request, dry_run)
-            if dry_run:
-                return result
+            result = _prepare(con, declared, registry, request, dry_run=False)
             began = time.monotonic()
             if move := _own_move(registry, request, result):
                 append_promotions(con, registry, (result.model_name, move))

@@ -14,6 +14,8 @@ from pathlib import Path
 
 import dagster as dg
 
+from pip_dagster.warehouse.lock_file import mode_in
+
 GONE = "The process of the run no longer exists. The partitions that it committed stay."
 
 
@@ -69,7 +71,9 @@ def _folder(instance: dg.DagsterInstance, run_id: str) -> Path:
 def _locked(file: Path) -> int:
     """Create the file so that its lock is held from the moment that it has its name."""
     unnamed = file.with_suffix(".new")
-    descriptor = os.open(unnamed, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
+    # Who may only read the folder must not be able to hold it: the run would look alive for ever.
+    flags = os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
+    descriptor = os.open(unnamed, flags, mode_in(file.parent))
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         os.write(descriptor, json.dumps(_here()).encode())

@@ -19,6 +19,8 @@ from pip_dagster.registry.protocol import ModelRegistry
 from pip_dagster.registry.store import Registry
 from pip_dagster.registry.version import ModelVersion
 from pip_dagster.statistics.gate_result import GateReport
+from pip_dagster.warehouse.access import check_may_write
+from pip_dagster.warehouse.faults import check_writable
 
 
 def pipelines_of(project: Project, model_name: str, alias: str) -> list[Pipeline]:
@@ -126,9 +128,12 @@ def attempt(
     """Put `candidate` through the gates of every pipeline that scores by this alias, and keep the reports.
 
     `registry` is where the alias moves; the project's folder when absent.
-    Raises ReplacedVersion, DeclarationError, SourceError or WarehouseError as `check` does.
+    Raises ReplacedVersion, DeclarationError, SourceError or WarehouseError as `check` does; StorageError if this user
+    may not write the registry or the warehouse.
     """
     registry = registry or Registry(project.registry)
+    check_may_write(project)
+    check_writable(registry.root / candidate.name)
     check_recorded(project, candidate, purpose=f"{candidate}: reading the ledger for a promotion")
     seen = registry.alias(candidate.name, alias)
     pipelines = pipelines_of(project, candidate.name, alias)

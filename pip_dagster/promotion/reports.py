@@ -10,7 +10,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from pip_dagster import clock
 from pip_dagster.registry.errors import CorruptRegistry
-from pip_dagster.registry.files import replace_atomically
+from pip_dagster.registry.files import of_registry, replace_atomically
 from pip_dagster.statistics.gate_result import GateReport
 
 _INSTANT = "%Y%m%dT%H%M%S%fZ"
@@ -22,14 +22,19 @@ def _adapter() -> TypeAdapter[GateReport]:
 
 
 def store_report(root: Path, report: GateReport) -> Path:
-    """Keep a report in the registry `root`; the file. Its name sorts behind those of all earlier reports."""
+    """Keep a report in the registry `root`; the file. Its name sorts behind those of all earlier reports.
+
+    Raises:
+        RegistryUnwritable: the disk is full, or this user may not write there.
+    """
     folder, at = root / report.model_name / "reports", report.made_at
     if names := sorted(path.name for path in folder.glob("[0-9]*-v*.json")):
         newest = datetime.strptime(names[-1].partition("-")[0], _INSTANT).replace(tzinfo=UTC)
         clock.seen(newest)
         at = at if at > newest else clock.now()
     path = folder / f"{at:{_INSTANT}}-v{report.candidate}.json"
-    replace_atomically(path, _adapter().dump_json(report, indent=2))
+    with of_registry(folder):
+        replace_atomically(path, _adapter().dump_json(report, indent=2))
     return path
 
 
@@ -40,10 +45,10 @@ def newest_report(root: Path, model_name: str, version: int) -> GateReport | Non
         return None
     try:
         return _adapter().validate_json(paths[-1].read_bytes())
-    except ValidationError as error:
+    except (ValidationError, OSError) as error:
+        why = error.errors()[0]["msg"] if isinstance(error, ValidationError) else error.strerror
         raise CorruptRegistry(
-            f"{paths[-1]} is no gate report ({error.errors()[0]['msg']}); move it away and run "
-            "`pip-dagster models gate` again"
+            f"{paths[-1]} is no gate report ({why}); move it away and run `pip-dagster models gate` again"
         ) from error
 
 

@@ -24,6 +24,7 @@ from pip_dagster.quality.expectation_types import (
 from pip_dagster.quality.parameters import check_expression, is_parameter
 from pip_dagster.quality.suite import SEVERITIES, Expectation, Severity, SuiteError, Suites, suggest
 from pip_dagster.quality.yaml_words import misread_value
+from pip_dagster.text_file import read_text
 
 SECTIONS = ("sources", "features", "predictions")
 KEYS = ("type", "kwargs", "severity", "row_condition", "name", "description", "meta")
@@ -77,11 +78,11 @@ def load_suites(path: Path, columns: Mapping[str, Collection[str]] | None = None
         SuiteError: the file cannot be read, or holds something that Great Expectations would drop or misread.
     """
     columns = columns or {}
+    text = read_text(path, SuiteError)
     try:
-        text = path.read_text(encoding="utf-8")
-    except OSError as e:
-        raise SuiteError(f"{path}: the expectations cannot be read: {e.strerror}; create it or fix the path") from e
-    loader = yaml.SafeLoader(text)
+        loader = yaml.SafeLoader(text)
+    except yaml.YAMLError as e:  # a control character
+        raise SuiteError(f"{path}: not valid YAML: {e}") from e
     try:
         root = loader.get_single_node()
         file = _File(path, loader)

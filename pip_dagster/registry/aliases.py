@@ -11,7 +11,8 @@ from pydantic import AwareDatetime, BeforeValidator, TypeAdapter, ValidationErro
 from pip_dagster import clock
 from pip_dagster.registry.booster_signature import Record
 from pip_dagster.registry.errors import AliasConflict, CorruptRegistry
-from pip_dagster.registry.files import locked, replace_atomically
+from pip_dagster.registry.files import locked, of_registry, replace_atomically
+from pip_dagster.warehouse.faults import remedy
 
 
 class AliasChange(Record):
@@ -62,13 +63,21 @@ def read_history(folder: Path, alias: str) -> list[AliasChange]:
         history = _HISTORY.validate_json(path.read_bytes())
     except FileNotFoundError:
         return []
+    except OSError as error:
+        raise CorruptRegistry(f"{path} cannot be read: {error.strerror}. {remedy(str(error))}") from error
     except ValidationError as error:
-        raise CorruptRegistry(
-            f"{path} is not an alias history ({error.errors()[0]['msg']}); restore it from a backup, or remove it and "
-            f"set the alias {alias!r} again"
-        ) from error
+        raise CorruptRegistry(_damaged(path, alias, error.errors()[0]["msg"])) from error
+    if not history:
+        raise CorruptRegistry(_damaged(path, alias, "it holds no move"))
     clock.seen(*(change.at for change in history))
     return history
+
+
+def _damaged(path: Path, alias: str, why: str) -> str:
+    return (
+        f"{path} is not an alias history ({why}); restore it from a backup, or remove it and set the alias {alias!r} "
+        "again"
+    )
 
 
 def names(folder: Path) -> list[str]:
@@ -92,8 +101,9 @@ def move(
         AliasConflict: `expect` (a version, or None for "not set yet") is not where the alias points now.
         CorruptRegistry: the alias's history cannot be read.
         RegistryBusy: another process holds the model's lock.
+        RegistryUnwritable: the disk is full, or this user may not write there.
     """
-    with locked(folder / ".lock"):
+    with of_registry(folder), locked(folder / ".lock"):
         history = read_history(folder, alias)
         current = history[-1].version if history else None
         if not isinstance(expect, Anywhere) and current != expect:

@@ -38,6 +38,10 @@ class RegistryBusy(RegistryError):
     """Another process held the model's lock until the deadline."""
 
 
+class RegistryUnwritable(RegistryError):
+    """The registry's disk is full, or this user may not write there; nothing was changed."""
+
+
 class UnsafeModelFile(RegistryError):
     """A file that is not a model in an engine's own format: pickles and archives are refused unopened."""
 

@@ -11,7 +11,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from pip_dagster.registry.errors import RegistryBusy
+from pip_dagster.registry.errors import RegistryBusy, RegistryUnwritable
+from pip_dagster.warehouse.faults import of_files
+from pip_dagster.warehouse.lock_file import open_lock
 
 LOCK_SECONDS = 60.0
 
@@ -58,6 +60,17 @@ def replace_atomically(path: Path, data: bytes) -> None:
 
 
 @contextmanager
+def of_registry(folder: Path) -> Iterator[None]:
+    """Report an error of the disk that holds this folder of the registry as one that names the folder.
+
+    Raises:
+        RegistryUnwritable: the disk is full, or this user may not write there.
+    """
+    with of_files(f"The registry's folder {folder}", RegistryUnwritable):
+        yield
+
+
+@contextmanager
 def locked(path: Path, seconds: float = LOCK_SECONDS) -> Iterator[None]:
     """Lock `path` exclusively; the kernel releases the lock if the process dies.
 
@@ -66,10 +79,11 @@ def locked(path: Path, seconds: float = LOCK_SECONDS) -> Iterator[None]:
     """
     deadline = time.monotonic() + seconds
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a") as file:
+    descriptor = open_lock(path)
+    try:
         while True:
             try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 break
             except BlockingIOError:
                 if time.monotonic() > deadline:
@@ -79,3 +93,5 @@ def locked(path: Path, seconds: float = LOCK_SECONDS) -> Iterator[None]:
                     ) from None
                 time.sleep(0.01)
         yield
+    finally:
+        os.close(descriptor)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import secrets
 import shutil
 import time
@@ -11,9 +12,10 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from pip_dagster.registry.errors import CorruptRegistry, DigestMismatch, MixedRegistry
-from pip_dagster.registry.files import locked, sha256, sync_file, sync_folder, write_synced
+from pip_dagster.registry.files import locked, of_registry, sha256, sync_file, sync_folder, write_synced
 from pip_dagster.registry.manifest import Manifest
 from pip_dagster.registry.version import DIGEST_FILE, MANIFEST_FILE, ModelVersion, model_digest
+from pip_dagster.warehouse.faults import remedy
 
 # A registration takes seconds: a folder older than a day belongs to a process that died.
 ABANDONED_SECONDS = 24 * 3600
@@ -29,20 +31,36 @@ def read_version(folder: Path, number: int) -> ModelVersion:
     return ModelVersion.read(folder.name, number, folder / "versions" / str(number))
 
 
+def check_readable(*folders: Path) -> None:
+    """Check that this user may list these folders, those that exist: a model there would seem not to exist.
+
+    Raises:
+        CorruptRegistry: names the folder, and what to do.
+    """
+    for folder in folders:
+        if not os.access(folder, os.R_OK | os.X_OK) and os.access(folder, os.F_OK):
+            raise CorruptRegistry(f"{folder} cannot be read. {remedy('Permission denied')}")
+
+
 @contextmanager
 def staging(folder: Path) -> Iterator[Path]:
-    """A private folder on the same file system, gone afterwards unless it was published."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for old in folder.glob(".incoming-*"):
-        with suppress(FileNotFoundError):  # its owner, or another cleaner, may be removing it now
-            if time.time() - old.stat().st_mtime > ABANDONED_SECONDS:
-                shutil.rmtree(old, ignore_errors=True)
-    path = folder / f".incoming-{secrets.token_hex(8)}"
-    path.mkdir()
-    try:
-        yield path
-    finally:
-        shutil.rmtree(path, ignore_errors=True)
+    """A private folder on the same file system, gone afterwards unless it was published.
+
+    Raises:
+        RegistryUnwritable: the disk is full, or this user may not write there.
+    """
+    with of_registry(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        for old in folder.glob(".incoming-*"):
+            with suppress(FileNotFoundError):  # its owner, or another cleaner, may be removing it now
+                if time.time() - old.stat().st_mtime > ABANDONED_SECONDS:
+                    shutil.rmtree(old, ignore_errors=True)
+        path = folder / f".incoming-{secrets.token_hex(8)}"
+        path.mkdir()
+        try:
+            yield path
+        finally:
+            shutil.rmtree(path, ignore_errors=True)
 
 
 def publish(

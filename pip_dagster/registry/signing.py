@@ -9,13 +9,15 @@ import base64
 import binascii
 import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pip_dagster.registry.errors import InvalidKey, SignatureMissing
-from pip_dagster.registry.files import replace_atomically, sha256
+from pip_dagster.registry.files import of_registry, replace_atomically, sha256
 from pip_dagster.registry.version import MANIFEST_FILE, ModelVersion
+from pip_dagster.warehouse.faults import of_files
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
@@ -25,7 +27,7 @@ def keygen(path: Path) -> tuple[Path, Path]:
     """Write a new key pair, `<path>.pem` (readable by its owner only) and `<path>.pub.pem`; the two files.
 
     Raises:
-        InvalidKey: one of them exists; a key in use must not be lost.
+        InvalidKey: one of them exists, since a key in use must not be lost; or they cannot be written.
     """
     from cryptography.hazmat.primitives import serialization as ser
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -36,11 +38,23 @@ def keygen(path: Path) -> tuple[Path, Path]:
             raise InvalidKey(f"{file} exists; choose another name, a key is never overwritten")
     key = Ed25519PrivateKey.generate()
     secret = key.private_bytes(ser.Encoding.PEM, ser.PrivateFormat.PKCS8, ser.NoEncryption())
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with os.fdopen(os.open(private, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as out:
-        out.write(secret)
-    public.write_bytes(key.public_key().public_bytes(ser.Encoding.PEM, ser.PublicFormat.SubjectPublicKeyInfo))
+    with of_files(f"The key {private}", InvalidKey):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with os.fdopen(os.open(private, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as out, _whole(private):
+            out.write(secret)
+            out.flush()
+            public.write_bytes(key.public_key().public_bytes(ser.Encoding.PEM, ser.PublicFormat.SubjectPublicKeyInfo))
     return private, public
+
+
+@contextmanager
+def _whole(private: Path) -> Iterator[None]:
+    """Remove the private key where its public key could not be written: the same command must work later."""
+    try:
+        yield
+    except OSError:
+        private.unlink()
+        raise
 
 
 def sign(version: ModelVersion, key_file: Path) -> Path:
@@ -50,11 +64,13 @@ def sign(version: ModelVersion, key_file: Path) -> Path:
         CorruptRegistry: a file of the version cannot be read.
         DigestMismatch: a file is not the registered one.
         InvalidKey: the file is not an Ed25519 key.
+        RegistryUnwritable: the signature cannot be written.
     """
     key = _private_key(key_file)
     version.verify()
     path = _signature_file(version, key.public_key())
-    replace_atomically(path, key.sign(_manifest_bytes(version)))
+    with of_registry(path.parent):
+        replace_atomically(path, key.sign(_manifest_bytes(version)))
     return path
 
 

@@ -19,7 +19,7 @@ from pip_dagster.declaration.model_names import check_alias, check_model_name, p
 from pip_dagster.registry import aliases
 from pip_dagster.registry.aliases import ANYWHERE, AliasChange, Anywhere
 from pip_dagster.registry.errors import ModelNotFound
-from pip_dagster.registry.publish import publish, read_version, staging, version_numbers
+from pip_dagster.registry.publish import check_readable, publish, read_version, staging, version_numbers
 from pip_dagster.registry.version import ModelVersion
 
 if TYPE_CHECKING:
@@ -44,6 +44,7 @@ class Registry:
 
     def models(self) -> list[str]:
         """The names of all models that have a version."""
+        check_readable(self.root)
         found = [path.parent for path in self.root.glob("*/versions")]
         return sorted(folder.name for folder in found if not folder.name.startswith(".") and version_numbers(folder))
 
@@ -172,7 +173,9 @@ class Registry:
         return [change for _, change in sorted(changes, key=itemgetter(0))]
 
     def _numbers(self, name: str) -> list[int]:
-        numbers = version_numbers(self.root / check_model_name(name))
+        folder = self.root / check_model_name(name)
+        check_readable(self.root, folder, folder / "versions")
+        numbers = version_numbers(folder)
         if not numbers:
             raise ModelNotFound(
                 f"there is no model {name!r} in {self.root}; models: {', '.join(self.models()) or 'none yet'}; add one "

@@ -9,12 +9,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pip_dagster import clock
 from pip_dagster.errors import NoWarehouseError
 from pip_dagster.sql.names import literal
-from pip_dagster.warehouse import lock, stamp
+from pip_dagster.warehouse import faults, lock, stamp
 from pip_dagster.warehouse.connect import open_warehouse, workspace
 from pip_dagster.warehouse.pending import Pending, pending_publications
 from pip_dagster.warehouse.published import publish_pending
@@ -66,6 +67,16 @@ def _opened(
             stamp.check(con, project, stamps)
         see_newest(con)
         yield
+
+
+def check_may_write(project: Project) -> None:
+    """Check, before anything else is changed, that this user may write the warehouse; of a lake, Postgres decides.
+
+    Raises:
+        StorageError: names what may not be written, and what to do.
+    """
+    if isinstance(project.warehouse, Path):
+        faults.check_writable(project.warehouse, project.warehouse.parent)
 
 
 def see_newest(con: DuckDBPyConnection) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import re
 import secrets
 import shutil
 import socket
@@ -26,9 +27,12 @@ from pip_dagster.sql.names import CATALOG, literal, quote
 from pip_dagster.warehouse import faults, lock, schema
 from pip_dagster.warehouse.interrupts import interruptible
 from pip_dagster.warehouse.lake_connection import opened
+from pip_dagster.warehouse.lock_file import may_open
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
+
+MEMORY_VARIABLE = "PIP_DAGSTER_MEMORY_LIMIT"
 
 # DuckDB's errors when another process has the file open. No other error is worth waiting for.
 _LOCKED = ("Could not set lock on file", "Conflicting lock", "database is locked", "Unique file handle conflict")
@@ -48,12 +52,13 @@ def workspace(*, threads: int, memory_limit: str | None = None) -> Iterator[Duck
 
     Raises:
         SpillError: the folder is full, gone, or cannot be created.
+        WarehouseError: PIP_DAGSTER_MEMORY_LIMIT is not a size.
     """
     import duckdb
 
-    _remove_spills_of_dead_processes()
-    place = Path(tempfile.gettempdir())
-    with faults.of_spill(place):
+    limit = declared_memory_limit() or memory_limit
+    with faults.of_spill(Path(os.environ.get("TMPDIR", "/tmp"))):
+        _remove_spills_of_dead_processes()
         spill = Path(tempfile.mkdtemp(prefix=f"{faults.SPILL}{_host()}_{os.getpid()}_"))
     con = duckdb.connect(":memory:", config={"temp_directory": str(spill), "threads": threads})
     try:
@@ -61,7 +66,7 @@ def workspace(*, threads: int, memory_limit: str | None = None) -> Iterator[Duck
         con.execute("SET enable_progress_bar = false")
         # Keys identify rows. To preserve their order, one thread would have to stage and store them. See `in_order`.
         con.execute("SET preserve_insertion_order = false")
-        if limit := declared_memory_limit() or memory_limit:
+        if limit:
             con.execute(f"SET memory_limit = {literal(limit)}")
         with interruptible(con), faults.of_spill(spill):
             yield con
@@ -92,8 +97,15 @@ def reading_beside(con: DuckDBPyConnection) -> Iterator[DuckDBPyConnection]:
 
 
 def declared_memory_limit() -> str | None:
-    """The memory that the user allows DuckDB."""
-    return os.environ.get("PIP_DAGSTER_MEMORY_LIMIT")
+    """The memory that the user allows DuckDB.
+
+    Raises:
+        WarehouseError: the variable is not a size.
+    """
+    text = os.environ.get(MEMORY_VARIABLE, "").strip()
+    if text and not re.fullmatch(r"0*[1-9]\d*(\.\d+)?\s*([KMGT]i?B|%)", text, re.IGNORECASE):
+        raise WarehouseError(f"{MEMORY_VARIABLE} is {text!r}; expected a size, such as 8GB.")
+    return text or None
 
 
 def all_memory() -> str:
@@ -189,7 +201,8 @@ def open_warehouse(
                 raise NoWarehouseError(f"There is no warehouse {path} yet: materialize a partition first.")
         path.parent.mkdir(parents=True, exist_ok=True)
         lock_file = path.with_name(path.name + ".lock")
-        if not read_only or lock.may_hold(lock_file):
+        # A reader without the right to the lock waits for DuckDB's own, which its process then holds while it reads.
+        if not read_only or may_open(lock_file):
             stack.enter_context(lock.exclusive(lock_file, purpose=purpose, deadline=seconds))
         try:
             with attached(con, path, CATALOG, read_only=read_only, deadline=seconds):

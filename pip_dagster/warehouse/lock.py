@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+import math
 import os
 import random
 import sys
@@ -16,6 +17,7 @@ from pathlib import Path
 
 from pip_dagster import clock
 from pip_dagster.errors import WarehouseError, WarehouseLockedError
+from pip_dagster.warehouse.lock_file import open_lock, pid_of
 from pip_dagster.warehouse.queue import place_in
 
 DEFAULT_DEADLINE = 120.0
@@ -38,20 +40,20 @@ def declared_deadline() -> float:
     """Seconds to wait for a lock: `waiting_at_most`, or `PIP_DAGSTER_LOCK_DEADLINE`, or the default.
 
     Raises:
-        WarehouseError: the variable is not a number.
+        WarehouseError: the variable is not a number of seconds.
     """
     if (within := _WITHIN.get()) is not None:
         return within
     text = os.environ.get(VARIABLE)
+    if not text:
+        return DEFAULT_DEADLINE
     try:
-        return DEFAULT_DEADLINE if text is None else float(text)
+        seconds = float(text)
     except ValueError:
-        raise WarehouseError(f"{VARIABLE} is {text!r}; expected seconds, such as 60.") from None
-
-
-def may_hold(path: Path) -> bool:
-    """Whether this user may write the lock at `path`. Who may only read need not: DuckDB locks the file as well."""
-    return os.access(path if path.exists() else path.parent, os.W_OK)
+        seconds = math.nan
+    if not seconds >= 0:  # nor is NaN, with which the wait would not end
+        raise WarehouseError(f"{VARIABLE} is {text!r}; expected seconds, such as 60.")
+    return seconds
 
 
 @contextmanager
@@ -65,16 +67,19 @@ def exclusive(path: Path, *, purpose: str, deadline: float = DEFAULT_DEADLINE) -
         WarehouseLockedError: another process held it until the deadline; names that process and its purpose.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a+", encoding="utf-8") as file:
-        _acquire(file.fileno(), path, deadline)
+    descriptor = open_lock(path)
+    try:
+        _acquire(descriptor, path, deadline)
         # The last holder's time: this machine's clock may have been set back since.
-        clock.seen(datetime.fromtimestamp(os.fstat(file.fileno()).st_mtime, UTC))
+        clock.seen(datetime.fromtimestamp(os.fstat(descriptor).st_mtime, UTC))
         holder = {"pid": os.getpid(), "purpose": purpose, "since": datetime.now(UTC).isoformat(timespec="seconds")}
-        _note(file.fileno(), json.dumps(holder | {"command": " ".join(sys.argv[:4])[:200]}))
+        _note(descriptor, json.dumps(holder | {"command": " ".join(sys.argv[:4])[:200]}))
         try:
             yield
         finally:
-            _note(file.fileno(), "")
+            _note(descriptor, "")
+    finally:
+        os.close(descriptor)
 
 
 def _note(descriptor: int, text: str) -> None:
@@ -111,4 +116,5 @@ def holder_of(path: Path) -> str:
         holder = json.loads(path.read_text(encoding="utf-8"))
         return f"It is held by PID {holder['pid']} ({holder['command']}) since {holder['since']}: {holder['purpose']}."
     except (OSError, ValueError, KeyError):
-        return "Its holder is not known."
+        pid = pid_of(path)
+        return f"It is held by PID {pid}." if pid else "Its holder is not known."

@@ -19,6 +19,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from pip_dagster.warehouse.lock_file import open_lock
+
 # `struct flock` of 64-bit Linux: type, whence, start, length, pid.
 _FLOCK = "hhqqi4x"
 _HAS_TICKETS = sys.platform == "linux" and sys.maxsize > 2**32 and hasattr(fcntl, "F_OFD_SETLK")
@@ -50,7 +52,7 @@ def place_in(path: Path) -> Iterator[Place]:
         yield Place(None)
         return
     try:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        descriptor = open_lock(path)
     except OSError:  # a full disk, which must not prevent reading
         yield Place(None)
         return

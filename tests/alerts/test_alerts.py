@@ -2,10 +2,12 @@
 
 import json
 import os
+import resource
+import socket
 import sys
 import threading
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -225,3 +227,81 @@ def test_the_environment_reaches_the_command(monkeypatch, tmp_path):
     monkeypatch.setenv("WHO", "ada")
     assert deliver(Alerts(command=("sh", "-c", f'echo "$WHO" > {tmp_path}/who')), ALERT)
     assert (tmp_path / "who").read_text() == "ada\n" and os.environ["WHO"] == "ada"
+
+
+@contextmanager
+def dripping(answer: bytes, every: float = 0.05):
+    """A server that sends its answer a byte at a time; the requests that it got."""
+    got, stop = [], threading.Event()
+
+    def drip(connection):
+        with connection, suppress(OSError):
+            got.append(connection.recv(65536))
+            for byte in answer:
+                connection.send(bytes([byte]))
+                if stop.wait(every):
+                    return
+
+    def serve():
+        with suppress(OSError):
+            while True:
+                threading.Thread(target=drip, args=(listening.accept()[0],), daemon=True).start()
+
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        threading.Thread(target=serve, daemon=True).start()
+        yield f"http://127.0.0.1:{listening.getsockname()[1]}/", got
+        stop.set()
+
+
+@pytest.mark.parametrize("answer", [b"HTTP/1.1 200 OK\r\n" + b"A: b\r\n" * 90, b"H" * 1000], ids=["headers", "status"])
+def test_a_server_that_drips_is_given_up_at_the_deadline(monkeypatch, answer):
+    said, began = [], time.monotonic()
+    with dripping(answer) as (url, got):
+        assert not deliver(webhook(monkeypatch, url, attempts=2, timeout=0.5), ALERT, said.append)
+    assert len(got) == 2 and time.monotonic() - began < 4
+    assert "no answer, within 0.5 s" in said[0]
+
+
+def test_netrc_does_not_replace_the_declared_token(monkeypatch, tmp_path):
+    netrc = tmp_path / "netrc"
+    netrc.write_text("machine 127.0.0.1 login eve password secret\n")
+    netrc.chmod(0o600)
+    monkeypatch.setenv("NETRC", str(netrc))
+    monkeypatch.setenv("TOKEN", "abc")
+    with server(200) as (url, got):
+        assert deliver(webhook(monkeypatch, url, webhook={"env": "ALERT_URL", "bearer_env": "TOKEN"}), ALERT)
+        assert deliver(webhook(monkeypatch, url), ALERT)
+        assert deliver(webhook(monkeypatch, url.replace("http://", "http://ada:pw@")), ALERT)
+    assert [headers.get("Authorization") for headers, _ in got] == ["Bearer abc", None, "Basic YWRhOnB3"]
+
+
+def test_a_proxy_of_the_environment_is_used(monkeypatch):
+    with server(200) as (proxy, got):
+        monkeypatch.setenv("http_proxy", proxy)
+        monkeypatch.delenv("no_proxy", raising=False)
+        monkeypatch.delenv("NO_PROXY", raising=False)
+        assert deliver(webhook(monkeypatch, "http://alerts.invalid/x"), ALERT)
+    assert got[0][0]["Host"] == "alerts.invalid"
+
+
+@pytest.mark.parametrize("code", ["exit 0", "exit 1"])
+def test_what_a_command_leaves_running_does_not_count(code):
+    said, began = [], time.monotonic()
+    command = ("sh", "-c", f"sleep 5 & echo no room >&2; {code}")
+    delivered = deliver(Alerts(command=command, timeout=2, attempts=1), ALERT, said.append)
+    assert delivered == (code == "exit 0") and time.monotonic() - began < 2
+    assert delivered or "exit code 1: no room" in said[0]
+
+
+def test_a_command_that_writes_without_end_costs_no_memory():
+    said = []
+    command = (sys.executable, "-c", "import os\nwhile True: os.write(2, b'x' * 65536)")
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    assert not deliver(Alerts(command=command, timeout=1, attempts=1), ALERT, said.append)
+    assert "was killed" in said[0]
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 50_000, "kB"
+
+
+def test_a_command_that_reads_nothing_does_not_hang():
+    many = {f"2024-03-{day:02}": "é" * 500 for day in range(1, 29)}
+    assert deliver(Alerts(command=("true",), timeout=5, attempts=1), Alert("drift", "orders", "é" * 500, many))

@@ -1,8 +1,13 @@
 """One writer at a time: who waits, how long, and what the one who gives up is told."""
 
+import fcntl
 import json
 import os
 import signal
+import stat
+import subprocess
+import sys
+import tempfile
 import threading
 import time
 from pathlib import Path
@@ -10,7 +15,8 @@ from pathlib import Path
 import pytest
 
 from pip_dagster.errors import WarehouseError
-from pip_dagster.warehouse.lock import exclusive
+from pip_dagster.registry.files import locked
+from pip_dagster.warehouse.lock import declared_deadline, exclusive
 
 HOLD = """
 import sys, time
@@ -159,3 +165,63 @@ def test_a_waiter_that_gives_up_or_dies_or_sleeps_keeps_nobody(tiny, holder, pat
     finally:
         asleep.kill()
         asleep.wait()
+
+
+@pytest.mark.parametrize(("folder", "mode"), [(0o755, 0o600), (0o775, 0o660), (0o2775, 0o660), (0o777, 0o666)])
+@pytest.mark.parametrize("lock", [lambda path: exclusive(path, purpose="test"), locked], ids=["warehouse", "registry"])
+def test_only_who_may_write_beside_it_may_open_its_file(path, lock, folder, mode):
+    path.parent.chmod(folder)
+    path.touch(0o644)  # as earlier versions created it
+    with lock(path):
+        files = list(path.parent.iterdir())
+        assert path in files and {stat.S_IMODE(file.stat().st_mode) for file in files} == {mode}
+
+
+READER = """
+import fcntl, os, sys
+from pathlib import Path
+os.setgroups([])
+os.setgid(12345)
+os.setuid(12345)
+for file in Path(sys.argv[1]).iterdir():
+    try:
+        descriptor = os.open(file, os.O_RDONLY)
+    except PermissionError:
+        continue
+    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    print(file.name)
+print("tried", flush=True)
+sys.stdin.read()
+"""
+
+
+def test_a_reader_cannot_stop_a_run(path):
+    if os.geteuid():
+        pytest.skip("only root can become another user")
+    with tempfile.TemporaryDirectory(dir="/tmp") as folder:  # pytest's own is closed to other users
+        Path(folder).chmod(0o755)
+        open_to_all = Path(folder, path.name)
+        with exclusive(open_to_all, purpose="a first run"), locked(Path(folder, ".lock")):
+            pass
+        command = [sys.executable, "-c", READER, folder]
+        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as reader:
+            assert reader.stdout.readline() == "tried\n", "it holds a lock"
+            with exclusive(open_to_all, purpose="the next run", deadline=1), locked(Path(folder, ".lock"), 1):
+                reader.stdin.close()
+
+
+def test_a_holder_that_left_no_note_is_named_by_the_kernel(path):
+    with path.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        with (
+            pytest.raises(WarehouseError, match=f"held by PID {os.getpid()}\\."),
+            exclusive(path, purpose="test", deadline=0.1),
+        ):
+            pass
+
+
+@pytest.mark.parametrize("text", ["abc", "nan", "-1"])
+def test_a_deadline_that_is_none_is_refused(monkeypatch, text):
+    monkeypatch.setenv("PIP_DAGSTER_LOCK_DEADLINE", text)
+    with pytest.raises(WarehouseError, match=f"PIP_DAGSTER_LOCK_DEADLINE is '{text}'; expected seconds, such as 60"):
+        declared_deadline()
