@@ -8,6 +8,7 @@ from datetime import UTC, date, datetime
 from typing import TYPE_CHECKING
 
 from pip_dagster.declaration.partition import Partition
+from pip_dagster.declaration.pipeline import sources_read
 from pip_dagster.errors import DeclarationError
 from pip_dagster.flow.sources import local_time
 from pip_dagster.flow.stage import Stage, partition_grid
@@ -39,12 +40,8 @@ class FeatureQuery:
         import duckdb
 
         where = f"Pipeline {spec.name}, {spec.features.sql}"
-        try:
-            statements = con.extract_statements(sql)
-        except duckdb.Error as error:
-            raise DeclarationError(f"{where}: {error}") from error
-        if len(statements) != 1 or "SELECT" not in str(statements[0].type):
-            raise DeclarationError(f"{where}: expected exactly one SELECT, found {len(statements)} statements.")
+        sources_read(spec, sql, spec.features.sql)
+        statements = con.extract_statements(sql)
         text = without_end(con, statements[0].query)
         known = set(sql_bounds([sample]))
         parameters = frozenset(statements[0].named_parameters)
