@@ -94,8 +94,11 @@ class FeatureQuery:
             )
         return cls(text, parameters, columns, spec.features.partition_column, instant)
 
-    def fill(self, stage: Stage, partitions: Sequence[Partition]) -> None:
-        """Append the rows of adjoining partitions to the stage, each with its partition's key, or NULL for none."""
+    def fill(self, con: DuckDBPyConnection, stage: Stage, partitions: Sequence[Partition]) -> None:
+        """Append the rows of adjoining partitions to the stage, each with its partition's key, or NULL for none.
+
+        `con` has the sources, as `sources_alone` gives them.
+        """
         values = {name: value for name, value in sql_bounds(partitions).items() if name in self.parameters}
         # An instant is compared as it is, wall-clock time as if it were UTC: bounds and column are converted alike.
         bounds = [
@@ -104,7 +107,7 @@ class FeatureQuery:
             else (p.key, p.start_local.replace(tzinfo=UTC), p.end_local.replace(tzinfo=UTC))
             for p in partitions
         ]
-        grid = partition_grid(stage.con, "TIMESTAMPTZ", bounds)
+        grid = partition_grid(con, "TIMESTAMPTZ", bounds)
         moment = "f." + quote(self.partition_column)
         if not self.instant:
             moment = f"timezone('UTC', {moment}::TIMESTAMP)"
@@ -117,7 +120,7 @@ class FeatureQuery:
             select = (
                 f"SELECT p.partition_key, f.* FROM (\n{self.sql}\n) f LEFT JOIN {grid} p ON {inside} ORDER BY p.first"
             )
-        stage.append(select, values)
+        stage.append(con, select, values)
 
 
 def without_end(con: DuckDBPyConnection, sql: str) -> str:
