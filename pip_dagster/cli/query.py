@@ -48,7 +48,7 @@ def query(project: Project, sql: str, form: str, as_json: bool) -> None:
             tables_read(sql, _readable(con))
         except Refused as error:
             raise click.ClickException(
-                f"Only tables are read here, and nothing is written: the query {error}."
+                f"A query reads the project's tables and writes nothing; this {error}."
             ) from error
         try:
             result = con.execute(sql)

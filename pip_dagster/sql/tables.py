@@ -140,7 +140,11 @@ def _below(node: Mapping[str, Any], named: frozenset[str]) -> Iterator[tuple[Any
         named |= {folded(entry["key"])}
     recursive = node.get("type") == "RECURSIVE_CTE_NODE"
     for key, each in node.items():
-        if key != "cte_map":
+        if (
+            key == "function" and node.get("type") == "TABLE_FUNCTION"
+        ):  # judged with the relation; its arguments are not
+            yield [*each.values()], named
+        elif key != "cte_map":
             # Only the second part of a recursion sees its name; in the first, that is another table.
             yield each, named | {folded(node["cte_name"])} if recursive and key == "right" else named
 
@@ -214,8 +218,8 @@ def _check_function(node: Mapping[str, Any], readable: Readable) -> None:
             f"uses {_full_name(node)}(), which is not one of DuckDB's own functions of values; remove it, or "
             f"{readable.function_remedy}"
         )
-    for *_, definition in core_functions()[name]:
-        if definition is not None and not _is_of_values(definition):
+    for kind, *_, definition in core_functions()[name]:  # a table function can have the same name
+        if kind == "macro" and not _is_of_values(str(definition)):
             raise Refused(f"uses {_full_name(node)}(), which reads DuckDB's catalog or settings; remove it")
 
 
