@@ -31,6 +31,8 @@ def open_published(project: Project) -> Iterator[DuckDBPyConnection]:
     """
     import duckdb
 
+    from pip_dagster.warehouse.confine import CONFINED, confine
+
     if not project.publishes:
         with _open_lake(project) as con:
             yield con
@@ -42,15 +44,14 @@ def open_published(project: Project) -> Iterator[DuckDBPyConnection]:
             "`pip-dagster demo`."
         )
     try:
-        con = duckdb.connect(str(path), read_only=True)
+        con = duckdb.connect(str(path), read_only=True, config=CONFINED)
     except duckdb.Error as error:
         raise unreadable(project, error) from error
     try:
         con.execute("SET TimeZone = 'UTC'")
         # The folder as it is, and as the globs of the views escape it.
         folders = {str(project.published), glob.escape(str(project.published))}
-        con.execute(f"SET allowed_directories = [{', '.join(map(literal, sorted(folders)))}]")
-        con.execute("SET enable_external_access = false")
+        confine(con, folders=folders)
         try:
             yield con
         except duckdb.Error as error:
@@ -73,6 +74,7 @@ def _open_lake(project: Project) -> Iterator[DuckDBPyConnection]:
     from pip_dagster.declaration.lake import Lake
     from pip_dagster.flow.engine import available_threads
     from pip_dagster.warehouse.access import reading
+    from pip_dagster.warehouse.confine import confine
     from pip_dagster.warehouse.connect import workspace
 
     assert isinstance(project.warehouse, Lake)
@@ -80,8 +82,7 @@ def _open_lake(project: Project) -> Iterator[DuckDBPyConnection]:
         workspace(threads=available_threads()) as con,
         reading(con, project, purpose="reading"),
     ):
-        con.execute(f"SET allowed_directories = [{literal(project.warehouse.data_path)}]")
-        con.execute("SET enable_external_access = false")
+        confine(con, folders=[project.warehouse.data_path])
         yield con
 
 

@@ -5,15 +5,27 @@ from __future__ import annotations
 import csv
 import re
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from pip_dagster.cli.output import echo, show_json, show_table
 from pip_dagster.cli.published import open_published
 from pip_dagster.declaration.project import Project
+from pip_dagster.sql.expression import Refused
+from pip_dagster.sql.tables import Readable, folded, tables_read
+
+if TYPE_CHECKING:
+    from duckdb import DuckDBPyConnection
 
 _SHOWN = 200
+_CATALOG_FUNCTIONS = frozenset(
+    {"duckdb_columns", "duckdb_constraints", "duckdb_functions", "duckdb_schemas", "duckdb_tables", "duckdb_types"}
+)
+_CATALOG_VIEWS = frozenset(f"main.{name}" for name in _CATALOG_FUNCTIONS - {"duckdb_functions"}) | frozenset(
+    f"information_schema.{name}"
+    for name in ("columns", "key_column_usage", "referential_constraints", "schemata", "table_constraints", "tables")
+)
 
 
 @click.command()
@@ -34,10 +46,13 @@ def query(project: Project, sql: str, form: str, as_json: bool) -> None:
 
     with open_published(project) as con:
         try:
-            statements = con.extract_statements(sql)
-            if len(statements) != 1 or "SELECT" not in str(statements[0].type):
-                raise click.ClickException("The published database is read-only; expected one SELECT statement.")
-            result = con.execute(statements[0])
+            tables_read(sql, _readable(con))
+        except Refused as error:
+            raise click.ClickException(
+                f"A query reads the project's tables and writes nothing; this {error}."
+            ) from error
+        try:
+            result = con.execute(sql)
             columns = [column[0] for column in result.description or []]
             if len(set(columns)) < len(columns):
                 raise click.ClickException(f"Two columns have the same name: {', '.join(columns)}. Rename one with AS.")
@@ -45,7 +60,26 @@ def query(project: Project, sql: str, form: str, as_json: bool) -> None:
         except duckdb.Error as error:
             if _is_about_files(con, project, str(error)):
                 raise
-            raise click.ClickException(f"{error}\nTables: {', '.join(_tables(con))}") from error
+            raise click.ClickException(str(error)) from error
+
+
+def _readable(con: DuckDBPyConnection) -> Readable:
+    """The tables and views of the project, and DuckDB's own list of them; nothing that shows a path or a secret."""
+    rows = con.execute(
+        "SELECT current_database() AS catalog, schema_name || '.' || table_name FROM duckdb_tables() "
+        "WHERE database_name = current_database() "
+        "UNION ALL SELECT current_database(), schema_name || '.' || view_name FROM duckdb_views() "
+        "WHERE database_name = current_database() AND NOT internal"
+    ).fetchall()
+    return Readable(
+        frozenset({folded(name) for _, name in rows} | _CATALOG_VIEWS),
+        kind="a table or view of this project",
+        table_remedy="correct the name",
+        function_remedy="open the published database in DuckDB itself to combine it with other data",
+        catalogs=frozenset(folded(catalog) for catalog, _ in rows[:1]),
+        functions=_CATALOG_FUNCTIONS,
+        shows=True,
+    )
 
 
 def _is_about_files(con: Any, project: Project, error: str) -> bool:
@@ -72,11 +106,3 @@ def _show(result: Any, columns: list[str], form: str) -> None:
         show_table(None, columns, rows)
         if result.fetchone():
             echo(f"More than {_SHOWN} rows: add a LIMIT, or print all of them with --format csv.", err=True)
-
-
-def _tables(con: Any) -> list[str]:
-    rows = con.execute(
-        "SELECT schema_name || '.' || view_name FROM duckdb_views() WHERE NOT internal "
-        "AND database_name = current_database() ORDER BY ALL"
-    ).fetchall()
-    return [row[0] for row in rows]

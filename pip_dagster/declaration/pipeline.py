@@ -21,8 +21,9 @@ from pip_dagster.declaration.spec import PipelineSpec, Source
 from pip_dagster.errors import DeclarationError
 from pip_dagster.quality.suite import Expectation, Suites, suggest
 from pip_dagster.quality.suite_file import load_suites
+from pip_dagster.sql.expression import naming
 from pip_dagster.sql.output_columns import UNNAMED, output_columns
-from pip_dagster.sql.tables import tables_read
+from pip_dagster.sql.tables import Readable, folded, tables_read
 
 # The prefixes, in `declared_parts`, of the sections of expectations.yaml and of the declared sources.
 EXPECTATIONS = "expectations."
@@ -46,11 +47,15 @@ class Pipeline:
         """Read the files that `spec` names, which lie in `folder` beside its defs.yaml.
 
         Raises:
-            DeclarationError: a file is missing, lies outside `folder`, or is not UTF-8.
+            DeclarationError: a file is missing, lies outside `folder`, is not UTF-8, or its SQL may read more than the
+                declared sources.
         """
         _, sql = read_beside(spec.name, folder, "features.sql", spec.features.sql)
+        sources_read(spec, sql, spec.features.sql)
         labels = spec.gates.labels if spec.gates else None
         labels_sql = read_beside(spec.name, folder, "gates.labels.sql", labels.sql)[1] if labels else None
+        if labels and labels_sql is not None:
+            sources_read(spec, labels_sql, labels.sql)
         return cls(spec, sql, project, _load_suites(spec, folder, sql), labels_sql)
 
     @property
@@ -77,12 +82,13 @@ class Pipeline:
         other source can make a partition stale.
         """
         declared = self.spec.sources
-        read = tables_read(self.sql) if len(declared) > 1 else None
-        if read is None:  # the parse tree does not show it: any of them may be read
+        if len(declared) == 1:
             return declared
-        labels = (tables_read(self.labels_sql) if self.labels_sql is not None else None) or frozenset()
-        judged = {name for name in self.suites.sources if declared[name].table.lower() not in labels}
-        return {name: each for name, each in declared.items() if each.table.lower() in read or name in judged}
+        read = sources_read(self.spec, self.sql, self.spec.features.sql)
+        labels = self.gates.labels
+        by_labels = sources_read(self.spec, self.labels_sql or "", labels.sql) if labels else frozenset()
+        judged = self.suites.sources.keys() - by_labels
+        return {name: each for name, each in declared.items() if name in read or name in judged}
 
     def is_provisional(self, close: datetime, at: datetime) -> bool:
         """Whether, `at` an instant, a source of a partition that closes at `close` may still be incomplete."""
@@ -162,6 +168,17 @@ class Pipeline:
         inputs |= _of_sources(self.read_sources)
         sections = self.suites.sources.items()
         return inputs | {f"{EXPECTATIONS}{SOURCES}{name}": _expected(each) for name, each in sections if each}
+
+
+def sources_read(spec: PipelineSpec, sql: str, file: str) -> frozenset[str]:
+    """The names of the declared sources that a SELECT reads; `file` is where it stands, for the error.
+
+    Raises:
+        DeclarationError: it is not one SELECT, or may read or write anything but the declared sources.
+    """
+    names = {folded(source.table): name for name, source in spec.sources.items()}
+    with naming(f"Pipeline {spec.name}, {file}:"):
+        return frozenset(names[table] for table in tables_read(sql, Readable(frozenset(names))))
 
 
 def _by_last_name(inputs: dict[str, Any]) -> dict[str, Any]:

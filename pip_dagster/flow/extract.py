@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import partial
 from typing import TYPE_CHECKING
 
 from pip_dagster import clock
@@ -14,16 +15,18 @@ from pip_dagster.declaration.ranges import contiguous
 from pip_dagster.errors import DeclarationError
 from pip_dagster.flow.fingerprints import Fingerprints, fingerprints
 from pip_dagster.flow.query import FeatureQuery
-from pip_dagster.flow.sources import open_sources
+from pip_dagster.flow.reader import sources_alone
 from pip_dagster.flow.stage import Stage
 from pip_dagster.flow.validate import Verdicts
 from pip_dagster.flow.validate_sources import validate_sources
-from pip_dagster.sql.names import literal, quote, quote_all
+from pip_dagster.sql.names import quote, quote_all
 from pip_dagster.warehouse.connect import all_memory, declared_memory_limit
 from pip_dagster.warehouse.digest import RowSet, row_set_sql
 from pip_dagster.warehouse.interrupts import raise_if_interrupted
 
 if TYPE_CHECKING:
+    from duckdb import DuckDBPyConnection
+
     from pip_dagster.declaration.pipeline import Pipeline
     from pip_dagster.declaration.spec import PipelineSpec, Source
 
@@ -72,20 +75,11 @@ def extract(stage: Stage, pipeline: Pipeline, partitions: Sequence[Partition], *
         )
     began, read_at, wall = time.monotonic(), clock.now(), clock.wall()
     con, spec = stage.con, pipeline.spec
-    failed: dict[str, str] = {}
-    with open_sources(con, spec, pipeline.project.root):
-        query = FeatureQuery.parse(con, spec, pipeline.sql, partitions[0])
-        stage.begin(query.columns)
-        sources = fingerprints(con, pipeline, partitions)
-        judged: dict[str, Verdicts] = {}
-        if not as_known:
-            judged |= validate_sources(con, spec, pipeline.suites, partitions).verdicts
-        for adjoining in () if as_known else contiguous(partitions):
-            _fill_or_split(stage, query, adjoining, failed)
-    for partition in partitions if as_known else ():
-        with open_sources(con, spec, pipeline.project.root, known_at=known_by(close_of(spec, partition))):
-            judged |= validate_sources(con, spec, pipeline.suites, [partition]).verdicts
-            _fill_or_split(stage, query, [partition], failed)
+    try:
+        read = _read(stage, pipeline, partitions, as_known=as_known)
+    except _MoreMemory:  # SQL that needs more than a run's memory (not everything can spill) gets all there is
+        read = _read(stage, pipeline, partitions, as_known=as_known, memory_limit=all_memory())
+    query, sources, judged, failed = read.query, read.sources, read.judged, read.failed
     _check_range(stage, spec, query)
     failed |= _check_keys(stage, spec)
     sets = {
@@ -123,33 +117,80 @@ def known_by(close: datetime) -> Callable[[Source], datetime]:
     return lambda source: close + (source.complete_after or timedelta(0))
 
 
-def _fill_or_split(stage: Stage, query: FeatureQuery, partitions: list[Partition], failed: dict[str, str]) -> None:
-    """Stage the range; where a row makes the SQL fail, halve the range until its partition is alone."""
-    import duckdb
+@dataclass(frozen=True)
+class _Read:
+    """What the sources gave beside the staged rows."""
 
-    try:
-        _fill(stage, query, partitions)
-    except duckdb.Error as error:
-        raise_if_interrupted(error)
-        if len(partitions) == 1:
-            failed[partitions[0].key] = f"the feature SQL fails: {error}"
-            return
-        middle = len(partitions) // 2
-        _fill_or_split(stage, query, partitions[:middle], failed)
-        _fill_or_split(stage, query, partitions[middle:], failed)
+    query: FeatureQuery
+    sources: Fingerprints
+    judged: dict[str, Verdicts]
+    failed: dict[str, str]
 
 
-def _fill(stage: Stage, query: FeatureQuery, partitions: list[Partition]) -> None:
-    """Stage the range; SQL that needs more than a run's memory (not everything can spill) gets all there is."""
-    import duckdb
+class _MoreMemory(Exception):  # noqa: N818
+    """The feature SQL does not fit into the memory of a run."""
 
-    try:
-        query.fill(stage, partitions)
-    except duckdb.OutOfMemoryException:
-        if declared_memory_limit():
-            raise
-        stage.con.execute(f"SET memory_limit = {literal(all_memory())}")
-        query.fill(stage, partitions)
+
+def _read(
+    stage: Stage,
+    pipeline: Pipeline,
+    partitions: Sequence[Partition],
+    *,
+    as_known: bool,
+    memory_limit: str | None = None,
+) -> _Read:
+    """Stage the features; `memory_limit` in place of that of the stage's connection."""
+    spec, root = pipeline.spec, pipeline.project.root
+    may_grow = not (memory_limit or declared_memory_limit())
+    opened = partial(sources_alone, stage.con, spec, root, memory_limit=memory_limit)
+    failed: dict[str, str] = {}
+    judged: dict[str, Verdicts] = {}
+    with opened() as con:
+        query = FeatureQuery.parse(con, spec, pipeline.sql, partitions[0])
+        stage.begin(query.columns)
+        sources = fingerprints(con, pipeline, partitions)
+        if not as_known:
+            judged |= validate_sources(con, spec, pipeline.suites, partitions).verdicts
+        filling = _Filling(con, stage, query, failed, may_grow)
+        for adjoining in () if as_known else contiguous(partitions):
+            filling.fill(adjoining)
+    for partition in partitions if as_known else ():
+        with opened(known_at=known_by(close_of(spec, partition))) as con:
+            judged |= validate_sources(con, spec, pipeline.suites, [partition]).verdicts
+            _Filling(con, stage, query, failed, may_grow).fill([partition])
+    return _Read(query, sources, judged, failed)
+
+
+@dataclass(frozen=True)
+class _Filling:
+    """Staging what the SQL selects from the sources of `con`; partitions whose rows make it fail go to `failed`."""
+
+    con: DuckDBPyConnection
+    stage: Stage
+    query: FeatureQuery
+    failed: dict[str, str]
+    may_grow: bool
+
+    def fill(self, partitions: list[Partition]) -> None:
+        """Stage the range; where a row makes the SQL fail, halve the range until its partition is alone.
+
+        Raises:
+            _MoreMemory: it needs more memory, and may have it.
+        """
+        import duckdb
+
+        try:
+            self.query.fill(self.con, self.stage, partitions)
+        except duckdb.Error as error:
+            raise_if_interrupted(error)
+            if self.may_grow and "Out of Memory Error" in str(error):
+                raise _MoreMemory from error
+            if len(partitions) == 1:
+                self.failed[partitions[0].key] = f"the feature SQL fails: {error}"
+                return
+            middle = len(partitions) // 2
+            self.fill(partitions[:middle])
+            self.fill(partitions[middle:])
 
 
 def _check_range(stage: Stage, spec: PipelineSpec, query: FeatureQuery) -> None:

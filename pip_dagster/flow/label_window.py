@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 from pip_dagster.declaration.partition import Partition
 from pip_dagster.errors import DeclarationError
 from pip_dagster.flow.query import sql_bounds, without_end
-from pip_dagster.flow.sources import open_sources
-from pip_dagster.flow.stage import keep
+from pip_dagster.flow.reader import sources_alone
+from pip_dagster.flow.stage import keep, move
 from pip_dagster.ledger.live_partitions import LivePartition
 from pip_dagster.sql.names import among, literal, quote, quote_all
 
@@ -118,12 +118,12 @@ def _reading(con: DuckDBPyConnection, pipeline: Pipeline, manifest: Manifest) ->
     labels = pipeline.gates.labels
     assert labels and pipeline.labels_sql is not None
     where = f"Pipeline {pipeline.spec.name}, {labels.sql}"
-    with open_sources(con, pipeline.spec, pipeline.project.root):
+    with sources_alone(con, pipeline.spec, pipeline.project.root) as own:
         try:
-            statements = con.extract_statements(pipeline.labels_sql)
-            if len(statements) != 1 or "SELECT" not in str(statements[0].type):
-                raise DeclarationError(f"{where}: expected exactly one SELECT, found {len(statements)} statements.")
-            yield _Reader(con, pipeline, manifest, where, frozenset(statements[0].named_parameters))
+            (statement,) = own.extract_statements(pipeline.labels_sql)
+            reader = _Reader(own, pipeline, manifest, where, frozenset(statement.named_parameters))
+            yield reader
+            move(own, reader.relation, con)
         except duckdb.Error as error:
             raise DeclarationError(f"{where}: {error}") from error
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from pip_dagster.declaration.partition import Partition
 from pip_dagster.errors import DeclarationError
 from pip_dagster.flow.query import sql_bounds, without_end
-from pip_dagster.flow.sources import open_sources
+from pip_dagster.flow.reader import sources_alone
 from pip_dagster.sql.names import quote
 from pip_dagster.warehouse.connect import workspace
 from pip_dagster.warehouse.digest import row_set_sql
@@ -39,7 +39,7 @@ def label_sets(pipeline: Pipeline, partitions: Sequence[Partition]) -> dict[str,
     assert labels and pipeline.labels_sql is not None
     columns = (*pipeline.label_key, labels.outcome)
     found: dict[str, LabelSet] = {}
-    with workspace(threads=1) as con, open_sources(con, pipeline.spec, pipeline.project.root):
+    with workspace(threads=1) as outer, sources_alone(outer, pipeline.spec, pipeline.project.root) as con:
         try:
             sql = without_end(con, pipeline.labels_sql)
             wanted = con.extract_statements(sql)[0].named_parameters

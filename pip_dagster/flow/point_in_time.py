@@ -14,7 +14,7 @@ from pip_dagster.errors import DeclarationError
 from pip_dagster.flow.engine import available_threads
 from pip_dagster.flow.extract import close_of, known_by
 from pip_dagster.flow.query import FeatureQuery
-from pip_dagster.flow.sources import open_sources
+from pip_dagster.flow.reader import sources_alone
 from pip_dagster.flow.stage import Stage, keep
 from pip_dagster.ledger.record import dicts
 from pip_dagster.sql.names import literal, quote, quote_all
@@ -76,10 +76,10 @@ def prove(pipeline: Pipeline, partition: Partition, *, sql: str | None = None, m
         )
     with workspace(threads=available_threads()) as con:
         stage = Stage(con)
-        with open_sources(con, spec, root):
-            query = FeatureQuery.parse(con, spec, sql or pipeline.sql, partition)
+        with sources_alone(con, spec, root) as own:
+            query = FeatureQuery.parse(own, spec, sql or pipeline.sql, partition)
             stage.begin(query.columns)
-            query.fill(stage, [partition])
+            query.fill(own, stage, [partition])
         cutoff = _cutoff(spec, partition, query.columns)
         try:
             made = keep(con, "from_all", f"SELECT *, {cutoff} AS pip_cutoff FROM {stage.features}")
@@ -98,9 +98,9 @@ def prove(pipeline: Pipeline, partition: Partition, *, sql: str | None = None, m
         for at in tried:
             # A declared cut-off is an exact instant; a partition's close allows for the time that a source takes.
             known_at = partial(_exactly, at) if spec.features.cutoff else known_by(at)
-            with open_sources(con, spec, root, known_at=known_at):
+            with sources_alone(con, spec, root, known_at=known_at) as own:
                 stage.begin(query.columns)
-                query.fill(stage, [partition])
+                query.fill(own, stage, [partition])
             con.execute(
                 f"INSERT INTO {known} SELECT s.*, a.pip_cutoff FROM {stage.features} s "
                 f"JOIN {made} a USING ({quote_all(spec.features.key)}) WHERE a.pip_cutoff = $at",

@@ -8,6 +8,7 @@ from datetime import UTC, date, datetime
 from typing import TYPE_CHECKING
 
 from pip_dagster.declaration.partition import Partition
+from pip_dagster.declaration.pipeline import sources_read
 from pip_dagster.errors import DeclarationError
 from pip_dagster.flow.sources import local_time
 from pip_dagster.flow.stage import Stage, partition_grid
@@ -39,12 +40,8 @@ class FeatureQuery:
         import duckdb
 
         where = f"Pipeline {spec.name}, {spec.features.sql}"
-        try:
-            statements = con.extract_statements(sql)
-        except duckdb.Error as error:
-            raise DeclarationError(f"{where}: {error}") from error
-        if len(statements) != 1 or "SELECT" not in str(statements[0].type):
-            raise DeclarationError(f"{where}: expected exactly one SELECT, found {len(statements)} statements.")
+        sources_read(spec, sql, spec.features.sql)
+        statements = con.extract_statements(sql)
         text = without_end(con, statements[0].query)
         known = set(sql_bounds([sample]))
         parameters = frozenset(statements[0].named_parameters)
@@ -99,8 +96,11 @@ class FeatureQuery:
             )
         return cls(text, parameters, columns, spec.features.partition_column, instant)
 
-    def fill(self, stage: Stage, partitions: Sequence[Partition]) -> None:
-        """Append the rows of adjoining partitions to the stage, each with its partition's key, or NULL for none."""
+    def fill(self, con: DuckDBPyConnection, stage: Stage, partitions: Sequence[Partition]) -> None:
+        """Append the rows of adjoining partitions to the stage, each with its partition's key, or NULL for none.
+
+        `con` has the sources, as `sources_alone` gives them.
+        """
         values = {name: value for name, value in sql_bounds(partitions).items() if name in self.parameters}
         # An instant is compared as it is, wall-clock time as if it were UTC: bounds and column are converted alike.
         bounds = [
@@ -109,7 +109,7 @@ class FeatureQuery:
             else (p.key, p.start_local.replace(tzinfo=UTC), p.end_local.replace(tzinfo=UTC))
             for p in partitions
         ]
-        grid = partition_grid(stage.con, "TIMESTAMPTZ", bounds)
+        grid = partition_grid(con, "TIMESTAMPTZ", bounds)
         moment = "f." + quote(self.partition_column)
         if not self.instant:
             moment = f"timezone('UTC', {moment}::TIMESTAMP)"
@@ -122,7 +122,7 @@ class FeatureQuery:
             select = (
                 f"SELECT p.partition_key, f.* FROM (\n{self.sql}\n) f LEFT JOIN {grid} p ON {inside} ORDER BY p.first"
             )
-        stage.append(select, values)
+        stage.append(con, select, values)
 
 
 def without_end(con: DuckDBPyConnection, sql: str) -> str:

@@ -66,6 +66,19 @@ def partition_grid(con: DuckDBPyConnection, sql_type: str, bounds: Iterable[tupl
     return grid
 
 
+def batch_rows(columns: int) -> int:
+    """Rows of an Arrow batch, so that one of any width has some 16 MB."""
+    return max(2048, min(65536, 2_000_000 // max(1, columns)))
+
+
+def move(con: DuckDBPyConnection, relation: str, to: DuckDBPyConnection) -> None:
+    """Copy a temporary table to another database, in which it has the same name."""
+    columns = {row[0]: row[1] for row in con.execute(f"DESCRIBE {relation}").fetchall()}
+    stage = Stage(to)
+    stage.create(relation, columns)
+    stage.insert(relation, con.execute(f"FROM {relation}").to_arrow_reader(batch_rows(len(columns))))
+
+
 def stored_columns(con: DuckDBPyConnection, pipeline: str, table: str) -> dict[str, str]:
     """The feature columns of a stored table with their SQL types. The warehouse is the current catalog."""
     rows = con.execute(f"DESCRIBE {quote(pipeline)}.{quote(table)}").fetchall()
@@ -110,10 +123,11 @@ class Stage:
         self.columns = dict(columns)
         self.create(self.features, {"partition_key": "VARCHAR"} | self.columns)
 
-    def append(self, select: str, values: Mapping[str, Any]) -> None:
-        """Append what a user's SQL selects to `features`."""
+    def append(self, con: DuckDBPyConnection, select: str, values: Mapping[str, Any]) -> None:
+        """Append to `features` what `con`, a connection to another database, selects."""
+        rows = con.execute(select, values).to_arrow_reader(batch_rows(len(self.columns)))
         with in_order(self.con):
-            self.con.execute(f"INSERT INTO {self.features} {select}", values)
+            self.insert(self.features, rows)
 
     def load(self, pipeline: str, table: str, revisions: Sequence[str]) -> None:
         """Bring stored revisions to `features`. The warehouse is the current catalog."""

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from pip_dagster.sql.tables import parse_tree
+from pip_dagster.sql.expression import Refused
+from pip_dagster.sql.tables import statement_tree
 
 # Of an expression without an alias, whose column DuckDB names by its text: such a name has signs that no word has.
 UNNAMED = ""
@@ -19,8 +20,10 @@ def output_columns(sql: str) -> frozenset[str] | None:
 
     None where they depend on a table, as with `SELECT *` of one, or the tree does not show them.
     """
-    tree = parse_tree(sql)
-    found = _of_query(tree["statements"][0]["node"], {}) if tree else None
+    try:
+        found = _of_query(statement_tree(sql)["node"], {})
+    except Refused:
+        return None
     return None if found is None else frozenset(found)
 
 

@@ -200,9 +200,9 @@ def _references(tree: Any, offered: set[str]) -> Iterator[list[str]]:
 @cache
 def _why_not(name: str, arguments: int) -> str | None:
     """Why a function's value depends on more than its arguments; None: it does not."""
-    found = _functions().get(name)
+    found = core_functions().get(name)
     if found is None:  # `unnest` among them, which gives several rows
-        near = difflib.get_close_matches(name, _functions(), 1, cutoff=0.8)
+        near = difflib.get_close_matches(name, core_functions(), 1, cutoff=0.8)
         return "is not a function of one row" + (f"; did you mean {near[0]}()?" if near else f": {_ELSEWHERE}")
     kinds = {each[0] for each in found}
     if kinds & {"aggregate", "window"} or not kinds & {"scalar", "macro"}:
@@ -226,7 +226,7 @@ def _why_not(name: str, arguments: int) -> str | None:
 
 
 @cache
-def _functions() -> dict[str, list[tuple[str, str | None, list[str], list[str], str | None]]]:
+def core_functions() -> dict[str, list[tuple[str, str | None, list[str], list[str], str | None]]]:
     """DuckDB's own functions by name: kind, stability, types and names of the parameters, a macro's definition."""
     found: dict[str, list[Any]] = {}
     with duckdb_cursor() as con:

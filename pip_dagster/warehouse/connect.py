@@ -25,6 +25,7 @@ from pip_dagster.errors import (
 )
 from pip_dagster.sql.names import CATALOG, literal, quote
 from pip_dagster.warehouse import faults, lock, schema
+from pip_dagster.warehouse.confine import CONFINED
 from pip_dagster.warehouse.interrupts import interruptible
 from pip_dagster.warehouse.lake_connection import opened
 from pip_dagster.warehouse.lock_file import may_open
@@ -60,7 +61,7 @@ def workspace(*, threads: int, memory_limit: str | None = None) -> Iterator[Duck
     with faults.of_spill(Path(os.environ.get("TMPDIR", "/tmp"))):
         _remove_spills_of_dead_processes()
         spill = Path(tempfile.mkdtemp(prefix=f"{faults.SPILL}{_host()}_{os.getpid()}_"))
-    con = duckdb.connect(":memory:", config={"temp_directory": str(spill), "threads": threads})
+    con = duckdb.connect(":memory:", config=CONFINED | {"temp_directory": str(spill), "threads": threads})
     try:
         con.execute("SET TimeZone = 'UTC'")
         con.execute("SET enable_progress_bar = false")

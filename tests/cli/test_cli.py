@@ -148,19 +148,18 @@ class TestQuery:
         ],
     )
     def test_writes_nothing(self, said, sql):
-        assert "expected one SELECT" in said("query", sql, code=1)
+        assert "expected exactly one SELECT" in said("query", sql, code=1)
 
     @pytest.mark.parametrize("file", ["/etc/passwd", "sources.duckdb", "pyproject.toml", "state/registry/returns/*"])
     def test_reads_no_file_but_what_is_published(self, said, scored, file):
         path = scored.root / file if not file.startswith("/") else file
         for function in ("read_text", "read_csv", "read_blob", "glob"):
-            assert "Permission Error" in said("query", f"SELECT * FROM {function}('{path}')", code=1)
-        published = scored.project.published
-        assert "4" in said("query", f"SELECT count(*) FROM glob('{published}/orders/predictions/*')")
+            assert f"{function}() in FROM" in said("query", f"SELECT * FROM {function}('{path}')", code=1)
 
     def test_an_error_says_which_tables_there_are(self, said):
         text = said("query", "SELECT * FROM predictions", code=1)
-        assert "Tables: ledger.partitions, orders.predictions" in text
+        assert "reads 'predictions', which is not a table or view of this project; correct the name" in text
+        assert "ledger.partitions" in text and "orders.predictions" in text
 
 
 def test_an_unknown_pipeline_names_those_there_are(said):

@@ -32,12 +32,12 @@ def revisions(tiny):
     [
         ("SELECT order_id, day FROM raw.orders", "reads no bounds"),
         ("SELECT order_id, day FROM raw.orders WHERE day = $d0", r"\$d0 is no parameter .*expected \$end, \$end_date"),
-        (SELECT + "; " + SELECT, "exactly one SELECT, found 2 statements"),
+        (SELECT + "; " + SELECT, "has 2 statements; expected exactly one SELECT"),
         ("DROP TABLE raw.orders", "exactly one SELECT"),
-        ("", "exactly one SELECT, found 0"),
-        ("SELEC 1", "syntax error"),
+        ("", "has 0 statements; expected exactly one SELECT"),
+        ("SELEC 1", "cannot be parsed: .*syntax error"),
         (SELECT.replace("amount", "amout"), '"amout" not found'),
-        (SELECT.replace("raw.orders", "raw.order_lines"), "order_lines does not exist"),
+        (SELECT.replace("raw.orders", "raw.order_lines"), "reads 'raw.order_lines', which is not a declared source"),
         (SELECT.replace("day, amount", "day, amount, amount"), "two columns have one name: amount, amount"),
         (SELECT.replace("day, amount", 'day, amount, 1 AS "Amount"'), "two columns have one name: amount, Amount"),
         (SELECT.replace("order_id,", ""), "no column 'order_id' in its result, which has day"),
@@ -53,7 +53,7 @@ def test_sql_that_cannot_work_is_refused_before_a_row_is_read(tiny, sql, message
 
 def test_a_table_that_is_not_declared_does_not_exist(tiny):
     tiny.source("CREATE TABLE raw.secret AS SELECT 1 AS a")
-    refused(tiny, SELECT + " AND order_id > (SELECT max(a) FROM raw.secret)", "secret does not exist")
+    refused(tiny, SELECT + " AND order_id > (SELECT max(a) FROM raw.secret)", "reads 'raw.secret', which is not a")
 
 
 @pytest.mark.parametrize(
@@ -217,10 +217,10 @@ def test_a_key_that_no_file_could_hold_fails_rather_than_lose_its_last_digit(tin
 
 
 def test_a_missing_source_names_what_is_there(tiny):
-    tiny.declare(sources={"orders": {"table": "raw.order"}})
+    tiny.declare(SELECT.replace("raw.orders", "raw.order"), sources={"orders": {"table": "raw.order"}})
     with pytest.raises(SourceError, match=r"source 'orders' \(raw\.order\).*Did you mean raw\.orders\?"):
         tiny.run()
-    tiny.declare(sources={"orders": {"table": "raw.orders", "partition_column": "date"}})
+    tiny.declare(SELECT, sources={"orders": {"table": "raw.orders", "partition_column": "date"}})
     with pytest.raises(SourceError, match=r"has no column 'date'.*It has: order_id, day"):
         tiny.run()
     tiny.declare(source_database="gone.duckdb")

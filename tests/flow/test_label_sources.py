@@ -17,7 +17,7 @@ READING = [
     f"{COLUMNS} FROM raw.orders o {WITHIN} AND EXISTS (FROM raw.outcomes)",
     f'{COLUMNS} FROM raw.orders o LEFT JOIN "raw"."OUTCOMES" l ON l.day < o.day AND l.order_id = o.order_id {WITHIN}',
     f"WITH past AS (FROM raw.outcomes) {COLUMNS}, (SELECT count(*) FROM past) AS n FROM raw.orders o {WITHIN}",
-    f"{COLUMNS} FROM raw.orders o, (SELECT count(*) AS n FROM query_table('raw.outcomes')) {WITHIN}",
+    f"{COLUMNS} FROM raw.orders o, (SELECT count(*) AS n FROM memory.raw.Outcomes) {WITHIN}",
 ]
 
 
@@ -92,7 +92,8 @@ def test_what_was_stored_while_labels_were_features_stays_current(labelled, monk
     """`parts`: whether the ledger records what the digests covered."""
     declare(labelled)
     with monkeypatch.context() as patch:
-        patch.setattr("pip_dagster.declaration.pipeline.tables_read", lambda sql: None)
+        every = frozenset({"orders", "outcomes"})
+        patch.setattr("pip_dagster.declaration.pipeline.sources_read", lambda *_: every)
         assert "outcomes" in labelled.run(DAY, NEXT)[DAY].features.source_digests
     if not parts:
         labelled.tamper("UPDATE ledger.extractions SET declared_parts = NULL")

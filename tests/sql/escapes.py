@@ -1,0 +1,286 @@
+"""Ways out of the declared sources, by what they reach, and SQL that has to go on working."""
+
+from __future__ import annotations
+
+# {file}: a secret file, {db}: the file of the sources, {new}: a file that does not exist.
+FILES = [
+    *("SELECT * FROM read_text('{file}')", "SELECT * FROM read_blob('{file}')", "SELECT * FROM read_csv('{file}')"),
+    *("FROM read_csv_auto('{file}')", "FROM read_json('{file}')", "FROM read_json_auto('{file}')"),
+    *("FROM read_ndjson('{file}')", "FROM read_json_objects('{file}')", "FROM read_parquet('{file}')"),
+    *("FROM parquet_scan('{file}')", "FROM parquet_metadata('{file}')", "FROM parquet_schema('{file}')"),
+    *("FROM parquet_kv_metadata('{file}')", "FROM parquet_file_metadata('{file}')", "FROM sniff_csv('{file}')"),
+    *("FROM glob('{file}*')", "FROM read_duckdb('{db}', table_name := 'secret')", "FROM '{file}'", 'FROM "{file}"'),
+    *(
+        "FROM '{db}'",
+        "TABLE '{file}'",
+        "SELECT (SELECT content FROM Read_Text('{file}'))",
+        "FROM \"read_text\"('{file}')",
+    ),
+    *("SELECT 1 FROM raw.orders WHERE EXISTS (FROM read_text('{file}'))", "FROM system.main.read_text('{file}')"),
+    *("SELECT 1 WHERE 'x' IN (SELECT content FROM read_text('{file}'))", "FROM main.read_text('{file}')"),
+    *("FROM raw.orders, LATERAL (SELECT content FROM read_text('{file}'))", "FROM raw.orders JOIN '{file}' ON true"),
+    *(
+        "SELECT 1 UNION ALL SELECT content FROM read_text('{file}')",
+        "(FROM read_text('{file}')) EXCEPT SELECT 1, 2, 3, 4",
+    ),
+    *("WITH a AS (FROM read_text('{file}')) FROM a", "WITH a AS MATERIALIZED (FROM '{file}') FROM a"),
+    *("VALUES ((SELECT content FROM read_text('{file}')))", "SELECT 1 ORDER BY (SELECT size FROM read_text('{file}'))"),
+    *(
+        "SELECT 1 LIMIT (SELECT size FROM read_text('{file}'))",
+        "SELECT [x FOR x IN (SELECT [size] FROM read_blob('{file}'))]",
+    ),
+    *("SELECT list_transform([1], x -> (SELECT size FROM read_text('{file}')))", "FROM read_text(['{file}', '{db}'])"),
+    *(
+        "SELECT count(*) FILTER ((SELECT size FROM read_text('{file}')) > 0) FROM raw.orders",
+        "FROM arrow_scan(1, 2, 3)",
+    ),
+    *(
+        "SELECT sum(1) OVER (PARTITION BY (SELECT size FROM read_text('{file}'))) FROM raw.orders",
+        "FROM pandas_scan(1)",
+    ),
+    *(
+        "SELECT 1 QUALIFY (SELECT size FROM read_text('{file}')) > row_number() OVER ()",
+        "PIVOT '{file}' ON a IN (1) USING max(b)",
+    ),
+    *("SELECT CASE WHEN true THEN (SELECT content FROM read_text('{file}')) END", "UNPIVOT '{file}' ON a, b"),
+    *('WITH RECURSIVE "{file}" AS (FROM "{file}" UNION ALL FROM "{file}" WHERE false) FROM "{file}"',),
+    *('WITH "{file}" AS (FROM "{file}") FROM "{file}"', 'FROM (WITH "{file}" AS (SELECT 1) FROM "{file}") x, "{file}"'),
+    *('(WITH "{file}" AS (SELECT 1 AS a) FROM "{file}") UNION ALL FROM "{file}"',),
+    *("SELECT json_serialize_plan('FROM read_csv(''{file}'')')", "FROM json_execute_serialized_sql('{{}}')"),
+    *("FROM raw.orders POSITIONAL JOIN '{file}'", "FROM raw.orders ASOF JOIN read_csv('{file}') f ON day >= f.day"),
+    *("FROM range((SELECT size FROM read_text('{file}')))", "FROM unnest((SELECT [content] FROM read_text('{file}')))"),
+    *(
+        "FROM read_text(getvariable('f'))",
+        "SELECT COLUMNS(c -> (SELECT size FROM read_text('{file}')) > 0) FROM raw.orders",
+    ),
+]
+TABLES = [
+    *("FROM raw.secret", 'FROM RAW."SECRET"', "FROM memory.raw.secret", "FROM sources.raw.secret", "FROM secret"),
+    *("FROM warehouse.ledger.audit", "FROM memory.pip_stage.features", "FROM pip_stage.partitions", "FROM temp.secret"),
+    *("FROM query('FROM raw.secret')", "FROM query_table('raw.secret')", "FROM query_table(['raw.secret'])"),
+    *("SELECT 1 FROM raw.orders WHERE (SELECT max(a) FROM raw.secret) > 0", "FROM seq_scan('raw.secret')"),
+    *(
+        "FROM histogram('raw.secret', 'a')",
+        "FROM histogram_values('raw.secret', 'a')",
+        "FROM raw.secret AT (VERSION => 1)",
+    ),
+    *("FROM raw.orders ANTI JOIN raw.secret USING (order_id)", "FROM raw.orders SEMI JOIN raw.secret ON true"),
+    *("FROM raw.orders UNION BY NAME FROM raw.secret", "WITH orders AS (FROM raw.secret) FROM orders"),
+    *(
+        "WITH secret AS (SELECT 1) FROM raw.secret",
+        "FROM __ducklake_metadata_warehouse.ducklake_snapshot",
+        "FROM orders.raw.orders",
+    ),
+]
+CATALOG = [
+    *("FROM duckdb_databases()", "FROM duckdb_databases", "FROM duckdb_secrets()", "FROM duckdb_settings()"),
+    *("FROM duckdb_variables()", "FROM duckdb_views()", "FROM duckdb_logs()", "FROM pragma_database_list"),
+    *("FROM duckdb_external_file_cache()", "FROM pg_catalog.pg_settings", "FROM pg_catalog.pg_database"),
+    *("FROM duckdb_temporary_files()", "FROM duckdb_extensions()", "FROM which_secret('s3://x', 's3')"),
+    *("FROM pragma_storage_info('raw.orders')", "FROM pragma_database_size()", "FROM sqlite_master", "SHOW DATABASES"),
+    *("SELECT get_block_size('memory')", "SELECT pg_get_viewdef(1)", "FROM information_schema.views", "SHOW VARIABLES"),
+    *("SHOW s3_secret_access_key", "DESCRIBE '{file}'", "SUMMARIZE '{file}'", "DESCRIBE FROM read_csv('{file}')"),
+    *("FROM duckdb_prepared_statements()", "FROM duckdb_connection_count()", "FROM duckdb_table_sample('raw.orders')"),
+]
+SETTINGS = [
+    *("SELECT getvariable('secret')", "SELECT current_setting('s3_secret_access_key')", "SELECT getenv('HOME')"),
+    *("SELECT GetVariable('secret')", "SELECT nextval('s')", "SELECT currval('s')", "SELECT current_query()"),
+    *("SELECT write_log('x')", "FROM enable_logging('QueryLog', storage := 'file', storage_path := '{new}')"),
+    *("FROM enable_profiling()", "FROM disable_logging()", "FROM truncate_duckdb_logs()", "SELECT sleep_ms(1)"),
+    *("FROM secret_frame", "FROM tiny", "FROM spec", "SELECT setseed(0.5)", "SELECT pg_sleep(1)"),
+    *("FROM python_map_function(1)", "SELECT system.main.getvariable('secret')", "SELECT in_search_path('a', 'b')"),
+]
+SERVERS = [
+    *("FROM postgres_query('warehouse_lock', 'SELECT pg_read_file(''/etc/hostname'')')",),
+    *("FROM postgres_execute('__ducklake_metadata_warehouse', 'COMMIT; CREATE TABLE evil (a INT); BEGIN')",),
+    *("FROM postgres_scan('host=127.0.0.1', 'public', 'ducklake_snapshot')", "FROM sqlite_scan('{file}', 't')"),
+    *("FROM postgres_scan_pushdown('host=127.0.0.1', 'public', 't')", "FROM mysql_query('m', 'SELECT 1')"),
+    *(
+        "FROM 'https://example.com/x.parquet'",
+        "FROM read_csv('http://127.0.0.1:1/x.csv')",
+        "FROM 's3://bucket/x.parquet'",
+    ),
+    *("FROM delta_scan('{file}')", "FROM iceberg_scan('{file}')", "FROM read_xlsx('{file}')", "FROM st_read('{file}')"),
+    *("SELECT http_get('http://127.0.0.1:1')", "FROM read_text('s3://lake/t/../secret.json')", "FROM read_gsheet('x')"),
+]
+WRITES = [
+    *(
+        "FROM ducklake_expire_snapshots('warehouse', older_than => now())",
+        "FROM ducklake_cleanup_old_files('warehouse')",
+    ),
+    *("FROM ducklake_flush_inlined_data('warehouse')", "FROM ducklake_merge_adjacent_files('warehouse')"),
+    *(
+        "FROM ducklake_snapshots('warehouse')",
+        "FROM ducklake_table_info('warehouse')",
+        "FROM ducklake_options('warehouse')",
+    ),
+    *(
+        "FROM checkpoint('warehouse')",
+        "FROM force_checkpoint('warehouse')",
+        "FROM ducklake_set_option('warehouse', 'a', 'b')",
+    ),
+    *("COPY (SELECT 1) TO '{new}'", "COPY raw.orders TO '{new}' (FORMAT csv)", "EXPORT DATABASE '{new}'", "CHECKPOINT"),
+    *(
+        "ATTACH '{new}' AS n",
+        "DETACH warehouse",
+        "USE memory",
+        "SET threads = 1",
+        "SET VARIABLE x = 1",
+        "PRAGMA database_list",
+    ),
+    *("INSTALL httpfs", "LOAD '{file}'", "CREATE TABLE x AS SELECT 1", "CREATE TEMP TABLE x AS SELECT 1", "VACUUM"),
+    *("CREATE MACRO f() AS 1", "CREATE SECRET (TYPE s3)", "DROP TABLE raw.orders", "DELETE FROM raw.orders", "ANALYZE"),
+    *(
+        "UPDATE raw.orders SET day = NULL",
+        "INSERT INTO raw.orders SELECT * FROM raw.orders",
+        "CALL checkpoint('warehouse')",
+    ),
+    *("MERGE INTO raw.orders USING raw.orders o ON true WHEN MATCHED THEN DELETE", "TRUNCATE raw.orders", "BEGIN"),
+    *("WITH gone AS (DELETE FROM raw.orders RETURNING *) FROM gone", "EXPLAIN ANALYZE DELETE FROM raw.orders"),
+    *("WITH n AS (INSERT INTO raw.orders SELECT * FROM raw.orders RETURNING *) SELECT * FROM n", "EXPLAIN SELECT 1"),
+    *(
+        "SELECT 1; DROP TABLE raw.orders",
+        "SELECT 1; COPY (SELECT 1) TO '{new}'",
+        "EXECUTE p",
+        "IMPORT DATABASE '{file}'",
+    ),
+    *(
+        "PREPARE p AS DELETE FROM raw.orders",
+        "SELECT 1 INTO x",
+        "ALTER TABLE raw.orders ADD COLUMN x INT",
+        ";",
+        "-- nothing",
+    ),
+]
+KINDS = {
+    "files": FILES,
+    "tables": TABLES,
+    "catalog": CATALOG,
+    "settings": SETTINGS,
+    "servers": SERVERS,
+    "writes": WRITES,
+}
+
+# What `pip-dagster query` may do beside.
+LISTS = [
+    *(
+        "SHOW TABLES",
+        "SHOW ALL TABLES",
+        "DESCRIBE orders.predictions",
+        "SUMMARIZE orders.predictions",
+        "DESCRIBE SELECT 1 AS a",
+    ),
+    *("SELECT table_name FROM duckdb_tables()", "FROM information_schema.tables", "FROM information_schema.columns"),
+    *(
+        "SELECT column_name FROM duckdb_columns() WHERE schema_name = 'orders'",
+        "SELECT DISTINCT function_name FROM duckdb_functions()",
+    ),
+]
+
+ROW = [
+    *(
+        "(SELECT content FROM read_text('{file}'))",
+        "EXISTS (FROM raw.secret)",
+        "score IN (SELECT 1)",
+        "read_text('{file}')",
+    ),
+    *("getvariable('secret')", "current_setting('threads')", "score, 1", "score) , (SELECT 1", "score; DROP TABLE x"),
+    *(
+        "score) FROM read_text('{file}') --",
+        "1) UNION SELECT (1",
+        "sum(score) OVER ()",
+        "count(*)",
+        "current_date",
+        "now()",
+    ),
+    *(
+        "random()",
+        "nextval('s')",
+        "score AS a",
+        "*",
+        "COLUMNS(*)",
+        "$start",
+        "?",
+        "#1",
+        "unnest([1])",
+        "query('SELECT 1')",
+    ),
+    *("day) IS NULL; COPY (SELECT 42) TO '{new}'; SELECT (now()", "list_transform([1], x -> (SELECT 1))", "version()"),
+    *(
+        "system.main.getvariable('x')",
+        "rowid",
+        "postgres_query('w', 'x')",
+        "checkpoint()",
+        "write_log('x')",
+        "error('x')",
+    ),
+    *(
+        "current_user",
+        "current_query()",
+        "age(day)",
+        "txid_current()",
+        "uuid()",
+        "get_block_size('memory')",
+        "glob('{file}')",
+    ),
+    *(
+        "json_serialize_plan('FROM read_csv(''{file}'')')",
+        "pip_stage.scores.score",
+        "day = ANY (SELECT day FROM raw.orders)",
+    ),
+]
+
+# {bounds}: a condition with the parameters, on a column `day`.
+LEGAL = [
+    "SELECT *, row_number() OVER (PARTITION BY shop ORDER BY order_id) AS n FROM raw.orders WHERE {bounds}",
+    "SELECT *, avg(amount) OVER w AS a FROM raw.orders WHERE {bounds} WINDOW w AS (ORDER BY order_id ROWS 3 PRECEDING)",
+    "FROM raw.orders WHERE {bounds}",
+    "TABLE raw.orders",
+    'SELECT * FROM RAW."Orders" AS "My Orders" WHERE {bounds}',
+    "select o.* from Raw.ORDERS o where {bounds}",
+    "SELECT * FROM memory.raw.orders WHERE {bounds}",
+    "WITH RECURSIVE r(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM r WHERE n < 5) FROM raw.orders, r WHERE {bounds}",
+    "WITH a AS (FROM raw.orders), b AS (FROM a WHERE {bounds}) FROM b",
+    "WITH secret AS (FROM raw.orders) FROM secret WHERE {bounds}",
+    'WITH "read_text" AS (FROM raw.orders) FROM read_text WHERE {bounds}',
+    "WITH orders AS MATERIALIZED (FROM raw.orders) FROM orders WHERE {bounds}",
+    "SELECT DISTINCT ON (shop) * FROM raw.orders WHERE {bounds} ORDER BY shop, order_id",
+    "SELECT day, count(*) FILTER (gift) AS g FROM raw.orders WHERE {bounds} GROUP BY ALL",
+    "SELECT * FROM raw.orders WHERE {bounds} QUALIFY row_number() OVER (PARTITION BY shop ORDER BY order_id) = 1",
+    "SELECT * FROM raw.orders o ASOF JOIN (SELECT DISTINCT day FROM raw.orders) p ON o.day >= p.day",
+    "FROM raw.orders o LEFT JOIN LATERAL (SELECT max(i.day) AS m FROM raw.orders i WHERE i.day < o.day) ON true",
+    "FROM raw.orders WHERE shop IN (SELECT shop FROM raw.orders GROUP BY ALL HAVING sum(1) > 1) AND {bounds}",
+    "SELECT *, (SELECT count(*) FROM raw.orders i WHERE i.day < o.day) AS earlier FROM raw.orders o WHERE {bounds}",
+    "SELECT *, list_transform([amount, quantity], x -> x * 2) AS l, [y FOR y IN [1, 2] IF y > 1] AS c FROM raw.orders",
+    "SELECT *, list_reduce([1, 2], lambda a, b: a + b) AS l FROM raw.orders WHERE {bounds}",
+    "SELECT unnest([1, 2]) AS u, * FROM raw.orders WHERE {bounds}",
+    "SELECT * FROM raw.orders, unnest([1, 2]) AS u(v), generate_series(1, 2) AS g(w), range(2) AS r(x) WHERE {bounds}",
+    "SELECT * FROM raw.orders JOIN (VALUES (1, 'a'), (2, 'b')) v(id, name) ON quantity = id",
+    "FROM raw.orders WHERE {bounds} UNION ALL FROM raw.orders WHERE false",
+    "FROM raw.orders EXCEPT FROM raw.orders WHERE NOT ({bounds})",
+    "SELECT * EXCLUDE (gift) REPLACE (amount * 2 AS amount) FROM raw.orders WHERE {bounds}",
+    "SELECT COLUMNS('.*') FROM raw.orders WHERE {bounds}",
+    "SELECT COLUMNS(c -> c <> 'gift') FROM raw.orders WHERE {bounds}",
+    "PIVOT raw.orders ON shop IN ('plain', 'other') USING sum(amount) GROUP BY day",
+    "UNPIVOT raw.orders ON amount, quantity INTO NAME n VALUE v",
+    "SELECT day, shop, sum(amount) FROM raw.orders WHERE {bounds} GROUP BY ROLLUP (day, shop)",
+    "SELECT shop.lower().trim() AS s, o.shop.upper() AS t, struct_pack(a := 1).a AS b FROM raw.orders o WHERE {bounds}",
+    "SELECT CAST(quantity AS DECIMAL(10, 2)) AS q, shop::VARCHAR AS x, [1]::INTEGER[] AS l FROM raw.orders",
+    "SELECT date_trunc('month', day) AS m, extract(dow FROM day) AS d, day + INTERVAL 1 DAY AS n FROM raw.orders",
+    "SELECT now() AS n, current_date AS c, current_timestamp AS t, today() AS y FROM raw.orders WHERE {bounds}",
+    "SELECT quantile_cont(amount, 0.5) AS q, arg_max(shop, amount) AS a, string_agg(shop, ',') AS s FROM raw.orders",
+    "SELECT histogram(quantity) AS h, mode(shop) AS m, approx_count_distinct(shop) AS d FROM raw.orders WHERE {bounds}",
+    "SELECT json_extract_string('{{\"a\": 1}}'::JSON, '$.a') AS j, json_group_array(shop) AS g FROM raw.orders",
+    "SELECT * FROM raw.orders, json_each('[1, 2]') AS e WHERE {bounds}",
+    "SELECT regexp_extract(shop, 'a(.)', 1) AS r, hash(shop) % 10 AS h, md5(shop) AS m FROM raw.orders WHERE {bounds}",
+    "SELECT * FROM raw.orders WHERE {bounds} ORDER BY ALL LIMIT 10 OFFSET 1",
+    "SELECT * FROM raw.orders TABLESAMPLE reservoir(10 ROWS) REPEATABLE (1) WHERE {bounds}",
+    "SELECT max(day) OVER (ORDER BY day RANGE BETWEEN INTERVAL 7 DAY PRECEDING AND CURRENT ROW) AS m FROM raw.orders",
+    "SELECT coalesce(amount, 0) AS a, nullif(quantity, 0) AS n, TRY_CAST(shop AS INT) AS t FROM raw.orders",
+    "SELECT 'FROM read_text(''/etc/passwd'')' AS text -- raw.secret\nFROM raw.orders /* raw.secret */ WHERE {bounds}",
+    "SELECT * FROM (FROM raw.orders POSITIONAL JOIN (SELECT 1 AS one)) WHERE {bounds}",
+    "SELECT a.*, b.amount AS earlier FROM raw.orders a LEFT JOIN raw.orders b ON b.order_id = a.order_id - 1",
+    "SELECT o.order_id, {{'a': o.day, 'b': [o.amount]}} AS s, MAP {{'k': 1}} AS m FROM raw.orders AS o WHERE {bounds};",
+    "SELECT error('never') AS e FROM raw.orders WHERE false AND {bounds}",
+    "SELECT * FROM raw.v_orders WHERE {bounds}",  # a view in the user's file, over another table of it
+]
