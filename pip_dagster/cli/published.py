@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import glob
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from pip_dagster.errors import WarehouseError
 from pip_dagster.ledger.record import dicts
 from pip_dagster.sql.names import literal
+from pip_dagster.warehouse.published_views import opened
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -22,38 +21,15 @@ if TYPE_CHECKING:
 
 @contextmanager
 def open_published(project: Project) -> Iterator[DuckDBPyConnection]:
-    """The published database, read-only, in UTC; only the published files can be read through it.
+    """What is published, read-only, in UTC; nothing else can be read through it.
 
     If the project publishes nothing, the lake itself.
 
     Raises:
-        WarehouseError: nothing has been published yet, or the file is not a database.
+        WarehouseError: nothing has been published yet, or a file is damaged.
     """
-    import duckdb
-
-    if not project.publishes:
-        with _open_lake(project) as con:
-            yield con
-        return
-    path = project.published_database
-    if not path.is_file():
-        raise WarehouseError(
-            f"Nothing is published yet: there is no {path}. Materialize a partition in the UI (`make ui`), or run "
-            "`pip-dagster demo`."
-        )
-    try:
-        con = duckdb.connect(str(path), read_only=True)
-    except duckdb.Error as error:
-        raise WarehouseError(f"{path} cannot be opened: {error}") from error
-    try:
-        con.execute("SET TimeZone = 'UTC'")
-        # The folder as it is, and as the globs of the views escape it.
-        folders = {str(project.published), glob.escape(str(project.published))}
-        con.execute(f"SET allowed_directories = [{', '.join(map(literal, sorted(folders)))}]")
-        con.execute("SET enable_external_access = false")
+    with opened(project) if project.publishes else _open_lake(project) as con:
         yield con
-    finally:
-        con.close()
 
 
 @contextmanager

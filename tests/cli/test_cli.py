@@ -156,7 +156,7 @@ class TestQuery:
         for function in ("read_text", "read_csv", "read_blob", "glob"):
             assert "Permission Error" in said("query", f"SELECT * FROM {function}('{path}')", code=1)
         published = scored.project.published
-        assert "4" in said("query", f"SELECT count(*) FROM glob('{published}/orders/predictions/*')")
+        assert "1" in said("query", f"SELECT count(*) FROM glob('{published}/orders/*')")
 
     def test_an_error_says_which_tables_there_are(self, said):
         text = said("query", "SELECT * FROM predictions", code=1)
