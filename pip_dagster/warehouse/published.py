@@ -24,6 +24,7 @@ from pip_dagster.errors import WarehouseLockedError
 from pip_dagster.sql.names import among, literal
 from pip_dagster.warehouse import advisory, published_rows, stamp
 from pip_dagster.warehouse.pending import is_behind, pending_of
+from pip_dagster.warehouse.published_change import change
 from pip_dagster.warehouse.published_rows import Table
 from pip_dagster.warehouse.published_select import rows_of
 from pip_dagster.warehouse.published_views import parquet_folders, publish_views
@@ -63,7 +64,7 @@ def publish_pending(con: DuckDBPyConnection, project: Project, *, everything: bo
                 shared = advisory.is_shared(con)
                 pending = [each for each in pending_of(con) if each[0] == pipeline] if shared else list(group)
                 ids = {key: ids for _, key, ids in pending}
-                done += _publish(con, project, pipeline, ids, _Writing(filled, still_alone, anew=everything))
+                done += _publish(con, project, pipeline, ids, _Writing(filled, still_alone, discard=everything))
         except WarehouseLockedError as error:
             LOG.error("%s: what is stored stays pending: %s", pipeline, error)
     try:
@@ -88,11 +89,11 @@ def _alone(con: DuckDBPyConnection, pipeline: str) -> Iterator[Callable[[], None
 
 @dataclass(frozen=True)
 class _Writing:
-    """How to publish, and which tables have been filled so far. `anew`: keep nothing of the present files."""
+    """How to publish, and which tables have been filled so far. `discard`: keep nothing of the present files."""
 
     filled: set[Table]
     still_alone: Callable[[], None]
-    anew: bool
+    discard: bool
 
 
 def _publish(
@@ -104,12 +105,12 @@ def _publish(
     folder, done = project.published / pipeline, list[str]()
     try:
         published_rows.remove_unfinished(folder)
-        damaged = published_rows.unreadable(con, folder) if writing.anew else set()
+        damaged = published_rows.unreadable(con, folder) if writing.discard else set()
         written: set[Path] = set()
         for file, keys in published_rows.places(con, folder, _sizes(con, pipeline, ids), without=damaged):
             read = partial(rows_of, con, pipeline, keys)
-            anew = writing.anew and file not in written
-            writing.filled.update(published_rows.change(con, file, keys, read, writing.still_alone, anew=anew))
+            discard = writing.discard and file not in written
+            writing.filled.update(change(con, file, keys, read, writing.still_alone, discard=discard))
             written.add(file)
             done += keys
         for file in damaged - written:

@@ -10,10 +10,7 @@ same after any history. A large partition has a file of its own.
 from __future__ import annotations
 
 import glob
-import os
-import secrets
-import shutil
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +18,6 @@ from typing import TYPE_CHECKING
 from urllib.parse import quote as url_quote
 
 from pip_dagster.sql.names import among, literal, quote
-from pip_dagster.warehouse.transaction import transaction
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -29,13 +25,6 @@ if TYPE_CHECKING:
 CAP = 64 * 2**20  # bytes, from which a file gets no further partitions
 LARGE = 200_000  # rows, from which a partition has a file of its own
 _AT_ONCE = 2_000_000  # rows of new partitions that one change adds
-
-# Changes leave gaps and short row groups, so one change in so many, by chance, writes its file whole and in order.
-_WHOLE_EVERY = 256
-
-# The names of the new file and of the present one while a change is made.
-_NEW, _PRESENT = "published", "published_before"
-
 
 Table = tuple[str, str]  # schema and name
 
@@ -95,11 +84,20 @@ def unreadable(con: DuckDBPyConnection, folder: Path) -> set[Path]:
     return found
 
 
-def tables_of(con: DuckDBPyConnection, file: Path) -> set[Table]:
-    """The tables of a file that are more than a stub."""
-    with _detached_after(con):
-        con.execute(f"ATTACH {literal(str(file))} AS {_PRESENT} (READ_ONLY)")
-        return {table for table, columns in _columns(con).items() if len(columns) > 1}
+@contextmanager
+def attached_tables(con: DuckDBPyConnection, files: Sequence[Path]) -> Iterator[dict[Table, list[str]]]:
+    """Attach these files; each table that is more than a stub → where it is, qualified and quoted."""
+    found: dict[Table, list[str]] = {}
+    names = [f"published_{number}" for number in range(len(files))]
+    try:
+        for name, file in zip(names, files, strict=True):
+            con.execute(f"ATTACH {literal(str(file))} AS {name} (READ_ONLY)")
+            for (schema, table), columns in columns_of(con, name).items():
+                if len(columns) > 1:
+                    found.setdefault((schema, table), []).append(f"{name}.{quote(schema)}.{quote(table)}")
+        yield found
+    finally:
+        detach(con, names)
 
 
 def places(
@@ -156,135 +154,15 @@ def _newest(folder: Path) -> Path:
     return folder / f"rows-{int(numbered[-1].stem.partition('-')[2]) + 1:04}.duckdb"
 
 
-def change(
-    con: DuckDBPyConnection,
-    file: Path,
-    keys: Sequence[str],
-    read: Callable[[], Sequence[Rows]],
-    check: Callable[[], None],
-    *,
-    anew: bool,
-) -> set[Table]:
-    """Replace the rows of these partitions in a copy of the file, then the file by the copy; the tables it fills.
-
-    `read` is called in the transaction that reads the rows: all are of one moment. `anew`: keep nothing of the present
-    file, which may be damaged. `check` is called last, and may refuse.
-
-    Raises:
-        OSError: the disk is full, or the folder cannot be written.
-        duckdb.Error: the same; or the present file is damaged.
-    """
-    file.parent.mkdir(parents=True, exist_ok=True)
-    new = file.with_name(f".{file.name}.{secrets.token_hex(4)}.tmp")
-    try:
-        with _detached_after(con):
-            if file.exists() and not anew:
-                con.execute(f"ATTACH {literal(str(file))} AS {_PRESENT} (READ_ONLY)")
-            with transaction(con, late=True):
-                this = _Change.of(con, keys, read())
-                if copied := this.may_copy() and secrets.randbelow(_WHOLE_EVERY) > 0:
-                    shutil.copyfile(file, new)
-                con.execute(f"ATTACH {literal(str(new))} AS {_NEW} (STORAGE_VERSION 'v1.5.0')")
-                this.replace() if copied else this.write_whole()
-            con.execute(f"CHECKPOINT {_NEW}")  # readers would read a log beside it
-        check()
-        new.replace(file)
-        _sync(file.parent)
-    finally:
-        for left in (new, new.with_name(f"{new.name}.wal")):
-            left.unlink(missing_ok=True)
-    return {rows.table for rows in this.filled}
+def detach(con: DuckDBPyConnection, names: Iterable[str]) -> None:
+    for name in names:
+        con.execute(f"DETACH DATABASE IF EXISTS {name}")
 
 
-@dataclass(frozen=True)
-class _Change:
-    """A change of one file.
-
-    Attributes:
-        of_keys: SQL that is true for the rows of the partitions to replace.
-        present: Table → its columns and types in the present file; empty if nothing of that is to be kept.
-        filled: Rows for the tables that the file will have.
-        others: Tables without rows. `read_duckdb` demands each in every file, so they get a stub.
-        of_one: Whether there will be one partition.
-    """
-
-    con: DuckDBPyConnection
-    of_keys: str
-    present: Mapping[Table, Mapping[str, str]]
-    filled: Sequence[Rows]
-    others: Sequence[Table]
-    of_one: bool
-
-    @classmethod
-    def of(cls, con: DuckDBPyConnection, keys: Sequence[str], listed: Sequence[Rows]) -> _Change:
-        """The change of the attached file that replaces the rows of these partitions by those in `listed`."""
-        of_keys = among("partition_key", keys)
-        present = _columns(con)
-        others = f"SELECT 1 FROM {_PRESENT}.ledger.partitions WHERE NOT ({of_keys}) LIMIT 1"
-        if present and not con.execute(others).fetchone():
-            present = {}
-        filled = [rows for rows in listed if rows.select and (rows.always or _has(con, rows, present))]
-        stubs = [rows.table for rows in listed if rows not in filled]
-        return cls(con, of_keys, present, filled, stubs, of_one=len(keys) == 1 and not present)
-
-    def may_copy(self) -> bool:
-        """Whether the present file has every table, with the columns of the new rows."""
-        there = all(table in self.present for table in self.others)
-        return there and all(rows.columns.items() <= self.present.get(rows.table, {}).items() for rows in self.filled)
-
-    def replace(self) -> None:
-        """Replace the rows in a copy of the present file."""
-        for rows in self.filled:
-            self.con.execute(f"DELETE FROM {rows.of(_NEW)} WHERE {self.of_keys}")
-            self.con.execute(f"INSERT INTO {rows.of(_NEW)} BY NAME {self._ordered(rows, f'({rows.select})')}")
-
-    def write_whole(self) -> None:
-        """Write a new file, with what is kept of the present one."""
-        for schema in sorted({schema for schema, _ in (*self.others, *(rows.table for rows in self.filled))}):
-            self.con.execute(f"CREATE SCHEMA {_NEW}.{quote(schema)}")
-        for schema, name in self.others:
-            self.con.execute(f"CREATE TABLE {_NEW}.{quote(schema)}.{quote(name)} (partition_key VARCHAR)")
-        for rows in self.filled:
-            select = f"({rows.select})"
-            if rows.table in self.present:
-                kept = f"SELECT * FROM {rows.of(_PRESENT)} WHERE NOT ({self.of_keys})"
-                select = f"({rows.select} UNION ALL BY NAME {kept})"
-            self.con.execute(f"CREATE TABLE {rows.of(_NEW)} AS {self._ordered(rows, select)}")
-
-    def _ordered(self, rows: Rows, select: str) -> str:
-        order = [] if self.of_one else ["partition_key"]
-        order += [rows.order] if rows.order else []
-        return f"SELECT * FROM {select}" + (f" ORDER BY {', '.join(order)}" if order else "")
-
-
-def _has(con: DuckDBPyConnection, rows: Rows, present: Mapping[Table, Mapping[str, str]]) -> bool:
-    """Whether there are rows, or were: a table that readers know stays."""
-    had = len(present.get(rows.table, ())) > 1
-    return had or con.execute(f"SELECT 1 FROM ({rows.select}) LIMIT 1").fetchone() is not None
-
-
-@contextmanager
-def _detached_after(con: DuckDBPyConnection) -> Iterator[None]:
-    try:
-        yield
-    finally:
-        for name in (_NEW, _PRESENT):
-            con.execute(f"DETACH DATABASE IF EXISTS {name}")
-
-
-def _columns(con: DuckDBPyConnection) -> dict[Table, dict[str, str]]:
-    """Table → columns and types of the present file, if one is attached."""
+def columns_of(con: DuckDBPyConnection, catalog: str) -> dict[Table, dict[str, str]]:
+    """Table → columns and types of an attached file."""
     found: dict[Table, dict[str, str]] = {}
     select = "SELECT schema_name, table_name, column_name, data_type FROM duckdb_columns() WHERE database_name = "
-    for schema, table, column, sql_type in con.execute(select + literal(_PRESENT)).fetchall():
+    for schema, table, column, sql_type in con.execute(select + literal(catalog)).fetchall():
         found.setdefault((schema, table), {})[column] = sql_type
     return found
-
-
-def _sync(folder: Path) -> None:
-    """Have the new name of a file outlive a loss of power."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

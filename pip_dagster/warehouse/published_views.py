@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from pip_dagster.errors import WarehouseError
 from pip_dagster.sql.names import literal, quote
 from pip_dagster.warehouse import advisory, kinds
-from pip_dagster.warehouse.published_rows import Table, files_of, in_files, tables_of
+from pip_dagster.warehouse.published_rows import Table, attached_tables, in_files
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -84,8 +84,10 @@ def opened(project: Project) -> Iterator[DuckDBPyConnection]:
 
 def statements(con: DuckDBPyConnection, folder: Path) -> list[str]:
     """What creates the views of all tables that have rows in some file."""
-    files = [file for pipeline in sorted(folder.iterdir()) if pipeline.is_dir() for file in files_of(pipeline)]
-    tables = {table for file in files for table in tables_of(con, file)}
+    tables: set[Table] = set()
+    for file in sorted(folder.glob("*/*.duckdb")):  # one after the other: there may be many
+        with attached_tables(con, [file]) as found:
+            tables.update(found)
     order = [kind.view or kind.name for kind in kinds.published()]
     listed = sorted(tables, key=lambda table: (order.index(table[1]) if table[1] in order else len(order), table))
     schemas = [f"CREATE SCHEMA IF NOT EXISTS {quote(name)};" for name in sorted({schema for schema, _ in tables})]
