@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pip_dagster.declaration.project import Project
-from pip_dagster.errors import WarehouseError
+from pip_dagster.warehouse.published_views import opened
 
 # Only the champion's newest attempt counts: a partition that was scored since is not blocked any more.
 _BLOCKED = """
@@ -19,16 +19,8 @@ def blocked_partitions(project: Project, pipeline: str) -> dict[str, tuple[str, 
     Raises:
         WarehouseError: the published database cannot be read.
     """
-    import duckdb
-
     if not project.published_database.is_file():
         return {}
-    try:
-        with duckdb.connect(str(project.published_database), read_only=True) as con:
-            rows = con.execute(_BLOCKED, {"pipeline": pipeline}).fetchall()
-    except duckdb.Error as error:
-        raise WarehouseError(
-            f"The published ledger {project.published_database} cannot be read: {str(error).splitlines()[0]} "
-            "Run `pip-dagster publish` to rebuild it."
-        ) from error
+    with opened(project) as con:
+        rows = con.execute(_BLOCKED, {"pipeline": pipeline}).fetchall()
     return {key: (entry, reason or "blocked") for key, entry, reason in rows}

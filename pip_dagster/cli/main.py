@@ -24,6 +24,7 @@ _COMMANDS = {
     "backfill": ("pip_dagster.cli.backfill", "backfill"),
     "audit": ("pip_dagster.cli.audit", "audit"),
     "demo": ("pip_dagster.cli.demo", "demo"),
+    "export": ("pip_dagster.cli.export", "export"),
     "lineage": ("pip_dagster.cli.lineage", "lineage"),
     "maintain": ("pip_dagster.cli.maintain", "maintain"),
     "models": ("pip_dagster.cli.models", "models"),

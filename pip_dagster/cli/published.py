@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import glob
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from pip_dagster.errors import WarehouseError
 from pip_dagster.ledger.record import dicts
 from pip_dagster.sql.names import literal
+from pip_dagster.warehouse.published_views import opened
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -22,51 +21,15 @@ if TYPE_CHECKING:
 
 @contextmanager
 def open_published(project: Project) -> Iterator[DuckDBPyConnection]:
-    """The published database, read-only, in UTC; only the published files can be read through it.
+    """What is published, read-only, in UTC; nothing else can be read through it.
 
     If the project publishes nothing, the lake itself.
 
     Raises:
-        WarehouseError: nothing has been published yet, or what is cannot be read.
+        WarehouseError: nothing has been published yet, or a file is damaged.
     """
-    import duckdb
-
-    from pip_dagster.warehouse.confine import CONFINED, confine
-
-    if not project.publishes:
-        with _open_lake(project) as con:
-            yield con
-        return
-    path = project.published_database
-    if not path.is_file():
-        raise WarehouseError(
-            f"Nothing is published yet: there is no {path}. Materialize a partition in the UI (`make ui`), or run "
-            "`pip-dagster demo`."
-        )
-    try:
-        con = duckdb.connect(str(path), read_only=True, config=CONFINED)
-    except duckdb.Error as error:
-        raise unreadable(project, error) from error
-    try:
-        con.execute("SET TimeZone = 'UTC'")
-        # The folder as it is, and as the globs of the views escape it.
-        folders = {str(project.published), glob.escape(str(project.published))}
-        confine(con, folders=folders)
-        try:
-            yield con
-        except duckdb.Error as error:
-            raise unreadable(project, error) from error
-    finally:
-        con.close()
-
-
-def unreadable(project: Project, error: Exception) -> WarehouseError:
-    """The error that reports DuckDB's about the published files: damaged, gone, or published at another place."""
-    text = str(error).splitlines()[0]
-    return WarehouseError(
-        f"The published files in {project.published} cannot be read: {text}\nRun `pip-dagster publish` to write them "
-        "again from the warehouse."
-    )
+    with opened(project) if project.publishes else _open_lake(project) as con:
+        yield con
 
 
 @contextmanager

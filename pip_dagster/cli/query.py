@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import re
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -58,7 +57,7 @@ def query(project: Project, sql: str, form: str, as_json: bool) -> None:
                 raise click.ClickException(f"Two columns have the same name: {', '.join(columns)}. Rename one with AS.")
             _show(result, columns, "json" if as_json else form)
         except duckdb.Error as error:
-            if _is_about_files(con, project, str(error)):
+            if str(project.published) in str(error):  # a damaged file, not the query
                 raise
             raise click.ClickException(str(error)) from error
 
@@ -80,17 +79,6 @@ def _readable(con: DuckDBPyConnection) -> Readable:
         functions=_CATALOG_FUNCTIONS,
         shows=True,
     )
-
-
-def _is_about_files(con: Any, project: Project, error: str) -> bool:
-    """Whether the error is about a published file, or about files of the views that are not where they were."""
-    if f"'{project.published}" in error or f'"{project.published}' in error:
-        return True
-    refused = re.search(r'Cannot access file "([^"]+)"', error)
-    if refused is None:
-        return False
-    views = con.execute("SELECT sql FROM duckdb_views() WHERE NOT internal").fetchall()
-    return any(refused[1] in view for (view,) in views)
 
 
 def _show(result: Any, columns: list[str], form: str) -> None:

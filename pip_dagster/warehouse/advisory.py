@@ -62,17 +62,9 @@ def holding(con: DuckDBPyConnection, keys: Sequence[int]) -> Iterator[DuckDBPyCo
         _end(cursor)
 
 
-@contextmanager
-def holding_free(con: DuckDBPyConnection, keys: Sequence[int]) -> Iterator[set[int]]:
-    """Hold those of these locks that are free; which they are."""
-    cursor = con.cursor()
-    try:
-        cursor.execute("BEGIN TRANSACTION")
-        listed = ", ".join(f"({key}::bigint)" for key in sorted(keys))
-        query = f"SELECT key FROM (VALUES {listed}) AS wanted(key) WHERE pg_try_advisory_xact_lock(key)"
-        yield {row[0] for row in cursor.execute(_query(query)).fetchall()}
-    finally:
-        _end(cursor)
+def check(holder: DuckDBPyConnection) -> None:
+    """Raise if the locks of this cursor were lost with its connection."""
+    holder.execute(_query("SELECT 1 AS here")).fetchone()
 
 
 def _lock(cursor: DuckDBPyConnection, keys: Sequence[int]) -> None:
@@ -159,4 +151,4 @@ class Turn:
     def check(self) -> None:
         """Before the commit: raise if the turn was lost with its connection."""
         if self._holder:
-            self._holder.execute(_query("SELECT 1 AS here")).fetchone()
+            check(self._holder)

@@ -41,30 +41,24 @@ class Kind:
 
 @dataclass(frozen=True)
 class PublishedKind(Kind):
-    """A kind that is published: one Parquet file for each partition that has rows, and a view over the files.
+    """A kind that is published: a table in the files of published rows, and a view over them once it has rows.
 
     Attributes:
-        folder: Where the files are, below the pipeline's folder; the kind's name by default.
-        view: The view's name, in the kind's schema; the kind's name by default.
+        view: The table's and the view's name, in the kind's schema; the kind's name by default.
         live: `scoring` publishes only rows of live scorings. `row` also drops the rows of a split partition for which
             another scoring is live.
-        always: Write a file for partitions without rows too.
-        has_rows: SQL of a relation that has rows for the partitions to write; the kind itself by default.
-        order: The column by which rows are ordered.
-        wide_as: The SQL type of whole numbers that Parquet cannot hold. A key has at most 38 digits, a quarantined
-            value may have more.
+        always: Have the view although there are no rows.
+        where_in: SQL of a relation that has rows for the partitions to publish; all by default.
+        order: The column by which a partition's rows are ordered.
     """
 
-    folder: str | None = None
     view: str | None = None
     live: Literal["scoring", "row"] | None = None
     always: bool = False
-    has_rows: str | None = None
+    where_in: str | None = None
     order: str | None = None
-    wide_as: str = "DECIMAL(38, 0)"
 
 
-# In this order a partition's files are published.
 KINDS: tuple[Kind, ...] = (
     Kind("meta", LEDGER, "table", "evidence"),
     Kind("extractions", LEDGER, "table", "evidence"),
@@ -78,19 +72,18 @@ KINDS: tuple[Kind, ...] = (
     Kind("backfills", LEDGER, "table", "evidence"),
     Kind("backfill_partitions", LEDGER, "table", "evidence"),
     Kind("live", LEDGER, "view", "evidence"),
-    PublishedKind("partitions", LEDGER, "view", "evidence", folder="ledger", always=True, order="scoring_id"),
+    PublishedKind("partitions", LEDGER, "view", "evidence", always=True, order="scoring_id"),
     PublishedKind("checks", LEDGER, "table", "evidence", order="made_at"),
     Kind("features", None, "column sets", "content"),
     Kind("scores", None, "column sets", "content"),
     PublishedKind("predictions", None, "view", "content", live="scoring", always=True),
     PublishedKind("reasons", None, "column sets", "content", live="row"),
-    PublishedKind("quarantine", None, "column sets", "content", wide_as="VARCHAR"),
+    PublishedKind("quarantine", None, "column sets", "content"),
     PublishedKind(
         *("live_arms", LEDGER, "view", "evidence"),
-        folder="arms",
         view="arms",
-        # A partition that is the champion's again has a file too, so that nobody reads the arms it had.
-        has_rows="(FROM ledger.checks WHERE section = 'split')",
+        # A partition that is the champion's again is published too, so that nobody reads the arms it had.
+        where_in="(FROM ledger.checks WHERE section = 'split')",
         order="low",
     ),
 )

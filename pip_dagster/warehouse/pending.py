@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from pip_dagster.sql.names import among, literal
 from pip_dagster.warehouse import advisory, kinds, stamp
+from pip_dagster.warehouse.published_views import has_rows
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -48,7 +49,7 @@ def is_behind(con: DuckDBPyConnection, project: Project) -> bool:
             return False
         at = stamp.read(path)
         if gone or at is None:
-            empty = gone or next(folder.glob("*/*/*.parquet"), None) is None
+            empty = gone or not has_rows(folder)
             return empty and con.execute("SELECT 1 FROM ledger.publications LIMIT 1").fetchone() is not None
         if not _published_since(con, at):
             return False

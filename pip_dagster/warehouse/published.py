@@ -1,33 +1,33 @@
-"""What anybody may read at any time: Parquet files and a small database of views over them.
+"""What anybody may read at any time: files of rows, and a small database of views over them.
 
 While a run writes to a warehouse file, nobody else can open it. So after each commit the partition's live predictions
-and its ledger are written beside it. Each file is replaced at once: a reader sees the old one or the new one. A lake
+and its ledger are written beside it, in one change: a reader sees what was there before or what is there now. A lake
 can be read at any time; its project may publish nothing.
 """
 
 from __future__ import annotations
 
 import logging
-import re
-import secrets
-from collections import deque
-from collections.abc import Iterable, Sequence
-from contextlib import nullcontext
-from dataclasses import dataclass, field
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from functools import partial
 from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import quote as url_quote
 
 from pip_dagster import clock
 from pip_dagster.declaration.lake import is_transient
-from pip_dagster.sql.names import REASON_COLUMNS, among, bare_type, literal, quote
-from pip_dagster.warehouse import advisory, kinds, stamp
-from pip_dagster.warehouse.kinds import PublishedKind
-from pip_dagster.warehouse.pending import Pending, is_behind, pending_of
-from pip_dagster.warehouse.published_views import publish_views
-from pip_dagster.warehouse.tables import views_of
+from pip_dagster.errors import WarehouseLockedError
+from pip_dagster.sql.names import among, literal
+from pip_dagster.warehouse import advisory, published_rows, stamp
+from pip_dagster.warehouse.pending import is_behind, pending_of
+from pip_dagster.warehouse.published_change import change
+from pip_dagster.warehouse.published_rows import Table
+from pip_dagster.warehouse.published_select import rows_of
+from pip_dagster.warehouse.published_views import parquet_folders, publish_views
 from pip_dagster.warehouse.transaction import transaction
 
 if TYPE_CHECKING:
@@ -37,19 +37,7 @@ if TYPE_CHECKING:
 
 LOG = logging.getLogger("pip_dagster")
 
-_TOO_WIDE = {"HUGEINT", "UHUGEINT"}
-# Types that DuckDB writes to Parquet as others, with other values; the rest keep their values.
-_AS_TEXT = re.compile(r"\b(U?HUGEINT|INTERVAL|TIME WITH TIME ZONE|UNION)\b")
-
-# How many partitions one process publishes before it releases their locks.
-_BATCH = 16
-
 _FIX = "Fix that and run `pip-dagster publish`; otherwise the next run publishes it."
-
-
-def partition_file(folder: Path, pipeline: str, kind: str, partition_key: str) -> Path:
-    """Where a partition's rows of `kind` (predictions, ledger) are published."""
-    return folder / pipeline / kind / f"{url_quote(partition_key, safe=' ')}.parquet"
 
 
 def publish_pending(con: DuckDBPyConnection, project: Project, *, everything: bool = False) -> int:
@@ -58,83 +46,99 @@ def publish_pending(con: DuckDBPyConnection, project: Project, *, everything: bo
     The warehouse is the current catalog and no transaction is open. A kill leaves partitions pending for the next
     call. With `everything`, or where the folder is gone or is older than the ledger, every partition is written. One
     that cannot be written stays pending, is logged, and does not block the others. In a shared warehouse one process
-    at a time publishes a partition; otherwise an older state could replace a newer one.
+    at a time publishes a pipeline; otherwise an older state could replace a newer one.
     """
     import duckdb
 
-    folder = project.published
     if not project.publishes:
         return 0
     everything = everything or is_behind(con, project)
-    if everything and not advisory.is_shared(con):  # what a kill or an error leaves undone is then pending
-        con.execute("DELETE FROM ledger.publications")
-        everything = False
-    pending = pending_of(con, everything=everything)
-    if advisory.is_shared(con):
-        done = _publish_among_others(con, project, pending, everything=everything)
-    else:
-        done = _publish(con, project, pending)
+    if everything:  # what a kill or an error leaves undone is then pending
+        with transaction(con):
+            con.execute("DELETE FROM ledger.publications")
+    done, filled = 0, set[Table]()
+    for pipeline, group in groupby(pending_of(con), key=itemgetter(0)):
+        try:
+            with _alone(con, pipeline) as still_alone:
+                # Another process may have published some before it let this one in.
+                shared = advisory.is_shared(con)
+                pending = [each for each in pending_of(con) if each[0] == pipeline] if shared else list(group)
+                ids = {key: ids for _, key, ids in pending}
+                done += _publish(con, project, pipeline, ids, _Writing(filled, still_alone, discard=everything))
+        except WarehouseLockedError as error:
+            LOG.error("%s: what is stored stays pending: %s", pipeline, error)
     try:
-        publish_views(con, folder)
+        publish_views(con, project.published, filled)
+        if (old := parquet_folders(project.published)) and not pending_of(con):
+            for folder in old:
+                shutil.rmtree(folder)
     except (duckdb.Error, OSError) as error:
-        LOG.error("%s cannot be written, everything is stored: %s. %s", folder.with_suffix(".duckdb"), error, _FIX)
+        LOG.error("%s cannot be written, everything is stored: %s. %s", project.published_database, error, _FIX)
     return done
 
 
-def _publish_among_others(
-    con: DuckDBPyConnection, project: Project, pending: Sequence[Pending], *, everything: bool
+@contextmanager
+def _alone(con: DuckDBPyConnection, pipeline: str) -> Iterator[Callable[[], None]]:
+    """Be the only process that publishes this pipeline; yields a check of whether it still is."""
+    if not advisory.is_shared(con):  # a warehouse file has one writer
+        yield lambda: None
+        return
+    with advisory.holding(con, [advisory.key_of("publish", pipeline)]) as holder:
+        yield lambda: advisory.check(holder)
+
+
+@dataclass(frozen=True)
+class _Writing:
+    """How to publish, and which tables have been filled so far. `discard`: keep nothing of the present files."""
+
+    filled: set[Table]
+    still_alone: Callable[[], None]
+    discard: bool
+
+
+def _publish(
+    con: DuckDBPyConnection, project: Project, pipeline: str, ids: Mapping[str, list[str]], writing: _Writing
 ) -> int:
-    """First what no other process is publishing; then the rest, unless the other process has published it."""
-    locks = {(each[0], each[1]): advisory.key_of("publish", each[0], each[1]) for each in pending}
-
-    def publish(keys: set[int]) -> int:
-        listed = pending_of(con, everything=everything)
-        return _publish(con, project, [each for each in listed if locks.get((each[0], each[1])) in keys])
-
-    busy: list[int] = []
-    done = 0
-    for batch in _batches(list(locks.values())):
-        with advisory.holding_free(con, batch) as free:
-            if free:
-                done += publish(free)
-        busy += [key for key in batch if key not in free]
-    for batch in _batches(busy):
-        with advisory.holding(con, batch):
-            done += publish(set(batch))
-    return done
-
-
-def _batches(keys: Sequence[int]) -> Iterable[Sequence[int]]:
-    return (keys[at : at + _BATCH] for at in range(0, len(keys), _BATCH))
-
-
-def _publish(con: DuckDBPyConnection, project: Project, pending: Sequence[Pending]) -> int:
+    """Publish the partitions in `ids`, partition → ids of its changes. After an error the rest stays pending."""
     import duckdb
 
-    folder, ids, done = project.published, list[str](), 0
-    for pipeline, group in groupby(pending, key=itemgetter(0)):
-        left = deque(group)
-        while left:
-            try:
-                with transaction(con, late=True):  # all its files as of one moment
-                    snapshot = _Snapshot.of(con, pipeline, [key for _, key, _ in left])
-                    while left:
-                        snapshot.write(folder, left[0][1])
-                        ids += left.popleft()[2]
-                        done += 1
-            except (duckdb.Error, OSError) as error:  # a full disk, a file where a folder should be
-                if is_transient(error):
-                    raise
-                key = left.popleft()[1]
-                LOG.error("%s, partition %s is stored but cannot be published: %s. %s", pipeline, key, error, _FIX)
-    if ids and _stamped(con, project):
-        con.execute(
-            "INSERT INTO ledger.publications SELECT id, $now FROM (SELECT unnest($ids) AS id) ANTI JOIN "
-            f"(FROM ledger.publications WHERE change_id >= {literal(min(ids))}) p ON p.change_id = id",
-            {"ids": ids, "now": clock.now()},
-        )
-        return done
-    return 0
+    folder, done = project.published / pipeline, list[str]()
+    try:
+        published_rows.remove_unfinished(folder)
+        damaged = published_rows.unreadable(con, folder) if writing.discard else set()
+        written: set[Path] = set()
+        for file, keys in published_rows.places(con, folder, _sizes(con, pipeline, ids), without=damaged):
+            read = partial(rows_of, con, pipeline, keys)
+            discard = writing.discard and file not in written
+            writing.filled.update(change(con, file, keys, read, writing.still_alone, discard=discard))
+            written.add(file)
+            done += keys
+        for file in damaged - written:
+            file.unlink()
+    except (duckdb.Error, OSError) as error:  # a full disk, a damaged file, a file where a folder should be
+        if is_transient(error):
+            raise
+        left = sorted(ids.keys() - {*done})
+        which = f"partition {left[0]} is" if len(left) == 1 else f"partitions {left[0]} to {left[-1]} are"
+        LOG.error("%s, %s stored but cannot be published: %s. %s", pipeline, which, error, _FIX)
+    recorded = [each for key in done for each in ids[key]]
+    if not recorded or not _stamped(con, project):
+        return 0
+    con.execute(
+        "INSERT INTO ledger.publications SELECT id, $now FROM (SELECT unnest($ids) AS id) ANTI JOIN "
+        f"(FROM ledger.publications WHERE change_id >= {literal(min(recorded))}) p ON p.change_id = id",
+        {"ids": recorded, "now": clock.now()},
+    )
+    return len(done)
+
+
+def _sizes(con: DuckDBPyConnection, pipeline: str, keys: Iterable[str]) -> dict[str, int]:
+    """Partition → its rows, about, in order."""
+    select = (
+        f"SELECT partition_key, coalesce(max(rows_in), 0) FROM ledger.scorings WHERE pipeline = {literal(pipeline)} "
+        f"AND {among('partition_key', keys)} GROUP BY 1 ORDER BY 1"
+    )
+    return dict(con.execute(select).fetchall())
 
 
 def _stamped(con: DuckDBPyConnection, project: Project) -> bool:
@@ -147,90 +151,3 @@ def _stamped(con: DuckDBPyConnection, project: Project) -> bool:
         LOG.error("%s cannot be written, everything is stored: %s. %s", path, error, _FIX)
         return False
     return True
-
-
-@dataclass(frozen=True)
-class _Snapshot:
-    """What there is to publish of some partitions of a pipeline, as of one transaction.
-
-    `live`: partition → its live scorings. `having`: kind → the partitions that have rows of it. `casts`: kind → what
-    replaces the columns that Parquet cannot hold.
-    """
-
-    con: DuckDBPyConnection
-    pipeline: str
-    live: dict[str, list[str]]
-    having: dict[PublishedKind, set[str]]
-    casts: dict[PublishedKind, list[str]] = field(default_factory=dict)
-
-    @classmethod
-    def of(cls, con: DuckDBPyConnection, pipeline: str, keys: Sequence[str]) -> _Snapshot:
-        """Read it for all partitions at once: one by one, a lake would take several times as long."""
-        of_keys = among("partition_key", keys)
-        live_arms = f"ledger.live_arms WHERE pipeline = {literal(pipeline)} AND {of_keys}"
-        select = f"SELECT partition_key, list(DISTINCT scoring_id) FROM {live_arms} GROUP BY ALL"
-        snapshot = cls(con, pipeline, dict(con.execute(select).fetchall()), {})
-        views = views_of(con, pipeline)
-        scorings = [scoring for live in snapshot.live.values() for scoring in live]
-        for kind in kinds.published():
-            if kind.schema is None and kind.name not in views:
-                continue
-            rows = kind.has_rows or kind.in_sql(pipeline)
-            where = snapshot._where(kind, of_keys, scorings)
-            select = f"SELECT DISTINCT partition_key FROM {rows} WHERE {where}"
-            snapshot.having[kind] = {*keys} if kind.always else {row[0] for row in con.execute(select).fetchall()}
-        return snapshot
-
-    def _where(self, kind: PublishedKind, of_keys: str, scorings: Sequence[str]) -> str:
-        """The rows to publish. Literals, so that DuckDB skips the row groups of other scorings."""
-        if kind.schema:
-            return f"pipeline = {literal(self.pipeline)} AND {of_keys}"
-        return f"{of_keys} AND {among('scoring_id', scorings)}" if kind.live else of_keys
-
-    def write(self, folder: Path, key: str) -> None:
-        """Write the files of a partition; a kind that it has no rows of only where there is a file of it already."""
-        live = self.live.get(key, [])
-        for kind, having in self.having.items():
-            target = partition_file(folder, self.pipeline, kind.folder or kind.name, key)
-            if (live or not kind.live) and (key in having or target.exists()):
-                where = self._where(kind, f"partition_key = {literal(key)}", live)
-                _replace_parquet(self.con, self._exact(kind, self._rows(kind, where, split=len(live) > 1)), target)
-
-    def _rows(self, kind: PublishedKind, where: str, *, split: bool) -> str:
-        rows = f"{kind.in_sql(self.pipeline)} r"
-        if kind.live == "row" and split:
-            same = " AND ".join(f"p.{name} IS NOT DISTINCT FROM r.{name}" for name in self._row_columns(kind))
-            live = f"SELECT * FROM {quote(self.pipeline)}.predictions WHERE {where}"
-            rows = f"{rows} SEMI JOIN ({live}) p ON {same}"
-        order = f" ORDER BY {kind.order}" if kind.order else ""
-        return f"SELECT * FROM {rows} WHERE {where}{order}"
-
-    def _row_columns(self, kind: PublishedKind) -> list[str]:
-        """The columns, quoted, by which a row of this kind and a scored row are the same."""
-        found = self.con.execute(
-            "SELECT column_name FROM duckdb_columns() WHERE database_name = current_database() AND schema_name = $p "
-            "AND table_name IN ($kind, 'scores') AND NOT list_contains($own, column_name) "
-            "GROUP BY 1 HAVING count(*) = 2 ORDER BY 1",
-            {"p": self.pipeline, "kind": kind.name, "own": sorted(REASON_COLUMNS)},
-        ).fetchall()
-        return [quote(name) for (name,) in found]
-
-    def _exact(self, kind: PublishedKind, select: str) -> str:
-        """The same rows; Parquet has no HUGEINT and DuckDB would write a DOUBLE: two keys could become one."""
-        if kind not in self.casts:
-            types = {quote(name): sql_type for name, sql_type, *_ in self.con.execute(f"DESCRIBE {select}").fetchall()}
-            wide = {column: kind.wide_as for column, sql_type in types.items() if sql_type in _TOO_WIDE}
-            text = {column: "VARCHAR" for column, sql_type in types.items() if _AS_TEXT.search(bare_type(sql_type))}
-            self.casts[kind] = [f"{column}::{sql_type} AS {column}" for column, sql_type in (text | wide).items()]
-        casts = ", ".join(self.casts[kind])
-        return f"SELECT * REPLACE ({casts}) FROM ({select})" if casts else select
-
-
-def _replace_parquet(con: DuckDBPyConnection, select: str, target: Path) -> None:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
-    try:
-        con.execute(f"COPY ({select}) TO {literal(str(temporary))} (FORMAT parquet, COMPRESSION zstd)")
-        temporary.replace(target)
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -1,77 +1,129 @@
-"""The small database of views over the published files, which readers open."""
+"""The small database of views over the published rows, which readers open.
+
+The views name patterns of files by their absolute path, and show whatever files are there. They change when a table
+gets its first rows, and when the project was moved.
+"""
 
 from __future__ import annotations
 
 import glob
-import os
 import secrets
-from collections.abc import Iterable
-from contextlib import nullcontext
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pip_dagster.sql.names import literal, parquet_rows, quote
+from pip_dagster.errors import WarehouseError
+from pip_dagster.sql.names import literal, quote
 from pip_dagster.warehouse import advisory, kinds
+from pip_dagster.warehouse.confine import CONFINED, confine
+from pip_dagster.warehouse.published_rows import Table, attached_tables, in_files
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
+    from pip_dagster.declaration.project import Project
 
-def publish_views(con: DuckDBPyConnection, folder: Path) -> None:
-    """Rebuild the database of views if the set of published tables, or their place, has changed."""
-    if not folder.is_dir() or _views_show(folder, "\n".join(_view_statements(folder))):
+
+def publish_views(con: DuckDBPyConnection, folder: Path, filled: Iterable[Table]) -> None:
+    """Rebuild the database of views, unless it shows the files in this folder and the tables just filled."""
+    if not has_rows(folder) or show(folder, filled):
         return
     with advisory.holding(con, [advisory.key_of("views")]) if advisory.is_shared(con) else nullcontext():
-        _replace_views(folder, "\n".join(_view_statements(folder)))
+        _replace(folder, [_heading(folder), *statements(con, folder)])
 
 
-def _views_show(folder: Path, script: str) -> bool:
-    marker = folder / "views.sql"
-    there = folder.with_suffix(".duckdb").is_file() and marker.is_file()
-    return there and marker.read_text(encoding="utf-8") == script
+def has_rows(folder: Path) -> bool:
+    """Whether rows are published in this folder."""
+    return next(folder.glob("*/*.duckdb"), None) is not None
 
 
-def _replace_views(folder: Path, script: str) -> None:
+def show(folder: Path, tables: Iterable[Table] = ()) -> bool:
+    """Whether the database of views shows this folder, with these tables. A project may have been moved or copied."""
+    try:
+        lines = {*(folder / "views.sql").read_text(encoding="utf-8").splitlines()}
+    except OSError:
+        return False
+    there = folder.with_suffix(".duckdb").is_file() and _heading(folder) in lines
+    return there and all(_view(folder, table) in lines for table in tables)
+
+
+@contextmanager
+def opened(project: Project) -> Iterator[DuckDBPyConnection]:
+    """The views over what is published, in UTC and read-only; nothing but the published folder can be read.
+
+    After a project was moved or copied, they are those of its present place.
+
+    Raises:
+        WarehouseError: nothing is published, or a file is damaged.
+    """
+    import duckdb
+
+    folder, database = project.published, project.published_database
+    moved = has_rows(folder) and not show(folder)
+    if not moved and not database.is_file():
+        raise WarehouseError(
+            f"Nothing is published yet: there is no {database}. Materialize a partition in the UI (`make ui`), or run "
+            "`pip-dagster demo`."
+        )
+    try:
+        place = ":memory:" if moved else str(database)
+        with duckdb.connect(place, read_only=not moved, config=CONFINED) as con:
+            con.execute("SET TimeZone = 'UTC'")
+            if moved:
+                con.execute("\n".join(statements(con, folder)))
+            # The folder as it is, and as the patterns of the views escape it.
+            confine(con, folders={str(folder), glob.escape(str(folder))})
+            yield con
+    except duckdb.Error as error:
+        raise WarehouseError(
+            f"What is published in {folder} cannot be read: {str(error).splitlines()[0]} Run `pip-dagster publish` to "
+            "write it again from the warehouse."
+        ) from error
+
+
+def statements(con: DuckDBPyConnection, folder: Path) -> list[str]:
+    """What creates the views of all tables that have rows in some file."""
+    tables: set[Table] = set()
+    for file in sorted(folder.glob("*/*.duckdb")):  # one after the other: there may be many
+        with attached_tables(con, [file]) as found:
+            tables.update(found)
+    order = [kind.view or kind.name for kind in kinds.published()]
+    listed = sorted(tables, key=lambda table: (order.index(table[1]) if table[1] in order else len(order), table))
+    schemas = [f"CREATE SCHEMA IF NOT EXISTS {quote(name)};" for name in sorted({schema for schema, _ in tables})]
+    return [*schemas, *(_view(folder, table) for table in listed)]
+
+
+def _heading(folder: Path) -> str:
+    return f"-- {str(folder)!r}"
+
+
+def _view(folder: Path, table: Table) -> str:
+    schema, name = table
+    # The ledger's tables are in the files of every pipeline. Brackets and stars in the project's path are escaped.
+    pattern = f"{glob.escape(str(folder))}/{'*' if schema == kinds.LEDGER else glob.escape(schema)}/*.duckdb"
+    return f"CREATE VIEW {quote(schema)}.{quote(name)} AS SELECT * FROM {in_files(literal(pattern), schema, name)};"
+
+
+def _replace(folder: Path, script: list[str]) -> None:
     import duckdb
 
     database, marker = folder.with_suffix(".duckdb"), folder / "views.sql"
+    for left in database.parent.glob(f".{glob.escape(database.name)}.*.tmp*"):  # by a killed process
+        left.unlink(missing_ok=True)
     temporary = database.with_name(f".{database.name}.{secrets.token_hex(4)}.tmp")
     con = duckdb.connect(":memory:")
     try:
         con.execute(f"ATTACH {literal(str(temporary))} AS published (STORAGE_VERSION 'v1.5.0')")
         con.execute("USE published")
-        con.execute(script)
+        con.execute("\n".join(script))
         con.execute("USE memory; DETACH published")
     finally:
         con.close()
-    # A reader that has the old file open keeps reading it; its views show the same Parquet files.
-    temporary.replace(database)
-    marker.write_text(script, encoding="utf-8")
+    temporary.replace(database)  # a reader that has the old one open keeps reading, through the views it has
+    marker.write_text("\n".join(script), encoding="utf-8")
 
 
-def _view_statements(folder: Path) -> Iterable[str]:
-    pipelines = sorted(path.name for path in folder.iterdir() if path.is_dir())
-    for kind in kinds.published():
-        globs: dict[str, list[str]] = {}
-        for pipeline in pipelines:
-            files = folder / pipeline / (kind.folder or kind.name)
-            if _has_parquet(files):
-                globs.setdefault(kind.schema or pipeline, []).append(_all_in(files))
-        for schema, listed in globs.items():
-            yield f"CREATE SCHEMA IF NOT EXISTS {quote(schema)};"
-            view = f"{quote(schema)}.{quote(kind.view or kind.name)}"
-            yield f"CREATE VIEW {view} AS SELECT * FROM {parquet_rows(listed)};"
-
-
-def _has_parquet(folder: Path) -> bool:
-    """Whether there is any. It stops at the first: a folder has a file for each partition."""
-    try:
-        with os.scandir(folder) as entries:
-            return any(entry.name.endswith(".parquet") for entry in entries)
-    except (FileNotFoundError, NotADirectoryError):
-        return False
-
-
-def _all_in(folder: Path) -> str:
-    """A glob of the folder's Parquet files, with brackets and stars in the project's own path escaped."""
-    return f"{glob.escape(str(folder))}/*.parquet"
+def parquet_folders(folder: Path) -> list[Path]:
+    """The folders of Parquet files, one for each partition, that earlier versions published."""
+    return sorted({file.parent for file in folder.glob("*/*/*.parquet")})

@@ -11,6 +11,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -132,8 +133,10 @@ def check_new(con: DuckDBPyConnection, project: Project, stamps: Sequence[Stamp]
 def _traces(con: DuckDBPyConnection, project: Project, stamps: Sequence[Stamp]) -> str | None:
     if stamps:
         return stamps[0].text
-    if project.publishes and (file := next(project.published.glob("*/ledger/*.parquet"), None)):
-        return f"{file} was published from it"
+    if project.publishes:
+        earlier = project.published.glob("*/ledger/*.parquet")
+        if file := next(chain(project.published.glob("*/*.duckdb"), earlier), None):
+            return f"{file} was published from it"
     if isinstance(project.warehouse, Lake):
         pattern = literal(f"{project.warehouse.data_path.rstrip('/')}/**/*.parquet")
         if data := con.execute(f"SELECT file FROM glob({pattern}) LIMIT 1").fetchone():

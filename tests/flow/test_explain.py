@@ -262,7 +262,6 @@ class TestWhereTheyAreKept:
         staged = explained.rows(where=f"partition_key = '{SECOND}'")
         assert kept == [(key, live, *rest) for key, *rest in staged] and kept
         assert scored.published("SELECT * FROM orders.reasons ORDER BY ALL") == kept
-        assert len(list((scored.project.published / "orders" / "reasons").iterdir())) == 1
 
     def test_are_published_of_the_live_scoring_only(self, scored, con):
         self.store(scored, con, Explained(of_all(scored, top=1), con))

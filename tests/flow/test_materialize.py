@@ -106,7 +106,8 @@ class TestABadDay:
     @pytest.mark.lake("always")
     def test_fails_alone_and_its_past_stays_live_and_published(self, scored):
         old = scored.scores()
-        old_files = {file: file.read_bytes() for file in scored.project.published.rglob(f"{SECOND}.parquet")}
+        published = f"SELECT * FROM orders.predictions WHERE partition_key = '{SECOND}' ORDER BY ALL"
+        old_rows = scored.published(published)
         scored.source("UPDATE raw.orders SET quantity = 8 WHERE order_id % 50 = 3")
         fail(scored)
         results = scored.run()
@@ -114,8 +115,7 @@ class TestABadDay:
         fresh = scored.expected(f"day <> '{SECOND}'")
         assert scored.scores() == {order: fresh.get(order, score) for order, score in old.items()}
         assert scored.scores() != old
-        predictions = scored.project.published / "orders" / "predictions" / f"{SECOND}.parquet"
-        assert old_files[predictions] == predictions.read_bytes()
+        assert scored.published(published) == old_rows
         attempts = scored.published(
             f"SELECT status, is_live FROM ledger.partitions WHERE partition_key = '{SECOND}' ORDER BY scoring_id"
         )

@@ -8,7 +8,7 @@ from pydantic import ValidationError
 
 from pip_dagster.errors import DeclarationError
 from pip_dagster.warehouse.connect import open_warehouse, workspace
-from pip_dagster.warehouse.published import partition_file, publish_pending
+from pip_dagster.warehouse.published import publish_pending
 
 FIRST, SECOND = "2024-03-01", "2024-03-02"
 WHERE = "WHERE day >= $start_date AND day < $end_date"
@@ -141,7 +141,7 @@ def test_published_files_that_were_removed_are_written_again(tiny):
 def test_a_damaged_published_file_is_written_again_when_asked(tiny):
     tiny.run()
     before = tiny.scores()
-    partition_file(tiny.project.published, "orders", "predictions", FIRST).write_bytes(b"")
+    (tiny.project.published / "orders" / "rows-0001.duckdb").write_bytes(b"")
     with workspace(threads=1) as con, open_warehouse(con, tiny.project.warehouse, purpose="test"):
         assert publish_pending(con, tiny.project, everything=True) == 4
     assert tiny.scores() == before
@@ -155,7 +155,7 @@ def test_a_quarantined_value_of_any_size_can_be_published(tiny):
     )
     result = tiny.run(FIRST)[FIRST]
     assert (result.error, result.scoring.rows_quarantined) == (None, 1)
-    assert tiny.published("SELECT quantity FROM orders.quarantine") == [("170141183460469231731687303715884105727",)]
+    assert tiny.published("SELECT quantity FROM orders.quarantine") == [(170141183460469231731687303715884105727,)]
 
 
 def test_a_deadline_that_is_no_number_is_told(tiny, monkeypatch):

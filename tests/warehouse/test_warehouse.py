@@ -15,7 +15,7 @@ import pytest
 from pip_dagster.cli.published import open_published
 from pip_dagster.errors import WarehouseError
 from pip_dagster.warehouse.connect import open_warehouse, workspace
-from pip_dagster.warehouse.published import partition_file, publish_pending
+from pip_dagster.warehouse.published import publish_pending
 from pip_dagster.warehouse.schema import VERSION
 from pip_dagster.warehouse.transaction import transaction
 
@@ -165,7 +165,7 @@ def test_rows_that_do_not_arrive_undo_the_partition(scored, monkeypatch):
 
 
 def test_a_published_file_is_replaced_at_once_so_that_an_open_one_stays_whole(scored):
-    file = partition_file(scored.project.published, "orders", "predictions", FIRST)
+    file = scored.project.published / "orders" / "rows-0001.duckdb"
     before = file.read_bytes()
     with file.open("rb") as old:
         scored.source("UPDATE raw.orders SET quantity = quantity + 1")
@@ -197,16 +197,15 @@ def test_what_publishing_everything_anew_leaves_undone_is_done_by_the_next_run(s
 
 
 def test_what_cannot_be_published_is_told_keeps_nothing_and_is_published_later(scored, caplog):
-    predictions = scored.project.published / "orders" / "predictions"
-    shutil.rmtree(predictions)
-    predictions.write_text("a file where a folder should be")
+    folder = scored.project.published / "orders"
+    shutil.rmtree(folder)
+    folder.write_text("a file where a folder should be")
     scored.source("UPDATE raw.orders SET quantity = quantity + 1")
     scored.run()
-    assert f"partition {FIRST} is stored but cannot be published" in caplog.text
-    predictions.unlink()
+    assert f"partitions {FIRST} to {FOURTH} are stored but cannot be published" in caplog.text
+    folder.unlink()
     scored.run()
     assert scored.scores() == scored.expected()
-    assert len(list(predictions.glob("*.parquet"))) == 4
 
 
 def test_readers_may_open_and_close_all_the_time(scored):
@@ -237,13 +236,6 @@ def test_a_project_may_lie_anywhere(tiny, helpers, tmp_path, name):
     assert moved.scores() == moved.expected()
     with open_published(moved.project) as con:  # which may read nothing but the published folder
         assert con.execute("SELECT count(*) FROM orders.predictions").fetchone() == (200,)
-
-
-def test_keys_with_colons_and_slashes_become_file_names(tmp_path):
-    folder = tmp_path / "published"
-    names = [partition_file(folder, "p", "predictions", key).name for key in ("2013-11-03-01:00-0500", "a/b", "..")]
-    assert names == ["2013-11-03-01%3A00-0500.parquet", "a%2Fb.parquet", "...parquet"]
-    assert all(partition_file(folder, "p", "predictions", key).parent.name == "predictions" for key in ("a/b", "../x"))
 
 
 def test_what_a_killed_process_had_spilled_is_removed_by_the_next(tmp_path, monkeypatch):

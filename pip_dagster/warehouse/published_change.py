@@ -1,0 +1,142 @@
+"""A change of a file of published rows: a new file is written beside it, then takes its name."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pip_dagster.sql.names import among, literal, quote
+from pip_dagster.warehouse.published_rows import Rows, Table, columns_of, detach
+from pip_dagster.warehouse.transaction import transaction
+
+if TYPE_CHECKING:
+    from duckdb import DuckDBPyConnection
+
+# Changes leave gaps and short row groups, so one change in so many, by chance, writes its file whole and in order.
+_WHOLE_EVERY = 256
+
+# The names of the new file and of the present one while a change is made.
+_NEW, _PRESENT = "published", "published_before"
+
+
+def change(
+    con: DuckDBPyConnection,
+    file: Path,
+    keys: Sequence[str],
+    read: Callable[[], Sequence[Rows]],
+    check: Callable[[], None],
+    *,
+    discard: bool,
+) -> set[Table]:
+    """Replace the rows of these partitions in a copy of the file, then the file by the copy; the tables it fills.
+
+    `read` is called in the transaction that reads the rows: all are of one moment. `discard`: keep nothing of the
+    present file, which may be damaged. `check` is called last, and may refuse.
+
+    Raises:
+        OSError: the disk is full, or the folder cannot be written.
+        duckdb.Error: the same; or the present file is damaged.
+    """
+    file.parent.mkdir(parents=True, exist_ok=True)
+    new = file.with_name(f".{file.name}.{secrets.token_hex(4)}.tmp")
+    try:
+        try:
+            if file.exists() and not discard:
+                con.execute(f"ATTACH {literal(str(file))} AS {_PRESENT} (READ_ONLY)")
+            with transaction(con, late=True):
+                this = _Change.of(con, keys, read())
+                if copied := this.may_copy() and secrets.randbelow(_WHOLE_EVERY) > 0:
+                    shutil.copyfile(file, new)
+                con.execute(f"ATTACH {literal(str(new))} AS {_NEW} (STORAGE_VERSION 'v1.5.0')")
+                this.replace() if copied else this.write_whole()
+            con.execute(f"CHECKPOINT {_NEW}")  # readers would read a log beside it
+        finally:
+            detach(con, (_NEW, _PRESENT))
+        check()
+        new.replace(file)
+        _sync(file.parent)
+    finally:
+        for left in (new, new.with_name(f"{new.name}.wal")):
+            left.unlink(missing_ok=True)
+    return {rows.table for rows in this.filled}
+
+
+@dataclass(frozen=True)
+class _Change:
+    """A change of one file.
+
+    Attributes:
+        of_keys: SQL that is true for the rows of the partitions to replace.
+        present: Table → its columns and types in the present file; empty if nothing of that is to be kept.
+        filled: Rows for the tables that the file will have.
+        others: Tables without rows. `read_duckdb` demands each in every file, so they get a stub.
+        of_one: Whether there will be one partition.
+    """
+
+    con: DuckDBPyConnection
+    of_keys: str
+    present: Mapping[Table, Mapping[str, str]]
+    filled: Sequence[Rows]
+    others: Sequence[Table]
+    of_one: bool
+
+    @classmethod
+    def of(cls, con: DuckDBPyConnection, keys: Sequence[str], listed: Sequence[Rows]) -> _Change:
+        """The change of the attached file that replaces the rows of these partitions by those in `listed`."""
+        of_keys = among("partition_key", keys)
+        present = columns_of(con, _PRESENT)
+        others = f"SELECT 1 FROM {_PRESENT}.ledger.partitions WHERE NOT ({of_keys}) LIMIT 1"
+        if present and not con.execute(others).fetchone():
+            present = {}
+        filled = [rows for rows in listed if rows.select and (rows.always or _has(con, rows, present))]
+        stubs = [rows.table for rows in listed if rows not in filled]
+        return cls(con, of_keys, present, filled, stubs, of_one=len(keys) == 1 and not present)
+
+    def may_copy(self) -> bool:
+        """Whether the present file has every table, with the columns of the new rows."""
+        there = all(table in self.present for table in self.others)
+        return there and all(rows.columns.items() <= self.present.get(rows.table, {}).items() for rows in self.filled)
+
+    def replace(self) -> None:
+        """Replace the rows in a copy of the present file."""
+        for rows in self.filled:
+            self.con.execute(f"DELETE FROM {rows.of(_NEW)} WHERE {self.of_keys}")
+            self.con.execute(f"INSERT INTO {rows.of(_NEW)} BY NAME {self._ordered(rows, f'({rows.select})')}")
+
+    def write_whole(self) -> None:
+        """Write a new file, with what is kept of the present one."""
+        for schema in sorted({schema for schema, _ in (*self.others, *(rows.table for rows in self.filled))}):
+            self.con.execute(f"CREATE SCHEMA {_NEW}.{quote(schema)}")
+        for schema, name in self.others:
+            self.con.execute(f"CREATE TABLE {_NEW}.{quote(schema)}.{quote(name)} (partition_key VARCHAR)")
+        for rows in self.filled:
+            select = f"({rows.select})"
+            if rows.table in self.present:
+                kept = f"SELECT * FROM {rows.of(_PRESENT)} WHERE NOT ({self.of_keys})"
+                select = f"({rows.select} UNION ALL BY NAME {kept})"
+            self.con.execute(f"CREATE TABLE {rows.of(_NEW)} AS {self._ordered(rows, select)}")
+
+    def _ordered(self, rows: Rows, select: str) -> str:
+        order = [] if self.of_one else ["partition_key"]
+        order += [rows.order] if rows.order else []
+        return f"SELECT * FROM {select}" + (f" ORDER BY {', '.join(order)}" if order else "")
+
+
+def _has(con: DuckDBPyConnection, rows: Rows, present: Mapping[Table, Mapping[str, str]]) -> bool:
+    """Whether there are rows, or were: a table that readers know stays."""
+    had = len(present.get(rows.table, ())) > 1
+    return had or con.execute(f"SELECT 1 FROM ({rows.select}) LIMIT 1").fetchone() is not None
+
+
+def _sync(folder: Path) -> None:
+    """Have the new name of a file outlive a loss of power."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,57 @@
+"""Which rows of a pipeline are published: of live scorings, and all of its ledger."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from pip_dagster.sql.names import REASON_COLUMNS, among, literal, quote
+from pip_dagster.warehouse import kinds
+from pip_dagster.warehouse.kinds import PublishedKind
+from pip_dagster.warehouse.published_rows import Rows
+from pip_dagster.warehouse.tables import views_of
+
+if TYPE_CHECKING:
+    from duckdb import DuckDBPyConnection
+
+
+def rows_of(con: DuckDBPyConnection, pipeline: str, keys: Sequence[str]) -> list[Rows]:
+    """What there is to publish of these partitions, for every published kind.
+
+    The warehouse is the current catalog. Only the transaction in which this is called may read the rows.
+    """
+    of_keys = among("partition_key", keys)
+    live_arms = f"ledger.live_arms WHERE pipeline = {literal(pipeline)} AND {of_keys}"
+    live = con.execute(f"SELECT DISTINCT partition_key, scoring_id FROM {live_arms}").fetchall()
+    # Literals, so that DuckDB skips the row groups of other scorings.
+    of_live = f"{of_keys} AND {among('scoring_id', [scoring for _, scoring in live])}"
+    is_split = len({key for key, _ in live}) < len(live)
+    views = views_of(con, pipeline)
+    found = []
+    for kind in kinds.published():
+        table = (kind.schema or pipeline, kind.view or kind.name)
+        select = None
+        if kind.schema or kind.name in views:
+            where = of_live if kind.live else of_keys
+            where = f"pipeline = {literal(pipeline)} AND {of_keys}" if kind.schema else where
+            if kind.where_in:
+                where += f" AND partition_key IN (SELECT partition_key FROM {kind.where_in} WHERE {where})"
+            rows = f"{kind.in_sql(pipeline)} r"
+            if kind.live == "row" and is_split:
+                rows += _of_live_rows(con, kind, pipeline, of_live)
+            select = f"SELECT * FROM {rows} WHERE {where}"
+        columns = {name: of for name, of, *_ in con.execute(f"DESCRIBE {select}").fetchall()} if select else {}
+        found.append(Rows(table, select, columns, kind.order, kind.always))
+    return found
+
+
+def _of_live_rows(con: DuckDBPyConnection, kind: PublishedKind, pipeline: str, of_live: str) -> str:
+    """A join that keeps the rows of the scoring that is live for their key. They share the key's columns."""
+    columns = con.execute(
+        "SELECT column_name FROM duckdb_columns() WHERE database_name = current_database() AND schema_name = $p "
+        "AND table_name IN ($kind, 'scores') AND NOT list_contains($own, column_name) "
+        "GROUP BY 1 HAVING count(*) = 2 ORDER BY 1",
+        {"p": pipeline, "kind": kind.name, "own": sorted(REASON_COLUMNS)},
+    ).fetchall()
+    same = " AND ".join(f"p.{quote(name)} IS NOT DISTINCT FROM r.{quote(name)}" for (name,) in columns)
+    return f" SEMI JOIN (SELECT * FROM {quote(pipeline)}.predictions WHERE {of_live}) p ON {same}"
