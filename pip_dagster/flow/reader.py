@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pip_dagster.flow.sources import open_sources
+from pip_dagster.flow.stage import handover
 from pip_dagster.warehouse.confine import confine
 from pip_dagster.warehouse.connect import workspace
 
@@ -52,7 +53,7 @@ def sources_alone(
         own.execute("SET preserve_insertion_order = true")
         own.execute("SET arrow_lossless_conversion = true")  # rows leave this database as Arrow
         files, folders = _places(own, spec, root)
-        confine(own, files=files, folders=folders)
+        confine(own, files={*files, str(handover(own)), f"{handover(own)}.wal"}, folders=folders)
         yield own
 
 

@@ -30,11 +30,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pip_dagster.sql.names import among, quote, quote_all
 from pip_dagster.warehouse.access import writing
-from pip_dagster.warehouse.connect import in_order
+from pip_dagster.warehouse.connect import attached, in_order
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -64,6 +65,13 @@ def partition_grid(con: DuckDBPyConnection, sql_type: str, bounds: Iterable[tupl
     grid = keep(con, "partitions", select)
     con.executemany(f"INSERT INTO {grid} VALUES ($1, $2, $3)", list(bounds))
     return grid
+
+
+def handover(con: DuckDBPyConnection) -> Path:
+    """A file in the spill folder of a workspace, for rows that Arrow does not hold."""
+    row = con.execute("SELECT current_setting('temp_directory')").fetchone()
+    assert row
+    return Path(row[0]) / "handover.duckdb"
 
 
 def batch_rows(columns: int) -> int:
@@ -125,9 +133,20 @@ class Stage:
 
     def append(self, con: DuckDBPyConnection, select: str, values: Mapping[str, Any]) -> None:
         """Append to `features` what `con`, a connection to another database, selects."""
+        if any("VARIANT" in sql_type for sql_type in self.columns.values()):  # of which DuckDB 1.5 makes no Arrow
+            self._append_by_file(con, select, values)
+            return
         rows = con.execute(select, values).to_arrow_reader(batch_rows(len(self.columns)))
         with in_order(self.con):
             self.insert(self.features, rows)
+
+    def _append_by_file(self, con: DuckDBPyConnection, select: str, values: Mapping[str, Any]) -> None:
+        file, name = handover(con), "pip_handover"
+        file.unlink(missing_ok=True)
+        with attached(con, file, name, read_only=False):
+            con.execute(f"CREATE TABLE {name}.main.rows AS {select}", values)
+        with attached(self.con, file, name, read_only=True), in_order(self.con):
+            self.con.execute(f"INSERT INTO {self.features} FROM {name}.main.rows")
 
     def load(self, pipeline: str, table: str, revisions: Sequence[str]) -> None:
         """Bring stored revisions to `features`. The warehouse is the current catalog."""
