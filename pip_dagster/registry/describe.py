@@ -10,6 +10,7 @@ from pip_dagster.registry.encoding import encode
 from pip_dagster.registry.engines.protocol import Predictor
 from pip_dagster.registry.errors import InvalidModel
 from pip_dagster.registry.manifest import Signature
+from pip_dagster.registry.sample import check_types
 from pip_dagster.registry.sandbox import ProbeReport, ProbeRequest
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ def describe(
     """Score the sample, write golden rows (of each of `groups`, which are row numbers) and report."""
     import numpy as np
 
+    check_types(table, signature)
     X = encode(table, signature)
     scores = predictor.predict(X)
     if not np.isfinite(scores).all():

@@ -5,11 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
-from pip_dagster.registry.errors import InvalidSample
+from pip_dagster.registry.errors import InvalidSample, SignatureMismatch
 
 if TYPE_CHECKING:
     import pandas as pd
     import pyarrow as pa
+
+    from pip_dagster.registry.manifest import Signature
 
 Sample: TypeAlias = "Path | str | pa.Table | pd.DataFrame"
 
@@ -22,6 +24,31 @@ def read(path: Path) -> pa.Table:
             "the sample has no rows; give some hundred to some hundred thousand rows of the training data"
         )
     return table
+
+
+def check_types(table: pa.Table, signature: Signature) -> None:
+    """Refuse a column of a type that the guard of a pipeline would refuse for the same feature.
+
+    Raises:
+        SignatureMismatch: BOOLEAN for a number, or a number for a BOOLEAN.
+    """
+    import pyarrow as pa
+
+    kinds = {feature.name: feature.type for feature in signature.features}
+    kinds |= {signature.offset: "float"} if signature.offset else {}
+    types = {name: table.schema.field(name).type for name in kinds}
+    given = [name for name, kind in kinds.items() if kind in ("int", "float") and pa.types.is_boolean(types[name])]
+    if given:
+        raise SignatureMismatch(
+            f"{given} are BOOLEAN in the sample, where the model takes numbers, and a pipeline that gives BOOLEAN "
+            "there is refused. Cast them to 0 and 1 in the sample and in the feature SQL, or train on them as booleans"
+        )
+    others = (pa.types.is_boolean, pa.types.is_null)
+    given = [name for name, kind in kinds.items() if kind == "bool" and not any(of(types[name]) for of in others)]
+    if given:
+        raise SignatureMismatch(
+            f"{given} are BOOLEAN for the model and {types[given[0]]} in the sample; give the training's own columns"
+        )
 
 
 def stage(sample: Sample, path: Path) -> Path:

@@ -8,8 +8,11 @@ import pyarrow as pa
 import pytest
 import xgboost as xgb
 
-from pip_dagster.registry import SignatureMismatch
-from pip_dagster.registry.encoding import encode
+from pip_dagster.flow.guard import encode_features
+from pip_dagster.registry import Registry, SignatureMismatch
+from pip_dagster.registry import sample as samples
+from pip_dagster.registry.encoding import encode, sql_columns
+from pip_dagster.registry.engines import engine_named
 
 
 def test_features_come_in_the_boosters_order_with_types(wrap, booster, frame):
@@ -154,3 +157,60 @@ def test_a_type_is_the_wider_of_the_boosters_and_the_samples(wrap, booster, fram
     widened = frame.assign(night=frame.night.astype(int), stops=frame.stops.astype(float))
     types = [feature.type for feature in wrap(booster, widened).signature.features]
     assert types == ["float", "float", "int", "category"]
+
+
+# A column of a sample → whether a feature that was trained on numbers takes it.
+NUMBERS = {
+    "int8": (pa.array([1, 2, None], pa.int8()), True),
+    "uint64 beyond 2^53": (pa.array([2**63 + 5, 1, 0], pa.uint64()), True),
+    "decimal": (pa.array([decimal.Decimal("1.5"), None, None], pa.decimal128(10, 2)), True),
+    "HUGEINT as DECIMAL": (pa.array([decimal.Decimal(10**30), None, None], pa.decimal128(38, 0)), True),
+    "float": (pa.array([0.5, None, None], pa.float32()), True),
+    "null": (pa.nulls(3), True),
+    "bool": (pa.array([True, False, None]), False),
+    "date": (pa.array([1, 2, 3], pa.date32()), False),
+    "timestamp": (pa.array([1, 2, 3], pa.timestamp("us")), False),
+    "text of digits": (pa.array(["1", "2", "3"]), False),
+    "list": (pa.array([[1], [2], [3]]), False),
+    "struct": (pa.array([{"a": 1}] * 3), False),
+    "dictionary of numbers": (pa.array([1, 2, 1]).dictionary_encode(), False),
+}
+
+
+@pytest.mark.parametrize("what", NUMBERS)
+@pytest.mark.parametrize("trained", ["int", "float", "q", "i"])
+def test_a_sample_that_is_taken_is_scored_by_a_pipeline_with_its_types(wrap, what, trained):
+    """What registration takes, the guard takes: the feature SQL gives the columns of the sample."""
+    column, is_number = NUMBERS[what]
+    types = None if trained == "q" else [trained]
+    data = xgb.DMatrix(np.arange(8.0)[:, None], label=np.arange(8.0), feature_names=["x"], feature_types=types)
+    booster = xgb.train({"nthread": 1, "verbosity": 0}, data, 2)
+    table = pa.table({"x": column})
+    try:
+        signature = wrap(booster, table).signature
+        samples.check_types(table, signature)
+    except SignatureMismatch as error:
+        assert not is_number and "'x'" in str(error)
+        assert what != "bool" or trained in ("int", "float")
+        return
+    assert is_number or what == "bool"
+    if what == "null":  # without a type of its own
+        return
+    assert encode_features(
+        signature.features, sql_columns(table, ["x"]), engine_named("xgboost").matrix, where="the pipeline"
+    )
+
+
+def test_an_offset_that_is_boolean_is_refused(wrap, booster, frame):
+    table = pa.Table.from_pandas(frame.assign(exposed=True), preserve_index=False)
+    signature = wrap(booster, frame).signature.model_copy(update={"offset": "exposed"})
+    with pytest.raises(SignatureMismatch, match=r"\['exposed'\] are BOOLEAN in the sample"):
+        samples.check_types(table, signature)
+
+
+def test_registration_refuses_boolean_where_the_model_takes_numbers(tmp_path, train, frame, label):
+    booster = train(frame.assign(night=frame.night.astype(float)), label)
+    booster.save_model(tmp_path / "model.ubj")
+    registry = Registry(tmp_path / "registry")
+    with pytest.raises(SignatureMismatch, match=r"\['night'\] are BOOLEAN in the sample, .*Cast them to 0 and 1"):
+        registry.register("flights", model=tmp_path / "model.ubj", sample=frame, by="ada")
