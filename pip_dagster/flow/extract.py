@@ -6,24 +6,28 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import partial
 from typing import TYPE_CHECKING
 
 from pip_dagster import clock
 from pip_dagster.declaration.partition import Partition
 from pip_dagster.declaration.ranges import contiguous
-from pip_dagster.errors import DeclarationError
+from pip_dagster.errors import DeclarationError, MemoryLimitError
+from pip_dagster.flow.engine import available_threads
 from pip_dagster.flow.fingerprints import Fingerprints, fingerprints
 from pip_dagster.flow.query import FeatureQuery
-from pip_dagster.flow.sources import open_sources
+from pip_dagster.flow.sources import columns_of, open_sources
 from pip_dagster.flow.stage import Stage
 from pip_dagster.flow.validate import Verdicts
 from pip_dagster.flow.validate_sources import validate_sources
-from pip_dagster.sql.names import literal, quote, quote_all
-from pip_dagster.warehouse.connect import all_memory, declared_memory_limit
+from pip_dagster.sql.names import quote, quote_all
 from pip_dagster.warehouse.digest import RowSet, row_set_sql
 from pip_dagster.warehouse.interrupts import raise_if_interrupted
+from pip_dagster.warehouse.memory import make_room, with_more
 
 if TYPE_CHECKING:
+    from duckdb import DuckDBPyConnection
+
     from pip_dagster.declaration.pipeline import Pipeline
     from pip_dagster.declaration.spec import PipelineSpec, Source
 
@@ -76,7 +80,8 @@ def extract(stage: Stage, pipeline: Pipeline, partitions: Sequence[Partition], *
     with open_sources(con, spec, pipeline.project.root):
         query = FeatureQuery.parse(con, spec, pipeline.sql, partitions[0])
         stage.begin(query.columns)
-        sources = fingerprints(con, pipeline, partitions)
+        make_room(con, _widest(con, pipeline, query), available_threads())
+        sources = with_more(con, partial(fingerprints, con, pipeline, partitions))
         judged: dict[str, Verdicts] = {}
         if not as_known:
             judged |= validate_sources(con, spec, pipeline.suites, partitions).verdicts
@@ -87,13 +92,8 @@ def extract(stage: Stage, pipeline: Pipeline, partitions: Sequence[Partition], *
             judged |= validate_sources(con, spec, pipeline.suites, [partition]).verdicts
             _fill_or_split(stage, query, [partition], failed)
     _check_range(stage, spec, query)
-    failed |= _check_keys(stage, spec)
-    sets = {
-        row[0]: RowSet(*row[1:])
-        for row in con.execute(
-            f"SELECT partition_key, {row_set_sql(query.columns)} FROM {stage.features} GROUP BY partition_key"
-        ).fetchall()
-    }
+    failed |= with_more(con, partial(_check_keys, stage, spec))
+    sets = with_more(con, partial(_row_sets, stage))
     seconds = (time.monotonic() - began) / len(partitions)
     extracts = {}
     for partition in partitions:
@@ -124,12 +124,15 @@ def known_by(close: datetime) -> Callable[[Source], datetime]:
 
 
 def _fill_or_split(stage: Stage, query: FeatureQuery, partitions: list[Partition], failed: dict[str, str]) -> None:
-    """Stage the range; where a row makes the SQL fail, halve the range until its partition is alone."""
+    """Stage the range; where a row makes the SQL fail, halve the range until its partition is alone.
+
+    SQL that needs more than a run's memory gets more, and if there is none, fewer partitions at a time.
+    """
     import duckdb
 
     try:
-        _fill(stage, query, partitions)
-    except duckdb.Error as error:
+        with_more(stage.con, partial(query.fill, stage, partitions))
+    except (duckdb.Error, MemoryLimitError) as error:
         raise_if_interrupted(error)
         if len(partitions) == 1:
             failed[partitions[0].key] = f"the feature SQL fails: {error}"
@@ -139,17 +142,17 @@ def _fill_or_split(stage: Stage, query: FeatureQuery, partitions: list[Partition
         _fill_or_split(stage, query, partitions[middle:], failed)
 
 
-def _fill(stage: Stage, query: FeatureQuery, partitions: list[Partition]) -> None:
-    """Stage the range; SQL that needs more than a run's memory (not everything can spill) gets all there is."""
-    import duckdb
+def _widest(con: DuckDBPyConnection, pipeline: Pipeline, query: FeatureQuery) -> int:
+    """The columns of the features, or of a source with more, whose rows are hashed whole."""
+    sources = pipeline.read_sources.values()
+    return max([len(query.columns), *(len(columns_of(con, source)) for source in sources)])
 
-    try:
-        query.fill(stage, partitions)
-    except duckdb.OutOfMemoryException:
-        if declared_memory_limit():
-            raise
-        stage.con.execute(f"SET memory_limit = {literal(all_memory())}")
-        query.fill(stage, partitions)
+
+def _row_sets(stage: Stage) -> dict[str, RowSet]:
+    rows = stage.con.execute(
+        f"SELECT partition_key, {row_set_sql(stage.columns)} FROM {stage.features} GROUP BY partition_key"
+    ).fetchall()
+    return {row[0]: RowSet(*row[1:]) for row in rows}
 
 
 def _check_range(stage: Stage, spec: PipelineSpec, query: FeatureQuery) -> None:

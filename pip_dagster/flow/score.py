@@ -27,6 +27,7 @@ from pip_dagster.sql.names import among, quote, quote_all
 from pip_dagster.warehouse.connect import reading_beside
 from pip_dagster.warehouse.digest import RowSet, row_set_sql
 from pip_dagster.warehouse.interrupts import raise_if_interrupted
+from pip_dagster.warehouse.memory import is_out_of_memory, rows_for, with_more
 
 if TYPE_CHECKING:
     import numpy as np
@@ -88,7 +89,19 @@ def score(
 
     Raises:
         DeclarationError: the columns do not fit the model.
+        MemoryLimitError: DuckDB has too little memory.
     """
+    return with_more(stage.con, lambda: _score(stage, spec, predictor, manifest, partitions, policy))
+
+
+def _score(
+    stage: Stage,
+    spec: PipelineSpec,
+    predictor: Predicts,
+    manifest: Manifest,
+    partitions: Sequence[str],
+    policy: ScoringPolicy | None,
+) -> Scores:
     where = f"Pipeline {spec.name}, {spec.features.sql} for model {manifest.model_name} v{manifest.version}"
     encoded = encode_model(manifest, stage.columns, where=where)
     policy = policy or ScoringPolicy.declared(spec)
@@ -154,7 +167,7 @@ class _Scoring:
             return {}
         except duckdb.Error as error:
             raise_if_interrupted(error)
-            if not self.spec.decisions:  # then no row of the user's can be the cause
+            if not self.spec.decisions or is_out_of_memory(error):  # then no row of the user's can be the cause
                 raise
             if len(keys) == 1:
                 return {keys[0]: f"scoring or deciding fails: {error}"}
@@ -172,7 +185,8 @@ class _Scoring:
             query = (
                 f"SELECT {quote_all(self.carried)}, {values} FROM {self.relation} WHERE {among('partition_key', keys)}"
             )
-            reader = reading.sql(query).to_arrow_reader(self.spec.scoring.batch_rows)
+            rows = rows_for(self.spec.scoring.batch_rows, len(self.encoded))
+            reader = reading.sql(query).to_arrow_reader(rows)
             carried = [reader.schema.field(i) for i in range(len(self.carried))]
             schema = pa.schema([*carried, *_score_fields(self.manifest)])
             batches = read_ahead(reader)

@@ -23,7 +23,7 @@ from pip_dagster.errors import (
     WarehouseLockedError,
 )
 from pip_dagster.sql.names import CATALOG, literal, quote
-from pip_dagster.warehouse import faults, lock, schema
+from pip_dagster.warehouse import faults, lock, memory, schema
 from pip_dagster.warehouse.interrupts import interruptible
 from pip_dagster.warehouse.lake_connection import opened
 
@@ -49,6 +49,7 @@ def workspace(*, threads: int, memory_limit: str | None = None) -> Iterator[Duck
 
     Raises:
         SpillError: the folder is full, gone, or cannot be created.
+        MemoryLimitError: the work needs more memory than the limit.
     """
     import duckdb
 
@@ -62,13 +63,28 @@ def workspace(*, threads: int, memory_limit: str | None = None) -> Iterator[Duck
         con.execute("SET enable_progress_bar = false")
         # Keys identify rows. To preserve their order, one thread would have to stage and store them. See `in_order`.
         con.execute("SET preserve_insertion_order = false")
-        if limit := declared_memory_limit() or memory_limit:
+        if limit := memory.declared_memory_limit() or memory_limit:
             con.execute(f"SET memory_limit = {literal(limit)}")
-        with interruptible(con), faults.of_spill(spill):
+        with interruptible(con), faults.of_spill(spill), _of_memory(con):
             yield con
     finally:
         con.close()
         shutil.rmtree(spill, ignore_errors=True)
+
+
+@contextmanager
+def _of_memory(con: DuckDBPyConnection) -> Iterator[None]:
+    """Report that memory ran out as an error that names the limit.
+
+    Raises:
+        MemoryLimitError: it did, and more was not to be had.
+    """
+    try:
+        yield
+    except Exception as error:
+        if isinstance(error, MemoryError) or memory.is_out_of_memory(error):
+            raise memory.limit_error(con, error) from error
+        raise
 
 
 @contextmanager
@@ -90,21 +106,6 @@ def reading_beside(con: DuckDBPyConnection) -> Iterator[DuckDBPyConnection]:
             yield reading
     finally:
         reading.close()
-
-
-def declared_memory_limit() -> str | None:
-    """The memory that the user allows DuckDB."""
-    return os.environ.get("PIP_DAGSTER_MEMORY_LIMIT")
-
-
-def all_memory() -> str:
-    """DuckDB's default limit, 80% of memory. RESET memory_limit claims to restore it and changes nothing."""
-    import duckdb
-
-    with duckdb.connect(":memory:") as con:
-        row = con.execute("SELECT current_setting('memory_limit')").fetchone()
-    assert row
-    return str(row[0])
 
 
 def _remove_spills_of_dead_processes() -> None:
