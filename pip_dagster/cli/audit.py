@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from pip_dagster.cli.options import json_option, why_option
-from pip_dagster.cli.output import show_json, show_table
+from pip_dagster.cli.output import say, show_json, show_table
 from pip_dagster.declaration.project import Project
 from pip_dagster.plural import plural
 from pip_dagster.registry.store import whoami
@@ -86,7 +86,7 @@ def verify(project: Project, expect: str | None, as_json: bool) -> None:
         click.echo(f"The audit chain is broken. The first fault: {fault}", err=True)
     else:
         number = f"{entries:,} entries" if entries != 1 else "1 entry"
-        click.echo(f"{number}; the chain is intact and agrees with the ledger. The last hash is {head}")
+        say(f"{number}; the chain is intact and agrees with the ledger. The last hash is {head}")
     if pending and not as_json:
         click.echo(f"No command recorded {plural(len(pending), 'alias move')}:", err=True)
         for model, move in pending:
@@ -123,12 +123,12 @@ def accept(project: Project, moves: bool, versions: bool, warehouse: bool, why: 
     if as_json:
         show_json(asdict(done))
         return
-    click.echo(
+    say(
         f"Accepted: {plural(done.moves, 'alias move')}, {plural(done.versions, 'version')}, "
         f"{'the warehouse as it is' if done.warehouse else 'no other warehouse'}."
     )
     if done.aside:
-        click.echo(f"What was published before is in {done.aside}.")
+        say(f"What was published before is in {done.aside}.")
 
 
 @audit.command()

@@ -10,7 +10,7 @@ import click
 
 from pip_dagster.cli.audit import open_ledger
 from pip_dagster.cli.options import json_option
-from pip_dagster.cli.output import show_json, show_table
+from pip_dagster.cli.output import say, show_json, show_table
 from pip_dagster.declaration.find import find_pipeline
 from pip_dagster.declaration.pipeline import Pipeline
 from pip_dagster.declaration.project import Project
@@ -53,7 +53,7 @@ def canary(
         show_json(found)
         return
     for state in found:
-        click.echo(f"{pipeline}: {state['text']}")
+        say(f"{pipeline}: {state['text']}")
     listed = [event for state in found for event in state["events"]]
     if listed:
         show_table(

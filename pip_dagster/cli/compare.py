@@ -8,7 +8,7 @@ import click
 
 from pip_dagster.cli.canary import states
 from pip_dagster.cli.options import json_option, last_option
-from pip_dagster.cli.output import show_json, show_table
+from pip_dagster.cli.output import say, show_json, show_table
 from pip_dagster.declaration.find import find_pipeline
 from pip_dagster.declaration.pipeline import Pipeline
 from pip_dagster.declaration.project import Project
@@ -42,12 +42,12 @@ def compare(project: Project, pipeline: str, last: int, arms: bool, as_json: boo
     found = found[-last:]
     if not as_json and spec.scoring.canary:
         for state in states(project, declared, spec.scoring.canary):
-            click.echo(f"{pipeline}: {state['text']}")
+            say(f"{pipeline}: {state['text']}")
     if as_json:
         show_json([asdict(each) for each in found])
         return
     if not found:
-        click.echo(
+        say(
             f"{pipeline}: no challenger has scored a partition that is live. Declare "
             "`scoring: {challengers: [challenger]}`, point the alias at a version with `pip-dagster models promote "
             f"{spec.scoring.model_name} VERSION --alias challenger`, and materialize."
@@ -82,7 +82,7 @@ def _compare_arms(project: Project, declared: Pipeline, last: int, as_json: bool
     experiment, labels = spec.scoring.experiment, declared.gates.labels
     if not found:
         what = f"no partition in its {experiment.kind} {experiment.salt!r}" if experiment else "no split"
-        click.echo(f"{spec.name} has {what}. See docs/experiments.md.")
+        say(f"{spec.name} has {what}. See docs/experiments.md.")
         return
     outcome, confidence = labels.outcome if labels else "outcome", f"{declared.gates.confidence:.0%}"
     metric = found[0].metric_name or "metric"
@@ -90,4 +90,4 @@ def _compare_arms(project: Project, declared: Pipeline, last: int, as_json: bool
     title = f"{spec.name}: arms, figures with {confidence} intervals"
     show_table(title, [*columns, metric, "minus champion's"], [shown(each) for each in found])
     if not labels:
-        click.echo("Declare gates.labels to see outcomes.")
+        say("Declare gates.labels to see outcomes.")

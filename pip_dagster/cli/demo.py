@@ -12,7 +12,7 @@ from pathlib import Path
 
 import click
 
-from pip_dagster.cli.output import show_table
+from pip_dagster.cli.output import say, show_table
 from pip_dagster.cli.published import open_published, rows_of
 from pip_dagster.cli.status import partition_statuses, show_partitions
 from pip_dagster.declaration.project import Project
@@ -63,11 +63,11 @@ def demo(project: Project) -> None:
             {"key": str(_LAST)},
         )
     show_table(f"The ten flights of {_LAST} most likely to be late", list(top[0]), [list(row.values()) for row in top])
-    click.echo(_NEXT)
+    say(_NEXT)
 
 
 def _step(number: int, what: str, done: bool) -> bool:
-    click.echo(f"[{number}/4] {what}" + (": already there" if done else " ..."))
+    say(f"[{number}/4] {what}" + (": already there" if done else " ..."))
     return not done
 
 
@@ -113,8 +113,8 @@ def _run(command: list[str], environment: dict[str, str], *, cwd: Path | None = 
         for line in process.stdout:
             lines.append(line)
             if show is None or show in line:
-                click.echo("      " + line.rsplit(" - ", 1)[-1].rstrip())
+                say("      " + line.rsplit(" - ", 1)[-1].rstrip())
     if process.returncode:
         click.echo("".join(lines), err=True)
         raise click.ClickException(f"{' '.join(command[:6])} … failed with exit code {process.returncode}.")
-    click.echo(f"      {time.monotonic() - began:.0f} s")
+    say(f"      {time.monotonic() - began:.0f} s")

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from pip_dagster.cli.options import json_option
-from pip_dagster.cli.output import progress, show_json, show_table
+from pip_dagster.cli.output import progress, say, show_json, show_table
 from pip_dagster.declaration.project import Project
 from pip_dagster.errors import PipelineError
 from pip_dagster.promotion.reports import to_json
@@ -106,9 +106,9 @@ def promote(
         show_json(change.model_dump(mode="json") | {"moved": moved, "error": None})
     elif moved:
         before = f"v{change.previous}" if change.previous else "not set"
-        click.echo(f"{name}: {alias} is now v{version.version}, was {before}")
+        say(f"{name}: {alias} is now v{version.version}, was {before}")
     else:
-        click.echo(f"{name}: {alias} is v{version.version} already")
+        say(f"{name}: {alias} is v{version.version} already")
 
 
 @click.command()
@@ -131,7 +131,7 @@ def sign(context: click.Context, name: str, ref: str, key: Path) -> None:
     from pip_dagster.registry.signing import sign as sign_version
 
     version = Registry(context.obj.registry).get(name, ref)
-    click.echo(f"{version} is signed: {sign_version(version, key)}")
+    say(f"{version} is signed: {sign_version(version, key)}")
 
 
 def first_alias(registry: Registry, version: ModelVersion, alias: str) -> None:

@@ -8,7 +8,7 @@ from datetime import timedelta
 import click
 
 from pip_dagster.cli.options import json_option
-from pip_dagster.cli.output import show_json
+from pip_dagster.cli.output import say, show_json
 from pip_dagster.declaration.lake import Lake
 from pip_dagster.declaration.project import Project
 from pip_dagster.plural import plural
@@ -34,7 +34,7 @@ def maintain(project: Project, keep_days: int, as_json: bool) -> None:
     if as_json:
         show_json(asdict(done))
         return
-    click.echo(
+    say(
         f"{plural(done.merged_files, 'small file')} merged, {plural(done.flushed_rows, 'row')} moved from Postgres to "
         f"Parquet, {plural(done.expired_snapshots, 'snapshot')} expired, {plural(done.removed_files, 'file')} removed."
     )

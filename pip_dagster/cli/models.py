@@ -12,7 +12,7 @@ from pip_dagster.cli.compare import compare
 from pip_dagster.cli.compose import compose
 from pip_dagster.cli.gates import gate, gate_rows, keygen, promote, sign
 from pip_dagster.cli.options import json_option
-from pip_dagster.cli.output import progress, show_json, show_table
+from pip_dagster.cli.output import progress, say, show_json, show_table
 from pip_dagster.cli.registering import described, finish, json_object, registering_options
 from pip_dagster.cli.rollback import rollback
 from pip_dagster.declaration.project import Project
@@ -117,7 +117,7 @@ def list_models(project: Project, name: str | None, as_json: bool) -> None:
         show_json([row.model_dump(mode="json") for row in rows])
         return
     if not rows:
-        click.echo("no models yet; add one with: pip-dagster models register NAME --model FILE --sample FILE.parquet")
+        say("no models yet; add one with: pip-dagster models register NAME --model FILE --sample FILE.parquet")
         return
     show_table(
         None,
@@ -184,7 +184,7 @@ def history(project: Project, name: str, alias: str | None, as_json: bool) -> No
         show_json([change.model_dump(mode="json") for change in changes])
         return
     if not changes:
-        click.echo(f"{name}: no alias has been set yet; set one with: pip-dagster models promote {name} VERSION")
+        say(f"{name}: no alias has been set yet; set one with: pip-dagster models promote {name} VERSION")
         return
     rows = (
         [

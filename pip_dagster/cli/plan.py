@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from pip_dagster.cli.options import json_option
-from pip_dagster.cli.output import progress, show_json, show_table
+from pip_dagster.cli.output import progress, say, show_json, show_table
 from pip_dagster.cli.pending import pending_text
 from pip_dagster.declaration.find import find_pipeline
 from pip_dagster.declaration.project import Project
@@ -84,13 +84,13 @@ def show_plan(found: Plan) -> None:
     """The plan as a table: neighbours with the same reasons on one line."""
     rows = _ranges(found.stale, "stale") + _ranges(found.on_hold, "on hold")
     stale = plural(len(found.stale), "stale partition")
-    click.echo(f"{found.pipeline}: {stale}, {len(found.on_hold):,} on hold, {found.current:,} current")
+    say(f"{found.pipeline}: {stale}, {len(found.on_hold):,} on hold, {found.current:,} current")
     if rows:
         show_table(None, ["partitions", "number", "state", "why"], rows[:_SHOWN])
     if len(rows) > _SHOWN:
         progress(f"{plural(len(rows) - _SHOWN, 'more line')}: list them all with --json.")
     if found.pending:
-        click.echo(pending_text(found.pipeline, found.pending))
+        say(pending_text(found.pipeline, found.pending))
 
 
 def _ranges(listed: Sequence[Any], state: str) -> list[list[Any]]:

@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 from pip_dagster.cli.options import json_option
-from pip_dagster.cli.output import show_json, show_table
+from pip_dagster.cli.output import say, show_json, show_table
 from pip_dagster.declaration.find import find_pipeline
 from pip_dagster.declaration.project import Project
 from pip_dagster.plural import plural
@@ -51,7 +51,7 @@ def prove_point_in_time(
     if as_json:
         show_json(asdict(proof))
     else:
-        click.echo(
+        say(
             f"{pipeline}, partition {partition}: {plural(proof.rows, 'row')}, "
             f"{proof.cutoffs_tried} of {proof.cutoffs} cut-offs. "
             f"Hidden until available: {', '.join(proof.limited_sources)}. "
@@ -68,5 +68,5 @@ def prove_point_in_time(
             ]
             show_table("Features that depend on later rows", ["feature", "rows that differ", "example"], rows)
         else:
-            click.echo("No feature differs: none depends on later rows.")
+            say("No feature differs: none depends on later rows.")
     sys.exit(1 if proof.leaks else 0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from pip_dagster.cli.output import say
 from pip_dagster.declaration.project import Project
 from pip_dagster.plural import plural
 
@@ -25,6 +26,6 @@ def publish(project: Project) -> None:
     with workspace(threads=2) as con, writing(con, project, purpose="publishing all files", publish=False):
         count = publish_pending(con, project, everything=True)
         left = len(pending_publications(con, project))
-    click.echo(f"{project.published}: {plural(count, 'partition')} published.")
+    say(f"{project.published}: {plural(count, 'partition')} published.")
     if left:
         raise click.ClickException(f"{plural(left, 'partition')} could not be published and stay pending; see above.")

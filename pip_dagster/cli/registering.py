@@ -12,7 +12,7 @@ import click
 
 from pip_dagster.cli.gates import first_alias, record_in_audit
 from pip_dagster.cli.options import json_option
-from pip_dagster.cli.output import show_json
+from pip_dagster.cli.output import say, show_json
 from pip_dagster.errors import RegistryError
 from pip_dagster.registry.listing import aliases_of, composed, summarize
 from pip_dagster.registry.store import Registry
@@ -76,11 +76,11 @@ def finish(context: click.Context, version: ModelVersion, alias: str | None, as_
     if as_json:
         return
     state = done if version.created else "is already registered as"
-    click.echo(f"{version.name} {state} v{version.version} (sha256 {version.digest})")
+    say(f"{version.name} {state} v{version.version} (sha256 {version.digest})")
     for line in composed(version):
-        click.echo(f"  {line}")
+        say(f"  {line}")
     next_step = f"next: pip-dagster models promote {version.name} v{version.version}"
-    click.echo(f"{alias} is now v{version.version}" if alias else next_step)
+    say(f"{alias} is now v{version.version}" if alias else next_step)
 
 
 def json_object(path: Path | None, option: str) -> dict[str, Any] | None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from pip_dagster.cli.options import json_option
-from pip_dagster.cli.output import progress, show_json, show_table
+from pip_dagster.cli.output import progress, say, show_json, show_table
 from pip_dagster.declaration.find import find_pipeline
 from pip_dagster.declaration.project import Project
 from pip_dagster.errors import PipelineError
@@ -117,24 +117,24 @@ def _show(pipeline: str, results: Sequence[Replay], verdicts: Counter[str]) -> N
     shown = [each for each in results if any(each is other for other in chosen)]
     show_table(f"{pipeline}: replayed", [*columns, "engine"], (_line(each) for each in shown))
     if len(shown) < len(results):
-        click.echo(f"{plural(len(results) - len(shown), 'more partition')}: list them all with --json.")
+        say(f"{plural(len(results) - len(shown), 'more partition')}: list them all with --json.")
     for each in shown:
         for reason in each.reasons:
-            click.echo(f"{each.entry.partition_key} {each.verdict}: {reason}.")
+            say(f"{each.entry.partition_key} {each.verdict}: {reason}.")
         if each.not_evaluated:
-            click.echo(
+            say(
                 f"{each.entry.partition_key}: {', '.join(each.not_evaluated)} not evaluated again: this scoring is "
                 "from before the SQL of decisions was recorded. The stored values have the recorded digest."
             )
     if len(results) == 1:
         for when, engine in (("Scored with", results[0].engine_then), ("Replayed with", results[0].engine_now)):
-            click.echo(f"{when} {', '.join(f'{name} {value}' for name, value in sorted(engine.items()))}.")
+            say(f"{when} {', '.join(f'{name} {value}' for name, value in sorted(engine.items()))}.")
     for each in shown:
         for row in each.rows:
             _show_row(each, row)
     rows = sum(each.comparison.equal for each in results if each.comparison)
     counted = ", ".join(f"{count:,} {verdict}" for verdict, count in sorted(verdicts.items()))
-    click.echo(f"Partitions: {counted}. {rows:,} rows are equal to the bit.")
+    say(f"Partitions: {counted}. {rows:,} rows are equal to the bit.")
 
 
 def _line(each: Replay) -> list[Any]:
@@ -158,16 +158,14 @@ def _show_row(each: Replay, row: RecordedRow) -> None:
     title = f"{each.entry.partition_key}, key {row.key}"
     kept = " (quarantined: not scored)" if row.quarantined else ""
     if row.arm:
-        click.echo(
-            f"{title}: {row.arm} decides about it" + (", by these scores" if row.live else ", not by these scores")
-        )
-    click.echo(f"{title}: recorded features{kept}")  # as the title of a table it would be wrapped
+        say(f"{title}: {row.arm} decides about it" + (", by these scores" if row.live else ", not by these scores"))
+    say(f"{title}: recorded features{kept}")  # as the title of a table it would be wrapped
     show_table(None, ["feature", "value"], (row.features or {}).items())
     stored, replayed = row.stored or {}, row.replayed or {}
     if stored or replayed:
         names = dict.fromkeys([*stored, *replayed])
         lines = ([name, _bits(stored.get(name)), _bits(replayed.get(name))] for name in names)
-        click.echo(f"{title}: scores, with their bits as float32")
+        say(f"{title}: scores, with their bits as float32")
         show_table(None, ["score", "stored", "replayed"], lines)
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import click
 
 from pip_dagster.cli.options import Instant, KeyRange, json_option, version_number, why_option
-from pip_dagster.cli.output import show_json, show_table
+from pip_dagster.cli.output import say, show_json, show_table
 from pip_dagster.declaration.find import find_pipeline
 from pip_dagster.declaration.project import Project
 from pip_dagster.declaration.ranges import contiguous
@@ -78,30 +78,28 @@ def rollback(
 def _show(result: RollbackResult, commands: Sequence[str]) -> None:
     would = "would be " if result.dry_run else ""
     if result.resumed:
-        click.echo(f"{result.pipeline}: resuming {result.rollback_id}, which was interrupted.")
+        say(f"{result.pipeline}: resuming {result.rollback_id}, which was interrupted.")
     if move := result.alias:
         before = f"v{move.before}" if move.before else "not set"
-        click.echo(f"{result.model_name}: {move.alias} {would or 'is now '}v{move.after}, was {before}")
+        say(f"{result.model_name}: {move.alias} {would or 'is now '}v{move.after}, was {before}")
     moved = Counter((flip.before.label, flip.after.label) for flip in result.flips)
     for (label, after), count in sorted(moved.items()):
-        click.echo(f"{result.pipeline}: {plural(count, 'partition')} {would}rolled back from {label} to {after}")
+        say(f"{result.pipeline}: {plural(count, 'partition')} {would}rolled back from {label} to {after}")
     if not result.flips:
-        click.echo(f"{result.pipeline}: no partition {would}changed")
+        say(f"{result.pipeline}: no partition {would}changed")
     if result.kept:
         kept = plural(result.kept, "partition")
-        click.echo(f"{result.pipeline}: {kept} unchanged, by another version or already as requested")
+        say(f"{result.pipeline}: {kept} unchanged, by another version or already as requested")
     if result.flips and not result.dry_run:
         published = plural(result.published, "partition")
-        click.echo(f"Nothing was scored; {result.seconds:.2f} s, then {published} published.")
+        say(f"Nothing was scored; {result.seconds:.2f} s, then {published} published.")
     if stale := sum(flip.other_features for flip in result.flips):
-        click.echo(
-            f"{stale:,} of them now have scores of features that were corrected later; materialize them to rescore."
-        )
+        say(f"{stale:,} of them now have scores of features that were corrected later; materialize them to rescore.")
     if result.missing:
         rows = [[missing.partition_key, f"v{missing.live_version}", missing.reason] for missing in result.missing]
         show_table("Not rolled back", ["partition", "live", "reason"], rows)
     if commands:
-        click.echo("To score them:\n  " + "\n  ".join(commands))
+        say("To score them:\n  " + "\n  ".join(commands))
 
 
 def rescore_commands(project: Project, result: RollbackResult) -> list[str]:

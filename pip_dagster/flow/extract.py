@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -13,6 +12,7 @@ from pip_dagster import clock
 from pip_dagster.declaration.partition import Partition
 from pip_dagster.declaration.ranges import contiguous
 from pip_dagster.errors import DeclarationError, MemoryLimitError
+from pip_dagster.flow.cost import Cost, Meter
 from pip_dagster.flow.engine import available_threads
 from pip_dagster.flow.fingerprints import Fingerprints, fingerprints
 from pip_dagster.flow.query import FeatureQuery
@@ -40,7 +40,7 @@ class Extract:
     rows: int
     digest: str
     sources: Mapping[str, Mapping[str, object]]
-    seconds: float
+    cost: Cost
     verdicts: Verdicts = ()
     provisional: bool = False
 
@@ -74,7 +74,7 @@ def extract(stage: Stage, pipeline: Pipeline, partitions: Sequence[Partition], *
             f"Pipeline {pipeline.spec.name}: no source declares `available_at`, so nothing shows what was known when. "
             "Say for each source that grows when a row could be known, for example `available_at: loaded_at`."
         )
-    began, read_at = time.monotonic(), clock.now()
+    meter, read_at = Meter(), clock.now()
     con, spec = stage.con, pipeline.spec
     failed: dict[str, str] = {}
     with open_sources(con, spec, pipeline.project.root):
@@ -94,16 +94,15 @@ def extract(stage: Stage, pipeline: Pipeline, partitions: Sequence[Partition], *
     _check_range(stage, spec, query)
     failed |= with_more(con, partial(_check_keys, stage, spec))
     sets = with_more(con, partial(_row_sets, stage))
-    seconds = (time.monotonic() - began) / len(partitions)
+    built = [partition for partition in partitions if partition.key not in failed]
+    costs = meter.shares({each.key: sets[each.key].rows if each.key in sets else 0 for each in built})
     extracts = {}
-    for partition in partitions:
-        if partition.key not in failed:
-            rows = sets.get(partition.key, RowSet())
-            digest = rows.digest(query.columns)
-            extracts[partition.key] = Extract(
-                *(partition, rows.rows, digest, sources.of[partition.key], seconds, judged[partition.key]),
-                provisional=pipeline.is_provisional(close_of(spec, partition), read_at),
-            )
+    for partition in built:
+        key, rows = partition.key, sets.get(partition.key, RowSet())
+        extracts[key] = Extract(
+            *(partition, rows.rows, rows.digest(query.columns), sources.of[key], costs[key], judged[key]),
+            provisional=pipeline.is_provisional(close_of(spec, partition), read_at),
+        )
     return Extraction(extracts, failed, sources, read_at)
 
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
+from pip_dagster.flow.cost import Meter
 from pip_dagster.flow.decide import decided
 from pip_dagster.flow.findings import (
     ScoringPolicy,
@@ -56,6 +56,8 @@ class Scored:
     min_score: float | None
     max_score: float | None
     seconds: float
+    cpu_seconds: float
+    peak_memory: int
     findings: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -105,7 +107,7 @@ def _score(
     where = f"Pipeline {spec.name}, {spec.features.sql} for model {manifest.model_name} v{manifest.version}"
     encoded = encode_model(manifest, stage.columns, where=where)
     policy = policy or ScoringPolicy.declared(spec)
-    began = time.monotonic()
+    meter = Meter()
     found = count_findings(stage.con, encoded, partitions, stage.features)
     unseen = {key: each.unseen for key, each in found.items()}
     quarantines = policy.on_unseen_category == "quarantine" and any(unseen.values())
@@ -126,8 +128,7 @@ def _score(
         failed |= scoring.together(keys)
     if policy.refuse_not_finite:
         failed |= refuse_not_finite(stage, spec.features.key, types, scores, spec.decisions)
-    seconds = time.monotonic() - began
-    total = sum(each.rows for each in found.values()) or 1
+    costs = meter.shares({key: each.rows for key, each in found.items()})
     scored = {}
     for key, (rows, mean, low, high) in _summaries(stage, list(types), scores, partitions).items():
         if key not in failed:
@@ -140,7 +141,9 @@ def _score(
                 mean,
                 low,
                 high,
-                seconds * counted.rows / total,
+                costs[key].seconds,
+                costs[key].cpu_seconds,
+                costs[key].peak_memory,
                 recorded(counted, unseen[key], apart.get(key, 0), policy),
             )
     return Scores(types, scored, failed, blocked, encoded)
