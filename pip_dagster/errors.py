@@ -39,6 +39,10 @@ class SpillError(PipelineError):
     """The folder that DuckDB spills to is full, missing or not writable."""
 
 
+class MemoryLimitError(PipelineError):
+    """DuckDB ran out of the memory that it may have."""
+
+
 class NoWarehouseError(WarehouseError):
     """There is no warehouse yet."""
 

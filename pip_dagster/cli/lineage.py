@@ -116,6 +116,8 @@ def _lines(entry: dict[str, Any], project: Project) -> list[tuple[str, Any]]:
         ("mean score", entry["mean_score"]),
         ("score digest", entry["score_digest"]),
         ("seconds", entry["seconds"]),
+        ("CPU seconds", entry.get("cpu_seconds")),
+        ("peak memory", f"{peak / 1e6:,.0f} MB" if (peak := entry.get("peak_memory")) else None),
         ("scoring", entry["scoring_id"]),
         ("run", entry["run_id"]),
         ("scored by", entry["made_by"]),

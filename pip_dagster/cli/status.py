@@ -31,14 +31,17 @@ _PIPELINES = """
   FROM ledger.partitions GROUP BY pipeline ORDER BY pipeline
 """
 
-# The newest attempt may have failed while an older scoring is live: both are shown.
+# The newest attempt may have failed while an older scoring is live: both are shown, unless that was made live since.
 _PARTITIONS = """
   SELECT * FROM (
-    SELECT partition_key, arg_max(status, scoring_id) AS last_attempt, arg_max_null(reason, scoring_id) AS reason,
+    SELECT partition_key,
+           CASE WHEN {corrected} THEN 'scored' ELSE arg_max(status, scoring_id) END AS last_attempt,
+           CASE WHEN NOT {corrected} THEN arg_max_null(reason, scoring_id) END AS reason,
            count(*) AS attempts,
            max(model_version) FILTER (is_live) AS model_version,
            max(rows_scored) FILTER (is_live) AS rows, max(rows_quarantined) FILTER (is_live) AS quarantined,
            max(mean_score) FILTER (is_live) AS mean_score, max(seconds) FILTER (is_live) AS seconds,
+           max({cpu_seconds}) FILTER (is_live) AS cpu_seconds, max({peak_memory}) FILTER (is_live) AS peak_memory,
            max(made_at) FILTER (is_live) AS scored_at,
            coalesce(bool_or(provisional) FILTER (is_live), false) AS provisional,
            max(findings) FILTER (is_live) AS findings
@@ -46,7 +49,13 @@ _PARTITIONS = """
     ORDER BY max(partition_start) DESC LIMIT $last
   ) ORDER BY partition_key
 """
-
+_COLUMNS = {
+    "corrected": "coalesce(max(live_change) > max(scoring_id), false)",
+    "cpu_seconds": "cpu_seconds",
+    "peak_memory": "peak_memory",
+}
+# Of files published before these columns were.
+_OLDER = {"corrected": "false", "cpu_seconds": "NULL::DOUBLE", "peak_memory": "NULL::BIGINT"}
 
 _PUBLISHED = "SELECT view_name AS name FROM duckdb_views() WHERE schema_name = 'ledger'"
 _ARMS = """
@@ -104,6 +113,8 @@ class PartitionStatus:
     quarantined: int | None
     mean_score: float | None
     seconds: float | None
+    cpu_seconds: float | None
+    peak_memory: int | None
     scored_at: datetime | None
     provisional: bool
     findings: dict[str, Any]
@@ -199,7 +210,10 @@ def _with_pending_keys(partitions: list[PartitionStatus], keys: list[str] | None
     if keys is None:
         return [replace(each, pending=None) for each in partitions]
     missing = sorted({*keys} - {each.partition_key for each in partitions})
-    of_live = ("model_version", "rows", "quarantined", "mean_score", "seconds", "scored_at", "reason")
+    of_live = (
+        *("model_version", "rows", "quarantined", "mean_score", "scored_at", "reason"),
+        *("seconds", "cpu_seconds", "peak_memory"),
+    )
     empty: dict[str, Any] = dict.fromkeys(of_live) | {"attempts": 0, "provisional": False, "findings": {}}
     added = [PartitionStatus(key, "pending", **empty, split=SplitState({}, []), pending=True) for key in missing]
     return [*(replace(each, pending=each.partition_key in keys) for each in partitions), *added]
@@ -207,9 +221,15 @@ def _with_pending_keys(partitions: list[PartitionStatus], keys: list[str] | None
 
 def partition_statuses(con: DuckDBPyConnection, pipeline: str, last: int) -> list[PartitionStatus]:
     """The newest partitions of a pipeline."""
+    import duckdb
+
     split = split_states(con, pipeline)
-    found = []
-    for row in rows_of(con, _PARTITIONS, {"pipeline": pipeline, "last": last}):
+    found, values = [], {"pipeline": pipeline, "last": last}
+    try:
+        rows = rows_of(con, _PARTITIONS.format(**_COLUMNS), values)
+    except duckdb.BinderException:
+        rows = rows_of(con, _PARTITIONS.format(**_OLDER), values)
+    for row in rows:
         findings = json.loads(row.pop("findings") or "{}")
         state = split.get(row["partition_key"], SplitState({}, []))
         found.append(PartitionStatus(**row, findings=findings, split=state))
@@ -253,4 +273,5 @@ def show_partitions(pipeline: str, partitions: Sequence[PartitionStatus]) -> Non
             ]
             for each in partitions
         ),
+        optional=["seconds", "scored at"],
     )

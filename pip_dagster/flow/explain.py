@@ -21,6 +21,7 @@ from pip_dagster.registry.manifest import Manifest
 from pip_dagster.sql.names import among, quote, quote_all
 from pip_dagster.sql.row_sql import row_condition
 from pip_dagster.warehouse.connect import reading_beside
+from pip_dagster.warehouse.memory import rows_for
 from pip_dagster.warehouse.tables import ensure_table
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     from pip_dagster.declaration.spec import PipelineSpec
     from pip_dagster.ledger.record import ScoringEntry
 
-_BATCH_ROWS = 2_048  # contributions of many classes are many numbers a row
+_BATCH_ROWS = 2_048  # of 50 features; contributions of many classes are many numbers a row
 
 
 class Explains(Protocol):
@@ -95,7 +96,7 @@ def explain(
         f"FROM {selected} e JOIN {inner} s({', '.join((*keys, *values))}) ON {same}"
     )
     with reading_beside(stage.con) as reading:
-        for batch in reading.sql(query).to_arrow_reader(_BATCH_ROWS):
+        for batch in reading.sql(query).to_arrow_reader(rows_for(_BATCH_ROWS, manifest.width)):
             for reasons in _reasons(batch, len(carried), predictor, manifest, classes, spec.explanations.top):
                 stage.insert(stage.reasons, reasons)
     explained, counts = (_counts(stage.con, each, partitions) for each in (selected, stage.reasons))

@@ -2,33 +2,37 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from pip_dagster import clock
 from pip_dagster.declaration.partition import Partition
 from pip_dagster.declaration.ranges import contiguous
-from pip_dagster.errors import DeclarationError
+from pip_dagster.errors import DeclarationError, MemoryLimitError
+from pip_dagster.flow.cost import Cost, Meter
+from pip_dagster.flow.engine import available_threads
 from pip_dagster.flow.fingerprints import Fingerprints, fingerprints
 from pip_dagster.flow.query import FeatureQuery
 from pip_dagster.flow.reader import sources_alone
+from pip_dagster.flow.sources import columns_of
 from pip_dagster.flow.stage import Stage
 from pip_dagster.flow.validate import Verdicts
 from pip_dagster.flow.validate_sources import validate_sources
 from pip_dagster.sql.names import quote, quote_all
-from pip_dagster.warehouse.connect import all_memory, declared_memory_limit
 from pip_dagster.warehouse.digest import RowSet, row_set_sql
 from pip_dagster.warehouse.interrupts import raise_if_interrupted
+from pip_dagster.warehouse.memory import Room, is_out_of_memory, limit_error, make_room, with_more
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
     from pip_dagster.declaration.pipeline import Pipeline
     from pip_dagster.declaration.spec import PipelineSpec, Source
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -39,7 +43,7 @@ class Extract:
     rows: int
     digest: str
     sources: Mapping[str, Mapping[str, object]]
-    seconds: float
+    cost: Cost
     verdicts: Verdicts = ()
     provisional: bool = False
 
@@ -73,31 +77,22 @@ def extract(stage: Stage, pipeline: Pipeline, partitions: Sequence[Partition], *
             f"Pipeline {pipeline.spec.name}: no source declares `available_at`, so nothing shows what was known when. "
             "Say for each source that grows when a row could be known, for example `available_at: loaded_at`."
         )
-    began, read_at, wall = time.monotonic(), clock.now(), clock.wall()
+    meter, read_at, wall = Meter(), clock.now(), clock.wall()
     con, spec = stage.con, pipeline.spec
-    try:
-        read = _read(stage, pipeline, partitions, as_known=as_known)
-    except _MoreMemory:  # SQL that needs more than a run's memory (not everything can spill) gets all there is
-        read = _read(stage, pipeline, partitions, as_known=as_known, memory_limit=all_memory())
+    read = _read(stage, pipeline, partitions, as_known=as_known)
     query, sources, judged, failed = read.query, read.sources, read.judged, read.failed
     _check_range(stage, spec, query)
-    failed |= _check_keys(stage, spec)
-    sets = {
-        row[0]: RowSet(*row[1:])
-        for row in con.execute(
-            f"SELECT partition_key, {row_set_sql(query.columns)} FROM {stage.features} GROUP BY partition_key"
-        ).fetchall()
-    }
-    seconds = (time.monotonic() - began) / len(partitions)
+    failed |= with_more(con, partial(_check_keys, stage, spec))
+    sets = with_more(con, partial(_row_sets, stage))
+    built = [partition for partition in partitions if partition.key not in failed]
+    costs = meter.shares({each.key: sets[each.key].rows if each.key in sets else 0 for each in built})
     extracts = {}
-    for partition in partitions:
-        if partition.key not in failed:
-            rows = sets.get(partition.key, RowSet())
-            digest = rows.digest(query.columns)
-            extracts[partition.key] = Extract(
-                *(partition, rows.rows, digest, sources.of[partition.key], seconds, judged[partition.key]),
-                provisional=pipeline.is_provisional(close_of(spec, partition), wall),
-            )
+    for partition in built:
+        key, rows = partition.key, sets.get(partition.key, RowSet())
+        extracts[key] = Extract(
+            *(partition, rows.rows, rows.digest(query.columns), sources.of[key], costs[key], judged[key]),
+            provisional=pipeline.is_provisional(close_of(spec, partition), wall),
+        )
     return Extraction(extracts, failed, sources, read_at)
 
 
@@ -127,38 +122,65 @@ class _Read:
     failed: dict[str, str]
 
 
-class _MoreMemory(Exception):  # noqa: N818
-    """The feature SQL does not fit into the memory of a run."""
+class _MoreRoom(Exception):  # noqa: N818
+    """The database of the sources needs more memory, or fewer threads: its limit is fixed while it is open."""
+
+    def __init__(self, room: Room) -> None:
+        super().__init__()
+        self.room = room
 
 
-def _read(
-    stage: Stage,
-    pipeline: Pipeline,
-    partitions: Sequence[Partition],
-    *,
-    as_known: bool,
-    memory_limit: str | None = None,
-) -> _Read:
-    """Stage the features; `memory_limit` in place of that of the stage's connection."""
+def _read(stage: Stage, pipeline: Pipeline, partitions: Sequence[Partition], *, as_known: bool) -> _Read:
+    """Stage the features, with the memory that their columns need, and more where the SQL cannot do with it."""
+    room = Room.of(stage.con)
+    while True:
+        try:
+            return _read_in(room, stage, pipeline, partitions, as_known=as_known)
+        except _MoreRoom as error:
+            room = error.room
+
+
+def _read_in(room: Room, stage: Stage, pipeline: Pipeline, partitions: Sequence[Partition], *, as_known: bool) -> _Read:
     spec, root = pipeline.spec, pipeline.project.root
-    may_grow = not (memory_limit or declared_memory_limit())
-    opened = partial(sources_alone, stage.con, spec, root, memory_limit=memory_limit)
+    opened = partial(sources_alone, stage.con, spec, root, room=room)
     failed: dict[str, str] = {}
     judged: dict[str, Verdicts] = {}
     with opened() as con:
         query = FeatureQuery.parse(con, spec, pipeline.sql, partitions[0])
         stage.begin(query.columns)
-        sources = fingerprints(con, pipeline, partitions)
+        make_room(stage.con, _widest(con, pipeline, query), available_threads())
+        if not room.is_enough_for(Room.of(stage.con)):
+            raise _MoreRoom(Room.of(stage.con))
+        sources = _with_room(con, room, partial(fingerprints, con, pipeline, partitions))
         if not as_known:
             judged |= validate_sources(con, spec, pipeline.suites, partitions).verdicts
-        filling = _Filling(con, stage, query, failed, may_grow)
+        filling = _Filling(con, room, stage, query, failed)
         for adjoining in () if as_known else contiguous(partitions):
             filling.fill(adjoining)
     for partition in partitions if as_known else ():
         with opened(known_at=known_by(close_of(spec, partition))) as con:
             judged |= validate_sources(con, spec, pipeline.suites, [partition]).verdicts
-            _Filling(con, stage, query, failed, may_grow).fill([partition])
+            _Filling(con, room, stage, query, failed).fill([partition])
     return _Read(query, sources, judged, failed)
+
+
+def _with_room(con: DuckDBPyConnection, room: Room, work: Callable[[], T]) -> T:
+    """The result of `work` in the database of the sources.
+
+    Raises:
+        _MoreRoom: it needs more memory, and there is more.
+        MemoryLimitError: there is no more.
+    """
+    import duckdb
+
+    try:
+        return work()
+    except duckdb.Error as error:
+        if not is_out_of_memory(error):
+            raise
+        if larger := room.larger():
+            raise _MoreRoom(larger) from error
+        raise limit_error(con, error) from error
 
 
 @dataclass(frozen=True)
@@ -166,31 +188,44 @@ class _Filling:
     """Staging what the SQL selects from the sources of `con`; partitions whose rows make it fail go to `failed`."""
 
     con: DuckDBPyConnection
+    room: Room
     stage: Stage
     query: FeatureQuery
     failed: dict[str, str]
-    may_grow: bool
 
     def fill(self, partitions: list[Partition]) -> None:
         """Stage the range; where a row makes the SQL fail, halve the range until its partition is alone.
 
+        So it is where there is no more memory.
+
         Raises:
-            _MoreMemory: it needs more memory, and may have it.
+            _MoreRoom: it needs more memory, and there is more.
         """
         import duckdb
 
         try:
-            self.query.fill(self.con, self.stage, partitions)
-        except duckdb.Error as error:
+            _with_room(self.con, self.room, partial(self.query.fill, self.con, self.stage, partitions))
+        except (duckdb.Error, MemoryLimitError) as error:
             raise_if_interrupted(error)
-            if self.may_grow and "Out of Memory Error" in str(error):
-                raise _MoreMemory from error
             if len(partitions) == 1:
                 self.failed[partitions[0].key] = f"the feature SQL fails: {error}"
                 return
             middle = len(partitions) // 2
             self.fill(partitions[:middle])
             self.fill(partitions[middle:])
+
+
+def _widest(con: DuckDBPyConnection, pipeline: Pipeline, query: FeatureQuery) -> int:
+    """The columns of the features, or of a source with more, whose rows are hashed whole."""
+    sources = pipeline.read_sources.values()
+    return max([len(query.columns), *(len(columns_of(con, source)) for source in sources)])
+
+
+def _row_sets(stage: Stage) -> dict[str, RowSet]:
+    rows = stage.con.execute(
+        f"SELECT partition_key, {row_set_sql(stage.columns)} FROM {stage.features} GROUP BY partition_key"
+    ).fetchall()
+    return {row[0]: RowSet(*row[1:]) for row in rows}
 
 
 def _check_range(stage: Stage, spec: PipelineSpec, query: FeatureQuery) -> None:

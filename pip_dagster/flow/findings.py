@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from pip_dagster.declaration.spec import PipelineSpec
 
 
+# Each takes three aggregates, whose values for some thousand rows each thread holds at once.
+_FEATURES_AT_ONCE = 128
+
+
 @dataclass(frozen=True)
 class ScoringPolicy:
     """What is refused and what a scored row carries: as declared, unless a replay or a gate scores otherwise.
@@ -52,9 +56,13 @@ def count_findings(
     con: DuckDBPyConnection, encoded: Sequence[Encoded], partitions: Sequence[str], relation: str
 ) -> dict[str, Findings]:
     """The guard's counts over `relation`, for each of `partitions`, the empty ones included."""
-    rows = con.execute(findings_sql(encoded, relation)).fetchall()
-    found = {row[0]: read_findings(row[1:], encoded) for row in rows}
-    return {key: found.get(key, Findings(0, {}, {}, {})) for key in partitions}
+    found = {key: Findings(0, {}, {}, {}) for key in partitions}
+    for at in range(0, len(encoded), _FEATURES_AT_ONCE) or [0]:
+        some = encoded[at : at + _FEATURES_AT_ONCE]
+        for key, *counts in con.execute(findings_sql(some, relation)).fetchall():
+            if key in found:
+                found[key] = found[key].beside(read_findings(counts, some))
+    return found
 
 
 def refusal(found: Findings, policy: ScoringPolicy, encoded: Sequence[Encoded]) -> str | None:

@@ -174,12 +174,12 @@ def count_where(condition: str) -> str:
 
 def findings_sql(encoded: Sequence[Encoded], relation: str) -> str:
     """One row a partition: rows, then for each feature its missing, invalid and unseen counts."""
-    counts = []
+    counts = ["count(*)"]
     for feature in encoded:
         counts.append(feature.missing)
         counts.append(count_where(feature.invalid) if feature.invalid else "0")
         counts.append(count_where(feature.unseen) if feature.unseen else "0")
-    return f"SELECT partition_key, count(*), {', '.join(counts)} FROM {relation} GROUP BY partition_key"
+    return f"SELECT partition_key, {', '.join(counts)} FROM {relation} GROUP BY partition_key"
 
 
 @dataclass(frozen=True)
@@ -190,6 +190,12 @@ class Findings:
     missing: dict[str, int]
     invalid: dict[str, int]
     unseen: dict[str, int]
+
+    def beside(self, other: Findings) -> Findings:
+        """These with what was counted in other features of the same rows."""
+        return Findings(
+            other.rows, self.missing | other.missing, self.invalid | other.invalid, self.unseen | other.unseen
+        )
 
     @property
     def all_missing(self) -> list[str]:

@@ -30,6 +30,7 @@ from pip_dagster.loaded import loading
 from pip_dagster.warehouse.access import writing
 from pip_dagster.warehouse.connect import workspace
 from pip_dagster.warehouse.faults import in_pipeline
+from pip_dagster.warehouse.memory import make_room, rows_for, run_memory
 from pip_dagster.warehouse.transaction import transaction
 from pip_dagster.warehouse.windows import in_windows
 
@@ -39,10 +40,8 @@ if TYPE_CHECKING:
 LOG = logging.getLogger("pip_dagster")
 
 # Rows scored before the first of them are committed: what a kill may cost, against the cost of a call per partition.
+# Fewer of more than 50 columns.
 CHUNK_ROWS = 200_000
-# What DuckDB may have for each thread. Staged rows fill whatever it may have, and spilling beyond it costs little; with
-# this a million rows nearly fill it on two threads. Feature SQL that needs more gets it (extract).
-MEGABYTES_A_THREAD = 96
 
 
 class Requested(TypedDict, total=False):
@@ -87,7 +86,7 @@ def materialize(
         threads = available_threads()
         version = requested.get("version")
         model = ScoringModel.resolve(pipeline, threads, version=version) if predictions else None
-        with workspace(threads=threads, memory_limit=f"{max(2, threads) * MEGABYTES_A_THREAD}MB") as con:
+        with workspace(threads=threads, memory_limit=run_memory(threads)) as con:
             run = Run(con, pipeline, info, progress, requested.get("allow_fewer_rows", False))
             if features:
                 batches = [_extract(run, partitions, model, as_known=requested.get("as_known", False))]
@@ -108,7 +107,7 @@ class _Batch:
 
 
 def _score(run: Run, model: ScoringModel, batch: _Batch) -> Iterator[PartitionResult]:
-    for chunk in _chunks(batch.made):
+    for chunk in _chunks(batch.made, rows_for(CHUNK_ROWS, len(batch.stage.columns))):
         run.progress(f"{run.pipeline.spec.name}: scoring {chunk[0][0].key} to {chunk[-1][0].key}")
         results = predict(run, batch.stage, model, chunk)
         yield from split(run, model, shadow(run, batch.stage, model, results))
@@ -134,7 +133,8 @@ def _extract(run: Run, partitions: Sequence[Partition], model: ScoringModel | No
         return []
 
     # All in the same windows: for a single date, opening the warehouse costs more than what is stored.
-    groups = together([extraction.extracts[partition.key] for partition in made], lambda each: each.rows)
+    extracts = [extraction.extracts[partition.key] for partition in made]
+    groups = together(extracts, lambda each: each.rows, len(stage.columns))
     work: list[Callable[[], list[ExtractionEntry]]] = [partial(store_features, run, stage, group) for group in groups]
     work += [partial(fail, *each) for each in failed]
     work.append(partial(observe, extraction.sources))
@@ -157,15 +157,16 @@ def _stored(run: Run, partitions: Sequence[Partition]) -> list[_Batch]:
     for table in sorted(columns):
         made = [(p, known[p.key]) for p in partitions if p.key in known and known[p.key].table_name == table]
         batches.append(_Batch(Stage(con, columns[table], table), made, []))
+    make_room(con, max(map(len, columns.values()), default=0), available_threads())
     return batches
 
 
-def _chunks(made: Sequence[Made]) -> Iterator[list[Made]]:
-    """The partitions in order, as many together as have about `CHUNK_ROWS` rows."""
+def _chunks(made: Sequence[Made], rows: int) -> Iterator[list[Made]]:
+    """The partitions in order, as many together as have about so many rows."""
     chunk: list[Made] = []
     for each in made:
         chunk.append(each)
-        if sum(entry.rows_extracted for _, entry in chunk) >= CHUNK_ROWS:
+        if sum(entry.rows_extracted for _, entry in chunk) >= rows:
             yield chunk
             chunk = []
     if chunk:

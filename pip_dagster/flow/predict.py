@@ -136,7 +136,8 @@ class _Predictions:
             store_failure(run.con, entry)
             return PartitionResult(*item, entry, error=f"blocked: {few}", checks=checks)
         try:
-            point_at(run.con, known, run.info, "materialized again with the same inputs", self._pending)
+            failed = self.past.failed.get(key)
+            point_at(run.con, known, run.info, "materialized again with the same inputs", self._pending, failed)
         except WithdrawnError as error:
             return PartitionResult(*item, error=str(error))
         return PartitionResult(*item, known, reused=True, columns=self.types, checks=checks)
@@ -181,12 +182,16 @@ def judge_features(run: Run, stage: Stage, made: Sequence[Made]) -> list[Partiti
 
 @dataclass(frozen=True)
 class Past:
-    """What the ledger has of the partitions: scorings by this very model and declaration, verdicts and live rows."""
+    """What the ledger has of the partitions: scorings by this very model and declaration, verdicts and live rows.
+
+    `failed`: partition → the id of its newest attempt that did not go live.
+    """
 
     scorings: dict[str, ScoringEntry]
     blocked: dict[str, str]
     checks: dict[str, tuple[CheckEntry, ...]]
     live_rows: LiveRows = field(default_factory=dict)
+    failed: dict[str, str] = field(default_factory=dict)
 
 
 def read_past(run: Run, model: ScoringModel, made: Sequence[Made]) -> Past:
@@ -213,6 +218,7 @@ def read_past(run: Run, model: ScoringModel, made: Sequence[Made]) -> Past:
         ids = [entry.extraction_id for entry in features.values()] + [entry.scoring_id for entry in scorings.values()]
         found = checks_of(con, ids)
         partitions = [partition for partition, _ in made]
+        failed = record.failed_attempts(con, name, list(features))
         live = read_live_rows(con, name, pipeline.spec.partitions, partitions) if model.role == "champion" else {}
     sources = {key: found.get(entry.extraction_id, ()) for key, entry in features.items()}
     blocked = {key: reason for key, checks in sources.items() if (reason := unmet(checks))}
@@ -222,4 +228,5 @@ def read_past(run: Run, model: ScoringModel, made: Sequence[Made]) -> Past:
         blocked,
         {key: (*sources[key], *of_scorings.get(key, ())) for key in features},
         live,
+        failed,
     )

@@ -14,6 +14,7 @@ from pip_dagster.flow.sources import open_sources
 from pip_dagster.flow.stage import handover
 from pip_dagster.warehouse.confine import confine
 from pip_dagster.warehouse.connect import workspace
+from pip_dagster.warehouse.memory import Room
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -33,20 +34,19 @@ def sources_alone(
     root: Path,
     *,
     known_at: Callable[[Source], datetime] | None = None,
-    memory_limit: str | None = None,
+    room: Room | None = None,
 ) -> Iterator[DuckDBPyConnection]:
     """A connection to a new database with the declared sources, and with no way to any other file or to a setting.
 
     The warehouse is attached to `con`, which could not attach it any more if it were confined itself. The new database
-    has the threads of `con` and its limit of memory, or `memory_limit`.
+    has the threads of `con` and its limit of memory, or those of `room`.
 
     Raises:
         DeclarationError, SourceError: as `open_sources`.
     """
-    row = con.execute("SELECT current_setting('threads'), current_setting('memory_limit')").fetchone()
-    assert row
+    room = room or Room.of(con)
     with (
-        workspace(threads=row[0], memory_limit=memory_limit or row[1]) as own,
+        workspace(threads=room.threads, memory_limit=room.memory_limit) as own,
         open_sources(own, spec, root, known_at=known_at),
     ):
         # A LIMIT without ORDER BY then takes the same rows each time, as in any DuckDB.

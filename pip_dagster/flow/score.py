@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
+from pip_dagster.flow.cost import Meter
 from pip_dagster.flow.decide import decided
 from pip_dagster.flow.findings import (
     ScoringPolicy,
@@ -27,6 +27,7 @@ from pip_dagster.sql.names import among, quote, quote_all
 from pip_dagster.warehouse.connect import reading_beside
 from pip_dagster.warehouse.digest import RowSet, row_set_sql
 from pip_dagster.warehouse.interrupts import raise_if_interrupted
+from pip_dagster.warehouse.memory import is_out_of_memory, rows_for, with_more
 
 if TYPE_CHECKING:
     import numpy as np
@@ -55,6 +56,8 @@ class Scored:
     min_score: float | None
     max_score: float | None
     seconds: float
+    cpu_seconds: float
+    peak_memory: int
     findings: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -88,11 +91,23 @@ def score(
 
     Raises:
         DeclarationError: the columns do not fit the model.
+        MemoryLimitError: DuckDB has too little memory.
     """
+    return with_more(stage.con, lambda: _score(stage, spec, predictor, manifest, partitions, policy))
+
+
+def _score(
+    stage: Stage,
+    spec: PipelineSpec,
+    predictor: Predicts,
+    manifest: Manifest,
+    partitions: Sequence[str],
+    policy: ScoringPolicy | None,
+) -> Scores:
     where = f"Pipeline {spec.name}, {spec.features.sql} for model {manifest.model_name} v{manifest.version}"
     encoded = encode_model(manifest, stage.columns, where=where)
     policy = policy or ScoringPolicy.declared(spec)
-    began = time.monotonic()
+    meter = Meter()
     found = count_findings(stage.con, encoded, partitions, stage.features)
     unseen = {key: each.unseen for key, each in found.items()}
     quarantines = policy.on_unseen_category == "quarantine" and any(unseen.values())
@@ -113,8 +128,7 @@ def score(
         failed |= scoring.together(keys)
     if policy.refuse_not_finite:
         failed |= refuse_not_finite(stage, spec.features.key, types, scores, spec.decisions)
-    seconds = time.monotonic() - began
-    total = sum(each.rows for each in found.values()) or 1
+    costs = meter.shares({key: each.rows for key, each in found.items()})
     scored = {}
     for key, (rows, mean, low, high) in _summaries(stage, list(types), scores, partitions).items():
         if key not in failed:
@@ -127,7 +141,9 @@ def score(
                 mean,
                 low,
                 high,
-                seconds * counted.rows / total,
+                costs[key].seconds,
+                costs[key].cpu_seconds,
+                costs[key].peak_memory,
                 recorded(counted, unseen[key], apart.get(key, 0), policy),
             )
     return Scores(types, scored, failed, blocked, encoded)
@@ -154,7 +170,7 @@ class _Scoring:
             return {}
         except duckdb.Error as error:
             raise_if_interrupted(error)
-            if not self.spec.decisions:  # then no row of the user's can be the cause
+            if not self.spec.decisions or is_out_of_memory(error):  # then no row of the user's can be the cause
                 raise
             if len(keys) == 1:
                 return {keys[0]: f"scoring or deciding fails: {error}"}
@@ -172,7 +188,8 @@ class _Scoring:
             query = (
                 f"SELECT {quote_all(self.carried)}, {values} FROM {self.relation} WHERE {among('partition_key', keys)}"
             )
-            reader = reading.sql(query).to_arrow_reader(self.spec.scoring.batch_rows)
+            rows = rows_for(self.spec.scoring.batch_rows, len(self.encoded))
+            reader = reading.sql(query).to_arrow_reader(rows)
             carried = [reader.schema.field(i) for i in range(len(self.carried))]
             schema = pa.schema([*carried, *_score_fields(self.manifest)])
             batches = read_ahead(reader)

@@ -36,6 +36,7 @@ from typing import TYPE_CHECKING, Any
 from pip_dagster.sql.names import among, quote, quote_all
 from pip_dagster.warehouse.access import writing
 from pip_dagster.warehouse.connect import attached, in_order
+from pip_dagster.warehouse.memory import with_more
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -152,10 +153,11 @@ class Stage:
         """Bring stored revisions to `features`. The warehouse is the current catalog."""
         self.columns = stored_columns(self.con, pipeline, table)
         ordered = " ORDER BY partition_key" if len(revisions) > 1 else ""  # one partition's rows need no sorting
-        self.con.execute(
+        staged = (
             f"CREATE OR REPLACE TABLE {self.features} AS SELECT partition_key, {quote_all(self.columns)} "
             f"FROM {quote(pipeline)}.{quote(table)} WHERE {among('revision', revisions)}{ordered}"
         )
+        with_more(self.con, lambda: self.con.execute(staged))
 
     def restage(self, pipeline: Pipeline, revisions: Sequence[str]) -> None:
         """Bring these revisions to `features`, unless a run has extracted them."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 from pip_dagster import clock
 from pip_dagster.declaration.canonical import canonical
@@ -70,7 +70,7 @@ def _extraction(run: Run, made: Extract, known: ExtractionEntry | None) -> Extra
         feature_digest=made.digest,
         source_digests=canonical(made.sources),
         sql_digest=run.pipeline.sql_digest,
-        seconds=made.seconds,
+        **asdict(made.cost),
         run_id=run.info.run_id,
         made_by=run.info.made_by,
         made_at=clock.now(),

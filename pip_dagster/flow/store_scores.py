@@ -145,15 +145,23 @@ def _quarantine(stage: Stage, entry: ScoringEntry, rows: int, row_key: Sequence[
     )
 
 
-def point_at(con: DuckDBPyConnection, entry: ScoringEntry, run: RunInfo, why: str, pending: str | None = None) -> None:
+def point_at(
+    con: DuckDBPyConnection,
+    entry: ScoringEntry,
+    run: RunInfo,
+    why: str,
+    pending: str | None = None,
+    failed: str | None = None,
+) -> None:
     """Make a scoring live that is stored, unless it is live already; its arms then stay as they are.
 
-    A request by version, or as known, is recorded even then: otherwise the next plan would revert it.
+    A request by version, or as known, is recorded even then: otherwise the next plan would revert it. So is
+    that it holds after the newest attempt that `failed` (its id): `status` would otherwise show that as the last word.
     """
     with transaction(con):
         live = live_change(con, entry.pipeline, entry.partition_key)
         requested = run.kind == "pinned" and not (live and live.records(run))
-        if live is None or live.scoring_id != entry.scoring_id or requested:
+        if live is None or live.scoring_id != entry.scoring_id or requested or (failed or "") > live.change_id:
             _go_live(con, [entry], run, why, pending)
         else:
             note_backfill(con, [entry], run)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Protocol, TypeVar
 from pip_dagster.errors import PartitionError, PipelineError
 from pip_dagster.flow.run import Run
 from pip_dagster.sql.names import literal, quote, quote_all
+from pip_dagster.warehouse.memory import rows_for
 from pip_dagster.warehouse.windows import in_windows
 
 if TYPE_CHECKING:
@@ -21,13 +22,20 @@ R = TypeVar("R")
 _PARTITIONS, _ROWS = 32, 100_000
 
 
-def together(items: Sequence[T], rows: Callable[[T], int | None]) -> Iterator[list[T]]:
-    """The items in order, as many in a list as may share a transaction; those without `rows` alone."""
+def together(items: Sequence[T], rows: Callable[[T], int | None], columns: int = 0) -> Iterator[list[T]]:
+    """The items in order, as many in a list as may share a transaction; those without `rows` alone.
+
+    Args:
+        items: what is to be stored.
+        rows: how many an item has.
+        columns: how many a row has.
+    """
+    most = rows_for(_ROWS, columns)
     group: list[T] = []
     count = 0
     for item in items:
         its = rows(item)
-        if group and (its is None or len(group) == _PARTITIONS or count + its > _ROWS):
+        if group and (its is None or len(group) == _PARTITIONS or count + its > most):
             yield group
             group, count = [], 0
         if its is None:

@@ -15,6 +15,7 @@ from pip_dagster.ledger.checks import CheckEntry
 from pip_dagster.quality.suite import Expectation, check_columns
 from pip_dagster.quality.verdict import Verdict
 from pip_dagster.sql.names import among
+from pip_dagster.warehouse.memory import with_more
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -70,11 +71,14 @@ def validate(
     from pip_dagster.quality.relation import Relation
 
     con.execute(f"CREATE OR REPLACE VIEW {_VIEW} AS SELECT rowid AS {ROW_ID}, * FROM {relation}")
-    evaluation = evaluate(
-        Relation.of(con, _VIEW, partition_column="partition_key", row_id=ROW_ID),
-        key=[name for name in spec.features.key if name in columns],
-        expectations=expectations,
-        partitions=partitions,
+    evaluation = with_more(
+        con,
+        lambda: evaluate(
+            Relation.of(con, _VIEW, partition_column="partition_key", row_id=ROW_ID),
+            key=[name for name in spec.features.key if name in columns],
+            expectations=expectations,
+            partitions=partitions,
+        ),
     )
     con.execute(f"DROP VIEW {_VIEW}")
     of_rows = [expectation.id for expectation in expectations if is_about_rows(expectation)]

@@ -92,6 +92,8 @@ class ExtractionEntry:
     made_at: datetime
     provisional: bool | None = False
     declared_parts: str | None = None
+    cpu_seconds: float | None = None
+    peak_memory: int | None = None
 
 
 @dataclass(frozen=True)
@@ -135,6 +137,8 @@ class ScoringEntry:
     inputs_digest: str | None = None
     declared_parts: str | None = None
     declared_row: str | None = None
+    cpu_seconds: float | None = None
+    peak_memory: int | None = None
 
     @property
     def rows_per_second(self) -> float | None:
@@ -170,6 +174,17 @@ def scorings_of(con: DuckDBPyConnection, pipeline: str, partition_keys: list[str
         {"pipeline": pipeline},
     )
     return [ScoringEntry(**row) for row in dicts(result)]
+
+
+def failed_attempts(con: DuckDBPyConnection, pipeline: str, partition_keys: list[str]) -> dict[str, str]:
+    """Partition → the id of its newest attempt that was blocked or failed."""
+    return dict(
+        con.execute(
+            f"SELECT partition_key, max(scoring_id) FROM ledger.scorings WHERE pipeline = $pipeline "
+            f"AND {among('partition_key', partition_keys)} AND role = 'champion' AND status <> 'scored' GROUP BY ALL",
+            {"pipeline": pipeline},
+        ).fetchall()
+    )
 
 
 def dicts(result: DuckDBPyConnection) -> list[dict[str, Any]]:

@@ -27,7 +27,7 @@ def features_metadata(entry: ExtractionEntry) -> dict[str, Any]:
         "revision": entry.revision,
         "new_revision": entry.is_new,
         "feature_digest": entry.feature_digest,
-        "seconds": round(entry.seconds, 4),
+        **_cost(entry),
         **_empty_note(entry.rows_extracted),
     }
 
@@ -55,7 +55,7 @@ def predictions_metadata(entry: ScoringEntry, reused: bool) -> dict[str, Any]:
         "feature_revision": entry.feature_revision,
         "score_digest": entry.score_digest,
         "device": f"{entry.device} ({entry.device_reason})",
-        "seconds": round(entry.seconds or 0.0, 4),
+        **_cost(entry),
         "reused": reused,
         **_empty_note(entry.rows_in or 0),
     }
@@ -85,6 +85,16 @@ def arms_metadata(result: PartitionResult) -> dict[str, Any]:
             if "p" in observed:
                 metadata["sample ratio p"] = observed["p"]
     return metadata
+
+
+def _cost(entry: ExtractionEntry | ScoringEntry) -> dict[str, Any]:
+    """The partition's own share of the time; the memory is its process's."""
+    cost: dict[str, Any] = {"seconds": round(entry.seconds or 0.0, 4)}
+    if entry.cpu_seconds is not None:
+        cost["cpu_seconds"] = round(entry.cpu_seconds, 4)
+    if entry.peak_memory is not None:
+        cost["peak_memory_mb"] = round(entry.peak_memory / 1e6)
+    return cost
 
 
 def _empty_note(rows: int) -> dict[str, str]:

@@ -14,7 +14,7 @@ from pip_dagster.quality import native
 from pip_dagster.quality.expectation_types import expectation_types
 from pip_dagster.quality.frame import Use
 from pip_dagster.quality.great import Judge, Outcome
-from pip_dagster.quality.relation import Chunk, Numbered, Relation, Tally, grouped
+from pip_dagster.quality.relation import Chunk, Numbered, Relation, Tally, grouped, narrow
 from pip_dagster.quality.suite import Expectation, suggest
 from pip_dagster.quality.verdict import Evaluation, Judgement, Verdict, jsonable
 
@@ -66,13 +66,14 @@ def evaluate(
         todo = native.judge_rows(relation, todo, partitions, tally)
     judge = Judge()
     todo = _judge_columns(relation, judge, todo, partitions, tally)
-    covered = [n for n in todo if engine == "auto" and native.covers(n[1], relation.types)]
-    rest = [n for n in todo if n not in covered]
     place = {p: n for n, p in enumerate(partitions)}
-    for together in relation.chunks(partitions) if todo else ():
-        chunk = relation.chunk(todo, together)
-        left = native.judge_aggregates(relation, chunk, covered, tally)
-        _judge_partitions(chunk, judge, rest + left, place, tally)
+    for some, columns in narrow(todo):
+        covered = [n for n in some if engine == "auto" and native.covers(n[1], relation.types)]
+        rest = [n for n in some if n not in covered]
+        for together in relation.chunks(partitions, columns):
+            chunk = relation.chunk(some, together)
+            left = native.judge_aggregates(relation, chunk, covered, tally)
+            _judge_partitions(chunk, judge, rest + left, place, tally)
     broken = _broken(tally, expectations, partitions)
     examples = _examples(relation, key, expectations, broken)
     verdicts = (

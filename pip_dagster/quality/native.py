@@ -54,11 +54,22 @@ COUNTS = frozenset(
 )
 
 
+# Expectations in one query: each is three flags of a row and three counts of a partition, which a thread holds at once.
+_AT_ONCE = 64
+
+
 def judge_rows(relation: Relation, todo: Sequence[Numbered], partitions: Sequence[str], tally: Tally) -> list[Numbered]:
-    """Judge row-level types and row counts in one query over the range; return the other expectations."""
+    """Judge row-level types and row counts in queries over the range; return the other expectations."""
     checks = {i: (e, check) for i, e in todo if (check := compiled(i, e, relation.types))}
-    if not checks:
-        return list(todo)
+    numbers = list(checks)
+    for at in range(0, len(numbers), _AT_ONCE):
+        _judge_rows(relation, {i: checks[i] for i in numbers[at : at + _AT_ONCE]}, partitions, tally)
+    return [n for n in todo if n[0] not in checks]
+
+
+def _judge_rows(
+    relation: Relation, checks: Mapping[int, tuple[Expectation, SqlCheck]], partitions: Sequence[str], tally: Tally
+) -> None:
     counted = [
         f", count(*) FILTER (s{i}) AS n{i}, count(*) FILTER (s{i} AND j{i}) AS m{i}, count(*) FILTER (u{i}) AS u{i}"
         for i in checks
@@ -75,7 +86,6 @@ def judge_rows(relation: Relation, todo: Sequence[Numbered], partitions: Sequenc
     broken = {i: checks[i] for i in checks if any(row[f"u{i}"] for row in found.values())}
     if broken:
         _find_broken(relation, broken, partitions, tally)
-    return [n for n in todo if n[0] not in checks]
 
 
 def _flags(relation: Relation, checks: Mapping[int, tuple[Expectation, SqlCheck]]) -> str:

@@ -16,7 +16,9 @@ if TYPE_CHECKING:
     import duckdb
     import numpy as np
 
+# Of up to ten columns, and fewer of more: what pandas holds at once.
 ROWS_IN_MEMORY = 2_000_000
+COLUMNS_IN_MEMORY = 64
 
 Numbered = tuple[int, Expectation]
 """An expectation with its number among those that are evaluated."""
@@ -69,6 +71,21 @@ def grouped(expectations: Iterable[Numbered]) -> Iterator[tuple[dict[str, Use], 
     yield from groups
 
 
+def narrow(expectations: Iterable[Numbered]) -> Iterator[tuple[list[Numbered], int]]:
+    """The expectations in groups that need up to `COLUMNS_IN_MEMORY` columns together, and how many they need."""
+    members: list[Numbered] = []
+    wanted: set[tuple[str, Use]] = set()
+    for i, expectation in expectations:
+        own = set(uses(expectation).items())
+        if members and len(wanted | own) > COLUMNS_IN_MEMORY:
+            yield members, len(wanted)
+            members, wanted = [], set()
+        members.append((i, expectation))
+        wanted |= own
+    if members:
+        yield members, len(wanted)
+
+
 @dataclass(frozen=True)
 class Relation:
     """A table or view with a partition key (VARCHAR), a row id (BIGINT, unique) and data, on one connection.
@@ -118,8 +135,9 @@ class Relation:
         wanted = {item for _, e in expectations for item in uses(e).items()}
         return Chunk(sorted(partitions), self.fetch(sorted(wanted), partitions))
 
-    def chunks(self, partitions: Sequence[str]) -> Iterator[list[str]]:
+    def chunks(self, partitions: Sequence[str], columns: int) -> Iterator[list[str]]:
         """Groups of whole partitions with up to `ROWS_IN_MEMORY` rows; a larger partition is a group of its own."""
+        most = ROWS_IN_MEMORY * 10 // max(10, columns)
         p = quote(self.partition_column)
         rows = self.con.execute(
             f"SELECT {p}::VARCHAR, count(*) FROM {self.selected} GROUP BY 1", {"partitions": list(partitions)}
@@ -129,7 +147,7 @@ class Relation:
         total = 0
         for partition in partitions:
             n = counts.get(partition, 0)
-            if together and total + n > ROWS_IN_MEMORY:
+            if together and total + n > most:
                 yield together
                 together, total = [], 0
             together.append(partition)

@@ -25,6 +25,7 @@ from pip_dagster.replay.declared import spec_of
 from pip_dagster.replay.recall import Recalled
 from pip_dagster.replay.recorded_rows import RecordedRow, recorded_rows
 from pip_dagster.warehouse.connect import workspace
+from pip_dagster.warehouse.memory import rows_for
 
 if TYPE_CHECKING:
     from pip_dagster.declaration.pipeline import Pipeline
@@ -103,7 +104,7 @@ def replay(
                 models.clear()  # one at a time: an auditor may have hundreds of versions
                 models[wanted] = _load(pipeline, group[0], threads)
             model = models[wanted]
-            for chunk in _chunks(group):
+            for chunk in _chunks(group, 0 if isinstance(model, str) else model.version.manifest.width):
                 progress(f"{name}: replaying {chunk[0].partition_key} to {chunk[-1].partition_key}, {done} done")
                 done += len(chunk)
                 if isinstance(model, str):
@@ -115,15 +116,16 @@ def replay(
                     yield from (_cannot(entry, str(error), model.device) for entry in chunk)
 
 
-def _chunks(entries: Sequence[ScoringEntry]) -> Iterator[list[ScoringEntry]]:
-    """A few at a time, and one of a partition: only its key distinguishes the rows of one from another's."""
+def _chunks(entries: Sequence[ScoringEntry], columns: int) -> Iterator[list[ScoringEntry]]:
+    """A few at a time, fewer of many columns, and one of a partition, whose key alone distinguishes its rows."""
     chunk: list[ScoringEntry] = []
+    rows = rows_for(_CHUNK_ROWS, columns)
     for entry in entries:
         if any(each.partition_key == entry.partition_key for each in chunk):
             yield chunk
             chunk = []
         chunk.append(entry)
-        if len(chunk) == _CHUNK_PARTITIONS or sum(each.rows_in or 0 for each in chunk) >= _CHUNK_ROWS:
+        if len(chunk) == _CHUNK_PARTITIONS or sum(each.rows_in or 0 for each in chunk) >= rows:
             yield chunk
             chunk = []
     if chunk:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import random
-import re
 import secrets
 import shutil
 import socket
@@ -24,7 +23,7 @@ from pip_dagster.errors import (
     WarehouseLockedError,
 )
 from pip_dagster.sql.names import CATALOG, literal, quote
-from pip_dagster.warehouse import faults, lock, schema
+from pip_dagster.warehouse import faults, lock, memory, schema
 from pip_dagster.warehouse.confine import CONFINED
 from pip_dagster.warehouse.interrupts import interruptible
 from pip_dagster.warehouse.lake_connection import opened
@@ -32,8 +31,6 @@ from pip_dagster.warehouse.lock_file import may_open
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
-
-MEMORY_VARIABLE = "PIP_DAGSTER_MEMORY_LIMIT"
 
 # DuckDB's errors when another process has the file open. No other error is worth waiting for.
 _LOCKED = ("Could not set lock on file", "Conflicting lock", "database is locked", "Unique file handle conflict")
@@ -53,11 +50,12 @@ def workspace(*, threads: int, memory_limit: str | None = None) -> Iterator[Duck
 
     Raises:
         SpillError: the folder is full, gone, or cannot be created.
+        MemoryLimitError: the work needs more memory than the limit.
         WarehouseError: PIP_DAGSTER_MEMORY_LIMIT is not a size.
     """
     import duckdb
 
-    limit = declared_memory_limit() or memory_limit
+    limit = memory.declared_memory_limit() or memory_limit
     with faults.of_spill(Path(os.environ.get("TMPDIR", "/tmp"))):
         _remove_spills_of_dead_processes()
         spill = Path(tempfile.mkdtemp(prefix=f"{faults.SPILL}{_host()}_{os.getpid()}_"))
@@ -69,11 +67,26 @@ def workspace(*, threads: int, memory_limit: str | None = None) -> Iterator[Duck
         con.execute("SET preserve_insertion_order = false")
         if limit:
             con.execute(f"SET memory_limit = {literal(limit)}")
-        with interruptible(con), faults.of_spill(spill):
+        with interruptible(con), faults.of_spill(spill), _of_memory(con):
             yield con
     finally:
         con.close()
         shutil.rmtree(spill, ignore_errors=True)
+
+
+@contextmanager
+def _of_memory(con: DuckDBPyConnection) -> Iterator[None]:
+    """Report that memory ran out as an error that names the limit.
+
+    Raises:
+        MemoryLimitError: it did, and more was not to be had.
+    """
+    try:
+        yield
+    except Exception as error:
+        if isinstance(error, MemoryError) or memory.is_out_of_memory(error):
+            raise memory.limit_error(con, error) from error
+        raise
 
 
 @contextmanager
@@ -95,28 +108,6 @@ def reading_beside(con: DuckDBPyConnection) -> Iterator[DuckDBPyConnection]:
             yield reading
     finally:
         reading.close()
-
-
-def declared_memory_limit() -> str | None:
-    """The memory that the user allows DuckDB.
-
-    Raises:
-        WarehouseError: the variable is not a size.
-    """
-    text = os.environ.get(MEMORY_VARIABLE, "").strip()
-    if text and not re.fullmatch(r"0*[1-9]\d*(\.\d+)?\s*([KMGT]i?B|%)", text, re.IGNORECASE):
-        raise WarehouseError(f"{MEMORY_VARIABLE} is {text!r}; expected a size, such as 8GB.")
-    return text or None
-
-
-def all_memory() -> str:
-    """DuckDB's default limit, 80% of memory. RESET memory_limit claims to restore it and changes nothing."""
-    import duckdb
-
-    with duckdb.connect(":memory:") as con:
-        row = con.execute("SELECT current_setting('memory_limit')").fetchone()
-    assert row
-    return str(row[0])
 
 
 def _remove_spills_of_dead_processes() -> None:

@@ -81,15 +81,20 @@ def refresh_views(con: DuckDBPyConnection, pipeline: str) -> None:
 
 
 def _with_resolution(pipeline: str, rows: str) -> str:
-    """Quarantined rows and when each was resolved: by the first later live scoring that did not quarantine its key."""
+    """Quarantined rows and when each was resolved: by the first later live scoring that did not quarantine its key.
+
+    Of a row that was quarantined by several attempts, only the newest is open: the others were resolved by the next.
+    """
+    attempts = "(PARTITION BY partition_key, row_key ORDER BY scoring_id)"
     return (
-        f"WITH kept AS ({rows}), resolved AS ("
+        f"WITH kept AS (SELECT *, lead(scoring_id) OVER {attempts} AS pip_next FROM ({rows})), resolved AS ("
         "SELECT k.scoring_id, k.row_key, min(c.made_at) AS resolved_at FROM kept k "
         f"JOIN ledger.live_changes c ON c.pipeline = {literal(pipeline)} AND c.partition_key = k.partition_key "
         "AND c.change_id > k.scoring_id "
         "ANTI JOIN kept other ON other.scoring_id = c.scoring_id AND other.row_key = k.row_key GROUP BY ALL) "
-        "SELECT k.*, r.resolved_at FROM kept k "
-        "LEFT JOIN resolved r ON r.scoring_id = k.scoring_id AND r.row_key = k.row_key"
+        "SELECT k.* EXCLUDE (pip_next), least(r.resolved_at, n.made_at) AS resolved_at FROM kept k "
+        "LEFT JOIN resolved r ON r.scoring_id = k.scoring_id AND r.row_key = k.row_key "
+        f"LEFT JOIN ledger.scorings n ON n.pipeline = {literal(pipeline)} AND n.scoring_id = k.pip_next"
     )
 
 

@@ -6,12 +6,14 @@ import random
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
 from pip_dagster.declaration.lake import Lake, is_transient
 from pip_dagster.errors import OvertakenError, WarehouseError
 from pip_dagster.warehouse import lock
 from pip_dagster.warehouse.access import writing
+from pip_dagster.warehouse.memory import with_more
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -55,7 +57,7 @@ def in_windows(
                 until = time.monotonic() + window
                 first = True
                 while waiting and (first or time.monotonic() < until):
-                    results.append(work(waiting[0]))
+                    results.append(with_more(con, partial(work, waiting[0])))
                     waiting.popleft()
                     first, retries = False, Retries()
             published = True

@@ -15,6 +15,7 @@ from pip_dagster.warehouse.migrations import (
     m0008_typed_live_changes,
     m0009_declared_row,
     m0010_published_rows,
+    m0011_costs_and_live_since,
 )
 
 MIGRATIONS: tuple[str, ...] = (
@@ -28,4 +29,5 @@ MIGRATIONS: tuple[str, ...] = (
     m0008_typed_live_changes.SQL,
     m0009_declared_row.SQL,
     m0010_published_rows.SQL,
+    m0011_costs_and_live_since.SQL,
 )

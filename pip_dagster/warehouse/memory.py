@@ -1,0 +1,172 @@
+"""The memory that DuckDB may have: for so many columns, and more for a query that cannot do with it.
+
+DuckDB pins a block of 256 KB for each column that a thread reads from a file or appends to a table, however few rows
+there are. What a run needs therefore grows with the columns; rows beyond its limit spill to disk.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, TypeVar
+
+from pip_dagster.errors import MemoryLimitError, WarehouseError
+
+if TYPE_CHECKING:
+    from duckdb import DuckDBPyConnection
+
+T = TypeVar("T")
+
+VARIABLE = "PIP_DAGSTER_MEMORY_LIMIT"
+# Staged rows fill whatever DuckDB may have, and spilling beyond it costs little; with this a million rows of 20 columns
+# nearly fill it on two threads.
+_MEGABYTES_A_THREAD = 96
+_MEGABYTES_A_COLUMN = 1.0
+# Measured with 2,000 columns: sorting and staging them takes this much for each thread and column.
+_MEGABYTES_A_COLUMN_AND_THREAD = 0.75
+_UNITS = {"bytes": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40}
+
+
+@dataclass(frozen=True)
+class Room:
+    """What a connection may use: memory in bytes, and threads, each of which needs some of it."""
+
+    limit: float
+    threads: int
+
+    @classmethod
+    def of(cls, con: DuckDBPyConnection) -> Room:
+        """What it may use now."""
+        row = con.execute("SELECT current_setting('memory_limit'), current_setting('threads')").fetchone()
+        assert row
+        return cls(_bytes(row[0]), row[1])
+
+    def give(self, con: DuckDBPyConnection) -> None:
+        """The one place that changes a connection's limit and threads; its configuration must not be locked."""
+        con.execute(f"SET memory_limit = '{self.memory_limit}'")
+        con.execute(f"SET threads = {self.threads}")
+
+    @property
+    def memory_limit(self) -> str:
+        """The limit as DuckDB reads it. It reports one with one digit, rounded down: so a little more."""
+        return f"{self.limit / 2**20 + 0.05:.3f}MiB"
+
+    def is_enough_for(self, other: Room) -> bool:
+        """Whether it has the memory, but for a quarter, and as much for each thread, that the other has."""
+        return self.limit >= 0.75 * other.limit and self.limit / self.threads >= 0.75 * other.limit / other.threads
+
+    def larger(self) -> Room | None:
+        """What to retry with: twice the memory, unless the user limits it or there is no more, or one thread."""
+        most = _bytes(all_memory())
+        if not declared_memory_limit() and self.limit < most:
+            return replace(self, limit=min(2 * self.limit, most))
+        return replace(self, threads=1) if self.threads > 1 else None
+
+
+def declared_memory_limit() -> str | None:
+    """The memory that the user allows DuckDB.
+
+    Raises:
+        WarehouseError: the variable is not a size.
+    """
+    text = os.environ.get(VARIABLE, "").strip()
+    if text and not re.fullmatch(r"0*[1-9]\d*(\.\d+)?\s*([KMGT]i?B|%)", text, re.IGNORECASE):
+        raise WarehouseError(f"{VARIABLE} is {text!r}; expected a size, such as 8GB.")
+    return text or None
+
+
+def all_memory() -> str:
+    """DuckDB's default limit, 80% of memory. RESET memory_limit claims to restore it and changes nothing."""
+    import duckdb
+
+    with duckdb.connect(":memory:") as con:
+        row = con.execute("SELECT current_setting('memory_limit')").fetchone()
+    assert row
+    return str(row[0])
+
+
+def run_memory(threads: int) -> str:
+    """What a run starts with, before its columns are known."""
+    return f"{max(2, threads) * _MEGABYTES_A_THREAD}MB"
+
+
+def make_room(con: DuckDBPyConnection, columns: int, threads: int) -> None:
+    """Give a run the memory for rows of so many columns, and no more of its `threads` than that is enough for."""
+    limit = Room.of(con).limit
+    if not declared_memory_limit():
+        limit = max(2, threads) * _MEGABYTES_A_THREAD * 1e6 + columns * _MEGABYTES_A_COLUMN * 1e6
+        limit = min(limit, _bytes(all_memory()))
+    fitting = int(limit / (max(1, columns) * _MEGABYTES_A_COLUMN_AND_THREAD * 1e6))
+    Room(limit, max(1, min(threads, fitting))).give(con)
+
+
+def rows_for(rows: int, columns: int) -> int:
+    """How many rows of so many columns take the place of `rows` of 50 columns."""
+    return max(1, rows * 50 // max(50, columns))
+
+
+def with_more(con: DuckDBPyConnection, work: Callable[[], T]) -> T:
+    """The result of `work`, which is retried with more memory while it runs out of it, outside a transaction.
+
+    Afterwards the connection has the limit and the threads of before.
+
+    Raises:
+        MemoryLimitError: there is no more.
+    """
+    start = room = Room.of(con)
+    try:
+        while True:
+            try:
+                return work()
+            except Exception as error:
+                if not is_out_of_memory(error):
+                    raise
+                larger = room.larger()
+                if larger is None:
+                    raise limit_error(con, error) from error
+                room = larger
+                room.give(con)
+    finally:
+        if room != start:
+            import duckdb
+
+            with suppress(duckdb.Error):  # what is pinned still exceeds it
+                start.give(con)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether DuckDB, which may wrap the error of a batch, ran out of its memory; not of disk to spill to."""
+    import duckdb
+
+    text = str(error)
+    return isinstance(error, duckdb.Error) and "Out of Memory Error" in text and "max_temp_directory_size" not in text
+
+
+def limit_error(con: DuckDBPyConnection, error: BaseException) -> MemoryLimitError:
+    """One sentence that names the limit, and how to raise it."""
+    room, why = Room.of(con), _first_line(error)
+    if isinstance(error, MemoryError):
+        return MemoryLimitError(
+            f"This machine has too little memory beside what DuckDB uses ({why}): run fewer partitions at a time, or "
+            f"let DuckDB use less with {VARIABLE}={room.limit / 2e9:.1f}GB."
+        )
+    wanted = f"{VARIABLE}={2 * room.limit / 1e9:.1f}GB"
+    if declared := declared_memory_limit():
+        has = f"{VARIABLE} is {declared}"
+        advice = f"set {wanted} or more, or unset it, which gives a run what its columns need"
+    else:
+        has = f"DuckDB may use {room.limit / 1e9:.1f} GB, 80% of this machine's memory"
+        advice = f"run fewer partitions at a time, or set {wanted} where there is as much"
+    return MemoryLimitError(f"{has}, which is not enough for these rows and columns ({why}): {advice}.")
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
+
+
+def _bytes(text: str) -> float:
+    number, unit = text.split()
+    return float(number) * _UNITS[unit]
