@@ -14,6 +14,7 @@ from pip_dagster.warehouse.migrations import (
     m0007_declared_parts,
     m0008_typed_live_changes,
     m0009_declared_row,
+    m0010_profiles,
 )
 
 MIGRATIONS: tuple[str, ...] = (
@@ -26,4 +27,5 @@ MIGRATIONS: tuple[str, ...] = (
     m0007_declared_parts.SQL,
     m0008_typed_live_changes.SQL,
     m0009_declared_row.SQL,
+    m0010_profiles.SQL,
 )
