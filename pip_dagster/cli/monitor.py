@@ -17,7 +17,7 @@ from pip_dagster.errors import DeclarationError
 from pip_dagster.plural import plural
 
 if TYPE_CHECKING:
-    from pip_dagster.monitoring.drift import ColumnDrift, PartitionDrift
+    from pip_dagster.monitoring.drift import PartitionDrift
 
 
 @click.command()
@@ -36,11 +36,9 @@ def monitor(project: Project, pipeline: str, key: str | None, last: int | None, 
         raise click.UsageError("--partition and --last cannot be combined.")
     from pip_dagster.flow.engine import available_threads
     from pip_dagster.flow.model import ScoringModel
-    from pip_dagster.ledger.profiles import live_profiles
     from pip_dagster.monitoring.backfill import profile_stored
-    from pip_dagster.monitoring.drift import alarmed, drift_at
-    from pip_dagster.monitoring.series import series_of
-    from pip_dagster.warehouse.access import reading
+    from pip_dagster.monitoring.drift import drift_at
+    from pip_dagster.monitoring.series import read_series
     from pip_dagster.warehouse.connect import workspace
 
     declared = find_pipeline(project, pipeline)
@@ -51,9 +49,7 @@ def monitor(project: Project, pipeline: str, key: str | None, last: int | None, 
         if backfill:
             done = profile_stored(con, declared, model, progress=progress)
             progress(f"{pipeline}: {plural(done, 'partition')} profiled.")
-        with reading(con, project, purpose="reading profiles"):
-            profiles = live_profiles(con, pipeline, model.version.manifest_digest)
-    series = series_of(profiles, model.version.manifest)
+        series = read_series(con, declared, model.version)
     if not series.partitions:
         how = "" if declared.spec.monitoring else "Declare `monitoring: {}` in its defs.yaml, so that each run does. "
         raise DeclarationError(
@@ -61,7 +57,8 @@ def monitor(project: Project, pipeline: str, key: str | None, last: int | None, 
             f"`pip-dagster monitor {pipeline} --backfill` profiles what is stored."
         )
     if last is not None:
-        found = alarmed(series, last, rules)
+        count = len(series.partitions)
+        found = [drift_at(series, at, rules) for at in range(max(0, count - last), count)]
     else:
         at = _position(series.partitions, key, pipeline)
         found = [drift_at(series, at, rules)]
@@ -91,7 +88,7 @@ def _show_columns(pipeline: str, found: PartitionDrift, rules: Monitoring) -> No
     for each in found.columns:
         excess = {window.partitions: window.excess for window in each.windows}
         figures = [_rounded(excess.get(length)) for length in lengths]
-        rows.append([each.name, _rounded(each.gain), each.state, *figures, _rounded(each.p), _change(each)])
+        rows.append([each.name, _rounded(each.gain), each.state, *figures, _rounded(each.p), each.changed])
     show_table(f"{pipeline}, partition {found.partition_key}: {found.rows:,} rows against training", columns, rows)
     click.echo(_verdict(found, rules))
 
@@ -100,7 +97,7 @@ def _show_partitions(pipeline: str, found: Sequence[PartitionDrift]) -> None:
     rows: list[list[Any]] = []
     for each in found:
         drifted = [column.name for column in each.columns if column.state == "drifted"]
-        named = "; ".join(f"{column.name}: {_change(column)}" for column in each.alarms)
+        named = "; ".join(f"{column.name}: {column.changed}" for column in each.alarms)
         rows.append([each.partition_key, each.rows, named, ", ".join(drifted)])
     show_table(f"{pipeline}: drift", ["partition", "rows", "in alarm", "drifted from training"], rows)
 
@@ -117,12 +114,6 @@ def _verdict(found: PartitionDrift, rules: Monitoring) -> str:
     if not found.alarms:
         return f"No alarm. {by_chance}"
     return f"In alarm: {', '.join(each.name for each in found.alarms)}. {by_chance}"
-
-
-def _change(each: ColumnDrift) -> str:
-    if not each.bin:
-        return ""
-    return f"{each.bin}: {each.share_before:.1%} to {each.share_now:.1%}"
 
 
 def _rounded(value: float | None) -> float | None:

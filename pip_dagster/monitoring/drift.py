@@ -6,7 +6,6 @@ before is one that happens by chance with the declared probability at most, over
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -62,6 +61,11 @@ class ColumnDrift:
     mean: float | None
     training_mean: float | None
 
+    @property
+    def changed(self) -> str:
+        """The largest change, in words."""
+        return f"{self.bin}: {self.share_before:.1%} to {self.share_now:.1%}" if self.bin else ""
+
 
 @dataclass(frozen=True)
 class PartitionDrift:
@@ -99,8 +103,9 @@ def drift_at(series: Series, at: int, declared: Monitoring) -> PartitionDrift:
         lasting = training.get(max(WINDOWS))
         drifted = lasting is not None and has_reference[i] and lasting.excess[i] > declared.psi / 2
         state = _state(column, raised is not None, drifted, p is not None)
+        verdict = (state, raised[0] if raised else None, None if p is None else float(p))
         of = _changed(series, at, raised[1] if raised else 1, declared)
-        found.append(_column_drift(series, at, i, state, raised[0] if raised else None, p, training, of))
+        found.append(_column_drift(series, at, i, verdict, training, of))
     order: list[State] = ["alarm", "noted", "drifted", "ok", "unjudged"]
     # Scores and decisions are what people act on; among features, what the model uses most.
     found.sort(key=lambda each: (order.index(each.state), each.kind == "feature", -(each.gain or 0.0), each.name))
@@ -182,14 +187,13 @@ def _column_drift(
     series: Series,
     at: int,
     i: int,
-    state: State,
-    rule: Rule | None,
-    p: float | None,
+    verdict: tuple[State, Rule | None, float | None],
     training: dict[int, Difference],
     of: Difference,
 ) -> ColumnDrift:
     import numpy as np
 
+    _, rule, _ = verdict
     column, known = series.columns[i], series.reference[i].any()
     window = series.counts[i, at - (_WEEK - 1 if rule == "week" else 0) : at + 1].sum(axis=0)
     largest = int(of.largest[i])
@@ -200,7 +204,7 @@ def _column_drift(
     )
     mean = series.means[i, at]
     return ColumnDrift(
-        *(column.kind, column.name, column.gain, state, rule, None if p is None else float(p)),
+        *(column.kind, column.name, column.gain, *verdict),
         windows=tuple(figures) if known else (),
         bin=column.bins[largest] if largest < len(column.bins) else "",
         share_before=now - float(of.change[i]),
@@ -208,9 +212,3 @@ def _column_drift(
         mean=None if np.isnan(mean) else float(mean),
         training_mean=column.mean,
     )
-
-
-def alarmed(series: Series, last: int, declared: Monitoring) -> Sequence[PartitionDrift]:
-    """The newest `last` partitions, oldest first."""
-    count = len(series.partitions)
-    return [drift_at(series, at, declared) for at in range(max(0, count - last), count)]

@@ -6,12 +6,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from pip_dagster.ledger.profiles import ColumnKind, ProfileEntry
+from pip_dagster.ledger.profiles import ColumnKind, ProfileEntry, live_profiles
+from pip_dagster.warehouse.access import reading
 
 if TYPE_CHECKING:
     import numpy as np
+    from duckdb import DuckDBPyConnection
 
+    from pip_dagster.declaration.pipeline import Pipeline
     from pip_dagster.registry.manifest import Histogram, Manifest
+    from pip_dagster.registry.version import ModelVersion
 
 
 @dataclass(frozen=True)
@@ -44,6 +48,15 @@ class Series:
     counts: np.ndarray
     reference: np.ndarray
     means: np.ndarray
+
+
+def read_series(
+    con: DuckDBPyConnection, pipeline: Pipeline, version: ModelVersion, *, last: int | None = None
+) -> Series:
+    """The live partitions that are profiled on the bins of a version, or the newest `last` of them."""
+    with reading(con, pipeline.project, purpose=f"{pipeline.spec.name}: reading profiles"):
+        profiles = live_profiles(con, pipeline.spec.name, version.manifest_digest, last=last)
+    return series_of(profiles, version.manifest)
 
 
 def series_of(profiles: Sequence[ProfileEntry], manifest: Manifest) -> Series:

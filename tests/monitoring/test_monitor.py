@@ -1,7 +1,8 @@
-"""`pip-dagster monitor` over real runs: a planted shift is in alarm, what has no gain is not, a backfill is the same."""
+"""`pip-dagster monitor` over real runs: a planted shift is in alarm, the rest is not, a backfill gives the same."""
 
 import json
 
+import dagster as dg
 import pytest
 from click.testing import CliRunner
 
@@ -47,7 +48,33 @@ def test_a_shift_is_in_alarm(shifted):
     assert "In alarm: " in text and "at most 1.0%" in text
     listed = json.loads(monitor(shifted, "--last", "24", "--json").stdout)
     alarms = [each["partition_key"] for each in listed if any(c["state"] == "alarm" for c in each["columns"])]
-    assert alarms and alarms[0] == "2024-03-22", "two of three"
+    assert alarms == DAYS[20:]
+
+
+def drift_checks(tiny, first, last):
+    from pip_dagster.orchestration.definitions import build_definitions
+
+    tags = {"dagster/asset_partition_range_start": first, "dagster/asset_partition_range_end": last}
+    job = build_definitions(tiny.pipeline()).resolve_job_def("orders_job")
+    result = job.execute_in_process(instance=dg.DagsterInstance.ephemeral(), tags=tags)
+    assert result.success
+    checks = (each for each in result.all_events if each.event_type_value == "ASSET_CHECK_EVALUATION")
+    events = (each.asset_check_evaluation_data for each in checks)
+    return {each.partition: each for each in events if each.check_name == "drift" and each.partition}
+
+
+def test_a_run_judges_its_partitions(shifted):
+    found = drift_checks(shifted, DAYS[19], DAYS[21])
+    assert {key: each.passed for key, each in found.items()} == {DAYS[19]: True, DAYS[20]: False, DAYS[21]: False}
+    assert "In alarm: " in found[DAYS[21]].description and "'plain'" in found[DAYS[21]].description
+    assert found[DAYS[21]].severity == dg.AssetCheckSeverity.WARN
+    assert {"alarm"} <= {each.data["state"] for each in found[DAYS[21]].metadata["columns"].records}
+    shifted.tamper(
+        "ALTER TABLE ledger.profiles DROP COLUMN gain", "ALTER TABLE ledger.profiles ADD COLUMN gain VARCHAR"
+    )
+    shifted.tamper("UPDATE ledger.profiles SET gain = 'x'", "UPDATE ledger.profiles SET counts = [1]")
+    (broken,) = drift_checks(shifted, DAYS[2], DAYS[2]).values()
+    assert not broken.passed and "Not judged" in broken.description
 
 
 def test_a_backfill_gives_the_same_profiles(shifted):
