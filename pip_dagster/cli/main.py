@@ -28,6 +28,7 @@ _COMMANDS = {
     "lineage": ("pip_dagster.cli.lineage", "lineage"),
     "maintain": ("pip_dagster.cli.maintain", "maintain"),
     "models": ("pip_dagster.cli.models", "models"),
+    "monitor": ("pip_dagster.cli.monitor", "monitor"),
     "plan": ("pip_dagster.cli.plan", "plan"),
     "prove-point-in-time": ("pip_dagster.cli.point_in_time", "prove_point_in_time"),
     "publish": ("pip_dagster.cli.publish", "publish"),

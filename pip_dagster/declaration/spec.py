@@ -12,6 +12,7 @@ from pip_dagster.declaration.automation import Alerts, Schedule, Sensors
 from pip_dagster.declaration.clock_changes import unfit_change
 from pip_dagster.declaration.durations import Duration
 from pip_dagster.declaration.gates import Gates
+from pip_dagster.declaration.monitoring import Monitoring
 from pip_dagster.declaration.reruns import IgnoreAfter, Reruns
 from pip_dagster.declaration.scoring import Scoring
 from pip_dagster.declaration.strict import Identifier, StrictModel, TimeZone
@@ -196,6 +197,9 @@ class PipelineSpec(StrictModel):
         default=None, description="Exact SHAP contributions of selected rows; none when absent."
     )
     gates: Gates | None = Field(default=None, description="What a model must show before the alias moves to it.")
+    monitoring: Monitoring | None = Field(
+        default=None, description="How distributions are watched; `{}` takes the defaults, nothing is when absent."
+    )
     reruns: Reruns = Field(default_factory=Reruns, description="What a change makes stale.")
     schedule: Annotated[Schedule | None, BeforeValidator(_schedule, json_schema_input_type=str | Schedule | None)] = (
         Field(default=None, description="Cron, or a block with `cron` and more.")

@@ -2,29 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 from pip_dagster.errors import DeclarationError
 from pip_dagster.flow.explain import Explanation, explain
 from pip_dagster.flow.findings import ScoringPolicy
 from pip_dagster.flow.model import ScoringModel
+from pip_dagster.flow.profile import profile_features, profile_scores
 from pip_dagster.flow.run import Run
 from pip_dagster.flow.score import Scores, score
 from pip_dagster.flow.stage import Stage
 from pip_dagster.flow.validate import Validation, validate
+from pip_dagster.ledger.profiles import Profile
 from pip_dagster.quality.parameters import with_parameters
 from pip_dagster.registry.manifest import Manifest
 
 
 @dataclass(frozen=True)
 class ScoredChunk:
-    """The staged scores and reason codes of a chunk, with the verdicts on it; `model` as it scored."""
+    """The staged scores and reason codes of a chunk, its verdicts and profiles; `model` as it scored."""
 
     model: ScoringModel
     scores: Scores
     validation: Validation
     reasons: Explanation | None = None
+    profiles: Mapping[str, Sequence[Profile]] = field(default_factory=dict)
 
 
 def score_chunk(
@@ -53,7 +56,24 @@ def score_chunk(
     validation += validate(run.con, pipeline.spec, expected, stage.scores, scores.columns, scored)
     sound = [key for key in scored if key not in validation.blocked]
     reasons = explain(stage, pipeline.spec, model.predictor, manifest, scores, sound)
-    return ScoredChunk(model, scores, validation, reasons)
+    profiles = _profiles(stage, model, scores, scored) if _is_monitored(run, model) else {}
+    return ScoredChunk(model, scores, validation, reasons, profiles)
+
+
+def _is_monitored(run: Run, model: ScoringModel) -> bool:
+    return run.pipeline.spec.monitoring is not None and model.role == "champion"
+
+
+def _profiles(
+    stage: Stage, model: ScoringModel, scores: Scores, keys: Sequence[str]
+) -> Mapping[str, Sequence[Profile]]:
+    manifest = model.version.manifest
+    some_apart = any(each.rows_quarantined for each in scores.scored.values())
+    relation = stage.admitted if some_apart else stage.features
+    gains = model.predictor.gains()
+    features = profile_features(stage.con, relation, scores.encoded, manifest, keys, gains)
+    outputs = profile_scores(stage.con, stage.scores, scores.columns, manifest, keys)
+    return {key: [*features[key], *outputs[key]] for key in keys}
 
 
 def reference(manifest: Manifest) -> dict[str, float]:

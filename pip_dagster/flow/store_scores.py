@@ -15,6 +15,7 @@ from pip_dagster.flow.stage import Stage
 from pip_dagster.flow.storing import insert_counted, labelled, named
 from pip_dagster.ledger.checks import CheckEntry, insert_checks, split_check
 from pip_dagster.ledger.live import live_change, make_live, note_backfill
+from pip_dagster.ledger.profiles import ProfileEntry, insert_profiles
 from pip_dagster.ledger.record import RunInfo, ScoringEntry
 from pip_dagster.ledger.rows import insert_rows
 from pip_dagster.sql.names import WHOLE_NUMBERS, literal, quote, quote_all
@@ -37,7 +38,7 @@ class ScoredPartition:
 def store_scores(
     run: Run, stage: Stage, chunk: ScoredChunk, attempts: Sequence[ScoredPartition], pending: str | None = None
 ) -> list[ScoringEntry]:
-    """One transaction: quarantine, scores, reason codes, ledger entries, checks, and the live pointers of a champion.
+    """One transaction: quarantine, scores, profiles, reason codes, ledger entries, checks, a champion's live pointers.
 
     A blocked scoring is stored in the same way, but does not become live. `pending`: what is still
     undecided about its arms.
@@ -80,12 +81,21 @@ def store_scores(
         entries = [replace(each.entry, table_name=table) for each in attempts]
         insert_rows(con, "scorings", entries)
         insert_checks(con, [check for each in attempts for check in each.checks])
+        insert_profiles(con, _profiles(chunk, entries))
         if chunk.reasons:
             for entry in entries:
                 store_reasons(stage, chunk.reasons, entry)
         if champions := [entry for entry in entries if entry.role == "champion" and entry.status == "scored"]:
             _go_live(con, champions, run.info, "scored", pending, turn.take())
     return entries
+
+
+def _profiles(chunk: ScoredChunk, entries: Sequence[ScoringEntry]) -> list[ProfileEntry]:
+    return [
+        ProfileEntry.of(entry, profile, entry.manifest_digest or "")
+        for entry in entries
+        for profile in chunk.profiles.get(entry.partition_key, ())
+    ]
 
 
 def _go_live(

@@ -20,6 +20,7 @@ _TYPES = {
     "bool": "BOOLEAN",
     "datetime": "TIMESTAMPTZ",
     "list[str]": "VARCHAR[]",
+    "list[int]": "BIGINT[]",
 }
 
 

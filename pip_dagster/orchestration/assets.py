@@ -15,6 +15,7 @@ from pip_dagster.orchestration.alive import alive
 from pip_dagster.orchestration.cancel import request_cancellation
 from pip_dagster.orchestration.checks import asset_check_specs, news
 from pip_dagster.orchestration.dagster_private import forget_input_version
+from pip_dagster.orchestration.drift_check import drift_evaluations
 from pip_dagster.orchestration.inputs import model_metadata
 from pip_dagster.orchestration.judge_alone import judge_alone
 from pip_dagster.orchestration.keys import (
@@ -145,6 +146,8 @@ def _run(
             yield from _model_observation(pipeline, outcome.last.scoring)
             forget_input_version(context, model_key(spec))
         outcome.describe_columns()
+    if spec.monitoring and outcome.last and outcome.last.scoring:
+        outcome.judged.extend(_drift(pipeline, outcome))
     if challengers_key(spec) in selected:
         outcome.done[challengers_key(spec)] = challengers_metadata(pipeline, context.partition_keys)
     if outcome.failed:
@@ -217,6 +220,14 @@ def _model_observation(pipeline: Pipeline, scoring: ScoringEntry) -> Iterator[dg
     yield dg.AssetObservation(
         model_key(pipeline.spec), tags={DATA_VERSION_TAG: scoring.manifest_digest}, metadata=model_metadata(version)
     )
+
+
+def _drift(pipeline: Pipeline, outcome: StepOutcome) -> Iterator[dg.AssetCheckEvaluation]:
+    """The check of drift for the partitions that the step scored."""
+    scoring = outcome.last.scoring if outcome.last else None
+    assert scoring and scoring.model_version
+    version = Registry(pipeline.project.registry).get(scoring.model_name, scoring.model_version)
+    yield from drift_evaluations(pipeline, version, [*outcome.done.get(predictions_key(pipeline.spec), {})])
 
 
 def _is_named_by_alias(pipeline: Pipeline, scoring: ScoringEntry) -> bool:

@@ -18,7 +18,7 @@ from pip_dagster.plural import plural
 from pip_dagster.quality.suite import Expectation
 from pip_dagster.warehouse.connect import workspace
 
-NAME, SPLIT_NAME = "expectations", "split"
+NAME, SPLIT_NAME, DRIFT_NAME = "expectations", "split", "drift"
 # A run of more partitions does not report each one that passed: an event costs Dagster some 30 ms on SQLite.
 EACH_REPORTED_UP_TO = 31
 _SHOWN = 20
@@ -38,6 +38,15 @@ def asset_check_specs(pipeline: Pipeline) -> list[dg.AssetCheckSpec]:
                 asset=predictions_key(pipeline.spec),
                 description=f"Whether the arms of the {experiment.kind} {experiment.salt!r} are live for their "
                 f"shares, in the declared ratio, and within the canary's limits: {', '.join(experiment.arms)}.",
+            )
+        )
+    if monitored := pipeline.spec.monitoring:
+        specs.append(
+            dg.AssetCheckSpec(
+                DRIFT_NAME,
+                asset=predictions_key(pipeline.spec),
+                description="Whether features, scores and decisions are unlike training and unlike the partitions "
+                f"before. A partition without drift fails with a probability of at most {monitored.false_alarms:.1%}.",
             )
         )
     return specs

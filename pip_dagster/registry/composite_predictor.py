@@ -70,6 +70,12 @@ class CompositePredictor:
         shape = (len(X), features + 1) if outputs == 1 else (len(X), outputs, features + 1)
         return self._by_segment(X, self._explain_terms, np.zeros(shape, dtype=np.float32))
 
+    def gains(self) -> dict[str, float]:
+        """The mean of the members' shares, of those that have splits."""
+        shares = [found for member in self._members if (found := member.gains())]
+        names = dict.fromkeys(name for found in shares for name in found)
+        return {name: sum(found.get(name, 0.0) for found in shares) / len(shares) for name in names}
+
     def _by_segment(
         self, X: np.ndarray, of_terms: Callable[[Sequence[Term], np.ndarray], np.ndarray], result: np.ndarray
     ) -> np.ndarray:

@@ -71,6 +71,7 @@ KINDS: tuple[Kind, ...] = (
     Kind("source_buckets", LEDGER, "table", "evidence"),
     Kind("backfills", LEDGER, "table", "evidence"),
     Kind("backfill_partitions", LEDGER, "table", "evidence"),
+    Kind("profiles", LEDGER, "table", "evidence"),
     Kind("live", LEDGER, "view", "evidence"),
     PublishedKind("partitions", LEDGER, "view", "evidence", always=True, order="scoring_id"),
     PublishedKind("checks", LEDGER, "table", "evidence", order="made_at"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol
@@ -59,6 +60,10 @@ class Predictor(Protocol):
 
     def contributions(self, X: np.ndarray) -> np.ndarray:
         """Exact SHAP contributions to the margin and, last, the base: (rows, [outputs,] features + 1)."""
+        ...
+
+    def gains(self) -> Mapping[str, float]:
+        """Each feature's share of the total gain of all splits, if it has any; empty for a model without splits."""
         ...
 
 

@@ -16,6 +16,7 @@ from pip_dagster.warehouse.migrations import (
     m0009_declared_row,
     m0010_published_rows,
     m0011_costs_and_live_since,
+    m0012_profiles,
 )
 
 MIGRATIONS: tuple[str, ...] = (
@@ -30,4 +31,5 @@ MIGRATIONS: tuple[str, ...] = (
     m0009_declared_row.SQL,
     m0010_published_rows.SQL,
     m0011_costs_and_live_since.SQL,
+    m0012_profiles.SQL,
 )

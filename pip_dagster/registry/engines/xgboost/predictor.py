@@ -111,6 +111,18 @@ class BoosterPredictor:
             raise InvalidModel(f"{self.subject}: XGBoost gave contributions of shape {found.shape}, expected {shape}")
         return found
 
+    def gains(self) -> dict[str, float]:
+        """Each feature's share of the total gain of the splits that score; empty for a linear model."""
+        import numpy as np
+
+        if booster_name(self._booster) == "gblinear":
+            return {}
+        scored = self.signature.iteration_range
+        booster = self._booster[scored[0] : scored[1]] if scored[1] else self._booster
+        found = {each: float(np.sum(gain)) for each, gain in booster.get_score(importance_type="total_gain").items()}
+        total, names = sum(found.values()), [feature.name for feature in self.signature.features]
+        return {names[int(place[1:])]: gain / total for place, gain in found.items()} if total > 0 else {}
+
     def _score(self, X: np.ndarray, *, margin: bool) -> np.ndarray:
         if self._batches is None:
             return self._score_on_cpu(X, margin)

@@ -1,0 +1,120 @@
+"""`pip-dagster monitor`: how far features and scores have drifted, and which of that is news."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from pip_dagster.cli.options import json_option
+from pip_dagster.cli.output import progress, show_json, show_table
+from pip_dagster.declaration.find import find_pipeline
+from pip_dagster.declaration.monitoring import Monitoring
+from pip_dagster.declaration.project import Project
+from pip_dagster.errors import DeclarationError
+from pip_dagster.plural import plural
+
+if TYPE_CHECKING:
+    from pip_dagster.monitoring.drift import PartitionDrift
+
+
+@click.command()
+@click.argument("pipeline")
+@click.option("--partition", "key", help="Judge this partition instead of the newest one.")
+@click.option("--last", type=click.IntRange(min=1), help="List the newest partitions, with what was in alarm.")
+@click.option("--backfill", is_flag=True, help="First profile the partitions that were scored before, newest first.")
+@json_option
+@click.pass_obj
+def monitor(project: Project, pipeline: str, key: str | None, last: int | None, backfill: bool, as_json: bool) -> None:
+    """Show the drift of PIPELINE's features, scores and decisions.
+
+    Each column of the live partitions is compared with training, and with the partitions before.
+    """
+    if key is not None and last is not None:
+        raise click.UsageError("--partition and --last cannot be combined.")
+    from pip_dagster.flow.engine import available_threads
+    from pip_dagster.flow.model import ScoringModel
+    from pip_dagster.monitoring.backfill import profile_stored
+    from pip_dagster.monitoring.drift import drift_at
+    from pip_dagster.monitoring.series import read_series
+    from pip_dagster.warehouse.connect import workspace
+
+    declared = find_pipeline(project, pipeline)
+    rules = declared.spec.monitoring or Monitoring()
+    threads = available_threads()
+    model = ScoringModel.resolve(declared, threads)
+    with workspace(threads=threads) as con:
+        if backfill:
+            done = profile_stored(con, declared, model, progress=progress)
+            progress(f"{pipeline}: {plural(done, 'partition')} profiled.")
+        series = read_series(con, declared, model.version)
+    if not series.partitions:
+        how = "" if declared.spec.monitoring else "Declare `monitoring: {}` in its defs.yaml, so that each run does. "
+        raise DeclarationError(
+            f"Pipeline {pipeline}: no live partition is profiled on the bins of v{model.version.version}. {how}"
+            f"`pip-dagster monitor {pipeline} --backfill` profiles what is stored."
+        )
+    if last is not None:
+        count = len(series.partitions)
+        found = [drift_at(series, at, rules) for at in range(max(0, count - last), count)]
+    else:
+        at = _position(series.partitions, key, pipeline)
+        found = [drift_at(series, at, rules)]
+    if as_json:
+        show_json([asdict(each) for each in found])
+    elif last is not None:
+        _show_partitions(pipeline, found)
+    else:
+        _show_columns(pipeline, found[0], rules)
+
+
+def _position(partitions: Sequence[str], key: str | None, pipeline: str) -> int:
+    if key is None:
+        return len(partitions) - 1
+    if key not in partitions:
+        raise DeclarationError(
+            f"Pipeline {pipeline}: partition {key!r} is not profiled; there are {plural(len(partitions), 'partition')} "
+            f"from {partitions[0]} to {partitions[-1]}. `pip-dagster monitor {pipeline} --backfill` profiles others."
+        )
+    return partitions.index(key)
+
+
+def _show_columns(pipeline: str, found: PartitionDrift, rules: Monitoring) -> None:
+    lengths = sorted({window.partitions for each in found.columns for window in each.windows})
+    columns = ["column", "gain", "state", *(f"PSI {length}" for length in lengths), "p", "largest change"]
+    rows = []
+    for each in found.columns:
+        excess = {window.partitions: window.excess for window in each.windows}
+        figures = [_rounded(excess.get(length)) for length in lengths]
+        rows.append([each.name, _rounded(each.gain), each.state, *figures, _rounded(each.p), each.changed])
+    show_table(f"{pipeline}, partition {found.partition_key}: {found.rows:,} rows against training", columns, rows)
+    click.echo(_verdict(found, rules))
+
+
+def _show_partitions(pipeline: str, found: Sequence[PartitionDrift]) -> None:
+    rows: list[list[Any]] = []
+    for each in found:
+        drifted = [column.name for column in each.columns if column.state == "drifted"]
+        named = "; ".join(f"{column.name}: {column.changed}" for column in each.alarms)
+        rows.append([each.partition_key, each.rows, named, ", ".join(drifted)])
+    show_table(f"{pipeline}: drift", ["partition", "rows", "in alarm", "drifted from training"], rows)
+
+
+def _verdict(found: PartitionDrift, rules: Monitoring) -> str:
+    from pip_dagster.statistics.novelty import LEAST_HISTORY
+
+    if all(each.state == "unjudged" for each in found.columns):
+        return (
+            f"Not judged yet: {plural(found.history, 'partition')} before it; {LEAST_HISTORY + 2} are needed to know "
+            "what is usual."
+        )
+    by_chance = f"A partition without drift has an alarm with a probability of at most {rules.false_alarms:.1%}."
+    if not found.alarms:
+        return f"No alarm. {by_chance}"
+    return f"In alarm: {', '.join(each.name for each in found.alarms)}. {by_chance}"
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else float(f"{value:.3g}")

@@ -1,0 +1,91 @@
+"""Profiles of what was scored before monitoring was declared, or by an older version: read from the warehouse again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from itertools import groupby
+from typing import TYPE_CHECKING
+
+from pip_dagster.flow.guard_composite import encode_model
+from pip_dagster.flow.profile import profile_features, profile_scores
+from pip_dagster.flow.stage import Stage
+from pip_dagster.ledger.profiles import Profile, ProfileEntry, insert_profiles, unprofiled
+from pip_dagster.sql.names import among, quote, quote_all
+from pip_dagster.warehouse.access import writing
+from pip_dagster.warehouse.transaction import transaction
+
+if TYPE_CHECKING:
+    from duckdb import DuckDBPyConnection
+
+    from pip_dagster.declaration.pipeline import Pipeline
+    from pip_dagster.flow.model import ScoringModel
+    from pip_dagster.ledger.record import ScoringEntry
+
+_CHUNK = 31
+
+
+def profile_stored(
+    con: DuckDBPyConnection,
+    pipeline: Pipeline,
+    model: ScoringModel,
+    *,
+    last: int | None = None,
+    progress: Callable[[str], None] = lambda text: None,
+) -> int:
+    """Profile live partitions on the bins of `model`, newest first, a chunk a transaction; how many it profiled.
+
+    Scores of another version are not profiled: only its features are comparable. A kill costs a chunk.
+
+    Raises:
+        DeclarationError: stored features do not fit the model.
+    """
+    name, digest, done = pipeline.spec.name, model.version.manifest_digest, 0
+    with writing(con, pipeline.project, purpose=f"{name}: reading the ledger", publish=False):
+        entries = unprofiled(con, name, digest)[:last]
+        tables = _feature_tables(con, name, entries)
+    for chunk in _chunks(entries, tables):
+        with writing(con, pipeline.project, purpose=f"{name}: storing profiles", publish=False):
+            profiles = _profiles(con, pipeline, model, chunk, tables[chunk[0].scoring_id])
+            with transaction(con):
+                insert_profiles(con, [ProfileEntry.of(e, p, digest) for e in chunk for p in profiles[e.partition_key]])
+        done += len(chunk)
+        progress(f"{name}: profiled {done} of {len(entries)} partitions")
+    return done
+
+
+def _feature_tables(con: DuckDBPyConnection, pipeline: str, entries: Sequence[ScoringEntry]) -> dict[str, str]:
+    """Scoring id → the table that has its features; none where they are gone."""
+    rows = con.execute(
+        "SELECT revision, any_value(table_name) FROM ledger.extractions WHERE pipeline = $pipeline GROUP BY revision",
+        {"pipeline": pipeline},
+    ).fetchall()
+    places = dict(rows)
+    return {e.scoring_id: places[e.feature_revision] for e in entries if e.feature_revision in places}
+
+
+def _chunks(entries: Sequence[ScoringEntry], tables: dict[str, str]) -> Iterator[list[ScoringEntry]]:
+    """Partitions in order whose features, and whose scores, are in one table each."""
+    known = [entry for entry in entries if entry.scoring_id in tables]
+    for _, group in groupby(known, key=lambda e: (tables[e.scoring_id], e.table_name, e.manifest_digest)):
+        listed = list(group)
+        for at in range(0, len(listed), _CHUNK):
+            yield listed[at : at + _CHUNK]
+
+
+def _profiles(
+    con: DuckDBPyConnection, pipeline: Pipeline, model: ScoringModel, chunk: Sequence[ScoringEntry], table: str
+) -> dict[str, list[Profile]]:
+    name, manifest, spec = pipeline.spec.name, model.version.manifest, pipeline.spec
+    stage, keys = Stage(con), [entry.partition_key for entry in chunk]
+    stage.load(name, table, [entry.feature_revision or "" for entry in chunk])
+    scored = f"{quote(name)}.{quote(chunk[0].table_name or '')}"
+    live = f"(SELECT * FROM {scored} WHERE {among('scoring_id', [entry.scoring_id for entry in chunk])})"
+    same = quote_all(["partition_key", *spec.features.key])
+    encoded = encode_model(manifest, stage.columns, where=f"Pipeline {name}, stored features")
+    relation = f"(SELECT f.* FROM {stage.features} f SEMI JOIN {live} s USING ({same}))"
+    found = profile_features(con, relation, encoded, manifest, keys, model.predictor.gains())
+    if chunk[0].manifest_digest == model.version.manifest_digest:
+        types = {row[0]: row[1] for row in con.execute(f"DESCRIBE {scored}").fetchall()}
+        for key, profiles in profile_scores(con, live, types, manifest, keys).items():
+            found[key] += profiles
+    return found
