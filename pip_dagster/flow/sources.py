@@ -16,6 +16,7 @@ from pip_dagster.sql.names import literal, parquet_rows, quote, quote_table
 from pip_dagster.sql.row_sql import row_instant
 from pip_dagster.warehouse import faults
 from pip_dagster.warehouse.interrupts import raise_if_interrupted
+from pip_dagster.warehouse.unreadable import is_of_file
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -38,6 +39,8 @@ def open_sources(
         DeclarationError: `available_at` is not an expression over the source's columns.
         SourceError: a file, table or column is missing or locked; names the pipeline, the source and what is there.
     """
+    import duckdb
+
     with ExitStack() as stack:
         files = SourceFiles(con, spec, root, stack)
         for name, source in spec.sources.items():
@@ -54,7 +57,15 @@ def open_sources(
                     f"WHERE {known} <= {literal(known_at(source).isoformat())}::TIMESTAMPTZ"
                 )
         _check_views(con, spec, files)
-        yield
+        try:
+            yield
+        except duckdb.Error as error:  # feature SQL can read rows that nothing else has read
+            if faults.is_of_spill(error) or not is_of_file(error):
+                raise
+            raise SourceError(
+                f"Pipeline {spec.name}: a source cannot be read. Restore the file, or run what writes it again. DuckDB "
+                f"says: {str(error).splitlines()[0]}"
+            ) from error
 
 
 def view_of(source: Source) -> str:
@@ -114,32 +125,31 @@ def _lay_view(con: DuckDBPyConnection, spec: PipelineSpec, name: str, source: So
         except duckdb.Error as error:
             if not files.attach_for(error, name, source):
                 raise SourceError(_unreadable(con, where, source, files, error)) from error
+    if not (pattern or source.partition_column):
+        return select
+    columns = columns_of(con, source)  # of many Parquet files, this takes long
     if pattern:
-        _check_twins(con, where, source, pattern)
-    if renamed := _renamed(where, source, columns_of(con, source)):
-        select = f"SELECT * RENAME ({renamed}) FROM {origin}"
+        _check_twins(con, where, source, pattern, columns)
+    _check_declared(where, source, columns)
+    written = next((column for column in columns if column.lower() == (source.partition_column or "").lower()), None)
+    if source.partition_column and written != source.partition_column:  # in other capitals, which SQL ignores
+        select = f"SELECT * RENAME ({quote(written or '')} AS {quote(source.partition_column)}) FROM {origin}"
         con.execute(f"CREATE OR REPLACE VIEW {view_of(source)} AS {select}")
     return select
 
 
-def _renamed(where: str, source: Source, columns: dict[str, str]) -> str:
-    """SQL that renames declared columns which the source writes in other capitals; to SQL they are the same."""
-    of = {column.lower(): column for column in columns}
-    renamed = []
+def _check_declared(where: str, source: Source, columns: dict[str, str]) -> None:
+    folded = {column.lower() for column in columns}
     for key in ("partition_column", "change_column"):
         declared = getattr(source, key)
-        if declared and declared.lower() not in of:
+        if declared and declared.lower() not in folded:
             raise SourceError(
                 f"{where} has no column {declared!r}, which it declares as {key}. It has: {', '.join(columns)}."
             )
-        if declared and declared not in columns:
-            renamed.append(f"{quote(of[declared.lower()])} AS {quote(declared)}")
-    return ", ".join(dict.fromkeys(renamed))
 
 
-def _check_twins(con: DuckDBPyConnection, where: str, source: Source, pattern: str) -> None:
+def _check_twins(con: DuckDBPyConnection, where: str, source: Source, pattern: str, columns: dict[str, str]) -> None:
     """Refuse columns whose names differ only in case: DuckDB numbers the second, and SQL would read the first."""
-    columns = [*columns_of(con, source)]
     folded = {column.lower() for column in columns}
     numbered = [
         (found[1], column)

@@ -42,6 +42,13 @@ def why_unreadable(path: Path, error: BaseException) -> str:
     return _of_duckdb(path, head, text) or f"cannot be opened as a DuckDB file: {first}"
 
 
+def is_of_file(error: Exception) -> bool:
+    """Whether DuckDB could not read a file; DuckDB 2 has no class of its own for one that is damaged."""
+    import duckdb
+
+    return isinstance(error, duckdb.IOException) or any(sign in str(error) for sign in _DAMAGED)
+
+
 def _of_duckdb(path: Path, head: bytes, text: str) -> str | None:
     if numbers := _NUMBERS.search(text):
         return _of_version(head, text, newer=int(numbers[1]) > int(numbers[2]))

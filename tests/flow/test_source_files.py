@@ -324,6 +324,9 @@ def test_rows_that_cannot_be_read_are_named_with_their_source(tiny, kind):
     declare(tiny, "main.orders" if kind == "a block" else "main.v")
     assert "rows of source 'orders' (main." in refused(tiny)
     assert "cannot be read from shop.duckdb" in tiny.shell("plan", "orders", code=1)
+    if kind == "a block":
+        declare(tiny, "main.orders", available_at="day")
+        assert "a source cannot be read" in tiny.shell("prove-point-in-time", "orders", "--partition", FIRST, code=1)
 
 
 FIXTURES = Path(__file__).parent / "fixtures"
