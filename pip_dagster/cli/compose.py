@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from pip_dagster.cli.output import progress
-from pip_dagster.cli.registering import described, finish, registering_options
+from pip_dagster.cli.registering import check_may_store, described, finish, registering_options
 from pip_dagster.registry.store import Registry
 from pip_dagster.registry.version import ModelVersion
 
@@ -45,6 +45,7 @@ def compose(
     from pip_dagster.registry.composition import read
     from pip_dagster.registry.members import resolve
 
+    check_may_store(context.obj, name, alias)
     registry = Registry(context.obj.registry)
     origins = resolve(read(composition), registry.get).origins
     check_recorded(context.obj, *origins, purpose="reading the ledger for a composition")

@@ -65,6 +65,7 @@ def cli(ctx: click.Context, project: Path | None) -> None:
 
 
 CANCELLED = 130
+_CANCELLED = "Cancelled. What was committed stays."
 
 
 def main() -> None:
@@ -82,13 +83,15 @@ def main() -> None:
         error.show(shown)
         _end(shown.getvalue().rstrip(), error.exit_code)
     except (click.Abort, KeyboardInterrupt):
-        _end("Cancelled. What was committed stays.", CANCELLED)
+        _end(_CANCELLED, CANCELLED)
     except BrokenPipeError:  # `| head` has read enough
         _discard_output()
         sys.exit(1)
     except PipelineError as error:
         _end(f"Error: {error}", 1)
     except Exception as error:
+        if "Query interrupted" in str(error):  # Ctrl-C, as DuckDB reports it
+            _end(_CANCELLED, CANCELLED)
         if debugging():
             raise
         _discard_output()

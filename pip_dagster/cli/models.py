@@ -13,7 +13,7 @@ from pip_dagster.cli.compose import compose
 from pip_dagster.cli.gates import gate, gate_rows, keygen, promote, sign
 from pip_dagster.cli.options import json_option
 from pip_dagster.cli.output import echo, progress, show_json, show_table
-from pip_dagster.cli.registering import described, finish, json_object, registering_options
+from pip_dagster.cli.registering import check_may_store, described, finish, json_object, registering_options
 from pip_dagster.cli.rollback import rollback
 from pip_dagster.declaration.project import Project
 from pip_dagster.promotion.reports import newest_report, to_json
@@ -85,6 +85,7 @@ def register(
     **options: Any,
 ) -> None:
     """Check a model file and store it as the next version of NAME."""
+    check_may_store(context.obj, name, alias)
     version = Registry(context.obj.registry).register(
         name,
         model=model_file,

@@ -70,15 +70,17 @@ class Project:
         for key, value in declared.items():
             if key == "alerts":
                 continue  # a table, read by the property `alerts`
-            if key not in settings or not isinstance(value, str):
+            if key not in settings or not isinstance(value, str) or not value:
                 raise ProjectError(
                     f"{file}, [tool.pip_dagster]: {key} = {value!r} is not a setting; "
                     f"expected a path under one of {', '.join(settings)}."
                 )
             settings[key] = value
         for key in settings:
-            settings[key] = os.environ.get(f"PIP_DAGSTER_{key.upper()}", settings[key])
+            settings[key] = os.environ.get(f"PIP_DAGSTER_{key.upper()}") or settings[key]
         is_lake = settings["warehouse"].startswith(PREFIX)
+        for key in {*settings} - ({"warehouse", "data_path"} if is_lake else {"data_path"}):
+            _check_path(key, settings[key])
         publishes = settings["published"] != UNPUBLISHED
         if not publishes and not is_lake:
             raise ProjectError(
@@ -161,6 +163,19 @@ class Project:
         if self.mlflow:
             settings["mlflow"] = self.mlflow
         return {ROOT_VARIABLE: str(self.root)} | {f"PIP_DAGSTER_{key.upper()}": text for key, text in settings.items()}
+
+
+def _check_path(setting: str, text: str) -> None:
+    """Refuse what cannot be a path of this machine.
+
+    Raises:
+        ProjectError: it is a URL, or has characters that a path in DuckDB cannot have.
+    """
+    if "://" in text or "\0" in text or any("\ud800" <= each <= "\udfff" for each in text):
+        raise ProjectError(
+            f"The setting {setting} is {text!r}; expected a path, in UTF-8. It is in [tool.pip_dagster] of "
+            f"pyproject.toml, or in the variable PIP_DAGSTER_{setting.upper()}."
+        )
 
 
 def _tool_table(file: Path, name: str) -> dict[str, object] | None:

@@ -187,6 +187,8 @@ def open_warehouse(
     path = place
     with ExitStack() as stack:
         stack.enter_context(faults.of_warehouse(path))
+        if path.is_dir():
+            raise WarehouseError(f"The warehouse {path} is a folder; expected a file. Correct `warehouse`, or move it.")
         if not path.is_file() or not path.stat().st_size:
             new()
             if read_only:

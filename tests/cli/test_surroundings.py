@@ -284,6 +284,22 @@ def lock_deadline(root: Path) -> Iterator[Surrounding]:
     yield Surrounding(root, environment={"PIP_DAGSTER_LOCK_DEADLINE": "nan"})
 
 
+@surrounding("The setting warehouse is 'postgres://host/db'; expected a path")
+def a_url_as_warehouse(root: Path) -> Iterator[Surrounding]:
+    yield Surrounding(root, environment={"PIP_DAGSTER_WAREHOUSE": "postgres://host/db"})
+
+
+@surrounding("4 current")
+def empty_variables(root: Path) -> Iterator[Surrounding]:
+    names = ("WAREHOUSE", "REGISTRY", "PUBLISHED", "DATA_PATH", "MLFLOW", "MEMORY_LIMIT", "LOCK_DEADLINE", "PROJECT")
+    yield Surrounding(root, environment=dict.fromkeys((f"PIP_DAGSTER_{name}" for name in names), ""))
+
+
+@surrounding("there is no model 'returns' in /proc/nothing")
+def registry_variable(root: Path) -> Iterator[Surrounding]:
+    yield Surrounding(root, environment={"PIP_DAGSTER_REGISTRY": "/proc/nothing"})
+
+
 @surrounding("PIP_DAGSTER_PROJECT is '/nonexistent', which is not a folder")
 def project_variable(root: Path) -> Iterator[Surrounding]:
     yield Surrounding(root, environment={"PIP_DAGSTER_PROJECT": "/nonexistent"}, project=False)
@@ -441,6 +457,44 @@ def test_a_user_who_may_only_read_reads_everything_and_changes_nothing(project):
         elif each.key not in NEITHER:
             assert each.code == 1 and "User 0 may not do that" in each.text, f"{each.name}: {each.text}"
     assert contents(project) == before
+
+
+@pytest.mark.parametrize(
+    ("shell", "code", "expected"),
+    [
+        ("{command} query 'SELECT range FROM range(200000)' --format csv | head -1", 0, "range"),
+        ("{command} status > /dev/full", 1, "Error: .*No space left on device. Free space"),
+        ("{command} status >&- 2>&- <&-", 0, ""),
+        (
+            "timeout -s INT 4 {command} query 'SELECT count(*) FROM range(100000000000) a, range(1000)'",
+            124,
+            "Cancelled",
+        ),
+    ],
+    ids=["head", "full", "closed", "interrupted"],
+)
+def test_streams_that_end(scored, shell, code, expected):
+    command = f"{sys.executable} -m pip_dagster.cli.main"
+    environment = os.environ | {"PIP_DAGSTER_PROJECT": str(scored.root)}
+    line = ["bash", "-c", shell.format(command=command)]
+    done = subprocess.run(line, env=environment, capture_output=True, text=True, check=False)
+    said = done.stdout + done.stderr
+    assert done.returncode == code and "Traceback" not in said and "Exception ignored" not in said, said
+    assert re.search(expected, said), said
+
+
+def test_what_nobody_foresaw_is_a_sentence_and_a_traceback_for_who_wants_it(project, monkeypatch):
+    """A dagster.yaml that is not one: Dagster's own error."""
+    home = project / "home"
+    home.mkdir()
+    (home / "dagster.yaml").write_text("run_storage: {module: nowhere, class: Nothing}")
+    backfill = [("backfill", EXAMPLES["backfill"][0])]
+    [told] = Surrounding(project, environment={"DAGSTER_HOME": str(home)}).walk(backfill)
+    told.check()
+    assert told.code == 1 and "PIP_DAGSTER_DEBUG=1 shows the traceback" in told.err
+    shown = {"DAGSTER_HOME": str(home), "PIP_DAGSTER_DEBUG": "1"}
+    [shown_traceback] = Surrounding(project, environment=shown).walk(backfill)
+    assert "Traceback" in shown_traceback.err
 
 
 def test_what_is_full_is_named_and_nothing_is_half_written(project):
