@@ -198,7 +198,7 @@ def test_values_are_published_as_they_are(tiny):
     }
     tiny.declare(decisions=decisions).run(DAYS[0])
     found = tiny.published("SELECT DISTINCT wide, typeof(took), typeof(either) FROM orders.predictions")
-    assert found == [(wide, "INTERVAL", "UNION(yes INTEGER)")]
+    assert found == [(wide, "INTERVAL", 'UNION("yes" INTEGER)')]
 
 
 def test_rows_files_can_be_opened_by_themselves(scored, tmp_path):
