@@ -45,7 +45,7 @@ def predict_floor(sizes: list[str]) -> list[Figure]:
         cpu = run.cpu_seconds / floor.cpu_seconds
         figures.append(
             Figure(
-                f"… in CPU seconds, Parquet for readers included, {size} rows",
+                f"… in CPU seconds, publishing included, {size} rows",
                 cpu,
                 None,
                 "×",

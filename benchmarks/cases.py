@@ -68,7 +68,7 @@ def floor(size: str) -> None:
 def scale(size: str, part: str, batch_rows: str = "0") -> None:
     """One partition: `predictions` from stored features, or `whole`, with the feature SQL and the snapshot.
 
-    Reports as `published` the seconds for writing Parquet for readers, which are part of its seconds.
+    Reports as `published` the seconds for publishing, which are part of its seconds.
     """
     from pip_dagster.warehouse import access
 

@@ -41,8 +41,8 @@ def export(project: Project, pipeline: str, folder: Path, partitions: tuple[str,
                 with of_files(con, project.published / pipeline) as tables:
                     found = write(con, tables, folder, partitions)
             else:
-                with reading(con, project, purpose="exporting"), of_lake(con, pipeline) as tables:
-                    found = write(con, tables, folder, partitions)
+                with reading(con, project, purpose="exporting"):
+                    found = write(con, of_lake(con, pipeline), folder, partitions)
     except (duckdb.Error, OSError) as error:
         raise click.ClickException(f"{folder} cannot be written; nothing is left of it: {error}") from error
     listed = ", ".join(f"{name} ({plural(rows, 'row')})" for name, rows in found.items())

@@ -37,7 +37,7 @@ class Project:
 
     @property
     def published_database(self) -> Path:
-        """The small database of views over the published Parquet files."""
+        """The small database of views over the published rows."""
         return self.published.with_suffix(".duckdb")
 
     @classmethod

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 from pip_dagster.sql.names import bare_type, literal, quote
 from pip_dagster.warehouse.published_rows import attached_tables, files_of
 from pip_dagster.warehouse.published_select import rows_of
-from pip_dagster.warehouse.transaction import transaction
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -32,13 +31,11 @@ def of_files(con: DuckDBPyConnection, folder: Path) -> Iterator[dict[str, str]]:
         }
 
 
-@contextmanager
-def of_lake(con: DuckDBPyConnection, pipeline: str) -> Iterator[dict[str, str]]:
-    """The same of a lake, which is the current catalog and publishes nothing, within one transaction."""
-    with transaction(con, late=True):
-        select = f"SELECT DISTINCT partition_key FROM ledger.partitions WHERE pipeline = {literal(pipeline)}"
-        keys = [key for (key,) in con.execute(select).fetchall()]
-        yield {rows.table[1]: rows.select for rows in rows_of(con, pipeline, keys) if rows.select}
+def of_lake(con: DuckDBPyConnection, pipeline: str) -> dict[str, str]:
+    """The same of a lake that publishes nothing: it is the current catalog, and is read as of one moment."""
+    select = f"SELECT DISTINCT partition_key FROM ledger.partitions WHERE pipeline = {literal(pipeline)}"
+    keys = [key for (key,) in con.execute(select).fetchall()]
+    return {rows.table[1]: rows.select for rows in rows_of(con, pipeline, keys) if rows.select}
 
 
 def write(

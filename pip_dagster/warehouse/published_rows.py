@@ -114,8 +114,9 @@ def places(
         found |= _found_in(con, numbered, among("partition_key", rest))
     found |= {key: _own(folder, key) for key, size in sizes.items() if key not in found and size > LARGE}
     by_file: dict[Path, list[str]] = {}
-    for key, file in found.items():
-        by_file.setdefault(file, []).append(key)
+    for key in sizes:
+        if key in found:
+            by_file.setdefault(found[key], []).append(key)
     yield from by_file.items()
     batch: list[str] = []
     rows = 0
