@@ -149,7 +149,7 @@ WRITES = [
         "SELECT 1 INTO x",
         "ALTER TABLE raw.orders ADD COLUMN x INT",
         ";",
-        "-- nothing",
+        "/* nothing */",
     ),
 ]
 KINDS = {
@@ -251,7 +251,7 @@ LEGAL = [
     "FROM raw.orders o LEFT JOIN LATERAL (SELECT max(i.day) AS m FROM raw.orders i WHERE i.day < o.day) ON true",
     "FROM raw.orders WHERE shop IN (SELECT shop FROM raw.orders GROUP BY ALL HAVING sum(1) > 1) AND {bounds}",
     "SELECT *, (SELECT count(*) FROM raw.orders i WHERE i.day < o.day) AS earlier FROM raw.orders o WHERE {bounds}",
-    "SELECT *, list_transform([amount, quantity], x -> x * 2) AS l, [y FOR y IN [1, 2] IF y > 1] AS c FROM raw.orders",
+    "SELECT *, list_transform([amount, quantity], lambda x: x * 2) AS l, [y FOR y IN [1]] AS c FROM raw.orders",
     "SELECT *, list_reduce([1, 2], lambda a, b: a + b) AS l FROM raw.orders WHERE {bounds}",
     "SELECT unnest([1, 2]) AS u, * FROM raw.orders WHERE {bounds}",
     "SELECT * FROM raw.orders, unnest([1, 2]) AS u(v), generate_series(1, 2) AS g(w), range(2) AS r(x) WHERE {bounds}",
@@ -260,7 +260,7 @@ LEGAL = [
     "FROM raw.orders EXCEPT FROM raw.orders WHERE NOT ({bounds})",
     "SELECT * EXCLUDE (gift) REPLACE (amount * 2 AS amount) FROM raw.orders WHERE {bounds}",
     "SELECT COLUMNS('.*') FROM raw.orders WHERE {bounds}",
-    "SELECT COLUMNS(c -> c <> 'gift') FROM raw.orders WHERE {bounds}",
+    "SELECT COLUMNS(lambda c: c <> 'gift') FROM raw.orders WHERE {bounds}",
     "PIVOT raw.orders ON shop IN ('plain', 'other') USING sum(amount) GROUP BY day",
     "UNPIVOT raw.orders ON amount, quantity INTO NAME n VALUE v",
     "SELECT day, shop, sum(amount) FROM raw.orders WHERE {bounds} GROUP BY ROLLUP (day, shop)",

@@ -2,6 +2,8 @@
 
 import json
 import os
+import re
+import secrets
 import threading
 import time
 from datetime import timedelta
@@ -326,6 +328,39 @@ class TestReaders:
         with pytest.raises(NoWarehouseError, match="no warehouse in ducklake:postgres:.* yet"):
             tiny.warehouse("SELECT 1")
         assert not Path(lake_of(tiny).data_path).exists()
+
+    def test_with_the_role_of_the_docs_read_and_cannot_write(self, scored, backend, monkeypatch):
+        page = Path(__file__).parents[2] / "docs" / "deployment.md"
+        (block,) = re.findall(r"```sql\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
+        database, role = dict(lake_of(scored).parameters)["dbname"], f"reader_{secrets.token_hex(4)}"
+        statements = re.sub(r"--[^\n]*", "", re.sub(r"\breader\b", role, block))
+        backend.psql(database, statements)
+        try:
+            monkeypatch.setenv("PIP_DAGSTER_PUBLISHED", "none")
+            scored.source(f"UPDATE raw.orders SET quantity = 8 WHERE day = '{FIRST}'")
+            scored.run()  # tables that the role was not granted by name
+            owner = lake_of(scored)
+            reader = Lake(tuple({**dict(owner.parameters), "user": role}.items()), owner.data_path)
+            monkeypatch.setenv("PIP_DAGSTER_WAREHOUSE", reader.setting)
+            assert json.loads(scored.shell("query", "--json", "SELECT count(*) AS n FROM orders.predictions")) == [
+                {"n": 200}
+            ]
+            assert FIRST in scored.shell("status", "orders")
+            with workspace(threads=1) as con:
+                lake_connection._load_extensions(con, reader)
+                con.execute(f"ATTACH $${reader.connection('test')}$$ AS pg (TYPE postgres)")
+                for sql in (
+                    "DROP TABLE ducklake_snapshot",
+                    "DELETE FROM ducklake_snapshot",
+                    "CREATE TABLE evil (a INT)",
+                ):
+                    with pytest.raises(duckdb.Error, match=r"must be owner|permission denied"):
+                        con.execute("CALL postgres_execute('pg', $1)", [sql])
+                with pytest.raises(duckdb.Error, match="permission denied"):
+                    con.execute("FROM postgres_query('pg', 'SELECT pg_read_file(''/etc/hostname'')')")
+            monkeypatch.delenv("PIP_DAGSTER_WAREHOUSE")
+        finally:
+            backend.psql(database, f"DROP OWNED BY {role}; DROP ROLE {role}")
 
     def test_see_one_moment_while_others_write(self, scored):
         with workspace(threads=1) as con, opened(scored, con, read_only=True):
