@@ -28,6 +28,7 @@ from pip_dagster.warehouse.lock import exclusive
 if TYPE_CHECKING:
     from pip_dagster.declaration.pipeline import Pipeline
     from pip_dagster.flow.backfill import RunChunk, Work
+    from pip_dagster.ledger.backfills import Backfill
 
 FAILED, INCOMPLETE, CANCELLED = 1, 3, 130
 NEWEST = "newest"
@@ -110,7 +111,8 @@ def _announce(pipeline: Pipeline, work: Work, dry_run: bool) -> None:
         report(f"{partitions} that a killed process had stored and not published: published now.")
     if work.unfinished and not dry_run:
         other = work.unfinished[0]
-        report(f"{other} is unfinished and has the same request; --resume {other} resumes it.")
+        resumes = f"--resume {other.backfill_id} resumes it, {_model(other)}"
+        report(f"{other.backfill_id} of the same partitions is unfinished; {resumes}.")
     at_present = registry_of(pipeline.project, spec.scoring).alias(spec.scoring.model_name, spec.scoring.alias)
     if work.resumed and not requested.pinned and at_present != requested.model_version:
         report(
@@ -124,9 +126,12 @@ def _announce(pipeline: Pipeline, work: Work, dry_run: bool) -> None:
     done = f", {work.done:,} already done" if work.resumed else ""
     builds = "would build" if dry_run else f"{requested.backfill_id} builds"
     partitions, chunks = plural(work.remaining, "partition"), plural(len(work.chunks), "chunk")
-    model = f"{'pinned to' if requested.pinned else 'by'} v{requested.model_version}"
+    report(f"{spec.name}: {builds} {partitions} in {chunks}, {_model(requested)}{done}.")
+
+
+def _model(requested: Backfill) -> str:
     known = ", as known" if requested.as_known else ""
-    report(f"{spec.name}: {builds} {partitions} in {chunks}, {model}{known}{done}.")
+    return f"{'pinned to' if requested.pinned else 'by'} v{requested.model_version}{known}"
 
 
 def _show_chunks(work: Work, as_json: bool) -> None:
@@ -239,9 +244,9 @@ def _runner(
         # Sensors skip the partitions of an unfinished run, even if it was killed, until its end is reported.
         killed = end_runs(pipeline, instance, work.backfill.backfill_id) if work.resumed else []
         for other in work.unfinished:
-            lock = _lock_of(pipeline, other)
-            with suppress(WarehouseLockedError), exclusive(lock, purpose=other, deadline=0):
-                killed += end_runs(pipeline, instance, other)
+            lock = _lock_of(pipeline, other.backfill_id)
+            with suppress(WarehouseLockedError), exclusive(lock, purpose=other.backfill_id, deadline=0):
+                killed += end_runs(pipeline, instance, other.backfill_id)
         for run_id in killed:
             report(f"Run {run_id} was killed; the partitions that it committed are reported to Dagster.")
         yield run_in_dagster(pipeline, instance, progress.note, allow_fewer_rows=allow_fewer_rows)

@@ -45,8 +45,8 @@ class Work:
     chunks: list[list[Partition]]
     done: int
     resumed: bool
-    # Interrupted backfills of the same request: the user may want to resume one instead.
-    unfinished: list[str] = field(default_factory=list)
+    # Interrupted backfills of the same partitions: the user may want to resume one instead.
+    unfinished: list[Backfill] = field(default_factory=list)
     published: int = 0  # partitions that were pending, and are published now
 
     @property
@@ -98,7 +98,7 @@ def begin(pipeline: Pipeline, request: BackfillRequest, *, chunk: int | None = N
         clock.now(),
         chunk,
     )
-    unfinished: list[str] = []
+    unfinished: list[Backfill] = []
     opened = reading if dry_run else writing  # a dry run does not create a warehouse
     with (
         workspace(threads=1) as con,
@@ -108,10 +108,10 @@ def begin(pipeline: Pipeline, request: BackfillRequest, *, chunk: int | None = N
         if request.version is None and spec.scoring.registry == "folder":
             check_moves(con, Registry(pipeline.project.registry), model.name, spec.scoring.alias)
         for earlier in backfills_of(con, spec.name):
-            same = (earlier.partition_keys, earlier.pinned) == (backfill.partition_keys, backfill.pinned)
+            same = earlier.partition_keys == backfill.partition_keys
             is_open = same and finished_keys(con, earlier.backfill_id) < set(earlier.partition_keys)
             if is_open and not _withdrawn(con, pipeline, earlier):
-                unfinished.append(earlier.backfill_id)
+                unfinished.append(earlier)
         if not dry_run and partitions:
             with transaction(con):
                 insert_backfill(con, backfill)

@@ -91,6 +91,13 @@ class TestARange:
         assert (again["made"], again["done_before"], again["complete"]) == (1, 3, True)
         assert tiny.scores() == tiny.expected()
 
+    def test_an_unfinished_one_of_the_same_partitions_is_named_with_its_version(self, tiny):
+        tiny.source("UPDATE raw.orders SET amount = 'inf' WHERE day = '2024-03-01'")
+        words = ("backfill", "orders", "--from", "2024-03-01", "--to", "2024-03-01", "--no-dagster")
+        tiny.shell(*words, "--version", "v2", code=3)
+        assert "of the same partitions is unfinished" in (text := tiny.shell(*words, "--version", "v1", code=3))
+        assert "resumes it, pinned to v2" in text and "builds 1 partition in 1 chunk, pinned to v1" in text
+
     def test_resumed_it_keeps_the_size_of_its_chunks(self, tiny):
         tiny.source(f"UPDATE raw.orders SET amount = 'inf' WHERE day IN ('{SECOND}', '{THIRD}')")
         backfill(tiny, "--from", FIRST, "--to", FOURTH, "--chunk", "1", code=3)
