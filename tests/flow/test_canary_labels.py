@@ -110,38 +110,37 @@ def test_a_rerun_that_changes_nothing_is_no_news_although_labels_came(canary):
     assert canary.warehouse(count) == before
 
 
-@pytest.mark.parametrize(
-    ("sql", "says"),
-    [
+def test_labels_that_cannot_be_read_warn_and_stop_nothing(canary):
+    for sql, says in (
         ("SELECT order_id, returned FROM raw.nothing", "raw.nothing"),
         ("SELECT order_id::VARCHAR || 'x' AS order_id, returned FROM raw.outcomes", "cannot be compared"),
         ("SELECT order_id, returned FROM raw.outcomes UNION ALL FROM (VALUES (1, 0))", "more than one label"),
-        ("SELECT order_id, returned / 0 AS returned FROM raw.outcomes", "infinite|finite|more than one"),
-    ],
-)
-def test_labels_that_cannot_be_read_warn_and_stop_nothing(canary, sql, says):
-    (canary.folder / "labels.sql").write_text(sql)
-    results = canary.run()
-    status, text = check(results, DAYS[0])
-    assert status == "errored" and text.startswith("labels cannot judge it: Pipeline orders")
-    assert live(canary) == [*DAYS] and not stops(canary)
-    shown = " ".join(canary.shell("status", "orders").split())
-    assert "metric challenger: not judged, see `models canary`" in shown
-    assert text in canary.shell("models", "canary", "orders")
+    ):
+        (canary.folder / "labels.sql").write_text(sql)
+        status, text = check(canary.run(), DAYS[0])
+        assert status == "errored" and text.startswith("labels cannot judge it: Pipeline orders") and says in text
+        assert live(canary) == [*DAYS] and not stops(canary)
+        assert "metric challenger: not judged, see `models canary`" in canary.shell("status", "orders")
+        assert text in canary.shell("models", "canary", "orders")
 
 
-def test_a_unit_that_recurs_is_not_worth_more_rows(canary):
-    """The same ten shops each day: too few units say nothing, however many rows they have."""
+def test_units_metric_and_limits_are_those_of_the_gates_unless_it_has_its_own(canary):
+    """The same four shops each day: too few units say nothing, however many rows they have."""
     declare(canary, gates={"unit": "shop"})
     status, text = check(canary.run(), DAYS[0])
     assert status == "passed" and text.startswith("not judged: look 1") and "10 are needed" in text
     assert live(canary) == [*DAYS]
-
-
-def test_a_limit_of_its_own_takes_precedence(canary):
+    declare(canary, labels={"metric": "macro_f1"})
+    status, text = check(canary.run(DAYS[0]), DAYS[0])
+    assert status == "errored" and "scoring.canary.gate.labels.metric is macro_f1" in text
+    with pytest.raises(DeclarationError, match=r"scoring.canary.gate.labels.metric is macro_f1, which is not for"):
+        check_metric(canary.pipeline())
     declare(canary, labels={"metric": "logloss", "max_loss": 1, "confidence": 0.9})
-    status, text = check(canary.run(), DAYS[0])
+    status, text = check(canary.run(DAYS[0]), DAYS[0])
     assert status == "passed" and "logloss" in text and "95% interval" in text
+    declare(canary, gates={"labels": None})
+    with pytest.raises(ValidationError, match=r"declare `gates.labels`, or remove it"):
+        canary.pipeline()
 
 
 def test_models_with_several_classes_and_numbers_are_judged(gated, helpers):
@@ -161,14 +160,3 @@ def test_models_with_several_classes_and_numbers_are_judged(gated, helpers):
         gated.declare(sources=SOURCES, gates={"labels": LABELS}, scoring={"model_name": model, "canary": canary})
         status, text = check(gated.run(), DAYS[0])
         assert status == "failed" and f"partitions: {metric} " in text, text
-
-
-def test_a_limit_without_labels_or_with_another_models_metric_is_refused(canary):
-    declare(canary, labels={"metric": "macro_f1"})
-    with pytest.raises(DeclarationError, match=r"scoring.canary.gate.labels.metric is macro_f1, which is not for"):
-        check_metric(canary.pipeline())
-    status, text = check(canary.run(), DAYS[0])
-    assert status == "errored" and "is macro_f1" in text
-    declare(canary, gates={"labels": None})
-    with pytest.raises(ValidationError, match=r"declare `gates.labels`, or remove it"):
-        canary.pipeline()
