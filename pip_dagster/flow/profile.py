@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,7 @@ from pip_dagster.flow.guard import Encoded, count_where
 from pip_dagster.ledger.profiles import ColumnKind, Profile
 from pip_dagster.registry.manifest import Histogram, Manifest
 from pip_dagster.sql.names import among, quote
+from pip_dagster.warehouse.memory import with_more
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -109,14 +111,16 @@ def _profiles(
     where = among("partition_key", keys)
     for part in _batches(columns):
         listed = ", ".join(column.sql for column in part)
-        rows = con.execute(
-            f"SELECT partition_key, count(*), {listed} FROM {relation} WHERE {where} GROUP BY partition_key"
-        ).fetchall()
-        for key, count, *figures in rows:
+        select = f"SELECT partition_key, count(*), {listed} FROM {relation} WHERE {where} GROUP BY partition_key"
+        for key, count, *figures in with_more(con, partial(_rows, con, select)):
             for i, column in enumerate(part):
                 gain = gains.get(column.name, 0.0) if gains and column.kind == "feature" else None
                 found[key].append(column.profile(count, figures[i * 5 : i * 5 + 5], gain))
     return found
+
+
+def _rows(con: DuckDBPyConnection, select: str) -> list[tuple[Any, ...]]:
+    return con.execute(select).fetchall()
 
 
 def _batches(columns: Sequence[_Column]) -> Iterator[list[_Column]]:
