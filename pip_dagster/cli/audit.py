@@ -83,12 +83,12 @@ def verify(project: Project, expect: str | None, as_json: bool) -> None:
         answer = {"entries": entries, "head": head, "unrecorded_promotions": len(pending), "unrecorded": listed}
         show_json(answer | {"fault": asdict(fault) if fault else None})
     elif fault:
-        click.echo(f"The audit chain is broken. The first fault: {fault}", err=True)
+        say(f"The audit chain is broken. The first fault: {fault}", err=True)
     else:
         number = f"{entries:,} entries" if entries != 1 else "1 entry"
         say(f"{number}; the chain is intact and agrees with the ledger. The last hash is {head}")
     if pending and not as_json:
-        click.echo(f"No command recorded {plural(len(pending), 'alias move')}:", err=True)
+        say(f"No command recorded {plural(len(pending), 'alias move')}:", err=True)
         for model, move in pending:
             before = f"v{move.previous}" if move.previous else "not set"
             text = f"{model}: {move.alias} from {before} to v{move.version} by {move.by}, {move.at:%Y-%m-%d %H:%M:%S}"

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 import click
 
@@ -23,19 +23,19 @@ _LEAST_TEXT = 14
 
 def progress(text: str) -> None:
     """Report progress on stderr, so that a result on stdout stays whole."""
-    click.echo(text, err=True)
+    say(text, err=True)
 
 
-def say(text: str) -> None:
+def say(text: str, *, err: bool = False) -> None:
     """Print sentences; on a terminal they break between words. Lines that are indented, such as commands, do not."""
-    width = terminal_width()
+    width = terminal_width(sys.stderr if err else sys.stdout)
     for line in text.split("\n"):
-        click.echo("\n".join(_wrapped(line, width)) if width and not line.startswith(" ") else line)
+        click.echo("\n".join(_wrapped(line, width)) if width and not line.startswith(" ") else line, err=err)
 
 
-def terminal_width() -> int | None:
+def terminal_width(stream: TextIO | None = None) -> int | None:
     """The columns of the terminal; None for a pipe or a file, which have no width to fit."""
-    return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+    return shutil.get_terminal_size().columns if (stream or sys.stdout).isatty() else None
 
 
 def show_table(

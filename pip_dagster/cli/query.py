@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from pip_dagster.cli.output import show_json, show_table
+from pip_dagster.cli.output import say, show_json, show_table
 from pip_dagster.cli.published import open_published
 from pip_dagster.declaration.project import Project
 
@@ -57,7 +57,7 @@ def _show(result: Any, columns: list[str], form: str) -> None:
         rows = result.fetchmany(_SHOWN)
         show_table(None, columns, rows)
         if result.fetchone():
-            click.echo(f"More than {_SHOWN} rows: add a LIMIT, or print all of them with --format csv.", err=True)
+            say(f"More than {_SHOWN} rows: add a LIMIT, or print all of them with --format csv.", err=True)
 
 
 def _tables(con: Any) -> list[str]:

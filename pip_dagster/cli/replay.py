@@ -63,7 +63,7 @@ def replay(
             entries = recall.find(con, declared, partition=partition, scoring_id=scoring_id, sample=sample)
         results = list(replay_scorings(declared, entries, keys=keys, progress=progress))
     except PipelineError as error:
-        click.echo(f"Error: cannot replay: {error}", err=True)
+        say(f"Error: cannot replay: {error}", err=True)
         sys.exit(2)
     results.sort(key=lambda each: (each.entry.partition_start, each.entry.scoring_id))
     verdicts: Counter[str] = Counter(each.verdict for each in results)
@@ -73,7 +73,7 @@ def replay(
         _show(pipeline, results, verdicts)
     unknown = [key for key in keys if all(_absent(row) for each in results for row in each.rows if row.key == key)]
     if unknown:
-        click.echo(f"Error: no row has the key {', '.join(unknown)}.", err=True)
+        say(f"Error: no row has the key {', '.join(unknown)}.", err=True)
     sys.exit(1 if verdicts["differs"] else 2 if verdicts["cannot replay"] or unknown else 0)
 
 
@@ -115,7 +115,8 @@ def _show(pipeline: str, results: Sequence[Replay], verdicts: Counter[str]) -> N
     # If not all fit, those that are not identical come first.
     chosen = sorted(results, key=lambda each: each.verdict == "identical")[:_SHOWN]
     shown = [each for each in results if any(each is other for other in chosen)]
-    show_table(f"{pipeline}: replayed", [*columns, "engine"], (_line(each) for each in shown))
+    optional = ["missing", "extra", "ULPs", "absolute", "engine"]  # the reasons below name them
+    show_table(f"{pipeline}: replayed", [*columns, "engine"], (_line(each) for each in shown), optional=optional)
     if len(shown) < len(results):
         say(f"{plural(len(results) - len(shown), 'more partition')}: list them all with --json.")
     for each in shown:
