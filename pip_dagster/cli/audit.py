@@ -92,8 +92,8 @@ def verify(project: Project, expect: str | None, as_json: bool) -> None:
         for model, move in pending:
             before = f"v{move.previous}" if move.previous else "not set"
             text = f"{model}: {move.alias} from {before} to v{move.version} by {move.by}, {move.at:%Y-%m-%d %H:%M:%S}"
-            click.echo(f"  {text}: {move.why}", err=True)
-        click.echo(
+            say(f"  {text}: {move.why}", err=True)
+        say(
             "They were written into the file, or made from Python or in MLflow. Move the alias back with `pip-dagster "
             "models promote`, or accept them with `pip-dagster audit accept --moves --why TEXT`.",
             err=True,

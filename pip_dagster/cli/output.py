@@ -181,8 +181,8 @@ def _length(text: str) -> int:
 
 
 def _console(kind: type[Console]) -> Console:
-    terminal = sys.stdout.isatty()
-    return kind(width=None if terminal else _WIDE, no_color=not terminal, markup=False, emoji=False)
+    width = terminal_width()
+    return kind(width=width or _WIDE, no_color=width is None, markup=False, emoji=False)
 
 
 def cell(value: Any) -> str:
