@@ -19,22 +19,27 @@ from pip_dagster.cli.unforeseen import debugging, sentence
 from pip_dagster.declaration.project import Project
 from pip_dagster.errors import PipelineError
 
-# Each is imported only when it is run: a status command must not pay for the registry's imports.
+# Each is imported only when it is run: a status command must not pay for the registry's imports. The short help fits a
+# line of 80 columns.
 _COMMANDS = {
-    "backfill": ("pip_dagster.cli.backfill", "backfill"),
-    "audit": ("pip_dagster.cli.audit", "audit"),
-    "demo": ("pip_dagster.cli.demo", "demo"),
-    "export": ("pip_dagster.cli.export", "export"),
-    "lineage": ("pip_dagster.cli.lineage", "lineage"),
-    "maintain": ("pip_dagster.cli.maintain", "maintain"),
-    "models": ("pip_dagster.cli.models", "models"),
-    "monitor": ("pip_dagster.cli.monitor", "monitor"),
-    "plan": ("pip_dagster.cli.plan", "plan"),
-    "prove-point-in-time": ("pip_dagster.cli.point_in_time", "prove_point_in_time"),
-    "publish": ("pip_dagster.cli.publish", "publish"),
-    "query": ("pip_dagster.cli.query", "query"),
-    "replay": ("pip_dagster.cli.replay", "replay"),
-    "status": ("pip_dagster.cli.status", "status"),
+    "backfill": ("pip_dagster.cli.backfill", "backfill", "Build the past partitions of a pipeline, resumably."),
+    "audit": ("pip_dagster.cli.audit", "audit", "Who made which scoring live, promoted or rolled back."),
+    "demo": ("pip_dagster.cli.demo", "demo", "Score real flights with two models, to try it out."),
+    "export": ("pip_dagster.cli.export", "export", "Write published rows as Parquet files."),
+    "lineage": ("pip_dagster.cli.lineage", "lineage", "What produced a partition, or every score of a key."),
+    "maintain": ("pip_dagster.cli.maintain", "maintain", "Merge a lake's small files and expire old snapshots."),
+    "models": ("pip_dagster.cli.models", "models", "Register, list, compare, promote and roll back models."),
+    "monitor": ("pip_dagster.cli.monitor", "monitor", "How far features and scores have drifted."),
+    "plan": ("pip_dagster.cli.plan", "plan", "The stale partitions of a pipeline with their reasons."),
+    "prove-point-in-time": (
+        "pip_dagster.cli.point_in_time",
+        "prove_point_in_time",
+        "Find features that use later rows.",
+    ),
+    "publish": ("pip_dagster.cli.publish", "publish", "Rewrite every published file."),
+    "query": ("pip_dagster.cli.query", "query", "Run a SELECT on the published database."),
+    "replay": ("pip_dagster.cli.replay", "replay", "Score recorded features again and compare to the bit."),
+    "status": ("pip_dagster.cli.status", "status", "All pipelines, or the newest partitions of one."),
 }
 
 
@@ -45,9 +50,10 @@ class _Lazy(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in _COMMANDS:
             return None
-        module, name = _COMMANDS[cmd_name]
+        module, name, command_help = _COMMANDS[cmd_name]
         command = getattr(importlib.import_module(module), name)
         assert isinstance(command, click.Command)
+        command.short_help = command_help
         return command
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +13,15 @@ from pip_dagster.cli.compare import compare
 from pip_dagster.cli.compose import compose
 from pip_dagster.cli.gates import gate, gate_rows, keygen, promote, sign
 from pip_dagster.cli.options import json_option
-from pip_dagster.cli.output import echo, progress, show_json, show_table
+from pip_dagster.cli.output import echo, progress, show_json, show_table, terminal_width
 from pip_dagster.cli.registering import check_may_store, described, finish, json_object, registering_options
 from pip_dagster.cli.rollback import rollback
 from pip_dagster.declaration.project import Project
 from pip_dagster.promotion.reports import newest_report, to_json
 from pip_dagster.registry.listing import aliases_of, details, say_metrics, summarize
 from pip_dagster.registry.store import Registry
+
+_CATEGORIES = 8  # of a feature, as a terminal shows them
 
 
 @click.group()
@@ -138,6 +141,7 @@ def list_models(project: Project, name: str | None, as_json: bool) -> None:
             for row in rows
         ),
         boxed=False,
+        optional=["objective", "features", "by"],
     )
 
 
@@ -166,7 +170,7 @@ def show(project: Project, name: str, ref: str, as_json: bool) -> None:
     for feature in manifest.features:
         reference = manifest.feature_reference[feature.name]
         missing = reference.missing / (sum(reference.counts) + reference.missing)
-        categories = ", ".join(feature.categories or ())
+        categories = _shown(feature.categories or ())
         rows.append([feature.name, feature.type, f"{missing:.1%}", reference.mean, categories])
     show_table(None, ["feature", "type", "missing in training", "mean", "categories"], rows, boxed=False)
 
@@ -199,6 +203,14 @@ def history(project: Project, name: str, alias: str | None, as_json: bool) -> No
         for change in changes
     )
     show_table(None, ["at", "alias", "from", "to", "by", "why"], rows, boxed=False)
+
+
+def _shown(categories: Sequence[str]) -> str:
+    """The categories; on a terminal the first of many, since a hundred would hide the other features."""
+    more = len(categories) - _CATEGORIES if terminal_width() else 0
+    if more <= 0:
+        return ", ".join(categories)
+    return f"{', '.join(categories[:_CATEGORIES])} and {more} more, see --json"
 
 
 def _categories(path: Path | None) -> dict[str, list[str]] | None:

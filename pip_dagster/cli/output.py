@@ -13,7 +13,7 @@ import sys
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 import click
 
@@ -37,7 +37,7 @@ def printable(text: str) -> str:
 
 def echo(text: str, *, err: bool = False) -> None:
     """Print sentences; on a terminal they break between words. Lines that are indented, such as commands, do not."""
-    width = None if err else terminal_width()
+    width = terminal_width(sys.stderr if err else sys.stdout)
     for line in printable(text).split("\n"):
         click.echo("\n".join(_wrapped(line, width)) if width and not line.startswith(" ") else line, err=err)
 
@@ -47,9 +47,9 @@ def progress(text: str) -> None:
     echo(text, err=True)
 
 
-def terminal_width() -> int | None:
+def terminal_width(stream: TextIO | None = None) -> int | None:
     """The columns of the terminal; None for a pipe or a file, which have no width to fit."""
-    return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+    return shutil.get_terminal_size().columns if (stream or sys.stdout).isatty() else None
 
 
 def show_table(
@@ -197,8 +197,8 @@ def _length(text: str) -> int:
 
 
 def _console(kind: type[Console]) -> Console:
-    terminal = sys.stdout.isatty()
-    return kind(width=None if terminal else _WIDE, no_color=not terminal, markup=False, emoji=False)
+    width = terminal_width()
+    return kind(width=width or _WIDE, no_color=width is None, markup=False, emoji=False)
 
 
 def cell(value: Any) -> str:

@@ -115,7 +115,8 @@ def _show(pipeline: str, results: Sequence[Replay], verdicts: Counter[str]) -> N
     # If not all fit, those that are not identical come first.
     chosen = sorted(results, key=lambda each: each.verdict == "identical")[:_SHOWN]
     shown = [each for each in results if any(each is other for other in chosen)]
-    show_table(f"{pipeline}: replayed", [*columns, "engine"], (_line(each) for each in shown))
+    optional = ["missing", "extra", "ULPs", "absolute", "engine"]  # the reasons below name them
+    show_table(f"{pipeline}: replayed", [*columns, "engine"], (_line(each) for each in shown), optional=optional)
     if len(shown) < len(results):
         echo(f"{plural(len(results) - len(shown), 'more partition')}: list them all with --json.")
     for each in shown:

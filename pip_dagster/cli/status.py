@@ -57,6 +57,7 @@ _COLUMNS = {
 # Of files published before these columns were.
 _OLDER = {"corrected": "false", "cpu_seconds": "NULL::DOUBLE", "peak_memory": "NULL::BIGINT"}
 
+_NAMED = 10  # of perhaps thousands of features; --json names all
 _PUBLISHED = "SELECT view_name AS name FROM duckdb_views() WHERE schema_name = 'ledger'"
 _ARMS = """
   SELECT a.partition_key, a.arm, any_value(s.model_version) AS model_version,
@@ -145,7 +146,8 @@ class PartitionStatus:
         if undecided := self.findings.get("segment_condition_null"):
             parts.append(f"a segment's condition is NULL in {plural(undecided, 'row')}")
         if missing := self.findings.get("all_missing"):
-            parts.append("only missing values in " + ", ".join(missing))
+            more = f" and {len(missing) - _NAMED:,} more" if len(missing) > _NAMED else ""
+            parts.append("only missing values in " + ", ".join(missing[:_NAMED]) + more)
         return "; ".join([*parts, *self.split.faults])
 
     def as_dict(self) -> dict[str, Any]:
@@ -187,13 +189,19 @@ def status(project: Project, pipeline: str | None, last: int, why: bool, as_json
         return
     if pipeline is None:
         show_table(
-            "Pipelines", list(summaries[0]) if summaries else ["pipeline"], [list(row.values()) for row in summaries]
+            "Pipelines",
+            [name.replace("_", " ") for name in summaries[0]] if summaries else ["pipeline"],
+            [list((row | {"last_scored": _moment(row["last_scored"])}).values()) for row in summaries],
         )
     else:
         show_partitions(pipeline, partitions)
     if plan:
         show_plan(plan)
     waiting.show()
+
+
+def _moment(at: datetime | None) -> str:
+    return f"{at:%Y-%m-%d %H:%M:%S}" if at else ""
 
 
 def _with_pending(summaries: list[dict[str, Any]], waiting: Waiting) -> list[dict[str, Any]]:
@@ -267,7 +275,7 @@ def show_partitions(pipeline: str, partitions: Sequence[PartitionStatus]) -> Non
                 f"v{each.model_version}" if each.model_version else "",
                 each.mean_score,
                 each.seconds,
-                f"{each.scored_at:%Y-%m-%d %H:%M:%S}" if each.scored_at else "",
+                _moment(each.scored_at),
                 each.found,
                 *([each.split.text] if split else []),
             ]

@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 
+import duckdb
 import pytest
 from click.testing import CliRunner
 
@@ -81,6 +82,37 @@ class TestStatus:
         troubled.run()
         row = json.loads(said("status", "orders", "--json"))[1]
         assert (row["last_attempt"], row["reason"]) == ("scored", None)
+
+    def test_forgets_it_too_where_the_source_is_as_it_was_before(self, said, scored):
+        scored.source("CREATE TABLE raw.saved AS FROM raw.orders")
+        scored.source(f"UPDATE raw.orders SET amount = 'inf' WHERE day = '{SECOND}'")
+        scored.run()
+        assert "last attempt failed" in said("status", "orders")
+        scored.source("CREATE OR REPLACE TABLE raw.orders AS FROM raw.saved")
+        assert scored.run()[SECOND].reused
+        row = json.loads(said("status", "orders", "--json"))[1]
+        assert (row["last_attempt"], row["reason"], row["attempts"]) == ("scored", None, 2)
+        assert "last attempt" not in said("status", "orders")
+        scored.run()  # nothing more to record
+        changes = f"SELECT count(*) FROM ledger.live_changes WHERE partition_key = '{SECOND}'"
+        assert scored.warehouse(changes) == [(2,)]
+
+    def test_shows_what_each_partition_cost(self, said, scored):
+        row = json.loads(said("status", "orders", "--json"))[0]
+        assert row["cpu_seconds"] > 0 and 20e6 < row["peak_memory"] < 20e9
+        text = said("lineage", "orders", FIRST)
+        assert "CPU seconds" in text and f"{row['peak_memory'] / 1e6:,.0f} MB" in text
+
+    @pytest.mark.lake("never")
+    def test_reads_files_that_were_published_before_costs_were_recorded(self, said, scored):
+        for file in (scored.project.published / "orders" / "ledger").glob("*.parquet"):
+            with duckdb.connect() as con:
+                con.execute(f"CREATE TABLE t AS FROM read_parquet($${file}$$)")
+                columns = "EXCLUDE (cpu_seconds, peak_memory, live_change)"
+                con.execute(f"COPY (SELECT * {columns} FROM t) TO $${file}$$ (FORMAT parquet)")
+        row = json.loads(said("status", "orders", "--json"))[0]
+        assert row["last_attempt"] == "scored" and row["cpu_seconds"] is None
+        assert FIRST in said("lineage", "orders", FIRST)
 
 
 class TestLineage:

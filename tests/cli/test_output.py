@@ -13,11 +13,25 @@ from pip_dagster.cli import main
 from pip_dagster.cli.output import echo, progress, show_json, show_table
 
 LONG = "a1" * 200
+WORDS = "a reason that is as long as people write them, with every word whole"
 SQL_WITH_ESCAPES = """
 SELECT chr(27) || '[31m' || order_id AS order_id, day, gift, shop, quantity, amount
 FROM raw.orders
 WHERE day >= $start_date AND day < $end_date
 """
+
+
+@pytest.fixture
+def narrow(capsys, monkeypatch):
+    """What is printed on a terminal of 80 columns."""
+    monkeypatch.setattr("pip_dagster.cli.output.terminal_width", lambda stream=None: 80)
+
+    def printed():
+        text = re.sub(r"\x1b\[\d*m", "", capsys.readouterr().out)
+        assert max(map(len, text.splitlines())) <= 80
+        return text
+
+    return printed
 
 
 def test_without_a_terminal_nothing_is_folded(capsys):
@@ -84,3 +98,117 @@ def test_every_command_prints_through_one_place():
     folder = Path(main.__file__).parent
     others = [path for path in folder.glob("*.py") if path.name != "output.py"]
     assert not [path.name for path in others if "click.echo(" in path.read_text() or " print(" in path.read_text()]
+
+
+def test_texts_wrap_between_words_and_dates_stay_whole(narrow):
+    show_table("title", ["partition", "at", "why"], [["2013-08-01", "2013-08-02 06:00:01", WORDS]] * 2)
+    text = narrow()
+    assert "2013-08-01  2013-08-02 06:00:01  a reason that is as long as people write them,\n" in text.replace(
+        " \n", "\n"
+    )
+
+
+def test_columns_that_matter_least_go_first_and_are_named(narrow):
+    row = ["x" * 20, "y" * 30, 1.0, "", "z" * 30]
+    show_table(None, ["key", "state", "seconds", "findings", "by"], [row], optional=["seconds", "by"])
+    text = narrow()
+    assert "findings" not in text and "z" not in text
+    assert "x" * 20 + "  " + "y" * 30 in text
+    assert "Too narrow for seconds, by: widen the terminal, or use --json." in text
+
+
+def test_where_nothing_helps_each_row_is_a_block_of_lines(narrow):
+    show_table("title", ["key", "model digest", "state"], [["k" * 30, "d" * 64, WORDS], ["second", "e" * 64, None]])
+    assert narrow().splitlines() == [
+        "title",
+        f"key           {'k' * 30}",
+        "model digest  " + "d" * 64,
+        "state         a reason that is as long as people write them, with every word",
+        "              whole",
+        "",
+        "key           second",
+        "model digest  " + "e" * 64,
+    ]
+    show_table(None, ["", ""], [["a_name_of_so_many_letters", "f" * 64], ["none", None]])
+    assert narrow().splitlines() == ["a_name_of_so_many_letters", "  " + "f" * 64, "none"]
+
+
+def test_wide_letters_count_twice(narrow):
+    show_table(None, ["shop", "why"], [["東京" * 10, "大" * 70]])
+    assert max(sum(2 if ord(c) > 0x2E7F else 1 for c in line) for line in narrow().splitlines()) <= 80
+
+
+def test_sentences_wrap_on_a_terminal_only_and_commands_never(narrow, capsys):
+    command = "  pip-dagster backfill orders --from 2013-01-01 --to 2013-12-31 --why 'the reason of it, in words'"
+    echo(f"{WORDS} {WORDS}")
+    assert narrow().replace("\n", " ").strip() == f"{WORDS} {WORDS}"
+    echo(command)
+    assert capsys.readouterr().out == command + "\n"
+
+
+COMMANDS = [
+    ["status"],
+    ["status", "orders"],
+    ["lineage", "orders", "2024-03-01"],
+    ["lineage", "orders", "--key", "1"],
+    ["models", "list"],
+    ["models", "show", "returns"],
+    ["models", "history", "returns"],
+    ["plan", "orders"],
+    ["audit", "verify"],
+    ["audit", "log"],
+    ["replay", "orders", "2024-03-01"],
+    ["query", "SELECT * FROM ledger.partitions"],
+    ["--help"],
+]
+PROGRAM = """
+import json, sys
+from pip_dagster.cli.main import cli
+for words in json.loads(sys.argv[1]):
+    print("$", *words)
+    try:
+        cli(words, standalone_mode=False)
+    except SystemExit:  # `audit verify` found an alias move that no command recorded
+        pass
+"""
+
+
+def test_no_command_prints_a_line_that_a_terminal_of_80_columns_would_break(scored):
+    """In one process with a real terminal; a pipe gets the same values whole."""
+    import fcntl
+    import json
+    import pty
+    import struct
+    import termios
+
+    scored.source("UPDATE raw.orders SET amount = 'inf' WHERE day = '2024-03-02'")
+    scored.run()
+    main, of_command = pty.openpty()
+    fcntl.ioctl(of_command, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 80, 0, 0))
+    process = subprocess.Popen(
+        [sys.executable, "-c", PROGRAM, json.dumps(COMMANDS)],
+        cwd=scored.root,
+        env={name: value for name, value in os.environ.items() if name != "COLUMNS"} | {"TERM": "xterm"},
+        stdin=of_command,
+        stdout=of_command,
+        stderr=of_command,
+    )
+    os.close(of_command)
+    read = b""
+    while chunk := _read(main):
+        read += chunk
+    assert process.wait() == 0, read.decode()
+    lines = re.sub(r"\x1b\[[0-9;]*m", "", read.decode()).replace("\r\n", "\n").splitlines()
+    assert [line for line in lines if line.startswith("$")] == ["$ " + " ".join(words) for words in COMMANDS]
+    assert [line for line in lines if len(line) > 80 and not line.startswith("$")] == []
+    text = " ".join(" ".join(lines).split())
+    assert "live; last attempt failed: " in text and "values that the model" in text
+    [digest] = scored.warehouse("SELECT DISTINCT model_digest FROM ledger.scorings WHERE status = 'scored'")[0]
+    assert digest in text and "..." not in text and "…" not in text
+
+
+def _read(descriptor):
+    try:
+        return os.read(descriptor, 65_536)
+    except OSError:  # Linux: the other side is closed
+        return b""

@@ -1,6 +1,7 @@
 """Ranges, reruns, failures and promotions: what is stored, what is live, what is published."""
 
 import shutil
+import time
 
 import pytest
 import xgboost
@@ -172,6 +173,19 @@ class TestAPromotion:
         old = scored.scores()
         self.promote(scored, 2)
         assert scored.scores() == old
+
+
+def test_a_partition_of_a_range_has_its_own_share_of_what_the_range_cost(tiny):
+    tiny.source(f"DELETE FROM raw.orders WHERE day = '{SECOND}' AND order_id % 10 > 0")
+    began, cpu = time.monotonic(), time.process_time()
+    tiny.run()
+    wall, cpu = time.monotonic() - began, time.process_time() - cpu
+    for table, rows in (("extractions", "rows_extracted"), ("scorings", "rows_in")):
+        costs = tiny.warehouse(f"SELECT {rows}, seconds, cpu_seconds, peak_memory FROM ledger.{table}")
+        assert sum(cost[1] for cost in costs) < wall and sum(cost[2] for cost in costs) < cpu
+        of_row = {round(cost[1] / cost[0], 9) for cost in costs}
+        assert max(of_row) < 1.01 * min(of_row), "by rows: equal for each row"
+        assert all(cost[2] > 0 and cost[3] > 20e6 for cost in costs)
 
 
 def test_the_ledger_says_all_that_a_prediction_is_a_function_of(scored):
