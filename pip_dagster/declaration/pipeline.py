@@ -32,6 +32,19 @@ _PART = 16  # digits of a part's digest: it shows which part changed, the whole 
 
 
 @dataclass(frozen=True)
+class Declared:
+    """What features depend on beside the rows of their sources, as the ledger stores it: a digest, and its parts."""
+
+    digest: str
+    parts: str
+
+    @classmethod
+    def of(cls, inputs: dict[str, Any]) -> Declared:
+        """Digest and parts of these inputs."""
+        return cls(hashlib.sha256(_digest_of_features(inputs).encode()).hexdigest(), _parts(inputs))
+
+
+@dataclass(frozen=True)
 class Pipeline:
     """A declaration, its feature SQL and the project it lives in."""
 
@@ -132,36 +145,40 @@ class Pipeline:
 
     @cached_property
     def feature_digest(self) -> str:
-        """A digest of the feature SQL, of the sources it may read, and of the expectations on these."""
-        return self._digest_of_features(self._feature_inputs)
-
-    def _digest_of_features(self, inputs: dict[str, Any]) -> str:
-        sources = {name.removeprefix(SOURCES): inputs.pop(name) for name in [*inputs] if name.startswith(SOURCES)}
-        return _digest(_by_last_name(inputs) | {"sources": sources})
+        """A digest of the feature SQL, of what it reads from its sources, and of the expectations on these."""
+        return _digest_of_features(self._feature_inputs(_of_sources(self.read_sources)))
 
     @property
     def sql_digest(self) -> str:
         """The feature digest as `ledger.extractions` stores it."""
-        return hashlib.sha256(self.feature_digest.encode()).hexdigest()
+        return self.features_declared().digest
 
     @property
-    def former_sql_digest(self) -> str:
-        """The feature digest as it was stored while it covered every declared source, whether read or not."""
-        digest = self._digest_of_features(self._feature_inputs | _of_sources(self.spec.sources))
-        return hashlib.sha256(digest.encode()).hexdigest()
-
-    @cached_property
     def feature_parts(self) -> str:
-        """What `feature_digest` covers, part by part, so that a plan can name the part that changed: canonical JSON."""
-        return _parts(self._feature_inputs)
+        """What `sql_digest` covers, part by part, so that a plan can name the part that changed: canonical JSON."""
+        return self.features_declared().parts
+
+    def features_declared(self, *, as_known: bool = False) -> Declared:
+        """What the features of a run depend on; `as_known`: of one that hides what could not be known."""
+        return Declared.of(self._feature_inputs(_of_sources(self.read_sources, as_known=as_known)))
 
     @property
-    def _feature_inputs(self) -> dict[str, Any]:
-        """What `feature_digest` and `feature_parts` cover. A stored digest is only equal while this list is."""
+    def features_declared_otherwise(self) -> tuple[Declared, ...]:
+        """The same declaration as other entries hold it: of runs as known, and as earlier versions stored it.
+
+        These covered the files of the sources and `available_at`; the oldest, sources that only labels read as well.
+        """
+        former = (
+            {name: _stored_of(each) for name, each in of.items()} for of in (self.read_sources, self.spec.sources)
+        )
+        named = [{f"{SOURCES}{name}": each for name, each in sources.items()} for sources in former]
+        return (self.features_declared(as_known=True), *(Declared.of(self._feature_inputs(each)) for each in named))
+
+    def _feature_inputs(self, sources: dict[str, Any]) -> dict[str, Any]:
+        """What the digest and the parts of features cover. A stored digest is only equal while this list is."""
         inputs: dict[str, Any] = {"features.sql": self.sql, "partitions.time_zone": self.spec.partitions.time_zone}
-        inputs |= _of_sources(self.read_sources)
         sections = self.suites.sources.items()
-        return inputs | {f"{EXPECTATIONS}{SOURCES}{name}": _expected(each) for name, each in sections if each}
+        return inputs | sources | {f"{EXPECTATIONS}{SOURCES}{name}": _expected(each) for name, each in sections if each}
 
 
 def _by_last_name(inputs: dict[str, Any]) -> dict[str, Any]:
@@ -172,6 +189,12 @@ def _by_last_name(inputs: dict[str, Any]) -> dict[str, Any]:
     return named | {"expectations": [*chain(*sections)]}
 
 
+def _digest_of_features(inputs: dict[str, Any]) -> str:
+    sources = {name.removeprefix(SOURCES): each for name, each in inputs.items() if name.startswith(SOURCES)}
+    others = {name: each for name, each in inputs.items() if not name.startswith(SOURCES)}
+    return _digest(_by_last_name(others) | {"sources": sources})
+
+
 def _digest(inputs: dict[str, Any]) -> str:
     return hashlib.sha256(canonical(inputs).encode()).hexdigest()
 
@@ -180,12 +203,24 @@ def _parts(inputs: dict[str, Any]) -> str:
     return canonical({name: _digest({name: value})[:_PART] for name, value in inputs.items()})
 
 
-def _of_sources(sources: Mapping[str, Source]) -> dict[str, Any]:
-    return {f"{SOURCES}{name}": _read_of(source) for name, source in sources.items()}
+def _of_sources(sources: Mapping[str, Source], *, as_known: bool = False) -> dict[str, Any]:
+    return {f"{SOURCES}{name}": _read_of(source, as_known) for name, source in sources.items()}
 
 
-def _read_of(source: Source) -> dict[str, Any]:
-    """What determines the rows that are read from a source; not when they are read again, nor how it is displayed."""
+def _read_of(source: Source, as_known: bool) -> dict[str, Any]:
+    """What determines the rows that a run reads from a source; not when they are read again, nor how it is displayed.
+
+    Where the rows lie does not: their content has a fingerprint. But a `change_column` vouches for one file only.
+    """
+    unread = {} if source.change_column else {"database": None, "parquet": None}
+    if as_known:
+        hides = {"complete_after": source.complete_after and source.complete_after.total_seconds()}
+        return _stored_of(source) | unread | hides
+    return _stored_of(source) | unread | {"available_at": None}
+
+
+def _stored_of(source: Source) -> dict[str, Any]:
+    """The keys of a source that digests have."""
     excluded = {"change_column", "late_data", "complete_after", "description", "asset_key"}
     return source.model_dump(mode="json", exclude=excluded)
 
