@@ -2,46 +2,37 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
-from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from pip_dagster.declaration.automation import Alerts
 from pip_dagster.declaration.canonical import canonical
+from pip_dagster.declaration.digests import (
+    EXPECTATIONS,
+    SOURCES,
+    UNIT,
+    Declared,
+    by_last_name,
+    digest,
+    digest_of_features,
+    expected,
+    of_sources,
+    parts,
+    stored_of,
+)
 from pip_dagster.declaration.files import read_beside
 from pip_dagster.declaration.gates import Gates
 from pip_dagster.declaration.project import Project
 from pip_dagster.declaration.spec import PipelineSpec, Source
 from pip_dagster.errors import DeclarationError
-from pip_dagster.quality.suite import Expectation, Suites, suggest
+from pip_dagster.quality.suite import Suites, suggest
 from pip_dagster.quality.suite_file import load_suites
 from pip_dagster.sql.output_columns import UNNAMED, output_columns
 from pip_dagster.sql.tables import tables_read
-
-# The prefixes, in `declared_parts`, of the sections of expectations.yaml and of the declared sources.
-EXPECTATIONS = "expectations."
-SOURCES = "sources."
-_UNIT = "unit of the split"
-_PART = 16  # digits of a part's digest: it shows which part changed, the whole digest shows whether any did
-
-
-@dataclass(frozen=True)
-class Declared:
-    """What features depend on beside the rows of their sources, as the ledger stores it: a digest, and its parts."""
-
-    digest: str
-    parts: str
-
-    @classmethod
-    def of(cls, inputs: dict[str, Any]) -> Declared:
-        """Digest and parts of these inputs."""
-        return cls(hashlib.sha256(_digest_of_features(inputs).encode()).hexdigest(), _parts(inputs))
 
 
 @dataclass(frozen=True)
@@ -105,15 +96,15 @@ class Pipeline:
     @cached_property
     def scoring_digest(self) -> str:
         """A digest of everything declared that, for given features, can change a score or whether it goes live."""
-        inputs = _by_last_name(self._scoring_inputs)
+        inputs = by_last_name(self._scoring_inputs)
         if not inputs["unit"]:
             del inputs["unit"]  # digests that were stored before there were splits do not have it
-        return _digest(inputs)
+        return digest(inputs)
 
     @cached_property
     def scoring_parts(self) -> str:
         """What `scoring_digest` covers, part by part, so that a plan can name the part that changed: canonical JSON."""
-        return _parts(self._scoring_inputs)
+        return parts(self._scoring_inputs)
 
     @property
     def declared_row(self) -> str:
@@ -128,13 +119,13 @@ class Pipeline:
             "features.key": spec.features.key,
             "features.partition_column": spec.features.partition_column,
             "scoring.on_unseen_category": spec.scoring.on_unseen_category,
-            _UNIT: self._carried_unit,
+            UNIT: self._carried_unit,
             "decisions": spec.decisions,
             # Reasons change no score, but belong to a scoring: another selection needs another scoring.
             "explanations": spec.explanations.model_dump(mode="json") if spec.explanations else None,
             "quality.max_quarantined": spec.quality.max_quarantined if spec.quality else None,
-            f"{EXPECTATIONS}features": _expected(self.suites.features),
-            f"{EXPECTATIONS}predictions": _expected(self.suites.predictions),
+            f"{EXPECTATIONS}features": expected(self.suites.features),
+            f"{EXPECTATIONS}predictions": expected(self.suites.predictions),
         }
 
     @property
@@ -146,7 +137,7 @@ class Pipeline:
     @cached_property
     def feature_digest(self) -> str:
         """A digest of the feature SQL, of what it reads from its sources, and of the expectations on these."""
-        return _digest_of_features(self._feature_inputs(_of_sources(self.read_sources)))
+        return digest_of_features(self._feature_inputs(of_sources(self.read_sources)))
 
     @property
     def sql_digest(self) -> str:
@@ -160,7 +151,7 @@ class Pipeline:
 
     def features_declared(self, *, as_known: bool = False) -> Declared:
         """What the features of a run depend on; `as_known`: of one that hides what could not be known."""
-        return Declared.of(self._feature_inputs(_of_sources(self.read_sources, as_known=as_known)))
+        return Declared.of(self._feature_inputs(of_sources(self.read_sources, as_known=as_known)))
 
     @property
     def features_declared_otherwise(self) -> tuple[Declared, ...]:
@@ -168,9 +159,7 @@ class Pipeline:
 
         These covered the files of the sources and `available_at`; the oldest, sources that only labels read as well.
         """
-        former = (
-            {name: _stored_of(each) for name, each in of.items()} for of in (self.read_sources, self.spec.sources)
-        )
+        former = ({name: stored_of(each) for name, each in of.items()} for of in (self.read_sources, self.spec.sources))
         named = [{f"{SOURCES}{name}": each for name, each in sources.items()} for sources in former]
         return (self.features_declared(as_known=True), *(Declared.of(self._feature_inputs(each)) for each in named))
 
@@ -178,57 +167,7 @@ class Pipeline:
         """What the digest and the parts of features cover. A stored digest is only equal while this list is."""
         inputs: dict[str, Any] = {"features.sql": self.sql, "partitions.time_zone": self.spec.partitions.time_zone}
         sections = self.suites.sources.items()
-        return inputs | sources | {f"{EXPECTATIONS}{SOURCES}{name}": _expected(each) for name, each in sections if each}
-
-
-def _by_last_name(inputs: dict[str, Any]) -> dict[str, Any]:
-    """The inputs of a digest as it names them, with the expectations of all sections in one list."""
-    sections = [value for name, value in inputs.items() if name.startswith(EXPECTATIONS)]
-    others = {name: value for name, value in inputs.items() if not name.startswith(EXPECTATIONS)}
-    named = {"unit" if name == _UNIT else name.split(".")[-1]: value for name, value in others.items()}
-    return named | {"expectations": [*chain(*sections)]}
-
-
-def _digest_of_features(inputs: dict[str, Any]) -> str:
-    sources = {name.removeprefix(SOURCES): each for name, each in inputs.items() if name.startswith(SOURCES)}
-    others = {name: each for name, each in inputs.items() if not name.startswith(SOURCES)}
-    return _digest(_by_last_name(others) | {"sources": sources})
-
-
-def _digest(inputs: dict[str, Any]) -> str:
-    return hashlib.sha256(canonical(inputs).encode()).hexdigest()
-
-
-def _parts(inputs: dict[str, Any]) -> str:
-    return canonical({name: _digest({name: value})[:_PART] for name, value in inputs.items()})
-
-
-def _of_sources(sources: Mapping[str, Source], *, as_known: bool = False) -> dict[str, Any]:
-    return {f"{SOURCES}{name}": _read_of(source, as_known) for name, source in sources.items()}
-
-
-def _read_of(source: Source, as_known: bool) -> dict[str, Any]:
-    """What determines the rows that a run reads from a source; not when they are read again, nor how it is displayed.
-
-    Where the rows lie does not: their content has a fingerprint. But a `change_column` vouches for one file only.
-    """
-    unread = {} if source.change_column else {"database": None, "parquet": None}
-    if as_known:
-        hides = {"complete_after": source.complete_after and source.complete_after.total_seconds()}
-        return _stored_of(source) | unread | hides
-    return _stored_of(source) | unread | {"available_at": None}
-
-
-def _stored_of(source: Source) -> dict[str, Any]:
-    """The keys of a source that digests have."""
-    excluded = {"change_column", "late_data", "complete_after", "description", "asset_key"}
-    return source.model_dump(mode="json", exclude=excluded)
-
-
-def _expected(expectations: Iterable[Expectation]) -> list[dict[str, Any]]:
-    """What expectations require, without where they are written and how they are described."""
-    names = ("id", "section", "type", "kwargs", "severity", "row_condition")
-    return [{name: getattr(expectation, name) for name in names} for expectation in expectations]
+        return inputs | sources | {f"{EXPECTATIONS}{SOURCES}{name}": expected(each) for name, each in sections if each}
 
 
 def _load_suites(spec: PipelineSpec, folder: Path, sql: str) -> Suites:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import timedelta
 from functools import lru_cache
 
-from pip_dagster.declaration.pipeline import EXPECTATIONS, SOURCES
+from pip_dagster.declaration.digests import EXPECTATIONS, SOURCES
 from pip_dagster.declaration.reruns import IgnoreAfter, reaches
 from pip_dagster.ledger.plan_values import Attempt, Case, Kind, Known, Reason, Wanted
 

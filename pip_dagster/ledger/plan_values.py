@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Literal
 
+from pip_dagster.declaration.digests import Declared
 from pip_dagster.declaration.partition import Partition
-from pip_dagster.declaration.pipeline import Declared
 from pip_dagster.declaration.reruns import IgnoreAfter, Reruns
 
 Kind = Literal[

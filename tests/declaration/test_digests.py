@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from pip_dagster.declaration.pipeline import Declared, Pipeline
+from pip_dagster.declaration.digests import Declared
+from pip_dagster.declaration.pipeline import Pipeline
 from pip_dagster.declaration.project import Project
 from pip_dagster.declaration.scoring import Scoring
 from pip_dagster.declaration.spec import PipelineSpec, Source
