@@ -64,6 +64,8 @@ def read_yaml(file: Path, wanted: Callable[[yaml.Node], bool] = lambda root: Tru
         line = f":{mark.line + 1}" if mark else ""
         hint = " Write a value with braces in quotes." if "unhashable" in str(error.problem) else ""
         raise DeclarationError(f"{file}{line} is not valid YAML: {error.problem or error.context}.{hint}") from error
+    except RecursionError as error:
+        raise DeclarationError(f"{file} is nested too deeply; a declaration needs fewer than ten levels.") from error
     except yaml.YAMLError as error:
         raise DeclarationError(f"{file} is not valid YAML: {error}") from error
     finally:
@@ -79,12 +81,16 @@ def read_beside(pipeline: str, folder: Path, key: str, name: str) -> tuple[Path,
     """
     file = folder / name
     beside = f"Pipeline {pipeline}: {key} names {name!r}, which is"
-    if not file.resolve().is_relative_to(folder.resolve()):
+    try:
+        is_inside, is_file = file.resolve().is_relative_to(folder.resolve()), file.is_file()
+    except (OSError, RuntimeError, ValueError) as error:  # a circle of links, a name that is too long or has a NUL
+        raise DeclarationError(f"{beside} no file: {error}.") from error
+    if not is_inside:
         raise DeclarationError(
             f"{beside} outside the pipeline's folder {folder}. Put the file beside defs.yaml; pipelines that share a "
             "file can be documents of one defs.yaml, with `---` between them."
         )
-    if not file.is_file():
+    if not is_file:
         kind = file.suffix or ".sql"
         there = ", ".join(sorted(path.name for path in folder.glob(f"*{kind}"))) or f"no {kind} file"
         raise DeclarationError(f"{beside} not beside {folder / 'defs.yaml'}; there is {there}.")

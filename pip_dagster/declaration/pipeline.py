@@ -2,34 +2,38 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
-from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from pip_dagster.declaration.automation import Alerts
 from pip_dagster.declaration.canonical import canonical
+from pip_dagster.declaration.digests import (
+    EXPECTATIONS,
+    SOURCES,
+    UNIT,
+    Declared,
+    by_last_name,
+    digest,
+    digest_of_features,
+    expected,
+    of_sources,
+    parts,
+    stored_of,
+)
 from pip_dagster.declaration.files import read_beside
 from pip_dagster.declaration.gates import Gates
 from pip_dagster.declaration.project import Project
 from pip_dagster.declaration.spec import PipelineSpec, Source
 from pip_dagster.errors import DeclarationError
-from pip_dagster.quality.suite import Expectation, Suites, suggest
+from pip_dagster.quality.suite import Suites, suggest
 from pip_dagster.quality.suite_file import load_suites
 from pip_dagster.sql.expression import naming
 from pip_dagster.sql.output_columns import UNNAMED, output_columns
 from pip_dagster.sql.tables import Readable, folded, tables_read
-
-# The prefixes, in `declared_parts`, of the sections of expectations.yaml and of the declared sources.
-EXPECTATIONS = "expectations."
-SOURCES = "sources."
-_UNIT = "unit of the split"
-_PART = 16  # digits of a part's digest: it shows which part changed, the whole digest shows whether any did
 
 
 @dataclass(frozen=True)
@@ -98,15 +102,15 @@ class Pipeline:
     @cached_property
     def scoring_digest(self) -> str:
         """A digest of everything declared that, for given features, can change a score or whether it goes live."""
-        inputs = _by_last_name(self._scoring_inputs)
+        inputs = by_last_name(self._scoring_inputs)
         if not inputs["unit"]:
             del inputs["unit"]  # digests that were stored before there were splits do not have it
-        return _digest(inputs)
+        return digest(inputs)
 
     @cached_property
     def scoring_parts(self) -> str:
         """What `scoring_digest` covers, part by part, so that a plan can name the part that changed: canonical JSON."""
-        return _parts(self._scoring_inputs)
+        return parts(self._scoring_inputs)
 
     @property
     def declared_row(self) -> str:
@@ -121,13 +125,13 @@ class Pipeline:
             "features.key": spec.features.key,
             "features.partition_column": spec.features.partition_column,
             "scoring.on_unseen_category": spec.scoring.on_unseen_category,
-            _UNIT: self._carried_unit,
+            UNIT: self._carried_unit,
             "decisions": spec.decisions,
             # Reasons change no score, but belong to a scoring: another selection needs another scoring.
             "explanations": spec.explanations.model_dump(mode="json") if spec.explanations else None,
             "quality.max_quarantined": spec.quality.max_quarantined if spec.quality else None,
-            f"{EXPECTATIONS}features": _expected(self.suites.features),
-            f"{EXPECTATIONS}predictions": _expected(self.suites.predictions),
+            f"{EXPECTATIONS}features": expected(self.suites.features),
+            f"{EXPECTATIONS}predictions": expected(self.suites.predictions),
         }
 
     @property
@@ -138,36 +142,38 @@ class Pipeline:
 
     @cached_property
     def feature_digest(self) -> str:
-        """A digest of the feature SQL, of the sources it may read, and of the expectations on these."""
-        return self._digest_of_features(self._feature_inputs)
-
-    def _digest_of_features(self, inputs: dict[str, Any]) -> str:
-        sources = {name.removeprefix(SOURCES): inputs.pop(name) for name in [*inputs] if name.startswith(SOURCES)}
-        return _digest(_by_last_name(inputs) | {"sources": sources})
+        """A digest of the feature SQL, of what it reads from its sources, and of the expectations on these."""
+        return digest_of_features(self._feature_inputs(of_sources(self.read_sources)))
 
     @property
     def sql_digest(self) -> str:
         """The feature digest as `ledger.extractions` stores it."""
-        return hashlib.sha256(self.feature_digest.encode()).hexdigest()
+        return self.features_declared().digest
 
     @property
-    def former_sql_digest(self) -> str:
-        """The feature digest as it was stored while it covered every declared source, whether read or not."""
-        digest = self._digest_of_features(self._feature_inputs | _of_sources(self.spec.sources))
-        return hashlib.sha256(digest.encode()).hexdigest()
-
-    @cached_property
     def feature_parts(self) -> str:
-        """What `feature_digest` covers, part by part, so that a plan can name the part that changed: canonical JSON."""
-        return _parts(self._feature_inputs)
+        """What `sql_digest` covers, part by part, so that a plan can name the part that changed: canonical JSON."""
+        return self.features_declared().parts
+
+    def features_declared(self, *, as_known: bool = False) -> Declared:
+        """What the features of a run depend on; `as_known`: of one that hides what could not be known."""
+        return Declared.of(self._feature_inputs(of_sources(self.read_sources, as_known=as_known)))
 
     @property
-    def _feature_inputs(self) -> dict[str, Any]:
-        """What `feature_digest` and `feature_parts` cover. A stored digest is only equal while this list is."""
+    def features_declared_otherwise(self) -> tuple[Declared, ...]:
+        """The same declaration as other entries hold it: of runs as known, and as earlier versions stored it.
+
+        These covered the files of the sources and `available_at`; the oldest, sources that only labels read as well.
+        """
+        former = ({name: stored_of(each) for name, each in of.items()} for of in (self.read_sources, self.spec.sources))
+        named = [{f"{SOURCES}{name}": each for name, each in sources.items()} for sources in former]
+        return (self.features_declared(as_known=True), *(Declared.of(self._feature_inputs(each)) for each in named))
+
+    def _feature_inputs(self, sources: dict[str, Any]) -> dict[str, Any]:
+        """What the digest and the parts of features cover. A stored digest is only equal while this list is."""
         inputs: dict[str, Any] = {"features.sql": self.sql, "partitions.time_zone": self.spec.partitions.time_zone}
-        inputs |= _of_sources(self.read_sources)
         sections = self.suites.sources.items()
-        return inputs | {f"{EXPECTATIONS}{SOURCES}{name}": _expected(each) for name, each in sections if each}
+        return inputs | sources | {f"{EXPECTATIONS}{SOURCES}{name}": expected(each) for name, each in sections if each}
 
 
 def sources_read(spec: PipelineSpec, sql: str, file: str) -> frozenset[str]:
@@ -179,38 +185,6 @@ def sources_read(spec: PipelineSpec, sql: str, file: str) -> frozenset[str]:
     names = {folded(source.table): name for name, source in spec.sources.items()}
     with naming(f"Pipeline {spec.name}, {file}:"):
         return frozenset(names[table] for table in tables_read(sql, Readable(frozenset(names))))
-
-
-def _by_last_name(inputs: dict[str, Any]) -> dict[str, Any]:
-    """The inputs of a digest as it names them, with the expectations of all sections in one list."""
-    sections = [value for name, value in inputs.items() if name.startswith(EXPECTATIONS)]
-    others = {name: value for name, value in inputs.items() if not name.startswith(EXPECTATIONS)}
-    named = {"unit" if name == _UNIT else name.split(".")[-1]: value for name, value in others.items()}
-    return named | {"expectations": [*chain(*sections)]}
-
-
-def _digest(inputs: dict[str, Any]) -> str:
-    return hashlib.sha256(canonical(inputs).encode()).hexdigest()
-
-
-def _parts(inputs: dict[str, Any]) -> str:
-    return canonical({name: _digest({name: value})[:_PART] for name, value in inputs.items()})
-
-
-def _of_sources(sources: Mapping[str, Source]) -> dict[str, Any]:
-    return {f"{SOURCES}{name}": _read_of(source) for name, source in sources.items()}
-
-
-def _read_of(source: Source) -> dict[str, Any]:
-    """What determines the rows that are read from a source; not when they are read again, nor how it is displayed."""
-    excluded = {"change_column", "late_data", "complete_after", "description", "asset_key"}
-    return source.model_dump(mode="json", exclude=excluded)
-
-
-def _expected(expectations: Iterable[Expectation]) -> list[dict[str, Any]]:
-    """What expectations require, without where they are written and how they are described."""
-    names = ("id", "section", "type", "kwargs", "severity", "row_condition")
-    return [{name: getattr(expectation, name) for name in names} for expectation in expectations]
 
 
 def _load_suites(spec: PipelineSpec, folder: Path, sql: str) -> Suites:

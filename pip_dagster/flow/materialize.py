@@ -87,11 +87,9 @@ def materialize(
         version = requested.get("version")
         model = ScoringModel.resolve(pipeline, threads, version=version) if predictions else None
         with workspace(threads=threads, memory_limit=run_memory(threads)) as con:
-            run = Run(con, pipeline, info, progress, requested.get("allow_fewer_rows", False))
-            if features:
-                batches = [_extract(run, partitions, model, as_known=requested.get("as_known", False))]
-            else:
-                batches = _stored(run, partitions)
+            known = requested.get("as_known", False)
+            run = Run(con, pipeline, info, progress, requested.get("allow_fewer_rows", False), known)
+            batches = [_extract(run, partitions, model)] if features else _stored(run, partitions)
             for batch in batches:
                 yield from (PartitionResult(partition, error=error) for partition, error in batch.failed)
                 yield from judge_features(run, batch.stage, batch.made) if model is None else _score(run, model, batch)
@@ -113,11 +111,11 @@ def _score(run: Run, model: ScoringModel, batch: _Batch) -> Iterator[PartitionRe
         yield from split(run, model, shadow(run, batch.stage, model, results))
 
 
-def _extract(run: Run, partitions: Sequence[Partition], model: ScoringModel | None, *, as_known: bool) -> _Batch:
+def _extract(run: Run, partitions: Sequence[Partition], model: ScoringModel | None) -> _Batch:
     con, pipeline, name = run.con, run.pipeline, run.pipeline.spec.name
     run.progress(f"{name}: extracting the features of {len(partitions)} partitions")
     stage = Stage(con)
-    extraction = extract(stage, pipeline, partitions, as_known=as_known)
+    extraction = extract(stage, pipeline, partitions, as_known=run.as_known)
     if model:  # before a revision is kept, so that SQL which lost a column stores nothing
         check_fit(run, stage, model)
     made = [partition for partition in partitions if partition.key in extraction.extracts]

@@ -77,7 +77,7 @@ def _wanted(pipeline: Pipeline, sources: Fingerprints) -> Wanted:
     return Wanted(
         sources=sources.of,
         sql_digest=pipeline.sql_digest,
-        former_sql_digest=pipeline.former_sql_digest,
+        otherwise=pipeline.features_declared_otherwise,
         code_digest=pipeline.scoring_digest,
         manifest_digest=version.manifest_digest,
         feature_parts=pipeline.feature_parts,

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 class Run:
     """The connection that a run works on, its pipeline, who requested it and why, and where it reports progress.
 
-    `allow_fewer_rows`: whether a person accepts partitions with far fewer rows than before.
+    `allow_fewer_rows`: whether a person accepts partitions with far fewer rows than before. `as_known`: whether
+    features are built from the rows that were known at each partition's close.
     """
 
     con: DuckDBPyConnection
@@ -26,3 +27,4 @@ class Run:
     info: RunInfo
     progress: Callable[[str], None]
     allow_fewer_rows: bool = False
+    as_known: bool = False

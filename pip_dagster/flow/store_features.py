@@ -59,6 +59,7 @@ def store_features(run: Run, stage: Stage, made: Sequence[Extract]) -> list[Extr
 
 def _extraction(run: Run, made: Extract, known: ExtractionEntry | None) -> ExtractionEntry:
     """The entry for an extraction: the known one, if the new one would equal it."""
+    declared = run.pipeline.features_declared(as_known=run.as_known)
     entry = ExtractionEntry(
         extraction_id=record.new_id(),
         pipeline=run.pipeline.spec.name,
@@ -69,13 +70,13 @@ def _extraction(run: Run, made: Extract, known: ExtractionEntry | None) -> Extra
         rows_extracted=made.rows,
         feature_digest=made.digest,
         source_digests=canonical(made.sources),
-        sql_digest=run.pipeline.sql_digest,
+        sql_digest=declared.digest,
         **asdict(made.cost),
         run_id=run.info.run_id,
         made_by=run.info.made_by,
         made_at=clock.now(),
         provisional=made.provisional,
-        declared_parts=run.pipeline.feature_parts,
+        declared_parts=declared.parts,
     )
     if known is None or known.feature_digest != made.digest:
         return entry

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import timedelta
 from functools import lru_cache
 
-from pip_dagster.declaration.pipeline import EXPECTATIONS, SOURCES
+from pip_dagster.declaration.digests import EXPECTATIONS, SOURCES
 from pip_dagster.declaration.reruns import IgnoreAfter, reaches
 from pip_dagster.ledger.plan_values import Attempt, Case, Kind, Known, Reason, Wanted
 
@@ -59,12 +59,13 @@ def _of_sources(case: Case) -> Iterator[Found]:
 
 def _of_sql(case: Case) -> Iterator[Found]:
     known, wanted = case.known, case.wanted
-    if known.sql_digest is not None and known.sql_digest not in (wanted.sql_digest, wanted.former_sql_digest):
-        names = _changed_parts(known.declared_parts, wanted.feature_parts)
-        if names and not _without_unread(names, wanted.feature_parts):
+    if known.sql_digest is not None and known.sql_digest not in wanted.sql_digests:
+        others = tuple(each.parts for each in wanted.otherwise)
+        names = _changed_parts(known.declared_parts, wanted.feature_parts, others)
+        if known.declared_parts and wanted.feature_parts and not _without_unread(names, wanted.feature_parts):
             return
         is_stale = reaches(case.policy.reruns.declaration, case.partition, case.from_end)
-        for reason in _declared(known.declared_parts, case.wanted.feature_parts, "features_changed", "features"):
+        for reason in _declared(known.declared_parts, wanted.feature_parts, "features_changed", "features", others):
             yield is_stale, reason
 
 
@@ -78,9 +79,9 @@ def _of_declaration(case: Case, live: Attempt) -> Iterator[Found]:
             yield is_stale, reason
 
 
-def _declared(was: str | None, now: str | None, kind: Kind, what: str) -> Iterator[Reason]:
+def _declared(was: str | None, now: str | None, kind: Kind, what: str, same: tuple[str, ...] = ()) -> Iterator[Reason]:
     """The changed parts of a declaration, expectations separately; only `what` if the ledger does not record parts."""
-    names = _without_unread(_changed_parts(was, now), now)
+    names = _without_unread(_changed_parts(was, now, same), now)
     others = [name for name in names if not name.startswith(EXPECTATIONS)]
     expectations = [name.removeprefix(EXPECTATIONS) for name in names if name.startswith(EXPECTATIONS)]
     if others or not expectations:
@@ -90,12 +91,13 @@ def _declared(was: str | None, now: str | None, kind: Kind, what: str) -> Iterat
 
 
 @lru_cache(maxsize=64)  # a plan of years compares the same two many times
-def _changed_parts(was: str | None, now: str | None) -> tuple[str, ...]:
-    """The names of the parts that differ, or that only one of the two has."""
+def _changed_parts(was: str | None, now: str | None, others: tuple[str, ...] = ()) -> tuple[str, ...]:
+    """The names of the parts that differ, or that only one of the two has; `others`: what is as good as `now`."""
     if was is None or now is None:
         return ()
-    before, after = json.loads(was), json.loads(now)
-    return tuple(sorted(name for name in before.keys() | after.keys() if before.get(name) != after.get(name)))
+    before, after, *same = map(json.loads, (was, now, *others))
+    names = before.keys() | after.keys()
+    return tuple(sorted(n for n in names if before.get(n) not in (each.get(n) for each in (after, *same))))
 
 
 def _without_unread(names: Sequence[str], now: str | None) -> tuple[str, ...]:

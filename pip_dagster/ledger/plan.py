@@ -66,15 +66,7 @@ def _judge(case: Case) -> Stale | OnHold | None:
     # A later rollback takes precedence over a failed attempt, and nothing is left to try.
     is_overtaken = bool(last and known.live_since and known.live_since > last.made_at)
     has_failed = last is not None and last.status != "scored" and not is_overtaken
-    if (
-        last
-        and has_failed
-        and last.inputs_digest
-        in (
-            _inputs(partition, wanted),
-            _inputs(partition, wanted, with_share(wanted.code_digest, wanted.min_row_share)),
-        )
-    ):
+    if last and has_failed and last.inputs_digest in _same_inputs(partition, wanted):
         if last.status == "blocked":
             return OnHold(partition, (Reason("blocked", f"blocked: {last.reason}"), *reported))
         if stale:
@@ -112,11 +104,17 @@ def _retry(case: Case, last: Attempt, digest: str) -> Stale | OnHold:
     return Stale(partition, (Reason("failed", text),), attempt, digest)
 
 
-def _inputs(partition: Partition, wanted: Wanted, code_digest: str | None = None) -> str:
-    sources = canonical(wanted.sources[partition.key])
-    return inputs_digest(sources, wanted.sql_digest, code_digest or wanted.code_digest, wanted.manifest_digest)
+def _same_inputs(partition: Partition, wanted: Wanted) -> set[str]:
+    """The inputs that an attempt now would record, in each form in which they are stored."""
+    codes = (wanted.code_digest, with_share(wanted.code_digest, wanted.min_row_share))
+    return {_inputs(partition, wanted, sql, code) for sql in wanted.sql_digests for code in codes}
+
+
+def _inputs(partition: Partition, wanted: Wanted, sql_digest: str, code_digest: str) -> str:
+    return inputs_digest(canonical(wanted.sources[partition.key]), sql_digest, code_digest, wanted.manifest_digest)
 
 
 def _digest(case: Case) -> str:
-    content = "\n".join((_inputs(case.partition, case.wanted), str(case.provisional), *case.known.entries))
+    inputs = _inputs(case.partition, case.wanted, case.wanted.sql_digest, case.wanted.code_digest)
+    content = "\n".join((inputs, str(case.provisional), *case.known.entries))
     return hashlib.sha256(content.encode()).hexdigest()

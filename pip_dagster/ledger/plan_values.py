@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Literal
 
+from pip_dagster.declaration.digests import Declared
 from pip_dagster.declaration.partition import Partition
 from pip_dagster.declaration.reruns import IgnoreAfter, Reruns
 
@@ -88,7 +89,7 @@ class Arms:
 class Wanted:
     """What all partitions should be built from. `sources`: partition key → source → rows and digest.
 
-    `former_sql_digest`: `sql_digest` in the ledger's older entries, which covered sources that only labels read.
+    `otherwise`: the same declaration of features as runs as known and earlier versions stored it.
     `feature_parts` and `scoring_parts`: what the digests of SQL and declaration cover, in the ledger's format.
     `promoted_at`: when the alias last moved; None if it never did. `arms`: of the declared split or canary.
     `min_row_share`: as declared.
@@ -102,9 +103,14 @@ class Wanted:
     promoted_at: datetime | None = None
     arms: Arms | None = None
     feature_parts: str | None = None
-    former_sql_digest: str | None = None
+    otherwise: tuple[Declared, ...] = ()
     min_row_share: float = 0
     scoring_parts: str | None = None
+
+    @property
+    def sql_digests(self) -> tuple[str, ...]:
+        """Every digest of the same declaration of features."""
+        return (self.sql_digest, *(each.digest for each in self.otherwise))
 
 
 @dataclass(frozen=True)

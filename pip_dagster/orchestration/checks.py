@@ -12,6 +12,7 @@ from pip_dagster.flow.sources import open_sources
 from pip_dagster.flow.validate_sources import validate_sources
 from pip_dagster.ledger.checks import SPLIT, CheckEntry
 from pip_dagster.orchestration.dagster_private import failed_evaluations
+from pip_dagster.orchestration.failure import as_failure
 from pip_dagster.orchestration.keys import features_key, predictions_key, source_key
 from pip_dagster.orchestration.partitions import partitions_of
 from pip_dagster.plural import plural
@@ -70,7 +71,11 @@ def source_checks(pipeline: Pipeline, partitions: dg.TimeWindowPartitionsDefinit
         if newest is None:
             raise dg.Failure(description=f"{spec.name} has no partition yet: its grid starts {spec.partitions.start}.")
         (partition,) = partitions_of(partitions, [newest])
-        with workspace(threads=available_threads()) as con, open_sources(con, spec, pipeline.project.root):
+        with (
+            as_failure(),
+            workspace(threads=available_threads()) as con,
+            open_sources(con, spec, pipeline.project.root),
+        ):
             verdicts = validate_sources(con, spec, pipeline.suites, [partition]).verdicts[newest]
         entries = [CheckEntry.of(verdict, "", spec.name, newest) for verdict in verdicts]
         for key, of_asset in _by_check(pipeline, entries).items():

@@ -8,6 +8,7 @@ import dagster as dg
 from pip_dagster.declaration.pipeline import Pipeline
 from pip_dagster.flow.engine import available_threads
 from pip_dagster.flow.sources import columns_of, open_sources, rows_of, view_of
+from pip_dagster.orchestration.failure import as_failure
 from pip_dagster.orchestration.keys import model_key, source_key
 from pip_dagster.orchestration.metadata import column_schema
 from pip_dagster.registry.choose import registry_of
@@ -47,7 +48,11 @@ def source_assets(pipeline: Pipeline) -> list[dg.AssetsDefinition]:
     )
     def observe_sources(context: dg.AssetExecutionContext) -> Iterator[dg.ObserveResult]:
         wanted = context.selected_asset_keys
-        with workspace(threads=available_threads()) as con, open_sources(con, spec, pipeline.project.root):
+        with (
+            as_failure(),
+            workspace(threads=available_threads()) as con,
+            open_sources(con, spec, pipeline.project.root),
+        ):
             for name, source in spec.sources.items():
                 if source_key(spec, name) not in wanted:
                     continue
@@ -83,7 +88,8 @@ def model_asset(pipeline: Pipeline) -> dg.AssetsDefinition:
 
     @dg.multi_observable_source_asset(specs=[asset], name=f"{spec.name}_model", description="Look up the alias.")
     def observe_model() -> dg.ObserveResult:
-        version = registry_of(pipeline.project, spec.scoring).get(spec.scoring.model_name, spec.scoring.alias)
+        with as_failure():
+            version = registry_of(pipeline.project, spec.scoring).get(spec.scoring.model_name, spec.scoring.alias)
         return dg.ObserveResult(
             asset_key=model_key(spec),
             data_version=dg.DataVersion(version.manifest_digest),

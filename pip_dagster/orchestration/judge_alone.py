@@ -5,10 +5,10 @@ from collections.abc import Iterator
 import dagster as dg
 
 from pip_dagster.declaration.pipeline import Pipeline
-from pip_dagster.errors import PipelineError
 from pip_dagster.flow.judge_stored import Judged, judge_stored
 from pip_dagster.ledger.checks import SPLIT
 from pip_dagster.orchestration.checks import SPLIT_NAME, evaluations, outcome, summary
+from pip_dagster.orchestration.failure import as_failure
 from pip_dagster.orchestration.runs import has_partitions
 
 
@@ -23,10 +23,8 @@ def judge_alone(
     keys = context.partition_keys if has_partitions(context.run.tags) else [None]
     for check in sorted(context.selected_asset_check_keys, key=str):
         section = SPLIT if check.name == SPLIT_NAME else check.asset_key.path[-1]
-        try:
+        with as_failure():
             found = [judged for key in keys if (judged := judge_stored(pipeline, section, key))]
-        except PipelineError as error:
-            raise dg.Failure(description=str(error), allow_retries=False) from error
         if len(found) > 1:
             of_run = [each for judged in found for each in _evaluations(pipeline, check, judged)]
             yield from of_run

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from pip_dagster.declaration.digests import Declared
 from pip_dagster.declaration.pipeline import Pipeline
 from pip_dagster.declaration.project import Project
 from pip_dagster.declaration.scoring import Scoring
@@ -183,8 +184,42 @@ STORED = {
 
 @pytest.mark.parametrize("attributes", [MINIMAL, EVERY_KEY, CANARY], ids=["minimal", "every key", "canary"])
 def test_digests_and_parts_are_those_that_warehouses_hold(tmp_path, request, attributes):
-    loaded = pipeline(tmp_path, attributes)
-    assert {name: getattr(loaded, name) for name in DIGESTS} == STORED[request.node.callspec.id]
+    """What was stored compares as current. A source's files and `available_at` were covered, and are no more."""
+    loaded, stored = pipeline(tmp_path, attributes), STORED[request.node.callspec.id]
+    names = DIGESTS if attributes is not EVERY_KEY else ("scoring_digest", "scoring_parts")
+    assert {name: getattr(loaded, name) for name in names} == {name: stored[name] for name in names}
+    assert Declared(stored["sql_digest"], stored["feature_parts"]) in loaded.features_declared_otherwise
+
+
+# A key of a source → whether the rows that an ordinary run, or one as known, reads depend on it.
+OF_A_SOURCE = {
+    "partition_column": ("other", True, True),
+    "lookback": ("3 days", True, True),
+    "available_at": ("day", False, True),
+    "complete_after": ("1 day", False, True),
+    "database": ("moved.duckdb", False, False),
+    "late_data": ("report", False, False),
+    "description": ("One row per order.", False, False),
+    "asset_key": ("a/b", False, False),
+}
+
+
+@pytest.mark.parametrize("key", OF_A_SOURCE)
+def test_the_digest_covers_what_a_run_reads(tmp_path, key):
+    value, *covered = OF_A_SOURCE[key]
+    source = {"table": "raw.orders", "partition_column": "day"}
+    before = pipeline(tmp_path, MINIMAL | {"sources": {"orders": source}})
+    after = pipeline(tmp_path, MINIMAL | {"sources": {"orders": source | {key: value}}})
+    for as_known, changes in zip((False, True), covered, strict=True):
+        same = before.features_declared(as_known=as_known) == after.features_declared(as_known=as_known)
+        assert same != changes, as_known
+
+
+def test_a_change_column_vouches_for_one_file(tmp_path):
+    source = {"table": "raw.orders", "partition_column": "day", "change_column": "updated_at"}
+    before = pipeline(tmp_path, MINIMAL | {"sources": {"orders": source}})
+    after = pipeline(tmp_path, MINIMAL | {"sources": {"orders": source | {"database": "moved.duckdb"}}})
+    assert before.sql_digest != after.sql_digest
 
 
 def test_every_key_is_in_the_declaration_with_every_key():

@@ -249,6 +249,21 @@ def test_a_file_in_a_folder_below_and_a_link_within_the_folder_are_read(declared
     load(declared, GOOD.replace("sql: features.sql", "sql: ..data/features.sql"))
 
 
+@pytest.mark.parametrize("name", ["'a\\0b.sql'", "circle.sql", "x" * 300, ".", "''"])
+def test_a_name_that_is_no_file_is_one_sentence(declared, name):
+    (declared.folder / "circle.sql").symlink_to("circle.sql")
+    name = '"a\\0b.sql"' if "0b" in name else name
+    (declared.folder / "defs.yaml").write_text(GOOD.replace("sql: features.sql", f"sql: {name}"))
+    with pytest.raises(DeclarationError, match="features.sql names .* which is (no file|not beside)"):
+        find_pipeline(declared.project, "orders")
+
+
+def test_a_file_that_is_nested_too_deeply_is_one_sentence(declared):
+    (declared.folder / "defs.yaml").write_text(with_lines("owners: " + "[" * 5000 + "]" * 5000))
+    with pytest.raises(DeclarationError, match="nested too deeply"):
+        find_pipeline(declared.project, "orders")
+
+
 @pytest.mark.parametrize("file", ["defs.yaml", "features.sql"])
 def test_a_file_that_is_not_utf_8_is_named(declared, file):
     (declared.folder / "defs.yaml").write_text(GOOD)

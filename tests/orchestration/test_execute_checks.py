@@ -125,6 +125,25 @@ def test_an_expectation_on_a_column_that_is_not_stored_fails_in_one_sentence(jud
     assert not run.success and "amount_eur" in failure(run)
 
 
+def test_a_source_that_is_not_there_fails_in_one_sentence(judged):
+    (judged.folder / "expectations.yaml").write_text(
+        yaml.safe_dump(
+            {"sources": {"orders": [{"type": "expect_table_row_count_to_be_between", "kwargs": {"min_value": 1}}]}}
+        )
+    )
+    (judged.root / "sources.duckdb").rename(judged.root / "gone.duckdb")
+    key = dg.AssetKey(["orders", "sources", "orders"])
+    run = execute(judged, dg.AssetCheckKey(key, "expectations"))
+    assert not run.success and "sources.duckdb" in failure(run)
+    job = build_definitions(judged.pipeline()).get_repository_def().get_job("__ASSET_JOB")
+    for asset in (key, dg.AssetKey(["orders", "model"])):
+        observed = job.get_subset(asset_selection={asset}).execute_in_process(
+            instance=dg.DagsterInstance.ephemeral(), raise_on_error=False
+        )
+        assert observed.success == (asset != key)
+        assert observed.success or "sources.duckdb" in failure(observed)
+
+
 def test_a_run_of_checks_for_partitions_judges_these(judged):
     judged.source(f"UPDATE raw.orders SET quantity = 99 WHERE day = '{FIRST}' AND order_id % 50 < 3")
     judged.run(FIRST, SECOND)
