@@ -131,9 +131,7 @@ class TestViewsThatNameTheirCatalog:
             con.execute("UPDATE orders SET quantity = quantity + 1")
         assert make_plan(tiny.pipeline(), tiny.partitions(FIRST)).stale
 
-    @pytest.mark.parametrize(
-        "name", ["main", "temp", "system", "warehouse", "my-shop", "my shop", "My.Shop", ".shop", "pip_stage", "ledger"]
-    )
+    @pytest.mark.parametrize("name", ["main", "system", "warehouse", "my-shop", "my shop", "My.Shop", ".shop"])
     def test_whatever_the_file_is_called(self, tiny, name):
         path = tiny.root / "data" / f"{name}.duckdb"
         catalog = f'"{catalog_of(path)}"'
@@ -214,7 +212,7 @@ class TestViewsThatNameTheirCatalog:
             con.execute("CREATE VIEW raw.t AS SELECT * FROM shop.t")
         others = {"t": {"table": "raw.t", "database": "y.duckdb"}}
         sources = others | {"orders": {"table": "main.v", "database": "shop.duckdb"}}
-        tiny.declare(source_database=None, sources=sources)
+        tiny.declare(f"SELECT {COLUMNS} FROM main.v {WITHIN}", source_database=None, sources=sources)
         text = refused(tiny)
         assert "source 't' (raw.t)" in text and "shop" in text
 
