@@ -43,6 +43,10 @@ def open_sources(
 
     with ExitStack() as stack:
         files = SourceFiles(con, spec, root, stack)
+        for schema in {_schema_of(source) for source in spec.sources.values()} - {"main"}:
+            # None is left over, which a database of that name would be confused with.
+            stack.callback(con.execute, f"DROP SCHEMA IF EXISTS memory.{quote(schema)}")
+            con.execute(f"CREATE SCHEMA IF NOT EXISTS memory.{quote(schema)}")
         for name, source in spec.sources.items():
             stack.callback(con.execute, f"DROP VIEW IF EXISTS {view_of(source)}")
             select = _lay_view(con, spec, name, source, files)
@@ -71,6 +75,10 @@ def open_sources(
 def view_of(source: Source) -> str:
     """The view through which all SQL reads a source; inside `open_sources`."""
     return f"memory.{quote_table(source.table)}"
+
+
+def _schema_of(source: Source) -> str:
+    return source.table.split(".")[0].lower()  # SQL reads it by any capitals
 
 
 @contextmanager
@@ -116,7 +124,6 @@ def _lay_view(con: DuckDBPyConnection, spec: PipelineSpec, name: str, source: So
     where = f"Pipeline {spec.name}: source {name!r} ({source.table})"
     pattern = files.pattern(source)
     origin = parquet_rows([pattern]) if pattern else f"{quote(files.attach(name, source))}.{quote_table(source.table)}"
-    con.execute(f"CREATE SCHEMA IF NOT EXISTS memory.{quote(source.table.split('.')[0])}")
     select = f"SELECT * FROM {origin}"
     while True:
         try:

@@ -17,11 +17,11 @@ RESERVED_COLUMNS = frozenset(
     }
 )
 
-# Catalogs and schemas that exist already.
-RESERVED_SCHEMAS = frozenset(
-    {"ledger", "main", "memory", CATALOG, "warehouse_lock", "published", "pip_stage", "temp", "system"}
-    | {"information_schema", "pg_catalog"}
-)
+# Catalogs and schemas of the database in which the sources' views lie.
+_NOT_OF_SOURCES = frozenset({"memory", "temp", "system", "pip_stage", "information_schema", "pg_catalog"})
+
+# Catalogs and schemas that exist already, where a pipeline has its tables.
+RESERVED_SCHEMAS = _NOT_OF_SOURCES | {"ledger", "main", CATALOG, "warehouse_lock", "published"}
 
 # Columns of the predictions view beside a row's key: a key column of that name would shadow one.
 PREDICTION_COLUMNS = frozenset({"model_name", "model_version", "feature_revision", "scored_at", "provisional", "arm"})
@@ -84,7 +84,7 @@ def check_table_name(name: str) -> str:
             f"{name!r} is not a table name; expected `schema.table`, for example 'raw.orders', or 'main.orders' for a "
             "table in DuckDB's default schema"
         )
-    if parts[0].lower() in RESERVED_SCHEMAS - {"main"}:
+    if parts[0].lower() in _NOT_OF_SOURCES:
         raise ValueError(
             f"{name!r} is in a reserved schema; declare a view of it in another schema, such as 'raw.{parts[1]}'"
         )

@@ -91,6 +91,7 @@ EVERY_KEY = {
     "decisions": {"late": "score >= 0.5", "call": "late AND amount > 1000"},
     "quality": {"expectations": "expectations.yaml", "max_quarantined": 0.1},
     "explanations": {"top": 5, "where": "score >= 0.5", "at_most": 10},
+    "monitoring": {"history": 20},
     "gates": {"partitions": 3, "labels": {"sql": "features.sql", "outcome": "amount"}},
     "reruns": {"promotion": {"last": 7}, "declaration": "none", "attempts": 5, "back_off": "1 hour"},
     "schedule": {"cron": "0 6 * * *", "time_zone": "UTC", "catch_up": 3, "status": "running"},

@@ -268,7 +268,7 @@ def test_a_file_that_is_nested_too_deeply_is_one_sentence(declared):
 def test_a_file_that_is_not_utf_8_is_named(declared, file):
     (declared.folder / "defs.yaml").write_text(GOOD)
     (declared.folder / file).write_bytes(b"-- Z\xfcrich\n")
-    with pytest.raises(DeclarationError, match=rf"{file} is not UTF-8 \(byte 5\)"):
+    with pytest.raises(DeclarationError, match=f"{file} is not in UTF-8: line 1 has the byte 0xfc"):
         find_pipeline(declared.project, "orders")
 
 

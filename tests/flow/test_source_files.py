@@ -61,7 +61,7 @@ def refused(tiny):
 
 
 class TestSchemaMain:
-    @pytest.mark.parametrize("read", ["main.orders", "orders", '"MAIN"."Orders"'])
+    @pytest.mark.parametrize("read", ["orders", '"MAIN"."Orders"'])
     def test_is_read_by_any_name_that_duckdb_has_for_it(self, tiny, read):
         orders_to(tiny, tiny.root / "shop.duckdb")
         declare(tiny, "main.orders", sql=f"SELECT {COLUMNS} FROM {read} {WITHIN}")
@@ -86,6 +86,18 @@ class TestSchemaMain:
         with duckdb.connect(str(tiny.root / "shop.duckdb")) as con:
             con.execute(f"UPDATE orders SET quantity = 1 WHERE day = '{SECOND}'")
         assert [each.partition.key for each in make_plan(tiny.pipeline(), partitions).stale] == [SECOND]
+
+    def test_so_do_schemas_with_the_names_of_the_warehouses_own(self, tiny):
+        schemas = [f"CREATE SCHEMA {name}" for name in ("ledger", "warehouse", "published")]
+        tables = ["ledger.days AS SELECT DISTINCT day", "warehouse.orders AS SELECT *", "published.n AS SELECT 1 AS n"]
+        orders_to(tiny, tiny.root / "shop.duckdb", *schemas, *[f"CREATE TABLE {each} FROM orders" for each in tables])
+        joined = "warehouse.orders JOIN ledger.days USING (day)"
+        sql = f"SELECT {COLUMNS} FROM {joined} {WITHIN} AND EXISTS (FROM published.n)"
+        others = {name: {"table": table} for name, table in (("days", "ledger.days"), ("n", "published.n"))}
+        declare(tiny, "warehouse.orders", sql=sql, **others)
+        tiny.run(FIRST)
+        assert tiny.scores() == tiny.expected(f"day = '{FIRST}'")
+        assert not make_plan(tiny.pipeline(), tiny.partitions(FIRST)).stale
 
     def test_other_schemas_that_duckdb_has_are_refused_with_the_remedy(self):
         with pytest.raises(
@@ -131,9 +143,7 @@ class TestViewsThatNameTheirCatalog:
             con.execute("UPDATE orders SET quantity = quantity + 1")
         assert make_plan(tiny.pipeline(), tiny.partitions(FIRST)).stale
 
-    @pytest.mark.parametrize(
-        "name", ["main", "temp", "system", "warehouse", "my-shop", "my shop", "My.Shop", ".shop", "pip_stage", "ledger"]
-    )
+    @pytest.mark.parametrize("name", ["main", "system", "warehouse", "my-shop", "my shop", "My.Shop", ".shop"])
     def test_whatever_the_file_is_called(self, tiny, name):
         path = tiny.root / "data" / f"{name}.duckdb"
         catalog = f'"{catalog_of(path)}"'
@@ -214,7 +224,7 @@ class TestViewsThatNameTheirCatalog:
             con.execute("CREATE VIEW raw.t AS SELECT * FROM shop.t")
         others = {"t": {"table": "raw.t", "database": "y.duckdb"}}
         sources = others | {"orders": {"table": "main.v", "database": "shop.duckdb"}}
-        tiny.declare(source_database=None, sources=sources)
+        tiny.declare(f"SELECT {COLUMNS} FROM main.v {WITHIN}", source_database=None, sources=sources)
         text = refused(tiny)
         assert "source 't' (raw.t)" in text and "shop" in text
 
