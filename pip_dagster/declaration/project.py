@@ -81,8 +81,8 @@ class Project:
         for key, place in ((key, (root / settings[key]).resolve()) for key in written):
             if "?" in str(place.parent if key == "warehouse" else place):
                 raise ProjectError(
-                    f"{place}, [tool.pip_dagster]: `{key}` is in a folder with `?` in its name, where DuckDB cannot write "
-                    f"its log. Rename the folder, or set `{key}` to another place."
+                    f"{place}, [tool.pip_dagster]: `{key}` is in a folder with `?` in its name, where DuckDB cannot "
+                    f"write its log. Rename the folder, or set `{key}` to another place."
                 )
         return cls(
             root=root,
