@@ -87,11 +87,13 @@ class Project:
                 f'{file}, [tool.pip_dagster]: published = "{UNPUBLISHED}" is for a lake, which can be read at any '
                 "time; a warehouse file cannot be read while a run writes to it. Name a folder."
             )
-        if not is_lake and "?" in str((root / settings["warehouse"]).resolve().parent):
-            raise ProjectError(
-                f"The warehouse {(root / settings['warehouse']).resolve()} is in a folder with `?` in its name, where "
-                "DuckDB cannot write its log. Rename the folder, or set `warehouse` to another place."
-            )
+        written = ([] if is_lake else ["warehouse"]) + (["published"] if publishes else [])
+        for key, place in ((key, (root / settings[key]).resolve()) for key in written):
+            if "?" in str(place.parent if key == "warehouse" else place):
+                raise ProjectError(
+                    f"{place}, [tool.pip_dagster]: `{key}` is in a folder with `?` in its name, where DuckDB cannot "
+                    f"write its log. Rename the folder, or set `{key}` to another place."
+                )
         return cls(
             root=root,
             warehouse=Lake.parse(settings["warehouse"], root, settings["data_path"])

@@ -53,10 +53,13 @@ class Rows:
 
 
 def in_files(files: str, schema: str, table: str, *, more: str = "") -> str:
-    """SQL of the rows of a table in all the files that match: a literal, or a list of them."""
+    """SQL of the rows of a table in all files that match: a literal, or a list of them.
+
+    A folder called `region=eu` adds no column.
+    """
     return (
         f"read_duckdb({files}, schema_name = {literal(schema)}, table_name = {literal(table)}, "
-        f"union_by_name = true{more})"
+        f"union_by_name = true, hive_partitioning = false{more})"
     )
 
 

@@ -101,3 +101,6 @@ def test_a_folder_in_which_duckdb_cannot_write_is_refused(tiny, tmp_path):
     shutil.copytree(tiny.root, tmp_path / "what?" / "shop")
     with pytest.raises(ProjectError, match=r"with `\?` in its name.*Rename the folder"):
         Project.at(tmp_path / "what?" / "shop")
+    (tiny.root / "pyproject.toml").write_text('[tool.pip_dagster]\npublished = "what?/published"\n')
+    with pytest.raises(ProjectError, match=r"`published` is in a folder with `\?` in its name"):
+        Project.at(tiny.root)

@@ -94,7 +94,8 @@ class TestAnotherDuckDB:
 
 
 def test_files_are_written_in_a_format_that_the_oldest_supported_duckdb_opens(scored):
-    for file in (scored.project.warehouse, scored.project.published_database):
+    rows = scored.project.published / "orders" / "rows-0001.duckdb"
+    for file in (scored.project.warehouse, scored.project.published_database, rows):
         with duckdb.connect() as con:
             con.execute(f"ATTACH '{file}' AS f (READ_ONLY)")
             [(tags,)] = con.execute("SELECT tags FROM duckdb_databases() WHERE database_name = 'f'").fetchall()

@@ -109,11 +109,11 @@ class TestFullDisk:
 
     def test_of_what_is_published(self, changed, caplog):
         published = changed.project.published
-        with small_disk(published, "300k"):
+        with small_disk(published, "4m"):
             before = changed.scores()
             with full(published):
                 assert not any(result.error for result in changed.run().values())
-                assert f"orders, partition {DAYS[0]} is stored but cannot be published" in caplog.text
+                assert f"orders, partitions {DAYS[0]} to {DAYS[-1]} are stored but cannot be published" in caplog.text
                 assert "No space left" in caplog.text and "the next run publishes it" in caplog.text
                 assert changed.scores() == before, "readers see what was published before"
                 assert_whole(changed)

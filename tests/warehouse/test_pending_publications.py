@@ -168,7 +168,7 @@ def test_a_published_folder_that_cannot_be_written_is_reported_and_stays_pending
     folder.write_text("a file where a folder should be")
     text = pending.shell("publish", code=1)
     assert "4 partitions could not be published and stay pending" in text
-    assert "orders, partition 2024-03-01 is stored but cannot be published" in caplog.text
+    assert "orders, partitions 2024-03-01 to 2024-03-04 are stored but cannot be published" in caplog.text
     folder.unlink()
     kept.rename(folder)
     assert pending.shell("publish").endswith("4 partitions published.\n")
