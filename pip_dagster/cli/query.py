@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import re
 import sys
+from contextlib import suppress
 from typing import Any
 
 import click
@@ -45,11 +46,16 @@ def query(project: Project, sql: str, form: str, as_json: bool) -> None:
         except duckdb.Error as error:
             if _is_about_files(con, project, str(error)):
                 raise
-            raise click.ClickException(f"{error}\nTables: {', '.join(_tables(con))}") from error
+            listed = ""
+            with suppress(duckdb.Error):  # in a lake's transaction, which this error has ended
+                listed = f"\nTables: {', '.join(_tables(con))}"
+            raise click.ClickException(f"{error}{listed}") from error
 
 
 def _is_about_files(con: Any, project: Project, error: str) -> bool:
     """Whether the error is about a published file, or about files of the views that are not where they were."""
+    if not project.publishes:
+        return False
     if f"'{project.published}" in error or f'"{project.published}' in error:
         return True
     refused = re.search(r'Cannot access file "([^"]+)"', error)
