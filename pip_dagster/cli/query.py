@@ -57,7 +57,7 @@ def query(project: Project, sql: str, form: str, as_json: bool) -> None:
                 raise click.ClickException(f"Two columns have the same name: {', '.join(columns)}. Rename one with AS.")
             _show(result, columns, "json" if as_json else form)
         except duckdb.Error as error:
-            if str(project.published) in str(error):  # a damaged file, not the query
+            if project.publishes and str(project.published) in str(error):  # a damaged file, not the query
                 raise
             raise click.ClickException(str(error)) from error
 

@@ -104,7 +104,7 @@ def json_object(path: Path | None, option: str) -> dict[str, Any] | None:
         return None
     try:
         found = json.loads(path.read_bytes())
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise click.ClickException(f"cannot read {option} {path}: {error}") from error
     if not isinstance(found, dict):
         raise click.ClickException(f"{option} {path} must hold a JSON object, not {type(found).__name__}")

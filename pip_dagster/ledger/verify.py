@@ -99,36 +99,11 @@ def _faults(
         except ValueError as error:
             yield Fault(seq, "content", f"its subject or details are not valid JSON: {error}")
             continue
-        if seq == 1:
-            yield from _before_the_chain(row, details, changes, seen)
-        elif row["action"] == "live":
-            change_id = subject["change_id"]
-            if change_id in seen:
-                yield Fault(seq, "ledger", f"live change {change_id} has an entry already")
-            seen.add(change_id)
-            yield from _differences(row, subject, details, changes.get(change_id), split.arms.pop(change_id, []))
-        elif row["action"] == "canary":
-            now = split.canaries.pop(subject["event_id"], None)
-            if now != {
-                "made_at": row["made_at"],
-                "actor": row["actor"],
-                "pipeline": row["pipeline"],
-                **subject,
-                **details,
-            }:
-                yield Fault(seq, "ledger", f"ledger.canaries {subject['event_id']} is gone or was changed")
-        elif (
-            row["action"] == "promotion"
-            and moves is not None
-            and seq > accepted.get(row["subject"], 0)
-            and not _is_in(moves, subject, details, row)
-        ):
-            yield Fault(
-                seq,
-                "registry",
-                f"{subject['model']}: the history of alias {subject['alias']!r} has no move from "
-                f"{details['from']} to {details['to']} by {row['actor']} any more",
-            )
+        known = moves if seq > accepted.get(row["subject"], 0) else None
+        try:
+            yield from _of_entry(row, subject, details, changes, known, split, seen)
+        except (KeyError, TypeError, AttributeError) as error:
+            yield Fault(seq, "content", f"its subject or details lack what its action needs: {error}")
     for change_id, change in changes.items():
         if change_id not in seen:
             yield Fault(None, "ledger", f"live change {_describe(change)} has no entry in the audit")
@@ -153,6 +128,44 @@ def _accepted_histories(entries: Sequence[Row]) -> dict[str, int]:
         for row in entries
         if row["action"] == "promotion" and '"accepted_history"' in row["details"]
     }
+
+
+def _of_entry(
+    row: Row,
+    subject: Row,
+    details: Row,
+    changes: dict[str, Row],
+    moves: Mapping[str, Sequence[AliasChange]] | None,
+    split: _Experiments,
+    seen: set[str],
+) -> Iterator[Fault]:
+    """The faults of what the entry says; `seen` gets the live changes that it is about."""
+    seq = row["seq"]
+    if seq == 1:
+        yield from _before_the_chain(row, details, changes, seen)
+    elif row["action"] == "live":
+        change_id = subject["change_id"]
+        if change_id in seen:
+            yield Fault(seq, "ledger", f"live change {change_id} has an entry already")
+        seen.add(change_id)
+        yield from _differences(row, subject, details, changes.get(change_id), split.arms.pop(change_id, []))
+    elif row["action"] == "canary":
+        now = split.canaries.pop(subject["event_id"], None)
+        if now != {
+            "made_at": row["made_at"],
+            "actor": row["actor"],
+            "pipeline": row["pipeline"],
+            **subject,
+            **details,
+        }:
+            yield Fault(seq, "ledger", f"ledger.canaries {subject['event_id']} is gone or was changed")
+    elif row["action"] == "promotion" and moves is not None and not _is_in(moves, subject, details, row):
+        yield Fault(
+            seq,
+            "registry",
+            f"{subject['model']}: the history of alias {subject['alias']!r} has no move from "
+            f"{details['from']} to {details['to']} by {row['actor']} any more",
+        )
 
 
 def _before_the_chain(row: Row, details: Row, changes: dict[str, Row], seen: set[str]) -> Iterator[Fault]:

@@ -201,6 +201,8 @@ def _manifest(name: str, description: Description, report: sandbox.ProbeReport) 
 
 def _model_bytes(model: Path) -> bytes:
     try:
+        if model.exists() and not model.is_file():  # a pipe would block for ever
+            raise ModelNotFound(f"the model file {model} is not a file; check the path")
         return model.read_bytes()
     except OSError as error:
         raise ModelNotFound(f"cannot read the model file {model} ({error.strerror}); check the path") from error

@@ -73,7 +73,7 @@ def declared_memory_limit() -> str | None:
         WarehouseError: the variable is not a size.
     """
     text = os.environ.get(VARIABLE, "").strip()
-    if text and not re.fullmatch(r"0*[1-9]\d*(\.\d+)?\s*([KMGT]i?B|%)", text, re.IGNORECASE):
+    if text and not re.fullmatch(r"(?=.*[1-9])\d+(\.\d+)?\s*([KMGT]i?B|%)", text, re.IGNORECASE):
         raise WarehouseError(f"{VARIABLE} is {text!r}; expected a size, such as 8GB.")
     return text or None
 
