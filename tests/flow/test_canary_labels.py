@@ -1,4 +1,4 @@
-"""A canary's limit by late labels: past scores of both versions, on the same labelled rows, at looks that double."""
+"""A canary's limit by late labels: past scores of both versions, on the same labelled rows."""
 
 import json
 
@@ -52,7 +52,7 @@ def test_a_worse_arm_is_stopped_once_four_partitions_have_labels(canary, ledger_
     assert live(canary) == [*DAYS[:3]] and not stops(canary)
     results = canary.run(DAYS[3])
     status, text = check(results, DAYS[3])
-    assert status == "failed" and "look 1, at 4 partitions: auc" in text and "97.5% interval" in text
+    assert status == "failed" and "analysis 1, of 4 partitions: auc" in text and "97.5% interval" in text
     assert live(canary) == [*DAYS[:3]], "those that it was live in stay as they are"
     ((key, why, figures),) = stops(canary)
     assert key == DAYS[3] and why == f"metric: {text}"
@@ -65,7 +65,7 @@ def test_a_worse_arm_is_stopped_once_four_partitions_have_labels(canary, ledger_
     found, shown = gain("auc", rows, 0.975), json.loads(figures)["metric"]
     assert shown["figure"] == pytest.approx(found.gain) and shown["high"] == pytest.approx(found.high)
     assert shown["threshold"] == pytest.approx(-0.05 * (found.champion - 0.5))
-    assert (shown["metric"], shown["look"], shown["partitions"], shown["rows"]) == ("auc", 1, 4, 600)
+    assert (shown["metric"], shown["analysis"], shown["partitions"], shown["rows"]) == ("auc", 1, 4, 600)
     assert ledger_verify(canary) is None
     assert check(canary.run(DAYS[3]), DAYS[3]) is None, "a stopped arm is not judged"
     assert len(stops(canary)) == 1
@@ -84,11 +84,11 @@ def test_partitions_from_before_it_was_resumed_do_not_count(canary):
 def test_an_arm_that_is_as_good_stays_live_and_what_the_labels_show_is_seen(canary):
     canary.registry.set_alias("returns", "challenger", 2, by="ada", why="a good one too")
     status, text = check(canary.run(), DAYS[0])
-    assert status == "passed" and text.startswith("look 1, at 4 partitions: auc")
-    assert text.endswith("the next look is at 8 partitions, 4 have their labels")
+    assert status == "passed" and text.startswith("analysis 1, of 4 partitions: auc")
+    assert text.endswith("the next is of 8 partitions, 4 have their labels")
     assert live(canary) == [*DAYS]
     shown = canary.shell("models", "canary", "orders")
-    assert "challenger by its labels: look 1, at 4 partitions" in " ".join(shown.split())
+    assert "challenger by its labels: analysis 1, of 4 partitions" in " ".join(shown.split())
     assert json.loads(canary.shell("models", "canary", "orders", "--json"))[0]["labels"] == text
 
 
@@ -128,7 +128,7 @@ def test_units_metric_and_limits_are_those_of_the_gates_unless_it_has_its_own(ca
     """The same four shops each day: too few units say nothing, however many rows they have."""
     declare(canary, gates={"unit": "shop"})
     status, text = check(canary.run(), DAYS[0])
-    assert status == "passed" and text.startswith("not judged: look 1") and "10 are needed" in text
+    assert status == "passed" and text.startswith("not judged: analysis 1") and "10 are needed" in text
     assert live(canary) == [*DAYS]
     declare(canary, labels={"metric": "macro_f1"})
     status, text = check(canary.run(DAYS[0]), DAYS[0])
