@@ -8,6 +8,7 @@ from pydantic import ValidationError
 
 from pip_dagster.errors import DeclarationError
 from pip_dagster.flow.label_metric import check_metric
+from pip_dagster.orchestration.checks import _outcome
 from pip_dagster.statistics.interval import PairedRows, gain
 
 DAYS = ("2024-03-01", "2024-03-02", "2024-03-03", "2024-03-04")
@@ -43,6 +44,7 @@ def stops(gated):
     return gated.warehouse("SELECT partition_key, why, figures FROM ledger.canaries WHERE action = 'stopped'")
 
 
+@pytest.mark.lake
 def test_a_worse_arm_is_stopped_once_four_partitions_have_labels(canary, ledger_verify):
     results = canary.run(*DAYS[:3])
     assert check(results, DAYS[0]) == (
@@ -83,8 +85,10 @@ def test_partitions_from_before_it_was_resumed_do_not_count(canary):
 
 def test_an_arm_that_is_as_good_stays_live_and_what_the_labels_show_is_seen(canary):
     canary.registry.set_alias("returns", "challenger", 2, by="ada", why="a good one too")
-    status, text = check(canary.run(), DAYS[0])
+    results = canary.run()
+    status, text = check(results, DAYS[0])
     assert status == "passed" and text.startswith("analysis 1, of 4 partitions: auc")
+    assert _outcome(results[DAYS[0]].checks, DAYS[0])["metadata"]["metric challenger"] == text
     assert text.endswith("the next is of 8 partitions, 4 have their labels")
     assert live(canary) == [*DAYS]
     shown = canary.shell("models", "canary", "orders")
