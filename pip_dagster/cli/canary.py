@@ -63,7 +63,7 @@ def canary(
 def states(project: Project, declared: Pipeline, experiment: Split) -> list[dict[str, Any]]:
     """Each arm of a canary: its version, whether it is stopped, what its labels show, every stop and resumption.
 
-    The labels are as the newest run judged them.
+    The labels are as they were recorded with the newest partition.
     """
     from pip_dagster.ledger.canary import events, seen_by_labels
 

@@ -96,7 +96,7 @@ class CanaryLabels(StrictModel):
         default=None, gt=0, le=1, description="As `gates.max_loss`, which holds when it is absent."
     )
     confidence: float | None = Field(
-        default=None, gt=0, lt=1, description="Of all looks together; `gates.confidence` when absent."
+        default=None, gt=0, lt=1, description="Of all analyses together; `gates.confidence` when absent."
     )
 
 

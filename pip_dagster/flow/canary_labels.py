@@ -1,8 +1,8 @@
 """The limit of a canary by late labels: its stored scores of past partitions beside the champion's.
 
 Both have scored every row, so that the comparison is paired, whoever decided. Labels arrive late: what they show is
-about the canary and not about the partition of a run. It is judged once a run, on the oldest 4, 8, 16, … partitions
-that both scored and whose labels are complete (`statistics.looks`); a stop is in the ledger before any arm is decided.
+about the canary and not about the partition of a run. A run judges the oldest 4, 8, 16, … partitions that both scored
+and whose labels are complete (`statistics.interim`). A stop is in the ledger before any arm is decided.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ from pip_dagster.ledger.live_partitions import LivePartition, Revision
 from pip_dagster.ledger.record import ScoringEntry
 from pip_dagster.sql.names import among, quote, quote_all
 from pip_dagster.statistics.agreement import paired_columns
+from pip_dagster.statistics.interim import FIRST, Interim
 from pip_dagster.statistics.judge import GateVerdict, Rule, judge
-from pip_dagster.statistics.looks import FIRST, Look
-from pip_dagster.statistics.wording import describe_look
+from pip_dagster.statistics.wording import describe_interim
 from pip_dagster.warehouse.access import writing
 from pip_dagster.warehouse.interrupts import raise_if_interrupted
 from pip_dagster.warehouse.transaction import transaction
@@ -47,7 +47,7 @@ _PAIRS = """
     AND a.feature_revision = s.feature_revision
   JOIN ledger.extractions e ON e.pipeline = s.pipeline AND e.partition_key = s.partition_key
     AND e.revision = s.feature_revision
-  WHERE l.pipeline = $pipeline AND s.model_version = $champion AND s.rows_scored > 0
+  WHERE l.pipeline = $pipeline AND s.model_name = $model AND s.model_version = $champion AND s.rows_scored > 0
     AND a.role = 'arm' AND a.status = 'scored' AND a.model_name = $model AND a.model_version = $version
     AND a.scoring_id > $since
   QUALIFY row_number() OVER (PARTITION BY s.partition_key ORDER BY a.scoring_id DESC) = 1
@@ -80,7 +80,9 @@ def judge_by_labels(
         return []
     arms: dict[str, ScoringEntry] = {}
     for result in results:
-        arms = {**{name: entry for name, entry in result.arms.items() if entry.status == "scored"}, **arms}
+        for arm, entry in result.arms.items():
+            if entry.status == "scored":
+                arms.setdefault(arm, entry)
     checks: list[tuple[str, bool | None, str]] = []
     stops: list[tuple[str, Stop]] = []
     for arm, entry in arms.items():
@@ -116,7 +118,7 @@ class _Found:
 
 
 def _judge(run: Run, manifest: Manifest, arm: str, entry: ScoringEntry) -> _Found | None:
-    """The newest look at an arm; None where it is stopped."""
+    """The newest analysis of an arm; None where it is stopped."""
     con, pipeline = run.con, run.pipeline
     experiment = pipeline.spec.scoring.canary
     assert experiment and experiment.gate.labels
@@ -132,31 +134,31 @@ def _judge(run: Run, manifest: Manifest, arm: str, entry: ScoringEntry) -> _Foun
     run.progress(f"{name}: labels of {arm}, {gates.labels.outcome if gates.labels else ''}")
     window = label_window(con, pipeline, manifest, [pair.live for pair in pairs])
     complete = _complete(pairs, window)
-    look = Look.at(complete)
-    if look is None:
+    interim = Interim.at(complete)
+    if interim is None:
         return _Found(f"not judged yet: labels of {complete} of {FIRST} partitions are complete")
-    looked = pairs[: look.partitions]
-    if complete > look.partitions:
-        window = label_window(con, pipeline, manifest, [pair.live for pair in looked])
+    judged = pairs[: interim.partitions]
+    if complete > interim.partitions:
+        window = label_window(con, pipeline, manifest, [pair.live for pair in judged])
     rule = Rule(
         labels.max_loss if labels.max_loss is not None else gates.max_loss,
-        look.confidence(labels.confidence if labels.confidence is not None else gates.confidence),
+        interim.confidence(labels.confidence if labels.confidence is not None else gates.confidence),
     )
     outputs = len(manifest.outputs)
     columns: Mapping[str, Any] = {}
     if window.partitions:
-        relation = _labelled(run, manifest, looked, window)
+        relation = _labelled(run, manifest, judged, window)
         columns = con.execute(f"SELECT {paired_select(outputs)}, pip_outcome FROM {relation}").fetchnumpy()
     try:
         verdict = judge(metric, paired_rows(columns, outputs), rule)
     except DeclarationError as error:
         raise DeclarationError(f"Pipeline {name}: {error}") from error
-    text = f"look {look.number}, at {look.partitions} partitions: {describe_look(verdict)}; {window.text}"
+    text = f"analysis {interim.number}, of {interim.partitions} partitions: {describe_interim(verdict)}; {window.text}"
     if verdict.state == "refused":
-        stop = Stop(arm, model, f"{METRIC}: {text}", {METRIC: _figures(metric, look, verdict, window)})
+        stop = Stop(arm, model, f"{METRIC}: {text}", {METRIC: _figures(metric, interim, verdict, window)})
         return _Found(text, stop, window.partitions[-1].key)
     unjudged = "not judged: " if verdict.state == "unjudged" else ""
-    return _Found(f"{unjudged}{text}; the next look is at {look.next} partitions, {complete} have their labels")
+    return _Found(f"{unjudged}{text}; the next is of {interim.next} partitions, {complete} have their labels")
 
 
 def _pairs(run: Run, manifest: Manifest, arm: str, entry: ScoringEntry) -> list[_Pair]:
@@ -229,11 +231,11 @@ def _paired(run: Run, manifest: Manifest, tables: tuple[str, str, str], pairs: S
     )
 
 
-def _figures(metric: str, look: Look, verdict: GateVerdict, window: LabelWindow) -> Mapping[str, Any]:
+def _figures(metric: str, interim: Interim, verdict: GateVerdict, window: LabelWindow) -> Mapping[str, Any]:
     """What the ledger keeps of a stop."""
     found, allowed = verdict.gain, verdict.margin
     assert found and allowed
     measured = {name: getattr(found, name) for name in ("champion", "candidate", "low", "high")}
     counts = {"rows": verdict.rows, "units": verdict.units, "partitions": len(window.partitions)}
     figure = {"figure": found.gain, "threshold": -allowed.value, "metric": metric}
-    return figure | measured | counts | {"look": look.number, "confidence": verdict.rule.confidence}
+    return figure | measured | counts | {"analysis": interim.number, "confidence": verdict.rule.confidence}

@@ -35,7 +35,7 @@ def describe(verdict: GateVerdict) -> str:
     return "; ".join(parts)
 
 
-def describe_look(verdict: GateVerdict) -> str:
+def describe_interim(verdict: GateVerdict) -> str:
     """Write it in short for a canary, which is judged again and again."""
     found, allowed = verdict.gain, verdict.margin
     if found is None or allowed is None:

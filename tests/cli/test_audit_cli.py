@@ -109,7 +109,6 @@ def test_audit_of_no_warehouse_says_so(tiny):
     assert "There is no warehouse" in tiny.shell("models", "rollback", "orders", code=1)
 
 
-@pytest.mark.lake("always")
 def test_lineage_as_of_follows_promotion_and_rollback(promoted):
     times = promoted.warehouse("SELECT made_at FROM ledger.live_changes WHERE partition_key = '2024-03-02' ORDER BY 1")
     promoted.shell("models", "rollback", "orders", "--why", "worse in Zürich")

@@ -1,4 +1,4 @@
-"""A canary's limit by late labels: past scores of both versions, on the same labelled rows, at looks that double."""
+"""A canary's limit by late labels: past scores of both versions, on the same labelled rows."""
 
 import json
 
@@ -8,6 +8,7 @@ from pydantic import ValidationError
 
 from pip_dagster.errors import DeclarationError
 from pip_dagster.flow.label_metric import check_metric
+from pip_dagster.orchestration.checks import _outcome
 from pip_dagster.statistics.interval import PairedRows, gain
 
 DAYS = ("2024-03-01", "2024-03-02", "2024-03-03", "2024-03-04")
@@ -43,6 +44,7 @@ def stops(gated):
     return gated.warehouse("SELECT partition_key, why, figures FROM ledger.canaries WHERE action = 'stopped'")
 
 
+@pytest.mark.lake
 def test_a_worse_arm_is_stopped_once_four_partitions_have_labels(canary, ledger_verify):
     results = canary.run(*DAYS[:3])
     assert check(results, DAYS[0]) == (
@@ -52,7 +54,7 @@ def test_a_worse_arm_is_stopped_once_four_partitions_have_labels(canary, ledger_
     assert live(canary) == [*DAYS[:3]] and not stops(canary)
     results = canary.run(DAYS[3])
     status, text = check(results, DAYS[3])
-    assert status == "failed" and "look 1, at 4 partitions: auc" in text and "97.5% interval" in text
+    assert status == "failed" and "analysis 1, of 4 partitions: auc" in text and "97.5% interval" in text
     assert live(canary) == [*DAYS[:3]], "those that it was live in stay as they are"
     ((key, why, figures),) = stops(canary)
     assert key == DAYS[3] and why == f"metric: {text}"
@@ -65,7 +67,7 @@ def test_a_worse_arm_is_stopped_once_four_partitions_have_labels(canary, ledger_
     found, shown = gain("auc", rows, 0.975), json.loads(figures)["metric"]
     assert shown["figure"] == pytest.approx(found.gain) and shown["high"] == pytest.approx(found.high)
     assert shown["threshold"] == pytest.approx(-0.05 * (found.champion - 0.5))
-    assert (shown["metric"], shown["look"], shown["partitions"], shown["rows"]) == ("auc", 1, 4, 600)
+    assert (shown["metric"], shown["analysis"], shown["partitions"], shown["rows"]) == ("auc", 1, 4, 600)
     assert ledger_verify(canary) is None
     assert check(canary.run(DAYS[3]), DAYS[3]) is None, "a stopped arm is not judged"
     assert len(stops(canary)) == 1
@@ -83,12 +85,14 @@ def test_partitions_from_before_it_was_resumed_do_not_count(canary):
 
 def test_an_arm_that_is_as_good_stays_live_and_what_the_labels_show_is_seen(canary):
     canary.registry.set_alias("returns", "challenger", 2, by="ada", why="a good one too")
-    status, text = check(canary.run(), DAYS[0])
-    assert status == "passed" and text.startswith("look 1, at 4 partitions: auc")
-    assert text.endswith("the next look is at 8 partitions, 4 have their labels")
+    results = canary.run()
+    status, text = check(results, DAYS[0])
+    assert status == "passed" and text.startswith("analysis 1, of 4 partitions: auc")
+    assert _outcome(results[DAYS[0]].checks, DAYS[0])["metadata"]["metric challenger"] == text
+    assert text.endswith("the next is of 8 partitions, 4 have their labels")
     assert live(canary) == [*DAYS]
     shown = canary.shell("models", "canary", "orders")
-    assert "challenger by its labels: look 1, at 4 partitions" in " ".join(shown.split())
+    assert "challenger by its labels: analysis 1, of 4 partitions" in " ".join(shown.split())
     assert json.loads(canary.shell("models", "canary", "orders", "--json"))[0]["labels"] == text
 
 
@@ -128,7 +132,7 @@ def test_units_metric_and_limits_are_those_of_the_gates_unless_it_has_its_own(ca
     """The same four shops each day: too few units say nothing, however many rows they have."""
     declare(canary, gates={"unit": "shop"})
     status, text = check(canary.run(), DAYS[0])
-    assert status == "passed" and text.startswith("not judged: look 1") and "10 are needed" in text
+    assert status == "passed" and text.startswith("not judged: analysis 1") and "10 are needed" in text
     assert live(canary) == [*DAYS]
     declare(canary, labels={"metric": "macro_f1"})
     status, text = check(canary.run(DAYS[0]), DAYS[0])

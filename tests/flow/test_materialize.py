@@ -158,7 +158,6 @@ class TestAPromotion:
         assert all(result.scoring.model_version == 2 for result in results.values())
         assert scored.warehouse("SELECT count(*) FROM ledger.extractions") == [(4,)]
 
-    @pytest.mark.lake("always")
     def test_back_makes_the_old_scores_live_again_without_scoring(self, scored):
         old = scored.scores()
         self.promote(scored, 2)

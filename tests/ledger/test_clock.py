@@ -46,7 +46,7 @@ def planned(tiny):
     return [reason.kind for each in plan.stale for reason in each.reasons], plan.current
 
 
-@pytest.mark.lake("always")
+@pytest.mark.lake
 def test_a_rollback_with_the_clock_set_back(promoted, ledger, shift):
     shift(-1)
     result = rollback(promoted.project, "orders", why="worse", by="eve")

@@ -65,7 +65,7 @@ class TestAReplacedVersion:
         text = replaced.shell("backfill", "orders", "--from", NEW, "--to", NEW, "--version", "v1", code=1)
         assert "was replaced in the registry" in text and "Traceback" not in text
 
-    @pytest.mark.lake("always")
+    @pytest.mark.lake
     def test_is_a_finding_of_the_audit(self, replaced):
         assert "returns v1: the model has sha256" in replaced.shell("audit", "verify", code=1)
 

@@ -236,7 +236,6 @@ class TestWhatHasChangedIsNamed:
         assert each.verdict == "differs" and len(each.reasons) == 1 and each.reasons[0].startswith("features: ")
         assert each.comparison.same
 
-    @pytest.mark.lake("always")
     def test_a_score_by_one_ulp(self, scored):
         scores = table(scored, "scores")
         ((score,),) = scored.warehouse(f"SELECT score FROM {scores} WHERE order_id = 70")

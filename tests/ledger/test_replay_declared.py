@@ -69,7 +69,6 @@ def decided(tiny):
     return tiny
 
 
-@pytest.mark.lake("always")
 def test_whatever_is_declared_today(decided):
     for name, change in CHANGES.items():
         decided.declare(SQL if name == "other feature SQL" else None, **(DECLARED | change))

@@ -151,7 +151,6 @@ def test_blocked_and_failed_scorings_are_never_made_live(promoted):
     assert live(promoted) == dict(zip(DAYS, ("v2", "v2", "v2", "v1"), strict=True))
 
 
-@pytest.mark.lake("always")
 def test_as_of_an_instant_restores_what_was_live_then(promoted):
     ((before,),) = promoted.warehouse(
         "SELECT max(made_at) FROM ledger.live_changes WHERE run_id = 'run-1' AND "

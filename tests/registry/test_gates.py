@@ -59,7 +59,6 @@ def planted(helpers: Any, shop: str) -> Callable[[Any], np.ndarray]:
     return lambda frame: np.where(frame["shop"] == shop, 1 - helpers.returned(frame), helpers.returned(frame))
 
 
-@pytest.mark.lake("always")
 def test_a_better_model_passes_every_gate(gated: Any) -> None:
     report = gates_of(gated, 1)
     assert report.passed, report.refusal

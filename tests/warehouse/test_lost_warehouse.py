@@ -172,7 +172,7 @@ class TestAPublishedFolder:
         assert scored.run(FIRST)[FIRST].reused
         assert scored.scores() == scored.expected() and pending_now(scored.project, within=5) == []
 
-    @pytest.mark.lake("always")
+    @pytest.mark.lake
     def test_that_is_gone_is_pending(self, scored):
         shutil.rmtree(scored.project.published)
         assert len(pending_now(scored.project, within=5)) == 4

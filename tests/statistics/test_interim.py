@@ -1,7 +1,7 @@
-"""A canary's looks at its labels over thirty days: how often an equal arm is stopped, and how soon a worse one is.
+"""A canary's interim analyses over thirty days: how often an equal arm is stopped, and how soon a worse one is.
 
 The long form prints the table of docs/experiments.md:
-`.venv/bin/python -m pytest tests/statistics/test_looks.py -m soak -s`.
+`.venv/bin/python -m pytest tests/statistics/test_interim.py -m soak -s`.
 """
 
 from __future__ import annotations
@@ -11,26 +11,26 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from pip_dagster.statistics.interim import Interim
 from pip_dagster.statistics.judge import Rule, judge
-from pip_dagster.statistics.looks import Look
 
 DAYS, FALSE = 30, 0.05
 
 
-def looks(days: int = DAYS) -> list[Look]:
-    """The looks of a canary that is judged on each of its days."""
-    return sorted({look for day in range(days + 1) if (look := Look.at(day))}, key=lambda look: look.number)
+def analyses(days: int = DAYS) -> list[Interim]:
+    """The analyses of a canary that is judged on each of its days."""
+    return sorted({each for day in range(days + 1) if (each := Interim.at(day))}, key=lambda each: each.number)
 
 
 def stopped_at(metric, rows, rule=None) -> tuple[int, bool]:
-    """The partitions of the look that stops the arm, 0 if none does; and whether any look judged it."""
+    """The partitions of the analysis that stops the arm, 0 if none does; and whether any judged it."""
     judged = False
-    for look in looks(int(rows.day.max()) + 1):
-        seen = rows.take(rows.day < look.partitions)
-        found = judge(metric, seen, Rule(confidence=look.confidence(Rule().confidence)))
+    for each in analyses(int(rows.day.max()) + 1):
+        seen = rows.take(rows.day < each.partitions)
+        found = judge(metric, seen, Rule(confidence=each.confidence(Rule().confidence)))
         judged |= found.state != "unjudged"
         if found.state == "refused":
-            return look.partitions, judged
+            return each.partitions, judged
     return 0, judged
 
 
@@ -41,7 +41,7 @@ def each_day(metric, rows) -> bool:
 
 
 def simulated(simulation, metric, world, draws) -> tuple[dict[int, int], int]:
-    """Partitions of the look that stops → how many arms; and how many were judged at all."""
+    """Partitions of the analysis that stops → how many arms; and how many were judged at all."""
     found: dict[int, int] = {}
     judged = 0
     for seed in range(draws):
@@ -51,13 +51,13 @@ def simulated(simulation, metric, world, draws) -> tuple[dict[int, int], int]:
     return found, judged
 
 
-def test_looks_double_and_share_one_error() -> None:
-    assert [Look.at(days) for days in (0, 3)] == [None, None]
-    assert [Look.at(days) for days in (4, 7, 8, 15, 16, 31, 32)] == [
-        Look(*each) for each in ((1, 4), (1, 4), (2, 8), (2, 8), (3, 16), (3, 16), (4, 32))
+def test_analyses_double_and_share_one_error() -> None:
+    assert [Interim.at(days) for days in (0, 3)] == [None, None]
+    assert [Interim.at(days) for days in (4, 7, 8, 15, 16, 31, 32)] == [
+        Interim(*each) for each in ((1, 4), (1, 4), (2, 8), (2, 8), (3, 16), (3, 16), (4, 32))
     ]
-    assert Look(1, 4).next == 8
-    errors = [1 - Look(number, 4).confidence(0.95) for number in range(1, 2_000)]
+    assert Interim(1, 4).next == 8
+    errors = [1 - Interim(number, 4).confidence(0.95) for number in range(1, 2_000)]
     assert errors[:2] == pytest.approx([0.025, 0.05 / 6]) and sum(errors) == pytest.approx(0.05, rel=1e-3)
 
 
@@ -98,7 +98,7 @@ def test_false_stops_and_power_table(simulation) -> None:
 
 @pytest.mark.soak
 def test_a_judgement_on_each_day_refuses_more(simulation) -> None:
-    """What the looks are for: intervals of 95% on each of thirty days."""
+    """What the analyses are for: intervals of 95% on each of thirty days."""
     sets = [
         simulation.draw("auc", simulation.World(DAYS, 200), np.random.default_rng((seed, 21))) for seed in range(200)
     ]

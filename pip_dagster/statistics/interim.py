@@ -1,8 +1,9 @@
 """When a canary is judged by its labels, and how sure each judgement must be.
 
 Labels arrive day by day. With a judgement on each of thirty days, an equal version is refused far more often than the
-confidence says; with one after thirty days, a bad version stays live for long. So there are looks at 4, 8, 16, …
-partitions, and look j has 1 / (j (j + 1)) of the error that is allowed. These shares sum to 1 over any number of looks.
+confidence says; with one after thirty days, a bad version stays live for long. So there are interim analyses of 4, 8,
+16, … partitions, as in group-sequential trials. Analysis j has 1 / (j (j + 1)) of the error that is allowed. These
+shares sum to 1 over any number of analyses.
 """
 
 from __future__ import annotations
@@ -13,15 +14,15 @@ FIRST = 4  # fewer partitions hardly show how days differ
 
 
 @dataclass(frozen=True)
-class Look:
-    """The look with this `number` from 1, at the oldest `partitions`; `next` is how many the one after it has."""
+class Interim:
+    """The analysis with this `number` from 1, of the oldest `partitions`; the one after it has `next` partitions."""
 
     number: int
     partitions: int
 
     @classmethod
-    def at(cls, partitions: int) -> Look | None:
-        """The last look that this many partitions allow; None before the first."""
+    def at(cls, partitions: int) -> Interim | None:
+        """The last analysis that this many partitions allow; None before the first."""
         if partitions < FIRST:
             return None
         doubled = (partitions // FIRST).bit_length() - 1
@@ -29,9 +30,9 @@ class Look:
 
     @property
     def next(self) -> int:
-        """How many partitions the look after it has."""
+        """How many partitions the analysis after it has."""
         return 2 * self.partitions
 
     def confidence(self, of_all: float) -> float:
-        """The confidence of this look's interval, so that all looks together have `of_all`."""
+        """The confidence of this analysis' interval, so that all analyses together have `of_all`."""
         return 1 - (1 - of_all) / (self.number * (self.number + 1))
