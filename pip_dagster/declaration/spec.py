@@ -228,6 +228,16 @@ class PipelineSpec(StrictModel):
             )
         return self
 
+    @model_validator(mode="after")
+    def _labels_decide_nothing(self) -> PipelineSpec:
+        own = {f"{self.name}/features", f"{self.name}/predictions"} & {*self.sensors.labels_arrived.assets}
+        if own:
+            raise ValueError(
+                f"sensors.labels_arrived.assets names {min(own)!r}: what was decided would be decided again, by the "
+                "present model, once its outcome is known. Name assets that read labels"
+            )
+        return self
+
     @property
     def unit(self) -> tuple[str, ...]:
         """The columns by which rows are assigned to arms; none where there are no arms."""

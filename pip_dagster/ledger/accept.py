@@ -86,5 +86,6 @@ def _replace(project: Project) -> Path | None:
         aside = project.published.with_name(f"{project.published.name}.before-{clock.now():%Y%m%dT%H%M%S}")
         project.published.rename(aside)
         project.published_database.unlink(missing_ok=True)
-    stamp.registry_stamp(project).unlink(missing_ok=True)
+    for path in stamp.registry_stamps(project):
+        path.unlink(missing_ok=True)
     return aside

@@ -14,7 +14,7 @@ from pip_dagster.ledger.fault import Fault
 from pip_dagster.ledger.record import dicts
 from pip_dagster.ledger.verify_registry import history_faults, registry_faults
 from pip_dagster.registry.aliases import rollback_of
-from pip_dagster.warehouse.stamp import Stamp, has_entry
+from pip_dagster.warehouse.stamp import Stamp, unknown
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -62,14 +62,13 @@ def verify(
 
 
 def _stamp_faults(con: DuckDBPyConnection, stamps: Sequence[Stamp]) -> Iterator[Fault]:
-    for each in stamps:
-        if not has_entry(con, each):
-            yield Fault(
-                None,
-                "head",
-                f"{each.text} with the hash {each.hash}, which the audit has not: it was rewritten or cut off, or this "
-                "is another warehouse, or one from an older backup",
-            )
+    for each in unknown(con, stamps):
+        yield Fault(
+            None,
+            "head",
+            f"{each.text} with the hash {each.hash}, which the audit has not: it was rewritten or cut off, or this "
+            "is another warehouse, or one from an older backup",
+        )
 
 
 def _faults(

@@ -3,6 +3,9 @@
 A stamp is the number and hash of the audit's newest entry. One lies beside the published files, written each time
 something is published. One lies in the registry, written when alias moves are recorded; it is of this warehouse's
 place only, since several projects may share a registry. The ledger must have the entry that each stamp names.
+
+Two deployments that share a registry may have the same paths. A stamp therefore names its ledger too, and one of
+another ledger is theirs if the stamp beside the published files is of this one.
 """
 
 from __future__ import annotations
@@ -10,7 +13,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -30,11 +33,15 @@ _GO_ON = "If it is meant, `pip-dagster audit accept --warehouse --why TEXT` goes
 
 @dataclass(frozen=True)
 class Stamp:
-    """The audit's newest entry when the stamp was written, and the file that holds it."""
+    """The audit's newest entry when the stamp was written, and the file that holds it.
+
+    `ledger`: the hash of the audit's first entry; older stamps lack it.
+    """
 
     path: Path
     entry: int
     hash: str
+    ledger: str | None = None
 
     @property
     def text(self) -> str:
@@ -48,22 +55,28 @@ def published_stamp(project: Project) -> Path:
 
 
 def registry_stamp(project: Project) -> Path:
-    """The stamp of this warehouse in the registry."""
+    """The stamp of this warehouse in the registry; another ledger of the same place has its hash in the name too."""
     place = hashlib.sha256(str(project.warehouse).encode()).hexdigest()[:16]
     return project.registry / ".ledgers" / f"{place}.json"
+
+
+def registry_stamps(project: Project) -> list[Path]:
+    """The stamps of every ledger in the registry whose warehouse is in this place."""
+    path = registry_stamp(project)
+    return sorted(path.parent.glob(f"{path.stem}*.json"))
 
 
 def stamps_of(project: Project) -> list[Stamp]:
     """The stamps that there are. Read them before the warehouse is opened, which may get ahead of them meanwhile."""
     paths = [published_stamp(project)] if project.publishes else []
-    return [found for path in (*paths, registry_stamp(project)) if (found := read(path))]
+    return [found for path in (*paths, *registry_stamps(project)) if (found := read(path))]
 
 
 def read(path: Path) -> Stamp | None:
     """The stamp in this file; None where it does not exist, cannot be read or holds none."""
     try:
         found = json.loads(path.read_bytes())
-        return Stamp(path, int(found["entry"]), str(found["hash"]))
+        return Stamp(path, int(found["entry"]), str(found["hash"]), found.get("ledger"))
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
@@ -77,14 +90,17 @@ def write(con: DuckDBPyConnection, path: Path) -> None:
     import secrets
 
     head = con.execute("SELECT seq, hash FROM ledger.audit ORDER BY seq DESC LIMIT 1").fetchone()
-    before = read(path)
+    ledger, before = _ledger(con), read(path)
+    if path.name != _FILE and before and ledger and before.ledger not in (None, ledger):
+        path = path.with_name(f"{path.stem}.{ledger[:16]}.json")
+        before = read(path)
     if head is None or (before and before.entry >= head[0]):
         return
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        stamp = asdict(Stamp(path, *head))
-        temporary.write_text(json.dumps({"entry": stamp["entry"], "hash": stamp["hash"]}), encoding="utf-8")
+        text = json.dumps({"entry": head[0], "hash": head[1], "ledger": ledger})
+        temporary.write_text(text, encoding="utf-8")
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
@@ -96,9 +112,7 @@ def check(con: DuckDBPyConnection, project: Project, stamps: Sequence[Stamp]) ->
     Raises:
         OtherWarehouseError: it is older than a stamp, or another one.
     """
-    for stamp in stamps:
-        if has_entry(con, stamp):
-            continue
+    for stamp in unknown(con, stamps):
         newest = con.execute("SELECT max(seq) FROM ledger.audit").fetchone()
         count = (newest and newest[0]) or 0
         what = f"ends at entry {count}" if count < stamp.entry else "has another entry with this number"
@@ -108,6 +122,19 @@ def check(con: DuckDBPyConnection, project: Project, stamps: Sequence[Stamp]) ->
             "Nothing was changed. Restore the newest backup, or set `warehouse` and `published` in pyproject.toml as "
             f"they were. {_GO_ON}",
         )
+
+
+def unknown(con: DuckDBPyConnection, stamps: Sequence[Stamp]) -> list[Stamp]:
+    """The stamps whose entry the audit has not, without those of another deployment."""
+    missing = [stamp for stamp in stamps if not has_entry(con, stamp)]
+    if not missing or not any(stamp.path.name == _FILE and stamp not in missing for stamp in stamps):
+        return missing
+    return [stamp for stamp in missing if stamp.ledger in (None, _ledger(con))]
+
+
+def _ledger(con: DuckDBPyConnection) -> str | None:
+    first = con.execute("SELECT hash FROM ledger.audit WHERE seq = 1").fetchone()
+    return first[0] if first else None
 
 
 def has_entry(con: DuckDBPyConnection, stamp: Stamp) -> bool:

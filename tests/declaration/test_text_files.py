@@ -7,7 +7,7 @@ from pip_dagster.declaration.project import Project
 from pip_dagster.errors import DeclarationError, ProjectError, RegistryError, WarehouseError
 from pip_dagster.registry.composition import read
 from pip_dagster.text_file import read_text
-from pip_dagster.warehouse.connect import MEMORY_VARIABLE, declared_memory_limit
+from pip_dagster.warehouse.memory import VARIABLE, declared_memory_limit
 
 
 def test_line_ends_of_windows_are_those_of_others(tmp_path):
@@ -55,8 +55,8 @@ def test_the_files_of_a_project_and_of_a_composition(tmp_path):
 
 @pytest.mark.parametrize("text", ["abc", "1", "-5GB", "0GB", "GB", "8 GB; SET threads = 1"])
 def test_a_memory_limit_that_is_no_size_is_refused(monkeypatch, text):
-    monkeypatch.setenv(MEMORY_VARIABLE, text)
-    with pytest.raises(WarehouseError, match=f"{MEMORY_VARIABLE} is '{text}'; expected a size, such as 8GB"):
+    monkeypatch.setenv(VARIABLE, text)
+    with pytest.raises(WarehouseError, match=f"{VARIABLE} is '{text}'; expected a size, such as 8GB"):
         declared_memory_limit()
 
 
@@ -64,7 +64,7 @@ def test_a_memory_limit_that_is_no_size_is_refused(monkeypatch, text):
     ("text", "limit"), [("8GB", "8GB"), ("0.5GB", "0.5GB"), ("1.5 GiB", "1.5 GiB"), ("80%", "80%"), ("", None)]
 )
 def test_a_memory_limit_that_duckdb_understands_is_taken(monkeypatch, text, limit):
-    monkeypatch.setenv(MEMORY_VARIABLE, text)
+    monkeypatch.setenv(VARIABLE, text)
     assert declared_memory_limit() == limit
 
 

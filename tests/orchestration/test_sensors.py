@@ -285,13 +285,15 @@ def test_labels_have_a_sensor_of_their_own(labelled, look):
 
 
 def test_labels_run_what_they_feed(labelled, look):
-    sensors = {"labels_arrived": {"assets": ["orders/predictions"], "max_runs": 1}}
+    sensors = {"labels_arrived": {"assets": ["orders/challengers"], "max_runs": 1}}
     sources = {name: {"table": f"raw.{name}", "partition_column": "day"} for name in ("orders", "outcomes")}
-    labelled.declare(partitions=GRID, sources=sources, gates={"labels": LABELS}, sensors=sensors)
+    labelled.declare(
+        partitions=GRID, sources=sources, gates={"labels": LABELS}, sensors=sensors, scoring={"challengers": ["next"]}
+    )
     labelled.source(f"INSERT INTO raw.outcomes VALUES (170, '{FOURTH}', 0)")
     tick = look(labelled, "labels_arrived")
     assert asked(tick) == [(FIRST, SECOND)]
-    assert tick.run_requests[0].asset_selection == [dg.AssetKey(["orders", "predictions"])]
+    assert tick.run_requests[0].asset_selection == [dg.AssetKey(["orders", "challengers"])]
     tick = look(labelled, "labels_arrived", tick.cursor)
     assert asked(tick) == [FOURTH]
     assert look(labelled, "labels_arrived", tick.cursor).skip_message
@@ -299,9 +301,17 @@ def test_labels_run_what_they_feed(labelled, look):
 
 @pytest.fixture
 def feeding(labelled):
-    sensors = {"labels_arrived": {"assets": ["orders/predictions"]}}
+    sensors = {"labels_arrived": {"assets": ["orders/challengers"]}}
     sources = {name: {"table": f"raw.{name}", "partition_column": "day"} for name in ("orders", "outcomes")}
-    return labelled.declare(partitions=GRID, sources=sources, gates={"labels": LABELS}, sensors=sensors)
+    return labelled.declare(
+        partitions=GRID, sources=sources, gates={"labels": LABELS}, sensors=sensors, scoring={"challengers": ["next"]}
+    )
+
+
+@pytest.mark.parametrize("asset", ["orders/features", "orders/predictions"])
+def test_labels_do_not_decide_again(labelled, asset):
+    with pytest.raises(ValueError, match="once its outcome is known"):
+        labelled.declare(sensors={"labels_arrived": {"assets": [asset]}}).pipeline()
 
 
 def launched(instance, tick):

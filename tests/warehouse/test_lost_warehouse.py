@@ -157,6 +157,32 @@ class TestAFirstStart:
         monkeypatch.setenv("PIP_DAGSTER_PUBLISHED", "state/second")
         assert scored.run(FIRST)[FIRST].scoring
 
+    def test_beside_another_deployment_with_the_same_paths_that_shares_the_registry(self, scored):
+        """As two containers with volumes of their own, and one for the registry."""
+        places = scored.project.warehouse, scored.project.published, scored.project.published_database
+
+        def swap():
+            for place in places:
+                there, other = place.exists(), place.with_name(f"other-{place.name}")
+                if there:
+                    place.rename(place.with_name("moved"))
+                if other.exists():
+                    other.rename(place)
+                if there:
+                    place.with_name("moved").rename(other)
+
+        scored.shell("models", "promote", "returns", "v2", "--override", "a test")
+        swap()
+        assert "but there was one" in scored.shell("plan", "orders", code=1)
+        scored.shell("audit", "accept", "--warehouse", "--why", "a second deployment")
+        assert scored.run(FIRST)[FIRST].scoring
+        scored.shell("models", "promote", "returns", "v1", "--override", "a test")
+        for version in ("v2", "v1"):
+            swap()
+            assert scored.run(FIRST)[FIRST].scoring
+            scored.shell("models", "promote", "returns", version, "--override", "a test")
+            assert "the chain is intact" in scored.shell("audit", "verify", code=4)
+
 
 class TestAPublishedFolder:
     def test_older_than_the_ledger_is_pending(self, scored):
