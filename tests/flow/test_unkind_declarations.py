@@ -67,9 +67,13 @@ def test_a_column_that_would_shadow_our_own_is_refused(tiny, name):
 
 
 @pytest.mark.parametrize("name", ["published", "memory", "warehouse", "pip_stage"])
-def test_a_pipeline_or_schema_that_is_there_already_is_refused(tiny, name):
+def test_a_pipeline_with_the_name_of_a_schema_of_the_warehouse_is_refused(tiny, name):
     with pytest.raises(ValidationError, match=name):
         tiny.declare(name=name).pipeline()
+
+
+@pytest.mark.parametrize("name", ["memory", "pip_stage", "temp", "information_schema"])
+def test_a_source_in_a_schema_that_duckdb_or_the_stage_has_is_refused(tiny, name):
     with pytest.raises(ValidationError, match=name):
         tiny.declare(sources={"orders": {"table": f"{name}.orders"}}).pipeline()
 
