@@ -187,8 +187,7 @@ def test_what_an_earlier_version_stored_is_current_until_something_else_changes(
     """It covered a source's file and `available_at`."""
     known = {"orders": SOURCE | {"database": "sources.duckdb", "available_at": "day"}}
     former = declare(shop, sources=known).pipeline().features_declared_otherwise[1]
-    with duckdb.connect(str(shop.project.warehouse)) as con:
-        con.execute("UPDATE ledger.extractions SET sql_digest = $1, declared_parts = $2", [former.digest, former.parts])
+    shop.tamper(f"UPDATE ledger.extractions SET sql_digest = '{former.digest}', declared_parts = '{former.parts}'")
     assert said(shop) == set()
     declare(shop, sources=known, expectations=FEATURES % 9 + PREDICTIONS % 1 + SOURCES % "day")
     assert said(shop) == {("expectations_changed", "expectations changed: sources.orders")}
