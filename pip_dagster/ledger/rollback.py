@@ -124,7 +124,8 @@ def rollback(
     and the live scorings differ; the same call again completes the rollback.
 
     Raises:
-        RollbackError: the request contradicts itself or is ambiguous, or selects no partition.
+        RollbackError: the request contradicts itself or is ambiguous, or selects no partition; or the alias would move
+            to a version that it never named.
         AliasConflict: another process moved the alias meanwhile.
         ModelNotFound: there is no such version.
         WarehouseError: the warehouse cannot be opened.
@@ -191,6 +192,12 @@ def _prepare(
         target = next((move.version for move in reversed(moves) if move.at <= request.as_of), None)
     move = None
     if request.moves_alias and target is not None and target != at_present:
+        if target not in {move.version for move in moves}:
+            raise RollbackError(
+                f"Pipeline {request.pipeline}: alias {scoring.alias!r} has never named {scoring.model_name} v{target}, "
+                f"so it does not go back to it. Nothing was changed. `pip-dagster models promote {scoring.model_name} "
+                f"v{target}` moves the alias, through the gates; --keep-alias makes stored scores live without it."
+            )
         move = AliasMove(scoring.alias, at_present, target)
     return RollbackResult(
         rollback_id=unfinished if unfinished and not move else f"rollback-{secrets.token_hex(6)}",

@@ -7,6 +7,8 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from pip_dagster.errors import RollbackError
+from pip_dagster.flow.materialize import materialize
+from pip_dagster.ledger.record import RunInfo
 from pip_dagster.ledger.rollback import rollback
 from pip_dagster.ledger.rollback_plan import Change, PastScores, previous
 from pip_dagster.registry.errors import AliasConflict, ModelNotFound
@@ -138,6 +140,27 @@ def test_to_a_version_lists_what_it_never_scored(promoted, ledger):
     promoted.run("2024-03-05")  # as the command that is printed does
     assert back(promoted, to_version=1).complete
     assert set(live(promoted).values()) == {"v1"} and ledger.verified(promoted) is None
+
+
+def test_there_is_no_rollback_to_a_version_that_the_alias_never_named(scored, helpers):
+    """It would be a promotion without gates."""
+    with pytest.raises(RollbackError, match=r"has never named returns v2(.|\n)*models promote returns v2"):
+        back(scored, to_version=2)
+    assert scored.registry.alias("returns", "champion") == 1
+    pinned = RunInfo("run-2", "a test", pinned_version=2)
+    assert all(not each.error for each in materialize(scored.pipeline(), scored.partitions(), pinned, version=2))
+    history, file = helpers.orders(600, seed=2), scored.root / "third.ubj"
+    helpers.train(3, history).save_model(file)
+    third = scored.registry.register(
+        "returns", model=file, sample=history, categories={"shop": helpers.SHOPS}, by="ada"
+    )
+    scored.registry.set_alias("returns", "champion", third.version, by="eve", why="newer")
+    scored.run()
+    with pytest.raises(RollbackError, match="has never named returns v2"):
+        back(scored)
+    assert set(live(scored).values()) == {"v3"}
+    assert len(back(scored, keep_alias=True).flips) == 4
+    assert scored.registry.alias("returns", "champion") == 3
 
 
 def test_blocked_and_failed_scorings_are_never_made_live(promoted):
