@@ -15,6 +15,7 @@ from pip_dagster.flow.sources import columns_of, local_time, rows_of, view_of
 from pip_dagster.ledger.observations import Bucket, Buckets
 from pip_dagster.sql.names import literal, quote
 from pip_dagster.warehouse.digest import RowSet, row_set_sql
+from pip_dagster.warehouse.memory import note_columns
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -63,6 +64,7 @@ def fingerprints(
     found = Fingerprints({partition.key: {} for partition in partitions})
     for name, source in pipeline.read_sources.items():
         columns = columns_of(con, source)
+        note_columns(con, len(columns))
         if source.partition_column is None:
             with rows_of(spec, name, source):
                 row = con.execute(f"SELECT {row_set_sql(columns)} FROM {view_of(source)}").fetchone()

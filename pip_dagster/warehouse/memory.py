@@ -95,12 +95,21 @@ def run_memory(threads: int) -> str:
 
 def make_room(con: DuckDBPyConnection, columns: int, threads: int) -> None:
     """Give a run the memory for rows of so many columns, and no more of its `threads` than that is enough for."""
+    note_columns(con, columns)
     limit = Room.of(con).limit
     if not declared_memory_limit():
-        limit = max(2, threads) * _MEGABYTES_A_THREAD * 1e6 + columns * _MEGABYTES_A_COLUMN * 1e6
-        limit = min(limit, _bytes(all_memory()))
+        limit = min(_needed(columns, threads), _bytes(all_memory()))
     fitting = int(limit / (max(1, columns) * _MEGABYTES_A_COLUMN_AND_THREAD * 1e6))
     Room(limit, max(1, min(threads, fitting))).give(con)
+
+
+def note_columns(con: DuckDBPyConnection, columns: int) -> None:
+    """Keep in mind how wide the rows are that a connection reads, for the value that an error names."""
+    con.execute(f"SET VARIABLE pip_columns = {columns}")
+
+
+def _needed(columns: int, threads: int) -> float:
+    return max(2, threads) * _MEGABYTES_A_THREAD * 1e6 + columns * _MEGABYTES_A_COLUMN * 1e6
 
 
 def rows_for(rows: int, columns: int) -> int:
@@ -153,14 +162,17 @@ def limit_error(con: DuckDBPyConnection, error: BaseException) -> MemoryLimitErr
             f"This machine has too little memory beside what DuckDB uses ({why}): run fewer partitions at a time, or "
             f"let DuckDB use less with {VARIABLE}={room.limit / 2e9:.1f}GB."
         )
-    wanted = f"{VARIABLE}={2 * room.limit / 1e9:.1f}GB"
+    noted = con.execute("SELECT getvariable('pip_columns')").fetchone()
+    columns = int((noted and noted[0]) or 0)
+    wanted = f"{VARIABLE}={max(2 * room.limit, _needed(columns, room.threads)) / 1e9:.1f}GB"
+    what = f"rows of {columns:,} columns" if columns else "this query"
     if declared := declared_memory_limit():
         has = f"{VARIABLE} is {declared}"
         advice = f"set {wanted} or more, or unset it, which gives a run what its columns need"
     else:
         has = f"DuckDB may use {room.limit / 1e9:.1f} GB, 80% of this machine's memory"
         advice = f"run fewer partitions at a time, or set {wanted} where there is as much"
-    return MemoryLimitError(f"{has}, which is not enough for these rows and columns ({why}): {advice}.")
+    return MemoryLimitError(f"{has}, which is not enough for {what} ({why}): {advice}.")
 
 
 def _first_line(error: BaseException) -> str:

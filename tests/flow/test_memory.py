@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from pip_dagster.cli.plan import plan_now
 from pip_dagster.errors import MemoryLimitError
 from pip_dagster.warehouse.connect import workspace
 from pip_dagster.warehouse.memory import Room, make_room, rows_for, with_more
@@ -131,6 +132,17 @@ def test_a_wide_table_is_scored_judged_and_replayed_within_a_tight_limit(tiny, m
     assert tiny.published("SELECT count(*) FROM orders.reasons") == [(2 * 2 * 3,)]
     assert "identical" in tiny.shell("replay", "orders", "--all")
     assert "2 current" in tiny.shell("plan", "orders")
+
+
+def test_a_limit_that_is_too_small_for_the_columns_is_named_with_one_that_is_enough(tiny, monkeypatch):
+    widen(tiny, 400, 600, 2)
+    monkeypatch.setenv("PIP_DAGSTER_MEMORY_LIMIT", "10MB")
+    with pytest.raises(
+        MemoryLimitError, match=r"is 10MB, which is not enough for rows of 402 columns .*=0\.6GB or more"
+    ):
+        tiny.run(*days(2))
+    with pytest.raises(MemoryLimitError, match=r"PIP_DAGSTER_MEMORY_LIMIT=0\.6GB or more"):
+        plan_now(tiny.project, "orders")
 
 
 @pytest.mark.soak
