@@ -19,7 +19,7 @@ from pip_dagster.flow.reader import sources_alone
 from pip_dagster.flow.stage import Stage
 from pip_dagster.flow.validate import Verdicts
 from pip_dagster.flow.validate_sources import validate_sources
-from pip_dagster.sql.names import quote, quote_all
+from pip_dagster.sql.names import literal, quote, quote_all
 from pip_dagster.warehouse.connect import all_memory, declared_memory_limit
 from pip_dagster.warehouse.digest import RowSet, row_set_sql
 from pip_dagster.warehouse.interrupts import raise_if_interrupted
@@ -76,9 +76,10 @@ def extract(stage: Stage, pipeline: Pipeline, partitions: Sequence[Partition], *
     began, read_at = time.monotonic(), clock.now()
     con, spec = stage.con, pipeline.spec
     try:
-        read = _read(stage, pipeline, partitions, as_known=as_known)
+        read = _read(stage, pipeline, partitions, as_known=as_known, may_grow=not declared_memory_limit())
     except _MoreMemory:  # SQL that needs more than a run's memory (not everything can spill) gets all there is
-        read = _read(stage, pipeline, partitions, as_known=as_known, memory_limit=all_memory())
+        con.execute(f"SET memory_limit = {literal(all_memory())}")
+        read = _read(stage, pipeline, partitions, as_known=as_known, may_grow=False)
     query, sources, judged, failed = read.query, read.sources, read.judged, read.failed
     _check_range(stage, spec, query)
     failed |= _check_keys(stage, spec)
@@ -132,17 +133,15 @@ class _MoreMemory(Exception):  # noqa: N818
 
 
 def _read(
-    stage: Stage,
-    pipeline: Pipeline,
-    partitions: Sequence[Partition],
-    *,
-    as_known: bool,
-    memory_limit: str | None = None,
+    stage: Stage, pipeline: Pipeline, partitions: Sequence[Partition], *, as_known: bool, may_grow: bool
 ) -> _Read:
-    """Stage the features; `memory_limit` in place of that of the stage's connection."""
+    """Stage the features.
+
+    Raises:
+        _MoreMemory: they need more memory, and the run `may_grow`.
+    """
     spec, root = pipeline.spec, pipeline.project.root
-    may_grow = not (memory_limit or declared_memory_limit())
-    opened = partial(sources_alone, stage.con, spec, root, memory_limit=memory_limit)
+    opened = partial(sources_alone, stage.con, spec, root)
     failed: dict[str, str] = {}
     judged: dict[str, Verdicts] = {}
     with opened() as con:

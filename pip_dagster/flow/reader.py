@@ -5,13 +5,14 @@ from __future__ import annotations
 import glob
 import re
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pip_dagster.flow.sources import open_sources
 from pip_dagster.flow.stage import handover
+from pip_dagster.sql.names import literal
 from pip_dagster.warehouse.confine import confine
 from pip_dagster.warehouse.connect import workspace
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 # Texts and names in a view's definition that can be files.
 _QUOTED = re.compile(r"'((?:[^']|'')+)'|\"((?:[^\"]|\"\")+)\"")
 _FILE = re.compile(r"[/\\]|\.\w+$")
+_SHARE = 0.5  # of the memory of a run
 _WILD = re.compile(r"[*?\[{]")
 
 
@@ -33,20 +35,20 @@ def sources_alone(
     root: Path,
     *,
     known_at: Callable[[Source], datetime] | None = None,
-    memory_limit: str | None = None,
 ) -> Iterator[DuckDBPyConnection]:
     """A connection to a new database with the declared sources, and with no way to any other file or to a setting.
 
     The warehouse is attached to `con`, which could not attach it any more if it were confined itself. The new database
-    has the threads of `con` and its limit of memory, or `memory_limit`.
+    has the threads of `con`, and for as long as it is open a share of its memory.
 
     Raises:
         DeclarationError, SourceError: as `open_sources`.
     """
-    row = con.execute("SELECT current_setting('threads'), current_setting('memory_limit')").fetchone()
+    row = con.execute("SELECT current_setting('threads')").fetchone()
     assert row
     with (
-        workspace(threads=row[0], memory_limit=memory_limit or row[1]) as own,
+        workspace(threads=row[0]) as own,
+        _sharing_memory(con, own),
         open_sources(own, spec, root, known_at=known_at),
     ):
         # A LIMIT without ORDER BY then takes the same rows each time, as in any DuckDB.
@@ -55,6 +57,23 @@ def sources_alone(
         files, folders = _places(own, spec, root)
         confine(own, files={*files, str(handover(own)), f"{handover(own)}.wal"}, folders=folders)
         yield own
+
+
+@contextmanager
+def _sharing_memory(con: DuckDBPyConnection, other: DuckDBPyConnection) -> Iterator[None]:
+    """Divide the memory that `con` may have; `con` has all of it again afterwards."""
+    import duckdb
+
+    row = con.execute("SELECT current_setting('memory_limit')").fetchone()
+    assert row
+    number, unit = row[0].split()
+    other.execute(f"SET memory_limit = '{float(number) * _SHARE:.1f} {unit}'")
+    with suppress(duckdb.OutOfMemoryException):  # what it holds already can neither be dropped nor spilled
+        con.execute(f"SET memory_limit = '{float(number) * (1 - _SHARE):.1f} {unit}'")
+    try:
+        yield
+    finally:
+        con.execute(f"SET memory_limit = {literal(row[0])}")
 
 
 def _places(con: DuckDBPyConnection, spec: PipelineSpec, root: Path) -> tuple[set[str], set[str]]:
