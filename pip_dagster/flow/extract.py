@@ -24,7 +24,15 @@ from pip_dagster.flow.validate_sources import validate_sources
 from pip_dagster.sql.names import quote, quote_all
 from pip_dagster.warehouse.digest import RowSet, row_set_sql
 from pip_dagster.warehouse.interrupts import raise_if_interrupted
-from pip_dagster.warehouse.memory import Room, is_out_of_memory, limit_error, make_room, with_more
+from pip_dagster.warehouse.memory import (
+    Room,
+    is_out_of_memory,
+    limit_error,
+    make_room,
+    note_columns,
+    room_for,
+    with_more,
+)
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -148,9 +156,11 @@ def _read_in(room: Room, stage: Stage, pipeline: Pipeline, partitions: Sequence[
     with opened() as con:
         query = FeatureQuery.parse(con, spec, pipeline.sql, partitions[0])
         stage.begin(query.columns)
-        make_room(stage.con, _widest(con, pipeline, query), available_threads())
-        if not room.is_enough_for(Room.of(stage.con)):
-            raise _MoreRoom(Room.of(stage.con))
+        columns = _widest(con, pipeline, query)
+        note_columns(con, columns)
+        wanted = room_for(columns, available_threads(), declared=room.limit)
+        if not room.is_enough_for(wanted):
+            raise _MoreRoom(wanted.doubled())
         sources = _with_room(con, room, partial(fingerprints, con, pipeline, partitions))
         if not as_known:
             judged |= validate_sources(con, spec, pipeline.suites, partitions).verdicts
@@ -161,6 +171,7 @@ def _read_in(room: Room, stage: Stage, pipeline: Pipeline, partitions: Sequence[
         with opened(known_at=known_by(close_of(spec, partition))) as con:
             judged |= validate_sources(con, spec, pipeline.suites, [partition]).verdicts
             _Filling(con, room, stage, query, failed).fill([partition])
+    make_room(stage.con, columns, available_threads())
     return _Read(query, sources, judged, failed)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import glob
 import re
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 # Texts and names in a view's definition that can be files.
 _QUOTED = re.compile(r"'((?:[^']|'')+)'|\"((?:[^\"]|\"\")+)\"")
 _FILE = re.compile(r"[/\\]|\.\w+$")
+_SHARE = 0.5  # of the memory of a run
 _WILD = re.compile(r"[*?\[{]")
 
 
@@ -39,14 +40,15 @@ def sources_alone(
     """A connection to a new database with the declared sources, and with no way to any other file or to a setting.
 
     The warehouse is attached to `con`, which could not attach it any more if it were confined itself. The new database
-    has the threads of `con` and its limit of memory, or those of `room`.
+    has the threads of `con`, and for as long as it is open half of its memory; or of `room` in their place.
 
     Raises:
         DeclarationError, SourceError: as `open_sources`.
     """
     room = room or Room.of(con)
     with (
-        workspace(threads=room.threads, memory_limit=room.memory_limit) as own,
+        workspace(threads=room.threads) as own,
+        _sharing_memory(con, own, room),
         open_sources(own, spec, root, known_at=known_at),
     ):
         # A LIMIT without ORDER BY then takes the same rows each time, as in any DuckDB.
@@ -55,6 +57,21 @@ def sources_alone(
         files, folders = _places(own, spec, root)
         confine(own, files={*files, str(handover(own)), f"{handover(own)}.wal"}, folders=folders)
         yield own
+
+
+@contextmanager
+def _sharing_memory(con: DuckDBPyConnection, other: DuckDBPyConnection, room: Room) -> Iterator[None]:
+    """Give each half of the memory of `room`; `con` has what it had again afterwards."""
+    import duckdb
+
+    before, half = Room.of(con), replace(room, limit=room.limit / 2)
+    half.give(other)
+    with suppress(duckdb.OutOfMemoryException):  # what it holds already can neither be dropped nor spilled
+        replace(before, limit=half.limit).give(con)
+    try:
+        yield
+    finally:
+        before.give(con)
 
 
 def _places(con: DuckDBPyConnection, spec: PipelineSpec, root: Path) -> tuple[set[str], set[str]]:

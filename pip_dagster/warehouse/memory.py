@@ -58,6 +58,10 @@ class Room:
         """Whether it has the memory, but for a quarter, and as much for each thread, that the other has."""
         return self.limit >= 0.75 * other.limit and self.limit / self.threads >= 0.75 * other.limit / other.threads
 
+    def doubled(self) -> Room:
+        """For two databases, unless the user limits the memory."""
+        return self if declared_memory_limit() else replace(self, limit=2 * self.limit)
+
     def larger(self) -> Room | None:
         """What to retry with: twice the memory, unless the user limits it or there is no more, or one thread."""
         most = _bytes(all_memory())
@@ -96,11 +100,14 @@ def run_memory(threads: int) -> str:
 def make_room(con: DuckDBPyConnection, columns: int, threads: int) -> None:
     """Give a run the memory for rows of so many columns, and no more of its `threads` than that is enough for."""
     note_columns(con, columns)
-    limit = Room.of(con).limit
-    if not declared_memory_limit():
-        limit = min(_needed(columns, threads), _bytes(all_memory()))
+    room_for(columns, threads, declared=Room.of(con).limit).give(con)
+
+
+def room_for(columns: int, threads: int, *, declared: float) -> Room:
+    """What rows of so many columns need; where the user limits the memory, it is `declared` bytes."""
+    limit = declared if declared_memory_limit() else min(_needed(columns, threads), _bytes(all_memory()))
     fitting = int(limit / (max(1, columns) * _MEGABYTES_A_COLUMN_AND_THREAD * 1e6))
-    Room(limit, max(1, min(threads, fitting))).give(con)
+    return Room(limit, max(1, min(threads, fitting)))
 
 
 def note_columns(con: DuckDBPyConnection, columns: int) -> None:
