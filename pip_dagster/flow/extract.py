@@ -154,7 +154,7 @@ def _read_in(room: Room, stage: Stage, pipeline: Pipeline, partitions: Sequence[
     failed: dict[str, str] = {}
     judged: dict[str, Verdicts] = {}
     with opened() as con:
-        query = FeatureQuery.parse(con, spec, pipeline.sql, partitions[0])
+        query = _with_room(con, room, partial(FeatureQuery.parse, con, spec, pipeline.sql, partitions[0]))
         stage.begin(query.columns)
         columns = _widest(con, pipeline, query)
         note_columns(con, columns)
@@ -186,8 +186,8 @@ def _with_room(con: DuckDBPyConnection, room: Room, work: Callable[[], T]) -> T:
 
     try:
         return work()
-    except duckdb.Error as error:
-        if not is_out_of_memory(error):
+    except (duckdb.Error, DeclarationError) as error:
+        if not is_out_of_memory(error.__cause__ or error):
             raise
         if larger := room.larger():
             raise _MoreRoom(larger) from error

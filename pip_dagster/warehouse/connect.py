@@ -32,7 +32,6 @@ from pip_dagster.warehouse.lock_file import may_open
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
-_SPILL = faults.SPILL
 # DuckDB's errors when another process has the file open. No other error is worth waiting for.
 _LOCKED = ("Could not set lock on file", "Conflicting lock", "database is locked", "Unique file handle conflict")
 
@@ -115,7 +114,7 @@ def _remove_spills_of_dead_processes() -> None:
     """A killed process cannot remove its own folder, which may hold gigabytes. A PID identifies it on its own host."""
     if not Path("/proc/self").exists():
         return
-    mine = f"{_SPILL}{_host()}_"
+    mine = f"{faults.SPILL}{_host()}_"
     for folder in Path(tempfile.gettempdir()).glob(f"{mine}*_*"):
         pid = folder.name.removeprefix(mine).split("_")[0]
         if pid.isdigit() and not Path("/proc", pid).exists():
