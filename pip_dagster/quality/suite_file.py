@@ -81,8 +81,8 @@ def load_suites(path: Path, columns: Mapping[str, Collection[str]] | None = None
         text = path.read_text(encoding="utf-8")
     except OSError as e:
         raise SuiteError(f"{path}: the expectations cannot be read: {e.strerror}; create it or fix the path") from e
-    loader = yaml.SafeLoader(text)
     try:
+        loader = yaml.SafeLoader(text)
         root = loader.get_single_node()
         file = _File(path, loader)
         if root is None:
@@ -97,8 +97,11 @@ def load_suites(path: Path, columns: Mapping[str, Collection[str]] | None = None
     except yaml.MarkedYAMLError as e:
         line = e.problem_mark.line + 1 if e.problem_mark else 1
         raise SuiteError(f"{path}:{line}: not valid YAML: {e.problem or e}") from e
-    finally:
-        loader.dispose()
+    except SuiteError:
+        raise
+    # A control character, a number of 5,000 digits, deep nesting.
+    except (yaml.YAMLError, ValueError, RecursionError) as e:
+        raise SuiteError(f"{path}: not valid YAML: {e}") from e
 
 
 def _section(
