@@ -49,9 +49,9 @@ def read_yaml(file: Path, wanted: Callable[[yaml.Node], bool] = lambda root: Tru
         DeclarationError: it is not YAML or not UTF-8, or it has a key twice or a value that YAML reads as something
             else than it looks like. Names the lines.
     """
-    loader = _Loader(read_text(file, DeclarationError))
-    found: list[Any] = []
+    text, found = read_text(file, DeclarationError), list[Any]()
     try:
+        loader = _Loader(text)
         while loader.check_node():
             root = loader.get_node()
             if root is None or not wanted(root):
@@ -66,10 +66,8 @@ def read_yaml(file: Path, wanted: Callable[[yaml.Node], bool] = lambda root: Tru
         raise DeclarationError(f"{file}{line} is not valid YAML: {error.problem or error.context}.{hint}") from error
     except RecursionError as error:
         raise DeclarationError(f"{file} is nested too deeply; a declaration needs fewer than ten levels.") from error
-    except yaml.YAMLError as error:
-        raise DeclarationError(f"{file} is not valid YAML: {error}") from error
-    finally:
-        loader.dispose()
+    except (yaml.YAMLError, ValueError) as error:  # a control character; a number of 5,000 digits
+        raise DeclarationError(f"{file} is not valid YAML: {error}. Write texts in quotes.") from error
     return found
 
 

@@ -81,9 +81,6 @@ def load_suites(path: Path, columns: Mapping[str, Collection[str]] | None = None
     text = read_text(path, SuiteError)
     try:
         loader = yaml.SafeLoader(text)
-    except yaml.YAMLError as e:  # a control character
-        raise SuiteError(f"{path}: not valid YAML: {e}") from e
-    try:
         root = loader.get_single_node()
         file = _File(path, loader)
         if root is None:
@@ -98,8 +95,11 @@ def load_suites(path: Path, columns: Mapping[str, Collection[str]] | None = None
     except yaml.MarkedYAMLError as e:
         line = e.problem_mark.line + 1 if e.problem_mark else 1
         raise SuiteError(f"{path}:{line}: not valid YAML: {e.problem or e}") from e
-    finally:
-        loader.dispose()
+    except SuiteError:
+        raise
+    # A control character, a number of 5,000 digits, deep nesting.
+    except (yaml.YAMLError, ValueError, RecursionError) as e:
+        raise SuiteError(f"{path}: not valid YAML: {e}") from e
 
 
 def _section(

@@ -14,7 +14,7 @@ from dagster_shared.yaml_utils import parse_yamls_with_source_position
 from pip_dagster.declaration.find import find_declarations, find_pipeline
 from pip_dagster.declaration.project import Project
 from pip_dagster.declaration.spec import PipelineSpec
-from pip_dagster.errors import DeclarationError
+from pip_dagster.errors import DeclarationError, PipelineError
 
 PYPROJECT = """
 [tool.dg]
@@ -261,6 +261,19 @@ def test_a_name_that_is_no_file_is_one_sentence(declared, name):
 def test_a_file_that_is_nested_too_deeply_is_one_sentence(declared):
     (declared.folder / "defs.yaml").write_text(with_lines("owners: " + "[" * 5000 + "]" * 5000))
     with pytest.raises(DeclarationError, match="nested too deeply"):
+        find_pipeline(declared.project, "orders")
+
+
+@pytest.mark.parametrize("value", ["1" * 5000, "a\x07b"])
+def test_a_value_that_yaml_cannot_read_is_one_sentence(declared, value):
+    (declared.folder / "defs.yaml").write_text(with_lines(f"description: {value}"))
+    with pytest.raises(DeclarationError, match="defs.yaml is not valid YAML"):
+        find_pipeline(declared.project, "orders")
+    (declared.folder / "defs.yaml").write_text(with_lines("quality: expectations.yaml"))
+    (declared.folder / "expectations.yaml").write_text(
+        f"features: [{{type: expect_column_values_to_not_be_null, kwargs: {{column: {value}}}}}]"
+    )
+    with pytest.raises(PipelineError, match="expectations.yaml: not valid YAML"):
         find_pipeline(declared.project, "orders")
 
 

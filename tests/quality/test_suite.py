@@ -79,6 +79,12 @@ def test_nothing_declared_is_an_empty_suite(tmp_path):
 E_ = "features:\n  - type: expect_column_values_to_be_between\n    kwargs: {column: a, min_value: 1}\n"
 
 
+def test_an_error_is_reported_once(tmp_path):
+    with pytest.raises(SuiteError) as caught:
+        load(tmp_path, E_ + "    extra: 1\n")
+    assert "not valid YAML" not in str(caught.value)
+
+
 IN_SET = "features:\n- type: expect_column_values_to_be_in_set\n  kwargs: {column: a, value_set: [DE]}\n"
 
 
