@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +23,10 @@ def find_pipeline(project: Project, name: str) -> Pipeline:
     """
     found = find_declarations(project)
     if name not in found:
+        closed = _closed_folders(project)
         raise DeclarationError(
             f"{project.root} declares no pipeline {name!r}; it declares {', '.join(sorted(found)) or 'none'}."
+            + (f" This user may not read {', '.join(closed)}: change the owner or mode." if closed else "")
         )
     from pydantic import ValidationError
 
@@ -54,6 +57,14 @@ def find_declarations(project: Project) -> dict[str, tuple[Path, dict[str, Any]]
                 raise DeclarationError(f"{found[name][0]} and {file} both declare a pipeline {name!r}; rename one.")
             found[name] = (file, attributes)
     return found
+
+
+def _closed_folders(project: Project) -> list[str]:
+    """The folders of the project that this user may not list: a declaration in them is not found."""
+    closed: list[str] = []
+    for _ in os.walk(project.root, onerror=lambda error: closed.append(str(error.filename))):
+        pass
+    return closed
 
 
 def _in_nested_project(project: Project, file: Path) -> bool:

@@ -19,6 +19,7 @@ from pip_dagster.errors import (
     NoWarehouseError,
     SourceError,
     SourceLockedError,
+    SpillError,
     WarehouseError,
     WarehouseLockedError,
 )
@@ -56,8 +57,9 @@ def workspace(*, threads: int, memory_limit: str | None = None) -> Iterator[Duck
     import duckdb
 
     limit = memory.declared_memory_limit() or memory_limit
-    with faults.of_spill(Path(os.environ.get("TMPDIR", "/tmp"))):
-        _remove_spills_of_dead_processes()
+    place = _temporary_folder()
+    _remove_spills_of_dead_processes()
+    with faults.of_spill(place):
         spill = Path(tempfile.mkdtemp(prefix=f"{faults.SPILL}{_host()}_{os.getpid()}_"))
     con = duckdb.connect(":memory:", config=CONFINED | {"temp_directory": str(spill), "threads": threads})
     try:
@@ -108,6 +110,13 @@ def reading_beside(con: DuckDBPyConnection) -> Iterator[DuckDBPyConnection]:
             yield reading
     finally:
         reading.close()
+
+
+def _temporary_folder() -> Path:
+    try:
+        return Path(tempfile.gettempdir())
+    except FileNotFoundError as error:
+        raise SpillError(f"{error.strerror}. Set TMPDIR to a folder that can be written.") from error
 
 
 def _remove_spills_of_dead_processes() -> None:

@@ -181,6 +181,15 @@ def no_right_to_read(root: Path) -> Iterator[Surrounding]:
     closed.chmod(0o755)
 
 
+@surrounding("declares no pipeline 'orders'; it declares none. This user may not read .*/acme/defs")
+def no_right_to_read_the_declarations(root: Path) -> Iterator[Surrounding]:
+    needs_root()
+    closed = root / "acme" / "defs"
+    closed.chmod(0)
+    yield Surrounding(root, prefix=NO_PRIVILEGE)
+    closed.chmod(0o755)
+
+
 @surrounding("4 current")
 def a_user_without_a_name(root: Path) -> Iterator[Surrounding]:
     names = dict.fromkeys(("USER", "LOGNAME", "LNAME", "USERNAME", "HOME"))

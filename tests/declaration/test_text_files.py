@@ -60,12 +60,10 @@ def test_a_memory_limit_that_is_no_size_is_refused(monkeypatch, text):
         declared_memory_limit()
 
 
-@pytest.mark.parametrize(
-    ("text", "limit"), [("8GB", "8GB"), ("0.5GB", "0.5GB"), ("1.5 GiB", "1.5 GiB"), ("80%", "80%"), ("", None)]
-)
-def test_a_memory_limit_that_duckdb_understands_is_taken(monkeypatch, text, limit):
+@pytest.mark.parametrize("text", ["8GB", "0.5GB", "1.5 GiB", "80%", ""])
+def test_a_memory_limit_that_duckdb_understands_is_taken(monkeypatch, text):
     monkeypatch.setenv(VARIABLE, text)
-    assert declared_memory_limit() == limit
+    assert declared_memory_limit() == (text or None)
 
 
 @pytest.mark.parametrize("text", ["postgres://host/db", "data/\udcff"])

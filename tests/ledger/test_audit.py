@@ -81,6 +81,17 @@ def test_an_entry_made_anew_with_a_right_hash_breaks_the_link_of_the_next(scored
     assert (fault.seq, fault.kind) == (4, "link")
 
 
+@pytest.mark.parametrize(
+    ("action", "subject"), [("live", {}), ("live", []), ("canary", {}), ("promotion", {"model": "returns"})]
+)
+def test_an_entry_that_lacks_what_its_action_needs_is_a_fault(scored, action, subject):
+    forged = audit.Event(action, audit.micros(datetime.now(UTC)), "mallory", "orders", subject, {})
+    with workspace(threads=1) as con, open_warehouse(con, scored.project.warehouse, purpose="a forger"):
+        audit.append(con, [forged])
+    fault = verified(scored)
+    assert fault.kind == "content" and fault.seq == 6 and "lack what its action needs" in str(fault)
+
+
 def test_a_removed_entry_is_a_gap(scored):
     tamper(scored, "DELETE FROM ledger.audit WHERE seq = 3")
     fault = verified(scored)
