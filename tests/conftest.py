@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import importlib.util
 import json
 import os
@@ -11,7 +12,7 @@ import subprocess
 import sys
 import tempfile
 import textwrap
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -289,6 +290,26 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize("backend", kinds[1:] if "only" in marker.args else kinds, indirect=True)
 
 
+def shared_folder(factory: pytest.TempPathFactory) -> Path:
+    """The folder of this run of the tests, the same one for all workers."""
+    base = factory.getbasetemp()
+    return base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+
+
+def shared(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], None]) -> Path:
+    """This worker's copy of a project that the first worker makes and the others wait for."""
+    place = shared_folder(factory) / "projects" / name
+    place.parent.mkdir(exist_ok=True)
+    with place.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (place / "made").exists():
+            shutil.rmtree(place, ignore_errors=True)
+            place.mkdir()
+            make(place / "shop")
+            (place / "made").touch()
+    return Path(shutil.copytree(place / "shop", factory.mktemp(name) / "shop"))
+
+
 class Backend:
     """Where the tests' projects keep their warehouse: here in a file of their own."""
 
@@ -304,9 +325,7 @@ class Backend:
     def once(self, name: str, template: Path, make: Any) -> Path:
         """A copy on which `make` was called, the same one each time."""
         if name not in self._made:
-            root = self.copied(template, self._factory.mktemp(name) / "shop")
-            make(root)
-            self._made[name] = root
+            self._made[name] = shared(self._factory, name, lambda root: make(self.copied(template, root)))
         return self._made[name]
 
     def clean(self) -> None:
@@ -347,7 +366,10 @@ class LakeBackend(Backend):
         return root
 
     def once(self, name: str, template: Path, make: Any) -> Path:
-        root = super().once(name, template, make)
+        if name not in self._made:  # each worker has a Postgres of its own
+            self._made[name] = self.copied(template, self._factory.mktemp(name) / "shop")
+            make(self._made[name])
+        root = self._made[name]
         self._copies = [copy for copy in self._copies if copy not in (root / "pyproject.toml").read_text()]
         return root
 
@@ -401,8 +423,7 @@ def _probes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Models that are registered again and again are probed once; see `tests/probes.py`."""
     from pip_dagster.registry import sandbox
 
-    base = tmp_path_factory.getbasetemp()
-    kept = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "probes"
+    kept = shared_folder(tmp_path_factory) / "probes"
     kept.mkdir(exist_ok=True)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sandbox, "run", _remembering()(sandbox.run, kept))
@@ -437,7 +458,10 @@ def helpers() -> Any:
 @pytest.fixture(scope="session")
 def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The project as every test finds it: four days of orders, two registered models, champion on the first."""
-    root = tmp_path_factory.mktemp("third party's") / "shop"
+    return shared(tmp_path_factory, "third party's", _make_template)
+
+
+def _make_template(root: Path) -> None:
     tiny = Tiny(root)
     tiny.folder.mkdir(parents=True)
     (root / "pyproject.toml").write_text(PYPROJECT)
@@ -459,7 +483,6 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
         tiny.registry.register("returns", model=file, sample=history, categories={"shop": SHOPS}, by="ada")
         file.unlink()
     tiny.registry.set_alias("returns", "champion", 1, by="ada", why="the first")
-    return root
 
 
 @pytest.fixture

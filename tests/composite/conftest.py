@@ -62,15 +62,17 @@ def register_small(tiny: Any, helpers: Any) -> None:
 @pytest.fixture(scope="session")
 def composed_template(template: Path, helpers: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The tiny project with a segmented composite, returns v3, and an ensemble of v1 and v2, returns v4."""
-    root = tmp_path_factory.mktemp("composed") / "shop"
-    shutil.copytree(template, root)
-    tiny = helpers.Tiny(root)
-    register_small(tiny, helpers)
-    frame = feature_rows(helpers)
-    assert tiny.registry.compose("returns", SEGMENTS, sample=frame, by="ada").version == 3
-    ensemble = {"ensemble": [{"model": "returns", "version": v, "weight": w} for v, w in ((1, 0.7), (2, 0.3))]}
-    assert tiny.registry.compose("returns", ensemble, sample=frame, by="ada").version == 4
-    return root
+
+    def make(root: Path) -> None:
+        shutil.copytree(template, root)
+        tiny = helpers.Tiny(root)
+        register_small(tiny, helpers)
+        frame = feature_rows(helpers)
+        assert tiny.registry.compose("returns", SEGMENTS, sample=frame, by="ada").version == 3
+        ensemble = {"ensemble": [{"model": "returns", "version": v, "weight": w} for v, w in ((1, 0.7), (2, 0.3))]}
+        assert tiny.registry.compose("returns", ensemble, sample=frame, by="ada").version == 4
+
+    return helpers.shared(tmp_path_factory, "composed", make)
 
 
 @pytest.fixture
