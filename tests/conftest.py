@@ -248,13 +248,18 @@ class Tiny:
 
 
 def untyped_live_changes() -> list[str]:
-    """Statements that make `ledger.live_changes` as it was before migration 8."""
+    """Statements that make `ledger.live_changes` as it was before migration 8, and undo migration 10."""
     from pip_dagster.warehouse.migrations import m0001_ledger
 
     _, _, view = m0001_ledger.SQL.partition("CREATE VIEW ledger.live AS")
     columns = ("kind", "pinned_version", "as_known", "experiment")
     dropped = [f"ALTER TABLE ledger.live_changes DROP {column}" for column in columns]
-    return ["CREATE OR REPLACE VIEW ledger.live AS" + view.partition(";")[0], *dropped]
+    costs = [
+        f"ALTER TABLE ledger.{table} DROP {column}"
+        for table in ("extractions", "scorings")
+        for column in ("cpu_seconds", "peak_memory")
+    ]
+    return ["CREATE OR REPLACE VIEW ledger.live AS" + view.partition(";")[0], *dropped, *costs]
 
 
 # One worker begins with them: what takes a minute in one piece must not be begun when the others have ended.

@@ -171,7 +171,9 @@ def point_at(
     with transaction(con):
         live = live_change(con, entry.pipeline, entry.partition_key)
         requested = run.kind == "pinned" and not (live and live.records(run))
-        if live is None or live.scoring_id != entry.scoring_id or requested or (failed or "") > live.change_id:
+        # A pin stays one: only the person who set it may replace it.
+        again = live and live.kind != "pinned" and (failed or "") > live.change_id
+        if live is None or live.scoring_id != entry.scoring_id or requested or again:
             _go_live(con, [entry], run, why, pending)
         else:
             note_backfill(con, [entry], run)

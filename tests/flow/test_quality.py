@@ -126,7 +126,7 @@ class TestReadmission:
         )
         # The row that is in quarantine still is open once, by its newest attempt.
         assert history == [(50, True), (51, True), (52, True), (52, False)]
-        tiny.source("UPDATE raw.orders SET amount = amount + 1")
+        tiny.source(f"UPDATE raw.orders SET amount = amount + 1 WHERE day = '{SECOND}'")
         tiny.run(SECOND)
         assert tiny.published("SELECT order_id FROM orders.quarantine WHERE resolved_at IS NULL") == [(52,)]
         assert tiny.scores() == tiny.expected("quantity <> 99")
