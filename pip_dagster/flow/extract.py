@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from functools import partial
 from typing import TYPE_CHECKING
 
 from pip_dagster import clock
@@ -20,6 +19,7 @@ from pip_dagster.flow.stage import Stage
 from pip_dagster.flow.validate import Verdicts
 from pip_dagster.flow.validate_sources import validate_sources
 from pip_dagster.sql.names import literal, quote, quote_all
+from pip_dagster.warehouse import faults
 from pip_dagster.warehouse.connect import all_memory, declared_memory_limit
 from pip_dagster.warehouse.digest import RowSet, row_set_sql
 from pip_dagster.warehouse.interrupts import raise_if_interrupted
@@ -75,12 +75,21 @@ def extract(stage: Stage, pipeline: Pipeline, partitions: Sequence[Partition], *
         )
     began, read_at = time.monotonic(), clock.now()
     con, spec = stage.con, pipeline.spec
-    try:
-        read = _read(stage, pipeline, partitions, as_known=as_known, may_grow=not declared_memory_limit())
-    except _MoreMemory:  # SQL that needs more than a run's memory (not everything can spill) gets all there is
-        con.execute(f"SET memory_limit = {literal(all_memory())}")
-        read = _read(stage, pipeline, partitions, as_known=as_known, may_grow=False)
-    query, sources, judged, failed = read.query, read.sources, read.judged, read.failed
+    failed: dict[str, str] = {}
+    judged: dict[str, Verdicts] = {}
+    with sources_alone(con, spec, pipeline.project.root) as own:
+        query = FeatureQuery.parse(own, spec, pipeline.sql, partitions[0])
+        stage.begin(query.columns)
+        sources = fingerprints(own, pipeline, partitions)
+        if not as_known:
+            judged |= validate_sources(own, spec, pipeline.suites, partitions).verdicts
+        for adjoining in () if as_known else contiguous(partitions):
+            _fill_or_split(own, stage, query, adjoining, failed)
+    for partition in partitions if as_known else ():
+        known_at = known_by(close_of(spec, partition))
+        with sources_alone(con, spec, pipeline.project.root, known_at=known_at) as own:
+            judged |= validate_sources(own, spec, pipeline.suites, [partition]).verdicts
+            _fill_or_split(own, stage, query, [partition], failed)
     _check_range(stage, spec, query)
     failed |= _check_keys(stage, spec)
     sets = {
@@ -118,78 +127,38 @@ def known_by(close: datetime) -> Callable[[Source], datetime]:
     return lambda source: close + (source.complete_after or timedelta(0))
 
 
-@dataclass(frozen=True)
-class _Read:
-    """What the sources gave beside the staged rows."""
+def _fill_or_split(
+    con: DuckDBPyConnection, stage: Stage, query: FeatureQuery, partitions: list[Partition], failed: dict[str, str]
+) -> None:
+    """Stage the range; where a row makes the SQL fail, halve the range until its partition is alone."""
+    import duckdb
 
-    query: FeatureQuery
-    sources: Fingerprints
-    judged: dict[str, Verdicts]
-    failed: dict[str, str]
-
-
-class _MoreMemory(Exception):  # noqa: N818
-    """The feature SQL does not fit into the memory of a run."""
-
-
-def _read(
-    stage: Stage, pipeline: Pipeline, partitions: Sequence[Partition], *, as_known: bool, may_grow: bool
-) -> _Read:
-    """Stage the features.
-
-    Raises:
-        _MoreMemory: they need more memory, and the run `may_grow`.
-    """
-    spec, root = pipeline.spec, pipeline.project.root
-    opened = partial(sources_alone, stage.con, spec, root)
-    failed: dict[str, str] = {}
-    judged: dict[str, Verdicts] = {}
-    with opened() as con:
-        query = FeatureQuery.parse(con, spec, pipeline.sql, partitions[0])
-        stage.begin(query.columns)
-        sources = fingerprints(con, pipeline, partitions)
-        if not as_known:
-            judged |= validate_sources(con, spec, pipeline.suites, partitions).verdicts
-        filling = _Filling(con, stage, query, failed, may_grow)
-        for adjoining in () if as_known else contiguous(partitions):
-            filling.fill(adjoining)
-    for partition in partitions if as_known else ():
-        with opened(known_at=known_by(close_of(spec, partition))) as con:
-            judged |= validate_sources(con, spec, pipeline.suites, [partition]).verdicts
-            _Filling(con, stage, query, failed, may_grow).fill([partition])
-    return _Read(query, sources, judged, failed)
+    try:
+        _fill(con, stage, query, partitions)
+    except duckdb.Error as error:
+        raise_if_interrupted(error)
+        if faults.is_of_spill(error):
+            raise
+        if len(partitions) == 1:
+            failed[partitions[0].key] = f"the feature SQL fails: {error}"
+            return
+        middle = len(partitions) // 2
+        _fill_or_split(con, stage, query, partitions[:middle], failed)
+        _fill_or_split(con, stage, query, partitions[middle:], failed)
 
 
-@dataclass(frozen=True)
-class _Filling:
-    """Staging what the SQL selects from the sources of `con`; partitions whose rows make it fail go to `failed`."""
+def _fill(con: DuckDBPyConnection, stage: Stage, query: FeatureQuery, partitions: list[Partition]) -> None:
+    """Stage the range; SQL that needs more than a run's memory (not everything can spill) gets all there is."""
+    import duckdb
 
-    con: DuckDBPyConnection
-    stage: Stage
-    query: FeatureQuery
-    failed: dict[str, str]
-    may_grow: bool
-
-    def fill(self, partitions: list[Partition]) -> None:
-        """Stage the range; where a row makes the SQL fail, halve the range until its partition is alone.
-
-        Raises:
-            _MoreMemory: it needs more memory, and may have it.
-        """
-        import duckdb
-
-        try:
-            self.query.fill(self.con, self.stage, partitions)
-        except duckdb.Error as error:
-            raise_if_interrupted(error)
-            if self.may_grow and "Out of Memory Error" in str(error):
-                raise _MoreMemory from error
-            if len(partitions) == 1:
-                self.failed[partitions[0].key] = f"the feature SQL fails: {error}"
-                return
-            middle = len(partitions) // 2
-            self.fill(partitions[:middle])
-            self.fill(partitions[middle:])
+    try:
+        query.fill(con, stage, partitions)
+    except duckdb.Error as error:  # DuckDB 2 wraps one that comes with a batch
+        if declared_memory_limit() or faults.is_of_spill(error) or "Out of Memory Error" not in str(error):
+            raise
+        for each in (con, stage.con):
+            each.execute(f"SET memory_limit = {literal(all_memory())}")
+        query.fill(con, stage, partitions)
 
 
 def _check_range(stage: Stage, spec: PipelineSpec, query: FeatureQuery) -> None:

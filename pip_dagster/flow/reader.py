@@ -73,7 +73,8 @@ def _sharing_memory(con: DuckDBPyConnection, other: DuckDBPyConnection) -> Itera
     try:
         yield
     finally:
-        con.execute(f"SET memory_limit = {literal(row[0])}")
+        with suppress(duckdb.OutOfMemoryException):
+            con.execute(f"SET memory_limit = {literal(row[0])}")
 
 
 def _places(con: DuckDBPyConnection, spec: PipelineSpec, root: Path) -> tuple[set[str], set[str]]:

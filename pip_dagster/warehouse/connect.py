@@ -31,7 +31,6 @@ from pip_dagster.warehouse.lake_connection import opened
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
-_SPILL = "pip_dagster_spill_"
 # DuckDB's errors when another process has the file open. No other error is worth waiting for.
 _LOCKED = ("Could not set lock on file", "Conflicting lock", "database is locked", "Unique file handle conflict")
 
@@ -56,7 +55,7 @@ def workspace(*, threads: int, memory_limit: str | None = None) -> Iterator[Duck
     _remove_spills_of_dead_processes()
     place = Path(tempfile.gettempdir())
     with faults.of_spill(place):
-        spill = Path(tempfile.mkdtemp(prefix=f"{_SPILL}{_host()}_{os.getpid()}_"))
+        spill = Path(tempfile.mkdtemp(prefix=f"{faults.SPILL}{_host()}_{os.getpid()}_"))
     con = duckdb.connect(":memory:", config=CONFINED | {"temp_directory": str(spill), "threads": threads})
     try:
         con.execute("SET TimeZone = 'UTC'")
@@ -112,7 +111,7 @@ def _remove_spills_of_dead_processes() -> None:
     """A killed process cannot remove its own folder, which may hold gigabytes. A PID identifies it on its own host."""
     if not Path("/proc/self").exists():
         return
-    mine = f"{_SPILL}{_host()}_"
+    mine = f"{faults.SPILL}{_host()}_"
     for folder in Path(tempfile.gettempdir()).glob(f"{mine}*_*"):
         pid = folder.name.removeprefix(mine).split("_")[0]
         if pid.isdigit() and not Path("/proc", pid).exists():

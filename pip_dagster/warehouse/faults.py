@@ -19,6 +19,8 @@ _WORDS = (
     *("No space left on device", "Disk quota exceeded", "File too large", "Read-only file system"),
     *("Input/output error", "Permission denied", "Not a directory", "No such file or directory"),
 )
+# How a spill folder's name begins.
+SPILL = "pip_dagster_spill_"
 _SPILLS = ("max_temp_directory_size", "duckdb_temp_storage", "duckdb_temp_block")
 
 _KEPT = "committed partitions are kept, all others are unchanged."
@@ -35,6 +37,11 @@ def _system_text(error: BaseException) -> str | None:
     if not any(text in str(error) for text in (*_WORDS, *_SPILLS)):
         return None
     return re.split(r"\n\n|\nThis limit was set|\. Detail: Python exception", str(error))[0]
+
+
+def is_of_spill(error: BaseException) -> bool:
+    """Whether an error is about a folder that `workspace` spills to."""
+    return any(text in str(error) for text in (*_SPILLS, SPILL))
 
 
 def _is_of(error: BaseException, folder: Path) -> bool:
