@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 from pip_dagster import clock
 from pip_dagster.declaration.partition import Partition
@@ -22,25 +22,16 @@ from pip_dagster.flow.stage import Stage
 from pip_dagster.flow.validate import Verdicts
 from pip_dagster.flow.validate_sources import validate_sources
 from pip_dagster.sql.names import quote, quote_all
+from pip_dagster.warehouse import faults
 from pip_dagster.warehouse.digest import RowSet, row_set_sql
 from pip_dagster.warehouse.interrupts import raise_if_interrupted
-from pip_dagster.warehouse.memory import (
-    Room,
-    is_out_of_memory,
-    limit_error,
-    make_room,
-    note_columns,
-    room_for,
-    with_more,
-)
+from pip_dagster.warehouse.memory import make_room, with_more
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
     from pip_dagster.declaration.pipeline import Pipeline
     from pip_dagster.declaration.spec import PipelineSpec, Source
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -87,8 +78,26 @@ def extract(stage: Stage, pipeline: Pipeline, partitions: Sequence[Partition], *
         )
     meter, read_at, wall = Meter(), clock.now(), clock.wall()
     con, spec = stage.con, pipeline.spec
-    read = _read(stage, pipeline, partitions, as_known=as_known)
-    query, sources, judged, failed = read.query, read.sources, read.judged, read.failed
+    failed: dict[str, str] = {}
+    judged: dict[str, Verdicts] = {}
+    with sources_alone(con, spec, pipeline.project.root) as own:
+        query = with_more(own, partial(FeatureQuery.parse, own, spec, pipeline.sql, partitions[0]))
+        stage.begin(query.columns)
+        columns = _widest(own, pipeline, query)
+        _make_room(own, con, columns)
+        sources = with_more(own, partial(fingerprints, own, pipeline, partitions))
+        if not as_known:
+            judged |= validate_sources(own, spec, pipeline.suites, partitions).verdicts
+        filling = _Filling(own, stage, query, failed)
+        for adjoining in () if as_known else contiguous(partitions):
+            filling.fill(adjoining)
+    for partition in partitions if as_known else ():
+        known_at = known_by(close_of(spec, partition))
+        with sources_alone(con, spec, pipeline.project.root, known_at=known_at) as own:
+            _make_room(own, con, columns)
+            judged |= validate_sources(own, spec, pipeline.suites, [partition]).verdicts
+            _Filling(own, stage, query, failed).fill([partition])
+    make_room(con, columns, available_threads())
     _check_range(stage, spec, query)
     failed |= with_more(con, partial(_check_keys, stage, spec))
     sets = with_more(con, partial(_row_sets, stage))
@@ -121,85 +130,10 @@ def known_by(close: datetime) -> Callable[[Source], datetime]:
 
 
 @dataclass(frozen=True)
-class _Read:
-    """What the sources gave beside the staged rows."""
-
-    query: FeatureQuery
-    sources: Fingerprints
-    judged: dict[str, Verdicts]
-    failed: dict[str, str]
-
-
-class _MoreRoom(Exception):  # noqa: N818
-    """The database of the sources needs more memory, or fewer threads: its limit is fixed while it is open."""
-
-    def __init__(self, room: Room) -> None:
-        super().__init__()
-        self.room = room
-
-
-def _read(stage: Stage, pipeline: Pipeline, partitions: Sequence[Partition], *, as_known: bool) -> _Read:
-    """Stage the features, with the memory that their columns need, and more where the SQL cannot do with it."""
-    room = Room.of(stage.con)
-    while True:
-        try:
-            return _read_in(room, stage, pipeline, partitions, as_known=as_known)
-        except _MoreRoom as error:
-            room = error.room
-
-
-def _read_in(room: Room, stage: Stage, pipeline: Pipeline, partitions: Sequence[Partition], *, as_known: bool) -> _Read:
-    spec, root = pipeline.spec, pipeline.project.root
-    opened = partial(sources_alone, stage.con, spec, root, room=room)
-    failed: dict[str, str] = {}
-    judged: dict[str, Verdicts] = {}
-    with opened() as con:
-        query = _with_room(con, room, partial(FeatureQuery.parse, con, spec, pipeline.sql, partitions[0]))
-        stage.begin(query.columns)
-        columns = _widest(con, pipeline, query)
-        note_columns(con, columns)
-        wanted = room_for(columns, available_threads(), declared=room.limit)
-        if not room.is_enough_for(wanted):
-            raise _MoreRoom(wanted.doubled())
-        sources = _with_room(con, room, partial(fingerprints, con, pipeline, partitions))
-        if not as_known:
-            judged |= validate_sources(con, spec, pipeline.suites, partitions).verdicts
-        filling = _Filling(con, room, stage, query, failed)
-        for adjoining in () if as_known else contiguous(partitions):
-            filling.fill(adjoining)
-    for partition in partitions if as_known else ():
-        with opened(known_at=known_by(close_of(spec, partition))) as con:
-            judged |= validate_sources(con, spec, pipeline.suites, [partition]).verdicts
-            _Filling(con, room, stage, query, failed).fill([partition])
-    make_room(stage.con, columns, available_threads())
-    return _Read(query, sources, judged, failed)
-
-
-def _with_room(con: DuckDBPyConnection, room: Room, work: Callable[[], T]) -> T:
-    """The result of `work` in the database of the sources.
-
-    Raises:
-        _MoreRoom: it needs more memory, and there is more.
-        MemoryLimitError: there is no more.
-    """
-    import duckdb
-
-    try:
-        return work()
-    except (duckdb.Error, DeclarationError) as error:
-        if not is_out_of_memory(error.__cause__ or error):
-            raise
-        if larger := room.larger():
-            raise _MoreRoom(larger) from error
-        raise limit_error(con, error) from error
-
-
-@dataclass(frozen=True)
 class _Filling:
     """Staging what the SQL selects from the sources of `con`; partitions whose rows make it fail go to `failed`."""
 
     con: DuckDBPyConnection
-    room: Room
     stage: Stage
     query: FeatureQuery
     failed: dict[str, str]
@@ -207,23 +141,29 @@ class _Filling:
     def fill(self, partitions: list[Partition]) -> None:
         """Stage the range; where a row makes the SQL fail, halve the range until its partition is alone.
 
-        So it is where there is no more memory.
-
-        Raises:
-            _MoreRoom: it needs more memory, and there is more.
+        SQL that needs more than a run's memory gets more, and if there is none, fewer partitions at a time.
         """
         import duckdb
 
         try:
-            _with_room(self.con, self.room, partial(self.query.fill, self.con, self.stage, partitions))
+            work = partial(self.query.fill, self.con, self.stage, partitions)
+            with_more(self.con, work, beside=self.stage.con)
         except (duckdb.Error, MemoryLimitError) as error:
             raise_if_interrupted(error)
+            if faults.is_of_spill(error):
+                raise
             if len(partitions) == 1:
                 self.failed[partitions[0].key] = f"the feature SQL fails: {error}"
                 return
             middle = len(partitions) // 2
             self.fill(partitions[:middle])
             self.fill(partitions[middle:])
+
+
+def _make_room(own: DuckDBPyConnection, con: DuckDBPyConnection, columns: int) -> None:
+    """Give the database of the sources, and the stage that is filled from it, what their columns need."""
+    for each in (own, con):
+        make_room(each, columns, available_threads())
 
 
 def _widest(con: DuckDBPyConnection, pipeline: Pipeline, query: FeatureQuery) -> int:

@@ -13,6 +13,7 @@ from pip_dagster.errors import DeclarationError
 from pip_dagster.flow.sources import local_time
 from pip_dagster.flow.stage import Stage, partition_grid
 from pip_dagster.sql.names import RESERVED_COLUMNS, quote
+from pip_dagster.warehouse.memory import is_out_of_memory
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -66,6 +67,8 @@ class FeatureQuery:
             # Of two columns with one name a subquery renames the second, and the guard would silently take the first.
             names = [row[0] for row in con.execute(f"DESCRIBE {text}", values).fetchall()]
         except duckdb.Error as error:
+            if is_out_of_memory(error):
+                raise
             raise DeclarationError(f"{where}: {error}") from error
         # `SELECT day` gives the column the capitals that its source has; the declaration's are those that are stored.
         declared = {name.lower(): name for name in (*spec.features.key, spec.features.partition_column, *spec.unit)}

@@ -36,20 +36,18 @@ def sources_alone(
     root: Path,
     *,
     known_at: Callable[[Source], datetime] | None = None,
-    room: Room | None = None,
 ) -> Iterator[DuckDBPyConnection]:
     """A connection to a new database with the declared sources, and with no way to any other file or to a setting.
 
     The warehouse is attached to `con`, which could not attach it any more if it were confined itself. The new database
-    has the threads of `con`, and for as long as it is open half of its memory; or of `room` in their place.
+    has the threads of `con`, and for as long as it is open half of its memory.
 
     Raises:
         DeclarationError, SourceError: as `open_sources`.
     """
-    room = room or Room.of(con)
     with (
-        workspace(threads=room.threads) as own,
-        _sharing_memory(con, own, room),
+        workspace(threads=Room.of(con).threads) as own,
+        _sharing_memory(con, own),
         open_sources(own, spec, root, known_at=known_at),
     ):
         # A LIMIT without ORDER BY then takes the same rows each time, as in any DuckDB.
@@ -61,18 +59,20 @@ def sources_alone(
 
 
 @contextmanager
-def _sharing_memory(con: DuckDBPyConnection, other: DuckDBPyConnection, room: Room) -> Iterator[None]:
-    """Give each half of the memory of `room`; `con` has what it had again afterwards."""
+def _sharing_memory(con: DuckDBPyConnection, other: DuckDBPyConnection) -> Iterator[None]:
+    """Divide the memory that `con` may have; `con` has what it had again afterwards."""
     import duckdb
 
-    before, half = Room.of(con), replace(room, limit=room.limit / 2)
+    before = Room.of(con)
+    half = replace(before, limit=before.limit / 2)
     half.give(other)
     with suppress(duckdb.OutOfMemoryException):  # what it holds already can neither be dropped nor spilled
-        replace(before, limit=half.limit).give(con)
+        half.give(con)
     try:
         yield
     finally:
-        before.give(con)
+        with suppress(duckdb.OutOfMemoryException):
+            before.give(con)
 
 
 def _places(con: DuckDBPyConnection, spec: PipelineSpec, root: Path) -> tuple[set[str], set[str]]:

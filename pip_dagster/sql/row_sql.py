@@ -211,7 +211,9 @@ def _why_not(name: str, arguments: int) -> str | None:
         return f"takes a lambda: {_ELSEWHERE}"
     if (name, arguments) == ("age", 1):
         return f"counts from today: {_ELSEWHERE}"
-    if name in _MISLABELLED or any(each[0] == "scalar" and each[1] != "CONSISTENT" for each in found):
+    # To DuckDB 2 the variants for instants are consistent within a query: they read the time zone, here always UTC.
+    stable = {each[1] for each in found if each[0] == "scalar"}
+    if name in _MISLABELLED or (stable and ("CONSISTENT" not in stable or "VOLATILE" in stable)):
         return f"depends on more than the row, such as the time, chance or settings: {_ELSEWHERE}"
     for _, _, _, parameters, definition in found:
         if definition is not None:

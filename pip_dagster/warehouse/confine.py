@@ -22,11 +22,13 @@ CONFINED: dict[str, str | bool | int | float | list[str]] = {
 
 
 def confine(con: DuckDBPyConnection, *, files: Iterable[str] = (), folders: Iterable[str] = ()) -> None:
-    """Allow no other files from now on than what is attached, `files`, and what is in `folders`; no setting can change.
+    """Allow no other files from now on than what is attached, `files`, and what is in `folders`.
 
-    To be called after everything is attached, every extension loaded and every setting made.
+    No setting can change but how much it may use: work that needs more memory gets it. To be called after everything is
+    attached, every extension loaded and every setting made.
     """
     for setting, paths in (("allowed_paths", files), ("allowed_directories", folders)):
         con.execute(f"SET {setting} = [{', '.join(map(literal, sorted(paths)))}]")
+    con.execute("SET allowed_configs = ['memory_limit', 'threads']")
     con.execute("SET enable_external_access = false")
     con.execute("SET lock_configuration = true")

@@ -46,21 +46,9 @@ class Room:
 
     def give(self, con: DuckDBPyConnection) -> None:
         """The one place that changes a connection's limit and threads; its configuration must not be locked."""
-        con.execute(f"SET memory_limit = '{self.memory_limit}'")
+        # DuckDB reports a limit with one digit, rounded down; a little more is reported as the same.
+        con.execute(f"SET memory_limit = '{self.limit / 2**20 + 0.05:.3f}MiB'")
         con.execute(f"SET threads = {self.threads}")
-
-    @property
-    def memory_limit(self) -> str:
-        """The limit as DuckDB reads it. It reports one with one digit, rounded down: so a little more."""
-        return f"{self.limit / 2**20 + 0.05:.3f}MiB"
-
-    def is_enough_for(self, other: Room) -> bool:
-        """Whether it has the memory, but for a quarter, and as much for each thread, that the other has."""
-        return self.limit >= 0.75 * other.limit and self.limit / self.threads >= 0.75 * other.limit / other.threads
-
-    def doubled(self) -> Room:
-        """For two databases, unless the user limits the memory."""
-        return self if declared_memory_limit() else replace(self, limit=2 * self.limit)
 
     def larger(self) -> Room | None:
         """What to retry with: twice the memory, unless the user limits it or there is no more, or one thread."""
@@ -100,14 +88,11 @@ def run_memory(threads: int) -> str:
 def make_room(con: DuckDBPyConnection, columns: int, threads: int) -> None:
     """Give a run the memory for rows of so many columns, and no more of its `threads` than that is enough for."""
     note_columns(con, columns)
-    room_for(columns, threads, declared=Room.of(con).limit).give(con)
-
-
-def room_for(columns: int, threads: int, *, declared: float) -> Room:
-    """What rows of so many columns need; where the user limits the memory, it is `declared` bytes."""
-    limit = declared if declared_memory_limit() else min(_needed(columns, threads), _bytes(all_memory()))
+    limit = Room.of(con).limit
+    if not declared_memory_limit():
+        limit = min(_needed(columns, threads), _bytes(all_memory()))
     fitting = int(limit / (max(1, columns) * _MEGABYTES_A_COLUMN_AND_THREAD * 1e6))
-    return Room(limit, max(1, min(threads, fitting)))
+    Room(limit, max(1, min(threads, fitting))).give(con)
 
 
 def note_columns(con: DuckDBPyConnection, columns: int) -> None:
@@ -124,15 +109,18 @@ def rows_for(rows: int, columns: int) -> int:
     return max(1, rows * 50 // max(50, columns))
 
 
-def with_more(con: DuckDBPyConnection, work: Callable[[], T]) -> T:
+def with_more(con: DuckDBPyConnection, work: Callable[[], T], *, beside: DuckDBPyConnection | None = None) -> T:
     """The result of `work`, which is retried with more memory while it runs out of it, outside a transaction.
 
-    Afterwards the connection has the limit and the threads of before.
+    `beside`: another database that it uses, which gets as much. Afterwards each has the limit and threads of before.
 
     Raises:
         MemoryLimitError: there is no more.
     """
-    start = room = Room.of(con)
+    import duckdb
+
+    rooms = {each: Room.of(each) for each in (con, beside) if each is not None}
+    room = rooms[con]
     try:
         while True:
             try:
@@ -144,13 +132,13 @@ def with_more(con: DuckDBPyConnection, work: Callable[[], T]) -> T:
                 if larger is None:
                     raise limit_error(con, error) from error
                 room = larger
-                room.give(con)
+                for each in rooms:
+                    room.give(each)
     finally:
-        if room != start:
-            import duckdb
-
-            with suppress(duckdb.Error):  # what is pinned still exceeds it
-                start.give(con)
+        for each, before in rooms.items():
+            if room != rooms[con]:
+                with suppress(duckdb.Error):  # what is pinned still exceeds it
+                    before.give(each)
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -10,7 +10,7 @@ import pytest
 
 HERE = Path(__file__).parent
 SNAPSHOT = HERE / "flight_delay_graph.txt"
-HEAVY = ("xgboost", "pandas", "great_expectations", "duckdb", "pyarrow", "numpy")
+HEAVY = ("xgboost", "pandas", "great_expectations", "pyarrow", "numpy")  # DuckDB parses the SQL when a pipeline loads
 
 LOAD = "from acme.definitions import defs\n"
 

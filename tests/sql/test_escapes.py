@@ -147,7 +147,7 @@ def test_where_it_runs_duckdb_itself_lets_nothing_out(house: House) -> None:
     texts += ["SET enable_external_access = true", "SET allowed_paths = ['/']", "LOAD httpfs", "INSTALL httpfs"]
     texts += [
         "RESET lock_configuration",
-        "SET threads = 4",
+        "SET allowed_configs = ['TimeZone']",
         "FROM 'https://example.com/x.parquet'",
         "FROM warehouse.ledger.audit",
     ]
