@@ -5,8 +5,7 @@ from __future__ import annotations
 import glob
 import re
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
-from dataclasses import replace
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,7 +14,7 @@ from pip_dagster.flow.sources import open_sources
 from pip_dagster.flow.stage import handover
 from pip_dagster.warehouse.confine import confine
 from pip_dagster.warehouse.connect import workspace
-from pip_dagster.warehouse.memory import Room
+from pip_dagster.warehouse.memory import Room, shared
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -47,7 +46,7 @@ def sources_alone(
     """
     with (
         workspace(threads=Room.of(con).threads) as own,
-        _sharing_memory(con, own),
+        shared(con, own),
         open_sources(own, spec, root, known_at=known_at),
     ):
         # A LIMIT without ORDER BY then takes the same rows each time, as in any DuckDB.
@@ -56,23 +55,6 @@ def sources_alone(
         files, folders = _places(own, spec, root)
         confine(own, files={*files, str(handover(own)), f"{handover(own)}.wal"}, folders=folders)
         yield own
-
-
-@contextmanager
-def _sharing_memory(con: DuckDBPyConnection, other: DuckDBPyConnection) -> Iterator[None]:
-    """Divide the memory that `con` may have; `con` has what it had again afterwards."""
-    import duckdb
-
-    before = Room.of(con)
-    half = replace(before, limit=before.limit / 2)
-    half.give(other)
-    with suppress(duckdb.OutOfMemoryException):  # what it holds already can neither be dropped nor spilled
-        half.give(con)
-    try:
-        yield
-    finally:
-        with suppress(duckdb.OutOfMemoryException):
-            before.give(con)
 
 
 def _places(con: DuckDBPyConnection, spec: PipelineSpec, root: Path) -> tuple[set[str], set[str]]:

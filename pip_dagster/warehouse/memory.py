@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, TypeVar
 
@@ -95,6 +95,26 @@ def make_room(con: DuckDBPyConnection, columns: int, threads: int) -> None:
     Room(limit, max(1, min(threads, fitting))).give(con)
 
 
+@contextmanager
+def shared(con: DuckDBPyConnection, other: DuckDBPyConnection) -> Iterator[None]:
+    """Give two databases half of what `con` may have, each; `con` has what it had again afterwards."""
+    import duckdb
+
+    before = Room.of(con)
+    half = replace(before, limit=before.limit / 2)
+    half.give(other)
+    with suppress(duckdb.OutOfMemoryException):  # what it holds already can neither be dropped nor spilled
+        half.give(con)
+    try:
+        for each in (con, other):
+            each.execute("SET VARIABLE pip_databases = 2")  # for the value that an error names
+        yield
+    finally:
+        with suppress(duckdb.OutOfMemoryException):
+            before.give(con)
+        con.execute("SET VARIABLE pip_databases = 1")
+
+
 def note_columns(con: DuckDBPyConnection, columns: int) -> None:
     """Keep in mind how wide the rows are that a connection reads, for the value that an error names."""
     con.execute(f"SET VARIABLE pip_columns = {columns}")
@@ -159,7 +179,9 @@ def limit_error(con: DuckDBPyConnection, error: BaseException) -> MemoryLimitErr
         )
     noted = con.execute("SELECT getvariable('pip_columns')").fetchone()
     columns = int((noted and noted[0]) or 0)
-    wanted = f"{VARIABLE}={max(2 * room.limit, _needed(columns, room.threads)) / 1e9:.1f}GB"
+    shared = con.execute("SELECT getvariable('pip_databases')").fetchone()
+    databases = int((shared and shared[0]) or 1)
+    wanted = f"{VARIABLE}={databases * max(2 * room.limit, _needed(columns, room.threads)) / 1e9:.1f}GB"
     what = f"rows of {columns:,} columns" if columns else "this query"
     if declared := declared_memory_limit():
         has = f"{VARIABLE} is {declared}"
