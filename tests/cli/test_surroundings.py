@@ -474,13 +474,8 @@ def test_a_user_who_may_only_read_reads_everything_and_changes_nothing(project):
         ("{command} query 'SELECT range FROM range(200000)' --format csv | head -1", 0, "range"),
         ("{command} status > /dev/full", 1, "Error: .*No space left on device. Free space"),
         ("{command} status >&- 2>&- <&-", 0, ""),
-        (
-            "timeout -s INT 4 {command} query 'SELECT count(*) FROM range(100000000000) a, range(1000)'",
-            124,
-            "Cancelled",
-        ),
     ],
-    ids=["head", "full", "closed", "interrupted"],
+    ids=["head", "full", "closed"],
 )
 def test_streams_that_end(scored, shell, code, expected):
     command = f"{sys.executable} -m pip_dagster.cli.main"
