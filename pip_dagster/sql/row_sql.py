@@ -119,7 +119,13 @@ def row_instant(text: str, columns: Mapping[str, str], *, where: str, row: str, 
             f"{where} {text!r} is text; expected an instant. Write `({text})::TIMESTAMPTZ` if the text has a UTC "
             f"offset, else `({text})::TIMESTAMP`, which is wall-clock time in {time_zone}."
         )
-    if cast := _casts_in_utc(found.sql, tuple((name, columns[name]) for name in found.columns)):
+    read = tuple((name, columns[name]) for name in found.columns)
+    if found.sql_type != _INSTANT and (function := _counts_in_utc(found.sql, read)):
+        raise DeclarationError(
+            f"{where} {text!r} reads a number with {function}, which gives wall-clock time in UTC; the partitions are "
+            f"in {time_zone}. Write `timezone('UTC', {text})`."
+        )
+    if cast := _casts_in_utc(found.sql, read):
         raise DeclarationError(
             f"{where} {text!r} casts {cast[0]} to {cast[1]}, which DuckDB does in UTC; the partitions are in "
             f"{time_zone}. Write `timezone({zone}, …)` for the cast. A DATE or TIMESTAMP alone needs none: it is "
@@ -131,16 +137,31 @@ def row_instant(text: str, columns: Mapping[str, str], *, where: str, row: str, 
 @lru_cache(maxsize=1024)
 def _casts_in_utc(sql: str, read: tuple[tuple[str, str], ...]) -> tuple[str, str] | None:
     """A cast, written or implied, between wall-clock time and an instant: its types, from and to."""
-    with duckdb_cursor() as con:
-        row = con.execute("SELECT json_serialize_plan($1)", [f"SELECT {sql} FROM ({_empty(read)})"]).fetchone()
-    assert row
-    for node in nodes(json.loads(row[0])):
+    for node in _plan_nodes(sql, read):
         if node.get("type") == "OPERATOR_CAST":
             types = [(each.get("return_type") or {}).get("id") for each in (node["child"], node)]
             walls = [kind == "DATE" or str(kind).startswith("TIMESTAMP") and kind != _INSTANT for kind in types]
             if _INSTANT in types and any(walls):
                 return str(types[0]), str(types[1])
     return None
+
+
+@lru_cache(maxsize=1024)
+def _counts_in_utc(sql: str, read: tuple[tuple[str, str], ...]) -> str | None:
+    """A function that makes a TIMESTAMP without a zone of a number since 1970, such as `epoch_ms`."""
+    for node in _plan_nodes(sql, read):
+        if node.get("type") == "BOUND_FUNCTION" and [each["id"] for each in node["arguments"]] == ["BIGINT"]:
+            kind = node["return_type"]["id"]
+            if kind.startswith("TIMESTAMP") and kind != _INSTANT:
+                return str(node["qname"]["path"][-1] if "qname" in node else node["name"])  # DuckDB 2: qname
+    return None
+
+
+def _plan_nodes(sql: str, read: tuple[tuple[str, str], ...]) -> Iterator[dict[str, Any]]:
+    with duckdb_cursor() as con:
+        row = con.execute("SELECT json_serialize_plan($1)", [f"SELECT {sql} FROM ({_empty(read)})"]).fetchone()
+    assert row
+    return nodes(json.loads(row[0]))
 
 
 def _empty(columns: Iterable[tuple[str, str]]) -> str:

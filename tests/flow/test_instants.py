@@ -71,3 +71,21 @@ def test_text_and_casts_through_utc_are_refused_before_anything_is_built(shop, k
     with pytest.raises(DeclarationError, match=says):
         tiny.run(DAY, as_known=True)
     assert not tiny.project.warehouse.exists()
+
+
+@pytest.mark.parametrize("function", ["epoch_ms(ms)", "make_timestamp(ms * 1000)", "coalesce(epoch_ms(ms), day)"])
+def test_a_number_since_1970_is_no_wall_clock_time(tiny, function):
+    """Rows that are known six hours after the close are not known at the close, however the instant is stored."""
+    tiny.source(
+        "ALTER TABLE raw.orders ADD COLUMN ms BIGINT",
+        "UPDATE raw.orders SET ms = epoch_ms(timezone('Pacific/Auckland', day + INTERVAL 30 HOUR))",
+    )
+    source = {"table": "raw.orders", "partition_column": "day", "available_at": function}
+    tiny.declare(sources={"orders": source}, partitions={"time_zone": "Pacific/Auckland"})
+    with pytest.raises(DeclarationError, match=r"wall-clock time in UTC(.|\n)*timezone\('UTC'"):
+        tiny.run(DAY, as_known=True)
+    tiny.declare(
+        sources={"orders": source | {"available_at": f"timezone('UTC', {function})"}},
+        partitions={"time_zone": "Pacific/Auckland"},
+    )
+    assert tiny.run(DAY, as_known=True)[DAY].features.rows_extracted == 0
