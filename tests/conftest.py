@@ -248,7 +248,7 @@ class Tiny:
 
 
 def untyped_live_changes() -> list[str]:
-    """Statements that make `ledger.live_changes` as it was before migration 8, and undo migration 10."""
+    """Statements that make `ledger.live_changes` as it was before migration 8, and undo those after 9."""
     from pip_dagster.warehouse.migrations import m0001_ledger
 
     _, _, view = m0001_ledger.SQL.partition("CREATE VIEW ledger.live AS")
@@ -259,7 +259,8 @@ def untyped_live_changes() -> list[str]:
         for table in ("extractions", "scorings")
         for column in ("cpu_seconds", "peak_memory")
     ]
-    return ["CREATE OR REPLACE VIEW ledger.live AS" + view.partition(";")[0], *dropped, *costs]
+    live = "CREATE OR REPLACE VIEW ledger.live AS" + view.partition(";")[0]
+    return [live, *dropped, *costs, "DROP TABLE ledger.profiles"]
 
 
 # One worker begins with them: what takes a minute in one piece must not be begun when the others have ended.
