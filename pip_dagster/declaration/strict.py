@@ -29,6 +29,15 @@ class StrictModel(BaseModel):
     # An error does not print what was declared: it may be a misplaced secret.
     model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
+    @model_validator(mode="before")
+    @classmethod
+    def _no_boolean_for_a_number(cls, value: Any) -> Any:
+        for name, field in cls.model_fields.items() if isinstance(value, dict) else ():
+            found, kinds = value.get(name), {field.annotation, *get_args(field.annotation)}
+            if isinstance(found, bool) and kinds & {int, float} and bool not in kinds:
+                raise ValueError(f"`{name}` is {str(found).lower()}; expected a number")
+        return value
+
     @model_validator(mode="wrap")
     @classmethod
     def _say_how_yaml_read_it(cls, value: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:

@@ -137,7 +137,8 @@ class _Reader:
         assert pipeline.gates.labels and pipeline.labels_sql is not None
         self._con, self._where, self._wanted = con, where, wanted
         self._zone = pipeline.spec.partitions.zone
-        self._key = quote_all(pipeline.label_key)
+        self._names = pipeline.label_key
+        self._key = quote_all(self._names)
         self._outcome = quote(pipeline.gates.labels.outcome)
         self._sql = f"(\n{without_end(con, pipeline.labels_sql)}\n)"
         self._model = f"{manifest.model_name} v{manifest.version}"
@@ -162,9 +163,10 @@ class _Reader:
     def stage(self, live: LivePartition) -> int:
         """Add a partition's labels; how many there are."""
         number, unknown = self._numbers
+        named = " AND ".join(f"{quote(name)} IS NOT NULL" for name in self._names)  # without a key, it is of no row
         select = (
             f"SELECT {literal(live.key)} AS partition_key, {self._key}, {number} AS pip_outcome, "
-            f"{unknown} AS pip_unknown FROM {self._sql} WHERE {self._outcome} IS NOT NULL"
+            f"{unknown} AS pip_unknown FROM {self._sql} WHERE {self._outcome} IS NOT NULL AND {named}"
         )
         row = self._con.execute(
             f"INSERT INTO {self.relation} {select}", self._values([self._partition(live)])
@@ -184,6 +186,11 @@ class _Reader:
                 f"{self._where}: the key ({key}) {twice[0]} has more than one label in its partition."
             )
         unknown = con.execute(f"SELECT any_value(pip_unknown), count(pip_unknown) FROM {self.relation}").fetchone()
+        if unknown and unknown[1] and not self._classes:
+            raise DeclarationError(
+                f"{self._where}: {unknown[1]:,} outcomes, {unknown[0]!r} among them, are not numbers. Map them in the "
+                "SQL, to 0 and 1 for a binary model, or return NULL for them."
+            )
         if unknown and unknown[1]:
             raise DeclarationError(
                 f"{self._where}: {unknown[1]:,} outcomes, {unknown[0]!r} among them, are not a class of {self._model}, "
@@ -194,7 +201,8 @@ class _Reader:
     def _numbers(self) -> tuple[str, str]:
         """SQL of an outcome as a number, or as the position of its class, and of one that is no class."""
         if not self._classes:
-            return f"{self._outcome}::DOUBLE", "NULL"
+            number = f"TRY_CAST({self._outcome} AS DOUBLE)"
+            return number, f"CASE WHEN {number} IS NULL THEN {self._outcome}::VARCHAR END"
         listed = ", ".join(literal(name) for name in self._classes)
         at = f"nullif(coalesce(list_position([{listed}], {self._outcome}::VARCHAR), 0), 0)"
         unknown = f"CASE WHEN {at} IS NULL THEN {self._outcome}::VARCHAR END"

@@ -328,3 +328,10 @@ def test_the_schema_refuses_what_loading_refuses(line):
         PipelineSpec.model_validate(document.value["attributes"])
     with pytest.raises(jsonschema.ValidationError):
         jsonschema.validate(document.value["attributes"], PipelineSpec.model_json_schema())
+
+
+@pytest.mark.parametrize("line", ["min_row_share: true", "min_row_share: yes"])
+def test_a_boolean_is_no_number(declared, line):
+    (declared.folder / "defs.yaml").write_text(with_lines(line))
+    with pytest.raises(DeclarationError, match="is true; expected a number"):
+        find_pipeline(declared.project, "orders")

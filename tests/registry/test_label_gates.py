@@ -69,6 +69,21 @@ def test_late_labels_judge_by_the_newest_partitions_that_have_them(gated: Any, h
     assert found["segment_metric"].state == "failed" and "東京" in found["segment_metric"].text
 
 
+def test_outcomes_that_are_no_numbers_and_labels_without_a_key(gated: Any) -> None:
+    file = gated.folder / "labels.sql"
+    before = by_name(gates_of(gated, 1))["metric"].details["rows"]
+    text = file.read_text().strip().rstrip(";")
+    bounds = text[text.index("WHERE") :]
+    no_key = (
+        f"{text} UNION ALL BY NAME SELECT NULL::BIGINT AS order_id, 1 AS returned FROM range(2), raw.orders {bounds}"
+    )
+    file.write_text(no_key)
+    assert by_name(gates_of(gated, 1))["metric"].details["rows"] == before, "two of one key would be refused"
+    file.write_text(f"SELECT * REPLACE (if(returned = 1, 'yes', 'no') AS returned) FROM ({text})")
+    with pytest.raises(DeclarationError, match="outcomes, '(yes|no)' among them, are not numbers. Map them in the SQL"):
+        gates_of(gated, 1)
+
+
 def test_partitions_that_are_still_being_labelled_do_not_judge(gated: Any) -> None:
     """Of the newest partition, only returned orders are known: a label that arrives early is of one kind."""
     gated.source("DELETE FROM raw.outcomes WHERE day = '2024-03-04' AND returned = 0")
