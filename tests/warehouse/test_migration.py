@@ -137,6 +137,7 @@ def test_no_row_is_lost_or_changed(shop, next_version):
     before = shop.content()
     shop.migrate()
     after = shop.content()
+    assert before.pop(("ledger", "publications")) and not after["ledger", "publications"], "all is published again"
     for table, rows in before.items():
         # Columns are added at a table's end; rows keep the others.
         assert [row[: len(rows[0])] for row in after[table]] == rows, table
