@@ -9,6 +9,7 @@ import itertools
 import json
 import multiprocessing
 import os
+import shutil
 import sys
 import time
 from functools import partial
@@ -85,7 +86,7 @@ def race(file, versions, database, table, reads, publishes):
     con, replaced, until = duckdb.connect(), 0, time.monotonic() + 3_000
     temporary = file.with_name(f".{file.name}.tmp")
     for version in itertools.cycle(versions):
-        os.link(version, temporary)
+        shutil.copyfile(version, temporary)  # a new file each time, as when a partition is published
         temporary.replace(file)
         replaced += 1
         if publishes and replaced % 200 == 0:  # a whole publication as well
