@@ -56,7 +56,7 @@ def publish_pending(con: DuckDBPyConnection, project: Project, *, everything: bo
     if everything:  # what a kill or an error leaves undone is then pending
         with transaction(con):
             con.execute("DELETE FROM ledger.publications")
-    done, filled = 0, set[Table]()
+    done, filled = 0, dict[Table, frozenset[str]]()
     for pipeline, group in groupby(pending_of(con), key=itemgetter(0)):
         try:
             with _alone(con, pipeline) as still_alone:
@@ -89,9 +89,9 @@ def _alone(con: DuckDBPyConnection, pipeline: str) -> Iterator[Callable[[], None
 
 @dataclass(frozen=True)
 class _Writing:
-    """How to publish, and which tables have been filled so far. `discard`: keep nothing of the present files."""
+    """How to publish, and the tables filled so far with their STRUCTs. `discard`: keep nothing of the present files."""
 
-    filled: set[Table]
+    filled: dict[Table, frozenset[str]]
     still_alone: Callable[[], None]
     discard: bool
 
@@ -110,7 +110,8 @@ def _publish(
         for file, keys in published_rows.places(con, folder, _sizes(con, pipeline, ids), without=damaged):
             read = partial(rows_of, con, pipeline, keys)
             discard = writing.discard and file not in written
-            writing.filled.update(change(con, file, keys, read, writing.still_alone, discard=discard))
+            for table, structs in change(con, file, keys, read, writing.still_alone, discard=discard).items():
+                writing.filled[table] = writing.filled.get(table, frozenset()) | structs
             written.add(file)
             done += keys
         for file in damaged - written:

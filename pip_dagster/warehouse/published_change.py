@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pip_dagster.sql.names import among, literal, quote
-from pip_dagster.warehouse.published_rows import Rows, Table, columns_of, detach
+from pip_dagster.warehouse.published_rows import Rows, Table, columns_of, detach, mark_structs, structs_of
 from pip_dagster.warehouse.transaction import transaction
 
 if TYPE_CHECKING:
@@ -32,8 +32,10 @@ def change(
     check: Callable[[], None],
     *,
     discard: bool,
-) -> set[Table]:
-    """Replace the rows of these partitions in a copy of the file, then the file by the copy; the tables it fills.
+) -> dict[Table, frozenset[str]]:
+    """Replace the rows of these partitions in a copy of the file, then the file by the copy.
+
+    Returns the tables it fills, each with its columns of the type STRUCT.
 
     `read` is called in the transaction that reads the rows: all are of one moment. `discard`: keep nothing of the
     present file, which may be damaged. `check` is called last, and may refuse.
@@ -63,7 +65,7 @@ def change(
     finally:
         for left in (new, new.with_name(f"{new.name}.wal")):
             left.unlink(missing_ok=True)
-    return {rows.table for rows in this.filled}
+    return {rows.table: rows.structs for rows in this.filled}
 
 
 @dataclass(frozen=True)
@@ -73,6 +75,7 @@ class _Change:
     Attributes:
         of_keys: SQL that is true for the rows of the partitions to replace.
         present: Table → its columns and types in the present file; empty if nothing of that is to be kept.
+        structs: Table → its columns there that are STRUCTs in lists of one.
         filled: Rows for the tables that the file will have.
         others: Tables without rows. `read_duckdb` demands each in every file, so they get a stub.
         of_one: Whether there will be one partition.
@@ -81,6 +84,7 @@ class _Change:
     con: DuckDBPyConnection
     of_keys: str
     present: Mapping[Table, Mapping[str, str]]
+    structs: Mapping[Table, set[str]]
     filled: Sequence[Rows]
     others: Sequence[Table]
     of_one: bool
@@ -95,18 +99,23 @@ class _Change:
             present = {}
         filled = [rows for rows in listed if rows.select and (rows.always or _has(con, rows, present))]
         stubs = [rows.table for rows in listed if rows not in filled]
-        return cls(con, of_keys, present, filled, stubs, of_one=len(keys) == 1 and not present)
+        structs = structs_of(con, _PRESENT)
+        return cls(con, of_keys, present, structs, filled, stubs, of_one=len(keys) == 1 and not present)
 
     def may_copy(self) -> bool:
         """Whether the present file has every table, with the columns of the new rows."""
         there = all(table in self.present for table in self.others)
-        return there and all(rows.columns.items() <= self.present.get(rows.table, {}).items() for rows in self.filled)
+        return there and all(
+            rows.columns.items() <= self.present.get(rows.table, {}).items()
+            and rows.structs <= self.structs.get(rows.table, set())
+            for rows in self.filled
+        )
 
     def replace(self) -> None:
         """Replace the rows in a copy of the present file."""
         for rows in self.filled:
             self.con.execute(f"DELETE FROM {rows.of(_NEW)} WHERE {self.of_keys}")
-            self.con.execute(f"INSERT INTO {rows.of(_NEW)} BY NAME {self._ordered(rows, f'({rows.select})')}")
+            self.con.execute(f"INSERT INTO {rows.of(_NEW)} BY NAME {self._ordered(rows, f'({rows.stored})')}")
 
     def write_whole(self) -> None:
         """Write a new file, with what is kept of the present one."""
@@ -115,11 +124,13 @@ class _Change:
         for schema, name in self.others:
             self.con.execute(f"CREATE TABLE {_NEW}.{quote(schema)}.{quote(name)} (partition_key VARCHAR)")
         for rows in self.filled:
-            select = f"({rows.select})"
+            select = f"({rows.stored})"
             if rows.table in self.present:
                 kept = f"SELECT * FROM {rows.of(_PRESENT)} WHERE NOT ({self.of_keys})"
-                select = f"({rows.select} UNION ALL BY NAME {kept})"
+                select = f"({rows.stored} UNION ALL BY NAME {kept})"
             self.con.execute(f"CREATE TABLE {rows.of(_NEW)} AS {self._ordered(rows, select)}")
+            kept_structs = self.structs.get(rows.table, set()) if rows.table in self.present else set()
+            mark_structs(self.con, rows.of(_NEW), rows.structs | kept_structs)
 
     def _ordered(self, rows: Rows, select: str) -> str:
         order = [] if self.of_one else ["partition_key"]

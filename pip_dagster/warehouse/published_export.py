@@ -25,10 +25,7 @@ _AS_TEXT = re.compile(r"\b(U?HUGEINT|INTERVAL|TIME WITH TIME ZONE|UNION)\b")
 def of_files(con: DuckDBPyConnection, folder: Path) -> Iterator[dict[str, str]]:
     """The name of each published table of a pipeline → SQL of its rows. Attached files stay as they are meanwhile."""
     with attached_tables(con, files_of(folder)) as tables:
-        yield {
-            name: " UNION ALL BY NAME ".join(f"SELECT * FROM {each}" for each in places)
-            for (_, name), places in tables.items()
-        }
+        yield {name: " UNION ALL BY NAME ".join(rows) for (_, name), rows in tables.items()}
 
 
 def of_lake(con: DuckDBPyConnection, pipeline: str) -> dict[str, str]:

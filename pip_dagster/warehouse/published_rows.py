@@ -28,6 +28,13 @@ _AT_ONCE = 2_000_000  # rows of new partitions that one change adds
 
 Table = tuple[str, str]  # schema and name
 
+# The catalogs of attached files, numbered.
+ATTACHED = "published_{}"
+
+# `read_duckdb` of DuckDB 1.5 gives NULLs for the fields of a STRUCT, and keeps one in a list. So a column of such a
+# type is stored as a list of one, with this comment.
+_LISTED = "a STRUCT, in a list of one"
+
 
 @dataclass(frozen=True)
 class Rows:
@@ -36,7 +43,8 @@ class Rows:
     Attributes:
         table: Where they go.
         select: SQL of the rows; None if the pipeline has no such table.
-        columns: Their names and SQL types.
+        columns: Their names, and the SQL types with which they are stored.
+        structs: Which of them are of the type STRUCT.
         order: The column by which a partition's rows are ordered.
         always: Have the table although it has no rows.
     """
@@ -46,10 +54,41 @@ class Rows:
     columns: Mapping[str, str]
     order: str | None
     always: bool
+    structs: frozenset[str] = frozenset()
+
+    @property
+    def stored(self) -> str:
+        """SQL of the rows as they are stored."""
+        listed = ", ".join(f"[{quote(name)}] AS {quote(name)}" for name in sorted(self.structs))
+        return f"SELECT * REPLACE ({listed}) FROM ({self.select})" if listed else str(self.select)
 
     def of(self, catalog: str) -> str:
         """The table in this catalog, qualified and quoted."""
         return f"{catalog}.{quote(self.table[0])}.{quote(self.table[1])}"
+
+
+def as_read(structs: Iterable[str]) -> str:
+    """What to select of stored rows, whose columns in `structs` are lists of one."""
+    listed = ", ".join(f"{quote(name)}[1] AS {quote(name)}" for name in sorted(structs))
+    return f"* REPLACE ({listed})" if listed else "*"
+
+
+def mark_structs(con: DuckDBPyConnection, table: str, structs: Iterable[str]) -> None:
+    """Note in the file which columns of a table are STRUCTs in lists of one."""
+    for name in structs:
+        con.execute(f"COMMENT ON COLUMN {table}.{quote(name)} IS {literal(_LISTED)}")
+
+
+def structs_of(con: DuckDBPyConnection, catalog: str) -> dict[Table, set[str]]:
+    """Table → its columns that are so noted, of an attached file."""
+    found: dict[Table, set[str]] = {}
+    select = (
+        "SELECT schema_name, table_name, column_name FROM duckdb_columns() "
+        f"WHERE database_name = {literal(catalog)} AND comment = {literal(_LISTED)}"
+    )
+    for schema, table, column in con.execute(select).fetchall():
+        found.setdefault((schema, table), set()).add(column)
+    return found
 
 
 def in_files(files: str, schema: str, table: str, *, more: str = "") -> str:
@@ -89,15 +128,18 @@ def unreadable(con: DuckDBPyConnection, folder: Path) -> set[Path]:
 
 @contextmanager
 def attached_tables(con: DuckDBPyConnection, files: Sequence[Path]) -> Iterator[dict[Table, list[str]]]:
-    """Attach these files; each table that is more than a stub → where it is, qualified and quoted."""
+    """Attach these files; each table that is more than a stub → SQL of its rows in each file that has it."""
     found: dict[Table, list[str]] = {}
-    names = [f"published_{number}" for number in range(len(files))]
+    names = [ATTACHED.format(number) for number in range(len(files))]
     try:
         for name, file in zip(names, files, strict=True):
             con.execute(f"ATTACH {literal(str(file))} AS {name} (READ_ONLY)")
+            structs = structs_of(con, name)
             for (schema, table), columns in columns_of(con, name).items():
                 if len(columns) > 1:
-                    found.setdefault((schema, table), []).append(f"{name}.{quote(schema)}.{quote(table)}")
+                    read = as_read(structs.get((schema, table), ()))
+                    rows = f"SELECT {read} FROM {name}.{quote(schema)}.{quote(table)}"
+                    found.setdefault((schema, table), []).append(rows)
         yield found
     finally:
         detach(con, names)

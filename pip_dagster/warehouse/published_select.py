@@ -41,7 +41,9 @@ def rows_of(con: DuckDBPyConnection, pipeline: str, keys: Sequence[str]) -> list
                 rows += _of_live_rows(con, kind, pipeline, of_live)
             select = f"SELECT * FROM {rows} WHERE {where}"
         columns = {name: of for name, of, *_ in con.execute(f"DESCRIBE {select}").fetchall()} if select else {}
-        found.append(Rows(table, select, columns, kind.order, kind.always))
+        structs = frozenset(name for name, of in columns.items() if of.startswith("STRUCT(") and of.endswith(")"))
+        stored = {name: f"{of}[]" if name in structs else of for name, of in columns.items()}
+        found.append(Rows(table, select, stored, kind.order, kind.always, structs))
     return found
 
 

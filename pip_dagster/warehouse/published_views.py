@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import glob
 import secrets
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,7 +17,7 @@ from pip_dagster.errors import WarehouseError
 from pip_dagster.sql.names import literal, quote
 from pip_dagster.warehouse import advisory, kinds
 from pip_dagster.warehouse.confine import CONFINED, confine
-from pip_dagster.warehouse.published_rows import Table, attached_tables, in_files
+from pip_dagster.warehouse.published_rows import ATTACHED, Table, as_read, attached_tables, in_files, structs_of
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -25,8 +25,11 @@ if TYPE_CHECKING:
     from pip_dagster.declaration.project import Project
 
 
-def publish_views(con: DuckDBPyConnection, folder: Path, filled: Iterable[Table]) -> None:
-    """Rebuild the database of views, unless it shows the files in this folder and the tables just filled."""
+def publish_views(con: DuckDBPyConnection, folder: Path, filled: Mapping[Table, Iterable[str]]) -> None:
+    """Rebuild the database of views, unless it shows the files in this folder and the tables just filled.
+
+    `filled`: table → its columns of the type STRUCT.
+    """
     if not has_rows(folder) or show(folder, filled):
         return
     with advisory.holding(con, [advisory.key_of("views")]) if advisory.is_shared(con) else nullcontext():
@@ -38,14 +41,24 @@ def has_rows(folder: Path) -> bool:
     return next(folder.glob("*/*.duckdb"), None) is not None
 
 
-def show(folder: Path, tables: Iterable[Table] = ()) -> bool:
+def show(folder: Path, tables: Mapping[Table, Iterable[str]] | None = None) -> bool:
     """Whether the database of views shows this folder, with these tables. A project may have been moved or copied."""
     try:
         lines = {*(folder / "views.sql").read_text(encoding="utf-8").splitlines()}
     except OSError:
         return False
     there = folder.with_suffix(".duckdb").is_file() and _heading(folder) in lines
-    return there and all(_view(folder, table) in lines for table in tables)
+    return there and all(_shows(lines, folder, table, structs) for table, structs in (tables or {}).items())
+
+
+def _shows(lines: Iterable[str], folder: Path, table: Table, structs: Iterable[str]) -> bool:
+    """Whether one of the lines is the view of this table, with these columns of the type STRUCT among its own."""
+    begin, end = _view(folder, table, ()).split(" FROM ", 1)
+    reads = [as_read([name]).partition("(")[2].rstrip(")") for name in structs]
+    return any(
+        line.startswith(begin) and line.endswith(f" FROM {end}") and all(each in line for each in reads)
+        for line in lines
+    )
 
 
 @contextmanager
@@ -84,25 +97,28 @@ def opened(project: Project) -> Iterator[DuckDBPyConnection]:
 
 def statements(con: DuckDBPyConnection, folder: Path) -> list[str]:
     """What creates the views of all tables that have rows in some file."""
-    tables: set[Table] = set()
+    tables: dict[Table, set[str]] = {}
     for file in sorted(folder.glob("*/*.duckdb")):  # one after the other: there may be many
         with attached_tables(con, [file]) as found:
-            tables.update(found)
+            structs = structs_of(con, ATTACHED.format(0))
+            for table in found:
+                tables.setdefault(table, set()).update(structs.get(table, ()))
     order = [kind.view or kind.name for kind in kinds.published()]
     listed = sorted(tables, key=lambda table: (order.index(table[1]) if table[1] in order else len(order), table))
     schemas = [f"CREATE SCHEMA IF NOT EXISTS {quote(name)};" for name in sorted({schema for schema, _ in tables})]
-    return [*schemas, *(_view(folder, table) for table in listed)]
+    return [*schemas, *(_view(folder, table, tables[table]) for table in listed)]
 
 
 def _heading(folder: Path) -> str:
     return f"-- {str(folder)!r}"
 
 
-def _view(folder: Path, table: Table) -> str:
+def _view(folder: Path, table: Table, structs: Iterable[str]) -> str:
     schema, name = table
     # The ledger's tables are in the files of every pipeline. Brackets and stars in the project's path are escaped.
     pattern = f"{glob.escape(str(folder))}/{'*' if schema == kinds.LEDGER else glob.escape(schema)}/*.duckdb"
-    return f"CREATE VIEW {quote(schema)}.{quote(name)} AS SELECT * FROM {in_files(literal(pattern), schema, name)};"
+    rows = in_files(literal(pattern), schema, name)
+    return f"CREATE VIEW {quote(schema)}.{quote(name)} AS SELECT {as_read(structs)} FROM {rows};"
 
 
 def _replace(folder: Path, script: list[str]) -> None:
