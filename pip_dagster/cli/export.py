@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from pip_dagster.cli.options import KeyRange
+from pip_dagster.cli.output import echo
 from pip_dagster.declaration.project import Project
 from pip_dagster.plural import plural
 
@@ -46,4 +47,4 @@ def export(project: Project, pipeline: str, folder: Path, partitions: tuple[str,
     except (duckdb.Error, OSError) as error:
         raise click.ClickException(f"{folder} cannot be written; nothing is left of it: {error}") from error
     listed = ", ".join(f"{name} ({plural(rows, 'row')})" for name, rows in found.items())
-    click.echo(f"{folder}: {listed}.")
+    echo(f"{folder}: {listed}.")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from pip_dagster.cli.options import json_option
-from pip_dagster.cli.output import progress, show_json, show_table
+from pip_dagster.cli.output import echo, progress, show_json, show_table
 from pip_dagster.declaration.find import find_pipeline
 from pip_dagster.declaration.monitoring import Monitoring
 from pip_dagster.declaration.project import Project
@@ -90,7 +90,7 @@ def _show_columns(pipeline: str, found: PartitionDrift, rules: Monitoring) -> No
         figures = [_rounded(excess.get(length)) for length in lengths]
         rows.append([each.name, _rounded(each.gain), each.state, *figures, _rounded(each.p), each.changed])
     show_table(f"{pipeline}, partition {found.partition_key}: {found.rows:,} rows against training", columns, rows)
-    click.echo(_verdict(found, rules))
+    echo(_verdict(found, rules))
 
 
 def _show_partitions(pipeline: str, found: Sequence[PartitionDrift]) -> None:

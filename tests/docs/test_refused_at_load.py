@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 import yaml
-from pip_dagster.promotion.metric import check_metric
 
 from pip_dagster.declaration.find import find_pipeline
 from pip_dagster.declaration.project import Project
 from pip_dagster.errors import DeclarationError, PipelineError
+from pip_dagster.flow.label_metric import check_metric
 
 DOCS = Path(__file__).parents[2] / "docs"
 

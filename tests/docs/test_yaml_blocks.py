@@ -84,8 +84,10 @@ def project(tmp_path_factory):
             # The same name in each: one code location has it once.
             renamed = re.sub(r"^  name: .*$", f"  name: {folder.name.lower()}", declared, flags=re.MULTILINE)
             (folder / "defs.yaml").write_text(renamed, encoding="utf-8")
+            [read, *_] = yaml.safe_load(declared)["attributes"]["sources"].values()
             for name in ("features.sql", "labels.sql"):
-                (folder / name).write_text("SELECT * FROM raw.orders WHERE day >= $start_date AND day < $end_date")
+                sql = f"SELECT * FROM {read['table']} WHERE day >= $start_date AND day < $end_date"
+                (folder / name).write_text(sql)
             (folder / "expectations.yaml").touch()
     return Project.at(root)
 

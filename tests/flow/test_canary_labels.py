@@ -8,7 +8,7 @@ from pydantic import ValidationError
 
 from pip_dagster.errors import DeclarationError
 from pip_dagster.flow.label_metric import check_metric
-from pip_dagster.orchestration.checks import _outcome
+from pip_dagster.orchestration.checks import outcome
 from pip_dagster.statistics.interval import PairedRows, gain
 
 DAYS = ("2024-03-01", "2024-03-02", "2024-03-03", "2024-03-04")
@@ -88,7 +88,7 @@ def test_an_arm_that_is_as_good_stays_live_and_what_the_labels_show_is_seen(cana
     results = canary.run()
     status, text = check(results, DAYS[0])
     assert status == "passed" and text.startswith("analysis 1, of 4 partitions: auc")
-    assert _outcome(results[DAYS[0]].checks, DAYS[0])["metadata"]["metric challenger"] == text
+    assert outcome(results[DAYS[0]].checks, DAYS[0])["metadata"]["metric challenger"] == text
     assert text.endswith("the next is of 8 partitions, 4 have their labels")
     assert live(canary) == [*DAYS]
     shown = canary.shell("models", "canary", "orders")
@@ -116,7 +116,7 @@ def test_a_rerun_that_changes_nothing_is_no_news_although_labels_came(canary):
 
 def test_labels_that_cannot_be_read_warn_and_stop_nothing(canary):
     for sql, says in (
-        ("SELECT order_id, returned FROM raw.nothing", "raw.nothing"),
+        ("SELECT order_id, nothing AS returned FROM raw.outcomes", "nothing"),
         ("SELECT order_id::VARCHAR || 'x' AS order_id, returned FROM raw.outcomes", "cannot be compared"),
         ("SELECT order_id, returned FROM raw.outcomes UNION ALL FROM (VALUES (1, 0))", "more than one label"),
     ):

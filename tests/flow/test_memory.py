@@ -138,7 +138,7 @@ def test_a_limit_that_is_too_small_for_the_columns_is_named_with_one_that_is_eno
     widen(tiny, 400, 600, 2)
     monkeypatch.setenv("PIP_DAGSTER_MEMORY_LIMIT", "20MB")
     with pytest.raises(
-        MemoryLimitError, match=r"is 20MB, which is not enough for rows of 402 columns .*=0\.6GB or more"
+        MemoryLimitError, match=r"is 20MB, which is not enough for rows of 402 columns .*=1\.2GB or more"
     ):
         tiny.run(*days(2))
     with pytest.raises(MemoryLimitError, match=r"PIP_DAGSTER_MEMORY_LIMIT=0\.6GB or more"):

@@ -8,7 +8,7 @@ import pytest
 
 from pip_dagster.errors import PipelineError
 from pip_dagster.ledger.promotions import record_promotions
-from pip_dagster.registry.errors import LostMove, PromotionRefused, ReplacedVersion
+from pip_dagster.registry.errors import CorruptRegistry, LostMove, PromotionRefused, ReplacedVersion
 from pip_dagster.registry.files import sha256
 
 FIRST, SECOND, NEW = "2024-03-01", "2024-03-02", "2024-03-05"
@@ -223,11 +223,12 @@ def test_a_history_whose_middle_was_cut_is_a_finding(recorded):
     )
 
 
-def test_an_empty_alias_file_names_no_version(recorded):
+def test_an_empty_alias_file_is_damaged(recorded):
     path = recorded.project.registry / "returns" / "aliases" / "challenger.json"
     path.write_text("[]")
-    assert recorded.registry.aliases("returns") == {"champion": 1}
-    assert "intact" in recorded.shell("audit", "verify")
+    with pytest.raises(CorruptRegistry, match="is not an alias history"):
+        recorded.registry.aliases("returns")
+    assert "challenger.json is not an alias history" in recorded.shell("audit", "verify", code=1)
 
 
 def test_a_promotion_that_was_refused_for_its_gates_records_nothing(recorded):

@@ -51,6 +51,7 @@ CHANGES = {
     "other gates": {"gates": {"segments": ["nothing"], "partitions": 9}},
     "other feature SQL": {},
 }
+FEATURES = {"another name of a source": SQL, "other feature SQL": SQL.replace("raw.others", "raw.orders")}
 
 
 def replayed(tiny, keys=()):
@@ -70,8 +71,9 @@ def decided(tiny):
 
 
 def test_whatever_is_declared_today(decided):
+    own = (decided.folder / "features.sql").read_text()
     for name, change in CHANGES.items():
-        decided.declare(SQL if name == "other feature SQL" else None, **(DECLARED | change))
+        decided.declare(FEATURES.get(name, own), **(DECLARED | change))
         found = replayed(decided)
         assert [(each.verdict, each.reasons) for each in found] == [("identical", ())] * 2, name
         for each in found:

@@ -359,7 +359,7 @@ def test_reports_are_kept_and_read_again_whole(gated: Any) -> None:
         ),
         ("SELECT order_id, 1 AS returned FROM raw.outcomes, range(2)", "has more than one label"),
         ("SELECT order_id FROM raw.outcomes", "returned"),
-        ("SELECT 1; SELECT 2", "exactly one SELECT, found 2"),
+        ("SELECT 1; SELECT 2", "has 2 statements; expected exactly one SELECT"),
     ],
 )
 def test_labels_that_cannot_be_used_are_named(gated: Any, sql: str, message: str) -> None:
