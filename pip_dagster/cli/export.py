@@ -30,6 +30,7 @@ def export(project: Project, pipeline: str, folder: Path, partitions: tuple[str,
     from pip_dagster.flow.engine import available_threads
     from pip_dagster.warehouse.access import reading
     from pip_dagster.warehouse.connect import workspace
+    from pip_dagster.warehouse.faults import remedy
     from pip_dagster.warehouse.published_export import of_files, of_lake, write
 
     if folder.exists():
@@ -45,6 +46,7 @@ def export(project: Project, pipeline: str, folder: Path, partitions: tuple[str,
                 with reading(con, project, purpose="exporting"):
                     found = write(con, of_lake(con, pipeline), folder, partitions)
     except (duckdb.Error, OSError) as error:
-        raise click.ClickException(f"{folder} cannot be written; nothing is left of it: {error}") from error
+        text = f"{folder} cannot be written; nothing is left of it: {error}. {remedy(str(error))}"
+        raise click.ClickException(text) from error
     listed = ", ".join(f"{name} ({plural(rows, 'row')})" for name, rows in found.items())
     echo(f"{folder}: {listed}.")

@@ -30,6 +30,7 @@ EXAMPLES: dict[str, list[list[str]]] = {
         ["orders", "--from", PARTITION, "--to", PARTITION, "--why", "a test"],
         ["orders", "--from", PARTITION, "--dry-run"],
     ],
+    "export": [["orders", "--to", "{root}/exported"]],
     "lineage": [
         ["orders", PARTITION],
         ["orders", PARTITION, "--as-of", "2100-01-01"],
@@ -56,7 +57,7 @@ READING = {
     *("models list", "models rollback --dry-run", "models show", "plan", "query", "replay", "status"),
 }
 # They say that they do not apply to this project.
-NEITHER = {"demo", "maintain", "models canary", "prove-point-in-time"}
+NEITHER = {"demo", "maintain", "models canary", "monitor", "prove-point-in-time"}
 
 
 def commands() -> list[tuple[str, list[str]]]:

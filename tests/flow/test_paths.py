@@ -37,7 +37,7 @@ def digests(tiny):
 
 
 @pytest.mark.parametrize("place", PLACES)
-@pytest.mark.lake("always")
+@pytest.mark.lake
 def test_a_project_that_lies_elsewhere_is_the_same_project(scored, backend, tmp_path, place, monkeypatch, helpers):
     there = type(scored)(backend.copied(scored.root, tmp_path / place / "shop"))
     before = digests(scored)

@@ -74,6 +74,7 @@ def test_a_rollback_killed_before_it_was_published_is_published_and_goes_no_furt
     assert ledger.verified(promoted) is None
 
 
+@pytest.mark.soak
 def test_rollbacks_and_runs_at_the_same_time(promoted, ledger):
     """Each is whole; what was rolled back since a run began it leaves as it is, and says so."""
     run = promoted.python(

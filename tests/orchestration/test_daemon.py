@@ -184,6 +184,7 @@ def test_a_late_row_is_one_run_and_a_killed_run_is_retried_once_with_nothing_dou
     assert scored.warehouse(made) == [(before + 1,)]
 
 
+@pytest.mark.soak
 def test_a_backfill_goes_on_after_its_code_server_was_killed(tiny, home, instance):
     """Killed with a run at work, which goes on without it; a new server on the same port takes the rest."""
     tiny.declare(partitions=GRID | {"max_per_run": 1}, schedule=None)

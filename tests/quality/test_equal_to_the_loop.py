@@ -78,6 +78,7 @@ def test_duckdb_gives_the_verdicts_of_great_expectations_at_length(rows, suite):
     _check(rows, suite, ["auto", "great_expectations"], loop=False)
 
 
+@pytest.mark.soak
 def test_limits_of_every_column_are_the_same_in_duckdb():
     limits = dict.fromkeys(tables.NUMBERS, [-4, 0, -0.5, 0.1, 1.5, 2**53 - 1, 1e300])
     limits |= {"day": ["2013-01-01", "2013-01-02"], "at": [tables.NOON, "2013-01-01T12:00:01"]}

@@ -46,8 +46,8 @@ def test_empty_bins_and_symmetry_change_nothing(pair):
     one, other = difference(current, reference), difference(reference, current)
     wider = difference(np.append(current, [0, 0]), np.append(reference, [0, 0]))
     for name in ("psi", "noise", "distance", "chi2", "p"):
-        assert getattr(one, name)[0] == pytest.approx(getattr(other, name)[0], abs=1e-9)
-        assert getattr(one, name)[0] == pytest.approx(getattr(wider, name)[0], abs=1e-12)
+        assert getattr(one, name)[0] == pytest.approx(getattr(other, name)[0], rel=1e-9, abs=1e-9)
+        assert getattr(one, name)[0] == pytest.approx(getattr(wider, name)[0], rel=1e-9, abs=1e-9)
     assert all(np.isfinite(getattr(one, name)).all() for name in ("psi", "noise", "distance", "chi2", "p", "change"))
 
 

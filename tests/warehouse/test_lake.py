@@ -432,6 +432,7 @@ class TestWhatIsKept:
 
 
 class TestMaintenance:
+    @pytest.mark.soak
     def test_puts_small_files_together_while_runs_go_on_and_changes_no_row(self, scored):
         for quantity in (1, 2):
             scored.source(f"UPDATE raw.orders SET quantity = {quantity}")
