@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 # Fewer partitions with rows tell nothing about the spread between them.
 LEAST_HISTORY = 14
 _SPLITS = 21
+_UPPER = 1.645
 
 
 def novelty(window: np.ndarray, history: np.ndarray, partitions: int) -> np.ndarray:
@@ -67,7 +68,10 @@ def two_of_three(p: np.ndarray) -> np.ndarray:
 
 
 def _spread(history: np.ndarray, total: np.ndarray) -> np.ndarray:
-    """v: the mean excess PSI of one partition against the others, (columns,), less what the others' own spread adds."""
+    """v: the mean excess PSI of one partition against the others, (columns,), less what the others' own spread adds.
+
+    With few rows the mean is mostly noise, so it is taken at the upper end of a one-sided 95% interval of that noise.
+    """
     import numpy as np
 
     columns, days, bins = history.shape
@@ -76,4 +80,6 @@ def _spread(history: np.ndarray, total: np.ndarray) -> np.ndarray:
     there = (of.rows > 0).reshape(columns, days)
     count = np.maximum(there.sum(axis=1), 2)
     mean = np.where(there, of.excess.reshape(columns, days), 0.0).sum(axis=1) / count
-    return np.maximum(mean, 0.0) * (1 - 1 / count)
+    df = np.maximum(((history + rest) > 0).sum(axis=2) - 1, 1)
+    variance = np.where(there, 2 / df * of.noise.reshape(columns, days) ** 2, 0.0).sum(axis=1) / count**2
+    return np.maximum(mean + _UPPER * np.sqrt(variance), 0.0) * (1 - 1 / count)
