@@ -110,7 +110,7 @@ def _verdict(found: PartitionDrift, rules: Monitoring) -> str:
             f"Not judged yet: {plural(found.history, 'partition')} before it; {LEAST_HISTORY + 2} are needed to know "
             "what is usual."
         )
-    by_chance = f"A partition without drift has an alarm with a probability of at most {rules.false_alarms:.1%}."
+    by_chance = f"A partition without drift has an alarm with a probability of about {rules.false_alarms:.1%}."
     if not found.alarms:
         return f"No alarm. {by_chance}"
     return f"In alarm: {', '.join(each.name for each in found.alarms)}. {by_chance}"

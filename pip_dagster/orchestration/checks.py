@@ -47,7 +47,7 @@ def asset_check_specs(pipeline: Pipeline) -> list[dg.AssetCheckSpec]:
                 DRIFT_NAME,
                 asset=predictions_key(pipeline.spec),
                 description="Whether features, scores and decisions are unlike training and unlike the partitions "
-                f"before. A partition without drift fails with a probability of at most {monitored.false_alarms:.1%}.",
+                f"before. A partition without drift fails with a probability of about {monitored.false_alarms:.1%}.",
             )
         )
     return specs

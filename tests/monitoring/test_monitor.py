@@ -45,7 +45,7 @@ def test_a_shift_is_in_alarm(shifted):
     assert found["quantity"]["state"] == "ok" and found["gift"]["state"] == "ok"
     assert columns(shifted, "--partition", DAYS[19])["shop"]["state"] == "ok", "before it"
     text = monitor(shifted).stdout
-    assert "In alarm: " in text and "at most 1.0%" in text
+    assert "In alarm: " in text and "about 1.0%" in text
     listed = json.loads(monitor(shifted, "--last", "24", "--json").stdout)
     alarms = [each["partition_key"] for each in listed if any(c["state"] == "alarm" for c in each["columns"])]
     assert alarms == DAYS[20:]
