@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from pip_dagster.flow.guard import Encoded, count_where
@@ -109,7 +108,8 @@ def _profiles(
 ) -> dict[str, list[Profile]]:
     found: dict[str, list[Profile]] = {key: [] for key in keys}
     where = among("partition_key", keys)
-    for part in _batches(columns):
+    for start in range(0, len(columns), _COLUMNS):
+        part = columns[start : start + _COLUMNS]
         listed = ", ".join(column.sql for column in part)
         select = f"SELECT partition_key, count(*), {listed} FROM {relation} WHERE {where} GROUP BY partition_key"
         for key, count, *figures in with_more(con, partial(_rows, con, select)):
@@ -121,9 +121,3 @@ def _profiles(
 
 def _rows(con: DuckDBPyConnection, select: str) -> list[tuple[Any, ...]]:
     return con.execute(select).fetchall()
-
-
-def _batches(columns: Sequence[_Column]) -> Iterator[list[_Column]]:
-    left = iter(columns)
-    while part := list(islice(left, _COLUMNS)):
-        yield part

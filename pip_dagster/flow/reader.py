@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 # Texts and names in a view's definition that can be files.
 _QUOTED = re.compile(r"'((?:[^']|'')+)'|\"((?:[^\"]|\"\")+)\"")
 _FILE = re.compile(r"[/\\]|\.\w+$")
-_SHARE = 0.5  # of the memory of a run
 _WILD = re.compile(r"[*?\[{]")
 
 

@@ -36,7 +36,7 @@ from typing import TYPE_CHECKING, Any
 from pip_dagster.sql.names import among, quote, quote_all
 from pip_dagster.warehouse.access import writing
 from pip_dagster.warehouse.connect import attached, in_order
-from pip_dagster.warehouse.memory import with_more
+from pip_dagster.warehouse.memory import rows_for, with_more
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -47,6 +47,7 @@ if TYPE_CHECKING:
 SCHEMA = "memory.pip_stage"
 # Arrow rows while they are inserted.
 GIVEN = "pip_given_rows"
+_BATCH_ROWS = 40_000  # of an Arrow batch; some 16 MB
 
 
 def keep(
@@ -75,17 +76,12 @@ def handover(con: DuckDBPyConnection) -> Path:
     return Path(row[0]) / "handover.duckdb"
 
 
-def batch_rows(columns: int) -> int:
-    """Rows of an Arrow batch, so that one of any width has some 16 MB."""
-    return max(2048, min(65536, 2_000_000 // max(1, columns)))
-
-
 def move(con: DuckDBPyConnection, relation: str, to: DuckDBPyConnection) -> None:
     """Copy a temporary table to another database, in which it has the same name."""
     columns = {row[0]: row[1] for row in con.execute(f"DESCRIBE {relation}").fetchall()}
     stage = Stage(to)
     stage.create(relation, columns)
-    stage.insert(relation, con.execute(f"FROM {relation}").to_arrow_reader(batch_rows(len(columns))))
+    stage.insert(relation, con.execute(f"FROM {relation}").to_arrow_reader(rows_for(_BATCH_ROWS, len(columns))))
 
 
 def stored_columns(con: DuckDBPyConnection, pipeline: str, table: str) -> dict[str, str]:
@@ -137,7 +133,7 @@ class Stage:
         if any("VARIANT" in sql_type for sql_type in self.columns.values()):  # of which DuckDB 1.5 makes no Arrow
             self._append_by_file(con, select, values)
             return
-        rows = con.execute(select, values).to_arrow_reader(batch_rows(len(self.columns)))
+        rows = con.execute(select, values).to_arrow_reader(rows_for(_BATCH_ROWS, len(self.columns)))
         with in_order(self.con):
             self.insert(self.features, rows)
 

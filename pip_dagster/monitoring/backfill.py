@@ -10,6 +10,7 @@ from pip_dagster.flow.guard_composite import encode_model
 from pip_dagster.flow.profile import profile_features, profile_scores
 from pip_dagster.flow.stage import Stage
 from pip_dagster.ledger.profiles import Profile, ProfileEntry, insert_profiles, unprofiled
+from pip_dagster.replay.recall import places
 from pip_dagster.sql.names import among, quote, quote_all
 from pip_dagster.warehouse.access import writing
 from pip_dagster.warehouse.transaction import transaction
@@ -42,10 +43,10 @@ def profile_stored(
     name, digest, done = pipeline.spec.name, model.version.manifest_digest, 0
     with writing(con, pipeline.project, purpose=f"{name}: reading the ledger", publish=False):
         entries = unprofiled(con, name, digest)[:last]
-        tables = _feature_tables(con, name, entries)
+    tables = places(con, pipeline, entries)
     for chunk in _chunks(entries, tables):
         with writing(con, pipeline.project, purpose=f"{name}: storing profiles", publish=False):
-            profiles = _profiles(con, pipeline, model, chunk, tables[chunk[0].scoring_id])
+            profiles = _profiles(con, pipeline, model, chunk, tables[chunk[0].feature_revision or ""])
             with transaction(con):
                 insert_profiles(con, [ProfileEntry.of(e, p, digest) for e in chunk for p in profiles[e.partition_key]])
         done += len(chunk)
@@ -53,21 +54,11 @@ def profile_stored(
     return done
 
 
-def _feature_tables(con: DuckDBPyConnection, pipeline: str, entries: Sequence[ScoringEntry]) -> dict[str, str]:
-    """Scoring id → the table that has its features; none where they are gone."""
-    rows = con.execute(
-        "SELECT revision, any_value(table_name) FROM ledger.extractions WHERE pipeline = $pipeline GROUP BY revision",
-        {"pipeline": pipeline},
-    ).fetchall()
-    places = dict(rows)
-    return {e.scoring_id: places[e.feature_revision] for e in entries if e.feature_revision in places}
-
-
 def _chunks(entries: Sequence[ScoringEntry], tables: dict[str, str]) -> Iterator[list[ScoringEntry]]:
     """Partitions in order whose features, and whose scores, are in one table each."""
-    known = [entry for entry in entries if entry.scoring_id in tables]
-    for _, group in groupby(known, key=lambda e: (tables[e.scoring_id], e.table_name, e.manifest_digest)):
-        listed = list(group)
+    known = [(tables[entry.feature_revision], entry) for entry in entries if entry.feature_revision in tables]
+    for _, group in groupby(known, key=lambda each: (each[0], each[1].table_name, each[1].manifest_digest)):
+        listed = [entry for _, entry in group]
         for at in range(0, len(listed), _CHUNK):
             yield listed[at : at + _CHUNK]
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass
-from pathlib import Path
 
 import dagster as dg
 import jsonschema
@@ -12,7 +10,6 @@ import pytest
 from dagster_shared.yaml_utils import parse_yamls_with_source_position
 
 from pip_dagster.declaration.find import find_declarations, find_pipeline
-from pip_dagster.declaration.project import Project
 from pip_dagster.declaration.spec import PipelineSpec
 from pip_dagster.errors import DeclarationError, PipelineError
 
@@ -36,24 +33,10 @@ attributes:
 """
 
 
-@dataclass(frozen=True)
-class Declared:
-    """A project that declares a pipeline, without sources or a model."""
-
-    root: Path
-
-    @property
-    def folder(self) -> Path:
-        return self.root / "acme" / "defs" / "orders"
-
-    @property
-    def project(self) -> Project:
-        return Project.at(self.root)
-
-
 @pytest.fixture
-def declared(tmp_path, monkeypatch):
-    made = Declared(tmp_path)
+def declared(tmp_path, monkeypatch, helpers):
+    """A project that declares a pipeline, without sources or a model."""
+    made = helpers.Tiny(tmp_path)
     made.folder.mkdir(parents=True)
     (made.root / "pyproject.toml").write_text(PYPROJECT)
     (made.root / "acme" / "__init__.py").touch()
