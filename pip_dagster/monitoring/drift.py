@@ -125,34 +125,33 @@ def _sudden(series: Series, at: int, declared: Monitoring) -> _Judged:
     """Two of the newest three partitions, each against the partitions before the three."""
     import numpy as np
 
-    single = [_against(series, series.counts[:, t], at - 2, 1, declared) for t in (at, at - 1, at - 2)]
-    p = two_of_three(np.stack([each[0] for each in single]))
-    beyond = np.stack([each[1] > declared.psi for each in single]).sum(axis=0) >= 2
-    return _Judged(_adjusted(p), beyond)
+    newest = np.stack([series.counts[:, max(0, t)] for t in (at, at - 1, at - 2)])
+    p, excess = _against(series, newest, at - 2, 1, declared)
+    return _Judged(_adjusted(two_of_three(p)), (excess > declared.psi).sum(axis=0) >= 2)
 
 
 def _week(series: Series, at: int, declared: Monitoring) -> _Judged:
     """The newest seven partitions together."""
-    p, excess = _against(series, _window(series, at, _WEEK), at - _WEEK + 1, _WEEK, declared)
-    return _Judged(_adjusted(p), excess > declared.psi / 2)
+    p, excess = _against(series, _window(series, at, _WEEK)[None], at - _WEEK + 1, _WEEK, declared)
+    return _Judged(_adjusted(p[0]), excess[0] > declared.psi / 2)
 
 
 def _against(
-    series: Series, window: np.ndarray, first: int, length: int, declared: Monitoring
+    series: Series, windows: np.ndarray, first: int, length: int, declared: Monitoring
 ) -> tuple[np.ndarray, np.ndarray]:
-    """p of a window, and its PSI beyond noise: the smaller of that against its history and that against training.
+    """p of each window and column, and its PSI beyond noise: the smaller of that against history and against training.
 
     The history ends before the partition at position `first`, so that it has none of what is judged.
     """
     import numpy as np
 
     if first < LEAST_HISTORY:
-        return np.full(len(series.columns), np.nan), np.zeros(len(series.columns))
+        return np.full(windows.shape[:2], np.nan), np.zeros(windows.shape[:2])
     history = series.counts[:, max(0, first - declared.history) : first]
-    before = difference(window, history.sum(axis=1)).excess
-    training = difference(window, series.reference).excess
+    before = np.stack([difference(window, history.sum(axis=1)).excess for window in windows])
+    training = np.stack([difference(window, series.reference).excess for window in windows])
     known = series.reference.sum(axis=1) > 0
-    return novelty(window, history, length), np.where(known, np.minimum(before, training), before)
+    return novelty(windows, history, length), np.where(known, np.minimum(before, training), before)
 
 
 def _adjusted(p: np.ndarray) -> np.ndarray:

@@ -19,7 +19,7 @@ _SPLITS = 21
 _UPPER = 1.645
 
 
-def novelty(window: np.ndarray, history: np.ndarray, partitions: int) -> np.ndarray:
+def novelty(windows: np.ndarray, history: np.ndarray, partitions: int) -> np.ndarray:
     """How probable such a difference from the history, or a larger one, is of a window that is like it.
 
     The PSI between window and history is, without drift, at most about noise + spread: noise is (1/N + 1/M) chi² with
@@ -29,12 +29,12 @@ def novelty(window: np.ndarray, history: np.ndarray, partitions: int) -> np.ndar
     the sum is bounded by P(A > x) + P(B > psi - x) for the best x.
 
     Args:
-        window: (columns, bins) counts of the window; columns with fewer bins are filled with zeros.
+        windows: (windows, columns, bins) counts of each window; columns with fewer bins are filled with zeros.
         history: (columns, H, bins) counts of the partitions before it, oldest first.
-        partitions: how many partitions the window has.
+        partitions: how many partitions each window has.
 
     Returns:
-        (columns,) p values; NaN for a column with fewer than 14 partitions with rows, or without rows in the window.
+        (windows, columns) p values; NaN for a column with fewer than 14 partitions with rows, or none in the window.
     """
     import numpy as np
     from scipy.special import chdtrc, fdtrc
@@ -42,13 +42,15 @@ def novelty(window: np.ndarray, history: np.ndarray, partitions: int) -> np.ndar
     there = history.sum(axis=2) > 0
     days = there.sum(axis=1)
     total = history.sum(axis=1)
-    of = difference(window, total)
     spread = _spread(history, total) * (1 / partitions + 1 / np.maximum(days, 1))
     groups = history.shape[1] // partitions
     if partitions > 1 and groups > 1:
         joined = history[:, -groups * partitions :].reshape(len(history), groups, partitions, -1).sum(axis=2)
         spread = np.maximum(spread, _spread(joined, total) * (1 + 1 / groups))
-    df = np.maximum((window + total > 0).sum(axis=1) - 1, 1)
+    flat, repeats = windows.reshape(-1, windows.shape[2]), len(windows)
+    total, spread, days = np.tile(total, (repeats, 1)), np.tile(spread, repeats), np.tile(days, repeats)
+    of = difference(flat, total)
+    df = np.maximum((flat + total > 0).sum(axis=1) - 1, 1)
     noise = of.noise / df
     share = np.linspace(0, 1, _SPLITS)[:, None]
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -56,7 +58,7 @@ def novelty(window: np.ndarray, history: np.ndarray, partitions: int) -> np.ndar
         between = np.where(spread > 0, fdtrc(1, np.maximum(days - 1, 1), (1 - share) * of.psi / spread), 0.0)
     # Without a spread all of the difference may be noise.
     p = np.minimum((rows + np.where(share < 1, between, (spread > 0) * 1.0)).min(axis=0), 1.0)
-    return np.where((days >= LEAST_HISTORY) & (of.rows > 0), p, np.nan)
+    return np.where((days >= LEAST_HISTORY) & (of.rows > 0), p, np.nan).reshape(windows.shape[:2])
 
 
 def two_of_three(p: np.ndarray) -> np.ndarray:
