@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import dagster as dg
 
+from pip_dagster.errors import NoWarehouseError
 from pip_dagster.monitoring.drift import ColumnDrift, PartitionDrift, drift_at
 from pip_dagster.monitoring.series import read_series
-from pip_dagster.orchestration.checks import DRIFT_NAME, EACH_REPORTED_UP_TO
+from pip_dagster.orchestration.checks import DRIFT_NAME, EACH_REPORTED_UP_TO, summary
+from pip_dagster.orchestration.failure import as_failure
 from pip_dagster.orchestration.keys import predictions_key
+from pip_dagster.registry.choose import registry_of
 from pip_dagster.warehouse.connect import workspace
 from pip_dagster.warehouse.interrupts import raise_if_interrupted
 
@@ -28,21 +32,63 @@ def drift_evaluations(
 
     Monitoring never fails a run: what cannot be judged is an evaluation that does not pass, with the reason.
     """
-    rules = pipeline.spec.monitoring
     newest = sorted(partitions)[-EACH_REPORTED_UP_TO:]
-    if rules is None or not newest:
+    if not newest:
         return
     try:
-        with workspace(threads=1) as con:
-            series = read_series(con, pipeline, version)
-        places = [at for at, key in enumerate(series.partitions) if key in newest]
-        judged = [drift_at(series, at, rules) for at in places]
+        judged = _judged(pipeline, version, newest)
     except Exception as error:
         raise_if_interrupted(error)
         yield _evaluation(pipeline, newest[-1], passed=False, description=f"Not judged: {error}")
         return
-    for found in judged:
-        yield _evaluation(pipeline, found.partition_key, passed=not found.alarms, description=_text(found), of=found)
+    yield from (_evaluation_of(pipeline, found) for found in judged)
+
+
+def drift_alone(
+    pipeline: Pipeline, check: dg.AssetCheckKey, partitions: Sequence[str] | None
+) -> Iterator[dg.AssetCheckEvaluation | dg.AssetCheckResult]:
+    """The check executed without its asset: of these partitions, or of the newest that is profiled.
+
+    Raises:
+        Failure: what is stored cannot be judged, with the reason.
+    """
+    scoring, found = pipeline.spec.scoring, list[PartitionDrift]()
+    with as_failure(), suppress(NoWarehouseError):
+        version = registry_of(pipeline.project, scoring).get(scoring.model_name, scoring.alias)
+        found = _judged(pipeline, version, partitions)
+    evaluations = [_evaluation_of(pipeline, each) for each in found]
+    if len(evaluations) > 1:
+        yield from evaluations
+        yield summary(check, evaluations)
+        return
+    nothing = (
+        "Nothing was judged: no such partition is profiled. Materialize it, or run `pip-dagster monitor "
+        f"{pipeline.spec.name} --backfill`."
+    )
+    only = evaluations[0] if evaluations else _evaluation(pipeline, "", passed=False, description=nothing)
+    yield dg.AssetCheckResult(
+        asset_key=check.asset_key,
+        check_name=check.name,
+        passed=only.passed,
+        severity=only.severity,
+        description=f"Partition {only.partition}: {only.description}" if evaluations else nothing,
+        metadata=only.metadata,
+    )
+
+
+def _judged(pipeline: Pipeline, version: ModelVersion, partitions: Sequence[str] | None) -> list[PartitionDrift]:
+    """These partitions, or the newest, of those that are profiled on the bins of the version."""
+    rules = pipeline.spec.monitoring
+    assert rules
+    with workspace(threads=1) as con:
+        series = read_series(con, pipeline, version)
+    wanted = series.partitions[-1:] if partitions is None else partitions
+    places = [at for at, key in enumerate(series.partitions) if key in wanted]
+    return [drift_at(series, at, rules) for at in places]
+
+
+def _evaluation_of(pipeline: Pipeline, found: PartitionDrift) -> dg.AssetCheckEvaluation:
+    return _evaluation(pipeline, found.partition_key, passed=not found.alarms, description=_text(found), of=found)
 
 
 def _evaluation(

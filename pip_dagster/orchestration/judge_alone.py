@@ -7,7 +7,8 @@ import dagster as dg
 from pip_dagster.declaration.pipeline import Pipeline
 from pip_dagster.flow.judge_stored import Judged, judge_stored
 from pip_dagster.ledger.checks import SPLIT
-from pip_dagster.orchestration.checks import SPLIT_NAME, evaluations, outcome, summary
+from pip_dagster.orchestration.checks import DRIFT_NAME, SPLIT_NAME, evaluations, outcome, summary
+from pip_dagster.orchestration.drift_check import drift_alone
 from pip_dagster.orchestration.failure import as_failure
 from pip_dagster.orchestration.runs import has_partitions
 
@@ -22,6 +23,9 @@ def judge_alone(
     """
     keys = context.partition_keys if has_partitions(context.run.tags) else [None]
     for check in sorted(context.selected_asset_check_keys, key=str):
+        if check.name == DRIFT_NAME:
+            yield from drift_alone(pipeline, check, None if keys == [None] else [key for key in keys if key])
+            continue
         section = SPLIT if check.name == SPLIT_NAME else check.asset_key.path[-1]
         with as_failure():
             found = [judged for key in keys if (judged := judge_stored(pipeline, section, key))]

@@ -77,6 +77,25 @@ def test_a_run_judges_its_partitions(shifted):
     assert not broken.passed and "Not judged" in broken.description
 
 
+def test_execute_on_the_check_judges_the_newest_profiled_partition(shifted):
+    from pip_dagster.orchestration.definitions import build_definitions
+
+    check = dg.AssetCheckKey(dg.AssetKey(["orders", "predictions"]), "drift")
+
+    def execute():
+        job = build_definitions(shifted.pipeline()).get_repository_def().get_job("__ASSET_JOB")
+        alone = job.get_subset(asset_selection=set(), asset_check_selection={check})
+        run = alone.execute_in_process(instance=dg.DagsterInstance.ephemeral())
+        (found,) = run.get_asset_check_evaluations()
+        return found
+
+    found = execute()
+    assert not found.passed and found.description.startswith(f"Partition {DAYS[-1]}: In alarm: ")
+    assert "columns" in found.metadata and found.severity == dg.AssetCheckSeverity.WARN
+    shifted.tamper("DELETE FROM ledger.profiles")
+    assert "Nothing was judged" in execute().description and "--backfill" in execute().description
+
+
 def test_a_backfill_gives_the_same_profiles(shifted):
     query = (
         "SELECT partition_key, name, column_kind, rows, counts, missing, unseen, round(mean, 6), round(sd, 6), gain "
