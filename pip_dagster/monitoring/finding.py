@@ -1,0 +1,44 @@
+"""What a rule of monitoring says of one subject in one partition. Alarms, checks and reports are made of findings."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+Event = Literal["drift", "performance", "estimate", "freshness", "operations"]
+FindingState = Literal["ok", "warning", "alarm", "unjudged"]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One verdict of one rule.
+
+    Attributes:
+        event: What kind of finding, which is how declarations and alerts name it.
+        rule: The rule's name, one word, such as `days` or `week`.
+        subject: What it is of: a column, or a metric with its segment, such as `auc where origin = JFK`.
+        partition_key: The newest partition of the window.
+        scoring_id: The live scoring of that partition; None where there is none.
+        partitions: How many partitions the window has.
+        state: `warning` notifies nobody at once; `unjudged` neither raises nor resolves an alarm.
+        value: The figure that was judged.
+        threshold: What it is compared with.
+        chance: The probability that the rule fires on a partition where nothing has changed; None where not known.
+        rows: Rows of the window.
+        cause: The likely cause, in words; empty if unknown.
+        command: The command to type next.
+    """
+
+    event: Event
+    rule: str
+    subject: str
+    partition_key: str
+    scoring_id: str | None
+    partitions: int
+    state: FindingState
+    value: float | None
+    threshold: float | None
+    chance: float | None
+    rows: int
+    cause: str
+    command: str
