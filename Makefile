@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 export DAGSTER_HOME := $(CURDIR)/.dagster_home
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo ui test test-all check soak bench constraints clean
+.PHONY: help install demo ui test slice test-all check soak bench constraints clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -37,14 +37,17 @@ ui: install ## Open Dagster on http://127.0.0.1:3000 with the pipelines loaded
 
 test: install ## Run the tests
 	@# One worker more than the two cores that CI has: some tests wait for daemons, locks and processes.
-	@$(BIN)/python -m pytest -n 3 --dist worksteal -m 'not soak'
+	@$(BIN)/python -m pytest -n 3 --dist worksteal -m 'not soak and not slice'
+
+slice: install ## Run what takes minutes and no change of a function is likely to break
+	@$(BIN)/python -m pytest -n 3 --dist worksteal -m 'slice and not soak'
 
 test-all: install ## Run the tests on each supported Python, with the environments .venv-3.11 to .venv-3.13
 	@for version in 3.11 3.12 3.13; do echo "== Python $$version"; python=$$(tools/find_python $$version) && \
-	  $(MAKE) --no-print-directory test PYTHON=$$python VENV=.venv-$$version || exit 1; done
+	  $(MAKE) --no-print-directory test slice PYTHON=$$python VENV=.venv-$$version || exit 1; done
 
 soak: install ## Run the long tests: kills, fuzzing, load
-	@$(BIN)/python -m pytest -n 2 -m soak
+	@$(BIN)/python -m pytest -n 2 -m 'soak or slice'
 
 bench: install ## Measure speed and memory, on an idle machine: under 15 minutes
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python -c constraints.txt -e '.[bench]'

@@ -57,7 +57,7 @@ def environment(clone: Path) -> dict[str, str]:
     return inherited | {"PYTHONPATH": str(clone), "PORT": str(free_port())}
 
 
-@pytest.mark.slow
+@pytest.mark.slice
 def test_the_commands_of_readme_and_docs_run_in_order(clone: Path, environment: dict[str, str]) -> None:
     listed = commands(ROOT / "README.md")
     assert "make demo" in listed and SERVES in listed
@@ -78,7 +78,7 @@ def test_the_commands_of_readme_and_docs_run_in_order(clone: Path, environment: 
     assert "Partitions: 5 identical." in result.stdout  # docs/replay.md
 
 
-@pytest.mark.slow
+@pytest.mark.slice
 def test_make_ui_serves_dagster_on_loopback(clone: Path, environment: dict[str, str]) -> None:
     with subprocess.Popen(
         ["make", "ui"],

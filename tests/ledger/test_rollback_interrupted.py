@@ -26,6 +26,7 @@ def killed(promoted, times, seed):
     return list(map(int, done.stdout.split()))
 
 
+@pytest.mark.slice
 @pytest.mark.lake("never")
 def test_killed_four_times_at_random(promoted):
     assert sum(killed(promoted, 4, seed=5)) == 4

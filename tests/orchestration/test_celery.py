@@ -16,7 +16,7 @@ import yaml
 FIRST = "2024-03-01"
 
 pytestmark = [
-    pytest.mark.slow,
+    pytest.mark.slice,
     pytest.mark.lake("only"),
     pytest.mark.skipif(find_spec("dagster_celery") is None, reason="needs dagster-celery"),
 ]

@@ -18,7 +18,7 @@ from dagster._core.execution.backfill import PartitionBackfill
 from pip_dagster.orchestration.alive import GONE
 from pip_dagster.orchestration.definitions import build_definitions
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.slice
 
 FIRST, SECOND, THIRD, FOURTH = "2024-03-01", "2024-03-02", "2024-03-03", "2024-03-04"
 GRID = {"end": "2024-03-05", "max_per_run": 2}

@@ -98,6 +98,7 @@ def run_at_once(tiny, *works):
 
 
 class TestAtOnce:
+    @pytest.mark.slice
     def test_four_processes_make_the_lake_and_score_the_same_days(self, tiny):
         """At first use: catalog, schema, tables and views are made by one, the others do their transaction again."""
         works = [DAYS, DAYS[::-1], DAYS, (THIRD, FIRST, FOURTH, SECOND)]

@@ -85,6 +85,7 @@ def at_once(tiny, days, *, in_one_run, pause, timeout):
     return report
 
 
+@pytest.mark.slice
 def test_writers_readers_and_a_sensor(tiny):
     at_once(tiny, 60, in_one_run=15, pause=0.2, timeout=600)
 
