@@ -101,6 +101,10 @@ def _binary(spec: MetricSpec, of: Totals, curve: Curve) -> Figures:
         found |= {
             f"precision.{name}": FigureArray(_ratio(of[f"hit{i}"], of[f"flagged{i}"]), "no row is flagged"),
             f"recall.{name}": FigureArray(_ratio(of[f"hit{i}"], of[f"wanted{i}"]), NO_POSITIVE),
+            f"accuracy.{name}": FigureArray(
+                _ratio(of[f"known{i}"] - of[f"flagged{i}"] - of[f"wanted{i}"] + 2 * of[f"hit{i}"], of[f"known{i}"]),
+                "no row has a decision",
+            ),
             f"flag_rate.{name}": FigureArray(_ratio(of[f"flagged{i}"], of[f"known{i}"]), "no row has a decision"),
         }
     return found

@@ -99,6 +99,8 @@ class TestEqualsTheReference:
             assert got["precision.flag"] == pytest.approx(
                 sk.precision_score(y, of["flag"], sample_weight=w, zero_division=0), **EXACT
             )
+        expected = sk.accuracy_score(y, of["flag"], sample_weight=w)
+        assert got["accuracy.flag"] == pytest.approx(expected, **EXACT)
         assert got["flag_rate.flag"] == pytest.approx(np.average(of["flag"], weights=w), **EXACT)
 
     @fast
