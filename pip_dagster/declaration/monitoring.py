@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from pip_dagster.declaration.performance import Performance
+from pip_dagster.declaration.performance import PerformanceRules
 from pip_dagster.declaration.strict import StrictModel
 
 
@@ -26,6 +26,6 @@ class Monitoring(StrictModel):
         description="The least difference from training that can raise an alarm: PSI beyond noise; half of it for a "
         "week and longer.",
     )
-    performance: Performance = Field(
-        default=Performance(), description="Where labels are declared: how good scores were."
+    performance: PerformanceRules = Field(
+        default=PerformanceRules(), description="Where labels are declared: how good scores were."
     )
