@@ -14,7 +14,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from pip_dagster.declaration.grid import closed_partitions, partition_named
-from pip_dagster.errors import NoWarehouseError, PipelineError, WarehouseError
+from pip_dagster.errors import NoWarehouseError, PipelineError
 from pip_dagster.ledger.alarms import AlarmEntry, alarm_states, insert_alarms, insert_marks, marks_of
 from pip_dagster.monitoring.drift_findings import drift_findings
 from pip_dagster.monitoring.finding import Event, Finding
@@ -164,7 +164,8 @@ def _missed(con: DuckDBPyConnection, pipeline: Pipeline) -> list[str]:
     try:
         with reading(con, pipeline.project, purpose=f"{name}: reading what is live"):
             live, marks = con.execute(sql, {"p": name}).fetchall(), marks_of(con, name)
-    except WarehouseError:  # which is reported where the alarms cannot be stored either
+    except Exception as error:  # which is reported where the alarms cannot be stored either
+        raise_if_interrupted(error)
         return []
     after = _started(pipeline, marks["drift"]) if "drift" in marks else _NEVER
     return [key for (key,) in live if _started(pipeline, key) > after]
