@@ -166,11 +166,11 @@ def _run(command: tuple[str, ...], payload: bytes, timeout: float) -> None:
     assert process.stderr
     with process.stderr:
         last = _end_of(process.stderr.fileno(), process, time.monotonic() + timeout)
-    if process.poll() is None:
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-        raise _UndeliveredError(f"it was still running after {timeout:g} s and was killed")
+        if process.poll() is None:  # before its pipe is closed, which could end it with a code of its own
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+            raise _UndeliveredError(f"it was still running after {timeout:g} s and was killed")
     if process.returncode:
         message = last.decode(errors="replace").strip()[-300:]
         raise _UndeliveredError(f"it ended with exit code {process.returncode}: {message or 'no message on stderr'}")

@@ -21,11 +21,10 @@ _ORDER = ("freshness", "score", "performance", "estimate", "feature")
 
 @dataclass(frozen=True)
 class Incident:
-    """An alarm's newest row; when it began, and when its present state did."""
+    """An alarm's newest row, and the one with which its present state began."""
 
     now: AlarmEntry
-    began: datetime
-    changed: datetime
+    changed: AlarmEntry
 
 
 @dataclass(frozen=True)
@@ -59,12 +58,12 @@ def incidents(history: Sequence[AlarmEntry]) -> list[Incident]:
     for unsorted in found.values():
         rows = sorted(unsorted, key=lambda each: each.sequence)
         present = (rows[-1].state, rows[-1].severity)
-        changed = rows[-1].made_at
+        changed = rows[-1]
         for row in reversed(rows):
             if (row.state, row.severity) != present:
                 break
-            changed = row.made_at
-        listed.append(Incident(rows[-1], rows[0].made_at, changed))
+            changed = row
+        listed.append(Incident(rows[-1], changed))
     return listed
 
 
@@ -121,38 +120,37 @@ def digest_time(at: time | None, zone: ZoneInfo, now: datetime) -> datetime | No
 
 
 class _Sent:
-    """When each alarm was sent last, by kind."""
+    """What was sent last of each alarm, by kind."""
 
     def __init__(self, delivered: Sequence[Delivery]) -> None:
-        self._last: dict[tuple[str, Sent], datetime] = {}
-        for each in delivered:
-            key = each.alarm_id, each.kind
-            self._last[key] = max(each.made_at, self._last.get(key, each.made_at))
+        self._last: dict[tuple[str, Sent], Delivery] = {}
+        for each in sorted(delivered, key=lambda each: each.made_at):
+            self._last[each.alarm_id, each.kind] = each
 
-    def at(self, alarm: AlarmEntry, kind: Sent) -> datetime | None:
+    def last(self, alarm: AlarmEntry, kind: Sent) -> Delivery | None:
         return self._last.get((alarm.alarm_id, kind))
 
 
 def _is_paged(alarm: AlarmEntry, sent: _Sent, silenced_until: datetime | None) -> bool:
     if alarm.state != "alarm" or place(alarm) is None:
         return False
-    before = sent.at(alarm, "page")
-    return before is None or (silenced_until is not None and silenced_until > before)
+    before = sent.last(alarm, "page")
+    return before is None or (silenced_until is not None and silenced_until > before.made_at)
 
 
 def _is_solved(alarm: AlarmEntry, sent: _Sent) -> bool:
-    return alarm.state == "resolved" and sent.at(alarm, "page") is not None and sent.at(alarm, "resolved") is None
+    return alarm.state == "resolved" and sent.last(alarm, "page") is not None and sent.last(alarm, "resolved") is None
 
 
 def _is_in_digest(of: Incident, sent: _Sent, digest_at: datetime) -> bool:
     """Whether the digest has news of it: a warning that is new, or the end of something nobody was paged for."""
-    alarm, before = of.now, sent.at(of.now, "digest")
-    if of.changed > digest_at or sent.at(alarm, "page") is not None:
+    alarm, before = of.now, sent.last(of.now, "digest")
+    if of.changed.made_at > digest_at or sent.last(alarm, "page") is not None:
         return False
+    is_new = before is None or before.sequence < of.changed.sequence
     if alarm.state == "resolved":
-        was_missed = before is None and place(alarm) is not None
-        return was_missed or (before is not None and before < of.changed)
-    return alarm.state in ("warning", "alarm") and place(alarm) is None and (before is None or before < of.changed)
+        return is_new and (before is not None or place(alarm) is not None)
+    return is_new and alarm.state in ("warning", "alarm") and place(alarm) is None
 
 
 def _by_event(kind: Sent, alarms: Sequence[AlarmEntry]) -> Iterator[Message]:

@@ -47,7 +47,7 @@ def alarms() -> None:
 @click.argument("pipeline", required=False)
 @click.option("--all", "everything", is_flag=True, help="Also those that are resolved, and each one's history.")
 @click.option("--check", is_flag=True, help="Exit with 1 while something is in alarm that nobody silenced.")
-@click.option("--deliver", is_flag=True, help="First send what is due, for cron; Dagster's daemon does the same.")
+@click.option("--deliver", is_flag=True, help="For cron: first judge, send and retrain, as Dagster's daemon does.")
 @json_option
 @click.pass_obj
 def show(project: Project, pipeline: str | None, everything: bool, check: bool, deliver: bool, as_json: bool) -> None:
@@ -164,6 +164,7 @@ def _until(text: str, project: Project, pipeline: str) -> datetime:
 
 def _deliver(project: Project, pipeline: str | None) -> bool:
     from pip_dagster.alerts.notify import notify
+    from pip_dagster.alerts.retrain import retrain
     from pip_dagster.monitoring.watch import watch_clock, watch_scored
 
     complete = True
@@ -172,8 +173,8 @@ def _deliver(project: Project, pipeline: str | None) -> bool:
         if declared.spec.monitoring:
             watch_scored(declared, None)
             watch_clock(declared)
-        if declared.alerts is None:
-            continue
+        for text in retrain(declared).said:
+            echo(text, err=True)
         done = notify(declared, log=lambda text: echo(str(text), err=True))
         for title in done.sent:
             echo(f"Sent: {title}", err=True)

@@ -97,19 +97,17 @@ class Webhook(StrictModel):
 
 def _digest(value: object) -> object:
     """A time of day; YAML reads an unquoted 10:30 as the number 630, and `off` as false."""
-    if value is False or value == "off":
+    if value is None or value is False or value == "off":
         return None
-    if isinstance(value, int) and 0 <= value < 24 * 60:
+    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 24 * 60:
         return time(*divmod(value, 60))
-    if isinstance(value, str):
-        try:
-            found = time.fromisoformat(value)
-        except ValueError:
-            found = None
-        if found is None or found.tzinfo:
-            raise ValueError(f"{value!r} is not a time of day; expected for example '08:00', or off")
-        return found
-    return value
+    try:
+        found = value if isinstance(value, time) else time.fromisoformat(str(value))
+    except ValueError:
+        found = None
+    if found is None or found.tzinfo:
+        raise ValueError(f"{value!r} is not a time of day; expected for example '08:00', or off")
+    return found
 
 
 class Alerts(StrictModel):

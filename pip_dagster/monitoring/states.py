@@ -37,20 +37,20 @@ Subject = tuple[str, str, str]  # event, rule, subject
 
 
 @dataclass(frozen=True)
-class Known:
+class KnownAlarms:
     """What the ledger holds of a pipeline: the newest row of each alarm, and by event the newest judged partition."""
 
     alarms: tuple[AlarmEntry, ...] = ()
     marks: Mapping[str, str] = field(default_factory=dict)
 
-    def after(self, change: Change) -> Known:
+    def after(self, change: AlarmChange) -> KnownAlarms:
         """What it holds once a change is stored."""
         alarms = {each.alarm_id: each for each in (*self.alarms, *change.entries)}
-        return Known((*alarms.values(),), {**self.marks, **change.marks})
+        return KnownAlarms((*alarms.values(),), {**self.marks, **change.marks})
 
 
 @dataclass(frozen=True)
-class Change:
+class AlarmChange:
     """What to store: rows of alarms, and by event the newest partition that is judged now."""
 
     entries: tuple[AlarmEntry, ...]
@@ -67,7 +67,7 @@ class Judging:
     quiet: bool = False
 
 
-def advance(known: Known, findings: Sequence[Finding], judging: Judging) -> Change:
+def advance(known: KnownAlarms, findings: Sequence[Finding], judging: Judging) -> AlarmChange:
     """The rows that these findings add, partition by partition in order."""
     entries: list[AlarmEntry] = []
     marks: dict[str, str] = {}
@@ -83,14 +83,14 @@ def advance(known: Known, findings: Sequence[Finding], judging: Judging) -> Chan
         if newest is not None and judging.order(key) < judging.order(newest):
             continue
         added = tuple(_of_partition(state, key, group, judging))
-        change = Change(added, {} if key == newest else {event: key})
+        change = AlarmChange(added, {} if key == newest else {event: key})
         entries += added
         marks |= change.marks
         state = state.after(change)
-    return Change((*entries,), marks)
+    return AlarmChange((*entries,), marks)
 
 
-def _of_partition(known: Known, key: str, group: Sequence[Finding], judging: Judging) -> list[AlarmEntry]:
+def _of_partition(known: KnownAlarms, key: str, group: Sequence[Finding], judging: Judging) -> list[AlarmEntry]:
     """The rows of one event at one partition; an open alarm without a finding was good there."""
     event = group[0].event
     opened: dict[Subject, AlarmEntry] = {}
@@ -113,7 +113,7 @@ def _of_partition(known: Known, key: str, group: Sequence[Finding], judging: Jud
     return added
 
 
-def _begun(known: Known, finding: Finding, judging: Judging) -> AlarmEntry:
+def _begun(known: KnownAlarms, finding: Finding, judging: Judging) -> AlarmEntry:
     subject = (finding.event, finding.rule, finding.subject)
     earlier = sum((each.event, each.rule, each.subject) == subject for each in known.alarms)
     content = "\x1f".join((judging.pipeline, *subject, finding.partition_key, str(earlier)))

@@ -18,7 +18,7 @@ from pip_dagster.errors import NoWarehouseError, PipelineError
 from pip_dagster.ledger.alarms import AlarmEntry, alarm_states, insert_alarms, insert_marks, marks_of
 from pip_dagster.monitoring.drift_findings import drift_findings
 from pip_dagster.monitoring.finding import Event, Finding
-from pip_dagster.monitoring.states import Judging, Known, advance
+from pip_dagster.monitoring.states import Judging, KnownAlarms, advance
 from pip_dagster.registry.choose import registry_of
 from pip_dagster.registry.store import whoami
 from pip_dagster.warehouse.access import reading, writing
@@ -119,7 +119,7 @@ def watch_findings(pipeline: Pipeline, findings: Sequence[Finding]) -> Watched:
 def record(con: DuckDBPyConnection, pipeline: Pipeline, findings: Sequence[Finding], *, by: str) -> list[AlarmEntry]:
     """Append the changes of alarms, inside a transaction on the warehouse."""
     name = pipeline.spec.name
-    known = Known((*alarm_states(con, name),), marks_of(con, name))
+    known = KnownAlarms((*alarm_states(con, name),), marks_of(con, name))
     judging = Judging(name, by, lambda key: _started(pipeline, key), quiet=_is_behind(con, pipeline))
     change = advance(known, findings, judging)
     insert_alarms(con, change.entries)

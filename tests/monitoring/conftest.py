@@ -1,5 +1,8 @@
 """A pipeline with a planted shift, which is the newest that its grid has."""
 
+import json
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -57,3 +60,38 @@ def _own(tiny: Any) -> Any:
     """A copy's views name the files of the original until it publishes its own."""
     complete_publications(tiny.project)
     return tiny
+
+
+class Room:
+    """A web server that answers with `status` and keeps what it was sent."""
+
+    def __init__(self) -> None:
+        self.got: list[dict[str, Any]] = []
+        self.status = 200
+        room = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                room.got.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+                self.send_response(room.status)
+                self.end_headers()
+
+            def log_message(self, *_: Any) -> None:
+                pass
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+
+    def read(self) -> list[dict[str, Any]]:
+        """What was sent since the last call."""
+        found, self.got = self.got, []
+        return found
+
+
+@pytest.fixture
+def room(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """A chat room, at the address in `ALERT_URL`."""
+    found = Room()
+    monkeypatch.setenv("ALERT_URL", f"http://127.0.0.1:{found.server.server_address[1]}/S3CRET")
+    yield found
+    found.server.shutdown()

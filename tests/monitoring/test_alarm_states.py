@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from pip_dagster.alerts.paging import Standing, due, incidents
 from pip_dagster.ledger.alarm_deliveries import Delivery
 from pip_dagster.monitoring.finding import Finding
-from pip_dagster.monitoring.states import Judging, Known, advance
+from pip_dagster.monitoring.states import Judging, KnownAlarms, advance
 
 SUBJECTS = ("score", "amount", "shop")
 EVENTS = ("drift", "performance", "freshness")
@@ -44,7 +44,7 @@ class Ledger:
         newest = {}
         for row in self.rows:
             newest[row.alarm_id] = max(newest.get(row.alarm_id, row), row, key=lambda each: each.sequence)
-        return Known((*newest.values(),), dict(self.marks))
+        return KnownAlarms((*newest.values(),), dict(self.marks))
 
     def judge(self, *findings, **options):
         change = advance(self.known, findings, judging(**options))
@@ -125,8 +125,8 @@ def test_a_partition_that_has_arrived_is_no_longer_late():
 
 
 def test_two_pipelines_and_two_events_do_not_meet():
-    one = advance(Known(), [finding("alarm", 1)], judging())
-    other = advance(Known(), [finding("alarm", 1)], judging(pipeline="refunds"))
+    one = advance(KnownAlarms(), [finding("alarm", 1)], judging())
+    other = advance(KnownAlarms(), [finding("alarm", 1)], judging(pipeline="refunds"))
     assert one.entries[0].alarm_id != other.entries[0].alarm_id
     ledger = Ledger()
     ledger.judge(finding("alarm", 1), finding("alarm", 1, event="performance"))

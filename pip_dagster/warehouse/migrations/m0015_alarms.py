@@ -21,5 +21,5 @@ CREATE TABLE ledger.alarm_deliveries (
 -- A retraining that was requested, and what became of it: a row for each.
 CREATE TABLE ledger.retrains (
   retrain_id VARCHAR, pipeline VARCHAR, state VARCHAR, alarm_ids VARCHAR[], attempt BIGINT, target VARCHAR,
-  exit_code BIGINT, run_id VARCHAR, made_at TIMESTAMPTZ, made_by VARCHAR);
+  exit_code BIGINT, run_id VARCHAR, host VARCHAR, made_at TIMESTAMPTZ, made_by VARCHAR);
 """
