@@ -10,6 +10,7 @@ from typing import Any
 from pip_dagster.alerts.alert import Alert
 from pip_dagster.alerts.paging import Message
 from pip_dagster.ledger.alarms import AlarmEntry
+from pip_dagster.ledger.silences import Silenced
 
 _NAMED = 3
 
@@ -48,6 +49,12 @@ def line(alarm: AlarmEntry) -> str:
     return "; ".join(parts)
 
 
+def after_silence(ended: Silenced) -> str:
+    """That a silence has ended, for those who are notified again."""
+    of = ended.silence
+    return f"its silence by {of.made_by} ({of.reason}) ended {ended.end:%Y-%m-%d %H:%M} UTC"
+
+
 def record(alarm: AlarmEntry) -> dict[str, Any]:
     """All fields, for JSON."""
     found = {each.name: getattr(alarm, each.name) for each in fields(AlarmEntry)}
@@ -56,7 +63,8 @@ def record(alarm: AlarmEntry) -> dict[str, Any]:
 
 def alert_of(pipeline: str, message: Message) -> Alert:
     """A message as it is sent: several subjects of one event are one message, the most important first."""
-    lines = [line(alarm) for alarm in message.alarms]
+    notes = {alarm_id: f"; {after_silence(ended)}" for alarm_id, ended in message.after.items()}
+    lines = [line(alarm) + notes.get(alarm.alarm_id, "") for alarm in message.alarms]
     if message.event is None:
         new = sum(alarm.is_open for alarm in message.alarms)
         title = f"{pipeline}: {new} new, {len(message.alarms) - new} resolved, {len(message.standing)} still in alarm"

@@ -6,14 +6,14 @@ and again only when a silence has ended and it still holds.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, time, timedelta
 from zoneinfo import ZoneInfo
 
 from pip_dagster.ledger.alarm_deliveries import Delivery, Sent
 from pip_dagster.ledger.alarms import AlarmEntry
-from pip_dagster.ledger.silences import Silenced, last_end, silence_of
+from pip_dagster.ledger.silences import Silenced, ended_silence, silence_of
 
 # By event, or by what a column of drift is. What is in no place waits for the digest.
 _ORDER = ("freshness", "score", "performance", "estimate", "feature")
@@ -31,13 +31,14 @@ class Incident:
 class Message:
     """Alarms that are sent together, the most important first. `event` is None for the digest.
 
-    `standing`: what the digest lists although it is not new.
+    `standing`: what the digest lists although it is not new. `after`: by alarm id, the silence that has ended.
     """
 
     kind: Sent
     event: str | None
     alarms: tuple[AlarmEntry, ...]
     standing: tuple[AlarmEntry, ...] = ()
+    after: Mapping[str, Silenced] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -97,9 +98,12 @@ def due(of: Standing, events: Collection[str], now: datetime, digest_at: datetim
         for each in of.incidents
         if each.now.event in events and not each.now.quiet and silence_of(of.silences, each.now, now) is None
     ]
-    pages = [each.now for each in heard if _is_paged(each.now, sent, last_end(of.silences, each.now, now))]
+    ended = {each.now.alarm_id: ended_silence(of.silences, each.now, now) for each in heard}
+    after = {alarm_id: silence for alarm_id, silence in ended.items() if silence}
+    pages = [each.now for each in heard if _is_paged(each.now, sent, ended[each.now.alarm_id])]
     solved = [each.now for each in heard if _is_solved(each.now, sent)]
-    found = [*_by_event("page", pages), *_by_event("resolved", solved)]
+    found = [replace(each, after=after) for each in _by_event("page", pages)]
+    found += _by_event("resolved", solved)
     if digest_at is not None and (fresh := [each.now for each in heard if _is_in_digest(each, sent, digest_at)]):
         ids = {each.alarm_id for each in fresh}
         rest = [each.now for each in heard if each.now.is_open and each.now.alarm_id not in ids]
@@ -131,11 +135,11 @@ class _Sent:
         return self._last.get((alarm.alarm_id, kind))
 
 
-def _is_paged(alarm: AlarmEntry, sent: _Sent, silenced_until: datetime | None) -> bool:
+def _is_paged(alarm: AlarmEntry, sent: _Sent, ended: Silenced | None) -> bool:
     if alarm.state != "alarm" or place(alarm) is None:
         return False
     before = sent.last(alarm, "page")
-    return before is None or (silenced_until is not None and silenced_until > before.made_at)
+    return before is None or (ended is not None and ended.end > before.made_at)
 
 
 def _is_solved(alarm: AlarmEntry, sent: _Sent) -> bool:

@@ -8,11 +8,11 @@ from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
 
-from pip_dagster.alerts.alarm_text import chance, figure, name_of, record
+from pip_dagster.alerts.alarm_text import after_silence, chance, figure, name_of, record
 from pip_dagster.alerts.paging import incidents, ordered
 from pip_dagster.cli.output import echo, show_json, terminal_width
 from pip_dagster.ledger.alarms import AlarmEntry
-from pip_dagster.ledger.silences import Silenced, last_end, silence_of
+from pip_dagster.ledger.silences import Silenced, ended_silence, silence_of
 from pip_dagster.plural import plural
 
 _WIDTH = 80
@@ -111,8 +111,8 @@ def _block(listed: Listed, alarm: AlarmEntry) -> Iterator[str]:
     silenced = listed.silence(alarm)
     if silenced:
         yield f"silent until {_at(silenced.end)} by {silenced.silence.made_by}: {silenced.silence.reason}"
-    elif alarm.is_open and (ended := last_end(listed.silences, alarm, listed.now)):
-        yield f"its silence ended {_at(ended)}"
+    elif alarm.is_open and (ended := ended_silence(listed.silences, alarm, listed.now)):
+        yield after_silence(ended)
     if alarm.quiet and alarm.is_open:
         yield "found while the pipeline was catching up: nobody is notified until a recent partition confirms it"
     if alarm.is_open and alarm.command:

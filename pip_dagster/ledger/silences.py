@@ -94,10 +94,10 @@ def silence_of(silences: Iterable[Silenced], alarm: AlarmEntry, now: datetime) -
     return max(found, key=lambda each: each.end, default=None)
 
 
-def last_end(silences: Iterable[Silenced], alarm: AlarmEntry, now: datetime) -> datetime | None:
-    """When the newest silence of an alarm ended; None where it had none."""
-    ends = (each.end for each in silences if each.end <= now and each.silence.covers(alarm))
-    return max(ends, default=None)
+def ended_silence(silences: Iterable[Silenced], alarm: AlarmEntry, now: datetime) -> Silenced | None:
+    """The silence of an alarm that ended last; None where none has."""
+    found = (each for each in silences if each.end <= now and each.silence.covers(alarm))
+    return max(found, key=lambda each: each.end, default=None)
 
 
 def record_silence(con: DuckDBPyConnection, silence: Silence) -> None:
