@@ -260,7 +260,9 @@ def untyped_live_changes() -> list[str]:
         for column in ("cpu_seconds", "peak_memory")
     ]
     live = "CREATE OR REPLACE VIEW ledger.live AS" + view.partition(";")[0]
-    return [live, *dropped, *costs, "DROP TABLE ledger.profiles"]
+    of_alarms = ("alarms", "alarm_marks", "alarm_deliveries", "silences", "retrains")
+    added = ["DROP VIEW ledger.alarm_states", *(f"DROP TABLE ledger.{name}" for name in ("profiles", *of_alarms))]
+    return [live, *dropped, *costs, *added]
 
 
 # One worker begins with them: what takes a minute in one piece must not be begun when the others have ended.

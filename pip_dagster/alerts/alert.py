@@ -3,50 +3,66 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Literal
+from typing import Any, Literal
 
-Kind = Literal["run_failed", "partition_blocked", "drift"]
+Kind = Literal[
+    "run_failed", "partition_blocked", "drift", "performance", "estimate", "freshness", "operations", "digest"
+]
 
-_SHOWN = 20
+_SHOWN, _ALARMS = 20, 100
 _LENGTH = 500
 
 
 @dataclass(frozen=True)
 class Alert:
-    """One event that somebody should know about."""
+    """One event that somebody should know about.
+
+    Attributes:
+        partitions: Partition → what is wrong with it.
+        alarms: The alarms that it is about, with all their fields, the most important first.
+        lines: Their text for people; by default that of the partitions.
+    """
 
     kind: Kind
     pipeline: str
     title: str
-    partitions: Mapping[str, str] = field(default_factory=dict)  # partition → what is wrong with it
+    partitions: Mapping[str, str] = field(default_factory=dict)
     run_id: str | None = None
+    alarms: Sequence[Mapping[str, Any]] = ()
+    lines: Sequence[str] = ()
 
     def payload(self, now: datetime | None = None) -> str:
         """The alert as JSON: `text` is the whole alert for people and chat rooms, the other members are for machines.
 
-        At most 20 partitions are listed, the newest; `partition_count` is the number of all.
+        At most 20 partitions are listed, the newest, and at most 100 alarms; `partition_count` and `alarm_count` are
+        the numbers of all.
         """
         newest = sorted(self.partitions)[-_SHOWN:]
         listed = [{"partition": key, "reason": self.partitions[key][:_LENGTH]} for key in newest]
-        lines = [self.title[:_LENGTH], *(f"- {each['partition']}: {each['reason']}" for each in listed)]
-        if len(self.partitions) > len(listed):
+        lines = [self.title[:_LENGTH]]
+        if self.lines:
+            lines += [f"- {line[:_LENGTH]}" for line in self.lines[:_SHOWN]]
+            lines += [f"- and {len(self.lines) - _SHOWN} more"] if len(self.lines) > _SHOWN else []
+        else:
+            lines += [f"- {each['partition']}: {each['reason']}" for each in listed]
+        if len(self.partitions) > len(listed) and not self.lines:
             lines.append(f"- and {len(self.partitions) - len(listed)} older ones")
-        return json.dumps(
-            {
-                "kind": self.kind,
-                "pipeline": self.pipeline,
-                "text": "\n".join(lines),
-                "title": self.title[:_LENGTH],
-                "partitions": listed,
-                "partition_count": len(self.partitions),
-                "run_id": self.run_id,
-                "at": (now or datetime.now(UTC)).isoformat(timespec="seconds"),
-            },
-            ensure_ascii=False,
-        )
+        content = {
+            "kind": self.kind,
+            "pipeline": self.pipeline,
+            "text": "\n".join(lines),
+            "title": self.title[:_LENGTH],
+            "partitions": listed,
+            "partition_count": len(self.partitions),
+            "run_id": self.run_id,
+            "at": (now or datetime.now(UTC)).isoformat(timespec="seconds"),
+        }
+        if self.alarms:
+            content |= {"alarms": [*self.alarms[:_ALARMS]], "alarm_count": len(self.alarms)}
+        return json.dumps(content, ensure_ascii=False)
 
 
 def remembered(cursor: str | None) -> dict[str, str] | None:

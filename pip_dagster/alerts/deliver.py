@@ -12,11 +12,14 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from typing import Literal
 
 from pip_dagster.alerts.alert import Alert
 from pip_dagster.declaration.automation import Alerts, Webhook
 
 LOG = logging.getLogger("pip_dagster")
+
+Destination = Literal["webhook", "command"]
 
 BACKOFF_SECONDS = 0.5
 # For the webhook, and the same again for the command. Dagster stops a tick after a minute: its cursor would not be
@@ -37,21 +40,43 @@ def deliver(alerts: Alerts, alert: Alert, log: Callable[[str], object] = LOG.war
     Makes at most `attempts` attempts of `timeout` seconds each for the webhook, and as many for the command, with
     pauses of half a second, one second, ... between them. Neither takes more than 25 seconds.
     """
-    payload = alert.payload().encode()
-    tries: list[tuple[str, Callable[[float], None]]] = []
-    if alerts.webhook:
-        webhook = alerts.webhook
-        tries.append((f"the webhook in ${webhook.env}", lambda timeout: _post(webhook, payload, timeout)))
-    if alerts.command:
-        tries.append((f"the command {alerts.command[0]}", lambda timeout: _run(alerts.command, payload, timeout)))
-    # A list, so that the second is tried even if the first fails.
-    reached = [_attempt(alert, alerts, where, send, log) for where, send in tries]
-    return all(reached)
+    reached = [deliver_to(each, alerts, alert, log) for each in destinations(alerts)]
+    return all(reached)  # the second was tried even if the first failed
 
 
-def _attempt(
-    alert: Alert, alerts: Alerts, where: str, send: Callable[[float], None], log: Callable[[str], object]
+def destinations(alerts: Alerts) -> list[Destination]:
+    """The declared destinations."""
+    return [*(["webhook"] if alerts.webhook else []), *(["command"] if alerts.command else [])]  # type: ignore[list-item]
+
+
+def deliver_to(
+    destination: Destination,
+    alerts: Alerts,
+    alert: Alert,
+    log: Callable[[str], object] = LOG.warning,
+    *,
+    then: str = "It is not sent again; nothing else depends on it.",
 ) -> bool:
+    """Whether the alert reached this destination. A failure is logged, with what happens `then`."""
+    payload = alert.payload().encode()
+    if destination == "webhook":
+        webhook = alerts.webhook
+        assert webhook
+        where = f"the webhook in ${webhook.env}"
+        problem, tried = _attempt(alerts, lambda timeout: _post(webhook, payload, timeout))
+    else:
+        where = f"the command {alerts.command[0]}"
+        problem, tried = _attempt(alerts, lambda timeout: _run(alerts.command, payload, timeout))
+    if problem:
+        log(
+            f"Pipeline {alert.pipeline}: the alert {alert.title!r} did not reach {where} in {tried} attempts: "
+            f"{problem}. {then}"
+        )
+    return not problem
+
+
+def _attempt(alerts: Alerts, send: Callable[[float], None]) -> tuple[str, int]:
+    """What went wrong last, empty once it was sent, and how often it was tried."""
     problem, tried, until = "", 0, time.monotonic() + MOST_SECONDS
     while tried < alerts.attempts:
         if tried:
@@ -62,16 +87,12 @@ def _attempt(
         tried += 1
         try:
             send(min(alerts.timeout, left))
-            return True
+            return "", tried
         except _UndeliveredError as error:
             problem = str(error)
         except Exception as error:  # an alert must never fail its caller
             problem = type(error).__name__
-    log(
-        f"Pipeline {alert.pipeline}: the alert {alert.title!r} did not reach {where} in {tried} attempts: {problem}. "
-        "It is not sent again; nothing else depends on it."
-    )
-    return False
+    return problem or "no time was left", tried
 
 
 def _post(webhook: Webhook, payload: bytes, timeout: float) -> None:
@@ -145,11 +166,11 @@ def _run(command: tuple[str, ...], payload: bytes, timeout: float) -> None:
     assert process.stderr
     with process.stderr:
         last = _end_of(process.stderr.fileno(), process, time.monotonic() + timeout)
-    if process.poll() is None:
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-        raise _UndeliveredError(f"it was still running after {timeout:g} s and was killed")
+        if process.poll() is None:  # before its pipe is closed, which could end it with a code of its own
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+            raise _UndeliveredError(f"it was still running after {timeout:g} s and was killed")
     if process.returncode:
         message = last.decode(errors="replace").strip()[-300:]
         raise _UndeliveredError(f"it ended with exit code {process.returncode}: {message or 'no message on stderr'}")

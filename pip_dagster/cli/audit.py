@@ -167,6 +167,10 @@ def log(project: Project, pipeline: str | None, last: int, as_json: bool) -> Non
 
 def _change(subject: dict[str, Any], details: dict[str, Any]) -> tuple[str, str]:
     """The subject of an entry, and its change."""
+    if "silence_id" in subject:
+        return details["alarm_id"] or details["subject"] or details["rule"] or details["event"] or "", details["action"]
+    if "alarm_id" in subject:
+        return subject["alarm_id"], details["action"]
     if "canary" in subject:
         return subject["canary"], f"v{details['model_version']} {details['action']}"
     if "partition_key" in subject:

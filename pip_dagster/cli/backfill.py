@@ -6,7 +6,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -26,8 +26,10 @@ from pip_dagster.registry.store import whoami
 from pip_dagster.warehouse.lock import exclusive
 
 if TYPE_CHECKING:
+    from pip_dagster.declaration.partition import Partition
     from pip_dagster.declaration.pipeline import Pipeline
     from pip_dagster.flow.backfill import RunChunk, Work
+    from pip_dagster.flow.result import PartitionResult
     from pip_dagster.ledger.backfills import Backfill
 
 FAILED, INCOMPLETE, CANCELLED = 1, 3, 130
@@ -219,6 +221,23 @@ def _lock_of(pipeline: Pipeline, backfill_id: str) -> Path:
     return beside.with_name(f"{beside.name}.{backfill_id}.lock")
 
 
+def _watched(pipeline: Pipeline, run: RunChunk) -> RunChunk:
+    """Runs each chunk, then judges what it scored, as a run in Dagster does."""
+    if not pipeline.spec.monitoring:
+        return run
+    from pip_dagster.monitoring.watch import watch_scored
+
+    def run_and_watch(backfill: Backfill, chunk: Sequence[Partition]) -> Iterator[PartitionResult]:
+        scored = []
+        for result in run(backfill, chunk):
+            scored += [result.partition.key] if result.scoring else []
+            yield result
+        if scored:
+            watch_scored(pipeline, backfill.model_version, scored)
+
+    return run_and_watch
+
+
 @contextmanager
 def _runner(
     pipeline: Pipeline, work: Work, progress: Progress, no_dagster: bool, allow_fewer_rows: bool
@@ -229,7 +248,7 @@ def _runner(
 
         if not no_dagster:
             report("DAGSTER_HOME is not set: Dagster's UI will not show these partitions as materialized.")
-        yield run_in_process(pipeline, progress.show, allow_fewer_rows=allow_fewer_rows)
+        yield _watched(pipeline, run_in_process(pipeline, progress.show, allow_fewer_rows=allow_fewer_rows))
         return
     import warnings
 

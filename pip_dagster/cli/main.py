@@ -22,6 +22,7 @@ from pip_dagster.errors import PipelineError
 # Each is imported only when it is run: a status command must not pay for the registry's imports. The short help fits a
 # line of 80 columns.
 _COMMANDS = {
+    "alarms": ("pip_dagster.cli.alarms", "alarms", "What is in alarm, since when, and what to do."),
     "backfill": ("pip_dagster.cli.backfill", "backfill", "Build the past partitions of a pipeline, resumably."),
     "audit": ("pip_dagster.cli.audit", "audit", "Who made which scoring live, promoted or rolled back."),
     "demo": ("pip_dagster.cli.demo", "demo", "Score real flights with two models, to try it out."),

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import time, timedelta
 from typing import Annotated, Literal, get_args
 
-from pydantic import ConfigDict, Field, StringConstraints, field_validator, model_validator
+from pydantic import BeforeValidator, ConfigDict, Field, StringConstraints, field_validator, model_validator
 
 from pip_dagster.declaration.durations import Duration
 from pip_dagster.declaration.reruns import Reach, Recent
 from pip_dagster.declaration.strict import StrictModel, TimeZone
 
 Status = Literal["stopped", "running"]
-Event = Literal["run_failed", "partition_blocked", "drift"]
+Event = Literal["run_failed", "partition_blocked", "drift", "performance", "estimate", "freshness", "operations"]
 STATUS = "running: on from the first load, without the UI."
 
 
@@ -96,8 +96,23 @@ class Webhook(StrictModel):
     )
 
 
+def _digest(value: object) -> object:
+    """A time of day; YAML reads an unquoted 10:30 as the number 630, and `off` as false."""
+    if value is None or value is False or value == "off":
+        return None
+    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 24 * 60:
+        return time(*divmod(value, 60))
+    try:
+        found = value if isinstance(value, time) else time.fromisoformat(str(value))
+    except ValueError:
+        found = None
+    if found is None or found.tzinfo:
+        raise ValueError(f"{value!r} is not a time of day; expected for example '08:00', or off")
+    return found
+
+
 class Alerts(StrictModel):
-    """Who is notified of a failed run or a blocked partition."""
+    """Who is notified of failed runs, blocked partitions and alarms."""
 
     # The former key `on`, which YAML reads as true: a schema has text keys only, so any key may hold a list of events.
     model_config = ConfigDict(
@@ -109,9 +124,15 @@ class Alerts(StrictModel):
         default=(), description="A program with its arguments; it reads the alert as JSON from its standard input."
     )
     events: tuple[Event, ...] = Field(
-        default=("run_failed", "partition_blocked", "drift"),
+        default=get_args(Event),
         min_length=1,
-        description="Which events are reported. `drift` is accepted, but nothing computes it yet.",
+        description="Which events are reported: failed runs, blocked partitions, and the alarms of monitoring.",
+    )
+    digest: Annotated[time | None, BeforeValidator(_digest, json_schema_input_type=str | Literal[False] | None)] = (
+        Field(
+            default=time(8),
+            description="When warnings are reported, once a day in the pipeline's time zone; `off` for never.",
+        )
     )
     attempts: int = Field(default=3, ge=1, le=5, description="How often the delivery of an alert is tried.")
     timeout: float = Field(default=5.0, gt=0, le=10, description="Seconds for one attempt.")

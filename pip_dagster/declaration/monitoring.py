@@ -5,6 +5,7 @@ from __future__ import annotations
 from pydantic import Field
 
 from pip_dagster.declaration.performance import PerformanceRules
+from pip_dagster.declaration.retrain import Retrain
 from pip_dagster.declaration.strict import StrictModel
 
 
@@ -28,4 +29,7 @@ class Monitoring(StrictModel):
     )
     performance: PerformanceRules = Field(
         default=PerformanceRules(), description="Where labels are declared: how good scores were."
+    )
+    retrain: Retrain | None = Field(
+        default=None, description="What is started when an alarm holds; nothing when absent."
     )

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
-from pip_dagster.ledger import audit, canary
+from pip_dagster.declaration.canonical import canonical
+from pip_dagster.ledger import alarms, audit, canary, silences
 from pip_dagster.ledger.fault import Fault
 from pip_dagster.ledger.record import dicts
 from pip_dagster.ledger.verify_registry import history_faults, registry_faults
@@ -29,10 +30,14 @@ Row = Mapping[str, Any]
 
 @dataclass
 class _Experiments:
-    """Rows of `ledger.arms` by change, of `ledger.canaries` by id; each is removed when its entry is found."""
+    """Rows of `ledger.arms` by change, of `ledger.canaries` by id; each is removed when its entry is found.
+
+    So are what people did with alarms: acknowledgements and silences by id, as the entry that each must have.
+    """
 
     arms: dict[str, list[Row]]
     canaries: dict[str, Mapping[str, Any]]
+    of_alarms: dict[str, audit.Event]
 
 
 def verify(
@@ -54,7 +59,8 @@ def verify(
     changes: dict[str, Row] = {
         row["change_id"]: row for row in dicts(con.execute(f"{audit.LIVE_CHANGES} ORDER BY c.change_id"))
     }
-    split = _Experiments(audit.arms_by_change(con), canary.events_by_id(con))
+    of_alarms = alarms.acknowledgements_by_id(con) | silences.silences_by_id(con)
+    split = _Experiments(audit.arms_by_change(con), canary.events_by_id(con), of_alarms)
     found = [_faults(entries, changes, moves, expect, split), _stamp_faults(con, stamps), history_faults(moves or {})]
     if registry is not None:
         found.append(registry_faults(con, registry))
@@ -112,6 +118,9 @@ def _faults(
         )
     for event_id in split.canaries:
         yield Fault(None, "ledger", f"ledger.canaries {event_id} has no entry in the audit")
+    for row_id, entry in split.of_alarms.items():
+        table = "silences" if "silence_id" in entry.subject else "alarms"
+        yield Fault(None, "ledger", f"ledger.{table} {row_id} has no entry in the audit")
     if expect and not any(row["hash"] == expect for row in entries):
         yield Fault(
             None,
@@ -158,6 +167,12 @@ def _of_entry(
             **details,
         }:
             yield Fault(seq, "ledger", f"ledger.canaries {subject['event_id']} is gone or was changed")
+    elif row["action"] == "alarm":
+        row_id = subject.get("silence_id") or subject["event_id"]
+        entry = split.of_alarms.pop(row_id, None)
+        if entry is None or _flat(entry) != (row["made_at"], row["actor"], row["pipeline"], subject, details):
+            table = "silences" if "silence_id" in subject else "alarms"
+            yield Fault(seq, "ledger", f"ledger.{table} {row_id} is gone or was changed")
     elif row["action"] == "promotion" and moves is not None and not _is_in(moves, subject, details, row):
         yield Fault(
             seq,
@@ -165,6 +180,12 @@ def _of_entry(
             f"{subject['model']}: the history of alias {subject['alias']!r} has no move from "
             f"{details['from']} to {details['to']} by {row['actor']} any more",
         )
+
+
+def _flat(entry: audit.Event) -> tuple[Any, ...]:
+    """An entry as it is read back."""
+    subject, details = (json.loads(canonical(each)) for each in (entry.subject, entry.details))
+    return entry.made_at, entry.actor, entry.pipeline, subject, details
 
 
 def _before_the_chain(row: Row, details: Row, changes: dict[str, Row], seen: set[str]) -> Iterator[Fault]:

@@ -7,6 +7,7 @@ from typing import Literal
 
 Event = Literal["drift", "performance", "estimate", "freshness", "operations"]
 FindingState = Literal["ok", "warning", "alarm", "unjudged"]
+Scope = Literal["score", "decision", "feature", ""]
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,8 @@ class Finding:
         rows: Rows of the window.
         cause: The likely cause, in words; empty if unknown.
         command: The command to type next.
+        scope: What the subject of drift is; the order in which alarms are sent depends on it.
+        weight: Orders the findings of one cause, the largest first: of a feature its gain times the excess.
     """
 
     event: Event
@@ -42,3 +45,5 @@ class Finding:
     rows: int
     cause: str
     command: str
+    scope: Scope = ""
+    weight: float | None = None

@@ -11,6 +11,7 @@ from pip_dagster.errors import PipelineError, RegistryError, WithdrawnError
 from pip_dagster.flow.materialize import materialize
 from pip_dagster.flow.result import PartitionResult
 from pip_dagster.ledger.record import RunInfo, ScoringEntry
+from pip_dagster.monitoring.watch import watch
 from pip_dagster.orchestration.alive import alive
 from pip_dagster.orchestration.cancel import request_cancellation
 from pip_dagster.orchestration.checks import asset_check_specs, news
@@ -34,6 +35,7 @@ from pip_dagster.orchestration.step import StepOutcome
 from pip_dagster.plural import plural
 from pip_dagster.registry.choose import registry_of, version_withdrawn
 from pip_dagster.registry.store import Registry, whoami
+from pip_dagster.registry.version import ModelVersion
 
 DATA_VERSION_TAG = "dagster/data_version"
 
@@ -147,7 +149,11 @@ def _run(
             forget_input_version(context, model_key(spec))
         outcome.describe_columns()
     if spec.monitoring and outcome.last and outcome.last.scoring:
-        outcome.judged.extend(_drift(pipeline, outcome))
+        version = _version_of(pipeline, outcome.last.scoring)
+        scored = [*outcome.done.get(predictions_key(spec), {})]
+        outcome.judged.extend(drift_evaluations(pipeline, version, scored))
+        for event, why in watch(pipeline, version, scored).faults.items():
+            context.log.warning(f"{spec.name}: monitoring, {event}: {why}")
     if challengers_key(spec) in selected:
         outcome.done[challengers_key(spec)] = challengers_metadata(pipeline, context.partition_keys)
     if outcome.failed:
@@ -215,19 +221,16 @@ def _withdrawn(context: dg.AssetExecutionContext, pipeline: Pipeline, requested:
 
 def _model_observation(pipeline: Pipeline, scoring: ScoringEntry) -> Iterator[dg.AssetObservation]:
     """The model that the alias named, so that its asset shows the version without a separate observation."""
-    assert scoring.model_version and scoring.manifest_digest
-    version = Registry(pipeline.project.registry).get(scoring.model_name, scoring.model_version)
+    version = _version_of(pipeline, scoring)
     yield dg.AssetObservation(
-        model_key(pipeline.spec), tags={DATA_VERSION_TAG: scoring.manifest_digest}, metadata=model_metadata(version)
+        model_key(pipeline.spec), tags={DATA_VERSION_TAG: version.manifest_digest}, metadata=model_metadata(version)
     )
 
 
-def _drift(pipeline: Pipeline, outcome: StepOutcome) -> Iterator[dg.AssetCheckEvaluation]:
-    """The check of drift for the partitions that the step scored."""
-    scoring = outcome.last.scoring if outcome.last else None
-    assert scoring and scoring.model_version
-    version = Registry(pipeline.project.registry).get(scoring.model_name, scoring.model_version)
-    yield from drift_evaluations(pipeline, version, [*outcome.done.get(predictions_key(pipeline.spec), {})])
+def _version_of(pipeline: Pipeline, scoring: ScoringEntry) -> ModelVersion:
+    """The version that scored a partition."""
+    assert scoring.model_version
+    return Registry(pipeline.project.registry).get(scoring.model_name, scoring.model_version)
 
 
 def _is_named_by_alias(pipeline: Pipeline, scoring: ScoringEntry) -> bool:

@@ -19,7 +19,11 @@ from pip_dagster.orchestration.sensors import pipeline_sensors
 
 
 def build_definitions(pipeline: Pipeline, observe: Callable[[PartitionResult], None] | None = None) -> dg.Definitions:
-    """Assets, job, schedule and sensors of a pipeline; `observe` is called with each committed partition."""
+    """Assets, job, schedule and sensors of a pipeline.
+
+    With `observe`, which is called with each committed partition, there is no sensor: one may name a job of the user's
+    code location.
+    """
     spec = pipeline.spec
     partitions = partitions_definition(spec.partitions)
     job = dg.define_asset_job(
@@ -36,5 +40,5 @@ def build_definitions(pipeline: Pipeline, observe: Callable[[PartitionResult], N
         asset_checks=source_checks(pipeline, partitions),
         jobs=[job],
         schedules=[pipeline_schedule(pipeline, spec.schedule, job, partitions)] if spec.schedule else [],
-        sensors=pipeline_sensors(pipeline, job, partitions),
+        sensors=[] if observe else pipeline_sensors(pipeline, job, partitions),
     )

@@ -134,12 +134,12 @@ def _publish(
 
 
 def _sizes(con: DuckDBPyConnection, pipeline: str, keys: Iterable[str]) -> dict[str, int]:
-    """Partition → its rows, about, in order."""
+    """Partition → its rows, about, in order; an alarm may be about one that was never scored."""
     select = (
         f"SELECT partition_key, coalesce(max(rows_in), 0) FROM ledger.scorings WHERE pipeline = {literal(pipeline)} "
         f"AND {among('partition_key', keys)} GROUP BY 1 ORDER BY 1"
     )
-    return dict(con.execute(select).fetchall())
+    return dict(sorted((dict.fromkeys(keys, 0) | dict(con.execute(select).fetchall())).items()))
 
 
 def _stamped(con: DuckDBPyConnection, project: Project) -> bool:

@@ -178,6 +178,7 @@ def test_every_view_can_be_read(shop):
     wanted |= {(pipeline, view) for pipeline in PIPELINES for view in ("features", "scores", "predictions")}
     assert set(views) >= wanted | {("orders", "quarantine"), ("orders", "reasons")}
     counts = {view: shop.rows("SELECT count(*) FROM {}.{}".format(*view))[0][0] for view in views}
+    assert not counts.pop(("ledger", "alarm_states")), "there was no alarm before"
     assert all(counts.values()), counts
     assert counts["orders", "quarantine"] == 3
 

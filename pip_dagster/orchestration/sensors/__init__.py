@@ -3,6 +3,7 @@
 import dagster as dg
 
 from pip_dagster.declaration.pipeline import Pipeline
+from pip_dagster.orchestration.sensors.alarms import alarms_sensor
 from pip_dagster.orchestration.sensors.alerts import alert_sensors
 from pip_dagster.orchestration.sensors.labels import labels_arrived
 from pip_dagster.orchestration.sensors.reruns import model_promoted, source_changes
@@ -18,4 +19,5 @@ def pipeline_sensors(
         model_promoted(pipeline, job, partitions),
         *labels,
         *alert_sensors(pipeline),
+        *alarms_sensor(pipeline),
     ]

@@ -1,4 +1,4 @@
-"""The sensors that send alerts: of failed runs, of blocked partitions, or drift."""
+"""The sensors that send alerts of failed runs and blocked partitions; alarms have one of their own."""
 
 import json
 import time
@@ -64,10 +64,7 @@ def _what_failed(context: dg.RunFailureSensorContext, run: dg.DagsterRun) -> tup
 def standing_sensor(
     pipeline: Pipeline, alerts: Alerts, kind: Kind, what: str, standing: Standing
 ) -> dg.SensorDefinition:
-    """Alert of each partition that `standing` names, once for each of its entries, and again when it returns.
-
-    The hook for anything that watches partitions: blocked ones here; drift, once something computes it.
-    """
+    """Alert of each partition that `standing` names, once for each of its entries, and again when it returns."""
 
     @dg.sensor(
         name=f"{pipeline.spec.name}_{kind}",

@@ -1,0 +1,91 @@
+"""Alarms in words, for messages and the command line, and as records for machines."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import fields
+from datetime import datetime
+from typing import Any
+
+from pip_dagster.alerts.alert import Alert
+from pip_dagster.alerts.paging import Message
+from pip_dagster.ledger.alarms import AlarmEntry
+from pip_dagster.ledger.silences import Silenced
+
+_NAMED = 3
+
+
+def name_of(alarm: AlarmEntry) -> str:
+    """What it is about: the subject, with what it is where that is known."""
+    return f"{alarm.scope} {alarm.subject}" if alarm.scope else alarm.subject
+
+
+def figure(value: float | None) -> str:
+    """A figure, short; empty where there is none."""
+    return "" if value is None else f"{value:.3g}"
+
+
+def chance(alarm: AlarmEntry) -> str:
+    """How often its rule fires although nothing has changed."""
+    if alarm.chance is None:
+        return "not known"
+    if alarm.chance == 0:
+        return "never"
+    return f"1 partition in {max(1, round(1 / alarm.chance)):,}"
+
+
+def line(alarm: AlarmEntry) -> str:
+    """An alarm in one line, with everything that a reader needs at night."""
+    parts = [f"{name_of(alarm)}: {alarm.state} since {alarm.since}"]
+    if alarm.value is not None:
+        against = "" if alarm.threshold is None else f", threshold {figure(alarm.threshold)}"
+        parts.append(f"{alarm.rule} {figure(alarm.value)}{against}")
+    if alarm.cause:
+        parts.append(alarm.cause)
+    if alarm.is_open:
+        parts += [f"{alarm.rows:,} rows", f"fires by chance: {chance(alarm)}", f"next: {alarm.command}"]
+    else:
+        parts.append(f"good since {alarm.good[0]}" if alarm.good else "good")
+    return "; ".join(parts)
+
+
+def after_silence(ended: Silenced) -> str:
+    """That a silence has ended, for those who are notified again."""
+    of = ended.silence
+    return f"its silence by {of.made_by} ({of.reason}) ended {ended.end:%Y-%m-%d %H:%M} UTC"
+
+
+def record(alarm: AlarmEntry) -> dict[str, Any]:
+    """All fields, for JSON."""
+    found = {each.name: getattr(alarm, each.name) for each in fields(AlarmEntry)}
+    return {name: value.isoformat() if isinstance(value, datetime) else value for name, value in found.items()}
+
+
+def alert_of(pipeline: str, message: Message) -> Alert:
+    """A message as it is sent: several subjects of one event are one message, the most important first."""
+    notes = {alarm_id: f"; {after_silence(ended)}" for alarm_id, ended in message.after.items()}
+    lines = [line(alarm) + notes.get(alarm.alarm_id, "") for alarm in message.alarms]
+    if message.event is None:
+        new = sum(alarm.is_open for alarm in message.alarms)
+        title = f"{pipeline}: {new} new, {len(message.alarms) - new} resolved, {len(message.standing)} still in alarm"
+        lines += [f"still: {line(alarm)}" for alarm in message.standing]
+        alarms = (*message.alarms, *message.standing)
+        return Alert("digest", pipeline, title, _partitions(alarms), alarms=[*map(record, alarms)], lines=lines)
+    verb = "in alarm" if message.kind == "page" else "resolved"
+    title = f"{pipeline}: {message.event} {verb}: {_names(message.alarms)}"
+    kind: Any = message.event
+    records = [*map(record, message.alarms)]
+    return Alert(kind, pipeline, title, _partitions(message.alarms), alarms=records, lines=lines)
+
+
+def _names(alarms: Sequence[AlarmEntry]) -> str:
+    listed = [name_of(alarm) for alarm in alarms]
+    more = f" and {len(listed) - _NAMED} more" if len(listed) > _NAMED else ""
+    return ", ".join(listed[:_NAMED]) + more
+
+
+def _partitions(alarms: Sequence[AlarmEntry]) -> dict[str, str]:
+    found: dict[str, list[str]] = {}
+    for alarm in alarms:
+        found.setdefault(alarm.partition_key, []).append(name_of(alarm))
+    return {key: ", ".join(names) for key, names in found.items()}

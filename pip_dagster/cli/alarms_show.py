@@ -1,0 +1,147 @@
+"""How `pip-dagster alarms` prints alarms: a block each, which fits 80 columns, or JSON."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from typing import Any
+
+from pip_dagster.alerts.alarm_text import after_silence, chance, figure, name_of, record
+from pip_dagster.alerts.paging import incidents, ordered
+from pip_dagster.cli.output import echo, show_json, terminal_width
+from pip_dagster.ledger.alarms import AlarmEntry
+from pip_dagster.ledger.silences import Silenced, ended_silence, silence_of
+from pip_dagster.plural import plural
+
+_WIDTH = 80
+
+
+@dataclass(frozen=True)
+class Listed:
+    """Every row of the alarms, the silences, and the time at which they are listed."""
+
+    history: Sequence[AlarmEntry]
+    silences: Sequence[Silenced]
+    now: datetime
+
+    @property
+    def alarms(self) -> list[AlarmEntry]:
+        """The newest row of each alarm: those that hold first, the most important of them first."""
+        found = [each.now for each in incidents(self.history)]
+        return [*ordered([each for each in found if each.is_open]), *(each for each in found if not each.is_open)]
+
+    def acknowledged(self, alarm: AlarmEntry) -> AlarmEntry | None:
+        """The row by which somebody acknowledged it last, if that holds."""
+        if alarm.state != "acknowledged":
+            return None
+        mine = (row for row in self.history if row.alarm_id == alarm.alarm_id and row.reason)
+        return max(mine, key=lambda row: row.sequence, default=None)
+
+    def silence(self, alarm: AlarmEntry) -> Silenced | None:
+        """The silence that holds for it."""
+        return silence_of(self.silences, alarm, self.now)
+
+
+def in_alarm(listed: Listed) -> bool:
+    """Whether something is in alarm, acknowledged or not, and nobody silenced it."""
+    found = (each for each in listed.alarms if each.is_open and each.severity == "alarm")
+    return any(listed.silence(each) is None for each in found)
+
+
+def show_alarms(listed: Listed, everything: bool) -> None:
+    """Print those that hold; with `everything` also the resolved ones, and the history of each."""
+    shown = [each for each in listed.alarms if everything or each.is_open]
+    width = min(terminal_width() or _WIDTH, _WIDTH)
+    for alarm in shown:
+        head, *lines = _block(listed, alarm)
+        echo(textwrap.fill(head, width, break_long_words=False))
+        for text in lines:
+            is_command = text.startswith("pip-dagster ")
+            wrapped = [text] if is_command else textwrap.wrap(text, width - 2, break_long_words=False)
+            echo(textwrap.indent("\n".join(wrapped), "  "))
+        if everything:
+            for row in (row for row in listed.history if row.alarm_id == alarm.alarm_id):
+                echo(f"    {_event(row)}")
+        echo("")
+    for silenced in (each for each in listed.silences if each.is_on(listed.now)):
+        echo(_silence(silenced))
+    echo(_summary(listed))
+
+
+def show_alarms_json(listed: Listed, everything: bool) -> None:
+    """The same for machines."""
+    found = []
+    for alarm in listed.alarms:
+        if everything or alarm.is_open:
+            found.append(_record(listed, alarm, everything))
+    on = [each for each in listed.silences if each.is_on(listed.now)]
+    show_json({"alarms": found, "silences": [asdict(each.silence) | {"end": each.end} for each in on]})
+
+
+def _record(listed: Listed, alarm: AlarmEntry, everything: bool) -> dict[str, Any]:
+    silenced, acknowledged = listed.silence(alarm), listed.acknowledged(alarm)
+    found = record(alarm) | {
+        "silenced_until": silenced.end if silenced else None,
+        "silence_id": silenced.silence.silence_id if silenced else None,
+        "acknowledged_by": acknowledged.made_by if acknowledged else None,
+        "acknowledged_why": acknowledged.reason if acknowledged else None,
+    }
+    if everything:
+        found["history"] = [record(row) for row in listed.history if row.alarm_id == alarm.alarm_id]
+    return found
+
+
+def _block(listed: Listed, alarm: AlarmEntry) -> Iterator[str]:
+    silent = ", silenced" if listed.silence(alarm) else ""
+    yield f"{alarm.state.upper()}{silent}  {alarm.pipeline}: {alarm.event} of {name_of(alarm)}  [{alarm.alarm_id}]"
+    newest = f", newest {alarm.partition_key}" if alarm.partition_key != alarm.since else ""
+    window = f"window of {plural(alarm.partitions, 'partition')}, {plural(alarm.rows, 'row')}"
+    yield f"since {alarm.since}{newest}; {window}"
+    if alarm.value is not None:
+        against = f", threshold {figure(alarm.threshold)}" if alarm.threshold is not None else ""
+        yield f"{alarm.rule}: {figure(alarm.value)}{against}; fires by chance: {chance(alarm)}"
+    if alarm.cause:
+        yield f"likely cause: {alarm.cause}"
+    if alarm.good and alarm.is_open:
+        yield f"good since {alarm.good[0]}; resolved after 3 such partitions"
+    if acknowledged := listed.acknowledged(alarm):
+        yield f"acknowledged by {acknowledged.made_by}, {_at(acknowledged.made_at)}: {acknowledged.reason}"
+    silenced = listed.silence(alarm)
+    if silenced:
+        yield f"silent until {_at(silenced.end)} by {silenced.silence.made_by}: {silenced.silence.reason}"
+    elif alarm.is_open and (ended := ended_silence(listed.silences, alarm, listed.now)):
+        yield after_silence(ended)
+    if alarm.quiet and alarm.is_open:
+        yield "found while the pipeline was catching up: nobody is notified until a recent partition confirms it"
+    if alarm.is_open and alarm.command:
+        yield alarm.command
+
+
+def _event(row: AlarmEntry) -> str:
+    what = f" {row.reason}" if row.reason else ""
+    value = f" {figure(row.value)}" if not row.reason and not row.good else ""
+    good = f" good: {', '.join(row.good)}" if row.good else ""
+    return f"{_at(row.made_at)}  {row.state} {row.partition_key}{value}{good} by {row.made_by}{what}"
+
+
+def _silence(silenced: Silenced) -> str:
+    of = silenced.silence
+    return (
+        f"{of.pipeline}: silent until {_at(silenced.end)}: {of.about}, by {of.made_by}: {of.reason} [{of.silence_id}]"
+    )
+
+
+def _summary(listed: Listed) -> str:
+    found = [each for each in listed.alarms if each.is_open]
+    if not found:
+        return "No alarm holds."
+    counts = {"in alarm": "alarm", "acknowledged": "acknowledged", "warnings": "warning"}
+    named = [f"{sum(each.state == state for each in found)} {what}" for what, state in counts.items()]
+    silent = sum(listed.silence(each) is not None for each in found)
+    return ", ".join(named) + (f"; {silent} of them silenced." if silent else ".")
+
+
+def _at(at: datetime) -> str:
+    return f"{at:%Y-%m-%d %H:%M} UTC"

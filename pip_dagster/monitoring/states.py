@@ -1,0 +1,163 @@
+"""The states of an alarm, as a function of what is known and what was found; it reads and writes nothing.
+
+`ok → warning → alarm → acknowledged → resolved`: an alarm begins with a bad finding, and is resolved after three
+partitions that are good, so that a figure at its threshold does not notify each day. A finding that could not be judged
+changes nothing. Partitions count once, whatever is judged again, and only forward: what is found of a partition older
+than the newest one that was judged changes no alarm.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from pip_dagster import clock
+from pip_dagster.ledger.alarms import AlarmEntry, AlarmState
+from pip_dagster.ledger.record import new_id
+from pip_dagster.monitoring.finding import Event, Finding
+
+# Partitions that must be good before an alarm is resolved. A partition that has arrived is no longer late.
+RESOLVED_AFTER: Mapping[Event, int] = {"freshness": 1}
+_RESOLVED_AFTER = 3
+
+# The columns of an alarm that are those of the finding.
+_OF_FINDING = (
+    *("event", "rule", "subject", "scope", "weight", "scoring_id", "partitions"),
+    *("value", "threshold", "chance", "rows", "cause", "command"),
+)
+
+# The columns by which an alarm says something new.
+_NEWS = ("state", "severity", "partition_key", "scoring_id", "good", "quiet")
+
+_STATES = ("unjudged", "ok", "warning", "alarm")
+
+Subject = tuple[str, str, str]  # event, rule, subject
+
+
+@dataclass(frozen=True)
+class KnownAlarms:
+    """What the ledger holds of a pipeline: the newest row of each alarm, and by event the newest judged partition."""
+
+    alarms: tuple[AlarmEntry, ...] = ()
+    marks: Mapping[str, str] = field(default_factory=dict)
+
+    def after(self, change: AlarmChange) -> KnownAlarms:
+        """What it holds once a change is stored."""
+        alarms = {each.alarm_id: each for each in (*self.alarms, *change.entries)}
+        return KnownAlarms((*alarms.values(),), {**self.marks, **change.marks})
+
+
+@dataclass(frozen=True)
+class AlarmChange:
+    """What to store: rows of alarms, and by event the newest partition that is judged now."""
+
+    entries: tuple[AlarmEntry, ...]
+    marks: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Judging:
+    """Whose findings are judged. `order` sorts partition keys by time; `quiet`: the pipeline is catching up."""
+
+    pipeline: str
+    by: str
+    order: Callable[[str], Any]
+    quiet: bool = False
+
+
+def advance(known: KnownAlarms, findings: Sequence[Finding], judging: Judging) -> AlarmChange:
+    """The rows that these findings add, partition by partition in order."""
+    entries: list[AlarmEntry] = []
+    marks: dict[str, str] = {}
+    state = known
+    groups: dict[tuple[Event, str], dict[Subject, Finding]] = {}
+    for each in sorted(findings, key=lambda each: _STATES.index(each.state)):  # of two for a subject the worse one
+        groups.setdefault((each.event, each.partition_key), {})[each.event, each.rule, each.subject] = each
+    for (event, key), found in sorted(groups.items(), key=lambda item: judging.order(item[0][1])):
+        group = [*found.values()]
+        if all(each.state == "unjudged" for each in group):
+            continue
+        newest = state.marks.get(event)
+        if newest is not None and judging.order(key) < judging.order(newest):
+            continue
+        added = tuple(_of_partition(state, key, group, judging))
+        change = AlarmChange(added, {} if key == newest else {event: key})
+        entries += added
+        marks |= change.marks
+        state = state.after(change)
+    return AlarmChange((*entries,), marks)
+
+
+def _of_partition(known: KnownAlarms, key: str, group: Sequence[Finding], judging: Judging) -> list[AlarmEntry]:
+    """The rows of one event at one partition; an open alarm without a finding was good there."""
+    event = group[0].event
+    opened: dict[Subject, AlarmEntry] = {}
+    for alarm in known.alarms:
+        if alarm.is_open and alarm.event == event:
+            opened[alarm.event, alarm.rule, alarm.subject] = alarm
+    added: list[AlarmEntry] = []
+    for finding in group:
+        subject = (finding.event, finding.rule, finding.subject)
+        before = opened.pop(subject, None)
+        if finding.state in ("warning", "alarm"):
+            entry = _begun(known, finding, judging) if before is None else _bad(before, finding, judging)
+        elif finding.state == "ok" and before is not None:
+            entry = _good(before, key, judging)
+        else:
+            continue
+        if entry is not None:
+            added.append(entry)
+    added += [entry for alarm in opened.values() if (entry := _good(alarm, key, judging)) is not None]
+    return added
+
+
+def _begun(known: KnownAlarms, finding: Finding, judging: Judging) -> AlarmEntry:
+    subject = (finding.event, finding.rule, finding.subject)
+    earlier = sum((each.event, each.rule, each.subject) == subject for each in known.alarms)
+    content = "\x1f".join((judging.pipeline, *subject, finding.partition_key, str(earlier)))
+    severity: Any = finding.state
+    return AlarmEntry(
+        pipeline=judging.pipeline,
+        alarm_id=hashlib.sha256(content.encode()).hexdigest()[:10],
+        sequence=1,
+        state=severity,
+        severity=severity,
+        since=finding.partition_key,
+        partition_key=finding.partition_key,
+        good=[],
+        quiet=judging.quiet and finding.event != "freshness",
+        made_by=judging.by,
+        **{name: getattr(finding, name) for name in _OF_FINDING},
+    )
+
+
+def _bad(alarm: AlarmEntry, finding: Finding, judging: Judging) -> AlarmEntry | None:
+    state: AlarmState = alarm.state
+    severity = alarm.severity
+    if finding.state == "alarm" and severity == "warning":
+        state = severity = "alarm"  # also where the warning was acknowledged
+    found = {name: getattr(finding, name) for name in _OF_FINDING}
+    quiet = alarm.quiet and judging.quiet
+    after = _next(alarm, judging, state=state, severity=severity, good=[], quiet=quiet, **found)
+    return _unless_same(alarm, replace(after, partition_key=finding.partition_key))
+
+
+def _good(alarm: AlarmEntry, key: str, judging: Judging) -> AlarmEntry | None:
+    if key in alarm.good:
+        return None
+    good = [*alarm.good, key]
+    enough = len(good) >= RESOLVED_AFTER.get(alarm.event, _RESOLVED_AFTER)  # type: ignore[call-overload]
+    state: AlarmState = "resolved" if enough else alarm.state
+    return _next(alarm, judging, state=state, good=good, partition_key=key)
+
+
+def _next(alarm: AlarmEntry, judging: Judging, **changed: Any) -> AlarmEntry:
+    fixed: dict[str, Any] = {"event_id": new_id(), "made_at": clock.now(), "made_by": judging.by, "reason": ""}
+    return replace(alarm, sequence=alarm.sequence + 1, **fixed, **changed)
+
+
+def _unless_same(before: AlarmEntry, after: AlarmEntry) -> AlarmEntry | None:
+    """None where nothing is new: the same partition, judged again."""
+    return None if all(getattr(before, name) == getattr(after, name) for name in _NEWS) else after

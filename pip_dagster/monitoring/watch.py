@@ -1,0 +1,187 @@
+"""Monitoring after a run: every kind of finding for the partitions that were scored, and the alarms that follow.
+
+What monitoring cannot do never fails its caller; it is returned as a fault.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import partial
+from typing import TYPE_CHECKING
+
+from pip_dagster.declaration.grid import closed_partitions, partition_named
+from pip_dagster.errors import NoWarehouseError, PipelineError
+from pip_dagster.ledger.alarms import AlarmEntry, alarm_states, insert_alarms, insert_marks, marks_of
+from pip_dagster.monitoring.drift_findings import drift_findings
+from pip_dagster.monitoring.finding import Event, Finding
+from pip_dagster.monitoring.states import Judging, KnownAlarms, advance
+from pip_dagster.registry.choose import registry_of
+from pip_dagster.registry.store import whoami
+from pip_dagster.warehouse.access import reading, writing
+from pip_dagster.warehouse.connect import workspace
+from pip_dagster.warehouse.interrupts import raise_if_interrupted
+from pip_dagster.warehouse.transaction import transaction
+
+if TYPE_CHECKING:
+    from duckdb import DuckDBPyConnection
+
+    from pip_dagster.declaration.pipeline import Pipeline
+    from pip_dagster.registry.version import ModelVersion
+
+LOG = logging.getLogger("pip_dagster")
+
+Collector = Callable[["DuckDBPyConnection", "Pipeline", "ModelVersion", Sequence[str]], list[Finding]]
+ByClock = Callable[["DuckDBPyConnection", "Pipeline"], list[Finding]]
+
+# Findings of partitions that were just scored. No warehouse is open; each opens it for as long as it reads.
+COLLECTORS: dict[Event, Collector] = {"drift": drift_findings}
+# Findings that time alone can change; they are collected by each tick, and by `pip-dagster alarms --deliver`.
+BY_CLOCK: dict[Event, ByClock] = {}
+
+# The newest partitions of a run that are judged, and the newest live ones that a killed process may have left.
+_MOST, _MISSED = 31, 7
+# While the newest live partition is not among so many that closed last, the pipeline is catching up.
+_RECENT = 7
+_NEVER = datetime.min.replace(tzinfo=UTC)
+
+
+@dataclass(frozen=True)
+class Watched:
+    """What was found of some partitions; `faults`: event → why it could not be judged."""
+
+    findings: tuple[Finding, ...]
+    faults: Mapping[str, str]
+
+    def of(self, event: Event) -> list[Finding]:
+        """The findings of one kind."""
+        return [each for each in self.findings if each.event == event]
+
+
+def watch(pipeline: Pipeline, version: ModelVersion, partitions: Sequence[str]) -> Watched:
+    """Judge partitions that a version scored, the newest of them, and store the alarms.
+
+    Newer live ones that no process has judged, since it was killed, are judged with them.
+    """
+    with workspace(threads=1) as con:
+        wanted = {*partitions, *_missed(con, pipeline)}
+        newest = sorted(wanted, key=lambda key: _started(pipeline, key))[-_MOST:]
+        found = collect(con, pipeline, version, newest)
+    return _stored(pipeline, found)
+
+
+def watch_scored(pipeline: Pipeline, number: int | None, partitions: Sequence[str] = ()) -> Watched:
+    """The same by a version's number; by the one that the alias names where there is none."""
+    scoring = pipeline.spec.scoring
+    try:
+        version = registry_of(pipeline.project, scoring).get(scoring.model_name, number or scoring.alias)
+    except PipelineError as error:
+        LOG.warning("%s: monitoring: %s", pipeline.spec.name, error)
+        return Watched((), {"model": str(error)})
+    return watch(pipeline, version, partitions)
+
+
+def newest_live(pipeline: Pipeline) -> str | None:
+    """The id of the newest partition's live scoring: when it changes, there may be something to judge."""
+    sql = "SELECT arg_max(scoring_id, partition_start) FROM ledger.partitions WHERE pipeline = $p AND is_live"
+    with (
+        suppress(NoWarehouseError),
+        workspace(threads=1) as con,
+        reading(con, pipeline.project, purpose=f"{pipeline.spec.name}: reading what is live"),
+    ):
+        row = con.execute(sql, {"p": pipeline.spec.name}).fetchone()
+        return str(row[0]) if row and row[0] else None
+    return None
+
+
+def collect(con: DuckDBPyConnection, pipeline: Pipeline, version: ModelVersion, partitions: Sequence[str]) -> Watched:
+    """Every kind of finding; one that cannot be judged does not keep the others from it."""
+    return _collected({event: partial(of, con, pipeline, version, partitions) for event, of in COLLECTORS.items()})
+
+
+def watch_clock(pipeline: Pipeline) -> Watched:
+    """Judge what time alone can change, such as a partition that is late, and store the alarms."""
+    if not BY_CLOCK:
+        return Watched((), {})
+    with workspace(threads=1) as con:
+        found = _collected({event: partial(of, con, pipeline) for event, of in BY_CLOCK.items()})
+    return _stored(pipeline, found)
+
+
+def watch_findings(pipeline: Pipeline, findings: Sequence[Finding]) -> Watched:
+    """Store the alarms that follow from findings that somebody else collected."""
+    return _stored(pipeline, Watched((*findings,), {}))
+
+
+def record(con: DuckDBPyConnection, pipeline: Pipeline, findings: Sequence[Finding], *, by: str) -> list[AlarmEntry]:
+    """Append the changes of alarms, inside a transaction on the warehouse."""
+    name = pipeline.spec.name
+    known = KnownAlarms((*alarm_states(con, name),), marks_of(con, name))
+    judging = Judging(name, by, lambda key: _started(pipeline, key), quiet=_is_behind(con, pipeline))
+    change = advance(known, findings, judging)
+    insert_alarms(con, change.entries)
+    insert_marks(con, name, dict(change.marks))
+    return [*change.entries]
+
+
+def _collected(collectors: Mapping[Event, Callable[[], list[Finding]]]) -> Watched:
+    found: list[Finding] = []
+    faults: dict[str, str] = {}
+    for event, collector in collectors.items():
+        try:
+            found += collector()
+        except Exception as error:
+            raise_if_interrupted(error)
+            faults[event] = str(error)
+    return Watched((*found,), faults)
+
+
+def _stored(pipeline: Pipeline, found: Watched) -> Watched:
+    name, faults = pipeline.spec.name, dict(found.faults)
+    if any(each.state != "unjudged" for each in found.findings):
+        try:
+            purpose = f"{name}: storing alarms"
+            with workspace(threads=1) as con, writing(con, pipeline.project, purpose=purpose), transaction(con):
+                record(con, pipeline, found.findings, by=whoami())
+        except Exception as error:
+            raise_if_interrupted(error)
+            faults["alarms"] = f"what was found is not stored as alarms: {error}"
+    for event, why in faults.items():
+        LOG.warning("%s: monitoring, %s: %s", name, event, why)
+    return Watched(found.findings, faults)
+
+
+def _missed(con: DuckDBPyConnection, pipeline: Pipeline) -> list[str]:
+    """The newest live partitions behind the newest that was judged."""
+    name = pipeline.spec.name
+    sql = (
+        "SELECT partition_key FROM ledger.partitions WHERE pipeline = $p AND is_live ORDER BY partition_start DESC "
+        f"LIMIT {_MISSED}"
+    )
+    try:
+        with reading(con, pipeline.project, purpose=f"{name}: reading what is live"):
+            live, marks = con.execute(sql, {"p": name}).fetchall(), marks_of(con, name)
+    except Exception as error:  # which is reported where the alarms cannot be stored either
+        raise_if_interrupted(error)
+        return []
+    after = _started(pipeline, marks["drift"]) if "drift" in marks else _NEVER
+    return [key for (key,) in live if _started(pipeline, key) > after]
+
+
+def _started(pipeline: Pipeline, key: str) -> datetime:
+    """When a partition begins; those of a former grid come first."""
+    try:
+        return partition_named(pipeline.spec.partitions, key).start
+    except ValueError:
+        return _NEVER
+
+
+def _is_behind(con: DuckDBPyConnection, pipeline: Pipeline) -> bool:
+    """Whether the newest live partition is an old one: a backfill of the past must notify nobody."""
+    sql = "SELECT arg_max(partition_key, partition_start) FROM ledger.partitions WHERE pipeline = $p AND is_live"
+    row = con.execute(sql, {"p": pipeline.spec.name}).fetchone()
+    recent = closed_partitions(pipeline.spec.partitions, datetime.now(UTC))[-_RECENT:]
+    return row is None or row[0] not in {partition.key for partition in recent}

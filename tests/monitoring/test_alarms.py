@@ -1,0 +1,150 @@
+"""Alarms over real runs: found by a run, listed, acknowledged, silenced with a date, and provable afterwards."""
+
+import json
+from datetime import UTC, datetime
+
+import pytest
+
+from pip_dagster.monitoring.watch import watch_findings, watch_scored
+
+from .conftest import DAYS, backfilled
+from .test_alarm_states import finding
+
+
+def listed(tiny, *options):
+    return json.loads(tiny.shell("alarms", "orders", "--json", *options))["alarms"]
+
+
+@pytest.mark.lake
+def test_a_shift_is_an_alarm_for_a_user_without_dagster(watched):
+    assert "No alarm holds" in watched.shell("alarms", "orders", "--check")
+    backfilled(watched, DAYS[20])
+    found = {each["subject"]: each for each in listed(watched)}
+    assert found["amount"]["state"] == "alarm"
+    mine = found["amount"]
+    assert (mine["event"], mine["scope"], mine["since"], mine["quiet"]) == ("drift", "feature", DAYS[20], False)
+    assert mine["value"] > mine["threshold"] in (0.05, 0.1) and mine["chance"] == 0.01 and mine["rows"] > 100
+    assert mine["command"] == f"pip-dagster monitor orders --partition {DAYS[20]}" and "%" in mine["cause"]
+    watched.shell("alarms", "--check", code=1)
+    published = watched.published("SELECT DISTINCT alarm_id, state FROM ledger.alarms WHERE subject = 'amount'")
+    assert published == [(mine["alarm_id"], "alarm")]
+    again = backfilled(watched, DAYS[20])
+    assert len(listed(again)) == len(found) and {each["sequence"] for each in listed(again)} == {1}
+
+
+def test_a_block_says_all_in_80_columns(alarmed):
+    text = alarmed.shell("alarms", "orders")
+    assert max(map(len, text.splitlines())) <= 80, text
+    for words in ("ALARM", "feature amount", "since 2024-03-21", "threshold 0", "1 partition in 100", "likely cause"):
+        assert words in text
+    assert "  pip-dagster monitor orders --partition 2024-03-22" in text
+    (shown,) = [line for line in text.splitlines() if "feature amount" in line]
+    assert shown.endswith("]") and shown[-11:-1] == listed(alarmed)[0]["alarm_id"] or "shop" in text
+
+
+def test_an_acknowledgement_is_audited_and_provable(alarmed):
+    alarm = listed(alarmed)[0]
+    assert "reason" in alarmed.shell("alarms", "ack", alarm["alarm_id"], "--why", " ", code=2)
+    alarmed.shell("alarms", "ack", alarm["alarm_id"][:6], "--why", "the new shop; ada retrains")
+    (found,) = [each for each in listed(alarmed) if each["alarm_id"] == alarm["alarm_id"]]
+    assert found["state"] == "acknowledged" and found["acknowledged_why"] == "the new shop; ada retrains"
+    assert "already" in alarmed.shell("alarms", "ack", alarm["alarm_id"], "--why", "again", code=1)
+    assert "no alarm 'zz'" in alarmed.shell("alarms", "ack", "zz", "--why", "x", code=1)
+    assert "acknowledged" in alarmed.shell("audit", "log", "--pipeline", "orders")
+    alarmed.shell("audit", "verify")
+    backfilled(alarmed, DAYS[22])
+    (found,) = [each for each in listed(alarmed) if each["alarm_id"] == alarm["alarm_id"]]
+    assert found["state"] == "acknowledged" and found["partition_key"] == DAYS[22] and found["acknowledged_by"]
+    alarmed.tamper("UPDATE ledger.alarms SET reason = 'nothing to see' WHERE state = 'acknowledged' AND reason <> ''")
+    assert "ledger.alarms" in alarmed.shell("audit", "verify", code=1)
+
+
+def test_a_silence_has_a_date_and_a_reason_and_ends_by_itself(alarmed):
+    alarm = listed(alarmed)[0]
+    alarmed.shell("alarms", "silence", alarm["alarm_id"], "--why", "known", code=2)
+    for wrong, words in (("2013-01-01", "has passed"), ("soon", "is not a date")):
+        assert words in alarmed.shell("alarms", "silence", alarm["alarm_id"], "--until", wrong, "--why", "x", code=1)
+    said = alarmed.shell("alarms", "silence", alarm["alarm_id"], "--until", "2999-01-01", "--why", "a new shop")
+    assert "unsilence" in said
+    shown = alarmed.shell("alarms", "orders")
+    assert "silent until 2999-01-02" in shown and "a new shop" in shown, "to the end of that day"
+    alarmed.shell("alarms", "unsilence", alarm["alarm_id"], "--why", "fixed")
+    assert "its silence ended" in alarmed.shell("alarms", "orders")
+    assert "no silence" in alarmed.shell("alarms", "unsilence", alarm["alarm_id"], "--why", "fixed", code=1)
+    alarmed.shell("audit", "verify")
+    alarmed.tamper("UPDATE ledger.silences SET until = until + INTERVAL 1 DAY WHERE until IS NOT NULL")
+    assert "ledger.silences" in alarmed.shell("audit", "verify", code=1)
+
+
+def test_a_rule_or_a_subject_is_silenced_for_the_whole_pipeline(alarmed):
+    alarmed.shell("alarms", "silence", "--rule", "drift", "--until", "2999-01-01", "--why", "x", code=2)
+    silence = ("alarms", "silence", "--pipeline", "orders", "--until", "2999-01-01", "--why", "sale")
+    alarmed.shell(*silence, "--subject", "amount")
+    alarmed.shell("alarms", "orders", "--check", code=1)
+    alarmed.shell(*silence, "--event", "drift")
+    alarmed.shell("alarms", "orders", "--check")
+    assert all(each["silenced_until"] for each in listed(alarmed))
+    assert "declares no pipeline" in alarmed.shell(*silence[:3], "nothing", *silence[4:], "--rule", "drift", code=1)
+
+
+def test_after_three_good_days_an_alarm_is_resolved_and_stays_in_the_history(alarmed):
+    alarmed.source("UPDATE raw.orders SET amount = amount / 4 WHERE day >= '2024-03-21'")
+    alarmed.source(
+        "UPDATE raw.orders SET shop = ['Zürich', '東京', 'O''Hare \"B\"', 'plain'][1 + (order_id % 4)::INTEGER] "
+        "WHERE day >= '2024-03-21'"
+    )
+    backfilled(alarmed, DAYS[20], DAYS[21])
+    assert {each["state"] for each in listed(alarmed) if each["subject"] == "amount"} == {"alarm"}, "one good day"
+    backfilled(alarmed, DAYS[22], DAYS[23])
+    assert [each for each in listed(alarmed) if each["subject"] == "amount"] == []
+    (found,) = [each for each in listed(alarmed, "--all") if each["subject"] == "amount"]
+    assert found["state"] == "resolved" and [row["state"] for row in found["history"]][0] == "alarm"
+    assert "resolved" in alarmed.shell("alarms", "orders", "--all")
+
+
+def test_a_backfill_of_the_past_and_a_correction_of_an_old_partition_rewrite_nothing(alarmed):
+    backfilled(alarmed, DAYS[22], DAYS[23])
+    before = alarmed.warehouse("SELECT * FROM ledger.alarms ORDER BY event_id")
+    alarmed.source("UPDATE raw.orders SET amount = amount * 9 WHERE day < '2024-03-19'")
+    backfilled(alarmed, DAYS[0], DAYS[17])
+    assert alarmed.warehouse("SELECT * FROM ledger.alarms ORDER BY event_id") == before
+
+
+def test_what_a_backfill_of_the_past_finds_notifies_nobody(watched):
+    watched.declare(monitoring={"history": 14}, partitions={"end": "2024-06-01"})
+    backfilled(watched, *DAYS[20:])
+    assert listed(watched) and all(each["quiet"] for each in listed(watched))
+    assert "catching up" in watched.shell("alarms", "orders")
+
+
+def test_a_rollback_changes_no_alarm_and_what_is_live_is_judged_next(alarmed):
+    before, at = {each["alarm_id"]: each["state"] for each in listed(alarmed)}, datetime.now(UTC).isoformat()
+    alarmed.source("UPDATE raw.orders SET quantity = 8 WHERE day = '2024-03-22'")
+    backfilled(alarmed, DAYS[21])
+    assert "1 partition rolled back" in alarmed.shell("models", "rollback", "orders", "--as-of", at, "--why", "x")
+    assert {each["alarm_id"]: each["state"] for each in listed(alarmed)}.items() >= before.items()
+    backfilled(alarmed, DAYS[22])
+    after = {each["alarm_id"]: each["state"] for each in listed(alarmed)}
+    assert before.items() <= after.items()
+
+
+def test_a_partition_whose_process_was_killed_before_it_was_judged_is_judged_by_the_next(watched):
+    watched.run(*DAYS[20:22])  # without what follows a run
+    assert listed(watched) == []
+    watch_scored(watched.pipeline(), None, [])
+    assert {"amount", "shop"} <= {each["subject"] for each in listed(watched)}
+
+
+def test_what_cannot_be_judged_or_stored_fails_no_run(watched, caplog):
+    watched.tamper("UPDATE ledger.profiles SET counts = [1]")
+    backfilled(watched, DAYS[20])
+    assert "monitoring, drift" in caplog.text
+    watched.tamper("DROP TABLE ledger.profiles", "DROP TABLE ledger.alarm_marks")
+    watch_findings(watched.pipeline(), [finding("alarm", 21)])
+    assert "not stored as alarms" in caplog.text and watched.published("FROM ledger.partitions")
+
+
+def test_no_project_no_ledger_no_alarm(tiny):
+    assert "No alarm holds" in tiny.shell("alarms")
+    assert json.loads(tiny.shell("alarms", "--json")) == {"alarms": [], "silences": []}
+    assert "declares no pipeline" in tiny.shell("alarms", "other", code=1)
