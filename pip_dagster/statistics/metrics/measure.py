@@ -61,7 +61,8 @@ def measure(
 
     Args:
         con: a connection that can read the relation.
-        relation: SQL after FROM: a table, or a subquery in parentheses. Rows without score or outcome are left out.
+        relation: SQL after FROM: a table, or a subquery in parentheses, that gives the same rows each time. Rows
+            without score or outcome are left out.
         spec: what is measured.
         by: columns that group the rows; without any, there is one group, also of no rows.
         sets: GROUPING SETS, each some of `by`; one of all of them when None.
