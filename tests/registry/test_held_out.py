@@ -15,7 +15,7 @@ from sklearn.metrics import log_loss, roc_auc_score
 from pip_dagster.cli.models import models
 from pip_dagster.errors import RegistryError
 from pip_dagster.registry import InvalidSample, Manifest, Registry, Signature
-from pip_dagster.registry.metric_spec import TWEEDIE_POWER, metric_spec
+from pip_dagster.registry.metric_spec import TWEEDIE_POWER, metric_spec, signature_spec
 from pip_dagster.registry.outcomes import measure_held_out
 from pip_dagster.registry.reference import score_reference
 
@@ -102,12 +102,29 @@ def test_a_calibrated_version_is_measured_by_its_calibrated_score(binary):
     assert metric_spec(manifest).scores == ("calibrated",)
 
 
-@pytest.mark.parametrize("outcome", ["shop", "code"])
-def test_classes_by_label_or_by_code(tmp_path, outcome):
-    trained = Trained(tmp_path, "multi:softprob", "shop", num_class=3)
-    sample = trained.frame.assign(code=trained.frame["shop"].map({"a": 0, "b": 1, "c": 2}))
-    found = trained.register(sample=sample, outcome=outcome, held_out=True, classes=["a", "b", "c"]).manifest.held_out
-    assert found.metrics["accuracy"] == pytest.approx((trained.scores.argmax(axis=1) == sample.code).mean())
+@pytest.fixture
+def measured(wrap, train):
+    """The signature of a model of the features, and its held-out facts, without the probe's process."""
+
+    def _measured(objective, label, outcome, sample=None, classes=None, **parameters):
+        sample = frame() if sample is None else sample
+        booster = train(sample[["x", "z"]], label, objective=objective, **parameters)
+        predictor = wrap(booster, sample, classes=classes)
+        signature, scores = predictor.signature, predictor.predict(sample[["x", "z"]].to_numpy(np.float32))
+        table = pa.Table.from_pandas(sample)
+        found = measure_held_out(table, outcome, signature, score_reference(scores, signature), (scores, scores))
+        return signature, found, scores
+
+    return _measured
+
+
+@pytest.mark.parametrize("outcome", ["shop", "code", "category"])
+def test_classes_by_label_or_by_code(measured, outcome):
+    sample = frame().assign(code=lambda of: of["shop"].map({"a": 0, "b": 1, "c": 2}))
+    sample = sample.assign(category=sample["shop"].astype("category"))
+    of = {"num_class": 3, "classes": ("a", "b", "c")}
+    _, found, scores = measured("multi:softprob", sample.code, outcome, sample, **of)
+    assert found.metrics["accuracy"] == pytest.approx((scores.argmax(axis=1) == sample.code).mean())
     assert {"multi_logloss", "macro_f1", "ovr_auc", "auc.a"} <= found.metrics.keys()
     assert sum(each.outcome for each in found.bins["score_b"]) == (sample.code == 1).sum()
 
@@ -122,17 +139,14 @@ def test_classes_by_label_or_by_code(tmp_path, outcome):
         ("reg:quantileerror", {"quantile_alpha": 0.25}, "pinball.0.25"),
     ],
 )
-def test_numbers(tmp_path, objective, parameters, metric):
-    trained = Trained(tmp_path, objective, "count", **parameters)
-    manifest = trained.register(outcome="count", held_out=True).manifest
-    assert metric in manifest.held_out.metrics
-    spec = metric_spec(manifest)
-    assert spec.power == parameters.get("tweedie_variance_power", 1.0)
-    assert manifest.held_out.bins.keys() == set(manifest.outputs)
-    if metric == "r2":
-        assert spec.training_mean == pytest.approx(trained.frame["count"].mean())
-    stored = Manifest.model_validate_json(manifest.model_dump_json())
-    assert stored == manifest
+def test_numbers(measured, objective, parameters, metric):
+    y = frame()["count"]
+    signature, found, _ = measured(objective, y, "count", **parameters)
+    assert metric in found.metrics and found.bins.keys() == set(signature.outputs)
+    assert found.outcome_mean == pytest.approx(y.mean())
+    assert signature_spec(signature).power == parameters.get("tweedie_variance_power", 1.0)
+    assert signature.quantiles == (None if "quantile" not in objective else (0.25,) if "25" in metric else (0.1, 0.9))
+    assert Signature.model_validate_json(signature.model_dump_json()) == signature
 
 
 @pytest.mark.parametrize(

@@ -322,6 +322,11 @@ def test_values_that_would_give_a_wrong_figure_are_refused(spec, wrong, message)
         measure_arrays(spec, bad)
 
 
+def test_sums_beyond_the_largest_number_have_no_figure():
+    found = measure_arrays(MetricSpec("regression"), {"score": [1e200, 1.0], "pip_outcome": [0.0, 1.0]}).metrics
+    assert found["rmse"][:3] == (None, 2, "the sums are beyond the largest number") and found["mae"].value == 5e199
+
+
 def test_scores_on_other_scales(con):
     of = draw("binary", 8, 60, 2)
     p = of["score"]
