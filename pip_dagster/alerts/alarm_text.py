@@ -49,6 +49,24 @@ def line(alarm: AlarmEntry) -> str:
     return "; ".join(parts)
 
 
+def lines(alarms: Sequence[AlarmEntry]) -> list[str]:
+    """The same of several: a line for each in alarm, and one for all warnings of a rule."""
+    groups: dict[tuple[str, str, str], list[AlarmEntry]] = {}
+    for alarm in alarms:
+        if alarm.severity == "warning":
+            groups.setdefault((alarm.event, alarm.rule, alarm.state), []).append(alarm)
+    found = [line(alarm) for alarm in alarms if alarm.severity != "warning"]
+    return found + [line(group[0]) if len(group) == 1 else of_group(group) for group in groups.values()]
+
+
+def of_group(group: Sequence[AlarmEntry]) -> str:
+    """Warnings of one event and rule in one line."""
+    first = group[0]
+    names = ", ".join(each.subject for each in group)
+    since = min(each.since for each in group)
+    return f"{first.event}, {first.rule}: {len(group)} {first.state} since {since}: {names}"
+
+
 def after_silence(ended: Silenced) -> str:
     """That a silence has ended, for those who are notified again."""
     of = ended.silence
@@ -64,18 +82,18 @@ def record(alarm: AlarmEntry) -> dict[str, Any]:
 def alert_of(pipeline: str, message: Message) -> Alert:
     """A message as it is sent: several subjects of one event are one message, the most important first."""
     notes = {alarm_id: f"; {after_silence(ended)}" for alarm_id, ended in message.after.items()}
-    lines = [line(alarm) + notes.get(alarm.alarm_id, "") for alarm in message.alarms]
+    texts = [line(alarm) + notes.get(alarm.alarm_id, "") for alarm in message.alarms]
     if message.event is None:
         new = sum(alarm.is_open for alarm in message.alarms)
-        title = f"{pipeline}: {new} new, {len(message.alarms) - new} resolved, {len(message.standing)} still in alarm"
-        lines += [f"still: {line(alarm)}" for alarm in message.standing]
+        title = f"{pipeline}: {new} new, {len(message.alarms) - new} resolved, {len(message.standing)} as before"
+        texts = lines(message.alarms) + [f"still: {text}" for text in lines(message.standing)]
         alarms = (*message.alarms, *message.standing)
-        return Alert("digest", pipeline, title, _partitions(alarms), alarms=[*map(record, alarms)], lines=lines)
+        return Alert("digest", pipeline, title, _partitions(alarms), alarms=[*map(record, alarms)], lines=texts)
     verb = "in alarm" if message.kind == "page" else "resolved"
     title = f"{pipeline}: {message.event} {verb}: {_names(message.alarms)}"
     kind: Any = message.event
     records = [*map(record, message.alarms)]
-    return Alert(kind, pipeline, title, _partitions(message.alarms), alarms=records, lines=lines)
+    return Alert(kind, pipeline, title, _partitions(message.alarms), alarms=records, lines=texts)
 
 
 def _names(alarms: Sequence[AlarmEntry]) -> str:

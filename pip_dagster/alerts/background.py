@@ -26,7 +26,7 @@ mv "$0/exit.new" "$0/exit"
 
 
 @dataclass(frozen=True)
-class Outcome:
+class CommandOutcome:
     """`absent`: it was never started. `killed`: it has ended without an exit code."""
 
     state: Literal["absent", "running", "ended", "killed"]
@@ -55,15 +55,15 @@ def start(folder: Path, command: Sequence[str], *, cwd: Path) -> None:
         os.close(descriptor)
 
 
-def outcome(folder: Path) -> Outcome:
+def outcome(folder: Path) -> CommandOutcome:
     """What became of the command of this folder."""
     with suppress(OSError, ValueError):
-        return Outcome("ended", int((folder / "exit").read_text(encoding="ascii")))
+        return CommandOutcome("ended", int((folder / "exit").read_text(encoding="ascii")))
     if _is_locked(folder / "lock"):
-        return Outcome("running")
+        return CommandOutcome("running")
     with suppress(OSError, ValueError):  # it may have ended meanwhile
-        return Outcome("ended", int((folder / "exit").read_text(encoding="ascii")))
-    return Outcome("killed" if (folder / "started").exists() else "absent")
+        return CommandOutcome("ended", int((folder / "exit").read_text(encoding="ascii")))
+    return CommandOutcome("killed" if (folder / "started").exists() else "absent")
 
 
 def _is_locked(path: Path) -> bool:

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
 
-from pip_dagster.alerts.alarm_text import after_silence, chance, figure, name_of, record
+from pip_dagster.alerts.alarm_text import after_silence, chance, figure, name_of, of_group, record
 from pip_dagster.alerts.paging import incidents, ordered
 from pip_dagster.cli.output import echo, show_json, terminal_width
 from pip_dagster.ledger.alarms import AlarmEntry
@@ -53,6 +53,8 @@ def in_alarm(listed: Listed) -> bool:
 def show_alarms(listed: Listed, everything: bool) -> None:
     """Print those that hold; with `everything` also the resolved ones, and the history of each."""
     shown = [each for each in listed.alarms if everything or each.is_open]
+    grouped = [] if everything else _groups(listed, shown)
+    shown = [each for each in shown if not any(each in group for group in grouped)]
     width = min(terminal_width() or _WIDTH, _WIDTH)
     for alarm in shown:
         head, *lines = _block(listed, alarm)
@@ -65,9 +67,23 @@ def show_alarms(listed: Listed, everything: bool) -> None:
             for row in (row for row in listed.history if row.alarm_id == alarm.alarm_id):
                 echo(f"    {_event(row)}")
         echo("")
+    for group in grouped:
+        silent = ", silenced" if listed.silence(group[0]) else ""
+        text = f"{group[0].state.upper()}{silent}  {group[0].pipeline}: {of_group(group)}. Each: --all"
+        echo(textwrap.fill(text, width, subsequent_indent="  ", break_long_words=False) + "\n")
     for silenced in (each for each in listed.silences if each.is_on(listed.now)):
         echo(_silence(silenced))
     echo(_summary(listed))
+
+
+def _groups(listed: Listed, alarms: Sequence[AlarmEntry]) -> list[list[AlarmEntry]]:
+    """Warnings of which there are several of one rule: a block for each would hide what is in alarm."""
+    found: dict[tuple[Any, ...], list[AlarmEntry]] = {}
+    for each in alarms:
+        if each.severity == "warning":
+            silent = listed.silence(each) is not None
+            found.setdefault((each.pipeline, each.event, each.rule, each.state, silent), []).append(each)
+    return [group for group in found.values() if len(group) > 1]
 
 
 def show_alarms_json(listed: Listed, everything: bool) -> None:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from pip_dagster.declaration.monitoring import Monitoring
 from pip_dagster.ledger.live import newest_changes
-from pip_dagster.monitoring.drift import ColumnDrift, PartitionDrift, drift_at
+from pip_dagster.monitoring.drift import PartitionDrift, drift_at
 from pip_dagster.monitoring.finding import Finding, FindingState, Scope
 from pip_dagster.monitoring.series import read_series
 from pip_dagster.warehouse.access import reading
@@ -18,8 +19,9 @@ if TYPE_CHECKING:
     from pip_dagster.declaration.pipeline import Pipeline
     from pip_dagster.registry.version import ModelVersion
 
-# What does not change a score, or is no news, notifies nobody at once.
-_STATES: dict[str, FindingState] = {"alarm": "alarm", "noted": "warning", "drifted": "warning", "ok": "ok"}
+# `noted`: no split of the model uses the feature, so that nobody is notified at once. `drifted` is a rule of its own.
+_STATES: dict[str, FindingState] = {"alarm": "alarm", "noted": "warning", "drifted": "ok", "ok": "ok"}
+_LASTING = 28
 _SCOPES: dict[str, Scope] = {"score": "score", "decision": "decision", "feature": "feature"}
 
 
@@ -46,7 +48,7 @@ def _findings(pipeline: Pipeline, of: PartitionDrift, rules: Monitoring, scoring
         length = 7 if column.rule == "week" else 1
         window = next((each for each in column.windows if each.partitions == length), None)
         excess = window.excess if window else None
-        yield Finding(
+        found = Finding(
             event="drift",
             rule="drift",
             subject=column.name,
@@ -58,13 +60,22 @@ def _findings(pipeline: Pipeline, of: PartitionDrift, rules: Monitoring, scoring
             threshold=rules.psi / 2 if column.rule == "week" else rules.psi,
             chance=rules.false_alarms,
             rows=window.rows if window else of.rows,
-            cause=_cause(column),
+            cause=column.changed + ("; the model does not use it" if column.state == "noted" else ""),
             command=f"pip-dagster monitor {pipeline.spec.name} --partition {of.partition_key}",
             scope=_SCOPES[column.kind],
             weight=None if excess is None else excess * (1.0 if column.gain is None else column.gain),
         )
-
-
-def _cause(column: ColumnDrift) -> str:
-    unused = "; the model does not use it" if column.state == "noted" else ""
-    return column.changed + unused
+        yield found
+        lasting = next((each for each in column.windows if each.partitions == _LASTING), None)
+        if column.state == "drifted" and lasting:
+            yield replace(
+                found,
+                rule="lasting",
+                partitions=_LASTING,
+                state="warning",
+                value=lasting.excess,
+                threshold=rules.psi / 2,
+                chance=None,
+                rows=lasting.rows,
+                cause="unlike training for 28 partitions, and no longer news: train on newer rows",
+            )

@@ -148,3 +148,13 @@ def test_no_project_no_ledger_no_alarm(tiny):
     assert "No alarm holds" in tiny.shell("alarms")
     assert json.loads(tiny.shell("alarms", "--json")) == {"alarms": [], "silences": []}
     assert "declares no pipeline" in tiny.shell("alarms", "other", code=1)
+
+
+def test_many_warnings_are_one_block_and_what_lasts_is_no_alarm(alarmed):
+    found = [finding("warning", 24, f"f{i}", rule="lasting") for i in range(30)]
+    watch_findings(alarmed.pipeline(), [finding("alarm", 24), *found])
+    text = alarmed.shell("alarms", "orders")
+    assert text.count("WARNING") == 1 and "drift, lasting: 30 warning since 2024-03-24: f0, f1," in text
+    assert max(map(len, text.splitlines())) <= 80 and "30 warnings" in text
+    assert alarmed.shell("alarms", "orders", "--all").count("WARNING") == 30
+    alarmed.shell("alarms", "orders", "--check", code=1)

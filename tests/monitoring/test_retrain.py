@@ -64,8 +64,11 @@ def test_an_alarm_starts_the_command_once_and_its_outcome_is_recorded(alarmed):
     assert alarmed.registry.alias("returns", "champion") == 1, "it promotes nothing"
 
 
-def test_without_an_alarm_or_of_another_event_or_silenced_nothing_starts(alarmed, watched):
-    assert retrain(hooked(watched, WRITES).pipeline()).said == []
+def test_without_an_alarm_nothing_starts(watched):
+    assert retrain(hooked(watched, WRITES).pipeline()).said == [] == started(watched)
+
+
+def test_of_another_event_or_silenced_nothing_starts(alarmed):
     hooked(alarmed, WRITES, when=["performance"])
     assert retrain(alarmed.pipeline()).said == []
     alarmed.shell(
@@ -217,12 +220,18 @@ def test_cool_down_and_attempts():
 
 def test_which_alarms_start_it():
     ledger = Ledger()
-    ledger.judge(finding("alarm", 1), finding("warning", 1, "gift"), finding("alarm", 1, "auc", "performance"))
+    ledger.judge(
+        finding("alarm", 1), finding("warning", 1, "gift"), finding("alarm", 1, "auc", "performance", rule="fall")
+    )
 
     def subjects(*when):
         return [each.subject for each in due_for(Retrain(command=("x",), when=when), ledger.rows, [], NOW)]
 
-    assert subjects("drift") == ["amount"] and subjects("performance") == ["auc"] and subjects("estimate") == []
+    assert (
+        subjects("drift") == ["amount"]
+        and subjects("performance") == ["auc"] == subjects("fall")
+        and subjects("estimate") == []
+    )
     ledger = Ledger()
     ledger.judge(finding("alarm", 1, rule="held_out"), quiet=True)
     assert due_for(Retrain(command=("x",)), ledger.rows, [], NOW) == [], "found while catching up"

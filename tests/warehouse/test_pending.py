@@ -8,7 +8,7 @@ from pip_dagster.warehouse import pending
 
 
 @given(
-    kinds=st.lists(st.sampled_from(["change", "scoring"]), max_size=40),
+    kinds=st.lists(st.sampled_from(["live_changes", "scorings", "alarms"]), max_size=40),
     unpublished=st.sets(st.integers(0, 39), max_size=12),
 )
 @settings(max_examples=60, deadline=None)
@@ -17,9 +17,9 @@ def test_the_quick_look_and_the_whole_one_agree(kinds, unpublished):
         con.execute("CREATE SCHEMA ledger")
         con.execute("CREATE TABLE ledger.live_changes (change_id VARCHAR, pipeline VARCHAR, partition_key VARCHAR)")
         con.execute("CREATE TABLE ledger.scorings (scoring_id VARCHAR, pipeline VARCHAR, partition_key VARCHAR)")
+        con.execute("CREATE TABLE ledger.alarms (event_id VARCHAR, pipeline VARCHAR, partition_key VARCHAR)")
         con.execute("CREATE TABLE ledger.publications (change_id VARCHAR)")
-        for number, kind in enumerate(kinds):
-            table = "live_changes" if kind == "change" else "scorings"
+        for number, table in enumerate(kinds):
             con.execute(f"INSERT INTO ledger.{table} VALUES ('{number:04}', 'p', 'day {number % 5}')")
             if number not in unpublished:
                 con.execute(f"INSERT INTO ledger.publications VALUES ('{number:04}')")
