@@ -83,7 +83,8 @@ def performance(
 def _evaluate(pipeline: Pipeline, first: str | None, until: str | None) -> dict[str, str]:
     from pip_dagster.flow.engine import available_threads
     from pip_dagster.flow.performance import evaluate
-    from pip_dagster.monitoring.performance import live_keys
+    from pip_dagster.monitoring.performance import live_keys, performance_findings
+    from pip_dagster.monitoring.watch import watch_findings
     from pip_dagster.warehouse.connect import workspace
 
     name = pipeline.spec.name
@@ -96,6 +97,7 @@ def _evaluate(pipeline: Pipeline, first: str | None, until: str | None) -> dict[
         low, high = keys.index(first) if first else 0, keys.index(until) if until else len(keys)
         wanted = keys[low : high + 1]
         found = evaluate(con, pipeline, wanted, progress=progress)
+        watch_findings(pipeline, performance_findings(con, pipeline))
     counts = f"{plural(len(found.done), 'partition')} evaluated, {len(found.unchanged)} unchanged"
     progress(f"{name}: {counts}, {len(found.unlabelled)} without labels.")
     return found.problems

@@ -12,7 +12,9 @@ from pip_dagster.declaration.reruns import Reach, Recent
 from pip_dagster.declaration.strict import StrictModel, TimeZone
 
 Status = Literal["stopped", "running"]
-Event = Literal["run_failed", "partition_blocked", "drift", "performance", "estimate", "freshness", "operations"]
+Event = Literal[
+    "run_failed", "partition_blocked", "drift", "performance", "labels", "estimate", "freshness", "operations"
+]
 STATUS = "running: on from the first load, without the UI."
 
 

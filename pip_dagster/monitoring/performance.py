@@ -263,7 +263,7 @@ def _labels(pipeline: str, of: Performance) -> Finding:
         causes.append(f"the labelled rows of {plural(len(unlike), 'partition')} are not like the rest")
     last = of.partitions[-1]
     return Finding(
-        event="performance",
+        event="labels",  # of a newer partition than those that labels judge
         rule="labels",
         subject="labels",
         partition_key=last.partition_key,

@@ -18,6 +18,7 @@ from pip_dagster.errors import NoWarehouseError, PipelineError
 from pip_dagster.ledger.alarms import AlarmEntry, alarm_states, insert_alarms, insert_marks, marks_of
 from pip_dagster.monitoring.drift_findings import drift_findings
 from pip_dagster.monitoring.finding import Event, Finding
+from pip_dagster.monitoring.performance import performance_findings
 from pip_dagster.monitoring.states import Judging, KnownAlarms, advance
 from pip_dagster.registry.choose import registry_of
 from pip_dagster.registry.store import whoami
@@ -37,8 +38,14 @@ LOG = logging.getLogger("pip_dagster")
 Collector = Callable[["DuckDBPyConnection", "Pipeline", "ModelVersion", Sequence[str]], list[Finding]]
 ByClock = Callable[["DuckDBPyConnection", "Pipeline"], list[Finding]]
 
+
+def _performance(con: DuckDBPyConnection, pipeline: Pipeline, *_: object) -> list[Finding]:
+    """What counts now because its labels are old enough, although none arrived."""
+    return performance_findings(con, pipeline)
+
+
 # Findings of partitions that were just scored. No warehouse is open; each opens it for as long as it reads.
-COLLECTORS: dict[Event, Collector] = {"drift": drift_findings}
+COLLECTORS: dict[Event, Collector] = {"drift": drift_findings, "performance": _performance}
 # Findings that time alone can change; they are collected by each tick, and by `pip-dagster alarms --deliver`.
 BY_CLOCK: dict[Event, ByClock] = {}
 

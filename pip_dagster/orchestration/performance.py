@@ -12,6 +12,7 @@ from pip_dagster.ledger.arms import CHAMPION
 from pip_dagster.monitoring.coverage import Coverage
 from pip_dagster.monitoring.finding import Finding
 from pip_dagster.monitoring.performance import Performance, judge_performance, read_performance
+from pip_dagster.monitoring.watch import watch_findings
 from pip_dagster.orchestration.alive import alive
 from pip_dagster.orchestration.checks import PERFORMANCE_NAME
 from pip_dagster.orchestration.failure import as_failure
@@ -88,8 +89,11 @@ def _run(context: dg.AssetExecutionContext, pipeline: Pipeline) -> Iterator[Any]
             of = read_performance(con, pipeline)
     rules = pipeline.spec.monitoring
     assert rules
+    found = judge_performance(name, of, rules)
+    for event, why in watch_findings(pipeline, found).faults.items():
+        context.log.warning(f"{name}: monitoring, {event}: {why}")
     for check in context.selected_asset_check_keys:
-        yield _check(check, judge_performance(name, of, rules))
+        yield _check(check, found)
     if problems:
         shown = "\n".join(f"- partition {each}: {why}" for each, why in [*problems.items()][:_SHOWN])
         raise dg.Failure(
