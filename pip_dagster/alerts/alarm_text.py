@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import fields
 from datetime import datetime
@@ -64,7 +65,7 @@ def of_group(group: Sequence[AlarmEntry]) -> str:
     first = group[0]
     names = ", ".join(each.subject for each in group)
     since = min(each.since for each in group)
-    return f"{first.event}, {first.rule}: {len(group)} {first.state} since {since}: {names}"
+    return f"{first.event}, {first.rule}: {first.state} of {len(group)} subjects since {since}: {names}"
 
 
 def after_silence(ended: Silenced) -> str:
@@ -76,7 +77,14 @@ def after_silence(ended: Silenced) -> str:
 def record(alarm: AlarmEntry) -> dict[str, Any]:
     """All fields, for JSON."""
     found = {each.name: getattr(alarm, each.name) for each in fields(AlarmEntry)}
-    return {name: value.isoformat() if isinstance(value, datetime) else value for name, value in found.items()}
+    return {name: _plain(value) for name, value in found.items()}
+
+
+def _plain(value: Any) -> Any:
+    """JSON has no instants, and no numbers that are infinite or none."""
+    if isinstance(value, datetime):
+        return value.isoformat()
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def alert_of(pipeline: str, message: Message) -> Alert:

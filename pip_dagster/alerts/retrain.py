@@ -23,7 +23,7 @@ from pip_dagster.alerts.paging import ordered
 from pip_dagster.declaration.durations import doubled
 from pip_dagster.declaration.retrain import Retrain
 from pip_dagster.errors import NoWarehouseError
-from pip_dagster.ledger.alarms import AlarmEntry, alarm_states
+from pip_dagster.ledger.alarms import AlarmEntry, alarm_states, outlived
 from pip_dagster.ledger.record import new_id
 from pip_dagster.ledger.retrains import RetrainEntry, Retraining, insert_retrains, retrains_of
 from pip_dagster.ledger.silences import Silenced, silence_of, silences_of
@@ -148,7 +148,10 @@ def _decide(
         found.settled += [after] if after else []
         earlier.append(Retraining(each.requested_at, after or each.now))
     found.to_start = [each.now for each in earlier if each.now.state == "requested" and _is_mine(each.now, of_run)]
-    alarms = due_for(declared, alarm_states(con, name), silences_of(con, name), now)
+    known = alarm_states(con, name)
+    former = outlived(con, known)  # of a version that has been replaced, perhaps by the retraining
+    present = [each for each in known if each.alarm_id not in former]
+    alarms = due_for(declared, present, silences_of(con, name), now)
     if found.to_start or not alarms:
         return found
     running = [each.now for each in earlier if each.now.state == "started" and _is_mine(each.now, of_run)]

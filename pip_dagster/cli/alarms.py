@@ -186,14 +186,16 @@ def _listed(project: Project, pipeline: str | None) -> Listed:
     """What the ledger holds; nothing before there is one."""
     from pip_dagster.cli.alarms_show import Listed
     from pip_dagster.errors import NoWarehouseError
-    from pip_dagster.ledger.alarms import alarm_history
+    from pip_dagster.ledger.alarms import alarm_history, alarm_states, outlived
     from pip_dagster.ledger.silences import silences_of
     from pip_dagster.warehouse.access import reading
     from pip_dagster.warehouse.connect import workspace
 
     try:
         with workspace(threads=1) as con, reading(con, project, purpose="pip-dagster alarms"):
-            return Listed(alarm_history(con, pipeline), silences_of(con, pipeline), datetime.now(UTC))
+            history = alarm_history(con, pipeline)
+            former = outlived(con, alarm_states(con, pipeline))
+            return Listed(history, silences_of(con, pipeline), datetime.now(UTC), former)
     except NoWarehouseError:
         return Listed([], [], datetime.now(UTC))
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from typing import Any
 
@@ -20,11 +20,12 @@ _WIDTH = 80
 
 @dataclass(frozen=True)
 class Listed:
-    """Every row of the alarms, the silences, and the time at which they are listed."""
+    """Every row of the alarms, the silences, the time at which they are listed, and which are of a former version."""
 
     history: Sequence[AlarmEntry]
     silences: Sequence[Silenced]
     now: datetime
+    outlived: Mapping[str, tuple[int, int]] = field(default_factory=dict)
 
     @property
     def alarms(self) -> list[AlarmEntry]:
@@ -99,6 +100,7 @@ def show_alarms_json(listed: Listed, everything: bool) -> None:
 def _record(listed: Listed, alarm: AlarmEntry, everything: bool) -> dict[str, Any]:
     silenced, acknowledged = listed.silence(alarm), listed.acknowledged(alarm)
     found = record(alarm) | {
+        "outlived_by_version": listed.outlived.get(alarm.alarm_id, (None, None))[1],
         "silenced_until": silenced.end if silenced else None,
         "silence_id": silenced.silence.silence_id if silenced else None,
         "acknowledged_by": acknowledged.made_by if acknowledged else None,
@@ -129,6 +131,9 @@ def _block(listed: Listed, alarm: AlarmEntry) -> Iterator[str]:
         yield f"silent until {_at(silenced.end)} by {silenced.silence.made_by}: {silenced.silence.reason}"
     elif alarm.is_open and (ended := ended_silence(listed.silences, alarm, listed.now)):
         yield after_silence(ended)
+    if alarm.alarm_id in listed.outlived:
+        before, now = listed.outlived[alarm.alarm_id]
+        yield f"of v{before}; v{now} scores since, and is not judged against enough partitions yet"
     if alarm.quiet and alarm.is_open:
         yield "found while the pipeline was catching up: nobody is notified until a recent partition confirms it"
     if alarm.is_open and alarm.command:

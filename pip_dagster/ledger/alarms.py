@@ -114,6 +114,25 @@ def alarm_named(known: Sequence[AlarmEntry], name: str) -> AlarmEntry:
     raise DeclarationError(f"There is no alarm {name!r}. `pip-dagster alarms --all` lists all with their ids.")
 
 
+def outlived(con: DuckDBPyConnection, alarms: Sequence[AlarmEntry]) -> dict[str, tuple[int, int]]:
+    """Alarm id → the version that it is of, and the one that scored since, where that is another.
+
+    Until the newer version has enough partitions of its own, nothing says whether such an alarm still holds.
+    """
+    ids = [each.scoring_id for each in alarms if each.scoring_id]
+    if not ids:
+        return {}
+    sql = """
+      WITH live AS (
+        SELECT pipeline, arg_max(model_version, partition_start) AS version
+        FROM ledger.partitions WHERE is_live GROUP BY pipeline)
+      SELECT s.scoring_id, s.model_version, live.version FROM ledger.scorings s JOIN live USING (pipeline)
+      WHERE s.scoring_id IN (SELECT unnest($ids)) AND s.model_version <> live.version
+    """
+    found = {row[0]: (row[1], row[2]) for row in con.execute(sql, {"ids": ids}).fetchall()}
+    return {each.alarm_id: found[each.scoring_id] for each in alarms if each.is_open and each.scoring_id in found}
+
+
 def acknowledge(con: DuckDBPyConnection, alarm: AlarmEntry, *, by: str, why: str) -> AlarmEntry:
     """Record, with an entry in the audit, that somebody deals with an alarm; inside a transaction.
 

@@ -190,5 +190,10 @@ def _is_behind(con: DuckDBPyConnection, pipeline: Pipeline) -> bool:
     """Whether the newest live partition is an old one: a backfill of the past must notify nobody."""
     sql = "SELECT arg_max(partition_key, partition_start) FROM ledger.partitions WHERE pipeline = $p AND is_live"
     row = con.execute(sql, {"p": pipeline.spec.name}).fetchone()
-    recent = closed_partitions(pipeline.spec.partitions, datetime.now(UTC))[-_RECENT:]
-    return row is None or row[0] not in {partition.key for partition in recent}
+    declared = pipeline.spec.partitions
+    try:
+        newest = partition_named(declared, row[0] if row and row[0] else "")
+    except ValueError:  # there is none, or it is of a former grid
+        return True
+    from_there = declared.model_copy(update={"start": newest.start_local.replace(tzinfo=None)})
+    return len(closed_partitions(from_there, datetime.now(UTC))) > _RECENT

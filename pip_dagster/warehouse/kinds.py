@@ -24,7 +24,7 @@ class Kind:
         retention: `content` holds values from the sources, or computed from them, and may be erased when they must be
             forgotten. `evidence` holds digests, counts, decisions and texts, and is kept as long as the warehouse. Of
             evidence, erasure empties the columns that quote values: `examples` and `observed` of the checks,
-            `findings` and `reason` of the scorings.
+            `findings` and `reason` of the scorings, `cause` of the alarms.
         pending_id: The id by which a new row makes its partition pending; None for a kind that does not.
     """
 

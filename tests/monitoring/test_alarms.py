@@ -5,9 +5,11 @@ from datetime import UTC, datetime
 
 import pytest
 
-from pip_dagster.monitoring.watch import watch_findings, watch_scored
+from pip_dagster.alerts.retrain import retrain
+from pip_dagster.declaration.grid import closed_partitions
+from pip_dagster.monitoring.watch import _started, watch_findings, watch_scored
 
-from .conftest import DAYS, backfilled
+from .conftest import DAYS, ENDED, backfilled
 from .test_alarm_states import finding
 
 
@@ -69,7 +71,7 @@ def test_a_silence_has_a_date_and_a_reason_and_ends_by_itself(alarmed):
     shown = alarmed.shell("alarms", "orders")
     assert "silent until 2999-01-02" in shown and "a new shop" in shown, "to the end of that day"
     alarmed.shell("alarms", "unsilence", alarm["alarm_id"], "--why", "fixed")
-    assert "its silence ended" in alarmed.shell("alarms", "orders")
+    assert "its silence by" in alarmed.shell("alarms", "orders")
     assert "no silence" in alarmed.shell("alarms", "unsilence", alarm["alarm_id"], "--why", "fixed", code=1)
     alarmed.shell("audit", "verify")
     alarmed.tamper("UPDATE ledger.silences SET until = until + INTERVAL 1 DAY WHERE until IS NOT NULL")
@@ -154,7 +156,35 @@ def test_many_warnings_are_one_block_and_what_lasts_is_no_alarm(alarmed):
     found = [finding("warning", 24, f"f{i}", rule="lasting") for i in range(30)]
     watch_findings(alarmed.pipeline(), [finding("alarm", 24), *found])
     text = alarmed.shell("alarms", "orders")
-    assert text.count("WARNING") == 1 and "drift, lasting: 30 warning since 2024-03-24: f0, f1," in text
+    assert text.count("WARNING") == 1 and "lasting: warning of 30 subjects since 2024-03-24" in " ".join(text.split())
     assert max(map(len, text.splitlines())) <= 80 and "30 warnings" in text
     assert alarmed.shell("alarms", "orders", "--all").count("WARNING") == 30
     alarmed.shell("alarms", "orders", "--check", code=1)
+
+
+def test_an_alarm_of_a_version_that_was_replaced_stays_says_so_and_retrains_nothing(alarmed):
+    hook = {"command": ["false"]}
+    alarmed.declare(monitoring={"history": 14, "retrain": hook}, partitions=ENDED)
+    alarmed.shell("models", "promote", "returns", "v2", "--override", "retrained")
+    alarmed.run(DAYS[22])
+    watch_scored(alarmed.pipeline(), None, [DAYS[22]])
+    (first, *_) = listed(alarmed)
+    assert first["state"] == "alarm" and first["outlived_by_version"] == 2
+    assert "of v1; v2 scores since" in alarmed.shell("alarms", "orders")
+    assert retrain(alarmed.pipeline()).said == [] == alarmed.warehouse("FROM ledger.retrains")
+
+
+def test_partitions_are_in_the_order_of_time_where_the_clocks_repeat_an_hour(tiny):
+    zone = {"every": "hour", "start": "2024-10-26T00:00", "end": "2024-10-29T00:00", "time_zone": "Europe/Berlin"}
+    pipeline = tiny.declare(partitions=zone).pipeline()
+    keys = [each.key for each in closed_partitions(pipeline.spec.partitions, datetime.now(UTC))]
+    assert any("+" in key for key in keys)
+    assert sorted({*keys}, key=lambda key: _started(pipeline, key)) == keys
+    assert _started(pipeline, "2013-01-01") < _started(pipeline, keys[0]), "a key of a former grid comes first"
+
+
+def test_an_acknowledgement_is_published(alarmed):
+    alarm = listed(alarmed)[0]["alarm_id"]
+    alarmed.shell("alarms", "ack", alarm, "--why", "seen")
+    newest = f"SELECT state, reason FROM ledger.alarms WHERE alarm_id = '{alarm}' ORDER BY sequence DESC LIMIT 1"
+    assert alarmed.published(newest) == [("acknowledged", "seen")]
