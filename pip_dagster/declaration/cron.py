@@ -46,7 +46,7 @@ class Cron:
                 _values(fields[2], 1, 31),
                 _values(fields[3], 1, 12, _MONTHS),
                 frozenset(each % 7 for each in _values(fields[4], 0, 7, _WEEKDAYS)),
-                not fields[2].startswith("*") and not fields[4].startswith("*"),
+                "*" not in (fields[2], fields[4]),
             )
         except ValueError:
             return None
