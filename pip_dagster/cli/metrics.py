@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -19,7 +20,6 @@ from pip_dagster.declaration.project import Project
 from pip_dagster.errors import DeclarationError, PipelineError, StorageError, WarehouseError
 from pip_dagster.monitoring.exposition import Samples
 from pip_dagster.monitoring.measured import measure
-from pip_dagster.warehouse.faults import of_files
 
 if TYPE_CHECKING:
     from pip_dagster.declaration.spec import PipelineSpec
@@ -42,8 +42,13 @@ def metrics(project: Project, names: tuple[str, ...], output: Path | None) -> No
     if output is None:
         click.echo(text, nl=False)
         return
-    with of_files(f"{output}", StorageError):
+    try:
         _write_whole(output, text)
+    except OSError as error:
+        raise StorageError(
+            f"{output} cannot be written: {error.strerror}. Name a file in a folder that exists and that user "
+            f"{os.geteuid()} may write. The file is as it was."
+        ) from error
 
 
 def metrics_text(project: Project, names: Sequence[str] = ()) -> str:
