@@ -65,7 +65,7 @@ METRICS = (
     Metric("newest_partition_rows_per_second", "gauge", "Rows per second of the newest live partition."),
     Metric(
         *("newest_partition_throughput_ratio", "gauge"),
-        "Its rows per CPU second, as a share of the median of up to 28 partitions before it with the same libraries.",
+        "Its rows per CPU second, as a share of the median of 28 partitions before, by the same libraries and model.",
     ),
     Metric("newest_partition_peak_memory_bytes", "gauge", "Most memory of the process that scored it, up to then."),
     Metric("drift_columns", "gauge", "Columns of the newest judged partition, by state of drift.", _BY_STATE),

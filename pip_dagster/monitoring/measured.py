@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from statistics import median
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from pip_dagster import clock
 from pip_dagster.declaration.grid import grid_end, grid_start, partitions_between
+from pip_dagster.ledger.recent import RecentPartition, columns_there, recent_partitions
 from pip_dagster.ledger.record import dicts
 from pip_dagster.monitoring.closing import LONGEST, closed_since
 from pip_dagster.monitoring.freshness import Newest, lateness
@@ -47,14 +47,6 @@ _UNSUCCESSFUL = """
     GROUP BY pipeline, partition_key HAVING NOT coalesce(max(live_change) > max(scoring_id), false)
   ) WHERE status <> 'scored' GROUP BY pipeline, status
 """
-_NEWEST = """
-  SELECT pipeline, partition_key, scoring_id, epoch_us(partition_end) AS partition_end, rows_scored, rows_quarantined,
-         findings, seconds, {cpu_seconds} AS cpu_seconds, {peak_memory} AS peak_memory, model_name, model_version,
-         model_digest, engine, device, epoch_us(made_at) AS made_at
-  FROM ledger.partitions WHERE is_live
-  QUALIFY row_number() OVER (PARTITION BY pipeline ORDER BY partition_start DESC) <= {last}
-  ORDER BY pipeline, partition_start DESC
-"""
 # Stretches between live partitions, and where the first of them begins.
 _GAPS = """
   SELECT pipeline, epoch_us(partition_end) AS since, epoch_us(following) AS until FROM (
@@ -78,11 +70,8 @@ def measure(
     `con` reads `ledger.partitions`, as published or of a lake.
     """
     summaries = {row["pipeline"]: row for row in dicts(con.execute(_SUMMARY))}
-    columns = {row[0] for row in con.execute("DESCRIBE ledger.partitions").fetchall()}
-    # Files that an older version published have no such columns.
-    has = {name: name if name in columns else "NULL" for name in ("live_change", "cpu_seconds", "peak_memory")}
-    unsuccessful = dicts(con.execute(_UNSUCCESSFUL.format(**has)))
-    newest = _by_pipeline(dicts(con.execute(_NEWEST.format(**has, last=_BEFORE + 1))))
+    unsuccessful = dicts(con.execute(_UNSUCCESSFUL.format(**columns_there(con))))
+    newest = recent_partitions(con, _BEFORE + 1)
     gaps = _by_pipeline(dicts(con.execute(_GAPS)))
     for name, spec in declared.items():
         if name in summaries:
@@ -93,10 +82,10 @@ def measure(
                 samples.add("partitions_unsuccessful", count, pipeline=name, status=status)
         else:
             samples.add("partitions_live", 0, pipeline=name)
-        if rows := newest.get(name):
-            _add_newest(samples, name, rows, now)
+        if partitions := newest.get(name):
+            _add_newest(samples, name, partitions, now)
         if spec:
-            of = rows[0] if rows else None
+            of = partitions[0] if partitions else None
             _add_freshness(samples, spec, of, now)
             if of:
                 _add_missing(samples, spec, gaps.get(name, []), of, now)
@@ -120,52 +109,38 @@ def _add_summary(samples: Samples, name: str, of: Mapping[str, Any]) -> None:
         samples.add("attempts_total", of[status], pipeline=name, status=status)
 
 
-def _add_newest(samples: Samples, name: str, rows: Sequence[Mapping[str, Any]], now: datetime) -> None:
-    of = rows[0]
-    model = {"model": of["model_name"], "version": of["model_version"], "digest": (of["model_digest"] or "")[:12]}
-    samples.add("model_info", 1, pipeline=name, **model, device=of["device"] or "")
-    end = clock.instant(of["partition_end"])
-    samples.add("newest_partition_end_timestamp_seconds", of["partition_end"] / 1e6, pipeline=name)
-    samples.add("newest_partition_age_seconds", (now - end).total_seconds(), pipeline=name)
-    scored, quarantined = of["rows_scored"], of["rows_quarantined"]
-    total = None if scored is None or quarantined is None else scored + quarantined
+def _add_newest(samples: Samples, name: str, partitions: Sequence[RecentPartition], now: datetime) -> None:
+    of = partitions[0]
+    model = {"model": of.model_name, "version": of.model_version, "digest": (of.model_digest or "")[:12]}
+    samples.add("model_info", 1, pipeline=name, **model, device=of.device or "")
+    samples.add("newest_partition_end_timestamp_seconds", of.partition_end.timestamp(), pipeline=name)
+    samples.add("newest_partition_age_seconds", (now - of.partition_end).total_seconds(), pipeline=name)
     figures = {
-        "scored_timestamp_seconds": of["made_at"] / 1e6,
-        "rows_scored": scored,
-        "rows_quarantined": quarantined,
-        "quarantined_ratio": quarantined / total if total else None,
-        "unseen_category_rows": unseen_rows(of["findings"]),
-        "seconds": of["seconds"],
-        "cpu_seconds": of["cpu_seconds"],
-        "rows_per_second": _rate(scored, of["seconds"]),
-        "throughput_ratio": throughput_ratio(rows),
-        "peak_memory_bytes": of["peak_memory"],
+        "scored_timestamp_seconds": of.made_at.timestamp(),
+        "rows_scored": of.rows_scored,
+        "rows_quarantined": of.rows_quarantined,
+        "quarantined_ratio": (of.rows_quarantined or 0) / of.rows if of.rows else None,
+        "unseen_category_rows": sum(of.unseen.values()),
+        "seconds": of.seconds,
+        "cpu_seconds": of.cpu_seconds,
+        "rows_per_second": of.rows_scored / of.seconds if of.rows_scored and of.seconds else None,
+        "throughput_ratio": throughput_ratio(partitions),
+        "peak_memory_bytes": of.peak_memory,
     }
     for figure, value in figures.items():
         samples.add(f"newest_partition_{figure}", value, pipeline=name)
 
 
-def unseen_rows(findings: str | None) -> int:
-    """How many values of a partition its model never saw, over all features."""
-    found = json.loads(findings) if findings else {}
-    return sum(found.get("unseen_category", {}).get("rows", {}).values())
+def throughput_ratio(partitions: Sequence[RecentPartition]) -> float | None:
+    """The first one's rows per CPU second, as a share of the median of the others that were computed likewise."""
+    of = partitions[0]
+    alike = (each for each in partitions[1:] if each.computed_by == of.computed_by)
+    before = [rate for each in alike if (rate := each.rows_per_cpu_second)]
+    return of.rows_per_cpu_second / median(before) if of.rows_per_cpu_second and before else None
 
 
-def throughput_ratio(rows: Sequence[Mapping[str, Any]]) -> float | None:
-    """The first one's rows per CPU second, as a share of the median of the others with its engine and device."""
-    of = rows[0]
-    now = _rate(of["rows_scored"], of["cpu_seconds"])
-    alike = (each for each in rows[1:] if (each["engine"], each["device"]) == (of["engine"], of["device"]))
-    before = [rate for each in alike if (rate := _rate(each["rows_scored"], each["cpu_seconds"]))]
-    return now / median(before) if now is not None and before else None
-
-
-def _rate(rows: int | None, seconds: float | None) -> float | None:
-    return rows / seconds if rows and seconds else None
-
-
-def _add_freshness(samples: Samples, spec: PipelineSpec, of: Mapping[str, Any] | None, now: datetime) -> None:
-    newest = Newest(of["partition_key"], of["scoring_id"], clock.instant(of["partition_end"])) if of else None
+def _add_freshness(samples: Samples, spec: PipelineSpec, of: RecentPartition | None, now: datetime) -> None:
+    newest = Newest(of.partition_key, of.scoring_id, of.partition_end) if of else None
     found = lateness(spec, newest, now)
     for state in _STATES:
         samples.add("freshness_state", int(state == found.state), pipeline=spec.name, state=state)
@@ -175,11 +150,11 @@ def _add_freshness(samples: Samples, spec: PipelineSpec, of: Mapping[str, Any] |
 
 
 def _add_missing(
-    samples: Samples, spec: PipelineSpec, gaps: Sequence[Mapping[str, Any]], of: Mapping[str, Any], now: datetime
+    samples: Samples, spec: PipelineSpec, gaps: Sequence[Mapping[str, Any]], of: RecentPartition, now: datetime
 ) -> None:
     """Of the gaps only the number is computed, of what follows the newest live partition the partitions are listed."""
     declared = spec.partitions
-    tail = closed_since(declared, clock.instant(of["partition_end"]), now)
+    tail = closed_since(declared, of.partition_end, now)
     first, last = grid_start(declared), grid_end(declared)
     inside = []
     for gap in gaps:

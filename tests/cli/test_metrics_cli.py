@@ -54,6 +54,7 @@ def test_the_figures_are_the_ledgers(scored):
     assert found["rows_live"] == scored.warehouse("SELECT sum(rows_scored) FROM ledger.partitions WHERE is_live")[0][0]
 
 
+@pytest.mark.soak
 @pytest.mark.lake("only")
 def test_a_lake_that_publishes_nothing_is_read_itself(scored):
     file = scored.root / "pyproject.toml"
