@@ -129,7 +129,8 @@ def _run(
         )
     total = len(context.partition_keys)
     selected = [key for key in own_keys(spec) if key in context.selected_asset_keys]
-    run = run_info(context.run, _requested_by(context.run.tags), requested_at(context.instance, context.run))
+    requested = requested_at(context.instance, context.run, pipeline.project)
+    run = run_info(context.run, _requested_by(context.run.tags), requested)
     outcome = StepOutcome(pipeline, {key: {} for key in selected}, run.live_why)
     if outcome.why:
         context.log.info(f"{spec.name}: requested: {outcome.why}")
