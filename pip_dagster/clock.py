@@ -10,6 +10,8 @@ from __future__ import annotations
 import threading
 from datetime import UTC, datetime, timedelta
 
+# No clock shows a later time; records are never moved behind one that claims to be.
+LAST = datetime(9000, 1, 1, tzinfo=UTC)
 _TICK = timedelta(microseconds=1)
 _lock = threading.Lock()
 _latest = datetime.min.replace(tzinfo=UTC)
@@ -34,7 +36,7 @@ def instant(micros: int) -> datetime:
 
 
 def seen(*instants: datetime | None) -> None:
-    """Records of these instants exist."""
+    """Records of these instants exist. One that no clock shows is damage, and does not count."""
     global _latest
     with _lock:
-        _latest = max(_latest, *(instant for instant in instants if instant is not None), _latest)
+        _latest = max(_latest, *(each for each in instants if each is not None and each < LAST), _latest)

@@ -14,14 +14,13 @@ from typing import TYPE_CHECKING, Any, Literal
 import click
 
 from pip_dagster.cli.backfill_progress import Progress
+from pip_dagster.cli.backfill_report import announce, show_chunks, summarize
 from pip_dagster.cli.options import check_dagster_home, json_option, version_number, why_option
 from pip_dagster.cli.output import progress as report
-from pip_dagster.cli.output import show_json, show_table
+from pip_dagster.cli.output import show_json
 from pip_dagster.declaration.find import find_pipeline
 from pip_dagster.declaration.project import Project
 from pip_dagster.errors import PipelineError, WarehouseLockedError
-from pip_dagster.plural import plural
-from pip_dagster.registry.choose import registry_of
 from pip_dagster.registry.store import whoami
 from pip_dagster.warehouse.lock import exclusive
 
@@ -94,55 +93,15 @@ def backfill(
         chosen = version_number(declared, version)
         request = backfills.BackfillRequest(first, last, whoami(), only, chosen, as_known, why)
         work = backfills.begin(declared, request, chunk=chunk, dry_run=dry_run)
-    _announce(declared, work, dry_run)
+    announce(declared, work, dry_run)
     if dry_run:
-        _show_chunks(work, as_json)
+        show_chunks(work, as_json)
         return
     outcome = _run(declared, work, no_dagster, allow_fewer_rows)
     if as_json:
         show_json(outcome)
     code = CANCELLED if outcome["cancelled"] else FAILED if outcome["error"] else INCOMPLETE
     sys.exit(0 if outcome["complete"] else code)
-
-
-def _announce(pipeline: Pipeline, work: Work, dry_run: bool) -> None:
-    """Report what begins, and what may surprise the user."""
-    requested, spec = work.backfill, pipeline.spec
-    if work.published:
-        partitions = plural(work.published, "partition")
-        report(f"{partitions} that a killed process had stored and not published: published now.")
-    if work.unfinished and not dry_run:
-        other = work.unfinished[0]
-        resumes = f"--resume {other.backfill_id} resumes it, {_model(other)}"
-        report(f"{other.backfill_id} of the same partitions is unfinished; {resumes}.")
-    at_present = registry_of(pipeline.project, spec.scoring).alias(spec.scoring.model_name, spec.scoring.alias)
-    if work.resumed and not requested.pinned and at_present != requested.model_version:
-        report(
-            f"{requested.backfill_id} began with v{requested.model_version} and keeps it; {spec.scoring.alias} names "
-            f"v{at_present} now. To use that version, begin a new backfill."
-        )
-    if not work.chunks:
-        why = "the backfill is finished" if work.resumed else "no partition of the range is stale"
-        report(f"{spec.name}: nothing to build: {why}.")
-        return
-    done = f", {work.done:,} already done" if work.resumed else ""
-    builds = "would build" if dry_run else f"{requested.backfill_id} builds"
-    partitions, chunks = plural(work.remaining, "partition"), plural(len(work.chunks), "chunk")
-    report(f"{spec.name}: {builds} {partitions} in {chunks}, {_model(requested)}{done}.")
-
-
-def _model(requested: Backfill) -> str:
-    known = ", as known" if requested.as_known else ""
-    return f"{'pinned to' if requested.pinned else 'by'} v{requested.model_version}{known}"
-
-
-def _show_chunks(work: Work, as_json: bool) -> None:
-    if as_json:
-        chunks = [[partition.key for partition in chunk] for chunk in work.chunks]
-        show_json({"model_version": work.backfill.model_version, "partitions": work.remaining, "chunks": chunks})
-    elif work.chunks:
-        rows = [[chunk[0].key, chunk[-1].key, len(chunk)] for chunk in work.chunks]
-        show_table("Would be built", ["from", "to", "partitions"], rows)
 
 
 def _run(pipeline: Pipeline, work: Work, no_dagster: bool, allow_fewer_rows: bool) -> dict[str, Any]:
@@ -177,32 +136,15 @@ def _run(pipeline: Pipeline, work: Work, no_dagster: bool, allow_fewer_rows: boo
         "done_before": work.done,
         "published_before": work.published,
         "failed": progress.failed,
+        "on_hold": work.on_hold,
         "cancelled": cancelled,
         "error": error,
         "complete": not cancelled and not error and progress.built == work.remaining,
         "seconds": round(time.monotonic() - began, 2),
     }
     if work.chunks:
-        _summarize(work, outcome)
+        summarize(work, outcome)
     return outcome
-
-
-def _summarize(work: Work, outcome: dict[str, Any]) -> None:
-    failed = outcome["failed"]
-    state = "cancelled" if outcome["cancelled"] else "stopped by an error" if outcome["error"] else "finished"
-    report(
-        f"{outcome['pipeline']}: {state} after {outcome['seconds']:.1f} s; {outcome['built']:,} of "
-        f"{plural(work.remaining, 'partition')} built, {outcome['reused']:,} of them unchanged; {len(failed):,} failed."
-    )
-    for key, reason in list(failed.items())[:20]:
-        report(f"  {key}: {reason}")
-    if len(failed) > 20:
-        report(f"  and {len(failed) - 20:,} more")
-    if outcome["error"]:
-        report(f"Error: {outcome['error']}")
-    if not outcome["complete"]:
-        resume = f"pip-dagster backfill {outcome['pipeline']} --resume {outcome['backfill_id']}"
-        report(f"Committed partitions stay. To resume: {resume}")
 
 
 @contextmanager

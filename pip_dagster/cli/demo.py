@@ -13,8 +13,9 @@ from pathlib import Path
 import click
 
 from pip_dagster.cli.output import echo, show_table
+from pip_dagster.cli.partition_status import partition_statuses
 from pip_dagster.cli.published import open_published, rows_of
-from pip_dagster.cli.status import partition_statuses, show_partitions
+from pip_dagster.cli.status import show_partitions
 from pip_dagster.declaration.project import Project
 from pip_dagster.errors import ProjectError
 from pip_dagster.ledger.promotions import record_promotions

@@ -12,8 +12,8 @@ import click
 from pip_dagster.cli.lineage_history import show_as_of, show_key
 from pip_dagster.cli.options import Instant, json_option
 from pip_dagster.cli.output import show_json, show_table
+from pip_dagster.cli.partition_status import SplitState, split_states
 from pip_dagster.cli.published import check_pipeline, open_published, rows_of
-from pip_dagster.cli.status import SplitState, split_states
 from pip_dagster.declaration.project import Project
 from pip_dagster.errors import RegistryError
 from pip_dagster.registry.listing import composed

@@ -29,6 +29,7 @@ _COMMANDS = {
     "export": ("pip_dagster.cli.export", "export", "Write published rows as Parquet files."),
     "lineage": ("pip_dagster.cli.lineage", "lineage", "What produced a partition, or every score of a key."),
     "maintain": ("pip_dagster.cli.maintain", "maintain", "Merge a lake's small files and expire old snapshots."),
+    "metrics": ("pip_dagster.cli.metrics", "metrics", "Operational figures for Prometheus."),
     "models": ("pip_dagster.cli.models", "models", "Register, list, compare, promote and roll back models."),
     "monitor": ("pip_dagster.cli.monitor", "monitor", "How far features and scores have drifted."),
     "performance": ("pip_dagster.cli.performance", "performance", "How good scores were, by late labels."),

@@ -21,7 +21,7 @@ from pip_dagster.plural import plural
 from pip_dagster.registry.store import whoami
 
 if TYPE_CHECKING:
-    from pip_dagster.ledger.rollback import RollbackResult
+    from pip_dagster.ledger.rollback_request import RollbackResult
 
 INCOMPLETE = 3
 

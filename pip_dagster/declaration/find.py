@@ -28,9 +28,17 @@ def find_pipeline(project: Project, name: str) -> Pipeline:
             f"{project.root} declares no pipeline {name!r}; it declares {', '.join(sorted(found)) or 'none'}."
             + (f" This user may not read {', '.join(closed)}: change the owner or mode." if closed else "")
         )
+    return load_declared(project, *found[name])
+
+
+def load_declared(project: Project, file: Path, attributes: dict[str, Any]) -> Pipeline:
+    """The pipeline that a defs.yaml declares with these attributes.
+
+    Raises:
+        DeclarationError: its declaration is invalid.
+    """
     from pydantic import ValidationError
 
-    file, attributes = found[name]
     try:
         spec = PipelineSpec.model_validate(attributes)
     except ValidationError as error:

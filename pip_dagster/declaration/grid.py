@@ -28,9 +28,9 @@ def closed_partitions(declared: Partitions, now: datetime) -> list[Partition]:
             break
         found.append(partition)
     open_to = found[: max(0, ended + declared.end_offset)]
-    if declared.end is None:
+    last = grid_end(declared)
+    if last is None:
         return open_to
-    last = _local(declared, declared.end).astimezone(UTC)
     return [partition for partition in open_to if partition.end <= last]
 
 
@@ -51,6 +51,26 @@ def partition_named(declared: Partitions, key: str) -> Partition:
     if found.key != key or found.start_local.minute or found.start < next(_partitions(declared)).start:
         raise ValueError(f"{key!r} is not the key of a partition")
     return found
+
+
+def partitions_between(declared: Partitions, start: datetime, end: datetime) -> int:
+    """How many partitions of the grid lie between two of its instants, without listing them."""
+    if declared.every == "hour":
+        return max(0, round((end - start) / timedelta(hours=1)))
+    first, last = (each.astimezone(declared.zone).date() for each in (start, end))
+    if declared.every == "month":
+        return max(0, 12 * (last.year - first.year) + last.month - first.month)
+    return max(0, (last - first).days // (7 if declared.every == "week" else 1))
+
+
+def grid_start(declared: Partitions) -> datetime:
+    """When the first partition begins."""
+    return next(_partitions(declared)).start
+
+
+def grid_end(declared: Partitions) -> datetime | None:
+    """Where the grid ends, exclusive."""
+    return None if declared.end is None else _local(declared, declared.end).astimezone(UTC)
 
 
 def _partitions(declared: Partitions) -> Iterator[Partition]:

@@ -2,11 +2,32 @@
 
 from __future__ import annotations
 
-from pydantic import Field
+from datetime import timedelta
 
+from pydantic import Field, model_validator
+
+from pip_dagster.declaration.durations import Duration
 from pip_dagster.declaration.performance import PerformanceRules
 from pip_dagster.declaration.retrain import Retrain
 from pip_dagster.declaration.strict import StrictModel
+
+_SHORTEST = timedelta(minutes=1)  # what Dagster's freshness policies allow
+
+
+class Freshness(StrictModel):
+    """How long after it closed a partition has to be live."""
+
+    fail_after: Duration = Field(description="From then on a partition that is not live is late.")
+    warn_after: Duration | None = Field(default=None, description="From then on it is worth a warning.")
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Freshness:
+        shortest = self.fail_after if self.warn_after is None else self.warn_after
+        if shortest < _SHORTEST:
+            raise ValueError(f"{shortest.total_seconds():g} s is too short; expected at least '1 minute'")
+        if self.warn_after is not None and self.warn_after >= self.fail_after:
+            raise ValueError("`warn_after` must be shorter than `fail_after`")
+        return self
 
 
 class Monitoring(StrictModel):
@@ -32,4 +53,9 @@ class Monitoring(StrictModel):
     )
     retrain: Retrain | None = Field(
         default=None, description="What is started when an alarm holds; nothing when absent."
+    )
+    freshness: Freshness | None = Field(
+        default=None,
+        description="When a partition is late; by default some time after the schedule's tick, never without a "
+        "schedule.",
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -48,6 +48,7 @@ class Work:
     # Interrupted backfills of the same partitions: the user may want to resume one instead.
     unfinished: list[Backfill] = field(default_factory=list)
     published: int = 0  # partitions that were pending, and are published now
+    on_hold: Mapping[str, str] = field(default_factory=dict)  # left out by `only`: partition key → why
 
     @property
     def remaining(self) -> int:
@@ -83,8 +84,9 @@ def begin(pipeline: Pipeline, request: BackfillRequest, *, chunk: int | None = N
     partitions = _range(pipeline, request.first, request.last)
     ref = request.version or spec.scoring.alias
     model = registry_of(pipeline.project, spec.scoring).get(spec.scoring.model_name, ref)
+    on_hold: dict[str, str] = {}
     if request.only:
-        wanted = _stale(pipeline, partitions, request.only)
+        wanted, on_hold = _stale(pipeline, partitions, request.only)
         partitions = [partition for partition in partitions if partition.key in wanted]
     backfill = Backfill(
         f"backfill-{new_id()}",
@@ -115,7 +117,7 @@ def begin(pipeline: Pipeline, request: BackfillRequest, *, chunk: int | None = N
         if not dry_run and partitions:
             with transaction(con):
                 insert_backfill(con, backfill)
-    return Work(backfill, _chunks(pipeline, partitions, chunk), 0, False, unfinished)
+    return Work(backfill, _chunks(pipeline, partitions, chunk), 0, False, unfinished, on_hold=on_hold)
 
 
 def resume(pipeline: Pipeline, backfill_id: str | None, *, chunk: int | None = None, dry_run: bool = False) -> Work:
@@ -219,11 +221,14 @@ def _range(pipeline: Pipeline, first: str | None, last: str | None) -> list[Part
     return partitions[begin:end]
 
 
-def _stale(pipeline: Pipeline, partitions: list[Partition], only: Only) -> set[str]:
+def _stale(pipeline: Pipeline, partitions: list[Partition], only: Only) -> tuple[set[str], dict[str, str]]:
+    """The keys that the plan lists so, and those on hold with the reason."""
     from pip_dagster.flow.plan import make_plan
 
-    stale = make_plan(pipeline, partitions).stale
-    return {each.partition.key for each in stale if only == "stale" or any(r.kind == "missing" for r in each.reasons)}
+    plan = make_plan(pipeline, partitions)
+    on_hold = {each.partition.key: "; ".join(reason.text for reason in each.reasons) for each in plan.on_hold}
+    listed = (each for each in plan.stale if only == "stale" or any(r.kind == "missing" for r in each.reasons))
+    return {each.partition.key for each in listed}, on_hold
 
 
 def _chunks(pipeline: Pipeline, partitions: Sequence[Partition], size: int | None) -> list[list[Partition]]:

@@ -40,6 +40,8 @@ def encode_model(signature: Signature, columns: Mapping[str, str], *, where: str
 
 
 def _route(composite: Composite, columns: Mapping[str, str], where: str) -> Route:
+    by_folded = {name.lower(): sql_type for name, sql_type in columns.items()}
+    columns = {name: by_folded[name.lower()] for name in composite.columns if name.lower() in by_folded}
     problems = [
         f"{name!r} is missing" if name not in columns else f"{name!r} is {columns[name]}, it was a {wanted}"
         for name, wanted in composite.columns.items()

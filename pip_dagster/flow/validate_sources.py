@@ -37,6 +37,7 @@ def validate_sources(
         source = spec.sources[name]
         columns = columns_of(con, source)
         check_columns(expectations, columns)
+        expectations = tuple(each.on(columns) for each in expectations)
         local = None
         if source.partition_column:
             column = f"s.{quote(source.partition_column)}"

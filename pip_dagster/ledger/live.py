@@ -71,7 +71,12 @@ def make_live(
         last = newest.get(entry.partition_key)
         if last and last.kind == "rollback" and last.made_at > run.requested_at:
             behind = last.made_at > clock.wall()
-            at = f", at {last.made_at:%Y-%m-%d %H:%M:%S %Z}: this machine's clock is behind, set it" if behind else ""
+            at = (
+                f", at {last.made_at:%Y-%m-%d %H:%M:%S %Z}: a machine's clock was ahead, or this one's is behind. "
+                f"Launch it again, or use `pip-dagster backfill {pipeline}`"
+                if behind
+                else ""
+            )
             raise WithdrawnError(
                 f"Pipeline {pipeline}, partition {entry.partition_key} was {last.why} (by {last.made_by}{at})"
             )

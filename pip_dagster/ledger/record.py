@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pip_dagster import clock
 from pip_dagster.declaration.partition import Partition
+from pip_dagster.errors import WarehouseError
 from pip_dagster.sql.names import among
 
 if TYPE_CHECKING:
@@ -34,9 +35,17 @@ def new_id(after: str | None = None) -> str:
 
     It sorts behind every id that this process has given, or read with its warehouse, and behind `after`, whatever the
     clocks of their machines showed.
+
+    Raises:
+        WarehouseError: `after` is of a time that no clock shows.
     """
     at = f"{clock.now():{_INSTANT}}"
     if after and at <= after[: len(at)]:
+        if after >= f"{clock.LAST:{_INSTANT}}":
+            raise WarehouseError(
+                f"The ledger has an entry {after!r} of a time that no clock shows, and none can follow it. Restore the "
+                "warehouse from a backup; `pip-dagster audit verify` says what else has changed."
+            )
         at = f"{datetime.strptime(after[: len(at)], _INSTANT) + timedelta(microseconds=1):{_INSTANT}}"
     return f"{at}-{secrets.token_hex(4)}"
 

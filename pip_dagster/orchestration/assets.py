@@ -17,6 +17,7 @@ from pip_dagster.orchestration.cancel import request_cancellation
 from pip_dagster.orchestration.checks import asset_check_specs, news
 from pip_dagster.orchestration.dagster_private import forget_input_version
 from pip_dagster.orchestration.drift_check import drift_evaluations
+from pip_dagster.orchestration.freshness import freshness_policy
 from pip_dagster.orchestration.inputs import model_metadata
 from pip_dagster.orchestration.judge_alone import judge_alone
 from pip_dagster.orchestration.keys import (
@@ -51,6 +52,7 @@ def pipeline_assets(
     """
     spec = pipeline.spec
     common: dict[str, Any] = {"group_name": spec.name, "owners": spec.owners, "partitions_def": partitions}
+    freshness = freshness_policy(spec)
     specs = [
         dg.AssetSpec(
             features_key(spec),
@@ -58,6 +60,7 @@ def pipeline_assets(
             description=f"The feature snapshot: for each partition, the stored rows of `{spec.features.sql}`.",
             kinds={"duckdb", "sql"},
             code_version=pipeline.feature_digest[:16],
+            freshness_policy=freshness,
             metadata={
                 "dagster/table_name": f"{spec.name}.features",
                 "key": ", ".join(spec.features.key),
@@ -72,6 +75,7 @@ def pipeline_assets(
             + f"\n\nQuery them: `pip-dagster query 'SELECT * FROM {spec.name}.predictions'`.",
             kinds={"xgboost", "duckdb"},
             code_version=pipeline.scoring_digest[:16],
+            freshness_policy=freshness,
             metadata={
                 "dagster/table_name": f"{spec.name}.predictions",
                 "published": str(pipeline.project.published_database),
@@ -127,7 +131,8 @@ def _run(
         )
     total = len(context.partition_keys)
     selected = [key for key in own_keys(spec) if key in context.selected_asset_keys]
-    run = run_info(context.run, _requested_by(context.run.tags), requested_at(context.instance, context.run))
+    requested = requested_at(context.instance, context.run, pipeline.project)
+    run = run_info(context.run, _requested_by(context.run.tags), requested)
     outcome = StepOutcome(pipeline, {key: {} for key in selected}, run.live_why)
     if outcome.why:
         context.log.info(f"{spec.name}: requested: {outcome.why}")

@@ -1,12 +1,18 @@
 """What the tags of a run request: set by `pip-dagster backfill`, in the UI's launch dialogs, or by GraphQL."""
 
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import dagster as dg
 
+from pip_dagster import clock
+from pip_dagster.declaration.project import Project
+from pip_dagster.errors import PipelineError
 from pip_dagster.ledger.record import RunInfo
 from pip_dagster.orchestration.runs import REASON
+from pip_dagster.warehouse.access import reading
+from pip_dagster.warehouse.connect import workspace
 
 BACKFILL_TAG = "pip_dagster/backfill"
 VERSION_TAG = "pip_dagster/model_version"
@@ -14,6 +20,9 @@ PINNED_TAG = "pip_dagster/pinned"  # of a backfill's run: whether a person reque
 AS_KNOWN_TAG = "pip_dagster/as_known"
 FEWER_ROWS_TAG = "pip_dagster/allow_fewer_rows"
 WHY_TAG = "pip_dagster/why"
+
+_SOON = timedelta(minutes=2)  # from a request to the beginning of its run, where nothing has to wait
+_AHEAD = timedelta(seconds=5)
 
 
 def run_options(run: dg.DagsterRun) -> dict[str, Any]:
@@ -65,11 +74,25 @@ def automation_reason(run: dg.DagsterRun) -> str:
     return run.tags.get(REASON, "") if is_automatic else ""
 
 
-def requested_at(instance: dg.DagsterInstance, run: dg.DagsterRun) -> datetime:
+def requested_at(instance: dg.DagsterInstance, run: dg.DagsterRun, project: Project) -> datetime:
     """When the run was last requested: when its backfill, itself, or the run that it retries was created.
 
-    A person who launches a run again requests it now; Dagster retrying a run does not.
+    A person who launches a run again requests it now; Dagster retrying a run does not. Where the ledger has records of
+    the future, because some machine's clock was ahead, times cannot be compared: a run that begins soon after its
+    request was then requested after all that the ledger holds. One that had waited is compared by the times, so that
+    it never undoes a rollback.
     """
+    created = _created_at(instance, run)
+    began = clock.wall()
+    if began - created > _SOON:
+        return created
+    with suppress(PipelineError), workspace(threads=1) as con, reading(con, project, purpose="starting a run"):
+        pass  # the clock of records goes on behind what is there
+    seen = clock.now()
+    return seen if seen - clock.wall() > _AHEAD else created
+
+
+def _created_at(instance: dg.DagsterInstance, run: dg.DagsterRun) -> datetime:
     backfill = instance.get_backfill(run.tags["dagster/backfill"]) if "dagster/backfill" in run.tags else None
     if backfill:
         return datetime.fromtimestamp(backfill.backfill_timestamp, UTC)

@@ -51,6 +51,7 @@ def evaluate(
         duckdb.Error: the relation itself cannot be read.
     """
     partitions = list(dict.fromkeys(partitions))
+    declared, expectations = expectations, [each.on(relation.types) for each in expectations]
     tally = Tally()
     todo: list[Numbered] = []
     for i, e in enumerate(expectations):
@@ -77,7 +78,7 @@ def evaluate(
     broken = _broken(tally, expectations, partitions)
     examples = _examples(relation, key, expectations, broken)
     verdicts = (
-        (p, e, tally.judgements[p, i], examples.get((p, i), ())) for p in partitions for i, e in enumerate(expectations)
+        (p, e, tally.judgements[p, i], examples.get((p, i), ())) for p in partitions for i, e in enumerate(declared)
     )
     return Evaluation(
         tuple(Verdict(**vars(j), partition=p, expectation=e, examples=tuple(rows)) for p, e, j, rows in verdicts),

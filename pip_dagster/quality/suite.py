@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, get_args
 
 from pip_dagster.errors import DeclarationError
@@ -49,6 +49,21 @@ class Expectation:
             names.extend([value] if isinstance(value, str) else value or [])
         return tuple(dict.fromkeys(names))
 
+    def on(self, available: Collection[str]) -> Expectation:
+        """The same, with its columns spelled as those of a table: as in SQL, `Price` and `price` are one name."""
+        by_folded = {name.lower(): name for name in available}
+        names = {name: by_folded[name.lower()] for name in self.columns if name.lower() in by_folded}
+        if all(name == found for name, found in names.items()):
+            return self
+        kwargs = dict(self.kwargs)
+        for kwarg in expectation_types()[self.type].columns:
+            value = kwargs.get(kwarg)
+            if isinstance(value, str):
+                kwargs[kwarg] = names.get(value, value)
+            elif value is not None:
+                kwargs[kwarg] = [names.get(each, each) for each in value]
+        return replace(self, kwargs=kwargs, row_condition=_condition_on(self.row_condition, names))
+
     @property
     def row_level(self) -> bool:
         """Whether it judges single rows, so that the rows that break it can be named."""
@@ -73,11 +88,20 @@ def check_columns(expectations: Iterable[Expectation], available: Mapping[str, s
     problems = [
         f"{e.origin or e.section}: expectation {e.id!r} of {e.section} is on column {name!r}, which does not exist"
         f"{suggest(name, available)}"
-        for e in expectations
+        for e in (each.on(available) for each in expectations)
         for name in sorted(e.columns - set(available))
     ]
     if problems:
         raise SuiteError("\n".join(problems))
+
+
+def _condition_on(condition: dict[str, Any] | None, names: Mapping[str, str]) -> dict[str, Any] | None:
+    if condition is None:
+        return None
+    if "conditions" in condition:
+        return condition | {"conditions": [_condition_on(each, names) for each in condition["conditions"]]}
+    column = condition["column"]
+    return condition | {"column": column | {"name": names.get(column["name"], column["name"])}}
 
 
 def condition_columns(condition: Mapping[str, Any] | None) -> frozenset[str]:

@@ -69,6 +69,9 @@ def read_history(folder: Path, alias: str) -> list[AliasChange]:
         raise CorruptRegistry(_damaged(path, alias, error.errors()[0]["msg"])) from error
     if not history:
         raise CorruptRegistry(_damaged(path, alias, "it holds no move"))
+    if damaged := next((change for change in history if change.at >= clock.LAST), None):
+        why = f"its move to v{damaged.version} is dated {damaged.at:%Y-%m-%d}, which no clock shows"
+        raise CorruptRegistry(_damaged(path, alias, why))
     clock.seen(*(change.at for change in history))
     return history
 

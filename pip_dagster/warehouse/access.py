@@ -81,9 +81,10 @@ def check_may_write(project: Project) -> None:
 
 def see_newest(con: DuckDBPyConnection) -> None:
     """Have the clock of records go on behind the ledger's newest. In time order, this reads next to nothing."""
-    ahead = literal(clock.wall().isoformat())
+    ahead, last = (f"{literal(each.isoformat())}::TIMESTAMPTZ" for each in (clock.wall(), clock.LAST))
     selects = (
-        f"SELECT max(made_at) AS newest FROM ledger.{name} WHERE made_at > {ahead}::TIMESTAMPTZ" for name in _DATED
+        f"SELECT max(made_at) AS newest FROM ledger.{name} WHERE made_at > {ahead} AND made_at < {last}"
+        for name in _DATED
     )
     found = con.execute(f"SELECT epoch_us(max(newest)) FROM ({' UNION ALL '.join(selects)})").fetchone()
     if found and found[0] is not None:

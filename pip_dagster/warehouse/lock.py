@@ -71,7 +71,7 @@ def exclusive(path: Path, *, purpose: str, deadline: float = DEFAULT_DEADLINE) -
     try:
         _acquire(descriptor, path, deadline)
         # The last holder's time: this machine's clock may have been set back since.
-        clock.seen(datetime.fromtimestamp(os.fstat(descriptor).st_mtime, UTC))
+        clock.seen(_modified_at(descriptor))
         holder = {"pid": os.getpid(), "purpose": purpose, "since": datetime.now(UTC).isoformat(timespec="seconds")}
         _note(descriptor, json.dumps(holder | {"command": " ".join(sys.argv[:4])[:200]}))
         try:
@@ -80,6 +80,13 @@ def exclusive(path: Path, *, purpose: str, deadline: float = DEFAULT_DEADLINE) -
             _note(descriptor, "")
     finally:
         os.close(descriptor)
+
+
+def _modified_at(descriptor: int) -> datetime | None:
+    try:
+        return datetime.fromtimestamp(os.fstat(descriptor).st_mtime, UTC)
+    except (OverflowError, ValueError):  # beyond the year 9999
+        return None
 
 
 def _note(descriptor: int, text: str) -> None:

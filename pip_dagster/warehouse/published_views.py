@@ -11,11 +11,11 @@ import secrets
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from pip_dagster.errors import WarehouseError
 from pip_dagster.sql.names import literal, quote
-from pip_dagster.warehouse import advisory, kinds
+from pip_dagster.warehouse import advisory, kinds, stamp
 from pip_dagster.warehouse.confine import CONFINED, confine
 from pip_dagster.warehouse.published_rows import ATTACHED, Table, as_read, attached_tables, in_files, structs_of
 
@@ -68,6 +68,7 @@ def opened(project: Project) -> Iterator[DuckDBPyConnection]:
     After a project was moved or copied, they are those of its present place.
 
     Raises:
+        OtherWarehouseError: nothing is published, the warehouse is gone, and there was one.
         WarehouseError: nothing is published, or a file is damaged.
     """
     import duckdb
@@ -75,10 +76,7 @@ def opened(project: Project) -> Iterator[DuckDBPyConnection]:
     folder, database = project.published, project.published_database
     moved = has_rows(folder) and not show(folder)
     if not moved and not database.is_file():
-        raise WarehouseError(
-            f"Nothing is published yet: there is no {database}. Materialize a partition in the UI (`make ui`), or run "
-            "`pip-dagster demo`."
-        )
+        _report_nothing(project)
     try:
         place = ":memory:" if moved else str(database)
         with duckdb.connect(place, read_only=not moved, config=CONFINED) as con:
@@ -93,6 +91,26 @@ def opened(project: Project) -> Iterator[DuckDBPyConnection]:
             f"What is published in {folder} cannot be read: {str(error).splitlines()[0]} Run `pip-dagster publish` to "
             "write it again from the warehouse."
         ) from error
+
+
+def _report_nothing(project: Project) -> NoReturn:
+    """Report why there is nothing to read.
+
+    Raises:
+        OtherWarehouseError: the warehouse is gone too, and stamps in the registry show that there was one.
+        WarehouseError: nothing was published, or what was is gone.
+    """
+    import duckdb
+
+    stored = isinstance(project.warehouse, Path) and project.warehouse.is_file()
+    if isinstance(project.warehouse, Path) and not stored:
+        with duckdb.connect(config=CONFINED) as con:
+            stamp.check_new(con, project, stamp.stamps_of(project))
+    also = " What is stored is published by `pip-dagster publish`." if stored else ""
+    raise WarehouseError(
+        f"Nothing is published yet: there is no {project.published_database}. Materialize a partition in the UI "
+        f"(`make ui`), or run `pip-dagster demo`.{also}"
+    )
 
 
 def statements(con: DuckDBPyConnection, folder: Path) -> list[str]:

@@ -54,7 +54,7 @@ SLOW = {"models gate", "models promote", "models register", "models compose", "r
 # They write nothing, so a user who may only read can run them.
 READING = {
     *("audit log", "audit verify", "backfill --dry-run", "lineage", "models compare", "models gate", "models history"),
-    *("models list", "models rollback --dry-run", "models show", "plan", "query", "replay", "status"),
+    *("metrics", "models list", "models rollback --dry-run", "models show", "plan", "query", "replay", "status"),
 }
 # They say that they do not apply to this project.
 NEITHER = {"demo", "maintain", "models canary", "monitor", "prove-point-in-time"}

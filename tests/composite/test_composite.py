@@ -140,6 +140,17 @@ def test_a_column_that_only_a_condition_reads_is_part_of_the_signature(composed:
     assert told in str(error.value)
 
 
+def test_a_column_of_a_condition_may_have_other_capitals(composed: Any) -> None:
+    promote(composed, 3)
+    before = composed.run("2024-03-01")["2024-03-01"].scoring
+    composed.declare(
+        "SELECT order_id, day, gift, Shop AS SHOP, quantity, amount, 'not a feature' AS Note FROM raw.orders "
+        "WHERE day >= $start_date AND day < $end_date"
+    )
+    after = composed.run("2024-03-01")["2024-03-01"]
+    assert after.error is None and after.scoring.mean_score == before.mean_score
+
+
 def test_reordered_features_change_nothing(composed: Any) -> None:
     promote(composed, 3)
     composed.run("2024-03-01")

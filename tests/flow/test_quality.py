@@ -113,6 +113,37 @@ class TestQuarantine:
         assert json.loads(result.scoring.findings)["unseen_category"]["rows"] == {"shop": 2}
 
 
+@pytest.mark.lake("never")
+def test_names_of_columns_differ_in_capitals_as_in_sql(tiny):
+    """As in SQL, also of pairs and lists of columns, in row conditions, of sources and of predictions."""
+    positive = {"type": "expect_column_values_to_be_between", "kwargs": {"column": "SCORE", "min_value": 0}}
+    shop = {"type": "nullity", "column": {"name": "SHOP"}, "is_null": False}
+    expect(
+        tiny,
+        sources={"orders": [{**BETWEEN, "kwargs": {"column": "QUANTITY", "max_value": 100}, "name": "of_source"}]},
+        features=[
+            {**BETWEEN, "kwargs": BETWEEN["kwargs"] | {"column": "Quantity"}},
+            {
+                **BETWEEN,
+                "kwargs": {"column": "Quantity", "max_value": 9, "row_condition": shop},
+                "name": "if_shop",
+            },
+            {"type": "expect_compound_columns_to_be_unique", "kwargs": {"column_list": ["ORDER_ID", "Day"]}},
+            {"type": "expect_column_mean_to_be_between", "kwargs": {"column": "Quantity", "max_value": 90}},
+        ],
+        predictions=[positive],
+    )
+    spoil(tiny, 3)
+    results = tiny.run(SECOND)
+    assert rows_of(results[SECOND]) == ("scored", 50, 47, 3)
+    checks = tiny.warehouse("SELECT expectation_id, status, error FROM ledger.checks ORDER BY 1")
+    assert len(checks) == 6 and {error for *_, error in checks} == {None}
+    assert {of for of, status, _ in checks if status != "passed"} <= {"quantity_is_possible", "if_shop"}
+    expect(tiny, features=[{**BETWEEN, "kwargs": {"column": "Quantiti", "min_value": 1}}])
+    with pytest.raises(DeclarationError, match="did you mean 'quantity'"):
+        tiny.run(SECOND)
+
+
 class TestReadmission:
     def test_a_corrected_source_lets_the_rows_through_and_the_history_says_when(self, tiny):
         expect(tiny, features=[BETWEEN])

@@ -95,6 +95,21 @@ def test_a_backfill_ends_with_3_and_its_flag_accepts_it(scored, tmp_path, dagste
     assert not outcome["failed"]
 
 
+@pytest.mark.parametrize("only", ["stale", "missing"])
+def test_a_backfill_of_what_is_stale_names_what_is_on_hold(scored, only):
+    scored.source(EMPTY)
+    scored.run(DAY)
+    words = ("--from", DAY, "--to", NEXT, "--only", only, "--allow-fewer-rows")
+    for dry in ((), ("--dry-run",)):
+        text = scored.shell("backfill", "orders", *words, "--no-dagster", *dry)
+        assert "1 partition of the range on hold, which --only leaves out; without it they are built." in text
+        assert f"{DAY}: blocked: 0 of its rows would be live" in text and "nothing to build" in text
+        _, outcome = backfill(scored, *words, *dry)
+        assert outcome["on_hold"].keys() == {DAY}
+    text = scored.shell("backfill", "orders", *words[:4], "--allow-fewer-rows", "--no-dagster")
+    assert "on hold" not in text and live(scored) == 0
+
+
 def test_a_dagster_run_fails_and_its_tag_accepts_it(scored):
     scored.source(EMPTY)
     job = build_definitions(scored.pipeline()).resolve_implicit_global_asset_job_def()

@@ -1,6 +1,7 @@
 """A clock that was set back, or is behind another machine's, changes no order: of ids, changes, moves or reports."""
 
 import json
+import os
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
@@ -10,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pip_dagster import clock
-from pip_dagster.errors import BackfillError
+from pip_dagster.errors import BackfillError, WarehouseError
 from pip_dagster.flow import backfill as backfills
 from pip_dagster.flow.materialize import materialize
 from pip_dagster.flow.plan import make_plan
@@ -199,3 +200,43 @@ def test_ids_and_instants_only_rise(hours):
             ids.append(new_id())
             instants.append(clock.now())
     assert ids == sorted(set(ids)) and instants == sorted(set(instants))
+
+
+FAR = "9999-12-31T23:59:59.999999Z"
+
+
+def test_a_move_of_a_time_that_no_clock_shows_is_damage(scored, shift):
+    shift(0)
+    path = scored.project.registry / "returns" / "aliases" / "champion.json"
+    whole = path.read_text()
+    [first] = json.loads(whole)
+    path.write_text(json.dumps([first | {"at": FAR}]))
+    for command in (["status"], ["models", "list"], ["models", "history", "returns"], ["plan", "orders"]):
+        text = scored.shell(*command, code=0 if command == ["status"] else 1)
+        assert command == ["status"] or ("champion.json is not an alias history" in text and "9999-12-31" in text)
+    assert "which no clock shows" in scored.shell("models", "promote", "returns", "v2", "--override", "x", code=1)
+    path.write_text(whole)
+    assert planned(scored) == ([], 4), "nothing else was taken from it"
+    assert clock.now() < clock.LAST
+
+
+def test_records_of_a_time_that_no_clock_shows_do_not_move_those_that_follow(scored, shift):
+    shift(0)
+    scored.tamper(
+        "UPDATE ledger.scorings SET made_at = 'infinity' WHERE partition_key = '2024-03-01'",
+        f"UPDATE ledger.extractions SET made_at = '{FAR}' WHERE partition_key = '2024-03-01'",
+    )
+    lock_file = scored.project.warehouse.with_name(scored.project.warehouse.name + ".lock")
+    os.utime(lock_file, (4e11, 4e11))
+    scored.source("UPDATE raw.orders SET quantity = 1 + quantity % 8 WHERE day = '2024-03-02'")
+    assert scored.run("2024-03-02")["2024-03-02"].scoring.made_at < clock.LAST
+
+
+def test_a_live_change_of_a_time_that_no_clock_shows_is_refused_in_a_sentence(scored, shift):
+    shift(0)
+    scored.tamper(
+        "UPDATE ledger.live_changes SET change_id = '99991231T235959999999-00000000' WHERE partition_key = '2024-03-02'"
+    )
+    scored.source("UPDATE raw.orders SET quantity = 1 + quantity % 8 WHERE day >= '2024-03-02'")
+    with pytest.raises(WarehouseError, match="a time that no clock shows"):
+        scored.run("2024-03-02")

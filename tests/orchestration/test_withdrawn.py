@@ -1,13 +1,16 @@
 """A rollback is a newer word than a run that was asked for before it, whoever launches that once more."""
 
 import time
+from datetime import UTC, datetime, timedelta
 
 import dagster as dg
 import pytest
 from dagster._core.definitions.job_base import InMemoryJob
 from dagster._core.execution.api import execute_run
 
+from pip_dagster import clock
 from pip_dagster.ledger.rollback import rollback
+from pip_dagster.orchestration import options
 from pip_dagster.orchestration.definitions import build_definitions
 
 FIRST, SECOND, THIRD, FOURTH = "2024-03-01", "2024-03-02", "2024-03-03", "2024-03-04"
@@ -115,3 +118,41 @@ def test_a_rollback_while_a_run_is_at_work_stays(scored):
     assert scored.warehouse("SELECT count(*) FROM ledger.scorings WHERE status = 'failed'") == [(0,)]
     assert not any(result.error for result in scored.run(FIRST, SECOND, version=2).values()), "asked for anew"
     assert [version for _, version in scored.warehouse(live)] == [2, 2, 2, 1]
+
+
+@pytest.fixture
+def shift(monkeypatch):
+    """Set the clock of records, as a process that starts then finds it."""
+
+    def set_to(hours):
+        monkeypatch.setattr(clock, "wall", lambda: datetime.now(UTC) + timedelta(hours=hours))
+        monkeypatch.setattr(clock, "_latest", datetime.min.replace(tzinfo=UTC))
+
+    return set_to
+
+
+def test_a_run_after_a_rollback_by_a_clock_that_was_ahead(shop, shift):
+    """The rollback is dated an hour from now. What a person launches now comes after it."""
+    first = shop.ask(PINNED, S.FAILURE)
+    shift(1)
+    roll_back(shop)
+    shift(0)
+    assert shop.execute(shop.ask(PINNED)) == S.SUCCESS
+    assert set(shop.live().values()) == {2}
+    changes = shop.tiny.warehouse("SELECT made_at FROM ledger.live_changes ORDER BY change_id")
+    assert changes == sorted(changes)
+    assert first.status == S.FAILURE
+
+
+def test_a_run_that_had_waited_undoes_no_rollback_by_a_clock_that_was_ahead(shop, shift, monkeypatch):
+    monkeypatch.setattr(options, "_SOON", timedelta(seconds=2))
+    waiting = shop.ask(PINNED)
+    first = shop.ask(PINNED, S.FAILURE)
+    shift(1)
+    roll_back(shop)
+    shift(0)
+    for run in (waiting, shop.ask(PINNED | RETRY, of=first)):
+        assert shop.execute(run) == S.FAILURE
+        assert f"{SECOND} was rolled back from v2: wrong (by eve, at " in shop.why(run)
+        assert "a machine's clock was ahead" in shop.why(run) and "Launch it again" in shop.why(run)
+    assert shop.live()[SECOND] == 1

@@ -123,7 +123,7 @@ def test_what_could_not_be_evaluated_is_never_a_pass_and_spoils_nothing_else(con
         expect("column_values_to_be_between", "number or day", column="x", min_value=dt.date(2013, 1, 1)),
         expect("column_values_to_be_between", "low above high", column="x", min_value=3, max_value=1),
         expect("column_values_to_match_regex", "half a regex", column="s", regex="("),
-        expect("column_values_to_not_be_null", "gone", column="X"),
+        expect("column_values_to_not_be_null", "gone", column="z"),
         expect("column_values_to_be_between", "no such kwarg", column="x", minimum=1),
         expect("column_values_to_be_between", "fine", column="x", min_value=0),
         expect("column_values_to_be_increasing", "fine too", column="x"),
@@ -131,7 +131,7 @@ def test_what_could_not_be_evaluated_is_never_a_pass_and_spoils_nothing_else(con
     )
     assert statuses(evaluation) == ["errored"] * 6 + ["passed"] * 2
     assert all(v.error for v in evaluation.verdicts[:6])
-    assert "column 'X' is not in the table; there is part, rid, s, x" in evaluation.verdicts[4].error
+    assert "column 'z' is not in the table; there is part, rid, s, x" in evaluation.verdicts[4].error
     assert evaluation.broken.num_rows == 0
 
 

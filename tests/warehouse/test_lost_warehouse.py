@@ -211,3 +211,32 @@ class TestAPublishedFolder:
         assert len(json.loads(scored.shell("plan", "orders", "--json"))["pending"]) == 4
         scored.shell("publish")
         assert scored.scores() == scored.expected()
+
+
+def test_with_what_is_published_gone_too_readers_say_that_there_was_a_warehouse(promoted_moves):
+    for words in (["status"], ["status", "orders"], ["lineage", "orders", FIRST], ["query", "SELECT 1"]):
+        text = promoted_moves.shell(*words, code=1)
+        assert "There is no ledger in the warehouse" in text and "but there was one" in text, words
+        assert "audit accept --warehouse" in text and "Nothing is published yet" not in text
+    text = promoted_moves.shell("export", "orders", "--to", str(promoted_moves.root / "x"), code=1)
+    assert "but there was one" in text
+    assert "pip_dagster_warehouse_readable 0" in promoted_moves.shell("metrics")
+
+
+@pytest.fixture
+def promoted_moves(scored):
+    """A project whose registry knows of the ledger, and that has lost both the warehouse and what was published."""
+    scored.shell("models", "promote", "returns", "v2", "--override", "a test")
+    assert registry_stamp(scored.project).is_file()
+    scored.project.warehouse.unlink()
+    shutil.rmtree(scored.project.published)
+    scored.project.published_database.unlink()
+    return scored
+
+
+def test_what_is_stored_and_was_published_can_be_published_again(scored):
+    shutil.rmtree(scored.project.published)
+    scored.project.published_database.unlink()
+    assert "What is stored is published by `pip-dagster publish`" in scored.shell("query", "SELECT 1", code=1)
+    scored.shell("publish")
+    scored.shell("query", "SELECT 1")

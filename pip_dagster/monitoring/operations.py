@@ -1,0 +1,105 @@
+"""Whether a partition cost, quarantined and found as many unknown categories as those before it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from pip_dagster.declaration.monitoring import Monitoring
+from pip_dagster.ledger.recent import RecentPartition, recent_partitions
+from pip_dagster.monitoring.finding import Finding
+from pip_dagster.statistics.outlying import far_above, slowed_down
+
+if TYPE_CHECKING:
+    from duckdb import DuckDBPyConnection
+
+    from pip_dagster.declaration.pipeline import Pipeline
+
+# Of partitions without a change, as simulated; see tests/statistics/test_outlying.py.
+_CHANCE = 0.003
+
+
+def operations_findings(con: DuckDBPyConnection, pipeline: Pipeline, *, key: str | None = None) -> list[Finding]:
+    """A finding for each rule about the newest live partition, or this one; none where it is not live.
+
+    `con` reads `ledger.partitions`, of the warehouse or as published.
+    """
+    name, rules = pipeline.spec.name, pipeline.spec.monitoring or Monitoring()
+    found = recent_partitions(con, rules.history + 2, pipeline=name, key=key).get(name, [])
+    if not found or (key is not None and found[0].partition_key != key):
+        return []
+    judged: tuple[Callable[[Sequence[RecentPartition]], _Outlying], ...] = (_throughput, _quarantined, _unseen)
+    return [_finding(name, found, judge(found)) for judge in judged]
+
+
+@dataclass(frozen=True)
+class _Outlying:
+    """What a rule says: its figure, what is usual at most or at least with whether that is exceeded, and why."""
+
+    subject: str
+    value: float | None
+    verdict: tuple[float, bool] | None
+    cause: str
+
+
+def _finding(name: str, found: Sequence[RecentPartition], judged: _Outlying) -> Finding:
+    of, (threshold, raised) = found[0], judged.verdict or (None, False)
+    return Finding(
+        event="operations",
+        rule="usual",
+        subject=judged.subject,
+        partition_key=of.partition_key,
+        scoring_id=of.scoring_id,
+        partitions=1,
+        state="warning" if raised else "unjudged" if threshold is None else "ok",
+        value=judged.value,
+        threshold=threshold,
+        chance=_CHANCE,
+        rows=of.rows or 0,
+        cause=judged.cause if raised else "",
+        command=f"pip-dagster lineage {name} {of.partition_key}",
+    )
+
+
+def _throughput(found: Sequence[RecentPartition]) -> _Outlying:
+    of = found[0]
+    alike = [each for each in found if each.computed_by == of.computed_by]
+    pairs = [(each.rows_scored or 0, each.cpu_seconds or 0.0) for each in alike]
+    both = alike[:2] == list(found[:2])
+    verdict = slowed_down(pairs[:2], pairs[2:]) if both else None
+    usual = verdict[0] if verdict else 0.0
+    cause = (
+        f"{of.rows_per_cpu_second or 0:,.0f} rows per CPU second instead of {usual:,.0f}, with the same libraries, "
+        "device and model: a busier machine, or slower storage"
+    )
+    half = (usual / 2, verdict[1]) if verdict else None
+    return _Outlying("rows per CPU second", of.rows_per_cpu_second, half, cause)
+
+
+def _quarantined(found: Sequence[RecentPartition]) -> _Outlying:
+    def counted(each: RecentPartition) -> tuple[int, int]:
+        return each.rows_quarantined or 0, each.rows or 0
+
+    return _share("quarantined rows", found, counted, "a rule or a source has changed; `quarantine` has the reasons")
+
+
+def _unseen(found: Sequence[RecentPartition]) -> _Outlying:
+    def counted(each: RecentPartition) -> tuple[int, int]:
+        return max(each.unseen.values(), default=0), each.rows or 0
+
+    worst = max(found[0].unseen.items(), key=lambda item: item[1], default=("", 0))[0]
+    return _share("unseen categories", found, counted, f"new values of {worst}, which the model was not trained on")
+
+
+def _share(
+    subject: str,
+    found: Sequence[RecentPartition],
+    counted: Callable[[RecentPartition], tuple[int, int]],
+    why: str,
+) -> _Outlying:
+    count, rows = counted(found[0])
+    verdict = far_above(count, rows, [counted(each) for each in found[1:]])
+    limit = verdict[0] if verdict else 0.0
+    cause = f"{count:,} of {rows:,} rows; at most {limit:.2%} are usual: {why}"
+    return _Outlying(subject, count / rows if rows else None, verdict, cause)

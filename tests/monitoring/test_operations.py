@@ -1,0 +1,64 @@
+"""Findings of operations over real runs: a change is a warning with its cause, the days before it are not."""
+
+import pytest
+
+from pip_dagster.cli.published import open_published
+from pip_dagster.monitoring.operations import operations_findings
+from pip_dagster.warehouse.access import reading
+from pip_dagster.warehouse.connect import workspace
+
+DAYS = [f"2024-03-{day:02}" for day in range(1, 18)]
+MORE = """
+CREATE OR REPLACE TABLE raw.orders AS
+SELECT (row_number() OVER ())::INTEGER AS order_id, d::DATE AS day, * EXCLUDE (order_id, day)
+FROM raw.orders, generate_series(DATE '2024-03-01', DATE '2024-03-17', INTERVAL 1 DAY) g(d)"""
+
+
+def findings(tiny, **options):
+    with workspace(threads=1) as con, reading(con, tiny.project, purpose="test"):
+        found = operations_findings(con, tiny.pipeline(), **options)
+    with open_published(tiny.project) as con:
+        assert operations_findings(con, tiny.pipeline(), **options) == found, "as published"
+    assert all(each.event == "operations" and each.state != "alarm" for each in found)
+    return {each.subject: each for each in found}
+
+
+@pytest.fixture
+def changed(tiny):
+    """The last day has a new shop in a tenth of its rows; 14 days of history are enough by `history`."""
+    tiny.declare(monitoring={"history": 16}, scoring={"on_unseen_category": "quarantine"})
+    tiny.source(MORE, f"UPDATE raw.orders SET shop = 'new' WHERE day = '{DAYS[-1]}' AND order_id % 10 = 0")
+    assert all(each.scoring for each in tiny.run(*DAYS).values())
+    return tiny
+
+
+def test_quarantined_rows_and_unseen_categories(changed):
+    found = findings(changed)
+    assert found["quarantined rows"].state == "warning" and found["quarantined rows"].value == pytest.approx(
+        0.1, abs=0.02
+    )
+    assert found["quarantined rows"].threshold < 0.05 and found["quarantined rows"].rows == 200
+    assert "20 of 200 rows; at most" in found["quarantined rows"].cause
+    assert found["unseen categories"].state == "warning" and "new values of shop" in found["unseen categories"].cause
+    assert found["unseen categories"].command == f"pip-dagster lineage orders {DAYS[-1]}"
+    assert found["rows per CPU second"].state == "ok"
+    before = findings(changed, key=DAYS[-2])
+    assert {each.state for each in before.values()} == {"ok"} and before["quarantined rows"].partition_key == DAYS[-2]
+    early = findings(changed, key=DAYS[5])
+    assert {each.state for each in early.values()} == {"unjudged"} and early["quarantined rows"].threshold is None
+    assert not findings(changed, key="2024-03-25"), "not live"
+
+
+def test_half_of_the_throughput(changed):
+    changed.tamper("UPDATE ledger.scorings SET cpu_seconds = 4 WHERE partition_key < '2024-03-16'")
+    changed.tamper("UPDATE ledger.scorings SET cpu_seconds = 9 WHERE partition_key >= '2024-03-16'")
+    changed.shell("publish")
+    found = findings(changed)["rows per CPU second"]
+    assert found.state == "warning" and found.threshold == pytest.approx(25, rel=0.01) and found.value < 25
+    assert findings(changed, key=DAYS[-2])["rows per CPU second"].state == "ok", "one alone"
+    changed.tamper("UPDATE ledger.scorings SET engine = 'older' WHERE partition_key < '2024-03-16'")
+    changed.shell("publish")
+    assert findings(changed)["rows per CPU second"].state == "unjudged", "with other libraries"
+    changed.tamper("UPDATE ledger.scorings SET cpu_seconds = NULL")
+    changed.shell("publish")
+    assert findings(changed)["rows per CPU second"].value is None
