@@ -18,8 +18,10 @@ from pip_dagster.errors import NoWarehouseError, PipelineError
 from pip_dagster.ledger.alarms import AlarmEntry, alarm_states, insert_alarms, insert_marks, marks_of
 from pip_dagster.monitoring.drift_findings import drift_findings
 from pip_dagster.monitoring.finding import Event, Finding
+from pip_dagster.monitoring.freshness import freshness_findings
+from pip_dagster.monitoring.operations import operations_findings
 from pip_dagster.monitoring.performance import performance_findings
-from pip_dagster.monitoring.states import Judging, KnownAlarms, advance
+from pip_dagster.monitoring.states import AlarmChange, Judging, KnownAlarms, advance
 from pip_dagster.registry.choose import registry_of
 from pip_dagster.registry.store import whoami
 from pip_dagster.warehouse.access import reading, writing
@@ -44,10 +46,20 @@ def _performance(con: DuckDBPyConnection, pipeline: Pipeline, *_: object) -> lis
     return performance_findings(con, pipeline)
 
 
+def _operations(con: DuckDBPyConnection, pipeline: Pipeline, _: object, partitions: Sequence[str]) -> list[Finding]:
+    with reading(con, pipeline.project, purpose=f"{pipeline.spec.name}: reading what partitions cost"):
+        return [finding for key in partitions for finding in operations_findings(con, pipeline, key=key)]
+
+
+def _freshness(con: DuckDBPyConnection, pipeline: Pipeline) -> list[Finding]:
+    with reading(con, pipeline.project, purpose=f"{pipeline.spec.name}: reading what is live"):
+        return freshness_findings(con, pipeline)
+
+
 # Findings of partitions that were just scored. No warehouse is open; each opens it for as long as it reads.
-COLLECTORS: dict[Event, Collector] = {"drift": drift_findings, "performance": _performance}
+COLLECTORS: dict[Event, Collector] = {"drift": drift_findings, "performance": _performance, "operations": _operations}
 # Findings that time alone can change; they are collected by each tick, and by `pip-dagster alarms --deliver`.
-BY_CLOCK: dict[Event, ByClock] = {}
+BY_CLOCK: dict[Event, ByClock] = {"freshness": _freshness}
 
 # The newest partitions of a run that are judged, and the newest live ones that a killed process may have left.
 _MOST, _MISSED = 31, 7
@@ -111,8 +123,6 @@ def collect(con: DuckDBPyConnection, pipeline: Pipeline, version: ModelVersion, 
 
 def watch_clock(pipeline: Pipeline) -> Watched:
     """Judge what time alone can change, such as a partition that is late, and store the alarms."""
-    if not BY_CLOCK:
-        return Watched((), {})
     with workspace(threads=1) as con:
         found = _collected({event: partial(of, con, pipeline) for event, of in BY_CLOCK.items()})
     return _stored(pipeline, found)
@@ -125,13 +135,17 @@ def watch_findings(pipeline: Pipeline, findings: Sequence[Finding]) -> Watched:
 
 def record(con: DuckDBPyConnection, pipeline: Pipeline, findings: Sequence[Finding], *, by: str) -> list[AlarmEntry]:
     """Append the changes of alarms, inside a transaction on the warehouse."""
+    change = _change(con, pipeline, findings, by)
+    insert_alarms(con, change.entries)
+    insert_marks(con, pipeline.spec.name, dict(change.marks))
+    return [*change.entries]
+
+
+def _change(con: DuckDBPyConnection, pipeline: Pipeline, findings: Sequence[Finding], by: str) -> AlarmChange:
     name = pipeline.spec.name
     known = KnownAlarms((*alarm_states(con, name),), marks_of(con, name))
     judging = Judging(name, by, lambda key: _started(pipeline, key), quiet=_is_behind(con, pipeline))
-    change = advance(known, findings, judging)
-    insert_alarms(con, change.entries)
-    insert_marks(con, name, dict(change.marks))
-    return [*change.entries]
+    return advance(known, findings, judging)
 
 
 def _collected(collectors: Mapping[Event, Callable[[], list[Finding]]]) -> Watched:
@@ -150,9 +164,12 @@ def _stored(pipeline: Pipeline, found: Watched) -> Watched:
     name, faults = pipeline.spec.name, dict(found.faults)
     if any(each.state != "unjudged" for each in found.findings):
         try:
-            purpose = f"{name}: storing alarms"
-            with workspace(threads=1) as con, writing(con, pipeline.project, purpose=purpose), transaction(con):
-                record(con, pipeline, found.findings, by=whoami())
+            with workspace(threads=1) as con:
+                with reading(con, pipeline.project, purpose=f"{name}: reading alarms"):
+                    change = _change(con, pipeline, found.findings, whoami())
+                if change.entries or change.marks:  # most looks change nothing, and need no turn to write
+                    with writing(con, pipeline.project, purpose=f"{name}: storing alarms"), transaction(con):
+                        record(con, pipeline, found.findings, by=whoami())
         except Exception as error:
             raise_if_interrupted(error)
             faults["alarms"] = f"what was found is not stored as alarms: {error}"

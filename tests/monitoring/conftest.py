@@ -22,6 +22,7 @@ SHIFT = "UPDATE raw.orders SET amount = amount * 4, shop = 'plain' WHERE day >= 
 
 
 ENDED = {"end": "2024-03-25"}
+RULES = {"history": 14, "freshness": {"fail_after": "9000 days"}}  # the days of these tests are long past
 
 
 def backfilled(tiny: Any, *keys: str) -> Any:
@@ -33,7 +34,7 @@ def backfilled(tiny: Any, *keys: str) -> Any:
 @pytest.fixture
 def watched_template(template: Path, helpers: Any, backend: Any) -> Path:
     def make(root: Path) -> None:
-        tiny = helpers.Tiny(root).declare(monitoring={"history": 14}, partitions=ENDED)
+        tiny = helpers.Tiny(root).declare(monitoring=RULES, partitions=ENDED)
         tiny.source(MORE, SHIFT)
         tiny.run(*DAYS[:20])
         record_promotions(tiny.project)

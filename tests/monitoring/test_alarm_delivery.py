@@ -16,7 +16,7 @@ from pip_dagster.declaration.automation import Alerts
 from pip_dagster.ledger.silences import Silence, Silenced
 from pip_dagster.monitoring.watch import watch_findings
 
-from .conftest import DAYS, ENDED, backfilled
+from .conftest import DAYS, ENDED, RULES, backfilled
 from .test_alarm_states import NOON, Ledger, day, finding
 
 ALERTS = {"webhook": {"env": "ALERT_URL"}, "timeout": 2, "attempts": 1}
@@ -24,7 +24,7 @@ NOW = datetime.now(UTC)
 
 
 def declared(tiny, **monitoring):
-    return tiny.declare(monitoring={"history": 14, **monitoring}, partitions=ENDED, alerts=ALERTS)
+    return tiny.declare(monitoring={**RULES, **monitoring}, partitions=ENDED, alerts=ALERTS)
 
 
 def alarm_ids(tiny, kind="page"):
@@ -215,7 +215,7 @@ def test_what_was_not_delivered_is_sent_by_the_next_call(alarmed, room):
 
 def test_a_destination_that_fails_does_not_repeat_the_message_at_the_other(alarmed, room, tmp_path):
     command = [sys.executable, "-c", f"open({str(tmp_path / 'got')!r}, 'x')"]
-    alarmed.declare(monitoring={"history": 14}, partitions=ENDED, alerts=ALERTS | {"command": command})
+    alarmed.declare(monitoring=RULES, partitions=ENDED, alerts=ALERTS | {"command": command})
     (tmp_path / "got").touch()
     for _ in range(3):
         alarmed.shell("alarms", "--deliver", code=1)

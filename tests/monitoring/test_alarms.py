@@ -9,7 +9,7 @@ from pip_dagster.alerts.retrain import retrain
 from pip_dagster.declaration.grid import closed_partitions
 from pip_dagster.monitoring.watch import _started, watch_findings, watch_scored
 
-from .conftest import DAYS, ENDED, backfilled
+from .conftest import DAYS, ENDED, RULES, backfilled
 from .test_alarm_states import finding
 
 
@@ -113,7 +113,7 @@ def test_a_backfill_of_the_past_and_a_correction_of_an_old_partition_rewrite_not
 
 
 def test_what_a_backfill_of_the_past_finds_notifies_nobody(watched):
-    watched.declare(monitoring={"history": 14}, partitions={"end": "2024-06-01"})
+    watched.declare(monitoring=RULES, partitions={"end": "2024-06-01"})
     backfilled(watched, *DAYS[20:])
     assert listed(watched) and all(each["quiet"] for each in listed(watched))
     assert "catching up" in watched.shell("alarms", "orders")
@@ -164,7 +164,7 @@ def test_many_warnings_are_one_block_and_what_lasts_is_no_alarm(alarmed):
 
 def test_an_alarm_of_a_version_that_was_replaced_stays_says_so_and_retrains_nothing(alarmed):
     hook = {"command": ["false"]}
-    alarmed.declare(monitoring={"history": 14, "retrain": hook}, partitions=ENDED)
+    alarmed.declare(monitoring={**RULES, "retrain": hook}, partitions=ENDED)
     alarmed.shell("models", "promote", "returns", "v2", "--override", "retrained")
     alarmed.run(DAYS[22])
     watch_scored(alarmed.pipeline(), None, [DAYS[22]])

@@ -14,7 +14,7 @@ from pip_dagster.declaration.reruns import Reruns
 from pip_dagster.declaration.retrain import Retrain
 from pip_dagster.ledger.retrains import RetrainEntry, Retraining
 
-from .conftest import ENDED
+from .conftest import ENDED, RULES
 from .test_alarm_states import Ledger, finding
 
 NOW = datetime.now(UTC)
@@ -24,9 +24,7 @@ def hooked(tiny, code, **more):
     """The project with a hook that runs this Python code; it may write to `out`."""
     command = [sys.executable, "-c", f"out = {str(tiny.root / 'ran')!r}\n{code}"]
     retrain = {"command": command, "attempts": 2} | more
-    return tiny.declare(
-        monitoring={"history": 14, "retrain": retrain}, partitions=ENDED, reruns={"back_off": "1 second"}
-    )
+    return tiny.declare(monitoring={**RULES, "retrain": retrain}, partitions=ENDED, reruns={"back_off": "1 second"})
 
 
 WRITES = "import sys; open(out, 'a').write(sys.stdin.read() + '\\n')"
@@ -96,7 +94,7 @@ def test_a_command_that_fails_is_tried_again_and_not_for_ever(alarmed):
 
 def test_a_command_that_cannot_be_started_is_a_failed_attempt(alarmed):
     retraining = {"command": ["/nowhere/at-all"]}
-    alarmed.declare(monitoring={"history": 14, "retrain": retraining}, partitions=ENDED)
+    alarmed.declare(monitoring={**RULES, "retrain": retraining}, partitions=ENDED)
     assert settled(alarmed, "failed")[-1] == "failed"
     assert alarmed.warehouse("SELECT exit_code FROM ledger.retrains WHERE state = 'failed'") == [(127,)]
 
@@ -158,7 +156,7 @@ def test_a_job_is_requested_with_a_run_key_until_its_run_is_there(alarmed):
         train()
 
     retraining = {"job": "retrain_orders"}
-    alarmed.declare(monitoring={"history": 14, "retrain": retraining}, partitions=ENDED)
+    alarmed.declare(monitoring={**RULES, "retrain": retraining}, partitions=ENDED)
     assert "Dagster's daemon" in retrain(alarmed.pipeline()).held, "a shell cannot start it"
     with dg.DagsterInstance.ephemeral() as instance:
         repository, first = tick(alarmed, instance, retrain_orders)
@@ -175,7 +173,7 @@ def test_a_job_is_requested_with_a_run_key_until_its_run_is_there(alarmed):
 
 def test_a_backfill_in_dagster_does_not_need_the_job(watched, monkeypatch, tmp_path):
     monkeypatch.setenv("DAGSTER_HOME", str(tmp_path))
-    watched.declare(monitoring={"history": 14, "retrain": {"job": "elsewhere"}}, partitions=ENDED)
+    watched.declare(monitoring={**RULES, "retrain": {"job": "elsewhere"}}, partitions=ENDED)
     watched.shell("backfill", "orders", "--from", "2024-03-21", "--to", "2024-03-21")
     assert watched.warehouse("SELECT DISTINCT state FROM ledger.alarm_states") == [("alarm",)]
 
