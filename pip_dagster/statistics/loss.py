@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
 # With fewer partitions the spread between them is hardly known.
 LEAST_WINDOW, LEAST_REFERENCE = 7, 14
-# Rows that a side needs, of the scarcer outcome where there are two; as the gates of segments do.
-LEAST_ROWS = 20
+# Rows that a side needs, of the scarcer outcome where there are two. With 20, chance was found too often.
+LEAST_ROWS = 40
 
 
 _NOT_NEGATIVE = frozenset(
