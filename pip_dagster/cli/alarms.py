@@ -166,7 +166,9 @@ def _deliver(project: Project, pipeline: str | None) -> bool:
     from pip_dagster.alerts.notify import notify
     from pip_dagster.alerts.retrain import retrain
     from pip_dagster.monitoring.watch import watch_clock, watch_scored
+    from pip_dagster.warehouse.access import check_may_write
 
+    check_may_write(project)
     complete = True
     for name in [pipeline] if pipeline else sorted(find_declarations(project)):
         declared = find_pipeline(project, name)
@@ -203,11 +205,12 @@ def _listed(project: Project, pipeline: str | None) -> Listed:
 @contextmanager
 def _changing(project: Project, why: str) -> Iterator[DuckDBPyConnection]:
     """A transaction on the warehouse that records what a person does, with the reason."""
-    from pip_dagster.warehouse.access import writing
+    from pip_dagster.warehouse.access import check_may_write, writing
     from pip_dagster.warehouse.connect import workspace
     from pip_dagster.warehouse.transaction import transaction
 
     if not why.strip():
         raise click.UsageError("Give the reason; it is recorded in the ledger and the audit.")
+    check_may_write(project)
     with workspace(threads=1) as con, writing(con, project, purpose="pip-dagster alarms"), transaction(con):
         yield con

@@ -25,6 +25,9 @@ PARTITION = "2024-03-01"
 # What an argument stands for where no example is given: enough for a new command to come as far as its work.
 ARGUMENTS = {"pipeline": "orders", "name": "returns", "ref": "v2", "partition": PARTITION}
 EXAMPLES: dict[str, list[list[str]]] = {
+    "alarms ack": [["0123456789", "--why", "seen"]],
+    "alarms silence": [["--pipeline", "orders", "--rule", "drift", "--until", "2999-01-01", "--why", "known"]],
+    "alarms unsilence": [["0123456789", "--why", "fixed"]],
     "audit accept": [["--moves", "--why", "a test"]],
     "backfill": [
         ["orders", "--from", PARTITION, "--to", PARTITION, "--why", "a test"],
@@ -53,6 +56,7 @@ EXAMPLES: dict[str, list[list[str]]] = {
 SLOW = {"models gate", "models promote", "models register", "models compose", "replay"}
 # They write nothing, so a user who may only read can run them.
 READING = {
+    "alarms show",
     *("audit log", "audit verify", "backfill --dry-run", "lineage", "models compare", "models gate", "models history"),
     *("metrics", "models list", "models rollback --dry-run", "models show", "plan", "query", "replay", "status"),
 }
