@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -10,6 +11,7 @@ from pip_dagster.monitoring.closing import LONGEST, closed_since, expected_by
 from pip_dagster.monitoring.finding import Finding, FindingState
 from pip_dagster.plural import plural
 from pip_dagster.sql.names import literal
+from pip_dagster.warehouse.access import reading
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
     from pip_dagster.declaration.pipeline import Pipeline
     from pip_dagster.declaration.spec import PipelineSpec
     from pip_dagster.flow.closed import Closed
+    from pip_dagster.registry.version import ModelVersion
 
 _NEWEST = """
   SELECT partition_key, scoring_id, epoch_us(partition_end) FROM ledger.partitions
@@ -84,6 +87,14 @@ def freshness_findings(con: DuckDBPyConnection, pipeline: Pipeline, *, now: date
             command=_command(spec.name, found),
         )
     ]
+
+
+def collect_freshness(
+    con: DuckDBPyConnection, pipeline: Pipeline, version: ModelVersion, partitions: Sequence[str]
+) -> list[Finding]:
+    """The finding of now, from the warehouse, which is opened for the read; whichever partitions were scored."""
+    with reading(con, pipeline.project, purpose=f"{pipeline.spec.name}: reading what is live"):
+        return freshness_findings(con, pipeline)
 
 
 def newest_live(con: DuckDBPyConnection, name: str) -> Newest | None:

@@ -13,7 +13,7 @@ from pip_dagster.ledger.recent import RecentPartition, columns_there, recent_par
 from pip_dagster.ledger.record import dicts
 from pip_dagster.monitoring.closing import LONGEST, closed_since
 from pip_dagster.monitoring.freshness import Newest, lateness
-from pip_dagster.sql.names import literal
+from pip_dagster.sql.names import literal, quote
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from pip_dagster.monitoring.exposition import Samples
 
 _BEFORE = 28
+_DRIFT_STATES = ("alarm", "noted", "drifted", "ok", "unjudged")
 _STATES = ("ok", "warning", "alarm", "unjudged")
 
 _SUMMARY = """
@@ -60,6 +61,11 @@ _ALARMS = """
     FROM ledger.alarms QUALIFY row_number() OVER (PARTITION BY alarm_id ORDER BY sequence DESC) = 1
   ) WHERE state <> 'resolved' GROUP BY ALL
 """
+_DRIFT = """
+  SELECT state, count(*) FROM (
+    SELECT DISTINCT column_kind, name, segment, segment_value, state FROM {drift} WHERE {where}
+  ) GROUP BY state
+"""
 
 
 def measure(
@@ -84,6 +90,7 @@ def measure(
             samples.add("partitions_live", 0, pipeline=name)
         if partitions := newest.get(name):
             _add_newest(samples, name, partitions, now)
+            _add_drift(con, samples, partitions[0])
         if spec:
             of = partitions[0] if partitions else None
             _add_freshness(samples, spec, of, now)
@@ -171,6 +178,18 @@ def _add_missing(
     if closed:
         age = (now - closed[0].at).total_seconds()
         samples.add("oldest_missing_partition_age_seconds", age, pipeline=spec.name)
+
+
+def _add_drift(con: DuckDBPyConnection, samples: Samples, of: RecentPartition) -> None:
+    """Where drift is judged. Its rows are behind those of the scoring, which is why older ones are not read."""
+    if not _there(con, of.pipeline, "drift"):
+        return
+    since = f"{literal(of.made_at.isoformat())}::TIMESTAMPTZ"
+    where = f"partition_key = {literal(of.partition_key)} AND judged_at >= {since}"
+    select = _DRIFT.format(drift=f"{quote(of.pipeline)}.drift", where=where)
+    if counts := dict(con.execute(select).fetchall()):
+        for state in _DRIFT_STATES:
+            samples.add("drift_columns", counts.get(state, 0), pipeline=of.pipeline, state=state)
 
 
 def _add_alarms(con: DuckDBPyConnection, samples: Samples, names: Mapping[str, object]) -> None:
