@@ -1,8 +1,10 @@
 """`pip-dagster metrics`: what a parser of Prometheus reads is what the ledger holds; what is not known is absent."""
 
+import importlib.util
 import os
 import shutil
 from datetime import UTC, datetime
+from pathlib import Path
 
 import duckdb
 import pytest
@@ -243,3 +245,14 @@ def test_alarms_and_drift_where_they_are_kept(scored):
     assert alarms == {(("event", "drift"), ("pipeline", "orders"), ("severity", "alarm")): 2}
     drift = {dict(labels)["state"]: value for (name, labels), value in found.items() if name == "drift_columns"}
     assert drift == {"alarm": 1, "noted": 0, "drifted": 0, "ok": 2, "unjudged": 0}
+
+
+@pytest.mark.soak
+def test_the_cost_does_not_grow_with_history(tmp_path):
+    file = Path(__file__).parents[2] / "benchmarks" / "metrics_cost.py"
+    spec = importlib.util.spec_from_file_location("metrics_cost", file)
+    bench = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(bench)
+    short, long = (bench.cost(bench.build(tmp_path / str(hours), hours)) for hours in (8_736, 43_800))
+    # The bound is of a core of its own; where others share its caches the same takes more of its seconds.
+    assert long <= 1.25 * bench.BOUND and long <= 1.5 * short
