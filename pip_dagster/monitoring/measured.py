@@ -111,7 +111,8 @@ def _add_summary(samples: Samples, name: str, of: Mapping[str, Any]) -> None:
     samples.add("partitions_provisional", of["provisional"], pipeline=name)
     samples.add("rows_live", of["rows_live"], pipeline=name)
     samples.add("rows_quarantined_live", of["rows_quarantined"], pipeline=name)
-    samples.add("last_attempt_timestamp_seconds", of["last_attempt"] / 1e6, pipeline=name)
+    last = of["last_attempt"]
+    samples.add("last_attempt_timestamp_seconds", None if last is None else last / 1e6, pipeline=name)
     for status in ("scored", "failed", "blocked"):
         samples.add("attempts_total", of[status], pipeline=name, status=status)
 
@@ -123,7 +124,7 @@ def _add_newest(samples: Samples, name: str, partitions: Sequence[RecentPartitio
     samples.add("newest_partition_end_timestamp_seconds", of.partition_end.timestamp(), pipeline=name)
     samples.add("newest_partition_age_seconds", (now - of.partition_end).total_seconds(), pipeline=name)
     figures = {
-        "scored_timestamp_seconds": of.made_at.timestamp(),
+        "scored_timestamp_seconds": of.made_at.timestamp() if of.made_at else None,
         "rows_scored": of.rows_scored,
         "rows_quarantined": of.rows_quarantined,
         "quarantined_ratio": (of.rows_quarantined or 0) / of.rows if of.rows else None,
@@ -182,7 +183,7 @@ def _add_missing(
 
 def _add_drift(con: DuckDBPyConnection, samples: Samples, of: RecentPartition) -> None:
     """Where drift is judged. Its rows are behind those of the scoring, which is why older ones are not read."""
-    if not _there(con, of.pipeline, "drift"):
+    if of.made_at is None or not _there(con, of.pipeline, "drift"):
         return
     since = f"{literal(of.made_at.isoformat())}::TIMESTAMPTZ"
     where = f"partition_key = {literal(of.partition_key)} AND judged_at >= {since}"

@@ -124,6 +124,14 @@ def test_what_was_not_recorded_has_no_sample(scored):
     assert found["newest_partition_rows_scored"] == 50
 
 
+def test_a_record_of_an_infinite_time_has_no_time(scored):
+    scored.tamper("UPDATE ledger.scorings SET made_at = 'infinity'")
+    scored.shell("publish")
+    found = of(scored)
+    assert found["partitions_live"] == 4
+    assert not found.keys() & {"last_attempt_timestamp_seconds", "newest_partition_scored_timestamp_seconds"}
+
+
 def test_files_of_an_older_version_have_no_costs(scored):
     for file in scored.project.published.glob("*/*.duckdb"):
         with duckdb.connect(str(file)) as con:
