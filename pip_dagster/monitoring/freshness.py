@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, NamedTuple
 
 from pip_dagster import clock
+from pip_dagster.errors import NoWarehouseError
 from pip_dagster.monitoring.closing import LONGEST, closed_since, expected_by
 from pip_dagster.monitoring.finding import Finding, FindingState
 from pip_dagster.plural import plural
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
     from pip_dagster.declaration.pipeline import Pipeline
     from pip_dagster.declaration.spec import PipelineSpec
     from pip_dagster.flow.closed import Closed
-    from pip_dagster.registry.version import ModelVersion
 
 _NEWEST = """
   SELECT partition_key, scoring_id, epoch_us(partition_end) FROM ledger.partitions
@@ -89,12 +89,12 @@ def freshness_findings(con: DuckDBPyConnection, pipeline: Pipeline, *, now: date
     ]
 
 
-def collect_freshness(
-    con: DuckDBPyConnection, pipeline: Pipeline, version: ModelVersion, partitions: Sequence[str]
-) -> list[Finding]:
-    """The finding of now, from the warehouse, which is opened for the read; whichever partitions were scored."""
-    with reading(con, pipeline.project, purpose=f"{pipeline.spec.name}: reading what is live"):
+def collect_freshness(con: DuckDBPyConnection, pipeline: Pipeline) -> list[Finding]:
+    """The finding of now, from the warehouse, which is opened for the read; none where there is no warehouse yet."""
+    purpose = f"{pipeline.spec.name}: reading what is live"
+    with suppress(NoWarehouseError), reading(con, pipeline.project, purpose=purpose):
         return freshness_findings(con, pipeline)
+    return []
 
 
 def newest_live(con: DuckDBPyConnection, name: str) -> Newest | None:

@@ -9,7 +9,7 @@ from pip_dagster.cli.published import open_published
 from pip_dagster.declaration.grid import closed_partitions, grid_start, partitions_between
 from pip_dagster.declaration.spec import Partitions
 from pip_dagster.monitoring.closing import closed_since
-from pip_dagster.monitoring.freshness import freshness_findings
+from pip_dagster.monitoring.freshness import collect_freshness, freshness_findings
 from pip_dagster.warehouse.access import reading
 from pip_dagster.warehouse.connect import workspace
 
@@ -67,6 +67,13 @@ def test_the_warehouse_and_what_is_published_say_the_same(scored):
     with workspace(threads=1) as con, reading(con, scored.project, purpose="test"):
         found = freshness_findings(con, scored.pipeline(), now=at("2024-03-08 12:00"))
     assert found == [finding(scored, "2024-03-08 12:00")]
+    with workspace(threads=1) as con:
+        assert collect_freshness(con, scored.pipeline())[0].partition_key == "2024-03-31", "the last of the grid"
+
+
+def test_where_there_is_no_warehouse_there_is_no_finding(tiny):
+    with workspace(threads=1) as con:
+        assert collect_freshness(con, tiny.pipeline()) == []
 
 
 def test_a_declared_time_counts_from_the_close_and_needs_no_schedule(scored):
