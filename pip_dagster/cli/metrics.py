@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import sys
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -40,7 +41,7 @@ def metrics(project: Project, names: tuple[str, ...], output: Path | None) -> No
     """
     text = metrics_text(project, names)
     if output is None:
-        click.echo(text, nl=False)
+        sys.stdout.write(text)  # exact, as JSON and CSV are
         return
     try:
         _write_whole(output, text)

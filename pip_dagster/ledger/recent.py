@@ -49,7 +49,7 @@ class RecentPartition:
     engine: str
     device: str | None
     threads: int | None
-    made_at: datetime
+    made_at: datetime | None
 
     @property
     def rows(self) -> int | None:
@@ -83,9 +83,14 @@ def recent_partitions(
         where = _UNTIL.format(pipeline=literal(pipeline), key=literal(key))
     found: dict[str, list[RecentPartition]] = {}
     for row in dicts(con.execute(_RECENT.format(**columns_there(con), where=where, last=last))):
-        moments = {name: clock.instant(row[name]) for name in ("partition_end", "made_at")}
+        moments = {name: _instant(row[name]) for name in ("partition_end", "made_at")}
         found.setdefault(row["pipeline"], []).append(RecentPartition(**row | moments))
     return found
+
+
+def _instant(micros: int | None) -> datetime | None:
+    """None for a record of an infinite time, which is damage."""
+    return None if micros is None else clock.instant(micros)
 
 
 def columns_there(con: DuckDBPyConnection) -> dict[str, str]:

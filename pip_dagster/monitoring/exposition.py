@@ -68,7 +68,7 @@ METRICS = (
         "Its rows per CPU second, as a share of the median of 28 partitions before, by the same libraries and model.",
     ),
     Metric("newest_partition_peak_memory_bytes", "gauge", "Most memory of the process that scored it, up to then."),
-    Metric("drift_columns", "gauge", "Columns of the newest judged partition, by state of drift.", _BY_STATE),
+    Metric("drift_columns", "gauge", "Columns of the newest live partition, by state of drift.", _BY_STATE),
     Metric("alarms_open", "gauge", "Alarms that are not resolved.", ("pipeline", "event", "severity")),
 )
 _BY_NAME = {metric.name: metric for metric in METRICS}

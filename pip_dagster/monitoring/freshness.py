@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, NamedTuple
 
 from pip_dagster import clock
+from pip_dagster.errors import NoWarehouseError
 from pip_dagster.monitoring.closing import LONGEST, closed_since, expected_by
 from pip_dagster.monitoring.finding import Finding, FindingState
 from pip_dagster.plural import plural
 from pip_dagster.sql.names import literal
+from pip_dagster.warehouse.access import reading
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -84,6 +87,14 @@ def freshness_findings(con: DuckDBPyConnection, pipeline: Pipeline, *, now: date
             command=_command(spec.name, found),
         )
     ]
+
+
+def collect_freshness(con: DuckDBPyConnection, pipeline: Pipeline) -> list[Finding]:
+    """The finding of now, from the warehouse, which is opened for the read; none where there is no warehouse yet."""
+    purpose = f"{pipeline.spec.name}: reading what is live"
+    with suppress(NoWarehouseError), reading(con, pipeline.project, purpose=purpose):
+        return freshness_findings(con, pipeline)
+    return []
 
 
 def newest_live(con: DuckDBPyConnection, name: str) -> Newest | None:

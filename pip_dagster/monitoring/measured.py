@@ -13,7 +13,7 @@ from pip_dagster.ledger.recent import RecentPartition, columns_there, recent_par
 from pip_dagster.ledger.record import dicts
 from pip_dagster.monitoring.closing import LONGEST, closed_since
 from pip_dagster.monitoring.freshness import Newest, lateness
-from pip_dagster.sql.names import literal
+from pip_dagster.sql.names import literal, quote
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from pip_dagster.monitoring.exposition import Samples
 
 _BEFORE = 28
+_DRIFT_STATES = ("alarm", "noted", "drifted", "ok", "unjudged")
 _STATES = ("ok", "warning", "alarm", "unjudged")
 
 _SUMMARY = """
@@ -60,6 +61,11 @@ _ALARMS = """
     FROM ledger.alarms QUALIFY row_number() OVER (PARTITION BY alarm_id ORDER BY sequence DESC) = 1
   ) WHERE state <> 'resolved' GROUP BY ALL
 """
+_DRIFT = """
+  SELECT state, count(*) FROM (
+    SELECT DISTINCT column_kind, name, segment, segment_value, state FROM {drift} WHERE {where}
+  ) GROUP BY state
+"""
 
 
 def measure(
@@ -84,6 +90,7 @@ def measure(
             samples.add("partitions_live", 0, pipeline=name)
         if partitions := newest.get(name):
             _add_newest(samples, name, partitions, now)
+            _add_drift(con, samples, partitions[0])
         if spec:
             of = partitions[0] if partitions else None
             _add_freshness(samples, spec, of, now)
@@ -104,7 +111,8 @@ def _add_summary(samples: Samples, name: str, of: Mapping[str, Any]) -> None:
     samples.add("partitions_provisional", of["provisional"], pipeline=name)
     samples.add("rows_live", of["rows_live"], pipeline=name)
     samples.add("rows_quarantined_live", of["rows_quarantined"], pipeline=name)
-    samples.add("last_attempt_timestamp_seconds", of["last_attempt"] / 1e6, pipeline=name)
+    last = of["last_attempt"]
+    samples.add("last_attempt_timestamp_seconds", None if last is None else last / 1e6, pipeline=name)
     for status in ("scored", "failed", "blocked"):
         samples.add("attempts_total", of[status], pipeline=name, status=status)
 
@@ -116,7 +124,7 @@ def _add_newest(samples: Samples, name: str, partitions: Sequence[RecentPartitio
     samples.add("newest_partition_end_timestamp_seconds", of.partition_end.timestamp(), pipeline=name)
     samples.add("newest_partition_age_seconds", (now - of.partition_end).total_seconds(), pipeline=name)
     figures = {
-        "scored_timestamp_seconds": of.made_at.timestamp(),
+        "scored_timestamp_seconds": of.made_at.timestamp() if of.made_at else None,
         "rows_scored": of.rows_scored,
         "rows_quarantined": of.rows_quarantined,
         "quarantined_ratio": (of.rows_quarantined or 0) / of.rows if of.rows else None,
@@ -171,6 +179,18 @@ def _add_missing(
     if closed:
         age = (now - closed[0].at).total_seconds()
         samples.add("oldest_missing_partition_age_seconds", age, pipeline=spec.name)
+
+
+def _add_drift(con: DuckDBPyConnection, samples: Samples, of: RecentPartition) -> None:
+    """Where drift is judged. Its rows are behind those of the scoring, which is why older ones are not read."""
+    if of.made_at is None or not _there(con, of.pipeline, "drift"):
+        return
+    since = f"{literal(of.made_at.isoformat())}::TIMESTAMPTZ"
+    where = f"partition_key = {literal(of.partition_key)} AND judged_at >= {since}"
+    select = _DRIFT.format(drift=f"{quote(of.pipeline)}.drift", where=where)
+    if counts := dict(con.execute(select).fetchall()):
+        for state in _DRIFT_STATES:
+            samples.add("drift_columns", counts.get(state, 0), pipeline=of.pipeline, state=state)
 
 
 def _add_alarms(con: DuckDBPyConnection, samples: Samples, names: Mapping[str, object]) -> None:

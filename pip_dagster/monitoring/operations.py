@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -10,27 +10,59 @@ from pip_dagster.declaration.monitoring import Monitoring
 from pip_dagster.ledger.recent import RecentPartition, recent_partitions
 from pip_dagster.monitoring.finding import Finding
 from pip_dagster.statistics.outlying import far_above, slowed_down
+from pip_dagster.warehouse.access import reading
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
     from pip_dagster.declaration.pipeline import Pipeline
+    from pip_dagster.registry.version import ModelVersion
 
+_NEWEST = 31  # of a long run, as of drift
 # Of partitions without a change, as simulated; see tests/statistics/test_outlying.py.
 _CHANCE = 0.003
 
 
-def operations_findings(con: DuckDBPyConnection, pipeline: Pipeline, *, key: str | None = None) -> list[Finding]:
-    """A finding for each rule about the newest live partition, or this one; none where it is not live.
+def operations_findings(
+    con: DuckDBPyConnection, pipeline: Pipeline, *, keys: Sequence[str] | None = None
+) -> list[Finding]:
+    """A finding for each rule about the newest live partition, or about each of `keys` that is live.
 
     `con` reads `ledger.partitions`, of the warehouse or as published.
     """
     name, rules = pipeline.spec.name, pipeline.spec.monitoring or Monitoring()
-    found = recent_partitions(con, rules.history + 2, pipeline=name, key=key).get(name, [])
-    if not found or (key is not None and found[0].partition_key != key):
-        return []
     judged: tuple[Callable[[Sequence[RecentPartition]], _Outlying], ...] = (_throughput, _quarantined, _unseen)
-    return [_finding(name, found, judge(found)) for judge in judged]
+    return [
+        _finding(name, window, judge(window))
+        for window in _windows(con, name, rules.history + 2, keys)
+        for judge in judged
+    ]
+
+
+def _windows(
+    con: DuckDBPyConnection, name: str, length: int, keys: Sequence[str] | None
+) -> Iterator[Sequence[RecentPartition]]:
+    """Each partition with those before it, newest first. Neighbours are read together."""
+    if keys is None:
+        if found := recent_partitions(con, length, pipeline=name).get(name):
+            yield found
+        return
+    found = []
+    for key in sorted(keys, reverse=True):
+        place = next((at for at, each in enumerate(found) if each.partition_key == key), None)
+        if place is None or place + length > len(found):
+            found = recent_partitions(con, length + len(keys), pipeline=name, key=key).get(name, [])
+            place = 0 if found and found[0].partition_key == key else None
+        if place is not None:
+            yield found[place : place + length]
+
+
+def collect_operations(
+    con: DuckDBPyConnection, pipeline: Pipeline, version: ModelVersion, partitions: Sequence[str]
+) -> list[Finding]:
+    """The findings of partitions that were just scored, from the warehouse, which is opened for the read."""
+    with reading(con, pipeline.project, purpose=f"{pipeline.spec.name}: reading costs"):
+        return operations_findings(con, pipeline, keys=sorted(partitions)[-_NEWEST:])
 
 
 @dataclass(frozen=True)

@@ -6,12 +6,15 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from pip_dagster.cli.published import open_published
+from pip_dagster.declaration.cron import Cron
 from pip_dagster.declaration.grid import closed_partitions, grid_start, partitions_between
 from pip_dagster.declaration.spec import Partitions
 from pip_dagster.monitoring.closing import closed_since
-from pip_dagster.monitoring.freshness import freshness_findings
+from pip_dagster.monitoring.freshness import Newest, collect_freshness, freshness_findings, lateness
 from pip_dagster.warehouse.access import reading
 from pip_dagster.warehouse.connect import workspace
+
+HOUR = timedelta(hours=1)
 
 
 def at(text):
@@ -67,6 +70,13 @@ def test_the_warehouse_and_what_is_published_say_the_same(scored):
     with workspace(threads=1) as con, reading(con, scored.project, purpose="test"):
         found = freshness_findings(con, scored.pipeline(), now=at("2024-03-08 12:00"))
     assert found == [finding(scored, "2024-03-08 12:00")]
+    with workspace(threads=1) as con:
+        assert collect_freshness(con, scored.pipeline())[0].partition_key == "2024-03-31", "the last of the grid"
+
+
+def test_where_there_is_no_warehouse_there_is_no_finding(tiny):
+    with workspace(threads=1) as con:
+        assert collect_freshness(con, tiny.pipeline()) == []
 
 
 def test_a_declared_time_counts_from_the_close_and_needs_no_schedule(scored):
@@ -188,3 +198,39 @@ def test_dagster_has_a_policy_of_the_longest_wait_for_a_run(tiny, changes, warn,
 )
 def test_dagster_has_none_where_no_run_is_expected(tiny, changes):
     assert not policies(tiny.declare(**({"partitions": {"end": None}} | changes)))
+
+
+@pytest.mark.parametrize("offset", [-1, 0, 1])
+@pytest.mark.parametrize(
+    ("every", "cron", "newest_end", "closes"),
+    [
+        # The clocks of Berlin go forward at 02:00 on 31 March 2024, and back at 03:00 on 27 October.
+        ("hour", "10 * * * *", "2024-03-31T01:00+01:00", ("01:00", "03:00", "04:00")),
+        ("hour", "10 * * * *", "2024-10-27T02:00+02:00", ("02:00", "02:00", "03:00")),
+        ("day", "30 6 * * *", "2024-03-31T00:00+01:00", ("2024-03-31", "2024-04-01", "2024-04-02")),
+        ("week", "30 6 * * *", "2024-03-31T00:00+01:00", ("2024-03-31", "2024-04-07", "2024-04-14")),
+        ("month", "30 6 2 * *", "2024-03-01T00:00+01:00", ("2024-03-01", "2024-04-01", "2024-05-01")),
+    ],
+)
+def test_on_every_grid_the_next_partition_is_late_after_the_tick_that_follows_its_close(
+    tiny, every, cron, newest_end, closes, offset
+):
+    tiny.declare(
+        schedule=cron,
+        partitions={
+            **{"every": every, "start": "2024-01-01", "end": None},
+            **{"time_zone": "Europe/Berlin", "end_offset": offset},
+        },
+    )
+    spec = tiny.pipeline().spec
+    newest = Newest("newest", "s", datetime.fromisoformat(newest_end))
+    missing = closed_since(spec.partitions, newest.end, newest.end + timedelta(days=100))[0]
+    assert missing.partition.start == newest.end
+    close = missing.at.astimezone(ZoneInfo("Europe/Berlin"))
+    assert f"{close:%H:%M}" == closes[1 - offset] or f"{close:%Y-%m-%d}" == closes[1 - offset]
+    tick = Cron.parse(cron).next_after(missing.at, ZoneInfo("Europe/Berlin"))
+    warn, fail = (timedelta(minutes=10), timedelta(minutes=30)) if every == "hour" else (HOUR * 2, HOUR * 6)
+    second = timedelta(seconds=1)
+    states = [lateness(spec, newest, tick + wait).state for wait in (warn, warn + second, fail, fail + second)]
+    assert states == ["ok", "warning", "warning", "alarm"]
+    assert lateness(spec, newest, missing.at - second).missing == ()

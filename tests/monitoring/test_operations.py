@@ -3,7 +3,7 @@
 import pytest
 
 from pip_dagster.cli.published import open_published
-from pip_dagster.monitoring.operations import operations_findings
+from pip_dagster.monitoring.operations import collect_operations, operations_findings
 from pip_dagster.warehouse.access import reading
 from pip_dagster.warehouse.connect import workspace
 
@@ -14,7 +14,8 @@ SELECT (row_number() OVER ())::INTEGER AS order_id, d::DATE AS day, * EXCLUDE (o
 FROM raw.orders, generate_series(DATE '2024-03-01', DATE '2024-03-17', INTERVAL 1 DAY) g(d)"""
 
 
-def findings(tiny, **options):
+def findings(tiny, key=None):
+    options = {"keys": [key]} if key else {}
     with workspace(threads=1) as con, reading(con, tiny.project, purpose="test"):
         found = operations_findings(con, tiny.pipeline(), **options)
     with open_published(tiny.project) as con:
@@ -62,3 +63,13 @@ def test_half_of_the_throughput(changed):
     changed.tamper("UPDATE ledger.scorings SET cpu_seconds = NULL")
     changed.shell("publish")
     assert findings(changed)["rows per CPU second"].value is None
+
+
+def test_many_partitions_at_once_are_judged_as_one_by_one(changed):
+    wanted = [DAYS[16], DAYS[3], DAYS[15], "2024-03-25"]
+    with workspace(threads=1) as con, reading(con, changed.project, purpose="test"):
+        together = operations_findings(con, changed.pipeline(), keys=wanted)
+        each = [operations_findings(con, changed.pipeline(), keys=[key]) for key in sorted(wanted, reverse=True)]
+    assert together == [found for some in each for found in some] and len(together) == 9
+    with workspace(threads=1) as con:
+        assert collect_operations(con, changed.pipeline(), None, wanted) == together
