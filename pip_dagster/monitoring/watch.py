@@ -18,8 +18,8 @@ from pip_dagster.errors import NoWarehouseError, PipelineError
 from pip_dagster.ledger.alarms import AlarmEntry, alarm_states, insert_alarms, insert_marks, marks_of
 from pip_dagster.monitoring.drift_findings import drift_findings
 from pip_dagster.monitoring.finding import Event, Finding
-from pip_dagster.monitoring.freshness import freshness_findings
-from pip_dagster.monitoring.operations import operations_findings
+from pip_dagster.monitoring.freshness import collect_freshness
+from pip_dagster.monitoring.operations import collect_operations
 from pip_dagster.monitoring.performance import performance_findings
 from pip_dagster.monitoring.states import AlarmChange, Judging, KnownAlarms, advance
 from pip_dagster.registry.choose import registry_of
@@ -46,20 +46,14 @@ def _performance(con: DuckDBPyConnection, pipeline: Pipeline, *_: object) -> lis
     return performance_findings(con, pipeline)
 
 
-def _operations(con: DuckDBPyConnection, pipeline: Pipeline, _: object, partitions: Sequence[str]) -> list[Finding]:
-    with reading(con, pipeline.project, purpose=f"{pipeline.spec.name}: reading what partitions cost"):
-        return [finding for key in partitions for finding in operations_findings(con, pipeline, key=key)]
-
-
-def _freshness(con: DuckDBPyConnection, pipeline: Pipeline) -> list[Finding]:
-    with reading(con, pipeline.project, purpose=f"{pipeline.spec.name}: reading what is live"):
-        return freshness_findings(con, pipeline)
-
-
 # Findings of partitions that were just scored. No warehouse is open; each opens it for as long as it reads.
-COLLECTORS: dict[Event, Collector] = {"drift": drift_findings, "performance": _performance, "operations": _operations}
+COLLECTORS: dict[Event, Collector] = {
+    "drift": drift_findings,
+    "performance": _performance,
+    "operations": collect_operations,
+}
 # Findings that time alone can change; they are collected by each tick, and by `pip-dagster alarms --deliver`.
-BY_CLOCK: dict[Event, ByClock] = {"freshness": _freshness}
+BY_CLOCK: dict[Event, ByClock] = {"freshness": collect_freshness}
 
 # The newest partitions of a run that are judged, and the newest live ones that a killed process may have left.
 _MOST, _MISSED = 31, 7
