@@ -13,7 +13,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pip_dagster.sql.names import quote
-from pip_dagster.statistics.curve import CLIP, Curve, terms_sql
+from pip_dagster.statistics.metrics.bins import probability_sql
+from pip_dagster.statistics.metrics.spec import MetricSpec
+from pip_dagster.statistics.score_curve import CLIP, ScoreCurve, terms_sql
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -26,18 +28,20 @@ LEAST_OF_A_CLASS = 10
 
 @dataclass(frozen=True)
 class Rows:
-    """A relation of scored rows: partition_key, `pip_group`, the scores, `decisions`, and for each class its
-    probability `pip_p<i>` and the logit of its score, `pip_l<i>`.
+    """A relation of scored rows, and what is measured of them.
 
-    `scores`: one column of a binary model, or one for each class. `margin`: the score is a logit; what is measured of
-    it is then that of the probability. `knots`: of each class's curve.
+    `relation` has partition_key, `pip_group`, the columns of `spec`, and for each class its probability `pip_p<i>` and
+    the logit of its score, `pip_l<i>`. `knots`: of each class's curve.
     """
 
     relation: str
-    scores: tuple[str, ...]
-    decisions: tuple[str, ...] = ()
-    margin: bool = False
+    spec: MetricSpec
     knots: tuple[tuple[float, float], ...] = ()
+
+    @property
+    def scores(self) -> tuple[str, ...]:
+        """The columns of scores: one of a binary model, or one for each class."""
+        return self.spec.scores
 
 
 @dataclass(frozen=True)
@@ -53,7 +57,7 @@ class Expected:
 
 
 def expected(
-    con: DuckDBPyConnection, rows: Rows, fits: Mapping[tuple[int, int], Curve]
+    con: DuckDBPyConnection, rows: Rows, fits: Mapping[tuple[int, int], ScoreCurve]
 ) -> dict[str, dict[str, Expected]]:
     """Partition → metric → what is expected. `fits`: (group, class) → the calibrator that gave the probabilities.
 
@@ -97,26 +101,20 @@ def _metrics(rows: Rows) -> list[_Metric]:
 
 
 def _binary(rows: Rows) -> list[_Metric]:
-    s = f"(1 / (1 + exp(-{quote(rows.scores[0])}::DOUBLE)))" if rows.margin else f"{quote(rows.scores[0])}::DOUBLE"
+    s = f"({probability_sql(f'{quote(rows.scores[0])}::DOUBLE', rows.spec.scale)})"
     hit, miss = _log(s), _log(f"(1 - {s})")
     both = f"least(pos0, n - pos0) >= {LEAST_OF_A_CLASS}"
-    found = [
-        _Metric("base_rate", "pos0 / n", ("1 / n",)),
-        _Metric("auc", "auc0", (_auc_by(0),), both),
-        _mean("logloss", f"(-{miss})", f"({miss} - {hit})"),
-        _mean("brier", f"({s} * {s})", f"(1 - 2 * {s})"),
-    ]
-    for i, decision in enumerate(rows.decisions):
-        flag, flagged, hits = f"coalesce({quote(decision)}, false)::INT", f"flagged{i}", f"hits{i}"
-        some = f"{flagged} >= {LEAST_OF_A_CLASS}"
-        found.append(
-            _Metric(
-                f"precision.{decision}", f"{hits} / nullif({flagged}, 0)", (f"{flag} / nullif({flagged}, 0)",), some
-            )
-        )
-        recall = f"{hits} / nullif(pos0, 0)"
-        by = (f"({flag} - {recall}) / nullif(pos0, 0)",)
-        found.append(_Metric(f"recall.{decision}", recall, by, f"pos0 >= {LEAST_OF_A_CLASS}"))
+    found = [_Metric("auc", "auc0", (_auc_by(0),), both), _Metric("base_rate", "pos0 / n", ("1 / n",))]
+    if rows.spec.scale != "score":
+        found.append(_mean("logloss", f"(-{miss})", f"({miss} - {hit})"))
+        found.append(_mean("brier", f"({s} * {s})", f"(1 - 2 * {s})"))
+    for i, decision in enumerate(rows.spec.decisions):
+        flag, known = f"coalesce({quote(decision)}, false)::INT", f"({quote(decision)} IS NOT NULL)::INT"
+        flagged, wanted = f"nullif(flagged{i}, 0)", f"nullif(wanted{i}, 0)"
+        enough = f"flagged{i} >= {LEAST_OF_A_CLASS}"
+        found.append(_Metric(f"precision.{decision}", f"hits{i} / {flagged}", (f"{flag} / {flagged}",), enough))
+        by, enough = f"({flag} - {known} * hits{i} / {wanted}) / {wanted}", f"wanted{i} >= {LEAST_OF_A_CLASS}"
+        found.append(_Metric(f"recall.{decision}", f"hits{i} / {wanted}", (by,), enough))
     return found
 
 
@@ -160,7 +158,7 @@ def _statement(rows: Rows, metrics: Sequence[_Metric]) -> str:
     ranked = len(rows.scores) <= MOST_AUC_CLASSES
     flags = [f"(pip_chosen = {k})::INT" for k in classes]
     if len(rows.scores) == 1:
-        flags = [f"coalesce({quote(name)}, false)::INT" for name in rows.decisions]
+        flags = [f"coalesce({quote(name)}, false)::INT" for name in rows.spec.decisions]
     totals, windows = ["count(*) OVER part AS n"], []
     for k in classes:
         p, score = f"pip_p{k}", f"{quote(rows.scores[k])}::DOUBLE"
@@ -177,6 +175,8 @@ def _statement(rows: Rows, metrics: Sequence[_Metric]) -> str:
     for i, flag in enumerate(flags):
         of = f"pip_p{i}" if len(rows.scores) > 1 else "pip_p0"
         totals.append(f"sum({flag}) OVER part AS flagged{i}, sum({flag} * {of}) OVER part AS hits{i}")
+    for i, name in enumerate(rows.spec.decisions):
+        totals.append(f"sum(pip_p0) FILTER ({quote(name)} IS NOT NULL) OVER part AS wanted{i}")
     pairs = ", ".join(f"pos{k} * (n - pos{k}) - spread{k} AS pairs{k}" for k in classes) if ranked else "1 AS pairs"
     auc = "1 AS auc"
     if ranked:
@@ -210,11 +210,11 @@ def _sums(i: int, metric: _Metric, rows: Rows) -> str:
     classes = range(len(metric.by_class))
     squares = " + ".join(f"pip_p{k} * d{i}_{k} * d{i}_{k}" for k in classes)
     mean = " + ".join(f"pip_p{k} * d{i}_{k}" for k in classes)
-    by_fit = "".join(
-        f", [{', '.join(f'sum(d{i}_{k} * pip_p{k} * (1 - pip_p{k}) * {term})' for term in terms_sql(f'pip_l{k}', knots))}] "
-        f"AS by{i}_{k}"
-        for k, knots in enumerate(rows.knots)
-    )
+    by_fit = ""
+    for k, knots in enumerate(rows.knots):
+        change = f"d{i}_{k} * pip_p{k} * (1 - pip_p{k})"
+        listed = ", ".join(f"sum({change} * {term})" for term in terms_sql(f"pip_l{k}", knots))
+        by_fit += f", [{listed}] AS by{i}_{k}"
     return (
         f"any_value(value{i}) AS value{i}, bool_and(coalesce(enough{i}, false)) AS enough{i}, "
         f"sum({squares} - ({mean}) * ({mean})) AS variance{i}{by_fit}"

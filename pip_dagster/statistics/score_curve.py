@@ -29,7 +29,7 @@ _ITERATIONS = 100
 
 
 @dataclass(frozen=True)
-class Curve:
+class ScoreCurve:
     """logit P(outcome) = c0 + c1·x + c2·max(x - k0, 0) + c3·max(x - k1, 0), for the logit x of a score.
 
     `covariance` of the four coefficients, row by row; `rows` and `positives` that they are from.
@@ -75,7 +75,7 @@ def logit_sql(score: str, *, margin: bool = False) -> str:
 
 def fit_curve(
     logits: np.ndarray, rows: np.ndarray, positives: np.ndarray, knots: tuple[float, float] | None = None
-) -> Curve:
+) -> ScoreCurve:
     """Fit on counts: how many rows each logit has, and how many of them are positive; (n,) each.
 
     Weak priors keep every fit finite: one outcome too many or too few, equal scores, separable data. `knots`: of the
@@ -110,7 +110,7 @@ def fit_curve(
     back = np.eye(TERMS)  # intercept = theta0 - slope · centre
     back[0, 1] = -centre
     covariance = back @ np.linalg.inv(information) @ back.T
-    return Curve(
+    return ScoreCurve(
         tuple(map(float, back @ theta)),
         tuple(map(float, covariance.ravel())),
         knots,
