@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
+from pip_dagster.declaration.performance import Performance
 from pip_dagster.declaration.strict import StrictModel
 
 
@@ -24,4 +25,7 @@ class Monitoring(StrictModel):
         gt=0,
         description="The least difference from training that can raise an alarm: PSI beyond noise; half of it for a "
         "week and longer.",
+    )
+    performance: Performance = Field(
+        default=Performance(), description="Where labels are declared: how good scores were."
     )

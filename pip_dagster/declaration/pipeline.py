@@ -96,9 +96,23 @@ class Pipeline:
         return (self.labels.unit if self.labels else ()) or self.gates.unit
 
     @property
+    def segments(self) -> tuple[str, ...]:
+        """The feature columns by whose values performance is measured."""
+        declared = self.spec.monitoring.performance.segments if self.spec.monitoring else None
+        return self.gates.segments if declared is None else declared
+
+    @property
     def label_assets(self) -> tuple[str, ...]:
-        """The assets that arriving labels materialize."""
-        return self.spec.sensors.labels_arrived.assets or ()
+        """The assets that arriving labels materialize: the declared ones, or `performance` of what is monitored."""
+        declared = self.spec.sensors.labels_arrived.assets
+        if declared is not None:
+            return declared
+        return (f"{self.spec.name}/performance",) if self.evaluates else ()
+
+    @property
+    def evaluates(self) -> bool:
+        """Whether performance is measured: labels and monitoring are both declared."""
+        return self.labels is not None and self.spec.monitoring is not None
 
     @cached_property
     def read_sources(self) -> dict[str, Source]:
