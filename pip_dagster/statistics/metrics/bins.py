@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 Scale = Literal["probability", "margin", "positive", "score"]
 
 WIDTH = 0.01
-_MARGIN = 17.0  # the log-odds of 1 - 4e-8: beyond it float32 has no other number below 1
+_MARGIN = 88.0  # about the log-odds of the least float32
 _LOG = 23.5  # of 1.6e10
 _LOWEST = round(_LOG / WIDTH) + 1  # so that 0 has the least code
 # Probabilities are clipped here in losses, as XGBoost and the gates do.
@@ -26,7 +26,7 @@ EQUAL_BINS = 10
 def bin_sql(x: str, scale: Scale) -> str:
     """SQL of the bin's code, an INTEGER that ascends with `x`, a DOUBLE that is not NULL."""
     if scale == "probability":
-        p = f"least(greatest({x}, 4e-8), 1 - 4e-8)"
+        p = f"least(greatest({x}, 1e-38), 1 - 4e-8)"  # float32 has no number nearer to 1
         return f"floor(ln({p} / (1 - {p})) / {WIDTH})::INTEGER"
     if scale == "margin":
         return f"floor(least(greatest({x}, -{_MARGIN}), {_MARGIN}) / {WIDTH})::INTEGER"
