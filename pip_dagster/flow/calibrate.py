@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from pip_dagster import clock
-from pip_dagster.flow.estimate import calibrated, measured
+from pip_dagster.flow.estimate import calibrated, logits_sql, measured
 from pip_dagster.flow.estimate_rows import Estimated
 from pip_dagster.ledger.calibrators import Calibrator, curve_columns, empty_columns, table_columns
 from pip_dagster.ledger.estimates import MatureScoring
