@@ -25,11 +25,13 @@ _COMMANDS = {
     "backfill": ("pip_dagster.cli.backfill", "backfill", "Build the past partitions of a pipeline, resumably."),
     "audit": ("pip_dagster.cli.audit", "audit", "Who made which scoring live, promoted or rolled back."),
     "demo": ("pip_dagster.cli.demo", "demo", "Score real flights with two models, to try it out."),
+    "estimate": ("pip_dagster.cli.estimate", "estimate", "Performance expected before labels arrive."),
     "export": ("pip_dagster.cli.export", "export", "Write published rows as Parquet files."),
     "lineage": ("pip_dagster.cli.lineage", "lineage", "What produced a partition, or every score of a key."),
     "maintain": ("pip_dagster.cli.maintain", "maintain", "Merge a lake's small files and expire old snapshots."),
     "models": ("pip_dagster.cli.models", "models", "Register, list, compare, promote and roll back models."),
     "monitor": ("pip_dagster.cli.monitor", "monitor", "How far features and scores have drifted."),
+    "performance": ("pip_dagster.cli.performance", "performance", "How good scores were, by late labels."),
     "plan": ("pip_dagster.cli.plan", "plan", "The stale partitions of a pipeline with their reasons."),
     "prove-point-in-time": (
         "pip_dagster.cli.point_in_time",

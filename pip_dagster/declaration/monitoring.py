@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from pip_dagster.declaration.performance import Performance
+from pip_dagster.declaration.performance import PerformanceRules
 from pip_dagster.declaration.strict import StrictModel
 
 
@@ -31,6 +31,6 @@ class Monitoring(StrictModel):
         description="Whether performance is estimated before labels arrive, where labels are declared and the task has "
         "an estimator.",
     )
-    performance: Performance = Field(
-        default=Performance(), description="Where labels are declared: how good scores were."
+    performance: PerformanceRules = Field(
+        default=PerformanceRules(), description="Where labels are declared: how good scores were."
     )

@@ -7,7 +7,7 @@ from pydantic import Field
 from pip_dagster.declaration.strict import StrictModel
 
 
-class Performance(StrictModel):
+class PerformanceRules(StrictModel):
     """By which figure performance is judged, and which loss raises an alarm."""
 
     metric: str | None = Field(

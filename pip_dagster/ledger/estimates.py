@@ -99,6 +99,16 @@ def graded_estimates(
     return [GradedEstimate(**row) for row in dicts(found)]
 
 
+def reasons_of(con: DuckDBPyConnection, pipeline: str, manifest_digest: str) -> dict[str, str]:
+    """Scoring → the newest recorded reason why it has no estimate."""
+    found = con.execute(
+        "SELECT scoring_id, max_by(reason, estimate_id) FROM ledger.estimates "
+        "WHERE pipeline = $pipeline AND manifest_digest = $manifest AND metric = '' GROUP BY scoring_id",
+        {"pipeline": pipeline, "manifest": manifest_digest},
+    )
+    return dict(found.fetchall())
+
+
 def live_scorings(
     con: DuckDBPyConnection, pipeline: str, manifest_digest: str, *, without_estimate: bool = False
 ) -> list[LiveScoring]:

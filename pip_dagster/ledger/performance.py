@@ -20,7 +20,7 @@ _NUMBERS = {"sql_type": "DOUBLE[]"}
 
 
 @dataclass(frozen=True)
-class Evaluation:
+class LabelEvaluation:
     """One row of `ledger.evaluations`: the rows of a scoring, or of its arm, and the labels that they had.
 
     Attributes:
@@ -88,7 +88,7 @@ class PerformanceRow:
 
 @dataclass(frozen=True)
 class Part:
-    """The rows of a partition for which one scoring is live; `basis` as in `Evaluation`."""
+    """The rows of a partition for which one scoring is live; `basis` as in `LabelEvaluation`."""
 
     live: LivePartition
     basis: str
@@ -118,7 +118,7 @@ def live_parts(con: DuckDBPyConnection, pipeline: str) -> list[Part]:
     return [Part(LivePartition(*(*row[:6], (Revision(*row[6:8]),))), *row[8:]) for row in rows]
 
 
-def newest_evaluations(con: DuckDBPyConnection, pipeline: str) -> dict[tuple[str, str, str], Evaluation]:
+def newest_evaluations(con: DuckDBPyConnection, pipeline: str) -> dict[tuple[str, str, str], LabelEvaluation]:
     """The newest evaluation of everything that was evaluated, live or not, by `Part.identity`."""
     found = con.execute(
         "SELECT * FROM ledger.evaluations WHERE pipeline = $pipeline "
@@ -128,7 +128,7 @@ def newest_evaluations(con: DuckDBPyConnection, pipeline: str) -> dict[tuple[str
     return {(each.basis, each.scoring_id, each.arm): each for each in _evaluations(dicts(found))}
 
 
-def live_evaluations(con: DuckDBPyConnection, pipeline: str) -> list[Evaluation]:
+def live_evaluations(con: DuckDBPyConnection, pipeline: str) -> list[LabelEvaluation]:
     """The newest evaluation of what is live, oldest partition first."""
     found = con.execute(
         "SELECT * FROM ledger.live_evaluations WHERE pipeline = $pipeline "
@@ -151,7 +151,7 @@ def performance_rows(
 
 
 def insert_evaluations(
-    con: DuckDBPyConnection, evaluations: Sequence[Evaluation], rows: Sequence[PerformanceRow]
+    con: DuckDBPyConnection, evaluations: Sequence[LabelEvaluation], rows: Sequence[PerformanceRow]
 ) -> None:
     """Append them, inside a transaction. The warehouse is the current catalog."""
     insert_rows(con, "evaluations", evaluations)
@@ -161,5 +161,5 @@ def insert_evaluations(
             refresh_views(con, name)
 
 
-def _evaluations(rows: Iterable[dict[str, object]]) -> list[Evaluation]:
-    return [Evaluation(**row) for row in rows]  # type: ignore[arg-type]
+def _evaluations(rows: Iterable[dict[str, object]]) -> list[LabelEvaluation]:
+    return [LabelEvaluation(**row) for row in rows]  # type: ignore[arg-type]

@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from typing import Literal
 
 from pip_dagster.declaration.labels import Labels
-from pip_dagster.ledger.performance import Evaluation, Part
+from pip_dagster.ledger.performance import LabelEvaluation, Part
 
 # waiting: no label, and none is due yet. maturing: labels may still come. mature: the figures count.
 # overdue: no label although there should be some.
@@ -22,7 +22,7 @@ class Coverage:
     part: Part
     state: State
     age: timedelta
-    evaluation: Evaluation | None
+    evaluation: LabelEvaluation | None
 
     @property
     def partition_key(self) -> str:
@@ -56,7 +56,7 @@ class Coverage:
 
 
 def coverages(
-    parts: Sequence[Part], evaluations: Mapping[tuple[str, str, str], Evaluation], labels: Labels, now: datetime
+    parts: Sequence[Part], evaluations: Mapping[tuple[str, str, str], LabelEvaluation], labels: Labels, now: datetime
 ) -> list[Coverage]:
     """The state of each part at an instant, in their order.
 
@@ -75,11 +75,13 @@ def coverages(
     ]
 
 
-def _is_mature(evaluation: Evaluation, now: datetime) -> bool:
+def _is_mature(evaluation: LabelEvaluation, now: datetime) -> bool:
     return evaluation.labelled > 0 and evaluation.mature_at is not None and evaluation.mature_at <= now
 
 
-def _state(part: Part, evaluation: Evaluation | None, labels: Labels, now: datetime, newest: datetime | None) -> State:
+def _state(
+    part: Part, evaluation: LabelEvaluation | None, labels: Labels, now: datetime, newest: datetime | None
+) -> State:
     if evaluation and evaluation.labelled:
         return "mature" if _is_mature(evaluation, now) else "maturing"
     allowed = labels.arrives_after or labels.complete_after

@@ -22,6 +22,11 @@ def challengers_key(spec: PipelineSpec) -> dg.AssetKey:
     return dg.AssetKey([spec.name, "challengers"])
 
 
+def performance_key(spec: PipelineSpec) -> dg.AssetKey:
+    """What labels show of the predictions."""
+    return dg.AssetKey([spec.name, "performance"])
+
+
 def own_keys(spec: PipelineSpec) -> list[dg.AssetKey]:
     """The assets that a run of the pipeline materializes: the challengers only where versions are compared."""
     return [features_key(spec), predictions_key(spec)] + ([challengers_key(spec)] if spec.scoring.compared else [])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from pip_dagster.statistics.expected import Expected
@@ -69,3 +69,39 @@ def spreads(
             if truth is not None:
                 beyond.setdefault(metric, []).append((each.value - truth) ** 2 - each.variance)
     return {metric: max(0.0, sum(values) / len(values)) for metric, values in beyond.items()}
+
+
+@dataclass(frozen=True)
+class Record:
+    """How an estimate has held: of the newest `graded` partitions, `held` measured within the band.
+
+    `misses`: how many of the newest 7 were on the side of the newest miss, -1 below the band, 1 above; 0 if the newest
+    held.
+    """
+
+    held: int
+    graded: int
+    misses: int
+    side: int
+
+    @property
+    def withdrawn(self) -> bool:
+        """Whether the estimate is no longer shown."""
+        return self.graded >= LEAST_GRADED and self.held < LEAST_HELD * self.graded
+
+    @property
+    def runs(self) -> bool:
+        """Whether misses are on one side by more than chance."""
+        return self.side != 0 and self.misses >= RUN
+
+
+def record(sides: Sequence[int]) -> Record:
+    """From the graded partitions, oldest first: -1 measured below the band, 0 within, 1 above."""
+    trailing, newest = sides[-TRAILING:], sides[-RUN_OF:]
+    side = newest[-1] if newest else 0
+    return Record(
+        held=sum(each == 0 for each in trailing),
+        graded=len(trailing),
+        misses=sum(each == side for each in newest) if side else 0,
+        side=side,
+    )
