@@ -29,7 +29,9 @@ SOURCES = {name: {"table": f"raw.{name}", "partition_column": "day"} for name in
 def declare(tiny, **changes):
     (tiny.folder / "labels.sql").write_text(LABELS)
     labels = {"sql": "labels.sql", "outcome": "returned", "complete_after": "1 day"}
-    tiny.declare(**{"sources": SOURCES, "labels": labels, "monitoring": {}, "decisions": {"high": "score > 0.6"}} | changes)
+    tiny.declare(
+        **{"sources": SOURCES, "labels": labels, "monitoring": {}, "decisions": {"high": "score > 0.6"}} | changes
+    )
     return tiny
 
 
@@ -60,8 +62,10 @@ def estimated(tiny, backend):
 
 def test_it_runs(estimated):
     print(do(estimated, estimate_scored, DAYS[20:25]))
-    for each in do(estimated, read_estimates): print(each)
+    for each in do(estimated, read_estimates):
+        print(each)
     label(estimated, *DAYS[20:25])
-    for each in do(estimated, read_estimates): print(each.metric, each.partition_key, each.text, each.truth, each.hit)
+    for each in do(estimated, read_estimates):
+        print(each.metric, each.partition_key, each.text, each.truth, each.hit)
     print(do(estimated, estimate_findings))
     assert 0
