@@ -9,7 +9,7 @@ from pip_dagster.ledger.calibrators import Calibrator
 from pip_dagster.plural import plural
 from pip_dagster.sql.names import literal, quote
 from pip_dagster.statistics.band import LEAST_ROWS, Band, band
-from pip_dagster.statistics.expected import Expected, Rows, expected
+from pip_dagster.statistics.expected import CalibratedRows, Expected, expected
 from pip_dagster.statistics.loss_table import beyond, counts_by_bin, expected_losses
 from pip_dagster.statistics.score_curve import logit_sql
 
@@ -43,7 +43,7 @@ def estimate(
     return result
 
 
-def calibrated(of: Estimated, calibrator: Calibrator, scored: str) -> Rows:
+def calibrated(of: Estimated, calibrator: Calibrator, scored: str) -> CalibratedRows:
     """The rows with the probability that the calibrator gives to each class."""
     curves, groups = calibrator.curves, calibrator.groups
     classes = range(len(of.spec.scores))
@@ -61,7 +61,7 @@ def calibrated(of: Estimated, calibrator: Calibrator, scored: str) -> Rows:
         total = " + ".join(f"pip_p{k}" for k in classes)
         shares = ", ".join(f"pip_p{k} / ({total}) AS pip_p{k}" for k in classes)
         relation = f"(SELECT * REPLACE ({shares}) FROM {relation})"
-    return Rows(relation, of.spec, tuple(curves[0, k].knots for k in classes))
+    return CalibratedRows(relation, of.spec, tuple(curves[0, k].knots for k in classes))
 
 
 def logits_sql(of: Estimated) -> str:
@@ -79,7 +79,7 @@ def measured(con: DuckDBPyConnection, of: Estimated, labelled: str) -> dict[str,
         (f"(pip_outcome = {k})::DOUBLE" if len(of.spec.scores) > 1 else "pip_outcome") + f" AS pip_p{k}"
         for k in classes
     )
-    rows = Rows(f"(SELECT *, 0 AS pip_group, {hits} FROM {labelled})", of.spec)
+    rows = CalibratedRows(f"(SELECT *, 0 AS pip_group, {hits} FROM {labelled})", of.spec)
     return {key: {name: each.value for name, each in found.items()} for key, found in expected(con, rows, {}).items()}
 
 

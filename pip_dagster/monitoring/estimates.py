@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from pip_dagster import clock
 from pip_dagster.ledger.estimates import GradedEstimate, graded_estimates
 from pip_dagster.monitoring.finding import Finding
-from pip_dagster.statistics.band import RUN, RUN_OF, Record, record
+from pip_dagster.statistics.band import RUN, RUN_OF, TrackRecord, record
 from pip_dagster.warehouse.access import reading
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ class ShownEstimate:
     high: float | None
     truth: float | None
     hit: bool | None
-    record: Record
+    record: TrackRecord
     withdrawn: bool
     text: str
 
@@ -65,7 +65,7 @@ def read_estimates(
     return [_shown(each, records.get(each.metric, record([]))) for each in found if each.partition_key in kept]
 
 
-def records_of(found: Sequence[GradedEstimate]) -> dict[str, Record]:
+def records_of(found: Sequence[GradedEstimate]) -> dict[str, TrackRecord]:
     """Metric → how its estimates held; `found` is in the partitions' order."""
     sides: dict[str, list[int]] = {}
     for each in found:
@@ -112,7 +112,7 @@ def estimate_findings(
     return findings
 
 
-def _cause(newest: GradedEstimate, of_metric: Record) -> str:
+def _cause(newest: GradedEstimate, of_metric: TrackRecord) -> str:
     side = "above" if of_metric.side > 0 else "below"
     return (
         f"{NO_LONGER}: {newest.metric} was {side} its estimate on {of_metric.misses} of {RUN_OF} partitions, last "
@@ -120,7 +120,7 @@ def _cause(newest: GradedEstimate, of_metric: Record) -> str:
     )
 
 
-def _shown(each: GradedEstimate, of_metric: Record) -> ShownEstimate:
+def _shown(each: GradedEstimate, of_metric: TrackRecord) -> ShownEstimate:
     withdrawn = bool(each.metric) and of_metric.withdrawn
     if each.value is None:
         text = f"no estimate: {each.reason}"

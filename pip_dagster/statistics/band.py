@@ -72,7 +72,7 @@ def spreads(
 
 
 @dataclass(frozen=True)
-class Record:
+class TrackRecord:
     """How an estimate has held: of the newest `graded` partitions, `held` measured within the band.
 
     `misses`: how many of the newest 7 were on the side of the newest miss, -1 below the band, 1 above; 0 if the newest
@@ -95,11 +95,11 @@ class Record:
         return self.side != 0 and self.misses >= RUN
 
 
-def record(sides: Sequence[int]) -> Record:
+def record(sides: Sequence[int]) -> TrackRecord:
     """From the graded partitions, oldest first: -1 measured below the band, 0 within, 1 above."""
     trailing, newest = sides[-TRAILING:], sides[-RUN_OF:]
     side = newest[-1] if newest else 0
-    return Record(
+    return TrackRecord(
         held=sum(each == 0 for each in trailing),
         graded=len(trailing),
         misses=sum(each == side for each in newest) if side else 0,

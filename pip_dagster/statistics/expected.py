@@ -27,7 +27,7 @@ LEAST_OF_A_CLASS = 10
 
 
 @dataclass(frozen=True)
-class Rows:
+class CalibratedRows:
     """A relation of scored rows, and what is measured of them.
 
     `relation` has partition_key, `pip_group`, the columns of `spec`, and for each class its probability `pip_p<i>` and
@@ -57,7 +57,7 @@ class Expected:
 
 
 def expected(
-    con: DuckDBPyConnection, rows: Rows, fits: Mapping[tuple[int, int], ScoreCurve]
+    con: DuckDBPyConnection, rows: CalibratedRows, fits: Mapping[tuple[int, int], ScoreCurve]
 ) -> dict[str, dict[str, Expected]]:
     """Partition → metric → what is expected. `fits`: (group, class) → the calibrator that gave the probabilities.
 
@@ -96,11 +96,11 @@ class _Metric:
     enough: str = "true"
 
 
-def _metrics(rows: Rows) -> list[_Metric]:
+def _metrics(rows: CalibratedRows) -> list[_Metric]:
     return _binary(rows) if len(rows.scores) == 1 else _multiclass(rows)
 
 
-def _binary(rows: Rows) -> list[_Metric]:
+def _binary(rows: CalibratedRows) -> list[_Metric]:
     s = f"({probability_sql(f'{quote(rows.scores[0])}::DOUBLE', rows.spec.scale)})"
     hit, miss = _log(s), _log(f"(1 - {s})")
     both = f"least(pos0, n - pos0) >= {LEAST_OF_A_CLASS}"
@@ -118,7 +118,7 @@ def _binary(rows: Rows) -> list[_Metric]:
     return found
 
 
-def _multiclass(rows: Rows) -> list[_Metric]:
+def _multiclass(rows: CalibratedRows) -> list[_Metric]:
     classes = range(len(rows.scores))
     chosen = [f"(pip_chosen = {k})::INT" for k in classes]
     found = [
@@ -153,7 +153,7 @@ def _auc_by(k: int) -> str:
     return f"(below{k} - above{k} - auc{k} * (n - 2 * pos{k} - 1 + 2 * pip_p{k})) / nullif(pairs{k}, 0)"
 
 
-def _statement(rows: Rows, metrics: Sequence[_Metric]) -> str:
+def _statement(rows: CalibratedRows, metrics: Sequence[_Metric]) -> str:
     classes = range(len(rows.scores))
     ranked = len(rows.scores) <= MOST_AUC_CLASSES
     flags = [f"(pip_chosen = {k})::INT" for k in classes]
@@ -206,7 +206,7 @@ def _statement(rows: Rows, metrics: Sequence[_Metric]) -> str:
     )
 
 
-def _sums(i: int, metric: _Metric, rows: Rows) -> str:
+def _sums(i: int, metric: _Metric, rows: CalibratedRows) -> str:
     classes = range(len(metric.by_class))
     squares = " + ".join(f"pip_p{k} * d{i}_{k} * d{i}_{k}" for k in classes)
     mean = " + ".join(f"pip_p{k} * d{i}_{k}" for k in classes)

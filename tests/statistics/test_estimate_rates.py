@@ -9,7 +9,7 @@ import pyarrow as pa
 import pytest
 
 from pip_dagster.statistics.band import LEAST_GRADED, band, record, spreads
-from pip_dagster.statistics.expected import Rows, expected
+from pip_dagster.statistics.expected import CalibratedRows, expected
 from pip_dagster.statistics.loss_table import (
     beyond,
     counts_by_bin,
@@ -54,7 +54,7 @@ def evaluate(z, p, curve=None, first=0):
     score = sigmoid(z).ravel()
     table = {"partition_key": part.astype(str), "pip_group": np.zeros(len(part), np.int64), "score": score}
     con.register("given", pa.table(table | {"high": score > 0.3, "pip_l0": z.ravel(), "pip_p0": p.ravel()}))
-    rows = Rows("given", SPEC, (curve.knots,) if curve else ())
+    rows = CalibratedRows("given", SPEC, (curve.knots,) if curve else ())
     return expected(con, rows, {(0, 0): curve} if curve else {})
 
 

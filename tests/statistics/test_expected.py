@@ -5,8 +5,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from pip_dagster.statistics.band import TRAILING, Record, band, record
-from pip_dagster.statistics.expected import Expected, Rows, expected
+from pip_dagster.statistics.band import TRAILING, TrackRecord, band, record
+from pip_dagster.statistics.expected import CalibratedRows, Expected, expected
 from pip_dagster.statistics.loss_table import (
     LossTable,
     beyond,
@@ -37,7 +37,7 @@ def evaluate(spec, columns, p, curves=None, keys=None):
     con = duckdb.connect(config={"threads": 1})
     keys = pa.array([*keys], pa.string())
     con.register("t", pa.table({"partition_key": keys, "pip_group": np.zeros(len(p), np.int64)} | columns | given))
-    rows = Rows("t", spec, (KNOTS,) * len(spec.scores) if curves else ())
+    rows = CalibratedRows("t", spec, (KNOTS,) * len(spec.scores) if curves else ())
     return expected(con, rows, curves or {})
 
 
@@ -223,10 +223,10 @@ def test_bands_stay_where_the_metric_can_be():
 
 
 def test_the_record_of_estimates():
-    assert record([]) == Record(0, 0, 0, 0)
+    assert record([]) == TrackRecord(0, 0, 0, 0)
     assert not record([1] * 9).withdrawn, "too few to say"
     assert record([0] * 8 + [1, 1]).withdrawn is False and record([0] * 7 + [1, -1, 1]).withdrawn
-    assert record([1] * 100 + [0] * TRAILING) == Record(TRAILING, TRAILING, 0, 0), "the old ones no longer count"
+    assert record([1] * 100 + [0] * TRAILING) == TrackRecord(TRAILING, TRAILING, 0, 0), "the old ones no longer count"
     assert record([1, 0, 1, 1, 0, 1]).runs and not record([1, 1, 1, 0, 0, 0, 0, 1]).runs
     assert not record([1, 1, -1, -1, 1]).runs, "on both sides"
     assert not record([-1, -1, -1, -1, 0]).runs, "the newest held"
