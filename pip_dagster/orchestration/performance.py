@@ -1,29 +1,25 @@
 """The asset `performance` of a pipeline: what labels show of its scores, evaluated again whenever labels arrive."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import dagster as dg
 
+from pip_dagster.declaration.pipeline import Pipeline
 from pip_dagster.flow.engine import available_threads
 from pip_dagster.flow.performance import evaluate
 from pip_dagster.ledger.arms import CHAMPION
+from pip_dagster.monitoring.coverage import Coverage
 from pip_dagster.monitoring.estimating import calibrate_after_labels
+from pip_dagster.monitoring.finding import Finding
 from pip_dagster.monitoring.performance import Performance, judge_performance, read_performance
 from pip_dagster.orchestration.alive import alive
 from pip_dagster.orchestration.checks import PERFORMANCE_NAME
 from pip_dagster.orchestration.failure import as_failure
-from pip_dagster.orchestration.keys import performance_key, predictions_key
+from pip_dagster.orchestration.keys import performance_key, predictions_key, source_key
 from pip_dagster.orchestration.runs import has_partitions
 from pip_dagster.plural import plural
 from pip_dagster.warehouse.connect import workspace
-
-if TYPE_CHECKING:
-    from pip_dagster.declaration.pipeline import Pipeline
-    from pip_dagster.monitoring.coverage import Coverage
-    from pip_dagster.monitoring.finding import Finding
 
 _SHOWN = 20
 
@@ -39,7 +35,7 @@ def performance_asset(pipeline: Pipeline, partitions: dg.TimeWindowPartitionsDef
         specs=[
             dg.AssetSpec(
                 key,
-                deps=[predictions_key(spec)],
+                deps=[predictions_key(spec), *(source_key(spec, each) for each in sorted(pipeline.label_sources))],
                 description=f"How good the predictions were, by the labels of `{pipeline.labels.sql}` that are there."
                 f"\n\nQuery it: `pip-dagster query 'SELECT * FROM {spec.name}.performance'`.",
                 kinds={"duckdb"},

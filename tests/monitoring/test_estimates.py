@@ -1,10 +1,13 @@
 """Estimates before labels arrive: made after scoring, graded by labels, hidden and in alarm where they fail."""
 
+import json
+
+import dagster as dg
 import pytest
 
 from pip_dagster.flow.performance import evaluate
-from pip_dagster.monitoring.estimates import estimate_findings, read_estimates
-from pip_dagster.monitoring.estimating import calibrate_after_labels, estimate_scored
+from pip_dagster.monitoring.estimates import MEANING, NO_LONGER, estimate_findings, read_estimates
+from pip_dagster.monitoring.estimating import calibrate_after_labels, estimate_scored, estimate_stored, refit
 from pip_dagster.warehouse.connect import workspace
 
 DAYS = [f"2024-03-{day:02}" for day in range(1, 32)]
@@ -71,7 +74,6 @@ GRADES = """SELECT partition_key, metric, value, low, high, truth, hit, labelled
 WHERE partition_key = '{}' ORDER BY metric"""
 
 
-@pytest.mark.lake("always")
 def test_an_estimate_is_graded_when_labels_count(estimated):
     shown = do(estimated, read_estimates)
     assert {each.partition_key for each in shown} == {*DAYS[20:25]}
@@ -113,12 +115,13 @@ def test_a_calibrator_knows_no_outcome_of_what_it_estimates(estimated):
         "JOIN ledger.scorings s USING (scoring_id) GROUP BY ALL ORDER BY ALL"
     )
     assert len(rows) == 18 and all(earlier for _, earlier, _ in rows)
-    reasons = dict(estimated.warehouse("SELECT partition_key, reason FROM ledger.estimates WHERE metric = ''"))
-    assert set(reasons) == {*DAYS[:7]} and all(
-        "no calibrator of earlier partitions" in each for each in reasons.values()
-    )
+    reasons = dict(estimated.warehouse("SELECT partition_key, reason FROM orders.estimates WHERE metric = ''"))
+    assert set(reasons) == {*DAYS[:7]}
+    assert all("no calibrator of earlier partitions" in each for each in reasons.values())
     assert do(estimated, estimate_stored, past=True).done == 0
-    assert len(estimated.warehouse("SELECT 1 FROM ledger.estimates WHERE metric = ''")) == 7, "recorded once"
+    recorded = "SELECT count(*), count(DISTINCT (scoring_id, reason)) FROM ledger.estimates WHERE metric = ''"
+    ((count, distinct),) = estimated.warehouse(recorded)
+    assert count == distinct, "a reason is recorded once"
 
 
 def test_outcomes_that_no_longer_follow_the_features(estimated):
@@ -169,13 +172,10 @@ def test_a_correction_is_estimated_again_and_a_rollback_shows_what_was_estimated
     assert do(estimated, estimate_scored, [day]).done == 1
     after = by_metric(do(estimated, read_estimates), day)["base_rate"]
     assert after.scoring_id != before.scoring_id and after.value > before.value
-    old = estimated.warehouse(
-        f"SELECT value FROM ledger.estimates WHERE scoring_id = '{before.scoring_id}' AND metric = 'base_rate'"
-    )
-    assert old == [(before.value,)]
-    assert estimated.published(
-        f"SELECT value FROM orders.estimates WHERE partition_key = '{day}' AND metric = 'base_rate'"
-    ) == [(after.value,)]
+    value = "SELECT value FROM {} WHERE metric = 'base_rate' AND {}"
+    old = f"scoring_id = '{before.scoring_id}'"
+    assert estimated.warehouse(value.format("ledger.estimates", old)) == [(before.value,)]
+    assert estimated.published(value.format("orders.estimates", f"partition_key = '{day}'")) == [(after.value,)]
 
 
 def test_what_cannot_be_estimated_never_fails_a_run(estimated):
@@ -195,9 +195,8 @@ def checks(tiny, first, last):
     job = build_definitions(tiny.pipeline()).resolve_job_def("orders_job")
     result = job.execute_in_process(instance=dg.DagsterInstance.ephemeral(), tags=tags)
     assert result.success
-    events = (
-        e.asset_check_evaluation_data for e in result.all_events if e.event_type_value == "ASSET_CHECK_EVALUATION"
-    )
+    found = (each for each in result.all_events if each.event_type_value == "ASSET_CHECK_EVALUATION")
+    events = [each.asset_check_evaluation_data for each in found]
     return {each.partition: each for each in events if each.check_name == "estimate" and each.partition}
 
 
@@ -228,3 +227,15 @@ def test_without_labels_or_monitoring_nothing_is_estimated(tiny):
     tiny.run("2024-03-01")
     assert tiny.warehouse("SELECT count(*) FROM ledger.estimates") == [(0,)]
     assert "has no estimates" in tiny.shell("estimate", "orders", code=1)
+
+
+@pytest.mark.lake("only")
+def test_the_same_on_a_lake(tiny):
+    declare(tiny)
+    tiny.source(MORE, OUTCOMES)
+    tiny.run(*DAYS[:7])
+    assert label(tiny, *DAYS[:6]) is None
+    assert do(tiny, estimate_scored, DAYS[6:7]).done == 1
+    label(tiny, DAYS[6])
+    assert by_metric(do(tiny, read_estimates), DAYS[6])["auc"].hit is not None
+    assert tiny.published(GRADES.format(DAYS[6])) == tiny.warehouse(GRADES.format(DAYS[6]))
