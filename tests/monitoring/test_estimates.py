@@ -118,6 +118,7 @@ def test_a_calibrator_knows_no_outcome_of_what_it_estimates(estimated):
     reasons = dict(estimated.warehouse("SELECT partition_key, reason FROM orders.estimates WHERE metric = ''"))
     assert set(reasons) == {*DAYS[:7]}
     assert all("no calibrator of earlier partitions" in each for each in reasons.values())
+    assert do(estimated, estimate_stored, past=True).done <= 1, "the day before the first calibrator"
     assert do(estimated, estimate_stored, past=True).done == 0
     recorded = "SELECT count(*), count(DISTINCT (scoring_id, reason)) FROM ledger.estimates WHERE metric = ''"
     ((count, distinct),) = estimated.warehouse(recorded)
