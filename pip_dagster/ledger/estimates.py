@@ -37,7 +37,10 @@ class EstimateEntry:
 
 @dataclass(frozen=True)
 class GradedEstimate:
-    """An estimate of a live scoring; `truth`, `hit` and `side` (-1 below the band, 1 above) once its labels count."""
+    """An estimate of a live scoring; `truth`, `hit` and `side` (-1 below the band, 1 above) once its labels count.
+
+    `calibrator` is the kind of what it was made with.
+    """
 
     partition_key: str
     partition_start: datetime
@@ -48,6 +51,7 @@ class GradedEstimate:
     low: float | None
     high: float | None
     calibrator_digest: str | None
+    calibrator: str | None
     reason: str | None
     truth: float | None
     hit: bool | None
@@ -90,7 +94,9 @@ def graded_estimates(
     graded = ", ".join(counts.format(name) for name in ("truth", "hit", "side"))
     found = con.execute(
         "SELECT g.partition_key, s.partition_start, g.scoring_id, g.rows, g.metric, g.value, g.low, g.high, "
-        f"g.calibrator_digest, g.reason, {graded} FROM ledger.graded_estimates g "
+        f"g.calibrator_digest, c.kind AS calibrator, g.reason, {graded} FROM ledger.graded_estimates g "
+        "LEFT JOIN (SELECT digest, any_value(kind) AS kind FROM ledger.calibrators GROUP BY digest) c "
+        "ON c.digest = g.calibrator_digest "
         "JOIN ledger.scorings s ON s.scoring_id = g.scoring_id AND s.pipeline = g.pipeline "
         "WHERE g.pipeline = $pipeline AND g.manifest_digest = $manifest AND g.is_live "
         "ORDER BY s.partition_start, g.estimate_id",

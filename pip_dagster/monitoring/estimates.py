@@ -129,6 +129,7 @@ def _shown(each: GradedEstimate, of_metric: TrackRecord) -> ShownEstimate:
     else:
         held = f"{of_metric.held} of {of_metric.graded} such estimates held" if of_metric.graded else "none graded yet"
         text = f"{each.value:.4g} ({each.low:.4g} to {each.high:.4g}) {MEANING}; {held}"
+        text += "; by the held-out rows of its registration" if each.calibrator == "held out" else ""
     return ShownEstimate(
         *(each.partition_key, each.scoring_id, each.rows, each.metric, each.value, each.low, each.high),
         *(each.truth, each.hit, of_metric, withdrawn, text),
