@@ -12,6 +12,7 @@ from pip_dagster.sql.names import among, quote
 from pip_dagster.statistics.arms import ArmRows, estimate
 from pip_dagster.statistics.influence import Metric
 from pip_dagster.statistics.likeness import likeness
+from pip_dagster.statistics.loss import within_bounds
 from pip_dagster.statistics.metrics.measure import Measured, measure
 from pip_dagster.statistics.metrics.spec import MetricSpec, MetricValue, default_metric
 
@@ -206,5 +207,5 @@ def _intervals(con: DuckDBPyConnection, relation: str, spec: MetricSpec, metric:
         )
         figure = estimate(metric, rows)  # type: ignore[arg-type]
         if figure and np.isfinite([figure.low, figure.high]).all():
-            found[name] = (figure.low, figure.high)
+            found[name] = within_bounds(metric, figure.low, figure.high)
     return found
