@@ -83,6 +83,7 @@ def performance(
 def _evaluate(pipeline: Pipeline, first: str | None, until: str | None) -> dict[str, str]:
     from pip_dagster.flow.engine import available_threads
     from pip_dagster.flow.performance import evaluate, live_keys
+    from pip_dagster.monitoring.estimating import calibrate_after_labels
     from pip_dagster.monitoring.performance import performance_findings
     from pip_dagster.monitoring.watch import watch_findings
     from pip_dagster.warehouse.connect import workspace
@@ -98,6 +99,8 @@ def _evaluate(pipeline: Pipeline, first: str | None, until: str | None) -> dict[
         wanted = keys[low : high + 1]
         found = evaluate(con, pipeline, wanted, progress=progress)
         watch_findings(pipeline, performance_findings(con, pipeline))
+        if why := calibrate_after_labels(con, pipeline):
+            progress(f"{name}: no calibrator for estimates: {why}.")
     counts = f"{plural(len(found.done), 'partition')} evaluated, {len(found.unchanged)} unchanged"
     progress(f"{name}: {counts}, {len(found.unlabelled)} without labels.")
     return found.problems

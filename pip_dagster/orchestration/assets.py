@@ -17,6 +17,7 @@ from pip_dagster.orchestration.cancel import request_cancellation
 from pip_dagster.orchestration.checks import asset_check_specs, news
 from pip_dagster.orchestration.dagster_private import forget_input_version
 from pip_dagster.orchestration.drift_check import drift_evaluations
+from pip_dagster.orchestration.estimate_check import estimate_evaluations
 from pip_dagster.orchestration.freshness import freshness_policy
 from pip_dagster.orchestration.inputs import model_metadata
 from pip_dagster.orchestration.judge_alone import judge_alone
@@ -157,6 +158,7 @@ def _run(
         version = _version_of(pipeline, outcome.last.scoring)
         scored = [*outcome.done.get(predictions_key(spec), {})]
         outcome.judged.extend(drift_evaluations(pipeline, version, scored))
+        outcome.judged.extend(estimate_evaluations(pipeline, version, scored))
         for event, why in watch(pipeline, version, scored).faults.items():
             context.log.warning(f"{spec.name}: monitoring, {event}: {why}")
     if challengers_key(spec) in selected:

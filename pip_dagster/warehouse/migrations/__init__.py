@@ -18,6 +18,7 @@ from pip_dagster.warehouse.migrations import (
     m0011_costs_and_live_since,
     m0012_profiles,
     m0013_performance,
+    m0014_estimates,
     m0015_alarms,
 )
 
@@ -35,5 +36,6 @@ MIGRATIONS: tuple[str, ...] = (
     m0011_costs_and_live_since.SQL,
     m0012_profiles.SQL,
     m0013_performance.SQL,
+    m0014_estimates.SQL,
     m0015_alarms.SQL,
 )
