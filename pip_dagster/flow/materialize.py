@@ -36,6 +36,7 @@ from pip_dagster.warehouse.windows import in_windows
 
 if TYPE_CHECKING:
     from pip_dagster.declaration.pipeline import Pipeline
+    from pip_dagster.flow.run import Stored
 
 LOG = logging.getLogger("pip_dagster")
 
@@ -64,12 +65,13 @@ def materialize(
     features: bool = True,
     predictions: bool = True,
     progress: Callable[[str], None] = LOG.info,
+    stored: Stored | None = None,
     **requested: Unpack[Requested],
 ) -> Iterator[PartitionResult]:
     """Build the features, the predictions, or both, of each partition; a result for each soon after it is stored.
 
     A partition whose rows are bad fails alone and its stored past stays as it was. What is already there with the
-    same content, model, declaration and libraries is not built again.
+    same content, model, declaration and libraries is not built again. `stored` is called with what was committed.
 
     Raises:
         DeclarationError: nothing can be built: the SQL cannot run, a model is missing or does not fit.
@@ -88,7 +90,7 @@ def materialize(
         model = ScoringModel.resolve(pipeline, threads, version=version) if predictions else None
         with workspace(threads=threads, memory_limit=run_memory(threads)) as con:
             known = requested.get("as_known", False)
-            run = Run(con, pipeline, info, progress, requested.get("allow_fewer_rows", False), known)
+            run = Run(con, pipeline, info, progress, requested.get("allow_fewer_rows", False), known, stored)
             batches = [_extract(run, partitions, model)] if features else _stored(run, partitions)
             for batch in batches:
                 yield from (PartitionResult(partition, error=error) for partition, error in batch.failed)

@@ -82,6 +82,8 @@ class _Predictions:
         assert self.chunk
         attempts = [self._attempt(item) for item in items]
         entries = store_scores(self.run, self.stage, self.chunk, attempts, self._pending)
+        if self.run.stored:
+            self.run.stored(self.run.con, self.chunk.model.version, entries)
         return [self._result(*each) for each in zip(items, entries, (a.checks for a in attempts), strict=True)]
 
     def alone(self, item: Made, error: PipelineError | None) -> PartitionResult:

@@ -44,7 +44,7 @@ class _Column:
         counts = [int(by_bin.get(edge, 0)) for edge in self.bins]
         if self.numeric:
             counts.append(present - sum(counts))  # beyond the last edge
-        return Profile(self.kind, self.name, rows, counts, rows - present - unseen, unseen, mean, sd, gain)
+        return Profile(self.kind, self.name, rows, counts, rows - present - unseen, unseen, mean, sd, gain, None, None)
 
 
 def profile_features(

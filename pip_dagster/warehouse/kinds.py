@@ -72,7 +72,10 @@ KINDS: tuple[Kind, ...] = (
     Kind("backfills", LEDGER, "table", "evidence"),
     Kind("backfill_partitions", LEDGER, "table", "evidence"),
     Kind("profiles", LEDGER, "table", "evidence"),
+    Kind("judgements", LEDGER, "table", "evidence", pending_id="judgement_id"),
+    Kind("drift", LEDGER, "table", "evidence"),
     Kind("live", LEDGER, "view", "evidence"),
+    Kind("live_drift", LEDGER, "view", "evidence"),
     PublishedKind("partitions", LEDGER, "view", "evidence", always=True, order="scoring_id"),
     PublishedKind("checks", LEDGER, "table", "evidence", order="made_at"),
     Kind("features", None, "column sets", "content"),
@@ -80,6 +83,7 @@ KINDS: tuple[Kind, ...] = (
     PublishedKind("predictions", None, "view", "content", live="scoring", always=True),
     PublishedKind("reasons", None, "column sets", "content", live="row"),
     PublishedKind("quarantine", None, "column sets", "content"),
+    PublishedKind("drift", None, "view", "evidence", live="scoring"),
     PublishedKind(
         *("live_arms", LEDGER, "view", "evidence"),
         view="arms",
