@@ -19,7 +19,7 @@ _GIVEN = "pip_given_drift"
 
 
 @dataclass(frozen=True)
-class Judgement:
+class DriftJudgement:
     """One row of `ledger.judgements`. `basis`: a digest of the rules and of the scorings that were compared."""
 
     judgement_id: str
@@ -45,7 +45,7 @@ def bases_of(con: DuckDBPyConnection, pipeline: str, scoring_ids: Sequence[str] 
     return dict(rows)
 
 
-def insert_judgements(con: DuckDBPyConnection, judgements: Sequence[Judgement], figures: pa.Table) -> None:
+def insert_judgements(con: DuckDBPyConnection, judgements: Sequence[DriftJudgement], figures: pa.Table) -> None:
     """Append them in one transaction, `figures` with the columns of `ledger.drift`.
 
     The warehouse is the current catalog.

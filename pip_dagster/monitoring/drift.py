@@ -11,7 +11,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
 from pip_dagster.declaration.monitoring import Monitoring, ReferenceName
-from pip_dagster.monitoring.rules import RULES, Rule, Verdict, judge
+from pip_dagster.monitoring.rules import RULES, DriftVerdict, Rule, judge
 from pip_dagster.monitoring.series import LONGEST, Column, Series
 from pip_dagster.monitoring.windows import Figures, Windows, figures
 from pip_dagster.plural import plural
@@ -94,7 +94,7 @@ class ColumnDrift:
 
 
 @dataclass(frozen=True, eq=False)
-class Judged:
+class JudgedDrift:
     """Many partitions of a series, judged: arrays of the shape (columns, positions).
 
     `state`: the numbers of `STATES`. `bin`: the place of the bin whose share changed most, with its shares `before` and
@@ -102,7 +102,7 @@ class Judged:
     """
 
     windows: Windows
-    verdict: Verdict
+    verdict: DriftVerdict
     state: np.ndarray
     threshold: np.ndarray
     bin: np.ndarray
@@ -115,7 +115,7 @@ class Judged:
 class PartitionDrift:
     """One partition of those that were judged; `place` is its place among them."""
 
-    judged: Judged
+    judged: JudgedDrift
     place: int
 
     @property
@@ -196,7 +196,7 @@ def drift_at(series: Series, at: int, rules: Monitoring) -> PartitionDrift:
     return drift_of(series, [at], rules)[0]
 
 
-def judge_all(series: Series, positions: Sequence[int], rules: Monitoring) -> Judged:
+def judge_all(series: Series, positions: Sequence[int], rules: Monitoring) -> JudgedDrift:
     """The same as arrays."""
     import numpy as np
 
@@ -211,10 +211,10 @@ def judge_all(series: Series, positions: Sequence[int], rules: Monitoring) -> Ju
         state[lasting.there & (lasting.of.excess > rules.psi / 2)] = STATES.index("drifted")
     state = np.where(raised, np.where(unused, STATES.index("noted"), STATES.index("alarm")), state)
     by_rule = np.array([rules.missing, rules.unseen, rules.psi, rules.psi / 2, rules.psi])  # the last for none
-    return Judged(windows, verdict, state, by_rule[verdict.rule], *_changes(windows, verdict), tuple(found))
+    return JudgedDrift(windows, verdict, state, by_rule[verdict.rule], *_changes(windows, verdict), tuple(found))
 
 
-def _changes(windows: Windows, verdict: Verdict) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _changes(windows: Windows, verdict: DriftVerdict) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The bin that changed most over the window of the rule, with its shares before and now."""
     import numpy as np
 
@@ -236,7 +236,7 @@ def _changes(windows: Windows, verdict: Verdict) -> tuple[np.ndarray, np.ndarray
     return largest, *shares
 
 
-def _column(judged: Judged, i: int, place: int) -> ColumnDrift:
+def _column(judged: JudgedDrift, i: int, place: int) -> ColumnDrift:
     column: Column = judged.windows.series.columns[i]
     rule, p = int(judged.verdict.rule[i, place]), judged.verdict.p[i, place]
     mean = judged.windows.series.means[i, judged.windows.at[place]]

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from pip_dagster import clock
 from pip_dagster.declaration.monitoring import Monitoring
 from pip_dagster.errors import NoWarehouseError
-from pip_dagster.ledger.judgements import Judgement, bases_of, insert_judgements
+from pip_dagster.ledger.judgements import DriftJudgement, bases_of, insert_judgements
 from pip_dagster.ledger.profiles import LiveScoring, live_profiled, profile_rows
 from pip_dagster.ledger.record import ScoringEntry, new_id
 from pip_dagster.monitoring.drift import STATES, PartitionDrift, drift_of
@@ -141,9 +141,9 @@ class _Current:
             entries = [self._entry(each, of_key[each.partition_key]) for each in found]
             insert_judgements(con, entries, rows_of(found, entries))
 
-    def _entry(self, found: PartitionDrift, at: int) -> Judgement:
+    def _entry(self, found: PartitionDrift, at: int) -> DriftJudgement:
         states = found.judged.state[:, found.place]
-        return Judgement(
+        return DriftJudgement(
             judgement_id=new_id(),
             pipeline=self.pipeline.spec.name,
             partition_key=found.partition_key,

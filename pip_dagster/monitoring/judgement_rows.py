@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from pip_dagster.ledger.judgements import Judgement
+from pip_dagster.ledger.judgements import DriftJudgement
 from pip_dagster.monitoring.drift import STATES, PartitionDrift
 from pip_dagster.monitoring.rules import RULES
 from pip_dagster.monitoring.windows import Figures
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 
-def rows_of(found: Sequence[PartitionDrift], entries: Sequence[Judgement]) -> pa.Table:
+def rows_of(found: Sequence[PartitionDrift], entries: Sequence[DriftJudgement]) -> pa.Table:
     """The rows of partitions that were judged together, each with its judgement; in the partitions' order."""
     import numpy as np
     import pyarrow as pa

@@ -27,7 +27,7 @@ _NEWEST = (0, 1, 2)
 
 
 @dataclass(frozen=True, eq=False)
-class Verdict:
+class DriftVerdict:
     """What the rules say; the fields have the shape (columns, positions).
 
     `rule`: the number in `RULES` of the rule that raised an alarm, -1 for none; `length`: the partitions of its window.
@@ -53,7 +53,7 @@ class _Cases:
     rising: bool
 
 
-def judge(windows: Windows) -> Verdict:
+def judge(windows: Windows) -> DriftVerdict:
     """Judge all columns at all positions."""
     import numpy as np
 
@@ -73,7 +73,7 @@ def judge(windows: Windows) -> Verdict:
     by_day = np.take_along_axis(day[[1, 2, 0, 0]], np.maximum(rule, 0)[None], axis=0)[0]
     length = np.where((rule == RULES.index("week")) | ((rule >= 0) & ~by_day), WEEK, 1)
     smallest = np.fmin.reduce(p.reshape(-1, columns, p.shape[2]), axis=0)
-    return Verdict(rule, length, smallest)
+    return DriftVerdict(rule, length, smallest)
 
 
 def _shares(windows: Windows) -> tuple[_Cases, np.ndarray]:
