@@ -104,11 +104,14 @@ def live_profiled(con: DuckDBPyConnection, pipeline: str, manifest_digest: str, 
 def profile_rows(
     con: DuckDBPyConnection, pipeline: str, manifest_digest: str, scoring_ids: Sequence[str]
 ) -> list[ProfileRow]:
-    """The profiles of these scorings on the bins of one version; other scorings' row groups are not read."""
+    """The profiles of these scorings on the bins of one version; of segments, those of scores and decisions.
+
+    Row groups without these scorings are not read.
+    """
     rows = con.execute(
         "SELECT scoring_id, column_kind, name, segment, segment_value, counts, missing, unseen, mean, sd, gain "
         f"FROM ledger.profiles WHERE pipeline = {literal(pipeline)} AND manifest_digest = {literal(manifest_digest)} "
-        f"AND {among('scoring_id', scoring_ids)}"
+        f"AND {among('scoring_id', scoring_ids)} AND (segment IS NULL OR column_kind <> 'feature')"
     ).fetchall()
     return [ProfileRow(row[0], row[1:5], *row[5:]) for row in rows]
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pip_dagster.declaration.monitoring import Monitoring, ReferenceName
 from pip_dagster.monitoring.rules import RULES, DriftVerdict, Rule, judge
-from pip_dagster.monitoring.series import LONGEST, Column, Series
+from pip_dagster.monitoring.series import LONGEST, Column, Series, is_value
 from pip_dagster.monitoring.windows import Figures, Windows, figures
 from pip_dagster.plural import plural
 from pip_dagster.statistics.novelty import LEAST_HISTORY
@@ -74,7 +74,7 @@ class ColumnDrift:
     @property
     def title(self) -> str:
         """Its name, with the segment."""
-        return self.name if self.segment is None else f"{self.name} where {self.segment} = {self.value}"
+        return self.name if self.segment is None else f"{self.name} where {self.segment} {is_value(self.value)}"
 
     @property
     def changed(self) -> str:

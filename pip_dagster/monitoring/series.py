@@ -22,13 +22,18 @@ if TYPE_CHECKING:
 LONGEST = 28  # partitions of the longest window
 
 
+def is_value(value: str | None) -> str:
+    """The end of a condition that a segment has this value."""
+    return "is NULL" if value is None else f"= {value}"
+
+
 @dataclass(frozen=True)
 class Column:
     """One column: the names of its bins, the last two for missing and never-seen values, and its reference.
 
     `reference` holds the counts of the training sample by the same bins; None for a decision or a segment. `mean` and
     `sd` are of training. `gain` is a feature's share of the model's total gain; None where that is not known. `segment`
-    and `value`: of the rows with this value of this column only; None for all rows.
+    and `value`: of the rows with this value of this column only, which may be NULL; no segment for all rows.
     """
 
     kind: ColumnKind
@@ -44,7 +49,7 @@ class Column:
     @property
     def title(self) -> str:
         """Its name, with the segment."""
-        return self.name if self.segment is None else f"{self.name} where {self.segment} = {self.value}"
+        return self.name if self.segment is None else f"{self.name} where {self.segment} {is_value(self.value)}"
 
 
 @dataclass(frozen=True, eq=False)
