@@ -190,7 +190,11 @@ def _runner(
 
         if not no_dagster:
             report("DAGSTER_HOME is not set: Dagster's UI will not show these partitions as materialized.")
-        yield _watched(pipeline, run_in_process(pipeline, progress.show, allow_fewer_rows=allow_fewer_rows))
+        from pip_dagster.monitoring.judged import judging
+
+        stored = judging(pipeline, [partition.key for chunk in work.chunks for partition in chunk])
+        run = run_in_process(pipeline, progress.show, stored=stored, allow_fewer_rows=allow_fewer_rows)
+        yield _watched(pipeline, run)
         return
     import warnings
 

@@ -7,11 +7,9 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from pip_dagster.declaration.monitoring import Monitoring
-from pip_dagster.ledger.live import newest_changes
-from pip_dagster.monitoring.drift import PartitionDrift, drift_at
+from pip_dagster.monitoring.drift import ColumnDrift, PartitionDrift, WindowDrift
 from pip_dagster.monitoring.finding import Finding, FindingState, Scope
-from pip_dagster.monitoring.series import read_series
-from pip_dagster.warehouse.access import reading
+from pip_dagster.monitoring.judged import judge_drift
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -29,44 +27,35 @@ def drift_findings(
     con: DuckDBPyConnection, pipeline: Pipeline, version: ModelVersion, partitions: Sequence[str]
 ) -> list[Finding]:
     """The columns of those partitions that are profiled on the bins of the version."""
+    judged = judge_drift(con, pipeline, version, partitions)
+    return [finding for each in judged for finding in _findings(pipeline, each)]
+
+
+def _findings(pipeline: Pipeline, of: PartitionDrift) -> Iterator[Finding]:
     rules = pipeline.spec.monitoring or Monitoring()
-    series = read_series(con, pipeline, version)
-    places = [at for at, key in enumerate(series.partitions) if key in partitions]
-    if not places:
-        return []
-    with reading(con, pipeline.project, purpose=f"{pipeline.spec.name}: reading what is live"):
-        live = newest_changes(con, pipeline.spec.name, [series.partitions[at] for at in places])
-    found: list[Finding] = []
-    for at in places:
-        judged = drift_at(series, at, rules)
-        found += _findings(pipeline, judged, rules, live[judged.partition_key].scoring_id)
-    return found
-
-
-def _findings(pipeline: Pipeline, of: PartitionDrift, rules: Monitoring, scoring_id: str) -> Iterator[Finding]:
     for column in of.columns:
         length = 7 if column.rule == "week" else 1
-        window = next((each for each in column.windows if each.partitions == length), None)
-        excess = window.excess if window else None
+        window = column.window(length, "training") or column.window(length, "previous")
+        value = None if window is None else _value(column, window)
         found = Finding(
             event="drift",
             rule="drift",
-            subject=column.name,
+            subject=column.title,
             partition_key=of.partition_key,
-            scoring_id=scoring_id,
+            scoring_id=of.scoring_id,
             partitions=length,
             state=_STATES.get(column.state, "unjudged"),
-            value=excess,
-            threshold=rules.psi / 2 if column.rule == "week" else rules.psi,
+            value=value,
+            threshold=column.threshold,
             chance=rules.false_alarms,
             rows=window.rows if window else of.rows,
             cause=column.changed + ("; the model does not use it" if column.state == "noted" else ""),
             command=f"pip-dagster monitor {pipeline.spec.name} --partition {of.partition_key}",
             scope=_SCOPES[column.kind],
-            weight=None if excess is None else excess * (1.0 if column.gain is None else column.gain),
+            weight=None if window is None else window.excess * (1.0 if column.gain is None else column.gain),
         )
         yield found
-        lasting = next((each for each in column.windows if each.partitions == _LASTING), None)
+        lasting = column.window(_LASTING, "training")
         if column.state == "drifted" and lasting:
             yield replace(
                 found,
@@ -79,3 +68,10 @@ def _findings(pipeline: Pipeline, of: PartitionDrift, rules: Monitoring, scoring
                 rows=lasting.rows,
                 cause="unlike training for 28 partitions, and no longer news: train on newer rows",
             )
+
+
+def _value(column: ColumnDrift, window: WindowDrift) -> float:
+    """What the rule that raised it compares with its threshold: a share, or PSI beyond noise."""
+    if column.rule == "missing":
+        return window.missing
+    return window.unseen if column.rule == "unseen" else window.excess

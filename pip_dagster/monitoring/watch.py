@@ -17,6 +17,7 @@ from pip_dagster.declaration.grid import closed_partitions, partition_named
 from pip_dagster.errors import NoWarehouseError, PipelineError
 from pip_dagster.ledger.alarms import AlarmEntry, alarm_states, insert_alarms, insert_marks, marks_of
 from pip_dagster.monitoring.drift_findings import drift_findings
+from pip_dagster.monitoring.estimates import estimates_after_scoring
 from pip_dagster.monitoring.finding import Event, Finding
 from pip_dagster.monitoring.freshness import collect_freshness
 from pip_dagster.monitoring.operations import collect_operations
@@ -50,6 +51,7 @@ def _performance(con: DuckDBPyConnection, pipeline: Pipeline, *_: object) -> lis
 COLLECTORS: dict[Event, Collector] = {
     "drift": drift_findings,
     "performance": _performance,
+    "estimate": estimates_after_scoring,
     "operations": collect_operations,
 }
 # Findings that time alone can change; they are collected by each tick, and by `pip-dagster alarms --deliver`.

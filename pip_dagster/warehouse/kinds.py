@@ -85,6 +85,10 @@ KINDS: tuple[Kind, ...] = (
     Kind("live_evaluations", LEDGER, "view", "evidence"),
     Kind("performance_figures", LEDGER, "view", "evidence"),
     Kind("graded_estimates", LEDGER, "view", "evidence"),
+    Kind("judgements", LEDGER, "table", "evidence", pending_id="judgement_id"),
+    Kind("drift", LEDGER, "table", "evidence"),
+    Kind("live", LEDGER, "view", "evidence"),
+    Kind("live_drift", LEDGER, "view", "evidence"),
     PublishedKind("partitions", LEDGER, "view", "evidence", always=True, order="scoring_id"),
     PublishedKind("checks", LEDGER, "table", "evidence", order="made_at"),
     PublishedKind("alarms", LEDGER, "table", "evidence", pending_id="event_id", order="event_id"),
@@ -95,6 +99,7 @@ KINDS: tuple[Kind, ...] = (
     PublishedKind("quarantine", None, "column sets", "content"),
     PublishedKind("performance", None, "view", "evidence", order="evaluation_id"),
     PublishedKind("estimates", None, "view", "evidence", order="estimate_id"),
+    PublishedKind("drift", None, "view", "evidence", live="scoring"),
     PublishedKind(
         *("live_arms", LEDGER, "view", "evidence"),
         view="arms",

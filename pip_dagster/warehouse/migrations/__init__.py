@@ -20,6 +20,7 @@ from pip_dagster.warehouse.migrations import (
     m0013_performance,
     m0014_estimates,
     m0015_alarms,
+    m0016_drift,
 )
 
 MIGRATIONS: tuple[str, ...] = (
@@ -38,4 +39,5 @@ MIGRATIONS: tuple[str, ...] = (
     m0013_performance.SQL,
     m0014_estimates.SQL,
     m0015_alarms.SQL,
+    m0016_drift.SQL,
 )
