@@ -1,0 +1,100 @@
+"""The alarms of a report: those that the ledger keeps, or where it keeps none, what its figures show."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from pip_dagster.reporting.content import AlarmLine, Day
+from pip_dagster.reporting.days import shortened
+from pip_dagster.reporting.verdict import since_of
+from pip_dagster.sql.names import literal
+
+if TYPE_CHECKING:
+    from pip_dagster.declaration.monitoring import Monitoring
+    from pip_dagster.reporting.distributions import Profiled
+    from pip_dagster.reporting.source import Source
+
+_MOST = 200
+_NEWEST = """
+  SELECT * FROM (
+    SELECT * FROM ledger.alarms WHERE pipeline = {pipeline}
+    QUALIFY row_number() OVER (PARTITION BY alarm_id ORDER BY sequence DESC) = 1
+  ) ORDER BY (state = 'resolved'), partition_key DESC, event, rule, subject LIMIT {most}
+"""
+
+
+def stored_alarms(source: Source, pipeline: str) -> list[AlarmLine] | None:
+    """The newest state of each alarm; None where the ledger has no table of them."""
+    if not source.has("ledger", "alarms"):
+        return None
+    rows = source.rows(_NEWEST.format(pipeline=literal(pipeline), most=_MOST))
+    return [_line(row) for row in rows]
+
+
+def _line(row: dict[str, Any]) -> AlarmLine:
+    return AlarmLine(
+        state="alarm" if row["severity"] == "alarm" else "warning",
+        status=row["state"],
+        event=row["event"],
+        rule=row["rule"],
+        subject=row["subject"],
+        since=row["since"],
+        partition=row["partition_key"],
+        value=row["value"],
+        threshold=row["threshold"],
+        chance=row["chance"],
+        rows=row["rows"],
+        cause=shortened(row["cause"] or ""),
+        command=row["command"] or "",
+    )
+
+
+def blocked_alarms(pipeline: str, days: Sequence[Day]) -> list[AlarmLine]:
+    """Partitions that are not live since their newest attempt was blocked or failed."""
+    return [
+        AlarmLine(
+            state="alarm",
+            status="alarm",
+            event=day.status,
+            rule="attempt",
+            subject=day.partition,
+            since=day.partition,
+            partition=day.partition,
+            value=None,
+            threshold=None,
+            chance=None,
+            rows=day.rows,
+            cause=day.reason or "",
+            command=f"pip-dagster lineage {pipeline} {day.partition}",
+        )
+        for day in reversed(days)
+        if day.status in ("blocked", "failed")
+    ]
+
+
+def drift_alarms(pipeline: str, days: Sequence[Day], found: Profiled, rules: Monitoring) -> list[AlarmLine]:
+    """The columns in alarm at the end of the period, for a ledger without alarms."""
+    lines = []
+    judged = [day for day in days if day.drift]
+    for each in found.newest.alarms:
+        at = since_of([each.name in day.drifted for day in judged])
+        window = next((w for w in each.windows if w.partitions == (7 if each.rule == "week" else 1)), None)
+        lines.append(
+            AlarmLine(
+                state="alarm",
+                status="alarm",
+                event="drift",
+                rule=each.rule or "drift",
+                subject=each.name,
+                since=judged[at].partition if at < len(judged) else None,
+                partition=found.newest.partition_key,
+                value=window.excess if window else None,
+                threshold=rules.psi / 2 if each.rule == "week" else rules.psi,
+                chance=rules.false_alarms,
+                rows=window.rows if window else None,
+                cause=each.changed,
+                command=f"pip-dagster monitor {pipeline} --partition {found.newest.partition_key}",
+            )
+        )
+    return lines

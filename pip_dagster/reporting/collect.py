@@ -1,0 +1,180 @@
+"""The content of a pipeline's report, read from the ledger and the registry."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from pip_dagster import __version__
+from pip_dagster.declaration.monitoring import Monitoring
+from pip_dagster.errors import RegistryError
+from pip_dagster.registry.store import Registry
+from pip_dagster.reporting.alarms import blocked_alarms, drift_alarms, stored_alarms
+from pip_dagster.reporting.card import card_of, gates_of, moves_of, versions_of
+from pip_dagster.reporting.content import SCHEMA, Accepted, Audit, Origin, Period, Report
+from pip_dagster.reporting.days import attempts_of, checks_of, days_of
+from pip_dagster.reporting.distributions import Profiled, column_lines, distributions, rates
+from pip_dagster.reporting.facts import Facts, read_facts
+from pip_dagster.reporting.figures import rounded
+from pip_dagster.reporting.source import opened
+from pip_dagster.reporting.terms import digests_of, limits_of, retention_of, thresholds_of
+from pip_dagster.reporting.verdict import tiles_of, verdict_of
+from pip_dagster.sql.names import literal
+
+if TYPE_CHECKING:
+    from pip_dagster.declaration.pipeline import Pipeline
+    from pip_dagster.registry.version import ModelVersion
+    from pip_dagster.reporting.source import Source
+
+
+def collect(pipeline: Pipeline, *, first: str | None = None, last: str | None = None) -> Report:
+    """The report over the partitions from `first` to `last`, by default the newest 90.
+
+    Raises:
+        DeclarationError: a key names no partition, or the range is too long.
+        WarehouseError: neither the warehouse nor what is published can be read.
+    """
+    with opened(pipeline.project) as source:
+        version, why_not = _version(source, pipeline)
+        facts = read_facts(source, pipeline, version, first, last)
+        alarms = stored_alarms(source, pipeline.spec.name)
+    report = _report(pipeline, facts, version, why_not)
+    return rounded(_with_head(report, pipeline, facts, alarms))
+
+
+def _version(source: Source, pipeline: Pipeline) -> tuple[ModelVersion | None, str]:
+    """The version whose scores are live in the newest partition; without one, that which the alias names."""
+    scoring = pipeline.spec.scoring
+    found = source.con.execute(
+        "SELECT arg_max(model_version, partition_start) FROM ledger.partitions "
+        f"WHERE pipeline = {literal(pipeline.spec.name)} AND is_live AND role = 'champion'"
+    ).fetchone()
+    registry = Registry(pipeline.project.registry)
+    try:
+        return registry.get(scoring.model_name, (found and found[0]) or scoring.alias), ""
+    except RegistryError as error:
+        return None, str(error)
+
+
+def _report(pipeline: Pipeline, facts: Facts, version: ModelVersion | None, why_not: str) -> Report:
+    """Everything but the head and the alarms."""
+    spec, unavailable = pipeline.spec, dict[str, str]()
+    profiled = Profiled.of(facts, version.manifest, spec.monitoring or Monitoring()) if version else None
+    days = days_of(facts, profiled)
+    if not profiled:
+        unavailable["drift"] = _why_no_drift(pipeline, facts, why_not)
+    if not pipeline.gates.labels:
+        unavailable["performance"] = unavailable["estimates"] = "no labels are declared"
+    else:
+        unavailable["performance"] = unavailable["estimates"] = "no labels were evaluated yet"
+    report = Report(
+        schema=SCHEMA,
+        pipeline=spec.name,
+        description=spec.description or "",
+        owners=spec.owners,
+        origin=_origin(pipeline, facts, version),
+        period=_period(facts),
+        verdict=verdict_of(spec.name, (), ()),
+        tiles=(),
+        days=days,
+        scores=distributions(profiled) if profiled else (),
+        columns=column_lines(profiled, days) if profiled else (),
+        checks=checks_of(facts),
+        attempts=attempts_of(facts),
+        decisions=rates(profiled, days, (spec.monitoring or Monitoring()).history),
+        audit=_audit(facts),
+        accepted=_accepted(facts),
+        retention=retention_of(),
+        limits=limits_of(pipeline, version, facts, days),
+        thresholds=thresholds_of(pipeline),
+        digests=digests_of(pipeline, version, facts),
+        unavailable=unavailable,
+    )
+    if profiled and facts.why_published is None:
+        report = replace(report, alarms=tuple(drift_alarms(spec.name, days, profiled, spec.monitoring or Monitoring())))
+    if version is None:
+        return replace(report, unavailable=unavailable | {"model": why_not})
+    return _with_model(report, pipeline, version)
+
+
+def _with_model(report: Report, pipeline: Pipeline, version: ModelVersion) -> Report:
+    try:
+        return replace(
+            report,
+            card=card_of(pipeline, version),
+            versions=versions_of(pipeline, report.days),
+            moves=moves_of(pipeline),
+            gates=gates_of(pipeline, version),
+        )
+    except RegistryError as error:
+        return replace(report, unavailable=report.unavailable | {"model": str(error)})
+
+
+def _with_head(report: Report, pipeline: Pipeline, facts: Facts, alarms: list[Any] | None) -> Report:
+    """The report with its alarms, the tiles and the verdict."""
+    name = pipeline.spec.name
+    listed = report.alarms if alarms is None else tuple(alarms)
+    listed = (*blocked_alarms(name, report.days), *listed)
+    tiles = tiles_of(pipeline.spec, report.days, listed, report.performance, report.unavailable)
+    return replace(report, alarms=listed, tiles=tiles, verdict=verdict_of(name, tiles, listed))
+
+
+def _origin(pipeline: Pipeline, facts: Facts, version: ModelVersion | None) -> Origin:
+    live = [row for row in facts.scorings if row["is_live"]]
+    return Origin(
+        read_from="warehouse" if facts.why_published is None else "published files",
+        as_of=_iso(facts.as_of),
+        ledger_entry=facts.chain.entry if facts.chain else None,
+        ledger_head=facts.chain.head if facts.chain else None,
+        model=pipeline.spec.scoring.model_name,
+        model_version=version.version if version else None,
+        model_digest=version.digest if version else None,
+        manifest_digest=version.manifest_digest if version else None,
+        data_up_to=_iso(live[-1]["partition_end"]) if live else None,
+        software=__version__,
+    )
+
+
+def _period(facts: Facts) -> Period:
+    first, last = (facts.keys[0], facts.keys[-1]) if facts.keys else (None, None)
+    return Period(first, last, len(facts.keys), facts.stored)
+
+
+def _iso(at: datetime | None) -> str | None:
+    return f"{at:%Y-%m-%dT%H:%M:%SZ}" if at else None
+
+
+def _why_no_drift(pipeline: Pipeline, facts: Facts, why_not: str) -> str:
+    name = pipeline.spec.name
+    if why_not:
+        return why_not
+    if facts.why_published:
+        return "the published files have no profiles; run the report where the warehouse can be read"
+    if not facts.keys:
+        return "there is no partition"
+    how = "" if pipeline.spec.monitoring else "declare `monitoring: {}`, and "
+    return f"no partition of the period is profiled; {how}run `pip-dagster monitor {name} --backfill`"
+
+
+def _audit(facts: Facts) -> Audit | None:
+    chain = facts.chain
+    if chain is None:
+        return None
+    if not chain.verified:
+        return Audit(chain.entry, chain.head, None, "Too long to verify in a report; run `pip-dagster audit verify`.")
+    if chain.fault:
+        return Audit(chain.entry, chain.head, False, f"The chain is broken. The first fault: {chain.fault}")
+    return Audit(chain.entry, chain.head, True, "The chain is intact and agrees with the ledger and the registry.")
+
+
+def _accepted(facts: Facts) -> tuple[Accepted, ...]:
+    return tuple(
+        Accepted(
+            at=f"{row['at']:%Y-%m-%d %H:%M}",
+            by=str(row["details"].get("accepted_by") or row["actor"]),
+            what=", ".join(f"{name} {value}" for name, value in row["subject"].items()),
+            why=str(row["details"].get("accepted_why") or row["details"].get("why") or ""),
+        )
+        for row in facts.accepted
+    )

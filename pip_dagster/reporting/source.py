@@ -1,0 +1,76 @@
+"""Where a report reads: the warehouse, or what is published where that cannot be read now."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from pip_dagster.errors import OtherWarehouseError, WarehouseError
+from pip_dagster.ledger.record import dicts
+from pip_dagster.warehouse import lock
+from pip_dagster.warehouse.access import reading
+from pip_dagster.warehouse.connect import workspace
+from pip_dagster.warehouse.published_views import opened as published
+
+if TYPE_CHECKING:
+    from typing import Any
+
+    from duckdb import DuckDBPyConnection
+
+    from pip_dagster.declaration.project import Project
+
+# A run holds the warehouse for about a second at a time; published files can be read at any time.
+_PATIENCE = 10.0
+
+
+@dataclass(frozen=True)
+class Source:
+    """A connection with `ledger.partitions` and `ledger.checks`, and the tables that are there.
+
+    `why_published`: why it is what is published; None for the warehouse, which has every table.
+    """
+
+    con: DuckDBPyConnection
+    tables: frozenset[tuple[str, str]]
+    why_published: str | None = None
+
+    def has(self, schema: str, table: str) -> bool:
+        """Whether a table or view can be read."""
+        return (schema, table) in self.tables
+
+    def rows(self, sql: str) -> list[dict[str, Any]]:
+        """A result as dictionaries."""
+        return dicts(self.con.execute(sql))
+
+
+@contextmanager
+def opened(project: Project) -> Iterator[Source]:
+    """The warehouse, read-only; what is published where it is locked, or not for this user.
+
+    Raises:
+        OtherWarehouseError: as `reading`.
+        WarehouseError: neither can be read.
+    """
+    with ExitStack() as stack:
+        con = stack.enter_context(workspace(threads=1))
+        why = None
+        try:
+            with lock.waiting_at_most(min(_PATIENCE, lock.declared_deadline())):
+                stack.enter_context(reading(con, project, purpose="writing a report"))
+        except OtherWarehouseError:
+            raise
+        except WarehouseError as error:
+            if not project.publishes or not project.published_database.is_file():
+                raise
+            con, why = stack.enter_context(published(project)), str(error)
+        yield Source(con, _tables(con), why)
+
+
+def _tables(con: DuckDBPyConnection) -> frozenset[tuple[str, str]]:
+    found = con.execute(
+        "SELECT schema_name, table_name FROM duckdb_tables() WHERE database_name = current_database() UNION ALL "
+        "SELECT schema_name, view_name FROM duckdb_views() WHERE database_name = current_database()"
+    ).fetchall()
+    return frozenset((schema, name) for schema, name in found)
