@@ -13,6 +13,7 @@ from pip_dagster.orchestration.checks import source_checks
 from pip_dagster.orchestration.inputs import model_asset, source_assets
 from pip_dagster.orchestration.keys import own_keys
 from pip_dagster.orchestration.partitions import partitions_definition
+from pip_dagster.orchestration.report import report_definitions
 from pip_dagster.orchestration.schedule import pipeline_schedule
 from pip_dagster.orchestration.sensors import pipeline_sensors
 
@@ -28,10 +29,11 @@ def build_definitions(pipeline: Pipeline, observe: Callable[[PartitionResult], N
         # A process for the one step would cost ten seconds of imports without a benefit.
         executor_def=dg.in_process_executor,
     )
-    return dg.Definitions(
+    built = dg.Definitions(
         assets=[*source_assets(pipeline), model_asset(pipeline), pipeline_assets(pipeline, partitions, observe)],
         asset_checks=source_checks(pipeline, partitions),
         jobs=[job],
         schedules=[pipeline_schedule(pipeline, spec.schedule, job, partitions)] if spec.schedule else [],
         sensors=pipeline_sensors(pipeline, job, partitions),
     )
+    return dg.Definitions.merge(built, report_definitions(pipeline, spec.monitoring)) if spec.monitoring else built

@@ -13,7 +13,7 @@ from pip_dagster.sql.names import literal
 if TYPE_CHECKING:
     from pip_dagster.declaration.monitoring import Monitoring
     from pip_dagster.reporting.distributions import Profiled
-    from pip_dagster.reporting.source import Source
+    from pip_dagster.reporting.source import OpenLedger
 
 _MOST = 200
 _NEWEST = """
@@ -24,7 +24,7 @@ _NEWEST = """
 """
 
 
-def stored_alarms(source: Source, pipeline: str) -> list[AlarmLine] | None:
+def stored_alarms(source: OpenLedger, pipeline: str) -> list[AlarmLine] | None:
     """The newest state of each alarm; None where the ledger has no table of them."""
     if not source.has("ledger", "alarms"):
         return None

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from pip_dagster.declaration.pipeline import Pipeline
     from pip_dagster.registry.aliases import AliasChange
     from pip_dagster.registry.version import ModelVersion
+    from pip_dagster.statistics.gate_result import GateReport
 
 _EXCEPTIONS = {"override: ": "override", "accepted unjudged: ": "accepted unjudged"}
 
@@ -100,8 +101,11 @@ def _move(move: AliasChange) -> MoveLine:
 def gates_of(pipeline: Pipeline, version: ModelVersion) -> tuple[GateLine, ...]:
     """The gates of the newest report on a version; none where it was never judged."""
     report = newest_report(pipeline.project.registry, version.name, version.version)
-    if report is None:
-        return ()
+    return gate_lines(report) if report else ()
+
+
+def gate_lines(report: GateReport) -> tuple[GateLine, ...]:
+    """The gates of a report."""
     return tuple(
         GateLine(result.name, result.state, result.figure, result.threshold, shortened(result.text))
         for result in report.results

@@ -3,29 +3,25 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from pip_dagster import __version__
 from pip_dagster.declaration.monitoring import Monitoring
 from pip_dagster.errors import RegistryError
-from pip_dagster.registry.store import Registry
 from pip_dagster.reporting.alarms import blocked_alarms, drift_alarms, stored_alarms
 from pip_dagster.reporting.card import card_of, gates_of, moves_of, versions_of
-from pip_dagster.reporting.content import SCHEMA, Accepted, Audit, Origin, Period, Report
+from pip_dagster.reporting.content import SCHEMA, Audit, ExceptionLine, Report
 from pip_dagster.reporting.days import attempts_of, checks_of, days_of
 from pip_dagster.reporting.distributions import Profiled, column_lines, distributions, rates
 from pip_dagster.reporting.facts import Facts, read_facts
 from pip_dagster.reporting.figures import rounded
+from pip_dagster.reporting.provenance import live_version, period_of, provenance_of
 from pip_dagster.reporting.source import opened
 from pip_dagster.reporting.terms import digests_of, limits_of, retention_of, thresholds_of
 from pip_dagster.reporting.verdict import tiles_of, verdict_of
-from pip_dagster.sql.names import literal
 
 if TYPE_CHECKING:
     from pip_dagster.declaration.pipeline import Pipeline
     from pip_dagster.registry.version import ModelVersion
-    from pip_dagster.reporting.source import Source
 
 
 def collect(pipeline: Pipeline, *, first: str | None = None, last: str | None = None) -> Report:
@@ -36,25 +32,11 @@ def collect(pipeline: Pipeline, *, first: str | None = None, last: str | None = 
         WarehouseError: neither the warehouse nor what is published can be read.
     """
     with opened(pipeline.project) as source:
-        version, why_not = _version(source, pipeline)
+        version, why_not = live_version(source, pipeline)
         facts = read_facts(source, pipeline, version, first, last)
         alarms = stored_alarms(source, pipeline.spec.name)
     report = _report(pipeline, facts, version, why_not)
     return rounded(_with_head(report, pipeline, facts, alarms))
-
-
-def _version(source: Source, pipeline: Pipeline) -> tuple[ModelVersion | None, str]:
-    """The version whose scores are live in the newest partition; without one, that which the alias names."""
-    scoring = pipeline.spec.scoring
-    found = source.con.execute(
-        "SELECT arg_max(model_version, partition_start) FROM ledger.partitions "
-        f"WHERE pipeline = {literal(pipeline.spec.name)} AND is_live AND role = 'champion'"
-    ).fetchone()
-    registry = Registry(pipeline.project.registry)
-    try:
-        return registry.get(scoring.model_name, (found and found[0]) or scoring.alias), ""
-    except RegistryError as error:
-        return None, str(error)
 
 
 def _report(pipeline: Pipeline, facts: Facts, version: ModelVersion | None, why_not: str) -> Report:
@@ -73,8 +55,8 @@ def _report(pipeline: Pipeline, facts: Facts, version: ModelVersion | None, why_
         pipeline=spec.name,
         description=spec.description or "",
         owners=spec.owners,
-        origin=_origin(pipeline, facts, version),
-        period=_period(facts),
+        origin=provenance_of(pipeline, facts, version),
+        period=period_of(facts),
         verdict=verdict_of(spec.name, (), ()),
         tiles=(),
         days=days,
@@ -120,31 +102,6 @@ def _with_head(report: Report, pipeline: Pipeline, facts: Facts, alarms: list[An
     return replace(report, alarms=listed, tiles=tiles, verdict=verdict_of(name, tiles, listed))
 
 
-def _origin(pipeline: Pipeline, facts: Facts, version: ModelVersion | None) -> Origin:
-    live = [row for row in facts.scorings if row["is_live"]]
-    return Origin(
-        read_from="warehouse" if facts.why_published is None else "published files",
-        as_of=_iso(facts.as_of),
-        ledger_entry=facts.chain.entry if facts.chain else None,
-        ledger_head=facts.chain.head if facts.chain else None,
-        model=pipeline.spec.scoring.model_name,
-        model_version=version.version if version else None,
-        model_digest=version.digest if version else None,
-        manifest_digest=version.manifest_digest if version else None,
-        data_up_to=_iso(live[-1]["partition_end"]) if live else None,
-        software=__version__,
-    )
-
-
-def _period(facts: Facts) -> Period:
-    first, last = (facts.keys[0], facts.keys[-1]) if facts.keys else (None, None)
-    return Period(first, last, len(facts.keys), facts.stored)
-
-
-def _iso(at: datetime | None) -> str | None:
-    return f"{at:%Y-%m-%dT%H:%M:%SZ}" if at else None
-
-
 def _why_no_drift(pipeline: Pipeline, facts: Facts, why_not: str) -> str:
     name = pipeline.spec.name
     if why_not:
@@ -168,9 +125,9 @@ def _audit(facts: Facts) -> Audit | None:
     return Audit(chain.entry, chain.head, True, "The chain is intact and agrees with the ledger and the registry.")
 
 
-def _accepted(facts: Facts) -> tuple[Accepted, ...]:
+def _accepted(facts: Facts) -> tuple[ExceptionLine, ...]:
     return tuple(
-        Accepted(
+        ExceptionLine(
             at=f"{row['at']:%Y-%m-%d %H:%M}",
             by=str(row["details"].get("accepted_by") or row["actor"]),
             what=", ".join(f"{name} {value}" for name, value in row["subject"].items()),

@@ -15,7 +15,7 @@ Figure = float | None
 
 
 @dataclass(frozen=True)
-class Origin:
+class Provenance:
     """What the report was read from. Its clock is the ledger: `as_of` is the time of the newest entry.
 
     `ledger_entry` and `ledger_head` are number and hash of the newest audit entry that does not record a report.
@@ -44,7 +44,7 @@ class Period:
 
 
 @dataclass(frozen=True)
-class Verdict:
+class Summary:
     """The report in a sentence, since when that is so, and what to do."""
 
     state: State
@@ -261,7 +261,7 @@ class ReliabilityLine:
 
 
 @dataclass(frozen=True)
-class Calibration:
+class CalibrationFigures:
     """How scores compare with outcomes. `by_chance`: the error that a perfect model would show on as many rows."""
 
     source: str
@@ -328,7 +328,7 @@ class Audit:
 
 
 @dataclass(frozen=True)
-class Accepted:
+class ExceptionLine:
     """An exception that a person accepted."""
 
     at: str
@@ -349,9 +349,9 @@ class Report:
     pipeline: str
     description: str
     owners: tuple[str, ...]
-    origin: Origin
+    origin: Provenance
     period: Period
-    verdict: Verdict
+    verdict: Summary
     tiles: tuple[Tile, ...]
     alarms: tuple[AlarmLine, ...] = ()
     days: tuple[Day, ...] = ()
@@ -366,9 +366,9 @@ class Report:
     versions: tuple[VersionLine, ...] = ()
     moves: tuple[MoveLine, ...] = ()
     gates: tuple[GateLine, ...] = ()
-    calibration: Calibration | None = None
+    calibration: CalibrationFigures | None = None
     audit: Audit | None = None
-    accepted: tuple[Accepted, ...] = ()
+    accepted: tuple[ExceptionLine, ...] = ()
     retention: tuple[Named, ...] = ()
     limits: tuple[str, ...] = ()
     thresholds: tuple[Named, ...] = ()

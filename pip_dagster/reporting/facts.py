@@ -20,7 +20,7 @@ from pip_dagster.warehouse.stamp import stamps_of
 if TYPE_CHECKING:
     from pip_dagster.declaration.pipeline import Pipeline
     from pip_dagster.registry.version import ModelVersion
-    from pip_dagster.reporting.source import Source
+    from pip_dagster.reporting.source import OpenLedger
 
 LAST = 90
 MOST = 1000
@@ -62,7 +62,7 @@ class Facts:
 
 
 def read_facts(
-    source: Source, pipeline: Pipeline, version: ModelVersion | None, first: str | None, last: str | None
+    source: OpenLedger, pipeline: Pipeline, version: ModelVersion | None, first: str | None, last: str | None
 ) -> Facts:
     """Read them; `first` and `last` are partition keys, by default the newest 90 partitions.
 
@@ -105,7 +105,7 @@ _CHECKS = """
 """
 
 
-def _has_checks(source: Source) -> bool:
+def _has_checks(source: OpenLedger) -> bool:
     return source.has("ledger", "checks")
 
 
@@ -115,7 +115,7 @@ def _instant(micros: int | None) -> datetime | None:
     return None if micros is None else instant(micros)
 
 
-def _period(source: Source, pipeline: Pipeline, first: str | None, last: str | None) -> tuple[tuple[str, ...], int]:
+def _period(source: OpenLedger, pipeline: Pipeline, first: str | None, last: str | None) -> tuple[tuple[str, ...], int]:
     name = pipeline.spec.name
     bounds = [(key, op) for key, op in ((first, ">="), (last, "<=")) if key is not None]
     where = "".join(
@@ -163,7 +163,7 @@ def _grid(pipeline: Pipeline, scorings: Sequence[dict[str, Any]]) -> tuple[str, 
 
 
 def _profiles(
-    source: Source, pipeline: Pipeline, version: ModelVersion | None, keys: Sequence[str]
+    source: OpenLedger, pipeline: Pipeline, version: ModelVersion | None, keys: Sequence[str]
 ) -> Sequence[ProfileEntry]:
     """Those of the partitions, and of enough before them to judge the first."""
     if version is None or not keys:
@@ -181,7 +181,7 @@ def _profiles(
     return found[: known[-1] + 1] if known else found
 
 
-def _chain(source: Source, pipeline: Pipeline) -> Chain | None:
+def _chain(source: OpenLedger, pipeline: Pipeline) -> Chain | None:
     found = source.con.execute(
         "SELECT seq, hash, epoch_us(made_at) FROM ledger.audit WHERE action <> 'report' ORDER BY seq DESC LIMIT 1"
     ).fetchone()
@@ -197,7 +197,7 @@ def _chain(source: Source, pipeline: Pipeline) -> Chain | None:
     return Chain(entry, head, at, str(fault) if fault else None, verified=True)
 
 
-def _accepted(source: Source) -> list[dict[str, Any]]:
+def _accepted(source: OpenLedger) -> list[dict[str, Any]]:
     """Entries that record an exception somebody accepted, newest first."""
     found = source.rows(
         "SELECT epoch_us(made_at) AS at, actor, action, subject, details FROM ledger.audit "

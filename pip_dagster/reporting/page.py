@@ -53,7 +53,9 @@ def _environment() -> Environment:
         lstrip_blocks=True,
         finalize=_shown,
     )
-    found.filters |= {each.__name__: each for each in (number, whole, share, short, rough, instant, breakable, titled)}
+    found.filters |= {
+        each.__name__: each for each in (number, whole, share, short, rough, edge, instant, breakable, titled)
+    }
     found.globals |= {"most_rows": MOST_ROWS}
     return found
 
@@ -93,6 +95,11 @@ def rough(text: str) -> str:
     return re.sub(r"\d*\.\d{3,}", lambda found: f"{float(found[0]):.3g}", text)
 
 
+def edge(text: str) -> str:
+    """The name of a bin, for an axis."""
+    return rough(text).replace("up to ", "≤ ").replace("above ", "> ")
+
+
 def instant(text: str | None) -> str:
     """An instant of the content for people."""
     return f"{text[:10]} {text[11:16]} UTC" if text else ""
@@ -102,4 +109,5 @@ def breakable(text: str) -> Markup:
     """A text whose names may break behind an underscore or a dot."""
     from markupsafe import Markup, escape
 
-    return Markup(re.sub(r"(?<=\w)([_.])(?=\w)", r"\1<wbr>", escape(printable(text))))
+    # A Markup would escape what is inserted.
+    return Markup(re.sub(r"(?<=[^\W\d])([_.])(?=[^\W\d])", r"\1<wbr>", str(escape(printable(text)))))

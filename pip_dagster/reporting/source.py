@@ -26,7 +26,7 @@ _PATIENCE = 10.0
 
 
 @dataclass(frozen=True)
-class Source:
+class OpenLedger:
     """A connection with `ledger.partitions` and `ledger.checks`, and the tables that are there.
 
     `why_published`: why it is what is published; None for the warehouse, which has every table.
@@ -46,7 +46,7 @@ class Source:
 
 
 @contextmanager
-def opened(project: Project) -> Iterator[Source]:
+def opened(project: Project) -> Iterator[OpenLedger]:
     """The warehouse, read-only; what is published where it is locked, or not for this user.
 
     Raises:
@@ -65,7 +65,7 @@ def opened(project: Project) -> Iterator[Source]:
             if not project.publishes or not project.published_database.is_file():
                 raise
             con, why = stack.enter_context(published(project)), str(error)
-        yield Source(con, _tables(con), why)
+        yield OpenLedger(con, _tables(con), why)
 
 
 def _tables(con: DuckDBPyConnection) -> frozenset[tuple[str, str]]:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from pip_dagster.plural import plural
-from pip_dagster.reporting.content import AlarmLine, Day, MetricSeries, State, Tile, Verdict
+from pip_dagster.reporting.content import AlarmLine, Day, MetricSeries, State, Summary, Tile
 
 if TYPE_CHECKING:
     from pip_dagster.declaration.spec import PipelineSpec
@@ -34,7 +34,7 @@ def tiles_of(
     )
 
 
-def verdict_of(pipeline: str, tiles: Sequence[Tile], alarms: Sequence[AlarmLine]) -> Verdict:
+def verdict_of(pipeline: str, tiles: Sequence[Tile], alarms: Sequence[AlarmLine]) -> Summary:
     """The worst of it in a sentence, since when, and what to do. It never states that predictions are right."""
     raised = [each for each in alarms if each.status != "resolved"]
     for state, first in _RAISED:
@@ -42,17 +42,17 @@ def verdict_of(pipeline: str, tiles: Sequence[Tile], alarms: Sequence[AlarmLine]
         tile = next((each for each in tiles if each.state == state), None)
         if found:
             since = min((each.since for each in found if each.since), default=None)
-            return Verdict(state, f"{first} {_subjects(found)}.", since, found[0].command)
+            return Summary(state, f"{first} {_subjects(found)}.", since, found[0].command)
         if tile:
             sentence = f"{tile.name.capitalize()}: {tile.text}"
-            return Verdict(state, sentence, None, f"pip-dagster status {pipeline}")
+            return Summary(state, sentence, None, f"pip-dagster status {pipeline}")
     judged = [tile for tile in tiles if tile.state == "ok"]
     if not judged:
-        return Verdict("unknown", "Nothing is judged yet.", None, f"pip-dagster status {pipeline}")
+        return Summary("unknown", "Nothing is judged yet.", None, f"pip-dagster status {pipeline}")
     is_measured = any(tile.name == "performance" for tile in judged)
     open_question = "" if is_measured else " Whether predictions are right is not measured."
     listed = ", ".join(tile.name for tile in judged)
-    return Verdict("ok", f"No rule is in alarm; judged: {listed}.{open_question}", None, "")
+    return Summary("ok", f"No rule is in alarm; judged: {listed}.{open_question}", None, "")
 
 
 def _subjects(lines: Sequence[AlarmLine]) -> str:

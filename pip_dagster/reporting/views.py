@@ -135,11 +135,12 @@ class Charts:
             for line in worst
         ]
 
-    def weeks(self, of: Distribution) -> list[tuple[str, int, Markup]]:
+    def weeks(self, of: Distribution) -> list[tuple[str, str, int, Markup]]:
         """Scores week by week against training."""
         return [
             (
-                f"{week.first} to {week.last}",
+                week.first,
+                week.last,
                 week.rows,
                 charts.histogram(
                     week.shares[:-2], of.training[:-2] if of.training else None, f"{of.name}, {week.first}"
@@ -196,6 +197,16 @@ class Pair:
         """Scores of the second side against those of the first."""
         first, second = of.weeks
         return charts.histogram(second.shares, first.shares, f"{of.name}: {second.first} against {first.first}")
+
+    def means(self) -> Chart:
+        """The mean score of both, by partition."""
+        days = self.found.days
+        a, b = [day.mean_a for day in days], [day.mean_b for day in days]
+        scale = Scale.of((*a, *b))
+        first, second = (side.name for side in self.found.sides)
+        lines = [Line(first, "second", a), Line(second, "main", b)]
+        svg = charts.draw(Plot(scale, len(days), lines), f"Mean score of {first} and of {second} by partition")
+        return Chart(svg, _labels_of(scale), _axis([day.partition for day in days]))
 
 
 def anchor(partition: str) -> str:
