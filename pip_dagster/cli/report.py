@@ -16,14 +16,20 @@ from pip_dagster.registry.store import whoami
 if TYPE_CHECKING:
     from pip_dagster.reporting.content import Report
 
-_FILE = click.Path(path_type=Path, dir_okay=False)
+_FILE = click.Path(path_type=Path, dir_okay=False, allow_dash=True)
+_STDOUT = Path("-")
 
 
 @click.command()
 @click.argument("pipeline")
 @click.option("--from", "first", metavar="KEY", help="The first partition; by default the newest 90.")
 @click.option("--to", "last", metavar="KEY", help="The last partition; by default the newest.")
-@click.option("-o", "--output", type=_FILE, help="The HTML file; by default data/reports/PIPELINE/report.html.")
+@click.option(
+    "-o",
+    "--output",
+    type=_FILE,
+    help="The HTML file, or - for standard output; by default data/reports/PIPELINE/report.html.",
+)
 @click.option("--json", "json_file", type=_FILE, help="Also a file with the same content as JSON.")
 @click.option("--compare", nargs=2, metavar="A B", help="Two versions, such as v1 v2, or two arms, side by side.")
 @click.option("--record", "recorded", is_flag=True, help="Record the file's sha256 in the audit.")
@@ -58,17 +64,19 @@ def report(
         content = collect(declared, first=first, last=last)
         page, data = to_html(content).encode(), to_json(content).encode()
         name, origin, period, sentence = "report.html", content.origin, content.period, _sentence(content)
-    path = write(output or project.reports / pipeline / name, page)
-    echo(sentence)
-    echo(f"{path}: {len(page):,} bytes, sha256 {digest(page)}")
-    if json_file:
-        echo(f"{write(json_file, data)}: {len(data):,} bytes, sha256 {digest(data)}")
+    is_printed = _STDOUT in (output, json_file)
+    echo(sentence, err=is_printed)
+    for path, text in ((output or project.reports / pipeline / name, page), (json_file, data)):
+        if path == _STDOUT:
+            click.echo(text.decode(), nl=False)
+        elif path:
+            echo(f"{write(path, text)}: {len(text):,} bytes, sha256 {digest(text)}", err=is_printed)
     if recorded:
         from pip_dagster.reporting.record import record
 
         between = (period.first or "", period.last or "")
         record(project, pipeline, origin, digest(page), between, by=whoami(), why=why)
-        echo("The audit has the page's sha256.")
+        echo("The audit has the page's sha256.", err=is_printed)
 
 
 def _sentence(content: Report) -> str:

@@ -73,6 +73,25 @@ def blocked_alarms(pipeline: str, days: Sequence[Day]) -> list[AlarmLine]:
     ]
 
 
+def chain_alarm(fault: str, partition: str) -> AlarmLine:
+    """The audit's chain does not agree with the ledger or the registry."""
+    return AlarmLine(
+        state="alarm",
+        status="alarm",
+        event="audit",
+        rule="chain",
+        subject="",
+        since=None,
+        partition=partition,
+        value=None,
+        threshold=None,
+        chance=None,
+        rows=None,
+        cause=shortened(fault),
+        command="pip-dagster audit verify",
+    )
+
+
 def drift_alarms(pipeline: str, days: Sequence[Day], found: Profiled, rules: Monitoring) -> list[AlarmLine]:
     """The columns in alarm at the end of the period, for a ledger without alarms."""
     lines = []

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from pip_dagster.declaration.monitoring import Monitoring
 from pip_dagster.errors import RegistryError
-from pip_dagster.reporting.alarms import blocked_alarms, drift_alarms, stored_alarms
+from pip_dagster.reporting.alarms import blocked_alarms, chain_alarm, drift_alarms, stored_alarms
 from pip_dagster.reporting.card import card_of, gates_of, moves_of, versions_of
 from pip_dagster.reporting.content import SCHEMA, Audit, ExceptionLine, Report
 from pip_dagster.reporting.days import attempts_of, checks_of, days_of
@@ -97,7 +97,9 @@ def _with_head(report: Report, pipeline: Pipeline, facts: Facts, alarms: list[An
     """The report with its alarms, the tiles and the verdict."""
     name = pipeline.spec.name
     listed = report.alarms if alarms is None else tuple(alarms)
-    listed = (*blocked_alarms(name, report.days), *listed)
+    fault = facts.chain.fault if facts.chain else None
+    broken = [chain_alarm(fault, report.period.last or "")] if fault else []
+    listed = (*broken, *blocked_alarms(name, report.days), *listed)
     tiles = tiles_of(pipeline.spec, report.days, listed, report.performance, report.unavailable)
     return replace(report, alarms=listed, tiles=tiles, verdict=verdict_of(name, tiles, listed))
 

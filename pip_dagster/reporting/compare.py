@@ -12,7 +12,7 @@ from pip_dagster.plural import plural
 from pip_dagster.promotion.reports import newest_report
 from pip_dagster.registry.store import Registry
 from pip_dagster.reporting.card import gate_lines
-from pip_dagster.reporting.compared import SCHEMA, Comparison, PairDay, Pairing, Side
+from pip_dagster.reporting.compared import SCHEMA, ComparedSide, Comparison, PairDay, Pairing
 from pip_dagster.reporting.content import LEAST_ROWS, Distribution, GateLine, Named, Window
 from pip_dagster.reporting.facts import Facts, read_facts
 from pip_dagster.reporting.figures import rounded
@@ -168,12 +168,12 @@ def _distributions(
     return (Distribution(score, bins, None, 0, tuple(windows)),)
 
 
-def _side(pipeline: Pipeline, side: _Scored) -> Side:
+def _side(pipeline: Pipeline, side: _Scored) -> ComparedSide:
     rows = sum(row["rows_scored"] or 0 for row in side.scorings)
     weighted = [(row["mean_score"], row["rows_scored"]) for row in side.scorings if row["mean_score"] is not None]
     scored = sum(count for _, count in weighted)
     versions = tuple(sorted({row["model_version"] for row in side.scorings if row["model_version"] is not None}))
-    return Side(
+    return ComparedSide(
         name=side.name,
         versions=versions,
         partitions=len({row["partition_key"] for row in side.scorings}),
@@ -234,9 +234,10 @@ def _sentence(pipeline: str, sides: Sequence[_Scored], paired: Pairing | None, p
     if paired:
         flips = ", ".join(f"{name} changes for {share:.1%}" for name, share in paired.flips.items())
         more = f" {flips}." if flips else ""
-        way = "higher" if (paired.mean_difference or 0.0) > 0 else "lower"
+        by = paired.mean_difference or 0.0
+        way, by = "higher" if by > 0 else "lower", abs(by)
         return (
-            f"{pipeline}: on {plural(paired.rows, 'row')} that both scored, {b} is {abs(paired.mean_difference or 0.0):.3g} "
+            f"{pipeline}: on {plural(paired.rows, 'row')} that both scored, {b} is {by:.3g} "
             f"{way} than {a} on average; they differ by {paired.mean_absolute_difference:.3g}.{more}"
         )
     unlike = "" if psi is None else f" PSI of the scores beyond noise: {psi:.3g}."

@@ -10,7 +10,7 @@ SCHEMA = "pip_dagster.report.comparison/1"
 
 
 @dataclass(frozen=True)
-class Side:
+class ComparedSide:
     """One of the two: what it scored in the period, and what its model is."""
 
     name: str
@@ -68,7 +68,7 @@ class Comparison:
     origin: Provenance
     period: Period
     sentence: str
-    sides: tuple[Side, Side]
+    sides: tuple[ComparedSide, ComparedSide]
     paired: Pairing | None = None
     scores: tuple[Distribution, ...] = ()
     psi: Figure = None

@@ -7,7 +7,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from pip_dagster.errors import OtherWarehouseError, WarehouseError
+from pip_dagster.errors import NoWarehouseError, StorageError, WarehouseLockedError
 from pip_dagster.ledger.record import dicts
 from pip_dagster.warehouse import lock
 from pip_dagster.warehouse.access import reading
@@ -51,7 +51,7 @@ def opened(project: Project) -> Iterator[OpenLedger]:
 
     Raises:
         OtherWarehouseError: as `reading`.
-        WarehouseError: neither can be read.
+        WarehouseError: it is damaged, or neither can be read.
     """
     with ExitStack() as stack:
         con = stack.enter_context(workspace(threads=1))
@@ -59,9 +59,7 @@ def opened(project: Project) -> Iterator[OpenLedger]:
         try:
             with lock.waiting_at_most(min(_PATIENCE, lock.declared_deadline())):
                 stack.enter_context(reading(con, project, purpose="writing a report"))
-        except OtherWarehouseError:
-            raise
-        except WarehouseError as error:
+        except (WarehouseLockedError, NoWarehouseError, StorageError) as error:
             if not project.publishes or not project.published_database.is_file():
                 raise
             con, why = stack.enter_context(published(project)), str(error)

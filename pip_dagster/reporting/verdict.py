@@ -65,6 +65,8 @@ def titled(line: AlarmLine) -> str:
     """What an alarm is about."""
     if line.event in ("blocked", "failed"):
         return f"{line.subject} {line.event}"
+    if line.event == "audit":
+        return "the audit chain is broken"
     return f"{line.event} of {line.subject}" if line.subject else line.event
 
 

@@ -46,6 +46,7 @@ EXAMPLES: dict[str, list[list[str]]] = {
     "models sign": [["returns", "v1", "--key", "{root}/key.pem"]],
     "prove-point-in-time": [["orders", "--partition", PARTITION]],
     "replay": [["orders", PARTITION]],
+    "report": [["orders", "-o", "-"]],
     "query": [["SELECT count(*) FROM orders.predictions"]],
     "status": [[], ["orders"]],
 }
@@ -54,7 +55,7 @@ SLOW = {"models gate", "models promote", "models register", "models compose", "r
 # They write nothing, so a user who may only read can run them.
 READING = {
     *("audit log", "audit verify", "backfill --dry-run", "lineage", "models compare", "models gate", "models history"),
-    *("models list", "models rollback --dry-run", "models show", "plan", "query", "replay", "status"),
+    *("models list", "models rollback --dry-run", "models show", "plan", "query", "replay", "report", "status"),
 }
 # They say that they do not apply to this project.
 NEITHER = {"demo", "maintain", "models canary", "monitor", "prove-point-in-time"}
