@@ -79,7 +79,7 @@ def _compare_arms(project: Project, declared: Pipeline, last: int, as_json: bool
     if as_json:
         show_json([asdict(each) for each in found])
         return
-    experiment, labels = spec.scoring.experiment, declared.gates.labels
+    experiment, labels = spec.scoring.experiment, declared.labels
     if not found:
         what = f"no partition in its {experiment.kind} {experiment.salt!r}" if experiment else "no split"
         echo(f"{spec.name} has {what}. See docs/experiments.md.")
@@ -90,4 +90,4 @@ def _compare_arms(project: Project, declared: Pipeline, last: int, as_json: bool
     title = f"{spec.name}: arms, figures with {confidence} intervals"
     show_table(title, [*columns, metric, "minus champion's"], [shown(each) for each in found])
     if not labels:
-        echo("Declare gates.labels to see outcomes.")
+        echo("Declare labels to see outcomes.")

@@ -31,6 +31,7 @@ _COMMANDS = {
     "maintain": ("pip_dagster.cli.maintain", "maintain", "Merge a lake's small files and expire old snapshots."),
     "models": ("pip_dagster.cli.models", "models", "Register, list, compare, promote and roll back models."),
     "monitor": ("pip_dagster.cli.monitor", "monitor", "How far features and scores have drifted."),
+    "performance": ("pip_dagster.cli.performance", "performance", "How good scores were, by late labels."),
     "plan": ("pip_dagster.cli.plan", "plan", "The stale partitions of a pipeline with their reasons."),
     "prove-point-in-time": (
         "pip_dagster.cli.point_in_time",

@@ -70,9 +70,10 @@ class LabelsSensor(Sensor):
 
     interval: Duration = timedelta(minutes=10)
     window: int = Field(default=60, ge=1, le=1000, description="How many of the newest partitions are watched.")
-    assets: tuple[str, ...] = Field(
-        default=(),
-        description="Assets that read labels, `a/b`, with the same partitions; if empty, arrivals are only reported.",
+    assets: tuple[str, ...] | None = Field(
+        default=None,
+        description="Assets that read labels, `a/b`, with the same partitions; if empty, arrivals are only reported. "
+        "When absent, the pipeline's `performance` if it is monitored.",
     )
 
 

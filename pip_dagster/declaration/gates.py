@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from pip_dagster.declaration.durations import Duration
+from pip_dagster.declaration.labels import Labels
 from pip_dagster.declaration.strict import Columns, StrictModel
 
 MetricName = Literal["auc", "logloss", "rmse", "poisson_deviance", "multi_logloss", "accuracy", "macro_f1", "ovr_auc"]
@@ -17,27 +17,6 @@ _REPLACED = {
     "min_segment_gain": "a segment may lose twice the loss that `max_loss` allows over all rows",
     "min_segment_rows": "a segment is judged with 20 rows of its scarcest outcome and 10 units",
 }
-
-
-class Labels(StrictModel):
-    """Where to find the outcomes that scores are compared with."""
-
-    sql: str = Field(description="A file beside defs.yaml: one SELECT over the declared sources, bound like features.")
-    outcome: str = Field(
-        description="The column that holds the outcome, or the class of a model with several; NULL where not known."
-    )
-    key: tuple[str, ...] = Field(default=(), description="Columns that name the scored row; features.key when absent.")
-    mature_after: Duration | None = Field(
-        default=None,
-        description="How long after a partition's end its labels are complete. When absent, the newest partitions are "
-        "left out while a clearly smaller share of their rows has labels than usual.",
-    )
-    rows: int = Field(
-        default=50_000,
-        ge=100,
-        description="The newest labelled partitions are judged until they have this many labels, and at least "
-        "`gates.partitions` of them.",
-    )
 
 
 class Gates(StrictModel):
@@ -57,9 +36,11 @@ class Gates(StrictModel):
     unit: Columns = Field(
         default=(),
         description="Feature columns that identify a unit, such as a customer, whose rows are not independent. When "
-        "absent, the unit of a split, or features.key without dates.",
+        "absent, `labels.unit`, the unit of a split, or features.key without dates.",
     )
-    labels: Labels | None = None
+    labels: Labels | None = Field(
+        default=None, description="The former place of the top-level `labels`; declare one of the two."
+    )
     metric: MetricName | None = Field(
         default=None, description="The measure of how good scores are; the default depends on the task."
     )

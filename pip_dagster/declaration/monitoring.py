@@ -6,6 +6,7 @@ from typing import Literal
 
 from pydantic import Field, field_validator
 
+from pip_dagster.declaration.performance import PerformanceRules
 from pip_dagster.declaration.strict import StrictModel
 
 
@@ -46,5 +47,8 @@ class Monitoring(StrictModel):
         gt=0,
         description="The least difference from training that can raise an alarm: PSI beyond noise; half of it for a "
         "week and longer.",
+    )
+    performance: PerformanceRules = Field(
+        default=PerformanceRules(), description="Where labels are declared: how good scores were."
     )
     report: ReportRule = Field(default=ReportRule(), description="When the report is built.")

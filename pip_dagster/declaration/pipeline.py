@@ -26,6 +26,7 @@ from pip_dagster.declaration.digests import (
 )
 from pip_dagster.declaration.files import read_beside
 from pip_dagster.declaration.gates import Gates
+from pip_dagster.declaration.labels import Labels
 from pip_dagster.declaration.project import Project
 from pip_dagster.declaration.spec import PipelineSpec, Source
 from pip_dagster.errors import DeclarationError
@@ -56,8 +57,9 @@ class Pipeline:
         """
         _, sql = read_beside(spec.name, folder, "features.sql", spec.features.sql)
         sources_read(spec, sql, spec.features.sql)
-        labels = spec.gates.labels if spec.gates else None
-        labels_sql = read_beside(spec.name, folder, "gates.labels.sql", labels.sql)[1] if labels else None
+        labels = spec.declared_labels
+        key = "labels.sql" if spec.labels else "gates.labels.sql"
+        labels_sql = read_beside(spec.name, folder, key, labels.sql)[1] if labels else None
         if labels and labels_sql is not None:
             sources_read(spec, labels_sql, labels.sql)
         return cls(spec, sql, project, _load_suites(spec, folder, sql), labels_sql)
@@ -73,10 +75,44 @@ class Pipeline:
         return self.spec.alerts or self.project.alerts
 
     @property
+    def labels(self) -> Labels | None:
+        """Where outcomes are, as declared by `labels` or by `gates.labels`; None without either."""
+        return self.spec.declared_labels
+
+    @property
+    def labels_name(self) -> str:
+        """The key of defs.yaml that declares the labels, for messages."""
+        return "labels" if self.spec.labels else "gates.labels"
+
+    @property
     def label_key(self) -> tuple[str, ...]:
         """The columns by which a label finds its row; none without labels."""
-        labels = self.gates.labels
+        labels = self.labels
         return (labels.key or self.spec.features.key) if labels else ()
+
+    @property
+    def unit(self) -> tuple[str, ...]:
+        """The declared unit of labelled rows; none where neither `labels.unit` nor `gates.unit` declares it."""
+        return (self.labels.unit if self.labels else ()) or self.gates.unit
+
+    @property
+    def segments(self) -> tuple[str, ...]:
+        """The feature columns by whose values performance is measured."""
+        declared = self.spec.monitoring.performance.segments if self.spec.monitoring else None
+        return self.gates.segments if declared is None else declared
+
+    @property
+    def label_assets(self) -> tuple[str, ...]:
+        """The assets that arriving labels materialize: the declared ones, or `performance` of what is monitored."""
+        declared = self.spec.sensors.labels_arrived.assets
+        if declared is not None:
+            return declared
+        return (f"{self.spec.name}/performance",) if self.evaluates else ()
+
+    @property
+    def evaluates(self) -> bool:
+        """Whether performance is measured: labels and monitoring are both declared."""
+        return self.labels is not None and self.spec.monitoring is not None
 
     @cached_property
     def read_sources(self) -> dict[str, Source]:
@@ -89,7 +125,7 @@ class Pipeline:
         if len(declared) == 1:
             return declared
         read = sources_read(self.spec, self.sql, self.spec.features.sql)
-        labels = self.gates.labels
+        labels = self.labels
         by_labels = sources_read(self.spec, self.labels_sql or "", labels.sql) if labels else frozenset()
         judged = self.suites.sources.keys() - by_labels
         return {name: each for name, each in declared.items() if name in read or name in judged}

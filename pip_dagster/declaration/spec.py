@@ -12,6 +12,7 @@ from pip_dagster.declaration.automation import Alerts, Schedule, Sensors
 from pip_dagster.declaration.clock_changes import unfit_change
 from pip_dagster.declaration.durations import Duration
 from pip_dagster.declaration.gates import Gates
+from pip_dagster.declaration.labels import Labels
 from pip_dagster.declaration.monitoring import Monitoring
 from pip_dagster.declaration.reruns import IgnoreAfter, Reruns
 from pip_dagster.declaration.scoring import Scoring
@@ -196,6 +197,9 @@ class PipelineSpec(StrictModel):
     explanations: Explanations | None = Field(
         default=None, description="Exact SHAP contributions of selected rows; none when absent."
     )
+    labels: Labels | None = Field(
+        default=None, description="Where the outcomes are, for gates, experiments, sensors and monitoring."
+    )
     gates: Gates | None = Field(default=None, description="What a model must show before the alias moves to it.")
     monitoring: Monitoring | None = Field(
         default=None, description="How distributions are watched; `{}` takes the defaults, nothing is when absent."
@@ -230,7 +234,7 @@ class PipelineSpec(StrictModel):
 
     @model_validator(mode="after")
     def _labels_decide_nothing(self) -> PipelineSpec:
-        own = {f"{self.name}/features", f"{self.name}/predictions"} & {*self.sensors.labels_arrived.assets}
+        own = {f"{self.name}/features", f"{self.name}/predictions"} & {*(self.sensors.labels_arrived.assets or ())}
         if own:
             raise ValueError(
                 f"sensors.labels_arrived.assets names {min(own)!r}: what was decided would be decided again, by the "
@@ -247,11 +251,27 @@ class PipelineSpec(StrictModel):
     @model_validator(mode="after")
     def _canary_has_labels(self) -> PipelineSpec:
         canary = self.scoring.canary
-        if canary and canary.gate.labels and not (self.gates and self.gates.labels):
+        if canary and canary.gate.labels and not self.declared_labels:
             raise ValueError(
-                "`scoring.canary.gate.labels` judges by the labels that `gates.labels` finds, and there is none; "
-                "declare `gates.labels`, or remove it"
+                "`scoring.canary.gate.labels` judges by the declared labels, and there are none; declare `labels`, or "
+                "remove it"
             )
+        return self
+
+    @property
+    def declared_labels(self) -> Labels | None:
+        """The labels, from either of the two places where they may be declared."""
+        return self.labels or (self.gates.labels if self.gates else None)
+
+    @model_validator(mode="after")
+    def _labels_once(self) -> PipelineSpec:
+        if self.labels and self.gates and self.gates.labels:
+            raise ValueError(
+                "`labels` and `gates.labels` are the same block, declared twice; keep `labels` and remove "
+                "`gates.labels`"
+            )
+        if self.declared_labels and self.declared_labels.unit and self.gates and self.gates.unit:
+            raise ValueError("the labels' `unit` is that of `gates` too; keep it there and remove `gates.unit`")
         return self
 
     @model_validator(mode="after")

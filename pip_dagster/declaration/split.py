@@ -89,7 +89,7 @@ class Split(StrictModel):
 
 
 class CanaryLabels(StrictModel):
-    """The limit of a canary by its late labels, which `gates.labels` finds; what is absent is as in `gates`."""
+    """The limit of a canary by its late labels, which `labels` finds; what is absent is as in `gates`."""
 
     metric: MetricName | None = Field(default=None, description="As `gates.metric`, which holds when it is absent.")
     max_loss: float | None = Field(

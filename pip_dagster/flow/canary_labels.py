@@ -131,7 +131,7 @@ def _judge(run: Run, manifest: Manifest, arm: str, entry: ScoringEntry) -> _Foun
     if len(pairs) < FIRST:
         both = f"{arm} (v{entry.model_version}) and the champion (v{manifest.version})"
         return _Found(f"not judged yet: {both} have both scored {len(pairs)} of {FIRST} partitions")
-    run.progress(f"{name}: labels of {arm}, {gates.labels.outcome if gates.labels else ''}")
+    run.progress(f"{name}: labels of {arm}, {pipeline.labels.outcome if pipeline.labels else ''}")
     window = label_window(con, pipeline, manifest, [pair.live for pair in pairs])
     complete = _complete(pairs, window)
     interim = Interim.at(complete)
@@ -211,8 +211,8 @@ def _paired(run: Run, manifest: Manifest, tables: tuple[str, str, str], pairs: S
     unit = unit_of(pipeline, columns)
     if missing := [name for name in (*unit, *pipeline.label_key) if name not in columns]:
         raise DeclarationError(
-            f"gates.unit or gates.labels.key names {', '.join(missing)}, which the stored features do not have; they "
-            f"have {', '.join(columns)}."
+            f"The unit or {pipeline.labels_name}.key names {', '.join(missing)}, which the stored features do not "
+            f"have; they have {', '.join(columns)}."
         )
 
     def same(other: str, left: str, names: Sequence[str]) -> str:

@@ -73,8 +73,8 @@ def unit_of(pipeline: Pipeline, columns: Mapping[str, str]) -> tuple[str, ...]:
         columns: the stored features, name → SQL type.
     """
     spec = pipeline.spec
-    if pipeline.gates.unit:
-        return pipeline.gates.unit
+    if declared := pipeline.unit:
+        return declared
     if spec.unit and all(name in columns for name in spec.unit):
         return spec.unit
     key = spec.features.key

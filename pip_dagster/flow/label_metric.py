@@ -47,7 +47,7 @@ def label_metric(pipeline: Pipeline, manifest: Manifest, canary: CanaryLabels | 
     if task != "multiclass" and len(manifest.outputs) > 1:
         raise DeclarationError(
             f"{where}: labels cannot judge {model}, which has outputs {', '.join(manifest.outputs)} and no classes. "
-            "Remove gates.labels; the other gates still apply."
+            f"Remove {pipeline.labels_name}; the other gates still apply."
         )
     if declared and declared not in fitting:
         raise DeclarationError(f"{where} is {declared}, which is not for {model}; expected {' or '.join(fitting)}.")
@@ -55,7 +55,7 @@ def label_metric(pipeline: Pipeline, manifest: Manifest, canary: CanaryLabels | 
     if no_default and not declared:
         raise DeclarationError(
             f"{where} has no default for {model}: {no_default}. Declare {' or '.join(fitting)} if the outcomes of "
-            "gates.labels fit it, or remove gates.labels; the other gates still apply."
+            f"{pipeline.labels_name} fit it, or remove {pipeline.labels_name}; the other gates still apply."
         )
     return declared or fitting[0]
 
@@ -69,7 +69,7 @@ def check_metric(pipeline: Pipeline) -> None:
         DeclarationError: as `label_metric`.
     """
     scoring = pipeline.spec.scoring
-    if pipeline.gates.labels is None or scoring.registry != "folder":
+    if pipeline.labels is None or scoring.registry != "folder":
         return
     try:
         manifest = registry_of(pipeline.project, scoring).get(scoring.model_name, scoring.alias).manifest

@@ -54,10 +54,10 @@ class LabelWindow:
 def label_window(
     con: DuckDBPyConnection, pipeline: Pipeline, manifest: Manifest, live: Sequence[LivePartition]
 ) -> LabelWindow:
-    """Stage the labels of the newest partitions that have them, until they are `gates.labels.rows`.
+    """Stage the labels of the newest partitions that have them, until they are `labels.rows`.
 
-    Partitions count once `mature_after` has passed. Where that is not declared, the newest are left out while the share
-    of their rows with a label is clearly below the usual one: labels that arrive early can be of one kind.
+    Partitions count once `complete_after` has passed. Where that is not declared, the newest are left out while the
+    share of their rows with a label is clearly below the usual one: labels that arrive early can be of one kind.
 
     Args:
         con: a connection without other labels.
@@ -69,10 +69,10 @@ def label_window(
         DeclarationError: the labels' SQL cannot run, or a key has two labels.
         SourceError: a source cannot be read.
     """
-    labels, least = pipeline.gates.labels, pipeline.gates.partitions
+    labels, least = pipeline.labels, pipeline.gates.partitions
     assert labels
     now = datetime.now(UTC)
-    newest = [each for each in reversed(live) if not labels.mature_after or each.end + labels.mature_after <= now]
+    newest = [each for each in reversed(live) if not labels.complete_after or each.end + labels.complete_after <= now]
     found: list[tuple[LivePartition, int]] = []
     with _reading(con, pipeline, manifest) as reader:
         for partition in reader.labelled(newest):
@@ -82,7 +82,7 @@ def label_window(
                 break
         if not found:
             return LabelWindow(newer=len(live))
-        if labels.mature_after is None:
+        if labels.complete_after is None:
             usual = median(rows / partition.rows for partition, rows in found)
             while found[0][1] / found[0][0].rows < _MATURE * usual:
                 del found[0]
@@ -106,8 +106,9 @@ def stage_labels(
 def label_key_error(pipeline: Pipeline, error: Exception) -> DeclarationError:
     """The error where the key of labels cannot be compared with that of the features."""
     return DeclarationError(
-        f"Pipeline {pipeline.spec.name}: the key of gates.labels ({', '.join(pipeline.label_key)}) cannot be compared "
-        f"with the stored features: {error} Cast it in gates.labels.sql to the type that the features have."
+        f"Pipeline {pipeline.spec.name}: the key of {pipeline.labels_name} ({', '.join(pipeline.label_key)}) cannot be "
+        f"compared with the stored features: {error} Cast it in {pipeline.labels_name}.sql to the type that the "
+        "features have."
     )
 
 
@@ -115,7 +116,7 @@ def label_key_error(pipeline: Pipeline, error: Exception) -> DeclarationError:
 def _reading(con: DuckDBPyConnection, pipeline: Pipeline, manifest: Manifest) -> Iterator[_Reader]:
     import duckdb
 
-    labels = pipeline.gates.labels
+    labels = pipeline.labels
     assert labels and pipeline.labels_sql is not None
     where = f"Pipeline {pipeline.spec.name}, {labels.sql}"
     with sources_alone(con, pipeline.spec, pipeline.project.root) as own:
@@ -134,12 +135,12 @@ class _Reader:
     def __init__(
         self, con: DuckDBPyConnection, pipeline: Pipeline, manifest: Manifest, where: str, wanted: frozenset[str]
     ) -> None:
-        assert pipeline.gates.labels and pipeline.labels_sql is not None
+        assert pipeline.labels and pipeline.labels_sql is not None
         self._con, self._where, self._wanted = con, where, wanted
         self._zone = pipeline.spec.partitions.zone
         self._names = pipeline.label_key
         self._key = quote_all(self._names)
-        self._outcome = quote(pipeline.gates.labels.outcome)
+        self._outcome = quote(pipeline.labels.outcome)
         self._sql = f"(\n{without_end(con, pipeline.labels_sql)}\n)"
         self._model = f"{manifest.model_name} v{manifest.version}"
         self._classes = manifest.classes if manifest.task in ("binary", "multiclass") else None

@@ -35,7 +35,7 @@ def label_sets(pipeline: Pipeline, partitions: Sequence[Partition]) -> dict[str,
     """
     import duckdb
 
-    labels = pipeline.gates.labels
+    labels = pipeline.labels
     assert labels and pipeline.labels_sql is not None
     columns = (*pipeline.label_key, labels.outcome)
     found: dict[str, LabelSet] = {}

@@ -23,6 +23,7 @@ it with `keep` and hands on the relation that `keep` returns.
 | `by_champion`, `by_candidate`, `rescored` | stored rows scored by both, and the two joined | promotion/rescore |
 | `labels` | labels by partition | label_window |
 | `labelled` | the rescored rows that have a label | promotion/labels |
+| `scored_rows` | the scored rows of some partitions beside their labels | scored_rows |
 | `rows_of_arms` | the live rows of a split, with their arm | promotion/arm_outcomes |
 """
 

@@ -19,7 +19,7 @@ from pip_dagster.plural import plural
 from pip_dagster.quality.suite import Expectation
 from pip_dagster.warehouse.connect import workspace
 
-NAME, SPLIT_NAME, DRIFT_NAME = "expectations", "split", "drift"
+NAME, SPLIT_NAME, DRIFT_NAME, PERFORMANCE_NAME = "expectations", "split", "drift", "performance"
 # A run of more partitions does not report each one that passed: an event costs Dagster some 30 ms on SQLite.
 EACH_REPORTED_UP_TO = 31
 _SHOWN = 20

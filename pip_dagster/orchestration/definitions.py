@@ -13,6 +13,7 @@ from pip_dagster.orchestration.checks import source_checks
 from pip_dagster.orchestration.inputs import model_asset, source_assets
 from pip_dagster.orchestration.keys import own_keys
 from pip_dagster.orchestration.partitions import partitions_definition
+from pip_dagster.orchestration.performance import performance_asset
 from pip_dagster.orchestration.report import report_definitions
 from pip_dagster.orchestration.schedule import pipeline_schedule
 from pip_dagster.orchestration.sensors import pipeline_sensors
@@ -29,8 +30,10 @@ def build_definitions(pipeline: Pipeline, observe: Callable[[PartitionResult], N
         # A process for the one step would cost ten seconds of imports without a benefit.
         executor_def=dg.in_process_executor,
     )
+    measured = [performance_asset(pipeline, partitions)] if pipeline.evaluates else []
+    own = [model_asset(pipeline), pipeline_assets(pipeline, partitions, observe), *measured]
     built = dg.Definitions(
-        assets=[*source_assets(pipeline), model_asset(pipeline), pipeline_assets(pipeline, partitions, observe)],
+        assets=[*source_assets(pipeline), *own],
         asset_checks=source_checks(pipeline, partitions),
         jobs=[job],
         schedules=[pipeline_schedule(pipeline, spec.schedule, job, partitions)] if spec.schedule else [],

@@ -22,6 +22,11 @@ def challengers_key(spec: PipelineSpec) -> dg.AssetKey:
     return dg.AssetKey([spec.name, "challengers"])
 
 
+def performance_key(spec: PipelineSpec) -> dg.AssetKey:
+    """What labels show of the predictions."""
+    return dg.AssetKey([spec.name, "performance"])
+
+
 def report_key(spec: PipelineSpec) -> dg.AssetKey:
     """The report of a pipeline that is monitored."""
     return dg.AssetKey([spec.name, "report"])

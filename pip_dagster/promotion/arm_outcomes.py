@@ -74,7 +74,7 @@ def arm_outcomes(con: DuckDBPyConnection, pipeline: Pipeline, manifest: Manifest
     """
     import duckdb
 
-    labelled = pipeline.gates.labels is not None
+    labelled = pipeline.labels is not None
     metric = label_metric(pipeline, manifest) if labelled else None
     of_arms, partitions = _read(con, pipeline, manifest, last)
     if not partitions:
@@ -153,8 +153,8 @@ def _read(
         there = {row[0] for row in con.execute(f"DESCRIBE SELECT * FROM {view}").fetchall()}
         if missing := [name for name in pipeline.label_key if name not in there]:
             raise DeclarationError(
-                f"Pipeline {spec.name}: gates.labels.key names {', '.join(missing)}, which is not kept with the scored "
-                "rows: arms can be compared by a key of features.key."
+                f"Pipeline {spec.name}: {pipeline.labels_name}.key names {', '.join(missing)}, which is not kept with "
+                "the scored rows: arms can be compared by a key of features.key."
             )
         kept = quote_all(dict.fromkeys(("partition_key", *pipeline.label_key)))
         unit = ", ".join(f"{quote(name)}::VARCHAR" for name in spec.unit)

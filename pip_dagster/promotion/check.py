@@ -66,7 +66,7 @@ def check(
     rescored = Rescored()
     with workspace(threads=threads) as con:
         stage = Stage(con)
-        stored = read_stored(con, pipeline, None if gates.labels else gates.partitions)
+        stored = read_stored(con, pipeline, None if pipeline.labels else gates.partitions)
         progress(f"{spec.name}: signature and golden rows of {candidate}")
         signature = signature_gate(
             candidate,
@@ -79,14 +79,14 @@ def check(
         results = [signature, golden_gate(candidate, threads=threads, tolerance=gates.golden_tolerance)]
         results.extend([*broken, *_strange_classes(pipeline, candidate)])
         # A model that does not fit cannot be rescored; that it does not is refusal enough.
-        if champion is not None and signature.passed and not stored.partitions and gates.labels:
+        if champion is not None and signature.passed and not stored.partitions and pipeline.labels:
             results.extend(nothing_to_compare(gates))
         if champion is not None and signature.passed and stored.partitions:
             device, engine = choose_device(spec.scoring.device), canonical(library_versions())
             new, old = (ScoringModel(version, device, threads, engine) for version in (candidate, champion))
             labelled = LabelWindow()
-            if gates.labels:
-                progress(f"{spec.name}: labels, {gates.labels.outcome}")
+            if pipeline.labels:
+                progress(f"{spec.name}: labels, {pipeline.labels.outcome}")
                 label_metric(pipeline, champion.manifest)
                 labelled = label_window(con, pipeline, champion.manifest, stored.partitions)
             replayed = Replayed.of(stored, gates.partitions, labelled)
@@ -167,7 +167,7 @@ def _compare(
     champion = models[1].version.manifest
     results = [flip_gate(con, rescored.newest, rescored.decision, gates.max_flip_rate)] if rescored.decision else []
     results.append(distribution_gate(con, rescored.newest, rescored.sides, gates.max_score_psi))
-    if gates.labels:
+    if pipeline.labels:
         metric = label_metric(pipeline, champion)
         results.extend(label_gates(con, pipeline, champion, metric, labelled, rescored))
     progress(f"{pipeline.spec.name}: throughput")

@@ -132,10 +132,16 @@ def replay_gate(rescored: Rescored, candidate: str) -> GateResult:
 def _absent(pipeline: Pipeline, columns: Mapping[str, str]) -> str | None:
     """Which declared columns stored features do not have; None: they have all."""
     gates = pipeline.gates
-    for key, names in (("segments", gates.segments), ("unit", gates.unit), ("labels.key", pipeline.label_key)):
+    unit = "gates.unit" if gates.unit else f"{pipeline.labels_name}.unit"
+    named = (
+        ("gates.segments", gates.segments),
+        (unit, pipeline.unit),
+        (f"{pipeline.labels_name}.key", pipeline.label_key),
+    )
+    for key, names in named:
         if absent := [name for name in names if name not in columns]:
             return (
-                f"gates.{key} names {', '.join(map(repr, absent))}, which the stored features do not have; they have "
+                f"{key} names {', '.join(map(repr, absent))}, which the stored features do not have; they have "
                 f"{', '.join(columns)}."
             )
     return None

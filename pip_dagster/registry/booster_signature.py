@@ -19,7 +19,7 @@ Task = Literal["binary", "multiclass", "regression", "count", "ranking", "surviv
 
 
 # Fields that were added later, and are absent where nothing is declared.
-_LATER = {"missing", "offset", "training_check"}
+_LATER = {"missing", "offset", "training_check", "quantiles", "tweedie_power", "held_out"}
 
 
 class Record(BaseModel):
@@ -52,6 +52,7 @@ class BoosterSignature(Record):
     explicit because `Booster.predict` ignores early stopping while the scikit-learn wrapper honours it.
     `xgboost_version` is the version that scored the golden rows at registration. `missing` is a number that counts as a
     missing value, as NaN always does; `offset` is the column of the base margin. The matrix has it after the features.
+    `quantiles` are those of a quantile objective, one for each output; `tweedie_power` is the variance's.
     """
 
     engine: str
@@ -65,6 +66,8 @@ class BoosterSignature(Record):
     xgboost_version: str
     missing: FiniteFloat | None = None
     offset: str | None = None
+    quantiles: tuple[FiniteFloat, ...] | None = None
+    tweedie_power: FiniteFloat | None = None
 
     @model_validator(mode="before")
     @classmethod

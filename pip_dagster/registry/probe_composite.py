@@ -94,6 +94,8 @@ def _signature(composite: Composite, table: pa.Table) -> Signature:
         classes=first.classes,
         iteration_range=(0, sum(member.signature.iteration_range[1] for member in composite.members)),
         xgboost_version=engine_named(first.engine).version(),
+        quantiles=first.quantiles,
+        tweedie_power=first.tweedie_power,
         composite=composite.model_copy(update={"columns": columns}),
     )
 

@@ -208,15 +208,15 @@ def _check(metric: Metric, y: np.ndarray, scores: np.ndarray) -> None:
         if bad := int((~np.isfinite(values)).sum()):
             raise DeclarationError(f"{where}: {bad:,} {what}s are NaN or infinite; each {what} must be finite.")
     if metric in ("auc", "logloss") and not np.isin(y, (0, 1)).all():
-        raise DeclarationError(f"{where} is for outcomes 0 and 1; gates.labels returns others.")
+        raise DeclarationError(f"{where} is for outcomes 0 and 1; the labels are others.")
     if metric == "poisson_deviance" and ((y < 0).any() or (scores < 0).any()):
         raise DeclarationError(f"{where} is for outcomes and scores of 0 or more; found a negative one.")
     if metric in ("logloss", "multi_logloss") and ((scores < 0) | (scores > 1)).any():
         raise DeclarationError(f"{where} is for probabilities; the model's scores are not between 0 and 1.")
     if several and ((y < 0) | (y >= scores.shape[1]) | (y != np.floor(y))).any():
         raise DeclarationError(
-            f"{where} is for class codes 0 to {scores.shape[1] - 1}, one for each of the model's scores; gates.labels "
-            "returns others."
+            f"{where} is for class codes 0 to {scores.shape[1] - 1}, one for each of the model's scores; the "
+            "labels are others."
         )
     if metric == "multi_logloss" and len(y) and np.abs(scores.sum(axis=1) - 1).max() > 0.01:
         raise DeclarationError(f"{where} is for probabilities; a row's scores do not add up to 1.")

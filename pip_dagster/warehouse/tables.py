@@ -78,6 +78,10 @@ def refresh_views(con: DuckDBPyConnection, pipeline: str) -> None:
             con.execute(f"CREATE OR REPLACE VIEW {kind.in_sql(pipeline)} AS {union}")
     if any(name.startswith("scores__") for name in present):
         con.execute(f"CREATE OR REPLACE VIEW {schema}.predictions AS {predictions_select(con, pipeline)}")
+        con.execute(
+            f"CREATE OR REPLACE VIEW {schema}.performance AS SELECT * EXCLUDE (is_live) FROM "
+            f"ledger.performance_figures WHERE is_live AND pipeline = {literal(pipeline)}"
+        )
 
 
 def _with_resolution(pipeline: str, rows: str) -> str:

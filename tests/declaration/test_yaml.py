@@ -280,6 +280,8 @@ SHORT = [
     "scoring: {model_name: 'models:/a@champion'}",
     "gates: {unit: customer}",
     "gates: {labels: {sql: labels.sql, outcome: late, mature_after: 15 days}}",
+    "labels: {sql: labels.sql, outcome: late, arrives_after: 1 day, complete_after: 3 days, unit: customer}",
+    "labels: {sql: labels.sql, outcome: late, mature_after: 3 days, unit: [customer]}",
     "gates:",
     "explanations: {}",
     "reruns: {promotion: none, declaration: {since: 2024-01-01}, back_off: 0}",

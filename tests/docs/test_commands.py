@@ -117,7 +117,8 @@ def free_port() -> int:
 
 def test_every_key_that_may_be_declared_is_documented() -> None:
     from pip_dagster.declaration.automation import Alerts, LabelsSensor, Schedule, Sensors, SourcesSensor, Webhook
-    from pip_dagster.declaration.gates import Gates, Labels
+    from pip_dagster.declaration.gates import Gates
+    from pip_dagster.declaration.labels import Labels
     from pip_dagster.declaration.reruns import IgnoreAfter, Recent, Reruns
     from pip_dagster.declaration.scoring import Scoring
     from pip_dagster.declaration.spec import Explanations, Features, Partitions, PipelineSpec, Quality, Source

@@ -143,7 +143,7 @@ def test_units_metric_and_limits_are_those_of_the_gates_unless_it_has_its_own(ca
     status, text = check(canary.run(DAYS[0]), DAYS[0])
     assert status == "passed" and "logloss" in text and "95% interval" in text
     declare(canary, gates={"labels": None})
-    with pytest.raises(ValidationError, match=r"declare `gates.labels`, or remove it"):
+    with pytest.raises(ValidationError, match=r"declare `labels`, or remove it"):
         canary.pipeline()
 
 

@@ -58,7 +58,7 @@ def test_the_table_says_what_is_missing(parted, helpers):
     assert "mean returned" in compared(parted)
     sources = {name: {"table": f"raw.{name}", "partition_column": "day"} for name in ("orders", "outcomes")}
     parted.declare(sources=sources, scoring={"split": {"arms": {"challenger": "50%"}, "salt": "spring"}})
-    assert "Declare gates.labels" in compared(parted)
+    assert "Declare labels" in compared(parted)
     parted.declare(sources=sources)
     assert "has no split" in compared(parted)
 

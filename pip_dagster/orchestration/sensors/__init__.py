@@ -12,7 +12,7 @@ def pipeline_sensors(
     pipeline: Pipeline, job: object, partitions: dg.TimeWindowPartitionsDefinition
 ) -> list[dg.SensorDefinition]:
     """The sensors of a pipeline, stopped unless declared otherwise; `labels_arrived` where labels are declared."""
-    labels = [labels_arrived(pipeline)] if pipeline.gates.labels else []
+    labels = [labels_arrived(pipeline)] if pipeline.labels else []
     return [
         source_changes(pipeline, job, partitions),
         model_promoted(pipeline, job, partitions),

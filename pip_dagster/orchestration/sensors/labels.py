@@ -24,7 +24,7 @@ NO_LABEL = "none"  # of a partition that had labels before
 def labels_arrived(pipeline: Pipeline) -> dg.SensorDefinition:
     """Compare the labels of the newest partitions with those at the previous tick."""
     spec, declared = pipeline.spec, pipeline.spec.sensors.labels_arrived
-    assets = [dg.AssetKey(key.split("/")) for key in declared.assets]
+    assets = [dg.AssetKey(key.split("/")) for key in pipeline.label_assets]
 
     @dg.sensor(
         name=f"{spec.name}_labels_arrived",
@@ -32,7 +32,7 @@ def labels_arrived(pipeline: Pipeline) -> dg.SensorDefinition:
         minimum_interval_seconds=int(declared.interval.total_seconds()),
         default_status=dg.DefaultSensorStatus(declared.status.upper()),
         description=f"Report which partitions of {spec.name} have new labels"
-        + (f", and materialize {', '.join(declared.assets)} for them." if assets else "."),
+        + (f", and materialize {', '.join(pipeline.label_assets)} for them." if assets else "."),
     )
     def labels(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
         complete(context, pipeline.project)
@@ -50,7 +50,7 @@ def _evaluate(
     if context.repository_def:
         # Other pipelines' assets are only known once everything is loaded.
         known = [key.to_user_string() for key in context.repository_def.asset_graph.get_all_asset_keys()]
-        for name in set(declared.assets) - set(known):
+        for name in set(pipeline.label_assets) - set(known):
             raise DeclarationError(
                 f"Pipeline {spec.name}: sensors.labels_arrived.assets names {name!r}, which is not an asset of this "
                 f"code location{suggest(name, known)}"

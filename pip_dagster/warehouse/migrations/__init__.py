@@ -17,6 +17,7 @@ from pip_dagster.warehouse.migrations import (
     m0010_published_rows,
     m0011_costs_and_live_since,
     m0012_profiles,
+    m0013_performance,
 )
 
 MIGRATIONS: tuple[str, ...] = (
@@ -32,4 +33,5 @@ MIGRATIONS: tuple[str, ...] = (
     m0010_published_rows.SQL,
     m0011_costs_and_live_since.SQL,
     m0012_profiles.SQL,
+    m0013_performance.SQL,
 )

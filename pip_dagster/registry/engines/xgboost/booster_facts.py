@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pip_dagster.registry.engines.xgboost.predictor import booster_name
 
@@ -31,6 +31,8 @@ class BoosterFacts:
     categories: tuple[CategoryList | None, ...]
     writer: tuple[int, int, int]
     xgboost_version: str
+    quantiles: tuple[float, ...] | None = None
+    tweedie_power: float | None = None
 
     def is_exact(self, categories: CategoryList) -> bool:
         """Whether the Booster's own list is correct.
@@ -66,7 +68,20 @@ def inspect(booster: xgb.Booster, writer: tuple[int, int, int] | None) -> Booste
         categories=_categories(booster) if name != "gblinear" else (None,) * booster.num_features(),
         writer=writer or (0, 0, 0),
         xgboost_version=xgb.__version__,
+        **_parameters(learner["objective"]),
     )
+
+
+def _parameters(objective: dict[str, Any]) -> dict[str, Any]:
+    """What an objective was trained for, as numbers that float32 does not show its rounding in."""
+    found: dict[str, Any] = {}
+    if "quantile_loss_param" in objective:
+        levels = json.loads(objective["quantile_loss_param"]["quantile_alpha"])
+        found["quantiles"] = tuple(float(f"{level:.6g}") for level in levels)
+    if "tweedie_regression_param" in objective:
+        power = float(objective["tweedie_regression_param"]["tweedie_variance_power"])
+        found["tweedie_power"] = float(f"{power:.6g}")
+    return found
 
 
 def _categories(booster: xgb.Booster) -> tuple[CategoryList | None, ...]:

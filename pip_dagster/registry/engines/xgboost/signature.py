@@ -58,6 +58,8 @@ def derive(
         xgboost_version=facts.xgboost_version,
         missing=claims.missing,
         offset=claims.offset,
+        quantiles=facts.quantiles,
+        tweedie_power=facts.tweedie_power,
     )
 
 

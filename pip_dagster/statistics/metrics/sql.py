@@ -1,0 +1,288 @@
+"""The SQL of the metrics: sums over the rows of each group, and the curves over the order of their scores.
+
+Internal names are lower case, and none differs from another in case only: DuckDB takes such names for one column.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from pip_dagster.sql.names import quote
+from pip_dagster.statistics.metrics.bins import (
+    EQUAL_BINS,
+    LEAST_MEAN,
+    LEAST_PROBABILITY,
+    Scale,
+    bin_sql,
+    probability_sql,
+)
+from pip_dagster.statistics.metrics.spec import MetricSpec
+
+# A stable draw of rows where every pair counts.
+SURVIVAL_ROWS = 5_000
+
+
+class Grouping:
+    """Groups by columns: `names` are theirs in the SQL; `sets` are the positions of those of each grouping set."""
+
+    def __init__(self, by: Sequence[str], sets: Sequence[Sequence[str]] | None) -> None:
+        self.by = tuple(by)
+        self.sets = [[self.by.index(name) for name in each] for each in ([self.by] if sets is None else sets)]
+        self.names = [f"g{i}" for i in range(len(self.by))]
+
+    @property
+    def selected(self) -> str:
+        """The columns that say which group a row of the result is."""
+        used = {i for each in self.sets for i in each}
+        flags = [f"GROUPING({name})::VARCHAR" if i in used else "'1'" for i, name in enumerate(self.names)]
+        columns = [name if i in used else f"NULL AS {name}" for i, name in enumerate(self.names)]
+        return ", ".join([f"{' || '.join(flags) or repr('')} AS pip_set", *columns])
+
+    @property
+    def columns(self) -> str:
+        """The same columns, once they are there."""
+        return ", ".join(["pip_set", *self.names])
+
+    def clause(self, *more: str) -> str:
+        """GROUP BY for the grouping sets, each with these columns as well."""
+        sets = (", ".join([*(self.names[i] for i in each), *more]) for each in self.sets)
+        return f"GROUP BY GROUPING SETS ({', '.join(f'({each})' for each in sets)})"
+
+    def each(self) -> list[tuple[str, str]]:
+        """Of each set: its columns as `selected` has them, NULL where they are not its own, and those for PARTITION."""
+        found = []
+        for own in self.sets:
+            flag = "".join("0" if i in own else "1" for i in range(len(self.names)))
+            columns = [name if i in own else f"NULL AS {name}" for i, name in enumerate(self.names)]
+            found.append((", ".join([f"'{flag}' AS pip_set", *columns]), ", ".join(self.names[i] for i in own)))
+        return found
+
+
+def rows_sql(relation: str, spec: MetricSpec, grouping: Grouping) -> str:
+    """The labelled rows, with internal names: g0 …, s0 …, y, w, d0 …, q, cens, h."""
+    columns = [f"{quote(name)} AS g{i}" for i, name in enumerate(grouping.by)]
+    columns += [f"{quote(name)}::DOUBLE AS s{i}" for i, name in enumerate(spec.scores)]
+    columns.append(f"{quote(spec.outcome)}::DOUBLE AS y")
+    columns.append(f"{f'coalesce({quote(spec.weight)}::DOUBLE, -1)' if spec.weight else '1.0::DOUBLE'} AS w")
+    columns += [f"{quote(name)}::BOOLEAN AS d{i}" for i, name in enumerate(spec.decisions)]
+    if spec.query is not None:
+        columns.append(f"{quote(spec.query)} AS q")
+    if spec.kind == "survival":
+        columns.append(f"{f'coalesce({quote(spec.censored)}::BOOLEAN, false)' if spec.censored else 'false'} AS cens")
+        drawn = [quote(name) for name in spec.key] or [quote(name) for name in (*spec.scores, spec.outcome)]
+        columns.append(f"md5(concat_ws(chr(31), {', '.join(f'{each}::VARCHAR' for each in drawn)})) AS h")
+    known = " AND ".join(f"{quote(name)} IS NOT NULL" for name in (*spec.scores, spec.outcome))
+    return f"SELECT {', '.join(columns)} FROM {relation} WHERE {known}"
+
+
+def sums_sql(relation: str, spec: MetricSpec, grouping: Grouping) -> str:
+    """One row a group: pip_set, g0 …, `n`, how many rows are invalid, and the sums."""
+    figures = {"n": "count(*)", **_invalid(spec), **_SUMS[spec.kind](spec)}
+    listed = ", ".join(f"{sql} AS {name}" for name, sql in figures.items())
+    return f"SELECT {grouping.selected}, {listed} FROM ({_terms(relation, spec, grouping)}) {grouping.clause()}"
+
+
+def _invalid(spec: MetricSpec) -> dict[str, str]:
+    """How many scores, outcomes and weights cannot be used."""
+    scores = " OR ".join(f"NOT isfinite(s{i})" for i in range(len(spec.scores)))
+    if spec.kind == "multiclass" or (spec.kind == "binary" and spec.scale == "probability"):
+        scores += "".join(f" OR s{i} < 0 OR s{i} > 1" for i in range(len(spec.scores)))
+    if spec.kind == "multiclass":
+        scores += f" OR abs({' + '.join(f's{i}' for i in range(len(spec.scores)))} - 1) > 0.01"
+    if spec.kind == "count":
+        scores += " OR s0 < 0"
+    outcomes = {
+        "binary": "y NOT IN (0, 1)",
+        "multiclass": f"y < 0 OR y >= {len(spec.classes)} OR y <> floor(y)",
+        "count": "y < 0",
+        "ranking": "y < 0 OR y > 31",
+    }
+    outcome = f"NOT isfinite(y) OR {outcomes.get(spec.kind, 'false')}"
+    cases = {"bad_score": scores, "bad_outcome": outcome, "bad_weight": "NOT isfinite(w) OR w < 0"}
+    if spec.kind == "ranking":
+        cases["bad_query"] = "q IS NULL"
+    return {name: f"count(*) FILTER ({case})" for name, case in cases.items()}
+
+
+def _terms(relation: str, spec: MetricSpec, grouping: Grouping) -> str:
+    """The rows with the terms of their losses."""
+    rows = f"({rows_sql(relation, spec, grouping)})"
+    if spec.kind == "binary":
+        p = probability_sql("s0", spec.scale)
+        clipped = f"least(greatest({p}, {LEAST_PROBABILITY}), 1 - {LEAST_PROBABILITY})"
+        return f"SELECT *, {p} AS p, {clipped} AS pc FROM {rows}"
+    if spec.kind == "multiclass":
+        scores = f"[{', '.join(f's{i}' for i in range(len(spec.scores)))}]"
+        return (
+            f"SELECT *, list_position({scores}, list_max({scores})) - 1 AS predicted, "
+            f"least(greatest({scores}[least(greatest(y, 0), 1e6)::INTEGER + 1], {LEAST_PROBABILITY}), 1) AS pc "
+            f"FROM {rows}"
+        )
+    if spec.kind == "count":
+        return f"SELECT *, s0 - y AS e, {_deviance(spec.power)} AS dev FROM {rows}"
+    return f"SELECT *, s0 - y AS e FROM {rows}"
+
+
+def _deviance(power: float) -> str:
+    mu = f"greatest(s0, {LEAST_MEAN})"
+    if power == 1:
+        return f"2 * (CASE WHEN y > 0 THEN y * ln(y / {mu}) ELSE 0 END - y + s0)"
+    a, b = 1 - power, 2 - power
+    first = f"pow(greatest(y, 0), {b!r}) / ({a!r} * {b!r})"
+    return f"2 * ({first} - y * pow({mu}, {a!r}) / ({a!r}) + pow({mu}, {b!r}) / {b!r})"
+
+
+def _binary(spec: MetricSpec) -> dict[str, str]:
+    found = {"w": "sum(w)", "y": "sum(w * y)", "w2": "sum(w * w)", "rows_y": "sum(y)"}
+    if spec.scale != "score":
+        found |= {
+            "s": "sum(w * p)",
+            "logloss": "sum(w * -(CASE WHEN y = 1 THEN ln(pc) ELSE ln(1 - pc) END))",
+            "brier": "sum(w * (p - y) * (p - y))",
+            "variance": "sum(w * w * p * (1 - p))",
+        }
+    for i in range(len(spec.decisions)):
+        found |= {
+            f"known{i}": f"sum(w) FILTER (d{i} IS NOT NULL)",
+            f"flagged{i}": f"sum(w) FILTER (d{i})",
+            f"hit{i}": f"sum(w * y) FILTER (d{i})",
+            f"wanted{i}": f"sum(w * y) FILTER (d{i} IS NOT NULL)",
+        }
+    return found
+
+
+def _multiclass(_spec: MetricSpec) -> dict[str, str]:
+    return {"w": "sum(w)", "logloss": "sum(w * -ln(pc))"}
+
+
+def _regression(spec: MetricSpec) -> dict[str, str]:
+    found = {"w": "sum(w)", "y": "sum(w * y)"}
+    for i, quantile in enumerate(spec.quantiles):
+        found[f"pinball{i}"] = f"sum(w * greatest({quantile!r} * (y - s{i}), ({quantile!r} - 1) * (y - s{i})))"
+        found[f"below{i}"] = f"sum(w) FILTER (y <= s{i})"
+    if spec.quantiles:
+        return found
+    found |= {"s": "sum(w * s0)", "absolute": "sum(w * abs(e))", "squared": "sum(w * e * e)"}
+    if spec.training_mean is not None:
+        found["about_training"] = f"sum(w * (y - {spec.training_mean!r}) * (y - {spec.training_mean!r}))"
+    return found
+
+
+def _count(spec: MetricSpec) -> dict[str, str]:
+    return _regression(spec) | {"deviance": "sum(w * dev)"}
+
+
+def _none(_spec: MetricSpec) -> dict[str, str]:
+    return {}
+
+
+_SUMS = {
+    "binary": _binary,
+    "multiclass": _multiclass,
+    "regression": _regression,
+    "count": _count,
+    "ranking": _none,
+    "survival": _none,
+}
+
+
+def curves(spec: MetricSpec) -> list[tuple[str, str, Scale]]:
+    """The curves of a kind: the value that orders the rows, the value that is added up, and the scale of its bins."""
+    if spec.kind == "binary":
+        return [("s0", "y", spec.scale)]
+    if spec.kind == "multiclass":
+        return [(f"s{i}", f"(y = {i})::DOUBLE", "probability") for i in range(len(spec.classes))]
+    return [("s0", "y", "positive"), ("y", "y", "positive")] if spec.kind == "count" else []
+
+
+def curves_sql(relation: str, spec: MetricSpec, grouping: Grouping) -> str:
+    """One row a group and curve: pip_set, g0 …, `k`, the sums of AUC, average precision and Gini, and the bins.
+
+    Rows of one value are one row first, so that ties count half whatever their order. `bins` has, of each fine bin and
+    bin of equal counts, `code`, `tenth`, and the sums `c` of weights, `v` of outcomes, `x` of scores, `c2` of squared
+    weights.
+    """
+    found = curves(spec)
+    points = ", ".join(f"{{'k': {k}, 'x': {x}, 'v': {v}}}" for k, (x, v, _) in enumerate(found))
+    if len(found) == 1:
+        x, v, _ = found[0]
+        select = f"SELECT {', '.join([*grouping.names, '0 AS k', f'{x} AS x', f'{v} AS v', 'w'])} FROM labelled"
+    else:
+        select = f"SELECT {', '.join([*grouping.names, 'w', f'unnest([{points}], recursive := true)'])} FROM labelled"
+    scale = found[0][2]
+    shown = probability_sql("x", scale) if spec.kind == "binary" else "x"
+    columns, over = grouping.columns, f"PARTITION BY {grouping.columns}, k"
+    return f"""
+WITH labelled AS ({rows_sql(relation, spec, grouping)}),
+points AS ({select}),
+ties AS (SELECT {grouping.selected}, k, x, sum(w) AS c, sum(w * v) AS v, sum(w * w) AS c2 FROM points
+  {grouping.clause("k", "x")}),
+ranked AS (SELECT *, sum(c) OVER up AS cum_c, sum(v) OVER up AS cum_v, sum(c) OVER whole AS all_c,
+    sum(v) OVER whole AS all_v
+  FROM ties WINDOW up AS ({over} ORDER BY x ROWS UNBOUNDED PRECEDING), whole AS ({over})),
+binned AS (SELECT {columns}, k, {bin_sql("x", scale)} AS code,
+    least({EQUAL_BINS - 1}, floor({EQUAL_BINS} * (cum_c - c / 2) / nullif(all_c, 0)))::INTEGER AS tenth,
+    sum(v * ((cum_c - c) - (cum_v - v) + (c - v) / 2)) AS area_below,
+    sum(v * (all_v - cum_v + v) / nullif(all_c - cum_c + c, 0)) AS area_precision,
+    sum(c * (all_v - cum_v + v / 2)) AS area_lorenz,
+    sum(c) AS c, sum(v) AS v, sum(c * {shown}) AS x, sum(c2) AS c2 FROM ranked GROUP BY ALL)
+SELECT {columns}, k, sum(area_below) AS area_below, sum(area_precision) AS area_precision,
+  sum(area_lorenz) AS area_lorenz,
+  list({{'code': code, 'tenth': tenth, 'c': c, 'v': v, 'x': x, 'c2': c2}}) AS bins
+FROM binned GROUP BY ALL"""
+
+
+def cells_sql(relation: str, spec: MetricSpec, grouping: Grouping) -> str:
+    """One row a group: pip_set, g0 …, and the weights by actual and predicted class, where there are any."""
+    number = f"(y * {len(spec.classes)} + predicted)::INTEGER"
+    return (
+        f"SELECT {grouping.columns}, list({{'cell': cell, 'c': c}}) AS cells FROM ("
+        f"SELECT {grouping.selected}, cell, sum(w) AS c FROM (SELECT *, {number} AS cell "
+        f"FROM ({_terms(relation, spec, grouping)})) {grouping.clause('cell')}) GROUP BY ALL"
+    )
+
+
+def ranking_sql(relation: str, spec: MetricSpec, grouping: Grouping) -> str:
+    """One row a group: pip_set, g0 …, `queries`, `empty` (no relevant row), and the sums of NDCG and MAP of the others.
+
+    Each order of tied scores is equally likely; the figure is the mean over all of them (McSherry and Najork 2008).
+    """
+    ranked, at = [], spec.at
+    for selected, own in grouping.each():
+        query = ", ".join(filter(None, (own, "q")))
+        ranked.append(
+            f"SELECT {selected}, q, y, row_number() OVER q_down AS pos, rank() OVER q_down - 1 AS above, "
+            "  count(*) OVER tie AS tied, avg(pow(2, y) - 1) OVER tie AS gain, "
+            "  count(*) FILTER (y > 0) OVER tie AS good, "
+            "  count(*) FILTER (y > 0) OVER (q_down RANGE UNBOUNDED PRECEDING) AS good_through, "
+            f"  row_number() OVER (PARTITION BY {query} ORDER BY y DESC) AS best FROM labelled "
+            f"WINDOW q_down AS (PARTITION BY {query} ORDER BY s0 DESC), tie AS (PARTITION BY {query}, s0)"
+        )
+    found = (
+        "(good / tied) * (good_through - good + 1 + coalesce((pos - above - 1) * (good - 1) / nullif(tied - 1, 0), 0))"
+    )
+    return f"""
+WITH labelled AS ({rows_sql(relation, spec, grouping)}),
+ranked AS ({" UNION ALL ".join(ranked)}),
+queries AS (SELECT {grouping.columns}, q, sum(gain / log2(1 + pos)) FILTER (pos <= {at}) AS dcg,
+    sum((pow(2, y) - 1) / log2(1 + best)) FILTER (best <= {at}) AS ideal,
+    sum({found} / pos) FILTER (pos <= {at}) AS precisions, count(*) FILTER (y > 0) AS relevant
+  FROM ranked GROUP BY {grouping.columns}, q)
+SELECT {grouping.columns}, count(*) AS queries, count(*) FILTER (relevant = 0) AS empty,
+  sum(dcg / ideal) FILTER (relevant > 0) AS ndcg, sum(precisions / least(relevant, {at})) FILTER (relevant > 0) AS map
+FROM queries GROUP BY {grouping.columns}"""
+
+
+def survival_sql(relation: str, spec: MetricSpec, grouping: Grouping) -> str:
+    """At most 5,000 rows a group, the same ones each time, as lists: pip_set, g0 …, `score`, `time`, `censored`."""
+    parts = []
+    for selected, own in grouping.each():
+        over = f"{f'PARTITION BY {own} ' if own else ''}ORDER BY h, y, s0, cens"
+        parts.append(
+            f"SELECT {selected}, s0, y, cens FROM labelled QUALIFY row_number() OVER ({over}) <= {SURVIVAL_ROWS}"
+        )
+    listed = "list({'score': s0, 'time': y, 'censored': cens}) AS drawn"
+    return (
+        f"WITH labelled AS ({rows_sql(relation, spec, grouping)}), drawn AS ({' UNION ALL '.join(parts)}) "
+        f"SELECT {grouping.columns}, {listed} FROM drawn GROUP BY {grouping.columns}"
+    )

@@ -1,0 +1,216 @@
+"""Labels that arrive show how good the stored scores were; what was found once stays, and what is live is shown."""
+
+from datetime import UTC, datetime
+
+import numpy as np
+import pytest
+
+from pip_dagster.flow.performance import evaluate
+from pip_dagster.warehouse.connect import workspace
+
+SOURCES = {name: {"table": f"raw.{name}", "partition_column": "day"} for name in ("orders", "outcomes")}
+LABELS = {"sql": "labels.sql", "outcome": "returned"}
+DAYS = ["2024-03-01", "2024-03-02", "2024-03-03", "2024-03-04"]
+NOW = datetime(2024, 5, 1, tzinfo=UTC)
+
+
+def auc(y, score):
+    """The share of pairs in order; ties are half."""
+    pairs = score[y == 1][:, None] - score[y == 0][None, :]
+    return float(((pairs > 0) + (pairs == 0) / 2).mean())
+
+
+@pytest.fixture
+def judged(gated):
+    """All days are live and labelled, with a segment."""
+    return declare(gated)
+
+
+def declare(gated, **changes):
+    labels = LABELS | changes.pop("labels", {})
+    performance = {"segments": ["shop"]} | changes.pop("performance", {})
+    gated.declare(**{"sources": SOURCES, "labels": labels, "monitoring": {"performance": performance}} | changes)
+    return gated
+
+
+def run(gated, *partitions, now=NOW):
+    with workspace(threads=1) as con:
+        return evaluate(con, gated.pipeline(), set(partitions) or None, now=now)
+
+
+FIGURES = """SELECT partition_key, segment, segment_value, metric, value, n, rows, labelled FROM orders.performance
+ORDER BY ALL"""
+
+
+def figures(gated, metric="auc", segment=None):
+    """Partition, or segment value, → the live figure."""
+    rows = gated.warehouse(FIGURES)
+    return {
+        (key if segment is None else (key, value)): figure
+        for key, of, value, name, figure, *_ in rows
+        if name == metric and of == segment
+    }
+
+
+def truth(gated, day, where="true"):
+    """Scores and outcomes of a day, from the tables."""
+    scores = dict(gated.warehouse(f"SELECT order_id, score FROM orders.predictions WHERE partition_key = '{day}'"))
+    labels = gated.source_rows(
+        f"SELECT l.order_id, l.returned FROM raw.outcomes l JOIN raw.orders o USING (order_id) "
+        f"WHERE l.day = '{day}' AND {where}"
+    )
+    pairs = [(scores[key], y) for key, y in labels if key in scores and y is not None]
+    return np.array([s for s, _ in pairs], np.float64), np.array([y for _, y in pairs])
+
+
+def test_figures_are_those_of_the_stored_rows(judged):
+    found = run(judged)
+    assert found.done == DAYS and not found.problems and not found.unlabelled
+    for day, found in figures(judged).items():
+        score, y = truth(judged, day)
+        assert found == pytest.approx(auc(y, score), abs=1e-9)
+        assert figures(judged, "logloss")[day] == pytest.approx(
+            -np.log(np.where(y == 1, score, 1 - score)).mean(), abs=1e-9
+        )
+    by_shop = figures(judged, segment="shop")
+    score, y = truth(judged, DAYS[1], "shop = 'plain'")
+    assert by_shop[DAYS[1], "plain"] == pytest.approx(auc(y, score), abs=1e-9)
+    assert {value for _, value in by_shop} >= {"plain", "Zürich"}
+    again = run(judged)
+    assert again.unchanged == DAYS and not again.done, "nothing is evaluated twice"
+    assert judged.published("SELECT count(DISTINCT partition_key) FROM orders.performance") == [(4,)]
+
+
+def evaluations(gated, columns="partition_key, labelled, restates IS NOT NULL"):
+    return gated.warehouse(f"SELECT {columns} FROM ledger.evaluations ORDER BY evaluation_id")
+
+
+def test_labels_arrive_day_by_day_and_each_is_evaluated_by_itself(judged):
+    judged.source("CREATE TABLE raw.later AS FROM raw.outcomes", "DELETE FROM raw.outcomes WHERE day > '2024-03-01'")
+    assert run(judged).unlabelled == DAYS[1:]
+    judged.source("INSERT INTO raw.outcomes FROM raw.later WHERE day = '2024-03-02'")
+    assert run(judged).done == [DAYS[1]]
+    assert [*figures(judged)] == DAYS[:2]
+
+
+def test_restated_labels_append_and_say_so(judged):
+    run(judged)
+    before = figures(judged)
+    judged.source("UPDATE raw.outcomes SET returned = 1 - returned WHERE day = '2024-03-02' AND order_id % 3 = 0")
+    assert run(judged).done == [DAYS[1]]
+    after = figures(judged)
+    assert after[DAYS[1]] != before[DAYS[1]] and after[DAYS[0]] == before[DAYS[0]]
+    assert [row[2] for row in evaluations(judged)] == [False] * 4 + [True]
+    kept = judged.warehouse(
+        "SELECT value, is_live FROM ledger.performance_figures WHERE metric = 'auc' AND segment IS NULL "
+        f"AND partition_key = '{DAYS[1]}' ORDER BY evaluation_id"
+    )
+    assert kept == [(before[DAYS[1]], False), (after[DAYS[1]], True)], "the old figure stays and names its scoring"
+
+
+def test_labels_that_are_gone_leave_no_live_figure(judged):
+    run(judged)
+    judged.source("DELETE FROM raw.outcomes WHERE day = '2024-03-02'")
+    assert run(judged).done == [DAYS[1]]
+    assert DAYS[1] not in figures(judged)
+    assert evaluations(judged)[-1] == (DAYS[1], 0, True)
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ("UPDATE raw.outcomes SET returned = 1 WHERE day = '2024-03-02'", None),  # one class
+        ("INSERT INTO raw.outcomes SELECT 900000 + i, DATE '2024-03-02', 1 FROM range(9) t(i)", None),  # unknown keys
+        ("INSERT INTO raw.outcomes FROM raw.outcomes WHERE day = '2024-03-02'", "more than one label"),
+        ("UPDATE raw.outcomes SET returned = 7 WHERE day = '2024-03-02'", "must be 0 or 1"),
+    ],
+)
+def test_unkind_labels_are_of_one_partition_only(judged, change, says):
+    run(judged)
+    before = figures(judged)
+    judged.source(change)
+    found = run(judged)
+    after = figures(judged)
+    others = [day for day in DAYS if day != DAYS[1]]
+    assert {day: after[day] for day in others} == {day: before[day] for day in others}
+    if says:
+        assert [*found.problems] == [DAYS[1]] and says in found.problems[DAYS[1]]
+        assert after == before, "what was known stays"
+        assert "could not be evaluated" in judged.shell("performance", "orders", "--evaluate", code=1)
+    elif "900000" in change:
+        assert not found.done and after == before
+    else:
+        assert found.done == [DAYS[1]] and after[DAYS[1]] is None
+        assert "logloss" in judged.shell("performance", "orders", "--partition", DAYS[1])
+
+
+def test_sql_that_ignores_the_bounds_changes_nothing(judged):
+    run(judged)
+    (judged.folder / "labels.sql").write_text("SELECT order_id, returned FROM raw.outcomes")
+    assert run(judged).unchanged == DAYS
+
+
+def test_a_rollback_shows_the_figures_of_what_is_live_again(judged):
+    run(judged)
+    weak = figures(judged)
+    judged.registry.set_alias("returns", "champion", 1, by="ada", why="better")
+    judged.declare(
+        sources=SOURCES,
+        labels=LABELS,
+        monitoring={"performance": {"segments": ["shop"]}},
+        reruns={"promotion": "all"},
+    )
+    judged.run()
+    assert figures(judged) == {}, "the new scorings are not evaluated yet"
+    assert run(judged).done == DAYS
+    assert all(figures(judged)[day] > weak[day] for day in DAYS)
+    judged.shell("models", "rollback", "orders", "--to", "v3", "--why", "a test", code=0)
+    assert figures(judged) == weak and run(judged).unchanged == DAYS, "nothing is evaluated again"
+
+
+def test_a_segment_with_many_values_is_limited(judged):
+    declare(judged, performance={"segments": ["order_id"]})
+    run(judged, DAYS[1])
+    values = judged.warehouse("SELECT DISTINCT segment_value FROM orders.performance WHERE segment = 'order_id'")
+    assert len(values) == 51 and ("(other)",) in values
+
+
+def test_half_of_the_labels_of_one_kind_are_marked_and_reweighted(judged):
+    scores = judged.scores(where=f"partition_key = '{DAYS[1]}'")
+    high = ", ".join(str(key) for key, _ in sorted(scores.items(), key=lambda each: -each[1])[: len(scores) // 2])
+    judged.source(f"DELETE FROM raw.outcomes WHERE day = '{DAYS[1]}' AND order_id NOT IN ({high})")
+    run(judged)
+    marked = dict(judged.warehouse("SELECT partition_key, unlike_rest FROM ledger.live_evaluations"))
+    assert marked == {day: day == DAYS[1] for day in DAYS}
+    reweighted = judged.warehouse(
+        "SELECT partition_key FROM orders.performance WHERE metric = 'logloss' AND segment IS NULL AND reweighted > 0"
+    )
+    assert reweighted == [(DAYS[1],)]
+    assert "not like the rest" in judged.shell("performance", "orders", "--last", "4")
+
+
+def test_the_states_of_labels(judged):
+    from pip_dagster.monitoring.performance import read_performance
+
+    def states(now, **labels):
+        declare(judged, labels=labels)
+        with workspace(threads=1) as con:
+            return [each.state for each in read_performance(con, judged.pipeline(), now=now).partitions]
+
+    judged.source("DELETE FROM raw.outcomes WHERE day >= '2024-03-03'")
+    at = datetime(2024, 3, 5, tzinfo=UTC)
+    declared = {"arrives_after": "36 hours", "complete_after": "3 days"}
+    declare(judged, labels=declared)
+    run(judged, now=at)
+    assert states(at, **declared) == ["mature", "maturing", "waiting", "waiting"]
+    later = datetime(2024, 3, 6, tzinfo=UTC)
+    assert states(later, **declared) == ["mature", "mature", "overdue", "waiting"]
+    undeclared = states(later)
+    assert undeclared[2:] == ["waiting", "waiting"], "without a newer partition that counts nothing is overdue"
+
+
+def test_nothing_is_declared_and_nothing_happens(gated):
+    declare(gated, labels={}, monitoring=None)
+    assert not gated.pipeline().evaluates and gated.pipeline().label_assets == ()
+    gated.declare(sources=SOURCES, monitoring={})
+    assert "declares no labels" in gated.shell("performance", "orders", code=1)
