@@ -12,6 +12,7 @@ from pip_dagster.sql.names import literal
 
 if TYPE_CHECKING:
     from pip_dagster.declaration.monitoring import Monitoring
+    from pip_dagster.monitoring.finding import Finding
     from pip_dagster.reporting.distributions import Profiled
     from pip_dagster.reporting.source import OpenLedger
 
@@ -89,6 +90,27 @@ def chain_alarm(fault: str, partition: str) -> AlarmLine:
         rows=None,
         cause=shortened(fault),
         command="pip-dagster audit verify",
+    )
+
+
+def alarm_of(found: Finding) -> AlarmLine | None:
+    """A finding as an alarm, for a ledger without alarms; None where it is neither a warning nor an alarm."""
+    if found.state not in ("alarm", "warning"):
+        return None
+    return AlarmLine(
+        state=found.state,
+        status=found.state,
+        event=found.event,
+        rule=found.rule,
+        subject=found.subject,
+        since=None,
+        partition=found.partition_key,
+        value=found.value,
+        threshold=found.threshold,
+        chance=found.chance,
+        rows=found.rows,
+        cause=shortened(found.cause),
+        command=found.command,
     )
 
 

@@ -82,6 +82,7 @@ class Plot:
     band: tuple[Sequence[Figure], Sequence[Figure]] | None = None
     bars: Sequence[Figure] = ()
     rules: Sequence[float] = field(default_factory=tuple)
+    whiskers: Sequence[tuple[Figure, Figure]] = ()
 
     @property
     def width(self) -> float:
@@ -103,9 +104,20 @@ def draw(plot: Plot, text: str) -> Markup:
     for value in plot.rules:
         y = _n(plot.scale.y(value))
         parts.append(Markup('<path class="rule" d="M0 {}H1000" {}/>').format(y, _FIXED))
+    parts += _whiskers(plot)
     for line in plot.lines:
         parts += _line(plot, line)
     return _svg(text, parts)
+
+
+def _whiskers(plot: Plot) -> list[Markup]:
+    """The interval of each value."""
+    path = "".join(
+        f"M{_n(plot.x(i))} {_n(plot.scale.y(low))}V{_n(plot.scale.y(high))}"
+        for i, (low, high) in enumerate(plot.whiskers)
+        if low is not None and high is not None
+    )
+    return [Markup('<path class="whisker" d="{}" {}/>').format(path, _FIXED)] if path else []
 
 
 def _grid(scale: Scale) -> Markup:

@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 from pip_dagster.declaration.monitoring import Monitoring
 from pip_dagster.errors import RegistryError
-from pip_dagster.reporting.alarms import blocked_alarms, chain_alarm, drift_alarms, stored_alarms
+from pip_dagster.reporting.alarms import alarm_of, blocked_alarms, chain_alarm, drift_alarms, stored_alarms
 from pip_dagster.reporting.card import card_of, gates_of, moves_of, versions_of
 from pip_dagster.reporting.content import SCHEMA, Audit, ExceptionLine, Report
 from pip_dagster.reporting.days import attempts_of, checks_of, days_of
 from pip_dagster.reporting.distributions import Profiled, column_lines, distributions, rates
 from pip_dagster.reporting.facts import Facts, read_facts
 from pip_dagster.reporting.figures import rounded
+from pip_dagster.reporting.measured import by_score, findings_of, metric_series, read_measured, with_labels
 from pip_dagster.reporting.provenance import live_version, period_of, provenance_of
 from pip_dagster.reporting.source import opened
 from pip_dagster.reporting.terms import digests_of, limits_of, retention_of, thresholds_of
@@ -21,6 +22,7 @@ from pip_dagster.reporting.verdict import tiles_of, verdict_of
 
 if TYPE_CHECKING:
     from pip_dagster.declaration.pipeline import Pipeline
+    from pip_dagster.monitoring.performance import Performance
     from pip_dagster.registry.version import ModelVersion
 
 
@@ -35,7 +37,9 @@ def collect(pipeline: Pipeline, *, first: str | None = None, last: str | None = 
         version, why_not = live_version(source, pipeline)
         facts = read_facts(source, pipeline, version, first, last)
         alarms = stored_alarms(source, pipeline.spec.name)
-    report = _report(pipeline, facts, version, why_not)
+        manifest = version.manifest if version else None
+        measured = read_measured(source, pipeline, facts.keys, facts.as_of, manifest)
+    report = _with_labels(_report(pipeline, facts, version, why_not), pipeline, measured)
     return rounded(_with_head(report, pipeline, facts, alarms))
 
 
@@ -46,10 +50,6 @@ def _report(pipeline: Pipeline, facts: Facts, version: ModelVersion | None, why_
     days = days_of(facts, profiled)
     if not profiled:
         unavailable["drift"] = _why_no_drift(pipeline, facts, why_not)
-    if not pipeline.gates.labels:
-        unavailable["performance"] = unavailable["estimates"] = "no labels are declared"
-    else:
-        unavailable["performance"] = unavailable["estimates"] = "no labels were evaluated yet"
     report = Report(
         schema=SCHEMA,
         pipeline=spec.name,
@@ -91,6 +91,31 @@ def _with_model(report: Report, pipeline: Pipeline, version: ModelVersion) -> Re
         )
     except RegistryError as error:
         return replace(report, unavailable=report.unavailable | {"model": str(error)})
+
+
+def _with_labels(report: Report, pipeline: Pipeline, measured: Performance | None) -> Report:
+    """The report with what labels show, or why they show nothing."""
+    why = None
+    if pipeline.labels is None:
+        why = "no labels are declared"
+    elif measured is None:
+        why = "the published files have no labels; run the report where the warehouse can be read"
+    elif not measured.metric:
+        why = f"no labels were evaluated yet; run `pip-dagster performance {report.pipeline} --evaluate`"
+    days = with_labels(report.days, measured) if measured else report.days
+    if why or measured is None:
+        unavailable = dict.fromkeys(("performance", "estimates", "calibration"), why or "")
+        return replace(report, days=days, unavailable=report.unavailable | unavailable)
+    lift, calibration = by_score(measured)
+    return replace(
+        report,
+        days=days,
+        performance=metric_series(measured, days),
+        lift=lift,
+        calibration=calibration,
+        alarms=(*(line for each in findings_of(pipeline, measured) if (line := alarm_of(each))), *report.alarms),
+        unavailable=report.unavailable | {"estimates": "none are kept"},
+    )
 
 
 def _with_head(report: Report, pipeline: Pipeline, facts: Facts, alarms: list[Any] | None) -> Report:

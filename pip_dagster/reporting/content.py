@@ -198,7 +198,10 @@ class RateSeries:
 
 @dataclass(frozen=True)
 class Point:
-    """A metric of one partition or window: measured, with its interval, and estimated before labels came."""
+    """A metric of one partition: measured, with its interval, and estimated before labels came.
+
+    `unlike_rest`: the scores of the labelled rows are not like those of all rows.
+    """
 
     partition: str
     value: Figure
@@ -208,6 +211,7 @@ class Point:
     coverage: Figure
     maturity: str | None
     restated: bool = False
+    unlike_rest: bool = False
     estimate: Figure = None
     estimate_low: Figure = None
     estimate_high: Figure = None
@@ -228,10 +232,14 @@ class SegmentLine:
 
 @dataclass(frozen=True)
 class MetricSeries:
-    """A metric over the period; `reference` was measured at registration on held-out rows."""
+    """A metric over the period; `reference` was measured at registration on held-out rows, if it was.
+
+    `higher_is_better` is None for a metric that is best at 0. `segments` are of the newest 28 partitions that count,
+    the worst first; `suppressed` of them have too few labels.
+    """
 
     metric: str
-    higher_is_better: bool
+    higher_is_better: bool | None
     reference: Figure
     points: tuple[Point, ...]
     segments: tuple[SegmentLine, ...] = ()

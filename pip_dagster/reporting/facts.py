@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from pip_dagster.declaration.grid import closed_partitions, partition_named
 from pip_dagster.errors import DeclarationError
+from pip_dagster.ledger.audit import instant
 from pip_dagster.ledger.profiles import ProfileEntry, live_profiles
 from pip_dagster.ledger.promotions import alias_moves
 from pip_dagster.ledger.verify import verify
@@ -76,15 +77,12 @@ def read_facts(
         f"SELECT * FROM ledger.partitions WHERE pipeline = {literal(name)} AND role = 'champion' AND {among_keys} "
         "ORDER BY partition_start, scoring_id"
     )
-    as_of = source.con.execute(
-        f"SELECT epoch_us(max(made_at)) FROM ledger.partitions WHERE pipeline = {literal(name)}"
-    ).fetchone()
     chain = _chain(source, pipeline) if source.why_published is None else None
     return Facts(
         keys=keys,
         grid=_grid(pipeline, scorings),
         stored=stored,
-        as_of=chain.at if chain else _instant(as_of[0] if as_of else None),
+        as_of=_as_of(source, name, chain),
         scorings=scorings,
         checks=source.rows(_CHECKS.format(pipeline=literal(name), among=among_keys)) if _has_checks(source) else (),
         profiles=_profiles(source, pipeline, version, keys) if source.has("ledger", "profiles") else (),
@@ -92,6 +90,23 @@ def read_facts(
         accepted=_accepted(source) if source.has("ledger", "audit") else (),
         why_published=source.why_published,
     )
+
+
+# What the ledger knows of a pipeline has a time; the newest is the report's.
+_DATED = {"partitions": "made_at", "evaluations": "evaluated_at", "alarms": "made_at", "estimates": "made_at"}
+
+
+def _as_of(source: OpenLedger, pipeline: str, chain: Chain | None) -> datetime | None:
+    newest = [chain.at] if chain else []
+    for table, column in _DATED.items():
+        if not source.has("ledger", table):
+            continue
+        row = source.con.execute(
+            f"SELECT epoch_us(max({column})) FROM ledger.{table} WHERE pipeline = {literal(pipeline)}"
+        ).fetchone()
+        if row and row[0] is not None:
+            newest.append(instant(row[0]))
+    return max(newest, default=None)
 
 
 # The newest verdict of each expectation on each partition.
@@ -107,12 +122,6 @@ _CHECKS = """
 
 def _has_checks(source: OpenLedger) -> bool:
     return source.has("ledger", "checks")
-
-
-def _instant(micros: int | None) -> datetime | None:
-    from pip_dagster.ledger.audit import instant
-
-    return None if micros is None else instant(micros)
 
 
 def _period(source: OpenLedger, pipeline: Pipeline, first: str | None, last: str | None) -> tuple[tuple[str, ...], int]:
@@ -188,8 +197,7 @@ def _chain(source: OpenLedger, pipeline: Pipeline) -> Chain | None:
     if found is None:
         return None
     entry, head, micros = found
-    at = _instant(micros)
-    assert at
+    at = instant(micros)
     if entry > _MOST_VERIFIED:
         return Chain(entry, head, at, None, verified=False)
     registry = Registry(pipeline.project.registry)
@@ -204,6 +212,6 @@ def _accepted(source: OpenLedger) -> list[dict[str, Any]]:
         "WHERE action = 'accepted' OR details LIKE '%\"accepted_by\"%' ORDER BY seq DESC LIMIT 100"
     )
     return [
-        row | {"at": _instant(row["at"]), "subject": json.loads(row["subject"]), "details": json.loads(row["details"])}
+        row | {"at": instant(row["at"]), "subject": json.loads(row["subject"]), "details": json.loads(row["details"])}
         for row in found
     ]

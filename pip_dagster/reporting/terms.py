@@ -24,7 +24,9 @@ def thresholds_of(pipeline: Pipeline) -> tuple[Named, ...]:
     found["min_row_share"] = spec.min_row_share
     if spec.quality:
         found["quality.max_quarantined"] = spec.quality.max_quarantined
-    found |= {f"gates.{name}": value for name, value in _flat(gates.model_dump(mode="json", exclude={"labels"}))}
+    found |= {
+        f"gates.{name}": value for name, value in _flat(gates.model_dump(mode="json", exclude={"labels", "unit"}))
+    }
     return tuple(Named(name, str(value)) for name, value in found.items() if value not in (None, "", [], {}))
 
 
@@ -95,7 +97,7 @@ def limits_of(pipeline: Pipeline, version: ModelVersion | None, facts: Facts, da
                 f"{plural(older, 'partition')} of the period were scored by other versions than v{version.version}. "
                 "Drift compares scores of one version only."
             )
-    if not pipeline.gates.labels:
+    if pipeline.labels is None:
         found.append("No labels are declared. Whether the predictions were right is not known.")
     found.append(
         "A drift alarm means that values are unlike those before. It does not mean that predictions are wrong. A "

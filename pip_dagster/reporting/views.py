@@ -108,22 +108,20 @@ class Charts:
         values = [point.value for point in points]
         low, high = [point.estimate_low for point in points], [point.estimate_high for point in points]
         rules = [series.reference] if series.reference is not None else []
-        scale = Scale.of((*values, *low, *high, *rules))
+        whiskers = [(point.low, point.high) for point in points]
+        scale = Scale.of((*values, *low, *high, *rules, *(each for pair in whiskers for each in pair)))
         hollow = [point.maturity != "mature" for point in points]
         line = Line(series.metric, "main", values, hollow, marked=True)
         estimate = Line("estimate", "second", [point.estimate for point in points])
         svg = charts.draw(
-            Plot(scale, len(points), [estimate, line], (low, high), rules=rules),
+            Plot(scale, len(points), [estimate, line], (low, high), rules=rules, whiskers=whiskers),
             f"{series.metric} by partition: {sum(value is not None for value in values)} measured",
         )
         return Chart(svg, _labels_of(scale), _axis([point.partition for point in points]))
 
     def segments(self, series: MetricSeries) -> list[tuple[SegmentLine, Markup]]:
         """The worst segments with their intervals, on one scale."""
-        worst = sorted(
-            series.segments,
-            key=lambda each: (each.metric is None, (each.metric or 0.0) * (1 if series.higher_is_better else -1)),
-        )[:_SEGMENTS]
+        worst = series.segments[:_SEGMENTS]
         scale = Scale.of([each for line in worst for each in (line.metric, line.low, line.high)])
         return [
             (
