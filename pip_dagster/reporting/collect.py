@@ -133,10 +133,10 @@ def _why_no_drift(pipeline: Pipeline, facts: Facts, why_not: str) -> str:
     name = pipeline.spec.name
     if why_not:
         return why_not
-    if facts.why_published:
-        return "the published files have no profiles; run the report where the warehouse can be read"
     if not facts.keys:
         return "there is no partition"
+    if facts.why_published:
+        return "the published files have no profiles; run the report where the warehouse can be read"
     how = "" if pipeline.spec.monitoring else "declare `monitoring: {}`, and "
     return f"no partition of the period is profiled; {how}run `pip-dagster monitor {name} --backfill`"
 

@@ -10,6 +10,7 @@ SCHEMA = "pip_dagster.report/1"
 LEAST_ROWS = 10
 
 State = Literal["ok", "warning", "alarm", "unknown"]
+ReadFrom = Literal["warehouse", "published files", "nothing"]
 Status = Literal["live", "provisional", "blocked", "failed", "missing"]
 Figure = float | None
 
@@ -21,7 +22,7 @@ class Provenance:
     `ledger_entry` and `ledger_head` are number and hash of the newest audit entry that does not record a report.
     """
 
-    read_from: Literal["warehouse", "published files"]
+    read_from: ReadFrom
     as_of: str | None
     ledger_entry: int | None
     ledger_head: str | None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +15,7 @@ from pip_dagster.ledger.profiles import ProfileEntry, live_profiles
 from pip_dagster.ledger.promotions import alias_moves
 from pip_dagster.ledger.verify import verify
 from pip_dagster.registry.store import Registry
+from pip_dagster.reporting.content import ReadFrom
 from pip_dagster.sql.names import among, literal
 from pip_dagster.warehouse.stamp import stamps_of
 
@@ -58,8 +59,8 @@ class Facts:
     profiles: Sequence[ProfileEntry] = ()
     chain: Chain | None = None
     accepted: Sequence[dict[str, Any]] = ()
+    read_from: ReadFrom = "warehouse"
     why_published: str | None = None
-    unavailable: dict[str, str] = field(default_factory=dict)
 
 
 def read_facts(
@@ -88,6 +89,7 @@ def read_facts(
         profiles=_profiles(source, pipeline, version, keys) if source.has("ledger", "profiles") else (),
         chain=chain,
         accepted=_accepted(source) if source.has("ledger", "audit") else (),
+        read_from=source.read_from,
         why_published=source.why_published,
     )
 

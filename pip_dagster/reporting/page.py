@@ -37,7 +37,9 @@ def comparison_to_html(found: Comparison) -> str:
 
 def to_json(content: Report | Comparison) -> str:
     """The same content for machines."""
-    return json.dumps(asdict(content), ensure_ascii=False, indent=1, allow_nan=False) + "\n"
+    text = json.dumps(asdict(content), ensure_ascii=False, indent=1, allow_nan=False)
+    # Half of a surrogate pair is no UTF-8; its escape is JSON.
+    return text.encode("utf-8", "backslashreplace").decode() + "\n"
 
 
 @cache

@@ -39,7 +39,7 @@ def provenance_of(pipeline: Pipeline, facts: Facts, version: ModelVersion | None
     """What a report says of its origin."""
     live = [row for row in facts.scorings if row["is_live"]]
     return Provenance(
-        read_from="warehouse" if facts.why_published is None else "published files",
+        read_from=facts.read_from,
         as_of=_iso(facts.as_of),
         ledger_entry=facts.chain.entry if facts.chain else None,
         ledger_head=facts.chain.head if facts.chain else None,

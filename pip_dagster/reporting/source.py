@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 from pip_dagster.errors import NoWarehouseError, StorageError, WarehouseLockedError
 from pip_dagster.ledger.record import dicts
-from pip_dagster.warehouse import lock
+from pip_dagster.reporting.content import ReadFrom
+from pip_dagster.warehouse import lock, schema
 from pip_dagster.warehouse.access import reading
 from pip_dagster.warehouse.connect import workspace
 from pip_dagster.warehouse.published_views import opened as published
@@ -29,11 +30,12 @@ _PATIENCE = 10.0
 class OpenLedger:
     """A connection with `ledger.partitions` and `ledger.checks`, and the tables that are there.
 
-    `why_published`: why it is what is published; None for the warehouse, which has every table.
+    `why_published`: why it is not the warehouse, which has every table; None for that.
     """
 
     con: DuckDBPyConnection
     tables: frozenset[tuple[str, str]]
+    read_from: ReadFrom = "warehouse"
     why_published: str | None = None
 
     def has(self, schema: str, table: str) -> bool:
@@ -47,7 +49,7 @@ class OpenLedger:
 
 @contextmanager
 def opened(project: Project) -> Iterator[OpenLedger]:
-    """The warehouse, read-only; what is published where it is locked, or not for this user.
+    """The warehouse, read-only; what is published where it is locked, or not for this user; an empty ledger before it.
 
     Raises:
         OtherWarehouseError: as `reading`.
@@ -55,15 +57,21 @@ def opened(project: Project) -> Iterator[OpenLedger]:
     """
     with ExitStack() as stack:
         con = stack.enter_context(workspace(threads=1))
+        read_from: ReadFrom = "warehouse"
         why = None
         try:
             with lock.waiting_at_most(min(_PATIENCE, lock.declared_deadline())):
                 stack.enter_context(reading(con, project, purpose="writing a report"))
         except (WarehouseLockedError, NoWarehouseError, StorageError) as error:
-            if not project.publishes or not project.published_database.is_file():
+            why = str(error)
+            if project.publishes and project.published_database.is_file():
+                con, read_from = stack.enter_context(published(project)), "published files"
+            elif isinstance(error, NoWarehouseError):
+                schema.ensure(con, "memory", read_only=False, new=lambda: None)
+                read_from = "nothing"
+            else:
                 raise
-            con, why = stack.enter_context(published(project)), str(error)
-        yield OpenLedger(con, _tables(con), why)
+        yield OpenLedger(con, _tables(con), read_from, why)
 
 
 def _tables(con: DuckDBPyConnection) -> frozenset[tuple[str, str]]:

@@ -81,7 +81,7 @@ def limits_of(pipeline: Pipeline, version: ModelVersion | None, facts: Facts, da
     rules = pipeline.spec.monitoring or Monitoring()
     found = [f"The report covers {len(facts.keys):,} of {plural(facts.stored, 'partition')} that the ledger knows."]
     if facts.why_published:
-        found.append(f"It was read from the published files, without the audit: {facts.why_published}")
+        found.append(f"It was read from {facts.read_from}, without the audit: {facts.why_published}")
     if version:
         if version.manifest.verified and version.manifest.training_check is None:
             found.append("The model's scores were not verified against those of training when it was registered.")

@@ -119,10 +119,17 @@ class Charts:
         )
         return Chart(svg, _labels_of(scale), _axis([point.partition for point in points]))
 
+    def segment_scale(self, series: MetricSeries) -> Scale:
+        """From the lowest end of an interval to the highest."""
+        shown = series.segments[:_SEGMENTS]
+        known = [each for line in shown for each in (line.metric, line.low, line.high) if each is not None]
+        low, high = min(known, default=0.0), max(known, default=1.0)
+        return Scale(low, high if high > low else low + 1.0, (high, low))
+
     def segments(self, series: MetricSeries) -> list[tuple[SegmentLine, Markup]]:
         """The worst segments with their intervals, on one scale."""
         worst = series.segments[:_SEGMENTS]
-        scale = Scale.of([each for line in worst for each in (line.metric, line.low, line.high)])
+        scale = self.segment_scale(series)
         return [
             (
                 line,
@@ -209,7 +216,7 @@ class Pair:
 
 def anchor(partition: str) -> str:
     """An id that any key fits."""
-    return "p" + hashlib.sha256(partition.encode()).hexdigest()[:8]
+    return "p" + hashlib.sha256(partition.encode("utf-8", "backslashreplace")).hexdigest()[:8]
 
 
 def _threshold(report: Report, name: str, default: str) -> str:
