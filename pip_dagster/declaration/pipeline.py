@@ -115,6 +115,11 @@ class Pipeline:
         return self.labels is not None and self.spec.monitoring is not None
 
     @cached_property
+    def label_sources(self) -> frozenset[str]:
+        """The names of the declared sources that the labels are read from."""
+        return sources_read(self.spec, self.labels_sql or "", self.labels.sql) if self.labels else frozenset()
+
+    @cached_property
     def read_sources(self) -> dict[str, Source]:
         """The declared sources that decide what the features are; those that only labels read are not among them.
 
@@ -125,9 +130,7 @@ class Pipeline:
         if len(declared) == 1:
             return declared
         read = sources_read(self.spec, self.sql, self.spec.features.sql)
-        labels = self.labels
-        by_labels = sources_read(self.spec, self.labels_sql or "", labels.sql) if labels else frozenset()
-        judged = self.suites.sources.keys() - by_labels
+        judged = self.suites.sources.keys() - self.label_sources
         return {name: each for name, each in declared.items() if name in read or name in judged}
 
     def is_provisional(self, close: datetime, at: datetime) -> bool:

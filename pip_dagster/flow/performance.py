@@ -9,9 +9,10 @@ from itertools import groupby
 from typing import TYPE_CHECKING
 
 from pip_dagster import clock
-from pip_dagster.errors import DeclarationError, NoWarehouseError, RegistryError, SourceError
+from pip_dagster.errors import DeclarationError, NoWarehouseError, RegistryError
 from pip_dagster.flow.scored_figures import Figures, measure_parts
 from pip_dagster.flow.scored_rows import PartRows, ScoredRows, part_name, stage_scored_rows
+from pip_dagster.flow.stage import stored_columns
 from pip_dagster.ledger.performance import (
     LabelEvaluation,
     Part,
@@ -24,6 +25,7 @@ from pip_dagster.ledger.record import new_id
 from pip_dagster.registry.store import Registry
 from pip_dagster.statistics.maturity import mature_at, usual_coverage
 from pip_dagster.warehouse.access import reading, writing
+from pip_dagster.warehouse.interrupts import raise_if_interrupted
 from pip_dagster.warehouse.transaction import transaction
 from pip_dagster.warehouse.windows import in_windows
 
@@ -34,6 +36,8 @@ if TYPE_CHECKING:
 
 # What is staged at once: so many partitions, and so many rows unless one partition has more.
 _PARTITIONS, _ROWS = 92, 500_000
+# After so many partitions with one and the same problem, the others of the chunk have it too.
+_SAME = 5
 
 Identity = tuple[str, str, str]
 
@@ -68,6 +72,8 @@ def evaluate(
         now: the time of the evaluation, for tests.
 
     Raises:
+        DeclarationError: a declared segment or unit is not among the newest features.
+        SourceError: a source of the labels cannot be read.
         WarehouseError: it cannot be read or written.
     """
     name, at, found = pipeline.spec.name, now or clock.now(), Evaluated()
@@ -75,6 +81,7 @@ def evaluate(
         with reading(con, pipeline.project, purpose=f"{name}: reading the ledger"):
             parts = live_parts(con, name)
             known = newest_evaluations(con, name)
+            _check_columns(con, pipeline, parts)
     except NoWarehouseError:
         return found
     wanted = [each for each in parts if partitions is None or each.live.key in partitions]
@@ -92,6 +99,17 @@ def evaluate(
         with writing(con, pipeline.project, purpose=f"{name}: publishing performance"):
             pass
     return found
+
+
+def _check_columns(con: DuckDBPyConnection, pipeline: Pipeline, parts: Sequence[Part]) -> None:
+    """Refuse a segment or unit that the newest stored features do not have; older ones need not have it."""
+    columns = stored_columns(con, pipeline.spec.name, parts[-1].live.revisions[0].table) if parts else {}
+    for what, names in (("segments of performance", pipeline.segments), ("unit of labels", pipeline.unit)):
+        if parts and (missing := [each for each in names if each not in columns]):
+            raise DeclarationError(
+                f"Pipeline {pipeline.spec.name}: {', '.join(missing)}, declared as {what}, is not among the stored "
+                f"features, which are {', '.join(columns)}."
+            )
 
 
 def _chunks(parts: Sequence[Part]) -> Iterator[list[Part]]:
@@ -125,15 +143,24 @@ class _Run:
         """Evaluate a chunk; if that fails, each of its parts by itself, so that one bad partition blocks no other."""
         try:
             evaluations, rows = self._measured(chunk)
-        except (DeclarationError, RegistryError, SourceError) as error:
-            if len(chunk) == 1 or isinstance(error, (RegistryError, SourceError)):
+        except (DeclarationError, RegistryError) as error:
+            raise_if_interrupted(error)
+            if len(chunk) == 1 or isinstance(error, RegistryError):
                 self.found.problems |= {part.live.key: str(error) for part in chunk}
                 return
-            for part in chunk:
+            for i, part in enumerate(chunk):
                 self.evaluate([part])
+                if same := self._always_the_same():  # such as SQL that cannot run
+                    self.found.problems |= {each.live.key: same for each in chunk[i + 1 :]}
+                    return
             return
         if evaluations:
             self._store(evaluations, rows)
+
+    def _always_the_same(self) -> str:
+        """The problem of the newest five partitions that have one, if it is one and the same."""
+        newest = [*self.found.problems.values()][-_SAME:]
+        return newest[0] if len(newest) == _SAME and len({*newest}) == 1 else ""
 
     def _store(self, evaluations: Sequence[LabelEvaluation], rows: Sequence[PerformanceRow]) -> None:
         def store(_: None) -> None:

@@ -15,7 +15,7 @@ from pip_dagster.monitoring.performance import Performance, judge_performance, r
 from pip_dagster.orchestration.alive import alive
 from pip_dagster.orchestration.checks import PERFORMANCE_NAME
 from pip_dagster.orchestration.failure import as_failure
-from pip_dagster.orchestration.keys import performance_key, predictions_key
+from pip_dagster.orchestration.keys import performance_key, predictions_key, source_key
 from pip_dagster.orchestration.runs import has_partitions
 from pip_dagster.plural import plural
 from pip_dagster.warehouse.connect import workspace
@@ -34,7 +34,7 @@ def performance_asset(pipeline: Pipeline, partitions: dg.TimeWindowPartitionsDef
         specs=[
             dg.AssetSpec(
                 key,
-                deps=[predictions_key(spec)],
+                deps=[predictions_key(spec), *(source_key(spec, each) for each in sorted(pipeline.label_sources))],
                 description=f"How good the predictions were, by the labels of `{pipeline.labels.sql}` that are there."
                 f"\n\nQuery it: `pip-dagster query 'SELECT * FROM {spec.name}.performance'`.",
                 kinds={"duckdb"},

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 # With fewer partitions the spread between them is hardly known.
 LEAST_WINDOW, LEAST_REFERENCE = 7, 14
+# Rows that a side needs, of the scarcer outcome where there are two; as the gates of segments do.
+LEAST_ROWS = 20
 
 
 @dataclass(frozen=True)
@@ -152,11 +154,19 @@ def _sides(metric: str, groups: Sequence[Sequence[MetricSums]]) -> list[_Side] |
         whole = stack.metrics(weights[:1])[0]
         of = whole.get(metric, MetricValue(None, 0, f"no figure {metric}"))
         rows = sum(each.rows for each in group) / count
-        if of.value is None or of.reason:
-            return Loss(of.value, None, round(rows * count), reason=of.reason)
+        reason = of.reason or _too_few(whole, rows * count)
+        if of.value is None or reason:
+            return Loss(of.value, None, round(rows * count), reason=reason)
         without: np.ndarray = stack.figures(weights[1:])[0][metric].values
         if count > 1 and not np.isfinite(without).all():
             return Loss(of.value, None, round(rows * count), reason="one partition decides the figure")
         variance = (count - 1) * float(((without - without.mean()) ** 2).sum()) if count > 1 else 0.0
         found.append(_Side(of, count, variance, rows, whole))
     return found
+
+
+def _too_few(figures: Mapping[str, MetricValue], rows: float) -> str:
+    """Why the rows are too few to judge by; empty if they are enough."""
+    rate = figures.get("base_rate")
+    scarce = rows if rate is None or rate.value is None else rows * min(rate.value, 1 - rate.value)
+    return "" if scarce >= LEAST_ROWS else f"fewer than {LEAST_ROWS} rows of the scarcer outcome"

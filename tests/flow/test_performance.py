@@ -214,3 +214,37 @@ def test_nothing_is_declared_and_nothing_happens(gated):
     assert not gated.pipeline().evaluates and gated.pipeline().label_assets == ()
     gated.declare(sources=SOURCES, monitoring={})
     assert "declares no labels" in gated.shell("performance", "orders", code=1)
+
+
+def test_columns_that_are_not_there_are_refused_and_sql_that_cannot_run_is_one_problem(judged):
+    declare(judged, performance={"segments": ["store"]})
+    assert "store, declared as segments of performance, is not among" in judged.shell(
+        "performance", "orders", "--evaluate", code=1
+    )
+    declare(judged, labels={"unit": "buyer"})
+    assert "buyer, declared as unit of labels" in judged.shell("performance", "orders", "--evaluate", code=1)
+    declare(judged)
+    (judged.folder / "labels.sql").write_text("SELECT order_id, nothing AS returned FROM raw.outcomes")
+    found = run(judged)
+    assert [*found.problems] == DAYS and len({*found.problems.values()}) == 1 and not found.done
+
+
+def test_each_arm_of_a_split_is_evaluated_on_its_own_rows(judged):
+    judged.registry.set_alias("returns", "challenger", 1, by="ada", why="to compare")
+    split = {"arms": {"challenger": "40%"}, "salt": "spring"}
+    judged.declare(sources=SOURCES, labels=LABELS, monitoring={}, scoring={"split": split})
+    judged.run(DAYS[0])
+    assert not run(judged, DAYS[0]).problems
+    live = "SELECT order_id, score, arm FROM orders.predictions WHERE partition_key = '2024-03-01'"
+    labels = dict(judged.source_rows("SELECT order_id, returned FROM raw.outcomes"))
+    rows = judged.warehouse(live)
+    found = judged.warehouse(
+        "SELECT arm, value, rows, model_version FROM orders.performance "
+        "WHERE metric = 'auc' AND segment IS NULL ORDER BY 1"
+    )
+    assert [(arm, version) for arm, *_, version in found] == [("challenger", 1), ("champion", 3)]
+    for arm, value, count, _ in found:
+        own = [(score, labels[key]) for key, score, of in rows if of == arm]
+        score, y = (np.array(each, np.float64) for each in zip(*own, strict=True))
+        assert count == len(own) and value == pytest.approx(auc(y, score), abs=1e-9)
+    assert run(judged, DAYS[0]).unchanged == [DAYS[0]]

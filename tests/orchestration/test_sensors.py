@@ -284,6 +284,18 @@ def test_labels_have_a_sensor_of_their_own(labelled, look):
     assert "labels arrived for 1 partition" in look(labelled, "labels_arrived", before.cursor).skip_message
 
 
+def test_labels_evaluate_performance_by_themselves_where_the_pipeline_is_monitored(labelled, look, instance):
+    sources = {name: {"table": f"raw.{name}", "partition_column": "day"} for name in ("orders", "outcomes")}
+    labelled.declare(partitions=GRID, sources=sources, labels=LABELS, monitoring={})
+    tick = look(labelled, "labels_arrived")
+    assert asked(tick) == [(FIRST, SECOND)]
+    assert tick.run_requests[0].asset_selection == [dg.AssetKey(["orders", "performance"])]
+    labelled.declare(
+        partitions=GRID, sources=sources, labels=LABELS, monitoring={}, sensors={"labels_arrived": {"assets": []}}
+    )
+    assert "assets is empty, so nothing runs" in look(labelled, "labels_arrived").skip_message
+
+
 def test_labels_run_what_they_feed(labelled, look):
     sensors = {"labels_arrived": {"assets": ["orders/challengers"], "max_runs": 1}}
     sources = {name: {"table": f"raw.{name}", "partition_column": "day"} for name in ("orders", "outcomes")}
