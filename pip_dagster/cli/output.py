@@ -206,6 +206,14 @@ def cell(value: Any) -> str:
     return printable(str(value))
 
 
+def show_bytes(data: bytes) -> None:
+    """Print a file as it would be written, whatever the terminal's encoding."""
+    sys.stdout.flush()
+    stream = click.get_binary_stream("stdout")
+    stream.write(data)
+    stream.flush()
+
+
 def show_json(value: Any) -> None:
     """Print JSON; instants in ISO 8601, what JSON cannot hold (NaN, infinities) as null."""
     # Where standard output cannot hold every character, JSON's own escapes can.

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from pip_dagster.cli.options import why_option
-from pip_dagster.cli.output import echo
+from pip_dagster.cli.output import echo, show_bytes
 from pip_dagster.declaration.find import find_pipeline
 from pip_dagster.declaration.project import Project
 from pip_dagster.registry.store import whoami
@@ -68,7 +68,7 @@ def report(
     echo(sentence, err=is_printed)
     for path, text in ((output or project.reports / pipeline / name, page), (json_file, data)):
         if path == _STDOUT:
-            click.echo(text.decode(), nl=False)
+            show_bytes(text)
         elif path:
             echo(f"{write(path, text)}: {len(text):,} bytes, sha256 {digest(text)}", err=is_printed)
     if recorded:
