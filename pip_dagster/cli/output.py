@@ -209,9 +209,8 @@ def cell(value: Any) -> str:
 def show_bytes(data: bytes) -> None:
     """Print a file as it would be written, whatever the terminal's encoding."""
     sys.stdout.flush()
-    stream = click.get_binary_stream("stdout")
-    stream.write(data)
-    stream.flush()
+    sys.stdout.buffer.write(data)
+    sys.stdout.buffer.flush()
 
 
 def show_json(value: Any) -> None:

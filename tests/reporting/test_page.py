@@ -3,6 +3,7 @@
 import dataclasses
 import fnmatch
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -11,9 +12,11 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import get_args, get_origin, get_type_hints
 
+import jsonschema
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from pydantic import TypeAdapter
 
 from pip_dagster.reporting import charts, compared, content
 from pip_dagster.reporting.content import ColumnLine, Day, Distribution, Report, Window
@@ -168,6 +171,21 @@ def test_text_has_contrast_in_every_scheme_and_is_never_small():
         assert contrast(scheme["main"], scheme["band"]) >= 3, "a line on the band"
     sizes = [float(each) for each in re.findall(r"font(?:-size)?:[^;{}]*?(\d+(?:\.\d+)?)px", css)]
     assert min(sizes) >= 12
+
+
+SCHEMA = Path(__file__).parents[2] / "docs" / "report.schema.json"
+
+
+def test_the_documented_schema_is_that_of_the_content():
+    """Written again by `UPDATE_SNAPSHOTS=1 pytest <this file>`; a field that is gone needs another schema version."""
+    schema = TypeAdapter(Report).json_schema(mode="serialization")
+    if os.environ.get("UPDATE_SNAPSHOTS"):
+        SCHEMA.write_text(json.dumps(schema, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    documented = json.loads(SCHEMA.read_text(encoding="utf-8"))
+    assert {name: set(of["properties"]) for name, of in documented["$defs"].items()} == {
+        name: set(of["properties"]) for name, of in schema["$defs"].items()
+    }
+    jsonschema.validate(json.loads(to_json(hostile_report("x"))), documented)
 
 
 def test_the_templates_are_in_the_wheel():
