@@ -6,6 +6,7 @@ import fcntl
 import importlib.util
 import json
 import os
+import re
 import secrets
 import shutil
 import subprocess
@@ -249,7 +250,7 @@ class Tiny:
 
 def untyped_live_changes() -> list[str]:
     """Statements that make `ledger.live_changes` as it was before migration 8, and undo those after 9."""
-    from pip_dagster.warehouse.migrations import m0001_ledger
+    from pip_dagster.warehouse.migrations import MIGRATIONS, m0001_ledger
 
     _, _, view = m0001_ledger.SQL.partition("CREATE VIEW ledger.live AS")
     columns = ("kind", "pinned_version", "as_known", "experiment")
@@ -260,7 +261,8 @@ def untyped_live_changes() -> list[str]:
         for column in ("cpu_seconds", "peak_memory")
     ]
     live = "CREATE OR REPLACE VIEW ledger.live AS" + view.partition(";")[0]
-    return [live, *dropped, *costs, "DROP TABLE ledger.profiles"]
+    created = re.findall(r"^CREATE (TABLE|VIEW) (ledger\.\w+)", "".join(MIGRATIONS[9:]), re.MULTILINE)
+    return [live, *dropped, *costs, *(f"DROP {kind} {name}" for kind, name in reversed(created))]
 
 
 # One worker begins with them: what takes a minute in one piece must not be begun when the others have ended.

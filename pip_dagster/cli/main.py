@@ -26,6 +26,7 @@ _COMMANDS = {
     "backfill": ("pip_dagster.cli.backfill", "backfill", "Build the past partitions of a pipeline, resumably."),
     "audit": ("pip_dagster.cli.audit", "audit", "Who made which scoring live, promoted or rolled back."),
     "demo": ("pip_dagster.cli.demo", "demo", "Score real flights with two models, to try it out."),
+    "estimate": ("pip_dagster.cli.estimate", "estimate", "Performance expected before labels arrive."),
     "export": ("pip_dagster.cli.export", "export", "Write published rows as Parquet files."),
     "lineage": ("pip_dagster.cli.lineage", "lineage", "What produced a partition, or every score of a key."),
     "maintain": ("pip_dagster.cli.maintain", "maintain", "Merge a lake's small files and expire old snapshots."),

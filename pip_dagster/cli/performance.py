@@ -83,6 +83,7 @@ def performance(
 def _evaluate(pipeline: Pipeline, first: str | None, until: str | None) -> dict[str, str]:
     from pip_dagster.flow.engine import available_threads
     from pip_dagster.flow.performance import evaluate
+    from pip_dagster.monitoring.estimating import calibrate_after_labels
     from pip_dagster.monitoring.performance import live_keys
     from pip_dagster.warehouse.connect import workspace
 
@@ -96,6 +97,8 @@ def _evaluate(pipeline: Pipeline, first: str | None, until: str | None) -> dict[
         low, high = keys.index(first) if first else 0, keys.index(until) if until else len(keys)
         wanted = keys[low : high + 1]
         found = evaluate(con, pipeline, wanted, progress=progress)
+        if why := calibrate_after_labels(con, pipeline):
+            progress(f"{name}: no calibrator for estimates: {why}.")
     counts = f"{plural(len(found.done), 'partition')} evaluated, {len(found.unchanged)} unchanged"
     progress(f"{name}: {counts}, {len(found.unlabelled)} without labels.")
     return found.problems

@@ -48,6 +48,11 @@ class Monitoring(StrictModel):
         description="The least difference from training that can raise an alarm: PSI beyond noise; half of it for a "
         "week and longer.",
     )
+    estimates: bool = Field(
+        default=True,
+        description="Whether performance is estimated before labels arrive, where labels are declared and the task has "
+        "an estimator.",
+    )
     performance: PerformanceRules = Field(
         default=PerformanceRules(), description="Where labels are declared: how good scores were."
     )

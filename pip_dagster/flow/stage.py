@@ -24,6 +24,8 @@ it with `keep` and hands on the relation that `keep` returns.
 | `labels` | labels by partition | label_window |
 | `labelled` | the rescored rows that have a label | promotion/labels |
 | `scored_rows` | the scored rows of some partitions beside their labels | scored_rows |
+| `estimated` | live scored rows whose performance is estimated | estimate_rows |
+| `calibrating` | those that have a label, of past partitions | estimate_rows |
 | `rows_of_arms` | the live rows of a split, with their arm | promotion/arm_outcomes |
 """
 

@@ -21,6 +21,7 @@ _TYPES = {
     "datetime": "TIMESTAMPTZ",
     "list[str]": "VARCHAR[]",
     "list[int]": "BIGINT[]",
+    "list[float]": "DOUBLE[]",
 }
 
 

@@ -16,6 +16,7 @@ from pip_dagster.orchestration.cancel import request_cancellation
 from pip_dagster.orchestration.checks import asset_check_specs, news
 from pip_dagster.orchestration.dagster_private import forget_input_version
 from pip_dagster.orchestration.drift_check import drift_evaluations
+from pip_dagster.orchestration.estimate_check import estimate_evaluations
 from pip_dagster.orchestration.inputs import model_metadata
 from pip_dagster.orchestration.judge_alone import judge_alone
 from pip_dagster.orchestration.keys import (
@@ -148,6 +149,7 @@ def _run(
         outcome.describe_columns()
     if spec.monitoring and outcome.last and outcome.last.scoring:
         outcome.judged.extend(_drift(pipeline, outcome))
+        outcome.judged.extend(_estimates(pipeline, outcome))
     if challengers_key(spec) in selected:
         outcome.done[challengers_key(spec)] = challengers_metadata(pipeline, context.partition_keys)
     if outcome.failed:
@@ -228,6 +230,14 @@ def _drift(pipeline: Pipeline, outcome: StepOutcome) -> Iterator[dg.AssetCheckEv
     assert scoring and scoring.model_version
     version = Registry(pipeline.project.registry).get(scoring.model_name, scoring.model_version)
     yield from drift_evaluations(pipeline, version, [*outcome.done.get(predictions_key(pipeline.spec), {})])
+
+
+def _estimates(pipeline: Pipeline, outcome: StepOutcome) -> Iterator[dg.AssetCheckEvaluation]:
+    """The check of estimates for the partitions that the step scored, each of which is estimated now."""
+    scoring = outcome.last.scoring if outcome.last else None
+    assert scoring and scoring.model_version
+    version = Registry(pipeline.project.registry).get(scoring.model_name, scoring.model_version)
+    yield from estimate_evaluations(pipeline, version, [*outcome.done.get(predictions_key(pipeline.spec), {})])
 
 
 def _is_named_by_alias(pipeline: Pipeline, scoring: ScoringEntry) -> bool:

@@ -11,6 +11,8 @@ from pip_dagster.flow.engine import available_threads
 from pip_dagster.flow.sources import open_sources
 from pip_dagster.flow.validate_sources import validate_sources
 from pip_dagster.ledger.checks import SPLIT, CheckEntry
+from pip_dagster.monitoring.estimates import NO_LONGER, RUN_BY_CHANCE
+from pip_dagster.monitoring.estimating import applies
 from pip_dagster.orchestration.dagster_private import failed_evaluations
 from pip_dagster.orchestration.failure import as_failure
 from pip_dagster.orchestration.keys import features_key, predictions_key, source_key
@@ -20,6 +22,7 @@ from pip_dagster.quality.suite import Expectation
 from pip_dagster.warehouse.connect import workspace
 
 NAME, SPLIT_NAME, DRIFT_NAME, PERFORMANCE_NAME = "expectations", "split", "drift", "performance"
+ESTIMATE_NAME = "estimate"
 # A run of more partitions does not report each one that passed: an event costs Dagster some 30 ms on SQLite.
 EACH_REPORTED_UP_TO = 31
 _SHOWN = 20
@@ -48,6 +51,15 @@ def asset_check_specs(pipeline: Pipeline) -> list[dg.AssetCheckSpec]:
                 asset=predictions_key(pipeline.spec),
                 description="Whether features, scores and decisions are unlike training and unlike the partitions "
                 f"before. A partition without drift fails with a probability of about {monitored.false_alarms:.1%}.",
+            )
+        )
+    if applies(pipeline):
+        specs.append(
+            dg.AssetCheckSpec(
+                ESTIMATE_NAME,
+                asset=predictions_key(pipeline.spec),
+                description="How good the scores are expected to be before labels arrive. It fails where labels show "
+                f"that {NO_LONGER}; without a change, on about {RUN_BY_CHANCE:.1%} of the partitions.",
             )
         )
     return specs

@@ -7,8 +7,9 @@ import dagster as dg
 from pip_dagster.declaration.pipeline import Pipeline
 from pip_dagster.flow.judge_stored import Judged, judge_stored
 from pip_dagster.ledger.checks import SPLIT
-from pip_dagster.orchestration.checks import DRIFT_NAME, SPLIT_NAME, evaluations, outcome, summary
+from pip_dagster.orchestration.checks import DRIFT_NAME, ESTIMATE_NAME, SPLIT_NAME, evaluations, outcome, summary
 from pip_dagster.orchestration.drift_check import drift_alone
+from pip_dagster.orchestration.estimate_check import estimate_alone
 from pip_dagster.orchestration.failure import as_failure
 from pip_dagster.orchestration.runs import has_partitions
 
@@ -25,6 +26,9 @@ def judge_alone(
     for check in sorted(context.selected_asset_check_keys, key=str):
         if check.name == DRIFT_NAME:
             yield from drift_alone(pipeline, check, None if keys == [None] else [key for key in keys if key])
+            continue
+        if check.name == ESTIMATE_NAME:
+            yield from estimate_alone(pipeline, check, [key for key in keys if key])
             continue
         section = SPLIT if check.name == SPLIT_NAME else check.asset_key.path[-1]
         with as_failure():

@@ -10,6 +10,7 @@ from pip_dagster.flow.engine import available_threads
 from pip_dagster.flow.performance import evaluate
 from pip_dagster.ledger.arms import CHAMPION
 from pip_dagster.monitoring.coverage import Coverage
+from pip_dagster.monitoring.estimating import calibrate_after_labels
 from pip_dagster.monitoring.finding import Finding
 from pip_dagster.monitoring.performance import Performance, judge_performance, read_performance
 from pip_dagster.orchestration.alive import alive
@@ -75,6 +76,8 @@ def _run(context: dg.AssetExecutionContext, pipeline: Pipeline) -> Iterator[Any]
                 )
             keys = [*context.partition_keys]
             problems = evaluate(con, pipeline, keys, progress=context.log.info).problems
+            if why := calibrate_after_labels(con, pipeline):
+                context.log.info(f"{name}: no calibrator for estimates: {why}")
             of = read_performance(con, pipeline, also=keys)
             metadata = {each: _metadata(of, each) for each in keys if each not in problems}
             if problems:

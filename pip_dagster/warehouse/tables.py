@@ -82,6 +82,10 @@ def refresh_views(con: DuckDBPyConnection, pipeline: str) -> None:
             f"CREATE OR REPLACE VIEW {schema}.performance AS SELECT * EXCLUDE (is_live) FROM "
             f"ledger.performance_figures WHERE is_live AND pipeline = {literal(pipeline)}"
         )
+        con.execute(
+            f"CREATE OR REPLACE VIEW {schema}.estimates AS SELECT * EXCLUDE (is_live) FROM ledger.graded_estimates "
+            f"WHERE is_live AND pipeline = {literal(pipeline)}"
+        )
 
 
 def _with_resolution(pipeline: str, rows: str) -> str:

@@ -18,6 +18,7 @@ from pip_dagster.warehouse.migrations import (
     m0011_costs_and_live_since,
     m0012_profiles,
     m0013_performance,
+    m0014_estimates,
 )
 
 MIGRATIONS: tuple[str, ...] = (
@@ -34,4 +35,5 @@ MIGRATIONS: tuple[str, ...] = (
     m0011_costs_and_live_since.SQL,
     m0012_profiles.SQL,
     m0013_performance.SQL,
+    m0014_estimates.SQL,
 )

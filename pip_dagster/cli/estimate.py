@@ -1,0 +1,100 @@
+"""`pip-dagster estimate`: what performance is expected to be before labels arrive, and how such estimates have held."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from pip_dagster.cli.options import json_option
+from pip_dagster.cli.output import echo, progress, show_json, show_table
+from pip_dagster.declaration.find import find_pipeline
+from pip_dagster.declaration.project import Project
+from pip_dagster.errors import DeclarationError
+from pip_dagster.plural import plural
+
+if TYPE_CHECKING:
+    from pip_dagster.monitoring.estimates import ShownEstimate
+    from pip_dagster.monitoring.estimating import Estimating
+    from pip_dagster.monitoring.finding import Finding
+
+
+@click.command()
+@click.argument("pipeline")
+@click.option("--last", type=click.IntRange(min=1), default=1, help="How many of the newest partitions; 1 when absent.")
+@click.option(
+    "--backfill",
+    is_flag=True,
+    help="Also estimate what was scored before, each week of it with the labels that were known then.",
+)
+@json_option
+@click.pass_obj
+def estimate(project: Project, pipeline: str, last: int, backfill: bool, as_json: bool) -> None:
+    """Estimate the performance of PIPELINE's champion without labels, and show how earlier estimates have held.
+
+    Partitions that have no estimate yet are estimated first.
+    """
+    from pip_dagster.flow.engine import available_threads
+    from pip_dagster.monitoring.estimates import estimate_findings, read_estimates
+    from pip_dagster.monitoring.estimating import applies, estimate_stored, refit
+    from pip_dagster.registry.choose import registry_of
+    from pip_dagster.warehouse.connect import workspace
+
+    declared = find_pipeline(project, pipeline)
+    if not applies(declared):
+        raise DeclarationError(
+            f"Pipeline {pipeline} has no estimates: they need `labels`, and `monitoring` without `estimates: false` in "
+            "its defs.yaml; docs/estimates.md has an example."
+        )
+    scoring = declared.spec.scoring
+    version = registry_of(project, scoring).get(scoring.model_name, scoring.alias)
+    with workspace(threads=available_threads()) as con:
+        lacking = refit(con, declared, version)
+        wanted = None if backfill else last
+        found = estimate_stored(con, declared, version, last=wanted, past=backfill, progress=progress)
+        shown = read_estimates(con, declared, version, last=last)
+        findings = estimate_findings(con, declared, version)
+    if as_json:
+        show_json({"estimates": [_record(each) for each in shown], "findings": [asdict(each) for each in findings]})
+        return
+    if backfill:
+        progress(f"{pipeline}: {plural(found.done, 'partition')} estimated.")
+    _show(pipeline, f"v{version.version}", shown, findings)
+    _report(found, lacking)
+
+
+def _record(each: ShownEstimate) -> dict[str, Any]:
+    """Without the figures of an estimate that is withdrawn."""
+    hidden = dict.fromkeys(("value", "low", "high")) if each.withdrawn else {}
+    return asdict(each) | hidden
+
+
+def _show(pipeline: str, version: str, shown: Sequence[ShownEstimate], findings: Sequence[Finding]) -> None:
+    from pip_dagster.monitoring.estimates import MEANING
+
+    rows = []
+    for each in shown:
+        if not each.metric or each.withdrawn:
+            rows.append([each.partition_key, each.metric, "", "", _rounded(each.truth), each.text])
+            continue
+        band = f"{each.low:.4g} to {each.high:.4g}"
+        held = f"{each.record.held} of {each.record.graded} held" if each.record.graded else "none graded yet"
+        rows.append([each.partition_key, each.metric, _rounded(each.value), band, _rounded(each.truth), held])
+    columns = ["partition", "metric", "estimate", "95% band", "measured", "such estimates"]
+    show_table(f"{pipeline} {version}: {MEANING}", columns, rows)
+    for finding in findings:
+        if finding.state == "alarm":
+            echo(f"In alarm: {finding.cause}.")
+
+
+def _report(found: Estimating, lacking: str | None) -> None:
+    for partition, reason in [*found.reasons.items()][-3:]:
+        echo(f"Partition {partition} has no estimate: {reason}.")
+    if lacking:
+        echo(f"No calibrator was fitted now: {lacking}.")
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else float(f"{value:.4g}")

@@ -1,0 +1,135 @@
+"""Estimates as they are shown and judged: beside each its record, hidden where it fails, an alarm where misses run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from pip_dagster import clock
+from pip_dagster.ledger.estimates import GradedEstimate, graded_estimates
+from pip_dagster.monitoring.finding import Finding
+from pip_dagster.statistics.band import RUN, RUN_OF, TrackRecord, record
+from pip_dagster.warehouse.access import reading
+
+if TYPE_CHECKING:
+    from duckdb import DuckDBPyConnection
+
+    from pip_dagster.declaration.pipeline import Pipeline
+    from pip_dagster.registry.version import ModelVersion
+
+# What every figure means; no wording claims more.
+MEANING = "expected if the outcome still follows the features as before"
+NO_LONGER = "the outcome no longer follows the features as before"
+# Simulated: partitions of an unchanged pipeline on which some metric has such a run. See docs/estimates.md.
+RUN_BY_CHANCE = 0.007
+
+
+@dataclass(frozen=True)
+class ShownEstimate:
+    """A metric's estimate for one partition; without a metric, the reason why there is none.
+
+    Attributes:
+        truth: What labels showed; None while they do not count. `hit`: whether it is within the band.
+        record: How estimates of this metric held, with the newest labels.
+        withdrawn: Whether the figures must not be shown, because too few such estimates held.
+        text: What to show, in words.
+    """
+
+    partition_key: str
+    scoring_id: str
+    rows: int
+    metric: str
+    value: float | None
+    low: float | None
+    high: float | None
+    truth: float | None
+    hit: bool | None
+    record: TrackRecord
+    withdrawn: bool
+    text: str
+
+
+def read_estimates(
+    con: DuckDBPyConnection, pipeline: Pipeline, version: ModelVersion, *, last: int | None = None
+) -> list[ShownEstimate]:
+    """The estimates of the live partitions of a version, oldest first; of the newest `last` partitions.
+
+    `con` is a workspace without the warehouse.
+    """
+    with reading(con, pipeline.project, purpose=f"{pipeline.spec.name}: reading estimates"):
+        found = graded_estimates(con, pipeline.spec.name, version.manifest_digest, now=clock.now())
+    records = records_of(found)
+    keys = list(dict.fromkeys(each.partition_key for each in found))
+    kept = {*(keys if last is None else keys[-last:])}
+    return [_shown(each, records.get(each.metric, record([]))) for each in found if each.partition_key in kept]
+
+
+def records_of(found: Sequence[GradedEstimate]) -> dict[str, TrackRecord]:
+    """Metric → how its estimates held; `found` is in the partitions' order."""
+    sides: dict[str, list[int]] = {}
+    for each in found:
+        if each.metric:
+            sides.setdefault(each.metric, [])
+            if each.side is not None:
+                sides[each.metric].append(each.side)
+    return {metric: record(of_metric) for metric, of_metric in sides.items()}
+
+
+def estimate_findings(
+    con: DuckDBPyConnection, pipeline: Pipeline, version: ModelVersion, partitions: Sequence[str] = ()
+) -> list[Finding]:
+    """A finding for each metric: misses that run on one side. `partitions` is not needed: the newest graded one counts.
+
+    `con` is a workspace without the warehouse.
+    """
+    name = pipeline.spec.name
+    with reading(con, pipeline.project, purpose=f"{name}: reading estimates"):
+        found = graded_estimates(con, name, version.manifest_digest, now=clock.now())
+    findings = []
+    for metric, of_metric in records_of(found).items():
+        graded = [each for each in found if each.metric == metric and each.side is not None]
+        if not graded:
+            continue
+        newest = graded[-1]
+        findings.append(
+            Finding(
+                event="estimate",
+                rule="one_sided",
+                subject=metric,
+                partition_key=newest.partition_key,
+                scoring_id=newest.scoring_id,
+                partitions=min(len(graded), RUN_OF),
+                state="unjudged" if len(graded) < RUN_OF else "alarm" if of_metric.runs else "ok",
+                value=float(of_metric.misses),
+                threshold=float(RUN),
+                chance=RUN_BY_CHANCE,
+                rows=sum(each.rows for each in graded[-RUN_OF:]),
+                cause=_cause(newest, of_metric) if of_metric.runs else "",
+                command=f"pip-dagster estimate {name} --last {RUN_OF}",
+            )
+        )
+    return findings
+
+
+def _cause(newest: GradedEstimate, of_metric: TrackRecord) -> str:
+    side = "above" if of_metric.side > 0 else "below"
+    return (
+        f"{NO_LONGER}: {newest.metric} was {side} its estimate on {of_metric.misses} of {RUN_OF} partitions, last "
+        f"{newest.truth:.4g} for {newest.low:.4g} to {newest.high:.4g}"
+    )
+
+
+def _shown(each: GradedEstimate, of_metric: TrackRecord) -> ShownEstimate:
+    withdrawn = bool(each.metric) and of_metric.withdrawn
+    if each.value is None:
+        text = f"no estimate: {each.reason}"
+    elif withdrawn:
+        text = f"withdrawn: {of_metric.held} of {of_metric.graded} estimates held"
+    else:
+        held = f"{of_metric.held} of {of_metric.graded} such estimates held" if of_metric.graded else "none graded yet"
+        text = f"{each.value:.4g} ({each.low:.4g} to {each.high:.4g}) {MEANING}; {held}"
+    return ShownEstimate(
+        *(each.partition_key, each.scoring_id, each.rows, each.metric, each.value, each.low, each.high),
+        *(each.truth, each.hit, of_metric, withdrawn, text),
+    )

@@ -1,0 +1,114 @@
+"""The asset check `estimate` of predictions: one evaluation a partition, with what is expected of it without labels."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+import dagster as dg
+
+from pip_dagster.errors import NoWarehouseError
+from pip_dagster.ledger.estimates import live_scorings
+from pip_dagster.monitoring.estimates import ShownEstimate, estimate_findings, read_estimates
+from pip_dagster.monitoring.estimating import applies, estimate_scored
+from pip_dagster.monitoring.finding import Finding
+from pip_dagster.orchestration.checks import EACH_REPORTED_UP_TO, ESTIMATE_NAME, summary
+from pip_dagster.orchestration.failure import as_failure
+from pip_dagster.orchestration.keys import predictions_key
+from pip_dagster.registry.choose import registry_of
+from pip_dagster.warehouse.access import reading
+from pip_dagster.warehouse.connect import workspace
+from pip_dagster.warehouse.interrupts import raise_if_interrupted
+
+if TYPE_CHECKING:
+    from pip_dagster.declaration.pipeline import Pipeline
+    from pip_dagster.registry.version import ModelVersion
+
+
+def estimate_evaluations(
+    pipeline: Pipeline, version: ModelVersion, partitions: Sequence[str]
+) -> Iterator[dg.AssetCheckEvaluation]:
+    """Estimate the newest of these partitions, at most as many as a run reports one by one, and judge the estimates.
+
+    It never fails a run: where nothing can be estimated, the description has the reason.
+    """
+    newest = sorted(partitions)[-EACH_REPORTED_UP_TO:]
+    if not newest or not applies(pipeline):
+        return
+    try:
+        with workspace(threads=1) as con:
+            reasons = estimate_scored(con, pipeline, version, newest).reasons
+            shown = [each for each in read_estimates(con, pipeline, version) if each.partition_key in newest]
+            findings = estimate_findings(con, pipeline, version)
+    except Exception as error:
+        raise_if_interrupted(error)
+        reasons, shown, findings = {newest[-1]: f"not estimated: {error}"}, [], []
+    for key in newest:
+        of_partition = [each for each in shown if each.partition_key == key]
+        if of_partition or key in reasons:
+            yield _evaluation(pipeline, key, of_partition, findings, reasons.get(key, ""))
+
+
+def estimate_alone(
+    pipeline: Pipeline, check: dg.AssetCheckKey, partitions: Sequence[str]
+) -> Iterator[dg.AssetCheckEvaluation | dg.AssetCheckResult]:
+    """The check executed without its asset: of these partitions, or, without any, of the newest.
+
+    Raises:
+        Failure: what is stored cannot be read, with the reason.
+    """
+    scoring, found = pipeline.spec.scoring, list[dg.AssetCheckEvaluation]()
+    with as_failure(), suppress(NoWarehouseError):
+        version = registry_of(pipeline.project, scoring).get(scoring.model_name, scoring.alias)
+        found = [*estimate_evaluations(pipeline, version, partitions or _newest(pipeline, version))]
+    if len(found) > 1:
+        yield from found
+        yield summary(check, found)
+        return
+    nothing = "Nothing was estimated: no such partition is scored by this version. Materialize it first."
+    only = found[0] if found else None
+    yield dg.AssetCheckResult(
+        asset_key=check.asset_key,
+        check_name=check.name,
+        passed=only is not None and only.passed,
+        severity=dg.AssetCheckSeverity.WARN,
+        description=f"Partition {only.partition}: {only.description}" if only else nothing,
+        metadata=only.metadata if only else {},
+    )
+
+
+def _newest(pipeline: Pipeline, version: ModelVersion) -> list[str]:
+    name = pipeline.spec.name
+    with workspace(threads=1) as con, reading(con, pipeline.project, purpose=f"{name}: reading the ledger"):
+        return [each.partition_key for each in live_scorings(con, name, version.manifest_digest)[-1:]]
+
+
+def _evaluation(
+    pipeline: Pipeline, partition: str, shown: Sequence[ShownEstimate], findings: Sequence[Finding], reason: str
+) -> dg.AssetCheckEvaluation:
+    alarms = [each for each in findings if each.state == "alarm"]
+    known = [each for each in shown if each.metric]
+    texts = [f"In alarm: {each.cause}" for each in alarms]
+    texts += [f"{each.metric}: {each.text}" for each in known] or [
+        f"no estimate: {reason or (shown[0].text.removeprefix('no estimate: ') if shown else 'no row')}"
+    ]
+    metadata: dict[str, float | str] = {}
+    for each in known:
+        if each.withdrawn:
+            metadata[f"{each.metric} estimate"] = each.text
+        elif each.value is not None and each.low is not None and each.high is not None:
+            metadata |= {f"{each.metric} estimate": each.value, f"{each.metric} low": each.low}
+            metadata |= {f"{each.metric} high": each.high}
+        if each.record.graded:
+            metadata[f"{each.metric} held"] = f"{each.record.held} of {each.record.graded}"
+    return dg.AssetCheckEvaluation(
+        asset_key=predictions_key(pipeline.spec),
+        check_name=ESTIMATE_NAME,
+        partition=partition,
+        passed=not alarms,
+        severity=dg.AssetCheckSeverity.WARN,
+        description="; ".join(texts) + ".",
+        metadata=metadata,
+        blocking=False,
+    )
