@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,7 @@ from pip_dagster.reporting.card import card_of, gates_of, moves_of, versions_of
 from pip_dagster.reporting.content import SCHEMA, Audit, ExceptionLine, Report
 from pip_dagster.reporting.days import attempts_of, checks_of, days_of
 from pip_dagster.reporting.distributions import Profiled, column_lines, distributions, rates
+from pip_dagster.reporting.expected import read_expected, why_no_estimates, with_estimates
 from pip_dagster.reporting.facts import Facts, read_facts
 from pip_dagster.reporting.figures import rounded
 from pip_dagster.reporting.measured import by_score, findings_of, metric_series, read_measured, with_labels
@@ -22,6 +24,7 @@ from pip_dagster.reporting.verdict import tiles_of, verdict_of
 
 if TYPE_CHECKING:
     from pip_dagster.declaration.pipeline import Pipeline
+    from pip_dagster.ledger.estimates import GradedEstimate
     from pip_dagster.monitoring.performance import Performance
     from pip_dagster.registry.version import ModelVersion
 
@@ -39,7 +42,8 @@ def collect(pipeline: Pipeline, *, first: str | None = None, last: str | None = 
         alarms = stored_alarms(source, pipeline.spec.name)
         manifest = version.manifest if version else None
         measured = read_measured(source, pipeline, facts.keys, facts.as_of, manifest)
-    report = _with_labels(_report(pipeline, facts, version, why_not), pipeline, measured)
+        expected = read_expected(source, pipeline, version, facts.as_of) if pipeline.labels else []
+    report = _with_labels(_report(pipeline, facts, version, why_not), pipeline, measured, expected)
     return rounded(_with_head(report, pipeline, facts, alarms))
 
 
@@ -93,8 +97,10 @@ def _with_model(report: Report, pipeline: Pipeline, version: ModelVersion) -> Re
         return replace(report, unavailable=report.unavailable | {"model": str(error)})
 
 
-def _with_labels(report: Report, pipeline: Pipeline, measured: Performance | None) -> Report:
-    """The report with what labels show, or why they show nothing."""
+def _with_labels(
+    report: Report, pipeline: Pipeline, measured: Performance | None, expected: Sequence[GradedEstimate]
+) -> Report:
+    """The report with what labels show and what was expected before, or why that is not known."""
     why = None
     if pipeline.labels is None:
         why = "no labels are declared"
@@ -107,14 +113,15 @@ def _with_labels(report: Report, pipeline: Pipeline, measured: Performance | Non
         unavailable = dict.fromkeys(("performance", "estimates", "calibration"), why or "")
         return replace(report, days=days, unavailable=report.unavailable | unavailable)
     lift, calibration = by_score(measured)
+    why = why_no_estimates(expected)
     return replace(
         report,
         days=days,
-        performance=metric_series(measured, days),
+        performance=with_estimates(metric_series(measured, days), expected),
         lift=lift,
         calibration=calibration,
         alarms=(*(line for each in findings_of(pipeline, measured) if (line := alarm_of(each))), *report.alarms),
-        unavailable=report.unavailable | {"estimates": "none are kept"},
+        unavailable=report.unavailable | ({"estimates": why} if why else {}),
     )
 
 
