@@ -229,7 +229,9 @@ def _runner(
 
         if not no_dagster:
             report("DAGSTER_HOME is not set: Dagster's UI will not show these partitions as materialized.")
-        yield run_in_process(pipeline, progress.show, allow_fewer_rows=allow_fewer_rows)
+        from pip_dagster.monitoring.judged import judging
+
+        yield run_in_process(pipeline, progress.show, stored=judging(pipeline), allow_fewer_rows=allow_fewer_rows)
         return
     import warnings
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -37,7 +36,8 @@ def monitor(project: Project, pipeline: str, key: str | None, last: int | None, 
     from pip_dagster.flow.engine import available_threads
     from pip_dagster.flow.model import ScoringModel
     from pip_dagster.monitoring.backfill import profile_stored
-    from pip_dagster.monitoring.drift import drift_at
+    from pip_dagster.monitoring.drift import drift_of
+    from pip_dagster.monitoring.judged import judge_all_drift
     from pip_dagster.monitoring.series import read_series
     from pip_dagster.warehouse.connect import workspace
 
@@ -49,21 +49,19 @@ def monitor(project: Project, pipeline: str, key: str | None, last: int | None, 
         if backfill:
             done = profile_stored(con, declared, model, progress=progress)
             progress(f"{pipeline}: {plural(done, 'partition')} profiled.")
-        series = read_series(con, declared, model.version)
+            judged = judge_all_drift(con, declared, model.version)
+            progress(f"{pipeline}: the drift of {plural(judged, 'partition')} judged.")
+        series = read_series(con, declared, model.version, last=last or (None if key else 1), first=key, until=key)
     if not series.partitions:
         how = "" if declared.spec.monitoring else "Declare `monitoring: {}` in its defs.yaml, so that each run does. "
         raise DeclarationError(
             f"Pipeline {pipeline}: no live partition is profiled on the bins of v{model.version.version}. {how}"
             f"`pip-dagster monitor {pipeline} --backfill` profiles what is stored."
         )
-    if last is not None:
-        count = len(series.partitions)
-        found = [drift_at(series, at, rules) for at in range(max(0, count - last), count)]
-    else:
-        at = _position(series.partitions, key, pipeline)
-        found = [drift_at(series, at, rules)]
+    places = series.positions if last is not None else [_position(series.partitions, key, pipeline)]
+    found = drift_of(series, places, rules)
     if as_json:
-        show_json([asdict(each) for each in found])
+        show_json([each.as_dict() for each in found])
     elif last is not None:
         _show_partitions(pipeline, found)
     else:
@@ -86,9 +84,9 @@ def _show_columns(pipeline: str, found: PartitionDrift, rules: Monitoring) -> No
     columns = ["column", "gain", "state", *(f"PSI {length}" for length in lengths), "p", "largest change"]
     rows = []
     for each in found.columns:
-        excess = {window.partitions: window.excess for window in each.windows}
+        excess = {window.partitions: window.excess for window in each.windows if window.reference == "training"}
         figures = [_rounded(excess.get(length)) for length in lengths]
-        rows.append([each.name, _rounded(each.gain), each.state, *figures, _rounded(each.p), each.changed])
+        rows.append([each.title, _rounded(each.gain), each.state, *figures, _rounded(each.p), each.changed])
     show_table(f"{pipeline}, partition {found.partition_key}: {found.rows:,} rows against training", columns, rows)
     echo(_verdict(found, rules))
 
@@ -96,24 +94,15 @@ def _show_columns(pipeline: str, found: PartitionDrift, rules: Monitoring) -> No
 def _show_partitions(pipeline: str, found: Sequence[PartitionDrift]) -> None:
     rows: list[list[Any]] = []
     for each in found:
-        drifted = [column.name for column in each.columns if column.state == "drifted"]
-        named = "; ".join(f"{column.name}: {column.changed}" for column in each.alarms)
+        drifted = [column.title for column in each.columns if column.state == "drifted"]
+        named = "; ".join(f"{column.title}: {column.changed}" for column in each.alarms)
         rows.append([each.partition_key, each.rows, named, ", ".join(drifted)])
     show_table(f"{pipeline}: drift", ["partition", "rows", "in alarm", "drifted from training"], rows)
 
 
 def _verdict(found: PartitionDrift, rules: Monitoring) -> str:
-    from pip_dagster.statistics.novelty import LEAST_HISTORY
-
-    if all(each.state == "unjudged" for each in found.columns):
-        return (
-            f"Not judged yet: {plural(found.history, 'partition')} before it; {LEAST_HISTORY + 2} are needed to know "
-            "what is usual."
-        )
-    by_chance = f"A partition without drift has an alarm with a probability of about {rules.false_alarms:.1%}."
-    if not found.alarms:
-        return f"No alarm. {by_chance}"
-    return f"In alarm: {', '.join(each.name for each in found.alarms)}. {by_chance}"
+    by_chance = f" A partition without drift has an alarm with a probability of about {rules.false_alarms:.1%}."
+    return found.text + (by_chance if found.is_judged else "")
 
 
 def _rounded(value: float | None) -> float | None:

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
-from pydantic import Field
+from datetime import timedelta
+from typing import Literal
 
+from pydantic import Field, field_validator
+
+from pip_dagster.declaration.durations import Duration
 from pip_dagster.declaration.performance import PerformanceRules
 from pip_dagster.declaration.report import ReportRule
-from pip_dagster.declaration.strict import StrictModel
+from pip_dagster.declaration.strict import Columns, StrictModel
+
+ReferenceName = Literal["training", "previous", "season"]
 
 
 class Monitoring(StrictModel):
@@ -27,6 +33,29 @@ class Monitoring(StrictModel):
         description="The least difference from training that can raise an alarm: PSI beyond noise; half of it for a "
         "week and longer.",
     )
+    missing: float = Field(
+        default=0.05, gt=0, le=1, description="By how much a column's share of missing values must rise for an alarm."
+    )
+    unseen: float = Field(
+        default=0.01,
+        gt=0,
+        le=1,
+        description="By how much its share of values that training had never seen must rise for an alarm.",
+    )
+    references: tuple[ReferenceName, ...] = Field(
+        default=("training", "previous", "season"),
+        description="What each window is compared with: the training sample, the partitions before the window, the "
+        "same window one `season` before. An alarm differs from each of them that exists.",
+    )
+    season: Duration = Field(
+        default=timedelta(weeks=52), description="How far back the window of the same season lies, in whole weeks."
+    )
+    segments: Columns = Field(
+        default=(),
+        description="Feature columns by whose values scores, decisions and features are also profiled; drift of scores "
+        "and decisions is judged in each. At most 50 values of each; the others count as one.",
+    )
+
     estimates: bool = Field(
         default=True,
         description="Whether performance is estimated before labels arrive, where labels are declared and the task has "
@@ -36,3 +65,17 @@ class Monitoring(StrictModel):
         default=PerformanceRules(), description="Where labels are declared: how good scores were."
     )
     report: ReportRule = Field(default=ReportRule(), description="When the report is built.")
+
+    @field_validator("season")
+    @classmethod
+    def _whole_days(cls, value: timedelta) -> timedelta:
+        if value < timedelta(days=1) or value % timedelta(days=1):
+            raise ValueError("expected whole days, for example '52 weeks' or '1 week'")
+        return value
+
+    @field_validator("references")
+    @classmethod
+    def _some_reference(cls, value: tuple[ReferenceName, ...]) -> tuple[ReferenceName, ...]:
+        if "previous" not in value:
+            raise ValueError("`previous` must be among them: an alarm is a difference from the partitions before")
+        return tuple(dict.fromkeys(value))

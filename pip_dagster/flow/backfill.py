@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
     from pip_dagster.declaration.pipeline import Pipeline
     from pip_dagster.flow.result import PartitionResult
+    from pip_dagster.flow.run import Stored
 
 Only = Literal["stale", "missing"]
 # Chunks if the declaration sets no size: a kill costs at most one chunk's features; each chunk reads the sources once.
@@ -183,8 +184,14 @@ def _withdrawn(con: DuckDBPyConnection, pipeline: Pipeline, backfill: Backfill) 
     return version_withdrawn(pipeline, backfill.model_version, began)
 
 
-def run_in_process(pipeline: Pipeline, progress: Callable[[str], None], *, allow_fewer_rows: bool = False) -> RunChunk:
-    """Build chunks in this process, without Dagster."""
+def run_in_process(
+    pipeline: Pipeline,
+    progress: Callable[[str], None],
+    *,
+    stored: Stored | None = None,
+    allow_fewer_rows: bool = False,
+) -> RunChunk:
+    """Build chunks in this process, without Dagster; `stored` is called with what was committed."""
 
     def run(backfill: Backfill, chunk: Sequence[Partition]) -> Iterator[PartitionResult]:
         run = RunInfo(
@@ -198,6 +205,7 @@ def run_in_process(pipeline: Pipeline, progress: Callable[[str], None], *, allow
             as_known=backfill.as_known,
             allow_fewer_rows=allow_fewer_rows,
             progress=progress,
+            stored=stored,
         )
 
     return run

@@ -36,6 +36,7 @@ from pip_dagster.warehouse.windows import in_windows
 
 if TYPE_CHECKING:
     from pip_dagster.declaration.pipeline import Pipeline
+    from pip_dagster.flow.run import Stored
 
 LOG = logging.getLogger("pip_dagster")
 
@@ -45,15 +46,17 @@ CHUNK_ROWS = 200_000
 
 
 class Requested(TypedDict, total=False):
-    """What a person may request of a run.
+    """What may be requested of a run.
 
     `version`: score with this version of the model instead of the alias's. `as_known`: build each partition's features
     from the rows that were known at its own close. `allow_fewer_rows`: partitions go live however few rows they have.
+    `stored`: called with what was committed, by the run.
     """
 
     version: int | None
     as_known: bool
     allow_fewer_rows: bool
+    stored: Stored | None
 
 
 def materialize(
@@ -88,7 +91,9 @@ def materialize(
         model = ScoringModel.resolve(pipeline, threads, version=version) if predictions else None
         with workspace(threads=threads, memory_limit=run_memory(threads)) as con:
             known = requested.get("as_known", False)
-            run = Run(con, pipeline, info, progress, requested.get("allow_fewer_rows", False), known)
+            run = Run(
+                con, pipeline, info, progress, requested.get("allow_fewer_rows", False), known, requested.get("stored")
+            )
             batches = [_extract(run, partitions, model)] if features else _stored(run, partitions)
             for batch in batches:
                 yield from (PartitionResult(partition, error=error) for partition, error in batch.failed)

@@ -8,7 +8,7 @@ from typing import Literal
 
 from pip_dagster.declaration.lake import Lake
 from pip_dagster.declaration.partition import Partition
-from pip_dagster.errors import PartitionError, PipelineError, WithdrawnError
+from pip_dagster.errors import DeclarationError, PartitionError, PipelineError, WithdrawnError
 from pip_dagster.flow.decide import check_classes
 from pip_dagster.flow.entries import judged_by_share, scoring_entry
 from pip_dagster.flow.explain import check_explanations
@@ -82,6 +82,8 @@ class _Predictions:
         assert self.chunk
         attempts = [self._attempt(item) for item in items]
         entries = store_scores(self.run, self.stage, self.chunk, attempts, self._pending)
+        if self.run.stored:
+            self.run.stored(self.run.con, self.chunk.model.version, entries)
         return [self._result(*each) for each in zip(items, entries, (a.checks for a in attempts), strict=True)]
 
     def alone(self, item: Made, error: PipelineError | None) -> PartitionResult:
@@ -164,7 +166,18 @@ def check_fit(run: Run, stage: Stage, model: ScoringModel) -> None:
     check_columns(suites.predictions, scored)
     with_parameters(suites.predictions, reference(manifest))
     check_explanations(spec, manifest, stage.columns)
+    _check_segments(run, stage)
     check_classes(run.pipeline, manifest)
+
+
+def _check_segments(run: Run, stage: Stage) -> None:
+    spec = run.pipeline.spec
+    unknown = [name for name in (spec.monitoring.segments if spec.monitoring else ()) if name not in stage.columns]
+    if unknown:
+        raise DeclarationError(
+            f"Pipeline {spec.name}: monitoring.segments names {', '.join(unknown)}, and {spec.features.sql} selects no "
+            f"such column. It selects {', '.join(stage.columns)}."
+        )
 
 
 def judge_features(run: Run, stage: Stage, made: Sequence[Made]) -> list[PartitionResult]:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from pip_dagster.ledger.record import RunInfo
+from pip_dagster.ledger.record import RunInfo, ScoringEntry
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
     from pip_dagster.declaration.pipeline import Pipeline
+    from pip_dagster.registry.version import ModelVersion
+
+    Stored = Callable[[DuckDBPyConnection, ModelVersion, Sequence[ScoringEntry]], None]
 
 
 @dataclass(frozen=True)
@@ -19,7 +22,8 @@ class Run:
     """The connection that a run works on, its pipeline, who requested it and why, and where it reports progress.
 
     `allow_fewer_rows`: whether a person accepts partitions with far fewer rows than before. `as_known`: whether
-    features are built from the rows that were known at each partition's close.
+    features are built from the rows that were known at each partition's close. `stored` is called with the champion's
+    scorings of each transaction, right after it, while the warehouse is open.
     """
 
     con: DuckDBPyConnection
@@ -28,3 +32,4 @@ class Run:
     progress: Callable[[str], None]
     allow_fewer_rows: bool = False
     as_known: bool = False
+    stored: Stored | None = None

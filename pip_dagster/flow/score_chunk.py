@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from pip_dagster.errors import DeclarationError
 from pip_dagster.flow.explain import Explanation, explain
 from pip_dagster.flow.findings import ScoringPolicy
 from pip_dagster.flow.model import ScoringModel
-from pip_dagster.flow.profile import profile_features, profile_scores
+from pip_dagster.flow.profile import ToProfile, profiles_of
 from pip_dagster.flow.run import Run
 from pip_dagster.flow.score import Scores, score
 from pip_dagster.flow.stage import Stage
@@ -56,7 +56,7 @@ def score_chunk(
     validation += validate(run.con, pipeline.spec, expected, stage.scores, scores.columns, scored)
     sound = [key for key in scored if key not in validation.blocked]
     reasons = explain(stage, pipeline.spec, model.predictor, manifest, scores, sound)
-    profiles = _profiles(stage, model, scores, scored) if _is_monitored(run, model) else {}
+    profiles = _profiles(run, stage, model, scores, scored) if _is_monitored(run, model) else {}
     return ScoredChunk(model, scores, validation, reasons, profiles)
 
 
@@ -65,15 +65,17 @@ def _is_monitored(run: Run, model: ScoringModel) -> bool:
 
 
 def _profiles(
-    stage: Stage, model: ScoringModel, scores: Scores, keys: Sequence[str]
+    run: Run, stage: Stage, model: ScoringModel, scores: Scores, keys: Sequence[str]
 ) -> Mapping[str, Sequence[Profile]]:
-    manifest = model.version.manifest
+    spec = run.pipeline.spec
+    assert spec.monitoring
     some_apart = any(each.rows_quarantined for each in scores.scored.values())
     relation = stage.admitted if some_apart else stage.features
-    gains = model.predictor.gains()
-    features = profile_features(stage.con, relation, scores.encoded, manifest, keys, gains)
-    outputs = profile_scores(stage.con, stage.scores, scores.columns, manifest, keys)
-    return {key: [*features[key], *outputs[key]] for key in keys}
+    manifest, gains = model.version.manifest, model.predictor.gains()
+    of = ToProfile(
+        stage.con, relation, scores.encoded, manifest, gains, stage.scores, scores.columns, spec.features.key
+    )
+    return profiles_of(replace(of, segments=spec.monitoring.segments), keys)
 
 
 def reference(manifest: Manifest) -> dict[str, float]:

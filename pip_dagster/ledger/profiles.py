@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
-from datetime import datetime
-from typing import TYPE_CHECKING, Literal
+from dataclasses import dataclass
+from datetime import datetime, tzinfo
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from pip_dagster import clock
 from pip_dagster.ledger.record import ScoringEntry, dicts
 from pip_dagster.ledger.rows import insert_rows
-from pip_dagster.sql.names import quote_all
+from pip_dagster.sql.names import among, literal
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -24,7 +24,8 @@ class Profile:
 
     `counts` are by the bins of the manifest's reference, of a decision false and true. `missing` and `unseen` rows are
     in none of them. `mean` and `sd` are of a number's values that are not missing. `gain` is a feature's share of the
-    total gain of the model's splits; None where the model has none.
+    total gain of the model's splits; None where the model has none. `segment` and `segment_value`: of the rows with
+    this value of this column only; None for all rows.
     """
 
     column_kind: ColumnKind
@@ -36,6 +37,8 @@ class Profile:
     mean: float | None
     sd: float | None
     gain: float | None
+    segment: str | None
+    segment_value: str | None
 
 
 @dataclass(frozen=True)
@@ -66,20 +69,51 @@ def insert_profiles(con: DuckDBPyConnection, entries: Sequence[ProfileEntry]) ->
     insert_rows(con, "profiles", entries)
 
 
-def live_profiles(
-    con: DuckDBPyConnection, pipeline: str, manifest_digest: str, *, last: int | None = None
-) -> list[ProfileEntry]:
-    """The profiles of live scorings on the bins of one version, in the partitions' order; of the newest `last`."""
-    columns = quote_all([each.name for each in fields(ProfileEntry)])
-    newest = "" if last is None else f"ORDER BY partition_start DESC LIMIT {int(last)}"
-    result = con.execute(
-        "WITH profiled AS (SELECT * FROM ledger.profiles WHERE pipeline = $pipeline AND manifest_digest = $manifest), "
-        "live AS (SELECT scoring_id, partition_start FROM ledger.partitions WHERE pipeline = $pipeline AND is_live "
-        f"AND scoring_id IN (SELECT scoring_id FROM profiled) {newest}) "
-        f"SELECT {columns} FROM profiled JOIN live USING (scoring_id) ORDER BY partition_start, column_kind, name",
+class LiveScoring(NamedTuple):
+    """A partition, when it begins on the wall clock of its grid, and its live scoring."""
+
+    partition_key: str
+    partition_start: datetime
+    scoring_id: str
+
+
+class ProfileRow(NamedTuple):
+    """What drift reads of a profile."""
+
+    scoring_id: str
+    column: tuple[ColumnKind, str, str | None, str | None]
+    counts: list[int]
+    missing: int
+    unseen: int
+    mean: float | None
+    sd: float | None
+    gain: float | None
+
+
+def live_profiled(con: DuckDBPyConnection, pipeline: str, manifest_digest: str, zone: tzinfo) -> list[LiveScoring]:
+    """The partitions whose live scoring is profiled on the bins of one version, in order."""
+    rows = con.execute(
+        "SELECT partition_key, epoch_us(partition_start), scoring_id FROM ledger.partitions "
+        "WHERE pipeline = $pipeline AND is_live AND scoring_id IN (SELECT scoring_id FROM ledger.profiles "
+        "WHERE pipeline = $pipeline AND manifest_digest = $manifest) ORDER BY partition_start",
         {"pipeline": pipeline, "manifest": manifest_digest},
-    )
-    return [ProfileEntry(**row) for row in dicts(result)]
+    ).fetchall()
+    return [LiveScoring(key, clock.instant(at).astimezone(zone), scoring) for key, at, scoring in rows]
+
+
+def profile_rows(
+    con: DuckDBPyConnection, pipeline: str, manifest_digest: str, scoring_ids: Sequence[str]
+) -> list[ProfileRow]:
+    """The profiles of these scorings on the bins of one version; of segments, those of scores and decisions.
+
+    Row groups without these scorings are not read.
+    """
+    rows = con.execute(
+        "SELECT scoring_id, column_kind, name, segment, segment_value, counts, missing, unseen, mean, sd, gain "
+        f"FROM ledger.profiles WHERE pipeline = {literal(pipeline)} AND manifest_digest = {literal(manifest_digest)} "
+        f"AND {among('scoring_id', scoring_ids)} AND (segment IS NULL OR column_kind <> 'feature')"
+    ).fetchall()
+    return [ProfileRow(row[0], row[1:5], *row[5:]) for row in rows]
 
 
 def unprofiled(con: DuckDBPyConnection, pipeline: str, manifest_digest: str) -> list[ScoringEntry]:

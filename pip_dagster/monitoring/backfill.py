@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from itertools import groupby
 from typing import TYPE_CHECKING
 
 from pip_dagster.flow.guard_composite import encode_model
-from pip_dagster.flow.profile import profile_features, profile_scores
+from pip_dagster.flow.profile import ToProfile, profiles_of
 from pip_dagster.flow.stage import Stage
 from pip_dagster.ledger.profiles import Profile, ProfileEntry, insert_profiles, unprofiled
 from pip_dagster.replay.recall import places
@@ -74,9 +75,8 @@ def _profiles(
     same = quote_all(["partition_key", *spec.features.key])
     encoded = encode_model(manifest, stage.columns, where=f"Pipeline {name}, stored features")
     relation = f"(SELECT f.* FROM {stage.features} f SEMI JOIN {live} s USING ({same}))"
-    found = profile_features(con, relation, encoded, manifest, keys, model.predictor.gains())
-    if chunk[0].manifest_digest == model.version.manifest_digest:
-        types = {row[0]: row[1] for row in con.execute(f"DESCRIBE {scored}").fetchall()}
-        for key, profiles in profile_scores(con, live, types, manifest, keys).items():
-            found[key] += profiles
-    return found
+    gains, types = model.predictor.gains(), {row[0]: row[1] for row in con.execute(f"DESCRIBE {scored}").fetchall()}
+    scores = live if chunk[0].manifest_digest == model.version.manifest_digest else None
+    of = ToProfile(con, relation, encoded, manifest, gains, scores, types, spec.features.key)
+    declared = spec.monitoring.segments if spec.monitoring else ()
+    return profiles_of(replace(of, segments=[name for name in declared if name in stage.columns]), keys)

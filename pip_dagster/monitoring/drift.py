@@ -1,59 +1,69 @@
-"""Drift: windows of 1, 7 and 28 partitions against training, and whether they are unlike the partitions before them.
+"""Drift: windows of 1, 7 and 28 partitions against their references, and whether they are unlike those before them.
 
-A column is in alarm where it differs from both by more than the declared PSI, and its difference from the partitions
-before is one that happens by chance with the declared probability at most, over all columns and rules together.
+`drift_of` judges many partitions at once, in arrays (`rules.py`, `windows.py`), of which what is shown is built.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Literal
 
-from pip_dagster.declaration.monitoring import Monitoring
-from pip_dagster.monitoring.series import Column, Series
-from pip_dagster.statistics.distribution import Difference, adjusted, difference
-from pip_dagster.statistics.novelty import LEAST_HISTORY, novelty, two_of_three
+from pip_dagster.declaration.monitoring import Monitoring, ReferenceName
+from pip_dagster.monitoring.rules import RULES, DriftVerdict, Rule, judge
+from pip_dagster.monitoring.series import LONGEST, Column, Series, is_value
+from pip_dagster.monitoring.windows import Figures, Windows, figures
+from pip_dagster.plural import plural
+from pip_dagster.statistics.novelty import LEAST_HISTORY
 
 if TYPE_CHECKING:
     import numpy as np
 
-WINDOWS = (1, 7, 28)
-# Which rule raised an alarm: two of the newest three partitions, or the newest seven together.
-Rule = Literal["sudden", "week"]
+WINDOWS = (1, 7, LONGEST)
+REFERENCES: tuple[ReferenceName, ...] = ("training", "previous", "season")
 # drifted: unlike training for 28 partitions, and no longer news. noted: in alarm, but the model does not use it.
 State = Literal["alarm", "noted", "drifted", "ok", "unjudged"]
-
-_WEEK = 7
-_RULES = 2
+STATES: tuple[State, ...] = ("alarm", "noted", "drifted", "ok", "unjudged")
 
 
 @dataclass(frozen=True)
 class WindowDrift:
-    """A window against training: its rows, PSI, PSI beyond noise, Jensen-Shannon distance (base 2), chi-squared p."""
+    """A window against a reference: its rows, PSI, PSI beyond noise, Jensen-Shannon distance (base 2), chi-squared p.
+
+    `shift`: the difference of the means in standard deviations. `missing`, `unseen`: shares in the window.
+    """
 
     partitions: int
+    reference: ReferenceName
     rows: int
     psi: float
     excess: float
     distance: float
     p: float
+    shift: float | None
+    missing: float
+    unseen: float
 
 
 @dataclass(frozen=True)
 class ColumnDrift:
     """One column at one partition.
 
-    `windows` are against training; none for a decision. `p` is the smaller adjusted one of the two rules, None where
-    there are too few partitions before it. `bin` is where the share changed most from the partitions before:
-    `share_before`, `share_now`, over the window of the rule, of one partition where there is none.
+    `p` is the smallest adjusted one of the rules, None where there are too few partitions before it. `threshold` is
+    what the rule compares with: PSI beyond noise, or a rise of the share. `bin` is where the share changed most from
+    the partitions before: `share_before`, `share_now`, over the window of the rule, of one partition without one.
     """
 
     kind: str
     name: str
+    segment: str | None
+    value: str | None
     gain: float | None
     state: State
     rule: Rule | None
     p: float | None
+    threshold: float
     windows: tuple[WindowDrift, ...]
     bin: str
     share_before: float
@@ -62,152 +72,205 @@ class ColumnDrift:
     training_mean: float | None
 
     @property
+    def title(self) -> str:
+        """Its name, with the segment."""
+        return self.name if self.segment is None else f"{self.name} where {self.segment} {is_value(self.value)}"
+
+    @property
     def changed(self) -> str:
         """The largest change, in words."""
         return f"{self.bin}: {self.share_before:.1%} to {self.share_now:.1%}" if self.bin else ""
 
+    def window(self, partitions: int, reference: ReferenceName) -> WindowDrift | None:
+        """One of its windows; None where it is not there."""
+        found = (each for each in self.windows if (each.partitions, each.reference) == (partitions, reference))
+        return next(found, None)
 
-@dataclass(frozen=True)
+    @property
+    def excess(self) -> float | None:
+        """PSI beyond noise of the newest partition against training; without training, against those before."""
+        found = self.window(1, "training") or self.window(1, "previous")
+        return found.excess if found else None
+
+
+@dataclass(frozen=True, eq=False)
+class JudgedDrift:
+    """Many partitions of a series, judged: arrays of the shape (columns, positions).
+
+    `state`: the numbers of `STATES`. `bin`: the place of the bin whose share changed most, with its shares `before` and
+    `now`. `figures`: of each window and reference.
+    """
+
+    windows: Windows
+    verdict: DriftVerdict
+    state: np.ndarray
+    threshold: np.ndarray
+    bin: np.ndarray
+    before: np.ndarray
+    now: np.ndarray
+    figures: tuple[Figures, ...]
+
+
+@dataclass(frozen=True, eq=False)
 class PartitionDrift:
-    """All columns at one partition, the worst first. `history`: how many partitions before it show what is usual."""
+    """One partition of those that were judged; `place` is its place among them."""
 
-    partition_key: str
-    rows: int
-    history: int
-    columns: tuple[ColumnDrift, ...]
+    judged: JudgedDrift
+    place: int
+
+    @property
+    def at(self) -> int:
+        """Its place in the series."""
+        return int(self.judged.windows.at[self.place])
+
+    @property
+    def partition_key(self) -> str:
+        """The partition."""
+        return self.judged.windows.series.partitions[self.at]
+
+    @property
+    def scoring_id(self) -> str | None:
+        """Its live scoring."""
+        scorings = self.judged.windows.series.scorings
+        return scorings[self.at] if scorings else None
+
+    @property
+    def rows(self) -> int:
+        """Its rows."""
+        return int(self.judged.windows.series.counts[:, self.at].sum(axis=1).max(initial=0))
+
+    @property
+    def history(self) -> int:
+        """How many partitions before it show what is usual."""
+        return min(self.at, self.judged.windows.rules.history)
+
+    @property
+    def max_psi(self) -> float | None:
+        """The largest PSI beyond noise of the partition against training, of the columns that matter to the model."""
+        of = next((f for f in self.judged.figures if (f.partitions, f.reference) == (1, "training")), None)
+        used = [each.gain != 0 for each in self.judged.windows.series.columns]
+        found = [] if of is None else of.of.excess[used & of.there[:, self.place], self.place]
+        return float(max(found)) if len(found) else None
+
+    @property
+    def is_judged(self) -> bool:
+        """Whether any column is."""
+        return bool((self.judged.state[:, self.place] != STATES.index("unjudged")).any())
 
     @property
     def alarms(self) -> tuple[ColumnDrift, ...]:
         """The columns in alarm."""
         return tuple(each for each in self.columns if each.state == "alarm")
 
+    @cached_property
+    def columns(self) -> tuple[ColumnDrift, ...]:
+        """All columns, the worst first: scores and decisions are what people act on; then what the model uses most."""
+        found = [_column(self.judged, i, self.place) for i in range(len(self.judged.state))]
+        found.sort(key=lambda c: (STATES.index(c.state), c.kind == "feature", -(c.gain or 0.0), c.title))
+        return tuple(found)
 
-def drift_at(series: Series, at: int, declared: Monitoring) -> PartitionDrift:
-    """Judge the partition at position `at` of a series, and the windows that end with it."""
+    @property
+    def text(self) -> str:
+        """The verdict in words."""
+        if not self.is_judged:
+            before, needed = plural(self.history, "partition"), LEAST_HISTORY + 2
+            return f"Not judged yet: {before} before it; {needed} are needed to know what is usual."
+        if not self.alarms:
+            return "No column is in alarm."
+        return "In alarm: " + "; ".join(f"{each.title}, {each.changed}" for each in self.alarms)
+
+    def as_dict(self) -> dict[str, Any]:
+        """All of it, for JSON."""
+        own = {name: getattr(self, name) for name in ("partition_key", "scoring_id", "rows", "history")}
+        return own | {"columns": [_dict(each) for each in self.columns]}
+
+
+def drift_of(series: Series, positions: Sequence[int], rules: Monitoring) -> list[PartitionDrift]:
+    """Judge the partitions at these places of a series, and the windows that end with them."""
+    judged = judge_all(series, positions, rules)
+    return [PartitionDrift(judged, place) for place in range(len(positions))]
+
+
+def drift_at(series: Series, at: int, rules: Monitoring) -> PartitionDrift:
+    """Judge the partition at place `at` of a series."""
+    return drift_of(series, [at], rules)[0]
+
+
+def judge_all(series: Series, positions: Sequence[int], rules: Monitoring) -> JudgedDrift:
+    """The same as arrays."""
     import numpy as np
 
-    training = {
-        length: difference(_window(series, at, length), series.reference)
-        for length in WINDOWS
-        if at + 1 >= length or length == 1
-    }
-    sudden = _sudden(series, at, declared)
-    week = _week(series, at, declared)
-    level = declared.false_alarms / _RULES
-    has_reference = series.reference.sum(axis=1) > 0
-    rules: list[tuple[Rule, int, _Judged]] = [("sudden", 1, sudden), ("week", _WEEK, week)]
-    found = []
-    for i, column in enumerate(series.columns):
-        raised = next(((rule, length) for rule, length, each in rules if each.beyond[i] and each.p[i] <= level), None)
-        p = np.nanmin([sudden.p[i], week.p[i]]) if np.isfinite([sudden.p[i], week.p[i]]).any() else None
-        lasting = training.get(max(WINDOWS))
-        drifted = lasting is not None and has_reference[i] and lasting.excess[i] > declared.psi / 2
-        state = _state(column, raised is not None, drifted, p is not None)
-        verdict = (state, raised[0] if raised else None, None if p is None else float(p))
-        of = _changed(series, at, raised[1] if raised else 1, declared)
-        found.append(_column_drift(series, at, i, verdict, training, of))
-    order: list[State] = ["alarm", "noted", "drifted", "ok", "unjudged"]
-    # Scores and decisions are what people act on; among features, what the model uses most.
-    found.sort(key=lambda each: (order.index(each.state), each.kind == "feature", -(each.gain or 0.0), each.name))
-    rows = int(training[1].rows.max(initial=0))
-    return PartitionDrift(series.partitions[at], rows, min(at, declared.history), tuple(found))
+    windows = Windows(series, np.array(positions, np.int64), rules)
+    verdict = judge(windows)
+    found = [each for length in WINDOWS for name in REFERENCES if (each := figures(windows, length, name))]
+    lasting = next((each for each in found if (each.partitions, each.reference) == (LONGEST, "training")), None)
+    raised = verdict.rule >= 0
+    unused = np.array([column.gain == 0 for column in series.columns], bool)[:, None]
+    state = np.where(np.isfinite(verdict.p), STATES.index("ok"), STATES.index("unjudged"))
+    if lasting:
+        state[lasting.there & (lasting.of.excess > rules.psi / 2)] = STATES.index("drifted")
+    state = np.where(raised, np.where(unused, STATES.index("noted"), STATES.index("alarm")), state)
+    by_rule = np.array([rules.missing, rules.unseen, rules.psi, rules.psi / 2, rules.psi])  # the last for none
+    return JudgedDrift(windows, verdict, state, by_rule[verdict.rule], *_changes(windows, verdict), tuple(found))
 
 
-@dataclass(frozen=True, eq=False)
-class _Judged:
-    """A rule at one partition: adjusted p values (columns,), NaN where not judged, and whether it differs enough."""
-
-    p: np.ndarray
-    beyond: np.ndarray
-
-
-def _sudden(series: Series, at: int, declared: Monitoring) -> _Judged:
-    """Two of the newest three partitions, each against the partitions before the three."""
+def _changes(windows: Windows, verdict: DriftVerdict) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The bin that changed most over the window of the rule, with its shares before and now."""
     import numpy as np
 
-    newest = np.stack([series.counts[:, max(0, t)] for t in (at, at - 1, at - 2)])
-    p, excess = _against(series, newest, at - 2, 1, declared)
-    return _Judged(_adjusted(two_of_three(p)), (excess > declared.psi).sum(axis=0) >= 2)
+    parts = []
+    for length in (1, 7):
+        window, before = windows.window(length), windows.reference("previous", length)
+        training = windows.reference("training", length)
+        assert before
+        counts = np.where(before.there[:, None], before.counts, training.counts if training else 0)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            parts.append([np.nan_to_num(each / each.sum(axis=2, keepdims=True)) for each in (window.counts, counts)])
+    is_week = (verdict.length == 7)[..., None]
+    now, then = (np.where(is_week, week, day) for day, week in zip(*parts, strict=True))
+    largest = np.where(then.any(axis=2), np.abs(now - then).argmax(axis=2), now.argmax(axis=2))
+    widths = np.array([len(column.bins) for column in windows.series.columns], np.int64)[:, None]
+    for rule, back in (("missing", 2), ("unseen", 1)):
+        largest = np.where(verdict.rule == RULES.index(rule), widths - back, largest)
+    shares = (np.take_along_axis(each, largest[..., None], axis=2)[..., 0] for each in (then, now))
+    return largest, *shares
 
 
-def _week(series: Series, at: int, declared: Monitoring) -> _Judged:
-    """The newest seven partitions together."""
-    p, excess = _against(series, _window(series, at, _WEEK)[None], at - _WEEK + 1, _WEEK, declared)
-    return _Judged(_adjusted(p[0]), excess[0] > declared.psi / 2)
-
-
-def _against(
-    series: Series, windows: np.ndarray, first: int, length: int, declared: Monitoring
-) -> tuple[np.ndarray, np.ndarray]:
-    """p of each window and column, and its PSI beyond noise: the smaller of that against history and against training.
-
-    The history ends before the partition at position `first`, so that it has none of what is judged.
-    """
-    import numpy as np
-
-    if first < LEAST_HISTORY:
-        return np.full(windows.shape[:2], np.nan), np.zeros(windows.shape[:2])
-    history = series.counts[:, max(0, first - declared.history) : first]
-    before = np.stack([difference(window, history.sum(axis=1)).excess for window in windows])
-    training = np.stack([difference(window, series.reference).excess for window in windows])
-    known = series.reference.sum(axis=1) > 0
-    return novelty(windows, history, length), np.where(known, np.minimum(before, training), before)
-
-
-def _adjusted(p: np.ndarray) -> np.ndarray:
-    """Adjusted over the columns that are judged; the others stay NaN."""
-    import numpy as np
-
-    found, judged = np.full(len(p), np.nan), np.isfinite(p)
-    found[judged] = adjusted(p[judged])
-    return found
-
-
-def _window(series: Series, at: int, length: int) -> np.ndarray:
-    return series.counts[:, max(0, at - length + 1) : at + 1].sum(axis=1)
-
-
-def _changed(series: Series, at: int, length: int, declared: Monitoring) -> Difference:
-    """A window against the partitions before it, or against training where there are none."""
-    first = max(0, at - length + 1)
-    history = series.counts[:, max(0, first - declared.history) : first].sum(axis=1)
-    return difference(_window(series, at, length), history if first else series.reference)
-
-
-def _state(column: Column, raised: bool, drifted: bool, judged: bool) -> State:
-    if raised:
-        return "noted" if column.gain == 0 else "alarm"
-    if drifted:
-        return "drifted"
-    return "ok" if judged else "unjudged"
-
-
-def _column_drift(
-    series: Series,
-    at: int,
-    i: int,
-    verdict: tuple[State, Rule | None, float | None],
-    training: dict[int, Difference],
-    of: Difference,
-) -> ColumnDrift:
-    import numpy as np
-
-    _, rule, _ = verdict
-    column, known = series.columns[i], series.reference[i].any()
-    window = series.counts[i, at - (_WEEK - 1 if rule == "week" else 0) : at + 1].sum(axis=0)
-    largest = int(of.largest[i])
-    now = float(window[largest] / window.sum()) if window.any() else 0.0
-    figures = (
-        WindowDrift(length, int(d.rows[i]), *(float(x[i]) for x in (d.psi, d.excess, d.distance, d.p)))
-        for length, d in training.items()
-    )
-    mean = series.means[i, at]
+def _column(judged: JudgedDrift, i: int, place: int) -> ColumnDrift:
+    column: Column = judged.windows.series.columns[i]
+    rule, p = int(judged.verdict.rule[i, place]), judged.verdict.p[i, place]
+    mean = judged.windows.series.means[i, judged.windows.at[place]]
+    listed = tuple(_window(each, i, place) for each in judged.figures if each.there[i, place])
     return ColumnDrift(
-        *(column.kind, column.name, column.gain, *verdict),
-        windows=tuple(figures) if known else (),
-        bin=column.bins[largest] if largest < len(column.bins) else "",
-        share_before=now - float(of.change[i]),
-        share_now=now,
-        mean=None if np.isnan(mean) else float(mean),
+        *(column.kind, column.name, column.segment, column.value, column.gain),
+        state=STATES[judged.state[i, place]],
+        rule=RULES[rule] if rule >= 0 else None,
+        p=_known(p),
+        threshold=float(judged.threshold[i, place]),
+        windows=listed,
+        bin=column.bins[judged.bin[i, place]] if judged.bin[i, place] < len(column.bins) else "",
+        share_before=float(judged.before[i, place]),
+        share_now=float(judged.now[i, place]),
+        mean=_known(mean),
         training_mean=column.mean,
     )
+
+
+def _window(of: Figures, i: int, place: int) -> WindowDrift:
+    found = (float(each[i, place]) for each in (of.of.psi, of.of.excess, of.of.distance, of.of.p))
+    rest = (float(each[i, place]) for each in (of.missing, of.unseen))
+    psi, excess, distance, p = found
+    missing, unseen = rest
+    shift = _known(of.shift[i, place])
+    return WindowDrift(
+        *(of.partitions, of.reference, int(of.rows[i, place]), psi, excess, distance, p, shift, missing, unseen)
+    )
+
+
+def _known(value: float) -> float | None:
+    return None if value != value else float(value)
+
+
+def _dict(each: ColumnDrift) -> dict[str, Any]:
+    found = {field.name: getattr(each, field.name) for field in fields(each)}
+    return found | {"title": each.title, "windows": [vars(window) for window in each.windows]}

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import TYPE_CHECKING
 
-from pip_dagster.ledger.profiles import ColumnKind, ProfileEntry, live_profiles
+from pip_dagster.declaration.monitoring import Monitoring
+from pip_dagster.ledger.profiles import ColumnKind, LiveScoring, ProfileRow, live_profiled, profile_rows
 from pip_dagster.warehouse.access import reading
 
 if TYPE_CHECKING:
@@ -17,13 +19,21 @@ if TYPE_CHECKING:
     from pip_dagster.registry.manifest import Histogram, Manifest
     from pip_dagster.registry.version import ModelVersion
 
+LONGEST = 28  # partitions of the longest window
+
+
+def is_value(value: str | None) -> str:
+    """The end of a condition that a segment has this value."""
+    return "is NULL" if value is None else f"= {value}"
+
 
 @dataclass(frozen=True)
 class Column:
     """One column: the names of its bins, the last two for missing and never-seen values, and its reference.
 
-    `reference` holds the counts of the training sample by the same bins; None for a decision. `gain` is a feature's
-    share of the model's total gain; None where that is not known.
+    `reference` holds the counts of the training sample by the same bins; None for a decision or a segment. `mean` and
+    `sd` are of training. `gain` is a feature's share of the model's total gain; None where that is not known. `segment`
+    and `value`: of the rows with this value of this column only, which may be NULL; no segment for all rows.
     """
 
     kind: ColumnKind
@@ -32,6 +42,14 @@ class Column:
     reference: tuple[int, ...] | None
     mean: float | None
     gain: float | None
+    sd: float | None = None
+    segment: str | None = None
+    value: str | None = None
+
+    @property
+    def title(self) -> str:
+        """Its name, with the segment."""
+        return self.name if self.segment is None else f"{self.name} where {self.segment} {is_value(self.value)}"
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,7 +58,10 @@ class Series:
 
     `counts`: int64 (columns, partitions, bins), where columns with fewer bins are filled with zeros and a partition
     without a profile of a column has none. `reference`: int64 (columns, bins), zeros where there is none.
-    `means`: float64 (columns, partitions), NaN where there is none.
+    `means`, `sds`: float64 (columns, partitions), NaN where there is none. `scorings`: the partitions' live scorings.
+    `phases`: the weekday or the hour of each partition; None where the grid has neither. `season`: the place of the
+    partition one season before, -1 where there is none. `wanted`: the places of the partitions that were requested;
+    those before them are what their figures need.
     """
 
     partitions: tuple[str, ...]
@@ -48,51 +69,151 @@ class Series:
     counts: np.ndarray
     reference: np.ndarray
     means: np.ndarray
+    sds: np.ndarray | None = None
+    scorings: tuple[str, ...] = ()
+    phases: np.ndarray | None = None
+    season: np.ndarray | None = None
+    wanted: tuple[int, ...] | None = None
+
+    @property
+    def positions(self) -> Sequence[int]:
+        """The places of the partitions that were requested."""
+        return range(len(self.partitions)) if self.wanted is None else self.wanted
 
 
 def read_series(
-    con: DuckDBPyConnection, pipeline: Pipeline, version: ModelVersion, *, last: int | None = None
+    con: DuckDBPyConnection,
+    pipeline: Pipeline,
+    version: ModelVersion,
+    *,
+    last: int | None = None,
+    first: str | None = None,
+    until: str | None = None,
 ) -> Series:
-    """The live partitions that are profiled on the bins of a version, or the newest `last` of them."""
-    with reading(con, pipeline.project, purpose=f"{pipeline.spec.name}: reading profiles"):
-        profiles = live_profiles(con, pipeline.spec.name, version.manifest_digest, last=last)
-    return series_of(profiles, version.manifest)
+    """The live partitions that are profiled on the bins of a version, with what their figures need before them.
+
+    Args:
+        con: a workspace.
+        pipeline: whose.
+        version: whose bins.
+        last: only the newest so many.
+        first: only partitions from this one on.
+        until: only partitions up to this one.
+    """
+    spec, digest = pipeline.spec, version.manifest_digest
+    rules = spec.monitoring or Monitoring()
+    with reading(con, pipeline.project, purpose=f"{spec.name}: reading profiles"):
+        live = live_profiled(con, spec.name, digest, spec.partitions.zone)
+        wanted = wanted_of(live, last=last, first=first, until=until)
+        needed = needed_for(live, wanted, rules)
+        rows = profile_rows(con, spec.name, digest, [live[at].scoring_id for at in needed])
+    return series_of([live[at] for at in needed], rows, version.manifest, pipeline, [needed.index(at) for at in wanted])
 
 
-def series_of(profiles: Sequence[ProfileEntry], manifest: Manifest) -> Series:
-    """Arrange profiles, which are in time order, on the bins of their manifest."""
+def wanted_of(
+    live: Sequence[LiveScoring], *, last: int | None = None, first: str | None = None, until: str | None = None
+) -> list[int]:
+    """The places of the requested partitions among those that are live."""
+    starts = {each.partition_key: each.partition_start for each in live}
+    low, high = (None if key is None else starts.get(key) for key in (first, until))
+    found = [
+        at
+        for at, each in enumerate(live)
+        if (low is None or each.partition_start >= low) and (high is None or each.partition_start <= high)
+    ]
+    return found if last is None else found[-last:]
+
+
+def needed_for(live: Sequence[LiveScoring], wanted: Sequence[int], rules: Monitoring) -> list[int]:
+    """The places of what the figures of the `wanted` partitions are computed from, those included, in order."""
+    seasons = season_of([each.partition_start for each in live], rules)
+    found: set[int] = set()
+    for at in wanted:
+        found.update(basis_of(at, seasons[at], rules))
+    return sorted(found)
+
+
+def basis_of(at: int, season: int, rules: Monitoring) -> Iterable[int]:
+    """The places of the partitions from which the figures of the one at place `at` are computed."""
+    yield from range(max(0, at + 1 - LONGEST - rules.history), at + 1)
+    if season >= 0:
+        yield from range(max(0, season + 1 - LONGEST), season + 1)
+
+
+def season_of(starts: Sequence[datetime], rules: Monitoring) -> list[int]:
+    """For each partition the place of the one that began one season before, on the wall clock; -1 where none did."""
+    if "season" not in rules.references:
+        return [-1] * len(starts)
+    clock = [start.replace(tzinfo=None) for start in starts]
+    place = {start: at for at, start in enumerate(clock)}
+    return [place.get(start - rules.season, -1) for start in clock]
+
+
+def series_of(
+    live: Sequence[LiveScoring],
+    rows: Sequence[ProfileRow],
+    manifest: Manifest,
+    pipeline: Pipeline | None = None,
+    wanted: Sequence[int] | None = None,
+) -> Series:
+    """Arrange profiles of live scorings, which are in time order, on the bins of their manifest."""
     import numpy as np
 
-    keys = tuple(dict.fromkeys(each.partition_key for each in profiles))
-    place = {key: i for i, key in enumerate(keys)}
-    by_column: dict[tuple[ColumnKind, str], list[ProfileEntry]] = {}
-    for each in profiles:
-        by_column.setdefault((each.column_kind, each.name), []).append(each)
-    ordered = sorted(by_column, key=lambda column: (_ORDER[column[0]], column[1]))
-    columns = tuple(_column(kind, name, by_column[kind, name][-1], manifest) for kind, name in ordered)
+    place = {each.scoring_id: i for i, each in enumerate(live)}
+    by_column: dict[tuple[ColumnKind, str, str | None, str | None], list[ProfileRow]] = {}
+    for row in rows:
+        by_column.setdefault(row.column, []).append(row)
+    ordered = sorted(by_column, key=lambda each: (each[2] or "", each[3] or "", _ORDER[each[0]], each[1]))
+    newest = {each: max(by_column[each], key=lambda row: place[row.scoring_id]) for each in ordered}
+    columns = tuple(_column(each, newest[each].gain, manifest) for each in ordered)
     width = max((len(column.bins) for column in columns), default=0)
-    counts = np.zeros((len(columns), len(keys), width), np.int64)
+    counts = np.zeros((len(columns), len(live), width), np.int64)
     reference = np.zeros((len(columns), width), np.int64)
-    means = np.full((len(columns), len(keys)), np.nan)
-    for i, column in enumerate(columns):
+    means, sds = (np.full((len(columns), len(live)), np.nan) for _ in range(2))
+    for i, (each, column) in enumerate(zip(ordered, columns, strict=True)):
         if column.reference is not None:
             reference[i, : len(column.reference)] = column.reference
-        for each in by_column[column.kind, column.name]:
-            t = place[each.partition_key]
-            counts[i, t, : len(column.bins)] = (*each.counts, each.missing, each.unseen)
-            means[i, t] = np.nan if each.mean is None else each.mean
-    return Series(keys, columns, counts, reference, means)
+        found = by_column[each]
+        at = [place[row.scoring_id] for row in found]
+        counts[i, at, : len(column.bins)] = [(*row.counts, row.missing, row.unseen) for row in found]
+        means[i, at] = [np.nan if row.mean is None else row.mean for row in found]
+        sds[i, at] = [np.nan if row.sd is None else row.sd for row in found]
+    starts = [each.partition_start for each in live]
+    every = pipeline.spec.partitions.every if pipeline else None
+    rules = (pipeline.spec.monitoring if pipeline else None) or Monitoring()
+    return Series(
+        tuple(each.partition_key for each in live),
+        *(columns, counts, reference, means, sds),
+        scorings=tuple(each.scoring_id for each in live),
+        phases=_phases(starts, every),
+        season=np.array(season_of(starts, rules), np.int64),
+        wanted=None if wanted is None else tuple(wanted),
+    )
 
 
 _ORDER: dict[ColumnKind, int] = {"score": 0, "decision": 1, "feature": 2}
 
 
-def _column(kind: ColumnKind, name: str, newest: ProfileEntry, manifest: Manifest) -> Column:
+def _phases(starts: Sequence[datetime], every: str | None) -> np.ndarray | None:
+    import numpy as np
+
+    if every == "day":
+        return np.array([start.weekday() for start in starts], np.int64)
+    return np.array([start.hour for start in starts], np.int64) if every == "hour" else None
+
+
+def _column(of: tuple[ColumnKind, str, str | None, str | None], gain: float | None, manifest: Manifest) -> Column:
+    kind, name, segment, value = of
     found = {"score": manifest.score_reference, "feature": manifest.feature_reference}.get(kind, {}).get(name)
     bins = ("false", "true") if found is None else _bins(found)
-    reference = None if found is None else (*found.counts, found.missing, 0)
-    mean = None if found is None else found.mean
-    return Column(kind, name, (*bins, "missing", "never seen"), reference, mean, newest.gain)
+    if found is None or segment is not None:  # training is not known by segment
+        return Column(kind, name, (*bins, "missing", "never seen"), None, None, gain, None, segment, value)
+    reference = (*found.counts, found.missing, 0)
+    return Column(kind, name, (*bins, "missing", "never seen"), reference, found.mean, gain, _sd(found))
+
+
+def _sd(found: Histogram) -> float | None:
+    return getattr(found, "sd", None)
 
 
 def _bins(histogram: Histogram) -> tuple[str, ...]:

@@ -11,6 +11,7 @@ from pip_dagster.errors import PipelineError, RegistryError, WithdrawnError
 from pip_dagster.flow.materialize import materialize
 from pip_dagster.flow.result import PartitionResult
 from pip_dagster.ledger.record import RunInfo, ScoringEntry
+from pip_dagster.monitoring.judged import judging
 from pip_dagster.orchestration.alive import alive
 from pip_dagster.orchestration.cancel import request_cancellation
 from pip_dagster.orchestration.checks import asset_check_specs, news
@@ -184,6 +185,7 @@ def _results(
         features=features_key(spec) in outcome.done,
         predictions=scores,
         progress=context.log.info,
+        stored=judging(outcome.pipeline),
         **run_options(context.run),
     )
 

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import dagster as dg
 
 from pip_dagster.errors import NoWarehouseError
-from pip_dagster.monitoring.drift import ColumnDrift, PartitionDrift, drift_at
-from pip_dagster.monitoring.series import read_series
+from pip_dagster.monitoring.drift import ColumnDrift, PartitionDrift
+from pip_dagster.monitoring.judged import judge_drift
 from pip_dagster.orchestration.checks import DRIFT_NAME, EACH_REPORTED_UP_TO, summary
 from pip_dagster.orchestration.failure import as_failure
 from pip_dagster.orchestration.keys import predictions_key
@@ -78,17 +78,12 @@ def drift_alone(
 
 def _judged(pipeline: Pipeline, version: ModelVersion, partitions: Sequence[str] | None) -> list[PartitionDrift]:
     """These partitions, or the newest, of those that are profiled on the bins of the version."""
-    rules = pipeline.spec.monitoring
-    assert rules
     with workspace(threads=1) as con:
-        series = read_series(con, pipeline, version)
-    wanted = series.partitions[-1:] if partitions is None else partitions
-    places = [at for at, key in enumerate(series.partitions) if key in wanted]
-    return [drift_at(series, at, rules) for at in places]
+        return judge_drift(con, pipeline, version, partitions)
 
 
 def _evaluation_of(pipeline: Pipeline, found: PartitionDrift) -> dg.AssetCheckEvaluation:
-    return _evaluation(pipeline, found.partition_key, passed=not found.alarms, description=_text(found), of=found)
+    return _evaluation(pipeline, found.partition_key, passed=not found.alarms, description=found.text, of=found)
 
 
 def _evaluation(
@@ -97,7 +92,7 @@ def _evaluation(
     metadata: dict[str, dg.MetadataValue] = {}
     if of:
         shown = [each for each in of.columns if each.state in ("alarm", "noted", "drifted")][:_SHOWN]
-        metadata["rows"] = dg.MetadataValue.int(of.rows)
+        metadata |= _plotted(of)
         if shown:
             metadata["columns"] = dg.MetadataValue.table([_record(each) for each in shown], schema=_SCHEMA)
     return dg.AssetCheckEvaluation(
@@ -112,18 +107,24 @@ def _evaluation(
     )
 
 
-def _text(of: PartitionDrift) -> str:
-    if of.alarms:
-        return "In alarm: " + "; ".join(f"{each.name}, {each.changed}" for each in of.alarms)
-    if all(each.state == "unjudged" for each in of.columns):
-        return f"Not judged yet: only {of.history} partitions before it."
-    return "No column is in alarm."
+def _plotted(of: PartitionDrift) -> dict[str, dg.MetadataValue]:
+    """Numbers that Dagster plots over partitions."""
+    found: dict[str, dg.MetadataValue] = {
+        "rows": dg.MetadataValue.int(of.rows),
+        "columns in alarm": dg.MetadataValue.int(len(of.alarms)),
+        "columns drifted from training": dg.MetadataValue.int(sum(each.state == "drifted" for each in of.columns)),
+    }
+    scores = [each.excess for each in of.columns if each.kind == "score" and each.segment is None]
+    figures = {"max PSI": of.max_psi, "PSI of the score": next(iter(scores), None)}
+    return found | {name: dg.MetadataValue.float(value) for name, value in figures.items() if value is not None}
 
 
 _SCHEMA = dg.TableSchema(columns=[dg.TableColumn(name) for name in ("column", "state", "gain", "psi", "changed")])
 
 
 def _record(each: ColumnDrift) -> dg.TableRecord:
-    psi = "" if not each.windows else f"{each.windows[0].excess:.3g}"
+    psi = "" if each.excess is None else f"{each.excess:.3g}"
     gain = "" if each.gain is None else f"{each.gain:.3g}"
-    return dg.TableRecord({"column": each.name, "state": each.state, "gain": gain, "psi": psi, "changed": each.changed})
+    return dg.TableRecord(
+        {"column": each.title, "state": each.state, "gain": gain, "psi": psi, "changed": each.changed}
+    )

@@ -119,19 +119,20 @@ def drift_alarms(pipeline: str, days: Sequence[Day], found: Profiled, rules: Mon
     lines = []
     judged = [day for day in days if day.drift]
     for each in found.newest.alarms:
-        at = since_of([each.name in day.drifted for day in judged])
-        window = next((w for w in each.windows if w.partitions == (7 if each.rule == "week" else 1)), None)
+        at = since_of([each.title in day.drifted for day in judged])
+        window = each.window(7 if each.rule == "week" else 1, "training")
+        is_share = each.rule in ("missing", "unseen")
         lines.append(
             AlarmLine(
                 state="alarm",
                 status="alarm",
                 event="drift",
                 rule=each.rule or "drift",
-                subject=each.name,
+                subject=each.title,
                 since=judged[at].partition if at < len(judged) else None,
                 partition=found.newest.partition_key,
-                value=window.excess if window else None,
-                threshold=rules.psi / 2 if each.rule == "week" else rules.psi,
+                value=each.share_now if is_share else window.excess if window else None,
+                threshold=each.threshold,
                 chance=rules.false_alarms,
                 rows=window.rows if window else None,
                 cause=each.changed,

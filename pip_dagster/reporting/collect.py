@@ -50,7 +50,7 @@ def collect(pipeline: Pipeline, *, first: str | None = None, last: str | None = 
 def _report(pipeline: Pipeline, facts: Facts, version: ModelVersion | None, why_not: str) -> Report:
     """Everything but the head and the alarms."""
     spec, unavailable = pipeline.spec, dict[str, str]()
-    profiled = Profiled.of(facts, version.manifest, spec.monitoring or Monitoring()) if version else None
+    profiled = Profiled.of(facts.series, spec.monitoring or Monitoring()) if facts.series else None
     days = days_of(facts, profiled)
     if not profiled:
         unavailable["drift"] = _why_no_drift(pipeline, facts, why_not)

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from pip_dagster.reporting.content import AttemptLine, CheckLine, Day, Status
-from pip_dagster.reporting.distributions import state_of
+from pip_dagster.reporting.distributions import states_of
 
 if TYPE_CHECKING:
     from pip_dagster.monitoring.drift import PartitionDrift
@@ -43,6 +43,7 @@ def _day(
     corrected = bool(live and (live.get("live_change") or "") > newest["scoring_id"])
     is_reported = newest["status"] != "scored" and not corrected
     of = live or newest
+    state, drifted = states_of(drift) if drift else (None, ())
     status: Status = "blocked" if newest["status"] == "blocked" else "failed"
     if live:
         status = "provisional" if live.get("provisional") else "live"
@@ -60,8 +61,8 @@ def _day(
         unmet=tuple(f"{check['section']}: {check['expectation_id']}" for check in failed),
         critical=any(check["severity"] == "critical" for check in failed),
         unseen=_unseen(of["findings"]),
-        drift=state_of(drift) if drift else None,  # type: ignore[arg-type]
-        drifted=tuple(each.name for each in drift.alarms) if drift else (),
+        drift=state,  # type: ignore[arg-type]
+        drifted=drifted,
     )
 
 

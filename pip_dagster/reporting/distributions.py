@@ -7,16 +7,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pip_dagster.declaration.monitoring import Monitoring
-from pip_dagster.monitoring.drift import ColumnDrift, PartitionDrift, drift_at
-from pip_dagster.monitoring.series import Series, series_of
+from pip_dagster.monitoring.drift import STATES, ColumnDrift, PartitionDrift, drift_of
+from pip_dagster.monitoring.series import Series
 from pip_dagster.reporting.content import LEAST_ROWS, ColumnLine, Day, Distribution, Figure, RateSeries, Window
 from pip_dagster.statistics.distribution import difference
 
 if TYPE_CHECKING:
     import numpy as np
-
-    from pip_dagster.registry.manifest import Manifest
-    from pip_dagster.reporting.facts import Facts
 
 WEEK = 7
 _WEEKS = 6
@@ -27,46 +24,33 @@ _BAND = 2.0
 
 @dataclass(frozen=True, eq=False)
 class Profiled:
-    """The series of the report's columns, with where the partitions of the report begin in it, and their drift."""
+    """The series of the report's columns, where its partitions begin in it, and their drift."""
 
     series: Series
     begin: int
     drift: tuple[PartitionDrift, ...]
-    history: int
 
     @classmethod
-    def of(cls, facts: Facts, manifest: Manifest, rules: Monitoring) -> Profiled | None:
-        """None where no partition of the report is profiled on the bins of the manifest."""
-        series = series_of(facts.profiles, manifest)
-        wanted = {*facts.keys}
-        inside = [i for i, key in enumerate(series.partitions) if key in wanted]
-        if not inside:
-            return None
-        judged = tuple(drift_at(series, at, rules) for at in inside)
-        return cls(series, inside[0], judged, rules.history)
+    def of(cls, series: Series, rules: Monitoring) -> Profiled:
+        """Judge the partitions that were requested."""
+        return cls(series, series.positions[0], tuple(drift_of(series, series.positions, rules)))
 
     @property
     def newest(self) -> PartitionDrift:
         """The drift at the end of the period."""
         return self.drift[-1]
 
-    def position(self, key: str) -> int | None:
-        """Where a partition is in the series."""
-        return self._positions.get(key)
 
-    @property
-    def _positions(self) -> dict[str, int]:
-        return {key: i for i, key in enumerate(self.series.partitions)}
-
-
-def state_of(found: PartitionDrift) -> str:
-    """A partition's drift in a word."""
-    states = {each.state for each in found.columns}
-    if "alarm" in states:
-        return "alarm"
+def states_of(found: PartitionDrift) -> tuple[str, tuple[str, ...]]:
+    """A partition's drift in a word, and the columns in alarm."""
+    states = [STATES[each] for each in found.judged.state[:, found.place].tolist()]
+    columns = found.judged.windows.series.columns
+    alarmed = tuple(column.title for column, state in zip(columns, states, strict=True) if state == "alarm")
+    if alarmed:
+        return "alarm", alarmed
     if "noted" in states:
-        return "noted"
-    return "unjudged" if states <= {"unjudged", "drifted"} else "ok"
+        return "noted", ()
+    return ("unjudged" if {*states} <= {"unjudged", "drifted"} else "ok"), ()
 
 
 def distributions(found: Profiled) -> tuple[Distribution, ...]:
@@ -74,7 +58,7 @@ def distributions(found: Profiled) -> tuple[Distribution, ...]:
     series, end = found.series, len(found.series.partitions)
     result = []
     for i, column in enumerate(series.columns):
-        if column.kind != "score":
+        if column.kind != "score" or column.segment is not None:
             continue
         windows = []
         for last in range(end, found.begin, -WEEK):
@@ -94,15 +78,16 @@ def distributions(found: Profiled) -> tuple[Distribution, ...]:
 
 def column_lines(found: Profiled, days: Sequence[Day]) -> tuple[ColumnLine, ...]:
     """Every score and feature; those in alarm first, then those that matter most."""
-    series, place = found.series, {each.name: i for i, each in enumerate(found.series.columns)}
+    series = found.series
+    place = {f"{each.kind} {each.name}": i for i, each in enumerate(series.columns) if each.segment is None}
     positions = {key: i for i, key in enumerate(series.partitions)}
     at = [positions.get(day.partition) for day in days]
     daily = _daily(series)
     lines = []
     for each in found.newest.columns:
-        i = place[each.name]
-        if each.kind == "decision":
+        if each.kind == "decision" or each.segment is not None:
             continue
+        i = place[f"{each.kind} {each.name}"]
         lines.append(_line(series, i, each, tuple(None if t is None else _figure(daily[i, t]) for t in at)))
     order = {"alarm": 0, "noted": 1}
     lines.sort(key=lambda line: (line.kind != "score", order.get(line.state, 2), -(line.weight or 0.0), line.name))
@@ -126,7 +111,7 @@ def _line(series: Series, i: int, drift: ColumnDrift, daily: tuple[Figure, ...])
     width = len(column.bins)
     week = series.counts[i, -WEEK:, :width].sum(axis=0)
     reference = series.reference[i, :width]
-    excess = {window.partitions: window.excess for window in drift.windows}
+    excess = {window.partitions: window.excess for window in drift.windows if window.reference == "training"}
     rows, of = int(week.sum()), int(reference.sum())
     bins, training, now = _binned(column.bins, reference, week) if rows >= LEAST_ROWS else ((), None, ())
     lasting = [excess[length] for length in (WEEK, 28) if length in excess] or [*excess.values()]
@@ -187,7 +172,7 @@ def rates(found: Profiled | None, days: Sequence[Day], history: int) -> tuple[Ra
     if found:
         positions = {key: i for i, key in enumerate(found.series.partitions)}
         for i, column in enumerate(found.series.columns):
-            if column.kind != "decision":
+            if column.kind != "decision" or column.segment is not None:
                 continue
             counts = found.series.counts[i]
             yes = [int(each) for each in counts[:, 1]]

@@ -9,11 +9,13 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from pip_dagster.declaration.grid import closed_partitions, partition_named
+from pip_dagster.declaration.monitoring import Monitoring
 from pip_dagster.errors import DeclarationError
 from pip_dagster.ledger.audit import instant
-from pip_dagster.ledger.profiles import ProfileEntry, live_profiles
+from pip_dagster.ledger.profiles import live_profiled, profile_rows
 from pip_dagster.ledger.promotions import alias_moves
 from pip_dagster.ledger.verify import verify
+from pip_dagster.monitoring.series import Series, needed_for, series_of
 from pip_dagster.registry.store import Registry
 from pip_dagster.reporting.content import ReadFrom
 from pip_dagster.sql.names import among, literal
@@ -46,8 +48,8 @@ class Facts:
     """Rows of the ledger about the partitions `keys`, oldest first; `grid` has those that should be there between.
 
     `stored`: how many partitions the ledger knows. `scorings`: every attempt of the champion. `checks`: the newest
-    verdict of each expectation that was not met, or that rows broke. `profiles`: of the partitions, and of those
-    before that show what is usual. `accepted`: audit entries of exceptions.
+    verdict of each expectation that was not met, or that rows broke. `series`: the profiles of the partitions, and of
+    those before that show what is usual. `accepted`: audit entries of exceptions.
     """
 
     keys: tuple[str, ...]
@@ -56,7 +58,7 @@ class Facts:
     as_of: datetime | None
     scorings: Sequence[dict[str, Any]]
     checks: Sequence[dict[str, Any]]
-    profiles: Sequence[ProfileEntry] = ()
+    series: Series | None = None
     chain: Chain | None = None
     accepted: Sequence[dict[str, Any]] = ()
     read_from: ReadFrom = "warehouse"
@@ -86,7 +88,7 @@ def read_facts(
         as_of=_as_of(source, name, chain),
         scorings=scorings,
         checks=source.rows(_CHECKS.format(pipeline=literal(name), among=among_keys)) if _has_checks(source) else (),
-        profiles=_profiles(source, pipeline, version, keys) if source.has("ledger", "profiles") else (),
+        series=_series(source, pipeline, version, keys) if source.has("ledger", "profiles") else None,
         chain=chain,
         accepted=_accepted(source) if source.has("ledger", "audit") else (),
         read_from=source.read_from,
@@ -173,23 +175,19 @@ def _grid(pipeline: Pipeline, scorings: Sequence[dict[str, Any]]) -> tuple[str, 
     return tuple(each.key for each in closed_partitions(part, scorings[-1]["partition_end"]))
 
 
-def _profiles(
-    source: OpenLedger, pipeline: Pipeline, version: ModelVersion | None, keys: Sequence[str]
-) -> Sequence[ProfileEntry]:
-    """Those of the partitions, and of enough before them to judge the first."""
-    if version is None or not keys:
-        return ()
-    name = pipeline.spec.name
-    after = source.con.execute(
-        f"SELECT count(*) FROM ledger.partitions WHERE pipeline = {literal(name)} AND is_live AND partition_start >= "
-        f"(SELECT min(partition_start) FROM ledger.partitions WHERE pipeline = {literal(name)} "
-        f"AND partition_key = {literal(keys[0])})"
-    ).fetchone()
-    history = (pipeline.spec.monitoring.history if pipeline.spec.monitoring else 28) + 9
-    count = (after[0] if after else 0) + history
-    found = live_profiles(source.con, name, version.manifest_digest, last=count)
-    known = [i for i, each in enumerate(found) if each.partition_key == keys[-1]]
-    return found[: known[-1] + 1] if known else found
+def _series(source: OpenLedger, pipeline: Pipeline, version: ModelVersion | None, keys: Sequence[str]) -> Series | None:
+    """The profiles of the partitions on the bins of a version, with what judging them needs before; None without."""
+    if version is None:
+        return None
+    spec, digest, wanted_keys = pipeline.spec, version.manifest_digest, {*keys}
+    live = live_profiled(source.con, spec.name, digest, spec.partitions.zone)
+    wanted = [at for at, each in enumerate(live) if each.partition_key in wanted_keys]
+    if not wanted:
+        return None
+    needed = needed_for(live, wanted, spec.monitoring or Monitoring())
+    rows = profile_rows(source.con, spec.name, digest, [live[at].scoring_id for at in needed])
+    places = {at: place for place, at in enumerate(needed)}
+    return series_of([live[at] for at in needed], rows, version.manifest, pipeline, [places[at] for at in wanted])
 
 
 def _chain(source: OpenLedger, pipeline: Pipeline) -> Chain | None:

@@ -63,12 +63,8 @@ def difference(current: np.ndarray, reference: np.ndarray) -> Difference:
     m = np.broadcast_to(np.asarray(reference, np.float64), n.shape)
     rows, of = n.sum(axis=1, keepdims=True), m.sum(axis=1, keepdims=True)
     there = ((rows > 0) & (of > 0))[:, 0]
-    used = n + m > 0
-    bins = used.sum(axis=1, keepdims=True)
+    psi, noise, _ = stability(n, m)
     with np.errstate(divide="ignore", invalid="ignore"):
-        q, p = ((count + 0.5) / (total + bins / 2) for count, total in ((n, rows), (m, of)))
-        psi = np.where(used, (q - p) * np.log(q / p), 0.0).sum(axis=1)
-        noise = ((bins - 1) * (1 / rows + 1 / of))[:, 0]
         q, p = n / rows, m / of
         mean = (q + p) / 2
         parts = [np.where(each > 0, each * np.log2(each / mean), 0.0).sum(axis=1) for each in (q, p)]
@@ -77,10 +73,31 @@ def difference(current: np.ndarray, reference: np.ndarray) -> Difference:
     change = np.where(there[:, None], q - p, 0.0)
     largest = np.abs(change).argmax(axis=1)
     by = np.take_along_axis(change, largest[:, None], axis=1)[:, 0]
-    zero = [np.where(there, each, 0.0) for each in (psi, noise, distance, chi2)]
+    distance, chi2 = (np.where(there, each, 0.0) for each in (distance, chi2))
     df = np.where(there, df, 0)
-    p_value = np.where(df > 0, chdtrc(np.maximum(df, 1), zero[3]), 1.0)
-    return Difference(rows[:, 0], zero[0], zero[1], zero[2], largest, by, zero[3], df, p_value)
+    p_value = np.where(df > 0, chdtrc(np.maximum(df, 1), chi2), 1.0)
+    return Difference(rows[:, 0], psi, noise, distance, largest, by, chi2, df, p_value)
+
+
+def stability(n: np.ndarray, m: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """PSI, its noise and its degrees of freedom (see `Difference`) from float counts of the shape (..., bins).
+
+    All are 0 where either side has no rows.
+    """
+    import numpy as np
+
+    used = n + m > 0
+    bins = used.sum(axis=-1)
+    # A bin that is empty on both sides has the logarithm 0.
+    a, b = (n + 0.5, m + 0.5) if used.all() else (np.where(used, n + 0.5, 1.0), np.where(used, m + 0.5, 1.0))
+    rows, of = n.sum(axis=-1), m.sum(axis=-1)
+    there = (rows > 0) & (of > 0)
+    logs = np.log(a / b)
+    # The shares of both sides add up to 1, so that their totals may stay outside of the logarithm.
+    parts = (np.einsum("...b,...b->...", each, logs) for each in (a, b))
+    q, p = (part / np.maximum(total + bins / 2, 0.5) for part, total in zip(parts, (rows, of), strict=True))
+    noise = (bins - 1) * (1 / np.maximum(rows, 1) + 1 / np.maximum(of, 1))
+    return np.where(there, q - p, 0.0), np.where(there, noise, 0.0), np.where(there, bins - 1, 0)
 
 
 def _chi2(n: np.ndarray, m: np.ndarray, rows: np.ndarray, of: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -105,7 +122,7 @@ def _chi2(n: np.ndarray, m: np.ndarray, rows: np.ndarray, of: np.ndarray) -> tup
 
 
 def adjusted(p: np.ndarray) -> np.ndarray:
-    """Adjust p values for their number (Benjamini and Hochberg 1995), along the last axis.
+    """Adjust p values for their number (Benjamini and Hochberg 1995), along the last axis. NaN is no p value.
 
     Rejecting where the result is at most q keeps the false discovery rate at q; without any true difference, the
     probability of any alarm. It also holds for positively dependent columns (Benjamini and Yekutieli 2001).
@@ -113,10 +130,10 @@ def adjusted(p: np.ndarray) -> np.ndarray:
     import numpy as np
 
     p = np.asarray(p, np.float64)
-    count = p.shape[-1]
-    order = np.argsort(p, axis=-1)
-    ranked = np.take_along_axis(p, order, -1) * count / np.arange(1, count + 1)
-    least = np.minimum.accumulate(ranked[..., ::-1], axis=-1)[..., ::-1]
+    count = np.isfinite(p).sum(axis=-1, keepdims=True)
+    order = np.argsort(p, axis=-1)  # NaN last
+    ranked = np.take_along_axis(p, order, -1) * count / np.arange(1, p.shape[-1] + 1)
+    least = np.fmin.accumulate(ranked[..., ::-1], axis=-1)[..., ::-1]
     found = np.empty_like(p)
     np.put_along_axis(found, order, np.minimum(least, 1.0), -1)
-    return found
+    return np.where(np.isfinite(p), found, np.nan)

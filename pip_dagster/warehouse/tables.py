@@ -76,6 +76,9 @@ def refresh_views(con: DuckDBPyConnection, pipeline: str) -> None:
             if kind.name == "quarantine":
                 union = _with_resolution(pipeline, union)
             con.execute(f"CREATE OR REPLACE VIEW {kind.in_sql(pipeline)} AS {union}")
+    if present:
+        drift = f"SELECT * EXCLUDE (pipeline) FROM ledger.live_drift WHERE pipeline = {literal(pipeline)}"
+        con.execute(f"CREATE OR REPLACE VIEW {schema}.drift AS {drift}")
     if any(name.startswith("scores__") for name in present):
         con.execute(f"CREATE OR REPLACE VIEW {schema}.predictions AS {predictions_select(con, pipeline)}")
         con.execute(

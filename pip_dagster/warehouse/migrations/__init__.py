@@ -19,6 +19,7 @@ from pip_dagster.warehouse.migrations import (
     m0012_profiles,
     m0013_performance,
     m0014_estimates,
+    m0016_drift,
 )
 
 MIGRATIONS: tuple[str, ...] = (
@@ -36,4 +37,5 @@ MIGRATIONS: tuple[str, ...] = (
     m0012_profiles.SQL,
     m0013_performance.SQL,
     m0014_estimates.SQL,
+    m0016_drift.SQL,
 )

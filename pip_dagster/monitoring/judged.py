@@ -1,0 +1,158 @@
+"""Judging what is live and keeping the result: each judgement is bound to the scorings that it was computed from.
+
+A rerun, rollback or correction changes what is live; the judgements that were computed from it are then no longer
+current, and the next call appends new ones. What `ledger.live_drift` shows equals a computation from nothing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from pip_dagster import clock
+from pip_dagster.declaration.monitoring import Monitoring
+from pip_dagster.errors import NoWarehouseError
+from pip_dagster.ledger.judgements import DriftJudgement, bases_of, insert_judgements
+from pip_dagster.ledger.profiles import LiveScoring, live_profiled, profile_rows
+from pip_dagster.ledger.record import ScoringEntry, new_id
+from pip_dagster.monitoring.drift import STATES, PartitionDrift, drift_of
+from pip_dagster.monitoring.judgement_rows import rows_of
+from pip_dagster.monitoring.series import basis_of, needed_for, season_of, series_of
+from pip_dagster.warehouse.access import reading, writing
+from pip_dagster.warehouse.interrupts import raise_if_interrupted
+
+if TYPE_CHECKING:
+    from duckdb import DuckDBPyConnection
+
+    from pip_dagster.declaration.pipeline import Pipeline
+    from pip_dagster.registry.version import ModelVersion
+
+LOG = logging.getLogger("pip_dagster")
+
+# Partitions that are judged at once: what fits into a small part of a run's memory.
+_CHUNK = 366
+
+
+def judge_drift(
+    con: DuckDBPyConnection,
+    pipeline: Pipeline,
+    version: ModelVersion,
+    partitions: Sequence[str] | None = None,
+    *,
+    publish: bool = True,
+) -> list[PartitionDrift]:
+    """Judge these live partitions, or the newest, on the bins of a version; their drift, in order.
+
+    What is not stored yet is stored, and so is that of other partitions whose judgement no longer holds. Partitions
+    that are not profiled are left out.
+    """
+    purpose = f"{pipeline.spec.name}: judging drift"
+    try:
+        with reading(con, pipeline.project, purpose=purpose):
+            current = _Current.of(con, pipeline, version)
+            found = [each for part in current.judge(con, current.wanted(partitions)) for each in part]
+            outdated = current.outdated([each.partition_key for each in found])
+    except NoWarehouseError:
+        return []
+    if outdated:
+        with writing(con, pipeline.project, purpose=purpose, publish=publish):
+            current = _Current.of(con, pipeline, version)
+            current.store(con, current.outdated([each.partition_key for each in found]))
+    return found
+
+
+def judge_all_drift(con: DuckDBPyConnection, pipeline: Pipeline, version: ModelVersion) -> int:
+    """Judge every profiled live partition whose judgement is not stored or no longer holds; how many."""
+    with writing(con, pipeline.project, purpose=f"{pipeline.spec.name}: judging drift"):
+        current = _Current.of(con, pipeline, version)
+        outdated = current.outdated(each.partition_key for each in current.live)
+        current.store(con, outdated)
+    return len(outdated)
+
+
+def judging(pipeline: Pipeline) -> Callable[[DuckDBPyConnection, ModelVersion, Sequence[ScoringEntry]], None] | None:
+    """What a run calls with the scorings that it has just committed, so that readers see their drift with them."""
+    if pipeline.spec.monitoring is None:
+        return None
+
+    def judge(con: DuckDBPyConnection, version: ModelVersion, entries: Sequence[ScoringEntry]) -> None:
+        """Never fails a run: what is not judged here, the check judges."""
+        try:
+            current = _Current.of(con, pipeline, version)
+            current.store(con, current.wanted([each.partition_key for each in entries if each.status == "scored"]))
+        except Exception as error:
+            raise_if_interrupted(error)
+            LOG.warning("%s: the drift of %d partitions is not judged yet: %s", pipeline.spec.name, len(entries), error)
+
+    return judge
+
+
+class _Current:
+    """What is live and profiled on the bins of a version, in order. The warehouse is the current catalog."""
+
+    def __init__(
+        self, pipeline: Pipeline, version: ModelVersion, live: Sequence[LiveScoring], stored: dict[str, str]
+    ) -> None:
+        self.pipeline, self.version, self.live, self.stored = pipeline, version, live, stored
+        self.rules = pipeline.spec.monitoring or Monitoring()
+        self.season = season_of([each.partition_start for each in live], self.rules)
+
+    @classmethod
+    def of(cls, con: DuckDBPyConnection, pipeline: Pipeline, version: ModelVersion) -> _Current:
+        live = live_profiled(con, pipeline.spec.name, version.manifest_digest, pipeline.spec.partitions.zone)
+        return cls(pipeline, version, live, bases_of(con, pipeline.spec.name))
+
+    def wanted(self, keys: Sequence[str] | None) -> list[int]:
+        if keys is None:
+            return [len(self.live) - 1] if self.live else []
+        named = {*keys}
+        return [at for at, each in enumerate(self.live) if each.partition_key in named]
+
+    def basis(self, at: int) -> str:
+        """A digest of what the figures of the partition at this place are computed from."""
+        of = "\n".join(self.live[each].scoring_id for each in basis_of(at, self.season[at], self.rules))
+        rules = self.rules.model_dump_json()
+        return hashlib.sha256(f"{self.version.manifest_digest}\n{rules}\n{of}".encode()).hexdigest()[:32]
+
+    def outdated(self, keys: Sequence[str] | Iterator[str]) -> list[int]:
+        """The places of these partitions, and of all that were judged before, whose stored judgement does not hold."""
+        named = {*keys}
+        candidates = (at for at, e in enumerate(self.live) if e.partition_key in named or e.scoring_id in self.stored)
+        return [at for at in candidates if self.stored.get(self.live[at].scoring_id) != self.basis(at)]
+
+    def judge(self, con: DuckDBPyConnection, places: Sequence[int]) -> Iterator[list[PartitionDrift]]:
+        """The drift of the partitions at these places, a chunk at a time."""
+        for start in range(0, len(places), _CHUNK):
+            part = places[start : start + _CHUNK]
+            needed = needed_for(self.live, part, self.rules)
+            live = [self.live[at] for at in needed]
+            ids = [each.scoring_id for each in live]
+            rows = profile_rows(con, self.pipeline.spec.name, self.version.manifest_digest, ids)
+            series = series_of(live, rows, self.version.manifest, self.pipeline)
+            position = {at: i for i, at in enumerate(needed)}
+            yield drift_of(series, [position[at] for at in part], self.rules)
+
+    def store(self, con: DuckDBPyConnection, places: Sequence[int]) -> None:
+        """Judge the partitions at these places and append the judgements."""
+        of_key = {self.live[at].partition_key: at for at in places}
+        for found in self.judge(con, places):
+            entries = [self._entry(each, of_key[each.partition_key]) for each in found]
+            insert_judgements(con, entries, rows_of(found, entries))
+
+    def _entry(self, found: PartitionDrift, at: int) -> DriftJudgement:
+        states = found.judged.state[:, found.place]
+        return DriftJudgement(
+            judgement_id=new_id(),
+            pipeline=self.pipeline.spec.name,
+            partition_key=found.partition_key,
+            scoring_id=self.live[at].scoring_id,
+            model_version=self.version.version,
+            manifest_digest=self.version.manifest_digest,
+            basis=self.basis(at),
+            columns=len(states),
+            in_alarm=int((states == STATES.index("alarm")).sum()),
+            max_psi=found.max_psi,
+            judged_at=clock.now(),
+        )
