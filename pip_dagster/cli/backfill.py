@@ -231,7 +231,8 @@ def _runner(
             report("DAGSTER_HOME is not set: Dagster's UI will not show these partitions as materialized.")
         from pip_dagster.monitoring.judged import judging
 
-        yield run_in_process(pipeline, progress.show, stored=judging(pipeline), allow_fewer_rows=allow_fewer_rows)
+        stored = judging(pipeline, [partition.key for chunk in work.chunks for partition in chunk])
+        yield run_in_process(pipeline, progress.show, stored=stored, allow_fewer_rows=allow_fewer_rows)
         return
     import warnings
 

@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
 LOG = logging.getLogger("pip_dagster")
 
+# Of a longer run the newest partitions are judged; `monitor --backfill` judges the others.
+NEWEST = 31
 # Partitions that are judged at once: what fits into a small part of a run's memory.
 _CHUNK = 366
 
@@ -72,19 +74,26 @@ def judge_all_drift(con: DuckDBPyConnection, pipeline: Pipeline, version: ModelV
     return len(outdated)
 
 
-def judging(pipeline: Pipeline) -> Callable[[DuckDBPyConnection, ModelVersion, Sequence[ScoringEntry]], None] | None:
-    """What a run calls with the scorings that it has just committed, so that readers see their drift with them."""
+def judging(
+    pipeline: Pipeline, keys: Sequence[str]
+) -> Callable[[DuckDBPyConnection, ModelVersion, Sequence[ScoringEntry]], None] | None:
+    """What a run of these partitions calls with the scorings that it has just committed; None without monitoring.
+
+    Readers then see the drift of the newest of them with their predictions. It never fails a run.
+    """
     if pipeline.spec.monitoring is None:
         return None
+    newest = {*sorted(keys)[-NEWEST:]}
 
     def judge(con: DuckDBPyConnection, version: ModelVersion, entries: Sequence[ScoringEntry]) -> None:
-        """Never fails a run: what is not judged here, the check judges."""
+        stored = [e.partition_key for e in entries if e.status == "scored" and e.partition_key in newest]
         try:
-            current = _Current.of(con, pipeline, version)
-            current.store(con, current.wanted([each.partition_key for each in entries if each.status == "scored"]))
+            if stored:
+                current = _Current.of(con, pipeline, version)
+                current.store(con, current.wanted(stored))
         except Exception as error:
             raise_if_interrupted(error)
-            LOG.warning("%s: the drift of %d partitions is not judged yet: %s", pipeline.spec.name, len(entries), error)
+            LOG.warning("%s, %s to %s: drift is not judged yet: %s", pipeline.spec.name, stored[0], stored[-1], error)
 
     return judge
 

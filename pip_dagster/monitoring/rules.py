@@ -58,11 +58,14 @@ def judge(windows: Windows) -> DriftVerdict:
     import numpy as np
 
     rules, columns = windows.rules, len(windows.series.columns)
-    whole = _Cases(windows.series.counts, windows.series.reference, np.full(columns, rules.psi), rising=False)
+    shape = (2, 3 * columns, len(windows.at))  # of columns whole, by their missing and by their never-seen values
+    p, beyond = np.full(shape, np.nan), np.zeros(shape, bool)
+    for group, width in windows.by_width:
+        counts, training = windows.series.counts[group][..., :width], windows.series.reference[group][:, :width]
+        cases = _Cases(counts, training, np.full(len(group), rules.psi), rising=False)
+        p[:, group], beyond[:, group] = _judge(windows, cases)
+    p[:, columns:] = np.where(np.isfinite(np.tile(p[:, :columns], (1, 2, 1))), 1.0, np.nan)
     shares, of = _shares(windows)
-    p, beyond = (np.tile(each, (1, 3, 1)) for each in _judge(windows, whole))  # whole, missing, unseen
-    p[:, columns:] = np.where(np.isfinite(p[:, columns:]), 1.0, np.nan)
-    beyond[:, columns:] = False
     if len(of):
         p[:, columns + of], beyond[:, columns + of] = _judge(windows, shares)
     p = adjusted(p.swapaxes(1, 2)).swapaxes(1, 2)

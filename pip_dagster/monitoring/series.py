@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from pip_dagster.registry.version import ModelVersion
 
 LONGEST = 28  # partitions of the longest window
+# The categories, most frequent in training, that are compared each; the others have too few rows, and count as one.
+CATEGORIES = 50
 
 
 def is_value(value: str | None) -> str:
@@ -166,6 +168,7 @@ def series_of(
     ordered = sorted(by_column, key=lambda each: (each[2] or "", each[3] or "", _ORDER[each[0]], each[1]))
     newest = {each: max(by_column[each], key=lambda row: place[row.scoring_id]) for each in ordered}
     columns = tuple(_column(each, newest[each].gain, manifest) for each in ordered)
+    kept = [_frequent(each, manifest) for each in ordered]
     width = max((len(column.bins) for column in columns), default=0)
     counts = np.zeros((len(columns), len(live), width), np.int64)
     reference = np.zeros((len(columns), width), np.int64)
@@ -175,7 +178,7 @@ def series_of(
             reference[i, : len(column.reference)] = column.reference
         found = by_column[each]
         at = [place[row.scoring_id] for row in found]
-        counts[i, at, : len(column.bins)] = [(*row.counts, row.missing, row.unseen) for row in found]
+        counts[i, at, : len(column.bins)] = [(*_merged(row.counts, kept[i]), row.missing, row.unseen) for row in found]
         means[i, at] = [np.nan if row.mean is None else row.mean for row in found]
         sds[i, at] = [np.nan if row.sd is None else row.sd for row in found]
     starts = [each.partition_start for each in live]
@@ -206,10 +209,28 @@ def _column(of: tuple[ColumnKind, str, str | None, str | None], gain: float | No
     kind, name, segment, value = of
     found = {"score": manifest.score_reference, "feature": manifest.feature_reference}.get(kind, {}).get(name)
     bins = ("false", "true") if found is None else _bins(found)
+    if found is not None and (kept := _frequent(of, manifest)):
+        bins = (*(bins[at] for at in kept), "other values")
     if found is None or segment is not None:  # training is not known by segment
         return Column(kind, name, (*bins, "missing", "never seen"), None, None, gain, None, segment, value)
-    reference = (*found.counts, found.missing, 0)
+    reference = (*_merged(found.counts, _frequent(of, manifest)), found.missing, 0)
     return Column(kind, name, (*bins, "missing", "never seen"), reference, found.mean, gain, _sd(found))
+
+
+def _frequent(of: tuple[ColumnKind, str, str | None, str | None], manifest: Manifest) -> tuple[int, ...]:
+    """The places of the categories that have a bin of their own; empty where all have."""
+    found = manifest.feature_reference.get(of[1]) if of[0] == "feature" else None
+    if found is None or found.labels is None or len(found.labels) <= CATEGORIES:
+        return ()
+    by_rows = sorted(range(len(found.counts)), key=lambda at: (-found.counts[at], at))
+    return tuple(sorted(by_rows[:CATEGORIES]))
+
+
+def _merged(counts: Sequence[int], kept: Sequence[int]) -> Sequence[int]:
+    if not kept:
+        return counts
+    own = [counts[at] for at in kept]
+    return [*own, sum(counts) - sum(own)]
 
 
 def _sd(found: Histogram) -> float | None:

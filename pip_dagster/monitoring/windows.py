@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     import numpy as np
 
     from pip_dagster.monitoring.series import Series
+
+_NARROW = 32  # bins
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,6 +67,16 @@ class Windows:
         )
         parts = (series.counts, numbers, numbers * means, numbers * (sds**2 + means**2))
         return tuple(np.concatenate([np.zeros_like(each[:, :1]), each.cumsum(axis=1)], axis=1) for each in parts)
+
+    @cached_property
+    def by_width(self) -> list[tuple[np.ndarray, int]]:
+        """The columns in groups of about as many bins, and how many: a wide column does not make all others wide."""
+        import numpy as np
+
+        widths = np.array([len(column.bins) for column in self.series.columns], np.int64)
+        wide = widths > _NARROW
+        groups = (np.flatnonzero(each) for each in (~wide, wide))
+        return [(group, int(widths[group].max())) for group in groups if len(group)]
 
     def of_bins(self, counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """The missing and the never-seen rows of (columns, ..., bins) counts."""
@@ -150,8 +162,13 @@ def figures(windows: Windows, length: int, name: ReferenceName) -> Figures | Non
     if reference is None:
         return None
     window = windows.window(length)
-    shape, bins = window.counts.shape[:2], window.counts.shape[2]
-    of = difference(window.counts.reshape(-1, bins), reference.counts.reshape(-1, bins))
+    shape = window.counts.shape[:2]
+    found = {field.name: np.zeros(shape) for field in fields(Difference)}
+    for group, width in windows.by_width:
+        pair = (each.counts[group][..., :width].reshape(-1, width) for each in (window, reference))
+        of = difference(*pair)
+        for field in found:
+            found[field][group] = getattr(of, field).reshape(len(group), -1)
     rows = window.counts.sum(axis=2)
     there = (rows > 0) & (reference.counts.sum(axis=2) > 0) & window.there & reference.there
     known = np.array([np.nan if column.sd is None else column.sd for column in windows.series.columns])[:, None]
@@ -161,5 +178,5 @@ def figures(windows: Windows, length: int, name: ReferenceName) -> Figures | Non
     with np.errstate(divide="ignore", invalid="ignore"):
         shift = np.where(sd > 0, (window.mean - reference.mean) / sd, np.nan)
         shares = (each / rows for each in windows.of_bins(window.counts))
-    shaped = Difference(*(getattr(of, name).reshape(shape) for name in Difference.__dataclass_fields__))
-    return Figures(length, name, there, rows, shaped, shift, *shares)
+    missing, unseen = shares
+    return Figures(length, name, there, rows, Difference(**found), shift, missing, unseen)

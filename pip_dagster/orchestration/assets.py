@@ -185,7 +185,7 @@ def _results(
         features=features_key(spec) in outcome.done,
         predictions=scores,
         progress=context.log.info,
-        stored=judging(outcome.pipeline),
+        stored=judging(outcome.pipeline, wanted),
         **run_options(context.run),
     )
 

@@ -77,13 +77,15 @@ def usual(counts: np.ndarray, positions: np.ndarray, span: int, phases: np.ndarr
     parts = []
     for start in range(0, max(len(positions), 1), step):
         at = np.asarray(positions, np.int64)[start : start + step, None] + np.arange(span)
-        parts.append(_usual(padded[:, at], None if phase is None else phase[at]))
+        parts.append(
+            _usual(padded[:, at], None if phase is None else phase[at], 0 if phase is None else phase.max() + 1)
+        )
     joined = (np.concatenate(each, axis=1) for each in zip(*parts, strict=True))
     return Usual(**dict(zip(_ARRAYS, joined, strict=True)), span=span)
 
 
-def _usual(history: np.ndarray, phases: np.ndarray | None) -> tuple[np.ndarray, ...]:
-    """Of (columns, positions, span, bins) counts: the arrays of `Usual`."""
+def _usual(history: np.ndarray, phases: np.ndarray | None, of_them: int) -> tuple[np.ndarray, ...]:
+    """Of (columns, positions, span, bins) counts: the arrays of `Usual`; `of_them`, how many phases there are."""
     import numpy as np
 
     total = history.sum(axis=2)
@@ -93,7 +95,7 @@ def _usual(history: np.ndarray, phases: np.ndarray | None) -> tuple[np.ndarray, 
     spread, likeness, least = _spread(history, np.broadcast_to(total[:, :, None], history.shape), there, ones)
     if phases is None:
         return total, total[:, :, None], days, spread, likeness, ones
-    member = (phases[:, None] == np.arange(phases.max(initial=0) + 1)[:, None]).astype(np.float64)
+    member = (phases[:, None] == np.arange(of_them)[:, None]).astype(np.float64)
     by_phase = np.matmul(member, history)
     places = np.arange(len(phases))[:, None], phases
     of_phase = np.matmul(member, there[..., None].astype(np.float64))[..., 0]
