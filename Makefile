@@ -63,4 +63,4 @@ constraints: ## Resolve constraints.txt again (needs uv)
 	  --no-emit-index-url --no-emit-find-links --quiet --constraint constraints.in --output-file constraints.txt
 
 clean: ## Remove what the demo created; keep sources and environment
-	rm -rf data/registry data/published data/*.duckdb data/*.duckdb.* $(DAGSTER_HOME)
+	rm -rf data/registry data/published data/reports data/report.* data/two-weeks.html data/*.duckdb data/*.duckdb.* $(DAGSTER_HOME)

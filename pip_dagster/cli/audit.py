@@ -182,6 +182,8 @@ def _change(subject: dict[str, Any], details: dict[str, Any]) -> tuple[str, str]
     if "alias" in subject:
         before = f"v{details['from']}" if details["from"] else "not set"
         return subject["alias"], f"{before} to v{details['to']}"
+    if "report" in subject:
+        return f"{details['first']} to {details['last']}", f"report recorded, sha256 {subject['report']}"
     if "warehouse" in subject:
         return "warehouse", "accepted as it is"
     if "version" in subject:

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from pip_dagster.cli.output import echo, printable
+from pip_dagster.cli.output import echo
+from pip_dagster.printable import printable
 
 if TYPE_CHECKING:
     from pip_dagster.declaration.partition import Partition

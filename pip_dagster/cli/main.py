@@ -14,10 +14,11 @@ from typing import NoReturn
 import click
 
 from pip_dagster import __version__
-from pip_dagster.cli.output import echo, printable
+from pip_dagster.cli.output import echo
 from pip_dagster.cli.unforeseen import debugging, sentence
 from pip_dagster.declaration.project import Project
 from pip_dagster.errors import PipelineError
+from pip_dagster.printable import printable
 
 # Each is imported only when it is run: a status command must not pay for the registry's imports. The short help fits a
 # line of 80 columns.
@@ -42,6 +43,7 @@ _COMMANDS = {
     ),
     "publish": ("pip_dagster.cli.publish", "publish", "Rewrite every published file."),
     "query": ("pip_dagster.cli.query", "query", "Run a SELECT on the published database."),
+    "report": ("pip_dagster.cli.report", "report", "A page on how a pipeline is doing."),
     "replay": ("pip_dagster.cli.replay", "replay", "Score recorded features again and compare to the bit."),
     "status": ("pip_dagster.cli.status", "status", "All pipelines, or the newest partitions of one."),
 }

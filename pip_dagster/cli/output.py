@@ -7,7 +7,6 @@ as escapes, such as `\\x1b`. JSON and CSV stay exact.
 from __future__ import annotations
 
 import json
-import re
 import shutil
 import sys
 from collections.abc import Collection, Iterable, Sequence
@@ -17,6 +16,8 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 import click
 
+from pip_dagster.printable import printable
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -24,15 +25,6 @@ if TYPE_CHECKING:
 _WIDE = 10_000
 # A column of texts that wrap is at least as wide as this, or as its longest word.
 _LEAST_TEXT = 14
-
-
-# Control characters except tab and line feed, overrides of the direction of text, other line ends, lone surrogates.
-_OBEYED = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
-
-
-def printable(text: str) -> str:
-    """The text with every character that a terminal would obey as an escape."""
-    return _OBEYED.sub(lambda found: repr(found[0])[1:-1], text)
 
 
 def echo(text: str, *, err: bool = False) -> None:
@@ -212,6 +204,13 @@ def cell(value: Any) -> str:
     if isinstance(value, int):
         return f"{value:,}"
     return printable(str(value))
+
+
+def show_bytes(data: bytes) -> None:
+    """Print a file as it would be written, whatever the terminal's encoding."""
+    sys.stdout.flush()
+    sys.stdout.buffer.write(data)
+    sys.stdout.buffer.flush()
 
 
 def show_json(value: Any) -> None:

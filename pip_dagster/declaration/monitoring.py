@@ -9,6 +9,7 @@ from pydantic import Field, field_validator, model_validator
 
 from pip_dagster.declaration.durations import Duration
 from pip_dagster.declaration.performance import PerformanceRules
+from pip_dagster.declaration.report import ReportRule
 from pip_dagster.declaration.retrain import Retrain
 from pip_dagster.declaration.strict import Columns, StrictModel
 
@@ -89,6 +90,7 @@ class Monitoring(StrictModel):
         description="When a partition is late; by default some time after the schedule's tick, never without a "
         "schedule.",
     )
+    report: ReportRule = Field(default=ReportRule(), description="When the report is built.")
 
     @field_validator("season")
     @classmethod

@@ -34,6 +34,12 @@ class Project:
     published: Path
     mlflow: str | None = None  # the URI of the MLflow registry, if models are in one
     publishes: bool = True
+    reports_folder: Path | None = None
+
+    @property
+    def reports(self) -> Path:
+        """The folder of the reports that Dagster writes, one in each pipeline's own."""
+        return self.reports_folder or self.root / "data" / "reports"
 
     @property
     def published_database(self) -> Path:
@@ -66,6 +72,7 @@ class Project:
             "data_path": "data/lake",
             "registry": "data/registry",
             "published": "data/published",
+            "reports": "data/reports",
         }
         for key, value in declared.items():
             if key == "alerts":
@@ -103,6 +110,7 @@ class Project:
             published=(root / settings["published"]).resolve(),
             publishes=publishes,
             mlflow=mlflow,
+            reports_folder=(root / settings["reports"]).resolve(),
         )
 
     @classmethod
@@ -159,6 +167,7 @@ class Project:
             "warehouse": lake.setting if lake else str(self.warehouse),
             "registry": str(self.registry),
             "published": str(self.published) if self.publishes else UNPUBLISHED,
+            "reports": str(self.reports),
         }
         if lake:
             settings["data_path"] = lake.data_path

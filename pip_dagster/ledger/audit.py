@@ -21,7 +21,7 @@ from pip_dagster.sql.names import literal
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
-Action = Literal["audit started", "live", "rollback", "promotion", "canary", "accepted", "alarm"]
+Action = Literal["audit started", "live", "rollback", "promotion", "canary", "accepted", "alarm", "report"]
 
 # Columns of a scoring that an entry repeats, so that a difference can be named.
 NAMED = ("model_name", "model_version", "model_digest", "feature_digest", "score_digest")

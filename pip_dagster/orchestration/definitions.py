@@ -14,6 +14,7 @@ from pip_dagster.orchestration.inputs import model_asset, source_assets
 from pip_dagster.orchestration.keys import own_keys
 from pip_dagster.orchestration.partitions import partitions_definition
 from pip_dagster.orchestration.performance import performance_asset
+from pip_dagster.orchestration.report import report_definitions
 from pip_dagster.orchestration.schedule import pipeline_schedule
 from pip_dagster.orchestration.sensors import pipeline_sensors
 
@@ -35,10 +36,11 @@ def build_definitions(pipeline: Pipeline, observe: Callable[[PartitionResult], N
     )
     measured = [performance_asset(pipeline, partitions)] if pipeline.evaluates else []
     own = [model_asset(pipeline), pipeline_assets(pipeline, partitions, observe), *measured]
-    return dg.Definitions(
+    built = dg.Definitions(
         assets=[*source_assets(pipeline), *own],
         asset_checks=source_checks(pipeline, partitions),
         jobs=[job],
         schedules=[pipeline_schedule(pipeline, spec.schedule, job, partitions)] if spec.schedule else [],
         sensors=[] if observe else pipeline_sensors(pipeline, job, partitions),
     )
+    return dg.Definitions.merge(built, report_definitions(pipeline, spec.monitoring)) if spec.monitoring else built

@@ -27,6 +27,11 @@ def performance_key(spec: PipelineSpec) -> dg.AssetKey:
     return dg.AssetKey([spec.name, "performance"])
 
 
+def report_key(spec: PipelineSpec) -> dg.AssetKey:
+    """The report of a pipeline that is monitored."""
+    return dg.AssetKey([spec.name, "report"])
+
+
 def own_keys(spec: PipelineSpec) -> list[dg.AssetKey]:
     """The assets that a run of the pipeline materializes: the challengers only where versions are compared."""
     return [features_key(spec), predictions_key(spec)] + ([challengers_key(spec)] if spec.scoring.compared else [])

@@ -49,6 +49,7 @@ EXAMPLES: dict[str, list[list[str]]] = {
     "models sign": [["returns", "v1", "--key", "{root}/key.pem"]],
     "prove-point-in-time": [["orders", "--partition", PARTITION]],
     "replay": [["orders", PARTITION]],
+    "report": [["orders", "-o", "-"]],
     "query": [["SELECT count(*) FROM orders.predictions"]],
     "status": [[], ["orders"]],
 }
@@ -58,7 +59,17 @@ SLOW = {"models gate", "models promote", "models register", "models compose", "r
 READING = {
     "alarms show",
     *("audit log", "audit verify", "backfill --dry-run", "lineage", "models compare", "models gate", "models history"),
-    *("metrics", "models list", "models rollback --dry-run", "models show", "plan", "query", "replay", "status"),
+    *(
+        "metrics",
+        "models list",
+        "models rollback --dry-run",
+        "models show",
+        "plan",
+        "query",
+        "replay",
+        "report",
+        "status",
+    ),
 }
 # They say that they do not apply to this project.
 NEITHER = {"demo", "maintain", "models canary", "monitor", "prove-point-in-time"}
