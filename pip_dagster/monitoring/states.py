@@ -3,7 +3,8 @@
 `ok → warning → alarm → acknowledged → resolved`: an alarm begins with a bad finding, and is resolved after three
 partitions that are good, so that a figure at its threshold does not notify each day. A finding that could not be judged
 changes nothing. Partitions count once, whatever is judged again, and only forward: what is found of a partition older
-than the newest one that its rule judged changes no alarm. Rules are independent: one that waits for labels is weeks behind.
+than the newest one that its rule judged changes no alarm. Rules are independent: one that waits for labels lags by
+weeks.
 """
 
 from __future__ import annotations
