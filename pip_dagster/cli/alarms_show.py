@@ -62,11 +62,10 @@ def show_alarms(listed: Listed, everything: bool) -> None:
         echo(textwrap.fill(head, width, break_long_words=False))
         for text in lines:
             is_command = text.startswith("pip-dagster ")
-            wrapped = [text] if is_command else textwrap.wrap(text, width - 2, break_long_words=False)
-            echo(textwrap.indent("\n".join(wrapped), "  "))
+            echo(f"  {text}" if is_command else _indented(text, width, "  "))
         if everything:
             for row in (row for row in listed.history if row.alarm_id == alarm.alarm_id):
-                echo(f"    {_event(row)}")
+                echo(_indented(_event(row), width, "    "))
         echo("")
     for group in grouped:
         silent = ", silenced" if listed.silence(group[0]) else ""
@@ -75,6 +74,10 @@ def show_alarms(listed: Listed, everything: bool) -> None:
     for silenced in (each for each in listed.silences if each.is_on(listed.now)):
         echo(_silence(silenced))
     echo(_summary(listed))
+
+
+def _indented(text: str, width: int, by: str) -> str:
+    return textwrap.indent("\n".join(textwrap.wrap(text, width - len(by), break_long_words=False)), by)
 
 
 def _groups(listed: Listed, alarms: Sequence[AlarmEntry]) -> list[list[AlarmEntry]]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from pip_dagster import clock
 from pip_dagster.errors import DeclarationError, NoWarehouseError, OlderWarehouseError, RegistryError
-from pip_dagster.flow.scored_figures import Figures, measure_parts
+from pip_dagster.flow.scored_figures import PartFigures, measure_parts
 from pip_dagster.flow.scored_rows import PartRows, ScoredRows, part_name, stage_scored_rows
 from pip_dagster.flow.stage import stored_columns
 from pip_dagster.ledger.performance import (
@@ -235,7 +235,7 @@ class _Run:
                 found[part.live.start] = of.labelled / of.rows
         return sorted(found.items())
 
-    def _evaluation(self, part: Part, of: PartRows, figures: Figures, usual: float | None) -> LabelEvaluation:
+    def _evaluation(self, part: Part, of: PartRows, figures: PartFigures, usual: float | None) -> LabelEvaluation:
         before, live = self.known.get(part.identity), part.live
         changed = before if before and before.labelled and before.labels_digest != of.digest else None
         counted = changed is not None and changed.mature_at is not None and changed.mature_at <= self.at

@@ -6,7 +6,7 @@ begins. The warehouse is the current catalog of every function here.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Literal
@@ -173,16 +173,17 @@ class Mark:
 
     pipeline: str
     event: str
+    rule: str
     partition_key: str
     made_at: datetime
 
 
-def marks_of(con: DuckDBPyConnection, pipeline: str) -> dict[str, str]:
-    """Event → the newest partition that was judged for it."""
-    sql = "SELECT event, arg_max(partition_key, made_at) FROM ledger.alarm_marks WHERE pipeline = $p GROUP BY event"
-    return dict(con.execute(sql, {"p": pipeline}).fetchall())
+def marks_of(con: DuckDBPyConnection, pipeline: str) -> dict[tuple[str, str], str]:
+    """Event and rule → the newest partition that was judged by it."""
+    sql = "SELECT event, rule, arg_max(partition_key, made_at) FROM ledger.alarm_marks WHERE pipeline = $p GROUP BY ALL"
+    return {(event, rule): key for event, rule, key in con.execute(sql, {"p": pipeline}).fetchall()}
 
 
-def insert_marks(con: DuckDBPyConnection, pipeline: str, marks: dict[str, str]) -> None:
+def insert_marks(con: DuckDBPyConnection, pipeline: str, marks: Mapping[tuple[str, str], str]) -> None:
     """Append them, inside a transaction."""
-    insert_rows(con, "alarm_marks", [Mark(pipeline, event, key, clock.now()) for event, key in marks.items()])
+    insert_rows(con, "alarm_marks", [Mark(pipeline, *rule, key, clock.now()) for rule, key in marks.items()])

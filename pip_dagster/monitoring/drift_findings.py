@@ -56,18 +56,18 @@ def _findings(pipeline: Pipeline, of: PartitionDrift) -> Iterator[Finding]:
         )
         yield found
         lasting = column.window(_LASTING, "training")
-        if column.state == "drifted" and lasting:
-            yield replace(
-                found,
-                rule="lasting",
-                partitions=_LASTING,
-                state="warning",
-                value=lasting.excess,
-                threshold=rules.psi / 2,
-                chance=None,
-                rows=lasting.rows,
-                cause="unlike training for 28 partitions, and no longer news: train on newer rows",
-            )
+        drifted = column.state == "drifted" and lasting is not None
+        yield replace(
+            found,
+            rule="lasting",
+            partitions=_LASTING,
+            state="warning" if drifted else "unjudged" if found.state == "unjudged" or lasting is None else "ok",
+            value=lasting.excess if lasting else None,
+            threshold=rules.psi / 2,
+            chance=None,
+            rows=lasting.rows if lasting else of.rows,
+            cause="unlike training for 28 partitions, and no longer news: train on newer rows" if drifted else "",
+        )
 
 
 def _value(column: ColumnDrift, window: WindowDrift) -> float:

@@ -3,7 +3,8 @@
 `ok → warning → alarm → acknowledged → resolved`: an alarm begins with a bad finding, and is resolved after three
 partitions that are good, so that a figure at its threshold does not notify each day. A finding that could not be judged
 changes nothing. Partitions count once, whatever is judged again, and only forward: what is found of a partition older
-than the newest one that was judged changes no alarm.
+than the newest one that its rule judged changes no alarm. Rules are independent: one that waits for labels lags by
+weeks.
 """
 
 from __future__ import annotations
@@ -33,15 +34,15 @@ _NEWS = ("state", "severity", "partition_key", "scoring_id", "good", "quiet")
 
 _STATES = ("unjudged", "ok", "warning", "alarm")
 
-Subject = tuple[str, str, str]  # event, rule, subject
+Rule = tuple[str, str]  # the event and the rule's name
 
 
 @dataclass(frozen=True)
 class KnownAlarms:
-    """What the ledger holds of a pipeline: the newest row of each alarm, and by event the newest judged partition."""
+    """What the ledger holds of a pipeline: the newest row of each alarm, and by rule the newest judged partition."""
 
     alarms: tuple[AlarmEntry, ...] = ()
-    marks: Mapping[str, str] = field(default_factory=dict)
+    marks: Mapping[Rule, str] = field(default_factory=dict)
 
     def after(self, change: AlarmChange) -> KnownAlarms:
         """What it holds once a change is stored."""
@@ -51,10 +52,10 @@ class KnownAlarms:
 
 @dataclass(frozen=True)
 class AlarmChange:
-    """What to store: rows of alarms, and by event the newest partition that is judged now."""
+    """What to store: rows of alarms, and by rule the newest partition that is judged now."""
 
     entries: tuple[AlarmEntry, ...]
-    marks: Mapping[str, str]
+    marks: Mapping[Rule, str]
 
 
 @dataclass(frozen=True)
@@ -70,20 +71,20 @@ class Judging:
 def advance(known: KnownAlarms, findings: Sequence[Finding], judging: Judging) -> AlarmChange:
     """The rows that these findings add, partition by partition in order."""
     entries: list[AlarmEntry] = []
-    marks: dict[str, str] = {}
+    marks: dict[Rule, str] = {}
     state = known
-    groups: dict[tuple[Event, str], dict[Subject, Finding]] = {}
+    groups: dict[tuple[Rule, str], dict[str, Finding]] = {}
     for each in sorted(findings, key=lambda each: _STATES.index(each.state)):  # of two for a subject the worse one
-        groups.setdefault((each.event, each.partition_key), {})[each.event, each.rule, each.subject] = each
-    for (event, key), found in sorted(groups.items(), key=lambda item: judging.order(item[0][1])):
+        groups.setdefault(((each.event, each.rule), each.partition_key), {})[each.subject] = each
+    for (rule, key), found in sorted(groups.items(), key=lambda item: judging.order(item[0][1])):
         group = [*found.values()]
         if all(each.state == "unjudged" for each in group):
             continue
-        newest = state.marks.get(event)
+        newest = state.marks.get(rule)
         if newest is not None and judging.order(key) < judging.order(newest):
             continue
         added = tuple(_of_partition(state, key, group, judging))
-        change = AlarmChange(added, {} if key == newest else {event: key})
+        change = AlarmChange(added, {} if key == newest else {rule: key})
         entries += added
         marks |= change.marks
         state = state.after(change)
@@ -91,16 +92,12 @@ def advance(known: KnownAlarms, findings: Sequence[Finding], judging: Judging) -
 
 
 def _of_partition(known: KnownAlarms, key: str, group: Sequence[Finding], judging: Judging) -> list[AlarmEntry]:
-    """The rows of one event at one partition; an open alarm without a finding was good there."""
-    event = group[0].event
-    opened: dict[Subject, AlarmEntry] = {}
-    for alarm in known.alarms:
-        if alarm.is_open and alarm.event == event:
-            opened[alarm.event, alarm.rule, alarm.subject] = alarm
+    """The rows of one rule at one partition; an open alarm without a finding was good there."""
+    rule = (group[0].event, group[0].rule)
+    opened = {each.subject: each for each in known.alarms if each.is_open and (each.event, each.rule) == rule}
     added: list[AlarmEntry] = []
     for finding in group:
-        subject = (finding.event, finding.rule, finding.subject)
-        before = opened.pop(subject, None)
+        before = opened.pop(finding.subject, None)
         if finding.state in ("warning", "alarm"):
             entry = _begun(known, finding, judging) if before is None else _bad(before, finding, judging)
         elif finding.state == "ok" and before is not None:

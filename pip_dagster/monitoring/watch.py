@@ -133,7 +133,7 @@ def record(con: DuckDBPyConnection, pipeline: Pipeline, findings: Sequence[Findi
     """Append the changes of alarms, inside a transaction on the warehouse."""
     change = _change(con, pipeline, findings, by)
     insert_alarms(con, change.entries)
-    insert_marks(con, pipeline.spec.name, dict(change.marks))
+    insert_marks(con, pipeline.spec.name, change.marks)
     return [*change.entries]
 
 
@@ -187,7 +187,7 @@ def _missed(con: DuckDBPyConnection, pipeline: Pipeline) -> list[str]:
     except Exception as error:  # which is reported where the alarms cannot be stored either
         raise_if_interrupted(error)
         return []
-    after = _started(pipeline, marks["drift"]) if "drift" in marks else _NEVER
+    after = max((_started(pipeline, key) for (event, _), key in marks.items() if event == "drift"), default=_NEVER)
     return [key for (key,) in live if _started(pipeline, key) > after]
 
 

@@ -14,7 +14,7 @@ from pip_dagster.alerts.notify import notify
 from pip_dagster.alerts.paging import digest_time
 from pip_dagster.declaration.automation import Alerts
 from pip_dagster.ledger.silences import Silence, Silenced
-from pip_dagster.monitoring.watch import watch_findings
+from pip_dagster.monitoring.watch import BY_CLOCK, watch_findings
 
 from .conftest import DAYS, ENDED, RULES, backfilled
 from .test_alarm_states import NOON, Ledger, day, finding
@@ -223,6 +223,29 @@ def test_a_destination_that_fails_does_not_repeat_the_message_at_the_other(alarm
     (tmp_path / "got").unlink()
     alarmed.shell("alarms", "--deliver")
     assert (tmp_path / "got").exists() and room.read() == []
+
+
+def test_a_destination_that_hangs_does_not_keep_the_other_from_its_messages(alarmed, room, tmp_path, monkeypatch):
+    monkeypatch.setattr("pip_dagster.alerts.notify._BEGIN_WITHIN", 0.0)
+    command = [sys.executable, "-c", f"open({str(tmp_path / 'got')!r}, 'w')"]
+    alarmed.declare(monitoring={"history": 14}, partitions=ENDED, alerts=ALERTS | {"command": command})
+    room.status = 500
+    alarmed.shell("alarms", "--deliver", code=1)
+    assert (tmp_path / "got").exists() and len(room.read()) == 1
+
+
+def test_what_time_alone_changes_is_judged_by_each_tick(watched, room, monkeypatch):
+    late = finding("alarm", 24, "newest partition", "freshness", scoring_id=None, scope="", rule="late")
+    monkeypatch.setitem(BY_CLOCK, "freshness", lambda con, pipeline: [late])
+    monkeypatch.setitem(BY_CLOCK, "operations", lambda con, pipeline: 1 / 0)
+    declared(watched)
+    with dg.DagsterInstance.ephemeral() as instance:
+        _, found = tick(watched, instance)
+        assert "Sent: orders: freshness in alarm: newest partition" in found.skip_message
+        tick(watched, instance)
+        monkeypatch.setitem(BY_CLOCK, "freshness", lambda con, pipeline: [replace(late, state="ok")])
+        tick(watched, instance)
+    assert [each["title"].split(":")[1].strip() for each in room.read()] == ["freshness in alarm", "freshness resolved"]
 
 
 KILLED = """

@@ -86,7 +86,7 @@ def test_what_cannot_be_judged_neither_raises_nor_resolves():
     assert states(ledger) == {("drift", "amount"): "alarm"}
     ledger = Ledger()
     ledger.judge(finding("alarm", 1))
-    assert ledger.judge(finding("unjudged", 2)) == [] and ledger.marks == {"drift": day(1)}
+    assert ledger.judge(finding("unjudged", 2)) == [] and ledger.marks == {("drift", "drift"): day(1)}
 
 
 def test_the_same_partition_judged_again_changes_nothing():
@@ -135,6 +135,16 @@ def test_two_pipelines_and_two_events_do_not_meet():
     assert states(ledger) == {("drift", "amount"): "resolved", ("performance", "amount"): "alarm"}
 
 
+def test_a_rule_that_waits_for_labels_is_weeks_behind_another_one_of_its_event():
+    ledger = Ledger()
+    for number in range(20, 24):
+        assert ledger.judge(
+            finding("ok", number, "labels", "performance", rule="labels"),
+            finding("alarm", number - 19, "auc", "performance", rule="trailing"),
+        ) == ["alarm"]
+    assert states(ledger) == {("performance", "auc"): "alarm"}
+
+
 def test_an_acknowledged_warning_that_becomes_an_alarm_is_sent():
     ledger = Ledger()
     ledger.judge(finding("warning", 1))
@@ -154,7 +164,8 @@ def test_what_a_backfill_of_the_past_finds_is_sent_once_it_is_confirmed():
 
 
 WORDS = st.sampled_from(["ok", "warning", "alarm", "unjudged"])
-FINDINGS = st.builds(finding, WORDS, st.integers(1, 12), st.sampled_from(SUBJECTS), st.sampled_from(EVENTS))
+RULES = st.sampled_from(["drift", "lasting"])
+FINDINGS = st.builds(finding, WORDS, st.integers(1, 12), st.sampled_from(SUBJECTS), st.sampled_from(EVENTS), rule=RULES)
 STEPS = st.lists(st.tuples(st.lists(FINDINGS, max_size=6), st.booleans(), st.booleans()), max_size=25)
 
 
@@ -172,7 +183,7 @@ def test_any_sequence_replays_and_nobody_is_paged_twice_and_nothing_is_lost(step
         mine = sorted((row for row in rows if row.alarm_id == alarm_id), key=lambda row: row.sequence)
         assert [row.sequence for row in mine] == [*range(1, len(mine) + 1)], "a history without gaps"
         assert all(row.state != "resolved" for row in mine[:-1]), "nothing follows its end"
-    opened = [(row.event, row.subject) for row in ledger.known.alarms if row.is_open]
+    opened = [(row.event, row.rule, row.subject) for row in ledger.known.alarms if row.is_open]
     assert len(opened) == len(set(opened)), "one open alarm for a subject"
     sent = [(each.alarm_id, each.kind) for each in ledger.sent]
     assert len(sent) == len(set(sent)), "nothing twice"
@@ -187,14 +198,15 @@ def test_any_sequence_replays_and_nobody_is_paged_twice_and_nothing_is_lost(step
 def test_what_was_judged_together_or_one_after_the_other_in_order_is_the_same(batches):
     """A run of many partitions and a run for each of them end in the same states."""
     findings = [each for batch in batches for each in batch]
-    findings = [*{(each.event, each.subject, each.partition_key): each for each in findings}.values()]
+    findings = [*{(each.event, each.rule, each.subject, each.partition_key): each for each in findings}.values()]
     together, single = Ledger(), Ledger()
     together.judge(*findings)
     for key in sorted({each.partition_key for each in findings}):
         single.judge(*(each for each in findings if each.partition_key == key))
 
     def seen(ledger):
-        return sorted((each.event, each.subject, each.since, each.state, each.good) for each in ledger.known.alarms)
+        alarms = ledger.known.alarms
+        return sorted((each.event, each.rule, each.subject, each.since, each.state, each.good) for each in alarms)
 
     assert seen(together) == seen(single) and together.marks == single.marks
 

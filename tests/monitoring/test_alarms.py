@@ -186,5 +186,8 @@ def test_partitions_are_in_the_order_of_time_where_the_clocks_repeat_an_hour(tin
 def test_an_acknowledgement_is_published(alarmed):
     alarm = listed(alarmed)[0]["alarm_id"]
     alarmed.shell("alarms", "ack", alarm, "--why", "seen")
+    alarmed.shell("alarms", "silence", alarm, "--until", "2999-01-01", "--why", "so many words " * 9 + "\nline")
+    shown = alarmed.shell("alarms", "orders", "--all")
+    assert max(len(line) for line in shown.splitlines() if line.startswith(("  ", "A"))) <= 80 and "many words" in shown
     newest = f"SELECT state, reason FROM ledger.alarms WHERE alarm_id = '{alarm}' ORDER BY sequence DESC LIMIT 1"
     assert alarmed.published(newest) == [("acknowledged", "seen")]

@@ -178,7 +178,8 @@ def test_every_view_can_be_read(shop):
     wanted |= {(pipeline, view) for pipeline in PIPELINES for view in ("features", "scores", "predictions")}
     assert set(views) >= wanted | {("orders", "quarantine"), ("orders", "reasons")}
     counts = {view: shop.rows("SELECT count(*) FROM {}.{}".format(*view))[0][0] for view in views}
-    none_yet = {"performance", "live_evaluations", "performance_figures", "alarm_states"}  # nothing was judged
+    none_yet = {"performance", "live_evaluations", "performance_figures", "estimates", "graded_estimates"}
+    none_yet |= {"drift", "live_drift", "alarm_states"}  # nothing was judged
     assert {name for (_, name), count in counts.items() if not count} == none_yet, counts
     assert counts["orders", "quarantine"] == 3
 

@@ -9,8 +9,9 @@ CREATE TABLE ledger.alarms (
   command VARCHAR, good VARCHAR[], quiet BOOLEAN, made_at TIMESTAMPTZ, made_by VARCHAR, reason VARCHAR);
 CREATE VIEW ledger.alarm_states AS
   SELECT * FROM ledger.alarms QUALIFY row_number() OVER (PARTITION BY alarm_id ORDER BY sequence DESC) = 1;
--- The newest partition that was judged for an event: what is judged of an older one changes no alarm.
-CREATE TABLE ledger.alarm_marks (pipeline VARCHAR, event VARCHAR, partition_key VARCHAR, made_at TIMESTAMPTZ);
+-- The newest partition that a rule judged: what it finds of an older one changes no alarm.
+CREATE TABLE ledger.alarm_marks (
+  pipeline VARCHAR, event VARCHAR, rule VARCHAR, partition_key VARCHAR, made_at TIMESTAMPTZ);
 -- `until`: when it ends by itself. A row with `ends` ends the silence with this id.
 CREATE TABLE ledger.silences (
   silence_id VARCHAR, pipeline VARCHAR, alarm_id VARCHAR, event VARCHAR, rule VARCHAR, subject VARCHAR,
