@@ -48,11 +48,11 @@ def _outputs(request: ProbeRequest) -> list[tuple[str, Path]]:
 
 
 def _digest(request: ProbeRequest, seconds: float) -> str:
-    paths = ("model", "sample", *_WRITTEN)
+    paths = ("model", "sample", "held_out", *_WRITTEN)
     left_out = {"name": True, "training": {"file": True}} | dict.fromkeys(paths, True)  # a name is in refusals only
     found = hashlib.sha256(request.model_dump_json(exclude=left_out).encode())
     found.update(repr((seconds, request.convert_to is None)).encode())
-    inputs = [request.model, request.sample, request.training.file if request.training else None]
+    inputs = [request.model, request.sample, request.held_out, request.training.file if request.training else None]
     for path in filter(None, inputs):
         for file in [path] if path.is_file() else sorted(each for each in path.rglob("*") if each.is_file()):
             found.update(os.fsencode(file.relative_to(path)))

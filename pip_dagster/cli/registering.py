@@ -28,11 +28,12 @@ _OPTIONS = (
     click.option("--description", default=""),
     click.option("--training-window", metavar="FROM..TO", help="For example 2013-01-01..2013-07-01."),
     click.option("--alias", help="Point this alias at the version, if it is not set yet."),
+    click.option("--outcome", metavar="COLUMN", help="The column with what came of held-out rows."),
+    click.option("--held-out", is_flag=True, help="The sample's rows are held out: never trained on."),
     click.option(
-        "--outcome", metavar="COLUMN", help="The sample's column with what came of its rows; with --held-out."
-    ),
-    click.option(
-        "--held-out", is_flag=True, help="The model was not trained, tuned or calibrated on the sample's rows."
+        "--held-out-sample",
+        type=click.Path(path_type=Path),
+        help="Parquet with other rows, with --outcome: training, tuning and calibration never saw them.",
     ),
     click.option(
         "--time-limit", type=float, default=120.0, show_default=True, help="Seconds to load and score the sample."
@@ -74,8 +75,15 @@ def described(
         "description": description,
         "training_window": _window(training_window),
         "time_limit": time_limit,
-        **stated,
+        **_held_out(**stated),
     }
+
+
+def _held_out(outcome: str | None, held_out: bool, held_out_sample: Path | None) -> dict[str, Any]:
+    """Which rows are held out: those of the sample, or others."""
+    if held_out and held_out_sample is not None:
+        raise click.BadParameter("give it or --held-out, not both", param_hint="--held-out-sample")
+    return {"outcome": outcome, "held_out": held_out if held_out_sample is None else held_out_sample}
 
 
 def finish(context: click.Context, version: ModelVersion, alias: str | None, as_json: bool, done: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from pip_dagster.errors import RegistryError
 from pip_dagster.registry import golden, reference
 from pip_dagster.registry.encoding import encode
 from pip_dagster.registry.engines.protocol import Predictor
@@ -27,8 +28,43 @@ def describe(
     *,
     model_sha256: str,
     groups: Sequence[np.ndarray] | None = None,
+    held_out: pa.Table | None = None,
 ) -> ProbeReport:
-    """Score the sample, write golden rows (of each of `groups`, which are row numbers) and report."""
+    """Score the sample, write golden rows (of each of `groups`, which are row numbers) and report.
+
+    Outcomes are those of `held_out`, or of the sample where these are the held-out rows.
+    """
+    X, *scores = _scored(request, table, signature, predictor)
+    golden.write(request.golden, table, scores[0], signature, groups)
+    score_reference = reference.score_reference(scores[0], signature)
+    found = None
+    if request.outcome is not None:
+        if held_out is not None:
+            table, scores = held_out, _scored_apart(request, held_out, signature, predictor)
+        found = measure_held_out(table, request.outcome, signature, score_reference, (scores[0], scores[1]))
+    return ProbeReport(
+        signature=signature,
+        feature_reference=reference.feature_reference(X, signature),
+        score_reference=score_reference,
+        model_sha256=model_sha256,
+        held_out=found,
+    )
+
+
+def _scored_apart(
+    request: ProbeRequest, table: pa.Table, signature: Signature, predictor: Predictor
+) -> list[np.ndarray]:
+    """Raw and calibrated scores of held-out rows that are not the sample."""
+    try:
+        return list(_scored(request, table, signature, predictor)[1:])
+    except RegistryError as error:
+        raise type(error)(f"the held-out rows, read as the sample is: {error}") from error
+
+
+def _scored(
+    request: ProbeRequest, table: pa.Table, signature: Signature, predictor: Predictor
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The matrix of a table, its scores, and the calibrated scores, which are the same without a calibration."""
     import numpy as np
 
     check_types(table, signature)
@@ -47,15 +83,4 @@ def describe(
                 f"{int((~np.isfinite(calibrated)).sum())} calibrated scores on the sample are NaN or infinite; correct "
                 f"the calibration ({request.calibration.method}), which was fitted to other scores"
             )
-    golden.write(request.golden, table, scores, signature, groups)
-    score_reference = reference.score_reference(scores, signature)
-    held_out = None
-    if request.outcome is not None:
-        held_out = measure_held_out(table, request.outcome, signature, score_reference, (scores, calibrated))
-    return ProbeReport(
-        signature=signature,
-        feature_reference=reference.feature_reference(X, signature),
-        score_reference=score_reference,
-        model_sha256=model_sha256,
-        held_out=held_out,
-    )
+    return X, scores, calibrated

@@ -31,7 +31,8 @@ def examine(request: ProbeRequest) -> ProbeReport:
     if request.convert_to is not None:
         request.convert_to.write_bytes(data)
     predictor = engine.load(data, signature, subject="the model", nthread=1)
-    report = describe(request, table, signature, predictor, model_sha256=sha256(data))
+    held_out = samples.read_held_out(request.held_out, signature)
+    report = describe(request, table, signature, predictor, model_sha256=sha256(data), held_out=held_out)
     if request.training is None:
         return report
     from pip_dagster.registry import training_scores

@@ -39,12 +39,9 @@ def examine_composite(request: ProbeRequest, composite: Composite) -> ProbeRepor
     table = samples.read(request.sample)
     signature = _signature(composite, table)
     assert signature.composite
-    table = table.filter(_matched(table, signature.composite))
-    table = table.filter(_known(table, signature))
-    if table.num_rows == 0:
-        raise InvalidSample(
-            "no row of the sample can be scored: each belongs to no segment, or has an unknown category"
-        )
+    table = _scorable(table, signature)
+    held_out = samples.read_held_out(request.held_out, signature)
+    held_out = held_out if held_out is None else _scorable(held_out, signature)
     groups = None
     if composite.routes:
         numbers = encode(table, signature)[:, -1]
@@ -56,7 +53,19 @@ def examine_composite(request: ProbeRequest, composite: Composite) -> ProbeRepor
                 "the condition, or give a sample that has such rows"
             )
     predictor = CompositePredictor(members, signature, subject="the composite")
-    return describe(request, table, signature, predictor, model_sha256=sha256(b""), groups=groups)
+    return describe(request, table, signature, predictor, model_sha256=sha256(b""), groups=groups, held_out=held_out)
+
+
+def _scorable(table: pa.Table, signature: Signature) -> pa.Table:
+    """The rows that belong to a segment and have known categories."""
+    assert signature.composite
+    table = table.filter(_matched(table, signature.composite))
+    table = table.filter(_known(table, signature))
+    if table.num_rows == 0:
+        raise InvalidSample(
+            "no row of the sample can be scored: each belongs to no segment, or has an unknown category"
+        )
+    return table
 
 
 def _signature(composite: Composite, table: pa.Table) -> Signature:

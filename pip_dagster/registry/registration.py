@@ -33,7 +33,7 @@ class Statements(TypedDict, total=False):
     `by`: who registers, else the user of this process. `training_window`: the first and the last instant of the
     training rows. `calibration`: how the score becomes a probability. `outcome`: the column of the sample that holds
     what came of its rows, to measure the version by; only with `held_out`, which states that the model was not trained,
-    tuned or calibrated on these rows.
+    tuned or calibrated on these rows: True for the rows of the sample, or other rows in the form of a sample.
     """
 
     by: str
@@ -43,7 +43,7 @@ class Statements(TypedDict, total=False):
     tags: Mapping[str, str] | None
     calibration: Calibration | Mapping[str, object] | None
     outcome: str | None
-    held_out: bool
+    held_out: bool | samples.Sample
 
 
 class ModelStatements(Statements, total=False):
@@ -77,7 +77,7 @@ class Claims:
     tags: Mapping[str, str] | None = None
     calibration: Calibration | Mapping[str, object] | None = None
     outcome: str | None = None
-    held_out: bool = False
+    held_out: bool | samples.Sample = False
     categories: Mapping[str, Sequence[object]] | None = None
     classes: Sequence[str] | None = None
     feature_names: Sequence[str] | None = None
@@ -109,16 +109,17 @@ class Claims:
         Raises:
             RegistryError: outcomes of rows that may be training's, or held-out rows without outcomes.
         """
-        if self.outcome is not None and not self.held_out:
+        if self.outcome is not None and self.held_out is False:
             raise RegistryError(
                 f"{self.name}: the outcome {self.outcome!r} is given without the statement that the sample's rows are "
-                "held out. On rows of its training a model is better than on others. State it (--held-out, "
-                "held_out=True) if training, tuning and calibration never saw these rows; otherwise omit the outcome"
+                "held out. On rows of its training a model is better than on others. Give held-out rows "
+                "(--held-out-sample, held_out=...), or state that training, tuning and calibration never saw those of "
+                "the sample (--held-out, held_out=True); otherwise omit the outcome"
             )
-        if self.held_out and self.outcome is None:
+        if self.outcome is None and self.held_out is not False:
             raise RegistryError(
-                f"{self.name}: the sample is stated to be held out, and no outcome is given; name the column of the "
-                "sample that holds it (--outcome, outcome=...), or omit the statement"
+                f"{self.name}: held-out rows are given, and no outcome; name their column that holds it (--outcome, "
+                "outcome=...), or omit them"
             )
         return self.outcome
 
@@ -203,6 +204,8 @@ def _examined(
     work = staged / "work"
     table = samples.stage(sample, work / "sample.arrow")
     common = {"name": claims.name, "sample": table, "golden": staged / GOLDEN_FILE, "cpu_seconds": int(seconds) + 1}
+    if not isinstance(claims.held_out, bool):
+        common["held_out"] = samples.stage(claims.held_out, work / "held_out.arrow")
     return sandbox.run(sandbox.ProbeRequest(**common, **request), work, seconds)
 
 

@@ -26,6 +26,24 @@ def read(path: Path) -> pa.Table:
     return table
 
 
+def read_held_out(path: Path | None, signature: Signature) -> pa.Table | None:
+    """A file of held-out rows, which has the columns of a sample.
+
+    Raises:
+        SignatureMismatch: a column that the model takes is missing, or there twice.
+    """
+    if path is None:
+        return None
+    table = read(path)
+    taken = [feature.name for feature in signature.features] + ([signature.offset] if signature.offset else [])
+    if wrong := [name for name in taken if table.column_names.count(name) != 1]:
+        raise SignatureMismatch(
+            f"the held-out rows lack the columns {wrong[:10]}, which the model takes, or hold them twice; they have "
+            f"{table.column_names[:20]}"
+        )
+    return table
+
+
 def check_types(table: pa.Table, signature: Signature) -> None:
     """Refuse a column of a type that the guard of a pipeline would refuse for the same feature.
 

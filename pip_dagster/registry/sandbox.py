@@ -37,7 +37,8 @@ class ProbeRequest(Record):
     """The probe's task: load `model` with `engine`, derive its signature, score `sample`, write golden rows.
 
     A model in another format than the stored one is written to `convert_to`. With `composite`, `model` is the folder of
-    its members' files, and no `engine` is named. `outcome` is the column of held-out outcomes.
+    its members' files, and no `engine` is named. `outcome` is the column of outcomes, of the
+    rows in `held_out` or, without, of the sample.
     """
 
     name: str
@@ -51,6 +52,7 @@ class ProbeRequest(Record):
     training: TrainingSource | None = None
     composite: Composite | None = None
     outcome: str | None = None
+    held_out: Path | None = None
     cpu_seconds: int
     memory_bytes: int = MEMORY_BYTES
 

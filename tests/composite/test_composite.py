@@ -272,7 +272,7 @@ def test_the_same_composition_is_found_again(composed: Any, sample: pd.DataFrame
     del other["segments"][2]
     outcomes = sample.assign(late=sample["quantity"] > 4)
     measured = composed.registry.compose(
-        "returns", other | {"unmatched": "quarantine"}, sample=outcomes, outcome="late", held_out=True
+        "returns", other | {"unmatched": "quarantine"}, sample=outcomes, outcome="late", held_out=outcomes
     )
     matched = outcomes["shop"].isin(["東京", 'O\'Hare "B"'])
     assert measured.manifest.held_out.rows == matched.sum(), "rows of no segment have no score"

@@ -14,7 +14,7 @@ from sklearn.metrics import log_loss, roc_auc_score
 
 from pip_dagster.cli.models import models
 from pip_dagster.errors import RegistryError
-from pip_dagster.registry import InvalidSample, Manifest, Registry, Signature
+from pip_dagster.registry import InvalidSample, Manifest, Registry, Signature, SignatureMismatch
 from pip_dagster.registry.metric_spec import TWEEDIE_POWER, metric_spec, signature_spec
 from pip_dagster.registry.outcomes import measure_held_out
 from pip_dagster.registry.reference import score_reference
@@ -85,6 +85,23 @@ def test_a_binary_model_is_measured_on_the_rows_with_an_outcome(binary):
         e = (p - y)[at == i]
         assert (each.score, each.outcome) == pytest.approx((p[at == i].sum(), y[at == i].sum()))
         assert (each.error, each.squared) == pytest.approx((abs(e).sum(), (e**2).sum()))
+
+
+def test_held_out_rows_may_be_others_than_the_sample(binary):
+    """The sample stays what features and scores are compared with; its own outcomes do not count."""
+    apart = binary.frame.iloc[:100]
+    calibration = {"method": "isotonic", "x": [0.0, 1.0], "y": [0.1, 0.8]}
+    manifest = binary.register(outcome="late", held_out=apart, calibration=calibration).manifest
+    assert (manifest.held_out.rows, manifest.held_out.outcome_mean) == (100, apart.late.mean())
+    assert sum(manifest.score_reference["score"].counts) == ROWS
+    p = manifest.calibration.apply(binary.scores[:100]).astype(float)
+    assert manifest.held_out.metrics["brier"] == pytest.approx(((p - apart.late) ** 2).mean())
+    with pytest.raises(SignatureMismatch, match="m: the held-out rows lack the columns \\['z'\\]"):
+        binary.register(outcome="late", held_out=apart.drop(columns="z"))
+    with pytest.raises(
+        SignatureMismatch, match="the held-out rows, read as the sample is: .* are BOOLEAN in the sample"
+    ):
+        binary.register(outcome="late", held_out=apart.assign(z=True))
 
 
 def test_features_and_scores_have_their_standard_deviation(binary, manifest):
@@ -189,7 +206,9 @@ def test_models_whose_outcomes_need_more_are_refused(signature, objective, task,
     ("statements", "message"),
     [
         ({"outcome": "late"}, "m: .* without the statement that the sample's rows are held out"),
-        ({"held_out": True}, "m: .* no outcome is given; name the column"),
+        ({"held_out": True}, "m: held-out rows are given, and no outcome; name their column"),
+        ({"held_out": "rows.parquet"}, "m: held-out rows are given, and no outcome"),
+        ({"outcome": "late", "held_out": "rows.parquet"}, "cannot read the sample .*rows.parquet"),
         ({"outcome": "one", "held_out": True}, "m: all 400 outcomes in 'one' are of one class, 1"),
     ],
 )
@@ -239,10 +258,16 @@ def test_the_commands_register_and_show_them(binary, helpers, tiny):
     binary.frame.to_parquet(sample)
     options = ["register", "late", "--model", str(binary.file), "--sample", str(sample), "--outcome", "late"]
     result = helpers.invoke(models, options, obj=tiny.project)
-    assert result.exit_code == 1 and "State it (--held-out" in result.output
+    assert result.exit_code == 1 and "(--held-out-sample, held_out=...)" in result.output
     result = helpers.invoke(models, [*options, "--held-out"], obj=tiny.project)
     assert result.exit_code == 0, result.output
     shown = helpers.invoke(models, ["show", "late", "v1"], obj=tiny.project).output
     assert "400 rows, outcome late: auc 0." in shown and "held-out rows by score" in shown and "mean outcome" in shown
     found = json.loads(helpers.invoke(models, ["show", "late", "v1", "--json"], obj=tiny.project).output)
     assert found["held_out"]["rows"] == 400
+    both = [*options, "--held-out", "--held-out-sample", str(sample)]
+    assert "give it or --held-out, not both" in helpers.invoke(models, both, obj=tiny.project).output
+    binary.frame.head(90).to_parquet(tiny.root / "apart.parquet")
+    options += ["--held-out-sample", str(tiny.root / "apart.parquet")]
+    assert helpers.invoke(models, options, obj=tiny.project).exit_code == 0
+    assert "90 rows, outcome late" in helpers.invoke(models, ["show", "late", "v2"], obj=tiny.project).output

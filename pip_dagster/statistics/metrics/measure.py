@@ -12,9 +12,9 @@ from pip_dagster.statistics.metrics.bins import EQUAL_BINS
 from pip_dagster.statistics.metrics.concordance import concordance
 from pip_dagster.statistics.metrics.curve import Curve, Tenths
 from pip_dagster.statistics.metrics.figures import figures, metric_values
+from pip_dagster.statistics.metrics.grouping import Grouping
 from pip_dagster.statistics.metrics.spec import MetricSpec, MetricValue
 from pip_dagster.statistics.metrics.sql import (
-    Grouping,
     cells_sql,
     curves,
     curves_sql,

@@ -12,6 +12,8 @@ if TYPE_CHECKING:
 
 # With fewer partitions, the spread between them is hardly known.
 LEAST_PARTITIONS = 7
+# Chance alone makes calibration errors larger than 0, and numbers of queries are no estimates.
+WITHOUT_INTERVAL = frozenset({"ece", "ece_chance", "queries", "queries_without_relevant"})
 
 
 def intervals(stack: Stack, confidence: float = 0.95) -> dict[str, tuple[float, float]]:
@@ -27,8 +29,8 @@ def intervals(stack: Stack, confidence: float = 0.95) -> dict[str, tuple[float, 
         confidence: between 0 and 1.
 
     Returns:
-        The ends by metric; none of a metric that has no value without one of the partitions, and none at all with
-        fewer than 7 partitions.
+        The ends by metric; none of `WITHOUT_INTERVAL` and of a metric that has no value without one of the partitions,
+        and none at all with fewer than 7 partitions.
     """
     import numpy as np
 
@@ -43,7 +45,7 @@ def intervals(stack: Stack, confidence: float = 0.95) -> dict[str, tuple[float, 
     found: dict[str, tuple[float, float]] = {}
     for name, figure in stack.figures(weights)[0].items():
         values: np.ndarray = figure.values
-        if not np.isfinite(values).all():
+        if name in WITHOUT_INTERVAL or not np.isfinite(values).all():
             continue
         without = values[1:]
         half = t * float(np.sqrt((count - 1) / count * ((without - without.mean()) ** 2).sum()))

@@ -15,8 +15,6 @@ from pip_dagster.statistics.metrics.windows import intervals
 
 ROWS = 200
 SPECS = {kind: MetricSpec(kind, training_mean=0.0) for kind in ("binary", "regression", "count")}
-# Of a calibration that errs by chance alone, they are biased upwards: docs/figures.md.
-BIASED = {"ece", "ece_chance"}
 
 
 def draw(kind: str, repeats: int, days: int, rows: int, icc: float) -> pa.Table:
@@ -49,18 +47,18 @@ def coverage(kind: str, repeats: int, days: int, icc: float, truth_days: int = 4
     hits: dict[str, list[bool]] = {}
     for i in range(repeats):
         window = intervals(Stack.of([each.sums for each in found[i * days : (i + 1) * days]]))
-        for name in window.keys() - BIASED:
+        for name in window:
             hits.setdefault(name, []).append(window[name][0] <= truth[name] <= window[name][1])
     assert {len(each) for each in hits.values()} == {repeats}
     return {name: float(np.mean(each)) for name, each in hits.items()}
 
 
 @pytest.mark.soak
-@pytest.mark.parametrize("icc", [0, 0.01, 0.05])
-@pytest.mark.parametrize("days", [7, 14, 28])
+@pytest.mark.parametrize("icc", [0, 0.05])
+@pytest.mark.parametrize("days", [7, 14])
 @pytest.mark.parametrize("kind", SPECS)
 def test_intervals_hold_the_truth_as_often_as_they_say(kind, days, icc):
-    found = coverage(kind, 1_000, days, icc)
+    found = coverage(kind, 600, days, icc)
     assert all(0.92 <= share <= 0.98 for share in found.values()), found
 
 
