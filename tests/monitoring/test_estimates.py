@@ -1,6 +1,7 @@
 """Estimates before labels arrive: made after scoring, graded by labels, hidden and in alarm where they fail."""
 
 import json
+from datetime import UTC, datetime, timedelta
 
 import dagster as dg
 import pytest
@@ -231,6 +232,7 @@ def test_without_labels_or_monitoring_nothing_is_estimated(tiny):
 
 
 @pytest.mark.lake("only")
+@pytest.mark.soak
 def test_the_same_on_a_lake(tiny):
     declare(tiny)
     tiny.source(MORE, OUTCOMES)
@@ -240,3 +242,54 @@ def test_the_same_on_a_lake(tiny):
     label(tiny, DAYS[6])
     assert by_metric(do(tiny, read_estimates), DAYS[6])["auc"].hit is not None
     assert tiny.published(GRADES.format(DAYS[6])) == tiny.warehouse(GRADES.format(DAYS[6]))
+
+
+def test_a_rollback_shows_the_estimates_of_the_earlier_scoring(estimated):
+    before = do(estimated, read_estimates)
+    estimated.registry.set_alias("returns", "champion", 2, by="ada", why="better")
+    estimated.run(DAYS[20])
+    assert {each.partition_key for each in do(estimated, read_estimates)} == {*DAYS[21:25]}
+    assert estimated.published(GRADES.format(DAYS[20])) == []
+    estimated.shell("models", "rollback", "orders", "--to", "v1", "--why", "a test")
+    assert do(estimated, read_estimates) == before
+    assert len(estimated.published(GRADES.format(DAYS[20]))) == 6
+
+
+def test_a_calibrator_is_fitted_once_a_day_and_only_on_other_labels(estimated):
+    def calibrators():
+        rows = estimated.warehouse("SELECT partitions, labels_digest, digest FROM ledger.calibrators ORDER BY made_at")
+        assert len({row[2] for row in rows}) == len(rows)
+        return [row[:2] for row in rows]
+
+    ((_, first),) = calibrators()
+    label(estimated, *DAYS[20:25])
+    assert [count for count, _ in calibrators()] == [20], "it is not a day old"
+    later = datetime.now(UTC) + timedelta(days=2)
+    assert do(estimated, refit, now=later) is None and do(estimated, refit, now=later) is None
+    assert [count for count, _ in calibrators()] == [20, 25]
+    estimated.source(f"UPDATE raw.outcomes SET returned = 1 - returned WHERE day = '{DAYS[3]}'")
+    label(estimated)
+    assert [count for count, _ in calibrators()] == [20, 25], "within the day"
+    assert do(estimated, refit, now=later) is None
+    assert [count for count, _ in calibrators()] == [20, 25, 25] and len({digest for _, digest in calibrators()}) == 3
+
+
+def test_execute_on_the_check_judges_the_newest_partition(estimated):
+    from pip_dagster.orchestration.definitions import build_definitions
+
+    job = build_definitions(estimated.pipeline()).get_repository_def().get_job("__ASSET_JOB")
+    check = dg.AssetCheckKey(dg.AssetKey(["orders", "predictions"]), "estimate")
+    alone = job.get_subset(asset_selection=set(), asset_check_selection={check})
+    run = alone.execute_in_process(instance=dg.DagsterInstance.ephemeral())
+    (found,) = run.get_asset_check_evaluations()
+    assert found.passed and found.description.startswith(f"Partition {DAYS[24]}: auc: 0.9")
+
+
+def test_too_few_labels_are_no_calibrator(tiny):
+    declare(tiny)
+    tiny.source(MORE, OUTCOMES)
+    tiny.run(*DAYS[:6])
+    assert "4 partitions of this version with mature labels" in label(tiny, *DAYS[:4])
+    tiny.source("UPDATE raw.outcomes SET returned = 0 WHERE order_id % 10 > 0")
+    why = label(tiny, *DAYS[:6])
+    assert "labels of the rarer outcome" in why and why.endswith("5 and 200 are needed")

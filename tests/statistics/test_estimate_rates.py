@@ -75,12 +75,14 @@ def values(found):
     return {key: {metric: each.value for metric, each in of.items()} for key, of in found.items()}
 
 
-def sides(rng, positives, partitions, rows, truth, *, metrics=None, **options):
-    """Metric → -1, 0 or 1 for each of the partitions: where what was measured lies of the band."""
-    past = draw(rng, FITTED, round(positives / 0.2 / FITTED), truth, day=options.get("day", 0.0))
-    curve, spread = fitted(*past)
-    z, y = draw(rng, partitions, rows, truth, **options)
-    return judged(curve, spread, z, y)
+def sides(rng, partitions, rows, truth, *, positives=None, **options):
+    """Metric → -1, 0 or 1 for each of the partitions: where what was measured lies of the band.
+
+    The calibrator is of 28 partitions of the same size, or of smaller ones with so many positives together.
+    """
+    labelled = rows if positives is None else round(positives / 0.2 / FITTED)
+    curve, spread = fitted(*draw(rng, FITTED, labelled, truth, day=options.get("day", 0.0)))
+    return judged(curve, spread, *draw(rng, partitions, rows, truth, **options))
 
 
 def judged(curve, spread, z, y, first=0):
@@ -158,7 +160,7 @@ def coverage(rng, repeats, *arguments, **options):
 
 @pytest.mark.parametrize(("truth", "shift"), [(calibrated, 0.0), (calibrated, 0.8), (overconfident, 0.8)])
 def test_estimates_hold(truth, shift):
-    found = coverage(np.random.default_rng(1), 4, 1_000, 40, 500, truth, shift=shift)
+    found = coverage(np.random.default_rng(1), 4, 40, 500, truth, shift=shift)
     assert set(found) == {"auc", "base_rate", "logloss", "brier", "precision.high", "recall.high"}
     assert all(share >= 0.85 for share in found.values()) and 0.91 <= np.mean([*found.values()]) <= 0.99, found
 
@@ -185,7 +187,7 @@ def test_losses_hold_and_the_guard_refuses_what_is_beyond_the_labels():
 @pytest.mark.parametrize("shift", [0.0, 0.8])
 def test_coverage_is_95_percent(rows, truth, shift):
     rng = np.random.default_rng(rows)
-    found = coverage(rng, 20, 1_000, 20, rows, truth, shift=shift)
+    found = coverage(rng, 20, 20, rows, truth, shift=shift)
     print(f"{truth.__name__}, shift {shift}, {rows:,} rows: " + ", ".join(f"{m} {v:.1%}" for m, v in found.items()))
     assert all(0.92 <= share <= 0.985 for share in found.values())
 
@@ -193,7 +195,7 @@ def test_coverage_is_95_percent(rows, truth, shift):
 @SOAK
 @pytest.mark.parametrize("positives", [200, 5_000])
 def test_coverage_with_few_and_many_labels(positives):
-    found = coverage(np.random.default_rng(positives), 20, positives, 20, 1_000, overconfident)
+    found = coverage(np.random.default_rng(positives), 20, 20, 1_000, overconfident, positives=positives)
     print(f"{positives:,} positives: " + ", ".join(f"{metric} {value:.1%}" for metric, value in found.items()))
     assert all(share >= 0.92 for share in found.values())
 
