@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 from pip_dagster.declaration.monitoring import Monitoring
 from pip_dagster.errors import RegistryError
-from pip_dagster.reporting.alarms import alarm_of, blocked_alarms, chain_alarm, drift_alarms, stored_alarms
+from pip_dagster.reporting.alarms import (
+    alarm_of,
+    blocked_alarms,
+    chain_alarm,
+    drift_alarms,
+    read_silences,
+    silence_lines,
+    stored_alarms,
+)
 from pip_dagster.reporting.card import card_of, gates_of, moves_of, versions_of
 from pip_dagster.reporting.content import SCHEMA, Audit, ExceptionLine, Report
 from pip_dagster.reporting.days import attempts_of, checks_of, days_of
@@ -39,11 +47,13 @@ def collect(pipeline: Pipeline, *, first: str | None = None, last: str | None = 
     with opened(pipeline.project) as source:
         version, why_not = live_version(source, pipeline)
         facts = read_facts(source, pipeline, version, first, last)
-        alarms = stored_alarms(source, pipeline.spec.name)
+        silences = read_silences(source, pipeline.spec.name, facts.as_of)
+        alarms = stored_alarms(source, pipeline.spec.name, silences)
         manifest = version.manifest if version else None
         measured = read_measured(source, pipeline, facts.keys, facts.as_of, manifest)
         expected = read_expected(source, pipeline, version, facts.as_of) if pipeline.labels else []
     report = _with_labels(_report(pipeline, facts, version, why_not), pipeline, measured, expected)
+    report = replace(report, accepted=(*silence_lines(silences), *report.accepted))
     return rounded(_with_head(report, pipeline, facts, alarms))
 
 

@@ -81,6 +81,7 @@ class AlarmLine:
     rows: int | None
     cause: str
     command: str
+    silenced: str = ""
 
 
 @dataclass(frozen=True)
