@@ -98,8 +98,7 @@ def _judge(windows: Windows, cases: _Cases) -> tuple[np.ndarray, np.ndarray]:
     import numpy as np
 
     at, phases = windows.at, windows.series.phases
-    firsts = np.unique(np.concatenate([at - _NEWEST[-1], at - WEEK + 1]))
-    firsts = firsts[firsts >= 0]
+    firsts = np.unique(np.maximum(np.concatenate([at - _NEWEST[-1], at - WEEK + 1]), 0))
     of = usual(cases.counts, firsts, windows.rules.history, phases)
     day, week = (of.at(np.searchsorted(firsts, np.maximum(at - back, 0))) for back in (_NEWEST[-1], WEEK - 1))
     found = [_compared(windows, cases, day, 1, back) for back in _NEWEST]
