@@ -28,10 +28,11 @@ def drift_findings(
 ) -> list[Finding]:
     """The columns of those partitions that are profiled on the bins of the version."""
     judged = judge_drift(con, pipeline, version, partitions)
-    return [finding for each in judged for finding in _findings(pipeline, each)]
+    return [finding for each in judged for finding in findings_of(pipeline, each)]
 
 
-def _findings(pipeline: Pipeline, of: PartitionDrift) -> Iterator[Finding]:
+def findings_of(pipeline: Pipeline, of: PartitionDrift) -> Iterator[Finding]:
+    """Two findings a column, of what is news and of what lasts, always under these names, so that they can resolve."""
     rules = pipeline.spec.monitoring or Monitoring()
     for column in of.columns:
         length = 7 if column.rule == "week" else 1
@@ -71,7 +72,5 @@ def _findings(pipeline: Pipeline, of: PartitionDrift) -> Iterator[Finding]:
 
 
 def _value(column: ColumnDrift, window: WindowDrift) -> float:
-    """What the rule that raised it compares with its threshold: a share, or PSI beyond noise."""
-    if column.rule == "missing":
-        return window.missing
-    return window.unseen if column.rule == "unseen" else window.excess
+    """What the rule that raised it compares with its threshold: the rise of a share, or PSI beyond noise."""
+    return column.share_now - column.share_before if column.rule in ("missing", "unseen") else window.excess

@@ -102,7 +102,11 @@ class _Current:
     """What is live and profiled on the bins of a version, in order. The warehouse is the current catalog."""
 
     def __init__(
-        self, pipeline: Pipeline, version: ModelVersion, live: Sequence[LiveScoring], stored: dict[str, str]
+        self,
+        pipeline: Pipeline,
+        version: ModelVersion,
+        live: Sequence[LiveScoring],
+        stored: dict[tuple[str, str], str],
     ) -> None:
         self.pipeline, self.version, self.live, self.stored = pipeline, version, live, stored
         self.rules = pipeline.spec.monitoring or Monitoring()
@@ -127,9 +131,9 @@ class _Current:
 
     def outdated(self, keys: Sequence[str] | Iterator[str]) -> list[int]:
         """The places of these partitions, and of all that were judged before, whose stored judgement does not hold."""
-        named = {*keys}
-        candidates = (at for at, e in enumerate(self.live) if e.partition_key in named or e.scoring_id in self.stored)
-        return [at for at in candidates if self.stored.get(self.live[at].scoring_id) != self.basis(at)]
+        named = {*keys} | {key for key, _ in self.stored}
+        candidates = [(at, each) for at, each in enumerate(self.live) if each.partition_key in named]
+        return [at for at, e in candidates if self.stored.get((e.partition_key, e.scoring_id)) != self.basis(at)]
 
     def judge(self, con: DuckDBPyConnection, places: Sequence[int]) -> Iterator[list[PartitionDrift]]:
         """The drift of the partitions at these places, a chunk at a time."""
