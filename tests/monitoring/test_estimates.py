@@ -185,6 +185,8 @@ def test_what_cannot_be_estimated_never_fails_a_run(estimated):
     estimated.run(DAYS[25])
     found = do(estimated, estimate_scored, [DAYS[25]])
     assert found.done == 0 and "'nowhere'" in found.reasons[DAYS[25]] and "estimates: false" in found.reasons[DAYS[25]]
+    reason = f"SELECT reason FROM orders.estimates WHERE partition_key = '{DAYS[25]}'"
+    assert estimated.published(reason) == [(found.reasons[DAYS[25]],)], "recorded"
     declare(estimated, monitoring={"estimates": False})
     refused = estimated.shell("estimate", "orders", code=1)
     assert "has no estimates: they need `labels`" in refused
