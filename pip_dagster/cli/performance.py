@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
 from pip_dagster.cli.options import json_option
-from pip_dagster.cli.output import echo, progress, show_json, show_table
+from pip_dagster.cli.output import progress
+from pip_dagster.cli.performance_shown import show_partition, show_partitions, show_windows
 from pip_dagster.declaration.find import find_pipeline
 from pip_dagster.declaration.monitoring import Monitoring
 from pip_dagster.declaration.project import Project
@@ -18,12 +17,7 @@ from pip_dagster.plural import plural
 
 if TYPE_CHECKING:
     from pip_dagster.declaration.pipeline import Pipeline
-    from pip_dagster.ledger.performance import PerformanceRow
-    from pip_dagster.monitoring.coverage import Coverage
-    from pip_dagster.monitoring.finding import Finding
-    from pip_dagster.monitoring.performance import Performance, WindowFigure
-
-_STATES = ("mature", "maturing", "waiting", "overdue")
+    from pip_dagster.monitoring.performance import Performance
 
 
 @click.command()
@@ -71,12 +65,12 @@ def performance(
         _nothing(pipeline, of, problems)
         return
     if key is not None:
-        _show_partition(pipeline, of, key, as_json)
+        show_partition(pipeline, of, key, as_json)
     elif last is not None:
-        _show_partitions(pipeline, of, last, as_json)
+        show_partitions(pipeline, of, last, as_json)
     else:
         findings = judge_performance(pipeline, of, declared.spec.monitoring or Monitoring())
-        _show_windows(pipeline, of, findings, as_json)
+        show_windows(pipeline, of, findings, as_json)
     _report(problems)
 
 
@@ -122,189 +116,3 @@ def _nothing(pipeline: str, of: Performance, problems: dict[str, str]) -> None:
         f"Pipeline {pipeline}: no live partition is evaluated; {plural(len(of.partitions), 'partition')} are "
         f"{' or '.join(sorted(states))}. `pip-dagster performance {pipeline} --evaluate` reads the labels."
     )
-
-
-def _show_windows(pipeline: str, of: Performance, findings: Sequence[Finding], as_json: bool) -> None:
-    windows, groups = _windows(of), _groups(of)
-    newest = min(28, len(of.counting()))
-    if as_json:
-        figures = [asdict(each) for each in (*windows, *groups)]
-        show_json(
-            {"metric": of.metric, "windows": figures, "labels": _counts(of), "findings": [*map(asdict, findings)]}
-        )
-        return
-    columns = ["partitions", "rows", "labelled", of.metric, "95% interval"]
-    rows = [[f"{each.partitions} to {each.last}", *_figure(each)] for each in windows]
-    show_table(f"{pipeline}: the newest partitions that count", columns, rows)
-    if groups:
-        show_table(
-            f"The newest {newest}, by version, arm and segment",
-            ["rows of", *columns[1:]],
-            [[_name(each), *_figure(each)] for each in groups],
-        )
-    counts = _counts(of)
-    echo("Labels: " + ", ".join(f"{counts[state]} {state}" for state in _STATES if counts[state]) + ".")
-    for each in findings:
-        if each.state == "warning":
-            echo(f"Warning: {each.cause}.")
-    alarms = [each for each in findings if each.state == "alarm"]
-    for each in alarms:
-        echo(
-            f"In alarm: {each.subject}: {each.cause}. Without a change, {each.chance or 0:.2%} of partitions have this."
-        )
-    judged = [each for each in findings if each.rule != "labels"]
-    if not alarms and any(each.state == "ok" for each in judged):
-        echo("No loss beyond what is allowed.")
-    elif not alarms:
-        echo(f"Not judged yet: {judged[0].cause if judged else 'no labelled partition counts yet'}.")
-
-
-def _windows(of: Performance) -> list[WindowFigure]:
-    from pip_dagster.monitoring.performance import WINDOWS
-
-    counting = of.counting()
-    lengths = [each for each in WINDOWS if each <= len(counting)]
-    return [figure for length in lengths if (figure := of.window(counting[-length:])) is not None]
-
-
-def _groups(of: Performance) -> list[WindowFigure]:
-    """The newest 28 partitions by version and arm, if there are several, and by segment."""
-    from pip_dagster.monitoring.performance import WINDOWS
-
-    found: list[WindowFigure | None] = []
-    arms = dict.fromkeys(each.part.arm for each in of.partitions)
-    newest = of.counting()[-max(WINDOWS) :]
-    versions = sorted({each.part.model_version for each in newest})
-    if len(versions) > 1:
-        found += [of.window([each for each in newest if each.part.model_version == v]) for v in versions]
-    found += [of.window(of.counting(arm)[-max(WINDOWS) :]) for arm in arms if len(arms) > 1]
-    found += [of.window(newest, segment) for segment in of.segments(newest)]
-    return [each for each in found if each is not None]
-
-
-def _show_partitions(pipeline: str, of: Performance, last: int, as_json: bool) -> None:
-    starts = sorted({each.part.live.start for each in of.partitions})[-last:]
-    shown = [each for each in of.partitions if each.part.live.start >= starts[0]]
-    if as_json:
-        show_json([_plain(of, each) for each in shown])
-        return
-    rows = []
-    for each in shown:
-        figure = (
-            of.window([each])
-            if each.labelled and each.evaluation and each.evaluation.evaluation_id in of.rows
-            else None
-        )
-        numbers = _figure(figure) if figure else [each.rows, _share(each.coverage), None, None]
-        arm = "" if each.part.arm == "champion" else f" {each.part.arm}"
-        rows.append(
-            [each.partition_key, f"v{each.part.model_version}{arm}", each.state, *numbers, ", ".join(_marks(each))]
-        )
-    columns = ["partition", "version", "labels", "rows", "labelled", of.metric, "95% interval", "note"]
-    show_table(f"{pipeline}: performance", columns, rows, optional=["95% interval"])
-
-
-def _show_partition(pipeline: str, of: Performance, key: str, as_json: bool) -> None:
-    shown = [each for each in of.partitions if each.partition_key == key]
-    if not shown:
-        raise DeclarationError(f"Pipeline {pipeline}: partition {key!r} is not live.")
-    if as_json:
-        show_json([_plain(of, each, segments=True) for each in shown])
-        return
-    for each in shown:
-        notes = "".join(f"; {mark}" for mark in _marks(each))
-        arm = "" if each.part.arm == "champion" else f", arm {each.part.arm}"
-        counts = f"{each.labelled:,} of {each.rows:,} rows labelled"
-        title = f"{pipeline}, partition {key}, v{each.part.model_version}{arm}: {counts}"
-        rows = of.rows.get(each.evaluation.evaluation_id, []) if each.evaluation else []
-        echo(f"{title}, {each.state}{notes}")
-        for row in rows:
-            if row.segment is None:
-                show_table(
-                    None,
-                    ["figure", "value", "rows", "95% interval", "reweighted"],
-                    _figures(row),
-                    optional=["reweighted"],
-                )
-        segments = [
-            [f"{row.segment} = {row.segment_value}", row.rows, row.labelled, _of_metric(row, of.metric)]
-            for row in rows
-            if row.segment
-        ]
-        if segments:
-            show_table(None, ["segment", "rows", "labelled", of.metric], segments)
-
-
-def _figures(row: PerformanceRow) -> Iterable[list[Any]]:
-    for i, name in enumerate(row.metrics):
-        reweighted = row.reweighted[i] if row.reweighted else None
-        yield [
-            name,
-            _rounded(row.figures[i]),
-            row.counts[i],
-            _interval(row.lows[i], row.highs[i]),
-            _rounded(reweighted),
-        ]
-
-
-def _of_metric(row: PerformanceRow, metric: str) -> float | None:
-    return _rounded(row.figures[row.metrics.index(metric)]) if metric in row.metrics else None
-
-
-def _plain(of: Performance, each: Coverage, *, segments: bool = False) -> dict[str, Any]:
-    """A partition for machines."""
-    evaluation = each.evaluation
-    rows = of.rows.get(evaluation.evaluation_id, []) if evaluation else []
-    figures = [
-        {"segment": row.segment, "segment_value": row.segment_value, "rows": row.rows, "labelled": row.labelled}
-        | {"metrics": dict(zip(row.metrics, row.figures, strict=True))}
-        for row in rows
-        if segments or row.segment is None
-    ]
-    return {
-        "partition_key": each.partition_key,
-        "scoring_id": each.part.live.scoring_id,
-        "model_version": each.part.model_version,
-        "arm": each.part.arm,
-        "state": each.state,
-        "rows": each.rows,
-        "labelled": each.labelled,
-        "coverage": each.coverage,
-        "restated": each.restated,
-        "unlike_rest": each.unlike_rest,
-        "labels_digest": evaluation.labels_digest if evaluation else None,
-        "evaluated_at": evaluation.evaluated_at if evaluation else None,
-        "figures": figures,
-    }
-
-
-def _marks(each: Coverage) -> list[str]:
-    marks = ["labelled rows are not like the rest"] if each.unlike_rest else []
-    return [*marks, *(["restated"] if each.restated else [])]
-
-
-def _counts(of: Performance) -> dict[str, int]:
-    return {state: sum(each.state == state for each in of.partitions) for state in _STATES}
-
-
-def _name(of: WindowFigure) -> str:
-    if of.segment is not None:
-        return f"{of.segment} = {of.segment_value}"
-    return of.arm if of.arm != "champion" else f"v{of.version}"
-
-
-def _figure(of: WindowFigure) -> list[Any]:
-    share = _share(of.labelled / of.rows if of.rows else 0.0)
-    return [of.rows, share, _rounded(of.value), _interval(of.low, of.high)]
-
-
-def _share(value: float) -> str:
-    return f"{value:.1%}"
-
-
-def _interval(low: float | None, high: float | None) -> str:
-    return "" if low is None or high is None else f"{low:.4g} to {high:.4g}"
-
-
-def _rounded(value: float | None) -> float | None:
-    return None if value is None else float(f"{value:.4g}")

@@ -196,7 +196,7 @@ def judge_performance(pipeline: str, of: Performance, rules: Monitoring) -> list
     findings.append(_finding(place, "trailing", _ALL, found, (found.p, level / _RULES)))
     version = counting[-1].part.model_version
     same = [each for each in counting if each.part.model_version == version][-_MONTH:]
-    held_out = getattr(of.manifest, "held_out", None)
+    held_out = of.manifest.held_out if of.manifest else None
     if held_out:
         found = loss_against_held_out(of.metric, of.sums(same), held_out.metrics, held_out.rows, declared.max_loss)
         findings.append(_finding((pipeline, of.metric, same), "held_out", _ALL, found, (found.p, level / _RULES)))

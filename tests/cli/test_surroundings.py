@@ -57,7 +57,7 @@ READING = {
     *("models list", "models rollback --dry-run", "models show", "plan", "query", "replay", "status"),
 }
 # They say that they do not apply to this project.
-NEITHER = {"demo", "maintain", "models canary", "monitor", "prove-point-in-time"}
+NEITHER = {"demo", "maintain", "models canary", "monitor", "performance", "prove-point-in-time"}
 
 
 def commands() -> list[tuple[str, list[str]]]:

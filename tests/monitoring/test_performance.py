@@ -107,3 +107,29 @@ def test_a_metric_that_is_none_of_the_model_is_refused_with_those_that_are(year)
     assert "is not a figure of its model; expected one of auc," in year.shell(
         "performance", "orders", "--evaluate", "--from", DAYS[0], "--to", DAYS[0], code=1
     )
+
+
+def test_a_loss_against_the_held_out_rows_of_the_registration_is_in_alarm(year, helpers, tmp_path):
+    """The labels that the version was registered with follow its scores; those in production do not."""
+    held_out = helpers.orders(400, seed=9)
+    held_out["returned"] = helpers.returned(held_out)
+    version = year.registry.register(
+        "returns",
+        model=year.registry.get("returns", 1).path / "model.ubj",
+        sample=held_out,
+        categories={"shop": helpers.SHOPS},
+        by="ada",
+        outcome="returned",
+        held_out=True,
+    )
+    assert version.manifest.held_out.metrics["auc"] > 0.8
+    year.registry.set_alias("returns", "champion", version.version, by="ada", why="with facts")
+    year.declare(sources=SOURCES, labels=LABELS, monitoring={}, reruns={"promotion": "all"})
+    year.run(*DAYS)
+    year.shell("performance", "orders", "--evaluate")
+    assert findings(year)["held_out", "auc"].state == "ok"
+    year.source(REGRESSION.replace("2024-03-17", "2024-02-01"))
+    year.shell("performance", "orders", "--evaluate")
+    found = findings(year)
+    assert found["held_out", "auc"].state == "alarm" and "at registration" in found["held_out", "auc"].cause
+    assert found["trailing", "auc"].state == "ok", "it was never better"

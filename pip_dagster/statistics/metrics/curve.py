@@ -64,8 +64,7 @@ class Curve:
             precision = np.where(v > 0, v * at_least_v / at_least_c, 0.0).sum(axis=1)
             lorenz = (c * (at_least_v - v / 2)).sum(axis=1)
             tenth = np.minimum(np.floor(EQUAL_BINS * (cum_c - c / 2) / all_c), EQUAL_BINS - 1)
-        parts = [
-            np.stack([np.where(tenth == i, part, 0.0).sum(axis=1) for i in range(EQUAL_BINS)], axis=1)
-            for part in (c, v, x, c2)
-        ]
+        place = (np.nan_to_num(tenth).astype(np.int64) + EQUAL_BINS * np.arange(len(c))[:, None]).ravel()
+        shape = (len(c), EQUAL_BINS)
+        parts = [np.bincount(place, each.ravel(), len(c) * EQUAL_BINS).reshape(shape) for each in (c, v, x, c2)]
         return cls.of_areas((below, precision, lorenz), Tenths(*parts))
