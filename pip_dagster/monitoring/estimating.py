@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
 from pip_dagster import clock
+from pip_dagster.errors import DeclarationError
 from pip_dagster.flow.calibrate import MOST, fit, held_out, labels_digest, outcomes_of, window
 from pip_dagster.flow.estimate import estimate
 from pip_dagster.flow.estimate_rows import Estimated, chunks, decisions_of, estimated_of, stage_labelled, stage_scored
@@ -23,6 +24,7 @@ from pip_dagster.ledger.estimates import (
 )
 from pip_dagster.ledger.record import new_id
 from pip_dagster.registry.choose import registry_of
+from pip_dagster.statistics.band import Band
 from pip_dagster.warehouse.access import reading, writing
 from pip_dagster.warehouse.interrupts import raise_if_interrupted
 from pip_dagster.warehouse.tables import views_of
@@ -103,7 +105,7 @@ def estimate_stored(
         progress: is called after each chunk.
 
     Raises:
-        DeclarationError: the labels' SQL cannot run, or the segment is no column of the features.
+        DeclarationError: the labels' SQL cannot run.
         SourceError: a source cannot be read.
     """
     name, digest = pipeline.spec.name, version.manifest_digest
@@ -166,7 +168,7 @@ def refit(
         wait = (pipeline.labels and pipeline.labels.complete_after) or timedelta()
         mature = [each for each in mature if each.partition_end + wait <= before]
     if not mature:
-        return "no partition of this version has mature labels"
+        return "no partition of this version has labels that count" + ("" if before is None else " by then")
     fitted = [each for each in known if each.kind != "held out"]
     if any(_is_of(each, mature) for each in fitted):
         return None
@@ -249,7 +251,12 @@ def _entries(
 ) -> list[EstimateEntry]:
     at, name = clock.now(), pipeline.spec.name
     none = f"no calibrator of earlier partitions: {lacking or 'labels of this version do not count yet'}"
-    found = estimate(con, of, calibrator, stage_scored(con, pipeline, of, chunk)) if calibrator else {}
+    found: dict[str, dict[str, Band] | str] = {}
+    if calibrator:
+        try:
+            found = estimate(con, of, calibrator, stage_scored(con, pipeline, of, chunk))
+        except DeclarationError as error:  # such as a segment that the features do not have
+            found = {each.partition_key: str(error) for each in chunk}
     entries = []
     for each in chunk:
         bands = found.get(each.partition_key, none if calibrator is None else "no row of it is live")

@@ -185,6 +185,8 @@ def test_what_cannot_be_estimated_never_fails_a_run(estimated):
     estimated.run(DAYS[25])
     found = do(estimated, estimate_scored, [DAYS[25]])
     assert found.done == 0 and "'nowhere'" in found.reasons[DAYS[25]] and "estimates: false" in found.reasons[DAYS[25]]
+    reason = f"SELECT reason FROM orders.estimates WHERE partition_key = '{DAYS[25]}'"
+    assert estimated.published(reason) == [(found.reasons[DAYS[25]],)], "recorded"
     declare(estimated, monitoring={"estimates": False})
     refused = estimated.shell("estimate", "orders", code=1)
     assert "has no estimates: they need `labels`" in refused
@@ -293,3 +295,13 @@ def test_too_few_labels_are_no_calibrator(tiny):
     tiny.source("UPDATE raw.outcomes SET returned = 0 WHERE order_id % 10 > 0")
     why = label(tiny, *DAYS[:6])
     assert "labels of the rarer outcome" in why and why.endswith("5 and 200 are needed")
+
+
+def test_before_anything_is_scored_or_labelled(tiny):
+    declare(tiny)
+    assert "There is no warehouse" in tiny.shell("estimate", "orders", code=1)
+    tiny.source(OUTCOMES)
+    tiny.run("2024-03-01")
+    text = tiny.shell("estimate", "orders")
+    assert "no estimate: no calibrator of earlier partitions" in " ".join(text.replace("│", " ").split())
+    assert "No calibrator was fitted now: no partition of this version has labels that count." in text
