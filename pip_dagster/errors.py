@@ -47,6 +47,10 @@ class NoWarehouseError(WarehouseError):
     """There is no warehouse yet."""
 
 
+class OlderWarehouseError(WarehouseError):
+    """An earlier version wrote the warehouse, which the next command that writes migrates."""
+
+
 class OtherWarehouseError(WarehouseError):
     """The warehouse was lost, replaced, or restored from a backup that is older than what was published from it.
 

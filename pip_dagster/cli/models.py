@@ -19,6 +19,7 @@ from pip_dagster.cli.rollback import rollback
 from pip_dagster.declaration.project import Project
 from pip_dagster.promotion.reports import newest_report, to_json
 from pip_dagster.registry.listing import aliases_of, details, say_metrics, summarize
+from pip_dagster.registry.manifest import Manifest
 from pip_dagster.registry.store import Registry
 
 _CATEGORIES = 8  # of a feature, as a terminal shows them
@@ -166,6 +167,10 @@ def show(project: Project, name: str, ref: str, as_json: bool) -> None:
     if report:
         title = f"gates of {report.pipeline}, {report.made_at:%Y-%m-%d %H:%M} UTC"
         show_table(None, [title, "figure", "threshold", ""], gate_rows(report), boxed=False)
+    if manifest.held_out and len(manifest.outputs) == 1:
+        show_table(
+            "held-out rows by score", ["score", "rows", "mean score", "mean outcome"], _bins(manifest), boxed=False
+        )
     rows = []
     for feature in manifest.features:
         reference = manifest.feature_reference[feature.name]
@@ -203,6 +208,19 @@ def history(project: Project, name: str, alias: str | None, as_json: bool) -> No
         for change in changes
     )
     show_table(None, ["at", "alias", "from", "to", "by", "why"], rows, boxed=False)
+
+
+def _bins(manifest: Manifest) -> list[list[Any]]:
+    """The held-out rows in each bin of the score; a calibrated version's bins are of the raw score."""
+    assert manifest.held_out
+    (output,) = manifest.outputs
+    edges = [f"{edge:.4g}" for edge in manifest.score_reference[output].edges]
+    names = [f"up to {edges[0]}", *(f"to {edge}" for edge in edges[1:]), f"above {edges[-1]}"] if edges else ["all"]
+    return [
+        [name, each.rows, f"{each.score / each.rows:.4g}", f"{each.outcome / each.rows:.4g}"]
+        for name, each in zip(names, manifest.held_out.bins[output], strict=True)
+        if each.rows
+    ]
 
 
 def _shown(categories: Sequence[str]) -> str:

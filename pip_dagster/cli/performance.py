@@ -82,9 +82,8 @@ def performance(
 
 def _evaluate(pipeline: Pipeline, first: str | None, until: str | None) -> dict[str, str]:
     from pip_dagster.flow.engine import available_threads
-    from pip_dagster.flow.performance import evaluate
+    from pip_dagster.flow.performance import evaluate, live_keys
     from pip_dagster.monitoring.estimating import calibrate_after_labels
-    from pip_dagster.monitoring.performance import live_keys
     from pip_dagster.warehouse.connect import workspace
 
     name = pipeline.spec.name
@@ -127,6 +126,7 @@ def _nothing(pipeline: str, of: Performance, problems: dict[str, str]) -> None:
 
 def _show_windows(pipeline: str, of: Performance, findings: Sequence[Finding], as_json: bool) -> None:
     windows, groups = _windows(of), _groups(of)
+    newest = min(28, len(of.counting()))
     if as_json:
         figures = [asdict(each) for each in (*windows, *groups)]
         show_json(
@@ -138,7 +138,7 @@ def _show_windows(pipeline: str, of: Performance, findings: Sequence[Finding], a
     show_table(f"{pipeline}: the newest partitions that count", columns, rows)
     if groups:
         show_table(
-            f"The newest {groups[0].partitions}, by version, arm and segment",
+            f"The newest {newest}, by version, arm and segment",
             ["rows of", *columns[1:]],
             [[_name(each), *_figure(each)] for each in groups],
         )

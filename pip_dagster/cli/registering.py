@@ -29,6 +29,12 @@ _OPTIONS = (
     click.option("--training-window", metavar="FROM..TO", help="For example 2013-01-01..2013-07-01."),
     click.option("--alias", help="Point this alias at the version, if it is not set yet."),
     click.option(
+        "--outcome", metavar="COLUMN", help="The sample's column with what came of its rows; with --held-out."
+    ),
+    click.option(
+        "--held-out", is_flag=True, help="The model was not trained, tuned or calibrated on the sample's rows."
+    ),
+    click.option(
         "--time-limit", type=float, default=120.0, show_default=True, help="Seconds to load and score the sample."
     ),
     json_option,
@@ -58,6 +64,7 @@ def described(
     description: str,
     training_window: str | None,
     time_limit: float,
+    **stated: Any,
 ) -> dict[str, Any]:
     """The arguments of `Registry.register` and `Registry.compose` that these options stand for."""
     return {
@@ -67,6 +74,7 @@ def described(
         "description": description,
         "training_window": _window(training_window),
         "time_limit": time_limit,
+        **stated,
     }
 
 

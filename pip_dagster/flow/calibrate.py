@@ -24,7 +24,7 @@ from pip_dagster.statistics.loss_table import (
     make_table,
     measured_losses,
 )
-from pip_dagster.statistics.score_curve import GRAIN, ScoreCurve, fit_curve
+from pip_dagster.statistics.score_curve import CLIP, GRAIN, ScoreCurve, fit_curve
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -113,29 +113,29 @@ def labels_digest(scorings: Sequence[MatureScoring]) -> str:
 
 
 def held_out(manifest: Manifest, manifest_digest: str, pipeline: str, of: Estimated) -> Calibrator | None:
-    """The calibrator of the manifest's held-out rows, for a binary version that has no mature labels yet."""
+    """The calibrator of the manifest's held-out rows, for a classifier that has no mature labels yet."""
     import numpy as np
 
-    bins = getattr(getattr(manifest, "held_out", None), "bins", None)
-    if not bins or of.spec.kind != "binary" or of.spec.scale == "score" or manifest.calibration is not None:
+    held, classifies = manifest.held_out, of.spec.kind in ("binary", "multiclass")
+    if held is None or not classifies or of.spec.scale != "probability":
         return None
-    full = [each for each in bins if each.rows]
-    rows = np.array([each.rows for each in full], float)
-    mean = np.array([each.score for each in full]) / rows
-    if of.spec.scale == "probability":
-        clipped = np.clip(mean, 1e-7, 1 - 1e-7)
-        mean = np.log(clipped) - np.log1p(-clipped)
-    positives = np.array([each.outcome for each in full], float)
-    scarce = int(min(positives.sum(), (rows - positives).sum()))
+    curves: dict[tuple[str | None, int], ScoreCurve] = {}
+    for k, output in enumerate(manifest.outputs):
+        full = [each for each in held.bins.get(output, ()) if each.rows]
+        if not full:
+            return None
+        rows = np.array([each.rows for each in full], float)
+        mean = np.clip(np.array([each.score for each in full]) / rows, CLIP, 1 - CLIP)
+        curves[None, k] = fit_curve(np.log(mean) - np.log1p(-mean), rows, np.array([each.outcome for each in full]))
+    scarce = min(min(each.positives, each.rows - each.positives) for each in curves.values())
     if scarce < LEAST_POSITIVES:
         return None
-    curve = fit_curve(mean, rows, positives)
-    columns = empty_columns() | curve_columns({(None, 0): curve})
-    return Calibrator(
-        *("", pipeline, manifest_digest, "held out", None, None, None, 0, "", int(rows.sum()), scarce),
-        **_any(columns),
+    base = Calibrator(
+        *("", pipeline, manifest_digest, "held out", None, None, None, 0, "", held.rows, scarce),
+        **_any(empty_columns()),
         made_at=clock.now(),
-    ).with_digest()
+    )
+    return replace(base, **_any(curve_columns(curves))).with_digest()
 
 
 def _curves(con: DuckDBPyConnection, of: Estimated, relation: str, base: Calibrator) -> Calibrator:

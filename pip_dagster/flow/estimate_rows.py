@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from pip_dagster.errors import DeclarationError
 from pip_dagster.flow.label_window import label_key_error, stage_labels
 from pip_dagster.flow.stage import keep
-from pip_dagster.ledger.estimates import LiveScoring
+from pip_dagster.ledger.estimates import StoredScoring
 from pip_dagster.ledger.live_partitions import LivePartition
 from pip_dagster.registry.composite import SEGMENT_COLUMN
 from pip_dagster.registry.metric_spec import metric_spec
@@ -55,9 +55,9 @@ def decisions_of(con: DuckDBPyConnection, pipeline: str) -> list[str]:
     return [row[0] for row in rows if row[1] == "BOOLEAN"]
 
 
-def chunks(scorings: Sequence[LiveScoring]) -> list[list[LiveScoring]]:
+def chunks(scorings: Sequence[StoredScoring]) -> list[list[StoredScoring]]:
     """The scorings in order, as many in a list as are staged together."""
-    found: list[list[LiveScoring]] = []
+    found: list[list[StoredScoring]] = []
     rows = 0
     for each in scorings:
         if not found or len(found[-1]) == CHUNK_PARTITIONS or rows + each.rows > _CHUNK_ROWS:
@@ -69,7 +69,12 @@ def chunks(scorings: Sequence[LiveScoring]) -> list[list[LiveScoring]]:
 
 
 def stage_scored(
-    con: DuckDBPyConnection, pipeline: Pipeline, of: Estimated, scorings: Sequence[LiveScoring], *, keyed: bool = False
+    con: DuckDBPyConnection,
+    pipeline: Pipeline,
+    of: Estimated,
+    scorings: Sequence[StoredScoring],
+    *,
+    keyed: bool = False,
 ) -> str:
     """The relation of their live rows: partition_key, scores, decisions and `pip_segment`; `keyed` adds the key.
 
@@ -113,7 +118,7 @@ def stage_labelled(
     pipeline: Pipeline,
     manifest: Manifest,
     of: Estimated,
-    scorings: Sequence[LiveScoring],
+    scorings: Sequence[StoredScoring],
 ) -> str:
     """The relation of their live rows that have a label, with `pip_outcome`.
 

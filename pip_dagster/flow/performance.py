@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import groupby
 from typing import TYPE_CHECKING
 
 from pip_dagster import clock
-from pip_dagster.errors import DeclarationError, NoWarehouseError, RegistryError
-from pip_dagster.flow.scored_figures import Figures, measure_parts
+from pip_dagster.errors import DeclarationError, NoWarehouseError, OlderWarehouseError, RegistryError
+from pip_dagster.flow.scored_figures import PartFigures, measure_parts
 from pip_dagster.flow.scored_rows import PartRows, ScoredRows, part_name, stage_scored_rows
 from pip_dagster.flow.stage import stored_columns
 from pip_dagster.ledger.performance import (
@@ -77,13 +78,10 @@ def evaluate(
         WarehouseError: it cannot be read or written.
     """
     name, at, found = pipeline.spec.name, now or clock.now(), Evaluated()
-    try:
-        with reading(con, pipeline.project, purpose=f"{name}: reading the ledger"):
-            parts = live_parts(con, name)
-            known = newest_evaluations(con, name)
-            _check_columns(con, pipeline, parts)
-    except NoWarehouseError:
-        return found
+    with _ledger(con, pipeline) as there:
+        parts = live_parts(con, name) if there else []
+        known = newest_evaluations(con, name) if there else {}
+        _check_columns(con, pipeline, parts)
     wanted = [each for each in parts if partitions is None or each.live.key in partitions]
     if not wanted:
         return found
@@ -99,6 +97,29 @@ def evaluate(
         with writing(con, pipeline.project, purpose=f"{name}: publishing performance"):
             pass
     return found
+
+
+def live_keys(con: DuckDBPyConnection, pipeline: Pipeline) -> list[str]:
+    """The partitions that are live, in order. `con` is a workspace without the warehouse open."""
+    with _ledger(con, pipeline) as there:
+        return [*dict.fromkeys(part.live.key for part in live_parts(con, pipeline.spec.name))] if there else []
+
+
+@contextmanager
+def _ledger(con: DuckDBPyConnection, pipeline: Pipeline) -> Iterator[bool]:
+    """The ledger, migrated if an earlier version wrote it; False where there is none, and none is created."""
+    purpose = f"{pipeline.spec.name}: reading the ledger"
+    try:
+        with reading(con, pipeline.project, purpose=purpose):
+            yield True
+        return
+    except NoWarehouseError:
+        yield False
+        return
+    except OlderWarehouseError:
+        pass
+    with writing(con, pipeline.project, purpose=purpose, publish=False):
+        yield True
 
 
 def _check_columns(con: DuckDBPyConnection, pipeline: Pipeline, parts: Sequence[Part]) -> None:
@@ -214,7 +235,7 @@ class _Run:
                 found[part.live.start] = of.labelled / of.rows
         return sorted(found.items())
 
-    def _evaluation(self, part: Part, of: PartRows, figures: Figures, usual: float | None) -> LabelEvaluation:
+    def _evaluation(self, part: Part, of: PartRows, figures: PartFigures, usual: float | None) -> LabelEvaluation:
         before, live = self.known.get(part.identity), part.live
         changed = before if before and before.labelled and before.labels_digest != of.digest else None
         counted = changed is not None and changed.mature_at is not None and changed.mature_at <= self.at

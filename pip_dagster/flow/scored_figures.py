@@ -12,6 +12,7 @@ from pip_dagster.sql.names import among, quote
 from pip_dagster.statistics.arms import ArmRows, estimate
 from pip_dagster.statistics.influence import Metric
 from pip_dagster.statistics.likeness import likeness
+from pip_dagster.statistics.loss import within_bounds
 from pip_dagster.statistics.metrics.measure import Measured, measure
 from pip_dagster.statistics.metrics.spec import MetricSpec, MetricValue, default_metric
 
@@ -38,7 +39,7 @@ class FigureRow(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Figures:
+class PartFigures:
     """A part's figures; `score_psi` and `unlike_rest` are of its labelled rows against all of its rows."""
 
     rows: list[FigureRow]
@@ -54,7 +55,7 @@ def judged_metric(pipeline: Pipeline, spec: MetricSpec) -> str:
 
 def measure_parts(
     con: DuckDBPyConnection, pipeline: Pipeline, staged: ScoredRows, parts: Sequence[str]
-) -> dict[str, Figures]:
+) -> dict[str, PartFigures]:
     """Measure these parts of the staged rows, all in one statement for each kind of figure.
 
     Raises:
@@ -74,11 +75,13 @@ def measure_parts(
     unlike = [part for part, of in alike.items() if of.unlike]
     weighted = _reweighted(con, staged, unlike, by, sets, names)
     intervals = _intervals(con, relation, staged.spec, metric)
-    found: dict[str, Figures] = {}
+    found: dict[str, PartFigures] = {}
     for place, rows in _counted(con, relation, by, sets, names):
         part = place[0]
         of = alike.get(part)
-        figures = found.setdefault(part, Figures([], of.psi if of else None, unlike_rest=of is not None and of.unlike))
+        figures = found.setdefault(
+            part, PartFigures([], of.psi if of else None, unlike_rest=of is not None and of.unlike)
+        )
         interval = {metric: intervals[part]} if part in intervals and place[1] is None else {}
         figures.rows.append(_row(place, rows, measured.get(place), weighted.get(place), interval))
     return found
@@ -206,5 +209,5 @@ def _intervals(con: DuckDBPyConnection, relation: str, spec: MetricSpec, metric:
         )
         figure = estimate(metric, rows)  # type: ignore[arg-type]
         if figure and np.isfinite([figure.low, figure.high]).all():
-            found[name] = (figure.low, figure.high)
+            found[name] = within_bounds(metric, figure.low, figure.high)
     return found

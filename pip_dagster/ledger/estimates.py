@@ -37,7 +37,10 @@ class EstimateEntry:
 
 @dataclass(frozen=True)
 class GradedEstimate:
-    """An estimate of a live scoring; `truth`, `hit` and `side` (-1 below the band, 1 above) once its labels count."""
+    """An estimate of a live scoring; `truth`, `hit` and `side` (-1 below the band, 1 above) once its labels count.
+
+    `calibrator` is the kind of what it was made with.
+    """
 
     partition_key: str
     partition_start: datetime
@@ -48,6 +51,7 @@ class GradedEstimate:
     low: float | None
     high: float | None
     calibrator_digest: str | None
+    calibrator: str | None
     reason: str | None
     truth: float | None
     hit: bool | None
@@ -55,7 +59,7 @@ class GradedEstimate:
 
 
 @dataclass(frozen=True)
-class LiveScoring:
+class StoredScoring:
     """A live scoring of one version."""
 
     partition_key: str
@@ -67,7 +71,7 @@ class LiveScoring:
 
 
 @dataclass(frozen=True)
-class MatureScoring(LiveScoring):
+class MatureScoring(StoredScoring):
     """One whose labels count, with the digest of its labels."""
 
     labels_digest: str
@@ -90,7 +94,9 @@ def graded_estimates(
     graded = ", ".join(counts.format(name) for name in ("truth", "hit", "side"))
     found = con.execute(
         "SELECT g.partition_key, s.partition_start, g.scoring_id, g.rows, g.metric, g.value, g.low, g.high, "
-        f"g.calibrator_digest, g.reason, {graded} FROM ledger.graded_estimates g "
+        f"g.calibrator_digest, c.kind AS calibrator, g.reason, {graded} FROM ledger.graded_estimates g "
+        "LEFT JOIN (SELECT digest, any_value(kind) AS kind FROM ledger.calibrators GROUP BY digest) c "
+        "ON c.digest = g.calibrator_digest "
         "JOIN ledger.scorings s ON s.scoring_id = g.scoring_id AND s.pipeline = g.pipeline "
         "WHERE g.pipeline = $pipeline AND g.manifest_digest = $manifest AND g.is_live "
         "ORDER BY s.partition_start, g.estimate_id",
@@ -111,7 +117,7 @@ def reasons_of(con: DuckDBPyConnection, pipeline: str, manifest_digest: str) -> 
 
 def live_scorings(
     con: DuckDBPyConnection, pipeline: str, manifest_digest: str, *, without_estimate: bool = False
-) -> list[LiveScoring]:
+) -> list[StoredScoring]:
     """The live scorings of one version with rows, oldest first; or those that have no estimate of any metric."""
     but = (
         "AND s.scoring_id NOT IN (SELECT scoring_id FROM ledger.estimates WHERE pipeline = $pipeline AND metric <> '')"
@@ -125,7 +131,7 @@ def live_scorings(
         "ORDER BY s.partition_start",
         {"pipeline": pipeline, "manifest": manifest_digest},
     )
-    return [LiveScoring(**row) for row in dicts(found)]
+    return [StoredScoring(**row) for row in dicts(found)]
 
 
 def mature_scorings(

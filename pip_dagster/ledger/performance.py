@@ -11,7 +11,6 @@ from pip_dagster.ledger.live_partitions import LivePartition, Revision
 from pip_dagster.ledger.record import dicts
 from pip_dagster.ledger.rows import insert_rows
 from pip_dagster.sql.names import among, literal
-from pip_dagster.warehouse.tables import refresh_views, views_of
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -156,9 +155,6 @@ def insert_evaluations(
     """Append them, inside a transaction. The warehouse is the current catalog."""
     insert_rows(con, "evaluations", evaluations)
     insert_rows(con, "performance", rows)
-    for name in {each.pipeline for each in evaluations}:
-        if "performance" not in views_of(con, name):  # of a pipeline that an earlier version created
-            refresh_views(con, name)
 
 
 def _evaluations(rows: Iterable[dict[str, object]]) -> list[LabelEvaluation]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from pip_dagster import clock
 from pip_dagster.ledger.estimates import GradedEstimate, graded_estimates
+from pip_dagster.monitoring.estimating import applies, estimate_scored
 from pip_dagster.monitoring.finding import Finding
 from pip_dagster.statistics.band import RUN, RUN_OF, TrackRecord, record
 from pip_dagster.warehouse.access import reading
@@ -76,6 +77,19 @@ def records_of(found: Sequence[GradedEstimate]) -> dict[str, TrackRecord]:
     return {metric: record(of_metric) for metric, of_metric in sides.items()}
 
 
+def estimates_after_scoring(
+    con: DuckDBPyConnection, pipeline: Pipeline, version: ModelVersion, partitions: Sequence[str]
+) -> list[Finding]:
+    """Estimate partitions that were just scored, unless that was done, and judge the estimates that labels graded.
+
+    `con` is a workspace without the warehouse.
+    """
+    if not applies(pipeline):
+        return []
+    estimate_scored(con, pipeline, version, partitions)
+    return estimate_findings(con, pipeline, version)
+
+
 def estimate_findings(
     con: DuckDBPyConnection, pipeline: Pipeline, version: ModelVersion, partitions: Sequence[str] = ()
 ) -> list[Finding]:
@@ -129,6 +143,7 @@ def _shown(each: GradedEstimate, of_metric: TrackRecord) -> ShownEstimate:
     else:
         held = f"{of_metric.held} of {of_metric.graded} such estimates held" if of_metric.graded else "none graded yet"
         text = f"{each.value:.4g} ({each.low:.4g} to {each.high:.4g}) {MEANING}; {held}"
+        text += "; by the held-out rows of its registration" if each.calibrator == "held out" else ""
     return ShownEstimate(
         *(each.partition_key, each.scoring_id, each.rows, each.metric, each.value, each.low, each.high),
         *(each.truth, each.hit, of_metric, withdrawn, text),

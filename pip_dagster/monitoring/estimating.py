@@ -14,8 +14,8 @@ from pip_dagster.flow.estimate_rows import Estimated, chunks, decisions_of, esti
 from pip_dagster.ledger.calibrators import Calibrator, calibrators_of, insert_calibrator
 from pip_dagster.ledger.estimates import (
     EstimateEntry,
-    LiveScoring,
     MatureScoring,
+    StoredScoring,
     insert_estimates,
     live_scorings,
     mature_scorings,
@@ -206,7 +206,7 @@ def _bounded(mature: Sequence[MatureScoring]) -> list[MatureScoring]:
     return found[::-1]
 
 
-def _weeks(missing: Sequence[LiveScoring]) -> Iterable[list[LiveScoring]]:
+def _weeks(missing: Sequence[StoredScoring]) -> Iterable[list[StoredScoring]]:
     return ([*missing[at : at + _PAST]] for at in range(0, len(missing), _PAST))
 
 
@@ -215,8 +215,8 @@ def _with_calibrators(
     pipeline: Pipeline,
     version: ModelVersion,
     of: Estimated,
-    scorings: Sequence[LiveScoring],
-) -> Iterable[tuple[Calibrator | None, list[LiveScoring]]]:
+    scorings: Sequence[StoredScoring],
+) -> Iterable[tuple[Calibrator | None, list[StoredScoring]]]:
     """The scorings in chunks, each with the newest calibrator that has seen none of its outcomes."""
     name, digest = pipeline.spec.name, version.manifest_digest
     with reading(con, pipeline.project, purpose=f"{name}: reading the ledger"):
@@ -228,7 +228,7 @@ def _with_calibrators(
             transaction(con),
         ):
             insert_calibrator(con, fallback)
-    by_digest: dict[str | None, tuple[Calibrator | None, list[LiveScoring]]] = {}
+    by_digest: dict[str | None, tuple[Calibrator | None, list[StoredScoring]]] = {}
     for each in scorings:
         earlier = [c for c in known if c.last_end and c.last_end <= each.partition_start]
         newest = max(earlier, key=lambda c: (c.last_end, c.made_at), default=fallback)
@@ -244,7 +244,7 @@ def _entries(
     version: ModelVersion,
     of: Estimated,
     calibrator: Calibrator | None,
-    chunk: Sequence[LiveScoring],
+    chunk: Sequence[StoredScoring],
     lacking: str | None,
 ) -> list[EstimateEntry]:
     at, name = clock.now(), pipeline.spec.name

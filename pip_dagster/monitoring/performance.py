@@ -17,7 +17,7 @@ from pip_dagster.monitoring.finding import Finding, FindingState
 from pip_dagster.plural import plural
 from pip_dagster.registry.store import Registry
 from pip_dagster.statistics.distribution import adjusted
-from pip_dagster.statistics.loss import Loss, loss_against, loss_against_held_out
+from pip_dagster.statistics.loss import Loss, loss_against, loss_against_held_out, within_bounds
 from pip_dagster.statistics.metrics.spec import default_metric
 from pip_dagster.statistics.metrics.sums import MetricSums, Stack
 from pip_dagster.statistics.metrics.windows import intervals
@@ -109,22 +109,14 @@ class Performance:
         if stack is None:
             return WindowFigure(*place, None, None, None, *total)
         found = stack.metrics()[0].get(self.metric)
-        low, high = intervals(stack).get(self.metric, (None, None))
+        ends = intervals(stack).get(self.metric)
+        low, high = within_bounds(self.metric, *ends) if ends else (None, None)
         if found is None:
             return WindowFigure(*place, None, None, None, *total)
         return WindowFigure(*place, found.value, low, high, *total, found.reason)
 
     def _rows(self, of: Sequence[Coverage], segment: Segment) -> list[PerformanceRow]:
         return [row for each in of for row in self.rows[_id(each)] if (row.segment, row.segment_value) == segment]
-
-
-def live_keys(con: DuckDBPyConnection, pipeline: Pipeline) -> list[str]:
-    """The partitions that are live, in order. `con` is a workspace without the warehouse open."""
-    try:
-        with reading(con, pipeline.project, purpose=f"{pipeline.spec.name}: reading the ledger"):
-            return [*dict.fromkeys(part.live.key for part in live_parts(con, pipeline.spec.name))]
-    except NoWarehouseError:
-        return []
 
 
 def read_performance(

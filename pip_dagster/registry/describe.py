@@ -10,6 +10,7 @@ from pip_dagster.registry.encoding import encode
 from pip_dagster.registry.engines.protocol import Predictor
 from pip_dagster.registry.errors import InvalidModel
 from pip_dagster.registry.manifest import Signature
+from pip_dagster.registry.outcomes import measure_held_out
 from pip_dagster.registry.sample import check_types
 from pip_dagster.registry.sandbox import ProbeReport, ProbeRequest
 
@@ -38,6 +39,7 @@ def describe(
             f"{int((~np.isfinite(scores)).sum())} scores on the sample are NaN or infinite; the file is damaged, or "
             "training diverged"
         )
+    calibrated = scores
     if request.calibration is not None and len(signature.outputs) == 1:
         calibrated = request.calibration.apply(scores)
         if not np.isfinite(calibrated).all():
@@ -46,9 +48,14 @@ def describe(
                 f"the calibration ({request.calibration.method}), which was fitted to other scores"
             )
     golden.write(request.golden, table, scores, signature, groups)
+    score_reference = reference.score_reference(scores, signature)
+    held_out = None
+    if request.outcome is not None:
+        held_out = measure_held_out(table, request.outcome, signature, score_reference, (scores, calibrated))
     return ProbeReport(
         signature=signature,
         feature_reference=reference.feature_reference(X, signature),
-        score_reference=reference.score_reference(scores, signature),
+        score_reference=score_reference,
         model_sha256=model_sha256,
+        held_out=held_out,
     )

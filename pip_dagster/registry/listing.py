@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict
 
+from pip_dagster.registry.held_out import HeldOut
 from pip_dagster.registry.protocol import ModelRegistry
 from pip_dagster.registry.version import ModelVersion
 
@@ -68,6 +69,7 @@ def details(version: ModelVersion, aliases: tuple[str, ...]) -> dict[str, str]:
         **({"training scores": manifest.verified} if manifest.verified else {}),
         "classes": ", ".join(manifest.classes or ()) or "none",
         "metrics": say_metrics(manifest.metrics) or "none",
+        **({"held out": say_held_out(manifest.held_out)} if manifest.held_out else {}),
         "training window": " to ".join(manifest.training_window or ()) or "not given",
         "tags": ", ".join(f"{key}={value}" for key, value in manifest.tags.items()) or "none",
         "registered": f"{manifest.registered_at:%Y-%m-%d %H:%M:%S} UTC by {manifest.registered_by}",
@@ -106,6 +108,12 @@ def composed(version: ModelVersion) -> list[str]:
         alias = f", {member.alias} at the time" if member.alias else ""
         lines.append(f"{member}{alias}: {member.file}, sha256 {files[member.file]}")
     return lines
+
+
+def say_held_out(found: HeldOut) -> str:
+    """What a version's held-out rows showed, on one line."""
+    overall = {name: value for name, value in found.metrics.items() if "." not in name or len(found.metrics) < 5}
+    return f"{found.rows:,} rows, outcome {found.outcome}: {say_metrics(overall)}"
 
 
 def say_metrics(metrics: dict[str, float]) -> str:

@@ -7,8 +7,9 @@ from pydantic import AwareDatetime, Field, FiniteFloat, model_validator
 from pip_dagster.registry.booster_signature import BoosterSignature, Feature, Record
 from pip_dagster.registry.calibration import Calibration
 from pip_dagster.registry.composite import Composite
+from pip_dagster.registry.held_out import HeldOut
 
-__all__ = ["BoosterSignature", "Description", "Feature", "Histogram", "Manifest", "Signature"]
+__all__ = ["BoosterSignature", "Description", "Feature", "HeldOut", "Histogram", "Manifest", "Signature"]
 
 FORMAT = 1
 
@@ -19,7 +20,7 @@ class Histogram(Record):
     Numeric: `edges` ascend and `counts` has one more entry: bin i holds `edges[i-1] < x <= edges[i]`, the first
     is open below, the last open above (so a value beyond the training range has a bin). This is DuckDB's own
     `histogram(x, edges)` convention. Categories: `edges` is empty and `counts[i]` belongs to `labels[i]`.
-    NULL and NaN are counted in `missing` only.
+    NULL and NaN are counted in `missing` only. `mean` and `sd` (of the population) are of a number's other values.
     """
 
     edges: tuple[FiniteFloat, ...]
@@ -27,6 +28,7 @@ class Histogram(Record):
     missing: int
     labels: tuple[str, ...] | None = None
     mean: FiniteFloat | None = None
+    sd: FiniteFloat | None = None
 
     @model_validator(mode="after")
     def _one_count_a_bin(self) -> Histogram:
@@ -90,6 +92,7 @@ class Manifest(Signature):
     calibration: Calibration | None = None
     origin: Origin | None = None
     training_check: TrainingCheck | None = None
+    held_out: HeldOut | None = None
 
     @property
     def model_file(self) -> str:

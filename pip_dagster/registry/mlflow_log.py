@@ -19,9 +19,10 @@ def log_model(booster: xgb.Booster, sample: pd.DataFrame, *, registered_model_na
     """Log and register a Booster inside the active MLflow run; the version's number.
 
     `sample` holds training rows with at least the model's features. The options `categories`, `classes`,
-    `feature_names`, `calibration`, `training_window`, `missing`, `offset` and `training_scores` (columns of the sample)
-    are those of `models register`; the others go to `mlflow.xgboost.log_model`. The sha256 of the model's bytes becomes
-    a tag of the version, so that a change of the artifact is noticed even before the first use.
+    `feature_names`, `calibration`, `training_window`, `missing`, `offset`, `training_scores` (columns of the sample),
+    `outcome` and `held_out` are those of `models register`; the others go to `mlflow.xgboost.log_model`. The sha256 of
+    the model's bytes becomes a tag of the version, so that a change of the artifact is noticed even before the first
+    use.
     """
     import mlflow
     import mlflow.xgboost

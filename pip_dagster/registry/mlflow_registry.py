@@ -39,7 +39,7 @@ TIME_LIMIT = 300.0
 class LoggedClaims(Record):
     """`pip_dagster/claims.json`: the options of `models register`, logged by the training script.
 
-    `training_scores`: the columns of the logged sample that hold them.
+    `training_scores`: the columns of the logged sample that hold them; `outcome`: its column of held-out outcomes.
     """
 
     categories: dict[str, list[str]] = {}
@@ -50,6 +50,8 @@ class LoggedClaims(Record):
     missing: FiniteFloat | None = None
     offset: str | None = None
     training_scores: str | list[str] | None = None
+    outcome: str | None = None
+    held_out: bool = False
 
 
 class MlflowRegistry:
@@ -195,6 +197,8 @@ class MlflowRegistry:
             missing=logged.missing,
             offset=logged.offset,
             training_scores=logged.training_scores,
+            outcome=logged.outcome,
+            held_out=logged.held_out,
             by=version.user_id or "MLflow",
             description=version.description or "",
             metrics=self._source.metrics(version),

@@ -139,6 +139,8 @@ def _same_model(folder: Path, numbers: list[int], draft: Manifest) -> ModelVersi
             if earlier.digest == model_digest(draft) and earlier.manifest.scores_like(draft):
                 if draft.training_check is not None and earlier.manifest.training_check is None:
                     continue  # the same model, now verified against training
+                if draft.held_out not in (None, earlier.manifest.held_out):
+                    continue  # the same model, now measured on these outcomes
                 earlier.verify()
                 return earlier
     return None

@@ -52,6 +52,7 @@ def numeric(values: np.ndarray) -> Histogram:
         counts=tuple(int(count) for count in counts),
         missing=missing,
         mean=float(present.mean()),
+        sd=float(present.std()),
     )
 
 

@@ -31,7 +31,9 @@ class Statements(TypedDict, total=False):
     """What `Registry.register` and `Registry.compose` take beside the model.
 
     `by`: who registers, else the user of this process. `training_window`: the first and the last instant of the
-    training rows. `calibration`: how the score becomes a probability.
+    training rows. `calibration`: how the score becomes a probability. `outcome`: the column of the sample that holds
+    what came of its rows, to measure the version by; only with `held_out`, which states that the model was not trained,
+    tuned or calibrated on these rows.
     """
 
     by: str
@@ -40,6 +42,8 @@ class Statements(TypedDict, total=False):
     training_window: tuple[str, str] | None
     tags: Mapping[str, str] | None
     calibration: Calibration | Mapping[str, object] | None
+    outcome: str | None
+    held_out: bool
 
 
 class ModelStatements(Statements, total=False):
@@ -72,6 +76,8 @@ class Claims:
     training_window: tuple[str, str] | None = None
     tags: Mapping[str, str] | None = None
     calibration: Calibration | Mapping[str, object] | None = None
+    outcome: str | None = None
+    held_out: bool = False
     categories: Mapping[str, Sequence[object]] | None = None
     classes: Sequence[str] | None = None
     feature_names: Sequence[str] | None = None
@@ -95,6 +101,26 @@ class Claims:
             categories={feature: tuple(map(str, values)) for feature, values in lists.items()},
             classes=None if self.classes is None else tuple(map(str, self.classes)),
         )
+
+    @property
+    def outcomes(self) -> str | None:
+        """The column of the held-out outcomes.
+
+        Raises:
+            RegistryError: outcomes of rows that may be training's, or held-out rows without outcomes.
+        """
+        if self.outcome is not None and not self.held_out:
+            raise RegistryError(
+                f"{self.name}: the outcome {self.outcome!r} is given without the statement that the sample's rows are "
+                "held out. On rows of its training a model is better than on others. State it (--held-out, "
+                "held_out=True) if training, tuning and calibration never saw these rows; otherwise omit the outcome"
+            )
+        if self.held_out and self.outcome is None:
+            raise RegistryError(
+                f"{self.name}: the sample is stated to be held out, and no outcome is given; name the column of the "
+                "sample that holds it (--outcome, outcome=...), or omit the statement"
+            )
+        return self.outcome
 
     def described(self) -> Description:
         """The claims that only go into the manifest."""
@@ -123,7 +149,7 @@ def prepare(staged: Path, model: Path, sample: samples.Sample, claims: Claims, s
     Raises:
         RegistryError: see `Registry.register`.
     """
-    description = claims.described()
+    description, outcome = claims.described(), claims.outcomes
     data = _model_bytes(model)
     engine, kind = engines.detect(data, model)
     work = staged / "work"
@@ -138,6 +164,7 @@ def prepare(staged: Path, model: Path, sample: samples.Sample, claims: Claims, s
         "claims": claims.signature,
         "calibration": description.calibration,
         "training": training_source(claims.training_scores, work),
+        "outcome": outcome,
     }
     report = _examined(staged, sample, claims, seconds, request)
     if sha256(target.read_bytes()) != report.model_sha256:
@@ -156,11 +183,12 @@ def prepare_composite(
     Raises:
         RegistryError: see `Registry.compose`.
     """
-    description = claims.described()
+    description, outcome = claims.described(), claims.outcomes
     (staged / "work").mkdir()
     for member, origin in zip(resolved.composite.members, resolved.origins, strict=True):
         write_synced(staged / member.file, origin.model_bytes())
     request = {"model": staged, "composite": resolved.composite, "calibration": description.calibration}
+    request |= {"outcome": outcome}
     report = _examined(staged, sample, claims, seconds, request)
     for member, origin in zip(resolved.composite.members, resolved.origins, strict=True):
         if sha256((staged / member.file).read_bytes()) != origin.digest:
@@ -194,6 +222,7 @@ def _manifest(name: str, description: Description, report: sandbox.ProbeReport) 
             feature_reference=report.feature_reference,
             score_reference=report.score_reference,
             training_check=report.training_check,
+            held_out=report.held_out,
         )
 
     return manifest

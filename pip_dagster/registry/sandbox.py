@@ -20,6 +20,7 @@ from pip_dagster.registry.booster_signature import Record
 from pip_dagster.registry.calibration import Calibration
 from pip_dagster.registry.composite import Composite
 from pip_dagster.registry.engines.protocol import SignatureClaims
+from pip_dagster.registry.held_out import HeldOut
 from pip_dagster.registry.manifest import Histogram, Signature, TrainingCheck
 
 MEMORY_BYTES = 16 * 2**30
@@ -36,7 +37,7 @@ class ProbeRequest(Record):
     """The probe's task: load `model` with `engine`, derive its signature, score `sample`, write golden rows.
 
     A model in another format than the stored one is written to `convert_to`. With `composite`, `model` is the folder of
-    its members' files, and no `engine` is named.
+    its members' files, and no `engine` is named. `outcome` is the column of held-out outcomes.
     """
 
     name: str
@@ -49,6 +50,7 @@ class ProbeRequest(Record):
     calibration: Calibration | None = None
     training: TrainingSource | None = None
     composite: Composite | None = None
+    outcome: str | None = None
     cpu_seconds: int
     memory_bytes: int = MEMORY_BYTES
 
@@ -61,6 +63,7 @@ class ProbeReport(Record):
     score_reference: dict[str, Histogram]
     model_sha256: str
     training_check: TrainingCheck | None = None
+    held_out: HeldOut | None = None
 
 
 def run(request: ProbeRequest, folder: Path, seconds: float) -> ProbeReport:

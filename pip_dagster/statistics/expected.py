@@ -101,7 +101,7 @@ def _metrics(rows: CalibratedRows) -> list[_Metric]:
 
 
 def _binary(rows: CalibratedRows) -> list[_Metric]:
-    s = f"({probability_sql(f'{quote(rows.scores[0])}::DOUBLE', rows.spec.scale)})"
+    s = f"({probability_sql('s0', rows.spec.scale)})"
     hit, miss = _log(s), _log(f"(1 - {s})")
     both = f"least(pos0, n - pos0) >= {LEAST_OF_A_CLASS}"
     found = [_Metric("auc", "auc0", (_auc_by(0),), both), _Metric("base_rate", "pos0 / n", ("1 / n",))]
@@ -109,7 +109,7 @@ def _binary(rows: CalibratedRows) -> list[_Metric]:
         found.append(_mean("logloss", f"(-{miss})", f"({miss} - {hit})"))
         found.append(_mean("brier", f"({s} * {s})", f"(1 - 2 * {s})"))
     for i, decision in enumerate(rows.spec.decisions):
-        flag, known = f"coalesce({quote(decision)}, false)::INT", f"({quote(decision)} IS NOT NULL)::INT"
+        flag, known = _flag(i), f"(f{i} IS NOT NULL)::INT"
         flagged, wanted = f"nullif(flagged{i}, 0)", f"nullif(wanted{i}, 0)"
         enough = f"flagged{i} >= {LEAST_OF_A_CLASS}"
         found.append(_Metric(f"precision.{decision}", f"hits{i} / {flagged}", (f"{flag} / {flagged}",), enough))
@@ -123,7 +123,7 @@ def _multiclass(rows: CalibratedRows) -> list[_Metric]:
     chosen = [f"(pip_chosen = {k})::INT" for k in classes]
     found = [
         _Metric("accuracy", f"({' + '.join(f'hits{k}' for k in classes)}) / n", tuple(f"{c} / n" for c in chosen)),
-        _mean("multi_logloss", "0", *(f"(-{_log(quote(name) + '::DOUBLE')})" for name in rows.scores)),
+        _mean("multi_logloss", "0", *(f"(-{_log(f's{k}')})" for k in classes)),
     ]
     f1 = [f"coalesce(2 * hits{k} / nullif(flagged{k} + pos{k}, 0), 0)" for k in classes]
     by = tuple(
@@ -136,6 +136,11 @@ def _multiclass(rows: CalibratedRows) -> list[_Metric]:
         of_all = tuple(f"({_auc_by(k)}) / {len(classes)}" for k in classes)
         found.append(_Metric("ovr_auc", mean, of_all, f"{least} >= {LEAST_OF_A_CLASS}"))
     return found
+
+
+def _flag(i: int) -> str:
+    """Whether a row is flagged by the i-th decision; without a decision it is not."""
+    return f"coalesce(f{i}, false)::INT"
 
 
 def _log(probability: str) -> str:
@@ -156,12 +161,11 @@ def _auc_by(k: int) -> str:
 def _statement(rows: CalibratedRows, metrics: Sequence[_Metric]) -> str:
     classes = range(len(rows.scores))
     ranked = len(rows.scores) <= MOST_AUC_CLASSES
-    flags = [f"(pip_chosen = {k})::INT" for k in classes]
-    if len(rows.scores) == 1:
-        flags = [f"coalesce({quote(name)}, false)::INT" for name in rows.spec.decisions]
+    several, decisions = len(rows.scores) > 1, range(len(rows.spec.decisions))
+    flags = [f"(pip_chosen = {k})::INT" for k in classes] if several else [_flag(i) for i in decisions]
     totals, windows = ["count(*) OVER part AS n"], []
     for k in classes:
-        p, score = f"pip_p{k}", f"{quote(rows.scores[k])}::DOUBLE"
+        p, score = f"pip_p{k}", f"s{k}"
         totals.append(f"sum({p}) OVER part AS pos{k}")
         if ranked:
             windows += [f"upto{k} AS (PARTITION BY partition_key ORDER BY {score})"]
@@ -173,10 +177,9 @@ def _statement(rows: CalibratedRows, metrics: Sequence[_Metric]) -> str:
                 f"sum({p}) OVER part - sum({p}) OVER upto{k} + (sum({p}) OVER ties{k} - {p}) / 2 AS above{k}"
             )
     for i, flag in enumerate(flags):
-        of = f"pip_p{i}" if len(rows.scores) > 1 else "pip_p0"
+        of = f"pip_p{i}" if several else "pip_p0"
         totals.append(f"sum({flag}) OVER part AS flagged{i}, sum({flag} * {of}) OVER part AS hits{i}")
-    for i, name in enumerate(rows.spec.decisions):
-        totals.append(f"sum(pip_p0) FILTER ({quote(name)} IS NOT NULL) OVER part AS wanted{i}")
+    totals += [f"sum(pip_p0) FILTER (f{i} IS NOT NULL) OVER part AS wanted{i}" for i in decisions if not several]
     pairs = ", ".join(f"pos{k} * (n - pos{k}) - spread{k} AS pairs{k}" for k in classes) if ranked else "1 AS pairs"
     auc = "1 AS auc"
     if ranked:
@@ -190,20 +193,30 @@ def _statement(rows: CalibratedRows, metrics: Sequence[_Metric]) -> str:
         + ", ".join(f"{by} AS d{i}_{k}" for k, by in enumerate(metric.by_class))
         for i, metric in enumerate(metrics)
     )
-    chosen = ""
-    if len(rows.scores) > 1:
-        listed = ", ".join(quote(name) for name in rows.scores)
-        chosen = f", list_position([{listed}], greatest({listed})) - 1 AS pip_chosen"
     named = ", ".join(["part AS (PARTITION BY partition_key)", *windows])
     part = "WINDOW part AS (PARTITION BY partition_key)"
     return (
-        f"WITH rows_ AS (SELECT *{chosen} FROM {rows.relation}), "
+        f"WITH rows_ AS ({_renamed(rows)}), "
         f"totals AS (SELECT *, {', '.join(totals)} FROM rows_ WINDOW {named}), "
         f"paired AS (SELECT *, {pairs} FROM totals), ranked AS (SELECT *, {auc} FROM paired {part}), "
         f"each_ AS (SELECT *, {each} FROM ranked {part}) "
         f"SELECT partition_key, pip_group, {', '.join(_sums(i, metric, rows) for i, metric in enumerate(metrics))} "
         "FROM each_ GROUP BY ALL ORDER BY ALL"
     )
+
+
+def _renamed(rows: CalibratedRows) -> str:
+    """The rows with names of our own, whatever a pipeline calls its columns: s0 for a score, f0 for a decision."""
+    classes = range(len(rows.scores))
+    columns = ["partition_key", "pip_group", *(f"pip_p{k}" for k in classes)]
+    columns += [f"pip_l{k}" for k in range(len(rows.knots))]
+    columns += [f"{quote(name)}::DOUBLE AS s{k}" for k, name in enumerate(rows.scores)]
+    columns += [f"{quote(name)} AS f{i}" for i, name in enumerate(rows.spec.decisions)]
+    select = f"SELECT {', '.join(columns)} FROM {rows.relation}"
+    if len(rows.scores) == 1:
+        return select
+    listed = ", ".join(f"s{k}" for k in classes)
+    return f"SELECT *, list_position([{listed}], greatest({listed})) - 1 AS pip_chosen FROM ({select})"
 
 
 def _sums(i: int, metric: _Metric, rows: CalibratedRows) -> str:

@@ -19,6 +19,11 @@ LEAST_WINDOW, LEAST_REFERENCE = 7, 14
 LEAST_ROWS = 20
 
 
+_NOT_NEGATIVE = frozenset(
+    {"logloss", "multi_logloss", "brier", "rmse", "mae", "pinball", "poisson_deviance", "tweedie_deviance"}
+)
+
+
 @dataclass(frozen=True)
 class Loss:
     """A window's figure against its reference's.
@@ -94,6 +99,14 @@ def loss_against_held_out(
     variance = new.variance * (1 / new.count + new.rows / max(held_out_rows, 1))
     known = {name: MetricValue(value, held_out_rows) for name, value in held_out.items()}
     return _judged(metric, new, (held_out[metric], known), variance, new.count - 1, max_loss)
+
+
+def within_bounds(metric: str, low: float, high: float) -> tuple[float, float]:
+    """An interval cut off where the metric ends: a share or an area is between 0 and 1, a loss is not negative."""
+    name = metric_base(metric)
+    if name in HIGHER_IS_BETTER - {"r2", "gini"}:
+        return max(low, 0.0), min(high, 1.0)
+    return (max(low, 0.0), high) if name in _NOT_NEGATIVE else (low, high)
 
 
 def chance_level(metric: str, figures: Mapping[str, MetricValue]) -> float | None:

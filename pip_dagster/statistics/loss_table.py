@@ -78,7 +78,8 @@ def make_table(
     """The table of labelled rows."""
     listed = ", ".join(f"avg({loss}), var_samp({loss})" for loss in losses.values())
     result = con.execute(
-        f"SELECT {_bin_sql(score, edges)} AS bin, count(*), {listed} FROM {relation} GROUP BY bin ORDER BY bin"
+        f"SELECT {_bin_sql(score, edges)} AS pip_bin, count(*), {listed} FROM {relation} "
+        "GROUP BY pip_bin ORDER BY pip_bin"
     ).fetchall()
     by_bin = {row[0]: row[1:] for row in result}
     bins = range(len(edges) + 1)
@@ -94,7 +95,7 @@ def counts_by_bin(
 ) -> dict[str, tuple[int, ...]]:
     """Partition → its rows in each bin."""
     found: dict[str, list[int]] = {}
-    select = f"SELECT partition_key, {_bin_sql(score, edges)} AS bin, count(*) FROM {relation} GROUP BY ALL"
+    select = f"SELECT partition_key, {_bin_sql(score, edges)} AS pip_bin, count(*) FROM {relation} GROUP BY ALL"
     for key, at, count in con.execute(select).fetchall():
         found.setdefault(key, [0] * (len(edges) + 1))[at] = count
     return {key: tuple(counts) for key, counts in found.items()}

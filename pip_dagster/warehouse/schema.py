@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from pip_dagster.errors import WarehouseError
+from pip_dagster.errors import OlderWarehouseError, WarehouseError
 from pip_dagster.warehouse.migrations import MIGRATIONS
 from pip_dagster.warehouse.tables import is_there, refresh_views
 from pip_dagster.warehouse.transaction import transaction
@@ -20,7 +20,8 @@ def ensure(con: DuckDBPyConnection, place: object, *, read_only: bool, new: Call
     """Migrate the current catalog to this version, in one transaction; before it creates a ledger it calls `new`.
 
     Raises:
-        WarehouseError: the warehouse has a newer version, or an older one and is opened read-only.
+        WarehouseError: the warehouse has a newer version.
+        OlderWarehouseError: it has an older one and is opened read-only.
     """
     found = version(con)
     if found == VERSION:
@@ -33,7 +34,7 @@ def ensure(con: DuckDBPyConnection, place: object, *, read_only: bool, new: Call
             "Upgrade pip_dagster."
         )
     if read_only:
-        raise WarehouseError(
+        raise OlderWarehouseError(
             f"{place} has schema version {found}, this pip_dagster needs {VERSION}. "
             "The next run that writes migrates it."
         )

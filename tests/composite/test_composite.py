@@ -258,6 +258,14 @@ def test_the_same_composition_is_found_again(composed: Any, sample: pd.DataFrame
     other = json.loads(json.dumps(segments))
     other["segments"][0]["when"] = "shop = '東京'"
     assert composed.registry.compose("returns", other, sample=sample).version == 5
+    del other["segments"][2]
+    outcomes = sample.assign(late=sample["quantity"] > 4)
+    measured = composed.registry.compose(
+        "returns", other | {"unmatched": "quarantine"}, sample=outcomes, outcome="late", held_out=True
+    )
+    matched = outcomes["shop"].isin(["東京", 'O\'Hare "B"'])
+    assert measured.manifest.held_out.rows == matched.sum(), "rows of no segment have no score"
+    assert measured.manifest.held_out.outcome_mean == outcomes["late"][matched].mean()
 
 
 def test_golden_rows_prove_every_segment_however_rare(composed: Any, sample: pd.DataFrame, segments: Any) -> None:

@@ -10,6 +10,8 @@ from pip_dagster.errors import DeclarationError
 from pip_dagster.flow.label_metric import check_metric
 from pip_dagster.orchestration.checks import outcome
 from pip_dagster.statistics.interval import PairedRows, gain
+from pip_dagster.statistics.metrics.measure import measure_arrays
+from pip_dagster.statistics.metrics.spec import MetricSpec
 
 DAYS = ("2024-03-01", "2024-03-02", "2024-03-03", "2024-03-04")
 SOURCES = {name: {"table": f"raw.{name}", "partition_column": "day"} for name in ("orders", "outcomes")}
@@ -67,6 +69,10 @@ def test_a_worse_arm_is_stopped_once_four_partitions_have_labels(canary, ledger_
     found, shown = gain("auc", rows, 0.975), json.loads(figures)["metric"]
     assert shown["figure"] == pytest.approx(found.gain) and shown["high"] == pytest.approx(found.high)
     assert shown["threshold"] == pytest.approx(-0.05 * (found.champion - 0.5))
+    for name, scores in (("champion", columns[1]), ("candidate", columns[2])):
+        of = {"score": scores, "pip_outcome": columns[0]}
+        monitored = measure_arrays(MetricSpec("binary"), of).metrics["auc"].value
+        assert shown[name] == pytest.approx(monitored, rel=1e-9), "monitoring has the same figure"
     assert (shown["metric"], shown["analysis"], shown["partitions"], shown["rows"]) == ("auc", 1, 4, 600)
     assert ledger_verify(canary) is None
     assert check(canary.run(DAYS[3]), DAYS[3]) is None, "a stopped arm is not judged"

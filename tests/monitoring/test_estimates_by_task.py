@@ -121,3 +121,37 @@ def test_a_composite_is_calibrated_by_the_member_that_scored(tiny, helpers):
     assert why is None and found.done == 1 and "auc" in shown
     ((segments,),) = tiny.warehouse("SELECT DISTINCT segments FROM ledger.calibrators")
     assert segments[0] is None and {*segments[1:]} == {"far", "rest"}
+
+
+def test_held_out_rows_calibrate_a_version_without_labels(tiny, helpers):
+    """A version that is registered with outcomes of held-out rows is estimated from its first day on, marked so."""
+    tiny.source(MORE, OUTCOMES)
+    (tiny.folder / "labels.sql").write_text(
+        "SELECT order_id, outcome FROM raw.outcomes WHERE day >= $start_date AND day < $end_date"
+    )
+    sample = helpers.orders(3_000, seed=9)
+    rng = np.random.default_rng(9)
+    sample["outcome"] = (sample["quantity"] / 8 + rng.random(len(sample)) > 1).astype(int)
+    tiny.registry.register(
+        "returns",
+        model=tiny.registry.get("returns", 2).path / "model.ubj",
+        sample=sample,
+        categories={"shop": helpers.SHOPS},
+        by="ada",
+        outcome="outcome",
+        held_out=True,
+    )
+    tiny.registry.set_alias("returns", "champion", 3, by="ada", why="a test")
+    tiny.declare(sources=SOURCES, labels=LABELS, monitoring={})
+    tiny.run(DAYS[0])
+    with workspace(threads=1) as con:
+        found = estimate_scored(con, tiny.pipeline(), tiny.registry.get("returns", 3), DAYS[:1])
+    assert found.done == 1, found.reasons
+    evaluated = (
+        "SELECT kind, c.rows, e.metric FROM ledger.calibrators c JOIN orders.estimates e ON calibrator_digest = digest"
+    )
+    rows = tiny.warehouse(evaluated)
+    with workspace(threads=1) as con:
+        shown = read_estimates(con, tiny.pipeline(), tiny.registry.get("returns", 3))
+    assert all(each.text.endswith("by the held-out rows of its registration") for each in shown)
+    assert {row[:2] for row in rows} == {("held out", 3_000)} and {row[2] for row in rows} >= {"auc", "base_rate"}

@@ -8,6 +8,8 @@ import pytest
 from click.testing import CliRunner
 
 from pip_dagster.cli.main import cli
+from pip_dagster.statistics.metrics.measure import measure_arrays
+from pip_dagster.statistics.metrics.spec import MetricSpec
 
 
 def in_arm(key, salt="spring", buckets=5_000):
@@ -48,6 +50,8 @@ def test_each_arm_is_judged_on_its_own_rows(parted):
         assert each["outcome"]["low"] < y.mean() < each["outcome"]["high"]
         pairs = scores[y == 1][:, None] - scores[y == 0][None, :]
         assert each["metric"]["value"] == pytest.approx((pairs > 0).mean() + (pairs == 0).mean() / 2)
+        monitored = measure_arrays(MetricSpec("binary"), {"score": scores, "pip_outcome": y}).metrics["auc"].value
+        assert each["metric"]["value"] == pytest.approx(monitored, rel=1e-9), "monitoring has the same figure"
     # What came of the orders does not depend on the scores here, how good those are does: v2 is the better model.
     outcome, metric = found["challenger"]["outcome"], found["challenger"]["metric"]
     assert outcome["difference_low"] < 0 < outcome["difference_high"]

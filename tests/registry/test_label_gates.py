@@ -17,6 +17,8 @@ from pip_dagster.promotion.check import check
 from pip_dagster.statistics.gate_result import GateReport, GateResult
 from pip_dagster.statistics.interval import PairedRows, gain
 from pip_dagster.statistics.judge import judge
+from pip_dagster.statistics.metrics.measure import measure_arrays
+from pip_dagster.statistics.metrics.spec import MetricSpec
 from pip_dagster.statistics.segments import judge_segments
 
 SOURCES = {name: {"table": f"raw.{name}", "partition_column": "day"} for name in ("orders", "outcomes")}
@@ -165,6 +167,10 @@ def test_the_gate_computes_what_the_statistics_do(gated: Any) -> None:
     assert verdict.gain and verdict.margin
     for name in ("gain", "low", "high", "se"):
         assert found["metric"].details[name] == pytest.approx(getattr(verdict.gain, name), rel=1e-6), name
+    for name, scores in (("champion", old), ("candidate", new)):
+        of = {"score": [scores[key] for key in frame["order_id"]], "pip_outcome": columns[0]}
+        monitored = measure_arrays(MetricSpec("binary"), of).metrics["auc"].value
+        assert found["metric"].details[name] == pytest.approx(monitored, rel=1e-9), "monitoring has the same figure"
     assert found["metric"].threshold == pytest.approx(-verdict.margin.value)
     codes, values = pd.factorize(frame["shop"])
     of = judge_segments("auc", rows, {"shop": (list(values), codes)}, verdict.margin.value)

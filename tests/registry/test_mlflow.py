@@ -272,13 +272,21 @@ def test_what_training_knew_is_logged_and_verified(remote: Any, helpers: Any) ->
     features = sample[["amount", "quantity"]]
     data = xgb.DMatrix(features, label=sample["quantity"], missing=-999, base_margin=sample["margin"])
     booster = xgb.train({"nthread": 1}, data, 4)
-    sample["trained"] = booster.predict(data)
-    options = {"missing": -999, "training_scores": "trained", "pip_requirements": ["xgboost"]}
+    sample["trained"], sample["sold"] = booster.predict(data), sample["quantity"]
+    options = {
+        "outcome": "sold",
+        "held_out": True,
+        "missing": -999,
+        "training_scores": "trained",
+        "pip_requirements": ["xgboost"],
+    }
     with mlflow.start_run():
         log_model(booster, sample, registered_model_name="known", offset="margin", **options)
     registry = mlflow_registry(remote.project)
     manifest = registry.get("known", 1).manifest
     assert (manifest.missing, manifest.offset, manifest.training_check.rows) == (-999, "margin", 300)
+    error = sample["sold"] - sample["trained"].astype("float32")
+    assert manifest.held_out.metrics["rmse"] == pytest.approx((error**2).mean() ** 0.5)
     with mlflow.start_run():
         log_model(booster, sample, registered_model_name="known", **options)
     with pytest.raises(RegistryError, match=r"models:/known/2: .*the scores are not those of training"):

@@ -185,7 +185,7 @@ def test_losses_hold_and_the_guard_refuses_what_is_beyond_the_labels():
 @pytest.mark.parametrize("shift", [0.0, 0.8])
 def test_coverage_is_95_percent(rows, truth, shift):
     rng = np.random.default_rng(rows)
-    found = coverage(rng, 60, 1_000, 20, rows, truth, shift=shift)
+    found = coverage(rng, 20, 1_000, 20, rows, truth, shift=shift)
     print(f"{truth.__name__}, shift {shift}, {rows:,} rows: " + ", ".join(f"{m} {v:.1%}" for m, v in found.items()))
     assert all(0.92 <= share <= 0.985 for share in found.values())
 
@@ -193,7 +193,7 @@ def test_coverage_is_95_percent(rows, truth, shift):
 @SOAK
 @pytest.mark.parametrize("positives", [200, 5_000])
 def test_coverage_with_few_and_many_labels(positives):
-    found = coverage(np.random.default_rng(positives), 60, positives, 20, 1_000, overconfident)
+    found = coverage(np.random.default_rng(positives), 20, positives, 20, 1_000, overconfident)
     print(f"{positives:,} positives: " + ", ".join(f"{metric} {value:.1%}" for metric, value in found.items()))
     assert all(share >= 0.92 for share in found.values())
 
@@ -203,7 +203,7 @@ def test_coverage_with_few_and_many_labels(positives):
 @pytest.mark.parametrize("day", [0.0, 0.3])
 def test_runs_by_chance(rows, day):
     rng, runs, withdrawn, held = np.random.default_rng(int(rows + 10 * day)), [], [], []
-    for _ in range(8):
+    for _ in range(4):
         found = days(rng, rows, overconfident, count=147, day=day)
         records = [[record([*of[: i + 1]]) for of in found.values()] for i in range(len(found["auc"]))]
         runs += [any(each.runs for each in of) for of in records]

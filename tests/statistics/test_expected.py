@@ -131,6 +131,20 @@ def test_one_class_and_no_rows(rows, p):
     assert rows == 0 or found["logloss"].value == pytest.approx(0, abs=1e-6)
 
 
+def test_a_pipeline_may_name_its_columns_as_it_likes():
+    rng = np.random.default_rng(4)
+    names = ("n", "POS0", "value0", "s0", "f1", "auc0", 'it"s')
+    spec = MetricSpec("binary", scores=("d0_0",), decisions=names)
+    score = rng.random(200)
+    columns = {"d0_0": score} | {name: score > 0.1 * (i + 1) for i, name in enumerate(names)}
+    y = (rng.random(200) < score).astype(float)
+    found = evaluate(spec, columns | {"bin": score, "y": score, "l": score}, y)["a"]
+    measured = measure_arrays(spec, columns | {"pip_outcome": y}).metrics
+    assert len(found) == 4 + 2 * len(names)
+    for metric, each in found.items():
+        assert each.value == pytest.approx(measured[metric].value, abs=1e-9), metric
+
+
 def test_equal_scores_are_worth_a_half():
     columns = {"score": np.full(80, 0.3), "high": np.full(80, True), "low": np.full(80, False)}
     found = evaluate(BINARY, columns, np.full(80, 0.3))["a"]

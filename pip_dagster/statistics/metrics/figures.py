@@ -60,7 +60,8 @@ def metric_values(found: Figures, totals: Totals, at: int) -> dict[str, MetricVa
     for name, figure in found.items():
         value = float(figure.values[at])
         if not math.isfinite(value):
-            reason = NO_ROWS if not rows else "all weights are 0" if weightless else figure.reason
+            reason = figure.reason if figure.reason != NO_ROWS else "the sums are beyond the largest number"
+            reason = NO_ROWS if not rows else "all weights are 0" if weightless else reason
             values[name] = MetricValue(None, rows, reason)
             continue
         half = None if figure.half is None else float(figure.half[at])
@@ -101,6 +102,10 @@ def _binary(spec: MetricSpec, of: Totals, curve: Curve) -> Figures:
         found |= {
             f"precision.{name}": FigureArray(_ratio(of[f"hit{i}"], of[f"flagged{i}"]), "no row is flagged"),
             f"recall.{name}": FigureArray(_ratio(of[f"hit{i}"], of[f"wanted{i}"]), NO_POSITIVE),
+            f"accuracy.{name}": FigureArray(
+                _ratio(of[f"known{i}"] - of[f"flagged{i}"] - of[f"wanted{i}"] + 2 * of[f"hit{i}"], of[f"known{i}"]),
+                "no row has a decision",
+            ),
             f"flag_rate.{name}": FigureArray(_ratio(of[f"flagged{i}"], of[f"known{i}"]), "no row has a decision"),
         }
     return found

@@ -61,7 +61,8 @@ def measure(
 
     Args:
         con: a connection that can read the relation.
-        relation: SQL after FROM: a table, or a subquery in parentheses. Rows without score or outcome are left out.
+        relation: SQL after FROM: a table, or a subquery in parentheses, that gives the same rows each time. Rows
+            without score or outcome are left out.
         spec: what is measured.
         by: columns that group the rows; without any, there is one group, also of no rows.
         sets: GROUPING SETS, each some of `by`; one of all of them when None.
@@ -74,7 +75,7 @@ def measure(
         DeclarationError: scores, outcomes or weights that the kind is not for.
     """
     grouping = Grouping(by, sets)
-    table = con.execute(sums_sql(relation, spec, grouping)).to_arrow_table()
+    table = con.sql(sums_sql(relation, spec, grouping)).to_arrow_table()
     _check(spec, table)
     keys = _keys(table, grouping)
     totals = {name: _numbers(table, name) for name in table.column_names if name not in ("pip_set", *grouping.names)}
@@ -174,7 +175,7 @@ def _curves(con: DuckDBPyConnection, relation: str, spec: MetricSpec, grouping: 
     count = len(curves(spec))
     if not count:
         return []
-    table = con.execute(curves_sql(relation, spec, grouping)).to_arrow_table()
+    table = con.sql(curves_sql(relation, spec, grouping)).to_arrow_table()
     return [table.filter(pc.equal(table.column("k"), i)) for i in range(count)]
 
 
@@ -232,20 +233,20 @@ def _extra(
 
     groups = max(len(place), 1)
     if spec.kind == "multiclass":
-        table = con.execute(cells_sql(relation, spec, grouping)).to_arrow_table()
+        table = con.sql(cells_sql(relation, spec, grouping)).to_arrow_table()
         owner, parts = _flat(_rows_of(table, place, grouping)[0], table, "cells")
         cells = np.zeros((groups, len(spec.classes) ** 2))
         cells[owner, parts["cell"].astype(np.int64)] = parts["c"]
         return {"cells": cells}
     if spec.kind == "ranking":
-        table = con.execute(ranking_sql(relation, spec, grouping)).to_arrow_table()
+        table = con.sql(ranking_sql(relation, spec, grouping)).to_arrow_table()
         at, totals = _rows_of(table, place, grouping)[0], {}
         for name in ("queries", "empty", "ndcg", "map"):
             totals[name] = np.zeros(groups)
             totals[name][at] = _numbers(table, name)
         return totals
     if spec.kind == "survival":
-        table = con.execute(survival_sql(relation, spec, grouping)).to_arrow_table()
+        table = con.sql(survival_sql(relation, spec, grouping)).to_arrow_table()
         owner, parts = _flat(_rows_of(table, place, grouping)[0], table, "drawn")
         return concordance(owner, groups, parts, risk=spec.risk)
     return {}

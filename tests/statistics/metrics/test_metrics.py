@@ -99,6 +99,8 @@ class TestEqualsTheReference:
             assert got["precision.flag"] == pytest.approx(
                 sk.precision_score(y, of["flag"], sample_weight=w, zero_division=0), **EXACT
             )
+        expected = sk.accuracy_score(y, of["flag"], sample_weight=w)
+        assert got["accuracy.flag"] == pytest.approx(expected, **EXACT)
         assert got["flag_rate.flag"] == pytest.approx(np.average(of["flag"], weights=w), **EXACT)
 
     @fast
@@ -318,6 +320,11 @@ def test_values_that_would_give_a_wrong_figure_are_refused(spec, wrong, message)
     bad = {name: pa.array([column[0], wrong.get(name, column[1])], pa.float64()) for name, column in good.items()}
     with pytest.raises(DeclarationError, match=message):
         measure_arrays(spec, bad)
+
+
+def test_sums_beyond_the_largest_number_have_no_figure():
+    found = measure_arrays(MetricSpec("regression"), {"score": [1e200, 1.0], "pip_outcome": [0.0, 1.0]}).metrics
+    assert found["rmse"][:3] == (None, 2, "the sums are beyond the largest number") and found["mae"].value == 5e199
 
 
 def test_scores_on_other_scales(con):
