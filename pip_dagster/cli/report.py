@@ -22,7 +22,7 @@ _STDOUT = Path("-")
 
 @click.command()
 @click.argument("pipeline")
-@click.option("--from", "first", metavar="KEY", help="The first partition; by default the newest 90.")
+@click.option("--from", "first", metavar="KEY", help="The first partition; by default the newest 90 up to the last.")
 @click.option("--to", "last", metavar="KEY", help="The last partition; by default the newest.")
 @click.option(
     "-o",

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from pip_dagster.errors import DeclarationError
 from pip_dagster.flow.label_window import label_key_error, stage_labels
 from pip_dagster.flow.stage import keep
-from pip_dagster.ledger.estimates import EstimableScoring
+from pip_dagster.ledger.estimates import StoredScoring
 from pip_dagster.ledger.live_partitions import LivePartition
 from pip_dagster.registry.composite import SEGMENT_COLUMN
 from pip_dagster.registry.metric_spec import metric_spec
@@ -55,9 +55,9 @@ def decisions_of(con: DuckDBPyConnection, pipeline: str) -> list[str]:
     return [row[0] for row in rows if row[1] == "BOOLEAN"]
 
 
-def chunks(scorings: Sequence[EstimableScoring]) -> list[list[EstimableScoring]]:
+def chunks(scorings: Sequence[StoredScoring]) -> list[list[StoredScoring]]:
     """The scorings in order, as many in a list as are staged together."""
-    found: list[list[EstimableScoring]] = []
+    found: list[list[StoredScoring]] = []
     rows = 0
     for each in scorings:
         if not found or len(found[-1]) == CHUNK_PARTITIONS or rows + each.rows > _CHUNK_ROWS:
@@ -72,7 +72,7 @@ def stage_scored(
     con: DuckDBPyConnection,
     pipeline: Pipeline,
     of: Estimated,
-    scorings: Sequence[EstimableScoring],
+    scorings: Sequence[StoredScoring],
     *,
     keyed: bool = False,
 ) -> str:
@@ -118,7 +118,7 @@ def stage_labelled(
     pipeline: Pipeline,
     manifest: Manifest,
     of: Estimated,
-    scorings: Sequence[EstimableScoring],
+    scorings: Sequence[StoredScoring],
 ) -> str:
     """The relation of their live rows that have a label, with `pip_outcome`.
 

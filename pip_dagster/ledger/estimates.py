@@ -59,7 +59,7 @@ class GradedEstimate:
 
 
 @dataclass(frozen=True)
-class EstimableScoring:
+class StoredScoring:
     """A live scoring of one version."""
 
     partition_key: str
@@ -71,7 +71,7 @@ class EstimableScoring:
 
 
 @dataclass(frozen=True)
-class MatureScoring(EstimableScoring):
+class MatureScoring(StoredScoring):
     """One whose labels count, with the digest of its labels."""
 
     labels_digest: str
@@ -117,7 +117,7 @@ def reasons_of(con: DuckDBPyConnection, pipeline: str, manifest_digest: str) -> 
 
 def live_scorings(
     con: DuckDBPyConnection, pipeline: str, manifest_digest: str, *, without_estimate: bool = False
-) -> list[EstimableScoring]:
+) -> list[StoredScoring]:
     """The live scorings of one version with rows, oldest first; or those that have no estimate of any metric."""
     but = (
         "AND s.scoring_id NOT IN (SELECT scoring_id FROM ledger.estimates WHERE pipeline = $pipeline AND metric <> '')"
@@ -131,7 +131,7 @@ def live_scorings(
         "ORDER BY s.partition_start",
         {"pipeline": pipeline, "manifest": manifest_digest},
     )
-    return [EstimableScoring(**row) for row in dicts(found)]
+    return [StoredScoring(**row) for row in dicts(found)]
 
 
 def mature_scorings(

@@ -14,9 +14,10 @@ from pip_dagster.flow.estimate import estimate
 from pip_dagster.flow.estimate_rows import Estimated, chunks, decisions_of, estimated_of, stage_labelled, stage_scored
 from pip_dagster.ledger.calibrators import Calibrator, calibrators_of, insert_calibrator
 from pip_dagster.ledger.estimates import (
-    EstimableScoring,
+    StoredScoring,
     EstimateEntry,
     MatureScoring,
+    StoredScoring,
     insert_estimates,
     live_scorings,
     mature_scorings,
@@ -208,7 +209,7 @@ def _bounded(mature: Sequence[MatureScoring]) -> list[MatureScoring]:
     return found[::-1]
 
 
-def _weeks(missing: Sequence[EstimableScoring]) -> Iterable[list[EstimableScoring]]:
+def _weeks(missing: Sequence[StoredScoring]) -> Iterable[list[StoredScoring]]:
     return ([*missing[at : at + _PAST]] for at in range(0, len(missing), _PAST))
 
 
@@ -217,8 +218,8 @@ def _with_calibrators(
     pipeline: Pipeline,
     version: ModelVersion,
     of: Estimated,
-    scorings: Sequence[EstimableScoring],
-) -> Iterable[tuple[Calibrator | None, list[EstimableScoring]]]:
+    scorings: Sequence[StoredScoring],
+) -> Iterable[tuple[Calibrator | None, list[StoredScoring]]]:
     """The scorings in chunks, each with the newest calibrator that has seen none of its outcomes."""
     name, digest = pipeline.spec.name, version.manifest_digest
     with reading(con, pipeline.project, purpose=f"{name}: reading the ledger"):
@@ -230,7 +231,7 @@ def _with_calibrators(
             transaction(con),
         ):
             insert_calibrator(con, fallback)
-    by_digest: dict[str | None, tuple[Calibrator | None, list[EstimableScoring]]] = {}
+    by_digest: dict[str | None, tuple[Calibrator | None, list[StoredScoring]]] = {}
     for each in scorings:
         earlier = [c for c in known if c.last_end and c.last_end <= each.partition_start]
         newest = max(earlier, key=lambda c: (c.last_end, c.made_at), default=fallback)
@@ -246,7 +247,7 @@ def _entries(
     version: ModelVersion,
     of: Estimated,
     calibrator: Calibrator | None,
-    chunk: Sequence[EstimableScoring],
+    chunk: Sequence[StoredScoring],
     lacking: str | None,
 ) -> list[EstimateEntry]:
     at, name = clock.now(), pipeline.spec.name

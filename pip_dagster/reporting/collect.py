@@ -123,14 +123,15 @@ def _with_labels(
         unavailable = dict.fromkeys(("performance", "estimates", "calibration"), why or "")
         return replace(report, days=days, unavailable=report.unavailable | unavailable)
     lift, calibration = by_score(measured)
+    findings = findings_of(pipeline, measured)
     why = why_no_estimates(expected)
     return replace(
         report,
         days=days,
-        performance=with_estimates(metric_series(measured, days), expected),
+        performance=with_estimates(metric_series(measured, days, findings), expected),
         lift=lift,
         calibration=calibration,
-        alarms=(*(line for each in findings_of(pipeline, measured) if (line := alarm_of(each))), *report.alarms),
+        alarms=(*(line for each in findings if (line := alarm_of(each))), *report.alarms),
         unavailable=report.unavailable | ({"estimates": why} if why else {}),
     )
 

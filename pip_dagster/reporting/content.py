@@ -237,7 +237,8 @@ class MetricSeries:
     """A metric over the period; `reference` was measured at registration on held-out rows, if it was.
 
     `higher_is_better` is None for a metric that is best at 0. `segments` are of the newest 28 partitions that count,
-    the worst first; `suppressed` of them have too few labels.
+    the worst first; `suppressed` of them have too few labels. `judged`: whether there are enough partitions to find a
+    loss.
     """
 
     metric: str
@@ -246,6 +247,7 @@ class MetricSeries:
     points: tuple[Point, ...]
     segments: tuple[SegmentLine, ...] = ()
     suppressed: int = 0
+    judged: bool = False
     hit_rate: Figure = None
     estimates_hidden: str | None = None
 

@@ -135,7 +135,7 @@ def _period(source: OpenLedger, pipeline: Pipeline, first: str | None, last: str
         f" AND partition_start {op} {literal(_start(pipeline, key).isoformat())}::TIMESTAMPTZ" for key, op in bounds
     )
     of = f"FROM ledger.partitions WHERE pipeline = {literal(name)} AND role = 'champion'"
-    limit = MOST + 1 if bounds else LAST
+    limit = LAST if first is None else MOST + 1
     found = source.con.execute(
         f"SELECT partition_key {of}{where} GROUP BY partition_key ORDER BY max(partition_start) DESC LIMIT {limit}"
     ).fetchall()

@@ -73,7 +73,7 @@ def with_labels(days: Sequence[Day], of: Performance) -> tuple[Day, ...]:
     )
 
 
-def metric_series(of: Performance, days: Sequence[Day]) -> tuple[MetricSeries, ...]:
+def metric_series(of: Performance, days: Sequence[Day], findings: Sequence[Finding]) -> tuple[MetricSeries, ...]:
     """The pipeline's metric, and the mean of score minus outcome where there is one."""
     if not of.metric:
         return ()
@@ -94,6 +94,7 @@ def metric_series(of: Performance, days: Sequence[Day]) -> tuple[MetricSeries, .
                 points=points,
                 segments=lines,
                 suppressed=suppressed,
+                judged=any(each.rule != "labels" and each.state in ("ok", "alarm") for each in findings),
             )
         )
     return tuple(series)

@@ -145,6 +145,9 @@ def _performance(series: Sequence[MetricSeries], alarms: Sequence[AlarmLine], un
         return Tile("performance", "unknown", "not measured", "No labels are mature yet.")
     metric, newest = series[0].metric, mature[-1]
     text = f"{metric} {_number(newest.value)} in {newest.partition}, {newest.rows or 0:,} labels."
+    raised = any(each.event == "performance" and each.status != "resolved" for each in alarms)
+    if not raised and not series[0].judged:
+        return Tile("performance", "unknown", "not judged", f"{text} Too few partitions to find a loss.")
     return _by_alarms("performance", alarms, text, "no loss found")
 
 
