@@ -14,7 +14,6 @@ from pip_dagster.flow.estimate import estimate
 from pip_dagster.flow.estimate_rows import Estimated, chunks, decisions_of, estimated_of, stage_labelled, stage_scored
 from pip_dagster.ledger.calibrators import Calibrator, calibrators_of, insert_calibrator
 from pip_dagster.ledger.estimates import (
-    StoredScoring,
     EstimateEntry,
     MatureScoring,
     StoredScoring,

@@ -1,14 +1,18 @@
 """Stored drift: each row is bound to what it was computed from; what is live equals a computation from nothing."""
 
+from datetime import UTC, datetime, timedelta
+
 import dagster as dg
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pip_dagster import clock
+from pip_dagster.declaration.monitoring import Monitoring
+from pip_dagster.ledger.profiles import LiveScoring
 from pip_dagster.ledger.rollback import rollback
 from pip_dagster.monitoring.drift_findings import findings_of
-from pip_dagster.monitoring.judged import judge_all_drift, judge_drift, judging
+from pip_dagster.monitoring.judged import bases_of_live, judge_all_drift, judge_drift, judging
 from pip_dagster.warehouse.connect import workspace
 
 DAYS = [f"2024-03-{day:02}" for day in range(1, 21)]
@@ -125,3 +129,16 @@ def test_scores_from_before_monitoring_are_profiled_by_the_check(tiny):
     assert {*found} == {*DAYS} and found[DAYS[-1]].passed
     assert found[DAYS[-1]].description == "No column is in alarm."
     assert {"max PSI", "columns in alarm", "rows"} <= {*found[DAYS[-1]].metadata}
+
+
+def test_a_correction_concerns_the_windows_that_have_it_and_those_one_season_later():
+    start, rules = datetime(2020, 1, 1, tzinfo=UTC), Monitoring()
+    live = [LiveScoring(str(i), start + timedelta(days=i), f"s{i}") for i in range(600)]
+    corrected = [*live[:100], live[100]._replace(scoring_id="other"), *live[101:]]
+
+    def bases(scorings):
+        return bases_of_live(scorings, "a manifest", rules)
+
+    changed = [at for at, pair in enumerate(zip(bases(live), bases(corrected), strict=True)) if len({*pair}) > 1]
+    assert changed == [*range(100, 156), *range(464, 492)]
+    assert len({*bases(live)}) == 600 and bases([]) == []

@@ -5,19 +5,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pip_dagster.warehouse import pending
+from pip_dagster.warehouse.kinds import announcing
 
 
 @given(
-    kinds=st.lists(st.sampled_from(["live_changes", "scorings", "alarms"]), max_size=40),
+    kinds=st.lists(st.sampled_from([kind.name for kind in announcing()]), max_size=40),
     unpublished=st.sets(st.integers(0, 39), max_size=12),
 )
 @settings(max_examples=60, deadline=None)
 def test_the_quick_look_and_the_whole_one_agree(kinds, unpublished):
     with duckdb.connect() as con:
         con.execute("CREATE SCHEMA ledger")
-        con.execute("CREATE TABLE ledger.live_changes (change_id VARCHAR, pipeline VARCHAR, partition_key VARCHAR)")
-        con.execute("CREATE TABLE ledger.scorings (scoring_id VARCHAR, pipeline VARCHAR, partition_key VARCHAR)")
-        con.execute("CREATE TABLE ledger.alarms (event_id VARCHAR, pipeline VARCHAR, partition_key VARCHAR)")
+        for kind in announcing():
+            con.execute(f"CREATE TABLE ledger.{kind.name} ({kind.pending_id} TEXT, pipeline TEXT, partition_key TEXT)")
         con.execute("CREATE TABLE ledger.publications (change_id VARCHAR)")
         for number, table in enumerate(kinds):
             con.execute(f"INSERT INTO ledger.{table} VALUES ('{number:04}', 'p', 'day {number % 5}')")
