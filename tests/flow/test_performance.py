@@ -248,3 +248,26 @@ def test_each_arm_of_a_split_is_evaluated_on_its_own_rows(judged):
         score, y = (np.array(each, np.float64) for each in zip(*own, strict=True))
         assert count == len(own) and value == pytest.approx(auc(y, score), abs=1e-9)
     assert run(judged, DAYS[0]).unchanged == [DAYS[0]]
+
+
+@pytest.mark.parametrize(
+    ("objective", "metric", "options"),
+    [("multi:softprob", "multi_logloss", {"num_class": 3}), ("reg:squarederror", "rmse", {})],
+)
+def test_classes_and_numbers_are_evaluated(gated, objective, metric, options):
+    (gated.folder / "labels.sql").write_text(
+        "SELECT order_id, quantity % 3 AS returned FROM raw.orders WHERE day >= $start_date AND day < $end_date"
+    )
+    gated.register(lambda frame: frame["quantity"] % 3, model="other", objective=objective, **options)
+    gated.registry.set_alias("other", "champion", 1, by="ada", why="")
+    declare(gated, scoring={"model_name": "other"}).run(DAYS[0])
+    assert run(gated, DAYS[0]).done == [DAYS[0]]
+    labels = dict(gated.source_rows("SELECT order_id, quantity % 3 FROM raw.orders"))
+    columns = "score" if metric == "rmse" else "score_0, score_1, score_2"
+    rows = gated.warehouse(f"SELECT order_id, {columns} FROM orders.predictions WHERE partition_key = '{DAYS[0]}'")
+    y, scores = np.array([labels[row[0]] for row in rows]), np.array([row[1:] for row in rows], np.float64)
+    if metric == "rmse":
+        expected = np.sqrt(((y - scores[:, 0]) ** 2).mean())
+    else:
+        expected = -np.log(scores[np.arange(len(y)), y.astype(int)]).mean()
+    assert figures(gated, metric)[DAYS[0]] == pytest.approx(expected, abs=1e-6)
