@@ -98,8 +98,11 @@ class Pipeline:
     @property
     def segments(self) -> tuple[str, ...]:
         """The feature columns by whose values performance is measured."""
-        declared = self.spec.monitoring.performance.segments if self.spec.monitoring else None
-        return self.gates.segments if declared is None else declared
+        rules = self.spec.monitoring
+        if rules is None:
+            return self.gates.segments
+        own = rules.performance.segments
+        return rules.segments or self.gates.segments if own is None else own
 
     @property
     def label_assets(self) -> tuple[str, ...]:
