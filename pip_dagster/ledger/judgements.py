@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 from pip_dagster.ledger.rows import insert_rows
-from pip_dagster.sql.names import among, literal
+from pip_dagster.sql.names import literal
 from pip_dagster.warehouse.transaction import transaction
 
 if TYPE_CHECKING:
@@ -35,14 +35,13 @@ class DriftJudgement:
     judged_at: datetime
 
 
-def bases_of(con: DuckDBPyConnection, pipeline: str, scoring_ids: Sequence[str] | None = None) -> dict[str, str]:
-    """Scoring → the basis of its newest judgement; of these scorings, or of all."""
-    of = "" if scoring_ids is None else f" AND {among('scoring_id', scoring_ids)}"
+def bases_of(con: DuckDBPyConnection, pipeline: str) -> dict[tuple[str, str], str]:
+    """Partition and scoring → the basis of its newest judgement."""
     rows = con.execute(
-        "SELECT scoring_id, arg_max(basis, judgement_id) FROM ledger.judgements "
-        f"WHERE pipeline = {literal(pipeline)}{of} GROUP BY ALL"
+        "SELECT partition_key, scoring_id, arg_max(basis, judgement_id) FROM ledger.judgements "
+        f"WHERE pipeline = {literal(pipeline)} GROUP BY ALL"
     ).fetchall()
-    return dict(rows)
+    return {(key, scoring): basis for key, scoring, basis in rows}
 
 
 def insert_judgements(con: DuckDBPyConnection, judgements: Sequence[DriftJudgement], figures: pa.Table) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import replace
 from itertools import groupby
 from typing import TYPE_CHECKING
@@ -31,10 +31,12 @@ def profile_stored(
     pipeline: Pipeline,
     model: ScoringModel,
     *,
-    last: int | None = None,
+    keys: Collection[str] | None = None,
     progress: Callable[[str], None] = lambda text: None,
 ) -> int:
     """Profile live partitions on the bins of `model`, newest first, a chunk a transaction; how many it profiled.
+
+    Only those in `keys`, where they are named.
 
     Scores of another version are not profiled: only its features are comparable. A kill costs a chunk.
 
@@ -43,7 +45,7 @@ def profile_stored(
     """
     name, digest, done = pipeline.spec.name, model.version.manifest_digest, 0
     with writing(con, pipeline.project, purpose=f"{name}: reading the ledger", publish=False):
-        entries = unprofiled(con, name, digest)[:last]
+        entries = [e for e in unprofiled(con, name, digest) if keys is None or e.partition_key in keys]
     tables = places(con, pipeline, entries)
     for chunk in _chunks(entries, tables):
         with writing(con, pipeline.project, purpose=f"{name}: storing profiles", publish=False):

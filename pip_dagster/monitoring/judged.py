@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Callable, Iterator, Sequence
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from pip_dagster import clock
@@ -19,7 +20,7 @@ from pip_dagster.ledger.profiles import LiveScoring, live_profiled, profile_rows
 from pip_dagster.ledger.record import ScoringEntry, new_id
 from pip_dagster.monitoring.drift import STATES, PartitionDrift, drift_of
 from pip_dagster.monitoring.judgement_rows import rows_of
-from pip_dagster.monitoring.series import basis_of, needed_for, season_of, series_of
+from pip_dagster.monitoring.series import needed_for, reaches, season_of, series_of
 from pip_dagster.warehouse.access import reading, writing
 from pip_dagster.warehouse.interrupts import raise_if_interrupted
 
@@ -98,15 +99,36 @@ def judging(
     return judge
 
 
+def bases_of_live(live: Sequence[LiveScoring], manifest_digest: str, rules: Monitoring) -> list[str]:
+    """For each of these partitions, a digest of what its figures are computed from.
+
+    It has the rules and bins, and sums of the scorings' hashes, which cost the same for any window.
+    """
+    import numpy as np
+
+    how = hashlib.sha256(f"{manifest_digest}\n{rules.model_dump_json()}".encode()).hexdigest()[:16]
+    hashes = [hashlib.blake2b(each.scoring_id.encode(), digest_size=8).digest() for each in live]
+    sums = np.zeros(len(hashes) + 1, np.uint64)
+    sums[1:] = np.array([int.from_bytes(each) for each in hashes], np.uint64).cumsum()
+    season = np.array(season_of([each.partition_start for each in live], rules), np.int64)
+    found = []
+    for end, length in zip((np.arange(len(live)), season), reaches(rules), strict=True):
+        found.append((sums[end + 1] - sums[np.maximum(end + 1 - length, 0)]).tolist())
+    return [f"{how}{own:016x}{then:016x}" for own, then in zip(*found, strict=True)]
+
+
 class _Current:
     """What is live and profiled on the bins of a version, in order. The warehouse is the current catalog."""
 
     def __init__(
-        self, pipeline: Pipeline, version: ModelVersion, live: Sequence[LiveScoring], stored: dict[str, str]
+        self,
+        pipeline: Pipeline,
+        version: ModelVersion,
+        live: Sequence[LiveScoring],
+        stored: dict[tuple[str, str], str],
     ) -> None:
         self.pipeline, self.version, self.live, self.stored = pipeline, version, live, stored
         self.rules = pipeline.spec.monitoring or Monitoring()
-        self.season = season_of([each.partition_start for each in live], self.rules)
 
     @classmethod
     def of(cls, con: DuckDBPyConnection, pipeline: Pipeline, version: ModelVersion) -> _Current:
@@ -121,15 +143,17 @@ class _Current:
 
     def basis(self, at: int) -> str:
         """A digest of what the figures of the partition at this place are computed from."""
-        of = "\n".join(self.live[each].scoring_id for each in basis_of(at, self.season[at], self.rules))
-        rules = self.rules.model_dump_json()
-        return hashlib.sha256(f"{self.version.manifest_digest}\n{rules}\n{of}".encode()).hexdigest()[:32]
+        return self._bases[at]
+
+    @cached_property
+    def _bases(self) -> list[str]:
+        return bases_of_live(self.live, self.version.manifest_digest, self.rules)
 
     def outdated(self, keys: Sequence[str] | Iterator[str]) -> list[int]:
         """The places of these partitions, and of all that were judged before, whose stored judgement does not hold."""
-        named = {*keys}
-        candidates = (at for at, e in enumerate(self.live) if e.partition_key in named or e.scoring_id in self.stored)
-        return [at for at in candidates if self.stored.get(self.live[at].scoring_id) != self.basis(at)]
+        named = {*keys} | {key for key, _ in self.stored}
+        candidates = [(at, each) for at, each in enumerate(self.live) if each.partition_key in named]
+        return [at for at, e in candidates if self.stored.get((e.partition_key, e.scoring_id)) != self.basis(at)]
 
     def judge(self, con: DuckDBPyConnection, places: Sequence[int]) -> Iterator[list[PartitionDrift]]:
         """The drift of the partitions at these places, a chunk at a time."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING
@@ -131,15 +131,14 @@ def needed_for(live: Sequence[LiveScoring], wanted: Sequence[int], rules: Monito
     seasons = season_of([each.partition_start for each in live], rules)
     found: set[int] = set()
     for at in wanted:
-        found.update(basis_of(at, seasons[at], rules))
+        for end, length in zip((at, seasons[at]), reaches(rules), strict=True):
+            found.update(range(max(0, end + 1 - length), end + 1))
     return sorted(found)
 
 
-def basis_of(at: int, season: int, rules: Monitoring) -> Iterable[int]:
-    """The places of the partitions from which the figures of the one at place `at` are computed."""
-    yield from range(max(0, at + 1 - LONGEST - rules.history), at + 1)
-    if season >= 0:
-        yield from range(max(0, season + 1 - LONGEST), season + 1)
+def reaches(rules: Monitoring) -> tuple[int, int]:
+    """How many partitions up to its own, and up to the one of its season, the figures of one are computed from."""
+    return LONGEST + rules.history, LONGEST
 
 
 def season_of(starts: Sequence[datetime], rules: Monitoring) -> list[int]:

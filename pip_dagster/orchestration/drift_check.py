@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 import dagster as dg
 
 from pip_dagster.errors import NoWarehouseError
+from pip_dagster.flow.model import ScoringModel
+from pip_dagster.monitoring.backfill import profile_stored
 from pip_dagster.monitoring.drift import ColumnDrift, PartitionDrift
 from pip_dagster.monitoring.judged import judge_drift
 from pip_dagster.orchestration.checks import DRIFT_NAME, EACH_REPORTED_UP_TO, summary
@@ -77,9 +79,15 @@ def drift_alone(
 
 
 def _judged(pipeline: Pipeline, version: ModelVersion, partitions: Sequence[str] | None) -> list[PartitionDrift]:
-    """These partitions, or the newest, of those that are profiled on the bins of the version."""
+    """These partitions, or the newest profiled one. What was scored before monitoring was declared is profiled now."""
     with workspace(threads=1) as con:
-        return judge_drift(con, pipeline, version, partitions)
+        found = judge_drift(con, pipeline, version, partitions)
+        lacking = {*(partitions or ())} - {each.partition_key for each in found}
+        if lacking:
+            model = ScoringModel.resolve(pipeline, 1, version=version.version)
+            if profile_stored(con, pipeline, model, keys=lacking):
+                found = judge_drift(con, pipeline, version, partitions)
+        return found
 
 
 def _evaluation_of(pipeline: Pipeline, found: PartitionDrift) -> dg.AssetCheckEvaluation:

@@ -17,6 +17,7 @@ def test_the_quick_look_and_the_whole_one_agree(kinds, unpublished):
         con.execute("CREATE SCHEMA ledger")
         con.execute("CREATE TABLE ledger.live_changes (change_id VARCHAR, pipeline VARCHAR, partition_key VARCHAR)")
         con.execute("CREATE TABLE ledger.scorings (scoring_id VARCHAR, pipeline VARCHAR, partition_key VARCHAR)")
+        con.execute("CREATE TABLE ledger.judgements (judgement_id VARCHAR, pipeline VARCHAR, partition_key VARCHAR)")
         con.execute("CREATE TABLE ledger.publications (change_id VARCHAR)")
         for number, kind in enumerate(kinds):
             table = "live_changes" if kind == "change" else "scorings"

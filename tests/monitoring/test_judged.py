@@ -1,0 +1,144 @@
+"""Stored drift: each row is bound to what it was computed from; what is live equals a computation from nothing."""
+
+from datetime import UTC, datetime, timedelta
+
+import dagster as dg
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from pip_dagster import clock
+from pip_dagster.declaration.monitoring import Monitoring
+from pip_dagster.ledger.profiles import LiveScoring
+from pip_dagster.ledger.rollback import rollback
+from pip_dagster.monitoring.drift_findings import findings_of
+from pip_dagster.monitoring.judged import bases_of_live, judge_all_drift, judge_drift, judging
+from pip_dagster.warehouse.connect import workspace
+
+DAYS = [f"2024-03-{day:02}" for day in range(1, 21)]
+MORE = """
+CREATE OR REPLACE TABLE raw.orders AS
+SELECT (row_number() OVER ())::INTEGER AS order_id, d::DATE AS day, * EXCLUDE (order_id, day)
+FROM raw.orders, generate_series(DATE '2024-03-01', DATE '2024-03-24', INTERVAL 1 DAY) g(d)
+WHERE hash(order_id, d) % 8 < 3"""
+FIGURES = (
+    "SELECT * EXCLUDE (judgement_id, judged_at, scoring_id) FROM orders.drift "
+    "ORDER BY partition_key, name, column_kind, segment, segment_value, partitions, reference"
+)
+
+
+@pytest.fixture
+def monitored(tiny):
+    tiny.declare(monitoring={"history": 14, "segments": ["shop"], "season": "1 week"})
+    tiny.source(MORE)
+    tiny.run(*DAYS, stored=judging(tiny.pipeline(), DAYS))
+    return tiny
+
+
+def judge(tiny, keys=None):
+    pipeline = tiny.pipeline()
+    with workspace(threads=1) as con:
+        return judge_drift(con, pipeline, tiny.registry.get("returns", "champion"), keys)
+
+
+def from_nothing(tiny):
+    """The live drift when all of it is judged again, in one go."""
+    tiny.tamper("DELETE FROM ledger.judgements", "DELETE FROM ledger.drift")
+    with workspace(threads=1) as con:
+        judge_all_drift(con, tiny.pipeline(), tiny.registry.get("returns", "champion"))
+    return tiny.warehouse(FIGURES)
+
+
+def rounded(rows):
+    return [tuple(round(x, 9) if isinstance(x, float) else x for x in row) for row in rows]
+
+
+@pytest.mark.lake("always")
+def test_a_run_stores_and_publishes_the_drift_of_its_partitions(monitored):
+    stored = monitored.warehouse(FIGURES)
+    assert monitored.published(FIGURES) == stored
+    assert {row[0] for row in stored} == {*DAYS}
+    (newest,) = judge(monitored)
+    windows = [(each, window) for each in newest.columns for window in each.windows]
+    of_newest = [row for row in stored if row[0] == DAYS[-1]]
+    assert len(of_newest) == len(windows) and {window.reference for _, window in windows} == {
+        "training",
+        "previous",
+        "season",
+    }
+    before = monitored.warehouse("SELECT count(*) FROM ledger.judgements")
+    judge(monitored, DAYS)
+    assert monitored.warehouse("SELECT count(*) FROM ledger.judgements") == before, "judged again, nothing is new"
+    assert rounded(from_nothing(monitored)) == rounded(stored)
+
+
+def test_a_correction_and_a_rollback_change_the_figures_of_later_partitions(monitored):
+    first, before = monitored.warehouse(FIGURES), clock.now()
+    monitored.source("UPDATE raw.orders SET amount = amount * 3 WHERE day = '2024-03-10'")
+    monitored.run("2024-03-10", stored=judging(monitored.pipeline(), ["2024-03-10"]))
+    judge(monitored, ["2024-03-10"])
+    second = monitored.warehouse(FIGURES)
+    changed = {old[0] for old, new in zip(first, second, strict=True) if old != new}
+    assert {"2024-03-10", "2024-03-11", "2024-03-20"} <= changed and "2024-03-09" not in changed
+    assert monitored.published(FIGURES) == second
+    days = ("2024-03-10", "2024-03-10")
+    rollback(monitored.project, "orders", why="wrong", by="a test", as_of=before, partitions=days)
+    judge(monitored)
+    third = monitored.warehouse(FIGURES)
+    assert rounded(third) == rounded(first)
+    assert rounded(from_nothing(monitored)) == rounded(third)
+
+
+@settings(max_examples=3, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(st.tuples(st.sampled_from(DAYS), st.sampled_from(["amount", "quantity"])), min_size=1, max_size=3))
+def test_after_any_corrections_the_live_figures_are_those_of_a_computation_from_nothing(monitored, corrections):
+    for day, column in corrections:
+        monitored.source(f"UPDATE raw.orders SET {column} = {column} + 1 WHERE day = '{day}'")
+        monitored.run(day, stored=judging(monitored.pipeline(), [day]))
+    judge(monitored)
+    live = monitored.warehouse(FIGURES)
+    assert rounded(from_nothing(monitored)) == rounded(live)
+
+
+def test_findings_name_column_rule_and_command(monitored):
+    monitored.source("UPDATE raw.orders SET shop = NULL WHERE day >= '2024-03-19' AND order_id % 3 = 0")
+    monitored.run(*DAYS[-2:], stored=judging(monitored.pipeline(), DAYS[-2:]))
+    (newest,) = judge(monitored)
+    found = {each.subject: each for each in findings_of(monitored.pipeline(), newest)}
+    shop = found["shop"]
+    assert (shop.state, shop.rule, shop.partition_key) == ("alarm", "missing", DAYS[-1])
+    assert shop.value == pytest.approx(0.33, abs=0.15) and shop.threshold == 0.05 and "missing: " in shop.cause
+    assert shop.command == f"pip-dagster monitor orders --partition {DAYS[-1]}"
+    assert found["amount"].state == "ok"
+
+
+def test_scores_from_before_monitoring_are_profiled_by_the_check(tiny):
+    from pip_dagster.orchestration.definitions import build_definitions
+
+    tiny.declare()
+    tiny.source(MORE)
+    tiny.run(*DAYS)
+    tiny.declare(monitoring={"history": 14})
+    tags = {"dagster/asset_partition_range_start": DAYS[0], "dagster/asset_partition_range_end": DAYS[-1]}
+    job = build_definitions(tiny.pipeline()).resolve_job_def("orders_job")
+    result = job.execute_in_process(instance=dg.DagsterInstance.ephemeral(), tags=tags)
+    checks = [
+        e.asset_check_evaluation_data for e in result.all_events if e.event_type_value == "ASSET_CHECK_EVALUATION"
+    ]
+    found = {each.partition: each for each in checks if each.check_name == "drift" and each.partition}
+    assert {*found} == {*DAYS} and found[DAYS[-1]].passed
+    assert found[DAYS[-1]].description == "No column is in alarm."
+    assert {"max PSI", "columns in alarm", "rows"} <= {*found[DAYS[-1]].metadata}
+
+
+def test_a_correction_concerns_the_windows_that_have_it_and_those_one_season_later():
+    start, rules = datetime(2020, 1, 1, tzinfo=UTC), Monitoring()
+    live = [LiveScoring(str(i), start + timedelta(days=i), f"s{i}") for i in range(600)]
+    corrected = [*live[:100], live[100]._replace(scoring_id="other"), *live[101:]]
+
+    def bases(scorings):
+        return bases_of_live(scorings, "a manifest", rules)
+
+    changed = [at for at, pair in enumerate(zip(bases(live), bases(corrected), strict=True)) if len({*pair}) > 1]
+    assert changed == [*range(100, 156), *range(464, 492)]
+    assert len({*bases(live)}) == 600 and bases([]) == []
