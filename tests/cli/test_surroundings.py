@@ -58,7 +58,7 @@ READING = {
     *("models list", "models rollback --dry-run", "models show", "plan", "query", "replay", "report", "status"),
 }
 # They say that they do not apply to this project.
-NEITHER = {"demo", "estimate", "maintain", "models canary", "monitor", "prove-point-in-time"}
+NEITHER = {"demo", "estimate", "maintain", "models canary", "monitor", "performance", "prove-point-in-time"}
 
 
 def commands() -> list[tuple[str, list[str]]]:
