@@ -16,6 +16,7 @@ from pip_dagster.cli.output import echo, show_table
 from pip_dagster.cli.partition_status import partition_statuses
 from pip_dagster.cli.published import open_published, rows_of
 from pip_dagster.cli.status import show_partitions
+from pip_dagster.declaration.find import find_pipeline
 from pip_dagster.declaration.project import Project
 from pip_dagster.errors import ProjectError
 from pip_dagster.ledger.promotions import record_promotions
@@ -27,6 +28,7 @@ _FIRST, _LAST = date(2013, 8, 1), date(2013, 8, 31)
 _NEXT = """
 Next:
   make ui                                             open Dagster on http://127.0.0.1:3000
+  data/report.html                                    open it in a browser: how the pipeline is doing
   .venv/bin/pip-dagster status flight_delay           the partitions
   .venv/bin/pip-dagster lineage flight_delay 2013-08-01   what produced one of them
   .venv/bin/pip-dagster models list flight_delay      the models
@@ -64,7 +66,18 @@ def demo(project: Project) -> None:
             {"key": str(_LAST)},
         )
     show_table(f"The ten flights of {_LAST} most likely to be late", list(top[0]), [list(row.values()) for row in top])
+    _report(project)
     echo(_NEXT)
+
+
+def _report(project: Project) -> None:
+    from pip_dagster.reporting.collect import collect
+    from pip_dagster.reporting.files import write
+    from pip_dagster.reporting.page import to_html
+
+    content = collect(find_pipeline(project, _NAME))
+    path = write(project.root / "data" / "report.html", to_html(content).encode())
+    echo(f"How the pipeline is doing: {content.verdict.sentence} It is in {path}")
 
 
 def _step(number: int, what: str, done: bool) -> bool:

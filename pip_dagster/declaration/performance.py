@@ -27,6 +27,7 @@ class PerformanceRules(StrictModel):
         description="The probability of a false alarm on a partition, over all rows, segments and rules together.",
     )
     segments: tuple[str, ...] | None = Field(
-        default=None, description="Feature columns whose values divide rows; those of monitoring or else of gates when absent."
+        default=None,
+        description="Feature columns whose values divide rows; those of monitoring or else of gates when absent.",
     )
     query: str | None = Field(default=None, description="Of a ranking model: the feature column that names the query.")

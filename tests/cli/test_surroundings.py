@@ -59,20 +59,11 @@ SLOW = {"models gate", "models promote", "models register", "models compose", "r
 READING = {
     "alarms show",
     *("audit log", "audit verify", "backfill --dry-run", "lineage", "models compare", "models gate", "models history"),
-    *(
-        "metrics",
-        "models list",
-        "models rollback --dry-run",
-        "models show",
-        "plan",
-        "query",
-        "replay",
-        "report",
-        "status",
-    ),
+    *("metrics", "models list", "models rollback --dry-run", "models show", "plan", "query", "replay"),
+    *("report", "status"),
 }
 # They say that they do not apply to this project.
-NEITHER = {"demo", "maintain", "models canary", "monitor", "performance", "prove-point-in-time"}
+NEITHER = {"demo", "estimate", "maintain", "models canary", "monitor", "performance", "prove-point-in-time"}
 
 
 def commands() -> list[tuple[str, list[str]]]:
