@@ -213,7 +213,7 @@ def _column(of: tuple[ColumnKind, str, str | None, str | None], gain: float | No
     if found is None or segment is not None:  # training is not known by segment
         return Column(kind, name, (*bins, "missing", "never seen"), None, None, gain, None, segment, value)
     reference = (*_merged(found.counts, _frequent(of, manifest)), found.missing, 0)
-    return Column(kind, name, (*bins, "missing", "never seen"), reference, found.mean, gain, _sd(found))
+    return Column(kind, name, (*bins, "missing", "never seen"), reference, found.mean, gain, found.sd)
 
 
 def _frequent(of: tuple[ColumnKind, str, str | None, str | None], manifest: Manifest) -> tuple[int, ...]:
@@ -230,10 +230,6 @@ def _merged(counts: Sequence[int], kept: Sequence[int]) -> Sequence[int]:
         return counts
     own = [counts[at] for at in kept]
     return [*own, sum(counts) - sum(own)]
-
-
-def _sd(found: Histogram) -> float | None:
-    return getattr(found, "sd", None)
 
 
 def _bins(histogram: Histogram) -> tuple[str, ...]:

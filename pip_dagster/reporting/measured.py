@@ -78,7 +78,7 @@ def metric_series(of: Performance, days: Sequence[Day], findings: Sequence[Findi
     if not of.metric:
         return ()
     by_key = {each.partition_key: each for each in of.partitions if each.part.arm == CHAMPION}
-    held_out = getattr(of.manifest, "held_out", None)
+    held_out = of.manifest.held_out if of.manifest else None
     series = []
     for metric in dict.fromkeys((of.metric, _BIAS)):
         points = tuple(_point(of, day, by_key.get(day.partition), metric) for day in days)
