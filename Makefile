@@ -25,7 +25,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 $(DAGSTER_HOME)/dagster.yaml: dagster.yaml
 	@mkdir -p $(DAGSTER_HOME) && cp dagster.yaml $@
 
-demo: install ## Score real flights with a real pipeline, from nothing, in under three minutes
+demo: install ## Score real flights, compare with labels, and report: from nothing, in under three minutes
 	@$(BIN)/pip-dagster demo
 
 ui: install ## Open Dagster on http://127.0.0.1:3000 with the pipelines loaded

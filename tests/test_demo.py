@@ -126,6 +126,16 @@ def test_the_better_model_is_better_on_august(demo):
     assert areas[0] == pytest.approx(0.667, abs=0.01) and areas[1] == pytest.approx(0.722, abs=0.01)
 
 
+def test_only_the_model_that_july_decided_nothing_about_has_july_as_held_out_rows(demo):
+    manifests = [
+        json.loads((demo.registry / "flight_delay" / "versions" / version / "manifest.json").read_text())
+        for version in "12"
+    ]
+    held_out = manifests[0]["held_out"]
+    assert held_out["metrics"]["auc"] == pytest.approx(manifests[0]["metrics"]["july_auc"], abs=1e-4)
+    assert held_out["rows"] == 28_293 and not manifests[1].get("held_out")
+
+
 def unmet(result):
     return {(c.section, c.expectation_id, c.severity) for c in result.checks if c.status != "passed"}
 

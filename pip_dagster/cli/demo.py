@@ -15,31 +15,41 @@ import click
 from pip_dagster.cli.output import echo, show_table
 from pip_dagster.cli.partition_status import partition_statuses
 from pip_dagster.cli.published import open_published, rows_of
+from pip_dagster.cli.report import report
 from pip_dagster.cli.status import show_partitions
 from pip_dagster.declaration.find import find_pipeline
 from pip_dagster.declaration.project import Project
 from pip_dagster.errors import ProjectError
 from pip_dagster.ledger.promotions import record_promotions
+from pip_dagster.plural import plural
 from pip_dagster.registry.store import Registry
 
 _NAME = "flight_delay"
 _FIRST, _LAST = date(2013, 8, 1), date(2013, 8, 31)
 
+_LABELS = "the labels of August: how good the scores were, and as estimated before"
+
+# Fits 80 columns.
 _NEXT = """
 Next:
-  make ui                                             open Dagster on http://127.0.0.1:3000
-  data/report.html                                    open it in a browser: how the pipeline is doing
-  .venv/bin/pip-dagster status flight_delay           the partitions
-  .venv/bin/pip-dagster lineage flight_delay 2013-08-01   what produced one of them
-  .venv/bin/pip-dagster models list flight_delay      the models
-  .venv/bin/pip-dagster query "SELECT * FROM flight_delay.predictions ORDER BY score DESC LIMIT 5"
+  make ui                                Dagster on http://127.0.0.1:3000
+  .venv/bin/pip-dagster ...
+    status flight_delay                  the partitions
+    lineage flight_delay 2013-08-01      what produced one of them
+    models list flight_delay             the models
+    monitor flight_delay                 whether features and scores drift
+    performance flight_delay             how good the scores were, by labels
+    estimate flight_delay --last 7       how good they were expected to be
+    alarms                               what is in alarm, and what to do
+    query "SELECT * FROM flight_delay.predictions ORDER BY score DESC LIMIT 5"
 """
 
 
 @click.command()
-@click.pass_obj
-def demo(project: Project) -> None:
-    """Load real flights, train and register two models, score August 2013, and show the result."""
+@click.pass_context
+def demo(ctx: click.Context) -> None:
+    """Load real flights, train two models, score August 2013, compare with the labels, and report."""
+    project: Project = ctx.obj
     example, data = project.root / "examples" / _NAME, project.root / "data" / _NAME
     if not (example.is_dir() and data.is_dir()):
         raise ProjectError(f"{project.root} has no examples/{_NAME}: the demo runs in a clone of pip_dagster.")
@@ -56,6 +66,11 @@ def demo(project: Project) -> None:
         record_promotions(project, (_NAME, move))
     if _step(4, f"the Dagster run that scores {_FIRST} to {_LAST}", _is_scored(project)):
         _materialize(project)
+    if _step(5, _LABELS, _is_evaluated(project)):
+        _evaluate(project)
+    page = project.reports / _NAME / "report.html"
+    if _step(6, "the report", _is_newest(page, project)):
+        ctx.invoke(report, pipeline=_NAME, why="")
     with open_published(project) as con:
         days = [each for each in partition_statuses(con, _NAME, 400) if each.partition_key in _days()]
         show_partitions(_NAME, days)
@@ -66,27 +81,20 @@ def demo(project: Project) -> None:
             {"key": str(_LAST)},
         )
     show_table(f"The ten flights of {_LAST} most likely to be late", list(top[0]), [list(row.values()) for row in top])
-    _report(project)
     echo(_NEXT)
-
-
-def _report(project: Project) -> None:
-    from pip_dagster.reporting.collect import collect
-    from pip_dagster.reporting.files import write
-    from pip_dagster.reporting.page import to_html
-
-    content = collect(find_pipeline(project, _NAME))
-    path = write(project.root / "data" / "report.html", to_html(content).encode())
-    echo(f"How the pipeline is doing: {content.verdict.sentence} It is in {path}")
+    here = Path.cwd()
+    echo(f"open {page.relative_to(here) if page.is_relative_to(here) else page}")
 
 
 def _step(number: int, what: str, done: bool) -> bool:
-    echo(f"[{number}/4] {what}" + (": already there" if done else " ..."))
+    echo(f"[{number}/6] {what}" + (": already there" if done else " ..."))
     return not done
 
 
 def _python(script: Path, *arguments: Path) -> None:
-    _run([sys.executable, str(script), *map(str, arguments)], os.environ.copy())
+    # DuckDB's own call of pandas, which pandas warns of.
+    quiet = {"PYTHONWARNINGS": "ignore:The inplace keyword"}
+    _run([sys.executable, str(script), *map(str, arguments)], os.environ | quiet)
 
 
 def _is_scored(project: Project) -> bool:
@@ -97,6 +105,48 @@ def _is_scored(project: Project) -> bool:
     with open_published(project) as con:
         live = {each.partition_key: each.model_version for each in partition_statuses(con, _NAME, 400)}
     return all(live.get(day) == champion for day in _days())
+
+
+def _is_evaluated(project: Project) -> bool:
+    """Whether every day has figures from its labels, and the last day an estimate: days are estimated in order."""
+    with open_published(project) as con:
+        tables = rows_of(con, f"SELECT table_name FROM information_schema.tables WHERE table_schema = '{_NAME}'")
+        if not {"performance", "estimates"} <= {row["table_name"] for row in tables}:
+            return False
+        evaluated = rows_of(con, f"SELECT DISTINCT partition_key FROM {_NAME}.performance")
+        last = f"SELECT 1 FROM {_NAME}.estimates WHERE partition_key = $key AND metric = 'auc'"
+        estimated = rows_of(con, last, {"key": str(_LAST)})
+    return {*_days()} <= {row["partition_key"] for row in evaluated} and bool(estimated)
+
+
+def _evaluate(project: Project) -> None:
+    """As `performance flight_delay --evaluate` and `estimate flight_delay --backfill`, without their tables."""
+    from pip_dagster.cli.performance import evaluate_labels
+    from pip_dagster.flow.engine import available_threads
+    from pip_dagster.monitoring.estimating import estimate_stored
+    from pip_dagster.monitoring.performance import read_performance
+    from pip_dagster.warehouse.connect import workspace
+
+    began, pipeline = time.monotonic(), find_pipeline(project, _NAME)
+    version = Registry(project.registry).get(_NAME, "champion")
+    evaluate_labels(pipeline, str(_FIRST), str(_LAST), progress=_detail)
+    with workspace(threads=available_threads()) as con:
+        estimate_stored(con, pipeline, version, past=True, progress=_detail)
+        of = read_performance(con, pipeline)
+    if whole := of.window(of.counting()):
+        _detail(f"{_NAME}: {of.metric} {whole.value:.3f} over {plural(whole.partitions, 'day')}")
+    _detail(f"{time.monotonic() - began:.0f} s")
+
+
+def _is_newest(page: Path, project: Project) -> bool:
+    """Whether nothing was stored since the page was written."""
+    stored = [each for each in (project.warehouse, project.published_database) if isinstance(each, Path)]
+    changed = [each.stat().st_mtime for each in stored if each.is_file()]
+    return page.is_file() and page.stat().st_mtime >= max(changed, default=0.0)
+
+
+def _detail(text: str) -> None:
+    echo(f"      {text}")
 
 
 def _days() -> list[str]:
@@ -127,8 +177,8 @@ def _run(command: list[str], environment: dict[str, str], *, cwd: Path | None = 
         for line in process.stdout:
             lines.append(line)
             if show is None or show in line:
-                echo("      " + line.rsplit(" - ", 1)[-1].rstrip())
+                _detail(line.rsplit(" - ", 1)[-1].rstrip())
     if process.returncode:
         echo("".join(lines), err=True)
         raise click.ClickException(f"{' '.join(command[:6])} … failed with exit code {process.returncode}.")
-    echo(f"      {time.monotonic() - began:.0f} s")
+    _detail(f"{time.monotonic() - began:.0f} s")

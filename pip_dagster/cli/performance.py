@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import click
@@ -58,7 +59,7 @@ def performance(
             f"Pipeline {pipeline} declares no labels. Declare `labels: {{sql: labels.sql, outcome: COLUMN}}` in its "
             "defs.yaml; docs/performance.md has an example."
         )
-    problems = _evaluate(declared, first, until) if evaluates else {}
+    problems = evaluate_labels(declared, first, until) if evaluates else {}
     with workspace(threads=1) as con:
         of = read_performance(con, declared, last=max(84, last or 0), also=[key] if key else ())
     if not any(each.labelled for each in of.partitions):
@@ -74,7 +75,10 @@ def performance(
     _report(problems)
 
 
-def _evaluate(pipeline: Pipeline, first: str | None, until: str | None) -> dict[str, str]:
+def evaluate_labels(
+    pipeline: Pipeline, first: str | None, until: str | None, *, progress: Callable[[str], None] = progress
+) -> dict[str, str]:
+    """Evaluate the labels from one partition to another, judge, and calibrate; problems by partition."""
     from pip_dagster.flow.engine import available_threads
     from pip_dagster.flow.performance import evaluate, live_keys
     from pip_dagster.monitoring.estimating import calibrate_after_labels

@@ -61,6 +61,7 @@ def environment(clone: Path) -> dict[str, str]:
 def test_the_commands_of_readme_and_docs_run_in_order(clone: Path, environment: dict[str, str]) -> None:
     listed = commands(ROOT / "README.md")
     assert "make demo" in listed and SERVES in listed
+    listed.insert(listed.index("make demo"), "make demo")  # the second one has nothing to do
     listed.append(f"cd {clone}")
     for document in sorted((ROOT / "docs").glob("*.md")):
         listed.extend(commands(document))
@@ -73,6 +74,10 @@ def test_the_commands_of_readme_and_docs_run_in_order(clone: Path, environment: 
     )
     assert result.returncode == 0, result.stderr[-4000:] + result.stdout[-2000:]
     assert "The ten flights of 2013-08-31" in result.stdout
+    assert result.stdout.count("] the report ...") == result.stdout.count("] the report: already there") == 1
+    assert result.stdout.count("\nopen data/reports/flight_delay/report.html\n") == 2
+    assert "] the labels of August: how good the scores were, and as estimated before: already there" in result.stdout
+    assert "flight_delay: auc 0.724 over 31 days" in result.stdout
     assert "süd" in result.stdout  # the last query of the second pipeline
     assert "No feature differs" in result.stdout and "wx0_temp" in result.stdout  # docs/quality.md
     assert "Partitions: 5 identical." in result.stdout  # docs/replay.md
