@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, time, timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 import click
 
@@ -16,6 +16,7 @@ from pip_dagster.cli.output import echo
 from pip_dagster.declaration.find import find_declarations, find_pipeline
 from pip_dagster.declaration.project import Project
 from pip_dagster.errors import DeclarationError
+from pip_dagster.monitoring.finding import Event
 from pip_dagster.registry.store import whoami
 
 if TYPE_CHECKING:
@@ -81,7 +82,7 @@ def ack(project: Project, alarm: str, why: str) -> None:
 @alarms.command()
 @click.argument("alarm", required=False)
 @click.option("--pipeline", help="With --event, --rule or --subject: the pipeline whose alarms are meant.")
-@click.option("--event", help="Every alarm of this event, such as drift.")
+@click.option("--event", type=click.Choice(get_args(Event)), help="Every alarm of this event.")
 @click.option("--rule", help="Every alarm of this rule.")
 @click.option("--subject", help="Every alarm of this column or metric.")
 @click.option("--until", required=True, metavar="DATE", help="When it ends: 2024-03-15, or an instant in ISO 8601.")
@@ -154,12 +155,15 @@ def _until(text: str, project: Project, pipeline: str) -> datetime:
         at = datetime.fromisoformat(text)
     except ValueError:
         raise DeclarationError(f"--until {text!r} is not a date; expected for example 2024-03-15.") from None
-    if at.tzinfo is None:
-        zone = find_pipeline(project, pipeline).spec.partitions.zone
-        at = datetime.combine(at + timedelta(days=1), time(), zone) if len(text) <= 10 else at.replace(tzinfo=zone)
-    if at <= clock.wall():
-        raise DeclarationError(f"--until {text} has passed: a silence ends in the future.")
-    return at.astimezone(UTC)
+    try:
+        if at.tzinfo is None:
+            zone = find_pipeline(project, pipeline).spec.partitions.zone
+            at = datetime.combine(at + timedelta(days=1), time(), zone) if len(text) <= 10 else at.replace(tzinfo=zone)
+        if at <= clock.wall():
+            raise DeclarationError(f"--until {text} has passed: a silence ends in the future.")
+        return at.astimezone(UTC)
+    except OverflowError:
+        raise DeclarationError(f"--until {text} is too late; expected a date up to 9999-12-30.") from None
 
 
 def _deliver(project: Project, pipeline: str | None) -> bool:

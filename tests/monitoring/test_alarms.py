@@ -64,7 +64,8 @@ def test_an_acknowledgement_is_audited_and_provable(alarmed):
 def test_a_silence_has_a_date_and_a_reason_and_ends_by_itself(alarmed):
     alarm = listed(alarmed)[0]
     alarmed.shell("alarms", "silence", alarm["alarm_id"], "--why", "known", code=2)
-    for wrong, words in (("2013-01-01", "has passed"), ("soon", "is not a date")):
+    beyond = [(day, "too late") for day in ("9999-12-31", "9999-12-31T23:59:59-12:00")]
+    for wrong, words in (("2013-01-01", "has passed"), ("soon", "is not a date"), *beyond):
         assert words in alarmed.shell("alarms", "silence", alarm["alarm_id"], "--until", wrong, "--why", "x", code=1)
     said = alarmed.shell("alarms", "silence", alarm["alarm_id"], "--until", "2999-01-01", "--why", "a new shop")
     assert "unsilence" in said
@@ -83,6 +84,7 @@ def test_a_rule_or_a_subject_is_silenced_for_the_whole_pipeline(alarmed):
     silence = ("alarms", "silence", "--pipeline", "orders", "--until", "2999-01-01", "--why", "sale")
     alarmed.shell(*silence, "--subject", "amount")
     alarmed.shell("alarms", "orders", "--check", code=1)
+    assert "'drfit' is not one of" in alarmed.shell(*silence, "--event", "drfit", code=2)
     alarmed.shell(*silence, "--event", "drift")
     alarmed.shell("alarms", "orders", "--check")
     assert all(each["silenced_until"] for each in listed(alarmed))
