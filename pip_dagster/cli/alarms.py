@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, time, timedelta
 from typing import TYPE_CHECKING, get_args
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
     from pip_dagster.cli.alarms_show import Listed
+    from pip_dagster.ledger.alarms import AlarmEntry
 
 IN_ALARM = 1
 
@@ -176,8 +177,8 @@ def _deliver(project: Project, pipeline: str | None) -> bool:
     complete = True
     for name in [pipeline] if pipeline else sorted(find_declarations(project)):
         declared = find_pipeline(project, name)
+        watch_scored(declared, None)
         if declared.spec.monitoring:
-            watch_scored(declared, None)
             watch_clock(declared)
         for text in retrain(declared).said:
             echo(text, err=True)
@@ -201,9 +202,19 @@ def _listed(project: Project, pipeline: str | None) -> Listed:
         with workspace(threads=1) as con, reading(con, project, purpose="pip-dagster alarms"):
             history = alarm_history(con, pipeline)
             former = outlived(con, alarm_states(con, pipeline))
-            return Listed(history, silences_of(con, pipeline), datetime.now(UTC), former)
+            silences = silences_of(con, pipeline)
+        undeclared = {each.pipeline for each in history} - {*_declared(project, history)}
+        return Listed(history, silences, datetime.now(UTC), former, undeclared)
     except NoWarehouseError:
         return Listed([], [], datetime.now(UTC))
+
+
+def _declared(project: Project, history: Sequence[AlarmEntry]) -> Iterable[str]:
+    """The declared pipelines; where a declaration cannot be read, all that have alarms."""
+    try:
+        return find_declarations(project)
+    except DeclarationError:
+        return {each.pipeline for each in history}
 
 
 @contextmanager

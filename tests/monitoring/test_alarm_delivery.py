@@ -291,6 +291,24 @@ def test_the_sensor_sends_the_same_and_judges_what_a_killed_run_left(watched, ro
     assert {row[0] for row in watched.warehouse("SELECT state FROM ledger.alarm_states")} == {"alarm"}
 
 
+def test_a_tick_while_the_warehouse_is_locked_leaves_the_partition_to_the_next(watched, room, monkeypatch):
+    from pip_dagster.errors import WarehouseLockedError
+    from pip_dagster.monitoring import watch
+
+    def locked(*_):
+        raise WarehouseLockedError("another process writes")
+
+    declared(watched)
+    watched.run(*DAYS[20:22])
+    with dg.DagsterInstance.ephemeral() as instance, monkeypatch.context() as patch:
+        patch.setitem(watch.COLLECTORS, "drift", locked)
+        _, first = tick(watched, instance)
+        assert "Not judged: drift: another process writes" in first.skip_message and not first.cursor
+        patch.undo()
+        tick(watched, instance, first.cursor)
+    assert len(room.read()) == 1
+
+
 def test_a_run_in_dagster_stores_the_same_alarms_as_the_command(watched):
     from pip_dagster.orchestration.definitions import build_definitions
 
