@@ -15,7 +15,7 @@ from pip_dagster.cli.options import json_option
 from pip_dagster.cli.output import echo
 from pip_dagster.declaration.find import find_declarations, find_pipeline
 from pip_dagster.declaration.project import Project
-from pip_dagster.errors import DeclarationError
+from pip_dagster.errors import DeclarationError, PipelineError
 from pip_dagster.monitoring.finding import Event
 from pip_dagster.registry.store import whoami
 
@@ -174,19 +174,31 @@ def _deliver(project: Project, pipeline: str | None) -> bool:
     from pip_dagster.warehouse.access import check_may_write
 
     check_may_write(project)
-    complete = True
+    faults: list[str] = []
     for name in [pipeline] if pipeline else sorted(find_declarations(project)):
-        declared = find_pipeline(project, name)
-        watch_scored(declared, None)
-        if declared.spec.monitoring:
-            watch_clock(declared)
-        for text in retrain(declared).said:
-            echo(text, err=True)
-        done = notify(declared, log=lambda text: echo(str(text), err=True))
-        for title in done.sent:
-            echo(f"Sent: {title}", err=True)
-        complete = complete and not done.failed and not done.left
-    return complete
+        with _reported(faults):
+            declared = find_pipeline(project, name)
+            watch_scored(declared, None)
+            if declared.spec.monitoring:
+                watch_clock(declared)
+            with _reported(faults):
+                for text in retrain(declared).said:
+                    echo(text, err=True)
+            done = notify(declared, log=lambda text: echo(str(text), err=True))
+            for title in done.sent:
+                echo(f"Sent: {title}", err=True)
+            faults += done.failed + ["no time was left"] * done.left
+    return not faults
+
+
+@contextmanager
+def _reported(faults: list[str]) -> Iterator[None]:
+    """What fails of one pipeline keeps no other from being judged and sent, nor retraining from sending."""
+    try:
+        yield
+    except PipelineError as error:
+        echo(str(error), err=True)
+        faults.append(str(error))
 
 
 def _listed(project: Project, pipeline: str | None) -> Listed:

@@ -1,6 +1,7 @@
 """Alarms reach a real web server: at once or with the digest, in order, once, and again after a kill or a silence."""
 
 import json
+import shutil
 import sys
 from dataclasses import replace
 from datetime import UTC, datetime, time, timedelta
@@ -211,6 +212,16 @@ def test_what_was_not_delivered_is_sent_by_the_next_call(alarmed, room):
     room.status = 200
     alarmed.shell("alarms", "--deliver")
     assert len(room.read()) == 1 and alarm_ids(alarmed)
+
+
+def test_a_pipeline_that_cannot_be_loaded_keeps_no_other_from_being_sent(alarmed, room):
+    declared(alarmed)
+    broken = alarmed.folder.with_name("another")  # is before it, in order
+    shutil.copytree(alarmed.folder, broken)
+    text = (broken / "defs.yaml").read_text()
+    (broken / "defs.yaml").write_text(text.replace("name: orders", "name: another").replace("features.sql", "no.sql"))
+    assert "no.sql" in alarmed.shell("alarms", "--deliver", code=1)
+    assert len(room.read()) == 1
 
 
 def test_a_destination_that_fails_does_not_repeat_the_message_at_the_other(alarmed, room, tmp_path):
