@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, time, timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 import click
 
@@ -15,13 +15,15 @@ from pip_dagster.cli.options import json_option
 from pip_dagster.cli.output import echo
 from pip_dagster.declaration.find import find_declarations, find_pipeline
 from pip_dagster.declaration.project import Project
-from pip_dagster.errors import DeclarationError
+from pip_dagster.errors import DeclarationError, PipelineError
+from pip_dagster.monitoring.finding import Event
 from pip_dagster.registry.store import whoami
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
     from pip_dagster.cli.alarms_show import Listed
+    from pip_dagster.ledger.alarms import AlarmEntry
 
 IN_ALARM = 1
 
@@ -81,7 +83,7 @@ def ack(project: Project, alarm: str, why: str) -> None:
 @alarms.command()
 @click.argument("alarm", required=False)
 @click.option("--pipeline", help="With --event, --rule or --subject: the pipeline whose alarms are meant.")
-@click.option("--event", help="Every alarm of this event, such as drift.")
+@click.option("--event", type=click.Choice(get_args(Event)), help="Every alarm of this event.")
 @click.option("--rule", help="Every alarm of this rule.")
 @click.option("--subject", help="Every alarm of this column or metric.")
 @click.option("--until", required=True, metavar="DATE", help="When it ends: 2024-03-15, or an instant in ISO 8601.")
@@ -154,12 +156,15 @@ def _until(text: str, project: Project, pipeline: str) -> datetime:
         at = datetime.fromisoformat(text)
     except ValueError:
         raise DeclarationError(f"--until {text!r} is not a date; expected for example 2024-03-15.") from None
-    if at.tzinfo is None:
-        zone = find_pipeline(project, pipeline).spec.partitions.zone
-        at = datetime.combine(at + timedelta(days=1), time(), zone) if len(text) <= 10 else at.replace(tzinfo=zone)
-    if at <= clock.wall():
-        raise DeclarationError(f"--until {text} has passed: a silence ends in the future.")
-    return at.astimezone(UTC)
+    try:
+        if at.tzinfo is None:
+            zone = find_pipeline(project, pipeline).spec.partitions.zone
+            at = datetime.combine(at + timedelta(days=1), time(), zone) if len(text) <= 10 else at.replace(tzinfo=zone)
+        if at <= clock.wall():
+            raise DeclarationError(f"--until {text} has passed: a silence ends in the future.")
+        return at.astimezone(UTC)
+    except OverflowError:
+        raise DeclarationError(f"--until {text} is too late; expected a date up to 9999-12-30.") from None
 
 
 def _deliver(project: Project, pipeline: str | None) -> bool:
@@ -169,19 +174,31 @@ def _deliver(project: Project, pipeline: str | None) -> bool:
     from pip_dagster.warehouse.access import check_may_write
 
     check_may_write(project)
-    complete = True
+    faults: list[str] = []
     for name in [pipeline] if pipeline else sorted(find_declarations(project)):
-        declared = find_pipeline(project, name)
-        if declared.spec.monitoring:
+        with _reported(faults):
+            declared = find_pipeline(project, name)
             watch_scored(declared, None)
-            watch_clock(declared)
-        for text in retrain(declared).said:
-            echo(text, err=True)
-        done = notify(declared, log=lambda text: echo(str(text), err=True))
-        for title in done.sent:
-            echo(f"Sent: {title}", err=True)
-        complete = complete and not done.failed and not done.left
-    return complete
+            if declared.spec.monitoring:
+                watch_clock(declared)
+            with _reported(faults):
+                for text in retrain(declared).said:
+                    echo(text, err=True)
+            done = notify(declared, log=lambda text: echo(str(text), err=True))
+            for title in done.sent:
+                echo(f"Sent: {title}", err=True)
+            faults += done.failed + ["no time was left"] * done.left
+    return not faults
+
+
+@contextmanager
+def _reported(faults: list[str]) -> Iterator[None]:
+    """What fails of one pipeline keeps no other from being judged and sent, nor retraining from sending."""
+    try:
+        yield
+    except PipelineError as error:
+        echo(str(error), err=True)
+        faults.append(str(error))
 
 
 def _listed(project: Project, pipeline: str | None) -> Listed:
@@ -197,9 +214,19 @@ def _listed(project: Project, pipeline: str | None) -> Listed:
         with workspace(threads=1) as con, reading(con, project, purpose="pip-dagster alarms"):
             history = alarm_history(con, pipeline)
             former = outlived(con, alarm_states(con, pipeline))
-            return Listed(history, silences_of(con, pipeline), datetime.now(UTC), former)
+            silences = silences_of(con, pipeline)
+        undeclared = {each.pipeline for each in history} - {*_declared(project, history)}
+        return Listed(history, silences, datetime.now(UTC), former, undeclared)
     except NoWarehouseError:
         return Listed([], [], datetime.now(UTC))
+
+
+def _declared(project: Project, history: Sequence[AlarmEntry]) -> Iterable[str]:
+    """The declared pipelines; where a declaration cannot be read, all that have alarms."""
+    try:
+        return find_declarations(project)
+    except DeclarationError:
+        return {each.pipeline for each in history}
 
 
 @contextmanager

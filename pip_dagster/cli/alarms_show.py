@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from typing import Any
@@ -20,12 +20,16 @@ _WIDTH = 80
 
 @dataclass(frozen=True)
 class Listed:
-    """Every row of the alarms, the silences, the time at which they are listed, and which are of a former version."""
+    """Every row of the alarms, the silences, the time at which they are listed, and which are of a former version.
+
+    `undeclared`: the pipelines that the project declares no longer; nothing judges their alarms.
+    """
 
     history: Sequence[AlarmEntry]
     silences: Sequence[Silenced]
     now: datetime
     outlived: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    undeclared: Collection[str] = ()
 
     @property
     def alarms(self) -> list[AlarmEntry]:
@@ -46,8 +50,9 @@ class Listed:
 
 
 def in_alarm(listed: Listed) -> bool:
-    """Whether something is in alarm, acknowledged or not, and nobody silenced it."""
+    """Whether something is in alarm, acknowledged or not, and nobody silenced it; of declared pipelines."""
     found = (each for each in listed.alarms if each.is_open and each.severity == "alarm")
+    found = (each for each in found if each.pipeline not in listed.undeclared)
     return any(listed.silence(each) is None for each in found)
 
 
@@ -137,6 +142,8 @@ def _block(listed: Listed, alarm: AlarmEntry) -> Iterator[str]:
     if alarm.alarm_id in listed.outlived:
         before, now = listed.outlived[alarm.alarm_id]
         yield f"of v{before}; v{now} scores since, and is not judged against enough partitions yet"
+    if alarm.pipeline in listed.undeclared:
+        yield f"{alarm.pipeline} is not declared any longer: nothing judges it, and --check does not count it"
     if alarm.quiet and alarm.is_open:
         yield "found while the pipeline was catching up: nobody is notified until a recent partition confirms it"
     if alarm.is_open and alarm.command:

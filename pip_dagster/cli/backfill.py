@@ -165,8 +165,6 @@ def _lock_of(pipeline: Pipeline, backfill_id: str) -> Path:
 
 def _watched(pipeline: Pipeline, run: RunChunk) -> RunChunk:
     """Runs each chunk, then judges what it scored, as a run in Dagster does."""
-    if not pipeline.spec.monitoring:
-        return run
     from pip_dagster.monitoring.watch import watch_scored
 
     def run_and_watch(backfill: Backfill, chunk: Sequence[Partition]) -> Iterator[PartitionResult]:

@@ -47,11 +47,15 @@ def profile_stored(
     with writing(con, pipeline.project, purpose=f"{name}: reading the ledger", publish=False):
         entries = [e for e in unprofiled(con, name, digest) if keys is None or e.partition_key in keys]
     tables = places(con, pipeline, entries)
-    for chunk in _chunks(entries, tables):
+    for listed in _chunks(entries, tables):
         with writing(con, pipeline.project, purpose=f"{name}: storing profiles", publish=False):
-            profiles = _profiles(con, pipeline, model, chunk, tables[chunk[0].feature_revision or ""])
-            with transaction(con):
-                insert_profiles(con, [ProfileEntry.of(e, p, digest) for e in chunk for p in profiles[e.partition_key]])
+            lacking = {e.scoring_id for e in unprofiled(con, name, digest)}
+            chunk = [e for e in listed if e.scoring_id in lacking]  # another process may have profiled some meanwhile
+            if chunk:
+                profiles = _profiles(con, pipeline, model, chunk, tables[chunk[0].feature_revision or ""])
+                found = [ProfileEntry.of(e, p, digest) for e in chunk for p in profiles[e.partition_key]]
+                with transaction(con):
+                    insert_profiles(con, found)
         done += len(chunk)
         progress(f"{name}: profiled {done} of {len(entries)} partitions")
     return done

@@ -53,7 +53,7 @@ def findings_of(pipeline: Pipeline, of: PartitionDrift) -> Iterator[Finding]:
             cause=column.changed + ("; the model does not use it" if column.state == "noted" else ""),
             command=f"pip-dagster monitor {pipeline.spec.name} --partition {of.partition_key}",
             scope=_SCOPES[column.kind],
-            weight=None if window is None else window.excess * (1.0 if column.gain is None else column.gain),
+            weight=None if window is None else _weight(column, window),
         )
         yield found
         lasting = column.window(_LASTING, "training")
@@ -69,6 +69,11 @@ def findings_of(pipeline: Pipeline, of: PartitionDrift) -> Iterator[Finding]:
             rows=lasting.rows if lasting else of.rows,
             cause="unlike training for 28 partitions, and no longer news: train on newer rows" if drifted else "",
         )
+
+
+def _weight(column: ColumnDrift, window: WindowDrift) -> float:
+    """Never 0 or less for what is in alarm and the model uses: the PSI of a share that rose can be within the noise."""
+    return max(window.excess, _value(column, window)) * (1.0 if column.gain is None else column.gain)
 
 
 def _value(column: ColumnDrift, window: WindowDrift) -> float:

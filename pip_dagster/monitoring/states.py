@@ -91,6 +91,12 @@ def advance(known: KnownAlarms, findings: Sequence[Finding], judging: Judging) -
     return AlarmChange((*entries,), marks)
 
 
+def retired(known: KnownAlarms, judging: Judging, why: Callable[[AlarmEntry], str]) -> list[AlarmEntry]:
+    """The rows that resolve open alarms which nothing judges any more; `why`: empty for the others."""
+    opened = [(each, why(each)) for each in known.alarms if each.is_open]
+    return [_next(each, judging, state="resolved", cause=cause, good=[]) for each, cause in opened if cause]
+
+
 def _of_partition(known: KnownAlarms, key: str, group: Sequence[Finding], judging: Judging) -> list[AlarmEntry]:
     """The rows of one rule at one partition; an open alarm without a finding was good there."""
     rule = (group[0].event, group[0].rule)

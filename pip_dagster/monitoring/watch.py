@@ -14,15 +14,16 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from pip_dagster.declaration.grid import closed_partitions, partition_named
-from pip_dagster.errors import NoWarehouseError, PipelineError
+from pip_dagster.errors import NoWarehouseError, PipelineError, WarehouseLockedError
 from pip_dagster.ledger.alarms import AlarmEntry, alarm_states, insert_alarms, insert_marks, marks_of
 from pip_dagster.monitoring.drift_findings import drift_findings
 from pip_dagster.monitoring.estimates import estimates_after_scoring
+from pip_dagster.monitoring.estimating import applies
 from pip_dagster.monitoring.finding import Event, Finding
 from pip_dagster.monitoring.freshness import collect_freshness
 from pip_dagster.monitoring.operations import collect_operations
 from pip_dagster.monitoring.performance import performance_findings
-from pip_dagster.monitoring.states import AlarmChange, Judging, KnownAlarms, advance
+from pip_dagster.monitoring.states import AlarmChange, Judging, KnownAlarms, advance, retired
 from pip_dagster.registry.choose import registry_of
 from pip_dagster.registry.store import whoami
 from pip_dagster.warehouse.access import reading, writing
@@ -66,10 +67,14 @@ _NEVER = datetime.min.replace(tzinfo=UTC)
 
 @dataclass(frozen=True)
 class Watched:
-    """What was found of some partitions; `faults`: event → why it could not be judged."""
+    """What was found of some partitions; `faults`: event → why it could not be judged.
+
+    `busy`: a fault is that another process had locked the warehouse.
+    """
 
     findings: tuple[Finding, ...]
     faults: Mapping[str, str]
+    busy: bool = False
 
     def of(self, event: Event) -> list[Finding]:
         """The findings of one kind."""
@@ -89,8 +94,13 @@ def watch(pipeline: Pipeline, version: ModelVersion, partitions: Sequence[str]) 
 
 
 def watch_scored(pipeline: Pipeline, number: int | None, partitions: Sequence[str] = ()) -> Watched:
-    """The same by a version's number; by the one that the alias names where there is none."""
+    """The same by a version's number; by the one that the alias names where there is none.
+
+    Without monitoring, alarms that were found while it was declared are resolved.
+    """
     scoring = pipeline.spec.scoring
+    if pipeline.spec.monitoring is None:
+        return _stored(pipeline, Watched((), {}))
     try:
         version = registry_of(pipeline.project, scoring).get(scoring.model_name, number or scoring.alias)
     except PipelineError as error:
@@ -141,37 +151,58 @@ def _change(con: DuckDBPyConnection, pipeline: Pipeline, findings: Sequence[Find
     name = pipeline.spec.name
     known = KnownAlarms((*alarm_states(con, name),), marks_of(con, name))
     judging = Judging(name, by, lambda key: _started(pipeline, key), quiet=_is_behind(con, pipeline))
-    return advance(known, findings, judging)
+    change = advance(known, findings, judging)
+    ended = retired(known.after(change), judging, partial(_no_longer_judged, pipeline, findings))
+    return AlarmChange((*change.entries, *ended), change.marks)
+
+
+def _no_longer_judged(pipeline: Pipeline, findings: Sequence[Finding], alarm: AlarmEntry) -> str:
+    """Why nothing will judge an alarm again, so that it would be open for ever; empty where something will."""
+    spec, event = pipeline.spec, alarm.event
+    if spec.monitoring is None:
+        return "monitoring is no longer declared"
+    if (event in ("performance", "labels") and not pipeline.evaluates) or (
+        event == "estimate" and not applies(pipeline)
+    ):
+        return "what it is judged by is no longer declared"
+    if event == "freshness" and spec.schedule is None and spec.monitoring.freshness is None:
+        return "neither a schedule nor `freshness` is declared any longer"
+    rules = {each.rule for each in findings if each.event == event}
+    return "its rule does not judge the present version" if rules and alarm.rule not in rules else ""
 
 
 def _collected(collectors: Mapping[Event, Callable[[], list[Finding]]]) -> Watched:
     found: list[Finding] = []
     faults: dict[str, str] = {}
+    busy = False
     for event, collector in collectors.items():
         try:
             found += collector()
         except Exception as error:
             raise_if_interrupted(error)
             faults[event] = str(error)
-    return Watched((*found,), faults)
+            busy = busy or isinstance(error, WarehouseLockedError)
+    return Watched((*found,), faults, busy)
 
 
 def _stored(pipeline: Pipeline, found: Watched) -> Watched:
-    name, faults = pipeline.spec.name, dict(found.faults)
-    if any(each.state != "unjudged" for each in found.findings):
-        try:
-            with workspace(threads=1) as con:
-                with reading(con, pipeline.project, purpose=f"{name}: reading alarms"):
-                    change = _change(con, pipeline, found.findings, whoami())
-                if change.entries or change.marks:  # most looks change nothing, and need no turn to write
-                    with writing(con, pipeline.project, purpose=f"{name}: storing alarms"), transaction(con):
-                        record(con, pipeline, found.findings, by=whoami())
-        except Exception as error:
-            raise_if_interrupted(error)
-            faults["alarms"] = f"what was found is not stored as alarms: {error}"
+    name, faults, busy = pipeline.spec.name, dict(found.faults), found.busy
+    try:
+        with workspace(threads=1) as con:
+            with reading(con, pipeline.project, purpose=f"{name}: reading alarms"):
+                change = _change(con, pipeline, found.findings, whoami())
+            if change.entries or change.marks:  # most looks change nothing, and need no turn to write
+                with writing(con, pipeline.project, purpose=f"{name}: storing alarms"), transaction(con):
+                    record(con, pipeline, found.findings, by=whoami())
+    except NoWarehouseError:
+        pass  # nothing was ever scored
+    except Exception as error:
+        raise_if_interrupted(error)
+        faults["alarms"] = f"what was found is not stored as alarms: {error}"
+        busy = busy or isinstance(error, WarehouseLockedError)
     for event, why in faults.items():
         LOG.warning("%s: monitoring, %s: %s", name, event, why)
-    return Watched(found.findings, faults)
+    return Watched(found.findings, faults, busy)
 
 
 def _missed(con: DuckDBPyConnection, pipeline: Pipeline) -> list[str]:

@@ -177,6 +177,5 @@ def figures(windows: Windows, length: int, name: ReferenceName) -> Figures | Non
     sd = np.where(np.isfinite(known), known, usual)
     with np.errstate(divide="ignore", invalid="ignore"):
         shift = np.where(sd > 0, (window.mean - reference.mean) / sd, np.nan)
-        shares = (each / rows for each in windows.of_bins(window.counts))
-    missing, unseen = shares
+        missing, unseen = [each / rows for each in windows.of_bins(window.counts)]
     return Figures(length, name, there, rows, Difference(**found), shift, missing, unseen)

@@ -12,7 +12,7 @@ from pip_dagster.flow.materialize import materialize
 from pip_dagster.flow.result import PartitionResult
 from pip_dagster.ledger.record import RunInfo, ScoringEntry
 from pip_dagster.monitoring.judged import judging
-from pip_dagster.monitoring.watch import watch
+from pip_dagster.monitoring.watch import watch, watch_scored
 from pip_dagster.orchestration.alive import alive
 from pip_dagster.orchestration.cancel import request_cancellation
 from pip_dagster.orchestration.checks import asset_check_specs, news
@@ -155,7 +155,9 @@ def _run(
             yield from _model_observation(pipeline, outcome.last.scoring)
             forget_input_version(context, model_key(spec))
         outcome.describe_columns()
-    if spec.monitoring and outcome.last and outcome.last.scoring:
+    if spec.monitoring is None and outcome.last:
+        watch_scored(pipeline, None)
+    elif outcome.last and outcome.last.scoring:
         version = _version_of(pipeline, outcome.last.scoring)
         scored = [*outcome.done.get(predictions_key(spec), {})]
         outcome.judged.extend(drift_evaluations(pipeline, version, scored))

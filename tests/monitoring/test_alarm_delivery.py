@@ -1,6 +1,7 @@
 """Alarms reach a real web server: at once or with the digest, in order, once, and again after a kill or a silence."""
 
 import json
+import shutil
 import sys
 from dataclasses import replace
 from datetime import UTC, datetime, time, timedelta
@@ -213,6 +214,16 @@ def test_what_was_not_delivered_is_sent_by_the_next_call(alarmed, room):
     assert len(room.read()) == 1 and alarm_ids(alarmed)
 
 
+def test_a_pipeline_that_cannot_be_loaded_keeps_no_other_from_being_sent(alarmed, room):
+    declared(alarmed)
+    broken = alarmed.folder.with_name("another")  # is before it, in order
+    shutil.copytree(alarmed.folder, broken)
+    text = (broken / "defs.yaml").read_text()
+    (broken / "defs.yaml").write_text(text.replace("name: orders", "name: another").replace("features.sql", "no.sql"))
+    assert "no.sql" in alarmed.shell("alarms", "--deliver", code=1)
+    assert len(room.read()) == 1
+
+
 def test_a_destination_that_fails_does_not_repeat_the_message_at_the_other(alarmed, room, tmp_path):
     command = [sys.executable, "-c", f"open({str(tmp_path / 'got')!r}, 'x')"]
     alarmed.declare(monitoring=RULES, partitions=ENDED, alerts=ALERTS | {"command": command})
@@ -289,6 +300,24 @@ def test_the_sensor_sends_the_same_and_judges_what_a_killed_run_left(watched, ro
         _, second = tick(watched, instance, first.cursor)
         assert second.skip_message == "Nothing new." and room.read() == []
     assert {row[0] for row in watched.warehouse("SELECT state FROM ledger.alarm_states")} == {"alarm"}
+
+
+def test_a_tick_while_the_warehouse_is_locked_leaves_the_partition_to_the_next(watched, room, monkeypatch):
+    from pip_dagster.errors import WarehouseLockedError
+    from pip_dagster.monitoring import watch
+
+    def locked(*_):
+        raise WarehouseLockedError("another process writes")
+
+    declared(watched)
+    watched.run(*DAYS[20:22])
+    with dg.DagsterInstance.ephemeral() as instance, monkeypatch.context() as patch:
+        patch.setitem(watch.COLLECTORS, "drift", locked)
+        _, first = tick(watched, instance)
+        assert "Not judged: drift: another process writes" in first.skip_message and not first.cursor
+        patch.undo()
+        tick(watched, instance, first.cursor)
+    assert len(room.read()) == 1
 
 
 def test_a_run_in_dagster_stores_the_same_alarms_as_the_command(watched):

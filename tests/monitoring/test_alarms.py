@@ -64,7 +64,8 @@ def test_an_acknowledgement_is_audited_and_provable(alarmed):
 def test_a_silence_has_a_date_and_a_reason_and_ends_by_itself(alarmed):
     alarm = listed(alarmed)[0]
     alarmed.shell("alarms", "silence", alarm["alarm_id"], "--why", "known", code=2)
-    for wrong, words in (("2013-01-01", "has passed"), ("soon", "is not a date")):
+    beyond = [(day, "too late") for day in ("9999-12-31", "9999-12-31T23:59:59-12:00")]
+    for wrong, words in (("2013-01-01", "has passed"), ("soon", "is not a date"), *beyond):
         assert words in alarmed.shell("alarms", "silence", alarm["alarm_id"], "--until", wrong, "--why", "x", code=1)
     said = alarmed.shell("alarms", "silence", alarm["alarm_id"], "--until", "2999-01-01", "--why", "a new shop")
     assert "unsilence" in said
@@ -83,6 +84,7 @@ def test_a_rule_or_a_subject_is_silenced_for_the_whole_pipeline(alarmed):
     silence = ("alarms", "silence", "--pipeline", "orders", "--until", "2999-01-01", "--why", "sale")
     alarmed.shell(*silence, "--subject", "amount")
     alarmed.shell("alarms", "orders", "--check", code=1)
+    assert "'drfit' is not one of" in alarmed.shell(*silence, "--event", "drfit", code=2)
     alarmed.shell(*silence, "--event", "drift")
     alarmed.shell("alarms", "orders", "--check")
     assert all(each["silenced_until"] for each in listed(alarmed))
@@ -191,3 +193,39 @@ def test_an_acknowledgement_is_published(alarmed):
     assert max(len(line) for line in shown.splitlines() if line.startswith(("  ", "A"))) <= 80 and "many words" in shown
     newest = f"SELECT state, reason FROM ledger.alarms WHERE alarm_id = '{alarm}' ORDER BY sequence DESC LIMIT 1"
     assert alarmed.published(newest) == [("acknowledged", "seen")]
+
+
+def test_what_nothing_judges_any_more_is_resolved_with_the_reason(alarmed):
+    """Else it would hold for ever, and start retrainings."""
+    watch_findings(
+        alarmed.pipeline(), [finding("alarm", 22, "auc", "performance"), finding("alarm", 22, "n", "estimate")]
+    )
+    assert {each["event"] for each in listed(alarmed)} == {"drift"}, "of an event whose declaration is gone"
+    rule = [finding("alarm", 22, "newest partition", "freshness", rule="late")]
+    watch_findings(alarmed.pipeline(), rule)
+    assert {each["event"] for each in listed(alarmed)} == {"drift", "freshness"}
+    alarmed.declare(monitoring={"history": 14}, schedule=None, partitions=ENDED)
+    alarmed.shell("alarms", "--deliver")
+    assert {each["event"] for each in listed(alarmed)} == {"drift"}, "no longer late by any declaration"
+    alarmed.declare(partitions=ENDED)
+    backfilled(alarmed, DAYS[22])
+    assert listed(alarmed) == [], "monitoring was turned off"
+    causes = {each["cause"] for each in listed(alarmed, "--all") if each["event"] == "drift"}
+    assert causes == {"monitoring is no longer declared"}
+    alarmed.declare(monitoring=RULES, partitions=ENDED)
+    backfilled(alarmed, DAYS[23])
+    assert {each["since"] for each in listed(alarmed)} == {DAYS[23]}, "another alarm begins"
+
+
+def test_a_rule_that_does_not_judge_the_present_version_resolves_its_alarms(alarmed):
+    pipeline = alarmed.pipeline()
+    watch_findings(pipeline, [finding("alarm", 22, "score", rule="former"), finding("ok", 22)])
+    assert "former" in {each["rule"] for each in listed(alarmed)}
+    watch_findings(pipeline, [finding("ok", 23)])
+    assert "former" not in {each["rule"] for each in listed(alarmed)}
+
+
+def test_the_alarms_of_a_pipeline_that_is_not_declared_any_longer_fail_no_check(alarmed):
+    alarmed.shell("alarms", "--check", code=1)
+    (alarmed.folder / "defs.yaml").unlink()
+    assert "orders is not declared any longer" in " ".join(alarmed.shell("alarms", "--check").split())

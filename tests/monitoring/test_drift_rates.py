@@ -118,6 +118,13 @@ def test_an_empty_and_a_constant_column_change_nothing_else():
     assert not [name for name in alone if among[name].state != alone[name].state]
 
 
+def test_partitions_without_rows_of_a_column_are_judged_without_a_warning(recwarn):
+    columns = [counts(np.random.default_rng(10), 60, 1_000, 0.05) for _ in range(2)]
+    columns[1][:30] = 0
+    drift_of(series(columns), range(60), RULES)
+    assert not recwarn.list
+
+
 def test_identical_partitions_give_no_alarm_and_many_positions_are_judged_as_each_alone():
     same = series([np.tile(counts(np.random.default_rng(8), 1, 1_000, 0.0), (60, 1)) for _ in range(3)])
     assert not alarms(same, 0).any()

@@ -1,6 +1,8 @@
 """Stored drift: each row is bound to what it was computed from; what is live equals a computation from nothing."""
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
 
 import dagster as dg
 import pytest
@@ -110,6 +112,19 @@ def test_findings_name_column_rule_and_command(monitored):
     assert shop.value == pytest.approx(0.33, abs=0.15) and shop.threshold == 0.05 and "missing: " in shop.cause
     assert shop.command == f"pip-dagster monitor orders --partition {DAYS[-1]}"
     assert found["amount"].state == "ok"
+
+
+def test_missing_values_within_the_noise_of_psi_are_paged_at_once(monitored):
+    """Orders of alarms have a weight of 0 where the model does not use a column."""
+    monitored.source("UPDATE raw.orders SET amount = NULL WHERE day >= '2024-03-19' AND order_id % 6 = 0")
+    monitored.run(*DAYS[-2:], stored=judging(monitored.pipeline(), DAYS[-2:]))
+    (newest,) = judge(monitored)
+    (drift,) = (each for each in newest.columns if each.name == "amount")
+    assert (drift.state, drift.rule) == ("alarm", "missing")
+    noise = (replace(drift.window(1, "training"), excess=-0.05),)  # as with 20 bins and fewer rows
+    of = SimpleNamespace(columns=[replace(drift, windows=noise)], partition_key=DAYS[-1], scoring_id="x", rows=75)
+    found = next(findings_of(monitored.pipeline(), of))
+    assert found.state == "alarm" and found.weight > 0
 
 
 def test_scores_from_before_monitoring_are_profiled_by_the_check(tiny):

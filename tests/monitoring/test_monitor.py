@@ -7,6 +7,9 @@ import pytest
 from click.testing import CliRunner
 
 from pip_dagster.cli.main import cli
+from pip_dagster.flow.model import ScoringModel
+from pip_dagster.monitoring import backfill
+from pip_dagster.warehouse.connect import workspace
 
 DAYS = [f"2024-03-{day:02}" for day in range(1, 25)]
 # Each day its own three quarters of all 200 orders.
@@ -108,3 +111,20 @@ def test_a_backfill_gives_the_same_profiles(shifted):
     assert "profiled 24 of 24 partitions" in monitor(shifted, "--backfill").stderr
     assert shifted.warehouse(query) == before
     assert "0 partitions profiled" in monitor(shifted, "--backfill").stderr, "again: there is nothing left"
+
+
+def test_two_backfills_at_once_profile_each_partition_once(shifted, monkeypatch):
+    monkeypatch.setattr(backfill, "_CHUNK", 12)
+    shifted.tamper("DELETE FROM ledger.profiles")
+    pipeline = shifted.pipeline()
+    model = ScoringModel.resolve(pipeline, 1)
+
+    def another(_):
+        with workspace(threads=1) as con:
+            backfill.profile_stored(con, pipeline, model)
+
+    with workspace(threads=1) as con:
+        backfill.profile_stored(con, pipeline, model, progress=another)
+    assert shifted.warehouse(
+        "SELECT DISTINCT n FROM (SELECT count(*) n FROM ledger.profiles GROUP BY scoring_id, column_kind, name)"
+    ) == [(1,)]

@@ -55,9 +55,10 @@ def _evaluate(context: dg.SensorEvaluationContext, pipeline: Pipeline) -> list[d
     with _reported(context, said):
         newest = newest_live(pipeline)
         if newest and newest != context.cursor:
-            faults = watch_scored(pipeline, None).faults
-            said += [f"Not judged: {event}: {why}" for event, why in faults.items()]
-            context.update_cursor(newest)
+            found = watch_scored(pipeline, None)
+            said += [f"Not judged: {event}: {why}" for event, why in found.faults.items()]
+            if not found.busy:  # else the next tick judges it
+                context.update_cursor(newest)
         watch_clock(pipeline)
     with _reported(context, said):
         done = notify(pipeline, log=context.log.warning)
