@@ -48,7 +48,7 @@ def collect(pipeline: Pipeline, *, first: str | None = None, last: str | None = 
         version, why_not = live_version(source, pipeline)
         facts = read_facts(source, pipeline, version, first, last)
         silences = read_silences(source, pipeline.spec.name, facts.as_of)
-        alarms = stored_alarms(source, pipeline.spec.name, silences)
+        alarms = stored_alarms(source, pipeline.spec.name, silences, facts.as_of)
         manifest = version.manifest if version else None
         measured = read_measured(source, pipeline, facts.keys, facts.as_of, manifest)
         expected = read_expected(source, pipeline, version, facts.as_of) if pipeline.labels else []

@@ -10,8 +10,11 @@ import sys
 import pytest
 from pydantic import TypeAdapter
 
+from pip_dagster.ledger.alarms import AlarmEntry, insert_alarms, insert_marks
 from pip_dagster.reporting.content import Report
 from pip_dagster.reporting.page import to_html, to_json
+from pip_dagster.warehouse.connect import open_warehouse, workspace
+from pip_dagster.warehouse.transaction import transaction
 
 DAYS = [f"2024-03-{day:02}" for day in range(1, 25)]
 
@@ -140,41 +143,33 @@ def test_a_changed_audit_is_an_alarm(reported):
     assert content["verdict"]["sentence"].startswith("In alarm: the audit chain is broken")
 
 
-ALARMS = """
-CREATE TABLE IF NOT EXISTS ledger.alarms (
-  event_id VARCHAR, pipeline VARCHAR, alarm_id VARCHAR, sequence BIGINT, event VARCHAR, rule VARCHAR, subject VARCHAR,
-  state VARCHAR, severity VARCHAR, since VARCHAR, partition_key VARCHAR, value DOUBLE, threshold DOUBLE, chance DOUBLE,
-  rows BIGINT, cause VARCHAR, command VARCHAR, made_at TIMESTAMPTZ)"""
-SILENCES = """
-CREATE TABLE IF NOT EXISTS ledger.silences (
-  silence_id VARCHAR, pipeline VARCHAR, alarm_id VARCHAR, event VARCHAR, rule VARCHAR, subject VARCHAR,
-  until TIMESTAMPTZ, ends VARCHAR, reason VARCHAR, made_by VARCHAR, made_at TIMESTAMPTZ)"""
-MARKS = """
-CREATE TABLE IF NOT EXISTS ledger.alarm_marks (
-  pipeline VARCHAR, event VARCHAR, rule VARCHAR, partition_key VARCHAR, made_at TIMESTAMPTZ)"""
-
-
 def test_the_alarms_that_the_ledger_keeps_are_those_of_the_report(reported):
     def alarm(alarm_id, sequence, subject, state, severity, since="2024-03-20"):
-        values = {"pipeline": "orders", "alarm_id": alarm_id, "sequence": sequence, "event": "drift", "rule": "sudden"}
-        values |= {"subject": subject, "state": state, "severity": severity, "since": since, "cause": "because"}
-        values |= {"partition_key": DAYS[-1], "command": "pip-dagster monitor orders", "value": 0.5, "threshold": 0.1}
-        listed = ", ".join(f"'{value}' AS {name}" for name, value in values.items())
-        return f"INSERT INTO ledger.alarms BY NAME SELECT {listed}, TIMESTAMPTZ '2026-01-01 00:00:00+00' AS made_at"
+        return AlarmEntry(
+            **{"pipeline": "orders", "alarm_id": alarm_id, "sequence": sequence, "event": "drift", "rule": "sudden"},
+            **{"subject": subject, "scope": "feature", "weight": None, "state": state, "severity": severity},
+            **{"since": since, "partition_key": DAYS[-1], "scoring_id": None, "partitions": 3, "value": 0.5},
+            **{"threshold": 0.1, "chance": None, "rows": 150, "cause": "because", "made_by": "ada", "good": []},
+            **{"command": "pip-dagster monitor orders", "quiet": False},
+        )
 
-    reported.tamper(
-        *(ALARMS, SILENCES, MARKS, "DELETE FROM ledger.alarms", "DELETE FROM ledger.silences"),
-        "DELETE FROM ledger.alarm_marks",
-    )
+    def write(store):
+        file = reported.project.warehouse
+        with workspace(threads=1) as con, open_warehouse(con, file, purpose="a test"), transaction(con):
+            store(con)
+
+    reported.tamper(*(f"DELETE FROM ledger.{table}" for table in ("alarms", "alarm_marks")))
     assert {line["subject"] for line in report(reported)[0]["alarms"]} >= {"shop", "amount"}, "as computed"
-    reported.tamper(
-        "INSERT INTO ledger.alarm_marks BY NAME SELECT 'orders' AS pipeline, 'drift' AS event",
+    write(lambda con: insert_marks(con, "orders", {("drift", "sudden"): DAYS[-1]}))
+    alarms = [
         alarm("a", 1, "amount", "alarm", "alarm"),
         alarm("a", 2, "amount", "acknowledged", "alarm"),
         alarm("b", 1, "shop", "resolved", "alarm"),
         alarm("c", 1, "gift", "warning", "warning", "2024-03-23"),
-        "INSERT INTO ledger.silences BY NAME SELECT 's' AS silence_id, 'orders' AS pipeline, 'gift' AS subject, "
-        "now() + INTERVAL 1 YEAR AS until, 'known' AS reason, 'ada' AS made_by, now() AS made_at",
+    ]
+    write(lambda con: insert_alarms(con, alarms))
+    reported.shell(
+        "alarms", "silence", "--pipeline", "orders", "--subject", "gift", "--until", "9999-01-01", "--why", "known"
     )
     content, _ = report(reported)
     assert [(line["subject"], line["status"]) for line in content["alarms"]] == [
@@ -183,7 +178,7 @@ def test_the_alarms_that_the_ledger_keeps_are_those_of_the_report(reported):
     assert (
         content["verdict"]["sentence"] == "In alarm: drift of amount." and content["verdict"]["since"] == "2024-03-20"
     )
-    assert content["alarms"][1]["silenced"].endswith("by ada: known") and "by ada: known" in page(reported)
+    assert content["alarms"][1]["silenced"].endswith(": known") and ": known" in page(reported)
     assert content["accepted"][0]["what"] == "silence of subject gift" and content["accepted"][0]["until"]
 
 
