@@ -17,6 +17,7 @@ from pip_dagster.warehouse.connect import open_warehouse, workspace
 from pip_dagster.warehouse.transaction import transaction
 
 DAYS = [f"2024-03-{day:02}" for day in range(1, 25)]
+LABELS = "SELECT order_id, returned FROM raw.outcomes WHERE day >= $start_date AND day < $end_date;"
 
 
 def report(tiny, *arguments):
@@ -32,6 +33,23 @@ def page(tiny):
 
 def tiles(content):
     return {tile["name"]: tile["state"] for tile in content["tiles"]}
+
+
+def drift_alarm(alarm_id, sequence, subject, state, severity, since="2024-03-20"):
+    return AlarmEntry(
+        **{"pipeline": "orders", "alarm_id": alarm_id, "sequence": sequence, "event": "drift", "rule": "sudden"},
+        **{"subject": subject, "scope": "feature", "weight": None, "state": state, "severity": severity},
+        **{"since": since, "partition_key": DAYS[-1], "scoring_id": None, "partitions": 3, "value": 0.5},
+        **{"threshold": 0.1, "chance": None, "rows": 150, "cause": "because", "made_by": "ada", "good": []},
+        **{"command": "pip-dagster monitor orders", "quiet": False},
+    )
+
+
+def write(tiny, store):
+    """Store what the ledger's own functions write."""
+    file = tiny.project.warehouse
+    with workspace(threads=1) as con, open_warehouse(con, file, purpose="a test"), transaction(con):
+        store(con)
 
 
 def test_a_shift_is_the_verdict_with_since_when_and_what_to_do(reported):
@@ -103,6 +121,34 @@ def test_labels_show_the_metric_segments_lift_and_calibration(reported):
     assert "measured, labels mature" in page(reported) and "lower is better" not in page(reported)
 
 
+def test_what_is_not_judged_is_not_fine(reported):
+    def tile(name):
+        return next(each for each in report(reported)[0]["tiles"] if each["name"] == name)
+
+    (reported.folder / "labels.sql").write_text(LABELS.replace("WHERE", "WHERE day < '2024-03-15' AND"))
+    reported.shell("performance", "orders", "--evaluate")
+    shown = json.loads(reported.shell("performance", "orders", "--json"))
+    assert {each["state"] for each in shown["findings"] if each["rule"] == "trailing"} == {"unjudged"}
+    (week,) = (each for each in shown["windows"] if each["partitions"] == 7 and not each["segment"])
+    performance = tile("performance")
+    assert (performance["state"], performance["word"]) == ("unknown", "not judged")
+    assert performance["text"].startswith("Too few labelled partitions. auc ")
+    assert (
+        f"auc {week['value']:.4g} over 7 partitions to 2024-03-14, {week['labelled']:,} labels" in performance["text"]
+    )
+    content, _ = report(reported)
+    assert "overdue or unusual labels" in page(reported) and "labels of labels" not in json.dumps(content)
+
+
+def test_a_warning_of_drift_is_on_its_tile(reported):
+    write(reported, lambda con: insert_marks(con, "orders", {("drift", "lasting"): DAYS[19]}))
+    reported.tamper("DELETE FROM ledger.alarms")
+    write(reported, lambda con: insert_alarms(con, [drift_alarm("a", 1, "amount", "warning", "warning")]))
+    content, _ = report(reported, "--to", DAYS[19])  # none of these partitions is in alarm
+    drift = next(each for each in content["tiles"] if each["name"] == "drift")
+    assert drift["state"] == "warning" and drift["text"].startswith("amount: ")
+
+
 def test_what_is_published_is_enough_while_another_process_holds_the_warehouse(reported):
     whole, _ = report(reported)
     holder = reported.python(
@@ -144,30 +190,16 @@ def test_a_changed_audit_is_an_alarm(reported):
 
 
 def test_the_alarms_that_the_ledger_keeps_are_those_of_the_report(reported):
-    def alarm(alarm_id, sequence, subject, state, severity, since="2024-03-20"):
-        return AlarmEntry(
-            **{"pipeline": "orders", "alarm_id": alarm_id, "sequence": sequence, "event": "drift", "rule": "sudden"},
-            **{"subject": subject, "scope": "feature", "weight": None, "state": state, "severity": severity},
-            **{"since": since, "partition_key": DAYS[-1], "scoring_id": None, "partitions": 3, "value": 0.5},
-            **{"threshold": 0.1, "chance": None, "rows": 150, "cause": "because", "made_by": "ada", "good": []},
-            **{"command": "pip-dagster monitor orders", "quiet": False},
-        )
-
-    def write(store):
-        file = reported.project.warehouse
-        with workspace(threads=1) as con, open_warehouse(con, file, purpose="a test"), transaction(con):
-            store(con)
-
     reported.tamper(*(f"DELETE FROM ledger.{table}" for table in ("alarms", "alarm_marks")))
     assert {line["subject"] for line in report(reported)[0]["alarms"]} >= {"shop", "amount"}, "as computed"
-    write(lambda con: insert_marks(con, "orders", {("drift", "sudden"): DAYS[-1]}))
+    write(reported, lambda con: insert_marks(con, "orders", {("drift", "sudden"): DAYS[-1]}))
     alarms = [
-        alarm("a", 1, "amount", "alarm", "alarm"),
-        alarm("a", 2, "amount", "acknowledged", "alarm"),
-        alarm("b", 1, "shop", "resolved", "alarm"),
-        alarm("c", 1, "gift", "warning", "warning", "2024-03-23"),
+        drift_alarm("a", 1, "amount", "alarm", "alarm"),
+        drift_alarm("a", 2, "amount", "acknowledged", "alarm"),
+        drift_alarm("b", 1, "shop", "resolved", "alarm"),
+        drift_alarm("c", 1, "gift", "warning", "warning", "2024-03-23"),
     ]
-    write(lambda con: insert_alarms(con, alarms))
+    write(reported, lambda con: insert_alarms(con, alarms))
     reported.shell(
         "alarms", "silence", "--pipeline", "orders", "--subject", "gift", "--until", "9999-01-01", "--why", "known"
     )
