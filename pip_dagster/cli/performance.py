@@ -109,11 +109,18 @@ def _evaluate(pipeline: Pipeline, first: str | None, until: str | None) -> dict[
 def _report(problems: dict[str, str]) -> None:
     """End with an error if partitions could not be evaluated, after what is known was shown."""
     if problems:
-        shown = "\n".join(f"  partition {key}: {why}" for key, why in sorted(problems.items())[:20])
+        keys: dict[str, list[str]] = {}
+        for key, why in sorted(problems.items()):
+            keys.setdefault(why, []).append(key)
+        shown = "\n".join(f"  {_listed(of)}: {why}" for why, of in [*keys.items()][:20])
         raise DeclarationError(
             f"{plural(len(problems), 'partition')} could not be evaluated; the others were, and earlier figures are "
             f"unchanged.\n{shown}"
         )
+
+
+def _listed(keys: Sequence[str]) -> str:
+    return f"partition {keys[0]}" if len(keys) == 1 else f"{len(keys):,} partitions, {keys[0]} to {keys[-1]}"
 
 
 def _nothing(pipeline: str, of: Performance, problems: dict[str, str]) -> None:

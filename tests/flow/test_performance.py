@@ -144,6 +144,12 @@ def test_unkind_labels_are_of_one_partition_only(judged, change, says):
         assert "logloss" in judged.shell("performance", "orders", "--partition", DAYS[1])
 
 
+def test_what_all_partitions_have_is_reported_once(judged):
+    judged.source("UPDATE raw.outcomes SET returned = 7")
+    shown = judged.shell("performance", "orders", "--evaluate", code=1)
+    assert "pip_outcome" not in shown and shown.count("must be 0 or 1") < len(DAYS)
+
+
 def test_sql_that_ignores_the_bounds_changes_nothing(judged):
     run(judged)
     (judged.folder / "labels.sql").write_text("SELECT order_id, returned FROM raw.outcomes")
