@@ -95,6 +95,8 @@ def _evaluate(pipeline: Pipeline, first: str | None, until: str | None) -> dict[
             if given is not None and given not in keys:
                 span = f"from {keys[0]} to {keys[-1]}" if keys else "none"
                 raise DeclarationError(f"Pipeline {name}: partition {given!r} is not live; there are {span}.")
+        if first and until and keys.index(first) > keys.index(until):
+            raise DeclarationError(f"Pipeline {name}: --from {first} is later than --to {until}. Swap them.")
         low, high = keys.index(first) if first else 0, keys.index(until) if until else len(keys)
         wanted = keys[low : high + 1]
         found = evaluate(con, pipeline, wanted, progress=progress)

@@ -59,8 +59,8 @@ def verdict_of(pipeline: str, tiles: Sequence[Tile], alarms: Sequence[AlarmLine]
     judged = [tile for tile in tiles if tile.state == "ok"]
     if not judged:
         return Summary("unknown", "Nothing is judged yet.", None, f"pip-dagster status {pipeline}")
-    is_measured = any(tile.name == "performance" for tile in judged)
-    open_question = "" if is_measured else " Whether predictions are right is not measured."
+    word = next((tile.word for tile in tiles if tile.name == "performance" and tile.state == "unknown"), "")
+    open_question = f" Whether predictions are right is {word}." if word else ""
     listed = ", ".join(tile.name for tile in judged)
     return Summary("ok", f"No rule is in alarm; judged: {listed}.{open_question}", None, "")
 

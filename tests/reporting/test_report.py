@@ -132,6 +132,7 @@ def test_what_is_not_judged_is_not_fine(reported):
     (week,) = (each for each in shown["windows"] if each["partitions"] == 7 and not each["segment"])
     performance = tile("performance")
     assert (performance["state"], performance["word"]) == ("unknown", "not judged")
+    assert "is not measured" not in report(reported)[0]["verdict"]["sentence"]
     assert performance["text"].startswith("Too few labelled partitions. auc ")
     assert (
         f"auc {week['value']:.4g} over 7 partitions to 2024-03-14, {week['labelled']:,} labels" in performance["text"]
@@ -221,6 +222,8 @@ def test_the_period_is_chosen_and_bounded(reported):
     assert content["columns"][0]["series"][0] is not None
     wrong = reported.shell("report", "orders", "--from", "March", code=1)
     assert "'March' is not the key of a partition" in wrong and "2024-03-01" in wrong
+    for command in (("report", "orders"), ("performance", "orders", "--evaluate")):
+        assert "Swap them" in reported.shell(*command, "--from", DAYS[5], "--to", DAYS[2], code=1)
 
 
 def test_no_partition_one_and_only_blocked_ones(tiny):
