@@ -93,6 +93,8 @@ def evaluate_labels(
             if given is not None and given not in keys:
                 span = f"from {keys[0]} to {keys[-1]}" if keys else "none"
                 raise DeclarationError(f"Pipeline {name}: partition {given!r} is not live; there are {span}.")
+        if first and until and keys.index(first) > keys.index(until):
+            raise DeclarationError(f"Pipeline {name}: --from {first} is later than --to {until}. Swap them.")
         low, high = keys.index(first) if first else 0, keys.index(until) if until else len(keys)
         wanted = keys[low : high + 1]
         found = evaluate(con, pipeline, wanted, progress=progress)
@@ -107,11 +109,18 @@ def evaluate_labels(
 def _report(problems: dict[str, str]) -> None:
     """End with an error if partitions could not be evaluated, after what is known was shown."""
     if problems:
-        shown = "\n".join(f"  partition {key}: {why}" for key, why in sorted(problems.items())[:20])
+        keys: dict[str, list[str]] = {}
+        for key, why in sorted(problems.items()):
+            keys.setdefault(why, []).append(key)
+        shown = "\n".join(f"  {_listed(of)}: {why}" for why, of in [*keys.items()][:20])
         raise DeclarationError(
             f"{plural(len(problems), 'partition')} could not be evaluated; the others were, and earlier figures are "
             f"unchanged.\n{shown}"
         )
+
+
+def _listed(keys: Sequence[str]) -> str:
+    return f"partition {keys[0]}" if len(keys) == 1 else f"{len(keys):,} partitions, {keys[0]} to {keys[-1]}"
 
 
 def _nothing(pipeline: str, of: Performance, problems: dict[str, str]) -> None:

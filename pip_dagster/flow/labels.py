@@ -7,10 +7,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pip_dagster.declaration.partition import Partition
-from pip_dagster.errors import DeclarationError
+from pip_dagster.errors import DeclarationError, NoWarehouseError, OlderWarehouseError
 from pip_dagster.flow.query import sql_bounds, without_end
 from pip_dagster.flow.reader import sources_alone
+from pip_dagster.ledger.performance import live_parts
 from pip_dagster.sql.names import quote
+from pip_dagster.warehouse.access import reading
 from pip_dagster.warehouse.connect import workspace
 from pip_dagster.warehouse.digest import row_set_sql
 
@@ -24,6 +26,23 @@ class LabelSet:
 
     rows: int
     digest: str
+
+
+def live_bases(pipeline: Pipeline) -> dict[str, str]:
+    """Partition → what decides whose rows are live, as `Part.basis`; that of a split names every arm.
+
+    Raises:
+        WarehouseError: the warehouse is locked, or cannot be read.
+    """
+    found: dict[str, list[str]] = {}
+    with workspace(threads=1) as con:
+        try:
+            with reading(con, pipeline.project, purpose=f"{pipeline.spec.name}: reading the ledger"):
+                for part in live_parts(con, pipeline.spec.name):
+                    found.setdefault(part.live.key, []).append(f"{part.basis}:{part.live.scoring_id}")
+        except (NoWarehouseError, OlderWarehouseError):
+            return {}
+    return {key: ",".join(dict.fromkeys(listed)) for key, listed in found.items()}
 
 
 def label_sets(pipeline: Pipeline, partitions: Sequence[Partition]) -> dict[str, LabelSet]:

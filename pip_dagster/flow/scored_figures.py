@@ -68,7 +68,10 @@ def measure_parts(
     sets = [("pip_part",), *(("pip_part", each) for each in segments)]
     by = ["pip_part", *segments]
     names = {column: name for name, column in staged.segments.items()}
-    measured = {_place(each, names): each for each in measure(con, relation, staged.spec, by, sets)}
+    try:
+        measured = {_place(each, names): each for each in measure(con, relation, staged.spec, by, sets)}
+    except DeclarationError as error:
+        raise DeclarationError(f"Pipeline {pipeline.spec.name}: {error}") from error
     if (metric := judged_metric(pipeline, staged.spec)) and measured:
         _check(pipeline, metric, next(iter(measured.values())))
     alike = {part: (likeness(*counts)) for part, counts in _by_bin(con, relation, staged.bins).items()}

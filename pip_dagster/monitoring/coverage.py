@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Literal
@@ -10,7 +10,8 @@ from typing import Literal
 from pip_dagster.declaration.labels import Labels
 from pip_dagster.ledger.performance import LabelEvaluation, Part
 
-# waiting: no label, and none is due yet. maturing: labels may still come. mature: the figures count.
+# waiting: no label, and none is due yet, or scored again and not evaluated since.
+# maturing: labels may still come. mature: the figures count.
 # overdue: no label although there should be some.
 State = Literal["waiting", "maturing", "mature", "overdue"]
 
@@ -69,8 +70,9 @@ def coverages(
     of = [evaluations.get(part.identity) for part in parts]
     counting = [p.live.start for p, each in zip(parts, of, strict=True) if each and _is_mature(each, now)]
     newest = max(counting, default=None)
+    known = {each.partition_key for each in evaluations.values() if each.labelled}
     return [
-        Coverage(p, _state(p, each, labels, now, newest), now - p.live.end, each)
+        Coverage(p, _state(p, each, labels, now, newest, known), now - p.live.end, each)
         for p, each in zip(parts, of, strict=True)
     ]
 
@@ -80,10 +82,17 @@ def _is_mature(evaluation: LabelEvaluation, now: datetime) -> bool:
 
 
 def _state(
-    part: Part, evaluation: LabelEvaluation | None, labels: Labels, now: datetime, newest: datetime | None
+    part: Part,
+    evaluation: LabelEvaluation | None,
+    labels: Labels,
+    now: datetime,
+    newest: datetime | None,
+    known: Set[str],
 ) -> State:
     if evaluation and evaluation.labelled:
         return "mature" if _is_mature(evaluation, now) else "maturing"
+    if evaluation is None and part.live.key in known:  # scored again since its labels were read
+        return "waiting"
     allowed = labels.arrives_after or labels.complete_after
     if allowed is not None:
         return "overdue" if now >= part.live.end + allowed else "waiting"

@@ -124,6 +124,7 @@ def estimate_stored(
     for week in _weeks(missing) if past else [missing]:
         lacking = refit(con, pipeline, version, before=week[0].partition_start, now=None) if past and week else None
         for calibrator, chunk in _with_calibrators(con, pipeline, version, of, week):
+            lacking = lacking or _why_none_earlier(con, pipeline, digest)
             entries = _entries(con, pipeline, version, of, calibrator, chunk, lacking)
             news = [each for each in entries if each.metric or known.get(each.scoring_id) != each.reason]
             if news:
@@ -240,6 +241,17 @@ def _with_calibrators(
             yield calibrator, chunk
 
 
+def _why_none_earlier(con: DuckDBPyConnection, pipeline: Pipeline, digest: str) -> str:
+    name = pipeline.spec.name
+    with reading(con, pipeline.project, purpose=f"{name}: reading the ledger"):
+        known = calibrators_of(con, name, digest)
+    if any(each.kind != "held out" for each in known):
+        return (
+            f"the labels that count are not all before it; `pip-dagster estimate {name} --backfill` uses those before"
+        )
+    return "labels of this version do not count yet"
+
+
 def _entries(
     con: DuckDBPyConnection,
     pipeline: Pipeline,
@@ -247,10 +259,10 @@ def _entries(
     of: Estimated,
     calibrator: Calibrator | None,
     chunk: Sequence[StoredScoring],
-    lacking: str | None,
+    lacking: str,
 ) -> list[EstimateEntry]:
     at, name = clock.now(), pipeline.spec.name
-    none = f"no calibrator of earlier partitions: {lacking or 'labels of this version do not count yet'}"
+    none = f"no calibrator of earlier partitions: {lacking}"
     found: dict[str, dict[str, Band] | str] = {}
     if calibrator:
         try:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from pip_dagster.ledger.audit import instant
+from pip_dagster.ledger.alarms import AlarmEntry, alarm_states, marks_of
+from pip_dagster.ledger.silences import Silenced, silence_of, silences_of
 from pip_dagster.reporting.content import AlarmLine, Day, ExceptionLine
 from pip_dagster.reporting.days import shortened
 from pip_dagster.reporting.verdict import since_of
-from pip_dagster.sql.names import literal
 
 if TYPE_CHECKING:
     from pip_dagster.declaration.monitoring import Monitoring
@@ -19,80 +19,61 @@ if TYPE_CHECKING:
     from pip_dagster.reporting.source import OpenLedger
 
 _MOST = 200
-_NEWEST = """
-  SELECT * FROM (
-    SELECT * FROM ledger.alarms WHERE pipeline = {pipeline}
-    QUALIFY row_number() OVER (PARTITION BY alarm_id ORDER BY sequence DESC) = 1
-  ) ORDER BY (state = 'resolved'), partition_key DESC, (severity <> 'alarm'), event, rule, subject LIMIT {most}
-"""
-# Those that hold at an instant; a row with `ends` ends another before its date.
-_SILENCES = """
-  SELECT * REPLACE (epoch_us(until) AS until, epoch_us(made_at) AS made_at) FROM ledger.silences s
-  WHERE pipeline = {pipeline} AND until > {at}::TIMESTAMPTZ
-    AND NOT EXISTS (FROM ledger.silences e WHERE e.ends = s.silence_id) ORDER BY silence_id
-"""
 
 
-def stored_alarms(source: OpenLedger, pipeline: str, silences: Sequence[dict[str, Any]]) -> list[AlarmLine] | None:
+def stored_alarms(
+    source: OpenLedger, pipeline: str, silences: Sequence[Silenced], at: datetime | None
+) -> list[AlarmLine] | None:
     """The newest state of each alarm; None where the ledger keeps none of this pipeline."""
-    if not source.has("ledger", "alarms"):
+    if not source.has("ledger", "alarm_states") or not marks_of(source.con, pipeline):
         return None
-    if source.has("ledger", "alarm_marks"):
-        of = f"SELECT 1 FROM ledger.alarm_marks WHERE pipeline = {literal(pipeline)} LIMIT 1"
-        if not source.rows(of):
-            return None
-    rows = source.rows(_NEWEST.format(pipeline=literal(pipeline), most=_MOST))
-    return [_line(row, silences) for row in rows]
+    alarms = alarm_states(source.con, pipeline)
+    alarms.sort(key=lambda each: (each.severity != "alarm", each.event, each.rule, each.subject))
+    alarms.sort(key=lambda each: each.partition_key, reverse=True)
+    alarms.sort(key=lambda each: not each.is_open)
+    return [_line(each, silence_of(silences, each, at) if at else None) for each in alarms[:_MOST]]
 
 
-def read_silences(source: OpenLedger, pipeline: str, at: datetime | None) -> list[dict[str, Any]]:
+def read_silences(source: OpenLedger, pipeline: str, at: datetime | None) -> list[Silenced]:
     """The silences of a pipeline's alarms that hold at an instant."""
     if at is None or not source.has("ledger", "silences"):
         return []
-    return source.rows(_SILENCES.format(pipeline=literal(pipeline), at=literal(at.isoformat())))
+    return [each for each in silences_of(source.con, pipeline) if each.is_on(at)]
 
 
-def silence_lines(silences: Sequence[dict[str, Any]]) -> tuple[ExceptionLine, ...]:
+def silence_lines(silences: Sequence[Silenced]) -> tuple[ExceptionLine, ...]:
     """Silences as exceptions that somebody made."""
     return tuple(
         ExceptionLine(
-            at=f"{instant(row['made_at']):%Y-%m-%d %H:%M}",
-            by=row["made_by"],
-            what="silence of " + ", ".join(f"{name} {row[name]}" for name in _ABOUT if row[name] is not None),
-            why=row["reason"],
-            until=f"{instant(row['until']):%Y-%m-%d %H:%M}",
+            at=f"{each.silence.made_at:%Y-%m-%d %H:%M}",
+            by=each.silence.made_by,
+            what=f"silence of {each.silence.about}",
+            why=each.silence.reason,
+            until=f"{each.end:%Y-%m-%d %H:%M}",
         )
-        for row in silences
+        for each in silences
     )
 
 
-_ABOUT = ("alarm_id", "event", "rule", "subject")
-
-
-def _silenced(alarm: dict[str, Any], silences: Sequence[dict[str, Any]]) -> str:
-    """Until when and why nobody is notified of an alarm; empty if they are."""
-    for row in silences:
-        if all(row[name] is None or row[name] == alarm[name] for name in _ABOUT):
-            return f"silenced until {instant(row['until']):%Y-%m-%d} by {row['made_by']}: {row['reason']}"
-    return ""
-
-
-def _line(row: dict[str, Any], silences: Sequence[dict[str, Any]]) -> AlarmLine:
+def _line(of: AlarmEntry, silenced: Silenced | None) -> AlarmLine:
+    why = ""
+    if silenced:
+        why = f"silenced until {silenced.end:%Y-%m-%d} by {silenced.silence.made_by}: {silenced.silence.reason}"
     return AlarmLine(
-        state="alarm" if row["severity"] == "alarm" else "warning",
-        status=row["state"],
-        event=row["event"],
-        rule=row["rule"],
-        subject=row["subject"],
-        since=row["since"],
-        partition=row["partition_key"],
-        value=row["value"],
-        threshold=row["threshold"],
-        chance=row["chance"],
-        rows=row["rows"],
-        cause=shortened(row["cause"] or ""),
-        command=row["command"] or "",
-        silenced=_silenced(row, silences),
+        state=of.severity,
+        status=of.state,
+        event=of.event,
+        rule=of.rule,
+        subject=of.subject,
+        since=of.since,
+        partition=of.partition_key,
+        value=of.value,
+        threshold=of.threshold,
+        chance=of.chance,
+        rows=of.rows,
+        cause=shortened(of.cause),
+        command=of.command,
+        silenced=why,
     )
 
 

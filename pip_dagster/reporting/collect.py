@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pip_dagster.declaration.monitoring import Monitoring
 from pip_dagster.errors import RegistryError
@@ -18,17 +18,17 @@ from pip_dagster.reporting.alarms import (
     stored_alarms,
 )
 from pip_dagster.reporting.card import card_of, gates_of, moves_of, versions_of
-from pip_dagster.reporting.content import SCHEMA, Audit, ExceptionLine, Report
+from pip_dagster.reporting.content import SCHEMA, AlarmLine, Audit, ExceptionLine, Report
 from pip_dagster.reporting.days import attempts_of, checks_of, days_of
 from pip_dagster.reporting.distributions import Profiled, column_lines, distributions, rates
 from pip_dagster.reporting.expected import read_expected, why_no_estimates, with_estimates
 from pip_dagster.reporting.facts import Facts, read_facts
 from pip_dagster.reporting.figures import rounded
-from pip_dagster.reporting.measured import by_score, findings_of, metric_series, read_measured, with_labels
+from pip_dagster.reporting.measured import by_score, findings_of, headline, metric_series, read_measured, with_labels
 from pip_dagster.reporting.provenance import live_version, period_of, provenance_of
 from pip_dagster.reporting.source import opened
 from pip_dagster.reporting.terms import digests_of, limits_of, retention_of, thresholds_of
-from pip_dagster.reporting.verdict import tiles_of, verdict_of
+from pip_dagster.reporting.verdict import Headline, tiles_of, verdict_of
 
 if TYPE_CHECKING:
     from pip_dagster.declaration.pipeline import Pipeline
@@ -48,13 +48,15 @@ def collect(pipeline: Pipeline, *, first: str | None = None, last: str | None = 
         version, why_not = live_version(source, pipeline)
         facts = read_facts(source, pipeline, version, first, last)
         silences = read_silences(source, pipeline.spec.name, facts.as_of)
-        alarms = stored_alarms(source, pipeline.spec.name, silences)
+        alarms = stored_alarms(source, pipeline.spec.name, silences, facts.as_of)
         manifest = version.manifest if version else None
         measured = read_measured(source, pipeline, facts.keys, facts.as_of, manifest)
         expected = read_expected(source, pipeline, version, facts.as_of) if pipeline.labels else []
+    findings = findings_of(pipeline, measured)
     report = _with_labels(_report(pipeline, facts, version, why_not), pipeline, measured, expected)
+    report = replace(report, alarms=(*(line for each in findings if (line := alarm_of(each))), *report.alarms))
     report = replace(report, accepted=(*silence_lines(silences), *report.accepted))
-    return rounded(_with_head(report, pipeline, facts, alarms))
+    return rounded(_with_head(report, pipeline, facts, alarms, headline(measured, findings)))
 
 
 def _report(pipeline: Pipeline, facts: Facts, version: ModelVersion | None, why_not: str) -> Report:
@@ -131,19 +133,20 @@ def _with_labels(
         performance=with_estimates(metric_series(measured, days, findings), expected),
         lift=lift,
         calibration=calibration,
-        alarms=(*(line for each in findings if (line := alarm_of(each))), *report.alarms),
         unavailable=report.unavailable | ({"estimates": why} if why else {}),
     )
 
 
-def _with_head(report: Report, pipeline: Pipeline, facts: Facts, alarms: list[Any] | None) -> Report:
+def _with_head(
+    report: Report, pipeline: Pipeline, facts: Facts, alarms: list[AlarmLine] | None, measured: Headline | None
+) -> Report:
     """The report with its alarms, the tiles and the verdict."""
     name = pipeline.spec.name
     listed = report.alarms if alarms is None else tuple(alarms)
     fault = facts.chain.fault if facts.chain else None
     broken = [chain_alarm(fault, report.period.last or "")] if fault else []
     listed = (*broken, *blocked_alarms(name, report.days), *listed)
-    tiles = tiles_of(pipeline.spec, report.days, listed, report.performance, report.unavailable)
+    tiles = tiles_of(pipeline.spec, report.days, listed, report.performance, report.unavailable, measured)
     return replace(report, alarms=listed, tiles=tiles, verdict=verdict_of(name, tiles, listed))
 
 

@@ -130,6 +130,8 @@ def _has_checks(source: OpenLedger) -> bool:
 
 def _period(source: OpenLedger, pipeline: Pipeline, first: str | None, last: str | None) -> tuple[tuple[str, ...], int]:
     name = pipeline.spec.name
+    if first is not None and last is not None and _start(pipeline, first) > _start(pipeline, last):
+        raise DeclarationError(f"Pipeline {name}: the report is from {first} to {last}, which is earlier. Swap them.")
     bounds = [(key, op) for key, op in ((first, ">="), (last, "<=")) if key is not None]
     where = "".join(
         f" AND partition_start {op} {literal(_start(pipeline, key).isoformat())}::TIMESTAMPTZ" for key, op in bounds

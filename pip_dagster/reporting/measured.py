@@ -11,6 +11,7 @@ from pip_dagster.ledger.arms import CHAMPION
 from pip_dagster.ledger.performance import PerformanceRow, live_parts, newest_evaluations, performance_rows
 from pip_dagster.monitoring.coverage import Coverage, coverages
 from pip_dagster.monitoring.performance import Performance, judge_performance
+from pip_dagster.plural import plural
 from pip_dagster.reporting.content import (
     LEAST_ROWS,
     CalibrationFigures,
@@ -22,6 +23,7 @@ from pip_dagster.reporting.content import (
     ReliabilityLine,
     SegmentLine,
 )
+from pip_dagster.reporting.verdict import Headline
 from pip_dagster.statistics.metrics.spec import HIGHER_IS_BETTER, default_metric
 from pip_dagster.statistics.metrics.sums import MetricSums, Stack
 
@@ -31,7 +33,7 @@ if TYPE_CHECKING:
     from pip_dagster.registry.manifest import Manifest
     from pip_dagster.reporting.source import OpenLedger
 
-_WINDOW = 28
+_WEEK, _WINDOW = 7, 28
 # Beside the pipeline's own metric: whether scores are too high or too low on average.
 _BIAS = "bias"
 
@@ -60,6 +62,20 @@ def findings_of(pipeline: Pipeline, of: Performance | None) -> list[Finding]:
     """The verdicts of performance, for a ledger without alarms."""
     rules = pipeline.spec.monitoring
     return judge_performance(pipeline.spec.name, of, rules) if of and rules else []
+
+
+def headline(of: Performance | None, findings: Sequence[Finding]) -> Headline | None:
+    """The figure of the newest 7 partitions that count; None without any."""
+    window = of.counting()[-_WEEK:] if of else []
+    figure = of.window(window) if of else None
+    if of is None or figure is None:
+        return None
+    value = "too few labels to show" if figure.value is None or figure.labelled < LEAST_ROWS else f"{figure.value:.4g}"
+    text = f"{of.metric} {value} over {plural(len(window), 'partition')} to {figure.last}, {figure.labelled:,} labels."
+    judged = [each for each in findings if each.event == "performance"]
+    if any(each.state != "unjudged" for each in judged):
+        return Headline(text, "")
+    return Headline(text, judged[0].cause.capitalize() if judged else "Declare `monitoring: {}` to judge it")
 
 
 def with_labels(days: Sequence[Day], of: Performance) -> tuple[Day, ...]:

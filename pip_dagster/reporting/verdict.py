@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pip_dagster.plural import plural
@@ -16,20 +17,29 @@ _RAISED: tuple[tuple[State, str], ...] = (("alarm", "In alarm:"), ("warning", "N
 _NAMED = 3
 
 
+@dataclass(frozen=True)
+class Headline:
+    """The figure of the newest partitions that count, in words, and why it is not judged; empty if it is."""
+
+    text: str
+    unjudged: str
+
+
 def tiles_of(
     spec: PipelineSpec,
     days: Sequence[Day],
     alarms: Sequence[AlarmLine],
     performance: Sequence[MetricSeries],
     unavailable: dict[str, str],
+    measured: Headline | None = None,
 ) -> tuple[Tile, ...]:
     """Freshness, volume, quality, drift, performance and estimate."""
     return (
         _freshness(days, alarms),
         _volume(spec, days),
         _quality(days),
-        _drift(days, unavailable),
-        _performance(performance, alarms, unavailable),
+        _drift(days, alarms, unavailable),
+        _performance(measured, alarms, unavailable),
         _estimate(performance, alarms, unavailable),
     )
 
@@ -49,8 +59,8 @@ def verdict_of(pipeline: str, tiles: Sequence[Tile], alarms: Sequence[AlarmLine]
     judged = [tile for tile in tiles if tile.state == "ok"]
     if not judged:
         return Summary("unknown", "Nothing is judged yet.", None, f"pip-dagster status {pipeline}")
-    is_measured = any(tile.name == "performance" for tile in judged)
-    open_question = "" if is_measured else " Whether predictions are right is not measured."
+    word = next((tile.word for tile in tiles if tile.name == "performance" and tile.state == "unknown"), "")
+    open_question = f" Whether predictions are right is {word}." if word else ""
     listed = ", ".join(tile.name for tile in judged)
     return Summary("ok", f"No rule is in alarm; judged: {listed}.{open_question}", None, "")
 
@@ -67,6 +77,8 @@ def titled(line: AlarmLine) -> str:
         return f"{line.subject} {line.event}"
     if line.event == "audit":
         return "the audit chain is broken"
+    if line.event == "labels":
+        return "overdue or unusual labels"
     return f"{line.event} of {line.subject}" if line.subject else line.event
 
 
@@ -121,7 +133,7 @@ def _quality(days: Sequence[Day]) -> Tile:
     return Tile("quality", "ok", "met", f"Expectations are met in {newest.partition}. {held}")
 
 
-def _drift(days: Sequence[Day], unavailable: dict[str, str]) -> Tile:
+def _drift(days: Sequence[Day], alarms: Sequence[AlarmLine], unavailable: dict[str, str]) -> Tile:
     if "drift" in unavailable:
         return Tile("drift", "unknown", "not judged", unavailable["drift"])
     judged = [day for day in days if day.drift]
@@ -134,21 +146,20 @@ def _drift(days: Sequence[Day], unavailable: dict[str, str]) -> Tile:
     if newest.drift == "unjudged":
         return Tile("drift", "unknown", "not judged", "Too few partitions before it to know what is usual.")
     past = sum(day.drift == "alarm" for day in judged)
+    if lasting := [each.subject for each in alarms if each.event == "drift" and each.status != "resolved"]:
+        return Tile("drift", "warning", "warning", f"{_listed(lasting)}: see the alarms below.")
     return Tile("drift", "ok", "usual", f"No column in alarm; {plural(past, 'partition')} of the period had one.")
 
 
-def _performance(series: Sequence[MetricSeries], alarms: Sequence[AlarmLine], unavailable: dict[str, str]) -> Tile:
+def _performance(measured: Headline | None, alarms: Sequence[AlarmLine], unavailable: dict[str, str]) -> Tile:
     if "performance" in unavailable:
         return Tile("performance", "unknown", "not measured", unavailable["performance"])
-    mature = [point for point in (series[0].points if series else ()) if point.maturity == "mature"]
-    if not mature:
+    if measured is None:
         return Tile("performance", "unknown", "not measured", "No labels are mature yet.")
-    metric, newest = series[0].metric, mature[-1]
-    text = f"{metric} {_number(newest.value)} in {newest.partition}, {newest.rows or 0:,} labels."
-    raised = any(each.event == "performance" and each.status != "resolved" for each in alarms)
-    if not raised and not series[0].judged:
-        return Tile("performance", "unknown", "not judged", f"{text} Too few partitions to find a loss.")
-    return _by_alarms("performance", alarms, text, "no loss found")
+    tile = _by_alarms("performance", alarms, measured.text, "no loss found")
+    if tile.state == "ok" and measured.unjudged:
+        return Tile("performance", "unknown", "not judged", f"{measured.unjudged}. {measured.text}")
+    return tile
 
 
 def _estimate(series: Sequence[MetricSeries], alarms: Sequence[AlarmLine], unavailable: dict[str, str]) -> Tile:

@@ -1,5 +1,6 @@
 """Labels that arrive show how good the stored scores were; what was found once stays, and what is live is shown."""
 
+import json
 from datetime import UTC, datetime
 
 import numpy as np
@@ -144,6 +145,12 @@ def test_unkind_labels_are_of_one_partition_only(judged, change, says):
         assert "logloss" in judged.shell("performance", "orders", "--partition", DAYS[1])
 
 
+def test_what_all_partitions_have_is_reported_once(judged):
+    judged.source("UPDATE raw.outcomes SET returned = 7")
+    shown = judged.shell("performance", "orders", "--evaluate", code=1)
+    assert "pip_outcome" not in shown and shown.count("must be 0 or 1") < len(DAYS)
+
+
 def test_sql_that_ignores_the_bounds_changes_nothing(judged):
     run(judged)
     (judged.folder / "labels.sql").write_text("SELECT order_id, returned FROM raw.outcomes")
@@ -207,6 +214,15 @@ def test_the_states_of_labels(judged):
     assert states(later, **declared) == ["mature", "mature", "overdue", "waiting"]
     undeclared = states(later)
     assert undeclared[2:] == ["waiting", "waiting"], "without a newer partition that counts nothing is overdue"
+
+
+def test_labels_of_a_partition_that_was_scored_again_are_not_overdue(judged):
+    run(judged)
+    judged.source("DELETE FROM raw.orders WHERE day = '2024-03-02' AND order_id % 3 = 0")
+    judged.run(DAYS[1], allow_fewer_rows=True)
+    shown = json.loads(judged.shell("performance", "orders", "--last", "4", "--json"))
+    assert {each["partition_key"]: each["state"] for each in shown}[DAYS[1]] == "waiting"
+    assert run(judged).done == [DAYS[1]]
 
 
 def test_nothing_is_declared_and_nothing_happens(gated):

@@ -108,7 +108,8 @@ def test_an_estimate_is_graded_when_labels_count(estimated):
 
 def test_a_calibrator_knows_no_outcome_of_what_it_estimates(estimated):
     label(estimated)
-    assert do(estimated, estimate_stored).done == 0, "there is no calibrator of earlier partitions"
+    found = do(estimated, estimate_stored)
+    assert found.done == 0 and "pip-dagster estimate orders --backfill" in found.reasons[DAYS[0]]
     assert do(estimated, estimate_stored, past=True).done == 13, "those with five labelled partitions and 200 labels"
     rows = estimated.warehouse(
         "SELECT e.partition_key, max(c.last_end) <= any_value(s.partition_start), max(c.partitions) "

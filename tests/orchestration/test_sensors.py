@@ -296,6 +296,20 @@ def test_labels_evaluate_performance_by_themselves_where_the_pipeline_is_monitor
     assert "assets is empty, so nothing runs" in look(labelled, "labels_arrived").skip_message
 
 
+def test_performance_is_evaluated_again_where_partitions_with_labels_are_scored_later(labelled, look):
+    sources = {name: {"table": f"raw.{name}", "partition_column": "day"} for name in ("orders", "outcomes")}
+    labelled.declare(partitions=GRID, sources=sources, labels=LABELS, monitoring={})
+    tick = look(labelled, "labels_arrived")
+    assert "No label arrived" in look(labelled, "labels_arrived", tick.cursor).skip_message
+    labelled.source(f"DELETE FROM raw.orders WHERE day = '{FIRST}' AND order_id % 2 = 0")
+    labelled.run(FIRST)
+    tick = look(labelled, "labels_arrived", tick.cursor)
+    assert asked(tick) == [FIRST] and not tick.asset_events
+    assert tick.run_requests[0].asset_selection == [dg.AssetKey(["orders", "performance"])]
+    assert "1 partition with labels scored since" in tick.run_requests[0].tags["pip_dagster/reason"]
+    assert "No label arrived" in look(labelled, "labels_arrived", tick.cursor).skip_message
+
+
 def test_labels_run_what_they_feed(labelled, look):
     sensors = {"labels_arrived": {"assets": ["orders/challengers"], "max_runs": 1}}
     sources = {name: {"table": f"raw.{name}", "partition_column": "day"} for name in ("orders", "outcomes")}

@@ -10,10 +10,14 @@ import sys
 import pytest
 from pydantic import TypeAdapter
 
+from pip_dagster.ledger.alarms import AlarmEntry, insert_alarms, insert_marks
 from pip_dagster.reporting.content import Report
 from pip_dagster.reporting.page import to_html, to_json
+from pip_dagster.warehouse.connect import open_warehouse, workspace
+from pip_dagster.warehouse.transaction import transaction
 
 DAYS = [f"2024-03-{day:02}" for day in range(1, 25)]
+LABELS = "SELECT order_id, returned FROM raw.outcomes WHERE day >= $start_date AND day < $end_date;"
 
 
 def report(tiny, *arguments):
@@ -29,6 +33,23 @@ def page(tiny):
 
 def tiles(content):
     return {tile["name"]: tile["state"] for tile in content["tiles"]}
+
+
+def drift_alarm(alarm_id, sequence, subject, state, severity, since="2024-03-20"):
+    return AlarmEntry(
+        **{"pipeline": "orders", "alarm_id": alarm_id, "sequence": sequence, "event": "drift", "rule": "sudden"},
+        **{"subject": subject, "scope": "feature", "weight": None, "state": state, "severity": severity},
+        **{"since": since, "partition_key": DAYS[-1], "scoring_id": None, "partitions": 3, "value": 0.5},
+        **{"threshold": 0.1, "chance": None, "rows": 150, "cause": "because", "made_by": "ada", "good": []},
+        **{"command": "pip-dagster monitor orders", "quiet": False},
+    )
+
+
+def write(tiny, store):
+    """Store what the ledger's own functions write."""
+    file = tiny.project.warehouse
+    with workspace(threads=1) as con, open_warehouse(con, file, purpose="a test"), transaction(con):
+        store(con)
 
 
 def test_a_shift_is_the_verdict_with_since_when_and_what_to_do(reported):
@@ -100,6 +121,35 @@ def test_labels_show_the_metric_segments_lift_and_calibration(reported):
     assert "measured, labels mature" in page(reported) and "lower is better" not in page(reported)
 
 
+def test_what_is_not_judged_is_not_fine(reported):
+    def tile(name):
+        return next(each for each in report(reported)[0]["tiles"] if each["name"] == name)
+
+    (reported.folder / "labels.sql").write_text(LABELS.replace("WHERE", "WHERE day < '2024-03-15' AND"))
+    reported.shell("performance", "orders", "--evaluate")
+    shown = json.loads(reported.shell("performance", "orders", "--json"))
+    assert {each["state"] for each in shown["findings"] if each["rule"] == "trailing"} == {"unjudged"}
+    (week,) = (each for each in shown["windows"] if each["partitions"] == 7 and not each["segment"])
+    performance = tile("performance")
+    assert (performance["state"], performance["word"]) == ("unknown", "not judged")
+    assert "is not measured" not in report(reported)[0]["verdict"]["sentence"]
+    assert performance["text"].startswith("Too few labelled partitions. auc ")
+    assert (
+        f"auc {week['value']:.4g} over 7 partitions to 2024-03-14, {week['labelled']:,} labels" in performance["text"]
+    )
+    content, _ = report(reported)
+    assert "overdue or unusual labels" in page(reported) and "labels of labels" not in json.dumps(content)
+
+
+def test_a_warning_of_drift_is_on_its_tile(reported):
+    write(reported, lambda con: insert_marks(con, "orders", {("drift", "lasting"): DAYS[19]}))
+    reported.tamper("DELETE FROM ledger.alarms")
+    write(reported, lambda con: insert_alarms(con, [drift_alarm("a", 1, "amount", "warning", "warning")]))
+    content, _ = report(reported, "--to", DAYS[19])  # none of these partitions is in alarm
+    drift = next(each for each in content["tiles"] if each["name"] == "drift")
+    assert drift["state"] == "warning" and drift["text"].startswith("amount: ")
+
+
 def test_what_is_published_is_enough_while_another_process_holds_the_warehouse(reported):
     whole, _ = report(reported)
     holder = reported.python(
@@ -140,41 +190,19 @@ def test_a_changed_audit_is_an_alarm(reported):
     assert content["verdict"]["sentence"].startswith("In alarm: the audit chain is broken")
 
 
-ALARMS = """
-CREATE TABLE IF NOT EXISTS ledger.alarms (
-  event_id VARCHAR, pipeline VARCHAR, alarm_id VARCHAR, sequence BIGINT, event VARCHAR, rule VARCHAR, subject VARCHAR,
-  state VARCHAR, severity VARCHAR, since VARCHAR, partition_key VARCHAR, value DOUBLE, threshold DOUBLE, chance DOUBLE,
-  rows BIGINT, cause VARCHAR, command VARCHAR, made_at TIMESTAMPTZ)"""
-SILENCES = """
-CREATE TABLE IF NOT EXISTS ledger.silences (
-  silence_id VARCHAR, pipeline VARCHAR, alarm_id VARCHAR, event VARCHAR, rule VARCHAR, subject VARCHAR,
-  until TIMESTAMPTZ, ends VARCHAR, reason VARCHAR, made_by VARCHAR, made_at TIMESTAMPTZ)"""
-MARKS = """
-CREATE TABLE IF NOT EXISTS ledger.alarm_marks (
-  pipeline VARCHAR, event VARCHAR, rule VARCHAR, partition_key VARCHAR, made_at TIMESTAMPTZ)"""
-
-
 def test_the_alarms_that_the_ledger_keeps_are_those_of_the_report(reported):
-    def alarm(alarm_id, sequence, subject, state, severity, since="2024-03-20"):
-        values = {"pipeline": "orders", "alarm_id": alarm_id, "sequence": sequence, "event": "drift", "rule": "sudden"}
-        values |= {"subject": subject, "state": state, "severity": severity, "since": since, "cause": "because"}
-        values |= {"partition_key": DAYS[-1], "command": "pip-dagster monitor orders", "value": 0.5, "threshold": 0.1}
-        listed = ", ".join(f"'{value}' AS {name}" for name, value in values.items())
-        return f"INSERT INTO ledger.alarms BY NAME SELECT {listed}, TIMESTAMPTZ '2026-01-01 00:00:00+00' AS made_at"
-
-    reported.tamper(
-        *(ALARMS, SILENCES, MARKS, "DELETE FROM ledger.alarms", "DELETE FROM ledger.silences"),
-        "DELETE FROM ledger.alarm_marks",
-    )
+    reported.tamper(*(f"DELETE FROM ledger.{table}" for table in ("alarms", "alarm_marks")))
     assert {line["subject"] for line in report(reported)[0]["alarms"]} >= {"shop", "amount"}, "as computed"
-    reported.tamper(
-        "INSERT INTO ledger.alarm_marks BY NAME SELECT 'orders' AS pipeline, 'drift' AS event",
-        alarm("a", 1, "amount", "alarm", "alarm"),
-        alarm("a", 2, "amount", "acknowledged", "alarm"),
-        alarm("b", 1, "shop", "resolved", "alarm"),
-        alarm("c", 1, "gift", "warning", "warning", "2024-03-23"),
-        "INSERT INTO ledger.silences BY NAME SELECT 's' AS silence_id, 'orders' AS pipeline, 'gift' AS subject, "
-        "now() + INTERVAL 1 YEAR AS until, 'known' AS reason, 'ada' AS made_by, now() AS made_at",
+    write(reported, lambda con: insert_marks(con, "orders", {("drift", "sudden"): DAYS[-1]}))
+    alarms = [
+        drift_alarm("a", 1, "amount", "alarm", "alarm"),
+        drift_alarm("a", 2, "amount", "acknowledged", "alarm"),
+        drift_alarm("b", 1, "shop", "resolved", "alarm"),
+        drift_alarm("c", 1, "gift", "warning", "warning", "2024-03-23"),
+    ]
+    write(reported, lambda con: insert_alarms(con, alarms))
+    reported.shell(
+        "alarms", "silence", "--pipeline", "orders", "--subject", "gift", "--until", "9999-01-01", "--why", "known"
     )
     content, _ = report(reported)
     assert [(line["subject"], line["status"]) for line in content["alarms"]] == [
@@ -183,7 +211,7 @@ def test_the_alarms_that_the_ledger_keeps_are_those_of_the_report(reported):
     assert (
         content["verdict"]["sentence"] == "In alarm: drift of amount." and content["verdict"]["since"] == "2024-03-20"
     )
-    assert content["alarms"][1]["silenced"].endswith("by ada: known") and "by ada: known" in page(reported)
+    assert content["alarms"][1]["silenced"].endswith(": known") and ": known" in page(reported)
     assert content["accepted"][0]["what"] == "silence of subject gift" and content["accepted"][0]["until"]
 
 
@@ -194,6 +222,8 @@ def test_the_period_is_chosen_and_bounded(reported):
     assert content["columns"][0]["series"][0] is not None
     wrong = reported.shell("report", "orders", "--from", "March", code=1)
     assert "'March' is not the key of a partition" in wrong and "2024-03-01" in wrong
+    for command in (("report", "orders"), ("performance", "orders", "--evaluate")):
+        assert "Swap them" in reported.shell(*command, "--from", DAYS[5], "--to", DAYS[2], code=1)
 
 
 def test_no_partition_one_and_only_blocked_ones(tiny):

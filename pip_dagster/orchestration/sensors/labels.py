@@ -10,8 +10,8 @@ from pip_dagster.alerts.alert import news, remembered
 from pip_dagster.declaration.grid import closed_partitions
 from pip_dagster.declaration.pipeline import Pipeline
 from pip_dagster.declaration.ranges import contiguous
-from pip_dagster.errors import DeclarationError, SourceLockedError
-from pip_dagster.orchestration.keys import predictions_key
+from pip_dagster.errors import DeclarationError, SourceLockedError, WarehouseLockedError
+from pip_dagster.orchestration.keys import performance_key, predictions_key
 from pip_dagster.orchestration.publications import complete
 from pip_dagster.orchestration.runs import REASON, run_request
 from pip_dagster.plural import plural
@@ -44,7 +44,7 @@ def labels_arrived(pipeline: Pipeline) -> dg.SensorDefinition:
 def _evaluate(
     context: dg.SensorEvaluationContext, pipeline: Pipeline, assets: list[dg.AssetKey]
 ) -> dg.SensorResult | dg.SkipReason:
-    from pip_dagster.flow.labels import label_sets
+    from pip_dagster.flow.labels import label_sets, live_bases
 
     spec, declared = pipeline.spec, pipeline.spec.sensors.labels_arrived
     if context.repository_def:
@@ -59,22 +59,32 @@ def _evaluate(
     try:
         with waiting_at_most(declared.lock_deadline):
             sets = label_sets(pipeline, window)
-    except SourceLockedError as error:
+            live = live_bases(pipeline) if performance_key(spec) in assets else {}
+    except (SourceLockedError, WarehouseLockedError) as error:
         return dg.SkipReason(f"Skipped: {error} Will retry on the next tick.")
     last = remembered(context.cursor)
     before = last or {}
     withdrawn = {p.key: NO_LABEL for p in window if p.key in before and p.key not in sets}
-    fresh, reported = news({key: each.digest for key, each in sets.items()} | withdrawn, before)
+    standing = {key: f"{each.digest} {live[key]}" if key in live else each.digest for key, each in sets.items()}
+    fresh, reported = news(standing | withdrawn, before)
     if not fresh:
         if last is None:
             context.update_cursor(json.dumps(reported))
         return dg.SkipReason(
             f"No label arrived; {len(sets)} of the newest {plural(len(window), 'partition')} have labels."
         )
-    reason = f"labels arrived for {plural(len(fresh), 'partition')}"
+    arrived = {key for key in fresh if _labels_of(before.get(key, "")) != _labels_of(reported[key])}
+    reason = f"labels arrived for {plural(len(arrived), 'partition')}"
     if last is None:
         reason = f"labels exist for {plural(len(fresh), 'partition')}; no earlier tick is recorded"
-    ranges = contiguous([p for p in window if p.key in set(fresh)], at_most=declared.max_partitions)
+    elif not arrived:
+        reason = f"{plural(len(fresh), 'partition')} with labels scored since"
+    scored = {*fresh} - arrived
+    ranges = [
+        each
+        for keys in (arrived, scored)
+        for each in contiguous([p for p in window if p.key in keys], at_most=declared.max_partitions)
+    ]
     now, later = ranges[: declared.max_runs], ranges[declared.max_runs :]
     for partition in (item for each in later for item in each):
         reported.pop(partition.key)  # new again at the next tick
@@ -86,7 +96,7 @@ def _evaluate(
             each,
             run_key=_run_key({partition.key: reported[partition.key] for partition in each}, latest),
             tags={REASON: reason},
-            asset_selection=assets,
+            asset_selection=assets if each[0].key in arrived else [performance_key(spec)],
         )
         for each in now
     ]
@@ -103,8 +113,14 @@ def _evaluate(
             )
             for each in now
             for partition in each
+            if partition.key in arrived
         ],
     )
+
+
+def _labels_of(reported: str) -> str:
+    """The digest of the labels; after it, what is live by then."""
+    return reported.partition(" ")[0]
 
 
 def _run_key(labels: dict[str, str], latest: str) -> str:

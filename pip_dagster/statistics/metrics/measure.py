@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from pip_dagster.errors import DeclarationError
+from pip_dagster.plural import plural
 from pip_dagster.statistics.metrics.bins import EQUAL_BINS
 from pip_dagster.statistics.metrics.concordance import concordance
 from pip_dagster.statistics.metrics.curve import Curve, Tenths
@@ -145,7 +146,8 @@ def _check(spec: MetricSpec, table: pa.Table) -> None:
     }
     for name, (column, expected) in columns.items():
         if f"bad_{name}" in table.column_names and (bad := pc.max(table.column(f"bad_{name}")).as_py()):
-            raise DeclarationError(f"{bad:,} rows have a {name} in {column} that cannot be measured; {expected}.")
+            what = "an outcome" if name == "outcome" else f"a {name} in {column}"
+            raise DeclarationError(f"{plural(bad, 'row')} with {what} that cannot be measured; {expected}.")
 
 
 def _keys(table: pa.Table, grouping: Grouping) -> list[_Key]:

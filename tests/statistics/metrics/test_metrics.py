@@ -299,10 +299,10 @@ class TestGroups:
 @pytest.mark.parametrize(
     ("spec", "wrong", "message"),
     [
-        (MetricSpec("binary"), {"score": 1.5}, "1 rows have a score in score that cannot be measured; .*probabilities"),
+        (MetricSpec("binary"), {"score": 1.5}, "1 row with a score in score that cannot be measured; .*probabilities"),
         (MetricSpec("binary", scale="margin"), {"score": math.inf}, "finite"),
         (MetricSpec("binary"), {"score": math.nan}, "probabilities"),
-        (MetricSpec("binary"), {"pip_outcome": 2.0}, "outcome in pip_outcome .* must be 0 or 1"),
+        (MetricSpec("binary"), {"pip_outcome": 2.0}, "an outcome that cannot be measured; .* must be 0 or 1"),
         (MetricSpec("binary", weight="w"), {"w": -1.0}, "weight in w .* 0 or more"),
         (MetricSpec("binary", weight="w"), {"w": None}, "weight in w .* 0 or more"),
         (MetricSpec("count"), {"score": -0.5}, "0 or more"),
