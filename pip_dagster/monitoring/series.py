@@ -161,9 +161,12 @@ def series_of(
     import numpy as np
 
     place = {each.scoring_id: i for i, each in enumerate(live)}
+    rules = (pipeline.spec.monitoring if pipeline else None) or Monitoring()
     by_column: dict[tuple[ColumnKind, str, str | None, str | None], list[ProfileRow]] = {}
     for row in rows:
-        by_column.setdefault(row.column, []).append(row)
+        segment = row.column[2]
+        if segment is None or pipeline is None or segment in rules.segments:  # else it was declared once
+            by_column.setdefault(row.column, []).append(row)
     ordered = sorted(by_column, key=lambda each: (each[2] or "", each[3] or "", _ORDER[each[0]], each[1]))
     newest = {each: max(by_column[each], key=lambda row: place[row.scoring_id]) for each in ordered}
     columns = tuple(_column(each, newest[each].gain, manifest) for each in ordered)
@@ -182,7 +185,6 @@ def series_of(
         sds[i, at] = [np.nan if row.sd is None else row.sd for row in found]
     starts = [each.partition_start for each in live]
     every = pipeline.spec.partitions.every if pipeline else None
-    rules = (pipeline.spec.monitoring if pipeline else None) or Monitoring()
     return Series(
         tuple(each.partition_key for each in live),
         *(columns, counts, reference, means, sds),

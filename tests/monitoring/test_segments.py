@@ -68,6 +68,10 @@ def test_drift_of_one_segment_is_in_alarm(tiny):
     others = [c for t, c in columns.items() if t.startswith("score where") and "plain" not in t]
     assert others and all(each["state"] == "ok" for each in others)
     assert not [t for t, c in columns.items() if c["kind"] == "feature" and c["segment"]], "features are not judged"
+    tiny.declare(monitoring={"history": 14})
+    found = CliRunner().invoke(cli, ["--project", str(tiny.root), "monitor", "orders", "--json"])
+    columns = json.loads(found.stdout)[0]["columns"]
+    assert columns and not [c for c in columns if c["segment"]], "what is no longer declared would be judged for weeks"
 
 
 def test_a_segment_that_is_no_column_is_refused(tiny):
