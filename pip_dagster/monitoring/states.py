@@ -19,8 +19,8 @@ from pip_dagster.ledger.alarms import AlarmEntry, AlarmState
 from pip_dagster.ledger.record import new_id
 from pip_dagster.monitoring.finding import Event, Finding
 
-# Partitions that must be good before an alarm is resolved. A partition that has arrived is no longer late.
-RESOLVED_AFTER: Mapping[Event, int] = {"freshness": 1}
+# Partitions that must be good before an alarm is resolved. What has arrived is no longer late, neither rows nor labels.
+RESOLVED_AFTER: Mapping[Event, int] = {"freshness": 1, "labels": 1}
 _RESOLVED_AFTER = 3
 
 # The columns of an alarm that are those of the finding.

@@ -124,6 +124,12 @@ def test_a_partition_that_has_arrived_is_no_longer_late():
     assert ledger.judge(finding("ok", 1, "newest partition", "freshness")) == ["resolved"]
 
 
+def test_labels_that_were_read_are_no_longer_overdue():
+    ledger = Ledger()
+    ledger.judge(finding("warning", 1, "labels", "labels"))
+    assert ledger.judge(finding("ok", 1, "labels", "labels")) == ["resolved"]
+
+
 def test_two_pipelines_and_two_events_do_not_meet():
     one = advance(KnownAlarms(), [finding("alarm", 1)], judging())
     other = advance(KnownAlarms(), [finding("alarm", 1)], judging(pipeline="refunds"))

@@ -193,15 +193,15 @@ def ranking_sql(relation: str, spec: MetricSpec, grouping: Grouping) -> str:
     Each order of tied scores is equally likely; the figure is the mean over all of them (McSherry and Najork 2008).
     """
     ranked, at = [], spec.at
-    for selected, own in grouping.each():
+    for i, (selected, own) in enumerate(grouping.each()):  # DuckDB knows a window by one name in all of a UNION
         query = ", ".join(filter(None, (own, "q")))
         ranked.append(
-            f"SELECT {selected}, q, y, row_number() OVER q_down AS pos, rank() OVER q_down - 1 AS above, "
-            "  count(*) OVER tie AS tied, avg(pow(2, y) - 1) OVER tie AS gain, "
-            "  count(*) FILTER (y > 0) OVER tie AS good, "
-            "  count(*) FILTER (y > 0) OVER (q_down RANGE UNBOUNDED PRECEDING) AS good_through, "
+            f"SELECT {selected}, q, y, row_number() OVER down{i} AS pos, rank() OVER down{i} - 1 AS above, "
+            f"  count(*) OVER tie{i} AS tied, avg(pow(2, y) - 1) OVER tie{i} AS gain, "
+            f"  count(*) FILTER (y > 0) OVER tie{i} AS good, "
+            f"  count(*) FILTER (y > 0) OVER (down{i} RANGE UNBOUNDED PRECEDING) AS good_through, "
             f"  row_number() OVER (PARTITION BY {query} ORDER BY y DESC) AS best FROM labelled "
-            f"WINDOW q_down AS (PARTITION BY {query} ORDER BY s0 DESC), tie AS (PARTITION BY {query}, s0)"
+            f"WINDOW down{i} AS (PARTITION BY {query} ORDER BY s0 DESC), tie{i} AS (PARTITION BY {query}, s0)"
         )
     found = (
         "(good / tied) * (good_through - good + 1 + coalesce((pos - above - 1) * (good - 1) / nullif(tied - 1, 0), 0))"

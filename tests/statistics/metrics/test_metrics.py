@@ -273,6 +273,21 @@ class TestGroups:
         assert measure(con, "empty", spec, by=("g",)) == []
         assert measure(con, "empty", spec)[0].metrics[default_metric(spec)].value is None
 
+    @pytest.mark.parametrize(
+        "spec", [MetricSpec("ranking", query="q"), MetricSpec("survival")], ids=lambda spec: spec.kind
+    )
+    def test_segments_of_rankings_and_times_are_as_their_rows_alone(self, con, spec):
+        rng = np.random.default_rng(5)
+        columns = {"score": rng.random(60), "pip_outcome": rng.integers(1, 5, 60) * 1.0, "q": np.arange(60) % 7 * 1.0}
+        columns |= {"part": np.arange(60) % 2, "segment": np.arange(60) % 3}
+        con.register("rows", pa.table(columns))
+        found = measure(con, "rows", spec, by=("part", "segment"), sets=[("part",), ("part", "segment")])
+        assert len(found) == 2 + 6
+        for each in found:
+            own = np.all([columns[name] == value for name, value in each.group], axis=0)
+            alone = measure_arrays(spec, {name: values[own] for name, values in columns.items()})
+            assert each.metrics == alone.metrics
+
     def test_rows_without_outcome_or_score_are_left_out(self):
         of = {"score": pa.array([0.1, None, 0.8, 0.4]), "pip_outcome": pa.array([False, True, True, None])}
         assert measure_arrays(MetricSpec("binary"), of).metrics["auc"][:2] == (1.0, 2)
