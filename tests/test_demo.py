@@ -136,6 +136,18 @@ def test_only_the_model_that_july_decided_nothing_about_has_july_as_held_out_row
     assert held_out["rows"] == 28_293 and not manifests[1].get("held_out")
 
 
+@pytest.mark.slice
+def test_a_planted_regression_is_seen_by_the_estimate_at_once_and_by_labels_a_week_later(demo):
+    script = REPOSITORY / "examples" / "monitoring" / "planted.py"
+    before = sorted(path for path in demo.root.rglob("*") if path.is_file())
+    command = [sys.executable, "-W", "ignore", str(script), str(demo.root), "--days", "12"]
+    done = subprocess.run(command, capture_output=True, text=True, env=os.environ)
+    assert done.returncode == 0, done.stderr
+    assert "By the estimate, which is below v2's median day: 2013-09-01." in done.stdout
+    assert "By labels, an alarm: 2013-09-08." in done.stdout and "performance (trailing)" in done.stdout
+    assert sorted(path for path in demo.root.rglob("*") if path.is_file()) == before
+
+
 def unmet(result):
     return {(c.section, c.expectation_id, c.severity) for c in result.checks if c.status != "passed"}
 

@@ -27,7 +27,7 @@ from pip_dagster.registry.store import Registry
 _NAME = "flight_delay"
 _FIRST, _LAST = date(2013, 8, 1), date(2013, 8, 31)
 
-_LABELS = "the labels of August: how good the scores were, and as estimated before"
+_LABELS = "August's labels: how good the scores and their estimates were"
 
 # Fits 80 columns.
 _NEXT = """
@@ -54,7 +54,7 @@ def demo(ctx: click.Context) -> None:
     if not (example.is_dir() and data.is_dir()):
         raise ProjectError(f"{project.root} has no examples/{_NAME}: the demo runs in a clone of pip_dagster.")
     sources = project.root / "data" / "sources.duckdb"
-    if _step(1, "the source tables, from the Parquet files in data/flight_delay", sources.is_file()):
+    if _step(1, "the source tables, from data/flight_delay", sources.is_file()):
         _python(example / "load_sources.py", data, sources)
     registry = Registry(project.registry)
     known = registry.versions(_NAME) if _NAME in registry.models() else []
