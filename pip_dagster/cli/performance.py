@@ -63,7 +63,8 @@ def performance(
     with workspace(threads=1) as con:
         of = read_performance(con, declared, last=max(84, last or 0), also=[key] if key else ())
     if not any(each.labelled for each in of.partitions):
-        _nothing(pipeline, of, problems)
+        _report(problems)
+        _nothing(pipeline, of, evaluates)
         return
     if key is not None:
         show_partition(pipeline, of, key, as_json)
@@ -123,12 +124,14 @@ def _listed(keys: Sequence[str]) -> str:
     return f"partition {keys[0]}" if len(keys) == 1 else f"{len(keys):,} partitions, {keys[0]} to {keys[-1]}"
 
 
-def _nothing(pipeline: str, of: Performance, problems: dict[str, str]) -> None:
-    _report(problems)
+def _nothing(pipeline: str, of: Performance, evaluated: bool) -> None:
+    """Say why there is nothing to show: no error where labels were read and none is there yet, as each day before."""
     if not of.partitions:
         raise DeclarationError(f"Pipeline {pipeline} has no live partition.")
-    states = {each.state for each in of.partitions}
-    raise DeclarationError(
-        f"Pipeline {pipeline}: no live partition is evaluated; {plural(len(of.partitions), 'partition')} are "
-        f"{' or '.join(sorted(states))}. `pip-dagster performance {pipeline} --evaluate` reads the labels."
+    states = " or ".join(sorted({each.state for each in of.partitions}))
+    text = (
+        f"Pipeline {pipeline}: no live partition is evaluated; {plural(len(of.partitions), 'partition')} are {states}."
     )
+    if not evaluated:
+        raise DeclarationError(f"{text} `pip-dagster performance {pipeline} --evaluate` reads the labels.")
+    progress(text)

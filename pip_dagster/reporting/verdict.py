@@ -82,6 +82,18 @@ def titled(line: AlarmLine) -> str:
     return f"{line.event} of {line.subject}" if line.subject else line.event
 
 
+def gathered(lines: Sequence[AlarmLine]) -> list[list[AlarmLine]]:
+    """Alarms as the page shows them: warnings of one rule together where there are three or more, the others alone."""
+    groups: dict[object, list[AlarmLine]] = {}
+    for at, line in enumerate(lines):
+        alone = line.status != "warning" or line.silenced
+        groups.setdefault(at if alone else (line.event, line.rule), []).append(line)
+    found: list[list[AlarmLine]] = []
+    for group in groups.values():
+        found += [group] if len(group) > 2 else [[line] for line in group]
+    return found
+
+
 def _freshness(days: Sequence[Day], alarms: Sequence[AlarmLine]) -> Tile:
     live = [day for day in days if day.is_live]
     if not live:
