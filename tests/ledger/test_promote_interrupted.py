@@ -36,6 +36,7 @@ def killed(ready: Any, work: str, times: int, seed: int) -> list[int]:
     return list(map(int, done.stdout.split()))
 
 
+@pytest.mark.slice
 @pytest.mark.parametrize("work", ["register", pytest.param("promote", marks=pytest.mark.soak)])
 def test_killed_three_times_at_random(ready: Any, work: str) -> None:
     assert sum(killed(ready, work, 3, seed=5)) == 3

@@ -113,6 +113,7 @@ def test_a_sigterm_of_a_run_that_is_to_be_retried_is_a_failure(scored, tmp_path)
     assert the_run(tmp_path / "home").status == dg.DagsterRunStatus.FAILURE
 
 
+@pytest.mark.slice
 def test_ctrl_c_ends_a_long_scoring_and_keeps_what_was_committed(tiny, tmp_path):
     tiny.source(
         "INSERT INTO raw.orders SELECT o.* REPLACE (order_id + 1000 * i AS order_id) FROM raw.orders o, "

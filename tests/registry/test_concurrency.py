@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from pip_dagster.registry import Registry
 
 # Forked where everything but XGBoost is imported: all eight begin at once, and the test pays for the imports once.
@@ -82,6 +84,7 @@ def _kill_at_every_line(work: str, registry: Registry) -> tuple[int, int]:
     return int(before), int(after)
 
 
+@pytest.mark.slice
 def test_killed_at_any_line_a_version_is_whole_or_absent(registry):
     before, after = _kill_at_every_line("versions", registry)
     assert before > 60

@@ -69,6 +69,7 @@ def kill_at_random(tiny, times, seed):
     assert_whole(tiny, arms)
 
 
+@pytest.mark.slice
 def test_a_killed_run_leaves_every_partition_whole(tiny):
     kill_at_random(tiny, times=2, seed=3)
 

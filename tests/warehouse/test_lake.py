@@ -229,6 +229,7 @@ def cut(tiny, backend, which):
 
 
 class TestPostgresGoesAway:
+    @pytest.mark.slice
     def test_in_the_middle_of_a_run(self, scored, backend, monkeypatch):
         """Every connection is cut in the middle of a transaction, once for features and once for scores."""
         from pip_dagster.flow import store_features, store_scores
