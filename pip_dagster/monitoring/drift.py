@@ -191,11 +191,6 @@ def drift_of(series: Series, positions: Sequence[int], rules: Monitoring) -> lis
     return [PartitionDrift(judged, place) for place in range(len(positions))]
 
 
-def drift_at(series: Series, at: int, rules: Monitoring) -> PartitionDrift:
-    """Judge the partition at place `at` of a series."""
-    return drift_of(series, [at], rules)[0]
-
-
 def judge_all(series: Series, positions: Sequence[int], rules: Monitoring) -> JudgedDrift:
     """The same as arrays."""
     import numpy as np

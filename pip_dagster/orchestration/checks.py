@@ -131,6 +131,25 @@ def summary(check: dg.AssetCheckKey, of_run: Sequence[dg.AssetCheckEvaluation]) 
     )
 
 
+def executed_alone(
+    check: dg.AssetCheckKey, of_run: Sequence[dg.AssetCheckEvaluation], nothing: str
+) -> Iterator[dg.AssetCheckEvaluation | dg.AssetCheckResult]:
+    """What a step owes for a check executed without its asset; `nothing` is its text where nothing was judged."""
+    if len(of_run) > 1:
+        yield from of_run
+        yield summary(check, of_run)
+        return
+    only = of_run[0] if of_run else None
+    yield dg.AssetCheckResult(
+        asset_key=check.asset_key,
+        check_name=check.name,
+        passed=only is not None and only.passed,
+        severity=only.severity if only else dg.AssetCheckSeverity.WARN,
+        description=f"Partition {only.partition}: {only.description}" if only else nothing,
+        metadata=only.metadata if only else {},
+    )
+
+
 def news(
     instance: dg.DagsterInstance, of_run: Sequence[dg.AssetCheckEvaluation], summed_up: Iterable[dg.AssetCheckKey]
 ) -> Iterator[dg.AssetCheckEvaluation]:

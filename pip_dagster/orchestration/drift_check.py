@@ -13,7 +13,7 @@ from pip_dagster.flow.model import ScoringModel
 from pip_dagster.monitoring.backfill import profile_stored
 from pip_dagster.monitoring.drift import ColumnDrift, PartitionDrift
 from pip_dagster.monitoring.judged import judge_drift
-from pip_dagster.orchestration.checks import DRIFT_NAME, EACH_REPORTED_UP_TO, summary
+from pip_dagster.orchestration.checks import DRIFT_NAME, EACH_REPORTED_UP_TO, executed_alone
 from pip_dagster.orchestration.failure import as_failure
 from pip_dagster.orchestration.keys import predictions_key
 from pip_dagster.registry.choose import registry_of
@@ -58,24 +58,11 @@ def drift_alone(
     with as_failure(), suppress(NoWarehouseError):
         version = registry_of(pipeline.project, scoring).get(scoring.model_name, scoring.alias)
         found = _judged(pipeline, version, partitions)
-    evaluations = [_evaluation_of(pipeline, each) for each in found]
-    if len(evaluations) > 1:
-        yield from evaluations
-        yield summary(check, evaluations)
-        return
     nothing = (
         "Nothing was judged: no such partition is profiled. Materialize it, or run `pip-dagster monitor "
         f"{pipeline.spec.name} --backfill`."
     )
-    only = evaluations[0] if evaluations else _evaluation(pipeline, "", passed=False, description=nothing)
-    yield dg.AssetCheckResult(
-        asset_key=check.asset_key,
-        check_name=check.name,
-        passed=only.passed,
-        severity=only.severity,
-        description=f"Partition {only.partition}: {only.description}" if evaluations else nothing,
-        metadata=only.metadata,
-    )
+    yield from executed_alone(check, [_evaluation_of(pipeline, each) for each in found], nothing)
 
 
 def _judged(pipeline: Pipeline, version: ModelVersion, partitions: Sequence[str] | None) -> list[PartitionDrift]:

@@ -13,7 +13,7 @@ from pip_dagster.ledger.estimates import live_scorings
 from pip_dagster.monitoring.estimates import ShownEstimate, estimate_findings, read_estimates
 from pip_dagster.monitoring.estimating import applies, estimate_scored
 from pip_dagster.monitoring.finding import Finding
-from pip_dagster.orchestration.checks import EACH_REPORTED_UP_TO, ESTIMATE_NAME, summary
+from pip_dagster.orchestration.checks import EACH_REPORTED_UP_TO, ESTIMATE_NAME, executed_alone
 from pip_dagster.orchestration.failure import as_failure
 from pip_dagster.orchestration.keys import predictions_key
 from pip_dagster.registry.choose import registry_of
@@ -62,20 +62,8 @@ def estimate_alone(
     with as_failure(), suppress(NoWarehouseError):
         version = registry_of(pipeline.project, scoring).get(scoring.model_name, scoring.alias)
         found = [*estimate_evaluations(pipeline, version, partitions or _newest(pipeline, version))]
-    if len(found) > 1:
-        yield from found
-        yield summary(check, found)
-        return
     nothing = "Nothing was estimated: no such partition is scored by this version. Materialize it first."
-    only = found[0] if found else None
-    yield dg.AssetCheckResult(
-        asset_key=check.asset_key,
-        check_name=check.name,
-        passed=only is not None and only.passed,
-        severity=dg.AssetCheckSeverity.WARN,
-        description=f"Partition {only.partition}: {only.description}" if only else nothing,
-        metadata=only.metadata if only else {},
-    )
+    yield from executed_alone(check, found, nothing)
 
 
 def _newest(pipeline: Pipeline, version: ModelVersion) -> list[str]:

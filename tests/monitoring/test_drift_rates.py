@@ -8,7 +8,7 @@ import pytest
 from scipy.special import expit, logit, ndtr, ndtri
 
 from pip_dagster.declaration.monitoring import Monitoring
-from pip_dagster.monitoring.drift import STATES, drift_at, drift_of
+from pip_dagster.monitoring.drift import STATES, drift_of
 from pip_dagster.monitoring.series import Column, Series
 
 BINS, TRAINED, FEATURES = 20, 20_000, 40
@@ -132,7 +132,7 @@ def test_identical_partitions_give_no_alarm_and_many_positions_are_judged_as_eac
     found = series([counts(rng, 60, 1_000, 0.05, 1.0, since=50) for _ in range(3)])
     together = drift_of(found, range(60), RULES)
     for at in (0, 1, 6, 16, 35, 51, 59):
-        assert drift_at(found, at, RULES).columns == together[at].columns
+        assert drift_of(found, [at], RULES)[0].columns == together[at].columns
 
 
 def test_a_same_season_that_was_alike_is_no_alarm():
