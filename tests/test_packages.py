@@ -1,0 +1,84 @@
+"""What an index and an installer would get: the source distribution and the wheel, built and used in clean environments."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tarfile
+import zipfile
+from pathlib import Path
+
+import pytest
+
+import pip_dagster
+
+ROOT = Path(__file__).parents[1]
+UV = Path(sys.executable).with_name("uv")
+
+
+def run(*words: str | Path, cwd: Path = ROOT) -> str:
+    done = subprocess.run([str(word) for word in words], cwd=cwd, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def packages(tmp_path_factory) -> Path:
+    """A folder with the source distribution of the committed and new files, and the wheel that is built from it."""
+    source, built = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("built")
+    listed = run("git", "ls-files", "--cached", "--others", "--exclude-standard", "-z")
+    for name in filter(None, listed.split("\0")):
+        if (ROOT / name).is_file():
+            (source / name).parent.mkdir(parents=True, exist_ok=True)
+            (source / name).write_bytes((ROOT / name).read_bytes())
+    run(UV, "build", "--quiet", "--out-dir", built, source, cwd=source)
+    return built
+
+
+@pytest.fixture(scope="module")
+def sdist(packages) -> Path:
+    return next(packages.glob("*.tar.gz"))
+
+
+@pytest.fixture(scope="module")
+def wheel(packages) -> Path:
+    return next(packages.glob("*.whl"))
+
+
+pytestmark = pytest.mark.slice
+
+
+def test_their_metadata_is_what_an_index_accepts(sdist, wheel):
+    run(sys.executable, "-m", "twine", "check", "--strict", sdist, wheel)
+
+
+def test_both_have_the_version_of_the_package(sdist, wheel):
+    assert sdist.name == f"pip_dagster-{pip_dagster.__version__}.tar.gz"
+    assert wheel.name == f"pip_dagster-{pip_dagster.__version__}-py3-none-any.whl"
+
+
+def test_the_source_distribution_has_all_that_is_committed_but_habits_of_the_repository(sdist):
+    with tarfile.open(sdist) as opened:
+        inside = {name.split("/", 1)[1] for name in opened.getnames() if "/" in name}
+    committed = set(filter(None, run("git", "ls-files", "-z").split("\0")))
+    missing = {name for name in committed - inside if (ROOT / name).is_file()}
+    assert {name for name in missing if not name.startswith(".")} == set()
+
+
+def test_the_wheel_has_every_file_that_the_package_reads(wheel):
+    with zipfile.ZipFile(wheel) as opened:
+        inside = set(opened.namelist())
+    committed = set(filter(None, run("git", "ls-files", "-z", "pip_dagster").split("\0")))
+    assert {name for name in committed - inside if (ROOT / name).is_file()} == set()
+    assert not [name for name in inside if name.startswith(("tests/", "benchmarks/"))]
+
+
+def test_an_empty_environment_runs_what_the_wheel_installs(wheel, tmp_path):
+    run(UV, "venv", "--quiet", "--python", sys.executable, tmp_path / "env")
+    python = tmp_path / "env" / "bin" / "python"
+    run(UV, "pip", "install", "--quiet", "--python", python, "-c", ROOT / "constraints.txt", wheel)
+    command = python.with_name("pip-dagster")
+    assert pip_dagster.__version__ in run(command, "--version", cwd=tmp_path)
+    assert "Usage: pip-dagster" in run(command, "--help", cwd=tmp_path)
+    places = run(python, "-c", "import pip_dagster.components as c; print(c.__file__)", cwd=tmp_path)
+    assert str(tmp_path) in places
