@@ -1,4 +1,4 @@
-"""What an index and an installer would get: the source distribution and the wheel, built and used in clean environments."""
+"""What an index and an installer get: source distribution and wheel, built and used in clean environments."""
 
 from __future__ import annotations
 
