@@ -87,6 +87,10 @@ class BackfillError(PipelineError):
     """A backfill cannot be started or resumed as requested."""
 
 
+class ScaffoldError(PipelineError):
+    """A new project or pipeline cannot be written, or nothing can be proposed from the table."""
+
+
 class OvertakenError(PipelineError):
     """Another process committed a change that this transaction had not seen; it is rolled back and can be retried."""
 

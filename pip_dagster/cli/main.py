@@ -29,6 +29,7 @@ _COMMANDS = {
     "demo": ("pip_dagster.cli.demo", "demo", "Score real flights with two models, to try it out."),
     "estimate": ("pip_dagster.cli.estimate", "estimate", "Performance expected before labels arrive."),
     "export": ("pip_dagster.cli.export", "export", "Write published rows as Parquet files."),
+    "init": ("pip_dagster.cli.init", "init", "Write a new project, from a table of yours."),
     "lineage": ("pip_dagster.cli.lineage", "lineage", "What produced a partition, or every score of a key."),
     "maintain": ("pip_dagster.cli.maintain", "maintain", "Merge a lake's small files and expire old snapshots."),
     "metrics": ("pip_dagster.cli.metrics", "metrics", "Operational figures for Prometheus."),
@@ -47,6 +48,9 @@ _COMMANDS = {
     "replay": ("pip_dagster.cli.replay", "replay", "Score recorded features again and compare to the bit."),
     "status": ("pip_dagster.cli.status", "status", "All pipelines, or the newest partitions of one."),
 }
+
+
+_WITHOUT_PROJECT = ("init",)
 
 
 class _Lazy(click.Group):
@@ -73,7 +77,8 @@ class _Lazy(click.Group):
 @click.pass_context
 def cli(ctx: click.Context, project: Path | None) -> None:
     """Inference pipelines in production: runs, lineage, models, backfills and rollbacks."""
-    ctx.obj = Project.at(project) if project else Project.find()
+    if ctx.invoked_subcommand not in _WITHOUT_PROJECT:
+        ctx.obj = Project.at(project) if project else Project.find()
 
 
 CANCELLED = 130

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import dagster as dg
 
+from pip_dagster.components.scaffolder import PipelineScaffolder
 from pip_dagster.declaration.files import read_pipelines
 from pip_dagster.declaration.pipeline import Pipeline
 from pip_dagster.declaration.project import Project
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from pydantic import BaseModel
 
 
+@dg.scaffold_with(PipelineScaffolder)
 class InferencePipeline(dg.Component):
     """Score a table's new rows with a registered XGBoost model, partition by partition.
 
