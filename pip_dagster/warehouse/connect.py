@@ -65,7 +65,8 @@ def workspace(*, threads: int, memory_limit: str | None = None) -> Iterator[Duck
     try:
         con.execute("SET TimeZone = 'UTC'")
         con.execute("SET enable_progress_bar = false")
-        # Keys identify rows. To preserve their order, one thread would have to stage and store them. See `in_order`.
+        # Keys identify rows. To preserve their order, one thread would have to stage and store them, and what it needs
+        # for that grows with the rows.
         con.execute("SET preserve_insertion_order = false")
         if limit:
             con.execute(f"SET memory_limit = {literal(limit)}")
@@ -89,16 +90,6 @@ def _of_memory(con: DuckDBPyConnection) -> Iterator[None]:
         if isinstance(error, MemoryError) or memory.is_out_of_memory(error):
             raise memory.limit_error(con, error) from error
         raise
-
-
-@contextmanager
-def in_order(con: DuckDBPyConnection) -> Iterator[None]:
-    """For a user's SQL: a LIMIT without ORDER BY then takes the same rows each time, as in any DuckDB."""
-    con.execute("SET preserve_insertion_order = true")
-    try:
-        yield
-    finally:
-        con.execute("SET preserve_insertion_order = false")
 
 
 @contextmanager

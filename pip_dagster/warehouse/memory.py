@@ -85,12 +85,15 @@ def run_memory(threads: int) -> str:
     return f"{max(2, threads) * _MEGABYTES_A_THREAD}MB"
 
 
-def make_room(con: DuckDBPyConnection, columns: int, threads: int) -> None:
-    """Give a run the memory for rows of so many columns, and no more of its `threads` than that is enough for."""
+def make_room(con: DuckDBPyConnection, columns: int, threads: int, *, share: float = 1.0) -> None:
+    """Give a run the memory for rows of so many columns, and no more of its `threads` than that is enough for.
+
+    `share`: of the part that does not depend on the columns, where another database has memory too.
+    """
     note_columns(con, columns)
     limit = Room.of(con).limit
     if not declared_memory_limit():
-        limit = min(_needed(columns, threads), _bytes(all_memory()))
+        limit = min(_needed(columns, threads, share), _bytes(all_memory()))
     fitting = int(limit / (max(1, columns) * _MEGABYTES_A_COLUMN_AND_THREAD * 1e6))
     Room(limit, max(1, min(threads, fitting))).give(con)
 
@@ -120,8 +123,8 @@ def note_columns(con: DuckDBPyConnection, columns: int) -> None:
     con.execute(f"SET VARIABLE pip_columns = {columns}")
 
 
-def _needed(columns: int, threads: int) -> float:
-    return max(2, threads) * _MEGABYTES_A_THREAD * 1e6 + columns * _MEGABYTES_A_COLUMN * 1e6
+def _needed(columns: int, threads: int, share: float = 1.0) -> float:
+    return share * max(2, threads) * _MEGABYTES_A_THREAD * 1e6 + columns * _MEGABYTES_A_COLUMN * 1e6
 
 
 def rows_for(rows: int, columns: int) -> int:
