@@ -47,7 +47,7 @@ def workspace(*, threads: int, memory_limit: str | None = None) -> Iterator[Duck
     """An in-memory connection in UTC for one piece of work; data that exceeds memory spills to a folder of its own.
 
     Cancelling ends its queries: see `interrupts`. PIP_DAGSTER_MEMORY_LIMIT takes precedence over `memory_limit`;
-    without either DuckDB takes 80% of memory.
+    without either DuckDB has `all_memory`.
 
     Raises:
         SpillError: the folder is full, gone, or cannot be created.
@@ -56,7 +56,7 @@ def workspace(*, threads: int, memory_limit: str | None = None) -> Iterator[Duck
     """
     import duckdb
 
-    limit = memory.declared_memory_limit() or memory_limit
+    limit = memory.declared_memory_limit() or memory_limit or f"{memory.all_memory() / 1e6:.0f}MB"
     place = _temporary_folder()
     _remove_spills_of_dead_processes()
     with faults.of_spill(place):
@@ -68,8 +68,7 @@ def workspace(*, threads: int, memory_limit: str | None = None) -> Iterator[Duck
         # Keys identify rows. To preserve their order, one thread would have to stage and store them, and what it needs
         # for that grows with the rows.
         con.execute("SET preserve_insertion_order = false")
-        if limit:
-            con.execute(f"SET memory_limit = {literal(limit)}")
+        con.execute(f"SET memory_limit = {literal(limit)}")
         with interruptible(con), faults.of_spill(spill), _of_memory(con):
             yield con
     finally:
