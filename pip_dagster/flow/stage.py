@@ -121,9 +121,10 @@ class Stage:
     def insert(self, relation: str, rows: pa.Table | pa.RecordBatchReader, given: str = GIVEN) -> None:
         """Append Arrow rows; `given` is SQL over the relation `GIVEN`, which stands for them.
 
-        DuckDB would read a reader through pyarrow.dataset, which buffers up to 1 GB of it.
+        The SQL may read it once. Given PyArrow's own objects, DuckDB reads them through pyarrow.dataset, which buffers
+        up to 1 GB of a reader, and which takes 60 MB itself.
         """
-        self.con.register(GIVEN, rows.__arrow_c_stream__() if hasattr(rows, "read_next_batch") else rows)
+        self.con.register(GIVEN, rows.__arrow_c_stream__())
         try:
             self.con.execute(f"INSERT INTO {relation} SELECT * FROM {given}")
         finally:
