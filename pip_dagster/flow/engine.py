@@ -7,35 +7,21 @@ import os
 import platform
 from dataclasses import dataclass
 from importlib.metadata import version
-from pathlib import Path
 from typing import Literal
 
 from pip_dagster.errors import DeclarationError
 from pip_dagster.registry.engines import DEFAULT, engine_named
+from pip_dagster.warehouse import container
 
 
-def available_threads(cgroup: Path = Path("/sys/fs/cgroup")) -> int:
+def available_threads() -> int:
     """Threads worth starting: the fewest of the CPUs this process may run on and the share its container has.
 
     More threads than that cost up to five times the time where cores are contended.
     """
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, min(allowed, _cgroup_cpus(cgroup) or allowed))
-
-
-def _cgroup_cpus(root: Path) -> int | None:
-    """The CPU quota of cgroup v2, or v1, in whole CPUs, rounded up; None without one."""
-    try:
-        quota, period = (root / "cpu.max").read_text().split()[:2]
-    except (OSError, ValueError):
-        try:
-            quota = (root / "cpu" / "cpu.cfs_quota_us").read_text().strip()
-            period = (root / "cpu" / "cpu.cfs_period_us").read_text().strip()
-        except OSError:
-            return None
-    if quota in {"max", "-1"}:
-        return None
-    return max(1, math.ceil(int(quota) / int(period)))
+    quota = container.cpus()
+    return max(1, min(allowed, math.ceil(quota) if quota else allowed))
 
 
 def library_versions(engine: str = DEFAULT) -> dict[str, str]:

@@ -15,13 +15,14 @@ from pip_dagster.errors import DeclarationError, MemoryLimitError
 from pip_dagster.flow.cost import Cost, Meter
 from pip_dagster.flow.engine import available_threads
 from pip_dagster.flow.fingerprints import Fingerprints, fingerprints
+from pip_dagster.flow.keys import check_keys
 from pip_dagster.flow.query import FeatureQuery
 from pip_dagster.flow.reader import sources_alone
 from pip_dagster.flow.sources import columns_of
 from pip_dagster.flow.stage import Stage
 from pip_dagster.flow.validate import Verdicts
 from pip_dagster.flow.validate_sources import validate_sources
-from pip_dagster.sql.names import quote, quote_all
+from pip_dagster.sql.names import quote
 from pip_dagster.warehouse import faults
 from pip_dagster.warehouse.digest import RowSet, row_set_sql
 from pip_dagster.warehouse.interrupts import raise_if_interrupted
@@ -99,7 +100,7 @@ def extract(stage: Stage, pipeline: Pipeline, partitions: Sequence[Partition], *
             _Filling(own, stage, query, failed).fill([partition])
     make_room(con, columns, available_threads())
     _check_range(stage, spec, query)
-    failed |= with_more(con, partial(_check_keys, stage, spec))
+    failed |= with_more(con, partial(check_keys, stage, spec.features.key))
     sets = with_more(con, partial(_row_sets, stage))
     built = [partition for partition in partitions if partition.key not in failed]
     costs = meter.shares({each.key: sets[each.key].rows if each.key in sets else 0 for each in built})
@@ -161,9 +162,9 @@ class _Filling:
 
 
 def _make_room(own: DuckDBPyConnection, con: DuckDBPyConnection, columns: int) -> None:
-    """Give the database of the sources, and the stage that is filled from it, what their columns need."""
-    for each in (own, con):
-        make_room(each, columns, available_threads())
+    """Give the database of the sources what its columns need, and half of that to the stage that is filled from it."""
+    make_room(own, columns, available_threads())
+    make_room(con, columns, available_threads(), share=0.5)
 
 
 def _widest(con: DuckDBPyConnection, pipeline: Pipeline, query: FeatureQuery) -> int:
@@ -192,35 +193,3 @@ def _check_range(stage: Stage, spec: PipelineSpec, query: FeatureQuery) -> None:
             f"such as {key} = {outside[2]} with {column} = {outside[1]}. Bound every row by {used} "
             "(half-open) and give none a NULL there; nothing was stored."
         )
-
-
-def _check_keys(stage: Stage, spec: PipelineSpec) -> dict[str, str]:
-    """Partitions with a key that is NULL, occurs twice or cannot be published exactly, and an example of it."""
-    con, keys = stage.con, quote_all(spec.features.key)
-    shown = f"concat_ws(', ', {keys})"
-    names = ", ".join(spec.features.key)
-    any_null = " OR ".join(f"{quote(name)} IS NULL" for name in spec.features.key)
-    problems: dict[str, str] = {}
-    for key, nulls in con.execute(
-        f"SELECT partition_key, count(*) FROM {stage.features} WHERE {any_null} GROUP BY ALL"
-    ).fetchall():
-        problems[key] = f"{nulls} rows have a NULL in their key ({names}); every row needs a key"
-    for key, twice, example in con.execute(
-        f"SELECT partition_key, count(*), any_value(k) FROM (SELECT partition_key, {shown} AS k FROM {stage.features} "
-        f"GROUP BY partition_key, {keys} HAVING count(*) > 1) GROUP BY partition_key"
-    ).fetchall():
-        problems.setdefault(
-            key,
-            f"{twice} keys ({names}) occur more than once, such as {example}; "
-            "a join in the feature SQL may multiply rows",
-        )
-    for name in (name for name in spec.features.key if stage.columns[name] in {"HUGEINT", "UHUGEINT"}):
-        for key, example in con.execute(
-            f"SELECT partition_key, any_value({quote_all([name])}::VARCHAR) FROM {stage.features} "
-            f"WHERE length(ltrim({quote_all([name])}::VARCHAR, '-')) > 38 GROUP BY partition_key"
-        ).fetchall():
-            problems.setdefault(
-                key,
-                f"{name} = {example} has more digits than Arrow and Parquet hold (38); cast it to VARCHAR in the SQL",
-            )
-    return problems

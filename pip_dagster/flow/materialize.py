@@ -82,9 +82,9 @@ def materialize(
         SpillError: what outgrows memory cannot be written.
     """
     with in_pipeline(pipeline.spec.name, [partition.key for partition in partitions]):
-        with loading("tables"):  # DuckDB would, for the first parameter of a query and the first batch that it reads
+        with loading("tables"):  # DuckDB would, for the first parameter of a query and the first batch
             import pandas  # noqa: F401
-            import pyarrow.dataset  # noqa: F401
+            import pyarrow  # noqa: F401
 
         threads = available_threads()
         version = requested.get("version")

@@ -38,7 +38,7 @@ from typing import TYPE_CHECKING, Any
 
 from pip_dagster.sql.names import among, quote, quote_all
 from pip_dagster.warehouse.access import writing
-from pip_dagster.warehouse.connect import attached, in_order
+from pip_dagster.warehouse.connect import attached
 from pip_dagster.warehouse.memory import rows_for, with_more
 
 if TYPE_CHECKING:
@@ -119,8 +119,12 @@ class Stage:
         self.con.execute(f"CREATE OR REPLACE TABLE {relation} ({body})")
 
     def insert(self, relation: str, rows: pa.Table | pa.RecordBatchReader, given: str = GIVEN) -> None:
-        """Append Arrow rows; `given` is SQL over the relation `GIVEN`, which stands for them."""
-        self.con.register(GIVEN, rows)
+        """Append Arrow rows; `given` is SQL over the relation `GIVEN`, which stands for them.
+
+        The SQL may read it once. Given PyArrow's own objects, DuckDB reads them through pyarrow.dataset, which buffers
+        up to 1 GB of a reader, and which takes 60 MB itself.
+        """
+        self.con.register(GIVEN, rows.__arrow_c_stream__())
         try:
             self.con.execute(f"INSERT INTO {relation} SELECT * FROM {given}")
         finally:
@@ -137,15 +141,14 @@ class Stage:
             self._append_by_file(con, select, values)
             return
         rows = con.execute(select, values).to_arrow_reader(rows_for(_BATCH_ROWS, len(self.columns)))
-        with in_order(self.con):
-            self.insert(self.features, rows)
+        self.insert(self.features, rows)
 
     def _append_by_file(self, con: DuckDBPyConnection, select: str, values: Mapping[str, Any]) -> None:
         file, name = handover(con), "pip_handover"
         file.unlink(missing_ok=True)
         with attached(con, file, name, read_only=False):
             con.execute(f"CREATE TABLE {name}.main.rows AS {select}", values)
-        with attached(self.con, file, name, read_only=True), in_order(self.con):
+        with attached(self.con, file, name, read_only=True):
             self.con.execute(f"INSERT INTO {self.features} FROM {name}.main.rows")
 
     def load(self, pipeline: str, table: str, revisions: Sequence[str]) -> None:

@@ -47,7 +47,7 @@ def workspace(*, threads: int, memory_limit: str | None = None) -> Iterator[Duck
     """An in-memory connection in UTC for one piece of work; data that exceeds memory spills to a folder of its own.
 
     Cancelling ends its queries: see `interrupts`. PIP_DAGSTER_MEMORY_LIMIT takes precedence over `memory_limit`;
-    without either DuckDB takes 80% of memory.
+    without either DuckDB has `all_memory`.
 
     Raises:
         SpillError: the folder is full, gone, or cannot be created.
@@ -56,7 +56,7 @@ def workspace(*, threads: int, memory_limit: str | None = None) -> Iterator[Duck
     """
     import duckdb
 
-    limit = memory.declared_memory_limit() or memory_limit
+    limit = memory.declared_memory_limit() or memory_limit or f"{memory.all_memory() / 1e6:.0f}MB"
     place = _temporary_folder()
     _remove_spills_of_dead_processes()
     with faults.of_spill(place):
@@ -65,10 +65,10 @@ def workspace(*, threads: int, memory_limit: str | None = None) -> Iterator[Duck
     try:
         con.execute("SET TimeZone = 'UTC'")
         con.execute("SET enable_progress_bar = false")
-        # Keys identify rows. To preserve their order, one thread would have to stage and store them. See `in_order`.
+        # Keys identify rows. To preserve their order, one thread would have to stage and store them, and what it needs
+        # for that grows with the rows.
         con.execute("SET preserve_insertion_order = false")
-        if limit:
-            con.execute(f"SET memory_limit = {literal(limit)}")
+        con.execute(f"SET memory_limit = {literal(limit)}")
         with interruptible(con), faults.of_spill(spill), _of_memory(con):
             yield con
     finally:
@@ -89,16 +89,6 @@ def _of_memory(con: DuckDBPyConnection) -> Iterator[None]:
         if isinstance(error, MemoryError) or memory.is_out_of_memory(error):
             raise memory.limit_error(con, error) from error
         raise
-
-
-@contextmanager
-def in_order(con: DuckDBPyConnection) -> Iterator[None]:
-    """For a user's SQL: a LIMIT without ORDER BY then takes the same rows each time, as in any DuckDB."""
-    con.execute("SET preserve_insertion_order = true")
-    try:
-        yield
-    finally:
-        con.execute("SET preserve_insertion_order = false")
 
 
 @contextmanager

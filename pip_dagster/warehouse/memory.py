@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, TypeVar
 
 from pip_dagster.errors import MemoryLimitError, WarehouseError
+from pip_dagster.warehouse import container
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -27,6 +28,8 @@ _MEGABYTES_A_THREAD = 96
 _MEGABYTES_A_COLUMN = 1.0
 # Measured with 2,000 columns: sorting and staging them takes this much for each thread and column.
 _MEGABYTES_A_COLUMN_AND_THREAD = 0.75
+# What Python, the libraries, the model and a few batches take.
+_MEGABYTES_OF_PROCESS = 400
 _UNITS = {"bytes": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40}
 
 
@@ -50,9 +53,12 @@ class Room:
         con.execute(f"SET memory_limit = '{self.limit / 2**20 + 0.05:.3f}MiB'")
         con.execute(f"SET threads = {self.threads}")
 
-    def larger(self) -> Room | None:
-        """What to retry with: twice the memory, unless the user limits it or there is no more, or one thread."""
-        most = _bytes(all_memory())
+    def larger(self, databases: int = 1) -> Room | None:
+        """What to retry with: twice the memory, unless the user limits it or there is no more, or one thread.
+
+        Each of so many databases gets it.
+        """
+        most = all_memory() / databases
         if not declared_memory_limit() and self.limit < most:
             return replace(self, limit=min(2 * self.limit, most))
         return replace(self, threads=1) if self.threads > 1 else None
@@ -70,27 +76,29 @@ def declared_memory_limit() -> str | None:
     return text or None
 
 
-def all_memory() -> str:
-    """DuckDB's default limit, 80% of memory. RESET memory_limit claims to restore it and changes nothing."""
-    import duckdb
+def all_memory() -> float:
+    """The most that DuckDB may have, in bytes: 80% of memory, and less where a process's own share would not fit.
 
-    with duckdb.connect(":memory:") as con:
-        row = con.execute("SELECT current_setting('memory_limit')").fetchone()
-    assert row
-    return str(row[0])
+    Of a container's memory, not the machine's: its kernel kills a process that exceeds it.
+    """
+    memory = container.memory()
+    return max(min(0.8 * memory, memory - _MEGABYTES_OF_PROCESS * 1e6), memory / 4)
 
 
 def run_memory(threads: int) -> str:
     """What a run starts with, before its columns are known."""
-    return f"{max(2, threads) * _MEGABYTES_A_THREAD}MB"
+    return f"{min(_needed(0, threads), all_memory()) / 1e6:.0f}MB"
 
 
-def make_room(con: DuckDBPyConnection, columns: int, threads: int) -> None:
-    """Give a run the memory for rows of so many columns, and no more of its `threads` than that is enough for."""
+def make_room(con: DuckDBPyConnection, columns: int, threads: int, *, share: float = 1.0) -> None:
+    """Give a run the memory for rows of so many columns, and no more of its `threads` than that is enough for.
+
+    `share`: of the part that does not depend on the columns, where another database has memory too.
+    """
     note_columns(con, columns)
     limit = Room.of(con).limit
     if not declared_memory_limit():
-        limit = min(_needed(columns, threads), _bytes(all_memory()))
+        limit = min(_needed(columns, threads, share), all_memory())
     fitting = int(limit / (max(1, columns) * _MEGABYTES_A_COLUMN_AND_THREAD * 1e6))
     Room(limit, max(1, min(threads, fitting))).give(con)
 
@@ -120,8 +128,8 @@ def note_columns(con: DuckDBPyConnection, columns: int) -> None:
     con.execute(f"SET VARIABLE pip_columns = {columns}")
 
 
-def _needed(columns: int, threads: int) -> float:
-    return max(2, threads) * _MEGABYTES_A_THREAD * 1e6 + columns * _MEGABYTES_A_COLUMN * 1e6
+def _needed(columns: int, threads: int, share: float = 1.0) -> float:
+    return share * max(2, threads) * _MEGABYTES_A_THREAD * 1e6 + columns * _MEGABYTES_A_COLUMN * 1e6
 
 
 def rows_for(rows: int, columns: int) -> int:
@@ -148,7 +156,7 @@ def with_more(con: DuckDBPyConnection, work: Callable[[], T], *, beside: DuckDBP
             except Exception as error:
                 if not is_out_of_memory(error):
                     raise
-                larger = room.larger()
+                larger = room.larger(len(rooms))
                 if larger is None:
                     raise limit_error(con, error) from error
                 room = larger
@@ -187,7 +195,7 @@ def limit_error(con: DuckDBPyConnection, error: BaseException) -> MemoryLimitErr
         has = f"{VARIABLE} is {declared}"
         advice = f"set {wanted} or more, or unset it, which gives a run what its columns need"
     else:
-        has = f"DuckDB may use {room.limit / 1e9:.1f} GB, 80% of this machine's memory"
+        has = f"DuckDB may use {databases * room.limit / 1e9:.1f} of this machine's {container.memory() / 1e9:.1f} GB"
         advice = f"run fewer partitions at a time, or set {wanted} where there is as much"
     return MemoryLimitError(f"{has}, which is not enough for {what} ({why}): {advice}.")
 

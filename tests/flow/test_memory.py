@@ -1,13 +1,18 @@
 """A run's memory: enough for the columns it has, more for what cannot do with it, and one sentence where it ends."""
 
 import json
+import os
 import resource
+import shutil
+import sys
+from pathlib import Path
 
 import duckdb
 import numpy as np
 import pandas as pd
 import pytest
 
+from benchmarks import data, measure
 from pip_dagster.cli.plan import plan_now
 from pip_dagster.errors import MemoryLimitError
 from pip_dagster.warehouse.connect import workspace
@@ -153,3 +158,61 @@ def test_a_wide_table_passes_with_the_default_limit(tiny, features, rows, partit
     assert {result.error for result in results.values()} == {None}
     assert tiny.published("SELECT count(*) FROM orders.predictions") == [(rows * partitions,)]
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss < 4_000_000  # KB
+
+
+@pytest.fixture
+def container(monkeypatch, tmp_path):
+    """Measures a command in a cgroup with this memory and one CPU; only root can create one."""
+    name, memory, places = f"pip_dagster_{os.getpid()}", str(10**9), []
+    base = Path("/sys/fs/cgroup")
+    settings = (
+        {"memory.max": memory, "memory.swap.max": "0", "cpu.max": "100000 100000"}
+        if (base / "cgroup.subtree_control").exists()
+        else {"memory/memory.limit_in_bytes": memory, "cpu/cpu.cfs_quota_us": "100000"}
+    )
+    try:
+        for setting, value in settings.items():
+            folder, file = (base / setting).parent / name, Path(setting).name
+            folder.mkdir(exist_ok=True)
+            places.append(folder)
+            (folder / file).write_text(value)
+    except OSError as error:
+        pytest.skip(f"no cgroup can be created here: {error}")
+    monkeypatch.setattr(measure, "FOLDER", tmp_path / "measured")
+    enter = " && ".join(f"echo $$ > {folder}/cgroup.procs" for folder in dict.fromkeys(places))
+
+    def run(*words: str, **options):
+        return measure.command(["sh", "-c", f'{enter} && exec "$@"', "sh", *words], **options)
+
+    yield run
+    for folder in dict.fromkeys(places):
+        folder.rmdir()
+
+
+def backfill(container, tiny, count):
+    command = [sys.executable, "-m", "pip_dagster.cli.main", "--project", str(tiny.root), "backfill", "orders"]
+    run = container(*command, "--from", days(count)[0], "--to", days(count)[-1])
+    print(f"{count} partitions: {run.cpu_seconds:.0f} CPU s, {run.peak_mb:.0f} MB")
+    return run
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize(("features", "rows", "partitions"), [(24, 10_000_000, 1), (2_000, 50, 365)])
+def test_one_cpu_and_1_gb_are_enough(tiny, container, features, rows, partitions):
+    widen(tiny, features, rows, partitions)
+    assert backfill(container, tiny, partitions).peak_mb < 1000
+    assert tiny.published("SELECT count(*) FROM orders.predictions") == [(rows * partitions,)]
+    threads = "SELECT DISTINCT threads FROM ledger.scorings"
+    assert tiny.warehouse(threads) == [(1,)]
+
+
+@pytest.mark.soak
+def test_the_demo_runs_with_one_cpu_and_1_gb(container, tmp_path):
+    """Loading, training two models, scoring a month and reporting, each in a process of its own."""
+    root = tmp_path / "clone"
+    left_out = shutil.ignore_patterns(".*", "build", "*.duckdb", "tests")
+    shutil.copytree(data.REPOSITORY, root, ignore=left_out)
+    paths = {"PYTHONPATH": str(root), "DAGSTER_HOME": str(root)}
+    run = container(sys.executable, "-m", "pip_dagster.cli.main", "demo", cwd=root, environment=paths)
+    print(f"demo: {run.cpu_seconds:.0f} CPU s, {run.peak_mb:.0f} MB")
+    assert run.peak_mb < 1000
