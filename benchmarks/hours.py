@@ -63,8 +63,9 @@ def _declare(folder: Path, count: int, sources: int) -> Pipeline:
     import duckdb
     import yaml
 
-    import xgboost as xgb
     from pip_dagster.registry.store import Registry
+
+    import xgboost as xgb  # isort: skip
 
     place = folder / "shop" / "defs" / NAME
     place.mkdir(parents=True)
@@ -180,7 +181,7 @@ def _hours(con: DuckDBPyConnection, partitions: Sequence[Partition], sources: Ma
 
 def _copy_rows(con: DuckDBPyConnection) -> None:
     """Features and scores of each staged partition: those of its model, with keys and times of its own."""
-    hours = "(h.hour - h.hour % {PERIOD})".format(PERIOD=PERIOD)
+    hours = f"(h.hour - h.hour % {PERIOD})"
     for table, scoring in con.execute(
         "SELECT table_name, starts_with(table_name, 'scores') FROM duckdb_tables() WHERE schema_name = $name "
         "AND database_name = current_database()",

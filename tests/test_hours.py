@@ -33,7 +33,7 @@ def tables(database):
 @pytest.fixture(scope="module")
 def both(tmp_path_factory):
     folder = tmp_path_factory.mktemp("hours")
-    return [hours.build(folder / name, 60, sources=2, real=real) for name, real in (("bulk", 25), ("real", 60))]
+    return [hours.build(folder / name, 32, sources=2, real=real) for name, real in (("bulk", 25), ("real", 32))]
 
 
 @pytest.mark.parametrize("database", ["warehouse", "published_database"])
@@ -43,7 +43,7 @@ def test_is_equal_to_a_real_backfill(both, database):
     for name in real:
         for ours, theirs in zip(bulk[name], real[name], strict=True):
             assert ours == theirs, name
-    assert len(real["hours", "predictions"]) == 60 * hours.ROWS
+    assert len(real["hours", "predictions"]) == 32 * hours.ROWS
 
 
 def test_is_intact_and_up_to_date(both):
@@ -55,7 +55,7 @@ def test_is_intact_and_up_to_date(both):
     for words, expected in (
         (["audit", "verify"], "the chain is intact"),
         (["plan", "hours"], "0 stale"),
-        (["replay", "hours", hours.key_of(50)], "equal"),
+        (["replay", "hours", hours.key_of(30)], "equal"),
     ):
         result = CliRunner().invoke(cli, ["--project", root, *words])
         assert result.exit_code == 0 and expected in result.output, result.output

@@ -110,7 +110,8 @@ def _publish(
         for file, keys in published_rows.places(con, folder, _sizes(con, pipeline, ids), without=damaged):
             read = partial(rows_of, con, pipeline, keys)
             discard = writing.discard and file not in written
-            for table, structs in change(con, file, keys, read, writing.still_alone, discard=discard).items():
+            filled = change(con, file, keys, read, writing.still_alone, discard=discard, pipeline=pipeline)
+            for table, structs in filled.items():
                 writing.filled[table] = writing.filled.get(table, frozenset()) | structs
             written.add(file)
             done += keys
