@@ -68,7 +68,7 @@ def publish_pending(con: DuckDBPyConnection, project: Project, *, everything: bo
         except WarehouseLockedError as error:
             LOG.error("%s: what is stored stays pending: %s", pipeline, error)
     try:
-        publish_views(con, project.published, filled)
+        publish_views(con, project.published, filled, everything=everything)
         if (old := parquet_folders(project.published)) and not pending_of(con):
             for folder in old:
                 shutil.rmtree(folder)
