@@ -6,7 +6,7 @@ import json
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -19,6 +19,9 @@ from pip_dagster.registry.store import whoami
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
+
+    from pip_dagster.ledger.fault import Fault
+    from pip_dagster.registry.aliases import AliasChange
 
 _LOG = """
   SELECT * FROM (
@@ -59,46 +62,97 @@ def audit() -> None:
 @json_option
 @click.pass_obj
 def verify(project: Project, expect: str | None, as_json: bool) -> None:
-    """Recompute the chain and compare it with the ledger and the registry.
+    """Recompute the chain and compare it with the ledger, the registry and the published files.
 
-    Exit code 0: the chain is intact, and every version and alias move in the registry is as recorded. 1: it is not;
-    the first fault is shown. 4: it is, but no command recorded some alias moves.
+    Exit code 0: the chain is intact, every version and alias move in the registry is as recorded, and the published
+    files hold what was published. 1: one of them does not; the first fault is shown. 4: they do, but no command
+    recorded some alias moves.
 
     Store the last hash that it prints where nobody who can write to the warehouse can change it: --expect proves later
     that no entry up to that one was replaced.
     """
+    from pip_dagster.declaration.lake import Lake
+
+    found = _verify(project, expect)
+    tries = 3 if isinstance(project.warehouse, Lake) else 1  # of a lake, partitions may be published meanwhile
+    while (tries := tries - 1) and found.altered:
+        found = _verify(project, expect)
+    if as_json:
+        listed = [{"model": model} | move.model_dump(mode="json") for model, move in found.pending]
+        answer = {
+            "entries": found.entries,
+            "head": found.head,
+            "unrecorded_promotions": len(listed),
+            "unrecorded": listed,
+        }
+        of_files = {"altered": len(found.altered), "without_digest": found.without_digest}
+        show_json(answer | of_files | {"fault": asdict(found.fault) if found.fault else None})
+    else:
+        _show_verified(found)
+    sys.exit(BROKEN if found.fault else UNRECORDED if found.pending else 0)
+
+
+@dataclass(frozen=True)
+class _Verified:
+    """What `audit verify` found. `altered`: faults of published files; `without_digest`: partitions not compared."""
+
+    entries: int
+    head: str | None
+    of_chain: Fault | None
+    altered: list[Fault]
+    without_digest: int
+    pending: list[tuple[str, AliasChange]]
+
+    @property
+    def fault(self) -> Fault | None:
+        """The first fault."""
+        return self.of_chain or next(iter(self.altered), None)
+
+
+def _verify(project: Project, expect: str | None) -> _Verified:
     from pip_dagster.ledger.promotions import alias_moves, unrecorded
     from pip_dagster.ledger.verify import verify as verify_chain
+    from pip_dagster.ledger.verify_published import published_faults, without_digest
     from pip_dagster.registry.store import Registry
     from pip_dagster.warehouse.stamp import stamps_of
 
     registry, stamps = Registry(project.registry), stamps_of(project)
     with open_ledger(project, "audit verify") as con:
-        moves = alias_moves(registry)
-        fault = verify_chain(con, moves=moves, expect=expect, registry=registry, stamps=stamps)
+        fault = verify_chain(con, moves=alias_moves(registry), expect=expect, registry=registry, stamps=stamps)
         pending = unrecorded(con, registry)
         entries, head = con.execute("SELECT count(*), arg_max(hash, seq) FROM ledger.audit").fetchone() or (0, None)
-    if as_json:
-        listed = [{"model": model} | move.model_dump(mode="json") for model, move in pending]
-        answer = {"entries": entries, "head": head, "unrecorded_promotions": len(pending), "unrecorded": listed}
-        show_json(answer | {"fault": asdict(fault) if fault else None})
-    elif fault:
-        echo(f"The audit chain is broken. The first fault: {fault}", err=True)
+        altered = list(published_faults(con, project))
+        undigested = without_digest(con) if project.publishes else 0
+    return _Verified(entries, head, fault, altered, undigested, pending)
+
+
+def _show_verified(found: _Verified) -> None:
+    if found.of_chain:
+        echo(f"The audit chain is broken. The first fault: {found.of_chain}", err=True)
     else:
-        number = f"{entries:,} entries" if entries != 1 else "1 entry"
-        echo(f"{number}; the chain is intact and agrees with the ledger. The last hash is {head}")
-    if pending and not as_json:
-        echo(f"No command recorded {plural(len(pending), 'alias move')}:", err=True)
-        for model, move in pending:
-            before = f"v{move.previous}" if move.previous else "not set"
-            text = f"{model}: {move.alias} from {before} to v{move.version} by {move.by}, {move.at:%Y-%m-%d %H:%M:%S}"
-            echo(f"  {text}: {move.why}", err=True)
+        number = f"{found.entries:,} entries" if found.entries != 1 else "1 entry"
+        echo(f"{number}; the chain is intact and agrees with the ledger. The last hash is {found.head}")
+    if found.altered:
+        more = f" And {plural(len(found.altered) - 1, 'more fault')}." if len(found.altered) > 1 else ""
+        echo(f"What is published was altered. The first fault: {found.altered[0]}{more}", err=True)
+    if found.without_digest:
+        what = plural(found.without_digest, "published partition")
         echo(
-            "They were written into the file, or made from Python or in MLflow. Move the alias back with `pip-dagster "
-            "models promote`, or accept them with `pip-dagster audit accept --moves --why TEXT`.",
+            f"Not compared: {what} of an earlier version, without a digest. `pip-dagster publish` records them.",
             err=True,
         )
-    sys.exit(BROKEN if fault else UNRECORDED if pending else 0)
+    if not found.pending:
+        return
+    echo(f"No command recorded {plural(len(found.pending), 'alias move')}:", err=True)
+    for model, move in found.pending:
+        before = f"v{move.previous}" if move.previous else "not set"
+        text = f"{model}: {move.alias} from {before} to v{move.version} by {move.by}, {move.at:%Y-%m-%d %H:%M:%S}"
+        echo(f"  {text}: {move.why}", err=True)
+    echo(
+        "They were written into the file, or made from Python or in MLflow. Move the alias back with `pip-dagster "
+        "models promote`, or accept them with `pip-dagster audit accept --moves --why TEXT`.",
+        err=True,
+    )
 
 
 @audit.command()

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from pip_dagster.declaration.project import Project
 
-_DATED = ("scorings", "extractions", "live_changes", "backfills", "source_buckets", "audit")
+_DATED = ("scorings", "extractions", "live_changes", "backfills", "source_buckets", "audit", "published_digests")
 
 
 @contextmanager

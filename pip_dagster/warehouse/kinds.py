@@ -48,7 +48,8 @@ class PublishedKind(Kind):
         live: `scoring` publishes only rows of live scorings. `row` also drops the rows of a split partition for which
             another scoring is live.
         always: Have the view although there are no rows.
-        where_in: SQL of a relation that has rows for the partitions to publish; all by default.
+        where_in: SQL of a relation, with pipelines and partition keys, that has rows for the partitions to publish;
+            all by default. It spares reading the view where no partition has any.
         order: The column by which a partition's rows are ordered.
     """
 
@@ -65,6 +66,8 @@ KINDS: tuple[Kind, ...] = (
     Kind("live_changes", LEDGER, "table", "evidence", pending_id="change_id"),
     Kind("scorings", LEDGER, "table", "evidence", pending_id="scoring_id"),
     Kind("publications", LEDGER, "table", "evidence"),
+    Kind("published_digests", LEDGER, "table", "evidence"),
+    Kind("published_columns", LEDGER, "table", "evidence"),
     Kind("audit", LEDGER, "table", "evidence"),
     Kind("arms", LEDGER, "table", "evidence"),
     Kind("canaries", LEDGER, "table", "evidence"),
@@ -96,9 +99,11 @@ KINDS: tuple[Kind, ...] = (
     PublishedKind("predictions", None, "view", "content", live="scoring", always=True),
     PublishedKind("reasons", None, "column sets", "content", live="row"),
     PublishedKind("quarantine", None, "column sets", "content"),
-    PublishedKind("performance", None, "view", "evidence", order="evaluation_id"),
-    PublishedKind("estimates", None, "view", "evidence", order="estimate_id"),
-    PublishedKind("drift", None, "view", "evidence", live="scoring"),
+    PublishedKind(
+        *("performance", None, "view", "evidence"), where_in="(FROM ledger.evaluations)", order="evaluation_id"
+    ),
+    PublishedKind("estimates", None, "view", "evidence", where_in="(FROM ledger.estimates)", order="estimate_id"),
+    PublishedKind("drift", None, "view", "evidence", live="scoring", where_in="(FROM ledger.drift)"),
     PublishedKind(
         *("live_arms", LEDGER, "view", "evidence"),
         view="arms",

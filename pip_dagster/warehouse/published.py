@@ -68,7 +68,7 @@ def publish_pending(con: DuckDBPyConnection, project: Project, *, everything: bo
         except WarehouseLockedError as error:
             LOG.error("%s: what is stored stays pending: %s", pipeline, error)
     try:
-        publish_views(con, project.published, filled)
+        publish_views(con, project.published, filled, everything=everything)
         if (old := parquet_folders(project.published)) and not pending_of(con):
             for folder in old:
                 shutil.rmtree(folder)
@@ -110,7 +110,8 @@ def _publish(
         for file, keys in published_rows.places(con, folder, _sizes(con, pipeline, ids), without=damaged):
             read = partial(rows_of, con, pipeline, keys)
             discard = writing.discard and file not in written
-            for table, structs in change(con, file, keys, read, writing.still_alone, discard=discard).items():
+            filled = change(con, file, keys, read, writing.still_alone, discard=discard, pipeline=pipeline)
+            for table, structs in filled.items():
                 writing.filled[table] = writing.filled.get(table, frozenset()) | structs
             written.add(file)
             done += keys

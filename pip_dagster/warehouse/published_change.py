@@ -10,7 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pip_dagster import clock
 from pip_dagster.sql.names import among, literal, quote
+from pip_dagster.warehouse.published_digest import record
 from pip_dagster.warehouse.published_rows import Rows, Table, columns_of, detach, mark_structs, structs_of
 from pip_dagster.warehouse.transaction import transaction
 
@@ -32,10 +34,13 @@ def change(
     check: Callable[[], None],
     *,
     discard: bool,
+    pipeline: str,
 ) -> dict[Table, frozenset[str]]:
     """Replace the rows of these partitions in a copy of the file, then the file by the copy.
 
     Returns the tables it fills, each with its columns of the type STRUCT.
+
+    The digests of what the file then has of these partitions are recorded before, so they count once its changes do.
 
     `read` is called in the transaction that reads the rows: all are of one moment. `discard`: keep nothing of the
     present file, which may be damaged. `check` is called last, and may refuse.
@@ -57,6 +62,8 @@ def change(
                 con.execute(f"ATTACH {literal(str(new))} AS {_NEW} (STORAGE_VERSION 'v1.5.0')")
                 this.replace() if copied else this.write_whole()
             con.execute(f"CHECKPOINT {_NEW}")  # readers would read a log beside it
+            tables = {rows.of(_NEW): rows for rows in this.filled}
+            record(con, pipeline, f"{file.parent.name}/{file.name}", tables, this.of_written, clock.now())
         finally:
             detach(con, (_NEW, _PRESENT))
         check()
@@ -102,6 +109,11 @@ class _Change:
         structs = structs_of(con, _PRESENT)
         return cls(con, of_keys, present, structs, filled, stubs, of_one=len(keys) == 1 and not present)
 
+    @property
+    def of_written(self) -> str:
+        """SQL that is true for the rows, in the new file, of the partitions to replace."""
+        return self.of_keys if self.present else "true"
+
     def may_copy(self) -> bool:
         """Whether the present file has every table, with the columns of the new rows."""
         there = all(table in self.present for table in self.others)
@@ -140,8 +152,9 @@ class _Change:
 
 def _has(con: DuckDBPyConnection, rows: Rows, present: Mapping[Table, Mapping[str, str]]) -> bool:
     """Whether there are rows, or were: a table that readers know stays."""
-    had = len(present.get(rows.table, ())) > 1
-    return had or con.execute(f"SELECT 1 FROM ({rows.select}) LIMIT 1").fetchone() is not None
+    if len(present.get(rows.table, ())) > 1:
+        return True
+    return not rows.none and con.execute(f"SELECT 1 FROM ({rows.select}) LIMIT 1").fetchone() is not None
 
 
 def _sync(folder: Path) -> None:

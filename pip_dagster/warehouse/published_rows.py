@@ -47,6 +47,7 @@ class Rows:
         structs: Which of them are of the type STRUCT.
         order: The column by which a partition's rows are ordered.
         always: Have the table although it has no rows.
+        none: Whether it is known that there are no rows, without reading them.
     """
 
     table: Table
@@ -55,6 +56,7 @@ class Rows:
     order: str | None
     always: bool
     structs: frozenset[str] = frozenset()
+    none: bool = False
 
     @property
     def stored(self) -> str:

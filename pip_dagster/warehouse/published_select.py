@@ -26,7 +26,7 @@ def rows_of(con: DuckDBPyConnection, pipeline: str, keys: Sequence[str]) -> list
     # Literals, so that DuckDB skips the row groups of other scorings.
     of_live = f"{of_keys} AND {among('scoring_id', [scoring for _, scoring in live])}"
     is_split = len({key for key, _ in live}) < len(live)
-    views = views_of(con, pipeline)
+    views, none = views_of(con, pipeline), _without_rows(con, pipeline, of_keys)
     found = []
     for kind in kinds.published():
         table = (kind.schema or pipeline, kind.view or kind.name)
@@ -35,7 +35,8 @@ def rows_of(con: DuckDBPyConnection, pipeline: str, keys: Sequence[str]) -> list
             where = of_live if kind.live else of_keys
             where = f"pipeline = {literal(pipeline)} AND {of_keys}" if kind.schema else where
             if kind.where_in:
-                where += f" AND partition_key IN (SELECT partition_key FROM {kind.where_in} WHERE {where})"
+                in_it = f"pipeline = {literal(pipeline)} AND {of_keys}"
+                where += f" AND partition_key IN (SELECT partition_key FROM {kind.where_in} WHERE {in_it})"
             rows = f"{kind.in_sql(pipeline)} r"
             if kind.live == "row" and is_split:
                 rows += _of_live_rows(con, kind, pipeline, of_live)
@@ -43,8 +44,17 @@ def rows_of(con: DuckDBPyConnection, pipeline: str, keys: Sequence[str]) -> list
         columns = {name: of for name, of, *_ in con.execute(f"DESCRIBE {select}").fetchall()} if select else {}
         structs = frozenset(name for name, of in columns.items() if of.startswith("STRUCT(") and of.endswith(")"))
         stored = {name: f"{of}[]" if name in structs else of for name, of in columns.items()}
-        found.append(Rows(table, select, stored, kind.order, kind.always, structs))
+        found.append(Rows(table, select, stored, kind.order, kind.always, structs, kind.name in none))
     return found
+
+
+def _without_rows(con: DuckDBPyConnection, pipeline: str, of_keys: str) -> set[str]:
+    """The kinds that have no rows for these partitions, by their `where_in`."""
+    declared = [kind for kind in kinds.published() if kind.where_in]
+    where = f"WHERE pipeline = {literal(pipeline)} AND {of_keys}"
+    exists = ", ".join(f"EXISTS (FROM {kind.where_in} {where})" for kind in declared)
+    found = con.execute(f"SELECT {exists}").fetchone() or ()
+    return {kind.name for kind, there in zip(declared, found, strict=True) if not there}
 
 
 def _of_live_rows(con: DuckDBPyConnection, kind: PublishedKind, pipeline: str, of_live: str) -> str:

@@ -25,12 +25,14 @@ if TYPE_CHECKING:
     from pip_dagster.declaration.project import Project
 
 
-def publish_views(con: DuckDBPyConnection, folder: Path, filled: Mapping[Table, Iterable[str]]) -> None:
+def publish_views(
+    con: DuckDBPyConnection, folder: Path, filled: Mapping[Table, Iterable[str]], *, everything: bool = False
+) -> None:
     """Rebuild the database of views, unless it shows the files in this folder and the tables just filled.
 
-    `filled`: table → its columns of the type STRUCT.
+    `filled`: table → its columns of the type STRUCT. With `everything` it is rebuilt, since it may have been altered.
     """
-    if not has_rows(folder) or show(folder, filled):
+    if not has_rows(folder) or (show(folder, filled) and not everything):
         return
     with advisory.holding(con, [advisory.key_of("views")]) if advisory.is_shared(con) else nullcontext():
         _replace(folder, [_heading(folder), *statements(con, folder)])
@@ -125,6 +127,41 @@ def statements(con: DuckDBPyConnection, folder: Path) -> list[str]:
     listed = sorted(tables, key=lambda table: (order.index(table[1]) if table[1] in order else len(order), table))
     schemas = [f"CREATE SCHEMA IF NOT EXISTS {quote(name)};" for name in sorted({schema for schema, _ in tables})]
     return [*schemas, *(_view(folder, table, tables[table]) for table in listed)]
+
+
+def altered_views(con: DuckDBPyConnection, folder: Path) -> str | None:
+    """How the database of views differs from the views of what is in this folder; None where it is of another place."""
+    import duckdb
+
+    try:
+        heading = (folder / "views.sql").read_text(encoding="utf-8").partition("\n")[0]
+    except OSError:
+        heading = ""
+    if not has_rows(folder) or (heading.startswith("-- ") and heading != _heading(folder)):
+        return None
+    database = folder.with_suffix(".duckdb")
+    if not database.is_file():
+        return "is gone"
+    try:
+        with duckdb.connect(str(database), read_only=True) as other:
+            present = {(schema, name): sql for schema, name, sql in other.execute(_RELATIONS).fetchall()}
+        with duckdb.connect(config=CONFINED) as own:
+            own.execute("\n".join(statements(con, folder)))
+            listed = {(schema, name) for schema, name, _ in own.execute(_RELATIONS).fetchall()}
+            for table in present.keys() - listed:  # one whose rows are gone stays, without rows
+                own.execute(f"CREATE SCHEMA IF NOT EXISTS {quote(table[0])}; {_view(folder, table, ())}")
+            expected = {(schema, name): sql for schema, name, sql in own.execute(_RELATIONS).fetchall()}
+    except duckdb.Error as error:
+        return f"cannot be read: {str(error).splitlines()[0]}"
+    wrong = sorted(table for table in expected if present.get(table) != expected[table])
+    return f"the view {'.'.join(wrong[0])} is not as it was written" if wrong else None
+
+
+# Views, and tables, of which there should be none.
+_RELATIONS = """
+  SELECT schema_name, view_name, sql FROM duckdb_views() WHERE NOT internal
+  UNION ALL SELECT schema_name, table_name, sql FROM duckdb_tables()
+"""
 
 
 def _heading(folder: Path) -> str:
