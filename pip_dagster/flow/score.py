@@ -256,10 +256,12 @@ def _summaries(
 ) -> dict[str, tuple[RowSet, float | None, float | None, float | None]]:
     """Row set, mean, least and greatest score of each partition, the empty ones included."""
     first = quote(next(iter(score_columns)))
-    rows = stage.con.execute(
-        f"SELECT partition_key, {row_set_sql(columns)}, avg({first}), min({first}), max({first}) "
-        f"FROM {stage.scores} GROUP BY partition_key"
-    ).fetchall()
+    figures = f"avg({first}), min({first}), max({first}) FROM {stage.scores}"
+    if len(partitions) == 1:  # no others are staged: without groups it takes half the time
+        alone = partitions[0]
+        select = f"SELECT {literal(alone)}, {row_set_sql(columns, alone)}, {figures}"
+    else:
+        select = f"SELECT partition_key, {row_set_sql(columns)}, {figures} GROUP BY partition_key"
+    found = {row[0]: (RowSet(*row[1:4]), *row[4:]) for row in stage.con.execute(select).fetchall()}
     empty = (RowSet(), None, None, None)
-    found = {row[0]: (RowSet(*row[1:4]), *row[4:]) for row in rows}
     return {key: found.get(key, empty) for key in partitions}
