@@ -25,8 +25,8 @@ def test_a_peak_is_the_process_s_own_and_not_that_of_the_one_that_measures():
 
 
 def test_cpu_seconds_include_those_of_children_and_a_peak_is_that_of_the_largest():
-    child = f"import subprocess, sys; subprocess.run([sys.executable, '-S', '-c', {ALLOCATE + '; sum(range(9_000_000))'!r}, '200'])"
-    run = measure.command([sys.executable, "-c", child])
+    grandchild = [sys.executable, "-S", "-c", f"{ALLOCATE}; sum(range(9_000_000))", "200"]
+    run = measure.command([sys.executable, "-c", f"import subprocess; subprocess.run({grandchild!r})"])
     assert run.cpu_seconds > 0.1 and run.peak_mb > 200
 
 
