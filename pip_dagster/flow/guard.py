@@ -28,12 +28,26 @@ class Encoded:
 
     name: str
     column: str  # the quoted column
-    value: str  # FLOAT, NaN where missing
+    number: str  # FLOAT, NULL or NaN where missing
     missing: str  # BIGINT: how many rows of a group are NULL or NaN
     invalid: str | None  # BOOLEAN: an infinity, a fraction in a whole number, beyond float32
     invalid_means: str
     unseen: str | None  # BOOLEAN: a category the model has never seen
     apart: str | None = None  # BOOLEAN: rows that go to quarantine, whatever is declared of unseen categories
+    shows: bool = True  # whether no row is any of these where its number is one, and within float32
+
+    @property
+    def sound(self) -> str:
+        """FLOAT, NULL or NaN where missing or unseen; where invalid it is no number, or at the bounds of float32."""
+        faults = [fault for fault in (self.invalid, self.unseen, self.apart) if fault]
+        if self.shows or not faults:
+            return self.number
+        return f"CASE WHEN {' OR '.join(f'({fault})' for fault in faults)} THEN NULL ELSE {self.number} END"
+
+    @property
+    def value(self) -> str:
+        """FLOAT, NaN where missing."""
+        return f"coalesce({self.number}, {_NOT_A_NUMBER})"
 
 
 def encode_features(
@@ -77,7 +91,7 @@ def with_missing(encoded: Encoded, value: float) -> Encoded:
     number = f"'{value!r}'::FLOAT"
     return replace(
         encoded,
-        value=f"coalesce(nullif({encoded.value}, {number}), {_NOT_A_NUMBER})",
+        number=f"nullif({encoded.number}, {number})",
         missing=f"{encoded.missing} + {count_where(f'{encoded.value} = {number}')}",
     )
 
@@ -117,11 +131,10 @@ def _encode_one(feature: Feature, sql_type: str, rules: MatrixRules) -> Encoded 
     if feature.type == "bool":
         if base != "BOOLEAN":
             return "the model was trained on BOOLEAN: cast it in the feature SQL, for example `x <> 0`"
-        value = f"coalesce({column}::TINYINT::FLOAT, {_NOT_A_NUMBER})"
-        return Encoded(feature.name, column, value, _nulls(column), None, "", None)
+        return Encoded(feature.name, column, f"{column}::TINYINT::FLOAT", _nulls(column), None, "", None)
     if not numeric:
         return "the model was trained on a number: cast it in the feature SQL"
-    conditions, means = [], []
+    conditions, means, shows = [], [], True
     if base in _FLOATS and not rules.takes_infinite:
         conditions.append(f"isinf({column})")
         means.append("infinite")
@@ -131,13 +144,14 @@ def _encode_one(feature: Feature, sql_type: str, rules: MatrixRules) -> Encoded 
     if feature.type == "int" and base not in WHOLE_NUMBERS:
         conditions.append(f"NOT isnan({column}::DOUBLE) AND {column} <> trunc({column})")
         means.append("not whole")
+        shows = False
     invalid = " OR ".join(f"({condition})" for condition in conditions) or None
     missing = _nulls(column) + (f" + {count_where(f'isnan({column})')}" if base in _FLOATS else "")
     # Through DOUBLE: DuckDB casts a DECIMAL to FLOAT a bit off now and then, and training saw a double.
     source = f"{column}::DOUBLE" if base == "DECIMAL" else column
     # TRY_CAST: a number beyond float32 is `invalid` and never scored; it must not end the query that counts it.
-    value = f"coalesce(TRY_CAST({source} AS FLOAT), {_NOT_A_NUMBER})"
-    return Encoded(feature.name, column, value, missing, invalid, " or ".join(means), None)
+    number = f"TRY_CAST({source} AS FLOAT)"
+    return Encoded(feature.name, column, number, missing, invalid, " or ".join(means), None, shows=shows)
 
 
 def _encode_category(feature: Feature, column: str, base: str) -> Encoded | str:
@@ -156,8 +170,7 @@ def _encode_category(feature: Feature, column: str, base: str) -> Encoded | str:
     names = ", ".join(literal(category) for category in categories)
     code = f"enum_code(TRY_CAST({value} AS ENUM({names})))::FLOAT"
     unseen = f"({column} IS NOT NULL AND {code} IS NULL)"
-    value = f"coalesce({code}, {_NOT_A_NUMBER})"
-    return Encoded(feature.name, column, value, _nulls(column), None, "", unseen)
+    return Encoded(feature.name, column, code, _nulls(column), None, "", unseen)
 
 
 def _nulls(column: str) -> str:

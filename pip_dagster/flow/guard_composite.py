@@ -79,7 +79,7 @@ def _judged(
             everywhere = path is None or len(segments) == len(composite.segments)
             of.append(condition if everywhere or path is None else f"{path.within(segments)} AND ({condition})")
         means += [text for text in judged.invalid_means.split(" or ") if text and text not in means]
-    return replace(feature, invalid=_any(invalid), unseen=_any(unseen), invalid_means=" or ".join(means))
+    return replace(feature, invalid=_any(invalid), unseen=_any(unseen), invalid_means=" or ".join(means), shows=False)
 
 
 def _segment(composite: Composite, path: Route) -> Encoded:
@@ -97,6 +97,7 @@ def _segment(composite: Composite, path: Route) -> Encoded:
         " or ".join(means),
         None,
         apart=path.unmatched if composite.unmatched == "quarantine" else None,
+        shows=False,
     )
 
 

@@ -51,13 +51,20 @@ def predict(run: Run, stage: Stage, model: ScoringModel, made: Sequence[Made]) -
     fresh = [features for partition, features in made if partition.key not in known]
     chunk = None
     if fresh:
-        stage.restage(pipeline, [features.revision for features in fresh])
+        alone = len(fresh) == 1 and _only_scored(run)
+        stage.restage(pipeline, [features.revision for features in fresh], late=alone)
         keys = [features.partition_key for features in fresh]
         validation = validate_features(stage, pipeline, keys)
         chunk = score_chunk(run, stage, model, [key for key in keys if key not in validation.blocked], validation)
         model = chunk.model
     predictions = _Predictions(run, stage, model, past, types, chunk)
     return store_in_groups(run, made, predictions, purpose=f"{pipeline.spec.name}: storing predictions")
+
+
+def _only_scored(run: Run) -> bool:
+    """Whether nothing beside the model reads the rows of features that are stored."""
+    spec = run.pipeline.spec
+    return not run.pipeline.suites.features and spec.monitoring is None and spec.explanations is None
 
 
 @dataclass

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -19,11 +20,12 @@ from pip_dagster.flow.findings import (
 from pip_dagster.flow.guard import Encoded
 from pip_dagster.flow.guard_composite import encode_model
 from pip_dagster.flow.not_finite import refuse_not_finite
+from pip_dagster.flow.plain_rows import PlainRows, plain_rows
 from pip_dagster.flow.scored_row import score_columns, scored_columns
 from pip_dagster.flow.stage import GIVEN, Stage
 from pip_dagster.flow.stream import read_ahead
 from pip_dagster.registry.manifest import Manifest
-from pip_dagster.sql.names import among, quote, quote_all
+from pip_dagster.sql.names import among, literal, quote
 from pip_dagster.warehouse.connect import reading_beside
 from pip_dagster.warehouse.digest import RowSet, row_set_sql
 from pip_dagster.warehouse.interrupts import raise_if_interrupted
@@ -108,36 +110,39 @@ def _score(
     encoded = encode_model(manifest, stage.columns, where=where)
     policy = policy or ScoringPolicy.declared(spec)
     meter = Meter()
-    found = count_findings(stage.con, encoded, partitions, stage.features)
-    unseen = {key: each.unseen for key, each in found.items()}
-    quarantines = policy.on_unseen_category == "quarantine" and any(unseen.values())
-    quarantine_unscorable(stage, encoded, unseen=quarantines)
-    apart = stage.quarantined()
-    if apart:
-        found = count_findings(stage.con, encoded, partitions, stage.admitted)
-    blocked = {
-        key: why for key in partitions if (why := too_many_quarantined(apart.get(key, 0), found[key].rows, policy))
-    }
-    failed = {key: why for key in partitions if (why := refusal(found[key], policy, encoded))}
     types = scored_columns(spec, manifest, stage.columns, policy.carried)
     scores = score_columns(manifest)
     carried = [name for name in types if name not in scores and name not in spec.decisions]
-    stage.create(stage.scores, types)
-    scoring = _Scoring(stage, spec, predictor, manifest, encoded, stage.admitted if apart else stage.features, carried)
-    if keys := [key for key in partitions if key not in failed and key not in blocked and found[key].rows]:
-        failed |= scoring.together(keys)
+    rows = rows_for(spec.scoring.batch_rows, len(encoded))
+    with plain_rows(stage, carried[1:], encoded, rows) as plain:
+        found = plain.found(partitions) if plain else count_findings(stage.con, encoded, partitions, stage.features)
+        unseen = {key: each.unseen for key, each in found.items()}
+        quarantines = policy.on_unseen_category == "quarantine" and any(unseen.values())
+        quarantine_unscorable(stage, encoded, unseen=quarantines)
+        apart = {} if plain else stage.quarantined()
+        if apart:
+            found = count_findings(stage.con, encoded, partitions, stage.admitted)
+        blocked = {
+            key: why for key in partitions if (why := too_many_quarantined(apart.get(key, 0), found[key].rows, policy))
+        }
+        failed = {key: why for key in partitions if (why := refusal(found[key], policy, encoded))}
+        stage.create(stage.scores, types)
+        relation = plain or (stage.admitted if apart else stage.features)
+        scoring = _Scoring(stage, spec, predictor, manifest, encoded, relation, carried)
+        if keys := [key for key in partitions if key not in failed and key not in blocked and found[key].rows]:
+            failed |= scoring.together(keys)
     if policy.refuse_not_finite:
         failed |= refuse_not_finite(stage, spec.features.key, types, scores, spec.decisions)
     costs = meter.shares({key: each.rows for key, each in found.items()})
     scored = {}
-    for key, (rows, mean, low, high) in _summaries(stage, list(types), scores, partitions).items():
+    for key, (rows_of, mean, low, high) in _summaries(stage, list(types), scores, partitions).items():
         if key not in failed:
             counted = found[key]
             scored[key] = Scored(
                 counted.rows + apart.get(key, 0),
-                rows.rows,
+                rows_of.rows,
                 apart.get(key, 0),
-                rows.digest(types),
+                rows_of.digest(types),
                 mean,
                 low,
                 high,
@@ -151,14 +156,17 @@ def _score(
 
 @dataclass(frozen=True)
 class _Scoring:
-    """One model over the rows of `relation`, the staged features or those of them that are admitted."""
+    """One model over `rows`: SQL of the staged features or of those that are admitted, or rows that are not staged.
+
+    `carried`: the columns beside a score, partition_key first.
+    """
 
     stage: Stage
     spec: PipelineSpec
     predictor: Predicts
     manifest: Manifest
     encoded: Sequence[Encoded]
-    relation: str
+    rows: str | PlainRows
     carried: Sequence[str]
 
     def together(self, keys: Sequence[str]) -> dict[str, str]:
@@ -182,28 +190,39 @@ class _Scoring:
     def _stream(self, keys: Sequence[str]) -> None:
         import pyarrow as pa
 
+        alone = len(keys) == 1  # then its key is a constant
+        carried = self.carried[1:] if alone else self.carried
+        given = f"(SELECT {literal(keys[0])} AS partition_key, * FROM {GIVEN})" if alone else GIVEN
+        with self._rows(carried, keys) as reader:
+            fields = [reader.schema.field(i) for i in range(len(carried))]
+            schema = pa.schema([*fields, *_score_fields(self.manifest)])
+            batches = read_ahead(reader)
+            scored = pa.RecordBatchReader.from_batches(schema, (self._batch(batch, schema) for batch in batches))
+            try:
+                self.stage.insert(self.stage.scores, scored, decided(self.spec, given))
+            finally:
+                batches.close()
+
+    @contextmanager
+    def _rows(self, carried: Sequence[str], keys: Sequence[str]) -> Iterator[pa.RecordBatchReader]:
+        if isinstance(self.rows, PlainRows):
+            with self.rows.reader() as reader:
+                yield reader
+            return
         values = ", ".join(f"{feature.value} AS f{i}" for i, feature in enumerate(self.encoded))
         with reading_beside(self.stage.con) as reading:
             # Literals: with parameters DuckDB would hold the whole result.
             query = (
-                f"SELECT {quote_all(self.carried)}, {values} FROM {self.relation} WHERE {among('partition_key', keys)}"
+                f"SELECT {', '.join([*map(quote, carried), values])} FROM {self.rows} "
+                f"WHERE {among('partition_key', keys)}"
             )
-            rows = rows_for(self.spec.scoring.batch_rows, len(self.encoded))
-            reader = reading.sql(query).to_arrow_reader(rows)
-            carried = [reader.schema.field(i) for i in range(len(self.carried))]
-            schema = pa.schema([*carried, *_score_fields(self.manifest)])
-            batches = read_ahead(reader)
-            scored = pa.RecordBatchReader.from_batches(schema, (self._batch(batch, schema) for batch in batches))
-            try:
-                self.stage.insert(self.stage.scores, scored, decided(self.spec, GIVEN))
-            finally:
-                batches.close()
+            yield reading.sql(query).to_arrow_reader(rows_for(self.spec.scoring.batch_rows, len(self.encoded)))
 
     def _batch(self, batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
         import numpy as np
         import pyarrow as pa
 
-        manifest, carried = self.manifest, len(self.carried)
+        manifest, carried = self.manifest, batch.num_columns - len(self.encoded)
         X = np.empty((batch.num_rows, batch.num_columns - carried), dtype=np.float32)
         for i in range(X.shape[1]):
             X[:, i] = batch.column(carried + i).to_numpy(zero_copy_only=False)
@@ -237,10 +256,12 @@ def _summaries(
 ) -> dict[str, tuple[RowSet, float | None, float | None, float | None]]:
     """Row set, mean, least and greatest score of each partition, the empty ones included."""
     first = quote(next(iter(score_columns)))
-    rows = stage.con.execute(
-        f"SELECT partition_key, {row_set_sql(columns)}, avg({first}), min({first}), max({first}) "
-        f"FROM {stage.scores} GROUP BY partition_key"
-    ).fetchall()
+    figures = f"avg({first}), min({first}), max({first}) FROM {stage.scores}"
+    if len(partitions) == 1:  # no others are staged: without groups it takes half the time
+        alone = partitions[0]
+        select = f"SELECT {literal(alone)}, {row_set_sql(columns, alone)}, {figures}"
+    else:
+        select = f"SELECT partition_key, {row_set_sql(columns)}, {figures} GROUP BY partition_key"
+    found = {row[0]: (RowSet(*row[1:4]), *row[4:]) for row in stage.con.execute(select).fetchall()}
     empty = (RowSet(), None, None, None)
-    found = {row[0]: (RowSet(*row[1:4]), *row[4:]) for row in rows}
     return {key: found.get(key, empty) for key in partitions}

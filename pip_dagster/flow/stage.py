@@ -31,7 +31,8 @@ it with `keep` and hands on the relation that `keep` returns.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -72,11 +73,16 @@ def partition_grid(con: DuckDBPyConnection, sql_type: str, bounds: Iterable[tupl
     return grid
 
 
-def handover(con: DuckDBPyConnection) -> Path:
-    """A file in the spill folder of a workspace, for rows that Arrow does not hold."""
+def spill_folder(con: DuckDBPyConnection) -> Path:
+    """The spill folder of a workspace, for files that its work needs meanwhile."""
     row = con.execute("SELECT current_setting('temp_directory')").fetchone()
     assert row
-    return Path(row[0]) / "handover.duckdb"
+    return Path(row[0])
+
+
+def handover(con: DuckDBPyConnection) -> Path:
+    """A file for rows that Arrow does not hold."""
+    return spill_folder(con) / "handover.duckdb"
 
 
 def move(con: DuckDBPyConnection, relation: str, to: DuckDBPyConnection) -> None:
@@ -111,6 +117,7 @@ class Stage:
         self.con = con
         self.columns = dict(columns or {})
         self._table = table
+        self._late: tuple[Pipeline, Sequence[str]] | None = None
         con.execute(f"CREATE SCHEMA IF NOT EXISTS {SCHEMA}")
 
     def create(self, relation: str, columns: Mapping[str, str]) -> None:
@@ -154,6 +161,7 @@ class Stage:
     def load(self, pipeline: str, table: str, revisions: Sequence[str]) -> None:
         """Bring stored revisions to `features`. The warehouse is the current catalog."""
         self.columns = stored_columns(self.con, pipeline, table)
+        self._late = None
         ordered = " ORDER BY partition_key" if len(revisions) > 1 else ""  # one partition's rows need no sorting
         staged = (
             f"CREATE OR REPLACE TABLE {self.features} AS SELECT partition_key, {quote_all(self.columns)} "
@@ -161,12 +169,35 @@ class Stage:
         )
         with_more(self.con, lambda: self.con.execute(staged))
 
-    def restage(self, pipeline: Pipeline, revisions: Sequence[str]) -> None:
-        """Bring these revisions to `features`, unless a run has extracted them."""
+    def restage(self, pipeline: Pipeline, revisions: Sequence[str], *, late: bool = False) -> None:
+        """Bring these revisions to `features`, unless a run has extracted them; `late`: when `stored` does."""
         if self._table:
-            name = pipeline.spec.name
-            with writing(self.con, pipeline.project, purpose=f"{name}: reading features", publish=False):
-                self.load(name, self._table, revisions)
+            self._late = (pipeline, revisions)
+            if late:
+                self.con.execute(f"DROP TABLE IF EXISTS {self.features}")  # which has other rows
+            else:
+                with self.stored():
+                    self.bring()
+
+    @property
+    def is_late(self) -> bool:
+        """Whether the rows that `restage` named are not in `features` yet."""
+        return self._late is not None
+
+    @contextmanager
+    def stored(self) -> Iterator[str]:
+        """SQL of the rows that `restage` named where they are stored, while the warehouse is open."""
+        assert self._late and self._table
+        pipeline, revisions = self._late
+        name = pipeline.spec.name
+        with writing(self.con, pipeline.project, purpose=f"{name}: reading features", publish=False):
+            yield f"(FROM {quote(name)}.{quote(self._table)} WHERE {among('revision', revisions)})"
+
+    def bring(self) -> None:
+        """Bring them to `features`, within `stored`."""
+        assert self._late and self._table
+        pipeline, revisions = self._late
+        self.load(pipeline.spec.name, self._table, revisions)
 
     def remove(self, condition: str) -> None:
         """Remove rows of `features`, which the condition calls `f`."""

@@ -89,7 +89,7 @@ def labelled(staged: str, labels: Mapping[str, str], columns: Iterable[str]) -> 
     if len(labels) == 1:
         ((key, label),) = labels.items()
         return (
-            f"SELECT partition_key, {literal(label)}, {quote_all(columns)} FROM {staged} "
+            f"SELECT {literal(key)}, {literal(label)}, {quote_all(columns)} FROM {staged} "
             f"WHERE partition_key = {literal(key)}"
         )
     listed = ", ".join(f"({literal(key)}, {literal(label)})" for key, label in labels.items())

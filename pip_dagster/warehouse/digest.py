@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 
-from pip_dagster.sql.names import quote_all
+from pip_dagster.sql.names import literal, quote
 
 # Identifies how a digest is computed, so that digests computed differently are never compared.
 ALGORITHM = "dh1"
@@ -45,7 +45,11 @@ def _of_columns(columns: tuple[tuple[str, str], ...]) -> hashlib._Hash:
     return hashlib.sha256(f"{ALGORITHM}|{list(columns)}|".encode())
 
 
-def row_set_sql(columns: Iterable[str]) -> str:
-    """Three aggregates over the rows of a group: count, sum, xor. The hash is the same in DuckDB 1.3 to 2.0."""
-    hashed = f"hash({quote_all(columns)})"
+def row_set_sql(columns: Iterable[str], key: str | None = None) -> str:
+    """Three aggregates over the rows of a group: count, sum, xor. The hash is the same in DuckDB 1.3 to 2.0.
+
+    `key`: the partition_key of all rows, which is hashed once then.
+    """
+    named = [literal(key) if key is not None and name == "partition_key" else quote(name) for name in columns]
+    hashed = f"hash({', '.join(named)})"
     return f"count(*), coalesce(sum({hashed}::HUGEINT), 0), coalesce(bit_xor({hashed}), 0)"

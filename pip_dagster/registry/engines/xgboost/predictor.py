@@ -44,6 +44,7 @@ class BoosterPredictor:
         self.gpu_failure: GpuError | None = None  # partitions in progress must then be scored again
         # In place is fastest, but gblinear does not support it, and 3.2's dart differs from DMatrix in the last bits.
         self._in_place = signature.booster == "gbtree" and booster_name(booster) == "gbtree"
+        self._by_category = any(feature.type == "category" for feature in signature.features)
         self._rows_scored = 0
         self._numeric: NumericSplits | None = None
         self._numeric_tried = False
@@ -166,9 +167,15 @@ class BoosterPredictor:
         return self._booster.predict(self._matrix(X), output_margin=margin, iteration_range=rounds)
 
     def _numeric_splits(self, X: np.ndarray) -> NumericSplits | None:
-        """The same trees in their faster form, once many rows were scored; None before, and if there is none."""
+        """The same trees in their faster form, once many rows were scored; None before, and if there is none.
+
+        Without categories they gain nothing until a value is missing.
+        """
+        import numpy as np
+
         self._rows_scored += len(X)
-        if self._rows_scored >= _MANY_ROWS * max(1, self._nthread // 2) and not self._numeric_tried:
+        many = self._rows_scored >= _MANY_ROWS * max(1, self._nthread // 2)
+        if many and not self._numeric_tried and (self._by_category or np.isnan(X).any()):
             self._numeric_tried = True
             wrong: object = "scores differ"
             try:
