@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -31,10 +32,15 @@ if TYPE_CHECKING:
 # A file may be written twice within the resolution of its times: one that was written in the last seconds proves
 # nothing.
 _SETTLED_SECONDS = 2.0
+# What SQL says of the time, or by chance; such SQL may return other rows although nothing changed.
+_UNSTEADY = re.compile(
+    r"\b(now|today|(get_)?current_\w+|localtime\w*|transaction_timestamp|random|\w*uuid\w*|age|setseed|nextval)\b",
+    re.IGNORECASE,
+)
 
 
 def state_of(pipeline: Pipeline, partitions: Sequence[Partition]) -> str | None:
-    """A digest of everything that a plan of these partitions depends on, but for the time.
+    """A digest of everything that a plan, or the labels, of these partitions depend on, but for the time.
 
     None where it cannot be seen without reading: of a lake, of sources that are not files of this machine, and of files
     that were written a moment ago. Read it before the plan.
@@ -59,8 +65,8 @@ def state_of(pipeline: Pipeline, partitions: Sequence[Partition]) -> str | None:
         found += [str(file), state]
     wanted = with_model(pipeline, declared_of(pipeline))
     model = (wanted.manifest_digest, wanted.model_version, wanted.promoted_at)
-    declared = (wanted.sql_digests, wanted.code_digest, pipeline.spec.model_dump_json())
-    grid = (len(partitions), partitions[-1].key if partitions else None)
+    declared = (wanted.sql_digests, wanted.code_digest, pipeline.spec.model_dump_json(), pipeline.labels_sql)
+    grid = (len(partitions), partitions[0].key, partitions[-1].key) if partitions else ()
     content = json.dumps([__version__, found, model, declared, grid], default=str)
     return hashlib.sha256(content.encode()).hexdigest()
 
@@ -96,6 +102,11 @@ def _paths(con: DuckDBPyConnection, pipeline: Pipeline) -> Iterator[Path | None]
 def _database(pipeline: Pipeline, source: Source) -> Path | None:
     place = source.database or pipeline.spec.source_database
     return pipeline.project.root / place if place and "://" not in place else None
+
+
+def labels_are_steady(pipeline: Pipeline) -> bool:
+    """Whether the labels' SQL returns the same rows as long as its sources are the same."""
+    return _UNSTEADY.search(pipeline.labels_sql or "") is None
 
 
 def reads_tables_only(pipeline: Pipeline) -> bool:

@@ -23,7 +23,7 @@ FIRST, SECOND, THIRD = "2024-03-01", "2024-03-02", "2024-03-03"
 def worlds(draw):
     """A grid around a change of the clocks, and three sources with times of any kind."""
     every = draw(st.sampled_from(["hour", "day"]))
-    zone = draw(st.sampled_from(["UTC", "Europe/Berlin", "America/New_York", "Asia/Kathmandu"]))
+    zone = draw(st.sampled_from(["UTC", "Europe/Berlin", "America/New_York", "Asia/Tokyo"]))
     start = draw(st.sampled_from([datetime(2024, 3, 9, 20), datetime(2024, 10, 26, 21), datetime(1969, 12, 31, 20)]))
     kinds = draw(st.lists(st.sampled_from(["DATE", "TIMESTAMP", "TIMESTAMPTZ"]), min_size=2, max_size=2))
     backs = draw(st.lists(st.sampled_from(["0 days", "20 minutes", "3 hours", "1 day"]), min_size=2, max_size=2))
