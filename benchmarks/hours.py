@@ -61,9 +61,9 @@ def key_of(hour: int) -> str:
 def _declare(folder: Path, count: int, sources: int) -> Pipeline:
     """Sources, declaration and model."""
     import duckdb
+    import xgboost as xgb
     import yaml
 
-    import xgboost as xgb
     from pip_dagster.registry.store import Registry
 
     place = folder / "shop" / "defs" / NAME
@@ -180,7 +180,7 @@ def _hours(con: DuckDBPyConnection, partitions: Sequence[Partition], sources: Ma
 
 def _copy_rows(con: DuckDBPyConnection) -> None:
     """Features and scores of each staged partition: those of its model, with keys and times of its own."""
-    hours = "(h.hour - h.hour % {PERIOD})".format(PERIOD=PERIOD)
+    hours = f"(h.hour - h.hour % {PERIOD})"
     for table, scoring in con.execute(
         "SELECT table_name, starts_with(table_name, 'scores') FROM duckdb_tables() WHERE schema_name = $name "
         "AND database_name = current_database()",
