@@ -165,7 +165,7 @@ def _lay_grid(con: DuckDBPyConnection, partitions: Sequence[Partition]) -> None:
 
     def listed(values: Sequence[int]) -> str:
         if len(set(values[::97])) == 1 and len(set(values)) == 1:
-            return str(values[0])
+            return f"{values[0]}::BIGINT"
         return f"unnest(string_split({literal(' '.join(map(str, values)))}, ' ')::BIGINT[])"
 
     offset = lru_cache(lambda zone: int(zone.utcoffset(None).total_seconds()))  # a few, of tens of thousands

@@ -51,7 +51,7 @@ def test_the_second_tick_reads_nothing_and_says_the_same(scored, tick, name):
 
 
 def of_source(scored):
-    scored.source("UPDATE raw.orders SET quantity = quantity + 0 WHERE order_id = 1")
+    scored.source("UPDATE raw.orders SET quantity = quantity + 1 WHERE order_id = 1")
 
 
 def of_copied_source(scored):
@@ -61,7 +61,7 @@ def of_copied_source(scored):
 
 
 def of_ledger(scored):
-    scored.run(FIRST)
+    scored.tamper(f"DELETE FROM ledger.live_changes WHERE partition_key = '{FIRST}'")
 
 
 def of_declaration(scored):
