@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from datetime import UTC, date, datetime, timedelta
 from typing import TYPE_CHECKING
 
-from pip_dagster.declaration.partition import Partition
+from pip_dagster.declaration.partition import Partition, at_fixed_offset
 
 if TYPE_CHECKING:
     from pip_dagster.declaration.spec import Partitions
@@ -18,7 +18,8 @@ def closed_partitions(declared: Partitions, now: datetime) -> list[Partition]:
     These are the partitions that have ended, and `end_offset` more (fewer if it is negative), up to the grid's `end`.
     """
     found: list[Partition] = []
-    ended = 0
+    ended, beyond = 0, 0
+    last = grid_end(declared)
     for partition in _partitions(declared):
         if partition.start > now and not found:
             return []  # before the grid begins no partition is open, whatever the offset
@@ -27,8 +28,11 @@ def closed_partitions(declared: Partitions, now: datetime) -> list[Partition]:
         elif len(found) >= ended + declared.end_offset:
             break
         found.append(partition)
+        if last is not None and partition.end > last:
+            beyond += 1
+            if beyond > abs(declared.end_offset):  # enough that the offset leaves out none of the grid's own
+                break
     open_to = found[: max(0, ended + declared.end_offset)]
-    last = grid_end(declared)
     if last is None:
         return open_to
     return [partition for partition in open_to if partition.end <= last]
@@ -75,11 +79,26 @@ def grid_end(declared: Partitions) -> datetime | None:
 
 def _partitions(declared: Partitions) -> Iterator[Partition]:
     """The grid without end."""
-    bounds = _hours(declared) if declared.every == "hour" else _dates(declared)
+    if declared.every == "hour":
+        yield from _hourly(declared)
+        return
+    bounds = _dates(declared)
     start = next(bounds)
     for end in bounds:
         yield _keyed(declared, start, end)
         start = end
+
+
+def _hourly(declared: Partitions) -> Iterator[Partition]:
+    """The same as `_keyed` of neighbouring hours, for tens of thousands of them."""
+    bounds = _hours(declared)
+    first = next(bounds)
+    start, repeated = at_fixed_offset(first), first.fold
+    for bound in bounds:
+        end = at_fixed_offset(bound)
+        key = start.isoformat("-", "minutes")[: len("2024-01-01-00:00")]
+        yield Partition(key + start.strftime("%z") if repeated else key, start, end)
+        start, repeated = end, bound.fold
 
 
 def _keyed(declared: Partitions, start: datetime, end: datetime) -> Partition:
@@ -96,9 +115,10 @@ def _hours(declared: Partitions) -> Iterator[datetime]:
     start = _naive(declared.start)
     whole = start.replace(minute=0, second=0, microsecond=0)
     at = _local(declared, whole if whole == start else whole + timedelta(hours=1)).astimezone(UTC)
+    zone, hour = declared.zone, timedelta(hours=1)
     while True:
-        yield at.astimezone(declared.zone)
-        at += timedelta(hours=1)
+        yield at.astimezone(zone)
+        at += hour
 
 
 def _dates(declared: Partitions) -> Iterator[datetime]:

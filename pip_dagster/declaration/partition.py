@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
+from functools import lru_cache
 
 
 @dataclass(frozen=True)
@@ -17,10 +18,10 @@ class Partition:
     def __post_init__(self) -> None:
         # Python compares two datetimes of one ZoneInfo by the wall clock, so that an hour that the clocks repeat would
         # not be later than the one before it. With a fixed offset they compare as instants.
-        for name in ("start", "end"):
-            moment: datetime = getattr(self, name)
-            if (offset := moment.utcoffset()) is not None:
-                object.__setattr__(self, name, moment.replace(tzinfo=timezone(offset), fold=0))
+        if type(self.start.tzinfo) is not timezone:
+            object.__setattr__(self, "start", at_fixed_offset(self.start))
+        if type(self.end.tzinfo) is not timezone:
+            object.__setattr__(self, "end", at_fixed_offset(self.end))
 
     @property
     def start_local(self) -> datetime:
@@ -31,3 +32,14 @@ class Partition:
     def end_local(self) -> datetime:
         """Its wall-clock end, without an offset."""
         return self.end.replace(tzinfo=None)
+
+
+def at_fixed_offset(moment: datetime) -> datetime:
+    """The same instant and wall-clock time, with a fixed offset in place of a zone's rules."""
+    offset = moment.utcoffset()
+    return moment if offset is None else moment.replace(tzinfo=_fixed(offset), fold=0)
+
+
+@lru_cache(maxsize=1024)
+def _fixed(offset: timedelta) -> timezone:
+    return timezone(offset)

@@ -138,8 +138,13 @@ class Pipeline:
 
     def is_provisional(self, close: datetime, at: datetime) -> bool:
         """Whether, `at` an instant, a source of a partition that closes at `close` may still be incomplete."""
+        complete_at = self.complete_at(close)
+        return complete_at is not None and at < complete_at
+
+    def complete_at(self, close: datetime) -> datetime | None:
+        """When the sources of a partition that closes at `close` are complete; None where no source declares it."""
         waits = [source.complete_after for source in self.read_sources.values() if source.complete_after is not None]
-        return bool(waits) and at < close + max(waits)
+        return close + max(waits) if waits else None
 
     @cached_property
     def scoring_digest(self) -> str:

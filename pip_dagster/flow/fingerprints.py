@@ -46,16 +46,14 @@ class Fingerprints:
         }
 
 
-def fingerprints(
-    con: DuckDBPyConnection, pipeline: Pipeline, partitions: Sequence[Partition], seen: Buckets | None = None
-) -> Fingerprints:
+def fingerprints(con: DuckDBPyConnection, pipeline: Pipeline, partitions: Sequence[Partition]) -> Fingerprints:
     """What each partition's sources hold: partition key → source → rows and digest; inside `open_sources`.
 
     Of the sources that decide what the features are (`read_sources`); those that only labels read are left out.
+    `source_digests` computes the same in DuckDB, for a plan of many partitions.
 
     A source with a partition column counts with its rows from `lookback` before the partition to its end; one
-    without counts whole. If a source has a change column, buckets in `seen` with the same number of rows and the same
-    newest change are not read again.
+    without counts whole.
 
     Raises:
         DeclarationError: a partition column is not a date or timestamp.
@@ -66,93 +64,133 @@ def fingerprints(
         columns = columns_of(con, source)
         note_columns(con, len(columns))
         if source.partition_column is None:
-            with rows_of(spec, name, source):
-                row = con.execute(f"SELECT {row_set_sql(columns)} FROM {view_of(source)}").fetchone()
-            assert row
-            whole = RowSet(*row)
-            digest = whole.digest(columns)
+            whole = whole_source(con, spec, name, source, columns)
             for sets in found.of.values():
-                sets[name] = {"rows": whole.rows, "digest": digest}
+                sets[name] = {"rows": whole.rows, "digest": whole.digest(columns)}
             continue
-        windows = {partition.key: _window(spec, source, columns, partition) for partition in partitions}
+        clock = Clock.of(spec, source, columns)
+        windows = {partition.key: clock.window(partition) for partition in partitions}
+        first, last = min(start for start, _ in windows.values()), max(end for _, end in windows.values())
+        query = BucketQuery.of(clock, columns, first, last)
         with rows_of(spec, name, source):
-            buckets = _buckets(con, spec, source, columns, list(windows.values()), (seen or {}).get(name, {}))
+            rows = con.execute(f"SELECT make_timestamp(t), * EXCLUDE (t) FROM ({query.select})").fetchall()
+        buckets = {at: Bucket(RowSet(*sets), newest, query.digest) for at, newest, *sets in rows}
         found.buckets[name], found.windows[name] = buckets, windows
         times = sorted(buckets)
         sums = [RowSet()]  # up to each time: a window is a difference of two, however long its lookback
         for at in times:
             sums.append(sums[-1] + buckets[at].rows)
         for key, (start, end) in windows.items():
-            rows = sums[bisect_left(times, end)] - sums[bisect_left(times, start)]
-            found.of[key][name] = {"rows": rows.rows, "digest": rows.digest(columns)}
+            difference = sums[bisect_left(times, end)] - sums[bisect_left(times, start)]
+            found.of[key][name] = {"rows": difference.rows, "digest": difference.digest(columns)}
     return found
 
 
-def _buckets(
-    con: DuckDBPyConnection,
-    spec: PipelineSpec,
-    source: Source,
-    columns: dict[str, str],
-    windows: Sequence[tuple[datetime, datetime]],
-    seen: Mapping[datetime, Bucket],
-) -> dict[datetime, Bucket]:
-    """The content of each bucket, for the range with its lookback."""
-    column = quote(source.partition_column or "")
-    local = local_time(columns[source.partition_column or ""], column, spec.partitions.time_zone)
-    if local is None:
-        raise DeclarationError(
-            f"Pipeline {spec.name}: source {source.table}, partition_column {source.partition_column} is "
-            f"{columns[source.partition_column or '']}; expected DATE, TIMESTAMP or TIMESTAMP WITH TIME ZONE."
-        )
-    if _by_instant(spec, source, columns):
-        local = f"timezone('UTC', {column})"
-    bucket = f"time_bucket(INTERVAL '{_grain(spec, source, columns)}', {local})"
-    newest = f"max({quote(source.change_column)})::VARCHAR" if source.change_column else "NULL"
-    digest = hashlib.sha256(str(list(columns.items())).encode()).hexdigest()[:16]
-    within = (
-        f"FROM {view_of(source)} WHERE {local} >= {_at(min(start for start, _ in windows))} "
-        f"AND {local} < {_at(max(end for _, end in windows))}"
-    )
-    same: dict[datetime, Bucket] = {}
-    if source.change_column and seen:
-        for at, count, change in con.execute(
-            f"SELECT {bucket} AS bucket, count(*), {newest} {within} GROUP BY ALL"
-        ).fetchall():
-            known = seen.get(at)
-            if known and (known.rows.rows, known.newest, known.columns) == (count, change, digest):
-                same[at] = known
-        if same:
-            listed = ", ".join(_at(at) for at in same)
-            within += f" AND {bucket} NOT IN ({listed})"
-    rows = con.execute(f"SELECT {bucket} AS bucket, {newest}, {row_set_sql(columns)} {within} GROUP BY ALL").fetchall()
-    return same | {row[0]: Bucket(RowSet(*row[2:]), row[1], digest) for row in rows}
+def whole_source(
+    con: DuckDBPyConnection, spec: PipelineSpec, name: str, source: Source, columns: Mapping[str, str]
+) -> RowSet:
+    """All rows of a source."""
+    with rows_of(spec, name, source):
+        row = con.execute(f"SELECT {row_set_sql(columns)} FROM {view_of(source)}").fetchone()
+    assert row
+    return RowSet(*row)
 
 
-def _at(moment: datetime) -> str:
-    return f"{literal(moment.isoformat(sep=' '))}::TIMESTAMP"
+@dataclass(frozen=True)
+class Clock:
+    """How the rows of a source are assigned to windows of time.
 
+    By the wall clock, an hour that the clocks repeat is one, not two: hourly partitions count instants where they can.
 
-def _by_instant(spec: PipelineSpec, source: Source, columns: dict[str, str]) -> bool:
-    """Whether rows are assigned by the instant. By the wall clock, an hour that the clocks repeat is one, not two."""
-    return spec.partitions.every == "hour" and columns[source.partition_column or ""] == "TIMESTAMP WITH TIME ZONE"
+    Attributes:
+        by_instant: By the instant, in UTC; else by the wall clock of the pipeline's time zone.
+        column: SQL of the time that bounds compare with.
+        grain: The longest bucket that no window's bound divides.
+    """
 
+    source: Source
+    by_instant: bool
+    column: str
+    grain: timedelta
 
-def _window(
-    spec: PipelineSpec, source: Source, columns: dict[str, str], partition: Partition
-) -> tuple[datetime, datetime]:
-    """Which rows of a source a partition may read: from, until; in UTC by the instant, else by the wall clock."""
-    if _by_instant(spec, source, columns):
-        start, end = (each.astimezone(UTC).replace(tzinfo=None) for each in (partition.start, partition.end))
-    else:
+    @classmethod
+    def of(cls, spec: PipelineSpec, source: Source, columns: Mapping[str, str]) -> Clock:
+        """The clock of a source with a partition column.
+
+        Raises:
+            DeclarationError: the partition column is not a date or timestamp.
+        """
+        name = source.partition_column or ""
+        by_instant = spec.partitions.every == "hour" and columns[name] == "TIMESTAMP WITH TIME ZONE"
+        local = quote(name) if by_instant else local_time(columns[name], quote(name), spec.partitions.time_zone)
+        if local is None:
+            raise DeclarationError(
+                f"Pipeline {spec.name}: source {source.table}, partition_column {name} is {columns[name]}; expected "
+                "DATE, TIMESTAMP or TIMESTAMP WITH TIME ZONE."
+            )
+        if source.lookback % timedelta(hours=1):
+            grain = timedelta(minutes=1)
+        elif by_instant:
+            grain = timedelta(minutes=15)  # some zones are this many minutes off UTC
+        elif spec.partitions.every == "hour" or source.lookback % timedelta(days=1):
+            grain = timedelta(hours=1)
+        else:
+            grain = timedelta(days=1)
+        return cls(source, by_instant, local, grain)
+
+    def bounds(self, partition: Partition) -> tuple[datetime, datetime]:
+        """From and until when the partition's own rows are, without the lookback."""
+        if self.by_instant:
+            start, end = (each.astimezone(UTC).replace(tzinfo=None) for each in (partition.start, partition.end))
+            return start, end
         start, end = partition.start_local, partition.end_local
-        end = max(end, start + timedelta(hours=1))  # the first of two equal hours ends where it began
-    return start - source.lookback, end
+        return start, max(end, start + timedelta(hours=1))  # the first of two equal hours ends where it began
+
+    def window(self, partition: Partition) -> tuple[datetime, datetime]:
+        """Which rows a partition may read: from, until."""
+        start, end = self.bounds(partition)
+        return start - self.source.lookback, end
+
+    def at(self, moment: datetime) -> str:
+        """A bound in SQL."""
+        if self.by_instant:
+            return f"{literal(moment.replace(tzinfo=UTC).isoformat(sep=' '))}::TIMESTAMPTZ"
+        return f"{literal(moment.isoformat(sep=' '))}::TIMESTAMP"
 
 
-def _grain(spec: PipelineSpec, source: Source, columns: dict[str, str]) -> str:
-    """The longest bucket that no window's bound divides."""
-    if source.lookback % timedelta(hours=1):
-        return "1 minute"
-    if _by_instant(spec, source, columns):
-        return "15 minutes"  # some zones are this many minutes off UTC
-    return "1 hour" if spec.partitions.every == "hour" or source.lookback % timedelta(days=1) else "1 day"
+@dataclass(frozen=True)
+class BucketQuery:
+    """SQL of the buckets of a source between two bounds.
+
+    Attributes:
+        t: The start of a row's bucket, in microseconds since 1970.
+        newest: The newest change in a group of rows, as text.
+        within: FROM and WHERE.
+        sets: The count, sum and xor of a group of rows.
+        digest: A digest of the columns: buckets of other columns are not comparable.
+    """
+
+    t: str
+    newest: str
+    within: str
+    sets: str
+    digest: str
+
+    @classmethod
+    def of(cls, clock: Clock, columns: Mapping[str, str], first: datetime, last: datetime) -> BucketQuery:
+        """The query for these columns of the clock's source."""
+        source, column = clock.source, clock.column
+        micros, length = f"epoch_us({column})", clock.grain // timedelta(microseconds=1)
+        return cls(
+            t=f"{micros} - ({micros} % {length} + {length}) % {length}",  # before 1970 too
+            newest=f"max({quote(source.change_column)})::VARCHAR" if source.change_column else "NULL::VARCHAR",
+            within=f"FROM {view_of(source)} WHERE {column} >= {clock.at(first)} AND {column} < {clock.at(last)}",
+            sets=row_set_sql(columns),
+            digest=hashlib.sha256(str(list(columns.items())).encode()).hexdigest()[:16],
+        )
+
+    @property
+    def select(self) -> str:
+        """Start, newest change, count, sum and xor of each bucket: t, newest, n, total, x."""
+        rows = f"SELECT {self.t}, {self.newest}, {self.sets} {self.within} GROUP BY ALL"
+        return f"SELECT * FROM ({rows}) b(t, newest, n, total, x)"

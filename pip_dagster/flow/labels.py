@@ -28,8 +28,8 @@ class LabelSet:
     digest: str
 
 
-def live_bases(pipeline: Pipeline) -> dict[str, str]:
-    """Partition → what decides whose rows are live, as `Part.basis`; that of a split names every arm.
+def live_bases(pipeline: Pipeline, keys: Sequence[str]) -> dict[str, str]:
+    """Each of these partitions that is live → what decides whose rows are, as `Part.basis`; of a split, every arm.
 
     Raises:
         WarehouseError: the warehouse is locked, or cannot be read.
@@ -38,7 +38,7 @@ def live_bases(pipeline: Pipeline) -> dict[str, str]:
     with workspace(threads=1) as con:
         try:
             with reading(con, pipeline.project, purpose=f"{pipeline.spec.name}: reading the ledger"):
-                for part in live_parts(con, pipeline.spec.name):
+                for part in live_parts(con, pipeline.spec.name, keys):
                     found.setdefault(part.live.key, []).append(f"{part.basis}:{part.live.scoring_id}")
         except (NoWarehouseError, OlderWarehouseError):
             return {}

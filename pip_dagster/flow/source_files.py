@@ -50,11 +50,14 @@ class SourceFiles:
 
     def pattern(self, source: Source) -> str | None:
         """A glob of the declared Parquet files. A file of that very name is no pattern, nor is the project's path."""
-        if not source.parquet:
-            return None
-        if holds((self.root / source.parquet).is_file):
-            return glob.escape(str(self.root / source.parquet))
-        return str(Path(glob.escape(str(self.root))) / source.parquet)
+        return self.pattern_of(self.root, source.parquet) if source.parquet else None
+
+    @staticmethod
+    def pattern_of(root: Path, declared: str) -> str:
+        """The same of files as they are declared."""
+        if holds((root / declared).is_file):
+            return glob.escape(str(root / declared))
+        return str(Path(glob.escape(str(root))) / declared)
 
     def catalog(self, source: Source) -> str:
         """The name under which the source's file is attached."""

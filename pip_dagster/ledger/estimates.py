@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING
 
+from pip_dagster import clock
 from pip_dagster.ledger.record import dicts
 from pip_dagster.ledger.rows import insert_rows
 from pip_dagster.warehouse.tables import refresh_views, views_of
@@ -125,13 +126,16 @@ def live_scorings(
         else ""
     )
     found = con.execute(
-        "SELECT s.partition_key, s.partition_start, s.partition_end, s.scoring_id, s.feature_revision, "
-        "s.rows_scored AS rows FROM ledger.scorings s JOIN ledger.live l USING (pipeline, partition_key, scoring_id) "
+        # Instants are read as numbers: to convert many of them takes long.
+        "SELECT s.partition_key, epoch_us(s.partition_start) AS partition_start, "
+        "epoch_us(s.partition_end) AS partition_end, s.scoring_id, s.feature_revision, s.rows_scored AS rows "
+        "FROM ledger.scorings s JOIN ledger.live l USING (pipeline, partition_key, scoring_id) "
         f"WHERE s.pipeline = $pipeline AND s.manifest_digest = $manifest AND s.rows_scored > 0 {but} "
         "ORDER BY s.partition_start",
         {"pipeline": pipeline, "manifest": manifest_digest},
     )
-    return [StoredScoring(**row) for row in dicts(found)]
+    instants = ("partition_start", "partition_end")
+    return [StoredScoring(**row | {name: clock.instant(row[name]) for name in instants}) for row in dicts(found)]
 
 
 def mature_scorings(

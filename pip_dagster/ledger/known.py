@@ -4,61 +4,141 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from pip_dagster.declaration.partition import Partition
 from pip_dagster.ledger.arms import CHAMPION
 from pip_dagster.ledger.checks import SPLIT
-from pip_dagster.ledger.plan_values import Arms, Attempt, Known
+from pip_dagster.ledger.plan_values import Arms, Attempt, Known, Wanted
 from pip_dagster.ledger.record import dicts
+from pip_dagster.sql.names import among, literal
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
-_OF = "pipeline = $pipeline AND partition_start >= $first AND partition_start <= $last"
-_EXTRACTIONS = f"""
-  SELECT partition_key, extraction_id, source_digests, sql_digest, declared_parts, feature_digest, made_at
+# Temporary tables while a plan is made: what partitions should be built from, what the ledger records of them, and
+# which of them differ.
+SOURCES = "temp.main.pip_sources"
+_EXTRACTIONS, _ATTEMPTS, _LIVE, _UNLIKE = (
+    f"temp.main.pip_{name}" for name in ("extractions", "attempts", "live", "unlike")
+)
+
+_OF = "pipeline = {pipeline} AND partition_start >= {first} AND partition_start <= {last}"
+# What nobody would read stays behind: the parts of a declaration that has not changed, and the sources of a success,
+# which are in its extraction.
+_LAY_EXTRACTIONS = f"""
+  SELECT partition_key, extraction_id, source_digests, sql_digest, feature_digest, made_at,
+    CASE WHEN NOT {{same_sql}} THEN declared_parts END AS declared_parts
   FROM ledger.extractions WHERE {_OF}
   QUALIFY row_number() OVER (PARTITION BY partition_key ORDER BY extraction_id DESC) = 1
 """
 _ATTEMPT = (
-    "scoring_id, status, reason, code_digest, manifest_digest, model_version, feature_digest, source_digests, "
-    "inputs_digest, made_at, provisional, declared_parts"
+    "scoring_id, status, reason, code_digest, manifest_digest, model_version, feature_digest, inputs_digest, made_at, "
+    "provisional, CASE WHEN status <> 'scored' THEN source_digests END AS source_digests, "
+    "CASE WHEN NOT {same_code} THEN declared_parts END AS declared_parts"
 )
 # An attempt counts with the last one if it failed after the last success, from the same inputs.
-_ATTEMPTS = f"""
-  WITH attempts AS (SELECT * FROM ledger.scorings WHERE {_OF} AND role = 'champion'),
-  last AS (SELECT * FROM attempts
-           QUALIFY row_number() OVER (PARTITION BY partition_key ORDER BY scoring_id DESC) = 1),
-  ended AS (SELECT partition_key, max(scoring_id) FILTER (status <> 'failed') AS at FROM attempts GROUP BY ALL),
-  failures AS (SELECT a.partition_key, count(*) AS failures FROM attempts a
-    JOIN last l ON l.partition_key = a.partition_key AND l.status = 'failed'
-      AND l.inputs_digest IS NOT DISTINCT FROM a.inputs_digest
-    JOIN ended e ON e.partition_key = a.partition_key AND a.scoring_id > coalesce(e.at, '')
-    WHERE a.status = 'failed' GROUP BY ALL)
-  SELECT partition_key, {_ATTEMPT}, coalesce(failures, 0) AS failures
-  FROM last LEFT JOIN failures USING (partition_key)
+_LAY_ATTEMPTS = f"""
+  WITH last AS (
+    SELECT partition_key, {_ATTEMPT} FROM ledger.scorings WHERE {_OF} AND role = 'champion'
+    QUALIFY row_number() OVER (PARTITION BY partition_key ORDER BY scoring_id DESC) = 1),
+  failed AS (
+    SELECT partition_key, scoring_id, inputs_digest FROM ledger.scorings
+    WHERE {_OF} AND role = 'champion' AND status = 'failed'),
+  ended AS (
+    SELECT partition_key, max(scoring_id) AS at FROM ledger.scorings SEMI JOIN failed USING (partition_key)
+    WHERE {_OF} AND role = 'champion' AND status <> 'failed' GROUP BY ALL),
+  failures AS (
+    SELECT f.partition_key, count(*) AS failures FROM failed f
+    JOIN last l ON l.partition_key = f.partition_key AND l.status = 'failed'
+      AND l.inputs_digest IS NOT DISTINCT FROM f.inputs_digest
+    LEFT JOIN ended e ON e.partition_key = f.partition_key
+    WHERE f.scoring_id > coalesce(e.at, '') GROUP BY ALL)
+  SELECT last.*, coalesce(failures, 0) AS failures FROM last LEFT JOIN failures USING (partition_key)
 """
-_LIVE = f"""
+_LAY_LIVE = f"""
   SELECT l.partition_key, l.live_since, l.change_id, l.kind, l.as_known, l.experiment,
-    k.entry_id IS NOT NULL AS undecided, a.arms,
-    {", ".join("s." + name for name in _ATTEMPT.split(", "))}
-  FROM ledger.live l JOIN ledger.scorings s ON s.scoring_id = l.scoring_id
+    k.entry_id IS NOT NULL AS undecided, a.arms, s.* EXCLUDE (partition_start)
+  FROM ledger.live l
+  JOIN (SELECT partition_start, {_ATTEMPT} FROM ledger.scorings WHERE pipeline = {{pipeline}}) s
+    ON s.scoring_id = l.scoring_id
   LEFT JOIN (SELECT DISTINCT entry_id FROM ledger.checks
-    WHERE pipeline = $pipeline AND section = '{SPLIT}' AND expectation_id = 'arms' AND status <> 'passed') k
+    WHERE pipeline = {{pipeline}} AND section = '{SPLIT}' AND expectation_id = 'arms' AND status <> 'passed') k
     ON k.entry_id = l.change_id
-  LEFT JOIN (SELECT change_id, list(struct_pack(arm, low, high, unit)) AS arms FROM ledger.arms
-    WHERE pipeline = $pipeline AND arm <> '{CHAMPION}' GROUP BY ALL) a ON a.change_id = l.change_id
-  WHERE l.pipeline = $pipeline AND s.partition_start >= $first AND s.partition_start <= $last
+  LEFT JOIN (SELECT change_id, list(struct_pack(arm, low, high, unit) ORDER BY low) AS arms FROM ledger.arms
+    WHERE pipeline = {{pipeline}} AND arm <> '{CHAMPION}' GROUP BY ALL) a ON a.change_id = l.change_id
+  WHERE l.pipeline = {{pipeline}} AND s.partition_start >= {{first}} AND s.partition_start <= {{last}}
+"""
+# What makes a partition stale, or is reported, differs in one of these: see `ledger.changes`.
+_ALIKE = """
+  a.status = 'scored' AND e.source_digests = w.sources AND {sql_digest} AND l.feature_digest = e.feature_digest
+  AND l.code_digest = {code_digest} AND l.manifest_digest = {manifest_digest}
+  AND NOT coalesce(l.provisional, false) AND NOT l.undecided AND {experiment}
 """
 
 
-def read_known(con: DuckDBPyConnection, pipeline: str, partitions: Sequence[Partition]) -> dict[str, Known]:
-    """Partition key → what the ledger records; nothing for those never attempted. The warehouse is the catalog."""
-    starts = [partition.start for partition in partitions]
-    values = {"pipeline": pipeline, "first": min(starts), "last": max(starts)}
+def lay_known(con: DuckDBPyConnection, pipeline: str, starts: Sequence[datetime], declared: Wanted) -> None:
+    """Copy what a plan of the partitions with these starts needs from the ledger to temporary tables.
+
+    The warehouse is the current catalog. `declared`: what is wanted by the declaration; its model is not read.
+    """
+    values = {
+        "pipeline": literal(pipeline),
+        "first": f"{literal(min(starts).isoformat())}::TIMESTAMPTZ",
+        "last": f"{literal(max(starts).isoformat())}::TIMESTAMPTZ",
+        "same_sql": f"coalesce({among('sql_digest', declared.sql_digests)}, false)",
+        "same_code": f"code_digest = {literal(declared.code_digest)}",
+    }
+    for table, select in ((_EXTRACTIONS, _LAY_EXTRACTIONS), (_ATTEMPTS, _LAY_ATTEMPTS), (_LIVE, _LAY_LIVE)):
+        con.execute(f"CREATE OR REPLACE TEMP TABLE {table.rpartition('.')[2]} AS {select.format(**values)}")
+
+
+def read_unlike(con: DuckDBPyConnection, wanted: Wanted | None) -> dict[str, tuple[str, Known]]:
+    """The partitions whose record differs in anything from what is wanted: key → sources as they are now, and record.
+
+    After `lay_known`; `SOURCES` holds the sources of all partitions. Any other partition is current: to compare it in
+    Python would find no difference, at a hundred times the cost. With None, nothing is recorded of any.
+    """
+    if wanted is None:
+        return {
+            key: (sources, Known())
+            for key, sources in con.execute(f"SELECT partition_key, sources FROM {SOURCES}").fetchall()
+        }
+    alike = _ALIKE.format(
+        sql_digest=among("e.sql_digest", wanted.sql_digests),
+        code_digest=literal(wanted.code_digest),
+        manifest_digest=literal(wanted.manifest_digest),
+        experiment=_experiment(con, wanted.arms),
+    )
+    con.execute(
+        f"CREATE OR REPLACE TEMP TABLE pip_unlike AS SELECT w.partition_key, w.sources FROM {SOURCES} w "
+        f"LEFT JOIN {_EXTRACTIONS} e USING (partition_key) LEFT JOIN {_ATTEMPTS} a USING (partition_key) "
+        f"LEFT JOIN {_LIVE} l USING (partition_key) WHERE NOT coalesce({alike}, false)"
+    )
+    known = _read_known(con)
+    rows = con.execute(f"SELECT partition_key, sources FROM {_UNLIKE}").fetchall()
+    return {key: (sources, known.get(key, Known())) for key, sources in rows}
+
+
+def _experiment(con: DuckDBPyConnection, wanted: Arms | None) -> str:
+    """SQL of whether the rows of a live scoring are shared out as wanted."""
+    if wanted is None:
+        return "l.arms IS NULL"
+    found = con.execute(
+        f"SELECT arms::VARCHAR, any_value(arms) FROM {_LIVE} WHERE arms IS NOT NULL GROUP BY 1"
+    ).fetchall()
+    fitting = [text for text, arms in found if _ranges(arms) <= wanted.ranges and _unit(arms) == wanted.unit]
+    same = f"l.arms IS NULL OR {among('l.arms::VARCHAR', fitting)}"
+    return f"l.experiment = {literal(wanted.experiment or '')} AND ({same})"
+
+
+def _read_known(con: DuckDBPyConnection) -> dict[str, Known]:
     found: dict[str, dict[str, Any]] = {}
-    for row in dicts(con.execute(_EXTRACTIONS, values)):
+
+    def rows(table: str) -> list[dict[str, Any]]:
+        return dicts(con.execute(f"FROM {table} SEMI JOIN {_UNLIKE} USING (partition_key)"))
+
+    for row in rows(_EXTRACTIONS):
         found[row["partition_key"]] = {
             "sources": json.loads(row["source_digests"]),
             "sql_digest": row["sql_digest"],
@@ -67,10 +147,10 @@ def read_known(con: DuckDBPyConnection, pipeline: str, partitions: Sequence[Part
             "read_at": row["made_at"],
             "entries": (row["extraction_id"],),
         }
-    for row in dicts(con.execute(_ATTEMPTS, values)):
+    for row in rows(_ATTEMPTS):
         of = found.setdefault(row["partition_key"], {})
         of.update(last=_attempt(row), failures=row["failures"], entries=(*of.get("entries", ()), row["scoring_id"]))
-    for row in dicts(con.execute(_LIVE, values)):
+    for row in rows(_LIVE):
         of = found.setdefault(row["partition_key"], {})
         of.update(
             live=_attempt(row),
@@ -85,8 +165,15 @@ def read_known(con: DuckDBPyConnection, pipeline: str, partitions: Sequence[Part
 
 def _arms(row: dict[str, Any]) -> Arms:
     arms = row["arms"] or []
-    ranges = frozenset((arm["arm"], arm["low"], arm["high"]) for arm in arms)
-    return Arms(row["experiment"], tuple(json.loads(arms[0]["unit"])) if arms else (), ranges, row["undecided"])
+    return Arms(row["experiment"], _unit(arms) if arms else (), _ranges(arms), row["undecided"])
+
+
+def _ranges(arms: Sequence[dict[str, Any]]) -> frozenset[tuple[str, int, int]]:
+    return frozenset((arm["arm"], arm["low"], arm["high"]) for arm in arms)
+
+
+def _unit(arms: Sequence[dict[str, Any]]) -> tuple[str, ...]:
+    return tuple(json.loads(arms[0]["unit"]))
 
 
 def _attempt(row: dict[str, Any]) -> Attempt:
@@ -98,8 +185,7 @@ def _attempt(row: dict[str, Any]) -> Attempt:
         model_version=row["model_version"],
         feature_digest=row["feature_digest"],
         inputs_digest=row["inputs_digest"],
-        # A success's sources are in its extraction; parsing them here too would cost as much as hashing.
-        sources=json.loads(row["source_digests"]) if row["source_digests"] and row["status"] != "scored" else None,
+        sources=json.loads(row["source_digests"]) if row["source_digests"] else None,
         made_at=row["made_at"],
         provisional=bool(row["provisional"]),
         declared_parts=row["declared_parts"],

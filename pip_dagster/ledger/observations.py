@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 from pip_dagster.ledger.rows import insert_rows
+from pip_dagster.sql.names import literal
 from pip_dagster.warehouse.digest import RowSet
 
 if TYPE_CHECKING:
@@ -27,8 +28,10 @@ class Bucket:
 
 
 Buckets = dict[str, dict[datetime, Bucket]]  # source → start of the bucket → its content
-Seen = dict[str, dict[datetime, list[tuple[datetime, Bucket]]]]  # the same with every content so far, oldest first
+History = list[tuple[datetime, Bucket]]  # every content of a bucket so far with its time, oldest first
 
+# Every recorded content of a pipeline's buckets, while a plan is made.
+SEEN = "temp.main.pip_seen"
 
 _NOTHING = RowSet()
 
@@ -48,21 +51,29 @@ class _SourceBucket:
     made_at: datetime
 
 
-def read_observations(con: DuckDBPyConnection, pipeline: str) -> Seen:
-    """Every recorded content of every bucket. The warehouse is the current catalog."""
-    seen: Seen = {}
-    for source, at, made_at, *bucket in con.execute(
-        f"SELECT source, bucket, made_at, {_BUCKET} FROM ledger.source_buckets "
-        "WHERE pipeline = $pipeline ORDER BY made_at",
-        {"pipeline": pipeline},
+def lay_observations(con: DuckDBPyConnection, pipeline: str | None) -> None:
+    """Create the temporary table `SEEN`; empty without a pipeline. The warehouse is the current catalog."""
+    columns = (
+        "source VARCHAR, bucket TIMESTAMP, made_at TIMESTAMPTZ, rows BIGINT, total VARCHAR, xor VARCHAR, "
+        "newest VARCHAR, columns VARCHAR"
+    )
+    con.execute(f"CREATE OR REPLACE TEMP TABLE pip_seen ({columns})")
+    if pipeline is not None:
+        con.execute(
+            f"INSERT INTO {SEEN} SELECT source, bucket, made_at, {_BUCKET} FROM ledger.source_buckets "
+            f"WHERE pipeline = {literal(pipeline)}"
+        )
+
+
+def read_history(con: DuckDBPyConnection, source: str, times: str) -> dict[datetime, History]:
+    """The recorded contents of the buckets that begin at `t`, of the relation `times`; after `lay_observations`."""
+    found: dict[datetime, History] = {}
+    for at, made_at, *bucket in con.execute(
+        f"SELECT bucket, made_at, {_BUCKET} FROM {SEEN} SEMI JOIN {times} c ON epoch_us(bucket) = c.t "
+        f"WHERE source = {literal(source)} ORDER BY made_at"
     ).fetchall():
-        seen.setdefault(source, {}).setdefault(at, []).append((made_at, _bucket(*bucket)))
-    return seen
-
-
-def newest_of(seen: Seen) -> Buckets:
-    """The newest recorded content of each bucket."""
-    return {source: {at: history[-1][1] for at, history in of.items()} for source, of in seen.items()}
+        found.setdefault(at, []).append((made_at, _bucket(*bucket)))
+    return found
 
 
 def add_observations(

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from pip_dagster.clock import instant
 from pip_dagster.ledger.live_partitions import LivePartition, Revision
 from pip_dagster.ledger.record import dicts
 from pip_dagster.ledger.rows import insert_rows
@@ -101,20 +102,31 @@ class Part:
         return self.basis, self.live.scoring_id, self.arm
 
 
-def live_parts(con: DuckDBPyConnection, pipeline: str) -> list[Part]:
-    """What is live, oldest first; of a partition that is split, each arm. The warehouse is the current catalog."""
+def live_parts(con: DuckDBPyConnection, pipeline: str, keys: Iterable[str] | None = None) -> list[Part]:
+    """What is live, of these partitions or of all, oldest first; of a partition that is split, each arm.
+
+    The warehouse is the current catalog. Instants are read as numbers: to convert many of them takes long.
+    """
+    of_keys = "true" if keys is None else among("partition_key", keys)
     rows = con.execute(
-        "SELECT s.partition_key, s.partition_start, s.partition_end, s.scoring_id, s.table_name, s.rows_scored, "
-        "  s.feature_revision, e.table_name, l.basis, l.arm, s.model_name, s.model_version "
+        "SELECT s.partition_key, epoch_us(s.partition_start), epoch_us(s.partition_end), s.scoring_id, s.table_name, "
+        "  s.rows_scored, s.feature_revision, e.table_name, l.basis, l.arm, s.model_name, s.model_version "
         "FROM (SELECT DISTINCT scoring_id, arm, CASE WHEN low IS NULL THEN scoring_id ELSE change_id END AS basis "
-        "  FROM ledger.live_arms WHERE pipeline = $pipeline) l "
+        f"  FROM ledger.live_arms WHERE pipeline = $pipeline AND {of_keys}) l "
         "JOIN ledger.scorings s ON s.scoring_id = l.scoring_id "
         "JOIN (SELECT revision, any_value(table_name) AS table_name FROM ledger.extractions "
-        "  WHERE pipeline = $pipeline GROUP BY revision) e ON e.revision = s.feature_revision "
-        "WHERE s.pipeline = $pipeline AND s.rows_scored > 0 ORDER BY s.partition_start, l.arm <> 'champion', l.arm",
+        f"  WHERE pipeline = $pipeline AND {of_keys} GROUP BY revision) e ON e.revision = s.feature_revision "
+        f"WHERE s.pipeline = $pipeline AND {of_keys} AND s.rows_scored > 0 "
+        "ORDER BY s.partition_start, l.arm <> 'champion', l.arm",
         {"pipeline": pipeline},
     ).fetchall()
-    return [Part(LivePartition(*(*row[:6], (Revision(*row[6:8]),))), *row[8:]) for row in rows]
+    return [_part(*row) for row in rows]
+
+
+def _part(key: str, start: int, end: int, *row: Any) -> Part:
+    scoring_id, table, count, revision, features, *others = row
+    live = LivePartition(key, instant(start), instant(end), scoring_id, table, count, (Revision(revision, features),))
+    return Part(live, *others)
 
 
 def newest_evaluations(con: DuckDBPyConnection, pipeline: str) -> dict[tuple[str, str, str], LabelEvaluation]:

@@ -40,22 +40,27 @@ def plan(
     now: datetime,
     describe: Describe = lambda source, partition, known: source,
 ) -> Plan:
-    """The partitions that are stale or on hold, and why."""
+    """The partitions that are stale or on hold, and why. Those that `known` lacks are current."""
     ordered = sorted(partitions, key=lambda partition: partition.start)
     stale: list[Stale] = []
     on_hold: list[OnHold] = []
-    current = 0
+    until: list[datetime] = []
     for place, partition in enumerate(ordered):
-        found = _judge(
-            Case(partition, len(ordered) - place, wanted, known.get(partition.key, Known()), policy, now, describe)
-        )
+        if partition.key not in known:
+            continue
+        of = known[partition.key]
+        if of.live and of.live.provisional and (complete_at := policy.complete_at(policy.close(partition))):
+            until.append(complete_at)
+        found = _judge(Case(partition, len(ordered) - place, wanted, of, policy, now, describe))
         if isinstance(found, Stale):
             stale.append(found)
         elif isinstance(found, OnHold):
             on_hold.append(found)
-        else:
-            current += 1
-    return Plan(pipeline, tuple(stale), tuple(on_hold), current)
+    until += [each.until for each in on_hold if each.until]
+    current = len(ordered) - len(stale) - len(on_hold)
+    return Plan(
+        pipeline, tuple(stale), tuple(on_hold), current, until=min((at for at in until if at > now), default=None)
+    )
 
 
 def _judge(case: Case) -> Stale | OnHold | None:
@@ -100,7 +105,8 @@ def _retry(case: Case, last: Attempt, digest: str) -> Stale | OnHold:
     attempt = failures + 1
     text = f"failed, attempt {attempt} of {reruns.attempts}"
     if last.made_at <= case.now < after:  # a later failure was recorded by a clock that was ahead
-        return OnHold(partition, (Reason("failed", f"{text} from {after:%Y-%m-%d %H:%M:%S %Z}: {last.reason}"),))
+        why = f"{text} from {after:%Y-%m-%d %H:%M:%S %Z}: {last.reason}"
+        return OnHold(partition, (Reason("failed", why),), until=after)
     return Stale(partition, (Reason("failed", text),), attempt, digest)
 
 

@@ -51,10 +51,11 @@ class Stale:
 
 @dataclass(frozen=True)
 class OnHold:
-    """A partition with a change that is reported and does not make it stale, or not yet."""
+    """A partition with a change that is reported and does not make it stale, or not before `until`."""
 
     partition: Partition
     reasons: tuple[Reason, ...]
+    until: datetime | None = None
 
 
 @dataclass(frozen=True)
@@ -62,6 +63,7 @@ class Plan:
     """Partitions in order of time; `current` counts those with nothing to report.
 
     `pending`: the keys of those that are stored and not published yet, because a process was killed in between.
+    `until`: when time alone can make another partition stale; None for never.
     """
 
     pipeline: str
@@ -69,6 +71,7 @@ class Plan:
     on_hold: tuple[OnHold, ...]
     current: int
     pending: tuple[str, ...] = ()
+    until: datetime | None = None
 
 
 @dataclass(frozen=True)
@@ -161,13 +164,14 @@ class Policy:
     """What the declaration says about reruns. `late`: source → what a change after the partition was built does.
 
     `close`: the instant up to which a partition's features may use data. `is_provisional`: whether a partition with
-    this close is provisional at an instant.
+    this close is provisional at an instant; `complete_at`: from when it is not, None where none ever is.
     """
 
     reruns: Reruns = field(default_factory=Reruns)
     late: Mapping[str, Literal["rerun", "report"] | IgnoreAfter] = field(default_factory=dict)
     close: Callable[[Partition], datetime] = lambda partition: partition.end
     is_provisional: Callable[[datetime, datetime], bool] = lambda close, at: False
+    complete_at: Callable[[datetime], datetime | None] = lambda close: None
 
 
 Describe = Callable[[str, Partition, Known], str]  # which buckets of a source changed, for people

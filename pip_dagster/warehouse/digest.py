@@ -11,6 +11,7 @@ from pip_dagster.sql.names import literal, quote
 
 # Identifies how a digest is computed, so that digests computed differently are never compared.
 ALGORITHM = "dh1"
+_DIGITS = 32
 
 
 @dataclass(frozen=True)
@@ -36,13 +37,23 @@ class RowSet:
         """A short text that differs when a row, a column's name or its type differs."""
         digest = _of_columns(tuple(columns.items())).copy()
         digest.update(f"{self.rows}|{self.total}|{self.xor}".encode())
-        return f"{ALGORITHM}:{digest.hexdigest()[:32]}"
+        return f"{ALGORITHM}:{digest.hexdigest()[:_DIGITS]}"
 
 
 @lru_cache(maxsize=64)
 def _of_columns(columns: tuple[tuple[str, str], ...]) -> hashlib._Hash:
     """The start of a digest, computed once for thousands of partitions."""
-    return hashlib.sha256(f"{ALGORITHM}|{list(columns)}|".encode())
+    return hashlib.sha256(_begin(columns).encode())
+
+
+def _begin(columns: tuple[tuple[str, str], ...]) -> str:
+    return f"{ALGORITHM}|{list(columns)}|"
+
+
+def digest_sql(columns: Mapping[str, str], rows: str, total: str, xor: str) -> str:
+    """SQL of `RowSet.digest`, of three expressions."""
+    content = f"concat({literal(_begin(tuple(columns.items())))}, {rows}, '|', {total}, '|', {xor})"
+    return f"concat('{ALGORITHM}:', left(sha256({content}), {_DIGITS}))"
 
 
 def row_set_sql(columns: Iterable[str], key: str | None = None) -> str:

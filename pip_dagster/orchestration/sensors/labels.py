@@ -19,6 +19,7 @@ from pip_dagster.quality.suite import suggest
 from pip_dagster.warehouse.lock import waiting_at_most
 
 NO_LABEL = "none"  # of a partition that had labels before
+_STATE = ".state"  # in the cursor, beside the partitions: everything was in this state when no label had arrived
 
 
 def labels_arrived(pipeline: Pipeline) -> dg.SensorDefinition:
@@ -45,6 +46,7 @@ def _evaluate(
     context: dg.SensorEvaluationContext, pipeline: Pipeline, assets: list[dg.AssetKey]
 ) -> dg.SensorResult | dg.SkipReason:
     from pip_dagster.flow.labels import label_sets, live_bases
+    from pip_dagster.flow.unchanged import labels_are_steady, reads_tables_only, state_of
 
     spec, declared = pipeline.spec, pipeline.spec.sensors.labels_arrived
     if context.repository_def:
@@ -56,20 +58,25 @@ def _evaluate(
                 f"code location{suggest(name, known)}"
             )
     window = closed_partitions(spec.partitions, datetime.now(UTC))[-declared.window :]
+    last = remembered(context.cursor)
+    before = last or {}
+    state = state_of(pipeline, window) if labels_are_steady(pipeline) else None
+    if state and before.get(_STATE) == state:
+        return dg.SkipReason("No label arrived: nothing has changed since the last tick.")
     try:
         with waiting_at_most(declared.lock_deadline):
             sets = label_sets(pipeline, window)
-            live = live_bases(pipeline) if performance_key(spec) in assets else {}
+            keys = [partition.key for partition in window]
+            live = live_bases(pipeline, keys) if performance_key(spec) in assets else {}
     except (SourceLockedError, WarehouseLockedError) as error:
         return dg.SkipReason(f"Skipped: {error} Will retry on the next tick.")
-    last = remembered(context.cursor)
-    before = last or {}
     withdrawn = {p.key: NO_LABEL for p in window if p.key in before and p.key not in sets}
     standing = {key: f"{each.digest} {live[key]}" if key in live else each.digest for key, each in sets.items()}
     fresh, reported = news(standing | withdrawn, before)
     if not fresh:
-        if last is None:
-            context.update_cursor(json.dumps(reported))
+        is_seen = state is not None and reads_tables_only(pipeline)
+        if last is None or is_seen:
+            context.update_cursor(json.dumps(reported | ({_STATE: state} if is_seen else {})))
         return dg.SkipReason(
             f"No label arrived; {len(sets)} of the newest {plural(len(window), 'partition')} have labels."
         )

@@ -1,5 +1,6 @@
 """The sensors that carry out the plan: each tick computes it and requests runs for the stale partitions."""
 
+import json
 from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -87,9 +88,13 @@ def _evaluate(
     reruns: _Reruns,
 ) -> list[dg.RunRequest] | dg.SkipReason:
     from pip_dagster.flow.plan import make_plan
+    from pip_dagster.flow.unchanged import reads_tables_only, state_of
 
     spec, declared, now = pipeline.spec, reruns.declared, datetime.now(UTC)
     grid = closed_partitions(spec.partitions, now)
+    state = state_of(pipeline, grid)
+    if state and (text := _text_of(context.cursor, state, now)):
+        return dg.SkipReason(text)
     try:
         with waiting_at_most(declared.lock_deadline):
             plan = make_plan(pipeline, grid, now=now)
@@ -122,4 +127,16 @@ def _evaluate(
     never = sum(each.partition.key not in mine and each.reasons[0].kind == "missing" for each in plan.stale)
     done = f"{plural(published, 'pending partition')} published. " if published else ""
     unbuilt = never if "missing" in reruns.kinds else 0
-    return dg.SkipReason(done + core.skipped(on_hold, busy, waiting, unbuilt, plan.current))
+    text = done + core.skipped(on_hold, busy, waiting, unbuilt, plan.current)
+    if state and not wanted and not plan.pending and reads_tables_only(pipeline):
+        until = plan.until.isoformat() if plan.until else None
+        context.update_cursor(json.dumps({"state": state, "until": until, "text": text}))
+    return dg.SkipReason(text)
+
+
+def _text_of(cursor: str | None, state: str, now: datetime) -> str | None:
+    """Why nothing was requested when everything was in this state; None if time may have changed that."""
+    found = json.loads(cursor) if cursor else {}
+    if found.get("state") != state or (found["until"] and now >= datetime.fromisoformat(found["until"])):
+        return None
+    return str(found["text"])

@@ -1,0 +1,62 @@
+"""A plan of many partitions compares in DuckDB; what it finds is what comparing each partition in Python finds."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from pip_dagster.declaration.canonical import canonical
+from pip_dagster.declaration.grid import closed_partitions
+from pip_dagster.flow.fingerprints import fingerprints
+from pip_dagster.flow.source_digests import lay_source_digests
+from pip_dagster.flow.sources import open_sources
+from pip_dagster.ledger.known import SOURCES
+from pip_dagster.ledger.observations import lay_observations
+from pip_dagster.warehouse.connect import workspace
+
+FIRST, SECOND, THIRD = "2024-03-01", "2024-03-02", "2024-03-03"
+
+
+@st.composite
+def worlds(draw):
+    """A grid around a change of the clocks, and three sources with times of any kind."""
+    every = draw(st.sampled_from(["hour", "day"]))
+    zone = draw(st.sampled_from(["UTC", "Europe/Berlin", "America/New_York", "Asia/Tokyo"]))
+    start = draw(st.sampled_from([datetime(2024, 3, 9, 20), datetime(2024, 10, 26, 21), datetime(1969, 12, 31, 20)]))
+    kinds = draw(st.lists(st.sampled_from(["DATE", "TIMESTAMP", "TIMESTAMPTZ"]), min_size=2, max_size=2))
+    backs = draw(st.lists(st.sampled_from(["0 days", "20 minutes", "3 hours", "1 day"]), min_size=2, max_size=2))
+    minutes = draw(st.lists(st.integers(-2000, 2500), max_size=30))
+    return every, zone, start, kinds, backs, minutes
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(worlds())
+def test_duckdb_finds_the_digests_that_a_run_records(tiny, world):
+    every, zone, start, kinds, backs, minutes = world
+    rows = ", ".join(f"({i}, {minute})" for i, minute in enumerate(minutes)) or "(NULL, NULL)"
+    at = f"TIMESTAMPTZ '{start.isoformat()}+00' + to_minutes(m)"
+    tiny.source(
+        f"CREATE OR REPLACE TABLE raw.a AS SELECT ({at})::{kinds[0]} AS at, i FROM (VALUES {rows}) v(i, m)",
+        f'CREATE OR REPLACE TABLE raw.b AS SELECT ({at})::{kinds[1]} AS at, i AS "i\'" FROM (VALUES {rows}) v(i, m)',
+        "CREATE OR REPLACE TABLE raw.c AS SELECT 1 AS extra",
+    )
+    sources = {
+        "a": {"table": "raw.a", "partition_column": "at", "lookback": backs[0]},
+        "other": {"table": "raw.b", "partition_column": "at", "lookback": backs[1]},
+        "c": {"table": "raw.c"},
+        "orders": {"table": "raw.orders", "partition_column": "day"},
+    }
+    sql = "SELECT o.* FROM raw.orders o, raw.a, raw.b, raw.c WHERE day >= $start_date AND day < $end_date"
+    grid = {"every": every, "start": start.isoformat(), "end": None, "time_zone": zone}
+    pipeline = tiny.declare(sql, sources=sources, partitions=grid).pipeline()
+    partitions = closed_partitions(pipeline.spec.partitions, start.replace(tzinfo=UTC) + timedelta(days=3))
+    with workspace(threads=1) as con, open_sources(con, pipeline.spec, tiny.root):
+        found = fingerprints(con, pipeline, partitions)
+        lay_observations(con, None)
+        laid = lay_source_digests(con, pipeline, partitions)
+        texts = dict(con.execute(f"SELECT partition_key, sources FROM {SOURCES}").fetchall())
+        assert texts == {key: canonical(of) for key, of in found.of.items()}
+        for name, windowed in laid.items():
+            assert {p.key: windowed.clock.window(p) for p in partitions} == found.windows[name]
