@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import datetime, tzinfo
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from pip_dagster import clock
 from pip_dagster.ledger.record import ScoringEntry, dicts
-from pip_dagster.ledger.rows import insert_rows
 from pip_dagster.sql.names import among, literal
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
+
+_GIVEN = "pip_given_profiles"
 
 ColumnKind = Literal["feature", "score", "decision"]
 
@@ -66,7 +67,18 @@ class ProfileEntry(Profile):
 
 def insert_profiles(con: DuckDBPyConnection, entries: Sequence[ProfileEntry]) -> None:
     """Append them, inside the transaction of their scorings. The warehouse is the current catalog."""
-    insert_rows(con, "profiles", entries)
+    import pyarrow as pa
+
+    if not entries:
+        return
+    columns = [each.name for each in fields(ProfileEntry)]
+    # A year has ten thousand, with lists: as bound parameters they take five times as long.
+    table = pa.table({name: [getattr(each, name) for each in entries] for name in columns})
+    con.register(_GIVEN, table)
+    try:
+        con.execute(f"INSERT INTO ledger.profiles BY NAME SELECT * FROM {_GIVEN}")
+    finally:
+        con.unregister(_GIVEN)
 
 
 class LiveScoring(NamedTuple):
