@@ -1,11 +1,10 @@
 """The alternatives, each used as its documentation shows, on the demo's year and model.
 
-`python -m benchmarks.alternatives NAME DAYS`: the first DAYS days of 2013, day by day, as a scheduled pipeline runs. All
-use the same feature SQL. dagster-duckdb's IO manager: docs.dagster.io, "DuckDB pandas"; MLflow: "pyfunc" of
-`mlflow.xgboost`; Ray Data: "offline batch inference", `map_batches` with a class.
+Each is a measured process for the first DAYS days of 2013, day by day, as a scheduled pipeline runs. All use the same
+feature SQL. dagster-duckdb's IO manager: docs.dagster.io, "DuckDB pandas"; MLflow: "pyfunc" of `mlflow.xgboost`; Ray
+Data: "offline batch inference", `map_batches` with a class.
 """
 
-import sys
 from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
@@ -14,8 +13,8 @@ import duckdb
 import pandas as pd
 
 from benchmarks import data
-from benchmarks.cases import scratch, threads
 from benchmarks.measure import Timed
+from pip_dagster.flow.engine import available_threads
 from pip_dagster.registry.store import Registry
 
 SQL = (data.DEMO / "features.sql").read_text(encoding="utf-8")
@@ -42,13 +41,14 @@ def _features(con: duckdb.DuckDBPyConnection, first: date, end: date) -> pd.Data
 
 
 def _sources() -> duckdb.DuckDBPyConnection:
-    con = duckdb.connect(str(data.sources()), read_only=True, config={"threads": threads()})
+    con = duckdb.connect(str(data.sources()), read_only=True, config={"threads": available_threads()})
     con.execute("SET TimeZone = 'UTC'")
     return con
 
 
-def io_manager(days: int) -> None:
+def io_manager(count: str) -> None:
     """Two partitioned assets, `DuckDBPandasIOManager`, `XGBClassifier`; one run per partition, as in a backfill."""
+    days = int(count)
     import dagster as dg
     import xgboost as xgb
     from dagster_duckdb_pandas import DuckDBPandasIOManager
@@ -64,13 +64,13 @@ def io_manager(days: int) -> None:
 
     @dg.asset(partitions_def=daily, metadata={"partition_expr": "flight_date"})
     def predictions(features: pd.DataFrame) -> pd.DataFrame:
-        model = xgb.XGBClassifier(n_jobs=threads())
+        model = xgb.XGBClassifier(n_jobs=available_threads())
         model.load_model(file)
         scored = features[["flight_key", "flight_date"]].copy()
         scored["score"] = model.predict_proba(_prepared(features, lists))[:, 1]
         return scored
 
-    with scratch() as folder, dg.DagsterInstance.local_temp(str(folder)) as instance:
+    with data.scratch() as folder, dg.DagsterInstance.local_temp(str(folder)) as instance:
         resources = {"io_manager": DuckDBPandasIOManager(database=str(folder / "out.duckdb"), schema="main")}
         with Timed() as timed:
             for i in range(days):
@@ -83,8 +83,9 @@ def io_manager(days: int) -> None:
     timed.report(rows=rows)
 
 
-def mlflow_pyfunc(days: int) -> None:
+def mlflow_pyfunc(count: str) -> None:
     """`mlflow.pyfunc.load_model(...).predict(frame)`, day by day, into DuckDB."""
+    days = int(count)
     import os
 
     os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
@@ -92,9 +93,9 @@ def mlflow_pyfunc(days: int) -> None:
     import xgboost as xgb
 
     file, lists = _model()
-    with scratch() as folder:
+    with data.scratch() as folder:
         # The scikit-learn interface: with a plain Booster, pyfunc refuses category columns.
-        classifier = xgb.XGBClassifier(n_jobs=threads(), enable_categorical=True)
+        classifier = xgb.XGBClassifier(n_jobs=available_threads(), enable_categorical=True)
         classifier.load_model(file)
         mlflow.xgboost.save_model(classifier, str(folder / "model"), model_format="ubj")
         model = mlflow.pyfunc.load_model(str(folder / "model"))
@@ -128,16 +129,17 @@ class Score:
         return scored
 
 
-def ray_data(days: int) -> None:
+def ray_data(count: str) -> None:
     """`ray.data…map_batches(Score)` over the features of one day after the other, written as Parquet; Ray starts once."""
+    days = int(count)
     import ray
 
     file, lists = _model()
     options: dict[str, Any] = {"include_dashboard": False, "log_to_driver": False, "logging_level": "error"}
-    with scratch() as folder:
+    with data.scratch() as folder:
         rows = 0
         with Timed() as timed, _sources() as con:
-            ray.init(num_cpus=threads(), **options)
+            ray.init(num_cpus=available_threads(), **options)
             ray.data.DataContext.get_current().enable_progress_bars = False
             for i in range(days):
                 first = date(2013, 1, 1) + timedelta(days=i)
@@ -152,9 +154,3 @@ def ray_data(days: int) -> None:
                 rows += len(frame)
             ray.shutdown()
     timed.report(rows=rows)
-
-
-CASES = {"io_manager": io_manager, "mlflow_pyfunc": mlflow_pyfunc, "ray_data": ray_data}
-
-if __name__ == "__main__":
-    CASES[sys.argv[1]](int(sys.argv[2]))

@@ -1,4 +1,4 @@
-"""One measurement is one process with its children: seconds, CPU seconds and peak memory."""
+"""One measurement is one new process with its children: seconds, CPU seconds and peak memory."""
 
 from __future__ import annotations
 
@@ -9,16 +9,21 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from benchmarks.data import FOLDER, REPOSITORY
+from benchmarks.data import FOLDER, MEASURED, REPOSITORY
+
+_SPAWN = Path(__file__).with_name("spawn.py")
+# Where a measured process reports what it timed itself.
+_REPORT = "PIP_DAGSTER_BENCHMARKS_REPORT"
 
 
 @dataclass(frozen=True)
 class Measured:
-    """One measurement: `seconds` as the case measured them, or of the whole process; memory in MB over all processes."""
+    """One measurement: what the process timed itself, or else the whole process; its own peak memory in MB."""
 
     seconds: float
     cpu_seconds: float
@@ -26,41 +31,78 @@ class Measured:
     reported: dict[str, Any] = field(default_factory=dict)
 
 
-def case(module: str, *arguments: object, environment: dict[str, str] | None = None, tree: bool = False) -> Measured:
-    """Run `python -m benchmarks.<module> arguments…`, whose last printed line is JSON with its measurements.
+def case(
+    function: str, *arguments: object, environment: Mapping[str, str] | None = None, tree: bool = False
+) -> Measured:
+    """Measure `function` (`benchmarks.groups.x:process`), which is given the arguments as text. See `command`."""
+    words = [sys.executable, "-m", "benchmarks.process", function, *map(str, arguments)]
+    return command(
+        words, environment={"PYTHONPATH": str(REPOSITORY), MEASURED: "1"} | dict(environment or {}), tree=tree
+    )
 
-    With `tree`, the peak is the sampled sum of the memory of all its processes; otherwise its own peak, from the kernel.
+
+def pip_dagster(root: Path, *words: str, environment: Mapping[str, str] | None = None) -> Measured:
+    """Measure a command of `pip-dagster` on the project in `root`."""
+    of_project = {"PYTHONPATH": f"{root}{os.pathsep}{REPOSITORY}", "PIP_DAGSTER_PROJECT": str(root)}
+    arguments = [sys.executable, "-m", "pip_dagster.cli.main", *words]
+    return command(arguments, cwd=root, environment=of_project | dict(environment or {}))
+
+
+def command(
+    words: Sequence[str], *, cwd: Path = REPOSITORY, environment: Mapping[str, str] | None = None, tree: bool = False
+) -> Measured:
+    """Measure a command in a new process, which must succeed. Its output is in `last.log` beside the data.
+
+    The peak is that of its largest process; with `tree`, the sampled sum of the memory of all of them.
     """
-    command = [sys.executable, "-m", f"benchmarks.{module}", *map(str, arguments)]
-    log = FOLDER / "last.log"
-    env = os.environ | {"PYTHONPATH": str(REPOSITORY), "PYTHONWARNINGS": "ignore"} | (environment or {})
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    log, kernel, own = (FOLDER / f"last.{os.getpid()}.{name}" for name in ("log", "kernel", "own"))
+    env = {name: value for name, value in os.environ.items() if name != "DAGSTER_HOME"}
+    env |= {"PYTHONWARNINGS": "ignore", _REPORT: str(own)} | dict(environment or {})
     # Images and CI often disable bytecode; then every process compiles its libraries, which must not be measured.
     env.pop("PYTHONDONTWRITEBYTECODE", None)
     env["PYTHONPYCACHEPREFIX"] = str(FOLDER / "bytecode")
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    began = time.monotonic()
-    with log.open("w") as out:
-        process = subprocess.Popen(command, cwd=REPOSITORY, env=env, stdout=subprocess.PIPE, stderr=out, text=True)
-        peak = _Sampled(process.pid) if tree else None
-        output, _ = process.communicate()
-    wall = time.monotonic() - began
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    if process.returncode:
-        raise SystemExit(
-            f"{' '.join(command)} ended with {process.returncode}:\n{log.read_text()[-4000:]}{output[-2000:]}"
-        )
-    found = json.loads(output.strip().splitlines()[-1])
-    cpu = found.pop("cpu_seconds", after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
-    return Measured(found.pop("seconds", wall), cpu, peak.end() if peak else found.pop("peak_mb"), found)
+    try:
+        with log.open("w") as out:
+            spawner = [sys.executable, "-I", "-S", str(_SPAWN), str(kernel), *words]
+            process = subprocess.Popen(spawner, cwd=cwd, env=env, stdout=out, stderr=subprocess.STDOUT)
+            sampled = _Sampled(process.pid) if tree else None
+            process.wait()
+            peak = sampled.end() if sampled else None
+        if process.returncode:
+            raise SystemExit(f"{' '.join(words)} ended with {process.returncode}:\n{log.read_text()[-6000:]}")
+        found = json.loads(kernel.read_text())
+        reported = json.loads(own.read_text()) if own.is_file() else {}
+        found |= {name: reported.pop(name) for name in ("seconds", "cpu_seconds") if name in reported}
+        return Measured(found["seconds"], found["cpu_seconds"], peak or found["peak_mb"], reported)
+    finally:
+        for file in (kernel, own):
+            file.unlink(missing_ok=True)
+        if log.is_file():
+            log.replace(FOLDER / "last.log")
 
 
-def best(runs: list[Measured]) -> Measured:
+def in_turns(turns: int, *runs: Callable[[], Measured]) -> list[list[Measured]]:
+    """The measurements of each, one after the other in each turn, so that other load on the machine affects all."""
+    found: list[list[Measured]] = [[] for _ in runs]
+    for _ in range(turns):
+        for run, into in zip(runs, found, strict=True):
+            into.append(run())
+    return found
+
+
+def best(runs: Sequence[Measured]) -> Measured:
     """The fastest of several runs: other load on the machine can only add time."""
     return min(runs, key=lambda run: run.seconds)
 
 
+def least_cpu(runs: Sequence[Measured]) -> float:
+    """The fewest CPU seconds of several runs."""
+    return min(run.cpu_seconds for run in runs)
+
+
 class Timed:
-    """The measurements of a case: `with Timed() as t: …`, then `t.report(rows=…)`."""
+    """What a process times itself, without its imports and preparations: `with Timed() as t: …`, then `t.report()`."""
 
     def __enter__(self) -> Timed:
         self.cpu, self.began = _cpu(), time.monotonic()
@@ -70,11 +112,12 @@ class Timed:
         self.seconds, self.cpu_seconds = time.monotonic() - self.began, _cpu() - self.cpu
 
     def report(self, **more: object) -> None:
-        """Print the line that `case` reads."""
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-        print(
-            json.dumps({"seconds": self.seconds, "cpu_seconds": self.cpu_seconds, "peak_mb": peak, **more}), flush=True
-        )
+        """Report it to the process that measures, with more values of its own."""
+        found = json.dumps({"seconds": self.seconds, "cpu_seconds": self.cpu_seconds, **more})
+        if _REPORT in os.environ:
+            Path(os.environ[_REPORT]).write_text(found)
+        else:
+            print(found, flush=True)
 
 
 def _cpu() -> float:
@@ -83,7 +126,7 @@ def _cpu() -> float:
 
 
 class _Sampled:
-    """The highest sum of a process tree's proportional memory, five times a second."""
+    """The highest sum of the proportional memory of a process's descendants, five times a second."""
 
     def __init__(self, pid: int) -> None:
         self.pid, self.peak, self.stop = pid, 0.0, threading.Event()
@@ -110,7 +153,7 @@ def _tree(root: int) -> set[int]:
     found = {root}
     while more := {pid for pid, parent in parents.items() if parent in found} - found:
         found |= more
-    return found
+    return found - {root}
 
 
 def _proportional_mb(pid: int) -> float:

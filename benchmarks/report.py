@@ -8,37 +8,19 @@ from __future__ import annotations
 import json
 import os
 import platform
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from datetime import UTC, datetime
 from html import escape
 from importlib.metadata import version
 from pathlib import Path
 
 from benchmarks.data import REPOSITORY
+from benchmarks.suite import Figure
 
 RESULTS = Path(__file__).parent / "results.json"
 PAGE = REPOSITORY / "docs" / "benchmarks.md"
 PLOT = REPOSITORY / "docs" / "images" / "benchmarks.svg"
 BEGIN, END = "<!-- make bench: begin -->", "<!-- make bench: end -->"
-
-
-@dataclass(frozen=True)
-class Figure:
-    """One figure with its bound: a maximum, or with `at_least` a minimum. Without a bound it is only reported."""
-
-    name: str
-    figure: float
-    bound: float | None
-    unit: str
-    detail: str
-    at_least: bool = False
-
-    @property
-    def holds(self) -> bool | None:
-        """Whether it is within its bound."""
-        if self.bound is None:
-            return None
-        return self.figure >= self.bound if self.at_least else self.figure <= self.bound
 
 
 def save(part: str, figures: list[Figure]) -> None:
@@ -77,10 +59,10 @@ def _version(name: str) -> str | None:
         return None
 
 
-def write() -> None:
-    """Write the page's part between the markers, and the plot, from results.json."""
+def write(order: list[str]) -> None:
+    """Write the page's part between the markers, and the plot, from results.json; the benchmarks in this order."""
     found = json.loads(RESULTS.read_text())
-    figures = [each for part in found["parts"].values() for each in part]
+    figures = [each for name in order for each in found["parts"].get(name, [])]
     rows = ["| what | figure | bound | holds | measured |", "|---|---|---|---|---|"]
     for each in figures:
         bound = "" if each["bound"] is None else f"{'≥' if each['at_least'] else '≤'} {each['bound']:g}"

@@ -1,0 +1,168 @@
+"""The demo's year of flights: with and without Dagster, by bare scripts, by the alternatives; and one date of it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from datetime import date, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from benchmarks import data
+from benchmarks.measure import Measured, Timed, best, case, command, in_turns, pip_dagster
+from benchmarks.suite import Figure, Options, benchmark, note
+
+if TYPE_CHECKING:
+    import numpy as np
+
+YEAR = (date(2013, 1, 1), date(2014, 1, 1))
+ROWS = 336_776
+
+
+@benchmark("year")
+def year(options: Options) -> list[Figure]:
+    """A year of flights in one Dagster run and without Dagster, against bare scripts and the alternatives."""
+    _prepare()
+    note("a year of flights in one Dagster run")
+    one_run = dagster("2013-01-01", "2013-12-31")
+    note("a year of flights without Dagster")
+    alone = backfill()
+    note("a year of flights by bare scripts")
+    daily, whole = (case("benchmarks.groups.year:bare", how) for how in ("daily", "year"))
+    note("a run per day")
+    a_day = best([dagster(day, day) for day in ("2013-06-01", "2013-06-02", "2013-06-03")])
+
+    def against(name: str, other: float, ours: Measured, bound: float | None) -> Figure:
+        return Figure(name, ours.seconds / other, bound, "×", f"{other:.0f} s → {ours.seconds:.0f} s")
+
+    return [
+        against("a year in one run, against a bare script, day by day", daily.seconds, one_run, 2.0),
+        against("a year by `pip-dagster backfill`, against the same", daily.seconds, alone, 2.0),
+        against("a year in one run, against a script that scores it as one table", whole.seconds, one_run, None),
+        against("a year in one run, against a run a day (three measured)", 365 * a_day.seconds, one_run, 1.0),
+        *_alternatives(one_run, alone, options.days),
+    ]
+
+
+def _alternatives(one_run: Measured, alone: Measured, days: int) -> list[Figure]:
+    """Rows per second and peak memory of the alternatives, against ours on the year, with and without Dagster."""
+    figures = []
+    for name, title, count, with_dagster in (
+        ("io_manager", "dagster-duckdb's pandas IO manager, scikit-learn interface", days, True),
+        ("mlflow_pyfunc", "MLflow pyfunc on pandas", 365, False),
+        ("ray_data", "Ray Data map_batches", days, False),
+    ):
+        note(title)
+        run = case(f"benchmarks.alternatives:{name}", count, tree=True)
+        ours, theirs = ROWS / (one_run if with_dagster else alone).seconds, run.reported["rows"] / run.seconds
+        detail = (
+            f"{theirs:,.0f} → {ours:,.0f} rows/s; {run.peak_mb:.0f} → "
+            f"{(one_run if with_dagster else alone).peak_mb:.0f} MB; "
+            f"{count} days, {'both in' if with_dagster else 'neither in'} Dagster"
+        )
+        figures.append(Figure(f"ahead of {title}", ours / theirs, 1.0, "× faster", detail, at_least=True))
+    return figures
+
+
+@benchmark("daily")
+def daily(_: Options) -> list[Figure]:
+    """The whole process for one date, against that of an asset that does nothing."""
+    _prepare()
+    empties, runs = in_turns(3, empty, lambda: dagster("2013-06-01", "2013-06-01"))
+    nothing, ours = best(empties).seconds, best(runs).seconds
+    return [Figure("a daily run, against an empty asset", ours / nothing, 1.5, "×", f"{nothing:.1f} s → {ours:.1f} s")]
+
+
+def _prepare() -> None:
+    data.sources()
+    data.registry()
+
+
+def dagster(first: str, last: str) -> Measured:
+    """`dagster asset materialize` of the demo's pipeline for a range of dates, on SQLite; the whole process."""
+    with data.scratch() as folder:
+        root = data.year_project(folder)
+        keys = ["--partition", first] if first == last else ["--partition-range", f"{first}...{last}"]
+        selected = ["--select", "flight_delay/features,flight_delay/predictions", *keys]
+        return _asset(root, "bench_year.definitions", selected)
+
+
+def backfill() -> Measured:
+    """`pip-dagster backfill` of the demo's year, which works without Dagster; the whole process."""
+    with data.scratch() as folder:
+        root = data.year_project(folder)
+        days = ["--from", "2013-01-01", "--to", "2013-12-31", "--chunk", "365"]
+        _hide_sklearn(root)
+        return pip_dagster(root, "backfill", "flight_delay", *days)
+
+
+def empty() -> Measured:
+    """The same command for an asset that does nothing."""
+    with data.scratch() as folder:
+        (folder / "home").mkdir()
+        shutil.copy(data.REPOSITORY / "dagster.yaml", folder / "home" / "dagster.yaml")
+        (folder / "nothing.py").write_text(
+            "import dagster as dg\n"
+            "@dg.asset(partitions_def=dg.DailyPartitionsDefinition('2013-01-01'))\n"
+            "def nothing(): ...\n"
+            "defs = dg.Definitions(assets=[nothing], executor=dg.in_process_executor)\n"
+        )
+        return _asset(folder, "nothing", ["--select", "nothing", "--partition", "2013-06-01"])
+
+
+def _asset(root: Path, module: str, arguments: list[str]) -> Measured:
+    _hide_sklearn(root)
+    paths = f"{root}{os.pathsep}{data.REPOSITORY}"
+    environment = {"PYTHONPATH": paths, "PIP_DAGSTER_PROJECT": str(root), "DAGSTER_HOME": str(root / "home")}
+    words = [sys.executable, "-m", "dagster", "asset", "materialize", "-m", module, *arguments]
+    return command(words, cwd=root, environment=environment)
+
+
+def _hide_sklearn(root: Path) -> None:
+    """The alternatives install scikit-learn, which XGBoost imports if it is there; this package does not install it."""
+    (root / "sklearn.py").write_text("raise ImportError('not installed by pip_dagster')\n")
+
+
+def bare(how: str) -> None:
+    """A bare script: the feature SQL, predict, insert; for the year in one query, or `daily` in a loop."""
+    import duckdb
+    import numpy as np
+    import xgboost as xgb
+
+    from pip_dagster.flow.engine import available_threads
+    from pip_dagster.registry.store import Registry
+
+    with data.scratch() as folder:
+        days = [YEAR[0] + timedelta(days=i) for i in range((YEAR[1] - YEAR[0]).days)]
+        spans = [(day, day + timedelta(days=1)) for day in days] if how == "daily" else [YEAR]
+        version = Registry(data.registry()).get("flight_delay", 2)
+        sql = (data.DEMO / "features.sql").read_text(encoding="utf-8")
+        with Timed() as timed:
+            con = duckdb.connect(str(folder / "out.duckdb"), config={"threads": available_threads()})
+            con.execute("SET TimeZone = 'UTC'")
+            con.execute(f"ATTACH '{data.sources()}' AS sources (READ_ONLY)")
+            con.execute("CREATE TABLE predictions (flight_key VARCHAR, flight_date DATE, score FLOAT)")
+            booster = xgb.Booster()
+            booster.load_model(bytearray(version.model_bytes()))
+            booster.set_param({"nthread": available_threads()})
+            rows = 0
+            for first, end in spans:
+                con.execute("USE sources")
+                frame = con.execute(sql, {"start_date": first, "end_date": end}).df()
+                con.execute("USE out")
+                X = np.column_stack([_column(frame[f.name], f) for f in version.manifest.features])
+                frame["score"] = booster.inplace_predict(X)
+                con.execute("INSERT INTO predictions SELECT flight_key, flight_date, score FROM frame")
+                rows += len(frame)
+            con.close()
+    timed.report(rows=rows)
+
+
+def _column(values: Any, feature: Any) -> np.ndarray:
+    import numpy as np
+
+    if feature.categories is None:
+        return values.to_numpy(dtype=np.float32, na_value=np.nan)
+    codes = values.map({name: i for i, name in enumerate(feature.categories)})
+    return codes.to_numpy(dtype=np.float32, na_value=np.nan)
