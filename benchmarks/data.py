@@ -149,6 +149,14 @@ def year_project(folder: Path) -> Path:
     return folder
 
 
+def declare(root: Path, before: str, after: str) -> None:
+    """Replace a part of the declaration of a `year_project`."""
+    file = root / "bench_year" / "defs" / "flight_delay" / "defs.yaml"
+    text = file.read_text(encoding="utf-8")
+    assert before in text, before
+    file.write_text(text.replace(before, after), encoding="utf-8")
+
+
 @contextmanager
 def scratch() -> Iterator[Path]:
     """A temporary folder beside the benchmarks' data."""

@@ -14,6 +14,7 @@ from pip_dagster.declaration.project import Project
 from pip_dagster.registry.store import whoami
 
 if TYPE_CHECKING:
+    from pip_dagster.reporting.compared import Comparison
     from pip_dagster.reporting.content import Report
 
 _FILE = click.Path(path_type=Path, dir_okay=False, allow_dash=True)
@@ -56,16 +57,18 @@ def report(
     from pip_dagster.reporting.page import comparison_to_html, to_html, to_json
 
     declared = find_pipeline(project, pipeline)
+    content: Report | Comparison
     if compare:
         found = compare_sides(declared, *compare, first=first, last=last)
-        page, data = comparison_to_html(found).encode(), to_json(found).encode()
+        page, content = comparison_to_html(found).encode(), found
         name, origin, period, sentence = "compare.html", found.origin, found.period, found.sentence
     else:
         content = collect(declared, first=first, last=last)
-        page, data = to_html(content).encode(), to_json(content).encode()
+        page = to_html(content).encode()
         name, origin, period, sentence = "report.html", content.origin, content.period, _sentence(content)
     is_printed = _STDOUT in (output, json_file)
     echo(sentence, err=is_printed)
+    data = to_json(content).encode() if json_file else b""  # which takes a tenth of the whole
     for path, text in ((output or project.reports / pipeline / name, page), (json_file, data)):
         if path == _STDOUT:
             show_bytes(text)

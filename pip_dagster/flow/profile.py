@@ -36,14 +36,14 @@ class _Column:
     @property
     def sql(self) -> str:
         bins = ", ".join(f"'{edge!r}'" for edge in self.bins)  # a bare number would go through DECIMAL
-        binned = f"histogram({self.value}, [{bins}]::DOUBLE[])" if self.bins else "NULL"
+        # The counts alone, in the order of the bins: a map with its edges takes three times as long to fetch.
+        binned = f"map_values(histogram({self.value}, [{bins}]::DOUBLE[]))" if self.bins else "NULL"
         number = f"avg({self.value}), stddev_pop({self.value})" if self.numeric else "NULL, NULL"
         return f"{binned}, count({self.value}), {self.unseen}, {number}"
 
     def profile(self, rows: int, found: Sequence[Any], gain: float | None) -> Profile:
         by_bin, present, unseen, mean, sd = found
-        by_bin = by_bin or {}
-        counts = [int(by_bin.get(edge, 0)) for edge in self.bins]
+        counts = list(by_bin[: len(self.bins)]) if by_bin else [0] * len(self.bins)  # after the bins, what is beyond
         if self.numeric:
             counts.append(present - sum(counts))  # beyond the last edge
         return Profile(self.kind, self.name, rows, counts, rows - present - unseen, unseen, mean, sd, gain, None, None)

@@ -16,7 +16,7 @@ from pip_dagster.errors import DeclarationError
 from pip_dagster.ledger import audit
 from pip_dagster.ledger.record import dicts, new_id
 from pip_dagster.ledger.rows import insert_rows
-from pip_dagster.sql.names import quote_all
+from pip_dagster.sql.names import literal, quote_all
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -91,11 +91,8 @@ def alarm_history(con: DuckDBPyConnection, pipeline: str | None = None) -> list[
 
 def _alarms(con: DuckDBPyConnection, table: str, pipeline: str | None) -> list[AlarmEntry]:
     columns = quote_all(each.name for each in fields(AlarmEntry))
-    result = con.execute(
-        f"SELECT {columns} FROM ledger.{table} WHERE $pipeline::VARCHAR IS NULL OR pipeline = $pipeline "
-        "ORDER BY event_id, sequence",
-        {"pipeline": pipeline},
-    )
+    of = "true" if pipeline is None else f"pipeline = {literal(pipeline)}"
+    result = con.execute(f"SELECT {columns} FROM ledger.{table} WHERE {of} ORDER BY event_id, sequence")
     return [AlarmEntry(**row) for row in dicts(result)]
 
 
@@ -180,8 +177,11 @@ class Mark:
 
 def marks_of(con: DuckDBPyConnection, pipeline: str) -> dict[tuple[str, str], str]:
     """Event and rule → the newest partition that was judged by it."""
-    sql = "SELECT event, rule, arg_max(partition_key, made_at) FROM ledger.alarm_marks WHERE pipeline = $p GROUP BY ALL"
-    return {(event, rule): key for event, rule, key in con.execute(sql, {"p": pipeline}).fetchall()}
+    sql = (
+        "SELECT event, rule, arg_max(partition_key, made_at) FROM ledger.alarm_marks "
+        f"WHERE pipeline = {literal(pipeline)} GROUP BY ALL"
+    )
+    return {(event, rule): key for event, rule, key in con.execute(sql).fetchall()}
 
 
 def insert_marks(con: DuckDBPyConnection, pipeline: str, marks: Mapping[tuple[str, str], str]) -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from pip_dagster import clock
 from pip_dagster.ledger.record import dicts
 from pip_dagster.ledger.rows import insert_rows
+from pip_dagster.sql.names import literal
 from pip_dagster.warehouse.tables import refresh_views, views_of
 
 if TYPE_CHECKING:
@@ -91,7 +92,7 @@ def graded_estimates(
     con: DuckDBPyConnection, pipeline: str, manifest_digest: str, *, now: datetime
 ) -> list[GradedEstimate]:
     """The estimates of what is live of one version, oldest first; labels that are not mature at `now` do not grade."""
-    counts = "CASE WHEN g.mature_at <= $now THEN g.{0} END AS {0}"
+    counts = f"CASE WHEN g.mature_at <= {literal(now.isoformat())}::TIMESTAMPTZ THEN g.{{0}} END AS {{0}}"
     graded = ", ".join(counts.format(name) for name in ("truth", "hit", "side"))
     found = con.execute(
         "SELECT g.partition_key, s.partition_start, g.scoring_id, g.rows, g.metric, g.value, g.low, g.high, "
@@ -99,9 +100,8 @@ def graded_estimates(
         "LEFT JOIN (SELECT digest, any_value(kind) AS kind FROM ledger.calibrators GROUP BY digest) c "
         "ON c.digest = g.calibrator_digest "
         "JOIN ledger.scorings s ON s.scoring_id = g.scoring_id AND s.pipeline = g.pipeline "
-        "WHERE g.pipeline = $pipeline AND g.manifest_digest = $manifest AND g.is_live "
-        "ORDER BY s.partition_start, g.estimate_id",
-        {"pipeline": pipeline, "manifest": manifest_digest, "now": now},
+        f"WHERE g.pipeline = {literal(pipeline)} AND g.manifest_digest = {literal(manifest_digest)} AND g.is_live "
+        "ORDER BY s.partition_start, g.estimate_id"
     )
     return [GradedEstimate(**row) for row in dicts(found)]
 

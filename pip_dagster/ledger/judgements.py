@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pip_dagster.ledger.rows import insert_rows
-from pip_dagster.sql.names import literal
+from pip_dagster.sql.names import among, literal, quote_all
 from pip_dagster.warehouse.transaction import transaction
 
 if TYPE_CHECKING:
@@ -35,13 +35,33 @@ class DriftJudgement:
     judged_at: datetime
 
 
-def bases_of(con: DuckDBPyConnection, pipeline: str) -> dict[tuple[str, str], str]:
-    """Partition and scoring → the basis of its newest judgement."""
+class StoredJudgement(NamedTuple):
+    """The newest judgement of a scoring. `columns`: how many were judged, those without rows included."""
+
+    judgement_id: str
+    basis: str
+    columns: int
+    max_psi: float | None
+
+
+def newest_judgements(con: DuckDBPyConnection, pipeline: str) -> dict[tuple[str, str], StoredJudgement]:
+    """By partition and scoring."""
     rows = con.execute(
-        "SELECT partition_key, scoring_id, arg_max(basis, judgement_id) FROM ledger.judgements "
-        f"WHERE pipeline = {literal(pipeline)} GROUP BY ALL"
+        "SELECT partition_key, scoring_id, max(judgement_id), arg_max(basis, judgement_id), "
+        "arg_max(columns, judgement_id), arg_max(max_psi, judgement_id) "
+        f"FROM ledger.judgements WHERE pipeline = {literal(pipeline)} GROUP BY partition_key, scoring_id"
     ).fetchall()
-    return {(key, scoring): basis for key, scoring, basis in rows}
+    return {(key, scoring): StoredJudgement(*of) for key, scoring, *of in rows}
+
+
+def figures_of(con: DuckDBPyConnection, judgement_ids: Sequence[str], columns: Sequence[str]) -> list[tuple[Any, ...]]:
+    """These columns of `ledger.drift`, the judgement's id first, in no order.
+
+    Row groups without these judgements are not read.
+    """
+    return con.execute(
+        f"SELECT judgement_id, {quote_all(columns)} FROM ledger.drift WHERE {among('judgement_id', judgement_ids)}"
+    ).fetchall()
 
 
 def insert_judgements(con: DuckDBPyConnection, judgements: Sequence[DriftJudgement], figures: pa.Table) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from pip_dagster.clock import instant
 from pip_dagster.ledger.live_partitions import LivePartition, Revision
 from pip_dagster.ledger.record import dicts
-from pip_dagster.ledger.rows import insert_rows
+from pip_dagster.ledger.rows import insert_many, insert_rows
 from pip_dagster.sql.names import among, literal
 
 if TYPE_CHECKING:
@@ -107,18 +107,18 @@ def live_parts(con: DuckDBPyConnection, pipeline: str, keys: Iterable[str] | Non
 
     The warehouse is the current catalog. Instants are read as numbers: to convert many of them takes long.
     """
+    of = literal(pipeline)
     of_keys = "true" if keys is None else among("partition_key", keys)
     rows = con.execute(
         "SELECT s.partition_key, epoch_us(s.partition_start), epoch_us(s.partition_end), s.scoring_id, s.table_name, "
         "  s.rows_scored, s.feature_revision, e.table_name, l.basis, l.arm, s.model_name, s.model_version "
         "FROM (SELECT DISTINCT scoring_id, arm, CASE WHEN low IS NULL THEN scoring_id ELSE change_id END AS basis "
-        f"  FROM ledger.live_arms WHERE pipeline = $pipeline AND {of_keys}) l "
+        f"  FROM ledger.live_arms WHERE pipeline = {of} AND {of_keys}) l "
         "JOIN ledger.scorings s ON s.scoring_id = l.scoring_id "
         "JOIN (SELECT revision, any_value(table_name) AS table_name FROM ledger.extractions "
-        f"  WHERE pipeline = $pipeline AND {of_keys} GROUP BY revision) e ON e.revision = s.feature_revision "
-        f"WHERE s.pipeline = $pipeline AND {of_keys} AND s.rows_scored > 0 "
-        "ORDER BY s.partition_start, l.arm <> 'champion', l.arm",
-        {"pipeline": pipeline},
+        f"  WHERE pipeline = {of} AND {of_keys} GROUP BY revision) e ON e.revision = s.feature_revision "
+        f"WHERE s.pipeline = {of} AND {of_keys} AND s.rows_scored > 0 "
+        "ORDER BY s.partition_start, l.arm <> 'champion', l.arm"
     ).fetchall()
     return [_part(*row) for row in rows]
 
@@ -132,9 +132,8 @@ def _part(key: str, start: int, end: int, *row: Any) -> Part:
 def newest_evaluations(con: DuckDBPyConnection, pipeline: str) -> dict[tuple[str, str, str], LabelEvaluation]:
     """The newest evaluation of everything that was evaluated, live or not, by `Part.identity`."""
     found = con.execute(
-        "SELECT * FROM ledger.evaluations WHERE pipeline = $pipeline "
-        "QUALIFY row_number() OVER (PARTITION BY basis, scoring_id, arm ORDER BY evaluation_id DESC) = 1",
-        {"pipeline": pipeline},
+        f"SELECT * FROM ledger.evaluations WHERE pipeline = {literal(pipeline)} "
+        "QUALIFY row_number() OVER (PARTITION BY basis, scoring_id, arm ORDER BY evaluation_id DESC) = 1"
     )
     return {(each.basis, each.scoring_id, each.arm): each for each in _evaluations(dicts(found))}
 
@@ -142,9 +141,8 @@ def newest_evaluations(con: DuckDBPyConnection, pipeline: str) -> dict[tuple[str
 def live_evaluations(con: DuckDBPyConnection, pipeline: str) -> list[LabelEvaluation]:
     """The newest evaluation of what is live, oldest partition first."""
     found = con.execute(
-        "SELECT * FROM ledger.live_evaluations WHERE pipeline = $pipeline "
-        "ORDER BY partition_start, arm <> 'champion', arm",
-        {"pipeline": pipeline},
+        f"SELECT * FROM ledger.live_evaluations WHERE pipeline = {literal(pipeline)} "
+        "ORDER BY partition_start, arm <> 'champion', arm"
     )
     return _evaluations(dicts(found))
 
@@ -166,7 +164,7 @@ def insert_evaluations(
 ) -> None:
     """Append them, inside a transaction. The warehouse is the current catalog."""
     insert_rows(con, "evaluations", evaluations)
-    insert_rows(con, "performance", rows)
+    insert_many(con, "performance", rows)
 
 
 def _evaluations(rows: Iterable[dict[str, object]]) -> list[LabelEvaluation]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from pip_dagster import clock
 from pip_dagster.ledger.record import ScoringEntry, dicts
-from pip_dagster.ledger.rows import insert_rows
+from pip_dagster.ledger.rows import insert_many
 from pip_dagster.sql.names import among, literal
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ class ProfileEntry(Profile):
 
 def insert_profiles(con: DuckDBPyConnection, entries: Sequence[ProfileEntry]) -> None:
     """Append them, inside the transaction of their scorings. The warehouse is the current catalog."""
-    insert_rows(con, "profiles", entries)
+    insert_many(con, "profiles", entries)
 
 
 class LiveScoring(NamedTuple):
@@ -94,9 +94,9 @@ def live_profiled(con: DuckDBPyConnection, pipeline: str, manifest_digest: str, 
     """The partitions whose live scoring is profiled on the bins of one version, in order."""
     rows = con.execute(
         "SELECT partition_key, epoch_us(partition_start), scoring_id FROM ledger.partitions "
-        "WHERE pipeline = $pipeline AND is_live AND scoring_id IN (SELECT scoring_id FROM ledger.profiles "
-        "WHERE pipeline = $pipeline AND manifest_digest = $manifest) ORDER BY partition_start",
-        {"pipeline": pipeline, "manifest": manifest_digest},
+        f"WHERE pipeline = {literal(pipeline)} AND is_live AND scoring_id IN (SELECT scoring_id FROM ledger.profiles "
+        f"WHERE pipeline = {literal(pipeline)} AND manifest_digest = {literal(manifest_digest)}) "
+        "ORDER BY partition_start"
     ).fetchall()
     return [LiveScoring(key, clock.instant(at).astimezone(zone), scoring) for key, at, scoring in rows]
 

@@ -24,6 +24,8 @@ _TYPES = {
     "list[float]": "DOUBLE[]",
 }
 
+_GIVEN = "pip_given_ledger_rows"
+
 
 def insert_rows(con: DuckDBPyConnection, table: str, rows: Sequence[DataclassInstance]) -> None:
     """Append rows of one kind to `ledger.<table>`, all in one statement. The warehouse is the current catalog."""
@@ -33,6 +35,20 @@ def insert_rows(con: DuckDBPyConnection, table: str, rows: Sequence[DataclassIns
     values: dict[str, list[Any]] = {name: [getattr(row, name) for row in rows] for name in types}
     columns = ", ".join(f"unnest(${name}::{sql_type}[])" for name, sql_type in types.items())
     con.execute(f"INSERT INTO ledger.{quote(table)} ({quote_all(types)}) SELECT {columns}", values)
+
+
+def insert_many(con: DuckDBPyConnection, table: str, rows: Sequence[DataclassInstance]) -> None:
+    """The same of thousands of rows with lists, which bound as parameters take five times as long."""
+    import pyarrow as pa
+
+    if not rows:
+        return
+    names = [each.name for each in fields(rows[0])]
+    con.register(_GIVEN, pa.table({name: [getattr(row, name) for row in rows] for name in names}))
+    try:
+        con.execute(f"INSERT INTO ledger.{quote(table)} BY NAME SELECT * FROM {_GIVEN}")
+    finally:
+        con.unregister(_GIVEN)
 
 
 @lru_cache

@@ -15,7 +15,7 @@ from pip_dagster.errors import DeclarationError
 from pip_dagster.ledger import audit
 from pip_dagster.ledger.record import dicts, new_id
 from pip_dagster.ledger.rows import insert_rows
-from pip_dagster.sql.names import quote_all
+from pip_dagster.sql.names import literal, quote_all
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -78,11 +78,8 @@ class Silenced:
 def silences_of(con: DuckDBPyConnection, pipeline: str | None = None) -> list[Silenced]:
     """The silences of a pipeline, or of all pipelines, oldest first."""
     columns = quote_all(each.name for each in fields(Silence))
-    result = con.execute(
-        f"SELECT {columns} FROM ledger.silences WHERE $pipeline::VARCHAR IS NULL OR pipeline = $pipeline "
-        "ORDER BY silence_id",
-        {"pipeline": pipeline},
-    )
+    of = "true" if pipeline is None else f"pipeline = {literal(pipeline)}"
+    result = con.execute(f"SELECT {columns} FROM ledger.silences WHERE {of} ORDER BY silence_id")
     rows = [Silence(**row) for row in dicts(result)]
     ended = {row.ends: row.made_at for row in rows if row.ends}
     return [Silenced(row, min(row.until, ended.get(row.silence_id, row.until))) for row in rows if row.until]

@@ -1,11 +1,11 @@
 """Drift: windows of 1, 7 and 28 partitions against their references, and whether they are unlike those before them.
 
-`drift_of` judges many partitions at once, in arrays (`rules.py`, `windows.py`), of which what is shown is built.
+`judge_all` judges many partitions at once, in arrays (`rules.py`, `windows.py`), of which what is shown is built.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
@@ -52,7 +52,8 @@ class ColumnDrift:
 
     `p` is the smallest adjusted one of the rules, None where there are too few partitions before it. `threshold` is
     what the rule compares with: PSI beyond noise, or a rise of the share. `bin` is where the share changed most from
-    the partitions before: `share_before`, `share_now`, over the window of the rule, of one partition without one.
+    the partitions before: `share_before`, `share_now`, over the window of the rule, of one partition without one. The
+    means are those of the partition and of training; they are not stored with a judgement.
     """
 
     kind: str
@@ -68,8 +69,8 @@ class ColumnDrift:
     bin: str
     share_before: float
     share_now: float
-    mean: float | None
-    training_mean: float | None
+    mean: float | None = None
+    training_mean: float | None = None
 
     @property
     def title(self) -> str:
@@ -111,63 +112,31 @@ class JudgedDrift:
     figures: tuple[Figures, ...]
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True)
 class PartitionDrift:
-    """One partition of those that were judged; `place` is its place among them."""
+    """One partition, judged now or read as it was stored.
 
-    judged: JudgedDrift
-    place: int
+    `history`: how many partitions before it show what is usual. `max_psi`: the largest PSI beyond noise of the
+    partition against training, of the columns that matter to the model. `columns`: the worst first; scores and
+    decisions are what people act on; then what the model uses most.
+    """
 
-    @property
-    def at(self) -> int:
-        """Its place in the series."""
-        return int(self.judged.windows.at[self.place])
-
-    @property
-    def partition_key(self) -> str:
-        """The partition."""
-        return self.judged.windows.series.partitions[self.at]
-
-    @property
-    def scoring_id(self) -> str | None:
-        """Its live scoring."""
-        scorings = self.judged.windows.series.scorings
-        return scorings[self.at] if scorings else None
-
-    @property
-    def rows(self) -> int:
-        """Its rows."""
-        return int(self.judged.windows.series.counts[:, self.at].sum(axis=1).max(initial=0))
-
-    @property
-    def history(self) -> int:
-        """How many partitions before it show what is usual."""
-        return min(self.at, self.judged.windows.rules.history)
-
-    @property
-    def max_psi(self) -> float | None:
-        """The largest PSI beyond noise of the partition against training, of the columns that matter to the model."""
-        of = next((f for f in self.judged.figures if (f.partitions, f.reference) == (1, "training")), None)
-        used = [each.gain != 0 for each in self.judged.windows.series.columns]
-        found = [] if of is None else of.of.excess[used & of.there[:, self.place], self.place]
-        return float(max(found)) if len(found) else None
+    partition_key: str
+    scoring_id: str | None
+    rows: int
+    history: int
+    max_psi: float | None
+    columns: tuple[ColumnDrift, ...]
 
     @property
     def is_judged(self) -> bool:
         """Whether any column is."""
-        return bool((self.judged.state[:, self.place] != STATES.index("unjudged")).any())
+        return any(each.state != "unjudged" for each in self.columns)
 
     @property
     def alarms(self) -> tuple[ColumnDrift, ...]:
         """The columns in alarm."""
         return tuple(each for each in self.columns if each.state == "alarm")
-
-    @cached_property
-    def columns(self) -> tuple[ColumnDrift, ...]:
-        """All columns, the worst first: scores and decisions are what people act on; then what the model uses most."""
-        found = [_column(self.judged, i, self.place) for i in range(len(self.judged.state))]
-        found.sort(key=lambda c: (STATES.index(c.state), c.kind == "feature", -(c.gain or 0.0), c.title))
-        return tuple(found)
 
     @property
     def text(self) -> str:
@@ -185,14 +154,62 @@ class PartitionDrift:
         return own | {"columns": [_dict(each) for each in self.columns]}
 
 
+def by_importance(columns: Iterable[ColumnDrift]) -> tuple[ColumnDrift, ...]:
+    """Columns in the order of `PartitionDrift`."""
+    return tuple(sorted(columns, key=lambda c: (STATES.index(c.state), c.kind == "feature", -(c.gain or 0.0), c.title)))
+
+
+@dataclass(frozen=True, eq=False)
+class JudgedPartition:
+    """One partition of those that were judged together; `place` is its place among them."""
+
+    judged: JudgedDrift
+    place: int
+
+    @property
+    def at(self) -> int:
+        """Its place in the series."""
+        return int(self.judged.windows.at[self.place])
+
+    @property
+    def partition_key(self) -> str:
+        """The partition."""
+        return self.judged.windows.series.partitions[self.at]
+
+    @property
+    def states(self) -> tuple[State, ...]:
+        """Those of the columns, in the order of the series."""
+        return tuple(STATES[each] for each in self.judged.state[:, self.place].tolist())
+
+    @property
+    def max_psi(self) -> float | None:
+        """As of `PartitionDrift`."""
+        of = next((f for f in self.judged.figures if (f.partitions, f.reference) == (1, "training")), None)
+        used = [each.gain != 0 for each in self.judged.windows.series.columns]
+        found = [] if of is None else of.of.excess[used & of.there[:, self.place], self.place]
+        return float(max(found)) if len(found) else None
+
+    @cached_property
+    def drift(self) -> PartitionDrift:
+        """All of it."""
+        windows = self.judged.windows
+        return PartitionDrift(
+            partition_key=self.partition_key,
+            scoring_id=windows.series.scorings[self.at] if windows.series.scorings else None,
+            rows=int(windows.series.counts[:, self.at].sum(axis=1).max(initial=0)),
+            history=min(self.at, windows.rules.history),
+            max_psi=self.max_psi,
+            columns=by_importance(_column(self.judged, i, self.place) for i in range(len(self.judged.state))),
+        )
+
+
 def drift_of(series: Series, positions: Sequence[int], rules: Monitoring) -> list[PartitionDrift]:
     """Judge the partitions at these places of a series, and the windows that end with them."""
-    judged = judge_all(series, positions, rules)
-    return [PartitionDrift(judged, place) for place in range(len(positions))]
+    return [each.drift for each in judge_all(series, positions, rules)]
 
 
-def judge_all(series: Series, positions: Sequence[int], rules: Monitoring) -> JudgedDrift:
-    """The same as arrays."""
+def judge_all(series: Series, positions: Sequence[int], rules: Monitoring) -> list[JudgedPartition]:
+    """The same as arrays, of which what is shown is built."""
     import numpy as np
 
     windows = Windows(series, np.array(positions, np.int64), rules)
@@ -206,7 +223,8 @@ def judge_all(series: Series, positions: Sequence[int], rules: Monitoring) -> Ju
         state[lasting.there & (lasting.of.excess > rules.psi / 2)] = STATES.index("drifted")
     state = np.where(raised, np.where(unused, STATES.index("noted"), STATES.index("alarm")), state)
     by_rule = np.array([rules.missing, rules.unseen, rules.psi, rules.psi / 2, rules.psi])  # the last for none
-    return JudgedDrift(windows, verdict, state, by_rule[verdict.rule], *_changes(windows, verdict), tuple(found))
+    judged = JudgedDrift(windows, verdict, state, by_rule[verdict.rule], *_changes(windows, verdict), tuple(found))
+    return [JudgedPartition(judged, place) for place in range(len(positions))]
 
 
 def _changes(windows: Windows, verdict: DriftVerdict) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -8,18 +8,24 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pip_dagster import clock
 from pip_dagster.declaration.monitoring import Monitoring
 from pip_dagster.errors import NoWarehouseError
-from pip_dagster.ledger.judgements import DriftJudgement, bases_of, insert_judgements
+from pip_dagster.ledger.judgements import (
+    DriftJudgement,
+    StoredJudgement,
+    figures_of,
+    insert_judgements,
+    newest_judgements,
+)
 from pip_dagster.ledger.profiles import LiveScoring, live_profiled, profile_rows
 from pip_dagster.ledger.record import ScoringEntry, new_id
-from pip_dagster.monitoring.drift import STATES, PartitionDrift, drift_of
-from pip_dagster.monitoring.judgement_rows import rows_of
+from pip_dagster.monitoring.drift import JudgedPartition, PartitionDrift, judge_all
+from pip_dagster.monitoring.judgement_rows import STORED, drift_from, rows_of
 from pip_dagster.monitoring.series import needed_for, reaches, season_of, series_of
 from pip_dagster.warehouse.access import reading, writing
 from pip_dagster.warehouse.interrupts import raise_if_interrupted
@@ -34,6 +40,8 @@ LOG = logging.getLogger("pip_dagster")
 
 # Of a longer run the newest partitions are judged; `monitor --backfill` judges the others.
 NEWEST = 31
+# What drift depends on of what is declared.
+_OF_DRIFT = (*("history", "false_alarms", "psi", "missing", "unseen", "references", "season", "segments"),)
 # Partitions that are judged at once: what fits into a small part of a run's memory.
 _CHUNK = 366
 
@@ -48,22 +56,21 @@ def judge_drift(
 ) -> list[PartitionDrift]:
     """Judge these live partitions, or the newest, on the bins of a version; their drift, in order.
 
-    What is not stored yet is stored, and so is that of other partitions whose judgement no longer holds. Partitions
-    that are not profiled are left out.
+    What is stored is read where it was computed from what is live now, by the same rules; else it is judged and
+    stored, and so are other partitions whose judgement no longer holds. Partitions that are not profiled are left out.
     """
     purpose = f"{pipeline.spec.name}: judging drift"
     try:
         with reading(con, pipeline.project, purpose=purpose):
             current = _Current.of(con, pipeline, version)
-            found = [each for part in current.judge(con, current.wanted(partitions)) for each in part]
-            outdated = current.outdated([each.partition_key for each in found])
+            if not current.outdated(current.keys(partitions)):
+                return current.read(con, partitions)
     except NoWarehouseError:
         return []
-    if outdated:
-        with writing(con, pipeline.project, purpose=purpose, publish=publish):
-            current = _Current.of(con, pipeline, version)
-            current.store(con, current.outdated([each.partition_key for each in found]))
-    return found
+    with writing(con, pipeline.project, purpose=purpose, publish=publish):
+        current = _Current.of(con, pipeline, version)
+        current.store(con, current.outdated(current.keys(partitions)))
+        return _Current.of(con, pipeline, version).read(con, partitions)
 
 
 def judge_all_drift(con: DuckDBPyConnection, pipeline: Pipeline, version: ModelVersion) -> int:
@@ -106,7 +113,8 @@ def bases_of_live(live: Sequence[LiveScoring], manifest_digest: str, rules: Moni
     """
     import numpy as np
 
-    how = hashlib.sha256(f"{manifest_digest}\n{rules.model_dump_json()}".encode()).hexdigest()[:16]
+    declared = rules.model_dump_json(include={*_OF_DRIFT})
+    how = hashlib.sha256(f"{manifest_digest}\n{declared}".encode()).hexdigest()[:16]
     hashes = [hashlib.blake2b(each.scoring_id.encode(), digest_size=8).digest() for each in live]
     sums = np.zeros(len(hashes) + 1, np.uint64)
     sums[1:] = np.array([int.from_bytes(each) for each in hashes], np.uint64).cumsum()
@@ -125,7 +133,7 @@ class _Current:
         pipeline: Pipeline,
         version: ModelVersion,
         live: Sequence[LiveScoring],
-        stored: dict[tuple[str, str], str],
+        stored: Mapping[tuple[str, str], StoredJudgement],
     ) -> None:
         self.pipeline, self.version, self.live, self.stored = pipeline, version, live, stored
         self.rules = pipeline.spec.monitoring or Monitoring()
@@ -133,13 +141,16 @@ class _Current:
     @classmethod
     def of(cls, con: DuckDBPyConnection, pipeline: Pipeline, version: ModelVersion) -> _Current:
         live = live_profiled(con, pipeline.spec.name, version.manifest_digest, pipeline.spec.partitions.zone)
-        return cls(pipeline, version, live, bases_of(con, pipeline.spec.name))
+        return cls(pipeline, version, live, newest_judgements(con, pipeline.spec.name))
 
     def wanted(self, keys: Sequence[str] | None) -> list[int]:
         if keys is None:
             return [len(self.live) - 1] if self.live else []
         named = {*keys}
         return [at for at, each in enumerate(self.live) if each.partition_key in named]
+
+    def keys(self, partitions: Sequence[str] | None) -> list[str]:
+        return [self.live[at].partition_key for at in self.wanted(partitions)]
 
     def basis(self, at: int) -> str:
         """A digest of what the figures of the partition at this place are computed from."""
@@ -152,10 +163,32 @@ class _Current:
     def outdated(self, keys: Sequence[str] | Iterator[str]) -> list[int]:
         """The places of these partitions, and of all that were judged before, whose stored judgement does not hold."""
         named = {*keys} | {key for key, _ in self.stored}
-        candidates = [(at, each) for at, each in enumerate(self.live) if each.partition_key in named]
-        return [at for at, e in candidates if self.stored.get((e.partition_key, e.scoring_id)) != self.basis(at)]
+        return [at for at, e in enumerate(self.live) if e.partition_key in named and not self._holds(at)]
 
-    def judge(self, con: DuckDBPyConnection, places: Sequence[int]) -> Iterator[list[PartitionDrift]]:
+    def _holds(self, at: int) -> bool:
+        found = self._stored_at(at)
+        return found is not None and found.basis == self.basis(at)
+
+    def _stored_at(self, at: int) -> StoredJudgement | None:
+        return self.stored.get((self.live[at].partition_key, self.live[at].scoring_id))
+
+    def read(self, con: DuckDBPyConnection, keys: Sequence[str] | None) -> list[PartitionDrift]:
+        """The stored drift of these partitions. It is judged where a column is not stored, since it had no rows."""
+        places = self.wanted(keys)
+        stored = {at: judgement for at in places if (judgement := self._stored_at(at))}
+        rows: dict[str, list[tuple[Any, ...]]] = {}
+        for judgement_id, *row in figures_of(con, [each.judgement_id for each in stored.values()], STORED):
+            rows.setdefault(judgement_id, []).append(tuple(row))
+        found: dict[int, PartitionDrift | None] = {}
+        for at, judgement in stored.items():
+            history = min(at, self.rules.history)
+            found[at] = drift_from(rows.get(judgement.judgement_id, ()), self.live[at], judgement, history)
+        lacking = [at for at in places if not found.get(at)]
+        judged = [each.drift for part in self.judge(con, lacking) for each in part]
+        found |= zip(lacking, judged, strict=True)
+        return [of for at in places if (of := found[at])]
+
+    def judge(self, con: DuckDBPyConnection, places: Sequence[int]) -> Iterator[list[JudgedPartition]]:
         """The drift of the partitions at these places, a chunk at a time."""
         for start in range(0, len(places), _CHUNK):
             part = places[start : start + _CHUNK]
@@ -165,7 +198,7 @@ class _Current:
             rows = profile_rows(con, self.pipeline.spec.name, self.version.manifest_digest, ids)
             series = series_of(live, rows, self.version.manifest, self.pipeline)
             position = {at: i for i, at in enumerate(needed)}
-            yield drift_of(series, [position[at] for at in part], self.rules)
+            yield judge_all(series, [position[at] for at in part], self.rules)
 
     def store(self, con: DuckDBPyConnection, places: Sequence[int]) -> None:
         """Judge the partitions at these places and append the judgements."""
@@ -174,8 +207,8 @@ class _Current:
             entries = [self._entry(each, of_key[each.partition_key]) for each in found]
             insert_judgements(con, entries, rows_of(found, entries))
 
-    def _entry(self, found: PartitionDrift, at: int) -> DriftJudgement:
-        states = found.judged.state[:, found.place]
+    def _entry(self, found: JudgedPartition, at: int) -> DriftJudgement:
+        states = found.states
         return DriftJudgement(
             judgement_id=new_id(),
             pipeline=self.pipeline.spec.name,
@@ -185,7 +218,7 @@ class _Current:
             manifest_digest=self.version.manifest_digest,
             basis=self.basis(at),
             columns=len(states),
-            in_alarm=int((states == STATES.index("alarm")).sum()),
+            in_alarm=states.count("alarm"),
             max_psi=found.max_psi,
             judged_at=clock.now(),
         )

@@ -1,12 +1,21 @@
-"""Rows of `ledger.drift` from judged arrays: one a column, window and reference that has rows."""
+"""Rows of `ledger.drift`, one a column, window and reference that has rows: from judged arrays, and read again."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from pip_dagster.ledger.judgements import DriftJudgement
-from pip_dagster.monitoring.drift import STATES, PartitionDrift
+from pip_dagster.ledger.judgements import DriftJudgement, StoredJudgement
+from pip_dagster.ledger.profiles import LiveScoring
+from pip_dagster.monitoring.drift import (
+    REFERENCES,
+    STATES,
+    ColumnDrift,
+    JudgedPartition,
+    PartitionDrift,
+    WindowDrift,
+    by_importance,
+)
 from pip_dagster.monitoring.rules import RULES
 from pip_dagster.monitoring.windows import Figures
 
@@ -15,7 +24,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 
-def rows_of(found: Sequence[PartitionDrift], entries: Sequence[DriftJudgement]) -> pa.Table:
+def rows_of(found: Sequence[JudgedPartition], entries: Sequence[DriftJudgement]) -> pa.Table:
     """The rows of partitions that were judged together, each with its judgement; in the partitions' order."""
     import numpy as np
     import pyarrow as pa
@@ -53,6 +62,45 @@ _OF_COLUMN = {
     "segment_value": "value",
     "gain": "gain",
 }
+
+
+_KEY = ("column_kind", "name", "segment", "segment_value", "gain", "state", "rule", "p", "threshold")
+_CHANGED = ("share_bin", "share_before", "share_now")
+_WINDOW = (*("partitions", "reference", "rows", "psi", "excess", "distance", "p_rows", "shift", "missing", "unseen"),)
+STORED = (*_KEY, *_CHANGED, *_WINDOW)
+
+
+def drift_from(
+    rows: Sequence[tuple[Any, ...]], live: LiveScoring, judgement: StoredJudgement, history: int
+) -> PartitionDrift | None:
+    """The drift that a judgement stored, from its rows with the columns `STORED`.
+
+    None where a column that was judged has none: it had no rows in any window.
+    """
+    by_column: dict[tuple[Any, ...], list[WindowDrift]] = {}
+    for row in rows:
+        by_column.setdefault(row[:_WINDOWS_FROM], []).append(WindowDrift(*row[_WINDOWS_FROM:]))
+    if len(by_column) != judgement.columns:
+        return None
+    columns = [_column(of, windows) for of, windows in by_column.items()]
+    newest = [window.rows for column in columns for window in column.windows if window.partitions == 1]
+    return PartitionDrift(
+        partition_key=live.partition_key,
+        scoring_id=live.scoring_id,
+        rows=max(newest, default=0),
+        history=history,
+        max_psi=judgement.max_psi,
+        columns=by_importance(columns),
+    )
+
+
+_WINDOWS_FROM = len(_KEY) + len(_CHANGED)
+
+
+def _column(of: tuple[Any, ...], windows: list[WindowDrift]) -> ColumnDrift:
+    kind, name, segment, value, gain, state, rule, p, threshold, *changed = of
+    ordered = tuple(sorted(windows, key=lambda each: (each.partitions, REFERENCES.index(each.reference))))
+    return ColumnDrift(kind, name, segment, value, gain, state, rule, p, threshold, ordered, *changed)
 
 
 def _of_windows(

@@ -87,10 +87,11 @@ def watch(pipeline: Pipeline, version: ModelVersion, partitions: Sequence[str]) 
     Newer live ones that no process has judged, since it was killed, are judged with them.
     """
     with workspace(threads=1) as con:
-        wanted = {*partitions, *_missed(con, pipeline)}
+        live, after = _newest(con, pipeline)
+        wanted = {*partitions, *(key for key in live if _started(pipeline, key) > after)}
         newest = sorted(wanted, key=lambda key: _started(pipeline, key))[-_MOST:]
         found = collect(con, pipeline, version, newest)
-    return _stored(pipeline, found)
+    return _stored(pipeline, found, next(iter(live), None))
 
 
 def watch_scored(pipeline: Pipeline, number: int | None, partitions: Sequence[str] = ()) -> Watched:
@@ -111,15 +112,22 @@ def watch_scored(pipeline: Pipeline, number: int | None, partitions: Sequence[st
 
 def newest_live(pipeline: Pipeline) -> str | None:
     """The id of the newest partition's live scoring: when it changes, there may be something to judge."""
-    sql = "SELECT arg_max(scoring_id, partition_start) FROM ledger.partitions WHERE pipeline = $p AND is_live"
     with (
         suppress(NoWarehouseError),
         workspace(threads=1) as con,
         reading(con, pipeline.project, purpose=f"{pipeline.spec.name}: reading what is live"),
     ):
-        row = con.execute(sql, {"p": pipeline.spec.name}).fetchone()
-        return str(row[0]) if row and row[0] else None
+        return next((scoring for _, scoring in _live(con, pipeline, 1)), None)
     return None
+
+
+def _live(con: DuckDBPyConnection, pipeline: Pipeline, most: int) -> list[tuple[str, str]]:
+    """The newest live partitions with their scorings, the newest first."""
+    sql = (
+        "SELECT partition_key, scoring_id FROM ledger.partitions WHERE pipeline = $p AND is_live "
+        f"ORDER BY partition_start DESC LIMIT {most}"
+    )
+    return con.execute(sql, {"p": pipeline.spec.name}).fetchall()
 
 
 def collect(con: DuckDBPyConnection, pipeline: Pipeline, version: ModelVersion, partitions: Sequence[str]) -> Watched:
@@ -139,18 +147,10 @@ def watch_findings(pipeline: Pipeline, findings: Sequence[Finding]) -> Watched:
     return _stored(pipeline, Watched((*findings,), {}))
 
 
-def record(con: DuckDBPyConnection, pipeline: Pipeline, findings: Sequence[Finding], *, by: str) -> list[AlarmEntry]:
-    """Append the changes of alarms, inside a transaction on the warehouse."""
-    change = _change(con, pipeline, findings, by)
-    insert_alarms(con, change.entries)
-    insert_marks(con, pipeline.spec.name, change.marks)
-    return [*change.entries]
-
-
-def _change(con: DuckDBPyConnection, pipeline: Pipeline, findings: Sequence[Finding], by: str) -> AlarmChange:
+def _change(con: DuckDBPyConnection, pipeline: Pipeline, findings: Sequence[Finding], quiet: bool) -> AlarmChange:
     name = pipeline.spec.name
     known = KnownAlarms((*alarm_states(con, name),), marks_of(con, name))
-    judging = Judging(name, by, lambda key: _started(pipeline, key), quiet=_is_behind(con, pipeline))
+    judging = Judging(name, whoami(), lambda key: _started(pipeline, key), quiet=quiet)
     change = advance(known, findings, judging)
     ended = retired(known.after(change), judging, partial(_no_longer_judged, pipeline, findings))
     return AlarmChange((*change.entries, *ended), change.marks)
@@ -185,15 +185,19 @@ def _collected(collectors: Mapping[Event, Callable[[], list[Finding]]]) -> Watch
     return Watched((*found,), faults, busy)
 
 
-def _stored(pipeline: Pipeline, found: Watched) -> Watched:
+def _stored(pipeline: Pipeline, found: Watched, newest: str | None = None) -> Watched:
+    """Store the alarms that follow; `newest` is the newest live partition, where that is known."""
     name, faults, busy = pipeline.spec.name, dict(found.faults), found.busy
     try:
         with workspace(threads=1) as con:
             with reading(con, pipeline.project, purpose=f"{name}: reading alarms"):
-                change = _change(con, pipeline, found.findings, whoami())
-            if change.entries or change.marks:  # most looks change nothing, and need no turn to write
+                quiet = _is_behind(pipeline, newest or next((key for key, _ in _live(con, pipeline, 1)), ""))
+                change = _change(con, pipeline, found.findings, quiet)
+            if change.entries or change.marks:  # most evaluations change nothing, and need no turn to write
                 with writing(con, pipeline.project, purpose=f"{name}: storing alarms"), transaction(con):
-                    record(con, pipeline, found.findings, by=whoami())
+                    change = _change(con, pipeline, found.findings, quiet)  # others may have stored some meanwhile
+                    insert_alarms(con, change.entries)
+                    insert_marks(con, name, change.marks)
     except NoWarehouseError:
         pass  # nothing was ever scored
     except Exception as error:
@@ -205,21 +209,17 @@ def _stored(pipeline: Pipeline, found: Watched) -> Watched:
     return Watched(found.findings, faults, busy)
 
 
-def _missed(con: DuckDBPyConnection, pipeline: Pipeline) -> list[str]:
-    """The newest live partitions behind the newest that was judged."""
+def _newest(con: DuckDBPyConnection, pipeline: Pipeline) -> tuple[list[str], datetime]:
+    """The newest live partitions, and when the newest begins whose drift was judged."""
     name = pipeline.spec.name
-    sql = (
-        "SELECT partition_key FROM ledger.partitions WHERE pipeline = $p AND is_live ORDER BY partition_start DESC "
-        f"LIMIT {_MISSED}"
-    )
     try:
         with reading(con, pipeline.project, purpose=f"{name}: reading what is live"):
-            live, marks = con.execute(sql, {"p": name}).fetchall(), marks_of(con, name)
+            live, marks = _live(con, pipeline, _MISSED), marks_of(con, name)
     except Exception as error:  # which is reported where the alarms cannot be stored either
         raise_if_interrupted(error)
-        return []
+        return [], _NEVER
     after = max((_started(pipeline, key) for (event, _), key in marks.items() if event == "drift"), default=_NEVER)
-    return [key for (key,) in live if _started(pipeline, key) > after]
+    return [key for key, _ in live], after
 
 
 def _started(pipeline: Pipeline, key: str) -> datetime:
@@ -230,13 +230,11 @@ def _started(pipeline: Pipeline, key: str) -> datetime:
         return _NEVER
 
 
-def _is_behind(con: DuckDBPyConnection, pipeline: Pipeline) -> bool:
+def _is_behind(pipeline: Pipeline, newest_key: str) -> bool:
     """Whether the newest live partition is an old one: a backfill of the past must notify nobody."""
-    sql = "SELECT arg_max(partition_key, partition_start) FROM ledger.partitions WHERE pipeline = $p AND is_live"
-    row = con.execute(sql, {"p": pipeline.spec.name}).fetchone()
     declared = pipeline.spec.partitions
     try:
-        newest = partition_named(declared, row[0] if row and row[0] else "")
+        newest = partition_named(declared, newest_key)
     except ValueError:  # there is none, or it is of a former grid
         return True
     from_there = declared.model_copy(update={"start": newest.start_local.replace(tzinfo=None)})

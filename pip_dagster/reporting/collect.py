@@ -33,6 +33,7 @@ from pip_dagster.reporting.verdict import Headline, tiles_of, verdict_of
 if TYPE_CHECKING:
     from pip_dagster.declaration.pipeline import Pipeline
     from pip_dagster.ledger.estimates import GradedEstimate
+    from pip_dagster.monitoring.finding import Finding
     from pip_dagster.monitoring.performance import Performance
     from pip_dagster.registry.version import ModelVersion
 
@@ -53,7 +54,7 @@ def collect(pipeline: Pipeline, *, first: str | None = None, last: str | None = 
         measured = read_measured(source, pipeline, facts.keys, facts.as_of, manifest)
         expected = read_expected(source, pipeline, version, facts.as_of) if pipeline.labels else []
     findings = findings_of(pipeline, measured)
-    report = _with_labels(_report(pipeline, facts, version, why_not), pipeline, measured, expected)
+    report = _with_labels(_report(pipeline, facts, version, why_not), pipeline, measured, expected, findings)
     report = replace(report, alarms=(*(line for each in findings if (line := alarm_of(each))), *report.alarms))
     report = replace(report, accepted=(*silence_lines(silences), *report.accepted))
     return rounded(_with_head(report, pipeline, facts, alarms, headline(measured, findings)))
@@ -110,7 +111,11 @@ def _with_model(report: Report, pipeline: Pipeline, version: ModelVersion) -> Re
 
 
 def _with_labels(
-    report: Report, pipeline: Pipeline, measured: Performance | None, expected: Sequence[GradedEstimate]
+    report: Report,
+    pipeline: Pipeline,
+    measured: Performance | None,
+    expected: Sequence[GradedEstimate],
+    findings: Sequence[Finding],
 ) -> Report:
     """The report with what labels show and what was expected before, or why that is not known."""
     why = None
@@ -125,7 +130,6 @@ def _with_labels(
         unavailable = dict.fromkeys(("performance", "estimates", "calibration"), why or "")
         return replace(report, days=days, unavailable=report.unavailable | unavailable)
     lift, calibration = by_score(measured)
-    findings = findings_of(pipeline, measured)
     why = why_no_estimates(expected)
     return replace(
         report,

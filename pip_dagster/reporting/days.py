@@ -10,7 +10,7 @@ from pip_dagster.reporting.content import AttemptLine, CheckLine, Day, Status
 from pip_dagster.reporting.distributions import states_of
 
 if TYPE_CHECKING:
-    from pip_dagster.monitoring.drift import PartitionDrift
+    from pip_dagster.monitoring.drift import JudgedPartition
     from pip_dagster.reporting.distributions import Profiled
     from pip_dagster.reporting.facts import Facts
 
@@ -34,7 +34,7 @@ def days_of(facts: Facts, profiled: Profiled | None) -> tuple[Day, ...]:
 
 
 def _day(
-    key: str, rows: Sequence[dict[str, Any]], drift: PartitionDrift | None, failed: Sequence[Mapping[str, Any]]
+    key: str, rows: Sequence[dict[str, Any]], drift: JudgedPartition | None, failed: Sequence[Mapping[str, Any]]
 ) -> Day:
     if not rows:
         return Day(key, "missing")

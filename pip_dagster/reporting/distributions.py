@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pip_dagster.declaration.monitoring import Monitoring
-from pip_dagster.monitoring.drift import STATES, ColumnDrift, PartitionDrift, drift_of
+from pip_dagster.monitoring.drift import ColumnDrift, JudgedPartition, PartitionDrift, judge_all
 from pip_dagster.monitoring.series import Series
 from pip_dagster.reporting.content import LEAST_ROWS, ColumnLine, Day, Distribution, Figure, RateSeries, Window
 from pip_dagster.statistics.distribution import difference
@@ -28,22 +28,22 @@ class Profiled:
 
     series: Series
     begin: int
-    drift: tuple[PartitionDrift, ...]
+    drift: tuple[JudgedPartition, ...]
 
     @classmethod
     def of(cls, series: Series, rules: Monitoring) -> Profiled:
         """Judge the partitions that were requested."""
-        return cls(series, series.positions[0], tuple(drift_of(series, series.positions, rules)))
+        return cls(series, series.positions[0], tuple(judge_all(series, series.positions, rules)))
 
     @property
     def newest(self) -> PartitionDrift:
         """The drift at the end of the period."""
-        return self.drift[-1]
+        return self.drift[-1].drift
 
 
-def states_of(found: PartitionDrift) -> tuple[str, tuple[str, ...]]:
+def states_of(found: JudgedPartition) -> tuple[str, tuple[str, ...]]:
     """A partition's drift in a word, and the columns in alarm."""
-    states = [STATES[each] for each in found.judged.state[:, found.place].tolist()]
+    states = found.states
     columns = found.judged.windows.series.columns
     alarmed = tuple(column.title for column, state in zip(columns, states, strict=True) if state == "alarm")
     if alarmed:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from pip_dagster.statistics.distribution import difference
+from pip_dagster.statistics.distribution import stability
 
 if TYPE_CHECKING:
     import numpy as np
@@ -39,6 +39,6 @@ def likeness(labelled: np.ndarray, rows: np.ndarray) -> Likeness:
     df = int((rows > 0).sum()) - 1
     if not n or n >= of or df < 1:
         return Likeness(0.0, unlike=False)
-    psi, scale = float(difference(labelled, rows).psi[0]), 1 / n - 1 / of
+    psi, scale = float(stability(labelled.astype(float), rows.astype(float))[0]), 1 / n - 1 / of
     excess = psi - df * scale
     return Likeness(excess, unlike=excess > MOST_PSI and float(chdtrc(df, psi / scale)) < LEAST_P)

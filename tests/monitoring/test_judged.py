@@ -1,6 +1,6 @@
 """Stored drift: each row is bound to what it was computed from; what is live equals a computation from nothing."""
 
-from dataclasses import replace
+from dataclasses import astuple, replace
 from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 
@@ -13,8 +13,10 @@ from pip_dagster import clock
 from pip_dagster.declaration.monitoring import Monitoring
 from pip_dagster.ledger.profiles import LiveScoring
 from pip_dagster.ledger.rollback import rollback
+from pip_dagster.monitoring.drift import drift_of
 from pip_dagster.monitoring.drift_findings import findings_of
 from pip_dagster.monitoring.judged import bases_of_live, judge_all_drift, judge_drift, judging
+from pip_dagster.monitoring.series import read_series
 from pip_dagster.warehouse.connect import workspace
 
 DAYS = [f"2024-03-{day:02}" for day in range(1, 21)]
@@ -52,7 +54,10 @@ def from_nothing(tiny):
 
 
 def rounded(rows):
-    return [tuple(round(x, 9) if isinstance(x, float) else x for x in row) for row in rows]
+    def plain(value):
+        return round(value, 9) if isinstance(value, float) else (*rounded(value),) if type(value) is tuple else value
+
+    return [tuple(map(plain, row)) if isinstance(row, tuple) else plain(row) for row in rows]
 
 
 @pytest.mark.lake("always")
@@ -72,6 +77,23 @@ def test_a_run_stores_and_publishes_the_drift_of_its_partitions(monitored):
     judge(monitored, DAYS)
     assert monitored.warehouse("SELECT count(*) FROM ledger.judgements") == before, "judged again, nothing is new"
     assert rounded(from_nothing(monitored)) == rounded(stored)
+
+
+def test_a_stored_judgement_is_read_and_equals_one_that_is_judged_now(monitored):
+    stored = judge(monitored, DAYS)
+    with workspace(threads=1) as con:
+        series = read_series(con, monitored.pipeline(), monitored.registry.get("returns", "champion"), last=20)
+    judged = drift_of(series, series.positions, monitored.pipeline().spec.monitoring)
+    for one, other in zip(stored, judged, strict=True):
+        assert one.text == other.text and one.rows == other.rows and one.max_psi == pytest.approx(other.max_psi)
+        columns = ([replace(c, mean=None, training_mean=None) for c in each.columns] for each in (one, other))
+        first, second = (rounded(map(astuple, each)) for each in columns)
+        assert first == second
+    monitored.tamper("UPDATE ledger.drift SET excess = 9 WHERE partition_key = '2024-03-20' AND partitions = 1")
+    assert {each.excess for each in judge(monitored)[0].columns} == {9.0}, "nothing is judged twice"
+    monitored.declare(monitoring={"history": 14, "segments": ["shop"], "season": "1 week", "psi": 0.2})
+    (changed,) = judge(monitored)
+    assert 9.0 not in {each.excess for each in changed.columns}, "by other rules it is judged again"
 
 
 def test_a_correction_and_a_rollback_change_the_figures_of_later_partitions(monitored):

@@ -202,7 +202,9 @@ def _weighted(weights: np.ndarray | None, values: np.ndarray) -> np.ndarray:
 
 def _plain(values: np.ndarray) -> Any:
     """Numbers for JSON, whole ones without a point."""
-    found = values.tolist()
-    if isinstance(found, list):
-        return [int(each) if float(each).is_integer() else each for each in found]
-    return int(found) if float(found).is_integer() else found
+    if values.ndim == 0:
+        found = float(values)
+        return int(found) if found.is_integer() else found
+    if values.dtype.kind == "i" or (values == values.round()).all():  # nearly always; NaN is not
+        return values.astype("int64").tolist()
+    return [int(each) if float(each).is_integer() else each for each in values.tolist()]
