@@ -21,6 +21,7 @@ from pip_dagster.warehouse.migrations import (
     m0014_estimates,
     m0015_alarms,
     m0016_drift,
+    m0018_cluster,
 )
 
 MIGRATIONS: tuple[str, ...] = (
@@ -40,4 +41,5 @@ MIGRATIONS: tuple[str, ...] = (
     m0014_estimates.SQL,
     m0015_alarms.SQL,
     m0016_drift.SQL,
+    m0018_cluster.SQL,
 )
