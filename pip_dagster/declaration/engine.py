@@ -36,7 +36,11 @@ class RayEngine(StrictModel):
 
 
 def _block(value: Any) -> Any:
-    return {"name": value} if value == "ray" else value
+    if value == "ray":
+        return {"name": value}
+    if isinstance(value, str) and value != "local":
+        raise ValueError(f"{value!r} is no engine; expected `local`, `ray`, or a block with `name: ray`")
+    return value
 
 
 ScoringEngine = Annotated[

@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
+import threading
 import time
+from pathlib import Path
 
 import pytest
 
-from pip_dagster.errors import ClusterError, PipelineError
+from pip_dagster.errors import ClusterError
 
 ray = pytest.importorskip("ray")
 pytestmark = [pytest.mark.slice, pytest.mark.lake("never")]
 
-KEYS = ("2024-03-01", "2024-03-02")
-COLUMNS = (
-    "partition_key, status, reason, role, model_digest, feature_digest, source_digests, code_digest, engine, rows_in, "
-    "rows_scored, rows_quarantined, findings, min_score, max_score, score_digest"
+FIRST, SECOND = "2024-03-01", "2024-03-02"
+SCORINGS = (
+    "SELECT partition_key, status, reason, role, model_digest, feature_digest, source_digests, code_digest, engine, "
+    "device, rows_in, rows_scored, rows_quarantined, findings, min_score, max_score, score_digest "
+    "FROM ledger.scorings WHERE status = 'scored' ORDER BY ALL"
 )
 
 
@@ -26,33 +28,117 @@ def cluster():
     """Two nodes of two CPUs each, on this machine."""
     from ray.cluster_utils import Cluster
 
-    found = Cluster(
-        initialize_head=True,
-        head_node_args={"num_cpus": 2, "include_dashboard": False, "object_store_memory": 100 * 2**20},
-    )
-    found.add_node(num_cpus=2, object_store_memory=100 * 2**20)
+    size = {"num_cpus": 2, "object_store_memory": 100 * 2**20}
+    found = Cluster(initialize_head=True, head_node_args=size | {"include_dashboard": False})
+    found.add_node(**size)
     yield found
     found.shutdown()
 
 
-def on_ray(cluster, **more):
-    return {"engine": {"name": "ray", "address": cluster.address, "tasks": 3, "cpus": 1} | more}
+def on_ray(tiny, cluster, **more):
+    engine = {"name": "ray", "address": cluster.address, "tasks": 3, "cpus": 1} | more
+    return tiny.declare(scoring={"engine": engine})
 
 
-def recorded(tiny):
-    rows = tiny.warehouse(f"SELECT {COLUMNS} FROM ledger.scorings WHERE status = 'scored' ORDER BY ALL")
-    assert rows
-    return rows
+def working(task: str) -> list[int]:
+    """The processes that do such a task now; Ray gives them its name."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            if process.read_bytes().startswith(f"ray::{task}".encode()):
+                found.append(int(process.parent.name))
+        except OSError:
+            continue
+    return found
 
 
-def test_the_ledger_is_the_same_as_after_one_process(tiny, cluster):
-    tiny.run(*KEYS)
-    alone, scores = recorded(tiny), tiny.scores()
+class Killer(threading.Thread):
+    """Kills the first process that does each of these tasks."""
+
+    def __init__(self, *tasks: str) -> None:
+        super().__init__(daemon=True)
+        self.waiting, self.killed, self.ended = list(tasks), 0, False
+
+    def run(self):
+        while self.waiting and not self.ended:
+            for task in list(self.waiting):
+                for pid in working(task)[:1]:
+                    os.kill(pid, signal.SIGKILL)
+                    self.waiting.remove(task)
+                    self.killed += 1
+            time.sleep(0.01)
+
+
+def until(condition, seconds=60):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
+def test_workers_that_are_killed_are_replaced_and_the_ledger_is_that_of_one_process(tiny, cluster):
+    tiny.run(FIRST)
+    alone, scores = tiny.warehouse(SCORINGS), tiny.scores()
     tiny.begin_again()
-    tiny.declare(scoring=on_ray(cluster))
-    results = tiny.run(*KEYS)
-    assert [result.error for result in results.values()] == [None, None]
-    assert recorded(tiny) == alone
-    assert tiny.scores() == scores == tiny.expected("day < '2024-03-03'")
-    assert tiny.warehouse("SELECT DISTINCT cluster, tasks FROM ledger.scorings") == [(f"ray {ray.__version__}", 3)]
+    killer = Killer("extract_share", "score_share")
+    killer.start()
+    results = on_ray(tiny, cluster, tasks=4).run(FIRST)
+    killer.ended = True
+    assert killer.killed == 2
+    assert results[FIRST].error is None
+    assert tiny.warehouse(SCORINGS) == alone
+    assert tiny.scores() == scores == tiny.expected(f"day = '{FIRST}'")
+    ((software, tasks, nodes),) = tiny.warehouse("SELECT cluster, tasks, nodes FROM ledger.scorings")
+    assert (software, tasks) == (f"ray {ray.__version__}", 4)
+    assert nodes in (1, 2)
     assert not list((tiny.root / "data" / "exchange").iterdir())
+    assert not ray.is_initialized()
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+
+
+def test_a_run_that_is_killed_leaves_what_was_stored_and_the_next_one_does_its_work(tiny, cluster):
+    on_ray(tiny, cluster)
+    tiny.run(FIRST)
+    before = tiny.warehouse("FROM ledger.scorings")
+    run = tiny.python(
+        """
+        import yaml
+        from pathlib import Path
+        from pip_dagster.declaration.pipeline import Pipeline
+        from pip_dagster.declaration.project import Project
+        from pip_dagster.declaration.spec import PipelineSpec
+        from pip_dagster.declaration.grid import closed_partitions
+        from pip_dagster.flow.materialize import materialize
+        from pip_dagster.ledger.record import RunInfo
+        from datetime import UTC, datetime
+
+        folder = Path("acme/defs/orders")
+        spec = PipelineSpec.model_validate(yaml.safe_load((folder / "defs.yaml").read_text())["attributes"])
+        pipeline = Pipeline.load(spec, folder, Project.at(Path.cwd()))
+        second = closed_partitions(spec.partitions, datetime.now(UTC))[1]
+        print(list(materialize(pipeline, [second], RunInfo("run-2", "a test"))))
+        """
+    )
+    until(lambda: working("score_share") or run.poll() is not None, 120)
+    assert run.poll() is None, run.communicate()
+    run.kill()
+    run.wait()
+    until(lambda: not working("score_share") and not working("extract_share"))
+    assert len(list((tiny.root / "data" / "exchange").iterdir())) == 1
+    assert tiny.warehouse("FROM ledger.scorings") == before
+    assert tiny.run(SECOND)[SECOND].error is None
+    assert tiny.scores() == tiny.expected(f"day <= '{SECOND}'")
+    assert not list((tiny.root / "data" / "exchange").iterdir())
+
+
+def test_what_the_nodes_lack_is_refused_before_anything_is_read(tiny, cluster, monkeypatch):
+    from pip_dagster.flow.distributed import cluster as connection
+
+    on_ray(tiny, cluster, cpus=3)
+    with pytest.raises(ClusterError, match=r"needs 3 CPUs .* no node of the Ray cluster has more than 2.*Nothing was"):
+        tiny.run(FIRST)
+    there = connection.versions().replace('"duckdb":"', '"duckdb":"9.')
+    monkeypatch.setattr(connection, "versions", lambda: there)
+    on_ray(tiny, cluster)
+    with pytest.raises(ClusterError, match=r"On the Ray node .*: it has duckdb .*, not 9\..*Nothing was read"):
+        tiny.run(FIRST)

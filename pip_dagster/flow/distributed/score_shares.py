@@ -65,15 +65,16 @@ def score_shares(
         *(place_of(cluster, folder), for_tasks(pipeline).spec, partitions, stage.columns, stage.files, quarantine),
         *(lenient, profiles),
     )
-    numbers = list(stage.files)
-    cluster.progress(f"{spec.name}: scoring {partitions[0]} by {len(numbers)} tasks on the Ray cluster")
+    numbers = list(stage.files) if partitions else []  # all may be blocked
+    cluster.progress(f"{spec.name}: scoring {', '.join(partitions)} by {len(numbers)} tasks on the Ray cluster")
     shares: list[ScoredShare] = cluster.map(score_share, numbers, to, ModelFiles.of(version))
     stage.read_quarantine([each.quarantine for each in shares])
-    stage.show(stage.scores, [each.scores for each in shares], types)
     guarded = added([each.guarded for each in shares], partitions)
     blocked, failed = guarded.blocked(policy), guarded.failed(policy, encoded)
     for each in shares:
         failed = each.failed | failed
+    # Shares scored rows of partitions that only all shares together show to be refused.
+    stage.show(stage.scores, [each.scores for each in shares], types, without=blocked.keys() | failed.keys())
     if policy.refuse_not_finite:
         failed |= refuse_not_finite(stage, spec.features.key, types, scores, spec.decisions)
     counts = {key: each.rows for key, each in guarded.found.items()}

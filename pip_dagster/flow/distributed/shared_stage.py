@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -41,10 +41,13 @@ class SharedStage(Stage):
         self._drop(relation)
         super().create(relation, columns)
 
-    def show(self, relation: str, files: Sequence[str], columns: Mapping[str, str]) -> None:
-        """Let `features` or `scores` be the rows of these files."""
+    def show(
+        self, relation: str, files: Sequence[str], columns: Mapping[str, str], without: Collection[str] = ()
+    ) -> None:
+        """Let `features` or `scores` be the rows of these files, `without` those of some partitions."""
         self._drop(relation)
-        self.con.execute(f"CREATE VIEW {relation} AS {rows_of_files(files, columns)}")
+        rows = f"FROM ({rows_of_files(files, columns)}) WHERE NOT ({among('partition_key', sorted(without))})"
+        self.con.execute(f"CREATE VIEW {relation} AS {rows}")
 
     def _drop(self, relation: str) -> None:
         """Drop a table or a view, which an earlier stage of the same connection may have left."""

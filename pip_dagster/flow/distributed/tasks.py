@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import platform
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Concatenate, ParamSpec, TypeVar
@@ -167,6 +168,9 @@ def _cost(meter: Meter) -> Cost:
 
 
 def _node() -> str:
+    """The id of this node; several of a test can be on one machine."""
+    if "ray" not in sys.modules:
+        return platform.node()
     import ray
 
-    return str(ray.get_runtime_context().get_node_id())
+    return str(ray.get_runtime_context().get_node_id()) if ray.is_initialized() else platform.node()
