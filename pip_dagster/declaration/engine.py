@@ -22,10 +22,16 @@ class RayEngine(StrictModel):
         description="The cluster: `host:6379` from one of its nodes, `ray://host:10001` from elsewhere; the variable "
         "RAY_ADDRESS when absent.",
     )
-    tasks: int = Field(
-        default=16, ge=1, le=4096, description="Shares of a partition's rows, each a task; by a hash of the key."
+    tasks: int | None = Field(
+        default=None,
+        ge=1,
+        le=4096,
+        description="Shares of a partition's rows, by a hash of the key, each a task; as many as the cluster can work "
+        "on at once when absent.",
     )
-    cpus: int = Field(default=2, ge=1, description="CPUs, and threads, of each task.")
+    cpus: int | None = Field(
+        default=None, ge=1, description="CPUs, and threads, of each task; those of the smallest node when absent."
+    )
 
     @field_validator("address")
     @classmethod

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import threading
 import time
 from pathlib import Path
@@ -29,8 +30,13 @@ def cluster():
     from ray.cluster_utils import Cluster
 
     size = {"num_cpus": 2, "object_store_memory": 100 * 2**20}
-    found = Cluster(initialize_head=True, head_node_args=size | {"include_dashboard": False})
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    head = size | {"include_dashboard": False, "ray_client_server_port": port}
+    found = Cluster(initialize_head=True, head_node_args=head)
     found.add_node(**size)
+    found.from_outside = f"ray://127.0.0.1:{port}"
     yield found
     found.shutdown()
 
@@ -82,6 +88,7 @@ def test_workers_that_are_killed_are_replaced_and_the_ledger_is_that_of_one_proc
     tiny.begin_again()
     killer = Killer("extract_share", "score_share")
     killer.start()
+    handlers = [signal.getsignal(each) for each in (signal.SIGTERM, signal.SIGINT)]
     results = on_ray(tiny, cluster, tasks=4).run(FIRST)
     killer.ended = True
     assert killer.killed == 2
@@ -93,7 +100,16 @@ def test_workers_that_are_killed_are_replaced_and_the_ledger_is_that_of_one_proc
     assert nodes in (1, 2)
     assert not list((tiny.root / "data" / "exchange").iterdir())
     assert not ray.is_initialized()
-    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    assert [signal.getsignal(each) for each in (signal.SIGTERM, signal.SIGINT)] == handlers
+
+
+def test_from_a_machine_that_is_no_node_and_from_stored_features(tiny, cluster, monkeypatch):
+    monkeypatch.setenv("RAY_ADDRESS", cluster.from_outside)
+    tiny.declare(scoring={"engine": "ray"})
+    assert tiny.run(FIRST, predictions=False)[FIRST].error is None
+    assert tiny.run(FIRST, features=False)[FIRST].error is None
+    assert tiny.scores() == tiny.expected(f"day = '{FIRST}'")
+    assert tiny.warehouse("SELECT tasks <= 2, threads FROM ledger.scorings")[0][0]
 
 
 def test_a_run_that_is_killed_leaves_what_was_stored_and_the_next_one_does_its_work(tiny, cluster):

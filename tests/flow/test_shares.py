@@ -70,7 +70,7 @@ def here(monkeypatch):
             yield None
             return
         with exchange_folder(pipeline.project.root / engine.exchange) as folder:
-            yield Here(engine, folder, progress)
+            yield Here(folder, engine.tasks, engine.cpus, progress)
 
     monkeypatch.setattr(materializing, "connected", connected)
 

@@ -56,10 +56,14 @@ class Trouble:
 
 @dataclass(frozen=True)
 class Cluster:
-    """A cluster that a run is connected to, and the run's folder of the exchange."""
+    """A cluster that a run is connected to: the run's folder of the exchange, and the tasks of a partition.
 
-    engine: RayEngine
+    `cpus`: of each task.
+    """
+
     folder: Path
+    tasks: int
+    cpus: int
     progress: Callable[[str], None]
 
     @property
@@ -89,7 +93,7 @@ class Cluster:
         """
         import ray
 
-        remote = ray.remote(num_cpus=self.engine.cpus, max_retries=RETRIES, scheduling_strategy="SPREAD")(task)
+        remote = ray.remote(num_cpus=self.cpus, max_retries=RETRIES, scheduling_strategy="SPREAD")(task)
         shared = [ray.put(each) for each in common]
         waiting = {remote.remote(item, *shared): number for number, item in enumerate(items)}
         results: dict[int, Any] = {}
@@ -143,8 +147,9 @@ def connected(pipeline: Pipeline, progress: Callable[[str], None]) -> Iterator[C
     where = f"Pipeline {pipeline.spec.name}"
     place = (pipeline.project.root / engine.exchange).resolve()
     with _ray(engine, where), exchange_folder(place) as folder:
-        cluster = Cluster(engine, folder, progress)
-        _check_nodes(cluster, where)
+        nodes = _nodes()
+        cluster = Cluster(folder, *_size(engine, nodes, where), progress)
+        _check_nodes(cluster, nodes, where)
         yield cluster
 
 
@@ -225,23 +230,39 @@ def check_node(expected: str, folder: str) -> Trouble | None:
     return None
 
 
-def _check_nodes(cluster: Cluster, where: str) -> None:
+def _nodes() -> list[tuple[str, int]]:
+    """The ids of the nodes that can do tasks, each with its CPUs."""
+    import ray
+
+    found = [(node["NodeID"], int(node["Resources"].get("CPU", 0))) for node in ray.nodes() if node["Alive"]]
+    return [(node, cpus) for node, cpus in found if cpus]
+
+
+def _size(engine: RayEngine, nodes: Sequence[tuple[str, int]], where: str) -> tuple[int, int]:
+    """How many tasks share a partition, and the CPUs of each."""
+    sizes = [cpus for _, cpus in nodes]
+    if not sizes and not (engine.tasks and engine.cpus):
+        raise ClusterError(
+            f"{where}: no node of the Ray cluster has CPUs. Add one, or declare `tasks` and `cpus` of scoring.engine "
+            "where nodes are added on demand. Nothing was read."
+        )
+    cpus = engine.cpus or min(sizes)
+    if sizes and cpus > max(sizes):
+        raise ClusterError(
+            f"{where}: a task needs {cpus} CPUs (`scoring.engine.cpus`), and no node of the Ray cluster has more than "
+            f"{max(sizes)}. Declare fewer, or add larger nodes. Nothing was read."
+        )
+    return engine.tasks or max(1, sum(each // cpus for each in sizes)), cpus
+
+
+def _check_nodes(cluster: Cluster, nodes: Sequence[tuple[str, int]], where: str) -> None:
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy as On
 
-    nodes = [node for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU", 0)]
-    most, cpus = max((node["Resources"]["CPU"] for node in nodes), default=None), cluster.engine.cpus
-    if most is None:
-        cluster.progress(f"{where}: no node of the Ray cluster has CPUs yet; tasks wait for one")
-    elif most < cpus:
-        raise ClusterError(
-            f"{where}: a task needs {cpus} CPUs (`scoring.engine.cpus`), and no node of the Ray cluster has more than "
-            f"{most:g}. Declare fewer, or add larger nodes. Nothing was read."
-        )
     probe = ray.remote(num_cpus=0, max_retries=RETRIES)(check_node)
     refs = [
-        probe.options(scheduling_strategy=On(node["NodeID"], soft=False)).remote(versions(), str(cluster.folder))
-        for node in nodes
+        probe.options(scheduling_strategy=On(node, soft=False)).remote(versions(), str(cluster.folder))
+        for node, _ in nodes
     ]
     for ref in refs:
         try:

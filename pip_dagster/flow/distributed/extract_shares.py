@@ -41,7 +41,7 @@ def extract_shares(
     columns = stage.columns
     check_exchanged(pipeline.spec.name, columns)
     to = ToExtract(place_of(cluster, cluster.new_folder("features")), for_tasks(pipeline), partitions, as_known, places)
-    tasks = cluster.engine.tasks
+    tasks = cluster.tasks
     cluster.progress(f"{pipeline.spec.name}: extracting {partitions[0].key} by {tasks} tasks on the Ray cluster")
     shares: list[ExtractedShare] = cluster.map(extract_share, range(tasks), to)
     stage.show_features(columns, {each.share: [each.file] for each in shares})
@@ -59,8 +59,7 @@ def extract_shares(
 
 def place_of(cluster: Cluster, folder: Path) -> Place:
     """Where tasks write, and what they must have."""
-    engine = cluster.engine
-    return Place(str(cluster.folder), str(folder), versions(), engine.cpus, engine.tasks)
+    return Place(str(cluster.folder), str(folder), versions(), cluster.cpus, cluster.tasks)
 
 
 def for_tasks(pipeline: Pipeline) -> Pipeline:

@@ -79,7 +79,7 @@ class SharedStage(Stage):
         self.columns = stored_columns(self.con, pipeline, table)
         check_exchanged(pipeline, self.columns)
         folder = self.cluster.new_folder("features")
-        share = share_of(self._key, self.cluster.engine.tasks)
+        share = share_of(self._key, self.cluster.tasks)
         select = (
             f"SELECT row_number() OVER () AS rowid, partition_key, {quote_all(self.columns)}, {share} AS pip_share "
             f"FROM {quote(pipeline)}.{quote(table)} WHERE {among('revision', revisions)}"
