@@ -6,7 +6,7 @@ it with `keep` and hands on the relation that `keep` returns.
 
 | table | rows | filled by |
 |---|---|---|
-| `features` | the features of some partitions, each with its partition's key; on a cluster a view | `append`, `load`, `restage` |
+| `features` | the features of some partitions, with their keys; on a cluster a view | `append`, `load`, `restage` |
 | `quarantine` | the row ids of `features` that are not scored, one row for each reason | `quarantine` |
 | `scores` | the admitted rows' scores and decisions, with what they carry; on a cluster a view | `insert` (score) |
 | `reasons` | the reason codes of explained rows | `insert` (explain) |

@@ -14,7 +14,7 @@ from pip_dagster.flow.distributed.cluster import Cluster, versions
 from pip_dagster.flow.distributed.exchange import check_exchanged
 from pip_dagster.flow.distributed.places import Places
 from pip_dagster.flow.distributed.shared_stage import SharedStage
-from pip_dagster.flow.distributed.tasks import ExtractedShare, Place, ToExtract, extract_share
+from pip_dagster.flow.distributed.tasks import ExtractedShare, TaskPlace, ToExtract, extract_share
 from pip_dagster.flow.extract import Extract, Extraction, extract
 from pip_dagster.quality.suite import Suites
 from pip_dagster.warehouse.digest import RowSet
@@ -57,9 +57,9 @@ def extract_shares(
     return Extraction(extracts, failed, empty.sources, empty.read_at)
 
 
-def place_of(cluster: Cluster, folder: Path) -> Place:
+def place_of(cluster: Cluster, folder: Path) -> TaskPlace:
     """Where tasks write, and what they must have."""
-    return Place(str(cluster.folder), str(folder), versions(), cluster.cpus, cluster.tasks)
+    return TaskPlace(str(cluster.folder), str(folder), versions(), cluster.cpus, cluster.tasks)
 
 
 def for_tasks(pipeline: Pipeline) -> Pipeline:

@@ -38,7 +38,7 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class Place:
+class TaskPlace:
     """What every task needs: the run's folder, where it writes, what versions it must have, and its threads."""
 
     exchange: str
@@ -52,7 +52,7 @@ class Place:
 class ToExtract:
     """Partitions whose features are to be extracted by shares, from sources that are as `places` says."""
 
-    place: Place
+    place: TaskPlace
     pipeline: Pipeline
     partitions: Sequence[Partition]
     as_known: bool
@@ -76,7 +76,7 @@ class ExtractedShare:
 class ToScore:
     """Features that are to be scored by shares. `quarantine`: a file of the rows that expectations quarantined."""
 
-    place: Place
+    place: TaskPlace
     spec: PipelineSpec
     partitions: Sequence[str]
     columns: dict[str, str]
