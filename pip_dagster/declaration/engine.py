@@ -33,6 +33,13 @@ class RayEngine(StrictModel):
         default=None, ge=1, description="CPUs, and threads, of each task; those of the smallest node when absent."
     )
 
+    @field_validator("exchange")
+    @classmethod
+    def _exchange(cls, value: str) -> str:
+        if "://" in value:
+            raise ValueError("expected a folder that every node mounts under one path, not a URL")
+        return value
+
     @field_validator("address")
     @classmethod
     def _address(cls, value: str | None) -> str | None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from pip_dagster.errors import DeclarationError
 from pip_dagster.flow.distributed.score_shares import SharedScores, score_shares
 from pip_dagster.flow.distributed.shared_stage import SharedStage
+from pip_dagster.flow.engine import Device
 from pip_dagster.flow.explain import Explanation, explain
 from pip_dagster.flow.findings import ScoringPolicy
 from pip_dagster.flow.model import ScoringModel
@@ -102,7 +103,8 @@ def _score_where_it_can(
     spec, manifest = run.pipeline.spec, model.version.manifest
     if isinstance(stage, SharedStage):
         profiles = _is_monitored(run, model) and not _segments(run)
-        return score_shares(stage, run.pipeline, model.version, keys, policy, profiles=profiles), model
+        shared = score_shares(stage, run.pipeline, model.version, keys, policy, profiles=profiles)
+        return shared, replace(model, threads=shared.threads, device=Device("cpu", shared.where))
     try:
         scores = score(stage, spec, model.predictor, manifest, keys, policy)
     except Exception:  # DuckDB wraps what its batches raise

@@ -121,7 +121,9 @@ class TestOneScoring:
         )
         errors = both_ways(tiny, CHECKS, QUARANTINED, REASONS, PROFILES, PREDICTIONS)
         assert set(errors.values()) == {None}
-        assert tiny.warehouse("SELECT DISTINCT cluster, tasks, nodes FROM ledger.scorings") == [(Here.software, 3, 1)]
+        where = "3 tasks on 1 node of a Ray cluster"
+        told = tiny.warehouse("SELECT DISTINCT cluster, tasks, nodes, threads, device_reason FROM ledger.scorings")
+        assert told == [(Here.software, 3, 1, 1, where)]
 
     def test_profiles_by_segment(self, tiny):
         tiny.declare(monitoring={"segments": ["shop"]})
@@ -290,6 +292,23 @@ class TestTheNodes:
         assert (sent.spec.alerts, sent.project.mlflow, sent.project.warehouse) == (None, None, sent.project.root)
 
 
+@pytest.mark.usefixtures("here")
+def test_what_goes_wrong_in_a_task_names_the_node_and_leaves_what_was_stored(tiny, monkeypatch):
+    from pip_dagster.flow.distributed import tasks
+
+    tiny.run(FIRST)
+    before = tiny.warehouse("FROM ledger.scorings")
+    shares(tiny)
+
+    def full(*_):
+        raise OSError(28, "No space left on device", "/mnt/exchange/00001.parquet")
+
+    monkeypatch.setattr(tasks, "write", full)
+    with pytest.raises(ClusterError, match=r"orders, 2024-03-02: On the Ray node .*No space left.*/mnt/exchange/00001"):
+        tiny.run(SECOND)
+    assert tiny.warehouse("FROM ledger.scorings") == before
+
+
 class TestDeclared:
     def test_a_word_or_a_block(self, tiny):
         assert tiny.declare(scoring={"engine": "ray"}).pipeline().spec.scoring.ray == RayEngine()
@@ -307,6 +326,7 @@ class TestDeclared:
             ({"engine": {"name": "ray", "tasks": 0}}, "greater than or equal to 1"),
             ({"engine": "ray", "device": "cuda"}, "scores on CPUs"),
             ({"engine": {"name": "ray", "address": "local"}}, "starts no cluster of its own"),
+            ({"engine": {"name": "ray", "exchange": "s3://bucket/x"}}, "a folder that every node mounts"),
         ],
     )
     def test_what_means_nothing_is_refused(self, tiny, scoring, words):

@@ -115,11 +115,12 @@ def _result(ref: Any) -> Any:
 
     try:
         found = ray.get(ref)
-    except ray.exceptions.RayTaskError as error:
+    # From outside, a node's failure to import what it needs arrives as it is.
+    except (ray.exceptions.RayTaskError, ImportError, AttributeError) as error:
         last = str(error).strip().splitlines()[-1]
         raise ClusterError(
             f"A task failed on the Ray cluster: {last}. If it lacks pip_dagster, install this version of it on every "
-            "node; else please report it as a defect."
+            "node, the head too; else please report it as a defect."
         ) from error
     except ray.exceptions.RayError as error:
         raise ClusterError(

@@ -21,6 +21,7 @@ from pip_dagster.flow.not_finite import refuse_not_finite
 from pip_dagster.flow.score import Guarded, Scores, summarized
 from pip_dagster.flow.scored_row import score_columns, scored_columns
 from pip_dagster.ledger.profiles import Profile
+from pip_dagster.plural import plural
 
 if TYPE_CHECKING:
     from pip_dagster.declaration.pipeline import Pipeline
@@ -29,8 +30,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class SharedScores(Scores):
-    """Scores in files of the exchange. `profiles`: of all rows, where they were requested."""
+    """Scores in files of the exchange. `profiles`: of all rows, where they were requested.
 
+    `threads`: of each task. `where`: on how many nodes, for people.
+    """
+
+    threads: int = 1
+    where: str = ""
     profiles: Mapping[str, Sequence[Profile]] = field(default_factory=dict)
 
 
@@ -88,7 +94,8 @@ def score_shares(
         if key not in failed
     }
     found = merged_profiles([each.profiles for each in shares]) if profiles else {}
-    return SharedScores(types, scored, failed, blocked, encoded, guarded, found)
+    where = f"{plural(len(shares), 'task')} on {plural(nodes, 'node')} of a Ray cluster"
+    return SharedScores(types, scored, failed, blocked, encoded, guarded, cluster.cpus, where, found)
 
 
 def added(parts: Sequence[Guarded], partitions: Sequence[str]) -> Guarded:

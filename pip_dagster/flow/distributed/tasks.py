@@ -104,9 +104,11 @@ def _reported(task: Callable[Concatenate[int, P], T]) -> Callable[Concatenate[in
 
     @functools.wraps(task)
     def run(share: int, /, *args: P.args, **kwargs: P.kwargs) -> T | Trouble:
+        import duckdb
+
         try:
             return task(share, *args, **kwargs)
-        except (PipelineError, OSError, MemoryError) as error:
+        except (PipelineError, OSError, MemoryError, duckdb.Error) as error:
             return Trouble(type(error).__name__, str(error), platform.node())
 
     return run
