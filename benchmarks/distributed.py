@@ -1,6 +1,6 @@
 """A partition scored by one process and by tasks on a Ray cluster of two nodes on this machine.
 
-`python -m benchmarks.distributed [SIZE]` prints CPU seconds: of one process; of the run and of its tasks; of a job and of
+`python -m benchmarks.distributed [SIZE [TASKS…]]` prints CPU seconds: of one process; of the run and of its tasks; of a job and of
 a task by themselves. From these docs/distributed.md computes from which size on which cluster a cluster pays. Takes minutes.
 """
 
@@ -107,6 +107,6 @@ if __name__ == "__main__":
     data.FOLDER.mkdir(parents=True, exist_ok=True)
     data.scale(size)
     data.registry()
-    for tasks in (2, 8):
+    for tasks in map(int, sys.argv[2:] or ("2", "8")):
         print(json.dumps({"tasks": tasks, **measure(size, tasks)}), flush=True)
     print(json.dumps(overhead()), flush=True)

@@ -34,11 +34,22 @@ def cluster():
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     head = size | {"include_dashboard": False, "ray_client_server_port": port}
-    found = Cluster(initialize_head=True, head_node_args=head)
-    found.add_node(**size)
+    found = started(lambda: Cluster(initialize_head=True, head_node_args=head))
+    started(lambda: found.add_node(**size))
     found.from_outside = f"ray://127.0.0.1:{port}"
     yield found
     found.shutdown()
+
+
+def started(start):
+    """Ray gives a node 30 s to start, which is too little on a busy machine."""
+    for _ in range(4):
+        try:
+            return start()
+        except Exception as error:
+            if "timed out during startup" not in str(error):
+                raise
+    return start()
 
 
 def on_ray(tiny, cluster, **more):

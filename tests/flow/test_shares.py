@@ -173,6 +173,11 @@ class TestOneScoring:
         both_ways(tiny, PREDICTIONS)
         assert tiny.published("SELECT DISTINCT model_version FROM orders.predictions ORDER BY 1") == [(1,), (2,)]
 
+    def test_as_known(self, tiny):
+        source = {"table": "raw.orders", "partition_column": "day", "available_at": "day + to_days(order_id % 3)"}
+        tiny.declare(sources={"orders": source})
+        both_ways(tiny, PREDICTIONS, as_known=True)
+
     def test_from_stored_features(self, tiny):
         shares(tiny)
         tiny.run(FIRST, SECOND, predictions=False)
