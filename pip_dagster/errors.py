@@ -35,6 +35,10 @@ class StorageError(WarehouseError):
     """The warehouse's disk is full or not writable; committed data is safe."""
 
 
+class ClusterError(PipelineError):
+    """The Ray cluster cannot be reached, or its nodes cannot do the work."""
+
+
 class SpillError(PipelineError):
     """The folder that DuckDB spills to is full, missing or not writable."""
 

@@ -6,6 +6,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
+from pip_dagster.declaration.engine import RayEngine, ScoringEngine
 from pip_dagster.declaration.model_names import parse_models_uri
 from pip_dagster.declaration.split import Canary, Split
 from pip_dagster.declaration.strict import StrictModel
@@ -49,6 +50,10 @@ class Scoring(StrictModel):
         description="missing: scored as NULL, counted. error: the partition fails. quarantine: the row is quarantined.",
     )
     batch_rows: int = Field(default=65_536, ge=2_048, description="Rows in Python's memory at once.")
+    engine: ScoringEngine = Field(
+        default="local",
+        description="local: the process of the run. ray, or a block with `name: ray`: tasks on a Ray cluster.",
+    )
     required_signers: tuple[str, ...] = Field(
         default=(), description="Public keys, PEM files or base64, of all who must have signed a version that scores."
     )
@@ -65,6 +70,17 @@ class Scoring(StrictModel):
         if taken := {self.alias, "champion"} & set(self.arms):
             raise ValueError(f"arm {min(taken)!r} is the alias that scores the other rows; expected another alias")
         return self
+
+    @model_validator(mode="after")
+    def _engine_has_cpus(self) -> Scoring:
+        if self.ray and self.device == "cuda":
+            raise ValueError("`engine: ray` scores on CPUs; remove `device: cuda`, or use `engine: local`")
+        return self
+
+    @property
+    def ray(self) -> RayEngine | None:
+        """The cluster that scores, where one is declared."""
+        return self.engine if isinstance(self.engine, RayEngine) else None
 
     @property
     def experiment(self) -> Split | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from functools import partial
 from typing import TYPE_CHECKING
@@ -13,7 +13,6 @@ from pip_dagster.declaration.partition import Partition
 from pip_dagster.declaration.ranges import contiguous
 from pip_dagster.errors import DeclarationError, MemoryLimitError
 from pip_dagster.flow.cost import Cost, Meter
-from pip_dagster.flow.engine import available_threads
 from pip_dagster.flow.fingerprints import Fingerprints, fingerprints
 from pip_dagster.flow.keys import check_keys
 from pip_dagster.flow.query import FeatureQuery
@@ -26,7 +25,7 @@ from pip_dagster.sql.names import quote
 from pip_dagster.warehouse import faults
 from pip_dagster.warehouse.digest import RowSet, row_set_sql
 from pip_dagster.warehouse.interrupts import raise_if_interrupted
-from pip_dagster.warehouse.memory import make_room, with_more
+from pip_dagster.warehouse.memory import Room, make_room, with_more
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -46,6 +45,7 @@ class Extract:
     cost: Cost
     verdicts: Verdicts = ()
     provisional: bool = False
+    row_set: RowSet = RowSet()
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,15 @@ class Extraction:
     read_at: datetime
 
 
-def extract(stage: Stage, pipeline: Pipeline, partitions: Sequence[Partition], *, as_known: bool = False) -> Extraction:
+def extract(
+    stage: Stage,
+    pipeline: Pipeline,
+    partitions: Sequence[Partition],
+    *,
+    as_known: bool = False,
+    only: str | None = None,
+    sources: Fingerprints | None = None,
+) -> Extraction:
     """Run the feature SQL over all `partitions` at once and check each one's rows.
 
     Every row must lie in one of the partitions, and have a key that is whole and unique in it. A partition that
@@ -67,6 +75,9 @@ def extract(stage: Stage, pipeline: Pipeline, partitions: Sequence[Partition], *
     `as_known` hides from each partition what could not be known at its close (`known_by`), by each source's
     `available_at`; the SQL then runs once a partition. The sources' digests are those of all rows: what they were when
     this was made, by which a plan tells whether they changed since.
+
+    `only`: a condition over the columns of the SQL, whose rows alone are extracted. `sources`: what the sources hold,
+    where it is known already; they are then neither hashed nor judged.
 
     Raises:
         DeclarationError: the SQL cannot run at all, or ignores its bounds.
@@ -79,15 +90,18 @@ def extract(stage: Stage, pipeline: Pipeline, partitions: Sequence[Partition], *
         )
     meter, read_at, wall = Meter(), clock.now(), clock.wall()
     con, spec = stage.con, pipeline.spec
+    threads = Room.of(con).threads
     failed: dict[str, str] = {}
     judged: dict[str, Verdicts] = {}
     with sources_alone(con, spec, pipeline.project.root) as own:
         query = with_more(own, partial(FeatureQuery.parse, own, spec, pipeline.sql, partitions[0]))
+        if only:
+            query = replace(query, sql=f"SELECT * FROM (\n{query.sql}\n) WHERE {only}")
         stage.begin(query.columns)
         columns = _widest(own, pipeline, query)
-        _make_room(own, con, columns)
-        sources = with_more(own, partial(fingerprints, own, pipeline, partitions))
-        if not as_known:
+        _make_room(own, con, columns, threads)
+        hashed = sources or with_more(own, partial(fingerprints, own, pipeline, partitions))
+        if not (as_known or sources):
             judged |= validate_sources(own, spec, pipeline.suites, partitions).verdicts
         filling = _Filling(own, stage, query, failed)
         for adjoining in () if as_known else contiguous(partitions):
@@ -95,10 +109,11 @@ def extract(stage: Stage, pipeline: Pipeline, partitions: Sequence[Partition], *
     for partition in partitions if as_known else ():
         known_at = known_by(close_of(spec, partition))
         with sources_alone(con, spec, pipeline.project.root, known_at=known_at) as own:
-            _make_room(own, con, columns)
-            judged |= validate_sources(own, spec, pipeline.suites, [partition]).verdicts
+            _make_room(own, con, columns, threads)
+            if not sources:
+                judged |= validate_sources(own, spec, pipeline.suites, [partition]).verdicts
             _Filling(own, stage, query, failed).fill([partition])
-    make_room(con, columns, available_threads())
+    make_room(con, columns, threads)
     _check_range(stage, spec, query)
     failed |= with_more(con, partial(check_keys, stage, spec.features.key))
     sets = with_more(con, partial(_row_sets, stage))
@@ -108,10 +123,12 @@ def extract(stage: Stage, pipeline: Pipeline, partitions: Sequence[Partition], *
     for partition in built:
         key, rows = partition.key, sets.get(partition.key, RowSet())
         extracts[key] = Extract(
-            *(partition, rows.rows, rows.digest(query.columns), sources.of[key], costs[key], judged[key]),
+            *(partition, rows.rows, rows.digest(query.columns), hashed.of[key], costs[key]),
+            verdicts=judged.get(key, ()),
             provisional=pipeline.is_provisional(close_of(spec, partition), wall),
+            row_set=rows,
         )
-    return Extraction(extracts, failed, sources, read_at)
+    return Extraction(extracts, failed, hashed, read_at)
 
 
 def close_of(spec: PipelineSpec, partition: Partition) -> datetime:
@@ -161,10 +178,10 @@ class _Filling:
             self.fill(partitions[middle:])
 
 
-def _make_room(own: DuckDBPyConnection, con: DuckDBPyConnection, columns: int) -> None:
+def _make_room(own: DuckDBPyConnection, con: DuckDBPyConnection, columns: int, threads: int) -> None:
     """Give the database of the sources what its columns need, and half of that to the stage that is filled from it."""
-    make_room(own, columns, available_threads())
-    make_room(con, columns, available_threads(), share=0.5)
+    make_room(own, columns, threads)
+    make_room(con, columns, threads, share=0.5)
 
 
 def _widest(con: DuckDBPyConnection, pipeline: Pipeline, query: FeatureQuery) -> int:

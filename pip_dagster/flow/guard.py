@@ -210,6 +210,14 @@ class Findings:
             other.rows, self.missing | other.missing, self.invalid | other.invalid, self.unseen | other.unseen
         )
 
+    def __add__(self, other: Findings) -> Findings:
+        """These with what was counted in the same features of other rows."""
+        counts = (
+            dict(Counter(own) + Counter(more))
+            for own, more in ((self.missing, other.missing), (self.invalid, other.invalid), (self.unseen, other.unseen))
+        )
+        return Findings(self.rows + other.rows, *counts)
+
     @property
     def all_missing(self) -> list[str]:
         """Features with no value in any row: a source that fell silent looks like this."""

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, TypedDict, Unpack
 
 from pip_dagster.declaration.partition import Partition
+from pip_dagster.flow.distributed.cluster import connected
+from pip_dagster.flow.distributed.extract_shares import extract_shares
+from pip_dagster.flow.distributed.shared_stage import SharedStage
 from pip_dagster.flow.engine import available_threads
 from pip_dagster.flow.entries import failed_extraction
 from pip_dagster.flow.extract import extract
@@ -89,15 +92,20 @@ def materialize(
         threads = available_threads()
         version = requested.get("version")
         model = ScoringModel.resolve(pipeline, threads, version=version) if predictions else None
-        with workspace(threads=threads, memory_limit=run_memory(threads)) as con:
-            known = requested.get("as_known", False)
-            run = Run(
-                con, pipeline, info, progress, requested.get("allow_fewer_rows", False), known, requested.get("stored")
-            )
-            batches = [_extract(run, partitions, model)] if features else _stored(run, partitions)
+        with (
+            connected(pipeline, progress) as cluster,
+            workspace(threads=threads, memory_limit=run_memory(threads)) as con,
+        ):
+            known, fewer = requested.get("as_known", False), requested.get("allow_fewer_rows", False)
+            run = Run(con, pipeline, info, progress, fewer, known, requested.get("stored"), cluster)
+            # Partitions that need a cluster are extracted one at a time: their rows lie in its exchange.
+            together = [[partition] for partition in partitions] if cluster else [partitions]
+            batches = (_extract(run, each, model) for each in together) if features else _stored(run, partitions)
             for batch in batches:
                 yield from (PartitionResult(partition, error=error) for partition, error in batch.failed)
                 yield from judge_features(run, batch.stage, batch.made) if model is None else _score(run, model, batch)
+                if cluster:
+                    cluster.clear()
 
 
 @dataclass(frozen=True)
@@ -119,8 +127,11 @@ def _score(run: Run, model: ScoringModel, batch: _Batch) -> Iterator[PartitionRe
 def _extract(run: Run, partitions: Sequence[Partition], model: ScoringModel | None) -> _Batch:
     con, pipeline, name = run.con, run.pipeline, run.pipeline.spec.name
     run.progress(f"{name}: extracting the features of {len(partitions)} partitions")
-    stage = Stage(con)
-    extraction = extract(stage, pipeline, partitions, as_known=run.as_known)
+    stage = _stage(run)
+    if isinstance(stage, SharedStage) and run.cluster:
+        extraction = extract_shares(stage, run.cluster, pipeline, partitions, as_known=run.as_known)
+    else:
+        extraction = extract(stage, pipeline, partitions, as_known=run.as_known)
     if model:  # before a revision is kept, so that SQL which lost a column stores nothing
         check_fit(run, stage, model)
     made = [partition for partition in partitions if partition.key in extraction.extracts]
@@ -149,6 +160,12 @@ def _extract(run: Run, partitions: Sequence[Partition], model: ScoringModel | No
     return _Batch(stage, list(zip(made, entries, strict=True)), failed)
 
 
+def _stage(run: Run, columns: Mapping[str, str] | None = None, table: str | None = None) -> Stage:
+    if run.cluster:
+        return SharedStage(run.con, run.cluster, columns, table)
+    return Stage(run.con, columns, table)
+
+
 def _stored(run: Run, partitions: Sequence[Partition]) -> list[_Batch]:
     """The newest stored features of the partitions, a batch for each set of columns they have had."""
     con, name = run.con, run.pipeline.spec.name
@@ -159,7 +176,7 @@ def _stored(run: Run, partitions: Sequence[Partition]) -> list[_Batch]:
     batches = [_Batch(Stage(con), [], [(p, missing) for p in partitions if p.key not in known])]
     for table in sorted(columns):
         made = [(p, known[p.key]) for p in partitions if p.key in known and known[p.key].table_name == table]
-        batches.append(_Batch(Stage(con, columns[table], table), made, []))
+        batches.append(_Batch(_stage(run, columns[table], table), made, []))
     make_room(con, max(map(len, columns.values()), default=0), available_threads())
     return batches
 

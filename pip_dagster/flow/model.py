@@ -70,7 +70,8 @@ class ScoringModel:
                 f"`pip-dagster models promote {spec.scoring.model_name} VERSION --alias {alias}`."
             ) from error
         engine = found.manifest.engine
-        device = choose_device(spec.scoring.device, engine)
+        on_ray = Device("cpu", "the tasks on a Ray cluster score on CPUs")
+        device = on_ray if spec.scoring.ray else choose_device(spec.scoring.device, engine)
         named = None if version else alias
         return cls(found, device, threads, canonical(library_versions(engine)), role, named)
 

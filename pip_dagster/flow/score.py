@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
-from pip_dagster.flow.cost import Meter
+from pip_dagster.flow.cost import Cost, Meter
 from pip_dagster.flow.decide import decided
 from pip_dagster.flow.findings import (
     ScoringPolicy,
@@ -17,7 +17,7 @@ from pip_dagster.flow.findings import (
     refusal,
     too_many_quarantined,
 )
-from pip_dagster.flow.guard import Encoded
+from pip_dagster.flow.guard import Encoded, Findings
 from pip_dagster.flow.guard_composite import encode_model
 from pip_dagster.flow.not_finite import refuse_not_finite
 from pip_dagster.flow.plain_rows import PlainRows, plain_rows
@@ -61,6 +61,30 @@ class Scored:
     cpu_seconds: float
     peak_memory: int
     findings: Mapping[str, Any] = field(default_factory=dict)
+    cluster: str | None = None
+    tasks: int | None = None
+    nodes: int | None = None
+
+
+@dataclass(frozen=True)
+class Guarded:
+    """What the guard counted, by partition: in the rows to be scored, and the rows in quarantine (`apart`).
+
+    `unseen`: feature → rows with an unseen category, those that are in quarantine for it included.
+    """
+
+    found: Mapping[str, Findings]
+    unseen: Mapping[str, Mapping[str, int]]
+    apart: Mapping[str, int]
+
+    def blocked(self, policy: ScoringPolicy) -> dict[str, str]:
+        """The partitions with too many rows in quarantine, with the reason."""
+        reasons = {key: too_many_quarantined(self.apart.get(key, 0), of.rows, policy) for key, of in self.found.items()}
+        return {key: why for key, why in reasons.items() if why}
+
+    def failed(self, policy: ScoringPolicy, encoded: Sequence[Encoded]) -> dict[str, str]:
+        """The partitions that must not be scored, with the reason."""
+        return {key: why for key, of in self.found.items() if (why := refusal(of, policy, encoded))}
 
 
 @dataclass(frozen=True)
@@ -75,6 +99,7 @@ class Scores:
     failed: dict[str, str]
     blocked: dict[str, str]
     encoded: tuple[Encoded, ...]
+    guarded: Guarded
 
 
 def score(
@@ -115,43 +140,62 @@ def _score(
     carried = [name for name in types if name not in scores and name not in spec.decisions]
     rows = rows_for(spec.scoring.batch_rows, len(encoded))
     with plain_rows(stage, carried[1:], encoded, rows) as plain:
-        found = plain.found(partitions) if plain else count_findings(stage.con, encoded, partitions, stage.features)
-        unseen = {key: each.unseen for key, each in found.items()}
-        quarantines = policy.on_unseen_category == "quarantine" and any(unseen.values())
-        quarantine_unscorable(stage, encoded, unseen=quarantines)
-        apart = {} if plain else stage.quarantined()
-        if apart:
-            found = count_findings(stage.con, encoded, partitions, stage.admitted)
-        blocked = {
-            key: why for key in partitions if (why := too_many_quarantined(apart.get(key, 0), found[key].rows, policy))
-        }
-        failed = {key: why for key in partitions if (why := refusal(found[key], policy, encoded))}
+        guarded = _guard(stage, encoded, partitions, policy, plain)
+        blocked, failed = guarded.blocked(policy), guarded.failed(policy, encoded)
         stage.create(stage.scores, types)
-        relation = plain or (stage.admitted if apart else stage.features)
+        relation = plain or (stage.admitted if guarded.apart else stage.features)
         scoring = _Scoring(stage, spec, predictor, manifest, encoded, relation, carried)
-        if keys := [key for key in partitions if key not in failed and key not in blocked and found[key].rows]:
+        if keys := [key for key in partitions if key not in failed and key not in blocked and guarded.found[key].rows]:
             failed |= scoring.together(keys)
     if policy.refuse_not_finite:
         failed |= refuse_not_finite(stage, spec.features.key, types, scores, spec.decisions)
-    costs = meter.shares({key: each.rows for key, each in found.items()})
+    costs = meter.shares({key: each.rows for key, each in guarded.found.items()})
+    scored = summarized(stage, types, scores, guarded, policy, costs)
+    return Scores(
+        types, {key: of for key, of in scored.items() if key not in failed}, failed, blocked, encoded, guarded
+    )
+
+
+def _guard(
+    stage: Stage, encoded: Sequence[Encoded], partitions: Sequence[str], policy: ScoringPolicy, plain: PlainRows | None
+) -> Guarded:
+    """Count what must not be scored, and quarantine the rows that the policy does not fail the partition for."""
+    found = plain.found(partitions) if plain else count_findings(stage.con, encoded, partitions, stage.features)
+    unseen = {key: each.unseen for key, each in found.items()}
+    quarantines = policy.on_unseen_category == "quarantine" and any(unseen.values())
+    quarantine_unscorable(stage, encoded, unseen=quarantines)
+    apart = {} if plain else stage.quarantined()
+    if apart:
+        found = count_findings(stage.con, encoded, partitions, stage.admitted)
+    return Guarded(found, unseen, apart)
+
+
+def summarized(
+    stage: Stage,
+    types: Mapping[str, str],
+    scores: Mapping[str, str],
+    guarded: Guarded,
+    policy: ScoringPolicy,
+    costs: Mapping[str, Cost],
+) -> dict[str, Scored]:
+    """What is staged as scores of each partition that the guard counted; `types` are the scored row's columns."""
     scored = {}
-    for key, (rows_of, mean, low, high) in _summaries(stage, list(types), scores, partitions).items():
-        if key not in failed:
-            counted = found[key]
-            scored[key] = Scored(
-                counted.rows + apart.get(key, 0),
-                rows_of.rows,
-                apart.get(key, 0),
-                rows_of.digest(types),
-                mean,
-                low,
-                high,
-                costs[key].seconds,
-                costs[key].cpu_seconds,
-                costs[key].peak_memory,
-                recorded(counted, unseen[key], apart.get(key, 0), policy),
-            )
-    return Scores(types, scored, failed, blocked, encoded)
+    for key, (rows, mean, low, high) in _summaries(stage, list(types), scores, list(guarded.found)).items():
+        counted, apart = guarded.found[key], guarded.apart.get(key, 0)
+        scored[key] = Scored(
+            counted.rows + apart,
+            rows.rows,
+            apart,
+            rows.digest(types),
+            mean,
+            low,
+            high,
+            costs[key].seconds,
+            costs[key].cpu_seconds,
+            costs[key].peak_memory,
+            recorded(counted, guarded.unseen[key], apart, policy),
+        )
+    return scored
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from pip_dagster.errors import DeclarationError
+from pip_dagster.flow.distributed.score_shares import SharedScores, score_shares
+from pip_dagster.flow.distributed.shared_stage import SharedStage
+from pip_dagster.flow.engine import Device
 from pip_dagster.flow.explain import Explanation, explain
 from pip_dagster.flow.findings import ScoringPolicy
 from pip_dagster.flow.model import ScoringModel
@@ -68,14 +71,21 @@ def _profiles(
     run: Run, stage: Stage, model: ScoringModel, scores: Scores, keys: Sequence[str]
 ) -> Mapping[str, Sequence[Profile]]:
     spec = run.pipeline.spec
-    assert spec.monitoring
+    if isinstance(scores, SharedScores) and not _segments(run):
+        return {key: of for key, of in scores.profiles.items() if key in keys}
     some_apart = any(each.rows_quarantined for each in scores.scored.values())
     relation = stage.admitted if some_apart else stage.features
     manifest, gains = model.version.manifest, model.predictor.gains()
     of = ToProfile(
         stage.con, relation, scores.encoded, manifest, gains, stage.scores, scores.columns, spec.features.key
     )
-    return profiles_of(replace(of, segments=spec.monitoring.segments), keys)
+    return profiles_of(replace(of, segments=_segments(run)), keys)
+
+
+def _segments(run: Run) -> tuple[str, ...]:
+    """The columns by whose values profiles are counted too. Which values are frequent, only all rows show."""
+    monitoring = run.pipeline.spec.monitoring
+    return monitoring.segments if monitoring else ()
 
 
 def reference(manifest: Manifest) -> dict[str, float]:
@@ -91,6 +101,10 @@ def _score_where_it_can(
     The whole chunk is then scored again, so that a partition has one device and replays.
     """
     spec, manifest = run.pipeline.spec, model.version.manifest
+    if isinstance(stage, SharedStage):
+        profiles = _is_monitored(run, model) and not _segments(run)
+        shared = score_shares(stage, run.pipeline, model.version, keys, policy, profiles=profiles)
+        return shared, replace(model, threads=shared.threads, device=Device("cpu", shared.where))
     try:
         scores = score(stage, spec, model.predictor, manifest, keys, policy)
     except Exception:  # DuckDB wraps what its batches raise

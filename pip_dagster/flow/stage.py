@@ -6,9 +6,9 @@ it with `keep` and hands on the relation that `keep` returns.
 
 | table | rows | filled by |
 |---|---|---|
-| `features` | the features of some partitions, each with its partition's key | `append`, `load`, `restage` |
+| `features` | the features of some partitions, with their keys; on a cluster a view | `append`, `load`, `restage` |
 | `quarantine` | the row ids of `features` that are not scored, one row for each reason | `quarantine` |
-| `scores` | the admitted rows' scores and decisions, with what they carry from the features | `insert` (score) |
+| `scores` | the admitted rows' scores and decisions, with what they carry; on a cluster a view | `insert` (score) |
 | `reasons` | the reason codes of explained rows | `insert` (explain) |
 | `partitions` | the bounds of partitions, joined while features or source rows are staged | `partition_grid` |
 | `validated` | a view of what expectations judge, with row ids; dropped once they have | validate |

@@ -14,7 +14,7 @@ from pip_dagster.flow.stage import GIVEN, SCHEMA, Stage
 from pip_dagster.ledger.checks import CheckEntry
 from pip_dagster.quality.suite import Expectation, check_columns
 from pip_dagster.quality.verdict import Verdict
-from pip_dagster.sql.names import among
+from pip_dagster.sql.names import among, quote_all
 from pip_dagster.warehouse.memory import with_more
 
 if TYPE_CHECKING:
@@ -70,7 +70,8 @@ def validate(
     from pip_dagster.quality.evaluate import evaluate
     from pip_dagster.quality.relation import Relation
 
-    con.execute(f"CREATE OR REPLACE VIEW {_VIEW} AS SELECT rowid AS {ROW_ID}, * FROM {relation}")
+    listed = quote_all(dict.fromkeys(("partition_key", *columns)))
+    con.execute(f"CREATE OR REPLACE VIEW {_VIEW} AS SELECT rowid AS {ROW_ID}, {listed} FROM {relation}")
     evaluation = with_more(
         con,
         lambda: evaluate(

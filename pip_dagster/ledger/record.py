@@ -148,6 +148,9 @@ class ScoringEntry:
     declared_row: str | None = None
     cpu_seconds: float | None = None
     peak_memory: int | None = None
+    cluster: str | None = None
+    tasks: int | None = None
+    nodes: int | None = None
 
     @property
     def rows_per_second(self) -> float | None:

@@ -78,6 +78,7 @@ EVERY_KEY = {
     },
     "features": {"sql": "features.sql", "key": ["shop", "number"], "partition_column": "day", "cutoff": "day"},
     "scoring": {
+        "engine": {"name": "ray", "tasks": 8},
         "model_name": "orders",
         "registry": "folder",
         "alias": "champion",

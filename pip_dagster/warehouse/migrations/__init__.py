@@ -22,6 +22,7 @@ from pip_dagster.warehouse.migrations import (
     m0015_alarms,
     m0016_drift,
     m0017_published_digests,
+    m0018_cluster,
 )
 
 MIGRATIONS: tuple[str, ...] = (
@@ -42,4 +43,5 @@ MIGRATIONS: tuple[str, ...] = (
     m0015_alarms.SQL,
     m0016_drift.SQL,
     m0017_published_digests.SQL,
+    m0018_cluster.SQL,
 )
