@@ -103,15 +103,15 @@ def main() -> None:
     build_image(image, project)
     enter(image, HOSTS, place)
     compose = Compose(place, scenario["variables"], tuple(scenario.get("profiles", ())))
-    said: dict = {}
     try:
         compose.up()
         print("up", flush=True)
         until(lambda: ask("{ version }"), 120)
         for words in scenario.get("setup", []):
-            done = compose["worker-1"].run(*words)
-            print(done.stdout[-2000:], done.stderr[-2000:], flush=True)
-            done.check_returncode()
+            said = until(
+                lambda words=words: done if not (done := compose["worker-1"].run(*words)).returncode else None, 90
+            )
+            print(said.stdout[-2000:], said.stderr[-2000:], flush=True)
         said = globals()[scenario["scenario"]](compose, scenario["keys"])
         said["runs"] = [{k: run[k] for k in ("runId", "status", "startTime", "endTime")} for run in until(runs, 60)]
         for name, words in scenario.get("ask", {}).items():
