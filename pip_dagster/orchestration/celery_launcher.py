@@ -11,7 +11,8 @@ import dagster as dg
 from dagster_celery.launcher import CeleryRunLauncher
 from dagster_celery.tags import DAGSTER_CELERY_TASK_ID_TAG
 
-from pip_dagster.orchestration.dagster_private import CheckRunHealthResult, WorkerStatus
+from pip_dagster.orchestration.alive import GONE, is_gone
+from pip_dagster.orchestration.dagster_private import CheckRunHealthResult, WorkerStatus, instance_of
 
 _log = logging.getLogger(__name__)
 
@@ -52,9 +53,12 @@ class WatchedCeleryRunLauncher(CeleryRunLauncher):
 
     def check_run_worker_health(self, run: dg.DagsterRun) -> CheckRunHealthResult:
         """Failed if Celery says so, or if no worker has executed the run for a while; else running."""
+        task, instance = run.tags.get(DAGSTER_CELERY_TASK_ID_TAG), instance_of(self)
+        if task is None and instance.get_run_stats(run.run_id).launch_time is None:
+            # No launcher started it: `dagster asset materialize` executes a run by itself.
+            gone = is_gone(instance, run)
+            return CheckRunHealthResult(WorkerStatus.FAILED if gone else WorkerStatus.RUNNING, GONE if gone else None)
         try:
-            # Between launching and storing the tag, a run has no task yet.
-            task = run.tags.get(DAGSTER_CELERY_TASK_ID_TAG)
             failed = task is not None and self.celery.AsyncResult(task).state == "FAILURE"
             is_executed = not failed and run.run_id in self._executed()
         except Exception as error:  # each broker's client has its own errors
@@ -73,6 +77,16 @@ class WatchedCeleryRunLauncher(CeleryRunLauncher):
             WorkerStatus.FAILED,
             f"No Celery worker has executed the run for {missing:.0f} s: its worker was killed or lost its machine.",
         )
+
+    def get_run_worker_debug_info(self, run: dg.DagsterRun, include_container_logs: bool | None = True) -> str | None:
+        """What Celery knows of the run's task; None where it has none."""
+        has_task = DAGSTER_CELERY_TASK_ID_TAG in run.tags
+        return super().get_run_worker_debug_info(run, include_container_logs) if has_task else None
+
+    def terminate(self, run_id: str) -> bool:
+        """Interrupt the run's worker process; False where Celery does not execute it."""
+        run = instance_of(self).get_run_by_id(run_id)
+        return bool(run and DAGSTER_CELERY_TASK_ID_TAG in run.tags and super().terminate(run_id))
 
     def _executed(self) -> str:
         """What all workers say that they execute; each task's arguments contain its run."""

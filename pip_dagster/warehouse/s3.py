@@ -105,6 +105,8 @@ def trouble(error: BaseException, place: str) -> str:
     elif "NoSuchBucket" in text:
         bucket = place.removeprefix(PREFIX).split("/")[0]
         what = f"There is no bucket {bucket} on {server}. Create it, or correct the name of the bucket."
+    elif "RequestTimeTooSkewed" in text:
+        what = f"The clock of this machine differs from that of {server} by more than S3 accepts. Set the clock."
     elif "HTTP 403" in text or "HTTP 401" in text:
         what = (
             f"{server} refuses the credentials, or they have no right to {place}. Correct AWS_ACCESS_KEY_ID and "

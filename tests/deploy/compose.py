@@ -77,7 +77,7 @@ def build_image(image: Path, project: Path | None = None) -> None:
     for sources, target in re.findall(r"^COPY (.+) (\S+)$", text, re.MULTILINE):
         to = work / target if not target.startswith("/") else image / target.lstrip("/")
         for source in sources.split():
-            if project and not source.startswith("examples/"):
+            if project and not source.startswith("examples/deploy/"):
                 continue
             if (ROOT / source).is_dir():
                 shutil.copytree(ROOT / source, to, dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__"))
@@ -128,7 +128,12 @@ class Service:
         if image == "postgres":
             server, data = postgres_bin(), self.volume("/var/lib/postgresql") / "data"
             assert server
-            return [str(server / "postgres"), "-D", str(data), "-k", "/tmp"], "postgres", environment, str(data.parent)
+            return (
+                [str(server / "postgres"), "-D", str(data), "-k", str(data.parent)],
+                "postgres",
+                environment,
+                str(data.parent),
+            )
         if image == "redis":
             return words, "redis", environment, str(self.volume("/data"))
         if image == "chrislusf/seaweedfs":
@@ -160,8 +165,8 @@ class Service:
         initdb = [server / "initdb", "-D", data, "-U", environment["POSTGRES_USER"], f"--pwfile={secret}"]
         quiet = {"stdout": subprocess.DEVNULL, "check": True, "cwd": parent}
         subprocess.run([*as_postgres, *initdb, "-A", "scram-sha-256", "-E", "UTF8"], **quiet)
-        base = ["-h", "/tmp", "-U", environment["POSTGRES_USER"], "-v", "ON_ERROR_STOP=1"]
-        start = [*as_postgres, server / "pg_ctl", "-D", data, "-w", "-o", "-k /tmp -c listen_addresses=''"]
+        base = ["-h", parent, "-U", environment["POSTGRES_USER"], "-v", "ON_ERROR_STOP=1"]
+        start = [*as_postgres, server / "pg_ctl", "-D", data, "-w", "-o", f"-k {parent} -c listen_addresses=''"]
         subprocess.run([*start, "-l", "/dev/null", "start"], **quiet)
         psql = {"env": os.environ | {"PGPASSWORD": environment["POSTGRES_PASSWORD"]}} | quiet
         subprocess.run(["psql", *base, "-d", "postgres", "-c", f"CREATE DATABASE {environment['POSTGRES_DB']}"], **psql)

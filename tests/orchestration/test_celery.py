@@ -16,6 +16,7 @@ import yaml
 
 from pip_dagster.orchestration.dagster_private import WorkerStatus
 
+ROOT = Path(__file__).parents[2]
 FIRST = "2024-03-01"
 ENDLESS = """
 SELECT order_id, day, gift, shop, quantity, amount FROM raw.orders
@@ -32,6 +33,7 @@ pytestmark = [
 
 def celery_config(home):
     """Broker and results as files, which needs no server; else as in examples/deploy."""
+    shipped = yaml.safe_load((ROOT / "examples" / "deploy" / "celery.yaml").read_text())
     folders = {"data_folder_in": str(home / "queue"), "data_folder_out": str(home / "queue")}
     folders |= {"control_folder": str(home / "control")}
     for folder in ("queue", "control", "results"):
@@ -39,7 +41,7 @@ def celery_config(home):
     return {
         "broker": "filesystem://",
         "backend": f"file://{home / 'results'}",
-        "config_source": {"broker_transport_options": folders},
+        "config_source": shipped["execution"]["config"]["config_source"] | {"broker_transport_options": folders},
     }
 
 
@@ -161,12 +163,44 @@ def test_a_run_whose_worker_was_killed_is_reported_to_run_monitoring(tiny, home)
         assert found.status == WorkerStatus.FAILED and "No Celery worker has executed the run for" in found.msg
 
 
+def test_a_run_that_was_not_launched_with_celery_is_left_alone(home):
+    """As `dagster asset materialize` executes it, in a container of the deployment."""
+    with dg.DagsterInstance.from_config(str(home)) as instance:
+        run = instance.create_run_for_job(dg.GraphDefinition("orders_job").to_job(), status=dg.DagsterRunStatus.STARTED)
+        for _ in range(2):
+            assert instance.run_launcher.check_run_worker_health(run).status == WorkerStatus.RUNNING
+            time.sleep(1.1)
+        assert instance.run_launcher.get_run_worker_debug_info(run) is None
+        assert not instance.run_launcher.terminate(run.run_id)
+
+
 def test_a_broker_that_does_not_answer_ends_no_run(home, monkeypatch, caplog):
     with dg.DagsterInstance.from_config(str(home)) as instance:
         launcher = instance.run_launcher
         run = instance.create_run_for_job(dg.GraphDefinition("orders_job").to_job(), status=dg.DagsterRunStatus.STARTED)
+        instance.add_run_tags(run.run_id, {"dagster-celery/task_id": "1"})
+        run = instance.get_run_by_id(run.run_id)
         monkeypatch.setattr(launcher, "_executed", lambda: (_ for _ in ()).throw(ConnectionError("refused")))
         for _ in range(2):
             assert launcher.check_run_worker_health(run).status == WorkerStatus.RUNNING
             time.sleep(1.1)
     assert "does not answer; runs count as running: refused" in caplog.text
+
+
+@pytest.mark.soak
+def test_a_run_that_is_terminated_is_cancelled_and_its_worker_takes_the_next(tiny, home):
+    """The next run reads the declaration as it is by then, not as the worker read it before."""
+    tiny.declare(ENDLESS)
+    with dg.DagsterInstance.from_config(str(home)) as instance, worker(tiny, home, "--concurrency", "1") as process:
+        launch(tiny, home)
+        run = until(lambda: (r := instance.get_runs()[0]).status == dg.DagsterRunStatus.STARTED and r, process, home)
+        time.sleep(3)  # into its query
+        instance.report_run_canceling(run)
+        assert instance.run_launcher.terminate(run.run_id)
+        ended = until(lambda: (r := instance.get_run_by_id(run.run_id)).is_finished and r, process, home)
+        assert ended.status == dg.DagsterRunStatus.CANCELED
+        tiny.declare()
+        (tiny.folder / "features.sql").write_text(ENDLESS.partition(" AND (SELECT")[0])
+        launch(tiny, home)
+        until(lambda: instance.get_runs()[0].is_success, process, home)
+    assert tiny.scores() == tiny.expected(f"day = '{FIRST}'")
