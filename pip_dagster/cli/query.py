@@ -13,6 +13,7 @@ from pip_dagster.cli.published import open_published
 from pip_dagster.declaration.project import Project
 from pip_dagster.sql.expression import Refused
 from pip_dagster.sql.tables import Readable, folded, tables_read
+from pip_dagster.warehouse import s3
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -57,7 +58,8 @@ def query(project: Project, sql: str, form: str, as_json: bool) -> None:
                 raise click.ClickException(f"Two columns have the same name: {', '.join(columns)}. Rename one with AS.")
             _show(result, columns, "json" if as_json else form)
         except duckdb.Error as error:
-            if project.publishes and str(project.published) in str(error):  # a damaged file, not the query
+            of_file = project.publishes and str(project.published) in str(error)
+            if of_file or s3.is_of_s3(error):  # a damaged file or an S3 that is away, not the query
                 raise
             raise click.ClickException(str(error)) from error
 

@@ -28,6 +28,11 @@ _UNREACHABLE = (
     *("the database system is", "too many clients", "remaining connection slots", "no connection to the server"),
     *("could not receive data from server", "connection has been closed", 'execute query "ROLLBACK"'),
 )
+# DuckDB's errors of an S3 server that does not answer, or not now.
+AWAY = (
+    *("Could not connect to server", "Could not establish connection", "Timeout was reached"),
+    *("(HTTP 500 ", "(HTTP 502 ", "(HTTP 503 ", "(HTTP 504 ", "(HTTP 429 "),
+)
 # Parquet cannot store HUGEINT (it would be read as the nearest DOUBLE), the microseconds of an INTERVAL or the zone of
 # a time of day; DuckLake refuses the other types.
 _UNKEPT = re.compile(
@@ -70,6 +75,11 @@ class Lake:
             data_path if data_path.endswith("/") else data_path + "/",
             tuple((key, value) for key, value in found.items() if key in _SECRET),
         )
+
+    @property
+    def is_on_s3(self) -> bool:
+        """Whether the Parquet files are in S3."""
+        return self.data_path.startswith("s3://")
 
     @property
     def setting(self) -> str:
@@ -139,5 +149,5 @@ def unkept_type(sql_type: str) -> str | None:
 
 
 def is_transient(error: BaseException) -> bool:
-    """Whether the whole transaction may be retried: a conflict, or a Postgres that is briefly unreachable."""
-    return any(text in str(error) for text in (*_CONFLICT, *_UNREACHABLE))
+    """Whether the whole transaction may be retried: a conflict, or a Postgres or S3 that is briefly unreachable."""
+    return any(text in str(error) for text in (*_CONFLICT, *_UNREACHABLE, *AWAY))

@@ -75,7 +75,9 @@ class Source(StrictModel):
 
     table: str = Field(description="The name in SQL, `schema.table`; also its name in the source database.")
     database: str | None = Field(default=None, description="Another DuckDB file than the pipeline's.")
-    parquet: str | None = Field(default=None, description="Parquet files instead of a database table: path or glob.")
+    parquet: str | None = Field(
+        default=None, description="Parquet files instead of a database table: path or glob, on disk or s3://bucket/..."
+    )
     partition_column: str | None = Field(
         default=None, description="The date or instant that assigns changed rows to partitions."
     )
@@ -110,6 +112,21 @@ class Source(StrictModel):
     @classmethod
     def _table(cls, value: str) -> str:
         return check_table_name(value)
+
+    @field_validator("parquet")
+    @classmethod
+    def _without_secrets(cls, value: str | None) -> str | None:
+        if value and value.startswith("s3://") and "s3_" in value.partition("?")[2]:
+            raise ValueError("must hold no credentials or settings of S3; set AWS_ACCESS_KEY_ID and the like instead")
+        if value and not value.startswith("s3://") and "://" in value:
+            raise ValueError(f"cannot be {value.partition('://')[0]}://; expected a path or s3://bucket/path")
+        return value
+
+    @property
+    def bucket(self) -> str | None:
+        """The bucket of Parquet files in S3, as s3://bucket/."""
+        found = (self.parquet or "").partition("://")
+        return f"s3://{found[2].split('/')[0]}/" if found[0] == "s3" else None
 
     @model_validator(mode="after")
     def _one_place(self) -> Source:

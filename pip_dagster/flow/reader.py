@@ -64,7 +64,10 @@ def _places(con: DuckDBPyConnection, spec: PipelineSpec, root: Path) -> tuple[se
     files: set[str] = set()
     folders: set[str] = set()
     for source in spec.sources.values():
-        if source.parquet and (root / source.parquet).is_file():
+        if source.parquet and source.bucket:
+            wild = _WILD.search(source.parquet)
+            (folders if wild else files).add(_folder(source.parquet) if wild else source.parquet)
+        elif source.parquet and (root / source.parquet).is_file():
             # The path as it is, and as the glob escapes it.
             files |= {str(root / source.parquet), glob.escape(str(root / source.parquet))}
         elif source.parquet:

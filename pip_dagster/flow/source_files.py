@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pip_dagster.errors import SourceError, SourceLockedError
+from pip_dagster.warehouse import s3
 from pip_dagster.warehouse.connect import attached
 from pip_dagster.warehouse.unreadable import why_unreadable
 
@@ -38,6 +39,8 @@ class SourceFiles:
         self.by_name: set[str] = set()  # the catalogs that views needed
         self._con, self._spec, self._stack = con, spec, stack
         self._catalogs: dict[Path, str] = {}
+        for bucket in sorted({source.bucket for source in spec.sources.values() if source.bucket}):
+            s3.reach(con, bucket, f"pipeline {spec.name}", SourceError)
         self._named: dict[str, dict[Path, Path]] = {}  # catalog in lower case → the files of that name, as declared
         for source in spec.sources.values():
             if not source.parquet:
@@ -50,11 +53,13 @@ class SourceFiles:
 
     def pattern(self, source: Source) -> str | None:
         """A glob of the declared Parquet files. A file of that very name is no pattern, nor is the project's path."""
-        return self.pattern_of(self.root, source.parquet) if source.parquet else None
+        if not source.parquet or source.bucket:
+            return source.parquet
+        return self.pattern_of(self.root, source.parquet)
 
     @staticmethod
     def pattern_of(root: Path, declared: str) -> str:
-        """The same of files as they are declared."""
+        """The same of files of a folder as they are declared."""
         if holds((root / declared).is_file):
             return glob.escape(str(root / declared))
         return str(Path(glob.escape(str(root))) / declared)

@@ -14,7 +14,7 @@ from pip_dagster.errors import SourceError
 from pip_dagster.flow.source_files import SourceFiles, holds
 from pip_dagster.sql.names import literal, parquet_rows, quote, quote_table
 from pip_dagster.sql.row_sql import row_instant
-from pip_dagster.warehouse import faults
+from pip_dagster.warehouse import faults, s3
 from pip_dagster.warehouse.interrupts import raise_if_interrupted
 from pip_dagster.warehouse.unreadable import is_of_file
 
@@ -66,6 +66,10 @@ def open_sources(
         except duckdb.Error as error:  # feature SQL can read rows that nothing else has read
             if faults.is_of_spill(error) or not is_of_file(error):
                 raise
+            if s3.is_of_s3(error):
+                places = " or ".join(source.parquet or "" for source in spec.sources.values() if source.bucket)
+                said = s3.trouble(error, places)
+                raise SourceError(f"Pipeline {spec.name}: a source cannot be read. {said}") from error
             raise SourceError(
                 f"Pipeline {spec.name}: a source cannot be read. Restore the file, or run what writes it again. DuckDB "
                 f"says: {str(error).splitlines()[0]}"
@@ -98,10 +102,12 @@ def rows_of(spec: PipelineSpec, name: str, source: Source) -> Iterator[None]:
         raise_if_interrupted(error)
         if faults.is_of_spill(error):
             raise
-        place = source.parquet or source.database or spec.source_database
+        place = source.parquet or source.database or spec.source_database or ""
+        remedy = f"Correct or restore what it reads there. DuckDB says: {str(error).splitlines()[0]}"
+        if s3.is_of_s3(error):
+            remedy = s3.trouble(error, place)
         raise SourceError(
-            f"Pipeline {spec.name}: rows of source {name!r} ({source.table}) cannot be read from {place}. Correct or "
-            f"restore what it reads there. DuckDB says: {str(error).splitlines()[0]}"
+            f"Pipeline {spec.name}: rows of source {name!r} ({source.table}) cannot be read from {place}. {remedy}"
         ) from error
 
 
@@ -192,6 +198,8 @@ def _check_views(con: DuckDBPyConnection, spec: PipelineSpec, files: SourceFiles
 def _unreadable(con: DuckDBPyConnection, where: str, source: Source, files: SourceFiles, error: Exception) -> str:
     """Why a table or files cannot be read, and what to do."""
     said = f" DuckDB says: {str(error).splitlines()[0]}"
+    if source.bucket and source.parquet:
+        return f"{where} cannot be read from {source.parquet}. {s3.trouble(error, source.parquet)}"
     if source.parquet:
         remedy = ""
         if holds((files.root / source.parquet).is_dir):

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
-import os
 import random
 import time
 from collections.abc import Callable, Iterator
@@ -12,9 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pip_dagster.declaration.lake import Lake, is_transient
-from pip_dagster.errors import NoWarehouseError, WarehouseError
+from pip_dagster.errors import NoWarehouseError, StorageError, WarehouseError
 from pip_dagster.sql.names import CATALOG, literal
-from pip_dagster.warehouse import advisory, schema
+from pip_dagster.warehouse import advisory, s3, schema
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -33,6 +31,7 @@ def opened(
 
     Raises:
         WarehouseError: an extension, Postgres or the catalog is missing; DuckDB's text, without secrets.
+        StorageError: the S3 that its files are in is away, or refuses.
     """
     _load_extensions(con, lake)
     try:
@@ -41,14 +40,15 @@ def opened(
         new()
         raise
     try:
-        con.execute(f"USE {CATALOG}")
-        con.execute(f"SET VARIABLE {advisory.LOCKS} = {not read_only}")
-        schema.ensure(con, lake, read_only=read_only, new=new)
-        if read_only:
-            con.execute("BEGIN TRANSACTION")
-        yield
-        if read_only:
-            con.execute("COMMIT")
+        with _of_data(lake):
+            con.execute(f"USE {CATALOG}")
+            con.execute(f"SET VARIABLE {advisory.LOCKS} = {not read_only}")
+            schema.ensure(con, lake, read_only=read_only, new=new)
+            if read_only:
+                con.execute("BEGIN TRANSACTION")
+            yield
+            if read_only:
+                con.execute("COMMIT")
     finally:
         import duckdb
 
@@ -58,53 +58,34 @@ def opened(
 
 
 def _load_extensions(con: DuckDBPyConnection, lake: Lake) -> None:
-    import duckdb
-
-    on_s3 = lake.data_path.startswith("s3://")
-    names = ["postgres_scanner", "ducklake", *(["httpfs"] if on_s3 else [])]
-    if on_s3 and not os.environ.get("AWS_ACCESS_KEY_ID"):
-        names.append("aws")
-    for name in names:
-        found = importlib.util.find_spec(f"duckdb_extension_{name}")
-        folder = Path(found.origin).parent if found and found.origin else Path()
-        file = folder / "extensions" / f"v{duckdb.__version__}" / f"{name}.duckdb_extension"
-        try:
-            if file.is_file():
-                con.execute(f"LOAD {literal(str(file))}")
-                continue
-            with suppress(duckdb.Error):
-                con.execute(f"LOAD {name}")
-                continue
-            con.execute(f"INSTALL {name}; LOAD {name}")
-        except duckdb.Error as error:
-            raise WarehouseError(
-                f"DuckDB {duckdb.__version__} cannot load its extension {name}, which {lake} needs: {error}\n"
-                "Install pip-dagster[lake], or run INSTALL once on a machine that reaches extensions.duckdb.org."
-            ) from error
+    for name in ("postgres_scanner", "ducklake"):
+        s3.load_extension(con, name, str(lake), WarehouseError)
+    if lake.is_on_s3:
+        s3.reach(con, lake.data_path, str(lake), WarehouseError)
     # A commit that another one preceded is only renumbered, so it need not wait for long.
     con.execute("SET ducklake_retry_wait_ms = 10; SET ducklake_retry_backoff = 1.2; SET ducklake_max_retry_count = 30")
     if password := dict(lake.secrets).get("password"):
         con.execute(f"CREATE OR REPLACE TEMPORARY SECRET {CATALOG} (TYPE postgres, PASSWORD {literal(password)})")
-    if on_s3:
-        _s3_secret(con, lake)
 
 
-def _s3_secret(con: DuckDBPyConnection, lake: Lake) -> None:
-    """The credentials that every AWS client uses: from the environment, else the machine's role."""
-    environment = os.environ
-    options = {"TYPE": "s3", "SCOPE": literal(lake.data_path)}
-    if environment.get("AWS_ACCESS_KEY_ID"):
-        names = {"KEY_ID": "AWS_ACCESS_KEY_ID", "SECRET": "AWS_SECRET_ACCESS_KEY", "SESSION_TOKEN": "AWS_SESSION_TOKEN"}
-        options |= {key: literal(environment[name]) for key, name in names.items() if environment.get(name)}
-    else:
-        options["PROVIDER"] = "credential_chain"
-    if region := environment.get("AWS_REGION") or environment.get("AWS_DEFAULT_REGION"):
-        options["REGION"] = literal(region)
-    if endpoint := environment.get("AWS_ENDPOINT_URL_S3") or environment.get("AWS_ENDPOINT_URL"):
-        scheme, _, place = endpoint.partition("://")
-        options |= {"ENDPOINT": literal(place.rstrip("/")), "URL_STYLE": "'path'", "USE_SSL": str(scheme != "http")}
-    listed = ", ".join(f"{key} {value}" for key, value in options.items())
-    con.execute(f"CREATE OR REPLACE TEMPORARY SECRET {CATALOG}_data ({listed})")
+@contextmanager
+def _of_data(lake: Lake) -> Iterator[None]:
+    """Report an error of the S3 that the lake's files are in.
+
+    Raises:
+        StorageError: the server is away, or refuses; nothing of the transaction was stored.
+    """
+    import duckdb
+
+    try:
+        yield
+    except duckdb.Error as error:
+        if not (lake.is_on_s3 and s3.is_of_s3(error)):
+            raise
+        raise StorageError(
+            f"The files of the warehouse {lake}, in {lake.data_path}, cannot be used. "
+            f"{s3.trouble(error, lake.data_path)}\nNothing is lost: committed partitions are kept."
+        ) from error
 
 
 def _attach(con: DuckDBPyConnection, lake: Lake, purpose: str, *, read_only: bool, deadline: float) -> None:

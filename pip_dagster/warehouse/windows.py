@@ -10,7 +10,7 @@ from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
 from pip_dagster.declaration.lake import Lake, is_transient
-from pip_dagster.errors import OvertakenError, WarehouseError
+from pip_dagster.errors import OvertakenError, StorageError, WarehouseError
 from pip_dagster.warehouse import lock
 from pip_dagster.warehouse.access import writing
 from pip_dagster.warehouse.memory import with_more
@@ -77,13 +77,14 @@ class Retries:
     def wait_after(self, error: Exception, *, reached: bool = True) -> None:
         """Wait a random moment, so that processes that conflicted do not retry in step.
 
-        A warehouse not `reached` yet may be mistyped, and opening it has waited long enough.
+        A warehouse not `reached` yet may be mistyped, and opening it has waited long enough; the files of one that is
+        open may be away for a moment.
 
         Raises:
             Exception: the error, if a retry would end in it again or the time is over.
         """
         transient = isinstance(error, OvertakenError) or is_transient(error)
-        transient &= reached or not isinstance(error, WarehouseError)
+        transient &= reached or not isinstance(error, WarehouseError) or isinstance(error, StorageError)
         if not transient or time.monotonic() >= self._until:
             raise error
         time.sleep(random.uniform(0, self._pause))

@@ -21,8 +21,15 @@ def load(name: str) -> dict:
     return yaml.safe_load((DEPLOY / name).read_text(encoding="utf-8"))
 
 
+def ours() -> dict[str, dict]:
+    """The services that run our image."""
+    return {name: each for name, each in load("compose.yaml")["services"].items() if "pip-dagster" in each["image"]}
+
+
 def settings_of_compose() -> dict[str, str]:
-    return load("compose.yaml")["services"]["worker"]["environment"]
+    """As compose fills in the variables where none is set."""
+    environment = load("compose.yaml")["services"]["worker"]["environment"]
+    return {name: re.sub(r"\$\{\w+:-(.*)\}", r"\1", value) for name, value in environment.items()}
 
 
 def settings_of_helm() -> dict[str, str]:
@@ -41,11 +48,9 @@ def test_the_projects_settings_are_a_lake_without_a_password(settings, tmp_path,
 
 
 def test_every_variable_of_dagster_yaml_is_set_for_every_process(monkeypatch):
-    compose = load("compose.yaml")
     used = set(re.findall(r"env: (\w+)", (DEPLOY / "dagster.yaml").read_text() + (DEPLOY / "celery.yaml").read_text()))
-    ours = {name: each for name, each in compose["services"].items() if name not in ("postgres", "redis")}
-    assert {"webserver", "daemon", "worker"} <= ours.keys()
-    for service in ours.values():
+    assert {"code", "webserver", "daemon", "worker"} <= ours().keys()
+    for service in ours().values():
         assert used <= service["environment"].keys()
         assert [volume.split(":")[0] for volume in service["volumes"]] == ["data"]
     secrets = re.findall(r"PASSWORD: (\S+)", (DEPLOY / "compose.yaml").read_text())
@@ -85,6 +90,14 @@ def test_dagster_and_celery_take_their_configuration(tmp_path, monkeypatch):
     assert launcher.broker.startswith("redis://redis")
 
 
+def test_the_extra_postgres_brings_the_driver_that_dagsters_connection_string_names():
+    """SQLAlchemy 2.1 takes it for psycopg 3, with which no process of the deployment would start."""
+    pytest.importorskip("dagster_postgres")
+    from dagster_postgres.utils import create_pg_engine, get_conn_string
+
+    create_pg_engine(get_conn_string("pip", "secret", "nowhere", "dagster")).dispose()
+
+
 def test_the_image_has_what_its_processes_call():
     dockerfile = (DEPLOY / "Dockerfile").read_text()
     copied = re.findall(r"^COPY (.+) \S+$", dockerfile, re.MULTILINE)
@@ -93,8 +106,8 @@ def test_the_image_has_what_its_processes_call():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     (extras,) = re.findall(r"\.\[([\w,]+)\]", dockerfile)
     assert set(extras.split(",")) <= project["optional-dependencies"].keys()
-    called = {service["command"][0] for service in load("compose.yaml")["services"].values() if "command" in service}
-    assert called == {"dagster-webserver", "dagster-daemon", "dagster-celery", "sh"}
+    called = {service["command"][0] for service in ours().values()}
+    assert called == {"dagster", "dagster-webserver", "dagster-daemon", "dagster-celery", "sh"}
     (maintaining,) = re.findall(r"do (pip-dagster .*?) \|\|", (DEPLOY / "compose.yaml").read_text())
     assert shlex.split(maintaining)[1] == "maintain"
     assert "CREATE DATABASE lake" in (DEPLOY / "lake.sql").read_text()
