@@ -61,7 +61,6 @@ def key_of(hour: int) -> str:
 def _declare(folder: Path, count: int, sources: int) -> Pipeline:
     """Sources, declaration and model."""
     import duckdb
-    import xgboost as xgb
     import yaml
 
     from pip_dagster.registry.store import Registry

@@ -66,8 +66,8 @@ class SharedStage(Stage):
         every = [file for of in self.files.values() for file in of]
         self.show(self.features, every, {"partition_key": "VARCHAR"} | self.columns)
 
-    def restage(self, pipeline: Pipeline, revisions: Sequence[str]) -> None:
-        """Bring these revisions to `features`, unless a run has extracted them, or they are there."""
+    def restage(self, pipeline: Pipeline, revisions: Sequence[str], *, late: bool = False) -> None:
+        """Bring these revisions to `features`, never late, unless a run has extracted them, or they are there."""
         if tuple(revisions) != self._loaded:
             self._key = pipeline.spec.features.key
             super().restage(pipeline, revisions)
@@ -86,6 +86,7 @@ class SharedStage(Stage):
         )
         copy = f"COPY ({select}) TO {literal(str(folder))} (FORMAT parquet, PARTITION_BY (pip_share))"
         with_more(self.con, lambda: self.con.execute(copy))
+        self._late = None
         files: dict[int, list[str]] = {}
         for file in sorted(Path(folder).glob("pip_share=*/*.parquet")):
             files.setdefault(int(file.parent.name.partition("=")[2]), []).append(str(file))

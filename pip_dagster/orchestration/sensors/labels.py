@@ -42,6 +42,18 @@ def labels_arrived(pipeline: Pipeline) -> dg.SensorDefinition:
     return labels
 
 
+def _check_assets(context: dg.SensorEvaluationContext, pipeline: Pipeline) -> None:
+    """Other pipelines' assets are only known once everything is loaded."""
+    if not context.repository_def:
+        return
+    known = [key.to_user_string() for key in context.repository_def.asset_graph.get_all_asset_keys()]
+    for name in set(pipeline.label_assets) - set(known):
+        raise DeclarationError(
+            f"Pipeline {pipeline.spec.name}: sensors.labels_arrived.assets names {name!r}, which is not an asset of "
+            f"this code location{suggest(name, known)}"
+        )
+
+
 def _evaluate(
     context: dg.SensorEvaluationContext, pipeline: Pipeline, assets: list[dg.AssetKey]
 ) -> dg.SensorResult | dg.SkipReason:
@@ -49,14 +61,7 @@ def _evaluate(
     from pip_dagster.flow.unchanged import labels_are_steady, reads_tables_only, state_of
 
     spec, declared = pipeline.spec, pipeline.spec.sensors.labels_arrived
-    if context.repository_def:
-        # Other pipelines' assets are only known once everything is loaded.
-        known = [key.to_user_string() for key in context.repository_def.asset_graph.get_all_asset_keys()]
-        for name in set(pipeline.label_assets) - set(known):
-            raise DeclarationError(
-                f"Pipeline {spec.name}: sensors.labels_arrived.assets names {name!r}, which is not an asset of this "
-                f"code location{suggest(name, known)}"
-            )
+    _check_assets(context, pipeline)
     window = closed_partitions(spec.partitions, datetime.now(UTC))[-declared.window :]
     last = remembered(context.cursor)
     before = last or {}
