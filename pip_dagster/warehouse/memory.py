@@ -170,7 +170,7 @@ def with_more(con: DuckDBPyConnection, work: Callable[[], T], *, beside: DuckDBP
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether DuckDB, which may wrap the error of a batch or a commit, ran out of its memory; not of disk to spill to."""
+    """Whether DuckDB, which wraps errors of batches and commits, ran out of its memory; not of disk to spill to."""
     import duckdb
 
     text = str(error)
