@@ -174,7 +174,7 @@ def is_out_of_memory(error: BaseException) -> bool:
     import duckdb
 
     text = str(error)
-    out = "Out of Memory Error" in text or re.search(r"could not allocate block of size .* used\)", text)
+    out = "Out of Memory Error" in text or re.search(r"(allocate|pin) (block|data) of size .* used\)", text)
     return isinstance(error, duckdb.Error) and bool(out) and "max_temp_directory_size" not in text
 
 
