@@ -54,7 +54,7 @@ def features() -> Path:
     """A year of the demo's features and labels, as `feat.flights` and `feat.labels`."""
     target = FOLDER / "features.duckdb"
     if _is_missing(target):
-        with _building(target) as con:
+        with building(target) as con:
             con.execute(f"ATTACH '{sources()}' AS sources (READ_ONLY)")
             con.execute("CREATE SCHEMA built.feat")
             con.execute("USE sources")
@@ -68,7 +68,7 @@ def scale(size: str) -> Path:
     """A source database with `raw.flights` of this size, all of one day."""
     target = FOLDER / f"scale_{size}.duckdb"
     if _is_missing(target):
-        with _building(target) as con:
+        with building(target) as con:
             con.execute(f"ATTACH '{features()}' AS year (READ_ONLY)")
             con.execute("CREATE SCHEMA raw")
             sql = (Path(__file__).parent / "scale_features.sql").read_text(encoding="utf-8")
@@ -175,7 +175,7 @@ def _is_missing(target: Path) -> bool:
     return True
 
 
-class _building:
+class building:
     """A connection whose database `built` becomes the file `target` if the block succeeds."""
 
     def __init__(self, target: Path) -> None:

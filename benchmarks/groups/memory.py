@@ -14,16 +14,26 @@ def memory(options: Options) -> list[Figure]:
     """Peak resident memory of extracting, scoring, committing and publishing one partition, by its rows."""
     data.registry()
     sizes = ["1M", "3M", "10M", *(["30M", "100M"] if options.long else [])]
-    peaks = {}
+    peaks: dict[str, float] = {}
+    costs = []
     for size in sizes:
         note(f"memory, {size} rows")
         data.scale(size)
-        peaks[size] = case("benchmarks.cases:scale", size, "whole").peak_mb
+        run = case("benchmarks.cases:scale", size, "whole")
+        peaks[size] = run.peak_mb
+        costs.append((size, run.cpu_seconds / (run.reported["rows"] * len(data.FEATURES) / 1e6)))
     listed = ", ".join(f"{size}: {peak:.0f} MB" for size, peak in peaks.items())
     smallest, largest = _line({data.REPLICAS[size]: peak for size, peak in peaks.items()})
     return [
         Figure(f"peak memory, {sizes[-1]} rows against {sizes[0]}", largest / smallest, 1.10, "×", listed),
         Figure("peak memory, the highest", max(peaks.values()) / 1000, 1.5, "GB", listed),
+        Figure(
+            f"CPU seconds a million values, {sizes[-1]} rows",
+            costs[-1][1],
+            None,
+            "CPU s",
+            ", ".join(f"{size}: {cost:.2f}" for size, cost in costs),
+        ),
     ]
 
 

@@ -170,11 +170,12 @@ def with_more(con: DuckDBPyConnection, work: Callable[[], T], *, beside: DuckDBP
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether DuckDB, which may wrap the error of a batch, ran out of its memory; not of disk to spill to."""
+    """Whether DuckDB, which wraps errors of batches and commits, ran out of its memory; not of disk to spill to."""
     import duckdb
 
     text = str(error)
-    return isinstance(error, duckdb.Error) and "Out of Memory Error" in text and "max_temp_directory_size" not in text
+    out = "Out of Memory Error" in text or re.search(r"(allocate|pin) (block|data) of size .* used\)", text)
+    return isinstance(error, duckdb.Error) and bool(out) and "max_temp_directory_size" not in text
 
 
 def limit_error(con: DuckDBPyConnection, error: BaseException) -> MemoryLimitError:
