@@ -174,18 +174,23 @@ def backfill() -> None:
         _process(root, ["pip_dagster.cli.main", "backfill", "flight_delay", *days], {})
 
 
-def empty() -> None:
-    """The same command for an asset that does nothing."""
+def empty(first: str, last: str, *libraries: str) -> None:
+    """The same command for two assets that do nothing, or only import libraries."""
     with scratch() as folder:
         (folder / "home").mkdir()
         shutil.copy(data.REPOSITORY / "dagster.yaml", folder / "home" / "dagster.yaml")
+        body = "".join(f"    import {name}\n" for name in libraries)
         (folder / "nothing.py").write_text(
             "import dagster as dg\n"
-            "@dg.asset(partitions_def=dg.DailyPartitionsDefinition('2013-01-01'))\n"
-            "def nothing(): ...\n"
+            "days = dg.DailyPartitionsDefinition('2013-01-01')\n"
+            "specs = [dg.AssetSpec(name, partitions_def=days) for name in ('features', 'predictions')]\n"
+            "@dg.multi_asset(specs=specs, backfill_policy=dg.BackfillPolicy.single_run())\n"
+            f"def nothing():\n{body}"
+            "    for spec in specs: yield dg.MaterializeResult(asset_key=spec.key)\n"
             "defs = dg.Definitions(assets=[nothing], executor=dg.in_process_executor)\n"
         )
-        _cli(folder, "nothing", ["--select", "nothing", "--partition", "2013-06-01"])
+        keys = ["--partition", first] if first == last else ["--partition-range", f"{first}...{last}"]
+        _cli(folder, "nothing", ["--select", "features,predictions", *keys])
 
 
 def _cli(root: Path, module: str, arguments: list[str]) -> None:
