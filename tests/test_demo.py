@@ -95,7 +95,7 @@ def stored(demo, where="true"):
         return query.to_arrow_table().to_pandas().set_index("flight_key")
 
 
-@pytest.mark.parametrize("version", [2, 1])
+@pytest.mark.parametrize("version", [2, pytest.param(1, marks=pytest.mark.slice)])
 def test_every_score_of_august_equals_an_independent_computation(demo, version):
     demo.promote(version)
     results = demo.run(*dates(*AUGUST))
