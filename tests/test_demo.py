@@ -191,7 +191,7 @@ def test_destinations_that_training_never_saw_are_counted(demo):
     assert {day: count for day, count in found.items() if count} == dict(expected) != {}
 
 
-@pytest.mark.parametrize("changed", [date(2013, 3, 10), date(2013, 11, 3)])
+@pytest.mark.parametrize("changed", [date(2013, 3, 10), pytest.param(date(2013, 11, 3), marks=pytest.mark.slice)])
 def test_days_on_which_the_clocks_change_score_the_same_alone_and_in_a_range(demo, changed):
     days = [changed - timedelta(days=1), changed, changed + timedelta(days=1)]
     digests = {day: result.scoring.score_digest for day, result in demo.run(*days).items()}
