@@ -2,7 +2,9 @@
 
 import sqlite3
 from collections import Counter
+from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
 import dagster as dg
 import pytest
@@ -33,15 +35,33 @@ def step(context: dg.AssetExecutionContext):
     yield dg.AssetCheckResult(asset_key="predictions", check_name="expectations", passed=True)
 
 
-@pytest.fixture
-def instance(tmp_path, monkeypatch):
+@contextmanager
+def _instance(home: Path):
     """The instance of the project's own dagster.yaml."""
-    home = tmp_path / "home"
     home.mkdir()
     (home / "dagster.yaml").write_text((ROOT / "dagster.yaml").read_text())
-    monkeypatch.setenv("DAGSTER_HOME", str(home))
-    with dg.DagsterInstance.get() as found:
-        yield found
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DAGSTER_HOME", str(home))
+        with dg.DagsterInstance.get() as found:
+            yield found
+
+
+@pytest.fixture(scope="module")
+def ran(tmp_path_factory):
+    """A run of all dates, and how often it opened the index."""
+    home = tmp_path_factory.mktemp("events") / "home"
+    opened = Counter()
+    index = BatchedEventStorage.index_connection
+
+    def counted(self):
+        opened["index"] += 1
+        return index(self)
+
+    with _instance(home) as instance:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(BatchedEventStorage, "index_connection", counted)
+            run_id = _run(instance)
+        yield SimpleNamespace(home=home, instance=instance, run_id=run_id, opened=opened)
 
 
 def _run(instance):
@@ -64,9 +84,9 @@ def _stored(home: Path, run_id: str) -> dict[str, Counter]:
     return found
 
 
-def test_the_rows_are_those_of_dagsters_own_storage(instance, tmp_path, monkeypatch):
-    assert type(instance.event_log_storage) is BatchedEventStorage
-    ours = _stored(tmp_path / "home", _run(instance))
+def test_the_rows_are_those_of_dagsters_own_storage(ran, tmp_path, monkeypatch):
+    assert type(ran.instance.event_log_storage) is BatchedEventStorage
+    ours = _stored(ran.home, ran.run_id)
     monkeypatch.setenv("DAGSTER_EVENT_BATCH_SIZE", "0")
     (tmp_path / "other").mkdir()
     with dg.DagsterInstance.local_temp(str(tmp_path / "other")) as other:
@@ -78,8 +98,8 @@ def test_the_rows_are_those_of_dagsters_own_storage(instance, tmp_path, monkeypa
     assert sum(ours["index", "asset_event_tags"].values())  # each partition's data version
 
 
-def test_each_partition_has_its_metadata_and_its_status(instance):
-    _run(instance)
+def test_each_partition_has_its_metadata_and_its_status(ran):
+    instance = ran.instance
     for name in ("features", "predictions"):
         key = dg.AssetKey(name)
         assert instance.get_materialized_partitions(key) == set(DATES.get_partition_keys())
@@ -90,38 +110,30 @@ def test_each_partition_has_its_metadata_and_its_status(instance):
         assert event.asset_materialization.tags["dagster/data_version"] == f"of {name}"
 
 
-def test_a_batch_opens_the_index_a_few_times(instance, monkeypatch):
-    opened = Counter()
-    index = BatchedEventStorage.index_connection
-
-    def counted(self):
-        opened["index"] += 1
-        return index(self)
-
-    monkeypatch.setattr(BatchedEventStorage, "index_connection", counted)
-    _run(instance)
-    assert opened["index"] < 72 / 2, opened  # 72 events of partitions
+def test_a_batch_opens_the_index_a_few_times(ran):
+    assert 0 < ran.opened["index"] < 72 / 2, ran.opened  # 72 events of partitions
 
 
-def test_dagsters_own_storage_continues_with_its_files(instance, tmp_path, monkeypatch):
+def test_dagsters_own_storage_continues_with_its_files(tmp_path):
     """And the other way round: an older `dagster.yaml` named no storage of ours."""
-    _run(instance)
     settings = yaml.safe_load((ROOT / "dagster.yaml").read_text())
     del settings["event_log_storage"]
-    (tmp_path / "home" / "dagster.yaml").write_text(yaml.safe_dump(settings))
     key = dg.AssetKey("features")
-    with dg.DagsterInstance.get() as plain:
-        assert type(plain.event_log_storage) is not BatchedEventStorage
-        assert len(plain.get_materialized_partitions(key)) == 18
-        plain.wipe_assets([key])
-        assert len(plain.get_runs()) == 1
-        _run(plain)
-    assert len(instance.get_materialized_partitions(key)) == 18
-    assert len(instance.get_runs()) == 2
+    with _instance(tmp_path / "home") as instance:
+        _run(instance)
+        (tmp_path / "home" / "dagster.yaml").write_text(yaml.safe_dump(settings))
+        with dg.DagsterInstance.get() as plain:
+            assert type(plain.event_log_storage) is not BatchedEventStorage
+            assert len(plain.get_materialized_partitions(key)) == 18
+            plain.wipe_assets([key])
+            _run(plain)
+        assert len(instance.get_materialized_partitions(key)) == 18
+        assert len(instance.get_runs()) == 2
 
 
-def test_another_process_gets_it_by_reference(instance):
+def test_another_process_gets_it_by_reference(ran):
     """As the daemon hands an instance to a run's process."""
+    instance = ran.instance
     with dg.DagsterInstance.from_ref(instance.get_ref()) as again:
         assert type(again.event_log_storage) is BatchedEventStorage
         assert again.event_log_storage.path_for_shard("index") == instance.event_log_storage.path_for_shard("index")
