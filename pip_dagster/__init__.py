@@ -9,3 +9,7 @@ __version__ = "0.1.0"
 # OpenMP's threads spin while they wait for each other. If another process has the core, they spin for its whole time
 # slice: scoring and training were 5 to 15 times slower beside one busy process. Read once, when xgboost is imported.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+# Dagster then hands the events of many partitions to its storage at once, which Postgres and
+# `orchestration/event_storage.py` store in one transaction.
+os.environ.setdefault("DAGSTER_EVENT_BATCH_SIZE", "1000")

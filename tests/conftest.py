@@ -288,13 +288,13 @@ HAS_LAKE = duckdb.__version__ == "1.5.5" and all(
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """`lake`: soak does the test on a lake as well; ("always"): every run; ("only"): on nothing else; ("never")."""
+    """`lake`: soak runs it on a lake too; ("always"): slice as well; ("only"): on nothing else; ("never")."""
     marker = metafunc.definition.get_closest_marker("lake") or (
         pytest.mark.lake("only").mark if os.environ.get("ALL_LAKE") else None
     )
     if marker and "never" not in marker.args and "backend" in metafunc.fixturenames:
         marks = [pytest.mark.skipif(not HAS_LAKE, reason="needs DuckDB 1.5.5 and the packages of the extra `lake`")]
-        marks.append(pytest.mark.slow if {"always", "only"} & {*marker.args} else pytest.mark.soak)
+        marks.append({("only",): pytest.mark.slow, ("always",): pytest.mark.slice}.get(marker.args, pytest.mark.soak))
         kinds = ["file", pytest.param("lake", marks=marks)]
         metafunc.parametrize("backend", kinds[1:] if "only" in marker.args else kinds, indirect=True)
 

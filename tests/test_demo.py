@@ -95,7 +95,7 @@ def stored(demo, where="true"):
         return query.to_arrow_table().to_pandas().set_index("flight_key")
 
 
-@pytest.mark.parametrize("version", [2, 1])
+@pytest.mark.parametrize("version", [2, pytest.param(1, marks=pytest.mark.slice)])
 def test_every_score_of_august_equals_an_independent_computation(demo, version):
     demo.promote(version)
     results = demo.run(*dates(*AUGUST))
@@ -191,7 +191,7 @@ def test_destinations_that_training_never_saw_are_counted(demo):
     assert {day: count for day, count in found.items() if count} == dict(expected) != {}
 
 
-@pytest.mark.parametrize("changed", [date(2013, 3, 10), date(2013, 11, 3)])
+@pytest.mark.parametrize("changed", [date(2013, 3, 10), pytest.param(date(2013, 11, 3), marks=pytest.mark.slice)])
 def test_days_on_which_the_clocks_change_score_the_same_alone_and_in_a_range(demo, changed):
     days = [changed - timedelta(days=1), changed, changed + timedelta(days=1)]
     digests = {day: result.scoring.score_digest for day, result in demo.run(*days).items()}

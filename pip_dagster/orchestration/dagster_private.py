@@ -10,10 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import dagster as dg
+from dagster._core.events import ASSET_CHECK_EVENTS
 from dagster._core.launcher.base import CheckRunHealthResult, WorkerStatus
+from dagster._core.storage.event_log import SqliteEventLogStorage
 
-# The result of a run launcher's health check. `dg.RunLauncher` and the method are public, the type is not.
-__all__ = ["CheckRunHealthResult", "WorkerStatus"]
+# The result of a run launcher's health check: `dg.RunLauncher` and the method are public, the type is not. The storage
+# of events is a documented class to name in dagster.yaml; its methods that `event_storage.py` calls have public names.
+__all__ = ["ASSET_CHECK_EVENTS", "CheckRunHealthResult", "SqliteEventLogStorage", "WorkerStatus"]
 
 
 def failed_evaluations(instance: dg.DagsterInstance, key: dg.AssetCheckKey) -> Iterator[str | None]:

@@ -336,7 +336,7 @@ SETTINGS = {"deadline": None, "suppress_health_check": list(HealthCheck), "phase
 def test_what_is_due_is_what_changed(world):
     run_state_machine_as_test(
         world,
-        settings=settings(max_examples=4, stateful_step_count=10, **SETTINGS),
+        settings=settings(max_examples=3, stateful_step_count=10, **SETTINGS),
     )
 
 

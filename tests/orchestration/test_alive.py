@@ -130,6 +130,7 @@ def test_the_daemon_is_told_by_the_launcher_of_the_shipped_settings(instance, st
 
 
 @pytest.mark.slow
+@pytest.mark.slice
 def test_a_killed_run_that_nobody_reported_is_ended_by_a_look_and_tried_again(scored, instance):
     """As after a power cut: no code server is left that would say so."""
     scored.declare(partitions={"end": "2024-03-05"}, reruns={"back_off": "0 minutes"})

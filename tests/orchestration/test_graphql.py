@@ -15,7 +15,7 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.slice]  # one server for all: half a minute
 
 FIRST, SECOND, THIRD, FOURTH = DAYS = ("2024-03-01", "2024-03-02", "2024-03-03", "2024-03-04")
 ROOT = Path(__file__).parents[2]
@@ -194,7 +194,6 @@ def live_versions(tiny):
     return dict(tiny.warehouse("SELECT partition_key, model_version FROM ledger.partitions WHERE is_live ORDER BY 1"))
 
 
-@pytest.mark.slice
 def test_a_backfill_is_made_in_the_declared_chunks_with_what_its_tags_ask_for(server, tiny):
     tiny.source(f"UPDATE raw.orders SET amount = 'inf' WHERE day = '{SECOND}'")
     backfill = server.backfill(*DAYS, model_version="2", why="as a trial")
@@ -210,7 +209,6 @@ def test_a_backfill_is_made_in_the_declared_chunks_with_what_its_tags_ask_for(se
     assert tiny.scores() == tiny.expected(f"day <> '{SECOND}'", version=2)
 
 
-@pytest.mark.slice
 def test_a_terminated_run_keeps_what_it_had_committed(server, tiny):
     more = "SELECT o.* REPLACE (order_id + 1000 * i AS order_id) FROM raw.orders o, range(1, 4000) t(i)"
     tiny.source(f"INSERT INTO raw.orders {more} WHERE day = '{THIRD}'")
@@ -231,7 +229,6 @@ def test_a_terminated_run_keeps_what_it_had_committed(server, tiny):
     assert tiny.scores() == tiny.expected(f"day <= '{SECOND}'")
 
 
-@pytest.mark.slice
 def test_a_run_is_terminated_in_a_long_query_and_the_other_chunk_stays(server, tiny, helpers):
     tiny.declare(ENDLESS, partitions={"max_per_run": 2})
     server.ask('mutation { reloadRepositoryLocation(repositoryLocationName: "location") { __typename } }')

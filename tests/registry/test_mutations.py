@@ -111,6 +111,7 @@ def examine(
     return found
 
 
+@pytest.mark.slice
 @pytest.mark.parametrize("kind", ["ubj", pytest.param("json", marks=pytest.mark.soak)])
 def test_damaged_model_files(booster: Any, train: Any, frame: Any, label: Any, tmp_path: Path, kind: str) -> None:
     examine(booster, train, frame, label, tmp_path, kind, times=8, seed=3)

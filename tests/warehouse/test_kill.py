@@ -86,6 +86,7 @@ def assert_caught_up(tiny):
     assert live == tiny.warehouse("SELECT scoring_id FROM ledger.live ORDER BY 1")
 
 
+@pytest.mark.slice
 @pytest.mark.lake
 def test_a_killed_run_leaves_every_partition_whole(scored):
     kill_at_random(scored, times=3, seed=3)
