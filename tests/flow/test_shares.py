@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pip_dagster.declaration.engine import RayEngine
+from pip_dagster.declaration.lake import Lake
 from pip_dagster.errors import ClusterError, DeclarationError, SourceError
 from pip_dagster.flow import materialize as materializing
 from pip_dagster.flow.distributed.cluster import Cluster, Trouble, check_node, versions
@@ -207,6 +208,15 @@ class TestOneScoring:
         assert {each.verdict for each in replay(tiny.pipeline(), entries)} == {"identical"}
 
 
+def test_a_disk_that_fails_the_run_itself_is_one_sentence(tmp_path):
+    with (
+        pytest.raises(ClusterError, match="exchange cannot be used: .*absent.*What was stored is unchanged"),
+        exchange_folder(tmp_path) as folder,
+        workspace(threads=1) as con,
+    ):
+        con.execute(f"FROM read_parquet('{folder}/absent.parquet')")
+
+
 def test_folders_of_killed_runs_are_removed_and_others_stay(tmp_path):
     with exchange_folder(tmp_path) as mine:
         machine, _, _ = mine.name.removeprefix("pip_dagster_exchange_").split("_")
@@ -317,7 +327,11 @@ class TestTheNodes:
             broken.predictor(1)
 
     def test_tasks_get_no_passwords(self, tiny):
-        sent = for_tasks(tiny.pipeline())
+        pipeline = tiny.declare(alerts={"command": ["notify", "s3cret"], "events": ["run_failed"]}).pipeline()
+        lake = Lake.parse("ducklake:postgres:host=db user=pip password=s3cret", tiny.root, "lake")
+        project = dataclasses.replace(pipeline.project, warehouse=lake, mlflow="https://ada:s3cret@mlflow")
+        sent = for_tasks(dataclasses.replace(pipeline, project=project))
+        assert b"s3cret" not in pickle.dumps(sent)
         assert (sent.spec.alerts, sent.project.mlflow, sent.project.warehouse) == (None, None, sent.project.root)
 
 

@@ -26,11 +26,13 @@ _KEY = "scoring.engine.exchange"
 
 @contextmanager
 def exchange_folder(place: Path) -> Iterator[Path]:
-    """A new folder of a run in `place`, removed afterwards; first those of processes killed on this machine are.
+    """A new folder of a run in `place`, removed afterwards; before, leftovers of runs killed here are removed.
 
     Raises:
-        ClusterError: it cannot be created.
+        ClusterError: it cannot be created, written or read.
     """
+    import duckdb
+
     mine = f"{_PREFIX}{_machine()}_"
     for old in place.glob(f"{mine}*_*") if Path("/proc/self").exists() else ():
         pid = old.name.removeprefix(mine).split("_")[0]
@@ -46,6 +48,13 @@ def exchange_folder(place: Path) -> Iterator[Path]:
         ) from error
     try:
         yield folder
+    except (OSError, duckdb.Error) as error:
+        if str(folder) not in str(error):
+            raise
+        raise ClusterError(
+            f"The exchange cannot be used: {str(error).splitlines()[0]}. Free space on its disk, or name another "
+            f"folder as `{_KEY}`. What was stored is unchanged."
+        ) from error
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
