@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import pickle
+import re
 import sys
 from contextlib import contextmanager
 
@@ -375,6 +376,33 @@ class TestDeclared:
     def test_what_means_nothing_is_refused(self, tiny, scoring, words):
         with pytest.raises(ValueError, match=words):
             tiny.declare(scoring=scoring).pipeline()
+
+    @pytest.mark.parametrize(
+        ("value", "named"),
+        [
+            ("now()", "now()"),
+            ("current_date", "current_date"),
+            ("(SELECT random())", "random()"),
+            ("age(day)", "age()"),
+            ("abs(quantity) + length('now()')", None),
+            ("age(day, day)", None),
+            ('sum(amount) OVER (ORDER BY order_id) + (SELECT max("day") FROM raw.orders).month', None),
+        ],
+    )
+    def test_sql_that_differs_each_time_it_runs_is_refused_for_tasks_alone(self, tiny, value, named):
+        sql = f"SELECT *, {value} AS other FROM raw.orders WHERE day >= $start_date AND day < $end_date"
+        tiny.declare(sql).pipeline()
+        tiny.declare(sql, scoring={"engine": "ray"})
+        if named is None:
+            tiny.pipeline()
+            return
+        with pytest.raises(DeclarationError, match=re.escape(f"features.sql: {named} differs each time")):
+            tiny.pipeline()
+
+    def test_a_sample_is_refused(self, tiny):
+        sql = "SELECT * FROM raw.orders TABLESAMPLE 10% WHERE day >= $start_date AND day < $end_date"
+        with pytest.raises(DeclarationError, match="a sample differs"):
+            tiny.declare(sql, scoring={"engine": "ray"}).pipeline()
 
     def test_columns_that_parquet_changes(self):
         with pytest.raises(DeclarationError, match="'n' is HUGEINT"):
