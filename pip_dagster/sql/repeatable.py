@@ -9,7 +9,11 @@ from pip_dagster.sql.tables import statement_tree
 
 # Words without brackets that DuckDB reads as the clock; a column of that name is quoted.
 _CLOCK = frozenset({"current_date", "current_time", "current_timestamp", "localtime", "localtimestamp"})
-_STABLE = {"CONSISTENT", None}  # of aggregates it is not known
+# DuckDB calls these consistent within a query, but in 2.0 also what depends on the time zone alone, such as `+`.
+_FUNCTIONS = _CLOCK | {
+    *("current_localtime", "current_localtimestamp", "get_current_time", "get_current_timestamp", "now", "today"),
+    *("transaction_timestamp", "txid_current"),
+}
 
 
 def changing(sql: str) -> list[str]:
@@ -35,8 +39,10 @@ def _of(node: dict[str, Any]) -> set[str]:
     if node.get("class") == "FUNCTION":
         name = str(node["function_name"]).lower()
         since_today = name == "age" and len(node.get("children") or node.get("arguments") or ()) == 1
-        stable = name == "error" or all(stability in _STABLE for _, stability, *_ in core_functions().get(name, ()))
-        return set() if stable and not since_today else {f"{name}()"}
+        volatile = name != "error" and any(
+            stability == "VOLATILE" for _, stability, *_ in core_functions().get(name, ())
+        )
+        return {f"{name}()"} if since_today or volatile or name in _FUNCTIONS else set()
     names = node.get("column_names") if node.get("class") == "COLUMN_REF" else None
     if names and len(names) == 1 and str(names[0]).lower() in _CLOCK:
         return {str(names[0]).lower()}
