@@ -34,6 +34,7 @@ from pip_dagster.quality.suite import Suites, suggest
 from pip_dagster.quality.suite_file import load_suites
 from pip_dagster.sql.expression import naming
 from pip_dagster.sql.output_columns import UNNAMED, output_columns
+from pip_dagster.sql.repeatable import changing
 from pip_dagster.sql.tables import Readable, folded, tables_read
 
 
@@ -57,6 +58,7 @@ class Pipeline:
         """
         _, sql = read_beside(spec.name, folder, "features.sql", spec.features.sql)
         sources_read(spec, sql, spec.features.sql)
+        _check_repeatable(spec, sql)
         labels = spec.declared_labels
         key = "labels.sql" if spec.labels else "gates.labels.sql"
         labels_sql = read_beside(spec.name, folder, key, labels.sql)[1] if labels else None
@@ -232,6 +234,17 @@ def sources_read(spec: PipelineSpec, sql: str, file: str) -> frozenset[str]:
     names = {folded(source.table): name for name, source in spec.sources.items()}
     with naming(f"Pipeline {spec.name}, {file}:"):
         return frozenset(names[table] for table in tables_read(sql, Readable(frozenset(names))))
+
+
+def _check_repeatable(spec: PipelineSpec, sql: str) -> None:
+    """Refuse feature SQL that each task of a cluster would see other rows by."""
+    found = changing(sql) if spec.scoring.ray else []
+    if found:
+        raise DeclarationError(
+            f"Pipeline {spec.name}, {spec.features.sql}: {', '.join(found)} differs each time the SQL runs, and with "
+            "`scoring.engine: ray` it runs once for each share of the rows. Use $start, $end or a column instead, or "
+            "declare `engine: local`."
+        )
 
 
 def _load_suites(spec: PipelineSpec, folder: Path, sql: str) -> Suites:

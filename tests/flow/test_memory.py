@@ -136,7 +136,7 @@ def days(count):
 def test_a_wide_table_is_scored_judged_and_replayed_within_a_tight_limit(tiny, monkeypatch):
     """400 columns: one query over all of them takes more than this in any stage."""
     monkeypatch.setenv("PIP_DAGSTER_MEMORY_LIMIT", "100MB")
-    monkeypatch.setattr("pip_dagster.flow.extract.available_threads", lambda: 2)
+    monkeypatch.setattr("pip_dagster.flow.materialize.available_threads", lambda: 2)
     suite = [{"type": "expect_column_values_to_not_be_null", "kwargs": {"column": f"f{i}"}} for i in range(400)]
     (tiny.folder / "expectations.yaml").write_text(json.dumps({"features": suite}))
     booster = widen(tiny, 400, 600, 2, quality="expectations.yaml")

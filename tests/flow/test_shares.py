@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import pickle
+import re
 import sys
 from contextlib import contextmanager
 
@@ -14,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pip_dagster.declaration.engine import RayEngine
+from pip_dagster.declaration.lake import Lake
 from pip_dagster.errors import ClusterError, DeclarationError, SourceError
 from pip_dagster.flow import materialize as materializing
 from pip_dagster.flow.distributed.cluster import Cluster, Trouble, check_node, versions
@@ -125,17 +127,21 @@ class TestOneScoring:
         told = tiny.warehouse("SELECT DISTINCT cluster, tasks, nodes, threads, device_reason FROM ledger.scorings")
         assert told == [(Here.software, 3, 1, 1, where)]
 
+    @pytest.mark.slice
     def test_profiles_by_segment(self, tiny):
         tiny.declare(monitoring={"segments": ["shop"]})
         both_ways(tiny, PROFILES)
 
-    @pytest.mark.parametrize("policy", ["missing", "error", "quarantine"])
+    @pytest.mark.parametrize(
+        "policy", [*(pytest.param(each, marks=pytest.mark.slice) for each in ("missing", "error")), "quarantine"]
+    )
     def test_unseen_categories(self, tiny, policy):
         tiny.source(f"UPDATE raw.orders SET shop = 'new' WHERE day = '{SECOND}' AND order_id % 50 < 9")
         tiny.declare(scoring={"on_unseen_category": policy})
         errors = both_ways(tiny)
         assert ("shop in 9 rows" in (errors[SECOND] or "")) == (policy == "error")
 
+    @pytest.mark.slice
     def test_too_many_rows_in_quarantine_block_the_partition(self, tiny):
         tiny.source(f"UPDATE raw.orders SET quantity = 99 WHERE day = '{SECOND}' AND order_id % 50 < 9")
         tiny.declare(**expect(tiny, 0.1, features=[BETWEEN | {"kwargs": {"column": "quantity", "max_value": 8}}]))
@@ -151,10 +157,12 @@ class TestOneScoring:
         tiny.source(f"UPDATE raw.orders SET amount = 'inf' WHERE day = '{SECOND}' AND order_id % 50 < 9")
         assert "amount in 9 rows" in both_ways(tiny)[SECOND]
 
+    @pytest.mark.slice
     def test_keys_that_occur_twice_fail_the_partition(self, tiny):
         tiny.source(f"INSERT INTO raw.orders FROM raw.orders WHERE day = '{SECOND}' AND order_id % 50 = 7")
         assert "1 keys (order_id) occur more than once, such as 57" in both_ways(tiny)[SECOND]
 
+    @pytest.mark.slice
     def test_a_decision_that_fails_on_a_row_fails_the_partition(self, tiny):
         tiny.source("UPDATE raw.orders SET quantity = 0 WHERE order_id = 61")
         tiny.declare(decisions={"each": "CAST(CASE quantity WHEN 0 THEN 'none' ELSE '1' END AS INTEGER)"})
@@ -162,6 +170,7 @@ class TestOneScoring:
         assert errors[FIRST] is None
         assert "scoring or deciding fails" in errors[SECOND]
 
+    @pytest.mark.slice
     def test_an_empty_partition(self, tiny):
         tiny.source(f"DELETE FROM raw.orders WHERE day = '{SECOND}'")
         tiny.declare(min_row_share=0)
@@ -173,11 +182,13 @@ class TestOneScoring:
         both_ways(tiny, PREDICTIONS)
         assert tiny.published("SELECT DISTINCT model_version FROM orders.predictions ORDER BY 1") == [(1,), (2,)]
 
+    @pytest.mark.slice
     def test_as_known(self, tiny):
         source = {"table": "raw.orders", "partition_column": "day", "available_at": "day + to_days(order_id % 3)"}
         tiny.declare(sources={"orders": source})
         both_ways(tiny, PREDICTIONS, as_known=True)
 
+    @pytest.mark.lake
     def test_from_stored_features(self, tiny):
         shares(tiny)
         tiny.run(FIRST, SECOND, predictions=False)
@@ -196,6 +207,29 @@ class TestOneScoring:
         assert tiny.run(FIRST)[FIRST].reused
         assert not make_plan(tiny.pipeline(), tiny.partitions(FIRST, SECOND)).stale
         assert {each.verdict for each in replay(tiny.pipeline(), entries)} == {"identical"}
+
+
+def test_a_disk_that_fails_the_run_itself_is_one_sentence(tmp_path):
+    with (
+        pytest.raises(ClusterError, match="exchange cannot be used: .*absent.*What was stored is unchanged"),
+        exchange_folder(tmp_path) as folder,
+        workspace(threads=1) as con,
+    ):
+        con.execute(f"FROM read_parquet('{folder}/absent.parquet')")
+
+
+def test_folders_of_killed_runs_are_removed_and_others_stay(tmp_path):
+    with exchange_folder(tmp_path) as mine:
+        machine, _, _ = mine.name.removeprefix("pip_dagster_exchange_").split("_")
+        dead = tmp_path / f"pip_dagster_exchange_{machine}_999999999_1"
+        other = tmp_path / "pip_dagster_exchange_0123456789abcdef_999999999_1"
+        for each in (dead, other):
+            each.mkdir()
+        with exchange_folder(tmp_path):
+            assert mine.is_dir()
+            assert other.is_dir()
+            assert not dead.exists()
+    assert [each.name for each in tmp_path.iterdir()] == [other.name]
 
 
 def test_scores_that_are_not_finite_refuse_the_partition(tiny, here):
@@ -235,6 +269,7 @@ def test_every_row_is_in_exactly_one_share_and_equal_keys_in_the_same(rows, coun
         assert sum(map(len, keys)) == len(set(rows))
 
 
+@pytest.mark.slice
 def test_merged_profiles_without_values_have_no_mean(tiny, here):
     tiny.source(f"UPDATE raw.orders SET amount = NULL WHERE day = '{FIRST}'")
     tiny.declare(monitoring={})
@@ -293,7 +328,11 @@ class TestTheNodes:
             broken.predictor(1)
 
     def test_tasks_get_no_passwords(self, tiny):
-        sent = for_tasks(tiny.pipeline())
+        pipeline = tiny.declare(alerts={"command": ["notify", "s3cret"], "events": ["run_failed"]}).pipeline()
+        lake = Lake.parse("ducklake:postgres:host=db user=pip password=s3cret", tiny.root, "lake")
+        project = dataclasses.replace(pipeline.project, warehouse=lake, mlflow="https://ada:s3cret@mlflow")
+        sent = for_tasks(dataclasses.replace(pipeline, project=project))
+        assert b"s3cret" not in pickle.dumps(sent)
         assert (sent.spec.alerts, sent.project.mlflow, sent.project.warehouse) == (None, None, sent.project.root)
 
 
@@ -337,6 +376,33 @@ class TestDeclared:
     def test_what_means_nothing_is_refused(self, tiny, scoring, words):
         with pytest.raises(ValueError, match=words):
             tiny.declare(scoring=scoring).pipeline()
+
+    @pytest.mark.parametrize(
+        ("value", "named"),
+        [
+            ("now()", "now()"),
+            ("current_date", "current_date"),
+            ("(SELECT random())", "random()"),
+            ("age(day)", "age()"),
+            ("abs(quantity) + length('now()')", None),
+            ("age(day, day)", None),
+            ('sum(amount) OVER (ORDER BY order_id) + (SELECT max("day") FROM raw.orders).month', None),
+        ],
+    )
+    def test_sql_that_differs_each_time_it_runs_is_refused_for_tasks_alone(self, tiny, value, named):
+        sql = f"SELECT *, {value} AS other FROM raw.orders WHERE day >= $start_date AND day < $end_date"
+        tiny.declare(sql).pipeline()
+        tiny.declare(sql, scoring={"engine": "ray"})
+        if named is None:
+            tiny.pipeline()
+            return
+        with pytest.raises(DeclarationError, match=re.escape(f"features.sql: {named} differs each time")):
+            tiny.pipeline()
+
+    def test_a_sample_is_refused(self, tiny):
+        sql = "SELECT * FROM raw.orders TABLESAMPLE 10% WHERE day >= $start_date AND day < $end_date"
+        with pytest.raises(DeclarationError, match="a sample differs"):
+            tiny.declare(sql, scoring={"engine": "ray"}).pipeline()
 
     def test_columns_that_parquet_changes(self):
         with pytest.raises(DeclarationError, match="'n' is HUGEINT"):

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import glob
+import hashlib
 import os
 import secrets
 import shutil
 import socket
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,13 +26,14 @@ _KEY = "scoring.engine.exchange"
 
 @contextmanager
 def exchange_folder(place: Path) -> Iterator[Path]:
-    """A new folder of a run in `place`, removed afterwards; those of killed processes on this host are removed first.
+    """A new folder of a run in `place`, removed afterwards; before, leftovers of runs killed here are removed.
 
     Raises:
-        ClusterError: it cannot be created.
+        ClusterError: it cannot be created, written or read.
     """
-    host = "".join(c for c in socket.gethostname() if c.isalnum())
-    mine = f"{_PREFIX}{host}_"
+    import duckdb
+
+    mine = f"{_PREFIX}{_machine()}_"
     for old in place.glob(f"{mine}*_*") if Path("/proc/self").exists() else ():
         pid = old.name.removeprefix(mine).split("_")[0]
         if pid.isdigit() and not Path("/proc", pid).exists():
@@ -46,8 +48,26 @@ def exchange_folder(place: Path) -> Iterator[Path]:
         ) from error
     try:
         yield folder
+    except (OSError, duckdb.Error) as error:
+        if str(folder) not in str(error):
+            raise
+        raise ClusterError(
+            f"The exchange cannot be used: {str(error).splitlines()[0]}. Free space on its disk, or name another "
+            f"folder as `{_KEY}`. What was stored is unchanged."
+        ) from error
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _machine() -> str:
+    """Names where a PID identifies a process: several machines and containers, even of one name, share the exchange."""
+    found = [socket.gethostname()]
+    with suppress(OSError):
+        found += [
+            Path("/proc/sys/kernel/random/boot_id").read_text().strip(),
+            str(Path("/proc/self/ns/pid").readlink()),
+        ]
+    return hashlib.sha256("|".join(found).encode()).hexdigest()[:16]
 
 
 def share_of(key: Sequence[str], shares: int) -> str:
