@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+import logging
 import math
 import os
 import random
@@ -22,6 +23,9 @@ from pip_dagster.warehouse.queue import place_in
 
 DEFAULT_DEADLINE = 120.0
 VARIABLE = "PIP_DAGSTER_LOCK_DEADLINE"
+
+_LOG = logging.getLogger(__name__)
+_WORTH_A_LINE = 1.0  # seconds
 
 _WITHIN: ContextVar[float | None] = ContextVar("lock_deadline", default=None)
 
@@ -57,6 +61,15 @@ def declared_deadline() -> float:
 
 
 @contextmanager
+def reported_wait(what: str) -> Iterator[None]:
+    """Log how long a turn was waited for, so that a run's log shows why it took long."""
+    began = time.monotonic()
+    yield
+    if (waited := time.monotonic() - began) >= _WORTH_A_LINE:
+        _LOG.info("waited %.1f s for %s", waited, what)
+
+
+@contextmanager
 def exclusive(path: Path, *, purpose: str, deadline: float = DEFAULT_DEADLINE) -> Iterator[None]:
     """Hold the lock at `path`, after waiting at most `deadline` seconds in first-come order.
 
@@ -69,7 +82,8 @@ def exclusive(path: Path, *, purpose: str, deadline: float = DEFAULT_DEADLINE) -
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor = open_lock(path)
     try:
-        _acquire(descriptor, path, deadline)
+        with reported_wait(f"the warehouse's lock {path}"):
+            _acquire(descriptor, path, deadline)
         # The last holder's time: this machine's clock may have been set back since.
         clock.seen(_modified_at(descriptor))
         holder = {"pid": os.getpid(), "purpose": purpose, "since": datetime.now(UTC).isoformat(timespec="seconds")}

@@ -78,9 +78,14 @@ def driven(place, project, name, **scenario):
     command = [sys.executable, str(HERE / "drive.py"), str(place), str(project), json.dumps(given | scenario)]
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("AWS", "DAGSTER", "PIP_"))}
     with (place / "drive.log").open("w") as log:
-        done = subprocess.run(command, env=environment, stdout=log, stderr=log, timeout=3000, check=False)
+        process = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
+        try:
+            code = process.wait(timeout=3000)
+        finally:
+            process.terminate()
+            process.wait(60)
     said = (place / "drive.log").read_text()
-    assert done.returncode == 0, said[-6000:]
+    assert code == 0, said[-6000:]
     return json.loads(said.splitlines()[-1])
 
 

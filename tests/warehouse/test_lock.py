@@ -3,6 +3,7 @@
 import fcntl
 import json
 import os
+import re
 import signal
 import stat
 import subprocess
@@ -16,6 +17,7 @@ import pytest
 
 from pip_dagster.errors import WarehouseError
 from pip_dagster.registry.files import locked
+from pip_dagster.warehouse import lock
 from pip_dagster.warehouse.lock import declared_deadline, exclusive
 
 HOLD = """
@@ -64,6 +66,13 @@ def test_who_waits_gets_it_as_soon_as_it_is_free(holder, path):
     began = time.monotonic()
     with exclusive(path, purpose="test", deadline=30):
         assert time.monotonic() - began < 10
+
+
+def test_a_wait_is_in_the_log_of_who_waited(holder, path, caplog, monkeypatch):
+    monkeypatch.setattr(lock, "_WORTH_A_LINE", 0.3)
+    threading.Timer(0.5, holder.kill).start()
+    with caplog.at_level("INFO", "pip_dagster"), exclusive(path, purpose="test", deadline=30):
+        assert re.search(rf"waited \d+\.\d s for the warehouse's lock {re.escape(str(path))}", caplog.text)
 
 
 def test_threads_of_one_process_exclude_each_other(path):
