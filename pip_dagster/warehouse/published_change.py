@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import secrets
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -14,7 +13,7 @@ from typing import TYPE_CHECKING
 from pip_dagster import clock
 from pip_dagster.sql.names import among, literal, quote
 from pip_dagster.warehouse.published_digest import record
-from pip_dagster.warehouse.published_rows import Rows, Table, columns_of, detach, mark_structs, structs_of
+from pip_dagster.warehouse.published_rows import Rows, Table, columns_of, detach, mark_structs, structs_of, sync
 from pip_dagster.warehouse.transaction import transaction
 
 if TYPE_CHECKING:
@@ -52,6 +51,7 @@ def change(
         OSError: the disk is full, or the folder cannot be written.
         duckdb.Error: the same; or the present file is damaged.
     """
+    is_new = not file.exists()
     file.parent.mkdir(parents=True, exist_ok=True)
     new = file.with_name(f".{file.name}.{secrets.token_hex(4)}.tmp")
     try:
@@ -71,8 +71,10 @@ def change(
         finally:
             detach(con, (_NEW, _PRESENT))
         check()
-        new.replace(file)
-        _sync(file.parent)
+        new.replace(file)  # DuckDB has synced it
+        sync(file.parent)
+        if is_new:
+            sync(file.parent.parent)
     finally:
         for left in (new, new.with_name(f"{new.name}.wal")):
             left.unlink(missing_ok=True)
@@ -170,12 +172,3 @@ def _has(con: DuckDBPyConnection, rows: Rows, present: Mapping[Table, Mapping[st
     if len(present.get(rows.table, ())) > 1:
         return True
     return not rows.none and con.execute(f"SELECT 1 FROM ({rows.select}) LIMIT 1").fetchone() is not None
-
-
-def _sync(folder: Path) -> None:
-    """Have the new name of a file outlive a loss of power."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
