@@ -19,8 +19,9 @@ from pip_dagster.warehouse.transaction import transaction
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
-# Changes leave the file out of order, so one in so many, by chance, writes its file whole and in order.
-_WHOLE_EVERY = 256
+# Partitions that are published again leave deleted rows, and come out of order. So one such change in so many, by
+# chance, writes its file whole and in order.
+_WHOLE_EVERY = 128
 
 _MERGES = 100  # DuckDB's own default, in row groups a table
 
@@ -60,7 +61,8 @@ def change(
                 con.execute(f"ATTACH {literal(str(file))} AS {_PRESENT} (READ_ONLY)")
             with transaction(con, late=True):
                 this = _Change.of(con, keys, read())
-                if copied := this.may_copy() and secrets.randbelow(_WHOLE_EVERY) > 0:
+                in_order = secrets.randbelow(_WHOLE_EVERY) > 0 or not this.replaces()
+                if copied := in_order and this.may_copy():
                     shutil.copyfile(file, new)
                 con.execute(f"ATTACH {literal(str(new))} AS {_NEW} (STORAGE_VERSION 'v1.5.0')")
                 this.replace() if copied else this.write_whole()
@@ -130,6 +132,11 @@ class _Change:
     def of_written(self) -> str:
         """SQL that is true for the rows, in the new file, of the partitions to replace."""
         return self.of_keys if self.present else "true"
+
+    def replaces(self) -> bool:
+        """Whether the present file has rows of the partitions already."""
+        rows = f"SELECT 1 FROM {_PRESENT}.ledger.partitions WHERE {self.of_keys} LIMIT 1"
+        return bool(self.present) and self.con.execute(rows).fetchone() is not None
 
     def may_copy(self) -> bool:
         """Whether the present file has every table, with the columns of the new rows."""
