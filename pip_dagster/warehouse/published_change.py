@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 # Partitions that are published again leave deleted rows, and come out of order. So one such change in so many, by
 # chance, writes its file whole and in order.
-_WHOLE_EVERY = 128
+_WHOLE_EVERY = 64
 
 _MERGES = 100  # DuckDB's own default, in row groups a table
 
