@@ -42,7 +42,7 @@ def build(folder: Path, count: int, *, sources: int = 1, real: int = REAL) -> Pi
 
 
 def kept(count: int, *, sources: int = 1) -> Path:
-    """A project with this many partitions among the benchmarks' data, built once; whoever changes it puts it back."""
+    """A project with this many partitions among the benchmarks' data, built once. A benchmark may score hours again."""
     folder = FOLDER / f"hours_{count}_{sources}"
     if not (folder / "complete").is_file():
         shutil.rmtree(folder, ignore_errors=True)

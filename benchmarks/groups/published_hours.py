@@ -31,8 +31,8 @@ def published_hours(_: Options) -> list[Figure]:
     of = [found[count].reported["publishing"] for count in (FEW, MANY)]
     return [
         *figures,
-        Figure(f"an hour with {MANY:,} published, against {FEW}", many / few, 1.10, "×", _ms(few, many)),
-        Figure("… of which publishing", of[1] / of[0], None, "×", _ms(*of)),
+        Figure(f"an hour with {MANY:,} published, against {FEW}", many / few, None, "×", _ms(few, many)),
+        Figure("… of which publishing", of[1] / of[0], 1.10, "×", _ms(*of)),
     ]
 
 
