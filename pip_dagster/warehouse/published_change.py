@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import secrets
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,14 +13,17 @@ from typing import TYPE_CHECKING
 from pip_dagster import clock
 from pip_dagster.sql.names import among, literal, quote
 from pip_dagster.warehouse.published_digest import record
-from pip_dagster.warehouse.published_rows import Rows, Table, columns_of, detach, mark_structs, structs_of
+from pip_dagster.warehouse.published_rows import Rows, Table, columns_of, detach, mark_structs, structs_of, sync
 from pip_dagster.warehouse.transaction import transaction
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
-# Changes leave gaps and short row groups, so one change in so many, by chance, writes its file whole and in order.
-_WHOLE_EVERY = 256
+# Partitions that are published again leave deleted rows, and come out of order. So one such change in so many, by
+# chance, writes its file whole and in order.
+_WHOLE_EVERY = 64
+
+_MERGES = 100  # DuckDB's own default, in row groups a table
 
 # The names of the new file and of the present one while a change is made.
 _NEW, _PRESENT = "published", "published_before"
@@ -49,6 +52,7 @@ def change(
         OSError: the disk is full, or the folder cannot be written.
         duckdb.Error: the same; or the present file is damaged.
     """
+    is_new = not file.exists()
     file.parent.mkdir(parents=True, exist_ok=True)
     new = file.with_name(f".{file.name}.{secrets.token_hex(4)}.tmp")
     try:
@@ -57,22 +61,37 @@ def change(
                 con.execute(f"ATTACH {literal(str(file))} AS {_PRESENT} (READ_ONLY)")
             with transaction(con, late=True):
                 this = _Change.of(con, keys, read())
-                if copied := this.may_copy() and secrets.randbelow(_WHOLE_EVERY) > 0:
+                in_order = secrets.randbelow(_WHOLE_EVERY) > 0 or not this.replaces()
+                if copied := in_order and this.may_copy():
                     shutil.copyfile(file, new)
                 con.execute(f"ATTACH {literal(str(new))} AS {_NEW} (STORAGE_VERSION 'v1.5.0')")
                 this.replace() if copied else this.write_whole()
-            con.execute(f"CHECKPOINT {_NEW}")  # readers would read a log beside it
+            with _merging(con):
+                con.execute(f"CHECKPOINT {_NEW}")  # readers would read a log beside it
             tables = {rows.of(_NEW): rows for rows in this.filled}
             record(con, pipeline, f"{file.parent.name}/{file.name}", tables, this.of_written, clock.now())
         finally:
             detach(con, (_NEW, _PRESENT))
         check()
-        new.replace(file)
-        _sync(file.parent)
+        new.replace(file)  # DuckDB has synced it
+        sync(file.parent)
+        if is_new:
+            sync(file.parent.parent)
     finally:
         for left in (new, new.with_name(f"{new.name}.wal")):
             left.unlink(missing_ok=True)
     return {rows.table: rows.structs for rows in this.filled}
+
+
+@contextmanager
+def _merging(con: DuckDBPyConnection) -> Iterator[None]:
+    """Have a checkpoint merge short row groups, and drop deleted rows: else each change adds 0.5 MB to its file."""
+    (before,) = con.execute("SELECT current_setting('max_vacuum_tasks')").fetchone() or (_MERGES,)
+    con.execute(f"SET max_vacuum_tasks = {_MERGES}")
+    try:
+        yield
+    finally:
+        con.execute(f"SET max_vacuum_tasks = {before}")
 
 
 @dataclass(frozen=True)
@@ -113,6 +132,11 @@ class _Change:
     def of_written(self) -> str:
         """SQL that is true for the rows, in the new file, of the partitions to replace."""
         return self.of_keys if self.present else "true"
+
+    def replaces(self) -> bool:
+        """Whether the present file has rows of the partitions already."""
+        rows = f"SELECT 1 FROM {_PRESENT}.ledger.partitions WHERE {self.of_keys} LIMIT 1"
+        return bool(self.present) and self.con.execute(rows).fetchone() is not None
 
     def may_copy(self) -> bool:
         """Whether the present file has every table, with the columns of the new rows."""
@@ -155,12 +179,3 @@ def _has(con: DuckDBPyConnection, rows: Rows, present: Mapping[Table, Mapping[st
     if len(present.get(rows.table, ())) > 1:
         return True
     return not rows.none and con.execute(f"SELECT 1 FROM ({rows.select}) LIMIT 1").fetchone() is not None
-
-
-def _sync(folder: Path) -> None:
-    """Have the new name of a file outlive a loss of power."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -43,25 +43,19 @@ def record(
 
     The file is attached, and the warehouse is the current catalog.
     """
-    selects, secret = list[str](), secret_of(con)
+    selects, secret, known = list[str](), secret_of(con), columns_by_digest(con)
     for table, rows in published.items():
-        digest = _record_columns(con, rows.columns)
+        text = json.dumps(sorted(rows.columns.items()), ensure_ascii=False)
+        columns = hashlib.sha256(text.encode()).hexdigest()[:16]
+        if columns not in known:
+            con.execute(f"INSERT INTO ledger.published_columns VALUES ({literal(columns)}, {literal(text)})")
+            known[columns] = dict(rows.columns)
         selects.append(
             f"SELECT {literal(pipeline)}, partition_key, {literal(rows.table[1])}, {literal(file)}, rows, digest, "
-            f"{literal(digest)}, {literal(at.isoformat())}::TIMESTAMPTZ "
+            f"{literal(columns)}, {literal(at.isoformat())}::TIMESTAMPTZ "
             f"FROM ({digest_sql(table, rows.columns, secret, of_keys)})"
         )
     con.execute(f"INSERT INTO ledger.published_digests {' UNION ALL '.join(selects)}")
-
-
-def _record_columns(con: DuckDBPyConnection, columns: Mapping[str, str]) -> str:
-    text = json.dumps(sorted(columns.items()), ensure_ascii=False)
-    digest = hashlib.sha256(text.encode()).hexdigest()[:16]
-    known = f"SELECT 1 FROM ledger.published_columns WHERE columns_digest = {literal(digest)}"
-    con.execute(
-        f"INSERT INTO ledger.published_columns SELECT {literal(digest)}, {literal(text)} WHERE NOT EXISTS ({known})"
-    )
-    return digest
 
 
 def columns_by_digest(con: DuckDBPyConnection) -> dict[str, dict[str, str]]:

@@ -10,6 +10,7 @@ same after any history. A large partition has a file of its own.
 from __future__ import annotations
 
 import glob
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -107,6 +108,15 @@ def in_files(files: str, schema: str, table: str, *, more: str = "") -> str:
 def files_of(folder: Path) -> list[Path]:
     """The files with the rows of a pipeline, whose folder this is."""
     return sorted(folder.glob("*.duckdb"))
+
+
+def sync(folder: Path) -> None:
+    """Have the new names of files in a folder outlive a loss of power."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def remove_unfinished(folder: Path) -> None:

@@ -17,7 +17,7 @@ from pip_dagster.errors import WarehouseError
 from pip_dagster.sql.names import literal, quote
 from pip_dagster.warehouse import advisory, kinds, stamp
 from pip_dagster.warehouse.confine import CONFINED, confine
-from pip_dagster.warehouse.published_rows import ATTACHED, Table, as_read, attached_tables, in_files, structs_of
+from pip_dagster.warehouse.published_rows import ATTACHED, Table, as_read, attached_tables, in_files, structs_of, sync
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -192,6 +192,7 @@ def _replace(folder: Path, script: list[str]) -> None:
     finally:
         con.close()
     temporary.replace(database)  # a reader that has the old one open keeps reading, through the views it has
+    sync(database.parent)  # before the marker, which would vouch for an older one after a loss of power
     marker.write_text("\n".join(script), encoding="utf-8")
 
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain
@@ -100,7 +101,10 @@ def write(con: DuckDBPyConnection, path: Path) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         text = json.dumps({"entry": head[0], "hash": head[1], "ledger": ledger})
-        temporary.write_text(text, encoding="utf-8")
+        with temporary.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())  # else an empty file could have the name after a loss of power
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)

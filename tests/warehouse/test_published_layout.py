@@ -261,3 +261,26 @@ def test_nothing_published_is_said(tiny):
 
         with opened(tiny.project):
             pass
+
+
+def test_a_file_stays_compact_however_often_it_changes(scored, monkeypatch):
+    """Without merging, each change would add two blocks of 256 KiB, and a row group to each table."""
+    from pip_dagster.warehouse.access import writing
+    from pip_dagster.warehouse.connect import workspace
+    from pip_dagster.warehouse.published import publish_pending
+
+    monkeypatch.setattr(published_change, "_WHOLE_EVERY", 10**9)
+    before = scored.scores()
+    file = scored.project.published / "orders" / "rows-0001.duckdb"
+    with workspace(threads=1) as con, writing(con, scored.project, purpose="test", publish=False):
+        for turn in range(24):
+            con.execute("SET max_vacuum_tasks = 0")  # as three of four openings of the warehouse set it
+            day = f"partition_key = '{DAYS[turn % 4]}'"
+            ids = f"SELECT change_id FROM ledger.live_changes WHERE {day}"
+            con.execute(f"DELETE FROM ledger.publications WHERE change_id IN ({ids})")
+            assert publish_pending(con, scored.project) == 1
+    with duckdb.connect(str(file), read_only=True) as con:
+        groups = "SELECT count(DISTINCT row_group_id) FROM pragma_storage_info('orders.predictions')"
+        assert con.execute(groups).fetchone()[0] <= 2
+    assert file.stat().st_size < 4 * 2**20
+    assert scored.scores() == before
