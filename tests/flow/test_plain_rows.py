@@ -37,7 +37,9 @@ def ways(monkeypatch):
     return found
 
 
-def test_go_to_the_model_unstaged_and_replay_to_the_bit_staged(tiny, ways):
+@pytest.mark.parametrize("held", [plain_rows._HELD, 0])
+def test_go_to_the_model_unstaged_and_replay_to_the_bit_staged(tiny, ways, monkeypatch, held):
+    monkeypatch.setattr(plain_rows, "_HELD", held)
     declared(tiny)
     (result,) = tiny.run(DAY, features=False).values()
     assert ways == ["plain"]
