@@ -61,6 +61,8 @@ def floor(size: str) -> None:
 
 def predictions(size: str) -> None:
     """From stored features to committed scores and ledger; reports as `published` the CPU seconds of publishing."""
+    import xgboost  # noqa: F401  # imports are in neither of the two
+
     from pip_dagster.warehouse import access
 
     spent, publish = [0.0], access.publish_pending  # type: ignore[attr-defined]
