@@ -1,9 +1,9 @@
-"""Stored rows that only a model reads: written to a file as its matrix, in one scan that is their guard as well.
+"""Stored rows that only a model reads: taken as its matrix, in one scan that is their guard as well.
 
 Staging costs a plain model more than anything else beside its trees: the rows are copied to a temporary table, counted,
 and read again, each time from disk if they exceed memory. A row needs no guard in SQL where each number of its matrix
-is a number. So such rows go from the warehouse to the file, and from there to the model. They do not go to the model
-directly, because the warehouse is locked while it is read.
+is a number. So such rows are taken from the warehouse as batches of the matrix. The warehouse is locked while it is
+read, so they wait for the model in memory, and beyond that in a file.
 """
 
 from __future__ import annotations
@@ -24,25 +24,34 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 
+# Bytes of them that are held in memory, about what staged rows would take of it; the others are in the file.
+_HELD = 128_000_000
+
+
 @dataclass(frozen=True)
 class PlainRows:
-    """The rows of one partition: what is carried along, then the matrix, in a file of Arrow batches."""
+    """The rows of one partition as Arrow batches: what is carried along, then the matrix.
 
-    file: Path
+    `file` has those that are not `held` in memory.
+    """
+
+    schema: pa.Schema
     rows: int
+    held: Sequence[pa.RecordBatch]
+    file: Path
 
     def found(self, partitions: Sequence[str]) -> dict[str, Findings]:
         """What the guard would count, of their one partition."""
         (key,) = partitions
         return {key: Findings(self.rows, {}, {}, {})}
 
-    @contextmanager
-    def reader(self) -> Iterator[pa.RecordBatchReader]:
-        """The rows, a batch at a time."""
+    def __iter__(self) -> Iterator[pa.RecordBatch]:
+        """The batches, any number of times."""
         import pyarrow as pa
 
+        yield from self.held
         with pa.OSFile(str(self.file)) as source, pa.ipc.open_stream(source) as reader:
-            yield reader
+            yield from reader
 
 
 @contextmanager
@@ -77,16 +86,20 @@ def _write(
     expected = con.execute(f"SELECT count(*) FROM {relation}").fetchone()
     # Any other query of the connection would end the reader, as if there were no more rows.
     reader = con.execute(f"SELECT {quote_all(carried)}, {numbers} FROM {relation}").to_arrow_reader(batch_rows)
+    held: list[pa.RecordBatch] = []
     try:
         with pa.OSFile(str(file), "wb") as sink, pa.ipc.new_stream(sink, reader.schema) as writer:
             while plain and (batch := _next(reader)) is not None:
                 plain = all(_is_plain(batch.column(i)) for i in range(len(carried), batch.num_columns))
                 rows += batch.num_rows
-                writer.write_batch(batch)
+                if rows * batch.nbytes <= _HELD * batch.num_rows:
+                    held.append(batch)
+                else:
+                    writer.write_batch(batch)
     except OSError as error:
         raise OSError(error.errno or errno.EIO, str(error), str(file)) from error
     if plain and expected == (rows,):
-        return PlainRows(file, rows)
+        return PlainRows(reader.schema, rows, held, file)
     file.unlink()
     return None
 

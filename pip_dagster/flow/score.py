@@ -237,10 +237,10 @@ class _Scoring:
         alone = len(keys) == 1  # then its key is a constant
         carried = self.carried[1:] if alone else self.carried
         given = f"(SELECT {literal(keys[0])} AS partition_key, * FROM {GIVEN})" if alone else GIVEN
-        with self._rows(carried, keys) as reader:
-            fields = [reader.schema.field(i) for i in range(len(carried))]
+        with self._rows(carried, keys) as rows:
+            fields = [rows.schema.field(i) for i in range(len(carried))]
             schema = pa.schema([*fields, *_score_fields(self.manifest)])
-            batches = read_ahead(reader)
+            batches = read_ahead(rows)
             scored = pa.RecordBatchReader.from_batches(schema, (self._batch(batch, schema) for batch in batches))
             try:
                 self.stage.insert(self.stage.scores, scored, decided(self.spec, given))
@@ -248,10 +248,9 @@ class _Scoring:
                 batches.close()
 
     @contextmanager
-    def _rows(self, carried: Sequence[str], keys: Sequence[str]) -> Iterator[pa.RecordBatchReader]:
+    def _rows(self, carried: Sequence[str], keys: Sequence[str]) -> Iterator[pa.RecordBatchReader | PlainRows]:
         if isinstance(self.rows, PlainRows):
-            with self.rows.reader() as reader:
-                yield reader
+            yield self.rows
             return
         values = ", ".join(f"{feature.value} AS f{i}" for i, feature in enumerate(self.encoded))
         with reading_beside(self.stage.con) as reading:
