@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import fields
 from datetime import datetime
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 from pip_dagster.alerts.alert import Alert
 from pip_dagster.alerts.paging import Message
@@ -52,12 +52,41 @@ def line(alarm: AlarmEntry) -> str:
 
 def lines(alarms: Sequence[AlarmEntry]) -> list[str]:
     """The same of several: a line for each in alarm, and one for all warnings of a rule."""
-    groups: dict[tuple[str, str, str], list[AlarmEntry]] = {}
-    for alarm in alarms:
-        if alarm.severity == "warning":
-            groups.setdefault((alarm.event, alarm.rule, alarm.state), []).append(alarm)
-    found = [line(alarm) for alarm in alarms if alarm.severity != "warning"]
-    return found + [line(group[0]) if len(group) == 1 else of_group(group) for group in groups.values()]
+    groups = gathered(alarms, lambda each: each.state if each.severity == "warning" else None)
+    groups.sort(key=lambda group: group[0].severity == "warning")
+    return [line(group[0]) if len(group) == 1 else of_group(group) for group in groups]
+
+
+class Ruled(Protocol):
+    """An alarm, stored or in a report."""
+
+    @property
+    def event(self) -> str:
+        """What kind of finding."""
+        ...
+
+    @property
+    def rule(self) -> str:
+        """The rule that fired."""
+        ...
+
+
+R = TypeVar("R", bound=Ruled)
+
+
+def gathered(alarms: Sequence[R], alike: Callable[[R], Hashable | None], least: int = 2) -> list[list[R]]:
+    """Alarms of one event and rule together where they are `alike`, and at least so many; the others alone, in order.
+
+    A block for each warning would hide what is in alarm. `alike` is None for an alarm that stays alone.
+    """
+    groups: dict[Hashable, list[R]] = {}
+    for at, each in enumerate(alarms):
+        kind = alike(each)
+        groups.setdefault(at if kind is None else (each.event, each.rule, kind), []).append(each)
+    found: list[list[R]] = []
+    for group in groups.values():
+        found += [group] if len(group) >= least else [[each] for each in group]
+    return found
 
 
 def of_group(group: Sequence[AlarmEntry]) -> str:

@@ -6,9 +6,10 @@ import textwrap
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
+from functools import partial
 from typing import Any
 
-from pip_dagster.alerts.alarm_text import after_silence, chance, figure, name_of, of_group, record
+from pip_dagster.alerts.alarm_text import after_silence, chance, figure, gathered, name_of, of_group, record
 from pip_dagster.alerts.paging import incidents, ordered
 from pip_dagster.cli.output import echo, show_json, terminal_width
 from pip_dagster.ledger.alarms import AlarmEntry
@@ -59,8 +60,8 @@ def in_alarm(listed: Listed) -> bool:
 def show_alarms(listed: Listed, everything: bool) -> None:
     """Print those that hold; with `everything` also the resolved ones, and the history of each."""
     shown = [each for each in listed.alarms if everything or each.is_open]
-    grouped = [] if everything else _groups(listed, shown)
-    shown = [each for each in shown if not any(each in group for group in grouped)]
+    groups = [[each] for each in shown] if everything else gathered(shown, partial(_alike, listed))
+    shown, grouped = [group[0] for group in groups if len(group) == 1], [group for group in groups if len(group) > 1]
     width = min(terminal_width() or _WIDTH, _WIDTH)
     for alarm in shown:
         head, *lines = _block(listed, alarm)
@@ -85,14 +86,10 @@ def _indented(text: str, width: int, by: str) -> str:
     return textwrap.indent("\n".join(textwrap.wrap(text, width - len(by), break_long_words=False)), by)
 
 
-def _groups(listed: Listed, alarms: Sequence[AlarmEntry]) -> list[list[AlarmEntry]]:
-    """Warnings of which there are several of one rule: a block for each would hide what is in alarm."""
-    found: dict[tuple[Any, ...], list[AlarmEntry]] = {}
-    for each in alarms:
-        if each.severity == "warning":
-            silent = listed.silence(each) is not None
-            found.setdefault((each.pipeline, each.event, each.rule, each.state, silent), []).append(each)
-    return [group for group in found.values() if len(group) > 1]
+def _alike(listed: Listed, alarm: AlarmEntry) -> tuple[str, str, bool] | None:
+    if alarm.severity != "warning":
+        return None
+    return alarm.pipeline, alarm.state, listed.silence(alarm) is not None
 
 
 def show_alarms_json(listed: Listed, everything: bool) -> None:

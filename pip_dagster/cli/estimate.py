@@ -85,8 +85,8 @@ def _show(pipeline: str, version: str, shown: Sequence[ShownEstimate], findings:
     columns = ["partition", "metric", "estimate", "95% band", "measured", "such estimates"]
     show_table(f"{pipeline} {version}: {MEANING}", columns, rows)
     for finding in findings:
-        if finding.state == "alarm":
-            echo(f"In alarm: {finding.cause}.")
+        if finding.state in ("alarm", "warning"):
+            echo(f"{'In alarm' if finding.state == 'alarm' else 'Warning'}: {finding.cause}.")
 
 
 def _report(found: Estimating, lacking: str | None) -> None:

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from pip_dagster.monitoring.drift import PartitionDrift
 
 
+_NAMED = 3
+
+
 @click.command()
 @click.argument("pipeline")
 @click.option("--partition", "key", help="Judge this partition instead of the newest one.")
@@ -95,9 +98,15 @@ def _show_partitions(pipeline: str, found: Sequence[PartitionDrift]) -> None:
     rows: list[list[Any]] = []
     for each in found:
         drifted = [column.title for column in each.columns if column.state == "drifted"]
-        named = "; ".join(f"{column.title}: {column.changed}" for column in each.alarms)
-        rows.append([each.partition_key, each.rows, named, ", ".join(drifted)])
+        alarms = [f"{column.title}: {column.changed}" for column in each.alarms]
+        rows.append([each.partition_key, each.rows, _listed(alarms, "; "), _listed(drifted, ", ")])
     show_table(f"{pipeline}: drift", ["partition", "rows", "in alarm", "drifted from training"], rows)
+
+
+def _listed(names: Sequence[str], between: str) -> str:
+    """The first of them, and how many more: a line of a log is read as well as a terminal."""
+    more = len(names) - _NAMED
+    return between.join(names[:_NAMED]) + (f" and {more} more" if more > 0 else "")
 
 
 def _verdict(found: PartitionDrift, rules: Monitoring) -> str:

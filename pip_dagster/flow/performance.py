@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -150,6 +150,11 @@ def _chunks(parts: Sequence[Part]) -> Iterator[list[Part]]:
         yield chunk[::-1]
 
 
+def _is_known(each: LabelEvaluation, known: Mapping[Identity, LabelEvaluation]) -> bool:
+    before = known.get((each.basis, each.scoring_id, each.arm))
+    return before is not None and (before.labels_digest, before.segments) == (each.labels_digest, each.segments)
+
+
 @dataclass
 class _Run:
     """One evaluation of several chunks."""
@@ -186,7 +191,14 @@ class _Run:
     def _store(self, evaluations: Sequence[LabelEvaluation], rows: Sequence[PerformanceRow]) -> None:
         def store(_: None) -> None:
             with transaction(self.con):
-                insert_evaluations(self.con, evaluations, rows)
+                # Another process may have evaluated the same labels meanwhile.
+                known = newest_evaluations(self.con, self.pipeline.spec.name)
+                same = {each.evaluation_id for each in evaluations if _is_known(each, known)}
+                insert_evaluations(
+                    self.con,
+                    [each for each in evaluations if each.evaluation_id not in same],
+                    [each for each in rows if each.evaluation_id not in same],
+                )
 
         purpose = f"{self.pipeline.spec.name}: storing performance"
         in_windows(self.con, self.pipeline.project, [None], store, purpose=purpose, publish=False)

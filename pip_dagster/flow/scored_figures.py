@@ -63,7 +63,9 @@ def measure_parts(
     """
     if not parts:
         return {}
-    relation = f"(FROM {staged.relation} WHERE {among('pip_part', parts)})"
+    relation = staged.relation
+    if {*parts} < {*staged.parts}:
+        relation = f"(FROM {relation} WHERE {among('pip_part', parts)})"
     segments = [*staged.segments.values()]
     sets = [("pip_part",), *(("pip_part", each) for each in segments)]
     by = ["pip_part", *segments]

@@ -173,7 +173,11 @@ class _Query:
 
     @property
     def _part(self) -> str:
-        return "s.scoring_id || ' ' || a.arm" if self._is_split else f"s.scoring_id || {literal(' ' + self._arm)}"
+        if self._is_split:
+            return "s.scoring_id || ' ' || a.arm"
+        names = ", ".join(literal(part_name(part)) for part in self._parts)
+        # Every statement groups by it: numbers take less time than texts of 40 characters.
+        return f"(s.scoring_id || {literal(' ' + self._arm)})::ENUM({names})"
 
     @property
     def _arm(self) -> str:

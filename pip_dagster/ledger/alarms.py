@@ -176,9 +176,9 @@ class Mark:
 
 
 def marks_of(con: DuckDBPyConnection, pipeline: str) -> dict[tuple[str, str], str]:
-    """Event and rule → the newest partition that was judged by it."""
+    """Event and rule → the newest partition that was judged by it: marks only go forward, whatever a clock says."""
     sql = (
-        "SELECT event, rule, arg_max(partition_key, made_at) FROM ledger.alarm_marks "
+        "SELECT event, rule, max(partition_key) FROM ledger.alarm_marks "
         f"WHERE pipeline = {literal(pipeline)} GROUP BY ALL"
     )
     return {(event, rule): key for event, rule, key in con.execute(sql).fetchall()}

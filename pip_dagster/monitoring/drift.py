@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     import numpy as np
 
 WINDOWS = (1, 7, LONGEST)
+_PARTITIONS, _CELLS = 366, 73_200  # of a part that is judged at once; cells: a column at a position
 REFERENCES: tuple[ReferenceName, ...] = ("training", "previous", "season")
 # drifted: unlike training for 28 partitions, and no longer news. noted: in alarm, but the model does not use it.
 State = Literal["alarm", "noted", "drifted", "ok", "unjudged"]
@@ -205,7 +206,15 @@ class JudgedPartition:
 
 def drift_of(series: Series, positions: Sequence[int], rules: Monitoring) -> list[PartitionDrift]:
     """Judge the partitions at these places of a series, and the windows that end with them."""
-    return [each.drift for each in judge_all(series, positions, rules)]
+    parts = at_once(positions, len(series.columns))
+    return [each.drift for part in parts for each in judge_all(series, part, rules)]
+
+
+def at_once(positions: Sequence[int], columns: int) -> Iterator[Sequence[int]]:
+    """The positions in parts that can be judged in a small part of a run's memory: some 200 bytes a bin."""
+    size = max(1, min(_PARTITIONS, _CELLS // max(columns, 1)))
+    for start in range(0, len(positions), size):
+        yield positions[start : start + size]
 
 
 def judge_all(series: Series, positions: Sequence[int], rules: Monitoring) -> list[JudgedPartition]:

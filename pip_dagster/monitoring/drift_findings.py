@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 # `noted`: no split of the model uses the feature, so that nobody is notified at once. `drifted` is a rule of its own.
 _STATES: dict[str, FindingState] = {"alarm": "alarm", "noted": "warning", "drifted": "ok", "ok": "ok"}
-_LASTING = 28
+_LASTING, _RECENT = 28, 7
 _SCOPES: dict[str, Scope] = {"score": "score", "decision": "decision", "feature": "feature"}
 
 
@@ -35,6 +35,8 @@ def findings_of(pipeline: Pipeline, of: PartitionDrift) -> Iterator[Finding]:
     """Two findings a column, of what is news and of what lasts, always under these names, so that they can resolve."""
     rules = pipeline.spec.monitoring or Monitoring()
     for column in of.columns:
+        if column.segment is not None and not any(window.partitions <= _RECENT for window in column.windows):
+            continue  # a value that no longer occurs: nothing is judged, and what was in alarm is over
         length = 7 if column.rule == "week" else 1
         window = column.window(length, "training") or column.window(length, "previous")
         value = None if window is None else _value(column, window)

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import median
 from typing import TYPE_CHECKING
 
 from pip_dagster import clock
+from pip_dagster.declaration.monitoring import Monitoring
 from pip_dagster.ledger.estimates import GradedEstimate, graded_estimates
 from pip_dagster.monitoring.estimating import applies, estimate_scored
 from pip_dagster.monitoring.finding import Finding
-from pip_dagster.statistics.band import RUN, RUN_OF, TrackRecord, record
+from pip_dagster.registry.metric_spec import metric_spec
+from pip_dagster.statistics.band import CONFIDENCE, RUN, RUN_OF, TRAILING, TrackRecord, record
+from pip_dagster.statistics.loss import LEAST_REFERENCE, limit_of
+from pip_dagster.statistics.metrics.spec import MetricValue, default_metric
 from pip_dagster.warehouse.access import reading
 
 if TYPE_CHECKING:
@@ -93,7 +98,9 @@ def estimates_after_scoring(
 def estimate_findings(
     con: DuckDBPyConnection, pipeline: Pipeline, version: ModelVersion, partitions: Sequence[str] = ()
 ) -> list[Finding]:
-    """A finding for each metric: misses that run on one side. `partitions` is not needed: the newest graded one counts.
+    """A finding for each metric, misses that run on one side, and one of what is expected of the newest partition.
+
+    `partitions` is not needed: the newest one counts.
 
     `con` is a workspace without the warehouse.
     """
@@ -102,10 +109,9 @@ def estimate_findings(
         found = graded_estimates(con, name, version.manifest_digest, now=clock.now())
     findings = []
     for metric, of_metric in records_of(found).items():
-        graded = [each for each in found if each.metric == metric and each.side is not None]
-        if not graded:
-            continue
-        newest = graded[-1]
+        listed = [each for each in found if each.metric == metric]
+        graded = [each for each in listed if each.side is not None]
+        newest = (graded or listed)[-1]
         findings.append(
             Finding(
                 event="estimate",
@@ -123,7 +129,64 @@ def estimate_findings(
                 command=f"pip-dagster estimate {name} --last {RUN_OF}",
             )
         )
-    return findings
+    return [*findings, *_expected(pipeline, version, found)]
+
+
+def _expected(pipeline: Pipeline, version: ModelVersion, found: Sequence[GradedEstimate]) -> list[Finding]:
+    """Whether the newest estimate of the judged metric lies beyond the loss that is allowed, with its whole band.
+
+    An estimate is no measurement: it is a warning. Its reference is the median of the newest 28 partitions that labels
+    graded, where there are 14; else the held-out rows of the registration.
+    """
+    spec, rules = metric_spec(version.manifest), pipeline.spec.monitoring or Monitoring()
+    metric = rules.performance.metric or (default_metric(spec) if spec else "")
+    listed = [each for each in found if each.metric == metric]
+    if not metric or not listed:
+        return []
+    newest = listed[-1]
+    reference, of_what = _reference(version, [each for each in found if each is not newest], metric)
+    limit = limit_of(metric, reference, rules.performance.max_loss)
+    withdrawn = records_of(listed)[metric].withdrawn
+    is_known = limit is not None and newest.value is not None and not withdrawn
+    best = None if limit is None else newest.high if limit[1] > 0 else newest.low
+    beyond = is_known and limit is not None and best is not None and (limit[0] - best) * limit[1] > 0
+    cause = f"{metric} {_band(newest)} is expected, {of_what} {reference[metric].value:.4g}" if beyond else ""
+    return [
+        Finding(
+            event="estimate",
+            rule="expected",
+            subject=metric,
+            partition_key=newest.partition_key,
+            scoring_id=newest.scoring_id,
+            partitions=1,
+            state="warning" if beyond else "ok" if is_known else "unjudged",
+            value=None if withdrawn else newest.value,
+            threshold=limit[0] if limit else None,
+            chance=(1 - CONFIDENCE) / 2,
+            rows=newest.rows,
+            cause=cause,
+            command=f"pip-dagster estimate {pipeline.spec.name} --last {RUN_OF}",
+        )
+    ]
+
+
+def _reference(
+    version: ModelVersion, found: Sequence[GradedEstimate], metric: str
+) -> tuple[dict[str, MetricValue], str]:
+    truths: dict[str, list[float]] = {}
+    for each in found:
+        if each.truth is not None:
+            truths.setdefault(each.metric, []).append(each.truth)
+    if len(truths.get(metric, ())) >= LEAST_REFERENCE:
+        medians = {name: MetricValue(median(of[-TRAILING:]), 0) for name, of in truths.items()}
+        return medians, "and the median measured before is"
+    held_out = version.manifest.held_out
+    known = {name: MetricValue(value, held_out.rows) for name, value in held_out.metrics.items()} if held_out else {}
+    return known, "and held-out rows had"
+
+
+def _band(each: GradedEstimate) -> str:
+    return f"{each.low:.4g} to {each.high:.4g}"
 
 
 def _cause(newest: GradedEstimate, of_metric: TrackRecord) -> str:

@@ -23,6 +23,7 @@ from pip_dagster.ledger.estimates import (
     reasons_of,
 )
 from pip_dagster.ledger.record import new_id
+from pip_dagster.plural import plural
 from pip_dagster.registry.choose import registry_of
 from pip_dagster.statistics.band import Band
 from pip_dagster.warehouse.access import reading, writing
@@ -120,7 +121,7 @@ def estimate_stored(
     of = estimated_of(pipeline, version.manifest, decisions)
     if isinstance(of, str):
         return Estimating(reasons={each.partition_key: of for each in missing})
-    done, reasons = 0, dict[str, str]()
+    done, seen, reasons = 0, 0, dict[str, str]()
     for week in _weeks(missing) if past else [missing]:
         lacking = refit(con, pipeline, version, before=week[0].partition_start, now=None) if past and week else None
         for calibrator, chunk in _with_calibrators(con, pipeline, version, of, week):
@@ -132,10 +133,13 @@ def estimate_stored(
                     writing(con, pipeline.project, purpose=f"{name}: storing estimates"),
                     transaction(con),
                 ):
-                    insert_estimates(con, news)
+                    lacking_now = {each.scoring_id for each in live_scorings(con, name, digest, without_estimate=True)}
+                    # Another process may have estimated some meanwhile.
+                    insert_estimates(con, [each for each in news if each.scoring_id in lacking_now])
             done += len({each.scoring_id for each in entries if each.metric})
             reasons |= {each.partition_key: each.reason for each in entries if each.reason}
-            progress(f"{name}: estimated {done} of {len(missing)} partitions")
+            seen += len(chunk)
+            progress(f"{name}: {seen} of {plural(len(missing), 'partition')}; {done} with an estimate")
     return Estimating(done, reasons)
 
 

@@ -24,7 +24,7 @@ from pip_dagster.ledger.judgements import (
 )
 from pip_dagster.ledger.profiles import LiveScoring, live_profiled, profile_rows
 from pip_dagster.ledger.record import ScoringEntry, new_id
-from pip_dagster.monitoring.drift import JudgedPartition, PartitionDrift, judge_all
+from pip_dagster.monitoring.drift import JudgedPartition, PartitionDrift, at_once, judge_all
 from pip_dagster.monitoring.judgement_rows import STORED, drift_from, rows_of
 from pip_dagster.monitoring.series import needed_for, reaches, season_of, series_of
 from pip_dagster.warehouse.access import reading, writing
@@ -42,8 +42,6 @@ LOG = logging.getLogger("pip_dagster")
 NEWEST = 31
 # What drift depends on of what is declared.
 _OF_DRIFT = (*("history", "false_alarms", "psi", "missing", "unseen", "references", "season", "segments"),)
-# Partitions that are judged at once: what fits into a small part of a run's memory.
-_CHUNK = 366
 
 
 def judge_drift(
@@ -190,8 +188,7 @@ class _Current:
 
     def judge(self, con: DuckDBPyConnection, places: Sequence[int]) -> Iterator[list[JudgedPartition]]:
         """The drift of the partitions at these places, a chunk at a time."""
-        for start in range(0, len(places), _CHUNK):
-            part = places[start : start + _CHUNK]
+        for part in at_once(places, len(self.version.manifest.feature_reference)):
             needed = needed_for(self.live, part, self.rules)
             live = [self.live[at] for at in needed]
             ids = [each.scoring_id for each in live]

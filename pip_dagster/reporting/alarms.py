@@ -157,7 +157,7 @@ def drift_alarms(pipeline: str, days: Sequence[Day], found: Profiled, rules: Mon
                 subject=each.title,
                 since=judged[at].partition if at < len(judged) else None,
                 partition=found.newest.partition_key,
-                value=each.share_now if is_share else window.excess if window else None,
+                value=each.share_now - each.share_before if is_share else window.excess if window else None,
                 threshold=each.threshold,
                 chance=rules.false_alarms,
                 rows=window.rows if window else None,

@@ -7,11 +7,9 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from pip_dagster.reporting.content import AttemptLine, CheckLine, Day, Status
-from pip_dagster.reporting.distributions import states_of
 
 if TYPE_CHECKING:
-    from pip_dagster.monitoring.drift import JudgedPartition
-    from pip_dagster.reporting.distributions import Profiled
+    from pip_dagster.reporting.distributions import Profiled, States
     from pip_dagster.reporting.facts import Facts
 
 _LISTED = 50
@@ -23,7 +21,7 @@ def days_of(facts: Facts, profiled: Profiled | None) -> tuple[Day, ...]:
     by_key: dict[str, list[dict[str, Any]]] = {}
     for row in facts.scorings:
         by_key.setdefault(row["partition_key"], []).append(row)
-    drift = {each.partition_key: each for each in profiled.drift} if profiled else {}
+    drift = profiled.states if profiled else {}
     failed: dict[str, list[dict[str, Any]]] = {}
     for check in facts.checks:
         if check["status"] != "passed" and check["severity"] != "info":
@@ -33,9 +31,7 @@ def days_of(facts: Facts, profiled: Profiled | None) -> tuple[Day, ...]:
     return tuple(_day(key, by_key.get(key, ()), drift.get(key), failed.get(key, ())) for key in keys)
 
 
-def _day(
-    key: str, rows: Sequence[dict[str, Any]], drift: JudgedPartition | None, failed: Sequence[Mapping[str, Any]]
-) -> Day:
+def _day(key: str, rows: Sequence[dict[str, Any]], drift: States | None, failed: Sequence[Mapping[str, Any]]) -> Day:
     if not rows:
         return Day(key, "missing")
     newest, live = rows[-1], next((row for row in rows if row["is_live"]), None)
@@ -43,7 +39,7 @@ def _day(
     corrected = bool(live and (live.get("live_change") or "") > newest["scoring_id"])
     is_reported = newest["status"] != "scored" and not corrected
     of = live or newest
-    state, drifted = states_of(drift) if drift else (None, ())
+    state, drifted = drift or (None, ())
     status: Status = "blocked" if newest["status"] == "blocked" else "failed"
     if live:
         status = "provisional" if live.get("provisional") else "live"

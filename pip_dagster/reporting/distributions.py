@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pip_dagster.declaration.monitoring import Monitoring
-from pip_dagster.monitoring.drift import ColumnDrift, JudgedPartition, PartitionDrift, judge_all
+from pip_dagster.monitoring.drift import ColumnDrift, JudgedPartition, PartitionDrift, at_once, judge_all
 from pip_dagster.monitoring.series import Series
 from pip_dagster.reporting.content import LEAST_ROWS, ColumnLine, Day, Distribution, Figure, RateSeries, Window
 from pip_dagster.statistics.distribution import difference
 
 if TYPE_CHECKING:
     import numpy as np
+
+# A partition's drift in a word, and the columns in alarm.
+States = tuple[str, tuple[str, ...]]
 
 WEEK = 7
 _WEEKS = 6
@@ -24,24 +27,27 @@ _BAND = 2.0
 
 @dataclass(frozen=True, eq=False)
 class Profiled:
-    """The series of the report's columns, where its partitions begin in it, and their drift."""
+    """The series of the report's columns, where its partitions begin in it, and their drift in words by partition.
+
+    `newest`: the drift at the end of the period.
+    """
 
     series: Series
     begin: int
-    drift: tuple[JudgedPartition, ...]
+    states: Mapping[str, States]
+    newest: PartitionDrift
 
     @classmethod
     def of(cls, series: Series, rules: Monitoring) -> Profiled:
         """Judge the partitions that were requested."""
-        return cls(series, series.positions[0], tuple(judge_all(series, series.positions, rules)))
+        states: dict[str, States] = {}
+        for part in at_once(series.positions, len(series.columns)):
+            judged = judge_all(series, part, rules)
+            states |= {each.partition_key: states_of(each) for each in judged}
+        return cls(series, series.positions[0], states, judged[-1].drift)
 
-    @property
-    def newest(self) -> PartitionDrift:
-        """The drift at the end of the period."""
-        return self.drift[-1].drift
 
-
-def states_of(found: JudgedPartition) -> tuple[str, tuple[str, ...]]:
+def states_of(found: JudgedPartition) -> States:
     """A partition's drift in a word, and the columns in alarm."""
     states = found.states
     columns = found.judged.windows.series.columns

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from pip_dagster.printable import printable
 from pip_dagster.reporting import views
-from pip_dagster.reporting.verdict import gathered, titled
+from pip_dagster.reporting.verdict import grouped, titled
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -56,7 +56,7 @@ def _environment() -> Environment:
         finalize=_shown,
     )
     found.filters |= {
-        each.__name__: each for each in (number, whole, share, short, rough, edge, instant, breakable, titled, gathered)
+        each.__name__: each for each in (number, whole, share, short, rough, edge, instant, breakable, titled, grouped)
     }
     found.globals |= {"most_rows": MOST_ROWS}
     return found

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from pip_dagster.alerts.alarm_text import gathered
 from pip_dagster.plural import plural
 from pip_dagster.reporting.content import AlarmLine, Day, MetricSeries, State, Summary, Tile
 
@@ -82,16 +83,9 @@ def titled(line: AlarmLine) -> str:
     return f"{line.event} of {line.subject}" if line.subject else line.event
 
 
-def gathered(lines: Sequence[AlarmLine]) -> list[list[AlarmLine]]:
+def grouped(lines: Sequence[AlarmLine]) -> list[list[AlarmLine]]:
     """Alarms as the page shows them: warnings of one rule together where there are three or more, the others alone."""
-    groups: dict[object, list[AlarmLine]] = {}
-    for at, line in enumerate(lines):
-        alone = line.status != "warning" or line.silenced
-        groups.setdefault(at if alone else (line.event, line.rule), []).append(line)
-    found: list[list[AlarmLine]] = []
-    for group in groups.values():
-        found += [group] if len(group) > 2 else [[line] for line in group]
-    return found
+    return gathered(lines, lambda each: "" if each.status == "warning" and not each.silenced else None, least=3)
 
 
 def _freshness(days: Sequence[Day], alarms: Sequence[AlarmLine]) -> Tile:

@@ -128,6 +128,15 @@ def chance_level(metric: str, figures: Mapping[str, MetricValue]) -> float | Non
     return known.get(name)
 
 
+def limit_of(metric: str, reference: Mapping[str, MetricValue], max_loss: float) -> tuple[float, int] | None:
+    """The figure at which the loss is `max_loss`, and whether better is higher (1) or lower (-1); None without one."""
+    against = reference.get(metric)
+    if against is None or against.value is None or metric_base(metric) not in HIGHER_IS_BETTER | _NOT_NEGATIVE:
+        return None
+    sign, chance = 1 if metric_base(metric) in HIGHER_IS_BETTER else -1, chance_level(metric, reference)
+    return against.value - sign * max_loss * abs(against.value - (0.0 if chance is None else chance)), sign
+
+
 def _judged(
     metric: str,
     new: _Side,

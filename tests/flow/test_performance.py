@@ -1,6 +1,8 @@
 """Labels that arrive show how good the stored scores were; what was found once stays, and what is live is shown."""
 
 import json
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 
 import numpy as np
@@ -287,3 +289,19 @@ def test_classes_and_numbers_are_evaluated(gated, objective, metric, options):
     else:
         expected = -np.log(scores[np.arange(len(y)), y.astype(int)]).mean()
     assert figures(gated, metric)[DAYS[0]] == pytest.approx(expected, abs=1e-6)
+
+
+def test_two_evaluations_at_once_store_each_figure_once(judged):
+    ready = threading.Barrier(2)
+
+    def at_once():
+        ready.wait()
+        return run(judged)
+
+    with ThreadPoolExecutor(2) as pool:
+        for each in [pool.submit(at_once) for _ in range(2)]:
+            assert not each.result().problems
+    sql = "SELECT count(*), count(DISTINCT (scoring_id, labels_digest)) FROM ledger.evaluations"
+    ((count, distinct),) = judged.warehouse(sql)
+    assert count == distinct == len(DAYS)
+    assert judged.warehouse("SELECT count(*) - count(DISTINCT e.evaluation_id) FROM ledger.evaluations e") == [(0,)]

@@ -2,13 +2,19 @@
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
 
+import duckdb
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pip_dagster.alerts.alarm_text import gathered
 from pip_dagster.alerts.paging import Standing, due, incidents
 from pip_dagster.ledger.alarm_deliveries import Delivery
+from pip_dagster.ledger.alarms import marks_of
+from pip_dagster.monitoring.drift import ColumnDrift, PartitionDrift, WindowDrift
+from pip_dagster.monitoring.drift_findings import findings_of
 from pip_dagster.monitoring.finding import Finding
 from pip_dagster.monitoring.states import Judging, KnownAlarms, advance
 
@@ -222,3 +228,40 @@ def test_without_an_alarm_nothing_is_stored(state):
     ledger = Ledger()
     ledger.judge(finding(state, 1))
     assert ledger.rows == [] and ledger.deliver() == []
+
+
+def test_marks_only_go_forward_whatever_a_clock_says():
+    with duckdb.connect() as con:
+        con.execute("CREATE SCHEMA ledger")
+        con.execute(
+            "CREATE TABLE ledger.alarm_marks (pipeline VARCHAR, event VARCHAR, rule VARCHAR, partition_key VARCHAR, "
+            "made_at TIMESTAMPTZ)"
+        )
+        con.execute(
+            "INSERT INTO ledger.alarm_marks VALUES "
+            "('orders', 'drift', 'drift', '2024-03-20', '2024-03-21 06:00:00+00'), "
+            "('orders', 'drift', 'drift', '2024-03-21', '2024-03-20 06:00:00+00')"
+        )
+        assert marks_of(con, "orders") == {("drift", "drift"): "2024-03-21"}
+
+
+def test_warnings_of_one_rule_are_one_group_and_alarms_are_alone():
+    listed = [finding(state, 1, subject) for state, subject in zip(("alarm", *["warning"] * 3), "abcd", strict=True)]
+
+    def alike(each):
+        return each.state if each.state == "warning" else None
+
+    assert [[each.subject for each in group] for group in gathered(listed, alike)] == [["a"], ["b", "c", "d"]]
+    assert [len(group) for group in gathered(listed, alike, least=4)] == [1, 1, 1, 1]
+
+
+def column(segment, *windows):
+    listed = tuple(WindowDrift(each, "previous", 50, 0.1, 0.1, 0.1, 0.5, None, 0.0, 0.0) for each in windows)
+    return ColumnDrift("score", "score", segment, "JFK", None, "unjudged", None, None, 0.1, listed, "", 0.0, 0.0)
+
+
+def test_a_segment_value_that_no_longer_occurs_is_not_judged():
+    pipeline = SimpleNamespace(spec=SimpleNamespace(name="orders", monitoring=None))
+    columns = (column(None, 28), column("origin", 28), column("airport", 7, 28))
+    found = findings_of(pipeline, PartitionDrift(day(20), "s20", 50, 14, None, columns))
+    assert {each.subject for each in found} == {"score", "score where airport = JFK"}

@@ -8,7 +8,7 @@ import pytest
 from scipy.special import expit, logit, ndtr, ndtri
 
 from pip_dagster.declaration.monitoring import Monitoring
-from pip_dagster.monitoring.drift import STATES, drift_of, judge_all
+from pip_dagster.monitoring.drift import STATES, at_once, drift_of, judge_all
 from pip_dagster.monitoring.series import Column, Series
 
 BINS, TRAINED, FEATURES = 20, 20_000, 40
@@ -133,6 +133,14 @@ def test_identical_partitions_give_no_alarm_and_many_positions_are_judged_as_eac
     together = drift_of(found, range(60), RULES)
     for at in (0, 1, 6, 16, 35, 51, 59):
         assert drift_of(found, [at], RULES)[0].columns == together[at].columns
+
+
+def test_a_wide_model_is_judged_in_parts_of_equal_memory():
+    assert [*map(len, at_once(range(400), 40))] == [366, 34]
+    assert max(map(len, at_once(range(400), 2_000))) == 36 and [*at_once([5, 6], 10**6)] == [[5], [6]]
+    found = series([counts(np.random.default_rng(9), 60, 1_000, 0.05, 1.0, since=50) for _ in range(3)])
+    parts = [each.states for part in at_once(range(60), 20_000) for each in judge_all(found, part, RULES)]
+    assert parts == [each.states for each in judge_all(found, range(60), RULES)]
 
 
 def test_a_same_season_that_was_alike_is_no_alarm():

@@ -1,13 +1,15 @@
 """Estimates before labels arrive: made after scoring, graded by labels, hidden and in alarm where they fail."""
 
 import json
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import dagster as dg
 import pytest
 
 from pip_dagster.flow.performance import evaluate
-from pip_dagster.monitoring.estimates import MEANING, NO_LONGER, estimate_findings, read_estimates
+from pip_dagster.ledger.estimates import GradedEstimate
+from pip_dagster.monitoring.estimates import MEANING, NO_LONGER, _expected, estimate_findings, read_estimates
 from pip_dagster.monitoring.estimating import calibrate_after_labels, estimate_scored, estimate_stored, refit
 from pip_dagster.warehouse.connect import workspace
 
@@ -127,12 +129,36 @@ def test_a_calibrator_knows_no_outcome_of_what_it_estimates(estimated):
     assert count == distinct, "a reason is recorded once"
 
 
+def test_an_estimate_beyond_the_allowed_loss_is_a_warning_before_any_label(estimated):
+    pipeline, model = estimated.pipeline(), version(estimated)
+    start = datetime(2024, 3, 1, tzinfo=UTC)
+    before = [
+        GradedEstimate(
+            *(day, start + timedelta(days=at), f"s{at}", 150, "auc", 0.8, 0.75, 0.85, "d", "logistic", None),
+            *(0.8 + 0.01 * (at % 2), True, 0),
+        )
+        for at, day in enumerate(DAYS[:20])
+    ]
+    newest = replace(before[-1], partition_key=DAYS[20], truth=None, hit=None, side=None)
+
+    def found(low, high):
+        (finding,) = _expected(pipeline, model, [*before, replace(newest, value=(low + high) / 2, low=low, high=high)])
+        return finding
+
+    limit = 0.805 - 0.05 * 0.305
+    bad = found(0.6, 0.7)
+    assert (bad.state, bad.rule, bad.subject, bad.partition_key) == ("warning", "expected", "auc", DAYS[20])
+    assert bad.threshold == pytest.approx(limit) and "0.6 to 0.7 is expected" in bad.cause and "0.805" in bad.cause
+    assert found(0.7, 0.8).state == "ok" and found(0.78, 0.82).cause == ""
+    assert _expected(pipeline, model, [*before[:5], replace(newest, low=0.1, high=0.2)])[0].state == "unjudged"
+
+
 def test_outcomes_that_no_longer_follow_the_features(estimated):
     estimated.source(f"UPDATE raw.outcomes SET returned = 1 - returned WHERE day >= '{DAYS[20]}' AND order_id % 2 = 0")
     estimated.run(*DAYS[25:])
     assert do(estimated, estimate_scored, DAYS[25:]).done == 6
     label(estimated)
-    findings = {each.subject: each for each in do(estimated, estimate_findings)}
+    findings = {each.subject: each for each in do(estimated, estimate_findings) if each.rule == "one_sided"}
     found = findings["auc"]
     assert (found.state, found.event, found.rule, found.partition_key) == ("alarm", "estimate", "one_sided", DAYS[30])
     assert NO_LONGER in found.cause and "auc was below its estimate on 7 of 7" in found.cause

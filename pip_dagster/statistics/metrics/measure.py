@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from pip_dagster.errors import DeclarationError
@@ -41,14 +42,20 @@ class Measured:
     Attributes:
         group: The columns that it is by, with its values.
         metrics: Figures by name, exact from the rows.
-        reliability: Mean score and outcome in ten bins of equal counts by score; of binary and count models.
         sums: What adds up with the sums of other groups.
+        tenths: Of all groups that were measured together, what `reliability` is of; and this one's place among them.
     """
 
     group: tuple[tuple[str, Any], ...]
     metrics: Mapping[str, MetricValue]
-    reliability: tuple[ReliabilityBin, ...]
     sums: MetricSums
+    tenths: Tenths | None
+    place: int
+
+    @cached_property
+    def reliability(self) -> tuple[ReliabilityBin, ...]:
+        """Mean score and outcome in ten bins of equal counts by score; of binary and count models."""
+        return reliability_bins(self.tenths, self.place) if self.tenths else ()
 
 
 def measure(
@@ -88,12 +95,11 @@ def measure(
     totals |= _extra(con, relation, spec, grouping, place)
     of = figures(spec, totals, [curve for curve, _ in found])
     order = sorted(range(len(keys)), key=lambda i: _order(keys[i], grouping))
-    shown = bool(found) and spec.kind != "multiclass"
+    tenths = found[0][0].tenths if found and spec.kind != "multiclass" else None
     layout, measured = spec.layout, []
     for i in order:
         sums = MetricSums(layout, {name: each[i] for name, each in totals.items()}, tuple(bins[i] for _, bins in found))
-        reliability = reliability_bins(found[0][0].tenths, i) if shown else ()
-        measured.append(Measured(_group(keys[i], grouping), metric_values(of, totals, i), reliability, sums))
+        measured.append(Measured(_group(keys[i], grouping), metric_values(of, totals, i), sums, tenths, i))
     return measured
 
 
