@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from pip_dagster.declaration.grid import closed_partitions
 from pip_dagster.declaration.partition import Partition
+from pip_dagster.declaration.reruns import reaches
 from pip_dagster.errors import DeclarationError, NoWarehouseError, RegistryError
 from pip_dagster.flow.extract import close_of
 from pip_dagster.flow.source_digests import WindowedSource, lay_source_digests
@@ -61,13 +62,23 @@ def make_plan(
             pending = tuple(key for name, key, _ in pending_publications(con, pipeline.project) if name == spec.name)
         with open_sources(con, spec, pipeline.project.root):
             sources = lay_source_digests(con, pipeline, partitions)
-        wanted = with_model(pipeline, declared)
-        unlike = read_unlike(con, wanted if is_stored else None)
-        wanted = replace(wanted, sources={key: json.loads(text) for key, (text, _) in unlike.items()})
-        known = {key: of for key, (_, of) in unlike.items()}
+        wanted, policy = with_model(pipeline, declared), _policy(pipeline)
+        unlike = read_unlike(con, wanted if is_stored else None, _rescored_from(partitions, policy))
+        wanted = replace(wanted, sources={key: json.loads(text) for key, (text, _) in unlike.of.items()})
+        known = {key: of for key, (_, of) in unlike.of.items()}
         describe = partial(_describe, sources)
-        found = plan(spec.name, partitions, wanted, known, _policy(pipeline), now, describe)
+        found = plan(spec.name, partitions, wanted, known, policy, now, describe, unlike.like)
     return replace(found, pending=pending)
+
+
+def _rescored_from(partitions: Sequence[Partition], policy: Policy) -> datetime | None:
+    """When the first of the partitions begins that a promotion makes stale; they are the newest ones."""
+    first = None
+    for from_end, partition in enumerate(sorted(partitions, key=lambda each: each.start, reverse=True), start=1):
+        if not reaches(policy.reruns.promotion, partition, from_end):
+            break
+        first = partition.start
+    return first
 
 
 def declared_of(pipeline: Pipeline) -> Wanted:

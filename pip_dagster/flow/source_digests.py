@@ -78,7 +78,7 @@ class WindowedSource:
 def lay_source_digests(
     con: DuckDBPyConnection, pipeline: Pipeline, partitions: Sequence[Partition]
 ) -> dict[str, WindowedSource]:
-    """Create the temporary table `ledger.known.SOURCES`: each partition's key, and its sources as canonical JSON.
+    """Create the temporary table `ledger.known.SOURCES`: each partition's key, start and sources as JSON.
 
     Inside `open_sources`, after `lay_observations`. Returns the sources that have a partition column. If one has a
     change column, buckets whose newest observation has the same number of rows and the same newest change are not read
@@ -106,9 +106,10 @@ def lay_source_digests(
         tables.append(f"pip_texts_{number}")
         texts.append(f"pip_texts_{number}.text")
     listed = ", ',', ".join(texts) or "''"
+    joins = " ".join(f"JOIN temp.main.{table} USING (place)" for table in tables)
     con.execute(
-        f"CREATE OR REPLACE TEMP TABLE pip_sources AS SELECT g.partition_key, concat('{{', {listed}, '}}') AS sources "
-        f"FROM {_GRID} g {' '.join(f'JOIN temp.main.{table} USING (place)' for table in tables)}"
+        "CREATE OR REPLACE TEMP TABLE pip_sources AS SELECT g.partition_key, g.start_at, "
+        f"concat('{{', {listed}, '}}') AS sources FROM {_GRID} g {joins}"
     )
     return found
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from datetime import datetime
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from pip_dagster.ledger.arms import CHAMPION
@@ -22,6 +23,10 @@ SOURCES = "temp.main.pip_sources"
 _EXTRACTIONS, _ATTEMPTS, _LIVE, _UNLIKE = (
     f"temp.main.pip_{name}" for name in ("extractions", "attempts", "live", "unlike")
 )
+
+# Of partitions that differ in the same, one is judged.
+_FIRST = "same IS NULL OR same = partition_key"
+_EPOCH, _MICRO = datetime(1970, 1, 1, tzinfo=UTC), timedelta(microseconds=1)
 
 _OF = "pipeline = {pipeline} AND partition_start >= {first} AND partition_start <= {last}"
 # What nobody would read stays behind: the parts of a declaration that has not changed, and the sources of a success,
@@ -69,10 +74,10 @@ _LAY_LIVE = f"""
     WHERE pipeline = {{pipeline}} AND arm <> '{CHAMPION}' GROUP BY ALL) a ON a.change_id = l.change_id
   WHERE l.pipeline = {{pipeline}} AND s.partition_start >= {{first}} AND s.partition_start <= {{last}}
 """
-# What makes a partition stale, or is reported, differs in one of these: see `ledger.changes`.
+# What makes a partition stale, or is reported, differs in one of these or in the model: see `ledger.changes`.
 _ALIKE = """
   a.status = 'scored' AND e.source_digests = w.sources AND {sql_digest} AND l.feature_digest = e.feature_digest
-  AND l.code_digest = {code_digest} AND l.manifest_digest = {manifest_digest}
+  AND l.code_digest = {code_digest}
   AND NOT coalesce(l.provisional, false) AND NOT l.undecided AND {experiment}
 """
 
@@ -93,31 +98,45 @@ def lay_known(con: DuckDBPyConnection, pipeline: str, starts: Sequence[datetime]
         con.execute(f"CREATE OR REPLACE TEMP TABLE {table.rpartition('.')[2]} AS {select.format(**values)}")
 
 
-def read_unlike(con: DuckDBPyConnection, wanted: Wanted | None) -> dict[str, tuple[str, Known]]:
+@dataclass(frozen=True)
+class Unlike:
     """The partitions whose record differs in anything from what is wanted: key → sources as they are now, and record.
 
-    After `lay_known`; `SOURCES` holds the sources of all partitions. Any other partition is current: to compare it in
-    Python would find no difference, at a hundred times the cost. With None, nothing is recorded of any.
+    `like`: partition → another of these, which differs in the same, its model, and is on hold for the same reason.
+    """
+
+    of: Mapping[str, tuple[str, Known]]
+    like: Mapping[str, str]
+
+
+def read_unlike(con: DuckDBPyConnection, wanted: Wanted | None, rescored_from: datetime | None = None) -> Unlike:
+    """What differs; to compare the other partitions in Python would find nothing, at a hundred times the cost.
+
+    After `lay_known`; `SOURCES` holds the sources of all partitions. With None, nothing is recorded of any.
+    `rescored_from`: partitions that begin then or later are rescored after a promotion; None: no partition is.
     """
     if wanted is None:
-        return {
-            key: (sources, Known())
-            for key, sources in con.execute(f"SELECT partition_key, sources FROM {SOURCES}").fetchall()
-        }
+        rows = con.execute(f"SELECT partition_key, sources FROM {SOURCES}").fetchall()
+        return Unlike({key: (sources, Known()) for key, sources in rows}, {})
     alike = _ALIKE.format(
         sql_digest=among("e.sql_digest", wanted.sql_digests),
         code_digest=literal(wanted.code_digest),
-        manifest_digest=literal(wanted.manifest_digest),
         experiment=_experiment(con, wanted.arms),
     )
+    same_model = f"l.manifest_digest = {literal(wanted.manifest_digest)}"
+    kept = "true" if rescored_from is None else f"w.start_at < {(rescored_from - _EPOCH) // _MICRO}"
+    promoted = f"coalesce({alike} AND coalesce(l.kind, '') NOT IN ('pinned', 'rollback') AND {kept}, false)"
+    oldest = f"min(partition_key) OVER (PARTITION BY {promoted}, l.manifest_digest, l.model_version)"
     con.execute(
-        f"CREATE OR REPLACE TEMP TABLE pip_unlike AS SELECT w.partition_key, w.sources FROM {SOURCES} w "
+        f"CREATE OR REPLACE TEMP TABLE pip_unlike AS SELECT partition_key, w.sources, "
+        f"CASE WHEN {promoted} THEN {oldest} END AS same FROM {SOURCES} w "
         f"LEFT JOIN {_EXTRACTIONS} e USING (partition_key) LEFT JOIN {_ATTEMPTS} a USING (partition_key) "
-        f"LEFT JOIN {_LIVE} l USING (partition_key) WHERE NOT coalesce({alike}, false)"
+        f"LEFT JOIN {_LIVE} l USING (partition_key) WHERE NOT coalesce({alike} AND {same_model}, false)"
     )
     known = _read_known(con)
-    rows = con.execute(f"SELECT partition_key, sources FROM {_UNLIKE}").fetchall()
-    return {key: (sources, known.get(key, Known())) for key, sources in rows}
+    rows = con.execute(f"SELECT partition_key, sources FROM {_UNLIKE} WHERE {_FIRST}").fetchall()
+    others = con.execute(f"SELECT partition_key, same FROM {_UNLIKE} WHERE NOT ({_FIRST})").fetchall()
+    return Unlike({key: (sources, known.get(key, Known())) for key, sources in rows}, dict(others))
 
 
 def _experiment(con: DuckDBPyConnection, wanted: Arms | None) -> str:
@@ -136,7 +155,7 @@ def _read_known(con: DuckDBPyConnection) -> dict[str, Known]:
     found: dict[str, dict[str, Any]] = {}
 
     def rows(table: str) -> list[dict[str, Any]]:
-        return dicts(con.execute(f"FROM {table} SEMI JOIN {_UNLIKE} USING (partition_key)"))
+        return dicts(con.execute(f"FROM {table} SEMI JOIN (FROM {_UNLIKE} WHERE {_FIRST}) u USING (partition_key)"))
 
     for row in rows(_EXTRACTIONS):
         found[row["partition_key"]] = {

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from types import MappingProxyType
 
 from pip_dagster.declaration.canonical import canonical
 from pip_dagster.declaration.durations import doubled
@@ -39,13 +40,20 @@ def plan(
     policy: Policy,
     now: datetime,
     describe: Describe = lambda source, partition, known: source,
+    like: Mapping[str, str] = MappingProxyType({}),
 ) -> Plan:
-    """The partitions that are stale or on hold, and why. Those that `known` lacks are current."""
+    """The partitions that are stale or on hold, and why. Those that `known` lacks are current.
+
+    `like`: partition → an older one in `known`; it is on hold for the same reasons.
+    """
     ordered = sorted(partitions, key=lambda partition: partition.start)
     stale: list[Stale] = []
     on_hold: list[OnHold] = []
     until: list[datetime] = []
+    reasons: dict[str, tuple[Reason, ...]] = {}
     for place, partition in enumerate(ordered):
+        if partition.key in like:
+            on_hold.append(OnHold(partition, reasons[like[partition.key]]))
         if partition.key not in known:
             continue
         of = known[partition.key]
@@ -56,6 +64,7 @@ def plan(
             stale.append(found)
         elif isinstance(found, OnHold):
             on_hold.append(found)
+            reasons[partition.key] = found.reasons
     until += [each.until for each in on_hold if each.until]
     current = len(ordered) - len(stale) - len(on_hold)
     return Plan(

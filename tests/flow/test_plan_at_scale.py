@@ -10,8 +10,10 @@ from hypothesis import strategies as st
 from pip_dagster.declaration.canonical import canonical
 from pip_dagster.declaration.grid import closed_partitions
 from pip_dagster.flow.fingerprints import fingerprints
+from pip_dagster.flow.plan import make_plan
 from pip_dagster.flow.source_digests import lay_source_digests
 from pip_dagster.flow.sources import open_sources
+from pip_dagster.ledger import plan
 from pip_dagster.ledger.known import SOURCES
 from pip_dagster.ledger.observations import lay_observations
 from pip_dagster.warehouse.connect import workspace
@@ -60,3 +62,31 @@ def test_duckdb_finds_the_digests_that_a_run_records(tiny, world):
         assert texts == {key: canonical(of) for key, of in found.of.items()}
         for name, windowed in laid.items():
             assert {p.key: windowed.clock.window(p) for p in partitions} == found.windows[name]
+
+
+def test_python_judges_only_the_partitions_that_differ(scored, monkeypatch):
+    judged = []
+    judge = plan._judge
+    monkeypatch.setattr(plan, "_judge", lambda case: (judged.append(case.partition.key), judge(case))[1])
+    scored.declare(partitions={"end": "2024-03-05"})
+    assert make_plan(scored.pipeline()).current == 4 and judged == []
+    scored.source(f"DELETE FROM raw.orders WHERE day = '{SECOND}' AND order_id % 2 = 0")
+    assert [each.partition.key for each in make_plan(scored.pipeline()).stale] == judged == [SECOND]
+    judged.clear()
+    scored.registry.set_alias("returns", "champion", 2, by="ada", why="better")
+    assert len(make_plan(scored.pipeline()).on_hold) == 3 and len(judged) == 2, "those on hold for one reason are one"
+
+
+def test_a_bucket_that_the_change_column_vouches_for_is_not_hashed_again(tiny):
+    tiny.source("ALTER TABLE raw.orders ADD COLUMN changed BIGINT DEFAULT 1")
+    source = {"table": "raw.orders", "partition_column": "day", "change_column": "changed"}
+    tiny.declare(sources={"orders": source}, partitions={"end": "2024-03-05"})
+    tiny.run()
+    assert make_plan(tiny.pipeline()).current == 4
+    tiny.source(f"UPDATE raw.orders SET quantity = quantity + 1 WHERE day = '{FIRST}'")
+    assert make_plan(tiny.pipeline()).current == 4, "neither the count nor the newest change differs"
+    of_one = f"(SELECT min(order_id) FROM raw.orders WHERE day = '{FIRST}')"
+    tiny.source(f"UPDATE raw.orders SET changed = 2 WHERE order_id = {of_one}")
+    found = make_plan(tiny.pipeline())
+    assert [each.partition.key for each in found.stale] == [FIRST]
+    assert found.stale[0].reasons[0].text == f"source changed: orders {FIRST} (same number of rows)"
