@@ -90,16 +90,7 @@ def move(con: DuckDBPyConnection, relation: str, to: DuckDBPyConnection) -> None
     columns = {row[0]: row[1] for row in con.execute(f"DESCRIBE {relation}").fetchall()}
     stage = Stage(to)
     stage.create(relation, columns)
-    stage.insert(relation, _streamed(con, f"FROM {relation}", {}, len(columns)))
-
-
-def _streamed(con: DuckDBPyConnection, select: str, values: Mapping[str, Any], columns: int) -> pa.RecordBatchReader:
-    """The selected rows in batches. Which call does not hold the whole result depends on DuckDB's version."""
-    import duckdb
-
-    streams = duckdb.__version__.startswith(("0.", "1."))
-    result = con.execute(select, values) if streams else con.sql(select, params=dict(values) or None)
-    return result.to_arrow_reader(rows_for(_BATCH_ROWS, columns))
+    stage.insert(relation, con.execute(f"FROM {relation}").to_arrow_reader(rows_for(_BATCH_ROWS, len(columns))))
 
 
 def stored_columns(con: DuckDBPyConnection, pipeline: str, table: str) -> dict[str, str]:
@@ -156,7 +147,8 @@ class Stage:
         if any("VARIANT" in sql_type for sql_type in self.columns.values()):  # of which DuckDB 1.5 makes no Arrow
             self._append_by_file(con, select, values)
             return
-        self.insert(self.features, _streamed(con, select, values, len(self.columns)))
+        rows = con.execute(select, values).to_arrow_reader(rows_for(_BATCH_ROWS, len(self.columns)))
+        self.insert(self.features, rows)
 
     def _append_by_file(self, con: DuckDBPyConnection, select: str, values: Mapping[str, Any]) -> None:
         file, name = handover(con), "pip_handover"

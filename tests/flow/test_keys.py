@@ -76,6 +76,7 @@ print(int(status.split("VmHWM:")[1].split()[0]) // 1024)
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the peak is read from /proc")
+@pytest.mark.skipif(not duckdb.__version__.startswith("1."), reason="DuckDB 2 holds the result of execute() whole")
 def test_staging_takes_the_same_memory_for_many_rows():
     """1.5 million rows are 310 MB. Through pyarrow.dataset, they peaked at 513 MB, and 100,000 rows at 262 MB."""
     peaks = {}
