@@ -49,14 +49,7 @@ def _evaluate(
     from pip_dagster.flow.unchanged import labels_are_steady, reads_tables_only, state_of
 
     spec, declared = pipeline.spec, pipeline.spec.sensors.labels_arrived
-    if context.repository_def:
-        # Other pipelines' assets are only known once everything is loaded.
-        known = [key.to_user_string() for key in context.repository_def.asset_graph.get_all_asset_keys()]
-        for name in set(pipeline.label_assets) - set(known):
-            raise DeclarationError(
-                f"Pipeline {spec.name}: sensors.labels_arrived.assets names {name!r}, which is not an asset of this "
-                f"code location{suggest(name, known)}"
-            )
+    _check_assets(context, pipeline)
     window = closed_partitions(spec.partitions, datetime.now(UTC))[-declared.window :]
     last = remembered(context.cursor)
     before = last or {}
@@ -123,6 +116,18 @@ def _evaluate(
             if partition.key in arrived
         ],
     )
+
+
+def _check_assets(context: dg.SensorEvaluationContext, pipeline: Pipeline) -> None:
+    spec = pipeline.spec
+    if context.repository_def:
+        # Other pipelines' assets are only known once everything is loaded.
+        known = [key.to_user_string() for key in context.repository_def.asset_graph.get_all_asset_keys()]
+        for name in set(pipeline.label_assets) - set(known):
+            raise DeclarationError(
+                f"Pipeline {spec.name}: sensors.labels_arrived.assets names {name!r}, which is not an asset of this "
+                f"code location{suggest(name, known)}"
+            )
 
 
 def _labels_of(reported: str) -> str:
