@@ -65,9 +65,9 @@ def make_plan(
         wanted, policy = with_model(pipeline, declared), _policy(pipeline)
         unlike = read_unlike(con, wanted if is_stored else None, _rescored_from(partitions, policy))
         wanted = replace(wanted, sources={key: json.loads(text) for key, (text, _) in unlike.of.items()})
-        known = {key: of for key, (_, of) in unlike.of.items()}
+        known: dict[str, Known | str] = {**{key: of for key, (_, of) in unlike.of.items()}, **unlike.like}
         describe = partial(_describe, sources)
-        found = plan(spec.name, partitions, wanted, known, policy, now, describe, unlike.like)
+        found = plan(spec.name, partitions, wanted, known, policy, now, describe)
     return replace(found, pending=pending)
 
 

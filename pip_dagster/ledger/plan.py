@@ -8,7 +8,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from types import MappingProxyType
 
 from pip_dagster.declaration.canonical import canonical
 from pip_dagster.declaration.durations import doubled
@@ -36,15 +35,14 @@ def plan(
     pipeline: str,
     partitions: Sequence[Partition],
     wanted: Wanted,
-    known: Mapping[str, Known],
+    known: Mapping[str, Known | str],
     policy: Policy,
     now: datetime,
     describe: Describe = lambda source, partition, known: source,
-    like: Mapping[str, str] = MappingProxyType({}),
 ) -> Plan:
     """The partitions that are stale or on hold, and why. Those that `known` lacks are current.
 
-    `like`: partition → an older one in `known`; it is on hold for the same reasons.
+    An older partition in place of what is known of one: it is on hold for the same reasons.
     """
     ordered = sorted(partitions, key=lambda partition: partition.start)
     stale: list[Stale] = []
@@ -52,11 +50,11 @@ def plan(
     until: list[datetime] = []
     reasons: dict[str, tuple[Reason, ...]] = {}
     for place, partition in enumerate(ordered):
-        if partition.key in like:
-            on_hold.append(OnHold(partition, reasons[like[partition.key]]))
-        if partition.key not in known:
+        of = known.get(partition.key)
+        if isinstance(of, str):
+            on_hold.append(OnHold(partition, reasons[of]))
+        if not isinstance(of, Known):
             continue
-        of = known[partition.key]
         if of.live and of.live.provisional and (complete_at := policy.complete_at(policy.close(partition))):
             until.append(complete_at)
         found = _judge(Case(partition, len(ordered) - place, wanted, of, policy, now, describe))
