@@ -130,18 +130,6 @@ def _evaluate(
     )
 
 
-def _check_assets(context: dg.SensorEvaluationContext, pipeline: Pipeline) -> None:
-    spec = pipeline.spec
-    if context.repository_def:
-        # Other pipelines' assets are only known once everything is loaded.
-        known = [key.to_user_string() for key in context.repository_def.asset_graph.get_all_asset_keys()]
-        for name in set(pipeline.label_assets) - set(known):
-            raise DeclarationError(
-                f"Pipeline {spec.name}: sensors.labels_arrived.assets names {name!r}, which is not an asset of this "
-                f"code location{suggest(name, known)}"
-            )
-
-
 def _labels_of(reported: str) -> str:
     """The digest of the labels; after it, what is live by then."""
     return reported.partition(" ")[0]
