@@ -46,7 +46,8 @@ test-all: install ## Run the tests on each supported Python, with the environmen
 	@for version in 3.11 3.12 3.13; do echo "== Python $$version"; python=$$(tools/find_python $$version) && \
 	  $(MAKE) --no-print-directory test slice PYTHON=$$python VENV=.venv-$$version || exit 1; done
 
-soak: install ## Run the long tests: kills, fuzzing, load
+soak: install ## Run the long tests: kills, fuzzing, load, clusters, servers
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python -c constraints.txt -e '.[soak]'
 	@$(BIN)/python -m pytest -n 2 -m 'soak or slice'
 
 bench: install ## Measure speed and memory, on an idle machine: under 15 minutes
@@ -59,7 +60,7 @@ check: install ## Lint and type-check
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/lint-imports --no-cache && $(BIN)/mypy
 
 constraints: ## Resolve constraints.txt again (needs uv)
-	@uv pip compile pyproject.toml --extra dev --extra lake --extra bench --universal --python-version 3.11 --no-header --no-annotate \
+	@uv pip compile pyproject.toml --extra dev --extra lake --extra soak --extra bench --universal --python-version 3.11 --no-header --no-annotate \
 	  --no-emit-index-url --no-emit-find-links --quiet --constraint constraints.in --output-file constraints.txt
 
 clean: ## Remove what the demo created; keep sources and environment

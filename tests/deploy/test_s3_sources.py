@@ -14,7 +14,7 @@ FIRST, SECOND, THIRD, FOURTH = DAYS = ("2024-03-01", "2024-03-02", "2024-03-03",
 
 SECRET = "S3cret/of+the=server"
 
-pytestmark = [pytest.mark.lake("never"), pytest.mark.slice]
+pytestmark = [pytest.mark.lake("never"), pytest.mark.soak]
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ import pytest
 from pip_dagster.errors import ClusterError
 
 ray = pytest.importorskip("ray")
-pytestmark = [pytest.mark.slice, pytest.mark.lake("never")]
+pytestmark = [pytest.mark.soak, pytest.mark.lake("never")]
 
 FIRST, SECOND = "2024-03-01", "2024-03-02"
 SCORINGS = (
