@@ -17,6 +17,7 @@ from pip_dagster.errors import PipelineError, ScaffoldError
 from pip_dagster.scaffold.files import Scaffold, TableSource
 from pip_dagster.scaffold.proposal import Proposal, Wishes, propose
 from pip_dagster.sql.names import RESERVED_SCHEMAS, literal, parquet_rows, quote
+from pip_dagster.warehouse.faults import remedy
 
 if TYPE_CHECKING:
     import duckdb
@@ -115,7 +116,7 @@ def new_project(folder: Path) -> Iterator[Path]:
         folder.parent.mkdir(parents=True, exist_ok=True)
         draft = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
     except OSError as error:
-        raise ScaffoldError(f"{folder} cannot be created: {error.strerror}.") from error
+        raise ScaffoldError(f"{folder} cannot be created: {error.strerror}. {remedy(str(error))}") from error
     try:
         yield draft
         draft.chmod(0o777 & ~_umask())
@@ -123,7 +124,7 @@ def new_project(folder: Path) -> Iterator[Path]:
             folder.rmdir()
         draft.rename(folder)
     except OSError as error:
-        raise ScaffoldError(f"{folder} cannot be written: {error.strerror}.") from error
+        raise ScaffoldError(f"{folder} cannot be written: {error.strerror}. {remedy(str(error))}") from error
     finally:
         shutil.rmtree(draft, ignore_errors=True)
 
