@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pip_dagster.ledger.fault import Fault
 from pip_dagster.plural import plural
 from pip_dagster.sql.names import literal, quote
 from pip_dagster.warehouse import kinds
+from pip_dagster.warehouse.connect import workspace
 from pip_dagster.warehouse.pending import pending_publications
 from pip_dagster.warehouse.published_digest import columns_by_digest, digest_sql, secret_of
 from pip_dagster.warehouse.published_rows import ATTACHED, columns_of, detach, files_of
 from pip_dagster.warehouse.published_views import altered_views
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
     from pathlib import Path
 
     from duckdb import DuckDBPyConnection
@@ -47,20 +48,45 @@ _DIFFERENCES = """
 
 def published_faults(con: DuckDBPyConnection, project: Project) -> Iterator[Fault]:
     """What was altered in the published files, by partition and file. The warehouse is the current catalog."""
-    import duckdb
-
     if not project.publishes:
         return
     _stage(con, project)
+    with workspace(threads=2) as own:
+        _copy(con, own, ("recorded", "unjudged"))
+        own.execute("CREATE TEMP TABLE found AS FROM temp.recorded WHERE false")
+        yield from _faults_of_files(own, project, _Recorded(secret_of(con), columns_by_digest(con)))
+        if altered := altered_views(own, project.published):
+            yield Fault(None, "published", f"{project.published_database}: {altered}. {_AGAIN}")
+
+
+def _copy(con: DuckDBPyConnection, own: DuckDBPyConnection, names: Sequence[str]) -> None:
+    """Copy temporary tables to another database: no file can be detached in the transaction that reads a lake."""
+    for name in names:
+        own.register("given", con.execute(f"FROM temp.{name}").to_arrow_table())
+        own.execute(f"CREATE TEMP TABLE {name} AS FROM given")
+        own.unregister("given")
+
+
+@dataclass(frozen=True)
+class _Recorded:
+    """What digests are made of: the warehouse's secret, and the columns by their digest."""
+
+    secret: str
+    columns: Mapping[str, Mapping[str, str]]
+
+
+def _faults_of_files(own: DuckDBPyConnection, project: Project, recorded_as: _Recorded) -> Iterator[Fault]:
+    import duckdb
+
     for folder in sorted({file.parent for file in project.published.glob("*/*.duckdb")}):
         for file in files_of(folder):
             try:
-                _read(con, file)
+                _read(own, file, recorded_as)
             except duckdb.Error as error:
                 yield Fault(None, "published", f"{file} cannot be read: {str(error).splitlines()[0]} {_AGAIN}")
                 return
     seen: set[tuple[str, str, str]] = set()
-    for pipeline, key, file, table, now, recorded, gone in con.execute(_DIFFERENCES).fetchall():
+    for pipeline, key, file, table, now, recorded, gone in own.execute(_DIFFERENCES).fetchall():
         if (pipeline, key, file) in seen:  # another table of the same
             continue
         seen.add((pipeline, key, file))
@@ -74,8 +100,6 @@ def published_faults(con: DuckDBPyConnection, project: Project) -> Iterator[Faul
         else:
             what = f"has other values than the {plural(recorded, 'row')} that were published"
         yield Fault(None, "published", f"{where} {what}. {_AGAIN}")
-    if altered := altered_views(con, project.published):
-        yield Fault(None, "published", f"{project.published_database}: {altered}. {_AGAIN}")
 
 
 def without_digest(con: DuckDBPyConnection) -> int:
@@ -97,13 +121,12 @@ def _stage(con: DuckDBPyConnection, project: Project) -> None:
     )
     con.execute("CREATE OR REPLACE TEMP TABLE unjudged AS FROM temp.waiting UNION FROM temp.undigested")
     con.execute(_RECORDED)
-    con.execute("CREATE OR REPLACE TEMP TABLE found AS FROM temp.recorded WHERE false")
 
 
-def _read(con: DuckDBPyConnection, file: Path) -> None:
+def _read(con: DuckDBPyConnection, file: Path, recorded_as: _Recorded) -> None:
     """Compute the digests of the rows in this file, over the columns that were recorded."""
     name, pipeline = ATTACHED.format(0), file.parent.name
-    place, secret, recorded = f"{pipeline}/{file.name}", secret_of(con), columns_by_digest(con)
+    place = f"{pipeline}/{file.name}"
     try:
         con.execute(f"ATTACH {literal(str(file))} AS {name} (READ_ONLY)")
         for (schema, table), columns in columns_of(con, name).items():
@@ -117,7 +140,7 @@ def _read(con: DuckDBPyConnection, file: Path) -> None:
             for (signature,) in signatures:
                 with_it = f"{of} AND columns_digest = {literal(signature)}"
                 where = f"partition_key IN (SELECT partition_key FROM temp.recorded WHERE {with_it})"
-                digests = _digests(rows, columns, recorded[signature], secret, where)
+                digests = _digests(rows, columns, recorded_as.columns[signature], recorded_as.secret, where)
                 con.execute(f"{into}, rows, digest, {literal(signature)} FROM ({digests})")
             known = (
                 f"SELECT partition_key FROM temp.recorded WHERE {of} "
