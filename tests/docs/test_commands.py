@@ -58,6 +58,7 @@ def environment(clone: Path) -> dict[str, str]:
 
 
 @pytest.mark.slice
+@pytest.mark.documents
 def test_the_commands_of_readme_and_docs_run_in_order(clone: Path, environment: dict[str, str]) -> None:
     listed = commands(ROOT / "README.md")
     assert "make demo" in listed and SERVES in listed
