@@ -26,7 +26,7 @@ from pip_dagster.orchestration.partitions import partitions_definition, partitio
 REPOSITORY = Path(__file__).parents[1]
 AUGUST = (date(2013, 8, 1), date(2013, 9, 1))
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.slice, pytest.mark.documents]  # the documents' commands run the demo too
 
 
 @pytest.fixture(scope="module")
@@ -95,7 +95,7 @@ def stored(demo, where="true"):
         return query.to_arrow_table().to_pandas().set_index("flight_key")
 
 
-@pytest.mark.parametrize("version", [2, pytest.param(1, marks=pytest.mark.slice)])
+@pytest.mark.parametrize("version", [2, 1])
 def test_every_score_of_august_equals_an_independent_computation(demo, version):
     demo.promote(version)
     results = demo.run(*dates(*AUGUST))
@@ -136,7 +136,6 @@ def test_only_the_model_that_july_decided_nothing_about_has_july_as_held_out_row
     assert held_out["rows"] == 28_293 and not manifests[1].get("held_out")
 
 
-@pytest.mark.slice
 def test_a_planted_regression_is_seen_by_the_estimate_at_once_and_by_labels_a_week_later(demo):
     script = REPOSITORY / "examples" / "monitoring" / "planted.py"
     before = sorted(path for path in demo.root.rglob("*") if path.is_file())
@@ -191,7 +190,7 @@ def test_destinations_that_training_never_saw_are_counted(demo):
     assert {day: count for day, count in found.items() if count} == dict(expected) != {}
 
 
-@pytest.mark.parametrize("changed", [date(2013, 3, 10), pytest.param(date(2013, 11, 3), marks=pytest.mark.slice)])
+@pytest.mark.parametrize("changed", [date(2013, 3, 10), date(2013, 11, 3)])
 def test_days_on_which_the_clocks_change_score_the_same_alone_and_in_a_range(demo, changed):
     days = [changed - timedelta(days=1), changed, changed + timedelta(days=1)]
     digests = {day: result.scoring.score_digest for day, result in demo.run(*days).items()}

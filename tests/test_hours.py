@@ -41,6 +41,7 @@ def both(tmp_path_factory):
     return [hours.build(folder / name, 32, sources=2, real=real) for name, real in (("bulk", 25), ("real", 32))]
 
 
+@pytest.mark.slice
 @pytest.mark.parametrize("database", ["warehouse", "published_database"])
 def test_is_equal_to_a_real_backfill(both, database):
     bulk, real = (tables(getattr(pipeline.project, database)) for pipeline in both)

@@ -347,6 +347,7 @@ def fill(tiny, days):
     tiny.source(f"INSERT INTO raw.orders SELECT o.* REPLACE ({later}) FROM raw.orders o, range(1, {days // 4}) t(i)")
 
 
+@pytest.mark.slice
 def test_killed_and_resumed_it_ends_as_if_undisturbed(tiny):
     fill(tiny, 24)
     kill_and_resume(tiny, 24, times=2, seed=1)
@@ -401,6 +402,7 @@ class TestInDagster:
         assert result.exit_code == 1 and "'amount' is missing" in result.stderr
         assert "Traceback" not in result.stderr
 
+    @pytest.mark.slice
     @pytest.mark.parametrize(("number", "with_dagster"), [(signal.SIGINT, True), (signal.SIGTERM, False)])
     def test_a_signal_ends_it_and_it_says_how_to_go_on(self, scored, home, number, with_dagster, request):
         scored.declare(

@@ -221,6 +221,7 @@ def outcome(tiny, text):
     return listed, plan.current, found | {"rollback_id": None}, json.loads(said.stdout)
 
 
+@pytest.mark.slice
 @settings(max_examples=6, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(text=st.builds("{}{}".format, st.sampled_from(("", *NOT_REQUESTS)), TEXTS))
 @example(text=NOT_REQUESTS[0])

@@ -122,6 +122,7 @@ class TestAtOnce:
         assert tiny.warehouse("SELECT count(*) FROM ledger.scorings WHERE status = 'scored'") == [(count,)]
         assert_sound(tiny, days)
 
+    @pytest.mark.slice
     def test_a_rerun_that_another_overtook_is_done_again_and_keeps_no_revision_twice(self, scored, monkeypatch):
         """Another process stores the same corrected features between this one's first read and its commit."""
         from pip_dagster.flow import store_features
@@ -263,6 +264,7 @@ class TestPostgresGoesAway:
         assert "S3cret" not in str(caught.value) + repr(tiny.project) + str(tiny.project)
         assert caught.value.__suppress_context__, "no traceback shows DuckDB's own words, which hold the string"
 
+    @pytest.mark.slice
     def test_a_password_comes_from_the_setting_or_the_environment(self, scored, backend, monkeypatch):
         server, name = backend.server, dict(lake_of(scored).parameters)["dbname"]
         role = f"app_{name}"
@@ -297,6 +299,7 @@ class TestPostgresGoesAway:
         assert scored.scores() == scored.expected()
 
 
+@pytest.mark.slice
 class TestReaders:
     def test_read_the_lake_itself_where_nothing_is_published(self, scored, monkeypatch):
         monkeypatch.setenv("PIP_DAGSTER_PUBLISHED", "none")
