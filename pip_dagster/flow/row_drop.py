@@ -11,6 +11,7 @@ from statistics import median
 from typing import TYPE_CHECKING
 
 from pip_dagster.declaration.partition import Partition
+from pip_dagster.sql.names import among
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -34,6 +35,12 @@ _LIVE = """
   SELECT l.partition_key, s.partition_start, s.rows_scored FROM ledger.live l
   JOIN ledger.scorings s ON s.scoring_id = l.scoring_id
   WHERE l.pipeline = $pipeline AND s.partition_start >= $first AND s.partition_start <= $last
+    AND {of_keys}
+"""
+# What is live is computed from the live changes of these alone, not of all.
+_KEYS = """
+  SELECT DISTINCT partition_key FROM ledger.scorings
+  WHERE pipeline = $pipeline AND partition_start >= $first AND partition_start <= $last
 """
 
 
@@ -46,7 +53,9 @@ def read_live_rows(
     """The live rows of partitions and of those that are recent to them. The warehouse is the current catalog."""
     starts = [partition.start for partition in partitions]
     values = {"pipeline": pipeline, "first": min(starts) - _RECENT[declared.every][0], "last": max(starts)}
-    return {key: (start, rows or 0) for key, start, rows in con.execute(_LIVE, values).fetchall()}
+    of_keys = among("l.partition_key", [key for (key,) in con.execute(_KEYS, values).fetchall()])
+    live = con.execute(_LIVE.format(of_keys=of_keys), values)
+    return {key: (start, rows or 0) for key, start, rows in live.fetchall()}
 
 
 def too_few(declared: Partitions, share: float, partition: Partition, rows: int, live: LiveRows) -> str | None:

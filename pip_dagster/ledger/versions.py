@@ -79,11 +79,14 @@ def recorded(con: DuckDBPyConnection) -> list[Recorded]:
     return _first(con, (_ACCEPTED, _SCORED, _LIVE, _PROMOTED))
 
 
-def _first(con: DuckDBPyConnection, places: Sequence[str], where: str = "true") -> list[Recorded]:
+def _first(con: DuckDBPyConnection, places: Sequence[str], version: str | None = None) -> list[Recorded]:
+    """The first record of each version, or of the one that is `version` in SQL: no window over all its scorings."""
+    of_each = (
+        "QUALIFY row_number() OVER (PARTITION BY model_name, model_version ORDER BY rank, entry, id) = 1 ORDER BY ALL"
+    )
     result = con.execute(
         f"SELECT model_name, model_version, model_digest, manifest_digest, place FROM ({' UNION ALL '.join(places)}) "
-        f"WHERE {where} "
-        "QUALIFY row_number() OVER (PARTITION BY model_name, model_version ORDER BY rank, entry, id) = 1 ORDER BY ALL"
+        + (f"WHERE {version} ORDER BY rank, entry, id LIMIT 1" if version else of_each)
     )
     return [Recorded(**row) for row in dicts(result)]
 
