@@ -71,8 +71,6 @@ def init(
         zone = _checked_zone(time_zone or local_time_zone())
         scaffold = Scaffold(name, name, proposal, source, zone, words)
         write.write(draft, scaffold.project_files())
-        if proposal.outcome:
-            (draft / "train.py").write_text(scaffold.training(), encoding="utf-8")
         (draft / "data").mkdir(exist_ok=True)
         write.check_loads(draft, scaffold)
     _report(folder, scaffold)

@@ -64,8 +64,7 @@ class PipelineScaffolder(dg.Scaffolder[ScaffoldParameters]):
         proposal, words = write.proposal_of(source, root, table, Wishes(key, given.partition_column, outcome))
         package = folder.relative_to(root).parts[0]
         scaffold = Scaffold(name, package, proposal, source, given.time_zone, words)
-        files = dict(scaffold.pipeline_files())
-        write.write(folder, files)
+        write.write(folder, scaffold.pipeline_files())
         if proposal.outcome:
             write.write(root, {PurePosixPath(_free(root, name)): scaffold.training()})
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import yaml
 
-from pip_dagster.scaffold.proposal import Proposal
+from pip_dagster.scaffold.proposal import Proposal, ProposedFeature
 from pip_dagster.sql.names import quote
 
 if TYPE_CHECKING:
@@ -61,6 +61,8 @@ class Scaffold:
             package / "__init__.py": f'"""The pipelines of {self.package}."""\n',
             package / "definitions.py": self._render("definitions.py.jinja"),
         }
+        if self.proposal.outcome:
+            files[PurePosixPath("train.py")] = self.training()
         folder = package / "defs" / self.name
         return files | {folder / name: text for name, text in self.pipeline_files().items()}
 
@@ -89,12 +91,7 @@ class Scaffold:
         is_zoned = by_date or made.partition_type == "TIMESTAMP WITH TIME ZONE"
         at = name if is_zoned else f"timezone('{self.time_zone}', {name}::TIMESTAMP)"
         keys = [plain(each) for each in made.key if each != made.partition_column]
-        features = [
-            plain(each.name)
-            if each.expression == quote(each.name)
-            else f"{self._expression(each.expression)} AS {plain(each.name)}"
-            for each in made.features
-        ]
+        features = [self._column(each) for each in made.features]
         outcome = plain(made.outcome or "")
         using = ", ".join(plain(each) for each in made.key)
         columns = [*keys, at if is_zoned else f"{at} AS {name}", *features]
@@ -134,11 +131,9 @@ class Scaffold:
     def _plain(self, name: str) -> str:
         return name if _PLAIN.fullmatch(name) and name not in self.reserved else quote(name)
 
-    def _expression(self, expression: str) -> str:
-        column, cast, sql_type = expression.rpartition("::")
-        if not cast:
-            return expression
-        return self._plain(column[1:-1].replace('""', '"')) + cast + sql_type
+    def _column(self, feature: ProposedFeature) -> str:
+        read = self._plain(feature.column) + (f"::{feature.cast}" if feature.cast else "")
+        return read if read == (name := self._plain(feature.name)) else f"{read} AS {name}"
 
 
 def _environment() -> Environment:

@@ -41,10 +41,11 @@ class TableColumn:
 
 @dataclass(frozen=True)
 class ProposedFeature:
-    """A column that the model reads: `expression AS name`."""
+    """A column that the model reads as `name`, cast to the SQL type `cast` where it has one."""
 
     name: str
-    expression: str
+    column: str
+    cast: str | None
     is_category: bool
 
 
@@ -256,12 +257,11 @@ def _feature(column: TableColumn) -> ProposedFeature:
     name = re.sub(r"[\[\]<]", "_", column.name)  # XGBoost trains with no such name
     if name.lower() in RESERVED_COLUMNS:
         name = f"{name}_value"
-    expression = quote(column.name)
+    is_enum = column.type.startswith("ENUM")
+    cast = "VARCHAR" if is_enum else None
     if column.type.startswith(("DECIMAL", "HUGEINT", "UHUGEINT", "UBIGINT")):
-        expression += "::DOUBLE"
-    elif column.type.startswith("ENUM"):
-        expression += "::VARCHAR"
-    return ProposedFeature(name, expression, column.type == "VARCHAR" or column.type.startswith("ENUM"))
+        cast = "DOUBLE"
+    return ProposedFeature(name, column.name, cast, is_category=is_enum or column.type == "VARCHAR")
 
 
 def _is_binary(con: duckdb.DuckDBPyConnection, relation: str, outcome: TableColumn) -> bool:
