@@ -9,7 +9,12 @@ from benchmarks import data
 from benchmarks.measure import Timed
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from pip_dagster.declaration.pipeline import Pipeline
+    from pip_dagster.registry.version import ModelVersion
+
+DAY = "2014-01-01"  # the one partition of the large tables
 
 
 def scale(size: str, part: str, batch_rows: str = "0") -> None:
@@ -17,30 +22,50 @@ def scale(size: str, part: str, batch_rows: str = "0") -> None:
 
     Reports as `published` the seconds for publishing, which are part of its seconds.
     """
+    with data.scratch() as folder:
+        scoring = {"batch_rows": int(batch_rows)} if int(batch_rows) else {}
+        rows, timed, publishing = run(data.scale_pipeline(size, folder, **scoring), part)
+    timed.report(rows=rows, published=sum(each.seconds for each in publishing))
+
+
+def run(pipeline: Pipeline, part: str) -> tuple[int, Timed, list[Timed]]:
+    """The rows of `part` of one partition, as of `scale`, its time, and that of each publication in it."""
     from pip_dagster.warehouse import access
 
-    spent = [0.0]
+    publishing: list[Timed] = []
     publish = access.publish_pending  # type: ignore[attr-defined]
 
     def timed_publish(*arguments: object, **options: object) -> int:
         with Timed() as of_publish:
             written = publish(*arguments, **options)  # type: ignore[arg-type]
-        spent[0] += of_publish.seconds
+        publishing.append(of_publish)
         return written
 
     access.publish_pending = timed_publish  # type: ignore[attr-defined]
-    with data.scratch() as folder:
-        scoring = {"batch_rows": int(batch_rows)} if int(batch_rows) else {}
-        pipeline = data.scale_pipeline(size, folder, **scoring)
-        if part == "predictions":
-            materialize(pipeline, ["2014-01-01"], predictions=False)
-        spent[0] = 0.0
-        import pandas  # noqa: F401  # the floor's imports are not measured either
-        import xgboost  # noqa: F401
+    if part == "predictions":
+        materialize(pipeline, [DAY], predictions=False)
+    publishing.clear()
+    import pandas  # noqa: F401  # the floor's imports are not measured either
+    import xgboost  # noqa: F401
 
-        with Timed() as timed:
-            rows = materialize(pipeline, ["2014-01-01"], features=part == "whole")
-    timed.report(rows=rows, published=spent[0])
+    with Timed() as timed:
+        rows = materialize(pipeline, [DAY], features=part == "whole")
+    return rows, timed, publishing
+
+
+def time_floor(version: ModelVersion, X: np.ndarray) -> None:
+    """Time `Booster.inplace_predict` on a float32 array of shape (rows, features) in memory."""
+    import xgboost as xgb
+
+    from pip_dagster.flow.engine import available_threads
+
+    booster = xgb.Booster()
+    booster.load_model(bytearray(version.model_bytes()))
+    booster.set_param({"nthread": available_threads()})
+    booster.inplace_predict(X[:100_000])
+    with Timed() as timed:
+        booster.inplace_predict(X)
+    timed.report(rows=len(X))
 
 
 def materialize(pipeline: Pipeline, keys: Sequence[str], *, features: bool = True, predictions: bool = True) -> int:

@@ -7,13 +7,12 @@ from dataclasses import replace
 from pathlib import Path
 
 from benchmarks import data
-from benchmarks.cases import materialize
-from benchmarks.measure import Timed, case, in_turns
+from benchmarks.cases import run, time_floor
+from benchmarks.measure import case, in_turns
 from benchmarks.suite import Figure, Options, benchmark, note
 from pip_dagster.declaration.pipeline import Pipeline
 from pip_dagster.registry.store import Registry
 
-_DAY = "2014-01-01"
 _LETTERS = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 
@@ -41,46 +40,20 @@ def floor(size: str) -> None:
     """`Booster.inplace_predict` on a float32 array in memory."""
     import duckdb
     import numpy as np
-    import xgboost as xgb
-
-    from pip_dagster.flow.engine import available_threads
 
     version = Registry(data.registry()).get("plain", 1)
     con = duckdb.connect(str(data.scale(size)), read_only=True)
     parts = con.sql(f"SELECT {numbers()} FROM raw.flights").to_arrow_reader(100_000)
     X = np.concatenate([np.column_stack([c.to_numpy().astype(np.float32) for c in part.columns]) for part in parts])
     con.close()
-    booster = xgb.Booster()
-    booster.load_model(bytearray(version.model_bytes()))
-    booster.set_param({"nthread": available_threads()})
-    booster.inplace_predict(X[:100_000])
-    with Timed() as timed:
-        booster.inplace_predict(X)
-    timed.report(rows=len(X))
+    time_floor(version, X)
 
 
 def predictions(size: str) -> None:
     """From stored features to committed scores and ledger; reports as `published` the CPU seconds of publishing."""
-    import xgboost  # noqa: F401  # imports are in neither of the two
-
-    from pip_dagster.warehouse import access
-
-    spent, publish = [0.0], access.publish_pending  # type: ignore[attr-defined]
-
-    def timed_publish(*arguments: object, **options: object) -> int:
-        with Timed() as of_publish:
-            written = publish(*arguments, **options)  # type: ignore[arg-type]
-        spent[0] += of_publish.cpu_seconds
-        return written
-
-    access.publish_pending = timed_publish  # type: ignore[attr-defined]
     with data.scratch() as folder:
-        plain = pipeline(size, folder)
-        materialize(plain, [_DAY], predictions=False)
-        spent[0] = 0.0
-        with Timed() as timed:
-            rows = materialize(plain, [_DAY], features=False)
-    timed.report(rows=rows, published=spent[0])
+        rows, timed, publishing = run(pipeline(size, folder), "predictions")
+    timed.report(rows=rows, published=sum(each.cpu_seconds for each in publishing))
 
 
 def numbers() -> str:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from benchmarks import data
-from benchmarks.measure import Timed, best, case, in_turns, least_cpu
+from benchmarks.cases import time_floor
+from benchmarks.measure import best, case, in_turns, least_cpu
 from benchmarks.suite import Figure, Options, benchmark, note
 
 
@@ -45,9 +46,7 @@ def floor(size: str) -> None:
     """`Booster.inplace_predict` on a float32 array in memory."""
     import duckdb
     import numpy as np
-    import xgboost as xgb
 
-    from pip_dagster.flow.engine import available_threads
     from pip_dagster.flow.guard_composite import encode_model
     from pip_dagster.registry.store import Registry
 
@@ -62,10 +61,4 @@ def floor(size: str) -> None:
             X[at : at + batch.num_rows, i] = batch.column(i).to_numpy(zero_copy_only=False)
         at += batch.num_rows
     con.close()
-    booster = xgb.Booster()
-    booster.load_model(bytearray(version.model_bytes()))
-    booster.set_param({"nthread": available_threads()})
-    booster.inplace_predict(X[:100_000])
-    with Timed() as timed:
-        booster.inplace_predict(X)
-    timed.report(rows=rows)
+    time_floor(version, X)
