@@ -22,8 +22,8 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	  $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,lake]'
 	@touch $@
 
-$(DAGSTER_HOME)/dagster.yaml: dagster.yaml
-	@mkdir -p $(DAGSTER_HOME) && cp dagster.yaml $@
+$(DAGSTER_HOME)/dagster.yaml: pip_dagster/scaffold/templates/dagster.yaml
+	@mkdir -p $(DAGSTER_HOME) && cp $< $@
 
 demo: install ## Score real flights, compare with labels, and report: from nothing, in under three minutes
 	@$(BIN)/pip-dagster demo
