@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
@@ -133,3 +135,18 @@ def test_a_folder_that_may_not_be_written_is_an_error():
             os.seteuid(user)
             Path(name).chmod(0o755)
         assert not list(Path(name).iterdir())
+
+
+@pytest.mark.slice
+@pytest.mark.parametrize("place", ["written", "clone", "example"])
+def test_dg_accepts_the_demo_and_the_example(tmp_path, place):
+    folder = {"written": tmp_path, "clone": ROOT, "example": ROOT / "examples/bring_your_own"}[place]
+    if place == "written":
+        write_demo(tmp_path)
+    environment = os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    environment.pop("DAGSTER_HOME", None)
+    command = "dg check defs && dg list defs"  # the first checks the YAML too
+    done = subprocess.run(command, shell=True, cwd=folder, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "All component YAML validated" in done.stdout and "All definitions loaded" in done.stdout
+    assert "/predictions" in done.stdout
