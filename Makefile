@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 export DAGSTER_HOME := $(CURDIR)/.dagster_home
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo ui test slice test-all check soak bench constraints clean
+.PHONY: help install demo ui test slice test-all check soak e2e pictures bench constraints clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -49,6 +49,14 @@ soak: install ## Run the long tests: kills, fuzzing, load, clusters, servers
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python -c constraints.txt -e '.[soak]'
 	@$(BIN)/python -m pytest -n 2 -m 'soak or slice'
 
+e2e: install ## Click through Dagster's UI in the system's Chromium: under 4 minutes
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python -c constraints.txt -e '.[e2e]'
+	@$(BIN)/python -m pytest -m e2e tests/e2e
+
+pictures: install ## Take the pictures of the documents again, in the system's Chromium
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python -c constraints.txt -e '.[e2e]'
+	@$(BIN)/python tools/pictures.py
+
 bench: install ## Measure speed and memory, on an idle machine: under 15 minutes
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python -c constraints.txt -e '.[bench]'
 	@# It requires pandas below 3, but runs with 3.
@@ -59,7 +67,7 @@ check: install ## Lint and type-check
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/lint-imports --no-cache && $(BIN)/mypy
 
 constraints: ## Resolve constraints.txt again (needs uv)
-	@uv pip compile pyproject.toml --extra dev --extra lake --extra soak --extra bench --universal --python-version 3.11 --no-header --no-annotate \
+	@uv pip compile pyproject.toml --extra dev --extra lake --extra soak --extra bench --extra e2e --universal --python-version 3.11 --no-header --no-annotate \
 	  --no-emit-index-url --no-emit-find-links --quiet --constraint constraints.in --output-file constraints.txt
 
 clean: ## Remove what the demo created; keep sources and environment

@@ -74,14 +74,35 @@ class UI:
         """Wait until a text, or what matches a pattern, is on the page."""
         self.page.get_by_text(text).first.wait_for(timeout=60_000)
 
-    def materialize(self, asset: str, partitions: str) -> None:
-        """Materialize partitions of an asset by its dialog, such as `2024-03-01` or `[2024-03-01...2024-03-04]`."""
-        page = self.open(f"assets/{asset}")
+    def materialize(self, path: str, partitions: str | None = None) -> None:
+        """Materialize what a page is about by its button and dialog.
+
+        Args:
+            path: the page of a job, such as `locations/acme/jobs/orders_job`, or of an asset.
+            partitions: such as `2024-03-01` or `[2024-03-01...2024-03-04]`, where there are partitions.
+        """
+        page = self.open(path)
         page.get_by_role("button", name="Materialize").first.click()
-        field = page.locator('input[placeholder^="ex: "]')
-        field.fill(partitions)
-        field.press("Enter")
-        page.get_by_role("button", name="Launch").last.click()
+        if partitions:
+            field = page.locator('input[placeholder^="ex: "]')
+            field.fill(partitions)
+            field.press("Enter")
+            page.get_by_role("button", name="Launch").last.click()
+
+    def switch(self, sensor: str, status: str) -> None:
+        """Turn a sensor on (`RUNNING`) or off (`STOPPED`) on its page."""
+        page = self.open(f"locations/{self.location}/sensors/{sensor}")
+        page.locator('label[class*="formatSwitch"]').first.click()
+        until(lambda: self.sensor_status(sensor) == status)
+
+    def cancel(self, backfill: str) -> None:
+        """Cancel a backfill by the menu of its page."""
+        page = self.open(f"runs/b/{backfill}")
+        self.see("In progress")
+        page.get_by_role("button").last.click()
+        page.get_by_role("menuitem", name="Cancel backfill").click()
+        page.get_by_role("button", name="Cancel backfill").last.click()
+        until(lambda: self.backfills()[backfill] == "CANCELED")
 
     def partitions(self, asset: str) -> dict[str, str]:
         """First key of each range of partitions → MATERIALIZED, FAILED or MATERIALIZING."""
