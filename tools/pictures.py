@@ -110,6 +110,7 @@ def _sensor(ui: UI, root: Path, out: Path) -> None:
 
 def _take(page: Page, file: Path, clip: FloatRect | None = None) -> None:
     """A picture once the page has come to rest."""
+    page.mouse.move(0, 0)
     pictures: list[bytes] = []
     for _ in range(20):
         pictures.append(page.screenshot(clip=clip, animations="disabled"))
