@@ -39,6 +39,7 @@ from typing import TYPE_CHECKING, Any
 
 from pip_dagster.sql.names import among, quote, quote_all
 from pip_dagster.warehouse.access import writing
+from pip_dagster.warehouse.arrow import arrow_rows
 from pip_dagster.warehouse.connect import attached
 from pip_dagster.warehouse.memory import rows_for, with_more
 
@@ -131,11 +132,8 @@ class Stage:
         The SQL may read it once. Given PyArrow's own objects, DuckDB reads them through pyarrow.dataset, which buffers
         up to 1 GB of a reader, and which takes 60 MB itself.
         """
-        self.con.register(GIVEN, rows.__arrow_c_stream__())
-        try:
+        with arrow_rows(self.con, GIVEN, rows.__arrow_c_stream__()):
             self.con.execute(f"INSERT INTO {relation} SELECT * FROM {given}")
-        finally:
-            self.con.unregister(GIVEN)
 
     def begin(self, columns: Mapping[str, str]) -> None:
         """An empty `features` with these columns, to append to."""
