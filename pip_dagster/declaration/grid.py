@@ -46,21 +46,22 @@ def partition_named(declared: Partitions, key: str) -> Partition:
     """
     repeated = len(key) > len("2024-01-01-00:00")
     at = datetime.strptime(key, _format(declared) + ("%z" if repeated else ""))
-    if declared.every == "hour":
+    if step := declared.step:
         start = (at if repeated else _local(declared, at)).astimezone(UTC)
-        found = _keyed(declared, *(each.astimezone(declared.zone) for each in (start, start + timedelta(hours=1))))
+        found = _keyed(declared, *(each.astimezone(declared.zone) for each in (start, start + step)))
     else:
         bounds = _dates(declared.model_copy(update={"start": at}))
         found = _keyed(declared, next(bounds), next(bounds))
-    if found.key != key or found.start_local.minute or found.start < next(_partitions(declared)).start:
+    misplaced = step is not None and (found.start_local - datetime.min) % step
+    if found.key != key or misplaced or found.start < next(_partitions(declared)).start:
         raise ValueError(f"{key!r} is not the key of a partition")
     return found
 
 
 def partitions_between(declared: Partitions, start: datetime, end: datetime) -> int:
     """How many partitions of the grid lie between two of its instants, without listing them."""
-    if declared.every == "hour":
-        return max(0, round((end - start) / timedelta(hours=1)))
+    if step := declared.step:
+        return max(0, round((end - start) / step))
     first, last = (each.astimezone(declared.zone).date() for each in (start, end))
     if declared.every == "month":
         return max(0, 12 * (last.year - first.year) + last.month - first.month)
@@ -79,8 +80,8 @@ def grid_end(declared: Partitions) -> datetime | None:
 
 def _partitions(declared: Partitions) -> Iterator[Partition]:
     """The grid without end."""
-    if declared.every == "hour":
-        yield from _hourly(declared)
+    if step := declared.step:
+        yield from _stepped(declared, step)
         return
     bounds = _dates(declared)
     start = next(bounds)
@@ -89,9 +90,9 @@ def _partitions(declared: Partitions) -> Iterator[Partition]:
         start = end
 
 
-def _hourly(declared: Partitions) -> Iterator[Partition]:
-    """The same as `_keyed` of neighbouring hours, for tens of thousands of them."""
-    bounds = _hours(declared)
+def _stepped(declared: Partitions, step: timedelta) -> Iterator[Partition]:
+    """The same as `_keyed` of neighbouring instants, for tens of thousands of them."""
+    bounds = _steps(declared, step)
     first = next(bounds)
     start, repeated = at_fixed_offset(first), first.fold
     for bound in bounds:
@@ -102,23 +103,22 @@ def _hourly(declared: Partitions) -> Iterator[Partition]:
 
 
 def _keyed(declared: Partitions, start: datetime, end: datetime) -> Partition:
-    # The second of two hours that the clocks repeat has its offset in the key, as in Dagster's.
-    repeated = declared.every == "hour" and start.fold
+    # The second of two times that the clocks repeat has its offset in the key, as in Dagster's.
+    repeated = declared.step and start.fold
     return Partition(start.strftime(_format(declared) + ("%z" if repeated else "")), start, end)
 
 
 def _format(declared: Partitions) -> str:
-    return "%Y-%m-%d-%H:%M" if declared.every == "hour" else "%Y-%m-%d"
+    return "%Y-%m-%d-%H:%M" if declared.step else "%Y-%m-%d"
 
 
-def _hours(declared: Partitions) -> Iterator[datetime]:
+def _steps(declared: Partitions, step: timedelta) -> Iterator[datetime]:
     start = _naive(declared.start)
-    whole = start.replace(minute=0, second=0, microsecond=0)
-    at = _local(declared, whole if whole == start else whole + timedelta(hours=1)).astimezone(UTC)
-    zone, hour = declared.zone, timedelta(hours=1)
+    at = _local(declared, start + (datetime.min - start) % step).astimezone(UTC)  # the next whole one
+    zone = declared.zone
     while True:
         yield at.astimezone(zone)
-        at += hour
+        at += step
 
 
 def _dates(declared: Partitions) -> Iterator[datetime]:

@@ -11,6 +11,7 @@ from pydantic import BeforeValidator, Field, field_validator, model_validator
 from pip_dagster.declaration.automation import Alerts, Schedule, Sensors
 from pip_dagster.declaration.clock_changes import unfit_change
 from pip_dagster.declaration.durations import Duration
+from pip_dagster.declaration.every import STEPS, Every
 from pip_dagster.declaration.gates import Gates
 from pip_dagster.declaration.labels import Labels
 from pip_dagster.declaration.monitoring import Monitoring
@@ -27,9 +28,11 @@ from pip_dagster.sql.names import (
 
 
 class Partitions(StrictModel):
-    """The grid of partitions: one scoring per hour, day, week or month of a time zone."""
+    """The grid of partitions: one scoring per hour, day, week or month of a time zone, or per 5 to 30 minutes."""
 
-    every: Literal["hour", "day", "week", "month"] = "day"
+    every: Every = Field(
+        default="day", description="The length of a partition. Weeks begin on Sunday; minutes divide an hour."
+    )
     start: datetime | date = Field(description="The first partition, local time.", union_mode="left_to_right")
     end: datetime | date | None = Field(default=None, description="Where the grid ends, exclusive; open when absent.")
     time_zone: TimeZone = "UTC"
@@ -68,6 +71,11 @@ class Partitions(StrictModel):
     def zone(self) -> ZoneInfo:
         """The time zone's rules."""
         return ZoneInfo(self.time_zone)
+
+    @property
+    def step(self) -> timedelta | None:
+        """The length of partitions of an hour or less, each as long as the other; None for partitions of dates."""
+        return STEPS.get(self.every)
 
 
 class Source(StrictModel):

@@ -121,7 +121,8 @@ class Clock:
             DeclarationError: the partition column is not a date or timestamp.
         """
         name = source.partition_column or ""
-        by_instant = spec.partitions.every == "hour" and columns[name] == "TIMESTAMP WITH TIME ZONE"
+        step = spec.partitions.step
+        by_instant = step is not None and columns[name] == "TIMESTAMP WITH TIME ZONE"
         local = quote(name) if by_instant else local_time(columns[name], quote(name), spec.partitions.time_zone)
         if local is None:
             raise DeclarationError(
@@ -130,9 +131,12 @@ class Clock:
             )
         if source.lookback % timedelta(hours=1):
             grain = timedelta(minutes=1)
-        elif by_instant:
-            grain = timedelta(minutes=15)  # some zones are this many minutes off UTC
-        elif spec.partitions.every == "hour" or source.lookback % timedelta(days=1):
+        elif step and by_instant:
+            quarter = timedelta(minutes=15)  # some zones are this many minutes off UTC
+            grain = timedelta(minutes=5) if step % quarter else quarter
+        elif step:
+            grain = step
+        elif source.lookback % timedelta(days=1):
             grain = timedelta(hours=1)
         else:
             grain = timedelta(days=1)
