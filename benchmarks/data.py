@@ -24,7 +24,8 @@ REPOSITORY = Path(__file__).parents[1]
 FOLDER = Path(os.environ.get("PIP_DAGSTER_BENCHMARKS", REPOSITORY / "build" / "benchmarks"))
 # Set in a measured process, which must find its data made: making them is neither its time nor its memory.
 MEASURED = "PIP_DAGSTER_BENCHMARKS_MEASURED"
-DEMO = REPOSITORY / "pip_dagster" / "defs" / "flight_delay"
+DEMO = REPOSITORY / "flights" / "defs" / "flight_delay"
+INSTANCE = REPOSITORY / "pip_dagster" / "scaffold" / "templates" / "dagster.yaml"
 # Rows in one partition, by the number of times that the year's 336,776 flights are repeated.
 REPLICAS = {"1M": 3, "3M": 9, "4M": 12, "10M": 30, "30M": 89, "100M": 297}
 FEATURES = (
@@ -45,7 +46,7 @@ def sources() -> Path:
     target = FOLDER / "sources.duckdb"
     if _is_missing(target):
         target.parent.mkdir(parents=True, exist_ok=True)
-        script = REPOSITORY / "examples" / "flight_delay" / "load_sources.py"
+        script = REPOSITORY / "flights" / "load_sources.py"
         _python(script, REPOSITORY / "data" / "flight_delay", target)
     return target
 
@@ -86,7 +87,7 @@ def registry() -> Path:
         _train_scale(known)
         known.set_alias("scale", "champion", 1, by="benchmark", why="the only one")
     if "flight_delay" not in known.models():
-        _python(REPOSITORY / "examples" / "flight_delay" / "train.py", sources(), target)
+        _python(REPOSITORY / "flights" / "train.py", sources(), target)
         known.set_alias("flight_delay", "champion", 2, by="benchmark", why="the better of two")
     return target
 
@@ -138,14 +139,14 @@ def year_project(folder: Path) -> Path:
     expectations = package / "defs" / "flight_delay" / "expectations.yaml"
     expectations.write_text(expectations.read_text().replace("min_value: 24 ", "min_value: 0 "))
     (package / "__init__.py").touch()
-    shutil.copy(REPOSITORY / "pip_dagster" / "definitions.py", package / "definitions.py")
+    shutil.copy(REPOSITORY / "flights" / "definitions.py", package / "definitions.py")
     (folder / "pyproject.toml").write_text(
         '[tool.dg]\ndirectory_type = "project"\n[tool.dg.project]\nroot_module = "bench_year"\n'
         f'code_location_name = "bench_year"\n[tool.pip_dagster]\nregistry = "{registry()}"\n'
     )
     home = folder / "home"
     home.mkdir()
-    shutil.copy(REPOSITORY / "dagster.yaml", home / "dagster.yaml")
+    shutil.copy(INSTANCE, home / "dagster.yaml")
     return folder
 
 

@@ -33,9 +33,9 @@ pytestmark = [pytest.mark.slow, pytest.mark.slice, pytest.mark.documents]  # the
 def demo(tmp_path_factory):
     """The demo's own scripts run in a folder of their own: sources from data/flight_delay, two models, champion v2."""
     root = tmp_path_factory.mktemp("demo")
-    shutil.copytree(REPOSITORY / "pip_dagster" / "defs" / "flight_delay", root / "defs")
+    shutil.copytree(REPOSITORY / "flights" / "defs" / "flight_delay", root / "defs")
     (root / "pyproject.toml").write_text("[tool.pip_dagster]\n")
-    scripts = REPOSITORY / "examples" / "flight_delay"
+    scripts = REPOSITORY / "flights"
     sources, registry = root / "data" / "sources.duckdb", root / "data" / "registry"
     for command in (
         [scripts / "load_sources.py", REPOSITORY / "data" / "flight_delay", sources],

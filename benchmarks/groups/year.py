@@ -115,7 +115,7 @@ def empty(first: str, last: str, *libraries: str) -> Measured:
     """The same command for two assets that do nothing, or only import libraries."""
     with data.scratch() as folder:
         (folder / "home").mkdir()
-        shutil.copy(data.REPOSITORY / "dagster.yaml", folder / "home" / "dagster.yaml")
+        shutil.copy(data.INSTANCE, folder / "home" / "dagster.yaml")
         body = "".join(f"    import {name}\n" for name in libraries)
         (folder / "nothing.py").write_text(
             "import dagster as dg\n"

@@ -45,7 +45,7 @@ DELAY = timedelta(days=3)
 
 def copy_of(source: Path, target: Path) -> Project:
     """A project whose labels are in a table of their own, which is empty."""
-    shutil.copytree(ROOT / "pip_dagster" / "defs" / NAME, target / "defs" / NAME)
+    shutil.copytree(ROOT / "flights" / "defs" / NAME, target / "defs" / NAME)
     (target / "pyproject.toml").write_text("[tool.pip_dagster]\n", encoding="utf-8")
     original = Project.at(source)
     shutil.copytree(original.registry, target / "data" / "registry")
@@ -64,8 +64,8 @@ def copy_of(source: Path, target: Path) -> Project:
 
 def register_bad(project: Project) -> int:
     """v2's recipe on outcomes of other flights; July is held out, with its own outcomes."""
-    sys.path.insert(0, str(ROOT / "examples" / NAME))
-    import train
+    sys.path.insert(0, str(ROOT))
+    from flights import train
 
     with duckdb.connect(str(project.root / "data" / "sources.duckdb"), read_only=True) as con:
         con.execute("SET TimeZone = 'UTC'")

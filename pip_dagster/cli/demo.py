@@ -17,12 +17,14 @@ from pip_dagster.cli.partition_status import partition_statuses
 from pip_dagster.cli.published import open_published, rows_of
 from pip_dagster.cli.report import report
 from pip_dagster.cli.status import show_partitions
+from pip_dagster.cli.unforeseen import debugging
 from pip_dagster.declaration.find import find_pipeline
-from pip_dagster.declaration.project import Project
-from pip_dagster.errors import ProjectError
+from pip_dagster.declaration.project import ROOT_VARIABLE, Project
 from pip_dagster.ledger.promotions import record_promotions
 from pip_dagster.plural import plural
 from pip_dagster.registry.store import Registry
+from pip_dagster.scaffold.demo import PACKAGE, is_demo, write_demo
+from pip_dagster.scaffold.files import INSTANCE_SETTINGS
 
 _NAME = "flight_delay"
 _FIRST, _LAST = date(2013, 8, 1), date(2013, 8, 31)
@@ -32,8 +34,8 @@ _LABELS = "August's labels: how good the scores and their estimates were"
 # Fits 80 columns.
 _NEXT = """
 Next:
-  make ui                                Dagster on http://127.0.0.1:3000
-  .venv/bin/pip-dagster ...
+  {ui:<37}Dagster on http://127.0.0.1:3000
+  {command} ...
     status flight_delay                  the partitions
     lineage flight_delay 2013-08-01      what produced one of them
     models list flight_delay             the models
@@ -48,18 +50,19 @@ Next:
 @click.command()
 @click.pass_context
 def demo(ctx: click.Context) -> None:
-    """Load real flights, train two models, score August 2013, compare with the labels, and report."""
-    project: Project = ctx.obj
-    example, data = project.root / "examples" / _NAME, project.root / "data" / _NAME
-    if not (example.is_dir() and data.is_dir()):
-        raise ProjectError(f"{project.root} has no examples/{_NAME}: the demo runs in a clone of pip_dagster.")
+    """Load real flights, train two models, score August 2013, compare with the labels, and report.
+
+    In an empty folder it writes its project first. What is there already, it does not do a second time.
+    """
+    project = ctx.obj = _project(ctx.find_root().params.get("project"))
+    scripts, data = project.root / PACKAGE, project.root / "data" / _NAME
     sources = project.root / "data" / "sources.duckdb"
     if _step(1, "the source tables, from data/flight_delay", sources.is_file()):
-        _python(example / "load_sources.py", data, sources)
+        _python(scripts / "load_sources.py", data, sources)
     registry = Registry(project.registry)
     known = registry.versions(_NAME) if _NAME in registry.models() else []
     if _step(2, "two models, trained on January to June and registered", len(known) >= 2):
-        _python(example / "train.py", sources, project.registry)
+        _python(scripts / "train.py", sources, project.registry)
     if _step(3, "the alias champion, on the better one", registry.alias(_NAME, "champion") is not None):
         why = "the better of the demo's two models"
         move = registry.set_alias(_NAME, "champion", 2, by="pip-dagster demo", why=why)
@@ -81,9 +84,30 @@ def demo(ctx: click.Context) -> None:
             {"key": str(_LAST)},
         )
     show_table(f"The ten flights of {_LAST} most likely to be late", list(top[0]), [list(row.values()) for row in top])
-    echo(_NEXT)
+    in_clone = (project.root / "Makefile").is_file()
+    words = (
+        (".venv/bin/pip-dagster", "make ui")
+        if in_clone
+        else ("pip-dagster", "DAGSTER_HOME=$PWD/.dagster_home dagster dev  ")
+    )
+    echo(_NEXT.format(command=words[0], ui=words[1]))
     here = Path.cwd()
     echo(f"open {page.relative_to(here) if page.is_relative_to(here) else page}")
+
+
+def _project(named: Path | None) -> Project:
+    """The folder with the demo's project, which is written if the folder is empty.
+
+    Without a name: the project around the working directory if it is the demo's, else the working directory.
+    """
+    if named is None and ROOT_VARIABLE not in os.environ:
+        here = Path.cwd()
+        named = next((folder for folder in (here, *here.parents) if is_demo(folder)), here)
+    root = named or Project.find().root
+    if not is_demo(root):
+        echo(f"The project is written to {root}")
+        write_demo(root)
+    return Project.at(root)
 
 
 def _step(number: int, what: str, done: bool) -> bool:
@@ -158,16 +182,16 @@ def _materialize(project: Project) -> None:
     home = Path(os.environ.get("DAGSTER_HOME") or project.root / ".dagster_home")
     home.mkdir(exist_ok=True)
     if not (home / "dagster.yaml").is_file():
-        shutil.copy(project.root / "dagster.yaml", home / "dagster.yaml")
+        shutil.copy(INSTANCE_SETTINGS, home / "dagster.yaml")
     command = [
-        *(sys.executable, "-m", "dagster", "asset", "materialize", "-m", "pip_dagster.definitions"),
+        *(sys.executable, "-m", "dagster", "asset", "materialize", "-m", f"{PACKAGE}.definitions"),
         *("--select", f"{_NAME}/features,{_NAME}/predictions", "--partition-range", f"{_FIRST}...{_LAST}"),
     ]
     _run(command, os.environ | project.environment() | {"DAGSTER_HOME": str(home)}, cwd=project.root, show=" - INFO - ")
 
 
 def _run(command: list[str], environment: dict[str, str], *, cwd: Path | None = None, show: str | None = None) -> None:
-    """Run a command and print its lines as they come: those with `show`, or all; if it fails, the whole log."""
+    """Run a command and print its lines as they come: those with `show`, or all; if it fails, what it said."""
     began = time.monotonic()
     lines: list[str] = []
     with subprocess.Popen(
@@ -179,6 +203,9 @@ def _run(command: list[str], environment: dict[str, str], *, cwd: Path | None = 
             if show is None or show in line:
                 _detail(line.rsplit(" - ", 1)[-1].rstrip())
     if process.returncode:
+        if show is None and not debugging():  # a script of the demo, whose last line says what it was
+            reason = next((line.strip() for line in reversed(lines) if line.strip()), "without a message")
+            raise click.ClickException(f"{command[1]} failed: {reason}")
         echo("".join(lines), err=True)
         raise click.ClickException(f"{' '.join(command[:6])} … failed with exit code {process.returncode}.")
     _detail(f"{time.monotonic() - began:.0f} s")

@@ -50,7 +50,7 @@ _COMMANDS = {
 }
 
 
-_WITHOUT_PROJECT = ("init",)
+_WITHOUT_PROJECT = ("init", "demo")
 
 
 class _Lazy(click.Group):

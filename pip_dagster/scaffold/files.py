@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
@@ -15,6 +16,9 @@ from pip_dagster.sql.names import quote
 
 if TYPE_CHECKING:
     from jinja2 import Environment
+
+# The dagster.yaml of an instance that runs a project's pipelines.
+INSTANCE_SETTINGS = Path(__file__).parent / "templates" / "dagster.yaml"
 
 _PLAIN = re.compile(r"[a-z_][a-z0-9_]*")
 _BARE = re.compile(r"[A-Za-z_][A-Za-z0-9_./-]*")
@@ -53,10 +57,7 @@ class Scaffold:
     def project_files(self) -> dict[PurePosixPath, str]:
         """The files of a project around it."""
         package = PurePosixPath(self.package)
-        files = {
-            PurePosixPath("pyproject.toml"): self._render("pyproject.toml.jinja"),
-            PurePosixPath("workspace.yaml"): self._render("workspace.yaml.jinja"),
-            PurePosixPath(".gitignore"): self._render("gitignore.jinja"),
+        files = frame_files(self.package) | {
             PurePosixPath(".github/workflows/gate.yml"): self._render("gate.yml.jinja"),
             package / "__init__.py": f'"""The pipelines of {self.package}."""\n',
             package / "definitions.py": self._render("definitions.py.jinja"),
@@ -80,7 +81,7 @@ class Scaffold:
         return f"pip-dagster models register {self.name} {files}{measured if self.proposal.outcome else ''}"
 
     def _render(self, template: str) -> str:
-        return _environment().get_template(template).render(**self._values()) + "\n"
+        return _rendered(template, self._values())
 
     def _values(self) -> dict[str, object]:
         made, plain = self.proposal, self._plain
@@ -134,6 +135,19 @@ class Scaffold:
     def _column(self, feature: ProposedFeature) -> str:
         read = self._plain(feature.column) + (f"::{feature.cast}" if feature.cast else "")
         return read if read == (name := self._plain(feature.name)) else f"{read} AS {name}"
+
+
+def frame_files(package: str) -> dict[PurePosixPath, str]:
+    """The files that make a folder a project, pyproject.toml last; the package is in it."""
+    names = ("workspace.yaml", "gitignore", "pyproject.toml")
+    return {
+        PurePosixPath(f".{name}" if name == "gitignore" else name): _rendered(f"{name}.jinja", {"package": package})
+        for name in names
+    }
+
+
+def _rendered(template: str, values: Mapping[str, object]) -> str:
+    return _environment().get_template(template).render(**values) + "\n"
 
 
 def _environment() -> Environment:

@@ -110,8 +110,8 @@ def _report_nothing(project: Project) -> NoReturn:
             stamp.check_new(con, project, stamp.stamps_of(project))
     also = " What is stored is published by `pip-dagster publish`." if stored else ""
     raise WarehouseError(
-        f"Nothing is published yet: there is no {project.published_database}. Materialize a partition in the UI "
-        f"(`make ui`), or run `pip-dagster demo`.{also}"
+        f"Nothing is published yet: there is no {project.published_database}. Materialize a partition in the UI, "
+        f"or run `pip-dagster backfill PIPELINE --from KEY --to KEY`.{also}"
     )
 
 

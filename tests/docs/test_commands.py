@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.parse
 import urllib.request
 from pathlib import Path
 
@@ -96,11 +97,13 @@ def test_make_ui_serves_dagster_on_loopback(clone: Path, environment: dict[str, 
     ) as process:
         try:
             page = wait_for(f"http://127.0.0.1:{environment['PORT']}/server_info", seconds=120)
+            asked = urllib.parse.quote("{ assetNodes { assetKey { path } } }")
+            assets = wait_for(f"http://127.0.0.1:{environment['PORT']}/graphql?query={asked}", seconds=120)
         finally:
             os.killpg(process.pid, signal.SIGINT)
             time.sleep(2)
             os.killpg(process.pid, signal.SIGKILL)
-    assert "dagster_webserver_version" in page
+    assert "dagster_webserver_version" in page and "predictions" in assets
 
 
 def wait_for(url: str, *, seconds: float) -> str:

@@ -29,7 +29,7 @@ def instance(tmp_path, monkeypatch):
     """Of the settings that this project ships."""
     home = tmp_path / "home"
     home.mkdir()
-    (home / "dagster.yaml").write_text((ROOT / "dagster.yaml").read_text())
+    (home / "dagster.yaml").write_text((ROOT / "pip_dagster/scaffold/templates/dagster.yaml").read_text())
     monkeypatch.setenv("DAGSTER_HOME", str(home))
     with dg.DagsterInstance.from_config(str(home)) as found:
         yield found
@@ -120,7 +120,7 @@ def test_a_sign_that_cannot_be_taken_away_neither_fails_the_run_nor_makes_it_loo
 def test_the_daemon_is_told_by_the_launcher_of_the_shipped_settings(instance, started):
     from dagster._core.launcher.base import WorkerStatus
 
-    settings = yaml.safe_load((ROOT / "dagster.yaml").read_text())
+    settings = yaml.safe_load((ROOT / "pip_dagster/scaffold/templates/dagster.yaml").read_text())
     assert settings["run_monitoring"]["enabled"] and instance.run_launcher.supports_check_run_worker_health
     assert isinstance(instance.run_launcher, dg.DefaultRunLauncher)
     with alive(instance, started.run_id):

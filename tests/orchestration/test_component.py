@@ -45,7 +45,7 @@ def test_loading_definitions_imports_nothing_heavy(tiny):
 
 def graph_text():
     """The demo's whole graph as text."""
-    from pip_dagster.definitions import defs
+    from flights.definitions import defs
 
     repository = defs().get_repository_def()
     graph = repository.asset_graph

@@ -31,7 +31,7 @@ def home(tmp_path, quick_daemon, monkeypatch):
     """A DAGSTER_HOME with the settings that this project ships; it is looked for dead runs more often."""
     folder = tmp_path / "home"
     folder.mkdir()
-    settings = yaml.safe_load((ROOT / "dagster.yaml").read_text())
+    settings = yaml.safe_load((ROOT / "pip_dagster/scaffold/templates/dagster.yaml").read_text())
     settings["run_monitoring"]["poll_interval_seconds"] = 2
     (folder / "dagster.yaml").write_text(yaml.safe_dump(settings))
     monkeypatch.setenv("PYTHONPATH", f"{quick_daemon}{os.pathsep}{os.environ.get('PYTHONPATH', '')}")

@@ -39,7 +39,7 @@ def step(context: dg.AssetExecutionContext):
 def _instance(home: Path):
     """The instance of the project's own dagster.yaml."""
     home.mkdir()
-    (home / "dagster.yaml").write_text((ROOT / "dagster.yaml").read_text())
+    (home / "dagster.yaml").write_text((ROOT / "pip_dagster/scaffold/templates/dagster.yaml").read_text())
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("DAGSTER_HOME", str(home))
         with dg.DagsterInstance.get() as found:
@@ -116,7 +116,7 @@ def test_a_batch_opens_the_index_a_few_times(ran):
 
 def test_dagsters_own_storage_continues_with_its_files(tmp_path):
     """And the other way round: an older `dagster.yaml` named no storage of ours."""
-    settings = yaml.safe_load((ROOT / "dagster.yaml").read_text())
+    settings = yaml.safe_load((ROOT / "pip_dagster/scaffold/templates/dagster.yaml").read_text())
     del settings["event_log_storage"]
     key = dg.AssetKey("features")
     with _instance(tmp_path / "home") as instance:

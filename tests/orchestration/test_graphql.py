@@ -146,7 +146,7 @@ def server(template, helpers, tmp_path_factory):
     shutil.copytree(template, folder / "shop")
     tiny, home = helpers.Tiny(folder / "shop"), folder / "home"
     home.mkdir()
-    shutil.copy(ROOT / "dagster.yaml", home)
+    shutil.copy(ROOT / "pip_dagster/scaffold/templates/dagster.yaml", home)
     (tiny.root / "location.py").write_text(LOCATION)
     tiny.declare(helpers.SQL, partitions={"max_per_run": 2}, schedule=None)
     with socket.socket() as probe:

@@ -1,6 +1,4 @@
-"""The code location that workspace.yaml names: every pipeline declared under defs/."""
-
-from __future__ import annotations
+"""The code location: every pipeline under flights/defs."""
 
 from functools import cache
 from pathlib import Path
@@ -9,7 +7,7 @@ import dagster as dg
 
 
 @dg.definitions
-@cache  # one run calls it six times
+@cache  # one run calls it several times
 def defs() -> dg.Definitions:
     """Load each defs/<pipeline>/defs.yaml; steps run in the run's own process, which saves ten seconds each."""
     pipelines = dg.load_from_defs_folder(path_within_project=Path(__file__).parent)

@@ -21,7 +21,7 @@ from pip_dagster.registry.store import Registry  # before xgboost: it stops Open
 
 import xgboost as xgb  # isort: skip
 
-PIPELINE = Path(__file__).parents[2] / "pip_dagster" / "defs" / "flight_delay"
+PIPELINE = Path(__file__).parent / "defs" / "flight_delay"
 MODEL = "flight_delay"
 TRAIN, VALIDATE = (date(2013, 1, 1), date(2013, 7, 1)), (date(2013, 7, 1), date(2013, 8, 1))
 COMMON = {

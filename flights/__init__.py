@@ -1,0 +1,1 @@
+"""The demo: the pipeline `flight_delay`, on real flights."""
