@@ -15,12 +15,12 @@ from pip_dagster.monitoring.judged import judging
 from pip_dagster.monitoring.watch import watch, watch_scored
 from pip_dagster.orchestration.alive import alive
 from pip_dagster.orchestration.cancel import request_cancellation
-from pip_dagster.orchestration.checks import asset_check_specs, news
-from pip_dagster.orchestration.dagster_private import forget_input_version
+from pip_dagster.orchestration.checks import asset_check_specs
+from pip_dagster.orchestration.dagster_private import forget_input_version, forget_planned_checks
 from pip_dagster.orchestration.drift_check import drift_evaluations
 from pip_dagster.orchestration.estimate_check import estimate_evaluations
 from pip_dagster.orchestration.freshness import freshness_policy
-from pip_dagster.orchestration.inputs import model_metadata
+from pip_dagster.orchestration.inputs import DATA_VERSION_TAG, model_metadata, source_observations
 from pip_dagster.orchestration.judge_alone import judge_alone
 from pip_dagster.orchestration.keys import (
     challengers_key,
@@ -39,8 +39,6 @@ from pip_dagster.plural import plural
 from pip_dagster.registry.choose import registry_of, version_withdrawn
 from pip_dagster.registry.store import Registry, whoami
 from pip_dagster.registry.version import ModelVersion
-
-DATA_VERSION_TAG = "dagster/data_version"
 
 
 def pipeline_assets(
@@ -133,6 +131,8 @@ def _run(
         )
     total = len(context.partition_keys)
     selected = [key for key in own_keys(spec) if key in context.selected_asset_keys]
+    if total > 1 and context.selected_asset_check_keys:
+        forget_planned_checks(context.instance, context.run.run_id)
     requested = requested_at(context.instance, context.run, pipeline.project)
     run = run_info(context.run, _requested_by(context.run.tags), requested)
     outcome = StepOutcome(pipeline, {key: {} for key in selected}, run.live_why)
@@ -164,10 +164,14 @@ def _run(
         outcome.judged.extend(estimate_evaluations(pipeline, version, scored))
         for event, why in watch(pipeline, version, scored).faults.items():
             context.log.warning(f"{spec.name}: monitoring, {event}: {why}")
+    if outcome.read:
+        yield from source_observations(context.instance, pipeline, outcome.read[-1])
     if challengers_key(spec) in selected:
         outcome.done[challengers_key(spec)] = challengers_metadata(pipeline, context.partition_keys)
     if outcome.failed:
+        outcome.note_failed()
         yield from outcome.materializations()
+        yield from outcome.blocked()
         yield from outcome.checks(context)
         raise outcome.failure(total)
     for key, partitions in outcome.done.items():
@@ -199,6 +203,7 @@ def _results(
         predictions=scores,
         progress=context.log.info,
         stored=judging(outcome.pipeline, wanted),
+        read=outcome.read.append,
         **run_options(context.run),
     )
 
@@ -218,7 +223,7 @@ def _ended_early(context: dg.AssetExecutionContext, outcome: StepOutcome, error:
     total = plural(len(context.partition_keys), "partition")
     context.log.info(f"{spec.name}: ended early; committed partitions stay: {kept} of {total}.")
     yield from outcome.materializations()
-    yield from news(context.instance, outcome.judged, ())
+    yield from outcome.checks(context)
 
 
 def _withdrawn(context: dg.AssetExecutionContext, pipeline: Pipeline, requested: datetime) -> dict[str, str]:

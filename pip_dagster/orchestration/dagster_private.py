@@ -28,6 +28,22 @@ def failed_evaluations(instance: dg.DagsterInstance, key: dg.AssetCheckKey) -> I
     return (record.partition for record in history(key, limit=100_000, status=status))
 
 
+def forget_planned_checks(instance: dg.DagsterInstance, run_id: str) -> None:
+    """Remove the rows that Dagster planned for the checks of a run of several partitions: one a check and partition.
+
+    It plans them for checks without partitions as well. They have one evaluation a run, and the others would stay in
+    their history as skipped.
+    """
+    from dagster._core.storage.event_log import SqlEventLogStorage
+    from dagster._core.storage.event_log.schema import AssetCheckExecutionsTable as Rows
+
+    storage = instance.event_log_storage
+    if isinstance(storage, SqlEventLogStorage):
+        planned = Rows.c.execution_status == "PLANNED"
+        with storage.index_connection() as con:
+            con.execute(Rows.delete().where(Rows.c.run_id == run_id, planned, Rows.c.partition.is_not(None)))
+
+
 def requested_backfills(instance: dg.DagsterInstance) -> list[Any]:
     """The backfills that Dagster is working on. `get_backfills` is public, the type of its filter is not."""
     from dagster._core.execution.backfill import BulkActionsFilter, BulkActionStatus
