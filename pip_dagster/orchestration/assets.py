@@ -30,10 +30,11 @@ from pip_dagster.orchestration.keys import (
     predictions_key,
     source_key,
 )
+from pip_dagster.orchestration.links import docs, file_link, report_link
 from pip_dagster.orchestration.metadata import challengers_metadata, features_of_run
 from pip_dagster.orchestration.options import BACKFILL_TAG, requested_at, run_info, run_options
 from pip_dagster.orchestration.partitions import partitions_of
-from pip_dagster.orchestration.runs import has_partitions
+from pip_dagster.orchestration.runs import has_partitions, range_tags
 from pip_dagster.orchestration.step import StepOutcome
 from pip_dagster.plural import plural
 from pip_dagster.registry.choose import registry_of, version_withdrawn
@@ -64,6 +65,7 @@ def pipeline_assets(
             metadata={
                 "dagster/table_name": f"{spec.name}.features",
                 "key": ", ".join(spec.features.key),
+                **docs(pipeline, "declaration"),
                 "sql": dg.MetadataValue.md(f"```sql\n{pipeline.sql}\n```"),
             },
             **common,
@@ -78,7 +80,10 @@ def pipeline_assets(
             freshness_policy=freshness,
             metadata={
                 "dagster/table_name": f"{spec.name}.predictions",
-                "published": str(pipeline.project.published_database),
+                "published": dg.MetadataValue.path(str(pipeline.project.published_database)),
+                **docs(pipeline, "reading"),
+                **report_link(pipeline),
+                **file_link(pipeline, "feature SQL", spec.features.sql),
             },
             **common,
         ),
@@ -93,6 +98,7 @@ def pipeline_assets(
                 + f"Shadow scores are stored, never live. Compare them: `pip-dagster models compare {spec.name}`.",
                 kinds={"xgboost", "duckdb"},
                 skippable=True,
+                metadata=docs(pipeline, "challengers"),
                 **common,
             )
         )
@@ -131,6 +137,8 @@ def _run(
         )
     total = len(context.partition_keys)
     selected = [key for key in own_keys(spec) if key in context.selected_asset_keys]
+    if shown := range_tags(context.partition_keys):  # those of the range itself are hidden in the UI
+        context.instance.add_run_tags(context.run.run_id, shown)
     if total > 1 and context.selected_asset_check_keys:
         forget_planned_checks(context.instance, context.run.run_id)
     requested = requested_at(context.instance, context.run, pipeline.project)

@@ -18,6 +18,7 @@ from pip_dagster.orchestration.dagster_private import failed_evaluations
 from pip_dagster.orchestration.expectation_checks import by_key, evaluation, expectation_spec
 from pip_dagster.orchestration.failure import as_failure
 from pip_dagster.orchestration.keys import features_key, predictions_key
+from pip_dagster.orchestration.links import docs
 from pip_dagster.orchestration.partitions import partitions_of
 from pip_dagster.plural import plural
 from pip_dagster.warehouse.connect import workspace
@@ -45,6 +46,7 @@ def asset_check_specs(pipeline: Pipeline) -> list[dg.AssetCheckSpec]:
                 asset=predictions_key(pipeline.spec),
                 description=f"Whether the arms of the {experiment.kind} {experiment.salt!r} are live for their "
                 f"shares, in the declared ratio, and within the canary's limits: {', '.join(experiment.arms)}.",
+                metadata=docs(pipeline, "experiments"),
             )
         )
     if monitored := pipeline.spec.monitoring:
@@ -54,6 +56,7 @@ def asset_check_specs(pipeline: Pipeline) -> list[dg.AssetCheckSpec]:
                 asset=predictions_key(pipeline.spec),
                 description="Whether features, scores and decisions are unlike training and unlike the partitions "
                 f"before. A partition without drift fails with a probability of about {monitored.false_alarms:.1%}.",
+                metadata=docs(pipeline, "monitoring"),
             )
         )
     if applies(pipeline):
@@ -63,6 +66,7 @@ def asset_check_specs(pipeline: Pipeline) -> list[dg.AssetCheckSpec]:
                 asset=predictions_key(pipeline.spec),
                 description="How good the scores are expected to be before labels arrive. It fails where labels show "
                 f"that {NO_LONGER}; without a change, on about {RUN_BY_CHANCE:.1%} of the partitions.",
+                metadata=docs(pipeline, "estimates"),
             )
         )
     return specs

@@ -12,6 +12,7 @@ from pip_dagster.ledger.record import ScoringEntry
 from pip_dagster.orchestration.keys import features_key, predictions_key
 from pip_dagster.orchestration.metadata import column_schema
 from pip_dagster.registry.composite import SEGMENT_COLUMN
+from pip_dagster.registry.engines import objective_of
 from pip_dagster.registry.manifest import Manifest
 from pip_dagster.registry.store import Registry
 from pip_dagster.sql.expression import nodes, owner_of, parsed
@@ -82,6 +83,8 @@ _OUTPUTS = {
 def _output(manifest: Manifest, what: str | None) -> str:
     """What a model's output is; of a probability also of which event, where the pipeline says it in one sentence."""
     meaning = _OUTPUTS.get(manifest.task, f"Output of {manifest.objective}")
+    if manifest.task == "binary" and objective_of(manifest).link == "identity":
+        meaning = "Log-odds of the positive class"
     return f"{meaning}, of: {what.strip().rstrip('.')}" if what and "\n" not in what.strip() else meaning
 
 

@@ -28,3 +28,8 @@ def report_link(pipeline: Pipeline) -> dict[str, dg.MetadataValue]:
     """The pipeline's report, where there is one. A path: browsers do not follow links to files."""
     page = pipeline.project.reports / pipeline.spec.name / "report.html"
     return {"report": dg.MetadataValue.path(str(page))} if page.is_file() else {}
+
+
+def file_link(pipeline: Pipeline, label: str, name: str) -> dict[str, dg.MetadataValue]:
+    """One of the pipeline's own files."""
+    return {label: dg.MetadataValue.path(str(pipeline.folder / name))} if pipeline.folder else {}
