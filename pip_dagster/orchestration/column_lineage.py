@@ -8,6 +8,7 @@ from typing import Any
 import dagster as dg
 
 from pip_dagster.declaration.pipeline import Pipeline
+from pip_dagster.declaration.spec import PipelineSpec
 from pip_dagster.ledger.record import ScoringEntry
 from pip_dagster.orchestration.keys import features_key, predictions_key
 from pip_dagster.orchestration.metadata import column_schema
@@ -56,7 +57,7 @@ def lineage_metadata(pipeline: Pipeline, entry: ScoringEntry, types: Mapping[str
     lineage |= {"arm": deps(*spec.unit)} if spec.unit else {}
     by = f"(model {entry.model_name} v{entry.model_version})"
     scores = dict.fromkeys(computed, f"Computed from the score {by}.")
-    scores |= {name: f"{_output(manifest, pipeline.spec.description)} {by}." for name in manifest.outputs}
+    scores |= {name: f"{_output(manifest, spec)} {by}." for name in manifest.outputs}
     texts = {"partition_key": "The partition: the stretch of time that the row belongs to."}
     texts |= {name: f"As in the features: `{name}` of `{spec.features.sql}`." for name in carried}
     texts |= dict.fromkeys(spec.features.key, "Part of the key, which identifies a row in its partition.")
@@ -80,12 +81,14 @@ _OUTPUTS = {
 }
 
 
-def _output(manifest: Manifest, what: str | None) -> str:
-    """What a model's output is; of a probability also of which event, where the pipeline says it in one sentence."""
-    meaning = _OUTPUTS.get(manifest.task, f"Output of {manifest.objective}")
-    if manifest.task == "binary" and objective_of(manifest).link == "identity":
-        meaning = "Log-odds of the positive class"
-    return f"{meaning}, of: {what.strip().rstrip('.')}" if what and "\n" not in what.strip() else meaning
+def _output(manifest: Manifest, spec: PipelineSpec) -> str:
+    """What a model's output is; of a probability, the declared outcome's."""
+    meaning, labels = _OUTPUTS.get(manifest.task, f"Output of {manifest.objective}"), spec.declared_labels
+    if manifest.task != "binary":
+        return meaning
+    if objective_of(manifest).link == "identity":
+        return "Log-odds of the positive class"
+    return f"Probability that `{labels.outcome}` is true" if labels and labels.outcome else meaning
 
 
 def columns_read(expression: str) -> list[str]:

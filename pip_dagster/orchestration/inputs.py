@@ -139,8 +139,8 @@ def source_observations(
         metadata: dict[str, Any] = {"rows read" if source.partition_column else "dagster/row_count": rows}
         metadata["read for"] = keys[0] if len(keys) == 1 else f"{keys[0]}…{keys[-1]}"
         if newest:
-            metadata["newest row"] = f"in the bucket of {newest:%Y-%m-%d %H:%M}"
-        metadata["dagster/column_schema"] = column_schema({c: (kind, "") for c, kind in columns.items()})
+            metadata["newest row"] = f"{newest:%Y-%m-%d %H:%M} or later".replace(" 00:00 or later", "")
+        metadata["columns"] = column_schema({c: (kind, "") for c, kind in columns.items()})
         seen = instance.fetch_observations(key, limit=1).records
         before = seen[0].asset_observation if seen else None
         version = before.tags.get(DATA_VERSION_TAG) if before else None

@@ -17,6 +17,7 @@ from pip_dagster.orchestration.column_lineage import lineage_metadata
 from pip_dagster.orchestration.expectation_checks import expectation_evaluations
 from pip_dagster.orchestration.keys import features_key, predictions_key
 from pip_dagster.orchestration.metadata import arms_metadata, features_metadata, predictions_metadata
+from pip_dagster.orchestration.picture import mean_scores
 
 _SHOWN = 20
 
@@ -69,11 +70,11 @@ class StepOutcome:
         return features_key(self.pipeline.spec), predictions_key(self.pipeline.spec)
 
     def describe_columns(self) -> None:
-        """Add schema and column lineage to the last partition: with every partition they would swell the events."""
+        """Add schema, lineage and a picture to the last partition: with every partition they would swell the events."""
         predictions = self.done.get(self._keys()[1])
         if predictions is not None and self.last and self.last.scoring:
             found = lineage_metadata(self.pipeline, self.last.scoring, self.last.columns)
-            predictions[self.last.partition.key] |= found
+            predictions[self.last.partition.key] |= mean_scores(self.pipeline) | found
 
     def blocked(self) -> Iterator[dg.AssetObservation]:
         """Why the newest partitions that failed did, and what to do, where the partition's own history shows it."""
