@@ -8,6 +8,8 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator
 
+from pip_dagster.plural import plural
+
 _LONGEST = timedelta(days=36_500)  # subtracting centuries from a date leaves the range of dates
 _DURATION = re.compile(r"^\s*(\d+)\s*(second|minute|hour|day|week)s?\s*$")
 
@@ -36,3 +38,11 @@ def doubled(wait: timedelta, times: int) -> timedelta:
     if wait and 2 ** min(times, 64) > _LONGEST / wait:
         return _LONGEST
     return wait * 2**times
+
+
+def as_declared(duration: timedelta) -> str:
+    """A duration as one declares it: `28 days`, `90 minutes`."""
+    for unit in ("day", "hour", "minute"):
+        if not duration % timedelta(**{unit + "s": 1}):
+            return plural(duration // timedelta(**{unit + "s": 1}), unit)
+    return plural(duration // timedelta(seconds=1), "second")

@@ -35,6 +35,7 @@ class Project:
     mlflow: str | None = None  # the URI of the MLflow registry, if models are in one
     publishes: bool = True
     reports_folder: Path | None = None
+    docs_url: str | None = None  # where the UI's links to the documentation point
 
     @property
     def reports(self) -> Path:
@@ -67,6 +68,9 @@ class Project:
         mlflow = os.environ.get("PIP_DAGSTER_MLFLOW", declared.pop("mlflow", None))
         if mlflow is not None and not isinstance(mlflow, str):
             raise ProjectError(f"{file}, [tool.pip_dagster]: mlflow = {mlflow!r} is not text; expected a URI.")
+        docs_url = os.environ.get("PIP_DAGSTER_DOCS_URL", declared.pop("docs_url", None))
+        if docs_url is not None and not (isinstance(docs_url, str) and docs_url.startswith(("https://", "http://"))):
+            raise ProjectError(f"{file}, [tool.pip_dagster]: docs_url = {docs_url!r} is not a URL; expected https://…")
         settings = {
             "warehouse": "data/warehouse.duckdb",
             "data_path": "data/lake",
@@ -110,6 +114,7 @@ class Project:
             published=(root / settings["published"]).resolve(),
             publishes=publishes,
             mlflow=mlflow,
+            docs_url=docs_url,
             reports_folder=(root / settings["reports"]).resolve(),
         )
 

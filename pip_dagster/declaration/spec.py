@@ -209,6 +209,9 @@ class PipelineSpec(StrictModel):
     decisions: dict[Identifier, str] = Field(
         default_factory=dict, description="Name → SQL over the scored row: thresholds and business rules."
     )
+    columns: dict[str, str] = Field(
+        default_factory=dict, description="Column of the features or predictions → what it is, for the UI."
+    )
     quality: Annotated[Quality | None, BeforeValidator(_quality, json_schema_input_type=str | Quality | None)] = Field(
         default=None, description="A file of expectations, or a block with `expectations` and more."
     )
