@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from pip_dagster.cli.cells import exact
 from pip_dagster.cli.output import echo, show_json, show_table
 from pip_dagster.cli.published import open_published
 from pip_dagster.declaration.project import Project
@@ -93,6 +94,6 @@ def _show(result: Any, columns: list[str], form: str) -> None:
         show_json([dict(zip(columns, row, strict=True)) for row in result.fetchall()])
     else:
         rows = result.fetchmany(_SHOWN)
-        show_table(None, columns, rows)
+        show_table(None, columns, rows, text=exact)
         if result.fetchone():
             echo(f"More than {_SHOWN} rows: add a LIMIT, or print all of them with --format csv.", err=True)
