@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from pip_dagster.cli.group import Commands
 from pip_dagster.cli.options import json_option, why_option
 from pip_dagster.cli.output import echo, show_json, show_table
 from pip_dagster.cli.table import Heading
@@ -51,7 +52,7 @@ def open_ledger(project: Project, purpose: str) -> Iterator[DuckDBPyConnection]:
         yield con
 
 
-@click.group()
+@click.group(cls=Commands)
 def audit() -> None:
     """Audit: live changes, promotions and rollbacks, as a chain of hashes."""
 

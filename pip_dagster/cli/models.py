@@ -13,6 +13,7 @@ from pip_dagster.cli.cells import Share, moment
 from pip_dagster.cli.compare import compare
 from pip_dagster.cli.compose import compose
 from pip_dagster.cli.gates import GATE_COLUMNS, gate, gate_rows, keygen, promote, sign
+from pip_dagster.cli.group import Commands
 from pip_dagster.cli.options import json_option
 from pip_dagster.cli.output import echo, progress, show_json, show_pairs, show_table, terminal_width
 from pip_dagster.cli.registering import check_may_store, described, finish, json_object, registering_options
@@ -27,7 +28,7 @@ from pip_dagster.registry.store import Registry
 _CATEGORIES = 8  # of a feature, as a terminal shows them
 
 
-@click.group()
+@click.group(cls=Commands)
 def models() -> None:
     """Models: which versions exist, and which one an alias such as 'champion' names."""
 

@@ -80,18 +80,19 @@ def show_bytes(data: bytes) -> None:
 def show_json(value: Any) -> None:
     """Print JSON; instants in ISO 8601, what JSON cannot hold (NaN, infinities) as null."""
     # Where standard output cannot hold every character, JSON's own escapes can.
-    print(json.dumps(_plain(value), ensure_ascii=not _is_unicode(), indent=2, default=str))
+    print(json.dumps(plain(value), ensure_ascii=not _is_unicode(), indent=2, default=str))
 
 
 def _is_unicode() -> bool:
     return (sys.stdout.encoding or "utf-8").lower().replace("-", "").startswith("utf")
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
+    """What JSON holds of a value: instants in ISO 8601, NaN and infinities as null."""
     if isinstance(value, dict):
-        return {str(key): _plain(each) for key, each in value.items()}
+        return {str(key): plain(each) for key, each in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(each) for each in value]
+        return [plain(each) for each in value]
     if isinstance(value, float) and value - value != 0:
         return None
     return value.isoformat() if hasattr(value, "isoformat") else value
