@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, get_args
 import click
 
 from pip_dagster import clock
+from pip_dagster.cli.group import Choice, Commands
 from pip_dagster.cli.options import json_option
 from pip_dagster.cli.output import echo
 from pip_dagster.declaration.find import find_declarations, find_pipeline
@@ -30,7 +31,7 @@ IN_ALARM = 1
 _why = click.option("--why", required=True, help="The reason, for the ledger and the audit.")
 
 
-class _WithDefault(click.Group):
+class _WithDefault(Commands):
     """`alarms PIPELINE` is `alarms show PIPELINE`."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
@@ -83,7 +84,7 @@ def ack(project: Project, alarm: str, why: str) -> None:
 @alarms.command()
 @click.argument("alarm", required=False)
 @click.option("--pipeline", help="With --event, --rule or --subject: the pipeline whose alarms are meant.")
-@click.option("--event", type=click.Choice(get_args(Event)), help="Every alarm of this event.")
+@click.option("--event", type=Choice(get_args(Event)), help="Every alarm of this event.")
 @click.option("--rule", help="Every alarm of this rule.")
 @click.option("--subject", help="Every alarm of this column or metric.")
 @click.option("--until", required=True, metavar="DATE", help="When it ends: 2024-03-15, or an instant in ISO 8601.")

@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from pip_dagster.cli.group import Commands
 from pip_dagster.cli.options import json_option, why_option
 from pip_dagster.cli.output import echo, show_json, show_table
+from pip_dagster.cli.table import Heading
 from pip_dagster.declaration.project import Project
 from pip_dagster.plural import plural
 from pip_dagster.registry.store import whoami
@@ -50,7 +52,7 @@ def open_ledger(project: Project, purpose: str) -> Iterator[DuckDBPyConnection]:
         yield con
 
 
-@click.group()
+@click.group(cls=Commands)
 def audit() -> None:
     """Audit: live changes, promotions and rollbacks, as a chain of hashes."""
 
@@ -203,11 +205,22 @@ def log(project: Project, pipeline: str | None, last: int, as_json: bool) -> Non
         return
     show_table(
         None,
-        ["entry", "at", "by", "action", "pipeline or model", "subject", "change", "why"],
+        [
+            *(
+                "entry",
+                Heading("at", optional=True),
+                Heading("by", optional=True),
+                "action",
+                "pipeline or model",
+                "subject",
+                "change",
+            ),
+            Heading("why", below=True),
+        ],
         (
             [
                 entry["seq"],
-                f"{entry['made_at']:%Y-%m-%d %H:%M:%S}",
+                entry["made_at"],
                 entry["actor"],
                 entry["action"],
                 entry["pipeline"] or entry["subject"].get("model"),

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
+from pip_dagster.cli.cells import duration
 from pip_dagster.cli.output import echo
 from pip_dagster.printable import printable
 
@@ -97,13 +98,3 @@ class Progress:
     ) -> None:
         if self._bar:
             self._bar.stop()
-
-
-def duration(seconds: float) -> str:
-    """Seconds for people: `40 s`, `3 min 20 s`, `2 h 5 min`."""
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60} s"
-    return f"{whole // 3600} h {whole % 3600 // 60} min"

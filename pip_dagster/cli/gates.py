@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
 from pip_dagster.cli.options import json_option
 from pip_dagster.cli.output import echo, progress, show_json, show_table
+from pip_dagster.cli.table import Heading
 from pip_dagster.declaration.project import Project
 from pip_dagster.errors import PipelineError
 from pip_dagster.promotion.reports import to_json
@@ -158,15 +160,13 @@ def first_alias(registry: Registry, version: ModelVersion, alias: str) -> None:
 _STATES = {"passed": "passed", "failed": "FAILED", "unjudged": "UNJUDGED"}
 
 
-def gate_rows(report: GateReport) -> list[tuple[str, str, str, str]]:
+GATE_COLUMNS = ("gate", "figure", "threshold", Heading("finding", below=True))
+
+
+def gate_rows(report: GateReport) -> list[tuple[Any, ...]]:
     """Each gate with its verdict, figure, threshold and sentence."""
     return [
-        (
-            f"{_STATES[result.state]} {result.name}",
-            "" if result.figure is None else f"{result.figure:.6g}",
-            "" if result.threshold is None else f"{result.threshold:g}",
-            result.text,
-        )
+        (f"{_STATES[result.state]} {result.name}", result.figure, result.threshold, result.text)
         for result in report.results
     ]
 
@@ -174,10 +174,10 @@ def gate_rows(report: GateReport) -> list[tuple[str, str, str, str]]:
 def _show(report: GateReport) -> None:
     against = f"v{report.champion}" if report.champion else "nothing: the alias is not set"
     title = f"{report.pipeline}: {report.model_name} v{report.candidate} against {report.alias} ({against})"
-    show_table(title, ["gate", "figure", "threshold", "finding"], gate_rows(report))
+    show_table(title, GATE_COLUMNS, gate_rows(report))
     if report.segments:
         show_table(
-            "Largest differences by segment",
+            "\nLargest differences by segment",
             ["segment", "value", "rows", "mean champion", "mean candidate", "difference", "flip rate"],
             (
                 [each.segment, each.value, each.rows, each.champion, each.candidate, each.difference, each.flip_rate]
@@ -186,7 +186,7 @@ def _show(report: GateReport) -> None:
         )
     if report.movers:
         show_table(
-            "The rows that change most",
+            "\nThe rows that change most",
             ["partition", "key", "champion", "candidate"],
             ([each.partition_key, each.key, each.champion, each.candidate] for each in report.movers),
         )

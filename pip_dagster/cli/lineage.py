@@ -9,11 +9,13 @@ from typing import Any
 
 import click
 
+from pip_dagster.cli.cells import Seconds
 from pip_dagster.cli.lineage_history import show_as_of, show_key
 from pip_dagster.cli.options import Instant, json_option
-from pip_dagster.cli.output import show_json, show_table
-from pip_dagster.cli.partition_status import SplitState, split_states
+from pip_dagster.cli.output import show_json, show_pairs, show_table
+from pip_dagster.cli.partition_status import SplitState, guard_findings, split_states
 from pip_dagster.cli.published import check_pipeline, open_published, rows_of
+from pip_dagster.cli.table import Heading
 from pip_dagster.declaration.project import Project
 from pip_dagster.errors import RegistryError
 from pip_dagster.registry.listing import composed
@@ -77,11 +79,14 @@ def lineage(
     lines = _lines(shown, project)
     lines += [("arms", split.text)] if split.arms else []
     lines += [("split faults", "; ".join(split.faults))] if split.faults else []
-    show_table(f"{pipeline}, partition {partition}: live scoring", ["what", "value"], lines)
+    show_pairs(f"{pipeline}, partition {partition}: live scoring", lines)
     if len(entries) > 1:
-        columns = ["scoring", "status", "live", "model", "rows", "scored at", "by", "reason"]
+        columns = [
+            *("scoring", "status", "live", "model", "rows", Heading("scored at", optional=True)),
+            *(Heading("by", optional=True), Heading("reason", below=True)),
+        ]
         shares = {of.scoring_id: f"{of.share:.2%}" for of in split.arms.values()}
-        show_table("Every attempt", columns, (_attempt(entry, shares) for entry in entries))
+        show_table("\nEvery attempt", columns, (_attempt(entry, shares) for entry in entries))
 
 
 def _members(project: Project, entry: dict[str, Any]) -> list[tuple[str, str]]:
@@ -112,17 +117,21 @@ def _lines(entry: dict[str, Any], project: Project) -> list[tuple[str, Any]]:
         ("rows in", entry["rows_in"]),
         ("rows scored", entry["rows_scored"]),
         ("rows quarantined", entry["rows_quarantined"]),
-        ("findings", json.dumps(entry["findings"], ensure_ascii=False) if entry["findings"] else "none"),
+        ("findings", "; ".join(guard_findings(entry["findings"])) or "none"),
         ("mean score", entry["mean_score"]),
         ("score digest", entry["score_digest"]),
-        ("seconds", entry["seconds"]),
-        ("CPU seconds", entry.get("cpu_seconds")),
+        ("scoring time", _seconds(entry["seconds"])),
+        ("CPU time", _seconds(entry.get("cpu_seconds"))),
         ("peak memory", f"{peak / 1e6:,.0f} MB" if (peak := entry.get("peak_memory")) else None),
         ("scoring", entry["scoring_id"]),
         ("run", entry["run_id"]),
         ("scored by", entry["made_by"]),
-        ("scored at", entry["made_at"].isoformat()),
+        ("scored at", entry["made_at"]),
     ]
+
+
+def _seconds(value: float | None) -> Seconds | None:
+    return None if value is None else Seconds(value)
 
 
 def _attempt(entry: dict[str, Any], shares: dict[str, str]) -> list[Any]:
@@ -132,7 +141,7 @@ def _attempt(entry: dict[str, Any], shares: dict[str, str]) -> list[Any]:
         shares.get(entry["scoring_id"], entry["is_live"]),
         f"v{entry['model_version']}" if entry["model_version"] else "",
         entry["rows_scored"],
-        f"{entry['made_at']:%Y-%m-%d %H:%M:%S}",
+        entry["made_at"],
         entry["made_by"],
         entry["reason"],
     ]

@@ -7,13 +7,15 @@ import io
 import logging
 import os
 import sys
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import click
 
 from pip_dagster import __version__
+from pip_dagster.cli.group import Commands, in_sections, with_examples
 from pip_dagster.cli.output import echo
 from pip_dagster.cli.unforeseen import debugging, sentence
 from pip_dagster.declaration.project import Project
@@ -21,7 +23,7 @@ from pip_dagster.errors import PipelineError
 from pip_dagster.printable import printable
 
 # Each is imported only when it is run: a status command must not pay for the registry's imports. The short help fits a
-# line of 80 columns.
+# line of 80 columns; `cli/group.py` has the section of each.
 _COMMANDS = {
     "alarms": ("pip_dagster.cli.alarms", "alarms", "What is in alarm, since when, and what to do."),
     "backfill": ("pip_dagster.cli.backfill", "backfill", "Build the past partitions of a pipeline, resumably."),
@@ -53,7 +55,7 @@ _COMMANDS = {
 _WITHOUT_PROJECT = ("init", "demo")
 
 
-class _Lazy(click.Group):
+class _Lazy(Commands):
     def list_commands(self, ctx: click.Context) -> list[str]:
         return sorted(_COMMANDS)
 
@@ -64,7 +66,10 @@ class _Lazy(click.Group):
         command = getattr(importlib.import_module(module), name)
         assert isinstance(command, click.Command)
         command.short_help = command_help
-        return command
+        return with_examples(command, ctx, cmd_name)
+
+    def sections(self, shown: Mapping[str, Any]) -> Mapping[str, Sequence[str]]:
+        return in_sections(shown)
 
 
 @click.group(cls=_Lazy, context_settings={"help_option_names": ["-h", "--help"]})

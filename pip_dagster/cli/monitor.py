@@ -9,6 +9,7 @@ import click
 
 from pip_dagster.cli.options import json_option
 from pip_dagster.cli.output import echo, progress, show_json, show_table
+from pip_dagster.cli.table import Heading
 from pip_dagster.declaration.find import find_pipeline
 from pip_dagster.declaration.monitoring import Monitoring
 from pip_dagster.declaration.project import Project
@@ -84,12 +85,13 @@ def _position(partitions: Sequence[str], key: str | None, pipeline: str) -> int:
 
 def _show_columns(pipeline: str, found: PartitionDrift, rules: Monitoring) -> None:
     lengths = sorted({window.partitions for each in found.columns for window in each.windows})
-    columns = ["column", "gain", "state", *(f"PSI {length}" for length in lengths), "p", "largest change"]
+    psi = [Heading(f"PSI {length}", optional=length < lengths[-1]) for length in lengths]
+    columns = ["column", Heading("gain", optional=True), "state", *psi, "p", Heading("largest change", below=True)]
     rows = []
     for each in found.columns:
         excess = {window.partitions: window.excess for window in each.windows if window.reference == "training"}
-        figures = [_rounded(excess.get(length)) for length in lengths]
-        rows.append([each.title, _rounded(each.gain), each.state, *figures, _rounded(each.p), each.changed])
+        figures = [excess.get(length) for length in lengths]
+        rows.append([each.title, each.gain, each.state, *figures, each.p, each.changed])
     show_table(f"{pipeline}, partition {found.partition_key}: {found.rows:,} rows against training", columns, rows)
     echo(_verdict(found, rules))
 
@@ -100,7 +102,11 @@ def _show_partitions(pipeline: str, found: Sequence[PartitionDrift]) -> None:
         drifted = [column.title for column in each.columns if column.state == "drifted"]
         alarms = [f"{column.title}: {column.changed}" for column in each.alarms]
         rows.append([each.partition_key, each.rows, _listed(alarms, "; "), _listed(drifted, ", ")])
-    show_table(f"{pipeline}: drift", ["partition", "rows", "in alarm", "drifted from training"], rows)
+    show_table(
+        f"{pipeline}: drift",
+        ["partition", "rows", Heading("in alarm", below=True), Heading("drifted from training", below=True)],
+        rows,
+    )
 
 
 def _listed(names: Sequence[str], between: str) -> str:
@@ -112,7 +118,3 @@ def _listed(names: Sequence[str], between: str) -> str:
 def _verdict(found: PartitionDrift, rules: Monitoring) -> str:
     by_chance = f" A partition without drift has an alarm with a probability of about {rules.false_alarms:.1%}."
     return found.text + (by_chance if found.is_judged else "")
-
-
-def _rounded(value: float | None) -> float | None:
-    return None if value is None else float(f"{value:.3g}")

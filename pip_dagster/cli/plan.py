@@ -12,6 +12,7 @@ import click
 from pip_dagster.cli.options import json_option
 from pip_dagster.cli.output import echo, progress, show_json, show_table
 from pip_dagster.cli.pending import pending_text
+from pip_dagster.cli.table import Heading
 from pip_dagster.declaration.find import find_pipeline
 from pip_dagster.declaration.project import Project
 from pip_dagster.declaration.ranges import contiguous
@@ -86,7 +87,7 @@ def show_plan(found: Plan) -> None:
     stale = plural(len(found.stale), "stale partition")
     echo(f"{found.pipeline}: {stale}, {len(found.on_hold):,} on hold, {found.current:,} current")
     if rows:
-        show_table(None, ["partitions", "number", "state", "why"], rows[:_SHOWN])
+        show_table(None, ["partitions", "number", "state", Heading("why", below=True)], rows[:_SHOWN])
     if len(rows) > _SHOWN:
         progress(f"{plural(len(rows) - _SHOWN, 'more line')}: list them all with --json.")
     if found.pending:

@@ -13,6 +13,7 @@ import click
 
 from pip_dagster.cli.options import json_option
 from pip_dagster.cli.output import echo, progress, show_json, show_table
+from pip_dagster.cli.table import Heading
 from pip_dagster.declaration.find import find_pipeline
 from pip_dagster.declaration.project import Project
 from pip_dagster.errors import PipelineError
@@ -101,22 +102,14 @@ def _plain(each: Replay) -> dict[str, Any]:
 
 def _show(pipeline: str, results: Sequence[Replay], verdicts: Counter[str]) -> None:
     columns = [
-        "partition",
-        "verdict",
-        "model",
-        "compared",
-        "equal",
-        "differing",
-        "missing",
-        "extra",
-        "ULPs",
-        "absolute",
+        *("partition", "verdict", Heading("model", optional=True), "compared", "equal", "differing"),
+        # The reasons below name them.
+        *(Heading(name, optional=True) for name in ("missing", "extra", "ULPs", "absolute", "engine")),
     ]
     # If not all fit, those that are not identical come first.
     chosen = sorted(results, key=lambda each: each.verdict == "identical")[:_SHOWN]
     shown = [each for each in results if any(each is other for other in chosen)]
-    optional = ["missing", "extra", "ULPs", "absolute", "engine"]  # the reasons below name them
-    show_table(f"{pipeline}: replayed", [*columns, "engine"], (_line(each) for each in shown), optional=optional)
+    show_table(f"{pipeline}: replayed", columns, (_line(each) for each in shown))
     if len(shown) < len(results):
         echo(f"{plural(len(results) - len(shown), 'more partition')}: list them all with --json.")
     for each in shown:

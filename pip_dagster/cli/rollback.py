@@ -14,6 +14,7 @@ import click
 
 from pip_dagster.cli.options import Instant, KeyRange, json_option, version_number, why_option
 from pip_dagster.cli.output import echo, show_json, show_table
+from pip_dagster.cli.table import Heading
 from pip_dagster.declaration.find import find_pipeline
 from pip_dagster.declaration.project import Project
 from pip_dagster.declaration.ranges import contiguous
@@ -97,7 +98,7 @@ def _show(result: RollbackResult, commands: Sequence[str]) -> None:
         echo(f"{stale:,} of them now have scores of features that were corrected later; materialize them to rescore.")
     if result.missing:
         rows = [[missing.partition_key, f"v{missing.live_version}", missing.reason] for missing in result.missing]
-        show_table("Not rolled back", ["partition", "live", "reason"], rows)
+        show_table("Not rolled back", ["partition", "live", Heading("reason", below=True)], rows)
     if commands:
         echo("To score them:\n  " + "\n  ".join(commands))
 

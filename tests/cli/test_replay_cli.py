@@ -28,7 +28,7 @@ def nudge(tiny):
 def test_a_partition_that_is_identical(scored):
     result = run(scored, "orders", SECOND)
     assert result.exit_code == 0, result.output
-    assert "2024-03-02 │ identical │ returns v1 │" in result.stdout and "the same" in result.stdout
+    assert "2024-03-02  identical  returns v1" in result.stdout and "the same" in result.stdout
     assert "Partitions: 1 identical. 50 rows are equal to the bit." in result.stdout
     assert "replaying 2024-03-02" in result.stderr
     assert "Scored with device cpu, duckdb " in result.stdout and "Replayed with " in result.stdout
