@@ -46,6 +46,7 @@ _COMMANDS = {
     "query": ("pip_dagster.cli.query", "query", "Run a SELECT on the published database."),
     "report": ("pip_dagster.cli.report", "report", "A page on how a pipeline is doing."),
     "replay": ("pip_dagster.cli.replay", "replay", "Score recorded features again and compare to the bit."),
+    "run": ("pip_dagster.cli.run", "run", "Score what is stale, or the partitions that you name."),
     "status": ("pip_dagster.cli.status", "status", "All pipelines, or the newest partitions of one."),
 }
 
