@@ -26,6 +26,7 @@ _COMMANDS = {
     "alarms": ("pip_dagster.cli.alarms", "alarms", "What is in alarm, since when, and what to do."),
     "backfill": ("pip_dagster.cli.backfill", "backfill", "Build the past partitions of a pipeline, resumably."),
     "audit": ("pip_dagster.cli.audit", "audit", "Who made which scoring live, promoted or rolled back."),
+    "check": ("pip_dagster.cli.check", "check", "What is wrong with a pipeline, before it runs."),
     "demo": ("pip_dagster.cli.demo", "demo", "Score real flights with two models, to try it out."),
     "estimate": ("pip_dagster.cli.estimate", "estimate", "Performance expected before labels arrive."),
     "export": ("pip_dagster.cli.export", "export", "Write published rows as Parquet files."),
