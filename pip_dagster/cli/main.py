@@ -28,6 +28,7 @@ _COMMANDS = {
     "audit": ("pip_dagster.cli.audit", "audit", "Who made which scoring live, promoted or rolled back."),
     "check": ("pip_dagster.cli.check", "check", "What is wrong with a pipeline, before it runs."),
     "demo": ("pip_dagster.cli.demo", "demo", "Score real flights with two models, to try it out."),
+    "doctor": ("pip_dagster.cli.doctor", "doctor", "Whether this machine and project can run."),
     "estimate": ("pip_dagster.cli.estimate", "estimate", "Performance expected before labels arrive."),
     "export": ("pip_dagster.cli.export", "export", "Write published rows as Parquet files."),
     "init": ("pip_dagster.cli.init", "init", "Write a new project, from a table of yours."),
@@ -48,11 +49,13 @@ _COMMANDS = {
     "report": ("pip_dagster.cli.report", "report", "A page on how a pipeline is doing."),
     "replay": ("pip_dagster.cli.replay", "replay", "Score recorded features again and compare to the bit."),
     "run": ("pip_dagster.cli.run", "run", "Score what is stale, or the partitions that you name."),
+    "ui": ("pip_dagster.cli.ui", "ui", "Open Dagster with the pipelines loaded."),
     "status": ("pip_dagster.cli.status", "status", "All pipelines, or the newest partitions of one."),
 }
 
 
-_WITHOUT_PROJECT = ("init",)
+# They are given the folder of --project, if any.
+_WITHOUT_PROJECT = ("doctor", "init", "ui")
 
 
 class _Lazy(click.Group):
@@ -79,7 +82,9 @@ class _Lazy(click.Group):
 @click.pass_context
 def cli(ctx: click.Context, project: Path | None) -> None:
     """Inference pipelines in production: runs, lineage, models, backfills and rollbacks."""
-    if ctx.invoked_subcommand not in _WITHOUT_PROJECT:
+    if ctx.invoked_subcommand in _WITHOUT_PROJECT:
+        ctx.obj = project
+    else:
         ctx.obj = Project.at(project) if project else Project.find()
 
 
