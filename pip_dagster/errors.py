@@ -4,7 +4,12 @@ from __future__ import annotations
 
 
 class PipelineError(Exception):
-    """Base of every error that this package raises on purpose."""
+    """Base of every error that this package raises on purpose.
+
+    `answered`: the command that raises it has printed JSON that names it.
+    """
+
+    answered = False
 
 
 class ProjectError(PipelineError):

@@ -9,12 +9,11 @@ import os
 import sys
 from contextlib import suppress
 from pathlib import Path
-from typing import NoReturn
 
 import click
 
 from pip_dagster import __version__
-from pip_dagster.cli.output import echo
+from pip_dagster.cli.failures import end
 from pip_dagster.cli.unforeseen import debugging, sentence
 from pip_dagster.declaration.project import Project
 from pip_dagster.errors import PipelineError
@@ -98,34 +97,29 @@ def main() -> None:
     try:
         Path.cwd()
     except OSError:  # with which DuckDB ends the process
-        _end("Error: The working directory does not exist any more. Change to the project's folder.", 1)
+        end("Error: The working directory does not exist any more. Change to the project's folder.", 1)
     try:
         code = cli(standalone_mode=False)
         sys.stdout.flush()  # a full disk, or a reader who has gone
     except click.ClickException as error:
         shown = io.StringIO()
         error.show(shown)
-        _end(shown.getvalue().rstrip(), error.exit_code)
+        end(shown.getvalue().rstrip(), error.exit_code, error=error.format_message())
     except (click.Abort, KeyboardInterrupt):
-        _end(_CANCELLED, CANCELLED)
+        end(_CANCELLED, CANCELLED)
     except BrokenPipeError:  # `| head` has read enough
         _discard_output()
         sys.exit(1)
     except PipelineError as error:
-        _end(f"Error: {error}", 1)
+        end(f"Error: {error}", 1, answered=error.answered)
     except Exception as error:
         if "Query interrupted" in str(error):  # Ctrl-C, as DuckDB reports it
-            _end(_CANCELLED, CANCELLED)
+            end(_CANCELLED, CANCELLED)
         if debugging():
             raise
         _discard_output()
-        _end(f"Error: {sentence(error)}", 1)
+        end(f"Error: {sentence(error)}", 1)
     sys.exit(code if isinstance(code, int) else 0)
-
-
-def _end(text: str, code: int) -> NoReturn:
-    echo(text, err=True)
-    sys.exit(code)
 
 
 def _prepare_streams() -> None:

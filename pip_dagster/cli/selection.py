@@ -6,6 +6,7 @@ import functools
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -15,6 +16,7 @@ from pip_dagster.errors import DeclarationError
 
 if TYPE_CHECKING:
     from pip_dagster.declaration.partition import Partition
+    from pip_dagster.declaration.pipeline import Pipeline
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 _KEY = re.compile(r"\d{4}-\d\d(-\d\d)?")
@@ -52,6 +54,25 @@ class Selection:
             raise click.UsageError("This command takes one range of partitions: write A..B, or --from A --to B.")
         return self.ranges[0] if self.ranges else (None, None)
 
+    def closed(self, pipeline: Pipeline) -> tuple[str, str] | None:
+        """The first and the last key of the one range that is named, an open end at the grid's; None where none is.
+
+        Raises:
+            click.UsageError: several ranges are named.
+            DeclarationError: no partition has closed yet.
+        """
+        from pip_dagster.declaration.grid import closed_partitions
+
+        first, last = self.bounds
+        if first and last:
+            return first, last
+        if not self:
+            return None
+        partitions = closed_partitions(pipeline.spec.partitions, datetime.now(UTC))
+        if not partitions:
+            raise DeclarationError(f"Pipeline {pipeline.spec.name}: no partition has closed yet.")
+        return first or partitions[0].key, last or partitions[-1].key
+
     def among(self, partitions: Sequence[Partition], pipeline: str) -> list[Partition]:
         """The named ones of these, in their order; all of them where none is named.
 
@@ -84,14 +105,15 @@ def is_key(text: str) -> bool:
 
 
 def partition_selection(
-    what: str, *, several: bool = False, bounds: bool = True, name: str = "selected"
+    what: str, *, several: bool = False, bounds: bool = True, former_to: bool = False
 ) -> Callable[[_Command], _Command]:
-    """Give a command its partitions as one `Selection`, the argument `name`.
+    """Give a command its partitions as one `Selection`, the argument `selected`.
 
     Args:
         what: for the help: which partitions these are.
         several: whether more than one range can be named.
         bounds: whether the options `--from` and `--to` are this function's; else the command declares them itself.
+        former_to: `--to` once was something else than a partition, which the command gets as `former_to`.
     """
 
     def decorate(command: _Command) -> _Command:
@@ -99,10 +121,13 @@ def partition_selection(
         def run(*arguments: Any, **options: Any) -> Any:
             named = [*options.pop("partitions"), *options.pop("old_partitions")]
             between = (options.pop("first"), options.pop("last")) if bounds else (None, None)
+            if former_to:
+                other = between[1] if between[1] and not is_key(between[1]) else None
+                options["former_to"], between = other, (between[0], None if other else between[1])
             if named and any(between):
                 raise click.UsageError("Name partitions, or a range by --from and --to; not both.")
             ranges = tuple(named) or ((between,) if any(between) else ())
-            return command(*arguments, **options, **{name: Selection(ranges)})
+            return command(*arguments, **options, selected=Selection(ranges))
 
         metavar = "[PARTITION]..." if several else "[PARTITION]"
         wanted = [click.argument("partitions", nargs=-1, type=KeyRange(), metavar=metavar)]
