@@ -29,10 +29,7 @@ demo: install ## Score real flights, compare with labels, and report: from nothi
 	@$(BIN)/pip-dagster demo
 
 ui: install ## Open Dagster on http://127.0.0.1:3000 with the pipelines loaded
-	@# Hides Dagster's warnings of its own command and betas. A backfill waits for an unavailable code server, and does
-	@# not take its assets for removed.
-	@PYTHONWARNINGS='ignore:Function `dev_command`,ignore:Parameter `execution_type`' \
-	  DAGSTER_BACKFILL_RETRY_DEFINITION_CHANGED_ERROR=1 $(BIN)/dagster dev --host 127.0.0.1 --port $${PORT:-3000}
+	@$(BIN)/pip-dagster ui --port $${PORT:-3000}
 
 test: install ## Run the tests
 	@# One worker more than the two cores that CI has: some tests wait for daemons, locks and processes.

@@ -4,7 +4,12 @@ from __future__ import annotations
 
 
 class PipelineError(Exception):
-    """Base of every error that this package raises on purpose."""
+    """Base of every error that this package raises on purpose.
+
+    `answered`: the command that raises it has printed JSON that names it.
+    """
+
+    answered = False
 
 
 class ProjectError(PipelineError):
@@ -13,6 +18,15 @@ class ProjectError(PipelineError):
 
 class DeclarationError(PipelineError):
     """A pipeline's declaration, SQL or model is invalid or does not fit the others; no partition can be built."""
+
+
+class InvalidDeclarationError(DeclarationError):
+    """Attributes of a defs.yaml that its schema refuses: `problems`, each with the line it is on and a sentence."""
+
+    def __init__(self, file: str, problems: list[tuple[int | None, str]]) -> None:
+        super().__init__(f"{file}: " + "\n".join(text for _, text in problems))
+        self.file = file
+        self.problems = problems
 
 
 class SourceError(PipelineError):

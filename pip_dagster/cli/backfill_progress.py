@@ -22,9 +22,11 @@ _EVERY_SECONDS = 5.0
 class Progress:
     """Counts built and failed partitions; prints on stderr, so that a result on stdout stays whole."""
 
-    def __init__(self, total: int) -> None:
+    def __init__(self, total: int, *, keep: bool = False) -> None:
         self.total, self.built, self.reused = total, 0, 0
         self.failed: dict[str, str] = {}
+        self.results: list[PartitionResult] = []  # with `keep`
+        self._keep = keep
         self._seen: set[str] = set()
         self._began = self._printed = time.monotonic()
         self._first_at = 0.0
@@ -49,6 +51,8 @@ class Progress:
         if key in self._seen:
             return
         self._seen.add(key)
+        if self._keep:
+            self.results.append(result)
         self._first_at = self._first_at or time.monotonic()
         if result.error:
             self.failed[key] = result.error

@@ -102,7 +102,8 @@ def promote(
         except PipelineError as error:
             if as_json:
                 refused = {"alias": alias, "version": version.version, "moved": False, "error": str(error)}
-                show_json(refused | {"gates": [to_json(report) for report in tried.reports]})
+                show_json(refused | {"exit_code": 1, "gates": [to_json(report) for report in tried.reports]})
+                error.answered = True
             raise
         finally:  # the reports after the decision: a reader who closes the pipe must not prevent it
             for report in tried.reports if not as_json else ():
@@ -118,11 +119,15 @@ def promote(
 
 @click.command()
 @click.argument("path", type=click.Path(path_type=Path))
-def keygen(path: Path) -> None:
+@json_option
+def keygen(path: Path, as_json: bool) -> None:
     """Create an Ed25519 key pair: PATH.pem, to be kept secret, and PATH.pub.pem, for scoring.required_signers."""
     from pip_dagster.registry.signing import keygen as create
 
     private, public = create(path)
+    if as_json:
+        show_json({"private_key": str(private), "public_key": str(public)})
+        return
     echo(f"private key, for `models sign --key`: {private}\npublic key, for scoring.required_signers: {public}")
 
 
@@ -130,13 +135,18 @@ def keygen(path: Path) -> None:
 @click.argument("name")
 @click.argument("ref")
 @click.option("--key", required=True, type=click.Path(path_type=Path), help="The private key, in PEM.")
+@json_option
 @click.pass_context
-def sign(context: click.Context, name: str, ref: str, key: Path) -> None:
+def sign(context: click.Context, name: str, ref: str, key: Path, as_json: bool) -> None:
     """Sign version REF of NAME: its manifest, and through it every file."""
     from pip_dagster.registry.signing import sign as sign_version
 
     version = Registry(context.obj.registry).get(name, ref)
-    echo(f"{version} is signed: {sign_version(version, key)}")
+    signature = sign_version(version, key)
+    if as_json:
+        show_json({"model": version.name, "version": version.version, "signature": str(signature)})
+    else:
+        echo(f"{version} is signed: {signature}")
 
 
 def first_alias(registry: Registry, version: ModelVersion, alias: str) -> None:

@@ -15,6 +15,7 @@ from pip_dagster.cli.options import Instant, json_option
 from pip_dagster.cli.output import show_json, show_pairs, show_table
 from pip_dagster.cli.partition_status import SplitState, guard_findings, split_states
 from pip_dagster.cli.published import check_pipeline, open_published, rows_of
+from pip_dagster.cli.selection import Selection, partition_selection
 from pip_dagster.cli.table import Heading
 from pip_dagster.declaration.project import Project
 from pip_dagster.errors import RegistryError
@@ -26,19 +27,25 @@ _JSON_COLUMNS = ("source_digests", "engine", "findings", "declared_parts", "decl
 
 @click.command()
 @click.argument("pipeline")
-@click.argument("partition", required=False)
+@partition_selection("", bounds=False)
 @click.option("--as-of", type=Instant(), help="What was live for PARTITION at this time; in UTC if without an offset.")
 @click.option("--key", "key", multiple=True, help="Every score of this key; one --key for each key column.")
 @json_option
 @click.pass_obj
 def lineage(
-    project: Project, pipeline: str, partition: str | None, as_of: datetime | None, key: tuple[str, ...], as_json: bool
+    project: Project,
+    pipeline: str,
+    as_of: datetime | None,
+    key: tuple[str, ...],
+    as_json: bool,
+    selected: Selection,
 ) -> None:
     """Show what produced PARTITION of PIPELINE: sources, features, model, code, libraries, who and when.
 
     With --as-of: the scoring that was live at that time, who made it live and why. With --key: every score of a key,
     by any version, live or not; PARTITION is optional. Both read the warehouse instead of the published files.
     """
+    partition = selected.one
     if key and as_of:
         raise click.UsageError("--key and --as-of answer different questions; use only one of them.")
     if key:

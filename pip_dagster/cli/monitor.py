@@ -9,6 +9,7 @@ import click
 
 from pip_dagster.cli.options import json_option
 from pip_dagster.cli.output import echo, progress, show_json, show_table
+from pip_dagster.cli.selection import Selection, partition_selection
 from pip_dagster.cli.table import Heading
 from pip_dagster.declaration.find import find_pipeline
 from pip_dagster.declaration.monitoring import Monitoring
@@ -25,18 +26,21 @@ _NAMED = 3
 
 @click.command()
 @click.argument("pipeline")
-@click.option("--partition", "key", help="Judge this partition instead of the newest one.")
+@partition_selection("to judge instead of the newest one", bounds=False)
 @click.option("--last", type=click.IntRange(min=1), help="List the newest partitions, with what was in alarm.")
 @click.option("--backfill", is_flag=True, help="First profile the partitions that were scored before, newest first.")
 @json_option
 @click.pass_obj
-def monitor(project: Project, pipeline: str, key: str | None, last: int | None, backfill: bool, as_json: bool) -> None:
-    """Show the drift of PIPELINE's features, scores and decisions.
+def monitor(
+    project: Project, pipeline: str, last: int | None, backfill: bool, as_json: bool, selected: Selection
+) -> None:
+    """Show the drift of PIPELINE's features, scores and decisions, in PARTITION or in the newest one.
 
     Each column of the live partitions is compared with training, and with the partitions before.
     """
+    key = selected.one
     if key is not None and last is not None:
-        raise click.UsageError("--partition and --last cannot be combined.")
+        raise click.UsageError("A partition and --last cannot be combined.")
     from pip_dagster.flow.engine import available_threads
     from pip_dagster.flow.model import ScoringModel
     from pip_dagster.monitoring.backfill import profile_stored

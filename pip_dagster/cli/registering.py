@@ -103,6 +103,7 @@ def finish(context: click.Context, version: ModelVersion, alias: str | None, as_
         summary = summarize(version, aliases_of(registry, version)).model_dump(mode="json")
         show_json(summary | {"created": version.created, "error": str(failure) if failure else None})
     if failure:
+        failure.answered = as_json
         raise failure
     if as_json:
         return

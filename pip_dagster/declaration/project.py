@@ -143,9 +143,19 @@ class Project:
     @property
     def code_location(self) -> str | None:
         """The module that Dagster loads, if `[tool.dg.project]` names its package."""
-        project = (_tool_table(self.root / "pyproject.toml", "dg") or {}).get("project")
-        package = project.get("root_module") if isinstance(project, dict) else None
+        package = self._dg_project.get("root_module")
         return f"{package}.definitions" if package else None
+
+    @property
+    def location_name(self) -> str | None:
+        """The name under which Dagster shows that module, if `[tool.dg.project]` has one."""
+        name = self._dg_project.get("code_location_name")
+        return str(name) if name else None
+
+    @property
+    def _dg_project(self) -> dict[str, object]:
+        project = (_tool_table(self.root / "pyproject.toml", "dg") or {}).get("project")
+        return project if isinstance(project, dict) else {}
 
     @property
     def alerts(self) -> Alerts | None:

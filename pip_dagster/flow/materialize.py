@@ -16,8 +16,9 @@ from pip_dagster.flow.engine import available_threads
 from pip_dagster.flow.entries import failed_extraction
 from pip_dagster.flow.extract import extract
 from pip_dagster.flow.fingerprints import Fingerprints
+from pip_dagster.flow.fit import check_fit
 from pip_dagster.flow.model import ScoringModel
-from pip_dagster.flow.predict import Made, check_fit, judge_features, predict
+from pip_dagster.flow.predict import Made, judge_features, predict
 from pip_dagster.flow.result import PartitionResult
 from pip_dagster.flow.run import Run
 from pip_dagster.flow.shadow import shadow
@@ -138,7 +139,7 @@ def _extract(
         extraction = extract(stage, pipeline, partitions, as_known=run.as_known)
     read(extraction.sources)
     if model:  # before a revision is kept, so that SQL which lost a column stores nothing
-        check_fit(run, stage, model)
+        check_fit(pipeline, model.version.manifest, stage.columns)
     made = [partition for partition in partitions if partition.key in extraction.extracts]
     failed = [(p, extraction.failed[p.key]) for p in partitions if p.key in extraction.failed]
 

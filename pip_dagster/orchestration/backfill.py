@@ -16,6 +16,7 @@ from pip_dagster.flow.backfill import RunChunk
 from pip_dagster.flow.result import PartitionResult
 from pip_dagster.ledger.backfills import Backfill, finished_by_run, finished_keys
 from pip_dagster.ledger.record import scorings_of
+from pip_dagster.orchestration.alive import is_gone
 from pip_dagster.orchestration.dagster_private import FinishedRuns, record_backfill
 from pip_dagster.orchestration.definitions import build_definitions
 from pip_dagster.orchestration.keys import own_keys, predictions_key
@@ -153,6 +154,13 @@ def end_runs(
             instance.report_run_failed(run, f"Its process was killed. {kept}")
         ended.append(run.run_id)
     return ended
+
+
+def end_killed(pipeline: Pipeline, instance: dg.DagsterInstance) -> list[str]:
+    """The same for the runs of the job whose process is gone and that nobody resumes; returns their ids."""
+    filters = dg.RunsFilter(job_name=f"{pipeline.spec.name}_job", statuses=list(UNFINISHED))
+    requests = {run.tags.get(BACKFILL_TAG) for run in instance.get_runs(filters) if is_gone(instance, run)} - {None}
+    return [run_id for request in requests for run_id in end_runs(pipeline, instance, str(request))]
 
 
 def _interrupted(result: dg.ExecuteInProcessResult) -> bool:

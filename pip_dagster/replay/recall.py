@@ -54,10 +54,13 @@ def find(
     pipeline: Pipeline,
     *,
     partition: str | None = None,
+    partitions: tuple[str | None, str | None] = (None, None),
     scoring_id: str | None = None,
     sample: int | None = None,
 ) -> list[ScoringEntry]:
-    """The live scorings of a partition or of all, by time, those of arms included; or the one named, live or not.
+    """The live scorings of a partition, of those from a first key to a last one, or of all, those of arms included.
+
+    By time. Or the one scoring that is named, live or not.
 
     `sample` takes so many of them, evenly spread, the same ones each time.
 
@@ -66,8 +69,10 @@ def find(
     """
     name = pipeline.spec.name
     where, wanted = "s.pipeline = $pipeline", {"pipeline": name}
-    if partition is not None:
-        where, wanted = f"{where} AND s.partition_key = $partition", wanted | {"partition": partition}
+    partitions = (partition, partition) if partition else partitions
+    for key, name_of, sign in zip(partitions, ("first", "last"), (">=", "<="), strict=True):
+        if key is not None:
+            where, wanted = f"{where} AND s.partition_key {sign} ${name_of}", wanted | {name_of: key}
     if scoring_id is None:
         where += " AND EXISTS (FROM ledger.live_arms l WHERE l.scoring_id = s.scoring_id AND l.pipeline = s.pipeline)"
     else:
@@ -77,7 +82,10 @@ def find(
         found = [ScoringEntry(**row) for row in dicts(con.execute(query, wanted))]
     if not found:
         asked = f"scoring {scoring_id!r}" if scoring_id else "live scoring"
-        asked += f" of partition {partition!r}" if partition else ""
+        first, last = partitions
+        if first or last:
+            between = f" from {first or 'the first'} to {last or 'the last'}"
+            asked += f" of partition {first!r}" if first == last else between
         raise ReplayError(f"Pipeline {name} has no {asked}; `pip-dagster lineage {name} PARTITION` lists what it has.")
     for entry in found:
         if entry.table_name is None or (entry.status == "blocked" and not entry.rows_scored):
