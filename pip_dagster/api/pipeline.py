@@ -69,17 +69,8 @@ class PipelineHandle(Shown):
         Raises:
             RangeError: a bound is not valid, or the range is not over.
         """
-        return TrainingSet(
-            TrainingRequest(
-                self.pipeline,
-                tuple(self._partitions(start, end)),
-                columns=None if columns is None else tuple(columns),
-                labels=False,
-                as_known=as_known,
-                prove=0,
-            ),
-            progress,
-        )
+        rules: TrainingRules = {"labels": False, "as_known": as_known, "prove": 0}
+        return self.training_set(start, end, columns=columns, progress=progress, **rules)
 
     def training_set(
         self,
@@ -97,10 +88,10 @@ class PipelineHandle(Shown):
             end: of the range.
             columns: the features to give; all when None. Key and partition column always are.
             progress: is called with what is being done.
-            **rules: `as_known` (False): build each partition from the rows that were available at its close.
-                `mature_only` (True): leave out partitions whose labels are not complete. `labelled_only` (False): leave
-                out rows without a label. `prove` (3): in how many partitions to prove that features do not depend on
-                later rows; 0 skips it.
+            **rules: `labels` (True): False gives the features alone. `as_known` (False): build each partition from the
+                rows that were available at its close. `mature_only` (True): leave out partitions whose labels are not
+                complete. `labelled_only` (False): leave out rows without a label. `prove` (3): in how many partitions
+                to prove that features do not depend on later rows; 0 skips it.
 
         Raises:
             RangeError: a bound is not valid, or the range is not over.

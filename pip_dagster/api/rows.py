@@ -53,8 +53,22 @@ class Rows(Shown):
         return self.reader().read_all()
 
     def df(self) -> pd.DataFrame:
-        """All rows as a pandas DataFrame. Whole numbers with NULLs become floats, as pandas has them."""
-        return self.arrow().to_pandas()
+        """All rows as a pandas DataFrame.
+
+        A DATE is a datetime64. Whole numbers and booleans stay what they are where some are NULL, as `Int16` and the
+        like: a model that is trained on them then knows that they are whole.
+        """
+        import pandas as pd
+        import pyarrow as pa
+
+        table = self.arrow()
+        frame = table.to_pandas(date_as_object=False)
+        for name, column in zip(table.column_names, table.columns, strict=True):
+            if column.null_count and (pa.types.is_integer(column.type) or pa.types.is_boolean(column.type)):
+                sign = "U" if pa.types.is_unsigned_integer(column.type) else ""
+                dtype = "boolean" if pa.types.is_boolean(column.type) else f"{sign}Int{column.type.bit_width}"
+                frame[name] = column.to_pandas(types_mapper={column.type: pd.api.types.pandas_dtype(dtype)}.get)
+        return frame
 
     def pl(self) -> pl.DataFrame:
         """All rows as a Polars DataFrame.

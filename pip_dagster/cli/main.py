@@ -29,6 +29,7 @@ _COMMANDS = {
     "demo": ("pip_dagster.cli.demo", "demo", "Score real flights with two models, to try it out."),
     "estimate": ("pip_dagster.cli.estimate", "estimate", "Performance expected before labels arrive."),
     "export": ("pip_dagster.cli.export", "export", "Write published rows as Parquet files."),
+    "features": ("pip_dagster.cli.features", "features", "Write features and training sets as Parquet files."),
     "init": ("pip_dagster.cli.init", "init", "Write a new project, from a table of yours."),
     "lineage": ("pip_dagster.cli.lineage", "lineage", "What produced a partition, or every score of a key."),
     "maintain": ("pip_dagster.cli.maintain", "maintain", "Merge a lake's small files and expire old snapshots."),

@@ -22,6 +22,7 @@ FORMAT = 1
 class TrainingRules(TypedDict, total=False):
     """Which rows a training set leaves out, and what is proven of it; see `TrainingRequest`."""
 
+    labels: bool
     as_known: bool
     mature_only: bool
     labelled_only: bool
@@ -148,7 +149,7 @@ class TrainingManifest:
 
     def to_json(self) -> str:
         """The manifest as JSON; equal manifests give equal text."""
-        return json.dumps(asdict(self), sort_keys=True, ensure_ascii=False)
+        return json.dumps(asdict(self), ensure_ascii=False)
 
     @classmethod
     def from_json(cls, text: str | bytes) -> TrainingManifest:
