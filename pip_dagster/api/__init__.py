@@ -17,10 +17,11 @@ if TYPE_CHECKING:
     from pip_dagster.api.plans import PipelinePlan
     from pip_dagster.api.project import ProjectHandle, open_project
     from pip_dagster.api.replays import Replays
-    from pip_dagster.api.rows import Predictions, Rows, TrainingSet
+    from pip_dagster.api.rows import LazyRows, Predictions, TrainingSet
 
 __all__ = [
     "Gating",
+    "LazyRows",
     "ModelsHandle",
     "PartitionLineage",
     "PipelineHandle",
@@ -28,7 +29,6 @@ __all__ = [
     "Predictions",
     "ProjectHandle",
     "Replays",
-    "Rows",
     "TrainingSet",
     "Versions",
     "open_project",

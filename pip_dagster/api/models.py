@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Unpack
 from pip_dagster.api.gating import Gating, gate_version
 from pip_dagster.api.registering import check_may_store, first_alias, record_in_audit, register_version, stated
 from pip_dagster.api.rows import TrainingSet, read_manifest
-from pip_dagster.api.shown import Shown, ShownTable
+from pip_dagster.api.shown import Shown, ShownTable, silent
 from pip_dagster.declaration.find import find_pipeline
 from pip_dagster.declaration.project import Project
 from pip_dagster.registry.listing import VersionSummary, aliases_of, say_metrics, summarize
@@ -20,10 +20,6 @@ if TYPE_CHECKING:
     from pip_dagster.registry.registration import ModelStatements
     from pip_dagster.registry.sample import Sample
     from pip_dagster.registry.version import ModelVersion
-
-
-def _silent(text: str) -> None:
-    pass
 
 
 @dataclass(frozen=True, repr=False)
@@ -91,7 +87,7 @@ class ModelsHandle(Shown):
         sample: Sample,
         alias: str | None = None,
         training_set: TrainingSet | str | Path | None = None,
-        progress: Callable[[str], None] = _silent,
+        progress: Callable[[str], None] = silent,
         **statements: Unpack[ModelStatements],
     ) -> ModelVersion:
         """Check a model, derive its signature from it and a sample, and store it as the next version.
@@ -127,7 +123,7 @@ class ModelsHandle(Shown):
             record_in_audit(self._project, version.name, move, progress)
         return version
 
-    def gate(self, pipeline: str, ref: int | str, *, progress: Callable[[str], None] = _silent) -> Gating:
+    def gate(self, pipeline: str, ref: int | str, *, progress: Callable[[str], None] = silent) -> Gating:
         """Compare a version of a pipeline's model with the live one on every gate. Promotes nothing.
 
         Args:

@@ -11,7 +11,7 @@ from pip_dagster.api.plans import PipelinePlan
 from pip_dagster.api.published import open_published
 from pip_dagster.api.replays import Replays
 from pip_dagster.api.rows import Predictions, TrainingSet
-from pip_dagster.api.shown import Shown, ShownTable
+from pip_dagster.api.shown import Shown, ShownTable, silent
 from pip_dagster.declaration.grid import closed_partitions, partitions_of_range
 from pip_dagster.errors import RangeError
 from pip_dagster.flow.training_manifest import TrainingRequest, TrainingRules
@@ -22,10 +22,6 @@ if TYPE_CHECKING:
 
 # A partition key, a date, or a time; a time without an offset is in the grid's time zone.
 Bound = str | date | datetime
-
-
-def _silent(text: str) -> None:
-    pass
 
 
 class PipelineHandle(Shown):
@@ -53,7 +49,7 @@ class PipelineHandle(Shown):
         *,
         columns: Sequence[str] | None = None,
         as_known: bool = False,
-        progress: Callable[[str], None] = _silent,
+        progress: Callable[[str], None] = silent,
     ) -> TrainingSet:
         """Features as scoring would be given them: the rows that the expectations admit, without labels and proof.
 
@@ -78,7 +74,7 @@ class PipelineHandle(Shown):
         end: Bound | None = None,
         *,
         columns: Sequence[str] | None = None,
-        progress: Callable[[str], None] = _silent,
+        progress: Callable[[str], None] = silent,
         **rules: Unpack[TrainingRules],
     ) -> TrainingSet:
         """Features as scoring would be given them, each row beside its declared label.
@@ -129,7 +125,7 @@ class PipelineHandle(Shown):
             return PartitionLineage(self.name, partition, tuple(lineage_entries(con, self.name, partition)))
 
     def replay(
-        self, partition: str, *, version: int | None = None, progress: Callable[[str], None] = _silent
+        self, partition: str, *, version: int | None = None, progress: Callable[[str], None] = silent
     ) -> Replays:
         """Score the recorded features of a partition again with the recorded model, and compare to the bit.
 

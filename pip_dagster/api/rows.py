@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pip_dagster.api.published import open_published
-from pip_dagster.api.shown import Shown, ShownTable
+from pip_dagster.api.shown import Shown, ShownTable, silent
 from pip_dagster.errors import MissingPackageError, NotFoundError, StorageError, TrainingSetError
 from pip_dagster.flow.engine import available_threads
 from pip_dagster.flow.stage import keep
@@ -38,7 +38,7 @@ _BATCH_ROWS = 40_000
 Bounds = tuple[str, str]
 
 
-class Rows(Shown):
+class LazyRows(Shown):
     """Rows that are not read yet. Each method below reads them once, in the order of partition and key."""
 
     @abstractmethod
@@ -130,7 +130,7 @@ def _complete(path: Path) -> Iterator[Path]:
 
 
 @dataclass(repr=False)
-class TrainingSet(Rows):
+class TrainingSet(LazyRows):
     """Features of a range as scoring would be given them, beside their labels where those are wanted.
 
     Columns: `partition_key`, those of the feature SQL in its order, and the outcome last. DECIMAL and HUGEINT features
@@ -142,7 +142,7 @@ class TrainingSet(Rows):
     """
 
     request: TrainingRequest
-    progress: Callable[[str], None] = lambda text: None
+    progress: Callable[[str], None] = silent
     _manifest: TrainingManifest | None = field(default=None, init=False)
 
     def reader(self) -> pa.RecordBatchReader:
@@ -227,7 +227,7 @@ def read_manifest(path: str | Path) -> TrainingManifest:
 
 
 @dataclass(repr=False)
-class Predictions(Rows):
+class Predictions(LazyRows):
     """Scored rows of a range, with key, scores, decisions, model version and the time of scoring.
 
     Attributes:

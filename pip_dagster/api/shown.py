@@ -13,6 +13,10 @@ from pip_dagster.printable import printable
 _MOST_ROWS, _MOST_TEXT = 30, 120
 
 
+def silent(text: str) -> None:
+    """Report nothing."""
+
+
 @dataclass(frozen=True)
 class ShownTable:
     """A title, the names of the columns, and rows of values."""

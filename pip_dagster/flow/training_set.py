@@ -235,7 +235,9 @@ class TrainingRows:
             return list(counts)
         ready: list[str] = []
         for key, (rows, labelled) in counts.items():
-            coverage, usual = labelled / rows if rows else 0.0, usual_coverage(self._coverages)
+            if not rows:
+                continue
+            coverage, usual = labelled / rows, usual_coverage(self._coverages)
             self._held.append(key)
             if coverage and (usual is None or coverage >= USUAL * usual):
                 ready, self._held = [*ready, *self._held], []
