@@ -62,7 +62,7 @@ def demo(ctx: click.Context) -> None:
     registry = Registry(project.registry)
     known = registry.versions(_NAME) if _NAME in registry.models() else []
     if _step(2, "two models, trained on January to June and registered", len(known) >= 2):
-        _python(scripts / "train.py", sources, project.registry)
+        _python(scripts / "train.py", project.root)
     if _step(3, "the alias champion, on the better one", registry.alias(_NAME, "champion") is not None):
         why = "the better of the demo's two models"
         move = registry.set_alias(_NAME, "champion", 2, by="pip-dagster demo", why=why)

@@ -7,17 +7,16 @@ from typing import Any
 
 import click
 
+from pip_dagster.api.gating import gate_version
+from pip_dagster.api.registering import record_in_audit
 from pip_dagster.cli.options import json_option
 from pip_dagster.cli.output import echo, progress, show_json, show_table
 from pip_dagster.cli.table import Heading
 from pip_dagster.declaration.project import Project
 from pip_dagster.errors import PipelineError
 from pip_dagster.promotion.reports import to_json
-from pip_dagster.registry.aliases import AliasChange
-from pip_dagster.registry.choose import registry_and_name, registry_of
-from pip_dagster.registry.errors import AliasConflict, RegistryUnwritable
+from pip_dagster.registry.choose import registry_and_name
 from pip_dagster.registry.store import Registry, whoami
-from pip_dagster.registry.version import ModelVersion
 from pip_dagster.statistics.gate_result import GateReport
 
 
@@ -32,19 +31,8 @@ def gate(context: click.Context, pipeline: str, ref: str, as_json: bool) -> None
     Exit code 0: it passes every gate. 1: it does not. 2: no gate fails, but one could not judge.
     """
     from pip_dagster.declaration.find import find_pipeline
-    from pip_dagster.promotion.check import check
-    from pip_dagster.promotion.reports import store_report
 
-    declared = find_pipeline(context.obj, pipeline)
-    scoring = declared.spec.scoring
-    registry = registry_of(context.obj, scoring)
-    version = registry.get(scoring.model_name, ref)
-    seen = registry.alias(scoring.model_name, scoring.alias)
-    report = check(declared, registry, version, seen, by=whoami(), progress=progress)
-    try:
-        store_report(registry.root, report)
-    except RegistryUnwritable as error:  # a user who may only read can ask all the same
-        progress(f"The report is not stored: {error}")
+    report = gate_version(find_pipeline(context.obj, pipeline), ref, progress)
     if as_json:
         show_json(to_json(report))
     else:
@@ -91,14 +79,14 @@ def promote(
     if registry.alias(name, alias) == version.version:
         change, moved = registry.alias_history(name, alias)[-1], False
         if change.by == whoami():  # the process that moved it may have been killed before it could record it
-            record_in_audit(project, name, change)
+            record_in_audit(project, name, change, progress)
         complete_publications(project)
     else:
         tried = attempt(project, version, alias, by=whoami(), progress=progress, registry=registry)
         try:
             change = tried.commit(why=why, override=override, accept_unjudged=accept_unjudged, approved_by=approved_by)
             moved = True
-            record_in_audit(project, name, change)
+            record_in_audit(project, name, change, progress)
         except PipelineError as error:
             if as_json:
                 refused = {"alias": alias, "version": version.version, "moved": False, "error": str(error)}
@@ -149,24 +137,6 @@ def sign(context: click.Context, name: str, ref: str, key: Path, as_json: bool) 
         echo(f"{version} is signed: {signature}")
 
 
-def first_alias(registry: Registry, version: ModelVersion, alias: str) -> None:
-    """Set an alias for the first time, which needs no gates: there is nothing to compare with.
-
-    Raises:
-        AliasConflict: it points at another version; says how to promote.
-    """
-    seen = registry.alias(version.name, alias)
-    if seen is not None and seen != version.version:
-        raise AliasConflict(
-            f"{version} is registered, but alias {alias!r} stays v{seen}: registering only sets an alias that is not "
-            f"set yet. Move it through the gates with "
-            f"`pip-dagster models promote {version.name} v{version.version} --alias {alias}`."
-        )
-    if seen is None:
-        why = f"registered with --alias {alias}"
-        registry.set_alias(version.name, alias, version.version, by=whoami(), why=why, expect=None)
-
-
 _STATES = {"passed": "passed", "failed": "FAILED", "unjudged": "UNJUDGED"}
 
 
@@ -200,13 +170,3 @@ def _show(report: GateReport) -> None:
             ["partition", "key", "champion", "candidate"],
             ([each.partition_key, each.key, each.champion, each.candidate] for each in report.movers),
         )
-
-
-def record_in_audit(project: Project, model: str, move: AliasChange) -> None:
-    """Have the warehouse's audit record the move of this command; a failure is reported and the move stands."""
-    from pip_dagster.ledger.promotions import record_promotions
-
-    try:
-        record_promotions(project, (model, move))
-    except PipelineError as error:  # to report the move as failed would be wrong
-        progress(f"The alias was moved, but is not in the audit yet; the same command again records it. {error}")

@@ -2,27 +2,25 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 from datetime import datetime
 from typing import Any
 
 import click
 
+from pip_dagster.api.lineage import lineage_entries
 from pip_dagster.cli.cells import Seconds
 from pip_dagster.cli.lineage_history import show_as_of, show_key
 from pip_dagster.cli.options import Instant, json_option
 from pip_dagster.cli.output import show_json, show_pairs, show_table
 from pip_dagster.cli.partition_status import SplitState, guard_findings, split_states
-from pip_dagster.cli.published import check_pipeline, open_published, rows_of
+from pip_dagster.cli.published import check_pipeline, open_published
 from pip_dagster.cli.selection import Selection, partition_selection
 from pip_dagster.cli.table import Heading
 from pip_dagster.declaration.project import Project
 from pip_dagster.errors import RegistryError
 from pip_dagster.registry.listing import composed
 from pip_dagster.registry.store import Registry
-
-_JSON_COLUMNS = ("source_digests", "engine", "findings", "declared_parts", "declared_row")
 
 
 @click.command()
@@ -58,27 +56,10 @@ def lineage(
         return
     with open_published(project) as con:
         check_pipeline(con, pipeline)
-        entries = rows_of(
-            con,
-            "SELECT * FROM ledger.partitions WHERE pipeline = $pipeline AND partition_key = $partition "
-            "ORDER BY scoring_id",
-            {"pipeline": pipeline, "partition": partition},
-        )
-        if not entries:
-            near = rows_of(
-                con,
-                "SELECT min(partition_key) AS first, max(partition_key) AS last FROM ledger.partitions "
-                "WHERE pipeline = $p",
-                {"p": pipeline},
-            )[0]
-            raise click.ClickException(
-                f"{pipeline} has no partition {partition!r}; the ledger has {near['first']} to {near['last']}."
-            )
+        entries = lineage_entries(con, pipeline, partition)
         split = split_states(con, pipeline).get(partition, SplitState({}, []))
     for entry in entries:
         entry["arms"] = asdict(split)["arms"] if entry["is_live"] else {}
-        for column in _JSON_COLUMNS:
-            entry[column] = json.loads(entry[column]) if entry[column] else {}
     if as_json:
         show_json(entries)
         return

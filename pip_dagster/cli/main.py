@@ -33,6 +33,7 @@ _COMMANDS = {
     "doctor": ("pip_dagster.cli.doctor", "doctor", "Whether this machine and project can run."),
     "estimate": ("pip_dagster.cli.estimate", "estimate", "Performance expected before labels arrive."),
     "export": ("pip_dagster.cli.export", "export", "Write published rows as Parquet files."),
+    "features": ("pip_dagster.cli.features", "features", "Write features and training sets as Parquet files."),
     "init": ("pip_dagster.cli.init", "init", "Write a new project, from a table of yours."),
     "lineage": ("pip_dagster.cli.lineage", "lineage", "What produced a partition, or every score of a key."),
     "maintain": ("pip_dagster.cli.maintain", "maintain", "Merge a lake's small files and expire old snapshots."),

@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from pip_dagster.api.registering import check_may_store, stated
 from pip_dagster.cli.canary import canary
 from pip_dagster.cli.cells import Share, moment
 from pip_dagster.cli.compare import compare
@@ -16,7 +17,7 @@ from pip_dagster.cli.gates import GATE_COLUMNS, gate, gate_rows, keygen, promote
 from pip_dagster.cli.group import Commands
 from pip_dagster.cli.options import json_option
 from pip_dagster.cli.output import echo, progress, show_json, show_pairs, show_table, terminal_width
-from pip_dagster.cli.registering import check_may_store, described, finish, json_object, registering_options
+from pip_dagster.cli.registering import described, finish, json_object, registering_options
 from pip_dagster.cli.rollback import rollback
 from pip_dagster.cli.table import Heading
 from pip_dagster.declaration.project import Project
@@ -74,6 +75,11 @@ for _command in (canary, compare, compose, gate, promote, rollback, sign, keygen
     metavar="COLUMN|FILE.parquet",
     help="What training itself predicted for the sample: a column of it (repeat for each class), or a file.",
 )
+@click.option(
+    "--training-set",
+    type=click.Path(path_type=Path, dir_okay=False, exists=True),
+    help="What the model was trained on, as `features export` wrote it: its digest, range and proof are recorded.",
+)
 @registering_options
 @click.pass_context
 def register(
@@ -87,12 +93,16 @@ def register(
     missing: float | None,
     offset: str | None,
     training_scores: tuple[str, ...],
+    training_set: Path | None,
     alias: str | None,
     as_json: bool,
     **options: Any,
 ) -> None:
     """Check a model file and store it as the next version of NAME."""
+    from pip_dagster.api.rows import read_manifest
+
     check_may_store(context.obj, name, alias)
+    trained_on = read_manifest(training_set) if training_set else None
     version = Registry(context.obj.registry).register(
         name,
         model=model_file,
@@ -103,7 +113,7 @@ def register(
         missing=missing,
         offset=offset,
         training_scores=training_scores[0] if len(training_scores) == 1 else list(training_scores) or None,
-        **described(**options),
+        **stated(described(**options), trained_on),
     )
     if not (as_json or version.manifest.training_check):
         progress(

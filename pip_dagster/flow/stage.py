@@ -26,6 +26,9 @@ it with `keep` and hands on the relation that `keep` returns.
 | `scored_rows` | the scored rows of some partitions beside their labels | scored_rows |
 | `estimated` | live scored rows whose performance is estimated | estimate_rows |
 | `calibrating` | those that have a label, of past partitions | estimate_rows |
+| `training_labels` | labels by partition, as the SQL gives them | training_labels |
+| `training_rows` | admitted features beside their labels, until they are given | training_set |
+| `stored_predictions` | the stored scorings of a range | api/rows |
 | `rows_of_arms` | the live rows of a split, with their arm | promotion/arm_outcomes |
 """
 

@@ -57,10 +57,13 @@ def find(
     partitions: tuple[str | None, str | None] = (None, None),
     scoring_id: str | None = None,
     sample: int | None = None,
+    version: int | None = None,
 ) -> list[ScoringEntry]:
     """The live scorings of a partition, of those from a first key to a last one, or of all, those of arms included.
 
     By time. Or the one scoring that is named, live or not.
+
+    `version`: the newest scoring of each partition by this version instead, live or not.
 
     `sample` takes so many of them, evenly spread, the same ones each time.
 
@@ -73,15 +76,20 @@ def find(
     for key, name_of, sign in zip(partitions, ("first", "last"), (">=", "<="), strict=True):
         if key is not None:
             where, wanted = f"{where} AND s.partition_key {sign} ${name_of}", wanted | {name_of: key}
-    if scoring_id is None:
+    newest = ""
+    if version is not None:
+        where += f" AND s.model_version = {version} AND s.table_name IS NOT NULL"
+        newest = "QUALIFY row_number() OVER (PARTITION BY s.partition_key ORDER BY s.scoring_id DESC) = 1 "
+    elif scoring_id is None:
         where += " AND EXISTS (FROM ledger.live_arms l WHERE l.scoring_id = s.scoring_id AND l.pipeline = s.pipeline)"
     else:
         where, wanted = f"{where} AND s.scoring_id = $scoring", wanted | {"scoring": scoring_id}
     with reading(con, pipeline.project, purpose=f"{name}: reading the ledger"):
-        query = f"SELECT s.* FROM ledger.scorings s WHERE {where} ORDER BY s.partition_start, s.scoring_id"
+        query = f"SELECT s.* FROM ledger.scorings s WHERE {where} {newest}ORDER BY s.partition_start, s.scoring_id"
         found = [ScoringEntry(**row) for row in dicts(con.execute(query, wanted))]
     if not found:
         asked = f"scoring {scoring_id!r}" if scoring_id else "live scoring"
+        asked = asked if version is None else f"scoring by v{version}"
         first, last = partitions
         if first or last:
             between = f" from {first or 'the first'} to {last or 'the last'}"

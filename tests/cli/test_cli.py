@@ -11,7 +11,7 @@ import pytest
 from click.testing import CliRunner
 
 from pip_dagster.cli.main import cli
-from pip_dagster.errors import PipelineError, ProjectError, WarehouseError
+from pip_dagster.errors import NotFoundError, PipelineError, ProjectError, WarehouseError
 
 pytestmark = pytest.mark.lake
 
@@ -131,8 +131,8 @@ class TestLineage:
         assert [(entry["status"], entry["is_live"]) for entry in entries] == [("scored", True), ("failed", False)]
 
     def test_of_an_unknown_partition_names_those_there_are(self, said):
-        text = said("lineage", "orders", "2023-01-01", code=1)
-        assert "no partition '2023-01-01'; the ledger has 2024-03-01 to 2024-03-04" in text
+        with pytest.raises(NotFoundError, match="no partition '2023-01-01'; the ledger has 2024-03-01 to 2024-03-04"):
+            said("lineage", "orders", "2023-01-01")
 
 
 class TestQuery:
