@@ -18,6 +18,22 @@ if TYPE_CHECKING:
 
 ROOT_VARIABLE = "PIP_DAGSTER_PROJECT"
 UNPUBLISHED = "none"
+# Settings of `[tool.pip_dagster]` → default, and what each is, for the reference. `mlflow` and the table `alerts` have
+# no default.
+SETTINGS = {
+    "warehouse": (
+        "data/warehouse.duckdb",
+        "The DuckDB file that stores everything; or a lake, `ducklake:postgres:dbname=lake host=…`.",
+    ),
+    "data_path": ("data/lake", "Of a lake: where its Parquet files are, a folder or `s3://bucket/path`."),
+    "registry": ("data/registry", "The folder of models: files, manifests, aliases."),
+    "published": (
+        "data/published",
+        f"The folder of published rows; the database of views over them is beside it, `data/published.duckdb`. "
+        f"`{UNPUBLISHED}` publishes nothing, which only a lake allows.",
+    ),
+    "reports": ("data/reports", "The folder of the reports that Dagster writes, one folder for each pipeline."),
+}
 
 
 @dataclass(frozen=True)
@@ -67,13 +83,7 @@ class Project:
         mlflow = os.environ.get("PIP_DAGSTER_MLFLOW", declared.pop("mlflow", None))
         if mlflow is not None and not isinstance(mlflow, str):
             raise ProjectError(f"{file}, [tool.pip_dagster]: mlflow = {mlflow!r} is not text; expected a URI.")
-        settings = {
-            "warehouse": "data/warehouse.duckdb",
-            "data_path": "data/lake",
-            "registry": "data/registry",
-            "published": "data/published",
-            "reports": "data/reports",
-        }
+        settings = {key: default for key, (default, _) in SETTINGS.items()}
         for key, value in declared.items():
             if key == "alerts":
                 continue  # a table, read by the property `alerts`

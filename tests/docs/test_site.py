@@ -1,0 +1,127 @@
+"""The documentation site: the generated reference is complete, links hold, nothing is loaded from elsewhere."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+sys.path.insert(0, str(ROOT))
+
+from tools.docsite import commands, keys, links, python_api, settings, tables  # noqa: E402 - after the path
+
+
+def test_the_tables_of_keys_are_current():
+    stale = [document.name for document, text in keys.current().items() if text != document.read_text(encoding="utf-8")]
+    assert stale == [], "run: python tools/docsite/keys.py"
+
+
+def test_every_key_of_a_declaration_is_in_a_table_and_described():
+    # A split has a canary's keys, but for its gate.
+    assert {*keys.schemas()} - keys.documented() == {"Split"}
+    fields = [(model, key, field) for model, of in keys.schemas().items() for key, field in of["properties"].items()]
+    assert [(model, key) for model, key, field in fields if not field.get("description")] == []
+    assert len(fields) > 120
+
+
+def test_every_command_and_option_is_on_the_page_and_described():
+    from pip_dagster.cli.main import cli
+
+    page, found = commands.page(), dict(commands.walk(cli))
+    assert {("pip-dagster", "models", "register"), ("pip-dagster", "query")} <= found.keys()
+    for path, command in found.items():
+        assert command.help, path
+        title = " ".join(path[1:]) or "pip-dagster"
+        section = re.split(rf"^#+ {re.escape(title)}$", page, flags=re.MULTILINE)
+        assert len(section) == 2, title
+        for option in commands.options(command):
+            assert option.help, f"{title} {option.opts[0]}"
+            assert f"| `{option.opts[0]}`" in re.split(r"^##", section[1], maxsplit=1, flags=re.MULTILINE)[0]
+
+
+def test_every_table_and_column_of_the_warehouse_is_described_and_nothing_else():
+    from pip_dagster.warehouse.kinds import KINDS
+
+    texts, con, used = tables.described(), tables.warehouse(), set()
+    assert {*texts["tables"]} == {tables.name_of(kind) for kind in KINDS}
+    for kind in KINDS:
+        own, columns = texts["tables"][tables.name_of(kind)], [name for name, _ in tables.columns(con, kind)]
+        assert own["about"] and {*own} - {"about"} <= {*columns}, f"{kind.name} describes columns that it does not have"
+        assert columns, f"tools/docsite/tables.py builds no {kind.name}"
+        used |= {*columns} - {*own}
+        missing = [each for each in columns if each != tables.OWN and not tables.about(texts, kind, each)]
+        assert missing == [], kind.name
+    assert {*texts["columns"]} - used == set(), "columns that no table has"
+    page = tables.page()
+    assert all(f"`{kind.schema or '<p>'}.{kind.name}`" in page for kind in KINDS)
+
+
+def test_every_environment_variable_that_the_package_reads_is_listed():
+    read = set()
+    for file in (ROOT / "pip_dagster").rglob("*.py"):
+        text = file.read_text(encoding="utf-8")
+        if "environ" not in text or "scaffold/templates" in str(file):
+            continue
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.Constant) and isinstance(node.value, str):
+                read |= {
+                    *re.findall(r"^(?:PIP_DAGSTER|DAGSTER|AWS|MLFLOW|OMP|RAY|GX|PG)_[A-Z0-9_]*[A-Z0-9]$", node.value)
+                }
+    of_settings = {f"PIP_DAGSTER_{key.upper()}" for key in (*_settings(), "mlflow")}
+    children_only = {"OMP_NUM_THREADS"}  # set for a child process, not read
+    assert read - of_settings - {*settings.VARIABLES} - children_only == set()
+    assert all(f"`{name}`" in settings.page() for name in of_settings)
+
+
+def _settings():
+    from pip_dagster.declaration.project import SETTINGS
+
+    return SETTINGS
+
+
+def test_every_public_name_is_on_the_page_of_the_python_api():
+    page = python_api.page()
+    assert "::: pip_dagster.components.merge_projects" in page and "::: pip_dagster.errors.PipelineError" in page
+
+
+def test_links_into_the_repository_become_links_within_the_site():
+    assert links.for_site(ROOT, "index.md", "[a](docs/start.md#files), [b](SECURITY.md)") == (
+        "[a](start.md#files), [b](files/SECURITY.md)"
+    )
+    assert links.for_site(ROOT, "deployment.md", "[a](../examples/deploy)\n```\n[a](../examples)\n```") == (
+        "[a](files/examples/deploy.md)\n```\n[a](../examples)\n```"
+    )
+    assert links.for_site(ROOT, "files/SECURITY.md", "[a](docs/operations.md)") == "[a](../operations.md)"
+    assert "files/examples/deploy/compose.yaml.md" in links.linked_files(ROOT, ["deployment.md"])
+
+
+def test_every_page_says_for_whom_it_is_and_is_in_the_navigation():
+    nav = re.findall(r"^ +- ([\w/-]+\.md)$", (ROOT / "mkdocs.yml").read_text(encoding="utf-8"), re.MULTILINE)
+    documents = {file.name for file in (ROOT / "docs").glob("*.md")} - {"glossary.md"}
+    assert documents - {*nav} == set() and len(nav) == len({*nav})
+    for name in documents:
+        opening = (ROOT / "docs" / name).read_text(encoding="utf-8").split("\n\n")[1]
+        assert re.search(r"\b[Ff]or (who|every|those|any|people|the|readers)|\bwhoever\b", opening), (
+            f"{name}: {opening}"
+        )
+
+
+@pytest.mark.slice
+def test_the_site_is_built_strictly_and_loads_nothing_from_elsewhere(tmp_path):
+    command = [sys.executable, "-m", "mkdocs", "build", "--quiet", "--strict", "--site-dir", str(tmp_path)]
+    built = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert built.returncode == 0, built.stdout + built.stderr
+    pages = list(tmp_path.rglob("*.html"))
+    assert len(pages) > 50 and (tmp_path / "search" / "search_index.js").exists()
+    loads = re.compile(
+        r"""<(?:script|img|iframe|source)\b[^>]*\bsrc=["']?(?:https?:)?//|<link\b[^>]*\bhref=["']?(?:https?:)?//"""
+    )
+    for page in pages:
+        assert not loads.search(page.read_text(encoding="utf-8")), page.name
+    for sheet in tmp_path.rglob("*.css"):
+        assert not re.search(r"url\([\"']?(?:https?:)?//|@import", sheet.read_text(encoding="utf-8")), sheet.name
