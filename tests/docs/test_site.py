@@ -125,3 +125,39 @@ def test_the_site_is_built_strictly_and_loads_nothing_from_elsewhere(tmp_path):
         assert not loads.search(page.read_text(encoding="utf-8")), page.name
     for sheet in tmp_path.rglob("*.css"):
         assert not re.search(r"url\([\"']?(?:https?:)?//|@import", sheet.read_text(encoding="utf-8")), sheet.name
+
+
+def test_every_message_of_the_troubleshooting_page_is_one_that_the_package_prints():
+    spoken = []
+    for file in (ROOT / "pip_dagster").rglob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.JoinedStr):
+                spoken += ["".join(part.value if isinstance(part, ast.Constant) else "…" for part in node.values)]
+            elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+                spoken += [node.value]
+    said = "\n".join(spoken)
+    page = (ROOT / "docs" / "troubleshooting.md").read_text(encoding="utf-8")
+    tables = re.findall(r"^\| message.*\n\|.*\n((?:\|.*\n)+)", page, re.MULTILINE)
+    messages = [found[1] for table in tables for found in re.finditer(r"^\| `([^`]+)`", table, re.MULTILINE)]
+    unknown = [each for each in messages if not all(part.strip(" ,;") in said for part in each.split("…"))]
+    assert unknown == [] and len(messages) >= 30
+
+
+@pytest.mark.slice
+def test_the_block_for_scikit_learn_gives_files_that_are_registered(tmp_path, monkeypatch):
+    import numpy as np
+    import pandas as pd
+    from click.testing import CliRunner
+
+    from pip_dagster.cli.main import cli
+
+    page = (ROOT / "docs" / "other-models.md").read_text(encoding="utf-8")
+    [block] = re.findall(r"^```python\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+    [command] = re.findall(r"^pip-dagster (models register .*)$", page, re.MULTILINE)
+    (tmp_path / "pyproject.toml").write_text("[tool.pip_dagster]\n")
+    monkeypatch.chdir(tmp_path)
+    rng = np.random.default_rng(1)
+    X = pd.DataFrame({"amount": rng.normal(size=400), "shop": pd.Categorical(rng.choice(["a", "b"], 400))})
+    exec(block, {"X": X, "y": (X["amount"] > 0).astype(int)})
+    registered = CliRunner().invoke(cli, command.split())
+    assert registered.exit_code == 0 and "orders registered as v1" in registered.output, registered.output
