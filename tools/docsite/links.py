@@ -10,6 +10,7 @@ from pathlib import Path
 LINK = re.compile(r"(\]\()(?!#|\w+:)([^)#\s]+)")
 FENCE = re.compile(r"^( *)(`{3,}).*?^\1\2 *$", re.MULTILINE | re.DOTALL)
 HOME = "README.md"
+UNSEARCHED = "---\nsearch: { exclude: true }\n---\n"  # what a search finds is the documentation
 LANGUAGES = {".py": "python", ".sql": "sql", ".yaml": "yaml", ".yml": "yaml", ".json": "json", ".toml": "toml"}
 LEFT_OUT = {"__pycache__", "data"}  # what running an example leaves in its folder
 
@@ -63,8 +64,8 @@ def for_site(root: Path, uri: str, markdown: str) -> str:
 
 def linked_files(root: Path, pages: Iterable[str]) -> dict[str, str]:
     """A page for the README and for each file and folder outside docs/ that a page leads to, directly or not."""
-    found: dict[str, str] = {"index.md": (root / HOME).read_text(encoding="utf-8")}
-    read = [("index.md", found["index.md"])]
+    home = "---\nhide: [navigation]\n---\n" + (root / HOME).read_text(encoding="utf-8")
+    found, read = {"index.md": home}, [("index.md", home)]
     own = [uri for uri in pages if (root / "docs" / uri).exists()]
     read += [(uri, (root / "docs" / uri).read_text(encoding="utf-8")) for uri in own]
     while read:
@@ -79,7 +80,10 @@ def linked_files(root: Path, pages: Iterable[str]) -> dict[str, str]:
 
 
 def _shown(root: Path, path: str) -> str:
-    file = root / path
+    return UNSEARCHED + _content(root / path, path)
+
+
+def _content(file: Path, path: str) -> str:
     if file.is_dir():
         files = sorted(each.relative_to(file).as_posix() for each in file.rglob("*") if _is_shown(file, each))
         # As a page beside its folder: a link begins with the folder's name.

@@ -94,7 +94,9 @@ def about(texts: Mapping[str, Any], kind: Kind, column: str) -> str:
 
 
 def _section(con: DuckDBPyConnection, kind: Kind, texts: Mapping[str, Any]) -> str:
-    title = f"{kind.schema or '<p>'}.{kind.name}"
+    title = f"`{kind.schema or '<p>'}.{kind.name}`"
+    if published := getattr(kind, "view", None):
+        title = f"`{kind.schema or '<p>'}.{published}`, in the warehouse {title}"
     rows = [
         ("…", "", "The pipeline's own columns.")
         if column == OWN
@@ -104,4 +106,4 @@ def _section(con: DuckDBPyConnection, kind: Kind, texts: Mapping[str, Any]) -> s
     form = {"column sets": "A view of a table for each set of columns"}.get(kind.form, f"A {kind.form}")
     own = texts["tables"][name_of(kind)]["about"]
     listed = table(("column", "type", "meaning"), rows)
-    return f"\n### `{title}`\n\n{own} {form}; retention: `{kind.retention}`.\n\n{listed}"
+    return f"\n### {title}\n\n{own} {form}; retention: `{kind.retention}`.\n\n{listed}"
