@@ -60,8 +60,8 @@ check: install ## Lint and type-check
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/lint-imports --no-cache && $(BIN)/mypy
 
 docs: install ## Build the documentation site in build/site: no network, and a broken link is an error
-	@# mkdocs-material announces its successor on every build.
-	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict && echo "build/site/index.html"
+	@# Not --quiet, with which mkdocs counts no warnings. mkdocs-material announces its successor on every build.
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict && echo "build/site/index.html"
 
 constraints: ## Resolve constraints.txt again (needs uv)
 	@uv pip compile pyproject.toml --extra dev --extra docs --extra lake --extra soak --extra bench --universal --python-version 3.11 --no-header --no-annotate \
