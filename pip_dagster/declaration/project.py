@@ -18,8 +18,7 @@ if TYPE_CHECKING:
 
 ROOT_VARIABLE = "PIP_DAGSTER_PROJECT"
 UNPUBLISHED = "none"
-# Settings of `[tool.pip_dagster]` → default, and what each is, for the reference. `mlflow` and the table `alerts` have
-# no default.
+# Settings of `[tool.pip_dagster]` → default, and what each is, for the reference.
 SETTINGS = {
     "warehouse": (
         "data/warehouse.duckdb",
@@ -34,6 +33,8 @@ SETTINGS = {
     ),
     "reports": ("data/reports", "The folder of the reports that Dagster writes, one folder for each pipeline."),
 }
+# Those without a default.
+OPTIONAL_SETTINGS = {"mlflow": "The URI of the MLflow registry that `models:/…` names are in."}
 
 
 @dataclass(frozen=True)

@@ -34,6 +34,7 @@ VARIABLES = {
     "PIP_DAGSTER_MEMORY_LIMIT": "The most memory that DuckDB may take, such as `8GB`; by default what the run needs.",
     "PIP_DAGSTER_DEBUG": "Any value: an error that no command foresaw is shown with its traceback.",
     "DAGSTER_HOME": "Dagster's folder. With it, `backfill` records runs that the UI shows. An absolute path.",
+    "DAGSTER_BACKFILL_RETRY_DEFINITION_CHANGED_ERROR": "1: Dagster's backfills wait for a code server that is away.",
     "DAGSTER_EVENT_BATCH_SIZE": "Set to 1000 where absent, so that the events of many partitions are stored at once.",
     "OMP_WAIT_POLICY": "Set to PASSIVE where absent: otherwise scoring is several times slower beside a busy process.",
     "RAY_ADDRESS": "The Ray cluster, where `scoring.engine` is `ray` and has no `address`.",
@@ -56,10 +57,10 @@ VARIABLES = {
 
 def page() -> str:
     """The page."""
-    from pip_dagster.declaration.project import SETTINGS
+    from pip_dagster.declaration.project import OPTIONAL_SETTINGS, SETTINGS
 
     rows = [(key, f"`{default}`", about) for key, (default, about) in SETTINGS.items()]
-    rows.append(("mlflow", "none", "The URI of the MLflow registry that `models:/…` names are in."))
+    rows += [(key, "none", about) for key, about in OPTIONAL_SETTINGS.items()]
     listed = [(f"`{key}`", default, cell(about), f"`PIP_DAGSTER_{key.upper()}`") for key, default, about in rows]
     variables = [(f"`{name}`", cell(about)) for name, about in VARIABLES.items()]
     settings = table(("setting", "default", "meaning", "variable"), listed)
