@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 export DAGSTER_HOME := $(CURDIR)/.dagster_home
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo ui test slice test-all check soak bench constraints clean
+.PHONY: help install demo ui test slice test-all check docs soak bench constraints clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -55,8 +55,12 @@ bench: install ## Measure speed and memory, on an idle machine: under 15 minutes
 check: install ## Lint and type-check
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/lint-imports --no-cache && $(BIN)/mypy
 
+docs: install ## Build the documentation site in build/site: no network, and a broken link is an error
+	@# Not --quiet, with which mkdocs counts no warnings. mkdocs-material announces its successor on every build.
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict && echo "build/site/index.html"
+
 constraints: ## Resolve constraints.txt again (needs uv)
-	@uv pip compile pyproject.toml --extra dev --extra lake --extra soak --extra bench --universal --python-version 3.11 --no-header --no-annotate \
+	@uv pip compile pyproject.toml --extra dev --extra docs --extra lake --extra soak --extra bench --universal --python-version 3.11 --no-header --no-annotate \
 	  --no-emit-index-url --no-emit-find-links --quiet --constraint constraints.in --output-file constraints.txt
 
 clean: ## Remove what the demo created; keep sources and environment

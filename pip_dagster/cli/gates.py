@@ -43,7 +43,7 @@ def gate(context: click.Context, pipeline: str, ref: str, as_json: bool) -> None
 @click.command()
 @click.argument("name")
 @click.argument("ref")
-@click.option("--alias", default="champion", show_default=True)
+@click.option("--alias", default="champion", show_default=True, help="The alias to move.")
 @click.option("--why", default="", help="The reason, for the alias's history.")
 @click.option("--override", metavar="REASON", help="Promote despite failed gates; both are recorded.")
 @click.option(

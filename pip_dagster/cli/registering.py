@@ -21,7 +21,7 @@ from pip_dagster.registry.version import ModelVersion
 _OPTIONS = (
     click.option("--metric", "metrics", multiple=True, metavar="NAME=VALUE", help="Repeatable."),
     click.option("--tag", "tags", multiple=True, metavar="NAME=VALUE", help="Repeatable."),
-    click.option("--description", default=""),
+    click.option("--description", default="", help="What a reader of `models show` should know."),
     click.option("--training-window", metavar="FROM..TO", help="For example 2013-01-01..2013-07-01."),
     click.option("--alias", help="Point this alias at the version, if it is not set yet."),
     click.option("--outcome", metavar="COLUMN", help="The column with what came of held-out rows."),

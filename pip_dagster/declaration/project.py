@@ -18,6 +18,27 @@ if TYPE_CHECKING:
 
 ROOT_VARIABLE = "PIP_DAGSTER_PROJECT"
 UNPUBLISHED = "none"
+# Settings of `[tool.pip_dagster]` → default, and what each is, for the reference.
+SETTINGS = {
+    "warehouse": (
+        "data/warehouse.duckdb",
+        "The DuckDB file that stores everything; or a lake, `ducklake:postgres:dbname=lake host=…`.",
+    ),
+    "data_path": ("data/lake", "Of a lake: where its Parquet files are, a folder or `s3://bucket/path`."),
+    "registry": ("data/registry", "The folder of models: files, manifests, aliases."),
+    "published": (
+        "data/published",
+        f"The folder of published rows; the database of views over them is beside it, `data/published.duckdb`. "
+        f"`{UNPUBLISHED}` publishes nothing, which only a lake allows.",
+    ),
+    "reports": ("data/reports", "The folder of the reports that Dagster writes, one folder for each pipeline."),
+}
+# Those without a default.
+OPTIONAL_SETTINGS = {
+    "mlflow": "The URI of the MLflow registry that `models:/…` names are in.",
+    "docs_url": "Where the UI's links to the documentation point: `https://…/{page}.md`, or a URL to which `/page/` is "
+    "added. Without it they point to the files of a clone.",
+}
 
 
 @dataclass(frozen=True)
@@ -71,13 +92,7 @@ class Project:
         docs_url = os.environ.get("PIP_DAGSTER_DOCS_URL", declared.pop("docs_url", None))
         if docs_url is not None and not (isinstance(docs_url, str) and docs_url.startswith(("https://", "http://"))):
             raise ProjectError(f"{file}, [tool.pip_dagster]: docs_url = {docs_url!r} is not a URL; expected https://…")
-        settings = {
-            "warehouse": "data/warehouse.duckdb",
-            "data_path": "data/lake",
-            "registry": "data/registry",
-            "published": "data/published",
-            "reports": "data/reports",
-        }
+        settings = {key: default for key, (default, _) in SETTINGS.items()}
         for key, value in declared.items():
             if key == "alerts":
                 continue  # a table, read by the property `alerts`
