@@ -56,8 +56,9 @@ bench: install ## Measure speed and memory, on an idle machine: under 15 minutes
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps 'dagster-duckdb-pandas==0.29.27'
 	@$(BIN)/python -m benchmarks
 
-check: install ## Lint and type-check
-	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/lint-imports --no-cache && $(BIN)/mypy
+check: install ## Lint, type-check, and judge spelling and style of what people read
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/lint-imports --no-cache && $(BIN)/mypy && \
+	  $(BIN)/python tools/prose.py
 
 constraints: ## Resolve constraints.txt again (needs uv)
 	@uv pip compile pyproject.toml --extra dev --extra lake --extra soak --extra bench --universal --python-version 3.11 --no-header --no-annotate \

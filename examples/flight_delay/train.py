@@ -93,7 +93,7 @@ def matrix(frame: pd.DataFrame, features: tuple[str, ...], categories: dict[str,
 
 
 def main(sources: Path, registry: Path) -> None:
-    """Train, measure and register each recipe; a model that is already registered is recognised by its bytes."""
+    """Train, measure and register each recipe; a model that is already registered is recognized by its bytes."""
     con = duckdb.connect(str(sources), read_only=True)
     con.execute("SET TimeZone = 'UTC'")
     train, validate = labelled(con, *TRAIN), labelled(con, *VALIDATE)

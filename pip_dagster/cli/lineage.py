@@ -16,6 +16,7 @@ from pip_dagster.cli.partition_status import SplitState, split_states
 from pip_dagster.cli.published import check_pipeline, open_published, rows_of
 from pip_dagster.declaration.project import Project
 from pip_dagster.errors import RegistryError
+from pip_dagster.plural import plural
 from pip_dagster.registry.listing import composed
 from pip_dagster.registry.store import Registry
 
@@ -105,7 +106,10 @@ def _lines(entry: dict[str, Any], project: Project) -> list[tuple[str, Any]]:
         ("manifest digest", entry["manifest_digest"]),
         ("feature revision", entry["feature_revision"]),
         ("feature digest", entry["feature_digest"]),
-        *((f"source {name}", f"{source['rows']:,} rows, {source['digest']}") for name, source in sources.items()),
+        *(
+            (f"source {name}", f"{plural(source['rows'], 'row')}, {source['digest']}")
+            for name, source in sources.items()
+        ),
         ("declaration digest", entry["code_digest"]),
         ("libraries", ", ".join(f"{name} {version}" for name, version in entry["engine"].items())),
         ("device", f"{entry['device']}: {entry['device_reason']}; {entry['threads']} threads"),

@@ -90,7 +90,9 @@ def _show_columns(pipeline: str, found: PartitionDrift, rules: Monitoring) -> No
         excess = {window.partitions: window.excess for window in each.windows if window.reference == "training"}
         figures = [_rounded(excess.get(length)) for length in lengths]
         rows.append([each.title, _rounded(each.gain), each.state, *figures, _rounded(each.p), each.changed])
-    show_table(f"{pipeline}, partition {found.partition_key}: {found.rows:,} rows against training", columns, rows)
+    show_table(
+        f"{pipeline}, partition {found.partition_key}: {plural(found.rows, 'row')} against training", columns, rows
+    )
     echo(_verdict(found, rules))
 
 

@@ -90,7 +90,7 @@ def _partitions(declared: Partitions) -> Iterator[Partition]:
 
 
 def _hourly(declared: Partitions) -> Iterator[Partition]:
-    """The same as `_keyed` of neighbouring hours, for tens of thousands of them."""
+    """The same as `_keyed` of neighboring hours, for tens of thousands of them."""
     bounds = _hours(declared)
     first = next(bounds)
     start, repeated = at_fixed_offset(first), first.fold

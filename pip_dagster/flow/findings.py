@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pip_dagster.flow.guard import Encoded, Findings, findings_sql, read_findings
 from pip_dagster.flow.stage import Stage
+from pip_dagster.plural import plural
 from pip_dagster.registry.composite import SEGMENT_COLUMN
 
 if TYPE_CHECKING:
@@ -69,13 +70,13 @@ def refusal(found: Findings, policy: ScoringPolicy, encoded: Sequence[Encoded]) 
     """Why a partition must not be scored, or None."""
     if found.invalid:
         means = {feature.name: feature.invalid_means for feature in encoded}
-        listed = ", ".join(f"{name} in {count} rows ({means[name]})" for name, count in found.invalid.items())
+        listed = ", ".join(f"{name} in {plural(count, 'row')} ({means[name]})" for name, count in found.invalid.items())
         return (
             f"values that the model would score without an error: {listed}; "
             "correct the source or bound them in the feature SQL"
         )
     if found.unseen and policy.on_unseen_category == "error":
-        listed = ", ".join(f"{name} in {count} rows" for name, count in found.unseen.items())
+        listed = ", ".join(f"{name} in {plural(count, 'row')}" for name, count in found.unseen.items())
         return f"categories the model has never seen: {listed}; scoring.on_unseen_category is error"
     return None
 
