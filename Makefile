@@ -52,8 +52,9 @@ bench: install ## Measure speed and memory, on an idle machine: under 15 minutes
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps 'dagster-duckdb-pandas==0.29.27'
 	@$(BIN)/python -m benchmarks
 
-check: install ## Lint and type-check
-	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/lint-imports --no-cache && $(BIN)/mypy
+check: install ## Lint, type-check, and judge spelling and style of what people read
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/lint-imports --no-cache && $(BIN)/mypy && \
+	  $(BIN)/python tools/prose.py
 
 docs: install ## Build the documentation site in build/site: no network, and a broken link is an error
 	@# Not --quiet, with which mkdocs counts no warnings. mkdocs-material announces its successor on every build.

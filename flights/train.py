@@ -77,7 +77,7 @@ def matrix(frame: pd.DataFrame, features: tuple[str, ...], categories: dict[str,
 
 
 def main(project: str | None) -> None:
-    """Train, measure and register each recipe; a model that is already registered is recognised by its bytes."""
+    """Train, measure and register each recipe; a model that is already registered is recognized by its bytes."""
     opened = pip_dagster.open(project)
     january_to_june = opened[MODEL].training_set(*TRAIN, labelled_only=True)
     july = opened[MODEL].training_set(*VALIDATE, labelled_only=True, prove=0)  # the same SQL, proven already

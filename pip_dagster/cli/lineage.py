@@ -19,6 +19,7 @@ from pip_dagster.cli.selection import Selection, partition_selection
 from pip_dagster.cli.table import Heading
 from pip_dagster.declaration.project import Project
 from pip_dagster.errors import RegistryError
+from pip_dagster.plural import plural
 from pip_dagster.registry.listing import composed
 from pip_dagster.registry.store import Registry
 
@@ -98,7 +99,10 @@ def _lines(entry: dict[str, Any], project: Project) -> list[tuple[str, Any]]:
         ("manifest digest", entry["manifest_digest"]),
         ("feature revision", entry["feature_revision"]),
         ("feature digest", entry["feature_digest"]),
-        *((f"source {name}", f"{source['rows']:,} rows, {source['digest']}") for name, source in sources.items()),
+        *(
+            (f"source {name}", f"{plural(source['rows'], 'row')}, {source['digest']}")
+            for name, source in sources.items()
+        ),
         ("declaration digest", entry["code_digest"]),
         ("libraries", ", ".join(f"{name} {version}" for name, version in entry["engine"].items())),
         ("device", f"{entry['device']}: {entry['device_reason']}; {entry['threads']} threads"),

@@ -96,7 +96,9 @@ def _show_columns(pipeline: str, found: PartitionDrift, rules: Monitoring) -> No
         excess = {window.partitions: window.excess for window in each.windows if window.reference == "training"}
         figures = [excess.get(length) for length in lengths]
         rows.append([each.title, each.gain, each.state, *figures, each.p, each.changed])
-    show_table(f"{pipeline}, partition {found.partition_key}: {found.rows:,} rows against training", columns, rows)
+    show_table(
+        f"{pipeline}, partition {found.partition_key}: {plural(found.rows, 'row')} against training", columns, rows
+    )
     echo(_verdict(found, rules))
 
 

@@ -124,7 +124,7 @@ def _report(problems: dict[str, str]) -> None:
 
 
 def _listed(keys: Sequence[str]) -> str:
-    return f"partition {keys[0]}" if len(keys) == 1 else f"{len(keys):,} partitions, {keys[0]} to {keys[-1]}"
+    return f"partition {keys[0]}" if len(keys) == 1 else f"{plural(len(keys), 'partition')}, {keys[0]} to {keys[-1]}"
 
 
 def _nothing(pipeline: str, of: Performance, evaluated: bool) -> None:

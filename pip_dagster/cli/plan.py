@@ -73,7 +73,7 @@ def as_dict(found: Plan) -> dict[str, Any]:
 
 
 def show_plan(found: Plan) -> None:
-    """The plan as a table: neighbours with the same reasons on one line."""
+    """The plan as a table: neighbors with the same reasons on one line."""
     rows = _ranges(found.stale, "stale") + _ranges(found.on_hold, "on hold")
     stale = plural(len(found.stale), "stale partition")
     echo(f"{found.pipeline}: {stale}, {len(found.on_hold):,} on hold, {found.current:,} current")

@@ -129,7 +129,7 @@ def _show(pipeline: str, results: Sequence[Replay], verdicts: Counter[str]) -> N
             _show_row(each, row)
     rows = sum(each.comparison.equal for each in results if each.comparison)
     counted = ", ".join(f"{count:,} {verdict}" for verdict, count in sorted(verdicts.items()))
-    echo(f"Partitions: {counted}. {rows:,} rows are equal to the bit.")
+    echo(f"Partitions: {counted}. Equal to the bit: {plural(rows, 'row')}.")
 
 
 def _line(each: Replay) -> list[Any]:

@@ -26,7 +26,7 @@ def _duration(value: object) -> object:
     elif isinstance(value, (int, float)) and value:  # pydantic takes it as seconds; who writes `lookback: 28`, as days
         raise ValueError(f"{value!r} has no unit; expected for example '{value} days' or '{value} minutes'")
     if isinstance(value, timedelta) and value > _LONGEST:
-        raise ValueError(f"{value.days} days are too long; expected at most '{_LONGEST.days} days'")
+        raise ValueError(f"'{value.days} days' is too long; expected at most '{_LONGEST.days} days'")
     return value
 
 

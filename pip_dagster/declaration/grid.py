@@ -151,7 +151,7 @@ def _partitions(declared: Partitions) -> Iterator[Partition]:
 
 
 def _stepped(declared: Partitions, step: timedelta) -> Iterator[Partition]:
-    """The same as `_keyed` of neighbouring instants, for tens of thousands of them."""
+    """The same as `_keyed` of neighboring instants, for tens of thousands of them."""
     bounds = _steps(declared, step)
     first = next(bounds)
     start, repeated = at_fixed_offset(first), first.fold

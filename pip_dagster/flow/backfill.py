@@ -186,8 +186,8 @@ def resume(pipeline: Pipeline, backfill_id: str | None, *, chunk: int | None = N
     partitions = [p for p in closed_partitions(pipeline.spec.partitions, datetime.now(UTC)) if p.key in wanted]
     if len(partitions) < len(wanted):
         raise BackfillError(
-            f"Pipeline {name}: {len(wanted) - len(partitions)} partitions of {backfill_id} are not in the declared "
-            "grid any more; begin a new backfill."
+            f"Pipeline {name}: {backfill_id} has {plural(len(wanted) - len(partitions), 'partition')} outside of the "
+            "declared grid; begin a new backfill."
         )
     chunks = _chunks(pipeline, partitions, chunk or backfill.chunk)
     return Work(backfill, chunks, len(finished), True, published=published)

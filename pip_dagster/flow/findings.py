@@ -71,13 +71,13 @@ def refusal(found: Findings, policy: ScoringPolicy, encoded: Sequence[Encoded]) 
     """Why a partition must not be scored, or None."""
     if found.invalid:
         means = {feature.name: feature.invalid_means for feature in encoded}
-        listed = ", ".join(f"{name} in {count} rows ({means[name]})" for name, count in found.invalid.items())
+        listed = ", ".join(f"{name} in {plural(count, 'row')} ({means[name]})" for name, count in found.invalid.items())
         return (
             f"values that the model would score without an error: {listed}; "
             "correct the source or bound them in the feature SQL"
         )
     if found.unseen and policy.on_unseen_category == "error":
-        listed = ", ".join(f"{name} in {count} rows" for name, count in found.unseen.items())
+        listed = ", ".join(f"{name} in {plural(count, 'row')}" for name, count in found.unseen.items())
         return f"categories the model has never seen: {listed}; scoring.on_unseen_category is error"
     return None
 

@@ -11,6 +11,7 @@ from pip_dagster.errors import PipelineError
 from pip_dagster.flow.stage import Stage, keep
 from pip_dagster.ledger.arms import Arm, live_arms
 from pip_dagster.ledger.record import ScoringEntry, dicts
+from pip_dagster.plural import plural
 from pip_dagster.sql.names import among, quote, quote_all
 from pip_dagster.warehouse.access import reading
 from pip_dagster.warehouse.digest import ALGORITHM, RowSet, row_set_sql
@@ -166,7 +167,7 @@ def recall(
                     f"SELECT scoring_id, count(*) FROM {source} WHERE {of_ids} GROUP BY ALL"
                 ).fetchall()
                 for scoring_id, count in counted:
-                    text = f"{count} rows of this scoring lie in {name}.{each}, where it did not write"
+                    text = f"{plural(count, 'row')} of this scoring in {name}.{each}, where it did not write"
                     strays.setdefault(scoring_id, []).append(text)
     if missing := [column for column in carried if column not in stage.columns]:
         raise ReplayError(f"{name}.{table} has no column {', '.join(missing)}, which its scores carry")
@@ -205,14 +206,15 @@ def _faults(stage: Stage, entries: Sequence[ScoringEntry], recalled: Recalled) -
         rows = of_features.get(entry.partition_key, RowSet())
         if (digest := rows.digest(features)) != entry.feature_digest:
             found.append(
-                f"features: revision {entry.feature_revision} has digest {digest} ({rows.rows} rows), but "
-                f"{entry.feature_digest} was recorded ({entry.rows_in} rows): a stored feature has changed since"
+                f"features: revision {entry.feature_revision} has digest {digest} ({plural(rows.rows, 'row')}), but "
+                f"{entry.feature_digest} was recorded ({plural(entry.rows_in or 0, 'row')}): a stored feature has "
+                "changed since"
             )
         rows = of_scores.get(entry.scoring_id, RowSet())
         if (digest := rows.digest(stored)) != entry.score_digest:
             found.append(
-                f"scores: the stored rows have digest {digest} ({rows.rows} rows), but {entry.score_digest} was "
-                f"recorded ({entry.rows_scored} rows): a stored score has changed since"
+                f"scores: the stored rows have digest {digest} ({plural(rows.rows, 'row')}), but {entry.score_digest} "
+                f"was recorded ({plural(entry.rows_scored or 0, 'row')}): a stored score has changed since"
             )
         kept, matching = apart.get(entry.quarantined_by, RowSet()).rows, matched.get(entry.partition_key, 0)
         recorded = entry.rows_quarantined or 0
@@ -220,8 +222,7 @@ def _faults(stage: Stage, entries: Sequence[ScoringEntry], recalled: Recalled) -
             recorded = of_features.get(entry.partition_key, RowSet()).rows - (entry.rows_scored or 0)
         if not kept == matching == recorded:
             found.append(
-                f"quarantine: {recorded} rows were recorded, {kept} are stored, {matching} of them are "
-                "among the features"
+                f"quarantine: {plural(recorded, 'row')} recorded, {kept} stored, {matching} of them among the features"
             )
     return faults
 
