@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 export DAGSTER_HOME := $(CURDIR)/.dagster_home
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo ui test slice test-all check soak e2e pictures bench constraints clean
+.PHONY: help install demo ui test slice test-all check docs soak e2e pictures bench constraints clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -29,10 +29,7 @@ demo: install ## Score real flights, compare with labels, and report: from nothi
 	@$(BIN)/pip-dagster demo
 
 ui: install ## Open Dagster on http://127.0.0.1:3000 with the pipelines loaded
-	@# Hides Dagster's warnings of its own command and betas. A backfill waits for an unavailable code server, and does
-	@# not take its assets for removed.
-	@PYTHONWARNINGS='ignore:Function `dev_command`,ignore:Parameter `execution_type`' \
-	  DAGSTER_BACKFILL_RETRY_DEFINITION_CHANGED_ERROR=1 $(BIN)/dagster dev --host 127.0.0.1 --port $${PORT:-3000}
+	@$(BIN)/pip-dagster ui --port $${PORT:-3000}
 
 test: install ## Run the tests
 	@# One worker more than the two cores that CI has: some tests wait for daemons, locks and processes.
@@ -63,11 +60,16 @@ bench: install ## Measure speed and memory, on an idle machine: under 15 minutes
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps 'dagster-duckdb-pandas==0.29.27'
 	@$(BIN)/python -m benchmarks
 
-check: install ## Lint and type-check
-	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/lint-imports --no-cache && $(BIN)/mypy
+check: install ## Lint, type-check, and judge spelling and style of what people read
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/lint-imports --no-cache && $(BIN)/mypy && \
+	  $(BIN)/python tools/prose.py
+
+docs: install ## Build the documentation site in build/site: no network, and a broken link is an error
+	@# Not --quiet, with which mkdocs counts no warnings. mkdocs-material announces its successor on every build.
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict && echo "build/site/index.html"
 
 constraints: ## Resolve constraints.txt again (needs uv)
-	@uv pip compile pyproject.toml --extra dev --extra lake --extra soak --extra bench --extra e2e --universal --python-version 3.11 --no-header --no-annotate \
+	@uv pip compile pyproject.toml --extra dev --extra docs --extra lake --extra soak --extra bench --extra e2e --universal --python-version 3.11 --no-header --no-annotate \
 	  --no-emit-index-url --no-emit-find-links --quiet --constraint constraints.in --output-file constraints.txt
 
 clean: ## Remove what the demo created; keep sources and environment

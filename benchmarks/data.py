@@ -87,9 +87,22 @@ def registry() -> Path:
         _train_scale(known)
         known.set_alias("scale", "champion", 1, by="benchmark", why="the only one")
     if "flight_delay" not in known.models():
-        _python(REPOSITORY / "flights" / "train.py", sources(), target)
+        with _demo_project(target) as project:
+            _python(REPOSITORY / "flights" / "train.py", project)
         known.set_alias("flight_delay", "champion", 2, by="benchmark", why="the better of two")
     return target
+
+
+@contextmanager
+def _demo_project(models: Path) -> Iterator[Path]:
+    """A project with the demo's pipeline and sources, whose models go to a registry elsewhere."""
+    with tempfile.TemporaryDirectory() as folder:
+        project = Path(folder)
+        (project / "pyproject.toml").write_text(f"[tool.pip_dagster]\nregistry = '{models}'\n", encoding="utf-8")
+        shutil.copytree(DEMO, project / "defs")
+        (project / "data").mkdir()
+        (project / "data" / "sources.duckdb").symlink_to(sources())
+        yield project
 
 
 def _train_scale(known: Registry) -> None:

@@ -1,29 +1,24 @@
 """Train the demo's two models and register them, as a training job does before a pipeline can score.
 
-`train.py SOURCES REGISTRY` trains on January to June, uses July for early stopping, and registers the models. The
-features come from the SQL that the pipeline scores with, so training and scoring cannot diverge.
+`train.py [PROJECT]` trains on January to June, uses July for early stopping, and registers the models. The features
+come from the SQL that the pipeline scores with, so training and scoring cannot diverge.
 
 July is held out only for the model that July decided nothing about: early stopping chose the other's number of trees by
 it, so that July would flatter it. That one has no held-out rows: every month before it scores was used.
 """
 
 import sys
-import tempfile
 from dataclasses import dataclass
-from datetime import date
-from pathlib import Path
 from typing import Any
 
-import duckdb
 import pandas as pd
 
-from pip_dagster.registry.store import Registry  # before xgboost: it stops OpenMP's threads from spinning
+import pip_dagster  # before xgboost: it stops OpenMP's threads from spinning
 
 import xgboost as xgb  # isort: skip
 
-PIPELINE = Path(__file__).parent / "defs" / "flight_delay"
 MODEL = "flight_delay"
-TRAIN, VALIDATE = (date(2013, 1, 1), date(2013, 7, 1)), (date(2013, 7, 1), date(2013, 8, 1))
+TRAIN, VALIDATE = ("2013-01-01", "2013-06-30"), ("2013-07-01", "2013-07-31")
 COMMON = {
     "objective": "binary:logistic",
     "eval_metric": ["logloss", "auc"],
@@ -72,17 +67,6 @@ RECIPES = (
 )
 
 
-def labelled(con: duckdb.DuckDBPyConnection, start: date, end: date) -> pd.DataFrame:
-    """Features of flights that have a label, in key order, so that subsampling is the same in every run."""
-    bounds = {"start_date": start, "end_date": end}
-    features, labels = ((PIPELINE / name).read_text(encoding="utf-8") for name in ("features.sql", "labels.sql"))
-    con.execute(f"CREATE OR REPLACE TEMP TABLE x AS {features}", bounds)
-    con.execute(f"CREATE OR REPLACE TEMP TABLE y AS {labels}", bounds)
-    return con.execute(
-        "SELECT x.*, late15 FROM x JOIN y USING (flight_key) WHERE late15 IS NOT NULL ORDER BY flight_key"
-    ).df()
-
-
 def matrix(frame: pd.DataFrame, features: tuple[str, ...], categories: dict[str, list[str]]) -> xgb.DMatrix:
     """The named columns; training, validation and scoring encode categories with the same list."""
     X = frame[list(features)].copy()
@@ -92,11 +76,13 @@ def matrix(frame: pd.DataFrame, features: tuple[str, ...], categories: dict[str,
     return xgb.DMatrix(X, label=frame["late15"], enable_categorical=True)
 
 
-def main(sources: Path, registry: Path) -> None:
-    """Train, measure and register each recipe; a model that is already registered is recognised by its bytes."""
-    con = duckdb.connect(str(sources), read_only=True)
-    con.execute("SET TimeZone = 'UTC'")
-    train, validate = labelled(con, *TRAIN), labelled(con, *VALIDATE)
+def main(project: str | None) -> None:
+    """Train, measure and register each recipe; a model that is already registered is recognized by its bytes."""
+    opened = pip_dagster.open(project)
+    january_to_june = opened[MODEL].training_set(*TRAIN, labelled_only=True)
+    july = opened[MODEL].training_set(*VALIDATE, labelled_only=True, prove=0)  # the same SQL, proven already
+    # In the order of the key, so that subsampling is the same in every run.
+    train, validate = (rows.df().sort_values("flight_key") for rows in (january_to_june, july))
     categories = {name: sorted(train[name].dropna().unique()) for name in ("carrier", "origin", "dest")}
     sample = train.iloc[:: max(1, len(train) // 10_000)].copy()
     for recipe in RECIPES:
@@ -112,19 +98,16 @@ def main(sources: Path, registry: Path) -> None:
             verbose_eval=False,
         )
         best = booster.best_iteration if recipe.early_stopping else recipe.rounds - 1
-        with tempfile.TemporaryDirectory() as folder:
-            file = Path(folder) / "model.ubj"
-            booster.save_model(file)
-            version = Registry(registry).register(
-                MODEL,
-                model=file,
-                sample=sample,
-                categories={name: values for name, values in categories.items() if name in recipe.features},
-                description=recipe.description,
-                metrics={f"july_{name}": round(values[best], 4) for name, values in history["july"].items()},
-                training_window=(str(TRAIN[0]), str(TRAIN[1])),
-                **({} if recipe.early_stopping else {"outcome": "late15", "held_out": validate}),
-            )
+        version = opened.models.register(
+            MODEL,
+            model=booster,
+            sample=sample,
+            training_set=january_to_june,
+            categories={name: values for name, values in categories.items() if name in recipe.features},
+            description=recipe.description,
+            metrics={f"july_{name}": round(values[best], 4) for name, values in history["july"].items()},
+            **({} if recipe.early_stopping else {"outcome": "late15", "held_out": validate}),
+        )
         figures = ", ".join(f"{name} {value}" for name, value in version.manifest.metrics.items())
         print(
             f"{version}: {recipe.description}; {len(recipe.features)} features, {best + 1} trees, {figures}", flush=True
@@ -132,4 +115,4 @@ def main(sources: Path, registry: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), Path(sys.argv[2]))
+    main(sys.argv[1] if len(sys.argv) > 1 else None)

@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 
 class PipelineError(Exception):
-    """Base of every error that this package raises on purpose."""
+    """Base of every error that this package raises on purpose.
+
+    `answered`: the command that raises it has printed JSON that names it.
+    """
+
+    answered = False
 
 
 class ProjectError(PipelineError):
@@ -13,6 +20,15 @@ class ProjectError(PipelineError):
 
 class DeclarationError(PipelineError):
     """A pipeline's declaration, SQL or model is invalid or does not fit the others; no partition can be built."""
+
+
+class InvalidDeclarationError(DeclarationError):
+    """Attributes of a defs.yaml that its schema refuses: `problems`, each with the line it is on and a sentence."""
+
+    def __init__(self, file: str, problems: list[tuple[int | None, str]]) -> None:
+        super().__init__(f"{file}: " + "\n".join(text for _, text in problems))
+        self.file = file
+        self.problems = problems
 
 
 class SourceError(PipelineError):
@@ -89,6 +105,66 @@ class RollbackError(PipelineError):
 
 class BackfillError(PipelineError):
     """A backfill cannot be started or resumed as requested."""
+
+
+class RangeError(PipelineError, ValueError):
+    """A range of partitions is not valid, or not over yet.
+
+    Attributes:
+        pipeline: its name.
+        given: the bound that is wrong.
+    """
+
+    def __init__(self, text: str, *, pipeline: str, given: object) -> None:
+        super().__init__(text)
+        self.pipeline = pipeline
+        self.given = given
+
+
+class TrainingSetError(PipelineError):
+    """A training set cannot be built; nothing was written.
+
+    Attributes:
+        pipeline: its name.
+        excluded: partition key → why it cannot be trained on, as far as that is known.
+    """
+
+    def __init__(self, text: str, *, pipeline: str, excluded: Mapping[str, str] | None = None) -> None:
+        super().__init__(text)
+        self.pipeline = pipeline
+        self.excluded = dict(excluded or {})
+
+
+class LeakError(TrainingSetError):
+    """Features depend on rows that were not available when their partition closed, or after a row's cut-off.
+
+    Attributes:
+        partition: the key of the partition that shows it.
+        features: the features that differ.
+    """
+
+    def __init__(self, text: str, *, pipeline: str, partition: str, features: Sequence[str]) -> None:
+        super().__init__(text, pipeline=pipeline)
+        self.partition = partition
+        self.features = tuple(features)
+
+
+class NotFoundError(PipelineError, LookupError):
+    """What was named does not exist: a pipeline, a partition, a version.
+
+    Attributes:
+        name: what was named.
+        known: what there is instead; of partitions the first and the last.
+    """
+
+    def __init__(self, text: str, *, name: str, known: Sequence[str] = ()) -> None:
+        super().__init__(text)
+        self.name = name
+        self.known = tuple(known)
+
+
+class MissingPackageError(PipelineError, ImportError):
+    """An optional package is not installed; the message has the command that installs it."""
 
 
 class ScaffoldError(PipelineError):

@@ -40,6 +40,9 @@ from pip_dagster.warehouse.connect import open_warehouse, workspace
 
 import xgboost as xgb  # isort: skip  # after pip_dagster: it keeps OpenMP's threads from spinning
 
+# The workers of pytest-xdist are given one; without it, output that is piped has no width to fit.
+os.environ.pop("COLUMNS", None)
+
 # The order is that of training's codes, not the alphabet's; the names are what XGBoost 3.2 garbles.
 SHOPS = ("Zürich", "東京", 'O\'Hare "B"', "plain")
 FEATURES = ("amount", "quantity", "gift", "shop")

@@ -39,7 +39,7 @@ def demo(tmp_path_factory):
     sources, registry = root / "data" / "sources.duckdb", root / "data" / "registry"
     for command in (
         [scripts / "load_sources.py", REPOSITORY / "data" / "flight_delay", sources],
-        [scripts / "train.py", sources, registry],
+        [scripts / "train.py", root],
     ):
         done = subprocess.run([sys.executable, *map(str, command)], capture_output=True, text=True, env=os.environ)
         assert done.returncode == 0, done.stderr

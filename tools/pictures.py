@@ -24,7 +24,7 @@ JOB, PREDICTIONS = f"locations/flights/jobs/{NAME}_job", f"assets/{NAME}/predict
 BLOCKED, LATE, SHOWN = "2013-12-31", "2013-08-30", "2013-08-22"
 LATE_ROWS = f"""INSERT INTO raw.schedule
 SELECT * REPLACE (flight_key || '-late' AS flight_key) FROM raw.schedule WHERE flight_date = '{LATE}' LIMIT 12"""
-NAVIGATION = 225  # pixels at the left of every page
+NAVIGATION = 240  # pixels at the left of every page
 
 
 def main() -> None:

@@ -11,6 +11,7 @@ import sys
 import tomllib
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import grimp
 
@@ -20,7 +21,11 @@ ROOT = Path(__file__).resolve().parents[1]
 def main() -> int:
     """Print the map; return the exit code."""
     graph = grimp.build_graph("pip_dagster", cache_dir=None)
-    floors = _floors()
+    contract = _contract()
+    for ignored in contract.get("ignore_imports", ()):
+        importer, imported = ignored.split(" -> ")
+        graph.remove_import(importer=importer, imported=imported)
+    floors = [[room.strip() for room in layer.split("|")] for layer in contract["layers"]]
     floor_of = {room: floor for floor, rooms in enumerate(floors) for room in rooms}
     arrows: Counter[tuple[str, str]] = Counter()
     upward: list[str] = []
@@ -43,11 +48,10 @@ def main() -> int:
     return 1 if upward or circles else 0
 
 
-def _floors() -> list[list[str]]:
-    """The rooms from top to bottom; those on one floor do not import each other."""
+def _contract() -> dict[str, Any]:
+    """The layers from top to bottom; rooms on one floor do not import each other."""
     contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
-    layers = next(contract["layers"] for contract in contracts if contract["type"] == "layers")
-    return [[room.strip() for room in layer.split("|")] for layer in layers]
+    return next(contract for contract in contracts if contract["type"] == "layers")
 
 
 def _room(module: str) -> str:

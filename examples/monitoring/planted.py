@@ -21,6 +21,7 @@ from statistics import median
 
 import duckdb
 
+import pip_dagster
 from pip_dagster.declaration.find import find_pipeline
 from pip_dagster.declaration.grid import partition_named
 from pip_dagster.declaration.pipeline import Pipeline
@@ -62,14 +63,16 @@ def copy_of(source: Path, target: Path) -> Project:
     return Project.at(target)
 
 
-def register_bad(project: Project) -> int:
+def register_bad(project: Project, source: Path) -> int:
     """v2's recipe on outcomes of other flights; July is held out, with its own outcomes."""
     sys.path.insert(0, str(ROOT))
     from flights import train
 
-    with duckdb.connect(str(project.root / "data" / "sources.duckdb"), read_only=True) as con:
-        con.execute("SET TimeZone = 'UTC'")
-        rows, july = train.labelled(con, *train.TRAIN), train.labelled(con, *train.VALIDATE)
+    demo = pip_dagster.open(source)[NAME]  # the copy has no labels yet
+    rows, july = (
+        demo.training_set(*of, labelled_only=True, prove=0).df().sort_values("flight_key")
+        for of in (train.TRAIN, train.VALIDATE)
+    )
     rows["late15"] = rows["late15"].sample(frac=1, random_state=7).to_numpy()
     recipe = replace(train.RECIPES[1], early_stopping=None)
     categories = {name: sorted(rows[name].dropna().unique()) for name in ("carrier", "origin", "dest")}
@@ -147,10 +150,10 @@ def in_alarm(pipeline: Pipeline) -> list[AlarmEntry]:
         return [each for each in alarm_states(con, NAME) if each.state == "alarm"]
 
 
-def simulate(project: Project, version: int | None, days: int) -> None:
+def simulate(project: Project, source: Path, version: int | None, days: int) -> None:
     """August with v2, then the bad version day by day, until an alarm is raised from labels."""
     pipeline, registry = find_pipeline(project, NAME), Registry(project.registry)
-    bad = version or register_bad(project)
+    bad = version or register_bad(project, source)
     registry.set_alias(NAME, "champion", 2, by="planted.py", why="the demo's champion")
     score(pipeline, [FIRST + timedelta(days=i) for i in range((LIVE - FIRST).days)])
     load_labels(project, FIRST, LIVE - DELAY - timedelta(days=1))
@@ -188,7 +191,7 @@ def main() -> None:
     given = parser.parse_args()
     logging.getLogger("pip_dagster").setLevel(logging.ERROR)
     with tempfile.TemporaryDirectory() as folder:
-        simulate(copy_of(given.project, Path(folder) / "project"), given.version, given.days)
+        simulate(copy_of(given.project, Path(folder) / "project"), given.project, given.version, given.days)
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from pip_dagster.alerts.alert import Alert
 from pip_dagster.alerts.paging import Message
 from pip_dagster.ledger.alarms import AlarmEntry
 from pip_dagster.ledger.silences import Silenced
+from pip_dagster.plural import plural
 
 _NAMED = 3
 
@@ -44,7 +45,7 @@ def line(alarm: AlarmEntry) -> str:
     if alarm.cause:
         parts.append(alarm.cause)
     if alarm.is_open:
-        parts += [f"{alarm.rows:,} rows", f"fires by chance: {chance(alarm)}", f"next: {alarm.command}"]
+        parts += [plural(alarm.rows, "row"), f"fires by chance: {chance(alarm)}", f"next: {alarm.command}"]
     else:
         parts.append(f"good since {alarm.good[0]}" if alarm.good else "good")
     return "; ".join(parts)

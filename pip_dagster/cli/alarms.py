@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, get_args
 import click
 
 from pip_dagster import clock
+from pip_dagster.cli.group import Choice, Commands
 from pip_dagster.cli.options import json_option
-from pip_dagster.cli.output import echo
+from pip_dagster.cli.output import echo, show_json
 from pip_dagster.declaration.find import find_declarations, find_pipeline
 from pip_dagster.declaration.project import Project
 from pip_dagster.errors import DeclarationError, PipelineError
@@ -30,7 +31,7 @@ IN_ALARM = 1
 _why = click.option("--why", required=True, help="The reason, for the ledger and the audit.")
 
 
-class _WithDefault(click.Group):
+class _WithDefault(Commands):
     """`alarms PIPELINE` is `alarms show PIPELINE`."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
@@ -70,24 +71,27 @@ def show(project: Project, pipeline: str | None, everything: bool, check: bool, 
 @alarms.command()
 @click.argument("alarm")
 @_why
+@json_option
 @click.pass_obj
-def ack(project: Project, alarm: str, why: str) -> None:
+def ack(project: Project, alarm: str, why: str, as_json: bool) -> None:
     """Acknowledge ALARM: somebody deals with it, and nobody is notified of it again until it is resolved."""
     from pip_dagster.ledger.alarms import acknowledge, alarm_named, alarm_states
 
     with _changing(project, why) as con:
         found = acknowledge(con, alarm_named(alarm_states(con), alarm), by=whoami(), why=why)
-    echo(f"{found.pipeline}: alarm {found.alarm_id} of {found.subject} is acknowledged.")
+    text = f"{found.pipeline}: alarm {found.alarm_id} of {found.subject} is acknowledged."
+    _done(as_json, text, pipeline=found.pipeline, alarm_id=found.alarm_id, state="acknowledged")
 
 
 @alarms.command()
 @click.argument("alarm", required=False)
 @click.option("--pipeline", help="With --event, --rule or --subject: the pipeline whose alarms are meant.")
-@click.option("--event", type=click.Choice(get_args(Event)), help="Every alarm of this event.")
+@click.option("--event", type=Choice(get_args(Event)), help="Every alarm of this event.")
 @click.option("--rule", help="Every alarm of this rule.")
 @click.option("--subject", help="Every alarm of this column or metric.")
 @click.option("--until", required=True, metavar="DATE", help="When it ends: 2024-03-15, or an instant in ISO 8601.")
 @_why
+@json_option
 @click.pass_obj
 def silence(
     project: Project,
@@ -98,6 +102,7 @@ def silence(
     subject: str | None,
     until: str,
     why: str,
+    as_json: bool,
 ) -> None:
     """Notify nobody of ALARM until a date, or of all alarms of a rule or subject.
 
@@ -128,22 +133,32 @@ def silence(
             made_by=whoami(),
         )
         record_silence(con, this)
-    echo(f"{name}: {this.about} is silent until {end:%Y-%m-%d %H:%M} UTC. To end it before:")
-    echo(f"  pip-dagster alarms unsilence {this.silence_id} --why TEXT")
+    text = f"{name}: {this.about} is silent until {end:%Y-%m-%d %H:%M} UTC. To end it before:"
+    text += f"\n  pip-dagster alarms unsilence {this.silence_id} --why TEXT"
+    _done(as_json, text, pipeline=name, silence_id=this.silence_id, until=end)
 
 
 @alarms.command()
 @click.argument("silence")
 @_why
+@json_option
 @click.pass_obj
-def unsilence(project: Project, silence: str, why: str) -> None:
+def unsilence(project: Project, silence: str, why: str, as_json: bool) -> None:
     """End SILENCE before its date; it may be named by the id of its alarm. What still holds is sent again."""
     from pip_dagster.ledger.silences import Silence, record_silence, silence_named, silences_of
 
     with _changing(project, why) as con:
         found = silence_named(silences_of(con), silence, datetime.now(UTC))
         record_silence(con, Silence(pipeline=found.pipeline, ends=found.silence_id, reason=why, made_by=whoami()))
-    echo(f"{found.pipeline}: the silence of {found.about} has ended.")
+    text = f"{found.pipeline}: the silence of {found.about} has ended."
+    _done(as_json, text, pipeline=found.pipeline, silence_id=found.silence_id, state="ended")
+
+
+def _done(as_json: bool, text: str, **fields: object) -> None:
+    if as_json:
+        show_json(fields)
+    else:
+        echo(text)
 
 
 def _until(text: str, project: Project, pipeline: str) -> datetime:

@@ -11,6 +11,7 @@ from typing import Any
 
 from pip_dagster.alerts.alarm_text import after_silence, chance, figure, gathered, name_of, of_group, record
 from pip_dagster.alerts.paging import incidents, ordered
+from pip_dagster.cli.cells import moment
 from pip_dagster.cli.output import echo, show_json, terminal_width
 from pip_dagster.ledger.alarms import AlarmEntry
 from pip_dagster.ledger.silences import Silenced, ended_silence, silence_of
@@ -130,10 +131,10 @@ def _block(listed: Listed, alarm: AlarmEntry) -> Iterator[str]:
     if alarm.good and alarm.is_open:
         yield f"good since {alarm.good[0]}; resolved after 3 such partitions"
     if acknowledged := listed.acknowledged(alarm):
-        yield f"acknowledged by {acknowledged.made_by}, {_at(acknowledged.made_at)}: {acknowledged.reason}"
+        yield f"acknowledged by {acknowledged.made_by}, {moment(acknowledged.made_at)}: {acknowledged.reason}"
     silenced = listed.silence(alarm)
     if silenced:
-        yield f"silent until {_at(silenced.end)} by {silenced.silence.made_by}: {silenced.silence.reason}"
+        yield f"silent until {moment(silenced.end)} by {silenced.silence.made_by}: {silenced.silence.reason}"
     elif alarm.is_open and (ended := ended_silence(listed.silences, alarm, listed.now)):
         yield after_silence(ended)
     if alarm.alarm_id in listed.outlived:
@@ -151,14 +152,13 @@ def _event(row: AlarmEntry) -> str:
     what = f" {row.reason}" if row.reason else ""
     value = f" {figure(row.value)}" if not row.reason and not row.good else ""
     good = f" good: {', '.join(row.good)}" if row.good else ""
-    return f"{_at(row.made_at)}  {row.state} {row.partition_key}{value}{good} by {row.made_by}{what}"
+    return f"{moment(row.made_at)}  {row.state} {row.partition_key}{value}{good} by {row.made_by}{what}"
 
 
 def _silence(silenced: Silenced) -> str:
     of = silenced.silence
-    return (
-        f"{of.pipeline}: silent until {_at(silenced.end)}: {of.about}, by {of.made_by}: {of.reason} [{of.silence_id}]"
-    )
+    until = moment(silenced.end)
+    return f"{of.pipeline}: silent until {until}: {of.about}, by {of.made_by}: {of.reason} [{of.silence_id}]"
 
 
 def _summary(listed: Listed) -> str:
@@ -169,7 +169,3 @@ def _summary(listed: Listed) -> str:
     named = [f"{sum(each.state == state for each in found)} {what}" for what, state in counts.items()]
     silent = sum(listed.silence(each) is not None for each in found)
     return ", ".join(named) + (f"; {silent} of them silenced." if silent else ".")
-
-
-def _at(at: datetime) -> str:
-    return f"{at:%Y-%m-%d %H:%M} UTC"

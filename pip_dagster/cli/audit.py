@@ -11,9 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from pip_dagster.cli.group import Commands
 from pip_dagster.cli.options import json_option, why_option
 from pip_dagster.cli.output import echo, show_json, show_table
+from pip_dagster.cli.table import Heading
+from pip_dagster.declaration.find import find_declarations
 from pip_dagster.declaration.project import Project
+from pip_dagster.errors import DeclarationError
 from pip_dagster.plural import plural
 from pip_dagster.registry.store import whoami
 
@@ -50,7 +54,7 @@ def open_ledger(project: Project, purpose: str) -> Iterator[DuckDBPyConnection]:
         yield con
 
 
-@click.group()
+@click.group(cls=Commands)
 def audit() -> None:
     """Audit: live changes, promotions and rollbacks, as a chain of hashes."""
 
@@ -186,16 +190,20 @@ def accept(project: Project, moves: bool, versions: bool, warehouse: bool, why: 
 
 
 @audit.command()
-@click.option("--pipeline", help="Entries of one pipeline, with the promotions of its models.")
+@click.argument("pipeline", required=False)
+@click.option("--pipeline", "old_pipeline", hidden=True)
 @click.option("--last", default=50, show_default=True, type=click.IntRange(min=1), help="How many to show.")
 @json_option
 @click.pass_obj
-def log(project: Project, pipeline: str | None, last: int, as_json: bool) -> None:
-    """Show the newest entries, oldest first."""
+def log(project: Project, pipeline: str | None, old_pipeline: str | None, last: int, as_json: bool) -> None:
+    """Show the newest entries, oldest first: all, or those of PIPELINE with the promotions of its models."""
     from pip_dagster.ledger.record import dicts
 
+    pipeline = pipeline or old_pipeline
     with open_ledger(project, "audit log") as con:
         entries = dicts(con.execute(_LOG, {"pipeline": pipeline, "last": last}))
+        if pipeline and not entries:
+            _check_known(con, project, pipeline)
     for entry in entries:
         entry["subject"], entry["details"] = json.loads(entry["subject"]), json.loads(entry["details"])
     if as_json:
@@ -203,11 +211,22 @@ def log(project: Project, pipeline: str | None, last: int, as_json: bool) -> Non
         return
     show_table(
         None,
-        ["entry", "at", "by", "action", "pipeline or model", "subject", "change", "why"],
+        [
+            *(
+                "entry",
+                Heading("at", optional=True),
+                Heading("by", optional=True),
+                "action",
+                "pipeline or model",
+                "subject",
+                "change",
+            ),
+            Heading("why", below=True),
+        ],
         (
             [
                 entry["seq"],
-                f"{entry['made_at']:%Y-%m-%d %H:%M:%S}",
+                entry["made_at"],
                 entry["actor"],
                 entry["action"],
                 entry["pipeline"] or entry["subject"].get("model"),
@@ -217,6 +236,14 @@ def log(project: Project, pipeline: str | None, last: int, as_json: bool) -> Non
             for entry in entries
         ),
     )
+
+
+def _check_known(con: DuckDBPyConnection, project: Project, pipeline: str) -> None:
+    """Refuse the name of a pipeline that is neither declared nor in the ledger."""
+    rows = con.execute("SELECT DISTINCT pipeline FROM ledger.scorings").fetchall()
+    known = {name for (name,) in rows} | {*find_declarations(project)}
+    if pipeline not in known:
+        raise DeclarationError(f"There is no pipeline {pipeline!r}; there is {', '.join(sorted(known)) or 'none'}.")
 
 
 def _change(subject: dict[str, Any], details: dict[str, Any]) -> tuple[str, str]:

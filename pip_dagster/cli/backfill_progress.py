@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
+from pip_dagster.cli.cells import duration
 from pip_dagster.cli.output import echo
 from pip_dagster.printable import printable
 
@@ -21,9 +22,11 @@ _EVERY_SECONDS = 5.0
 class Progress:
     """Counts built and failed partitions; prints on stderr, so that a result on stdout stays whole."""
 
-    def __init__(self, total: int) -> None:
+    def __init__(self, total: int, *, keep: bool = False) -> None:
         self.total, self.built, self.reused = total, 0, 0
         self.failed: dict[str, str] = {}
+        self.results: list[PartitionResult] = []  # with `keep`
+        self._keep = keep
         self._seen: set[str] = set()
         self._began = self._printed = time.monotonic()
         self._first_at = 0.0
@@ -48,6 +51,8 @@ class Progress:
         if key in self._seen:
             return
         self._seen.add(key)
+        if self._keep:
+            self.results.append(result)
         self._first_at = self._first_at or time.monotonic()
         if result.error:
             self.failed[key] = result.error
@@ -97,13 +102,3 @@ class Progress:
     ) -> None:
         if self._bar:
             self._bar.stop()
-
-
-def duration(seconds: float) -> str:
-    """Seconds for people: `40 s`, `3 min 20 s`, `2 h 5 min`."""
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60} s"
-    return f"{whole // 3600} h {whole % 3600 // 60} min"

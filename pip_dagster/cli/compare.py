@@ -12,6 +12,7 @@ from pip_dagster.cli.output import echo, show_json, show_table
 from pip_dagster.declaration.find import find_pipeline
 from pip_dagster.declaration.pipeline import Pipeline
 from pip_dagster.declaration.project import Project
+from pip_dagster.errors import DeclarationError
 from pip_dagster.registry.choose import registry_of
 
 
@@ -40,6 +41,11 @@ def compare(project: Project, pipeline: str, last: int, arms: bool, as_json: boo
     with workspace(threads=2) as con, reading(con, project, purpose=purpose):
         found = compare_scores(con, spec, live.manifest.outputs[0])
     found = found[-last:]
+    if not found and not spec.scoring.compared:
+        raise DeclarationError(
+            f"Pipeline {pipeline} declares no challenger, split or canary. Declare `scoring: {{challengers: "
+            "[challenger]}}`; docs/challengers.md has an example."
+        )
     if not as_json and spec.scoring.canary:
         for state in states(project, declared, spec.scoring.canary):
             echo(f"{pipeline}: {state['text']}")
@@ -48,9 +54,9 @@ def compare(project: Project, pipeline: str, last: int, arms: bool, as_json: boo
         return
     if not found:
         echo(
-            f"{pipeline}: no challenger has scored a partition that is live. Declare "
-            "`scoring: {challengers: [challenger]}`, point the alias at a version with `pip-dagster models promote "
-            f"{spec.scoring.model_name} VERSION --alias challenger`, and materialize."
+            f"{pipeline}: no challenger has scored a partition that is live. Point its alias at a version with "
+            f"`pip-dagster models promote {spec.scoring.model_name} VERSION --alias {spec.scoring.compared[0]}`, and "
+            "run the partitions that are to be compared."
         )
         return
     decisions = sorted({name for each in found for name in each.flips})
@@ -73,6 +79,10 @@ def _compare_arms(project: Project, declared: Pipeline, last: int, as_json: bool
     from pip_dagster.warehouse.connect import workspace
 
     spec = declared.spec
+    if spec.scoring.experiment is None:
+        raise DeclarationError(
+            f"Pipeline {spec.name} has no split, so it has no arms to compare. docs/experiments.md has an example."
+        )
     manifest = registry_of(project, spec.scoring).get(spec.scoring.model_name, spec.scoring.alias).manifest
     with workspace(threads=2) as con:
         found = arm_outcomes(con, declared, manifest, last)
@@ -81,8 +91,7 @@ def _compare_arms(project: Project, declared: Pipeline, last: int, as_json: bool
         return
     experiment, labels = spec.scoring.experiment, declared.labels
     if not found:
-        what = f"no partition in its {experiment.kind} {experiment.salt!r}" if experiment else "no split"
-        echo(f"{spec.name} has {what}. See docs/experiments.md.")
+        echo(f"{spec.name} has no partition in its {experiment.kind} {experiment.salt!r}. See docs/experiments.md.")
         return
     outcome, confidence = labels.outcome if labels else "outcome", f"{declared.gates.confidence:.0%}"
     metric = found[0].metric_name or "metric"

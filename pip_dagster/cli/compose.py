@@ -7,8 +7,9 @@ from typing import Any
 
 import click
 
+from pip_dagster.api.registering import check_may_store
 from pip_dagster.cli.output import progress
-from pip_dagster.cli.registering import check_may_store, described, finish, registering_options
+from pip_dagster.cli.registering import described, finish, registering_options
 from pip_dagster.registry.store import Registry
 from pip_dagster.registry.version import ModelVersion
 

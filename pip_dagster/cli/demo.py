@@ -12,11 +12,11 @@ from pathlib import Path
 
 import click
 
-from pip_dagster.cli.output import echo, show_table
+from pip_dagster.cli.cells import figure
+from pip_dagster.cli.output import echo, show_pairs
 from pip_dagster.cli.partition_status import partition_statuses
 from pip_dagster.cli.published import open_published, rows_of
 from pip_dagster.cli.report import report
-from pip_dagster.cli.status import show_partitions
 from pip_dagster.cli.unforeseen import debugging
 from pip_dagster.declaration.find import find_pipeline
 from pip_dagster.declaration.project import ROOT_VARIABLE, Project
@@ -29,7 +29,7 @@ from pip_dagster.scaffold.files import INSTANCE_SETTINGS
 _NAME = "flight_delay"
 _FIRST, _LAST = date(2013, 8, 1), date(2013, 8, 31)
 
-_LABELS = "August's labels: how good the scores and their estimates were"
+_LABELS = "August's labels: how good scores and estimates were"
 
 # Fits 80 columns.
 _NEXT = """
@@ -62,7 +62,7 @@ def demo(ctx: click.Context) -> None:
     registry = Registry(project.registry)
     known = registry.versions(_NAME) if _NAME in registry.models() else []
     if _step(2, "two models, trained on January to June and registered", len(known) >= 2):
-        _python(scripts / "train.py", sources, project.registry)
+        _python(scripts / "train.py", project.root)
     if _step(3, "the alias champion, on the better one", registry.alias(_NAME, "champion") is not None):
         why = "the better of the demo's two models"
         move = registry.set_alias(_NAME, "champion", 2, by="pip-dagster demo", why=why)
@@ -74,22 +74,9 @@ def demo(ctx: click.Context) -> None:
     page = project.reports / _NAME / "report.html"
     if _step(6, "the report", _is_newest(page, project)):
         ctx.invoke(report, pipeline=_NAME, why="")
-    with open_published(project) as con:
-        days = [each for each in partition_statuses(con, _NAME, 400) if each.partition_key in _days()]
-        show_partitions(_NAME, days)
-        top = rows_of(
-            con,
-            f"SELECT flight_key, flight_date, score, 'v' || model_version AS model FROM {_NAME}.predictions "
-            "WHERE partition_key = $key ORDER BY score DESC, flight_key LIMIT 10",
-            {"key": str(_LAST)},
-        )
-    show_table(f"The ten flights of {_LAST} most likely to be late", list(top[0]), [list(row.values()) for row in top])
+    _summarize(project)
     in_clone = (project.root / "Makefile").is_file()
-    words = (
-        (".venv/bin/pip-dagster", "make ui")
-        if in_clone
-        else ("pip-dagster", "DAGSTER_HOME=$PWD/.dagster_home dagster dev  ")
-    )
+    words = (".venv/bin/pip-dagster", "make ui") if in_clone else ("pip-dagster", "pip-dagster ui")
     echo(_NEXT.format(command=words[0], ui=words[1]))
     here = Path.cwd()
     echo(f"open {page.relative_to(here) if page.is_relative_to(here) else page}")
@@ -108,6 +95,33 @@ def _project(named: Path | None) -> Project:
         echo(f"The project is written to {root}")
         write_demo(root)
     return Project.at(root)
+
+
+_SUMMARY = f"""
+  SELECT sum(rows_scored) AS rows, sum(rows_quarantined) AS quarantined, count(*) AS days,
+         string_agg(DISTINCT 'v' || model_version, ', ') AS models, max(mean_score) AS most,
+         arg_max(partition_key, mean_score) AS worst, count(*) FILTER (findings <> '{{}}') AS remarkable
+  FROM ledger.partitions WHERE pipeline = '{_NAME}' AND is_live AND partition_key BETWEEN '{_FIRST}' AND '{_LAST}'
+"""
+_LATEST = f"""
+  SELECT flight_key, score FROM {_NAME}.predictions WHERE partition_key = '{_LAST}'
+  ORDER BY score DESC, flight_key LIMIT 3
+"""
+
+
+def _summarize(project: Project) -> None:
+    """A few lines on what there is now."""
+    with open_published(project) as con:
+        [of] = rows_of(con, _SUMMARY)
+        flights = ", ".join(f"{row['flight_key']} ({figure(row['score'])})" for row in rows_of(con, _LATEST))
+    lines = {
+        "scored": f"{plural(of['rows'], 'flight')} of {plural(of['days'], 'day')} by {of['models']}",
+        "quarantined": plural(of["quarantined"], "flight"),
+        "findings": f"on {plural(of['remarkable'], 'day')}, see `status {_NAME}`",
+        "worst day": f"{of['worst']}, mean score {figure(of['most'])}",
+        f"most at risk on {_LAST}": flights,
+    }
+    show_pairs(f"\n{_NAME}, {_FIRST} to {_LAST}", lines.items())
 
 
 def _step(number: int, what: str, done: bool) -> bool:

@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from pip_dagster.cli.cells import figure
 from pip_dagster.cli.options import json_option
 from pip_dagster.cli.output import echo, progress, show_json, show_table
+from pip_dagster.cli.table import Heading
 from pip_dagster.declaration.find import find_pipeline
 from pip_dagster.declaration.project import Project
 from pip_dagster.errors import DeclarationError
@@ -76,13 +78,20 @@ def _show(pipeline: str, version: str, shown: Sequence[ShownEstimate], findings:
 
     rows = []
     for each in shown:
-        if not each.metric or each.withdrawn:
-            rows.append([each.partition_key, each.metric, "", "", _rounded(each.truth), each.text])
+        if not each.metric or each.withdrawn or each.low is None or each.high is None:
+            rows.append([each.partition_key, each.metric, None, "", each.truth, each.text])
             continue
-        band = f"{each.low:.4g} to {each.high:.4g}"
+        band = f"{figure(each.low)} to {figure(each.high)}"
         held = f"{each.record.held} of {each.record.graded} held" if each.record.graded else "none graded yet"
-        rows.append([each.partition_key, each.metric, _rounded(each.value), band, _rounded(each.truth), held])
-    columns = ["partition", "metric", "estimate", "95% band", "measured", "such estimates"]
+        rows.append([each.partition_key, each.metric, each.value, band, each.truth, held])
+    columns = [
+        "partition",
+        "metric",
+        "estimate",
+        Heading("95% band", whole=True),
+        "measured",
+        Heading("such estimates", below=True),
+    ]
     show_table(f"{pipeline} {version}: {MEANING}", columns, rows)
     for finding in findings:
         if finding.state in ("alarm", "warning"):
@@ -94,7 +103,3 @@ def _report(found: Estimating, lacking: str | None) -> None:
         echo(f"Partition {partition} has no estimate: {reason}.")
     if lacking:
         echo(f"No calibrator was fitted now: {lacking}.")
-
-
-def _rounded(value: float | None) -> float | None:
-    return None if value is None else float(f"{value:.4g}")

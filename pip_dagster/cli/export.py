@@ -6,20 +6,24 @@ from pathlib import Path
 
 import click
 
-from pip_dagster.cli.options import KeyRange
-from pip_dagster.cli.output import echo
+from pip_dagster.cli.options import json_option
+from pip_dagster.cli.output import echo, show_json
+from pip_dagster.cli.selection import Selection, partition_selection
 from pip_dagster.declaration.project import Project
 from pip_dagster.plural import plural
+
+_LAST = "\U0010ffff"  # after every key
 
 
 @click.command()
 @click.argument("pipeline")
-@click.option(
-    "--to", "folder", type=click.Path(path_type=Path), required=True, help="A folder that does not exist yet."
-)
-@click.option("--partitions", type=KeyRange(), help="First and last key; by default all.")
+@partition_selection("to export; by default all", former_to=True)
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="A folder that does not exist yet.")
+@json_option
 @click.pass_obj
-def export(project: Project, pipeline: str, folder: Path, partitions: tuple[str, str] | None) -> None:
+def export(
+    project: Project, pipeline: str, output: Path | None, as_json: bool, selected: Selection, former_to: str | None
+) -> None:
     """Write what is published of PIPELINE to Parquet files in a new folder, one for each table, as of one moment.
 
     The folder appears when it is complete. Types that Parquet does not have, such as HUGEINT and INTERVAL, become text.
@@ -33,6 +37,11 @@ def export(project: Project, pipeline: str, folder: Path, partitions: tuple[str,
     from pip_dagster.warehouse.faults import remedy
     from pip_dagster.warehouse.published_export import of_files, of_lake, write
 
+    folder = output or (Path(former_to) if former_to else None)
+    if folder is None or (output and former_to):
+        raise click.UsageError("Name the folder that is written, with -o FOLDER.")
+    first, last = selected.bounds
+    partitions = (first or "", last or _LAST) if selected else None
     if folder.exists():
         raise click.ClickException(f"{folder} exists. Name a folder that does not: an export never changes one.")
     with open_published(project) as con:
@@ -48,5 +57,8 @@ def export(project: Project, pipeline: str, folder: Path, partitions: tuple[str,
     except (duckdb.Error, OSError) as error:
         text = f"{folder} cannot be written; nothing is left of it: {error}. {remedy(str(error))}"
         raise click.ClickException(text) from error
+    if as_json:
+        show_json({"folder": str(folder), "rows": found})
+        return
     listed = ", ".join(f"{name} ({plural(rows, 'row')})" for name, rows in found.items())
     echo(f"{folder}: {listed}.")

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
+from pip_dagster.api.gating import gate_version
+from pip_dagster.api.registering import record_in_audit
 from pip_dagster.cli.options import json_option
 from pip_dagster.cli.output import echo, progress, show_json, show_table
+from pip_dagster.cli.table import Heading
 from pip_dagster.declaration.project import Project
 from pip_dagster.errors import PipelineError
 from pip_dagster.promotion.reports import to_json
-from pip_dagster.registry.aliases import AliasChange
-from pip_dagster.registry.choose import registry_and_name, registry_of
-from pip_dagster.registry.errors import AliasConflict, RegistryUnwritable
+from pip_dagster.registry.choose import registry_and_name
 from pip_dagster.registry.store import Registry, whoami
-from pip_dagster.registry.version import ModelVersion
 from pip_dagster.statistics.gate_result import GateReport
 
 
@@ -30,19 +31,8 @@ def gate(context: click.Context, pipeline: str, ref: str, as_json: bool) -> None
     Exit code 0: it passes every gate. 1: it does not. 2: no gate fails, but one could not judge.
     """
     from pip_dagster.declaration.find import find_pipeline
-    from pip_dagster.promotion.check import check
-    from pip_dagster.promotion.reports import store_report
 
-    declared = find_pipeline(context.obj, pipeline)
-    scoring = declared.spec.scoring
-    registry = registry_of(context.obj, scoring)
-    version = registry.get(scoring.model_name, ref)
-    seen = registry.alias(scoring.model_name, scoring.alias)
-    report = check(declared, registry, version, seen, by=whoami(), progress=progress)
-    try:
-        store_report(registry.root, report)
-    except RegistryUnwritable as error:  # a user who may only read can ask all the same
-        progress(f"The report is not stored: {error}")
+    report = gate_version(find_pipeline(context.obj, pipeline), ref, progress)
     if as_json:
         show_json(to_json(report))
     else:
@@ -53,7 +43,7 @@ def gate(context: click.Context, pipeline: str, ref: str, as_json: bool) -> None
 @click.command()
 @click.argument("name")
 @click.argument("ref")
-@click.option("--alias", default="champion", show_default=True)
+@click.option("--alias", default="champion", show_default=True, help="The alias to move.")
 @click.option("--why", default="", help="The reason, for the alias's history.")
 @click.option("--override", metavar="REASON", help="Promote despite failed gates; both are recorded.")
 @click.option(
@@ -89,18 +79,19 @@ def promote(
     if registry.alias(name, alias) == version.version:
         change, moved = registry.alias_history(name, alias)[-1], False
         if change.by == whoami():  # the process that moved it may have been killed before it could record it
-            record_in_audit(project, name, change)
+            record_in_audit(project, name, change, progress)
         complete_publications(project)
     else:
         tried = attempt(project, version, alias, by=whoami(), progress=progress, registry=registry)
         try:
             change = tried.commit(why=why, override=override, accept_unjudged=accept_unjudged, approved_by=approved_by)
             moved = True
-            record_in_audit(project, name, change)
+            record_in_audit(project, name, change, progress)
         except PipelineError as error:
             if as_json:
                 refused = {"alias": alias, "version": version.version, "moved": False, "error": str(error)}
-                show_json(refused | {"gates": [to_json(report) for report in tried.reports]})
+                show_json(refused | {"exit_code": 1, "gates": [to_json(report) for report in tried.reports]})
+                error.answered = True
             raise
         finally:  # the reports after the decision: a reader who closes the pipe must not prevent it
             for report in tried.reports if not as_json else ():
@@ -116,11 +107,15 @@ def promote(
 
 @click.command()
 @click.argument("path", type=click.Path(path_type=Path))
-def keygen(path: Path) -> None:
+@json_option
+def keygen(path: Path, as_json: bool) -> None:
     """Create an Ed25519 key pair: PATH.pem, to be kept secret, and PATH.pub.pem, for scoring.required_signers."""
     from pip_dagster.registry.signing import keygen as create
 
     private, public = create(path)
+    if as_json:
+        show_json({"private_key": str(private), "public_key": str(public)})
+        return
     echo(f"private key, for `models sign --key`: {private}\npublic key, for scoring.required_signers: {public}")
 
 
@@ -128,45 +123,30 @@ def keygen(path: Path) -> None:
 @click.argument("name")
 @click.argument("ref")
 @click.option("--key", required=True, type=click.Path(path_type=Path), help="The private key, in PEM.")
+@json_option
 @click.pass_context
-def sign(context: click.Context, name: str, ref: str, key: Path) -> None:
+def sign(context: click.Context, name: str, ref: str, key: Path, as_json: bool) -> None:
     """Sign version REF of NAME: its manifest, and through it every file."""
     from pip_dagster.registry.signing import sign as sign_version
 
     version = Registry(context.obj.registry).get(name, ref)
-    echo(f"{version} is signed: {sign_version(version, key)}")
-
-
-def first_alias(registry: Registry, version: ModelVersion, alias: str) -> None:
-    """Set an alias for the first time, which needs no gates: there is nothing to compare with.
-
-    Raises:
-        AliasConflict: it points at another version; says how to promote.
-    """
-    seen = registry.alias(version.name, alias)
-    if seen is not None and seen != version.version:
-        raise AliasConflict(
-            f"{version} is registered, but alias {alias!r} stays v{seen}: registering only sets an alias that is not "
-            f"set yet. Move it through the gates with "
-            f"`pip-dagster models promote {version.name} v{version.version} --alias {alias}`."
-        )
-    if seen is None:
-        why = f"registered with --alias {alias}"
-        registry.set_alias(version.name, alias, version.version, by=whoami(), why=why, expect=None)
+    signature = sign_version(version, key)
+    if as_json:
+        show_json({"model": version.name, "version": version.version, "signature": str(signature)})
+    else:
+        echo(f"{version} is signed: {signature}")
 
 
 _STATES = {"passed": "passed", "failed": "FAILED", "unjudged": "UNJUDGED"}
 
 
-def gate_rows(report: GateReport) -> list[tuple[str, str, str, str]]:
+GATE_COLUMNS = ("gate", "figure", "threshold", Heading("finding", below=True))
+
+
+def gate_rows(report: GateReport) -> list[tuple[Any, ...]]:
     """Each gate with its verdict, figure, threshold and sentence."""
     return [
-        (
-            f"{_STATES[result.state]} {result.name}",
-            "" if result.figure is None else f"{result.figure:.6g}",
-            "" if result.threshold is None else f"{result.threshold:g}",
-            result.text,
-        )
+        (f"{_STATES[result.state]} {result.name}", result.figure, result.threshold, result.text)
         for result in report.results
     ]
 
@@ -174,10 +154,10 @@ def gate_rows(report: GateReport) -> list[tuple[str, str, str, str]]:
 def _show(report: GateReport) -> None:
     against = f"v{report.champion}" if report.champion else "nothing: the alias is not set"
     title = f"{report.pipeline}: {report.model_name} v{report.candidate} against {report.alias} ({against})"
-    show_table(title, ["gate", "figure", "threshold", "finding"], gate_rows(report))
+    show_table(title, GATE_COLUMNS, gate_rows(report))
     if report.segments:
         show_table(
-            "Largest differences by segment",
+            "\nLargest differences by segment",
             ["segment", "value", "rows", "mean champion", "mean candidate", "difference", "flip rate"],
             (
                 [each.segment, each.value, each.rows, each.champion, each.candidate, each.difference, each.flip_rate]
@@ -186,17 +166,7 @@ def _show(report: GateReport) -> None:
         )
     if report.movers:
         show_table(
-            "The rows that change most",
+            "\nThe rows that change most",
             ["partition", "key", "champion", "candidate"],
             ([each.partition_key, each.key, each.champion, each.candidate] for each in report.movers),
         )
-
-
-def record_in_audit(project: Project, model: str, move: AliasChange) -> None:
-    """Have the warehouse's audit record the move of this command; a failure is reported and the move stands."""
-    from pip_dagster.ledger.promotions import record_promotions
-
-    try:
-        record_promotions(project, (model, move))
-    except PipelineError as error:  # to report the move as failed would be wrong
-        progress(f"The alias was moved, but is not in the audit yet; the same command again records it. {error}")

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from pip_dagster.cli.output import echo
+from pip_dagster.cli.options import json_option
+from pip_dagster.cli.output import echo, show_json
 from pip_dagster.plural import plural
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 @click.option("--time-zone", help="Where a day begins, such as Europe/Berlin; by default this machine's.")
 @click.option("--outcome", help="The column with what is predicted, a number or BOOLEAN.")
 @click.option("--yes", is_flag=True, help="Ask nothing: take the options and what the data propose.")
+@json_option
 def init(
     name: str,
     from_table: tuple[str, str] | None,
@@ -38,6 +40,7 @@ def init(
     time_zone: str | None,
     outcome: str | None,
     yes: bool,
+    as_json: bool,
 ) -> None:
     """Write a new project in the folder NAME, with a pipeline NAME that loads and runs.
 
@@ -50,7 +53,7 @@ def init(
     from pip_dagster.scaffold.proposal import Wishes
 
     write.check_name(name)
-    folder, asks = Path(name), sys.stdin.isatty() and not yes
+    folder, asks = Path(name), sys.stdin.isatty() and not (yes or as_json)
     if from_table and from_parquet:
         raise click.UsageError("--from-table and --from-parquet exclude each other.")
     if asks and not (from_table or from_parquet):
@@ -73,7 +76,13 @@ def init(
         write.write(draft, scaffold.project_files())
         (draft / "data").mkdir(exist_ok=True)
         write.check_loads(draft, scaffold)
-    _report(folder, scaffold)
+    if as_json:
+        made = scaffold.proposal
+        features = [each.name for each in made.features]
+        found = {"folder": str(folder), "pipeline": scaffold.name, "table": made.table, "key": list(made.key)}
+        show_json(found | {"features": features, "left_out": dict(made.left_out), "next": _next(folder, scaffold)})
+    else:
+        _report(folder, scaffold)
 
 
 def _asked_table() -> tuple[str, str] | None:
@@ -107,21 +116,26 @@ def _report(folder: Path, scaffold: Scaffold) -> None:
     echo(f"  {plural(len(made.features), 'feature')}: {', '.join(each.name for each in made.features)}")
     for column, why in made.left_out:
         echo(f"  not a feature: {column} ({why})")
-    first = made.start if made.every != "month" else made.start.replace(day=1)
     echo("\nNext:")
-    lines = [f"cd {shlex.quote(str(folder))}"]
-    if made.outcome:
-        lines.append("python train.py")
-    else:
+    if not made.outcome:
         echo("  Train with features.sql, and save data/model.ubj and data/sample.parquet.")
-    last = min(first + timedelta(days=6), date.today() - timedelta(days=1))
-    lines += [
-        f"{scaffold.register_command} --alias champion",
-        f"pip-dagster backfill {scaffold.name} --from {first} --to {max(first, last)}",
-        f"pip-dagster report {scaffold.name}",
-    ]
-    for line in lines:
+    for line in _next(folder, scaffold):
         echo(f"  {line}")
+
+
+def _next(folder: Path, scaffold: Scaffold) -> list[str]:
+    """The commands that follow, up to the first report."""
+    made, name = scaffold.proposal, scaffold.name
+    first = made.start if made.every != "month" else made.start.replace(day=1)
+    last = max(first, min(first + timedelta(days=6), date.today() - timedelta(days=1)))
+    return [
+        f"cd {shlex.quote(str(folder))}",
+        *(["python train.py"] if made.outcome else []),
+        f"{scaffold.register_command} --alias champion",
+        f"pip-dagster check {name}",
+        f"pip-dagster run {name} --from {first} --to {last}",
+        f"pip-dagster report {name}",
+    ]
 
 
 def local_time_zone() -> str:

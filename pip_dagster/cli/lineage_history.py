@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from pip_dagster.cli.audit import open_ledger
-from pip_dagster.cli.output import show_json, show_table
+from pip_dagster.cli.cells import moment
+from pip_dagster.cli.output import show_json, show_pairs, show_table
+from pip_dagster.cli.table import Heading
 from pip_dagster.declaration.find import find_pipeline
 from pip_dagster.declaration.project import Project
 from pip_dagster.declaration.split import BUCKETS
@@ -28,8 +30,8 @@ def show_as_of(project: Project, pipeline: str, partition: str, at: datetime, as
         raise click.ClickException(f"{pipeline}: partition {partition!r} has never had a live scoring.")
     if not (past := [change for change in changes if change["live_from"] <= at]):
         raise click.ClickException(
-            f"{pipeline}, partition {partition}: nothing was live at {_text(at)}; the first scoring went live at "
-            f"{_text(changes[0]['live_from'])}."
+            f"{pipeline}, partition {partition}: nothing was live at {moment(at)}; the first scoring went live at "
+            f"{moment(changes[0]['live_from'])}."
         )
     live = past[-1]
     promotion = _promotion(project, alias, live)
@@ -39,14 +41,14 @@ def show_as_of(project: Project, pipeline: str, partition: str, at: datetime, as
     until = live["live_until"]
     rows = [
         ("model", f"{live['model_name']} v{live['model_version']}"),
-        ("live from", _text(live["live_from"])),
-        ("live until", _text(until) if until else "now"),
+        ("live from", moment(live["live_from"])),
+        ("live until", until or "now"),
         ("made live by", live["changed_by"]),
         ("why", live["why"]),
         ("run", live["changed_by_run"]),
-        ("promoted by", f"{promotion.by} at {_text(promotion.at)}" if promotion else "no alias named it at the time"),
+        ("promoted by", f"{promotion.by} at {moment(promotion.at)}" if promotion else "no alias named it at the time"),
         ("promoted because", promotion.why if promotion else None),
-        ("scored at", _text(live["made_at"])),
+        ("scored at", moment(live["made_at"])),
         ("scoring", live["scoring_id"]),
         ("model digest", live["model_digest"]),
         ("feature digest", live["feature_digest"]),
@@ -54,7 +56,7 @@ def show_as_of(project: Project, pipeline: str, partition: str, at: datetime, as
         ("rows scored", live["rows_scored"]),
         *((f"arm {arm['arm']}", _arm(arm)) for arm in live["arms"]),
     ]
-    show_table(f"{pipeline}, partition {partition}: live at {_text(at)}", ["what", "value"], rows)
+    show_pairs(f"{pipeline}, partition {partition}: live at {moment(at)}", rows)
 
 
 def show_key(project: Project, pipeline: str, key: tuple[str, ...], partition: str | None, as_json: bool) -> None:
@@ -77,7 +79,10 @@ def show_key(project: Project, pipeline: str, key: tuple[str, ...], partition: s
     scores = [name for name in found[0] if name not in {*known, *columns, "is_live", "arm", "feature_revision"}]
     show_table(
         f"{pipeline}: every score of {named}",
-        ["partition", "model", "role", "live", "status", *scores, "scored at", "by", "scoring"],
+        [
+            *("partition", "model", "role", "live", Heading("status", optional=True), *scores),
+            *(Heading(name, optional=True) for name in ("scored at", "by", "scoring")),
+        ],
         (
             [
                 row["partition_key"],
@@ -86,7 +91,7 @@ def show_key(project: Project, pipeline: str, key: tuple[str, ...], partition: s
                 f"yes, by {row['arm']}" if row["is_live"] else "no",
                 row["status"],
                 *(row[name] for name in scores),
-                _text(row["made_at"]),
+                row["made_at"],
                 row["made_by"],
                 row["scoring_id"],
             ]
@@ -107,7 +112,3 @@ def _promotion(project: Project, alias: str, live: dict[str, Any]) -> AliasChang
     moves = Registry(project.registry).alias_history(live["model_name"], alias)
     before = [move for move in moves if move.version == live["model_version"] and move.at <= live["live_from"]]
     return before[-1] if before else None
-
-
-def _text(at: datetime) -> str:
-    return f"{at:%Y-%m-%d %H:%M:%S %Z}"

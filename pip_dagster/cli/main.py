@@ -7,28 +7,33 @@ import io
 import logging
 import os
 import sys
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import NoReturn
+from typing import Any
 
 import click
 
 from pip_dagster import __version__
-from pip_dagster.cli.output import echo
+from pip_dagster.cli.failures import end
+from pip_dagster.cli.group import Commands, in_sections, with_examples
 from pip_dagster.cli.unforeseen import debugging, sentence
 from pip_dagster.declaration.project import Project
 from pip_dagster.errors import PipelineError
 from pip_dagster.printable import printable
 
 # Each is imported only when it is run: a status command must not pay for the registry's imports. The short help fits a
-# line of 80 columns.
+# line of 80 columns; `cli/group.py` has the section of each.
 _COMMANDS = {
     "alarms": ("pip_dagster.cli.alarms", "alarms", "What is in alarm, since when, and what to do."),
     "backfill": ("pip_dagster.cli.backfill", "backfill", "Build the past partitions of a pipeline, resumably."),
     "audit": ("pip_dagster.cli.audit", "audit", "Who made which scoring live, promoted or rolled back."),
+    "check": ("pip_dagster.cli.check", "check", "What is wrong with a pipeline, before it runs."),
     "demo": ("pip_dagster.cli.demo", "demo", "Score real flights with two models, to try it out."),
+    "doctor": ("pip_dagster.cli.doctor", "doctor", "Whether this machine and project can run."),
     "estimate": ("pip_dagster.cli.estimate", "estimate", "Performance expected before labels arrive."),
     "export": ("pip_dagster.cli.export", "export", "Write published rows as Parquet files."),
+    "features": ("pip_dagster.cli.features", "features", "Write features and training sets as Parquet files."),
     "init": ("pip_dagster.cli.init", "init", "Write a new project, from a table of yours."),
     "lineage": ("pip_dagster.cli.lineage", "lineage", "What produced a partition, or every score of a key."),
     "maintain": ("pip_dagster.cli.maintain", "maintain", "Merge a lake's small files and expire old snapshots."),
@@ -46,14 +51,17 @@ _COMMANDS = {
     "query": ("pip_dagster.cli.query", "query", "Run a SELECT on the published database."),
     "report": ("pip_dagster.cli.report", "report", "A page on how a pipeline is doing."),
     "replay": ("pip_dagster.cli.replay", "replay", "Score recorded features again and compare to the bit."),
+    "run": ("pip_dagster.cli.run", "run", "Score what is stale, or the partitions that you name."),
+    "ui": ("pip_dagster.cli.ui", "ui", "Open Dagster with the pipelines loaded."),
     "status": ("pip_dagster.cli.status", "status", "All pipelines, or the newest partitions of one."),
 }
 
 
-_WITHOUT_PROJECT = ("init", "demo")
+# They are given the folder of --project, if any.
+_WITHOUT_PROJECT = ("demo", "doctor", "init", "ui")
 
 
-class _Lazy(click.Group):
+class _Lazy(Commands):
     def list_commands(self, ctx: click.Context) -> list[str]:
         return sorted(_COMMANDS)
 
@@ -64,7 +72,10 @@ class _Lazy(click.Group):
         command = getattr(importlib.import_module(module), name)
         assert isinstance(command, click.Command)
         command.short_help = command_help
-        return command
+        return with_examples(command, ctx, cmd_name)
+
+    def sections(self, shown: Mapping[str, Any]) -> Mapping[str, Sequence[str]]:
+        return in_sections(shown)
 
 
 @click.group(cls=_Lazy, context_settings={"help_option_names": ["-h", "--help"]})
@@ -77,7 +88,9 @@ class _Lazy(click.Group):
 @click.pass_context
 def cli(ctx: click.Context, project: Path | None) -> None:
     """Inference pipelines in production: runs, lineage, models, backfills and rollbacks."""
-    if ctx.invoked_subcommand not in _WITHOUT_PROJECT:
+    if ctx.invoked_subcommand in _WITHOUT_PROJECT:
+        ctx.obj = project
+    else:
         ctx.obj = Project.at(project) if project else Project.find()
 
 
@@ -91,34 +104,29 @@ def main() -> None:
     try:
         Path.cwd()
     except OSError:  # with which DuckDB ends the process
-        _end("Error: The working directory does not exist any more. Change to the project's folder.", 1)
+        end("Error: The working directory does not exist any more. Change to the project's folder.", 1)
     try:
         code = cli(standalone_mode=False)
         sys.stdout.flush()  # a full disk, or a reader who has gone
     except click.ClickException as error:
         shown = io.StringIO()
         error.show(shown)
-        _end(shown.getvalue().rstrip(), error.exit_code)
+        end(shown.getvalue().rstrip(), error.exit_code, error=error.format_message())
     except (click.Abort, KeyboardInterrupt):
-        _end(_CANCELLED, CANCELLED)
+        end(_CANCELLED, CANCELLED)
     except BrokenPipeError:  # `| head` has read enough
         _discard_output()
         sys.exit(1)
     except PipelineError as error:
-        _end(f"Error: {error}", 1)
+        end(f"Error: {error}", 1, answered=error.answered)
     except Exception as error:
         if "Query interrupted" in str(error):  # Ctrl-C, as DuckDB reports it
-            _end(_CANCELLED, CANCELLED)
+            end(_CANCELLED, CANCELLED)
         if debugging():
             raise
         _discard_output()
-        _end(f"Error: {sentence(error)}", 1)
+        end(f"Error: {sentence(error)}", 1)
     sys.exit(code if isinstance(code, int) else 0)
-
-
-def _end(text: str, code: int) -> NoReturn:
-    echo(text, err=True)
-    sys.exit(code)
 
 
 def _prepare_streams() -> None:

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 import click
 
 from pip_dagster import __version__, clock
-from pip_dagster.cli.output import progress
+from pip_dagster.cli.options import json_option
+from pip_dagster.cli.output import progress, show_json
 from pip_dagster.cli.pending import Waiting, read_waiting
 from pip_dagster.cli.published import open_published, pipelines
 from pip_dagster.declaration.find import find_declarations, load_declared
@@ -33,13 +34,19 @@ if TYPE_CHECKING:
     type=click.Path(path_type=Path, dir_okay=False),
     help="Write this file instead, whole or not at all; the node exporter reads *.prom.",
 )
+@json_option
 @click.pass_obj
-def metrics(project: Project, names: tuple[str, ...], output: Path | None) -> None:
+def metrics(project: Project, names: tuple[str, ...], output: Path | None, as_json: bool) -> None:
     """Print the operational figures of the declared pipelines, or of these, for Prometheus.
 
     They are read from what is published, so no run has to wait. A figure that is not known is left out.
     """
-    text = metrics_text(project, names)
+    samples = _samples(project, names)
+    if as_json:
+        show_json(samples.as_list())
+    text = samples.text()
+    if as_json and output is None:
+        return
     if output is None:
         sys.stdout.write(text)  # exact, as JSON and CSV are
         return
@@ -58,6 +65,10 @@ def metrics_text(project: Project, names: Sequence[str] = ()) -> str:
     Raises:
         click.ClickException: a name is of no pipeline that is declared or published.
     """
+    return _samples(project, names).text()
+
+
+def _samples(project: Project, names: Sequence[str]) -> Samples:
     samples = Samples()
     samples.add("info", 1, version=__version__)
     specs, readable = _declared(project)
@@ -78,7 +89,7 @@ def metrics_text(project: Project, names: Sequence[str] = ()) -> str:
         samples.add("declaration_valid", int(spec is not None), pipeline=name)
         if (keys := waiting.keys(name)) is not None:
             samples.add("partitions_pending", len(keys), pipeline=name)
-    return samples.text()
+    return samples
 
 
 def _declared(project: Project) -> tuple[dict[str, PipelineSpec | None], bool]:

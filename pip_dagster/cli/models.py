@@ -8,14 +8,18 @@ from typing import Any
 
 import click
 
+from pip_dagster.api.registering import check_may_store, stated
 from pip_dagster.cli.canary import canary
+from pip_dagster.cli.cells import Share, moment
 from pip_dagster.cli.compare import compare
 from pip_dagster.cli.compose import compose
-from pip_dagster.cli.gates import gate, gate_rows, keygen, promote, sign
+from pip_dagster.cli.gates import GATE_COLUMNS, gate, gate_rows, keygen, promote, sign
+from pip_dagster.cli.group import Commands
 from pip_dagster.cli.options import json_option
-from pip_dagster.cli.output import echo, progress, show_json, show_table, terminal_width
-from pip_dagster.cli.registering import check_may_store, described, finish, json_object, registering_options
+from pip_dagster.cli.output import echo, progress, show_json, show_pairs, show_table, terminal_width
+from pip_dagster.cli.registering import described, finish, json_object, registering_options
 from pip_dagster.cli.rollback import rollback
+from pip_dagster.cli.table import Heading
 from pip_dagster.declaration.project import Project
 from pip_dagster.promotion.reports import newest_report, to_json
 from pip_dagster.registry.listing import aliases_of, details, say_metrics, summarize
@@ -25,7 +29,7 @@ from pip_dagster.registry.store import Registry
 _CATEGORIES = 8  # of a feature, as a terminal shows them
 
 
-@click.group()
+@click.group(cls=Commands)
 def models() -> None:
     """Models: which versions exist, and which one an alias such as 'champion' names."""
 
@@ -71,6 +75,11 @@ for _command in (canary, compare, compose, gate, promote, rollback, sign, keygen
     metavar="COLUMN|FILE.parquet",
     help="What training itself predicted for the sample: a column of it (repeat for each class), or a file.",
 )
+@click.option(
+    "--training-set",
+    type=click.Path(path_type=Path, dir_okay=False, exists=True),
+    help="What the model was trained on, as `features export` wrote it: its digest, range and proof are recorded.",
+)
 @registering_options
 @click.pass_context
 def register(
@@ -84,12 +93,16 @@ def register(
     missing: float | None,
     offset: str | None,
     training_scores: tuple[str, ...],
+    training_set: Path | None,
     alias: str | None,
     as_json: bool,
     **options: Any,
 ) -> None:
     """Check a model file and store it as the next version of NAME."""
+    from pip_dagster.api.rows import read_manifest
+
     check_may_store(context.obj, name, alias)
+    trained_on = read_manifest(training_set) if training_set else None
     version = Registry(context.obj.registry).register(
         name,
         model=model_file,
@@ -100,7 +113,7 @@ def register(
         missing=missing,
         offset=offset,
         training_scores=training_scores[0] if len(training_scores) == 1 else list(training_scores) or None,
-        **described(**options),
+        **stated(described(**options), trained_on),
     )
     if not (as_json or version.manifest.training_check):
         progress(
@@ -126,7 +139,11 @@ def list_models(project: Project, name: str | None, as_json: bool) -> None:
         return
     show_table(
         None,
-        ["model", "version", "aliases", "objective", "features", "metrics", "registered", "by", "description"],
+        [
+            *("model", "version", "aliases", Heading("objective", optional=True), Heading("features", optional=True)),
+            *("metrics", Heading("registered", optional=True), Heading("by", optional=True)),
+            Heading("description", below=True),
+        ],
         (
             [
                 row.model,
@@ -135,14 +152,12 @@ def list_models(project: Project, name: str | None, as_json: bool) -> None:
                 row.objective,
                 row.features,
                 say_metrics(row.metrics),
-                f"{row.registered_at:%Y-%m-%d %H:%M}",
+                row.registered_at,
                 row.registered_by,
                 row.description,
             ]
             for row in rows
         ),
-        boxed=False,
-        optional=["objective", "features", "by"],
     )
 
 
@@ -163,21 +178,28 @@ def show(project: Project, name: str, ref: str, as_json: bool) -> None:
         extra = {"aliases": aliases, "path": str(version.path), "manifest_digest": version.manifest_digest}
         show_json(manifest.model_dump(mode="json") | extra | {"gates": to_json(report) if report else None})
         return
-    show_table(None, ["", ""], details(version, aliases).items(), boxed=False)
+    show_pairs(None, details(version, aliases).items())
     if report:
-        title = f"gates of {report.pipeline}, {report.made_at:%Y-%m-%d %H:%M} UTC"
-        show_table(None, [title, "figure", "threshold", ""], gate_rows(report), boxed=False)
+        show_table(f"\ngates of {report.pipeline}, {moment(report.made_at)}", GATE_COLUMNS, gate_rows(report))
     if manifest.held_out and len(manifest.outputs) == 1:
-        show_table(
-            "held-out rows by score", ["score", "rows", "mean score", "mean outcome"], _bins(manifest), boxed=False
-        )
+        show_table("\nheld-out rows by score", ["score", "rows", "mean score", "mean outcome"], _bins(manifest))
     rows = []
     for feature in manifest.features:
         reference = manifest.feature_reference[feature.name]
         missing = reference.missing / (sum(reference.counts) + reference.missing)
         categories = _shown(feature.categories or ())
-        rows.append([feature.name, feature.type, f"{missing:.1%}", reference.mean, categories])
-    show_table(None, ["feature", "type", "missing in training", "mean", "categories"], rows, boxed=False)
+        rows.append([feature.name, feature.type, Share(missing), reference.mean, categories])
+    show_table(
+        "\nfeatures",
+        [
+            "feature",
+            "type",
+            Heading("missing in training", optional=True),
+            Heading("mean", optional=True),
+            Heading("categories", below=True),
+        ],
+        rows,
+    )
 
 
 @models.command()
@@ -198,7 +220,7 @@ def history(project: Project, name: str, alias: str | None, as_json: bool) -> No
         return
     rows = (
         [
-            f"{change.at:%Y-%m-%d %H:%M:%S}",
+            change.at,
             change.alias,
             f"v{change.previous}" if change.previous else "",
             f"v{change.version}",
@@ -207,7 +229,7 @@ def history(project: Project, name: str, alias: str | None, as_json: bool) -> No
         ]
         for change in changes
     )
-    show_table(None, ["at", "alias", "from", "to", "by", "why"], rows, boxed=False)
+    show_table(None, ["at", "alias", "from", "to", Heading("by", optional=True), Heading("why", below=True)], rows)
 
 
 def _bins(manifest: Manifest) -> list[list[Any]]:
@@ -217,7 +239,7 @@ def _bins(manifest: Manifest) -> list[list[Any]]:
     edges = [f"{edge:.4g}" for edge in manifest.score_reference[output].edges]
     names = [f"up to {edges[0]}", *(f"to {edge}" for edge in edges[1:]), f"above {edges[-1]}"] if edges else ["all"]
     return [
-        [name, each.rows, f"{each.score / each.rows:.4g}", f"{each.outcome / each.rows:.4g}"]
+        [name, each.rows, each.score / each.rows, each.outcome / each.rows]
         for name, each in zip(names, manifest.held_out.bins[output], strict=True)
         if each.rows
     ]

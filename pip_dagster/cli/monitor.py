@@ -9,6 +9,8 @@ import click
 
 from pip_dagster.cli.options import json_option
 from pip_dagster.cli.output import echo, progress, show_json, show_table
+from pip_dagster.cli.selection import Selection, partition_selection
+from pip_dagster.cli.table import Heading
 from pip_dagster.declaration.find import find_pipeline
 from pip_dagster.declaration.monitoring import Monitoring
 from pip_dagster.declaration.project import Project
@@ -24,18 +26,21 @@ _NAMED = 3
 
 @click.command()
 @click.argument("pipeline")
-@click.option("--partition", "key", help="Judge this partition instead of the newest one.")
+@partition_selection("to judge instead of the newest one", bounds=False)
 @click.option("--last", type=click.IntRange(min=1), help="List the newest partitions, with what was in alarm.")
 @click.option("--backfill", is_flag=True, help="First profile the partitions that were scored before, newest first.")
 @json_option
 @click.pass_obj
-def monitor(project: Project, pipeline: str, key: str | None, last: int | None, backfill: bool, as_json: bool) -> None:
-    """Show the drift of PIPELINE's features, scores and decisions.
+def monitor(
+    project: Project, pipeline: str, last: int | None, backfill: bool, as_json: bool, selected: Selection
+) -> None:
+    """Show the drift of PIPELINE's features, scores and decisions, in PARTITION or in the newest one.
 
     Each column of the live partitions is compared with training, and with the partitions before.
     """
+    key = selected.one
     if key is not None and last is not None:
-        raise click.UsageError("--partition and --last cannot be combined.")
+        raise click.UsageError("A partition and --last cannot be combined.")
     from pip_dagster.flow.engine import available_threads
     from pip_dagster.flow.model import ScoringModel
     from pip_dagster.monitoring.backfill import profile_stored
@@ -84,13 +89,16 @@ def _position(partitions: Sequence[str], key: str | None, pipeline: str) -> int:
 
 def _show_columns(pipeline: str, found: PartitionDrift, rules: Monitoring) -> None:
     lengths = sorted({window.partitions for each in found.columns for window in each.windows})
-    columns = ["column", "gain", "state", *(f"PSI {length}" for length in lengths), "p", "largest change"]
+    psi = [Heading(f"PSI {length}", optional=length < lengths[-1]) for length in lengths]
+    columns = ["column", Heading("gain", optional=True), "state", *psi, "p", Heading("largest change", below=True)]
     rows = []
     for each in found.columns:
         excess = {window.partitions: window.excess for window in each.windows if window.reference == "training"}
-        figures = [_rounded(excess.get(length)) for length in lengths]
-        rows.append([each.title, _rounded(each.gain), each.state, *figures, _rounded(each.p), each.changed])
-    show_table(f"{pipeline}, partition {found.partition_key}: {found.rows:,} rows against training", columns, rows)
+        figures = [excess.get(length) for length in lengths]
+        rows.append([each.title, each.gain, each.state, *figures, each.p, each.changed])
+    show_table(
+        f"{pipeline}, partition {found.partition_key}: {plural(found.rows, 'row')} against training", columns, rows
+    )
     echo(_verdict(found, rules))
 
 
@@ -100,7 +108,11 @@ def _show_partitions(pipeline: str, found: Sequence[PartitionDrift]) -> None:
         drifted = [column.title for column in each.columns if column.state == "drifted"]
         alarms = [f"{column.title}: {column.changed}" for column in each.alarms]
         rows.append([each.partition_key, each.rows, _listed(alarms, "; "), _listed(drifted, ", ")])
-    show_table(f"{pipeline}: drift", ["partition", "rows", "in alarm", "drifted from training"], rows)
+    show_table(
+        f"{pipeline}: drift",
+        ["partition", "rows", Heading("in alarm", below=True), Heading("drifted from training", below=True)],
+        rows,
+    )
 
 
 def _listed(names: Sequence[str], between: str) -> str:
@@ -112,7 +124,3 @@ def _listed(names: Sequence[str], between: str) -> str:
 def _verdict(found: PartitionDrift, rules: Monitoring) -> str:
     by_chance = f" A partition without drift has an alarm with a probability of about {rules.false_alarms:.1%}."
     return found.text + (by_chance if found.is_judged else "")
-
-
-def _rounded(value: float | None) -> float | None:
-    return None if value is None else float(f"{value:.3g}")

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from pip_dagster.declaration.model_names import parse_ref
-from pip_dagster.errors import BackfillError
 
 if TYPE_CHECKING:
     from pip_dagster.declaration.pipeline import Pipeline
@@ -61,22 +58,3 @@ def version_number(pipeline: Pipeline, ref: str | None) -> int | None:
     if wanted is None or isinstance(wanted, int):
         return wanted
     return registry_of(pipeline.project, pipeline.spec.scoring).get(pipeline.spec.scoring.model_name, wanted).version
-
-
-def check_dagster_home() -> None:
-    """Check it before a backfill is recorded.
-
-    Raises:
-        BackfillError: DAGSTER_HOME is set, and not to a folder by its absolute path.
-    """
-    home = os.environ.get("DAGSTER_HOME")
-    if home and not (Path(home).is_absolute() and Path(home).is_dir()):
-        raise BackfillError(
-            f"DAGSTER_HOME is {home!r}; expected the absolute path of a folder. Create it, correct the variable, or "
-            "run without Dagster with --no-dagster. Nothing was built."
-        )
-    if home and not os.access(home, os.W_OK | os.X_OK):
-        raise BackfillError(
-            f"DAGSTER_HOME is {home}, where user {os.geteuid()} may not write. Name another folder, or run without "
-            "Dagster with --no-dagster. Nothing was built."
-        )

@@ -32,6 +32,10 @@ _PARTITIONS = """
     ORDER BY max(partition_start) DESC LIMIT $last
   ) ORDER BY partition_key
 """
+_COUNT = """
+  SELECT count(DISTINCT partition_key) AS partitions FROM ledger.partitions
+  WHERE pipeline = $pipeline AND role = 'champion'
+"""
 _COLUMNS = {
     "corrected": "coalesce(max(live_change) > max(scoring_id), false)",
     "cpu_seconds": "cpu_seconds",
@@ -107,31 +111,23 @@ class PartitionStatus:
 
     @property
     def state(self) -> str:
-        """Whether it is live, what the last attempt failed with, and whether something newer is stored."""
-        if self.pending:
-            return f"{self._published_state}; stored since, not published yet"
-        return self._published_state
+        """Whether it is live, how the last attempt ended if not well, and whether something newer is stored."""
+        live = ("live, provisional" if self.provisional else "live") if self.model_version else "nothing live"
+        if self.last_attempt == "pending":
+            live = "nothing published"
+        elif self.last_attempt != "scored":
+            live += f"; last attempt {self.last_attempt}"
+        return f"{live}; stored since, not published yet" if self.pending else live
 
     @property
-    def _published_state(self) -> str:
-        if self.last_attempt == "pending":
-            return "nothing published"
-        live = ("live, provisional" if self.provisional else "live") if self.model_version else "nothing live"
-        failed = f"{live}; last attempt {self.last_attempt}: {self.reason}"
-        return live if self.last_attempt == "scored" else failed
+    def why(self) -> str:
+        """Why the last attempt failed, or was blocked."""
+        return "" if self.last_attempt in ("scored", "pending") else self.reason or ""
 
     @property
     def found(self) -> str:
         """The findings of the guard and of the split."""
-        parts = ["empty"] if "empty" in self.findings else []
-        if unseen := self.findings.get("unseen_category"):
-            parts.append("unseen " + ", ".join(f"{name} ({count})" for name, count in unseen["rows"].items()))
-        if undecided := self.findings.get("segment_condition_null"):
-            parts.append(f"a segment's condition is NULL in {plural(undecided, 'row')}")
-        if missing := self.findings.get("all_missing"):
-            more = f" and {len(missing) - _NAMED:,} more" if len(missing) > _NAMED else ""
-            parts.append("only missing values in " + ", ".join(missing[:_NAMED]) + more)
-        return "; ".join([*parts, *self.split.faults])
+        return "; ".join([*guard_findings(self.findings), *self.split.faults])
 
     def as_dict(self) -> dict[str, Any]:
         """For machines; the split's faults are among the findings."""
@@ -139,6 +135,19 @@ class PartitionStatus:
         split = plain.pop("split")
         plain["findings"] |= {"split": split["faults"]} if split["faults"] else {}
         return plain | {"arms": split["arms"]}
+
+
+def guard_findings(findings: Mapping[str, Any]) -> list[str]:
+    """What the guard found, in words."""
+    parts = ["empty"] if "empty" in findings else []
+    if unseen := findings.get("unseen_category"):
+        parts.append("unseen " + ", ".join(f"{name} ({count})" for name, count in unseen["rows"].items()))
+    if undecided := findings.get("segment_condition_null"):
+        parts.append(f"a segment's condition is NULL in {plural(undecided, 'row')}")
+    if missing := findings.get("all_missing"):
+        more = f" and {len(missing) - _NAMED:,} more" if len(missing) > _NAMED else ""
+        parts.append("only missing values in " + ", ".join(missing[:_NAMED]) + more)
+    return parts
 
 
 def partition_statuses(con: DuckDBPyConnection, pipeline: str, last: int) -> list[PartitionStatus]:
@@ -156,6 +165,11 @@ def partition_statuses(con: DuckDBPyConnection, pipeline: str, last: int) -> lis
         state = split.get(row["partition_key"], SplitState({}, []))
         found.append(PartitionStatus(**row, findings=findings, split=state))
     return found
+
+
+def partition_count(con: DuckDBPyConnection, pipeline: str) -> int:
+    """How many partitions of a pipeline are published, live or not."""
+    return int(rows_of(con, _COUNT, {"pipeline": pipeline})[0]["partitions"])
 
 
 def split_states(con: DuckDBPyConnection, pipeline: str) -> Mapping[str, SplitState]:

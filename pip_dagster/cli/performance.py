@@ -10,6 +10,7 @@ import click
 from pip_dagster.cli.options import json_option
 from pip_dagster.cli.output import progress
 from pip_dagster.cli.performance_shown import show_partition, show_partitions, show_windows
+from pip_dagster.cli.selection import Selection, partition_selection
 from pip_dagster.declaration.find import find_pipeline
 from pip_dagster.declaration.monitoring import Monitoring
 from pip_dagster.declaration.project import Project
@@ -23,31 +24,33 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("pipeline")
-@click.option("--partition", "key", help="All figures of this partition, and of its segments.")
+@partition_selection("whose figures are shown, with its segments", bounds=False)
 @click.option("--last", type=click.IntRange(min=1), help="List the newest partitions with their labels.")
 @click.option(
     "--evaluate", "evaluates", is_flag=True, help="First evaluate partitions whose labels are new or changed."
 )
-@click.option("--from", "first", help="With --evaluate: the first partition.")
-@click.option("--to", "until", help="With --evaluate: the last partition.")
+@click.option("--from", "first", metavar="KEY", help="With --evaluate: the first partition.")
+@click.option("--to", "until", metavar="KEY", help="With --evaluate: the last partition.")
 @json_option
 @click.pass_obj
 def performance(
     project: Project,
     pipeline: str,
-    key: str | None,
     last: int | None,
     evaluates: bool,
     first: str | None,
     until: str | None,
     as_json: bool,
+    selected: Selection,
 ) -> None:
     """Show how good PIPELINE's scores were, by the labels that are there.
 
-    Without an option: the newest 1, 7 and 28 partitions that count, by version, arm and segment, and the verdict.
+    With PARTITION: all its figures, and those of its segments. Without it and without an option: the newest 1, 7 and
+    28 partitions that count, by version, arm and segment, and the verdict.
     """
+    key = selected.one
     if key is not None and last is not None:
-        raise click.UsageError("--partition and --last cannot be combined.")
+        raise click.UsageError("A partition and --last cannot be combined.")
     if (first or until) and not evaluates:
         raise click.UsageError("--from and --to go with --evaluate.")
     from pip_dagster.monitoring.performance import judge_performance, read_performance
@@ -121,7 +124,7 @@ def _report(problems: dict[str, str]) -> None:
 
 
 def _listed(keys: Sequence[str]) -> str:
-    return f"partition {keys[0]}" if len(keys) == 1 else f"{len(keys):,} partitions, {keys[0]} to {keys[-1]}"
+    return f"partition {keys[0]}" if len(keys) == 1 else f"{plural(len(keys), 'partition')}, {keys[0]} to {keys[-1]}"
 
 
 def _nothing(pipeline: str, of: Performance, evaluated: bool) -> None:

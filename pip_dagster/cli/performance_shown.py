@@ -6,7 +6,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from pip_dagster.cli.cells import Share, figure
 from pip_dagster.cli.output import echo, show_json, show_table
+from pip_dagster.cli.table import Heading
 from pip_dagster.errors import DeclarationError
 
 if TYPE_CHECKING:
@@ -15,6 +17,7 @@ if TYPE_CHECKING:
     from pip_dagster.monitoring.finding import Finding
     from pip_dagster.monitoring.performance import Performance, WindowFigure
 
+_INTERVAL = Heading("95% interval", optional=True, whole=True)
 _STATES = ("mature", "maturing", "waiting", "overdue")
 
 
@@ -28,12 +31,12 @@ def show_windows(pipeline: str, of: Performance, findings: Sequence[Finding], as
             {"metric": of.metric, "windows": figures, "labels": _counts(of), "findings": [*map(asdict, findings)]}
         )
         return
-    columns = ["partitions", "rows", "labelled", of.metric, "95% interval"]
+    columns = ["partitions", "rows", "labelled", of.metric, _INTERVAL]
     rows = [[f"{each.partitions} to {each.last}", *_figure(each)] for each in windows]
     show_table(f"{pipeline}: the newest partitions that count", columns, rows)
     if groups:
         show_table(
-            f"The newest {newest}, by version, arm and segment",
+            f"\nThe newest {newest}, by version, arm and segment",
             ["rows of", *columns[1:]],
             [[_name(each), *_figure(each)] for each in groups],
         )
@@ -91,13 +94,13 @@ def show_partitions(pipeline: str, of: Performance, last: int, as_json: bool) ->
             if each.labelled and each.evaluation and each.evaluation.evaluation_id in of.rows
             else None
         )
-        numbers = _figure(figure) if figure else [each.rows, _share(each.coverage), None, None]
+        numbers = _figure(figure) if figure else [each.rows, Share(each.coverage), None, None]
         arm = "" if each.part.arm == "champion" else f" {each.part.arm}"
         rows.append(
             [each.partition_key, f"v{each.part.model_version}{arm}", each.state, *numbers, ", ".join(_marks(each))]
         )
-    columns = ["partition", "version", "labels", "rows", "labelled", of.metric, "95% interval", "note"]
-    show_table(f"{pipeline}: performance", columns, rows, optional=["95% interval"])
+    columns = ["partition", "version", "labels", "rows", "labelled", of.metric, _INTERVAL, Heading("note", below=True)]
+    show_table(f"{pipeline}: performance", columns, rows)
 
 
 def show_partition(pipeline: str, of: Performance, key: str, as_json: bool) -> None:
@@ -119,9 +122,8 @@ def show_partition(pipeline: str, of: Performance, key: str, as_json: bool) -> N
             if row.segment is None:
                 show_table(
                     None,
-                    ["figure", "value", "rows", "95% interval", "reweighted"],
+                    ["figure", "value", "rows", _INTERVAL, Heading("reweighted", optional=True)],
                     _figures(row),
-                    optional=["reweighted"],
                 )
         segments = [
             [f"{row.segment} = {row.segment_value}", row.rows, row.labelled, _of_metric(row, of.metric)]
@@ -129,7 +131,7 @@ def show_partition(pipeline: str, of: Performance, key: str, as_json: bool) -> N
             if row.segment
         ]
         if segments:
-            show_table(None, ["segment", "rows", "labelled", of.metric], segments)
+            show_table("\nBy segment", ["segment", "rows", "labelled", of.metric], segments)
 
 
 def _figures(row: PerformanceRow) -> Iterable[list[Any]]:
@@ -137,15 +139,15 @@ def _figures(row: PerformanceRow) -> Iterable[list[Any]]:
         reweighted = row.reweighted[i] if row.reweighted else None
         yield [
             name,
-            _rounded(row.figures[i]),
+            row.figures[i],
             row.counts[i],
             _interval(row.lows[i], row.highs[i]),
-            _rounded(reweighted),
+            reweighted,
         ]
 
 
 def _of_metric(row: PerformanceRow, metric: str) -> float | None:
-    return _rounded(row.figures[row.metrics.index(metric)]) if metric in row.metrics else None
+    return row.figures[row.metrics.index(metric)] if metric in row.metrics else None
 
 
 def _plain(of: Performance, each: Coverage, *, segments: bool = False) -> dict[str, Any]:
@@ -191,17 +193,9 @@ def _name(of: WindowFigure) -> str:
 
 
 def _figure(of: WindowFigure) -> list[Any]:
-    share = _share(of.labelled / of.rows if of.rows else 0.0)
-    return [of.rows, share, _rounded(of.value), _interval(of.low, of.high)]
-
-
-def _share(value: float) -> str:
-    return f"{value:.1%}"
+    share = Share(of.labelled / of.rows if of.rows else 0.0)
+    return [of.rows, share, of.value, _interval(of.low, of.high)]
 
 
 def _interval(low: float | None, high: float | None) -> str:
-    return "" if low is None or high is None else f"{low:.4g} to {high:.4g}"
-
-
-def _rounded(value: float | None) -> float | None:
-    return None if value is None else float(f"{value:.4g}")
+    return "" if low is None or high is None else f"{figure(low)} to {figure(high)}"

@@ -12,6 +12,8 @@ import click
 from pip_dagster.cli.options import json_option
 from pip_dagster.cli.output import echo, progress, show_json, show_table
 from pip_dagster.cli.pending import pending_text
+from pip_dagster.cli.selection import Selection, partition_selection
+from pip_dagster.cli.table import Heading
 from pip_dagster.declaration.find import find_pipeline
 from pip_dagster.declaration.project import Project
 from pip_dagster.declaration.ranges import contiguous
@@ -25,44 +27,34 @@ _SHOWN = 50
 
 @click.command()
 @click.argument("pipeline")
-@click.option("--from", "first", metavar="KEY", help="The first partition to evaluate.")
-@click.option("--to", "last", metavar="KEY", help="The last partition to evaluate.")
+@partition_selection("to evaluate", several=True)
 @json_option
 @click.pass_obj
-def plan(project: Project, pipeline: str, first: str | None, last: str | None, as_json: bool) -> None:
+def plan(project: Project, pipeline: str, as_json: bool, selected: Selection) -> None:
     """List the stale partitions of PIPELINE with reasons, and those on hold. Runs nothing.
 
     Compares the sources, the declaration and the live version with what the ledger recorded for each partition.
     """
-    found = plan_now(project, pipeline, first, last)
+    found = plan_now(project, pipeline, selected)
     if as_json:
         show_json(as_dict(found))
     else:
         show_plan(found)
 
 
-def plan_now(project: Project, name: str, first: str | None = None, last: str | None = None) -> Plan:
-    """The plan of the partitions that have closed, from `first` to `last`.
+def plan_now(project: Project, name: str, selected: Selection | None = None) -> Plan:
+    """The plan of the partitions that have closed, or of those among them that are named.
 
     Raises:
-        click.ClickException: a key names no partition that has closed.
-        PipelineError: the declaration, a source or the warehouse cannot be read.
+        PipelineError: a key names no partition that has closed; the declaration, a source or the warehouse cannot be
+            read.
     """
     from pip_dagster.declaration.grid import closed_partitions
     from pip_dagster.flow.plan import make_plan
 
     pipeline, now = find_pipeline(project, name), datetime.now(UTC)
     partitions = closed_partitions(pipeline.spec.partitions, now)
-    keys = [partition.key for partition in partitions]
-    for key in (first, last):
-        if key is not None and key not in keys:
-            known = f"{keys[0]} to {keys[-1]}" if keys else "none yet"
-            raise click.ClickException(f"{name} has no closed partition {key!r}; expected one of {known}.")
-    begin = keys.index(first) if first else 0
-    end = keys.index(last) + 1 if last else len(keys)
-    if begin >= end and keys:
-        raise click.ClickException(f"--from {first} is after --to {last}.")
-    return make_plan(pipeline, partitions[begin:end], now=now)
+    return make_plan(pipeline, (selected or Selection()).among(partitions, name), now=now)
 
 
 def as_dict(found: Plan) -> dict[str, Any]:
@@ -81,12 +73,12 @@ def as_dict(found: Plan) -> dict[str, Any]:
 
 
 def show_plan(found: Plan) -> None:
-    """The plan as a table: neighbours with the same reasons on one line."""
+    """The plan as a table: neighbors with the same reasons on one line."""
     rows = _ranges(found.stale, "stale") + _ranges(found.on_hold, "on hold")
     stale = plural(len(found.stale), "stale partition")
     echo(f"{found.pipeline}: {stale}, {len(found.on_hold):,} on hold, {found.current:,} current")
     if rows:
-        show_table(None, ["partitions", "number", "state", "why"], rows[:_SHOWN])
+        show_table(None, ["partitions", "number", "state", Heading("why", below=True)], rows[:_SHOWN])
     if len(rows) > _SHOWN:
         progress(f"{plural(len(rows) - _SHOWN, 'more line')}: list them all with --json.")
     if found.pending:

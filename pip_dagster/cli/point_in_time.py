@@ -10,6 +10,7 @@ import click
 
 from pip_dagster.cli.options import json_option
 from pip_dagster.cli.output import echo, show_json, show_table
+from pip_dagster.cli.selection import Selection, partition_selection
 from pip_dagster.declaration.find import find_pipeline
 from pip_dagster.declaration.project import Project
 from pip_dagster.errors import DeclarationError
@@ -19,7 +20,7 @@ from pip_dagster.text_file import read_text
 
 @click.command("prove-point-in-time")
 @click.argument("pipeline")
-@click.option("--partition", required=True, help="The partition whose features are built twice.")
+@partition_selection("whose features are built twice", bounds=False)
 @click.option(
     "--sql",
     type=click.Path(path_type=Path, dir_okay=False, exists=True),
@@ -29,9 +30,9 @@ from pip_dagster.text_file import read_text
 @json_option
 @click.pass_obj
 def prove_point_in_time(
-    project: Project, pipeline: str, partition: str, sql: Path | None, most_cutoffs: int, as_json: bool
+    project: Project, pipeline: str, sql: Path | None, most_cutoffs: int, as_json: bool, selected: Selection
 ) -> None:
-    """Build features from all rows and from the rows known at each cut-off; list the features that differ.
+    """Build PARTITION's features from all rows and from the rows known at each cut-off; list the features that differ.
 
     Exit code 0: nothing differs. 1: a feature does.
     """
@@ -40,6 +41,9 @@ def prove_point_in_time(
     from pip_dagster.flow.point_in_time import prove
     from pip_dagster.orchestration.partitions import partitions_definition, partitions_of
 
+    partition = selected.one
+    if partition is None:
+        raise click.UsageError("Name the PARTITION whose features are built twice.")
     declared = find_pipeline(project, pipeline)
     definition = partitions_definition(declared.spec.partitions)
     try:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import click
 
-from pip_dagster.cli.output import echo
+from pip_dagster.cli.options import json_option
+from pip_dagster.cli.output import echo, show_json
 from pip_dagster.declaration.project import Project
 from pip_dagster.plural import plural
 
 
 @click.command()
+@json_option
 @click.pass_obj
-def publish(project: Project) -> None:
+def publish(project: Project, as_json: bool) -> None:
     """Rewrite every published file, after one was damaged or removed. Runs on a warehouse file wait until then."""
     if not project.publishes:
         raise click.ClickException(
@@ -26,6 +28,9 @@ def publish(project: Project) -> None:
     with workspace(threads=2) as con, writing(con, project, purpose="publishing all files", publish=False):
         count = publish_pending(con, project, everything=True)
         left = len(pending_publications(con, project))
-    echo(f"{project.published}: {plural(count, 'partition')} published.")
+    if as_json and not left:
+        show_json({"published": str(project.published), "partitions": count, "pending": left})
+    elif not as_json:
+        echo(f"{project.published}: {plural(count, 'partition')} published.")
     if left:
         raise click.ClickException(f"{plural(left, 'partition')} could not be published and stay pending; see above.")

@@ -2,97 +2,86 @@
 
 from __future__ import annotations
 
-import csv
 import sys
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
 
 import click
 
-from pip_dagster.cli.output import echo, show_json, show_table
-from pip_dagster.cli.published import open_published
+from pip_dagster.cli.group import Choice
+from pip_dagster.cli.output import progress
+from pip_dagster.cli.query_output import FORMATS, check_target, show_rows, write_rows
+from pip_dagster.cli.query_run import run_query
 from pip_dagster.declaration.project import Project
-from pip_dagster.sql.expression import Refused
-from pip_dagster.sql.tables import Readable, folded, tables_read
-from pip_dagster.warehouse import s3
-
-if TYPE_CHECKING:
-    from duckdb import DuckDBPyConnection
-
-_SHOWN = 200
-_CATALOG_FUNCTIONS = frozenset(
-    {"duckdb_columns", "duckdb_constraints", "duckdb_functions", "duckdb_schemas", "duckdb_tables", "duckdb_types"}
-)
-_CATALOG_VIEWS = frozenset(f"main.{name}" for name in _CATALOG_FUNCTIONS - {"duckdb_functions"}) | frozenset(
-    f"information_schema.{name}"
-    for name in ("columns", "key_column_usage", "referential_constraints", "schemata", "table_constraints", "tables")
-)
+from pip_dagster.errors import DeclarationError
+from pip_dagster.text_file import read_text
 
 
 @click.command()
-@click.argument("sql")
+@click.argument("sql", required=False)
+@click.option("-f", "--file", "sql_file", type=click.Path(path_type=Path), help="Read the SQL from a file; - is stdin.")
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="Write the rows to a file.")
+@click.option("--force", is_flag=True, help="Replace the file of --output if there is one.")
 @click.option(
     "--format",
     "form",
-    type=click.Choice(["table", "csv", "json"]),
-    default="table",
-    show_default=True,
-    help="Output format.",
+    type=Choice(list(FORMATS)),
+    help="Output format; by default that of the file's name, or a table. parquet needs --output.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Short for --format json.")
 @click.pass_obj
-def query(project: Project, sql: str, form: str, as_json: bool) -> None:
-    """Run a SELECT on the published database, for example 'SELECT * FROM flight_delay.predictions LIMIT 5'."""
-    import duckdb
+def query(
+    project: Project,
+    sql: str | None,
+    sql_file: Path | None,
+    output: Path | None,
+    force: bool,
+    form: str | None,
+    as_json: bool,
+) -> None:
+    """Run a SELECT on the published tables: as an argument, from a file, or from stdin (-).
 
-    with open_published(project) as con:
-        try:
-            tables_read(sql, _readable(con))
-        except Refused as error:
-            raise click.ClickException(
-                f"A query reads the project's tables and writes nothing; this {error}."
-            ) from error
-        try:
-            result = con.execute(sql)
-            columns = [column[0] for column in result.description or []]
-            if len(set(columns)) < len(columns):
-                raise click.ClickException(f"Two columns have the same name: {', '.join(columns)}. Rename one with AS.")
-            _show(result, columns, "json" if as_json else form)
-        except duckdb.Error as error:
-            of_file = project.publishes and str(project.published) in str(error)
-            if of_file or s3.is_of_s3(error):  # a damaged file or an S3 that is away, not the query
-                raise
-            raise click.ClickException(str(error)) from error
+    Without SQL, on a terminal, a shell opens: .help lists its commands.
+    """
+    form = "json" if as_json else form
+    if sql is not None and sql_file is not None:
+        raise click.UsageError("Give the SQL as an argument or by --file; use only one of them.")
+    if output is not None:
+        form = form or _format_of(output)
+        check_target(output, force=force)
+    elif form == "parquet":
+        raise click.UsageError("--format parquet needs a file: add -o FILE.parquet.")
+    if sql is None and sql_file is None and output is None and form is None and _at_terminal():
+        from pip_dagster.cli.query_shell import QueryShell
 
-
-def _readable(con: DuckDBPyConnection) -> Readable:
-    """The tables and views of the project, and DuckDB's own list of them; nothing that shows a path or a secret."""
-    rows = con.execute(
-        "SELECT current_database() AS catalog, schema_name || '.' || table_name FROM duckdb_tables() "
-        "WHERE database_name = current_database() "
-        "UNION ALL SELECT current_database(), schema_name || '.' || view_name FROM duckdb_views() "
-        "WHERE database_name = current_database() AND NOT internal"
-    ).fetchall()
-    return Readable(
-        frozenset({folded(name) for _, name in rows} | _CATALOG_VIEWS),
-        kind="a table or view of this project",
-        table_remedy="correct the name",
-        function_remedy="open the published database in DuckDB itself to combine it with other data",
-        catalogs=frozenset(folded(catalog) for catalog, _ in rows[:1]),
-        functions=_CATALOG_FUNCTIONS,
-        shows=True,
-    )
+        QueryShell(project).run()
+        return
+    text = _sql(sql, sql_file)
+    with run_query(project, text) as result:
+        if output is None:
+            show_rows(result, form or "table")
+        else:
+            size = write_rows(result, form or "table", output, force=force)
+            progress(f"{output}: {size:,} bytes.")
 
 
-def _show(result: Any, columns: list[str], form: str) -> None:
-    if form == "csv":
-        writer = csv.writer(sys.stdout, lineterminator="\n")
-        writer.writerow(columns)
-        while rows := result.fetchmany(10_000):
-            writer.writerows(rows)
-    elif form == "json":
-        show_json([dict(zip(columns, row, strict=True)) for row in result.fetchall()])
-    else:
-        rows = result.fetchmany(_SHOWN)
-        show_table(None, columns, rows)
-        if result.fetchone():
-            echo(f"More than {_SHOWN} rows: add a LIMIT, or print all of them with --format csv.", err=True)
+def _at_terminal() -> bool:
+    return sys.stdin.isatty() and sys.stdout.isatty()
+
+
+def _format_of(output: Path) -> str:
+    found = [form for form, suffix in FORMATS.items() if suffix and output.suffix.lower() == suffix]
+    if not found:
+        known = ", ".join(suffix for suffix in FORMATS.values() if suffix)
+        raise click.UsageError(f"{output.name} does not name a format; end it with {known}, or add --format.")
+    return found[0]
+
+
+def _sql(sql: str | None, sql_file: Path | None) -> str:
+    """The statement, from where it is."""
+    if sql_file is not None and str(sql_file) != "-":
+        return read_text(sql_file, DeclarationError)
+    if sql is not None and sql != "-":
+        return sql
+    if sql is None and sql_file is None and sys.stdin.isatty():
+        raise click.UsageError("Give a SELECT as an argument, with -f FILE, or on stdin.")
+    return sys.stdin.read()

@@ -10,22 +10,18 @@ from typing import Any
 
 import click
 
-from pip_dagster.cli.gates import first_alias, record_in_audit
+from pip_dagster.api.registering import first_alias, record_in_audit
 from pip_dagster.cli.options import json_option
-from pip_dagster.cli.output import echo, show_json
-from pip_dagster.declaration.model_names import check_model_name
-from pip_dagster.declaration.project import Project
+from pip_dagster.cli.output import echo, progress, show_json
 from pip_dagster.errors import RegistryError
 from pip_dagster.registry.listing import aliases_of, composed, summarize
 from pip_dagster.registry.store import Registry
 from pip_dagster.registry.version import ModelVersion
-from pip_dagster.warehouse.access import check_may_write
-from pip_dagster.warehouse.faults import check_writable
 
 _OPTIONS = (
     click.option("--metric", "metrics", multiple=True, metavar="NAME=VALUE", help="Repeatable."),
     click.option("--tag", "tags", multiple=True, metavar="NAME=VALUE", help="Repeatable."),
-    click.option("--description", default=""),
+    click.option("--description", default="", help="What a reader of `models show` should know."),
     click.option("--training-window", metavar="FROM..TO", help="For example 2013-01-01..2013-07-01."),
     click.option("--alias", help="Point this alias at the version, if it is not set yet."),
     click.option("--outcome", metavar="COLUMN", help="The column with what came of held-out rows."),
@@ -45,17 +41,6 @@ _OPTIONS = (
 def registering_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add the options of both commands."""
     return reduce(lambda decorated, option: option(decorated), reversed(_OPTIONS), command)
-
-
-def check_may_store(project: Project, name: str, alias: str | None) -> None:
-    """Check, before a model is examined, that this user may store it and record the move of its alias.
-
-    Raises:
-        StorageError: names what may not be written, and what to do.
-    """
-    check_writable(project.registry / check_model_name(name))
-    if alias:
-        check_may_write(project)
 
 
 def described(
@@ -96,13 +81,14 @@ def finish(context: click.Context, version: ModelVersion, alias: str | None, as_
     try:
         if alias:
             first_alias(registry, version, alias)
-            record_in_audit(context.obj, version.name, registry.alias_history(version.name, alias)[-1])
+            record_in_audit(context.obj, version.name, registry.alias_history(version.name, alias)[-1], progress)
     except RegistryError as error:
         failure = error
     if as_json:
         summary = summarize(version, aliases_of(registry, version)).model_dump(mode="json")
         show_json(summary | {"created": version.created, "error": str(failure) if failure else None})
     if failure:
+        failure.answered = as_json
         raise failure
     if as_json:
         return

@@ -11,8 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from pip_dagster.cli.failures import Unanswered
 from pip_dagster.cli.options import json_option
 from pip_dagster.cli.output import echo, progress, show_json, show_table
+from pip_dagster.cli.selection import Selection, partition_selection
+from pip_dagster.cli.table import Heading
 from pip_dagster.declaration.find import find_pipeline
 from pip_dagster.declaration.project import Project
 from pip_dagster.errors import PipelineError
@@ -27,7 +30,7 @@ _SHOWN = 50
 
 @click.command()
 @click.argument("pipeline")
-@click.argument("partition", required=False)
+@partition_selection("to replay")
 @click.option("--scoring", "scoring_id", help="A scoring by its id instead of the live one; see `lineage`.")
 @click.option("--key", "keys", multiple=True, help="Show this row; a JSON list if the key has several columns.")
 @click.option("--all", "every", is_flag=True, help="Replay every live partition.")
@@ -37,21 +40,21 @@ _SHOWN = 50
 def replay(
     project: Project,
     pipeline: str,
-    partition: str | None,
     scoring_id: str | None,
     keys: tuple[str, ...],
     every: bool,
     sample: int | None,
     as_json: bool,
+    selected: Selection,
 ) -> None:
-    """Score the recorded features of PARTITION with the recorded model; compare bit for bit with the stored scores.
+    """Score the recorded features of PARTITION, or of A..B, with the recorded model, and compare with what is stored.
 
-    Exit code 0: identical. 1: a partition differs. 2: none differs, but one cannot be replayed.
+    Exit code 0: identical to the bit. 1: a partition differs. 2: none differs, but one cannot be replayed.
     """
     if every or sample:
-        if partition or scoring_id or keys:
+        if selected or scoring_id or keys:
             raise click.UsageError("--all and --sample cannot be combined with a partition, --scoring or --key.")
-    elif not (partition or scoring_id):
+    elif not (selected or scoring_id):
         raise click.UsageError("Name a partition, a --scoring or --all.")
     from pip_dagster.replay import recall
     from pip_dagster.replay.replay import replay as replay_scorings
@@ -60,11 +63,10 @@ def replay(
     try:
         declared = find_pipeline(project, pipeline)
         with workspace(threads=1) as con:
-            entries = recall.find(con, declared, partition=partition, scoring_id=scoring_id, sample=sample)
+            entries = recall.find(con, declared, partitions=selected.bounds, scoring_id=scoring_id, sample=sample)
         results = list(replay_scorings(declared, entries, keys=keys, progress=progress))
     except PipelineError as error:
-        echo(f"Error: cannot replay: {error}", err=True)
-        sys.exit(2)
+        raise Unanswered(f"cannot replay: {error}") from error
     results.sort(key=lambda each: (each.entry.partition_start, each.entry.scoring_id))
     verdicts: Counter[str] = Counter(each.verdict for each in results)
     if as_json:
@@ -101,22 +103,14 @@ def _plain(each: Replay) -> dict[str, Any]:
 
 def _show(pipeline: str, results: Sequence[Replay], verdicts: Counter[str]) -> None:
     columns = [
-        "partition",
-        "verdict",
-        "model",
-        "compared",
-        "equal",
-        "differing",
-        "missing",
-        "extra",
-        "ULPs",
-        "absolute",
+        *("partition", "verdict", Heading("model", optional=True), "compared", "equal", "differing"),
+        # The reasons below name them.
+        *(Heading(name, optional=True) for name in ("missing", "extra", "ULPs", "absolute", "engine")),
     ]
     # If not all fit, those that are not identical come first.
     chosen = sorted(results, key=lambda each: each.verdict == "identical")[:_SHOWN]
     shown = [each for each in results if any(each is other for other in chosen)]
-    optional = ["missing", "extra", "ULPs", "absolute", "engine"]  # the reasons below name them
-    show_table(f"{pipeline}: replayed", [*columns, "engine"], (_line(each) for each in shown), optional=optional)
+    show_table(f"{pipeline}: replayed", columns, (_line(each) for each in shown))
     if len(shown) < len(results):
         echo(f"{plural(len(results) - len(shown), 'more partition')}: list them all with --json.")
     for each in shown:
@@ -135,7 +129,7 @@ def _show(pipeline: str, results: Sequence[Replay], verdicts: Counter[str]) -> N
             _show_row(each, row)
     rows = sum(each.comparison.equal for each in results if each.comparison)
     counted = ", ".join(f"{count:,} {verdict}" for verdict, count in sorted(verdicts.items()))
-    echo(f"Partitions: {counted}. {rows:,} rows are equal to the bit.")
+    echo(f"Partitions: {counted}. Equal to the bit: {plural(rows, 'row')}.")
 
 
 def _line(each: Replay) -> list[Any]:

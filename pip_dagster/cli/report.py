@@ -9,6 +9,7 @@ import click
 
 from pip_dagster.cli.options import why_option
 from pip_dagster.cli.output import echo, show_bytes
+from pip_dagster.cli.selection import Selection, partition_selection
 from pip_dagster.declaration.find import find_pipeline
 from pip_dagster.declaration.project import Project
 from pip_dagster.registry.store import whoami
@@ -23,8 +24,7 @@ _STDOUT = Path("-")
 
 @click.command()
 @click.argument("pipeline")
-@click.option("--from", "first", metavar="KEY", help="The first partition; by default the newest 90 up to the last.")
-@click.option("--to", "last", metavar="KEY", help="The last partition; by default the newest.")
+@partition_selection("of the report; by default the newest 90")
 @click.option(
     "-o",
     "--output",
@@ -39,13 +39,12 @@ _STDOUT = Path("-")
 def report(
     project: Project,
     pipeline: str,
-    first: str | None,
-    last: str | None,
     output: Path | None,
     json_file: Path | None,
     compare: tuple[str, str] | None,
     recorded: bool,
     why: str,
+    selected: Selection,
 ) -> None:
     """Write the report of PIPELINE: one self-contained HTML file, the same bytes from the same ledger.
 
@@ -56,6 +55,7 @@ def report(
     from pip_dagster.reporting.files import digest, write
     from pip_dagster.reporting.page import comparison_to_html, to_html, to_json
 
+    first, last = selected.bounds
     declared = find_pipeline(project, pipeline)
     content: Report | Comparison
     if compare:

@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING
 
 import click
 
-from pip_dagster.cli.options import Instant, KeyRange, json_option, version_number, why_option
+from pip_dagster.cli.options import Instant, json_option, version_number, why_option
 from pip_dagster.cli.output import echo, show_json, show_table
+from pip_dagster.cli.selection import Selection, partition_selection
+from pip_dagster.cli.table import Heading
 from pip_dagster.declaration.find import find_pipeline
 from pip_dagster.declaration.project import Project
 from pip_dagster.declaration.ranges import contiguous
@@ -28,8 +30,8 @@ INCOMPLETE = 3
 
 @click.command()
 @click.argument("pipeline")
-@click.option("--to", metavar="VERSION", help="2, v2 or an alias; by default the version live before.")
-@click.option("--partitions", type=KeyRange(), help="First and last key; by default the whole pipeline.")
+@partition_selection("to roll back; by default the whole pipeline", former_to=True)
+@click.option("--version", metavar="VERSION", help="2, v2 or an alias; by default the version live before.")
 @click.option("--as-of", type=Instant(), help="Restore what was live at this time; in UTC if without an offset.")
 @why_option
 @click.option("--keep-alias", is_flag=True, help="Leave the alias: the next run scores with its present version.")
@@ -39,40 +41,47 @@ INCOMPLETE = 3
 def rollback(
     project: Project,
     pipeline: str,
-    to: str | None,
-    partitions: tuple[str, str] | None,
+    version: str | None,
     as_of: datetime | None,
     why: str,
     keep_alias: bool,
     dry_run: bool,
     as_json: bool,
+    selected: Selection,
+    former_to: str | None,
 ) -> None:
     """Make stored scores live again, for every partition of PIPELINE or a range, in one transaction.
 
-    Scores nothing. Moves the alias too, unless --partitions or --keep-alias is given.
+    Scores nothing. Moves the alias too, unless partitions are named or --keep-alias is given.
 
-    Exit code 0: every partition is as requested. 3: some have no such scores and did not change.
+    Exit code 0: every partition is as requested, or it is a dry run. 1: refused. 3: some have no such scores and did
+    not change.
     """
     from pip_dagster.ledger.rollback import rollback as roll_back
+
+    declared = find_pipeline(project, pipeline)
+    if version and former_to:
+        raise click.UsageError("--version and --to, its former name, cannot be combined.")
+    wanted = version or former_to
 
     result = roll_back(
         project,
         pipeline,
-        to_version=version_number(find_pipeline(project, pipeline), to) if to else None,
-        partitions=partitions,
+        to_version=version_number(declared, wanted) if wanted else None,
+        partitions=selected.closed(declared),
         as_of=as_of,
         why=why,
         by=whoami(),
         keep_alias=keep_alias,
         dry_run=dry_run,
     )
-    commands = rescore_commands(project, result)
+    commands = rescore_commands(result)
     if as_json:
         extra = {"complete": result.complete, "rescore": commands}
         show_json(asdict(result) | extra)
     else:
         _show(result, commands)
-    sys.exit(0 if result.complete else INCOMPLETE)
+    sys.exit(0 if result.complete or dry_run else INCOMPLETE)
 
 
 def _show(result: RollbackResult, commands: Sequence[str]) -> None:
@@ -97,24 +106,20 @@ def _show(result: RollbackResult, commands: Sequence[str]) -> None:
         echo(f"{stale:,} of them now have scores of features that were corrected later; materialize them to rescore.")
     if result.missing:
         rows = [[missing.partition_key, f"v{missing.live_version}", missing.reason] for missing in result.missing]
-        show_table("Not rolled back", ["partition", "live", "reason"], rows)
+        show_table("Not rolled back", ["partition", "live", Heading("reason", below=True)], rows)
     if commands:
         echo("To score them:\n  " + "\n  ".join(commands))
 
 
-def rescore_commands(project: Project, result: RollbackResult) -> list[str]:
+def rescore_commands(result: RollbackResult) -> list[str]:
     """The commands that score the partitions without scores by the requested version; none without a version."""
     if result.version is None or not result.missing:
         return []
     commands = []
     if result.alias_version != result.version:
         commands.append(f"pip-dagster models promote {result.model_name} v{result.version}")
-    module = project.code_location or "YOUR_PACKAGE.definitions"
     for adjoining in contiguous(result.missing):
         first, last = adjoining[0].partition_key, adjoining[-1].partition_key
-        single = first == last
-        keys = (
-            f"--partition {shlex.quote(first)}" if single else f"--partition-range {shlex.quote(f'{first}...{last}')}"
-        )
-        commands.append(f"dagster asset materialize -m {module} --select {result.pipeline}/predictions {keys}")
+        keys = first if first == last else f"{first}..{last}"
+        commands.append(shlex.join(["pip-dagster", "run", result.pipeline, keys]))
     return commands

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from datetime import datetime
 from typing import Any
 
 import click
 
+from pip_dagster.cli.cells import Seconds
 from pip_dagster.cli.options import json_option, last_option
 from pip_dagster.cli.output import show_json, show_table
-from pip_dagster.cli.partition_status import PartitionStatus, SplitState, partition_statuses
+from pip_dagster.cli.partition_status import PartitionStatus, SplitState, partition_count, partition_statuses
 from pip_dagster.cli.pending import Waiting, read_waiting
 from pip_dagster.cli.plan import as_dict, plan_now, show_plan
 from pip_dagster.cli.published import check_pipeline, open_published, rows_of
+from pip_dagster.cli.table import Heading
 from pip_dagster.declaration.project import Project
 from pip_dagster.errors import WarehouseError
 from pip_dagster.plural import plural
@@ -27,6 +28,12 @@ _PIPELINES = """
          max(made_at) FILTER (is_live) AS last_scored
   FROM ledger.partitions GROUP BY pipeline ORDER BY pipeline
 """
+_OPTIONAL = ("first", "live_models", "last_scored")
+_PARTITION_COLUMNS = [
+    *("partition", "state", "rows", "quarantined", "model", "mean score"),
+    *(Heading("scoring time", optional=True), Heading("scored at", optional=True)),
+    *(Heading("why", below=True), Heading("findings", below=True), Heading("arms", below=True)),
+]
 
 
 @click.command()
@@ -41,6 +48,7 @@ def status(project: Project, pipeline: str | None, last: int, why: bool, as_json
         raise click.UsageError("--why is about one pipeline: name it.")
     summaries: list[dict[str, Any]] = []
     partitions: list[PartitionStatus] = []
+    total = 0
     waiting = read_waiting(project)
     if waiting.of and not project.published_database.is_file():
         waiting.show()
@@ -51,6 +59,7 @@ def status(project: Project, pipeline: str | None, last: int, why: bool, as_json
         else:
             if pipeline not in waiting.of:
                 check_pipeline(con, pipeline)
+            total = partition_count(con, pipeline)
             partitions = _with_pending_keys(partition_statuses(con, pipeline, last), waiting.keys(pipeline))
     plan = plan_now(project, pipeline) if why and pipeline else None
     if as_json:
@@ -59,20 +68,17 @@ def status(project: Project, pipeline: str | None, last: int, why: bool, as_json
         waiting.show()
         return
     if pipeline is None:
+        columns = list(summaries[0]) if summaries else ["pipeline"]
         show_table(
             "Pipelines",
-            [name.replace("_", " ") for name in summaries[0]] if summaries else ["pipeline"],
-            [list((row | {"last_scored": _moment(row["last_scored"])}).values()) for row in summaries],
+            [Heading(name.replace("_", " "), optional=name in _OPTIONAL) for name in columns],
+            [list(row.values()) for row in summaries],
         )
     else:
-        show_partitions(pipeline, partitions)
+        show_partitions(pipeline, partitions, total)
     if plan:
         show_plan(plan)
     waiting.show()
-
-
-def _moment(at: datetime | None) -> str:
-    return f"{at:%Y-%m-%d %H:%M:%S}" if at else ""
 
 
 def _with_pending(summaries: list[dict[str, Any]], waiting: Waiting) -> list[dict[str, Any]]:
@@ -98,13 +104,14 @@ def _with_pending_keys(partitions: list[PartitionStatus], keys: list[str] | None
     return [*(replace(each, pending=each.partition_key in keys) for each in partitions), *added]
 
 
-def show_partitions(pipeline: str, partitions: Sequence[PartitionStatus]) -> None:
-    """The partitions as a table."""
-    columns = ["partition", "state", "rows", "quarantined", "model", "mean score", "seconds", "scored at", "findings"]
-    split = any(each.split.arms for each in partitions)
+def show_partitions(pipeline: str, partitions: Sequence[PartitionStatus], total: int) -> None:
+    """The newest partitions as a table, of so many."""
+    shown = plural(len(partitions), "partition")
+    if len(partitions) < total:
+        shown = f"{len(partitions):,} of {plural(total, 'partition')}, --last N for more"
     show_table(
-        f"{pipeline}: {plural(len(partitions), 'partition')}",
-        [*columns, "arms"] if split else columns,
+        f"{pipeline}: {shown}",
+        _PARTITION_COLUMNS,
         (
             [
                 each.partition_key,
@@ -113,12 +120,12 @@ def show_partitions(pipeline: str, partitions: Sequence[PartitionStatus]) -> Non
                 each.quarantined,
                 f"v{each.model_version}" if each.model_version else "",
                 each.mean_score,
-                each.seconds,
-                _moment(each.scored_at),
+                each.seconds and Seconds(each.seconds),
+                each.scored_at,
+                each.why,
                 each.found,
-                *([each.split.text] if split else []),
+                each.split.text,
             ]
             for each in partitions
         ),
-        optional=["seconds", "scored at"],
     )

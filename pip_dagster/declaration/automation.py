@@ -15,13 +15,13 @@ Status = Literal["stopped", "running"]
 Event = Literal[
     "run_failed", "partition_blocked", "drift", "performance", "labels", "estimate", "freshness", "operations"
 ]
-STATUS = "running: on from the first load, without the UI."
+STATUS = "`running`: on from the first load, without the UI."
 
 
 class Schedule(StrictModel):
     """When closed partitions are scored."""
 
-    cron: str
+    cron: str = Field(description='Five fields, or `@daily` and the like. `schedule: "0 6 * * *"` is short for it.')
     time_zone: TimeZone | None = Field(default=None, description="An IANA name; by default the partitions' time zone.")
     catch_up: int = Field(
         default=0, ge=0, le=1000, description="How many missed partitions before the newest closed ones are scored too."
@@ -41,7 +41,9 @@ class Sensor(StrictModel):
     """How often one sensor ticks, and how much it requests."""
 
     status: Status = Field(default="stopped", description=STATUS)
-    interval: Duration = Field(default=timedelta(minutes=1), description="The minimum time between two ticks.")
+    interval: Duration = Field(
+        default=timedelta(minutes=1), description="The minimum time between two ticks, from `5 seconds`."
+    )
     max_runs: int = Field(default=5, ge=1, le=100, description="The most runs that one tick requests.")
     max_partitions: int = Field(
         default=100, ge=1, le=1000, description="The most partitions in one of its runs; `max_per_run` applies too."
@@ -63,14 +65,15 @@ class SourcesSensor(Sensor):
 
     missing: Reach = Field(
         default=Recent(last=7),
-        description="Which partitions that were never built are requested; history is for a backfill.",
+        description="Which partitions that were never built are requested: `none`, `all`, `{last: N}` or "
+        "`{since: DATE}`.",
     )
 
 
 class LabelsSensor(Sensor):
     """The sensor that runs assets when labels arrive."""
 
-    interval: Duration = timedelta(minutes=10)
+    interval: Duration = Field(default=timedelta(minutes=10), description="The minimum time between two ticks.")
     window: int = Field(default=60, ge=1, le=1000, description="How many of the newest partitions are watched.")
     assets: tuple[str, ...] | None = Field(
         default=None,
@@ -82,9 +85,15 @@ class LabelsSensor(Sensor):
 class Sensors(StrictModel):
     """The sensors of a pipeline; each exists, stopped, without being declared."""
 
-    source_changes: SourcesSensor = SourcesSensor()
-    model_promoted: Sensor = Sensor()
-    labels_arrived: LabelsSensor = LabelsSensor()
+    source_changes: SourcesSensor = Field(
+        default=SourcesSensor(), description="Requests runs for partitions whose sources or declaration changed."
+    )
+    model_promoted: Sensor = Field(
+        default=Sensor(), description="Requests runs for partitions that `reruns.promotion` reaches."
+    )
+    labels_arrived: LabelsSensor = Field(
+        default=LabelsSensor(), description="Reports new labels and requests runs of assets that read them."
+    )
 
 
 class Webhook(StrictModel):
@@ -121,7 +130,7 @@ class Alerts(StrictModel):
         json_schema_extra={"additionalProperties": {"type": "array", "items": {"enum": [*get_args(Event)]}}}
     )
 
-    webhook: Webhook | None = None
+    webhook: Webhook | None = Field(default=None, description="Where alerts are posted.")
     command: tuple[Annotated[str, StringConstraints(min_length=1)], ...] = Field(
         default=(), description="A program with its arguments; it reads the alert as JSON from its standard input."
     )
@@ -138,7 +147,7 @@ class Alerts(StrictModel):
     )
     attempts: int = Field(default=3, ge=1, le=5, description="How often the delivery of an alert is tried.")
     timeout: float = Field(default=5.0, gt=0, le=10, description="Seconds for one attempt.")
-    status: Status = Field(default="running", description="running: declaring alerts turns them on.")
+    status: Status = Field(default="running", description="`running`: declaring alerts turns them on.")
 
     @field_validator("webhook", mode="before")
     @classmethod

@@ -7,24 +7,27 @@ from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from zoneinfo import ZoneInfo
 
-_DAY, _HOUR = timedelta(days=1), timedelta(hours=1)
+from pip_dagster.declaration.every import STEPS
+
+_DAY = timedelta(days=1)
 
 
 @lru_cache(maxsize=64)
 def unfit_change(every: str, time_zone: str, start: datetime, end: datetime | None) -> str | None:
     """The change of the clocks after which a grid's keys would not name its instants; None if there is none.
 
-    Hours must stay whole hours of the clock. A date that the clocks skip or repeat must not begin a partition. The
-    rules of a time zone repeat each year, so an open grid is examined up to two years from now.
+    Hours and minutes must stay whole steps of the clock. A date that the clocks skip or repeat must not begin a
+    partition. The rules of a time zone repeat each year, so an open grid is examined up to two years from now.
     """
     zone = ZoneInfo(time_zone)
     until = end or max(datetime.now(), start) + 731 * _DAY
     for at, before, after in _changes(zone, *(each.replace(tzinfo=zone).astimezone(UTC) for each in (start, until))):
         moved = after - before
-        if every == "hour" and moved % _HOUR:
-            minutes = abs(moved) / timedelta(minutes=1)
-            return f"by {at:%Y-%m-%d} its clocks move by {minutes:g} minutes, which is not a whole number of hours"
-        if every != "hour" and abs(moved) > _DAY / 2:
+        step = STEPS.get(every)
+        if step and moved % step:
+            minutes, number = abs(moved) / timedelta(minutes=1), "hours" if every == "hour" else f"times {every}"
+            return f"by {at:%Y-%m-%d} its clocks move by {minutes:g} minutes, which is not a whole number of {number}"
+        if not step and abs(moved) > _DAY / 2:
             around = at.replace(hour=0, minute=0, second=0, microsecond=0, tzinfo=None)
             for date in (around + days * _DAY for days in range(-3, 3)):
                 if start <= date < until and _begins(every, date) and (what := _irregular(zone, date)):

@@ -12,7 +12,7 @@ from pip_dagster.declaration.strict import StrictModel
 class RayEngine(StrictModel):
     """Tasks on a Ray cluster, each for a share of a partition's rows."""
 
-    name: Literal["ray"] = "ray"
+    name: Literal["ray"] = Field(default="ray", description="`ray`, the only engine beside `local`.")
     exchange: str = Field(
         default="data/exchange",
         description="A folder that every node of the cluster sees under this path; relative to the project.",

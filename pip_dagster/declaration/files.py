@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +69,31 @@ def read_yaml(file: Path, wanted: Callable[[yaml.Node], bool] = lambda root: Tru
     except (yaml.YAMLError, ValueError) as error:  # a control character; a number of 5,000 digits
         raise DeclarationError(f"{file} is not valid YAML: {error}. Write texts in quotes.") from error
     return found
+
+
+def line_of(file: Path, pipeline: str, place: Sequence[str | int]) -> int | None:
+    """The line of the innermost part of `place` that a pipeline's attributes have; None without a pipeline's name."""
+    for root in yaml.compose_all(read_text(file, DeclarationError), _Loader):
+        attributes = _child(root, "attributes")
+        name = _child(attributes, "name")
+        if attributes is None or not isinstance(name, yaml.ScalarNode) or name.value != pipeline:
+            continue
+        line, node = _line(attributes), attributes
+        for part in place:
+            found = _child(node, part)
+            if found is None:
+                break
+            line, node = _line(found), found
+        return line
+    return None
+
+
+def _child(node: yaml.Node | None, part: str | int) -> yaml.Node | None:
+    if isinstance(node, yaml.SequenceNode) and isinstance(part, int) and part < len(node.value):
+        child: yaml.Node = node.value[part]
+        return child
+    pairs = node.value if isinstance(node, yaml.MappingNode) else []
+    return next((value for key, value in pairs if key.value == part), None)
 
 
 def read_beside(pipeline: str, folder: Path, key: str, name: str) -> tuple[Path, str]:

@@ -6,11 +6,11 @@ import os
 from pathlib import Path
 from typing import Any
 
-from pip_dagster.declaration.files import read_pipelines
+from pip_dagster.declaration.files import line_of, read_pipelines
 from pip_dagster.declaration.pipeline import Pipeline
 from pip_dagster.declaration.project import Project
 from pip_dagster.declaration.spec import PipelineSpec
-from pip_dagster.errors import DeclarationError
+from pip_dagster.errors import DeclarationError, InvalidDeclarationError
 
 _SKIPPED = {"node_modules", "site-packages", "build", "dist"}
 
@@ -35,7 +35,8 @@ def load_declared(project: Project, file: Path, attributes: dict[str, Any]) -> P
     """The pipeline that a defs.yaml declares with these attributes.
 
     Raises:
-        DeclarationError: its declaration is invalid.
+        InvalidDeclarationError: its attributes are not what the schema expects.
+        DeclarationError: a file that it names is invalid.
     """
     from pydantic import ValidationError
 
@@ -43,8 +44,12 @@ def load_declared(project: Project, file: Path, attributes: dict[str, Any]) -> P
         spec = PipelineSpec.model_validate(attributes)
     except ValidationError as error:
         # Without the input, which may be a misplaced secret.
-        problems = [f"attributes.{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors()]
-        raise DeclarationError(f"{file}: " + "\n".join(problems)) from None
+        name = str(attributes.get("name"))
+        problems = [
+            (line_of(file, name, each["loc"]), f"attributes.{'.'.join(map(str, each['loc']))}: {each['msg']}")
+            for each in error.errors()
+        ]
+        raise InvalidDeclarationError(str(file), problems) from None
     return Pipeline.load(spec, file.parent, project)
 
 

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from datetime import UTC, date, datetime, timedelta
+from itertools import takewhile
 from typing import TYPE_CHECKING
 
+from pip_dagster.declaration.clock_changes import unfit_change
 from pip_dagster.declaration.partition import Partition, at_fixed_offset
 
 if TYPE_CHECKING:
     from pip_dagster.declaration.spec import Partitions
+
+_EARLIEST = 1900  # year of a range; what is before is a mistake more likely than data
 
 
 def closed_partitions(declared: Partitions, now: datetime) -> list[Partition]:
@@ -46,21 +51,77 @@ def partition_named(declared: Partitions, key: str) -> Partition:
     """
     repeated = len(key) > len("2024-01-01-00:00")
     at = datetime.strptime(key, _format(declared) + ("%z" if repeated else ""))
-    if declared.every == "hour":
+    if step := declared.step:
         start = (at if repeated else _local(declared, at)).astimezone(UTC)
-        found = _keyed(declared, *(each.astimezone(declared.zone) for each in (start, start + timedelta(hours=1))))
+        found = _keyed(declared, *(each.astimezone(declared.zone) for each in (start, start + step)))
     else:
         bounds = _dates(declared.model_copy(update={"start": at}))
         found = _keyed(declared, next(bounds), next(bounds))
-    if found.key != key or found.start_local.minute or found.start < next(_partitions(declared)).start:
+    misplaced = step is not None and (found.start_local - datetime.min) % step
+    if found.key != key or misplaced or found.start < next(_partitions(declared)).start:
         raise ValueError(f"{key!r} is not the key of a partition")
     return found
 
 
+def partitions_of_range(declared: Partitions, start: date | str, end: date | str, now: datetime) -> list[Partition]:
+    """The partitions that begin from `start` to `end`, both included; the grid is continued to before its start.
+
+    Rows of before a pipeline went live are what its first model is trained on.
+
+    Args:
+        declared: the grid.
+        start: a partition key, or a date or time; one without an offset is in the grid's time zone.
+        end: the same; a date is the whole of it.
+        now: all partitions must be ready to be built by then.
+
+    Raises:
+        ValueError: a bound is not valid, the range is empty, or it is not over; the text says what was expected.
+    """
+    first, last = _bound(declared, start, at_end=False), _bound(declared, end, at_end=True)
+    if last < first:
+        raise ValueError(f"it starts at {start} and ends before, at {end}")
+    local = first.astimezone(declared.zone).replace(tzinfo=None)
+    if local.year < _EARLIEST:
+        raise ValueError(f"it starts before {_EARLIEST}")
+    if local < _naive(declared.start) and (
+        why := unfit_change(declared.every, declared.time_zone, local, _naive(declared.start))
+    ):
+        raise ValueError(f"{declared.time_zone} cannot have a partition for every {declared.every} of it: {why}")
+    grid = declared.model_copy(update={"start": local - timedelta(days=1), "end": None})
+    found = [each for each in takewhile(lambda each: each.start <= last, _partitions(grid)) if each.start >= first]
+    if not found:
+        raise ValueError(f"no {declared.every} begins from {start} to {end}")
+    open_ones = [each for each in found if (each.start if declared.end_offset > 0 else each.end) > now]
+    if open_ones:
+        raise ValueError(f"partition {open_ones[0].key} is not over; end the range before it")
+    return found
+
+
+def _bound(declared: Partitions, given: date | str, *, at_end: bool) -> datetime:
+    """A bound as an instant; of a date, its first or its last."""
+    at: date = given if isinstance(given, date) else _parsed(declared, given)
+    if not isinstance(at, datetime):
+        day = _naive(at) + timedelta(days=1) if at_end else _naive(at)
+        instant = _local(declared, day).astimezone(UTC)
+        return instant - timedelta(microseconds=1) if at_end else instant
+    return (at if at.tzinfo else _local(declared, at)).astimezone(UTC)
+
+
+def _parsed(declared: Partitions, text: str) -> date:
+    for form in ("%Y-%m-%d-%H:%M%z", "%Y-%m-%d-%H:%M"):
+        with suppress(ValueError):
+            return datetime.strptime(text, form)
+    try:
+        return date.fromisoformat(text) if len(text) <= len("2024-01-01") else datetime.fromisoformat(text)
+    except ValueError:
+        example = next(_partitions(declared)).key
+        raise ValueError(f"{text!r} is no date, time or partition key; expected for example {example!r}") from None
+
+
 def partitions_between(declared: Partitions, start: datetime, end: datetime) -> int:
     """How many partitions of the grid lie between two of its instants, without listing them."""
-    if declared.every == "hour":
-        return max(0, round((end - start) / timedelta(hours=1)))
+    if step := declared.step:
+        return max(0, round((end - start) / step))
     first, last = (each.astimezone(declared.zone).date() for each in (start, end))
     if declared.every == "month":
         return max(0, 12 * (last.year - first.year) + last.month - first.month)
@@ -79,8 +140,8 @@ def grid_end(declared: Partitions) -> datetime | None:
 
 def _partitions(declared: Partitions) -> Iterator[Partition]:
     """The grid without end."""
-    if declared.every == "hour":
-        yield from _hourly(declared)
+    if step := declared.step:
+        yield from _stepped(declared, step)
         return
     bounds = _dates(declared)
     start = next(bounds)
@@ -89,9 +150,9 @@ def _partitions(declared: Partitions) -> Iterator[Partition]:
         start = end
 
 
-def _hourly(declared: Partitions) -> Iterator[Partition]:
-    """The same as `_keyed` of neighbouring hours, for tens of thousands of them."""
-    bounds = _hours(declared)
+def _stepped(declared: Partitions, step: timedelta) -> Iterator[Partition]:
+    """The same as `_keyed` of neighboring instants, for tens of thousands of them."""
+    bounds = _steps(declared, step)
     first = next(bounds)
     start, repeated = at_fixed_offset(first), first.fold
     for bound in bounds:
@@ -102,23 +163,22 @@ def _hourly(declared: Partitions) -> Iterator[Partition]:
 
 
 def _keyed(declared: Partitions, start: datetime, end: datetime) -> Partition:
-    # The second of two hours that the clocks repeat has its offset in the key, as in Dagster's.
-    repeated = declared.every == "hour" and start.fold
+    # The second of two times that the clocks repeat has its offset in the key, as in Dagster's.
+    repeated = declared.step and start.fold
     return Partition(start.strftime(_format(declared) + ("%z" if repeated else "")), start, end)
 
 
 def _format(declared: Partitions) -> str:
-    return "%Y-%m-%d-%H:%M" if declared.every == "hour" else "%Y-%m-%d"
+    return "%Y-%m-%d-%H:%M" if declared.step else "%Y-%m-%d"
 
 
-def _hours(declared: Partitions) -> Iterator[datetime]:
+def _steps(declared: Partitions, step: timedelta) -> Iterator[datetime]:
     start = _naive(declared.start)
-    whole = start.replace(minute=0, second=0, microsecond=0)
-    at = _local(declared, whole if whole == start else whole + timedelta(hours=1)).astimezone(UTC)
-    zone, hour = declared.zone, timedelta(hours=1)
+    at = _local(declared, start + (datetime.min - start) % step).astimezone(UTC)  # the next whole one
+    zone = declared.zone
     while True:
         yield at.astimezone(zone)
-        at += hour
+        at += step
 
 
 def _dates(declared: Partitions) -> Iterator[datetime]:

@@ -47,6 +47,7 @@ class Pipeline:
     project: Project
     suites: Suites = field(default_factory=Suites)
     labels_sql: str | None = None
+    folder: Path | None = None  # of its files
 
     @classmethod
     def load(cls, spec: PipelineSpec, folder: Path, project: Project) -> Pipeline:
@@ -64,7 +65,7 @@ class Pipeline:
         labels_sql = read_beside(spec.name, folder, key, labels.sql)[1] if labels else None
         if labels and labels_sql is not None:
             sources_read(spec, labels_sql, labels.sql)
-        return cls(spec, sql, project, _load_suites(spec, folder, sql), labels_sql)
+        return cls(spec, sql, project, _load_suites(spec, folder, sql), labels_sql, folder)
 
     @property
     def gates(self) -> Gates:

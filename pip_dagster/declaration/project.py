@@ -18,6 +18,27 @@ if TYPE_CHECKING:
 
 ROOT_VARIABLE = "PIP_DAGSTER_PROJECT"
 UNPUBLISHED = "none"
+# Settings of `[tool.pip_dagster]` → default, and what each is, for the reference.
+SETTINGS = {
+    "warehouse": (
+        "data/warehouse.duckdb",
+        "The DuckDB file that stores everything; or a lake, `ducklake:postgres:dbname=lake host=…`.",
+    ),
+    "data_path": ("data/lake", "Of a lake: where its Parquet files are, a folder or `s3://bucket/path`."),
+    "registry": ("data/registry", "The folder of models: files, manifests, aliases."),
+    "published": (
+        "data/published",
+        f"The folder of published rows; the database of views over them is beside it, `data/published.duckdb`. "
+        f"`{UNPUBLISHED}` publishes nothing, which only a lake allows.",
+    ),
+    "reports": ("data/reports", "The folder of the reports that Dagster writes, one folder for each pipeline."),
+}
+# Those without a default.
+OPTIONAL_SETTINGS = {
+    "mlflow": "The URI of the MLflow registry that `models:/…` names are in.",
+    "docs_url": "Where the UI's links to the documentation point: `https://…/{page}.md`, or a URL to which `/page/` is "
+    "added. Without it they point to the files of a clone.",
+}
 
 
 @dataclass(frozen=True)
@@ -35,6 +56,7 @@ class Project:
     mlflow: str | None = None  # the URI of the MLflow registry, if models are in one
     publishes: bool = True
     reports_folder: Path | None = None
+    docs_url: str | None = None  # where the UI's links to the documentation point
 
     @property
     def reports(self) -> Path:
@@ -67,13 +89,10 @@ class Project:
         mlflow = os.environ.get("PIP_DAGSTER_MLFLOW", declared.pop("mlflow", None))
         if mlflow is not None and not isinstance(mlflow, str):
             raise ProjectError(f"{file}, [tool.pip_dagster]: mlflow = {mlflow!r} is not text; expected a URI.")
-        settings = {
-            "warehouse": "data/warehouse.duckdb",
-            "data_path": "data/lake",
-            "registry": "data/registry",
-            "published": "data/published",
-            "reports": "data/reports",
-        }
+        docs_url = os.environ.get("PIP_DAGSTER_DOCS_URL", declared.pop("docs_url", None))
+        if docs_url is not None and not (isinstance(docs_url, str) and docs_url.startswith(("https://", "http://"))):
+            raise ProjectError(f"{file}, [tool.pip_dagster]: docs_url = {docs_url!r} is not a URL; expected https://…")
+        settings = {key: default for key, (default, _) in SETTINGS.items()}
         for key, value in declared.items():
             if key == "alerts":
                 continue  # a table, read by the property `alerts`
@@ -110,6 +129,7 @@ class Project:
             published=(root / settings["published"]).resolve(),
             publishes=publishes,
             mlflow=mlflow,
+            docs_url=docs_url,
             reports_folder=(root / settings["reports"]).resolve(),
         )
 
@@ -138,9 +158,19 @@ class Project:
     @property
     def code_location(self) -> str | None:
         """The module that Dagster loads, if `[tool.dg.project]` names its package."""
-        project = (_tool_table(self.root / "pyproject.toml", "dg") or {}).get("project")
-        package = project.get("root_module") if isinstance(project, dict) else None
+        package = self._dg_project.get("root_module")
         return f"{package}.definitions" if package else None
+
+    @property
+    def location_name(self) -> str | None:
+        """The name under which Dagster shows that module, if `[tool.dg.project]` has one."""
+        name = self._dg_project.get("code_location_name")
+        return str(name) if name else None
+
+    @property
+    def _dg_project(self) -> dict[str, object]:
+        project = (_tool_table(self.root / "pyproject.toml", "dg") or {}).get("project")
+        return project if isinstance(project, dict) else {}
 
     @property
     def alerts(self) -> Alerts | None:

@@ -18,7 +18,7 @@ class ReportRule(StrictModel):
         "where there is none.",
     )
     status: Literal["stopped", "running"] | None = Field(
-        default=None, description="running: on from the first load; by default as the pipeline's schedule."
+        default=None, description="`running`: on from the first load; by default as the pipeline's schedule."
     )
 
     @field_validator("schedule")

@@ -64,10 +64,12 @@ class Reruns(StrictModel):
     """Which stored partitions a change makes stale, and how often a failure is retried."""
 
     promotion: Reach = Field(
-        default="none", description="Partitions to rescore when the alias moves to another version."
+        default="none",
+        description="Partitions to rescore when the alias moves to another version: `none`, `all`, `{last: N}` or "
+        "`{since: DATE}`.",
     )
     declaration: Reach = Field(
-        default="all", description="Partitions to rebuild when feature SQL, decisions or expectations change."
+        default="all", description="The same when feature SQL, decisions, explanations or expectations change."
     )
     attempts: int = Field(default=3, ge=1, le=1000, description="How often a partition is tried with the same inputs.")
     back_off: Duration = Field(

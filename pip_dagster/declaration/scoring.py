@@ -43,16 +43,23 @@ class Scoring(StrictModel):
         default=(), description="Aliases whose versions score the same rows in shadow, never live."
     )
     split: Split | None = Field(default=None, description="Arms whose versions are live for a share of the units.")
-    canary: Canary | None = Field(default=None, description="A split with a gate that stops an arm by itself.")
-    device: Literal["auto", "cpu", "cuda"] = "auto"
+    canary: Canary | None = Field(
+        default=None, description="A split with a gate that stops an arm by itself; one of the two."
+    )
+    device: Literal["auto", "cpu", "cuda"] = Field(
+        default="auto",
+        description="`auto`: a GPU that has scored a probe, else the CPU; why is recorded. `cuda`: an error without a "
+        "GPU.",
+    )
     on_unseen_category: Literal["missing", "error", "quarantine"] = Field(
         default="missing",
-        description="missing: scored as NULL, counted. error: the partition fails. quarantine: the row is quarantined.",
+        description="A category that the model has never seen. `missing`: scored as NULL and counted. `error`: the "
+        "partition fails. `quarantine`: the row is quarantined.",
     )
     batch_rows: int = Field(default=65_536, ge=2_048, description="Rows in Python's memory at once.")
     engine: ScoringEngine = Field(
         default="local",
-        description="local: the process of the run. ray, or a block with `name: ray`: tasks on a Ray cluster.",
+        description="`local`: the process of the run. `ray`, or a block with `name: ray`: tasks on a Ray cluster.",
     )
     required_signers: tuple[str, ...] = Field(
         default=(), description="Public keys, PEM files or base64, of all who must have signed a version that scores."

@@ -11,6 +11,7 @@ from pydantic import BeforeValidator, Field, field_validator, model_validator
 from pip_dagster.declaration.automation import Alerts, Schedule, Sensors
 from pip_dagster.declaration.clock_changes import unfit_change
 from pip_dagster.declaration.durations import Duration
+from pip_dagster.declaration.every import STEPS, Every
 from pip_dagster.declaration.gates import Gates
 from pip_dagster.declaration.labels import Labels
 from pip_dagster.declaration.monitoring import Monitoring
@@ -27,12 +28,18 @@ from pip_dagster.sql.names import (
 
 
 class Partitions(StrictModel):
-    """The grid of partitions: one scoring per hour, day, week or month of a time zone."""
+    """The grid of partitions: one scoring per hour, day, week or month of a time zone, or per 5 to 30 minutes."""
 
-    every: Literal["hour", "day", "week", "month"] = "day"
-    start: datetime | date = Field(description="The first partition, local time.", union_mode="left_to_right")
+    every: Every = Field(
+        default="day", description="The length of a partition. Weeks begin on Sunday; minutes divide an hour."
+    )
+    start: datetime | date = Field(
+        description="The first partition: a date, or a date and time, in `time_zone`.", union_mode="left_to_right"
+    )
     end: datetime | date | None = Field(default=None, description="Where the grid ends, exclusive; open when absent.")
-    time_zone: TimeZone = "UTC"
+    time_zone: TimeZone = Field(
+        default="UTC", description="An IANA name, such as `Europe/Berlin`. Days of 23 and 25 hours are handled."
+    )
     end_offset: int = Field(
         default=0,
         description="0: a partition can be built once it has ended. 1: once it begins, "
@@ -69,20 +76,32 @@ class Partitions(StrictModel):
         """The time zone's rules."""
         return ZoneInfo(self.time_zone)
 
+    @property
+    def step(self) -> timedelta | None:
+        """The length of partitions of an hour or less, each as long as the other; None for partitions of dates."""
+        return STEPS.get(self.every)
+
 
 class Source(StrictModel):
     """A table that the feature SQL may read, under the name declared here and no other."""
 
-    table: str = Field(description="The name in SQL, `schema.table`; also its name in the source database.")
-    database: str | None = Field(default=None, description="Another DuckDB file than the pipeline's.")
+    table: str = Field(
+        description="`schema.table`: its name in SQL and in the database; `main.orders` in DuckDB's default schema."
+    )
+    database: str | None = Field(default=None, description="Another DuckDB file than `source_database`.")
     parquet: str | None = Field(
-        default=None, description="Parquet files instead of a database table: path or glob, on disk or s3://bucket/..."
+        default=None,
+        description="Parquet files instead of a table: a path or glob, relative to the project, or in S3, "
+        "`s3://bucket/orders/*.parquet`. Folders such as `year=2024` add no column.",
     )
     partition_column: str | None = Field(
-        default=None, description="The date or instant that assigns changed rows to partitions."
+        default=None,
+        description="The DATE or instant that assigns changed rows to partitions. When absent, the source is read "
+        "whole.",
     )
     lookback: Duration = Field(
-        default=timedelta(0), description="How far before a partition's start its feature SQL reads."
+        default=timedelta(0),
+        description="How far before a partition's start its feature SQL reads: `28 days`, `6 hours`.",
     )
     available_at: str | None = Field(
         default=None,
@@ -91,19 +110,20 @@ class Source(StrictModel):
     )
     change_column: str | None = Field(
         default=None,
-        description="A column that grows with every change of a row. While a partition's row count and its newest "
-        "value are the same, its rows are not hashed again.",
+        description="A column that grows with every change of a row, such as `updated_at`. While a partition's row "
+        "count and its newest value are the same, its rows are not hashed again.",
     )
     late_data: Literal["rerun", "report"] | IgnoreAfter = Field(
         default="rerun",
-        description="What a change does after a partition was built: make it stale, or only be reported.",
+        description="What a change does after a partition was built: `rerun` makes it stale, `report` only reports it, "
+        "`{ignore_after: 14 days}` ends the first after that time.",
     )
     complete_after: Duration | None = Field(
         default=None,
         description="How long after a partition's end, or its start with `end_offset: 1`, all its rows are there; "
         "partitions that are built earlier are provisional.",
     )
-    description: str | None = None
+    description: str | None = Field(default=None, description="Shown in the UI.")
     asset_key: str | None = Field(
         default=None, description="The Dagster asset that builds this table, `a/b`; an external asset when absent."
     )
@@ -141,7 +161,9 @@ class Features(StrictModel):
     """How the features of a range of partitions are built."""
 
     sql: str = Field(description="A file beside defs.yaml with one SELECT over the declared sources.")
-    key: tuple[str, ...] = Field(min_length=1, description="Columns that together identify a row in its partition.")
+    key: tuple[str, ...] = Field(
+        min_length=1, description="Columns that together identify a row in its partition: not NULL, no duplicates."
+    )
     partition_column: str = Field(description="The DATE or TIMESTAMPTZ column that assigns a row to its partition.")
     cutoff: str | None = Field(
         default=None,
@@ -190,16 +212,21 @@ def _schedule(value: object) -> object:
 class PipelineSpec(StrictModel):
     """One inference pipeline: from source tables to a prediction table, partition by partition."""
 
-    name: Identifier = Field(description="Also the schema of its tables and the prefix of its assets.")
-    description: str | None = None
-    owners: tuple[str, ...] = ()
-    partitions: Partitions
-    source_database: str | None = Field(default=None, description="The DuckDB file that holds the source tables.")
-    sources: dict[Identifier, Source] = Field(min_length=1)
-    features: Features
-    scoring: Scoring
+    name: Identifier = Field(description="Lower case; also the schema of its tables and the prefix of its assets.")
+    description: str | None = Field(default=None, description="Shown in the UI.")
+    owners: tuple[str, ...] = Field(default=(), description="Shown in the UI: `team:name` or an e-mail address.")
+    partitions: Partitions = Field(description="The grid of partitions.")
+    source_database: str | None = Field(
+        default=None, description="The DuckDB file that holds the source tables, relative to the project."
+    )
+    sources: dict[Identifier, Source] = Field(min_length=1, description="The tables that the feature SQL may read.")
+    features: Features = Field(description="The feature SQL.")
+    scoring: Scoring = Field(description="The model that scores.")
     decisions: dict[Identifier, str] = Field(
-        default_factory=dict, description="Name → SQL over the scored row: thresholds and business rules."
+        default_factory=dict, description="Name → SQL over the scored row, such as `late: score >= 0.5`."
+    )
+    columns: dict[str, str] = Field(
+        default_factory=dict, description="Column of the features or predictions → what it is, for the UI."
     )
     quality: Annotated[Quality | None, BeforeValidator(_quality, json_schema_input_type=str | Quality | None)] = Field(
         default=None, description="A file of expectations, or a block with `expectations` and more."

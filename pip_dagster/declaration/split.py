@@ -45,7 +45,11 @@ class Range(StrictModel):
 class Split(StrictModel):
     """A keyed A/B split: each arm's version is live for its share of the units, the champion for the rest."""
 
-    arms: dict[str, Share] = Field(min_length=1, description="Alias → share of the units, such as 10%.")
+    arms: dict[str, Share] = Field(
+        min_length=1,
+        description="Alias → share of the units, such as `10%`, in steps of 0.01%; together at most 100%. The "
+        "champion has the rest.",
+    )
     salt: str = Field(
         min_length=1, description="The name of this assignment; units are assigned differently with another salt."
     )
@@ -139,7 +143,10 @@ class CanaryGate(StrictModel):
 class Canary(Split):
     """A split that stops by itself: an arm that fails its gate is not live for that partition or any later one."""
 
-    gate: CanaryGate = CanaryGate()
+    gate: CanaryGate = Field(
+        default=CanaryGate(),
+        description="Limits between its scores and the champion's on the same rows, judged on each partition.",
+    )
 
     @property
     def kind(self) -> str:

@@ -50,6 +50,7 @@ class Work:
     unfinished: list[Backfill] = field(default_factory=list)
     published: int = 0  # partitions that were pending, and are published now
     on_hold: Mapping[str, str] = field(default_factory=dict)  # left out by `only`: partition key → why
+    recorded: bool = True  # whether the ledger has it, so that it can be resumed
 
     @property
     def remaining(self) -> int:
@@ -83,24 +84,11 @@ def begin(pipeline: Pipeline, request: BackfillRequest, *, chunk: int | None = N
     """
     spec = pipeline.spec
     partitions = _range(pipeline, request.first, request.last)
-    ref = request.version or spec.scoring.alias
-    model = registry_of(pipeline.project, spec.scoring).get(spec.scoring.model_name, ref)
     on_hold: dict[str, str] = {}
     if request.only:
         wanted, on_hold = _stale(pipeline, partitions, request.only)
         partitions = [partition for partition in partitions if partition.key in wanted]
-    backfill = Backfill(
-        f"backfill-{new_id()}",
-        spec.name,
-        [partition.key for partition in partitions],
-        model.version,
-        request.version is not None,
-        request.as_known,
-        request.why,
-        request.by,
-        clock.now(),
-        chunk,
-    )
+    backfill = _requested(pipeline, request, partitions, f"backfill-{new_id()}", chunk)
     unfinished: list[Backfill] = []
     opened = reading if dry_run else writing  # a dry run does not create a warehouse
     with (
@@ -108,8 +96,8 @@ def begin(pipeline: Pipeline, request: BackfillRequest, *, chunk: int | None = N
         suppress(NoWarehouseError),
         opened(con, pipeline.project, purpose="beginning a backfill"),
     ):
-        if request.version is None and spec.scoring.registry == "folder":
-            check_moves(con, Registry(pipeline.project.registry), model.name, spec.scoring.alias)
+        if request.version is None:
+            _check_moves(con, pipeline)
         for earlier in backfills_of(con, spec.name):
             same = earlier.partition_keys == backfill.partition_keys
             is_open = same and finished_keys(con, earlier.backfill_id) < set(earlier.partition_keys)
@@ -119,6 +107,51 @@ def begin(pipeline: Pipeline, request: BackfillRequest, *, chunk: int | None = N
             with transaction(con):
                 insert_backfill(con, backfill)
     return Work(backfill, _chunks(pipeline, partitions, chunk), 0, False, unfinished, on_hold=on_hold)
+
+
+def unrecorded(pipeline: Pipeline, partitions: Sequence[Partition], *, by: str, why: str = "") -> Work:
+    """Work on these partitions by the version that the alias names now, which the ledger does not record as a backfill.
+
+    It is not resumed: what it left out is stale still.
+
+    Raises:
+        LostMove: the alias's history lacks the move that was recorded last.
+        ModelNotFound: the alias names no version.
+    """
+    request = BackfillRequest(None, None, by, why=why)
+    backfill = _requested(pipeline, request, partitions, f"run-{new_id()}", None)
+    with (
+        workspace(threads=1) as con,
+        suppress(NoWarehouseError),
+        reading(con, pipeline.project, purpose="beginning a run"),
+    ):
+        _check_moves(con, pipeline)
+    return Work(backfill, _chunks(pipeline, partitions, None), 0, False, recorded=False)
+
+
+def _requested(
+    pipeline: Pipeline, request: BackfillRequest, partitions: Sequence[Partition], name: str, chunk: int | None
+) -> Backfill:
+    scoring = pipeline.spec.scoring
+    model = registry_of(pipeline.project, scoring).get(scoring.model_name, request.version or scoring.alias)
+    return Backfill(
+        name,
+        pipeline.spec.name,
+        [partition.key for partition in partitions],
+        model.version,
+        request.version is not None,
+        request.as_known,
+        request.why,
+        request.by,
+        clock.now(),
+        chunk,
+    )
+
+
+def _check_moves(con: DuckDBPyConnection, pipeline: Pipeline) -> None:
+    scoring = pipeline.spec.scoring
+    if scoring.registry == "folder":
+        check_moves(con, Registry(pipeline.project.registry), scoring.model_name, scoring.alias)
 
 
 def resume(pipeline: Pipeline, backfill_id: str | None, *, chunk: int | None = None, dry_run: bool = False) -> Work:
@@ -153,8 +186,8 @@ def resume(pipeline: Pipeline, backfill_id: str | None, *, chunk: int | None = N
     partitions = [p for p in closed_partitions(pipeline.spec.partitions, datetime.now(UTC)) if p.key in wanted]
     if len(partitions) < len(wanted):
         raise BackfillError(
-            f"Pipeline {name}: {len(wanted) - len(partitions)} partitions of {backfill_id} are not in the declared "
-            "grid any more; begin a new backfill."
+            f"Pipeline {name}: {backfill_id} has {plural(len(wanted) - len(partitions), 'partition')} outside of the "
+            "declared grid; begin a new backfill."
         )
     chunks = _chunks(pipeline, partitions, chunk or backfill.chunk)
     return Work(backfill, chunks, len(finished), True, published=published)
@@ -166,7 +199,12 @@ def check_not_withdrawn(pipeline: Pipeline, backfill: Backfill) -> None:
     Raises:
         BackfillError: partitions of the backfill, or its version, were rolled back since it began.
     """
-    with workspace(threads=1) as con, reading(con, pipeline.project, purpose="resuming a backfill"):
+    why = None
+    with (
+        suppress(NoWarehouseError),
+        workspace(threads=1) as con,
+        reading(con, pipeline.project, purpose="resuming a backfill"),
+    ):
         why = _withdrawn(con, pipeline, backfill)
     if why:
         raise BackfillError(

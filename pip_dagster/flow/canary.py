@@ -12,6 +12,7 @@ from pip_dagster.flow.compared import Side, distribution_gate, side
 from pip_dagster.flow.run import Run
 from pip_dagster.flow.stage import keep, stored_columns
 from pip_dagster.ledger.canary import CanaryEvent, record_event
+from pip_dagster.plural import plural
 from pip_dagster.sql.names import among, literal, quote
 from pip_dagster.statistics.agreement import flip_gate, paired_columns
 from pip_dagster.statistics.gate_result import GateResult
@@ -51,7 +52,7 @@ def judge(
     assert canary
     gate = canary.gate
     if rows < gate.min_rows:
-        text = f"{rows} rows are fewer than gate.min_rows, {gate.min_rows}: it is not judged on this partition"
+        text = f"{plural(rows, 'row')}, fewer than gate.min_rows, {gate.min_rows}: it is not judged on this partition"
         return [GateResult("score_psi", True, None, gate.max_score_psi, text, judged=False)]
     paired, sides = _side_by_side(con, pipeline, manifest, (champion, arm))
     found = [distribution_gate(con, paired, sides, gate.max_score_psi, gate.min_rows)]

@@ -21,6 +21,7 @@ from pip_dagster.flow.sources import columns_of
 from pip_dagster.flow.stage import Stage
 from pip_dagster.flow.validate import Verdicts
 from pip_dagster.flow.validate_sources import validate_sources
+from pip_dagster.plural import plural
 from pip_dagster.sql.names import quote
 from pip_dagster.warehouse import faults, s3
 from pip_dagster.warehouse.digest import RowSet, row_set_sql
@@ -206,7 +207,7 @@ def _check_range(stage: Stage, spec: PipelineSpec, query: FeatureQuery) -> None:
     if outside and outside[0]:
         used = ", ".join("$" + name for name in sorted(query.parameters))
         raise DeclarationError(
-            f"Pipeline {spec.name}, {spec.features.sql}: {outside[0]} rows lie outside the requested partitions, "
+            f"Pipeline {spec.name}, {spec.features.sql}: {plural(outside[0], 'row')} outside the requested partitions, "
             f"such as {key} = {outside[2]} with {column} = {outside[1]}. Bound every row by {used} "
             "(half-open) and give none a NULL there; nothing was stored."
         )

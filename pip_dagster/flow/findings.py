@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pip_dagster.flow.guard import Encoded, Findings, findings_sql, read_findings
 from pip_dagster.flow.stage import Stage
+from pip_dagster.plural import plural
 from pip_dagster.registry.composite import SEGMENT_COLUMN
 
 if TYPE_CHECKING:
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
 # Each takes three aggregates, whose values for some thousand rows each thread holds at once.
 _FEATURES_AT_ONCE = 128
+_NAMED = 20  # columns in a sentence
 
 
 @dataclass(frozen=True)
@@ -69,13 +71,13 @@ def refusal(found: Findings, policy: ScoringPolicy, encoded: Sequence[Encoded]) 
     """Why a partition must not be scored, or None."""
     if found.invalid:
         means = {feature.name: feature.invalid_means for feature in encoded}
-        listed = ", ".join(f"{name} in {count} rows ({means[name]})" for name, count in found.invalid.items())
+        listed = ", ".join(f"{name} in {plural(count, 'row')} ({means[name]})" for name, count in found.invalid.items())
         return (
             f"values that the model would score without an error: {listed}; "
             "correct the source or bound them in the feature SQL"
         )
     if found.unseen and policy.on_unseen_category == "error":
-        listed = ", ".join(f"{name} in {count} rows" for name, count in found.unseen.items())
+        listed = ", ".join(f"{name} in {plural(count, 'row')}" for name, count in found.unseen.items())
         return f"categories the model has never seen: {listed}; scoring.on_unseen_category is error"
     return None
 
@@ -101,3 +103,16 @@ def recorded(found: Findings, unseen: Mapping[str, int], apart: int, policy: Sco
     if found.all_missing:
         kept["all_missing"] = found.all_missing
     return kept
+
+
+def in_words(found: Mapping[str, Any]) -> str:
+    """Recorded findings as sentences; empty where there are none to show."""
+    parts = ["The sources have no row for this partition."] if "empty" in found else []
+    for name, count in found.get("unseen_category", {}).get("rows", {}).items():
+        parts.append(f"{plural(count, 'row')} with a category of {name} that the model has never seen.")
+    if count := found.get("segment_condition_null"):
+        parts.append(f"A segment's condition is NULL in {plural(count, 'row')}.")
+    if missing := found.get("all_missing"):
+        more = f" and {len(missing) - _NAMED:,} more" if len(missing) > _NAMED else ""
+        parts.append(f"No value at all in {', '.join(missing[:_NAMED])}{more}.")
+    return " ".join(parts)

@@ -31,11 +31,15 @@ Windows = dict[str, dict[str, tuple[datetime, datetime]]]  # source → partitio
 
 @dataclass(frozen=True)
 class Fingerprints:
-    """Partition key → source → rows and digest of what it may read, and the buckets that these add up."""
+    """Partition key → source → rows and digest of what it may read, and the buckets that these add up.
+
+    `columns`: source → its columns' SQL types by name.
+    """
 
     of: dict[str, Digests]
     buckets: Buckets = field(default_factory=dict)
     windows: Windows = field(default_factory=dict)
+    columns: dict[str, Mapping[str, str]] = field(default_factory=dict)
 
     @property
     def ranges(self) -> dict[str, tuple[datetime, datetime]]:
@@ -44,6 +48,16 @@ class Fingerprints:
             source: (min(start for start, _ in of.values()), max(end for _, end in of.values()))
             for source, of in self.windows.items()
         }
+
+    def rows(self, source: str) -> int:
+        """How many rows of a source all these partitions may read."""
+        if source in self.buckets:
+            return sum(bucket.rows.rows for bucket in self.buckets[source].values())
+        return max((int(str(digests[source]["rows"])) for digests in self.of.values()), default=0)
+
+    def newest(self, source: str) -> datetime | None:
+        """The bucket of a source's newest row; None where it has no partition column or no row."""
+        return max((at for at, bucket in self.buckets.get(source, {}).items() if bucket.rows.rows), default=None)
 
 
 def fingerprints(con: DuckDBPyConnection, pipeline: Pipeline, partitions: Sequence[Partition]) -> Fingerprints:
@@ -61,7 +75,7 @@ def fingerprints(con: DuckDBPyConnection, pipeline: Pipeline, partitions: Sequen
     spec = pipeline.spec
     found = Fingerprints({partition.key: {} for partition in partitions})
     for name, source in pipeline.read_sources.items():
-        columns = columns_of(con, source)
+        columns = found.columns[name] = columns_of(con, source)
         note_columns(con, len(columns))
         if source.partition_column is None:
             whole = whole_source(con, spec, name, source, columns)
@@ -121,7 +135,8 @@ class Clock:
             DeclarationError: the partition column is not a date or timestamp.
         """
         name = source.partition_column or ""
-        by_instant = spec.partitions.every == "hour" and columns[name] == "TIMESTAMP WITH TIME ZONE"
+        step = spec.partitions.step
+        by_instant = step is not None and columns[name] == "TIMESTAMP WITH TIME ZONE"
         local = quote(name) if by_instant else local_time(columns[name], quote(name), spec.partitions.time_zone)
         if local is None:
             raise DeclarationError(
@@ -130,9 +145,12 @@ class Clock:
             )
         if source.lookback % timedelta(hours=1):
             grain = timedelta(minutes=1)
-        elif by_instant:
-            grain = timedelta(minutes=15)  # some zones are this many minutes off UTC
-        elif spec.partitions.every == "hour" or source.lookback % timedelta(days=1):
+        elif step and by_instant:
+            quarter = timedelta(minutes=15)  # some zones are this many minutes off UTC
+            grain = timedelta(minutes=5) if step % quarter else quarter
+        elif step:
+            grain = step
+        elif source.lookback % timedelta(days=1):
             grain = timedelta(hours=1)
         else:
             grain = timedelta(days=1)

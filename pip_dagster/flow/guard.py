@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from pip_dagster.errors import DeclarationError
+from pip_dagster.plural import plural
 from pip_dagster.registry.manifest import Feature
 from pip_dagster.registry.matrix import MatrixRules
 from pip_dagster.sql.names import WHOLE_NUMBERS, literal, quote
@@ -81,7 +82,9 @@ def encode_features(
             encoded.append(made)
     if problems:
         raise DeclarationError(
-            f"{where}: the columns do not fit the model's {len(features)} features: " + "; ".join(problems) + "."
+            f"{where}: the columns do not fit the model's {plural(len(features), 'feature')}: "
+            + "; ".join(problems)
+            + "."
         )
     return tuple(encoded)
 

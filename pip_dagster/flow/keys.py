@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 
 from pip_dagster.flow.stage import Stage
+from pip_dagster.plural import plural
 from pip_dagster.sql.names import quote, quote_all
 from pip_dagster.warehouse.memory import Room
 
@@ -23,7 +24,7 @@ def check_keys(stage: Stage, keys: Sequence[str]) -> dict[str, str]:
     for key, nulls in con.execute(
         f"SELECT partition_key, count(*) FROM {stage.features} WHERE {any_null} GROUP BY ALL"
     ).fetchall():
-        problems[key] = f"{nulls} rows have a NULL in their key ({names}); every row needs a key"
+        problems[key] = f"{plural(nulls, 'row')} with a NULL in the key ({names}); every row needs a key"
     for key, (twice, example) in repeated(stage, keys, _parts(stage, keys)).items():
         problems.setdefault(
             key,

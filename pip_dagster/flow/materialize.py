@@ -16,8 +16,9 @@ from pip_dagster.flow.engine import available_threads
 from pip_dagster.flow.entries import failed_extraction
 from pip_dagster.flow.extract import extract
 from pip_dagster.flow.fingerprints import Fingerprints
+from pip_dagster.flow.fit import check_fit
 from pip_dagster.flow.model import ScoringModel
-from pip_dagster.flow.predict import Made, check_fit, judge_features, predict
+from pip_dagster.flow.predict import Made, judge_features, predict
 from pip_dagster.flow.result import PartitionResult
 from pip_dagster.flow.run import Run
 from pip_dagster.flow.shadow import shadow
@@ -53,13 +54,14 @@ class Requested(TypedDict, total=False):
 
     `version`: score with this version of the model instead of the alias's. `as_known`: build each partition's features
     from the rows that were known at its own close. `allow_fewer_rows`: partitions go live however few rows they have.
-    `stored`: called with what was committed, by the run.
+    `stored`: called with what was committed, by the run. `read`: called with what the sources held.
     """
 
     version: int | None
     as_known: bool
     allow_fewer_rows: bool
     stored: Stored | None
+    read: Callable[[Fingerprints], None] | None
 
 
 def materialize(
@@ -98,9 +100,10 @@ def materialize(
         ):
             known, fewer = requested.get("as_known", False), requested.get("allow_fewer_rows", False)
             run = Run(con, pipeline, info, progress, fewer, known, requested.get("stored"), cluster)
+            read = requested.get("read") or (lambda _: None)
             # Partitions that need a cluster are extracted one at a time: their rows lie in its exchange.
             together = [[partition] for partition in partitions] if cluster else [partitions]
-            batches = (_extract(run, each, model) for each in together) if features else _stored(run, partitions)
+            batches = (_extract(run, each, model, read) for each in together) if features else _stored(run, partitions)
             for batch in batches:
                 yield from (PartitionResult(partition, error=error) for partition, error in batch.failed)
                 yield from judge_features(run, batch.stage, batch.made) if model is None else _score(run, model, batch)
@@ -124,7 +127,9 @@ def _score(run: Run, model: ScoringModel, batch: _Batch) -> Iterator[PartitionRe
         yield from split(run, model, shadow(run, batch.stage, model, results))
 
 
-def _extract(run: Run, partitions: Sequence[Partition], model: ScoringModel | None) -> _Batch:
+def _extract(
+    run: Run, partitions: Sequence[Partition], model: ScoringModel | None, read: Callable[[Fingerprints], None]
+) -> _Batch:
     con, pipeline, name = run.con, run.pipeline, run.pipeline.spec.name
     run.progress(f"{name}: extracting the features of {len(partitions)} partitions")
     stage = _stage(run)
@@ -132,8 +137,9 @@ def _extract(run: Run, partitions: Sequence[Partition], model: ScoringModel | No
         extraction = extract_shares(stage, run.cluster, pipeline, partitions, as_known=run.as_known)
     else:
         extraction = extract(stage, pipeline, partitions, as_known=run.as_known)
+    read(extraction.sources)
     if model:  # before a revision is kept, so that SQL which lost a column stores nothing
-        check_fit(run, stage, model)
+        check_fit(pipeline, model.version.manifest, stage.columns)
     made = [partition for partition in partitions if partition.key in extraction.extracts]
     failed = [(p, extraction.failed[p.key]) for p in partitions if p.key in extraction.failed]
 

@@ -56,7 +56,7 @@ class ScoringModel:
         except RegistryUnreachable as error:
             raise DeclarationError(
                 f"Pipeline {spec.name}: {error}\nMLflow decides which version is {alias!r}, so nothing was scored. "
-                "What it said last is mirrored: to score with that meanwhile, declare "
+                "Its last answer is mirrored: to score with that meanwhile, declare "
                 f"`model_name: {spec.scoring.model_name}`."
             ) from error
         except RegistryError as error:

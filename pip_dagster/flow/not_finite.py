@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from pip_dagster.plural import plural
 from pip_dagster.sql.names import quote, quote_all
 
 if TYPE_CHECKING:
@@ -45,10 +46,10 @@ def refuse_not_finite(
 
 
 def _reason(rows: int, counts: Mapping[str, int], key: Sequence[str], examples: Sequence[str]) -> str:
-    listed = ", ".join(f"{name} in {count} rows" for name, count in counts.items() if count)
+    listed = ", ".join(f"{name} in {plural(count, 'row')}" for name, count in counts.items() if count)
     more = ", …" if rows > len(examples) else ""
     return (
-        f"{rows} rows get a score that is NaN or infinite: {listed}; ({', '.join(key)}) = "
+        f"a score is NaN or infinite in {plural(rows, 'row')}: {listed}; ({', '.join(key)}) = "
         f"{'; '.join(examples)}{more}. No row was stored. Compare the features with those of training (a unit may have "
         "changed), or bound them in the feature SQL"
     )

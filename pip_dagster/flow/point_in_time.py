@@ -55,11 +55,19 @@ class Proof:
     leaks: tuple[Leak, ...]
 
 
-def prove(pipeline: Pipeline, partition: Partition, *, sql: str | None = None, most_cutoffs: int = 100) -> Proof:
+def prove(
+    pipeline: Pipeline,
+    partition: Partition,
+    *,
+    sql: str | None = None,
+    most_cutoffs: int = 100,
+    as_known: bool = False,
+) -> Proof:
     """Compare the partition's features with those built from the rows known at each row's cut-off.
 
     The SQL runs once for each cut-off, and builds the rows that have it. At most `most_cutoffs` are tried, evenly
-    spaced. `sql` replaces the pipeline's own.
+    spaced. `sql` replaces the pipeline's own. `as_known`: compare with the features as known at the partition's close
+    instead of those from all rows; only a declared cut-off can then show a difference.
 
     Raises:
         DeclarationError: no source declares when its rows are available, or the SQL or the cut-off cannot run.
@@ -76,7 +84,8 @@ def prove(pipeline: Pipeline, partition: Partition, *, sql: str | None = None, m
         )
     with workspace(threads=available_threads()) as con:
         stage = Stage(con)
-        with sources_alone(con, spec, root) as own:
+        close = known_by(close_of(spec, partition)) if as_known else None
+        with sources_alone(con, spec, root, known_at=close) as own:
             query = FeatureQuery.parse(own, spec, sql or pipeline.sql, partition)
             stage.begin(query.columns)
             query.fill(own, stage, [partition])

@@ -6,18 +6,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from pip_dagster.declaration.lake import Lake
 from pip_dagster.declaration.partition import Partition
-from pip_dagster.errors import DeclarationError, PartitionError, PipelineError, WithdrawnError
-from pip_dagster.flow.decide import check_classes
+from pip_dagster.errors import PartitionError, PipelineError, WithdrawnError
 from pip_dagster.flow.entries import judged_by_share, scoring_entry
-from pip_dagster.flow.explain import check_explanations
-from pip_dagster.flow.guard_composite import encode_model
 from pip_dagster.flow.model import ScoringModel
 from pip_dagster.flow.result import PartitionResult
 from pip_dagster.flow.row_drop import LiveRows, read_live_rows, too_few
 from pip_dagster.flow.run import Run
-from pip_dagster.flow.score_chunk import ScoredChunk, reference, score_chunk
+from pip_dagster.flow.score_chunk import ScoredChunk, score_chunk
 from pip_dagster.flow.scored_row import scored_columns
 from pip_dagster.flow.stage import Stage
 from pip_dagster.flow.store_scores import ScoredPartition, point_at, store_failure, store_scores
@@ -26,11 +22,8 @@ from pip_dagster.flow.validate import validate_features
 from pip_dagster.ledger import promotions, record, versions
 from pip_dagster.ledger.checks import CheckEntry, checks_of, unmet
 from pip_dagster.ledger.record import ExtractionEntry, ScoringEntry
-from pip_dagster.quality.parameters import with_parameters
-from pip_dagster.quality.suite import check_columns
 from pip_dagster.registry.store import Registry
 from pip_dagster.warehouse.access import writing
-from pip_dagster.warehouse.tables import check_kept
 
 Made = tuple[Partition, ExtractionEntry]
 
@@ -155,36 +148,6 @@ class _Predictions:
         error = f"blocked: {entry.reason}" if entry.status == "blocked" else entry.reason
         checks = (*self.past.checks[item[0].key], *checks)
         return PartitionResult(*item, entry, error=error, columns=self.types, checks=checks)
-
-
-def check_fit(run: Run, stage: Stage, model: ScoringModel) -> None:
-    """Refuse features that the model or the expectations cannot be meant for, before any is stored.
-
-    Raises:
-        DeclarationError: names the column, expectation or parameter.
-    """
-    spec, suites, manifest = run.pipeline.spec, run.pipeline.suites, model.version.manifest
-    encode_model(manifest, stage.columns, where=f"Pipeline {spec.name}, {spec.features.sql}")
-    check_columns(suites.features, stage.columns)
-    scored = scored_columns(spec, manifest, stage.columns)
-    if isinstance(run.pipeline.project.warehouse, Lake):
-        check_kept(spec.name, "features", stage.columns)
-        check_kept(spec.name, "predictions", scored)
-    check_columns(suites.predictions, scored)
-    with_parameters(suites.predictions, reference(manifest))
-    check_explanations(spec, manifest, stage.columns)
-    _check_segments(run, stage)
-    check_classes(run.pipeline, manifest)
-
-
-def _check_segments(run: Run, stage: Stage) -> None:
-    spec = run.pipeline.spec
-    unknown = [name for name in (spec.monitoring.segments if spec.monitoring else ()) if name not in stage.columns]
-    if unknown:
-        raise DeclarationError(
-            f"Pipeline {spec.name}: monitoring.segments names {', '.join(unknown)}, and {spec.features.sql} selects no "
-            f"such column. It selects {', '.join(stage.columns)}."
-        )
 
 
 def judge_features(run: Run, stage: Stage, made: Sequence[Made]) -> list[PartitionResult]:

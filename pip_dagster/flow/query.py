@@ -56,10 +56,10 @@ class FeatureQuery:
                 f"{where}: it reads no bounds and would give every partition the same rows; "
                 "use $start_date and $end_date, or $start and $end, as a half-open range."
             )
-        if spec.partitions.every == "hour" and not parameters >= {"start", "end"}:
+        if spec.partitions.step and not parameters >= {"start", "end"}:
             raise DeclarationError(
-                f"{where}: an hour begins and ends within a date, so that dates alone would leave it empty; "
-                "bound the rows by $start and $end, and by dates beside them where that helps."
+                f"{where}: a partition every {spec.partitions.every} lies within one date, so that dates alone would "
+                "leave it empty; bound the rows by $start and $end, and by dates beside them where that helps."
             )
         values = {name: value for name, value in sql_bounds([sample]).items() if name in parameters}
         try:
@@ -86,13 +86,11 @@ class FeatureQuery:
         sql_type = columns[spec.features.partition_column]
         local = local_time(sql_type, quote(spec.features.partition_column), spec.partitions.time_zone)
         instant = sql_type == "TIMESTAMP WITH TIME ZONE"
-        naive_is_clear = spec.partitions.every != "hour" or (
+        naive_is_clear = not spec.partitions.step or (
             sql_type.startswith("TIMESTAMP") and spec.partitions.time_zone == "UTC"
         )
         if local is None or not (instant or naive_is_clear):
-            wanted = (
-                "TIMESTAMP WITH TIME ZONE" if spec.partitions.every == "hour" else "DATE or TIMESTAMP WITH TIME ZONE"
-            )
+            wanted = "TIMESTAMP WITH TIME ZONE" if spec.partitions.step else "DATE or TIMESTAMP WITH TIME ZONE"
             raise DeclarationError(
                 f"{where}: partition column {spec.features.partition_column!r} is {sql_type}; "
                 f"expected {wanted} to tell the {spec.partitions.every} in {spec.partitions.time_zone}."

@@ -13,6 +13,7 @@ from pip_dagster.declaration.partition import Partition
 from pip_dagster.declaration.ranges import contiguous
 from pip_dagster.declaration.reruns import Reach, Reruns, reaches
 from pip_dagster.ledger.plan import Kind, Stale
+from pip_dagster.plural import plural
 
 _KEY = "\x00"  # stands for a partition's key
 _LONGEST = 400  # characters of reasons in a run's tag
@@ -78,9 +79,8 @@ def next_attempt(earlier: Sequence[Earlier], reruns: Reruns, now: datetime) -> i
     if last.outcome == "canceled":
         return "its run was canceled: not requested again before something changes"
     if len(earlier) >= reruns.attempts:
-        return (
-            f"{len(earlier)} runs of {reruns.attempts} ended without building it: not requested again before a change"
-        )
+        ended = f"{plural(len(earlier), 'run')} of {reruns.attempts} ended without building it"
+        return f"{ended}: not requested again before a change"
     after = last.ended_at + doubled(reruns.back_off, len(earlier) - 1)
     if now < after:
         return f"its run ended without building it; requested again from {after:%Y-%m-%d %H:%M:%S %Z}"
@@ -118,11 +118,11 @@ def skipped(on_hold: Mapping[str, str], busy: Collection[str], over_cap: int, ne
     if len(on_hold) > 10:
         parts.append(f"and {len(on_hold) - 10} more")
     if busy:
-        parts.append(f"{len(busy)} stale partitions are in runs that are queued or running")
+        parts.append(f"{plural(len(busy), 'stale partition')} in runs that are queued or running")
     if over_cap:
-        parts.append(f"{over_cap} runs wait for the next tick")
+        parts.append(f"{plural(over_cap, 'run')} left for the next tick")
     if not parts:
-        parts.append(f"Nothing is stale: {current} partitions are current")
+        parts.append(f"Nothing is stale; current: {plural(current, 'partition')}")
     if never_built:
         parts.append(f"{never_built} that were never built are left to a backfill, by sensors.source_changes.missing")
     return "; ".join(parts) + "."

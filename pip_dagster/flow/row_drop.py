@@ -10,6 +10,7 @@ from datetime import datetime, timedelta
 from statistics import median
 from typing import TYPE_CHECKING
 
+from pip_dagster.declaration.every import STEPS
 from pip_dagster.declaration.partition import Partition
 from pip_dagster.sql.names import among
 
@@ -20,8 +21,9 @@ if TYPE_CHECKING:
 
 # Below this many rows chance alone halves a count.
 _FEWEST = 20
-# How far back a new partition is compared, and how many live partitions that needs: a week of days or hours.
-_RECENT = {
+_WEEK = timedelta(weeks=1)
+# How far back a new partition is compared, and how many live partitions that needs: a week of days, hours or minutes.
+_RECENT = {every: (timedelta(days=8), _WEEK // step) for every, step in STEPS.items()} | {
     "hour": (timedelta(days=28), 168),
     "day": (timedelta(days=28), 7),
     "week": (timedelta(weeks=12), 4),
@@ -63,7 +65,8 @@ def too_few(declared: Partitions, share: float, partition: Partition, rows: int,
 
     A partition that is live is compared with its own live rows: none where it had some, or fewer than `share` of them.
     A new one is compared with the median of the recent partitions and with the smallest of them on the same weekday, of
-    hours at the same hour: a quiet Sunday is no alarm. Small numbers, and a pipeline that is new, are not judged.
+    partitions of an hour or less in the same hour: a quiet Sunday is no alarm. Small numbers, and a pipeline that is
+    new, are not judged.
     """
     if not share:
         return None
@@ -90,4 +93,6 @@ def too_few(declared: Partitions, share: float, partition: Partition, rows: int,
 
 def _season(declared: Partitions, at: datetime) -> int:
     local = at.astimezone(declared.zone)
-    return {"hour": local.hour, "day": local.weekday()}.get(declared.every, 0)
+    if declared.step:
+        return local.hour
+    return local.weekday() if declared.every == "day" else 0

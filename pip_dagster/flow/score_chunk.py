@@ -116,7 +116,7 @@ def _score_where_it_can(
     if spec.scoring.device == "cuda":
         raise DeclarationError(
             f"Pipeline {spec.name}: scoring.device is cuda, and {failure}. Nothing of {keys[0]} to {keys[-1]} was "
-            "stored; free the GPU's memory, or declare `device: auto`, which goes on on the CPU."
+            "stored; free the GPU's memory, or declare `device: auto`, which continues on the CPU."
         ) from failure
     model = model.on_cpu(f"a GPU is there, but {failure}")
     return score(stage, spec, model.predictor, manifest, keys, policy), model

@@ -26,6 +26,7 @@ from pip_dagster.ledger.arms import CHAMPION, Arm, arms_of, live_arms
 from pip_dagster.ledger.checks import CheckEntry, checks_of, insert_checks, split_check
 from pip_dagster.ledger.live import live_change, make_live
 from pip_dagster.ledger.record import ScoringEntry
+from pip_dagster.plural import plural
 from pip_dagster.warehouse.access import writing
 from pip_dagster.warehouse.interrupts import raise_if_interrupted
 from pip_dagster.warehouse.transaction import transaction
@@ -152,7 +153,9 @@ def _decide(
         elif entry.status != "scored":
             reason = f"v{entry.model_version} {entry.status}: {entry.reason}"
         elif other := other_rows(con, pipeline, champion, entry):
-            reason = f"{other} rows are scored by one of v{champion.model_version} and v{entry.model_version} only"
+            reason = (
+                f"{plural(other, 'row')} scored by only one of v{champion.model_version} and v{entry.model_version}"
+            )
         elif isinstance(experiment, Canary):
             stop = canary.stopped(con, champion.pipeline, part.arm, (entry.model_name, entry.model_version or 0))
             # A rerun must not take units from an arm that handed out their rows before it was stopped elsewhere.

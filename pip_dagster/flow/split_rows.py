@@ -10,6 +10,7 @@ from pip_dagster.errors import PartitionError
 from pip_dagster.flow.sample_ratio import Counted
 from pip_dagster.ledger.arms import Arm
 from pip_dagster.ledger.record import ScoringEntry
+from pip_dagster.plural import plural
 from pip_dagster.sql.names import literal, quote, quote_all
 from pip_dagster.warehouse.tables import predictions_select
 
@@ -66,7 +67,7 @@ def count_units(con: DuckDBPyConnection, champion: ScoringEntry, wanted: Sequenc
     ).fetchall()
     if (total := sum(row[1] for row in rows)) != champion.rows_scored:
         raise PartitionError(
-            f"Pipeline {champion.pipeline}, partition {champion.partition_key}: {total} rows would be live, "
+            f"Pipeline {champion.pipeline}, partition {champion.partition_key}: {plural(total, 'row')} would be live, "
             f"{champion.rows_scored} were scored. Nothing was split; this is a defect of pip_dagster, please report it."
         )
     return {arm: Counted(count, distinct) for arm, count, distinct in rows}

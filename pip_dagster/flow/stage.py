@@ -26,6 +26,9 @@ it with `keep` and hands on the relation that `keep` returns.
 | `scored_rows` | the scored rows of some partitions beside their labels | scored_rows |
 | `estimated` | live scored rows whose performance is estimated | estimate_rows |
 | `calibrating` | those that have a label, of past partitions | estimate_rows |
+| `training_labels` | labels by partition, as the SQL gives them | training_labels |
+| `training_rows` | admitted features beside their labels, until they are given | training_set |
+| `stored_predictions` | the stored scorings of a range | api/rows |
 | `rows_of_arms` | the live rows of a split, with their arm | promotion/arm_outcomes |
 """
 
@@ -39,6 +42,7 @@ from typing import TYPE_CHECKING, Any
 
 from pip_dagster.sql.names import among, quote, quote_all
 from pip_dagster.warehouse.access import writing
+from pip_dagster.warehouse.arrow import arrow_rows
 from pip_dagster.warehouse.connect import attached
 from pip_dagster.warehouse.memory import rows_for, with_more
 
@@ -131,11 +135,8 @@ class Stage:
         The SQL may read it once. Given PyArrow's own objects, DuckDB reads them through pyarrow.dataset, which buffers
         up to 1 GB of a reader, and which takes 60 MB itself.
         """
-        self.con.register(GIVEN, rows.__arrow_c_stream__())
-        try:
+        with arrow_rows(self.con, GIVEN, rows.__arrow_c_stream__()):
             self.con.execute(f"INSERT INTO {relation} SELECT * FROM {given}")
-        finally:
-            self.con.unregister(GIVEN)
 
     def begin(self, columns: Mapping[str, str]) -> None:
         """An empty `features` with these columns, to append to."""

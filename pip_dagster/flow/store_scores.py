@@ -18,6 +18,7 @@ from pip_dagster.ledger.live import live_change, make_live, note_backfill
 from pip_dagster.ledger.profiles import ProfileEntry, insert_profiles
 from pip_dagster.ledger.record import RunInfo, ScoringEntry
 from pip_dagster.ledger.rows import insert_rows
+from pip_dagster.plural import plural
 from pip_dagster.sql.names import WHOLE_NUMBERS, literal, quote, quote_all
 from pip_dagster.warehouse.tables import ensure_table
 from pip_dagster.warehouse.transaction import transaction
@@ -74,7 +75,7 @@ def store_scores(
             # A partition blocked for its quarantine has rows that are neither.
             if each.entry.status == "scored" and scored.rows_in != scored.rows_scored + scored.rows_quarantined:
                 raise PartitionError(
-                    f"{named(pipeline, [each.entry.partition_key])}: {scored.rows_in} rows came in, "
+                    f"{named(pipeline, [each.entry.partition_key])}: {plural(scored.rows_in, 'row')} came in, "
                     f"{scored.rows_scored} were scored and {scored.rows_quarantined} quarantined; the sum must agree. "
                     "Nothing was stored."
                 )
@@ -166,7 +167,7 @@ def point_at(
     """Make a scoring live that is stored, unless it is live already; its arms then stay as they are.
 
     A request by version, or as known, is recorded even then: otherwise the next plan would revert it. So is
-    that it holds after the newest attempt that `failed` (its id): `status` would otherwise show that as the last word.
+    that it holds after the newest attempt that `failed` (its id): `status` would otherwise show that attempt.
     """
     with transaction(con):
         live = live_change(con, entry.pipeline, entry.partition_key)

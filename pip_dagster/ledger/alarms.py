@@ -159,8 +159,8 @@ def _audit_event(entry: AlarmEntry) -> audit.Event:
     return audit.Event("alarm", made_at, entry.made_by, entry.pipeline, subject, details | {"why": entry.reason})
 
 
-def acknowledgements_by_id(con: DuckDBPyConnection) -> dict[str, audit.Event]:
-    """Row id → the audit's entry that it must have, for each acknowledgement."""
+def acknowledgments_by_id(con: DuckDBPyConnection) -> dict[str, audit.Event]:
+    """Row id → the audit's entry that it must have, for each acknowledgment."""
     return {entry.event_id: _audit_event(entry) for entry in alarm_history(con) if entry.reason}
 
 

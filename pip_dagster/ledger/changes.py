@@ -10,6 +10,7 @@ from functools import lru_cache
 from pip_dagster.declaration.digests import EXPECTATIONS, SOURCES
 from pip_dagster.declaration.reruns import IgnoreAfter, reaches
 from pip_dagster.ledger.plan_values import Attempt, Case, Kind, Known, Reason, Wanted
+from pip_dagster.plural import plural
 
 _NAMED = 4  # changed parts of the declaration that a reason names
 
@@ -156,4 +157,4 @@ def _rows(was: Mapping[str, object] | None, now: Mapping[str, object]) -> str:
 
 
 def _duration(duration: timedelta) -> str:
-    return f"{duration.days} days" if not duration % timedelta(days=1) else str(duration)
+    return plural(duration.days, "day") if not duration % timedelta(days=1) else str(duration)

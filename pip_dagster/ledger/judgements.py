@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pip_dagster.ledger.rows import insert_rows
 from pip_dagster.sql.names import among, literal, quote_all
+from pip_dagster.warehouse.arrow import arrow_rows
 from pip_dagster.warehouse.transaction import transaction
 
 if TYPE_CHECKING:
@@ -69,10 +70,6 @@ def insert_judgements(con: DuckDBPyConnection, judgements: Sequence[DriftJudgeme
 
     The warehouse is the current catalog.
     """
-    con.register(_GIVEN, figures)
-    try:
-        with transaction(con):
-            insert_rows(con, "judgements", judgements)
-            con.execute(f"INSERT INTO ledger.drift BY NAME SELECT * FROM {_GIVEN}")
-    finally:
-        con.unregister(_GIVEN)
+    with arrow_rows(con, _GIVEN, figures), transaction(con):
+        insert_rows(con, "judgements", judgements)
+        con.execute(f"INSERT INTO ledger.drift BY NAME SELECT * FROM {_GIVEN}")

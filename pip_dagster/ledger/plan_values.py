@@ -1,4 +1,4 @@
-"""What a plan compares and what it reports: values without behaviour."""
+"""What a plan compares and what it reports: values without behavior."""
 
 from __future__ import annotations
 

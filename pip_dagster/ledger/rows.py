@@ -8,6 +8,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from pip_dagster.sql.names import quote, quote_all
+from pip_dagster.warehouse.arrow import arrow_rows
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -44,11 +45,8 @@ def insert_many(con: DuckDBPyConnection, table: str, rows: Sequence[DataclassIns
     if not rows:
         return
     names = [each.name for each in fields(rows[0])]
-    con.register(_GIVEN, pa.table({name: [getattr(row, name) for row in rows] for name in names}))
-    try:
+    with arrow_rows(con, _GIVEN, pa.table({name: [getattr(row, name) for row in rows] for name in names})):
         con.execute(f"INSERT INTO ledger.{quote(table)} BY NAME SELECT * FROM {_GIVEN}")
-    finally:
-        con.unregister(_GIVEN)
 
 
 @lru_cache

@@ -32,7 +32,7 @@ Row = Mapping[str, Any]
 class _Experiments:
     """Rows of `ledger.arms` by change, of `ledger.canaries` by id; each is removed when its entry is found.
 
-    So are what people did with alarms: acknowledgements and silences by id, as the entry that each must have.
+    So are what people did with alarms: acknowledgments and silences by id, as the entry that each must have.
     """
 
     arms: dict[str, list[Row]]
@@ -59,7 +59,7 @@ def verify(
     changes: dict[str, Row] = {
         row["change_id"]: row for row in dicts(con.execute(f"{audit.LIVE_CHANGES} ORDER BY c.change_id"))
     }
-    of_alarms = alarms.acknowledgements_by_id(con) | silences.silences_by_id(con)
+    of_alarms = alarms.acknowledgments_by_id(con) | silences.silences_by_id(con)
     split = _Experiments(audit.arms_by_change(con), canary.events_by_id(con), of_alarms)
     found = [_faults(entries, changes, moves, expect, split), _stamp_faults(con, stamps), history_faults(moves or {})]
     if registry is not None:

@@ -10,6 +10,7 @@ from pip_dagster.ledger.fault import Fault
 from pip_dagster.plural import plural
 from pip_dagster.sql.names import literal, quote
 from pip_dagster.warehouse import kinds
+from pip_dagster.warehouse.arrow import arrow_rows, table_of
 from pip_dagster.warehouse.connect import workspace
 from pip_dagster.warehouse.pending import pending_publications
 from pip_dagster.warehouse.published_digest import columns_by_digest, digest_sql, secret_of
@@ -62,9 +63,8 @@ def published_faults(con: DuckDBPyConnection, project: Project) -> Iterator[Faul
 def _copy(con: DuckDBPyConnection, own: DuckDBPyConnection, names: Sequence[str]) -> None:
     """Copy temporary tables to another database: no file can be detached in the transaction that reads a lake."""
     for name in names:
-        own.register("given", con.execute(f"FROM temp.{name}").to_arrow_table())
-        own.execute(f"CREATE TEMP TABLE {name} AS FROM given")
-        own.unregister("given")
+        with arrow_rows(own, "copied", table_of(con, f"FROM temp.{name}")):
+            own.execute(f"CREATE TEMP TABLE {name} AS FROM copied")
 
 
 @dataclass(frozen=True)

@@ -88,6 +88,14 @@ class Samples:
         assert labels.keys() == {*metric.labels}, (name, labels)
         self._values[name][tuple(str(labels[label]) for label in metric.labels)] = value
 
+    def as_list(self) -> list[dict[str, object]]:
+        """All of them, each with its name and labels, in the order of `text`."""
+        return [
+            {"name": PREFIX + metric.name, **dict(zip(metric.labels, key, strict=True)), "value": value}
+            for metric in METRICS
+            for key, value in sorted(self._values[metric.name].items())
+        ]
+
     def text(self) -> str:
         """All of them."""
         lines = []

@@ -42,7 +42,7 @@ def operations_findings(
 def _windows(
     con: DuckDBPyConnection, name: str, length: int, keys: Sequence[str] | None
 ) -> Iterator[Sequence[RecentPartition]]:
-    """Each partition with those before it, newest first. Neighbours are read together."""
+    """Each partition with those before it, newest first. Neighbors are read together."""
     if keys is None:
         if found := recent_partitions(con, length, pipeline=name).get(name):
             yield found

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
     from pip_dagster.declaration.pipeline import Pipeline
+    from pip_dagster.declaration.spec import Partitions
     from pip_dagster.registry.manifest import Histogram, Manifest
     from pip_dagster.registry.version import ModelVersion
 
@@ -184,12 +185,11 @@ def series_of(
         means[i, at] = [np.nan if row.mean is None else row.mean for row in found]
         sds[i, at] = [np.nan if row.sd is None else row.sd for row in found]
     starts = [each.partition_start for each in live]
-    every = pipeline.spec.partitions.every if pipeline else None
     return Series(
         tuple(each.partition_key for each in live),
         *(columns, counts, reference, means, sds),
         scorings=tuple(each.scoring_id for each in live),
-        phases=_phases(starts, every),
+        phases=_phases(starts, pipeline.spec.partitions if pipeline else None),
         season=np.array(season_of(starts, rules), np.int64),
         wanted=None if wanted is None else tuple(wanted),
     )
@@ -198,12 +198,12 @@ def series_of(
 _ORDER: dict[ColumnKind, int] = {"score": 0, "decision": 1, "feature": 2}
 
 
-def _phases(starts: Sequence[datetime], every: str | None) -> np.ndarray | None:
+def _phases(starts: Sequence[datetime], declared: Partitions | None) -> np.ndarray | None:
     import numpy as np
 
-    if every == "day":
+    if declared and declared.every == "day":
         return np.array([start.weekday() for start in starts], np.int64)
-    return np.array([start.hour for start in starts], np.int64) if every == "hour" else None
+    return np.array([start.hour for start in starts], np.int64) if declared and declared.step else None
 
 
 def _column(of: tuple[ColumnKind, str, str | None, str | None], gain: float | None, manifest: Manifest) -> Column:

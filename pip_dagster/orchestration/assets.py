@@ -15,12 +15,12 @@ from pip_dagster.monitoring.judged import judging
 from pip_dagster.monitoring.watch import watch, watch_scored
 from pip_dagster.orchestration.alive import alive
 from pip_dagster.orchestration.cancel import request_cancellation
-from pip_dagster.orchestration.checks import asset_check_specs, news
-from pip_dagster.orchestration.dagster_private import forget_input_version
+from pip_dagster.orchestration.checks import asset_check_specs
+from pip_dagster.orchestration.dagster_private import forget_input_version, forget_planned_checks
 from pip_dagster.orchestration.drift_check import drift_evaluations
 from pip_dagster.orchestration.estimate_check import estimate_evaluations
 from pip_dagster.orchestration.freshness import freshness_policy
-from pip_dagster.orchestration.inputs import model_metadata
+from pip_dagster.orchestration.inputs import DATA_VERSION_TAG, model_metadata, source_observations
 from pip_dagster.orchestration.judge_alone import judge_alone
 from pip_dagster.orchestration.keys import (
     challengers_key,
@@ -30,17 +30,16 @@ from pip_dagster.orchestration.keys import (
     predictions_key,
     source_key,
 )
+from pip_dagster.orchestration.links import docs, file_link, report_link
 from pip_dagster.orchestration.metadata import challengers_metadata, features_of_run
 from pip_dagster.orchestration.options import BACKFILL_TAG, requested_at, run_info, run_options
 from pip_dagster.orchestration.partitions import partitions_of
-from pip_dagster.orchestration.runs import has_partitions
+from pip_dagster.orchestration.runs import has_partitions, range_tags
 from pip_dagster.orchestration.step import StepOutcome
 from pip_dagster.plural import plural
 from pip_dagster.registry.choose import registry_of, version_withdrawn
 from pip_dagster.registry.store import Registry, whoami
 from pip_dagster.registry.version import ModelVersion
-
-DATA_VERSION_TAG = "dagster/data_version"
 
 
 def pipeline_assets(
@@ -66,6 +65,7 @@ def pipeline_assets(
             metadata={
                 "dagster/table_name": f"{spec.name}.features",
                 "key": ", ".join(spec.features.key),
+                **docs(pipeline, "declaration"),
                 "sql": dg.MetadataValue.md(f"```sql\n{pipeline.sql}\n```"),
             },
             **common,
@@ -80,7 +80,10 @@ def pipeline_assets(
             freshness_policy=freshness,
             metadata={
                 "dagster/table_name": f"{spec.name}.predictions",
-                "published": str(pipeline.project.published_database),
+                "published": dg.MetadataValue.path(str(pipeline.project.published_database)),
+                **docs(pipeline, "reading"),
+                **report_link(pipeline),
+                **file_link(pipeline, "feature SQL", spec.features.sql),
             },
             **common,
         ),
@@ -95,6 +98,7 @@ def pipeline_assets(
                 + f"Shadow scores are stored, never live. Compare them: `pip-dagster models compare {spec.name}`.",
                 kinds={"xgboost", "duckdb"},
                 skippable=True,
+                metadata=docs(pipeline, "challengers"),
                 **common,
             )
         )
@@ -133,6 +137,10 @@ def _run(
         )
     total = len(context.partition_keys)
     selected = [key for key in own_keys(spec) if key in context.selected_asset_keys]
+    if shown := range_tags(context.partition_keys):  # those of the range itself are hidden in the UI
+        context.instance.add_run_tags(context.run.run_id, shown)
+    if total > 1 and context.selected_asset_check_keys:
+        forget_planned_checks(context.instance, context.run.run_id)
     requested = requested_at(context.instance, context.run, pipeline.project)
     run = run_info(context.run, _requested_by(context.run.tags), requested)
     outcome = StepOutcome(pipeline, {key: {} for key in selected}, run.live_why)
@@ -164,10 +172,14 @@ def _run(
         outcome.judged.extend(estimate_evaluations(pipeline, version, scored))
         for event, why in watch(pipeline, version, scored).faults.items():
             context.log.warning(f"{spec.name}: monitoring, {event}: {why}")
+    if outcome.read:
+        yield from source_observations(context.instance, pipeline, outcome.read[-1])
     if challengers_key(spec) in selected:
         outcome.done[challengers_key(spec)] = challengers_metadata(pipeline, context.partition_keys)
     if outcome.failed:
+        outcome.note_failed()
         yield from outcome.materializations()
+        yield from outcome.blocked()
         yield from outcome.checks(context)
         raise outcome.failure(total)
     for key, partitions in outcome.done.items():
@@ -199,6 +211,7 @@ def _results(
         predictions=scores,
         progress=context.log.info,
         stored=judging(outcome.pipeline, wanted),
+        read=outcome.read.append,
         **run_options(context.run),
     )
 
@@ -218,7 +231,7 @@ def _ended_early(context: dg.AssetExecutionContext, outcome: StepOutcome, error:
     total = plural(len(context.partition_keys), "partition")
     context.log.info(f"{spec.name}: ended early; committed partitions stay: {kept} of {total}.")
     yield from outcome.materializations()
-    yield from news(context.instance, outcome.judged, ())
+    yield from outcome.checks(context)
 
 
 def _withdrawn(context: dg.AssetExecutionContext, pipeline: Pipeline, requested: datetime) -> dict[str, str]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from typing import Any
 
 import dagster as dg
 
@@ -12,8 +14,10 @@ from pip_dagster.declaration.pipeline import Pipeline
 from pip_dagster.errors import BackfillError
 from pip_dagster.flow.backfill import RunChunk
 from pip_dagster.flow.result import PartitionResult
-from pip_dagster.ledger.backfills import Backfill, finished_by_run
+from pip_dagster.ledger.backfills import Backfill, finished_by_run, finished_keys
 from pip_dagster.ledger.record import scorings_of
+from pip_dagster.orchestration.alive import is_gone
+from pip_dagster.orchestration.dagster_private import FinishedRuns, record_backfill
 from pip_dagster.orchestration.definitions import build_definitions
 from pip_dagster.orchestration.keys import own_keys, predictions_key
 from pip_dagster.orchestration.metadata import predictions_metadata
@@ -25,9 +29,9 @@ from pip_dagster.orchestration.options import (
     VERSION_TAG,
     WHY_TAG,
 )
-from pip_dagster.orchestration.runs import UNFINISHED
+from pip_dagster.orchestration.runs import UNFINISHED, range_tags
 from pip_dagster.plural import plural
-from pip_dagster.warehouse.access import writing
+from pip_dagster.warehouse.access import reading, writing
 from pip_dagster.warehouse.connect import workspace
 
 
@@ -46,7 +50,8 @@ def run_in_dagster(
         results.append(result)
         observe(result)
 
-    job = build_definitions(pipeline, observe=note).resolve_implicit_global_asset_job_def()
+    definitions = build_definitions(pipeline, observe=note)
+    job, done = definitions.resolve_job_def(f"{pipeline.spec.name}_job"), set[str]()
 
     def run(backfill: Backfill, chunk: Sequence[Partition]) -> Iterator[PartitionResult]:
         results.clear()
@@ -55,7 +60,6 @@ def run_in_dagster(
         try:
             result = job.execute_in_process(
                 instance=instance,
-                asset_selection=own_keys(pipeline.spec),
                 tags=tags_of(backfill, chunk) | allowed,
                 run_config=quiet,
                 raise_on_error=False,
@@ -63,6 +67,8 @@ def run_in_dagster(
         except KeyboardInterrupt:  # outside its step: sensors would wait for a run that never ends
             end_runs(pipeline, instance, backfill.backfill_id, cancelled=True)
             raise
+        done.update(each.partition.key for each in results if not each.error)
+        group(instance, definitions.resolve_asset_graph(), pipeline, backfill, result.run_id, done)
         status = result.dagster_run.status
         if status == dg.DagsterRunStatus.CANCELED or _interrupted(result):
             raise KeyboardInterrupt
@@ -73,17 +79,37 @@ def run_in_dagster(
     return run
 
 
+def group(
+    instance: dg.DagsterInstance, asset_graph: Any, pipeline: Pipeline, backfill: Backfill, run_id: str, done: set[str]
+) -> None:
+    """Show the ended run in the UI as one of its backfill; `done`: the partitions that this process has built."""
+    with workspace(threads=1) as con, reading(con, pipeline.project, purpose="reporting a backfill to Dagster"):
+        finished = finished_keys(con, backfill.backfill_id) | done
+    recorded = FinishedRuns(
+        backfill_id=backfill.backfill_id,
+        assets=own_keys(pipeline.spec),
+        keys=backfill.partition_keys,
+        done=finished,
+        began=backfill.made_at.timestamp(),
+        tags={"user": backfill.made_by} | ({WHY_TAG: backfill.why} if backfill.why else {}),
+    )
+    with suppress(Exception):  # what is shown of it must not end the backfill
+        record_backfill(instance, asset_graph, recorded)
+        instance.add_run_tags(run_id, {"dagster/backfill": backfill.backfill_id})
+
+
 def tags_of(backfill: Backfill, chunk: Sequence[Partition]) -> dict[str, str]:
     """The tags of a run of the backfill."""
     tags = {
         "dagster/asset_partition_range_start": chunk[0].key,
         "dagster/asset_partition_range_end": chunk[-1].key,
+        **range_tags([partition.key for partition in chunk]),
         BACKFILL_TAG: backfill.backfill_id,
         VERSION_TAG: str(backfill.model_version),
         PINNED_TAG: str(backfill.pinned).lower(),
-        WHY_TAG: backfill.why,
         "user": backfill.made_by,
     }
+    tags |= {WHY_TAG: backfill.why} if backfill.why else {}  # the UI shows an empty one
     return tags | ({AS_KNOWN_TAG: "true"} if backfill.as_known else {})
 
 
@@ -128,6 +154,13 @@ def end_runs(
             instance.report_run_failed(run, f"Its process was killed. {kept}")
         ended.append(run.run_id)
     return ended
+
+
+def end_killed(pipeline: Pipeline, instance: dg.DagsterInstance) -> list[str]:
+    """The same for the runs of the job whose process is gone and that nobody resumes; returns their ids."""
+    filters = dg.RunsFilter(job_name=f"{pipeline.spec.name}_job", statuses=list(UNFINISHED))
+    requests = {run.tags.get(BACKFILL_TAG) for run in instance.get_runs(filters) if is_gone(instance, run)} - {None}
+    return [run_id for request in requests for run_id in end_runs(pipeline, instance, str(request))]
 
 
 def _interrupted(result: dg.ExecuteInProcessResult) -> bool:

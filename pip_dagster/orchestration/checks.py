@@ -1,6 +1,7 @@
-"""The expectations as asset checks: one check an asset, one evaluation a partition."""
+"""The asset checks of a pipeline, and what a run reports of them to Dagster."""
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
@@ -14,27 +15,30 @@ from pip_dagster.ledger.checks import SPLIT, CheckEntry
 from pip_dagster.monitoring.estimates import NO_LONGER, RUN_BY_CHANCE
 from pip_dagster.monitoring.estimating import applies
 from pip_dagster.orchestration.dagster_private import failed_evaluations
+from pip_dagster.orchestration.expectation_checks import by_key, evaluation, expectation_spec
 from pip_dagster.orchestration.failure import as_failure
-from pip_dagster.orchestration.keys import features_key, predictions_key, source_key
+from pip_dagster.orchestration.keys import features_key, predictions_key
+from pip_dagster.orchestration.links import docs
 from pip_dagster.orchestration.partitions import partitions_of
 from pip_dagster.plural import plural
-from pip_dagster.quality.suite import Expectation
 from pip_dagster.warehouse.connect import workspace
 
-NAME, SPLIT_NAME, DRIFT_NAME, PERFORMANCE_NAME = "expectations", "split", "drift", "performance"
+SPLIT_NAME, DRIFT_NAME, PERFORMANCE_NAME = "split", "drift", "performance"
 ESTIMATE_NAME = "estimate"
 # A run of more partitions does not report each one that passed: an event costs Dagster some 30 ms on SQLite.
 EACH_REPORTED_UP_TO = 31
-_SHOWN = 20
+
+Evaluated = dg.AssetCheckEvaluation | dg.Output[None]
 
 
 def asset_check_specs(pipeline: Pipeline) -> list[dg.AssetCheckSpec]:
     """The checks of features and predictions that the pipeline's own step evaluates."""
-    suites = {
-        features_key(pipeline.spec): pipeline.suites.features,
-        predictions_key(pipeline.spec): pipeline.suites.predictions,
-    }
-    specs = [_spec(key, suite) for key, suite in suites.items() if suite]
+    own = {features_key(pipeline.spec), predictions_key(pipeline.spec)}
+    specs = [
+        expectation_spec(pipeline, key, expectation)
+        for key, expectation in by_key(pipeline).items()
+        if key.asset_key in own
+    ]
     if experiment := pipeline.spec.scoring.experiment:
         specs.append(
             dg.AssetCheckSpec(
@@ -42,6 +46,7 @@ def asset_check_specs(pipeline: Pipeline) -> list[dg.AssetCheckSpec]:
                 asset=predictions_key(pipeline.spec),
                 description=f"Whether the arms of the {experiment.kind} {experiment.salt!r} are live for their "
                 f"shares, in the declared ratio, and within the canary's limits: {', '.join(experiment.arms)}.",
+                metadata=docs(pipeline, "experiments"),
             )
         )
     if monitored := pipeline.spec.monitoring:
@@ -51,6 +56,7 @@ def asset_check_specs(pipeline: Pipeline) -> list[dg.AssetCheckSpec]:
                 asset=predictions_key(pipeline.spec),
                 description="Whether features, scores and decisions are unlike training and unlike the partitions "
                 f"before. A partition without drift fails with a probability of about {monitored.false_alarms:.1%}.",
+                metadata=docs(pipeline, "monitoring"),
             )
         )
     if applies(pipeline):
@@ -60,6 +66,7 @@ def asset_check_specs(pipeline: Pipeline) -> list[dg.AssetCheckSpec]:
                 asset=predictions_key(pipeline.spec),
                 description="How good the scores are expected to be before labels arrive. It fails where labels show "
                 f"that {NO_LONGER}; without a change, on about {RUN_BY_CHANCE:.1%} of the partitions.",
+                metadata=docs(pipeline, "estimates"),
             )
         )
     return specs
@@ -68,7 +75,9 @@ def asset_check_specs(pipeline: Pipeline) -> list[dg.AssetCheckSpec]:
 def source_checks(pipeline: Pipeline, partitions: dg.TimeWindowPartitionsDefinition) -> list[dg.AssetChecksDefinition]:
     """The checks of the sources. A run evaluates them for its own partitions; run alone, they take the newest one."""
     spec = pipeline.spec
-    specs = [_spec(source_key(spec, name), suite) for name, suite in pipeline.suites.sources.items() if suite]
+    own = {features_key(spec), predictions_key(spec)}
+    suite = {key: each for key, each in by_key(pipeline).items() if key.asset_key not in own}
+    specs = [expectation_spec(pipeline, key, expectation) for key, expectation in suite.items()]
     if not specs:
         return []
 
@@ -78,7 +87,7 @@ def source_checks(pipeline: Pipeline, partitions: dg.TimeWindowPartitionsDefinit
         can_subset=True,
         description=f"Evaluate the newest partition of the sources of {spec.name}.",
     )
-    def evaluate_sources(context: dg.AssetCheckExecutionContext) -> Iterator[dg.AssetCheckResult]:
+    def evaluate_sources(context: dg.AssetCheckExecutionContext) -> Iterator[Evaluated]:
         newest = partitions.get_last_partition_key()
         if newest is None:
             raise dg.Failure(description=f"{spec.name} has no partition yet: its grid starts {spec.partitions.start}.")
@@ -89,170 +98,128 @@ def source_checks(pipeline: Pipeline, partitions: dg.TimeWindowPartitionsDefinit
             open_sources(con, spec, pipeline.project.root),
         ):
             verdicts = validate_sources(con, spec, pipeline.suites, [partition]).verdicts[newest]
-        entries = [CheckEntry.of(verdict, "", spec.name, newest) for verdict in verdicts]
-        for key, of_asset in _by_check(pipeline, entries).items():
+        found = {(each.expectation.section, each.expectation.id): each for each in verdicts}
+        for key, expectation in suite.items():
             if key in context.selected_asset_check_keys:
-                yield dg.AssetCheckResult(asset_key=key.asset_key, check_name=NAME, **outcome(of_asset, newest))
+                entry = CheckEntry.of(found[expectation.section, expectation.id], "", spec.name, newest)
+                yield from owed(evaluation(key, expectation, entry, note=", the newest partition"))
 
     return [evaluate_sources]
 
 
-def evaluations(
-    pipeline: Pipeline, partition: str, checks: Sequence[CheckEntry], wanted: Iterable[dg.AssetKey]
+def owed(of_check: dg.AssetCheckEvaluation) -> Iterator[Evaluated]:
+    """An evaluation with the output that the step owes for its check.
+
+    `AssetCheckResult` is both, but a failed blocking one ends the step with an error of Dagster's.
+    """
+    yield of_check
+    yield output(of_check.asset_check_key)
+
+
+def output(key: dg.AssetCheckKey) -> dg.Output[None]:
+    """The output of a check, without which steps that wait for it are skipped."""
+    return dg.Output(None, output_name=dg.AssetCheckSpec(key.name, asset=key.asset_key).get_python_identifier())
+
+
+def split_evaluations(
+    pipeline: Pipeline, partition: str, checks: Iterable[CheckEntry]
 ) -> Iterator[dg.AssetCheckEvaluation]:
-    """One evaluation for each of the `wanted` assets and each source with `checks`."""
-    own = {features_key(pipeline.spec), predictions_key(pipeline.spec)}
-    for check, of_check in _by_check(pipeline, checks).items():
-        if check.asset_key in wanted or check.asset_key not in own:
-            yield dg.AssetCheckEvaluation(
-                asset_key=check.asset_key,
-                check_name=check.name,
-                partition=partition,
-                blocking=False,
-                **outcome(of_check, partition),
-            )
+    """How a partition is split, if it is."""
+    if of_split := [check for check in checks if check.section == SPLIT]:
+        yield dg.AssetCheckEvaluation(
+            asset_key=predictions_key(pipeline.spec),
+            check_name=SPLIT_NAME,
+            partition=partition,
+            blocking=False,
+            **split_outcome(of_split, partition),
+        )
 
 
-def summary(check: dg.AssetCheckKey, of_run: Sequence[dg.AssetCheckEvaluation]) -> dg.AssetCheckResult:
-    """The one result that a step owes for each of its checks: whether all its partitions passed."""
-    mine = [each for each in of_run if each.asset_check_key == check]
-    failed = [each for each in mine if not each.passed]
-    severe = any(each.severity == dg.AssetCheckSeverity.ERROR for each in failed)
-    return dg.AssetCheckResult(
-        asset_key=check.asset_key,
-        check_name=check.name,
+def summary(of_run: Sequence[dg.AssetCheckEvaluation]) -> dg.AssetCheckEvaluation:
+    """Whether all the partitions of a run passed a check."""
+    failed = [each for each in of_run if not each.passed]
+    newest, between = (failed or of_run)[-1], f"{of_run[0].partition}…{of_run[-1].partition}"
+    count = plural(len(of_run), "partition")
+    result = f"{len(failed)} of {count} did not pass" if failed else f"all {count} passed"
+    metadata = {"not passed": ", ".join(str(each.partition) for each in failed[-50:])} if failed else {}
+    return dg.AssetCheckEvaluation(
+        asset_key=newest.asset_key,
+        check_name=newest.check_name,
         passed=not failed,
-        severity=dg.AssetCheckSeverity.ERROR if severe else dg.AssetCheckSeverity.WARN,
-        description=f"{len(failed)} of {plural(len(mine), 'partition')} of the run did not pass."
-        if failed
-        else f"All {plural(len(mine), 'partition')} of the run passed.",
-        metadata={"partitions": len(mine)}
-        | ({"failing": ", ".join(str(each.partition) for each in failed[:50])} if failed else {}),
+        severity=newest.severity,
+        description=f"{between}: {result}; newest: {newest.partition}: {newest.description}",
+        metadata={"partitions": between, **metadata},
+        blocking=False,
     )
 
 
 def executed_alone(
-    check: dg.AssetCheckKey, of_run: Sequence[dg.AssetCheckEvaluation], nothing: str
-) -> Iterator[dg.AssetCheckEvaluation | dg.AssetCheckResult]:
+    check: dg.AssetCheckKey, of_run: Sequence[dg.AssetCheckEvaluation], nothing: str, *, note: str = ""
+) -> Iterator[Evaluated]:
     """What a step owes for a check executed without its asset; `nothing` is its text where nothing was judged."""
     if len(of_run) > 1:
         yield from of_run
-        yield summary(check, of_run)
+        yield from owed(summary(of_run))
         return
-    only = of_run[0] if of_run else None
-    yield dg.AssetCheckResult(
+    for only in of_run:
+        # The run has no partition, so its row has none either.
+        yield from owed(described(only, f"{only.partition}{note}: {only.description}", partition=None))
+        return
+    yield from owed(unjudged(check, nothing))
+
+
+def unjudged(check: dg.AssetCheckKey, why: str) -> dg.AssetCheckEvaluation:
+    """A check executed where there is nothing to judge."""
+    return dg.AssetCheckEvaluation(
         asset_key=check.asset_key,
         check_name=check.name,
-        passed=only is not None and only.passed,
-        severity=only.severity if only else dg.AssetCheckSeverity.WARN,
-        description=f"Partition {only.partition}: {only.description}" if only else nothing,
-        metadata=only.metadata if only else {},
+        passed=False,
+        severity=dg.AssetCheckSeverity.WARN,
+        description=why,
+        blocking=False,
+    )
+
+
+def described(of: dg.AssetCheckEvaluation, text: str, **changed: Any) -> dg.AssetCheckEvaluation:
+    """The same with another description, and with its partition in its metadata."""
+    values = {"partition": of.partition, "severity": of.severity, "passed": of.passed, "blocking": of.blocking}
+    return dg.AssetCheckEvaluation(
+        asset_key=of.asset_key,
+        check_name=of.check_name,
+        description=text,
+        metadata={"partition": of.partition, **of.metadata},
+        **(values | changed),
     )
 
 
 def news(
-    instance: dg.DagsterInstance, of_run: Sequence[dg.AssetCheckEvaluation], summed_up: Iterable[dg.AssetCheckKey]
+    instance: dg.DagsterInstance, of_check: Sequence[dg.AssetCheckEvaluation]
 ) -> Iterator[dg.AssetCheckEvaluation]:
-    """The evaluations of a run to report to Dagster: all; of a long run, those that failed now or once before.
+    """What a run reports of a check: each partition, then a summary; of a long run, those that failed now or before.
 
-    In a long run the partitions that passed share one evaluation per check: for the checks that are `summed_up` it is
-    the step's own result, for the others it is created here. The ledger has every verdict in either case.
+    Their texts begin with the partition, since the history of such a check has no column for it.
     """
-    if len({each.partition for each in of_run}) <= EACH_REPORTED_UP_TO:
-        yield from of_run
-        return
-    checks = {each.asset_check_key for each in of_run}
-    # Else Dagster would keep showing as failed a partition that passes now.
-    once_failed = {(key, partition) for key in checks for partition in failed_evaluations(instance, key)}
-    for each in of_run:
-        if not each.passed or (each.asset_check_key, each.partition) in once_failed:
-            yield each
-    for key in sorted(checks - set(summed_up), key=str):
-        whole = summary(key, of_run)
-        yield dg.AssetCheckEvaluation(
-            asset_key=key.asset_key,
-            check_name=key.name,
-            passed=whole.passed,
-            severity=whole.severity,
-            description=whole.description,
-            metadata=whole.metadata,
-            blocking=False,
-        )
+    if len(of_check) <= EACH_REPORTED_UP_TO:
+        shown = [*of_check]
+    else:  # Dagster would keep showing as failed a partition that passes now
+        once_failed = {*failed_evaluations(instance, of_check[0].asset_check_key)}
+        shown = [each for each in of_check if not each.passed or each.partition in once_failed]
+    yield from (described(each, f"{each.partition}: {each.description}") for each in shown)
+    if len(of_check) > 1:
+        yield summary(of_check)
 
 
-def _spec(key: dg.AssetKey, suite: Sequence[Expectation]) -> dg.AssetCheckSpec:
-    listed = "\n".join(f"- `{e.id}` ({e.severity}): {e.description or e.type}" for e in suite)
-    return dg.AssetCheckSpec(
-        NAME, asset=key, description=f"Great Expectations, evaluated partition by partition:\n{listed}"
-    )
-
-
-def _by_check(pipeline: Pipeline, checks: Iterable[CheckEntry]) -> dict[dg.AssetCheckKey, list[CheckEntry]]:
-    spec = pipeline.spec
-    keys = {f"sources.{name}": dg.AssetCheckKey(source_key(spec, name), NAME) for name in spec.sources}
-    keys["features"] = dg.AssetCheckKey(features_key(spec), NAME)
-    keys["predictions"] = dg.AssetCheckKey(predictions_key(spec), NAME)
-    keys[SPLIT] = dg.AssetCheckKey(predictions_key(spec), SPLIT_NAME)
-    found: dict[dg.AssetCheckKey, list[CheckEntry]] = {}
-    for check in checks:
-        found.setdefault(keys[check.section], []).append(check)
-    return found
-
-
-def outcome(checks: Sequence[CheckEntry], partition: str) -> dict[str, Any]:
-    """Passed, severity, description and metadata of one asset's verdicts on one partition.
-
-    critical fails with ERROR, warning with WARN, info does not fail. An expectation that could not be evaluated fails.
-    """
+def split_outcome(checks: Sequence[CheckEntry], partition: str) -> dict[str, Any]:
+    """Passed, severity, description and metadata of the verdicts on how one partition is split. It warns at most."""
     unmet = [check for check in checks if check.status != "passed"]
-    failing = [check for check in unmet if check.severity != "info"]
-    critical = any(check.severity == "critical" for check in failing)
-    metadata: dict[str, Any] = {
-        "partition": partition,
-        "evaluated": len(checks),
-        "met": len(checks) - len(unmet),
-        "not_met": len([check for check in unmet if check.status == "failed"]),
-        "not_evaluated": len([check for check in unmet if check.status == "errored"]),
-    }
-    # A split has no rows to count: its figures are what there is to see, passed or not.
-    of_split = [check for check in checks if check.section == SPLIT and check.observed]
-    metadata |= {check.expectation_id: json.loads(check.observed or "null") for check in of_split}
-    if unmet:
-        metadata["unmet"] = dg.MetadataValue.table([_record(check) for check in unmet], schema=_SCHEMA)
-        examples = [_example(check, row) for check in unmet for row in check.rows]
-        if examples:
-            metadata["examples"] = dg.MetadataValue.table(examples[:_SHOWN])
+    counts = Counter(check.status for check in checks)
+    metadata: dict[str, Any] = {"partition": partition, "evaluated": len(checks), "met": counts["passed"]}
+    metadata |= {"not met": counts["failed"], "not evaluated": counts["errored"]}
+    # Its figures are what there is to see, passed or not.
+    metadata |= {check.expectation_id: json.loads(check.observed) for check in checks if check.observed}
     return {
-        "passed": not failing,
-        "severity": dg.AssetCheckSeverity.ERROR if critical or not failing else dg.AssetCheckSeverity.WARN,
-        "description": "; ".join(check.text for check in unmet) or "All expectations are met.",
+        "passed": not unmet,
+        "severity": dg.AssetCheckSeverity.WARN,
+        "description": "; ".join(check.text for check in unmet) or "The arms are live as declared.",
         "metadata": metadata,
     }
-
-
-_SCHEMA = dg.TableSchema(
-    columns=[
-        dg.TableColumn(name)
-        for name in ("expectation", "severity", "status", "broken_by_rows", "of_rows", "observed", "type", "why")
-    ]
-)
-
-
-def _record(check: CheckEntry) -> dg.TableRecord:
-    return dg.TableRecord(
-        {
-            "expectation": check.expectation_id,
-            "severity": check.severity,
-            "status": check.status,
-            "broken_by_rows": "" if check.unexpected_count is None else check.unexpected_count,
-            "of_rows": "" if check.element_count is None else check.element_count,
-            "observed": check.observed or "",
-            "type": check.type,
-            "why": check.error or check.description,
-        }
-    )
-
-
-def _example(check: CheckEntry, row: dict[str, Any]) -> dg.TableRecord:
-    shown = ", ".join(f"{name} = {value}" for name, value in row.items())
-    return dg.TableRecord({"expectation": check.expectation_id, "row": shown})

@@ -5,7 +5,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import time
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +28,80 @@ def failed_evaluations(instance: dg.DagsterInstance, key: dg.AssetCheckKey) -> I
     history = instance.event_log_storage.get_asset_check_execution_history
     status = {AssetCheckExecutionRecordStatus.FAILED}
     return (record.partition for record in history(key, limit=100_000, status=status))
+
+
+def forget_planned_checks(instance: dg.DagsterInstance, run_id: str) -> None:
+    """Remove the rows that Dagster planned for the checks of a run of several partitions: one a check and partition.
+
+    It plans them for checks without partitions as well. They have one evaluation a run, and the others would stay in
+    their history as skipped.
+    """
+    from dagster._core.storage.event_log import SqlEventLogStorage
+    from dagster._core.storage.event_log.schema import AssetCheckExecutionsTable as Rows
+
+    storage = instance.event_log_storage
+    if isinstance(storage, SqlEventLogStorage):
+        planned = Rows.c.execution_status == "PLANNED"
+        with storage.index_connection() as con:
+            con.execute(Rows.delete().where(Rows.c.run_id == run_id, planned, Rows.c.partition.is_not(None)))
+
+
+@dataclass(frozen=True)
+class FinishedRuns:
+    """A backfill whose runs were started here, not by the daemon, and what it has built of its `keys`."""
+
+    backfill_id: str
+    assets: Sequence[dg.AssetKey]
+    keys: Sequence[str]
+    done: Collection[str]
+    began: float
+    tags: Mapping[str, str]
+
+
+def record_backfill(instance: dg.DagsterInstance, asset_graph: Any, of: FinishedRuns) -> None:
+    """Group the runs with the tag `dagster/backfill` in the UI. A run with the tag and without a record is not listed.
+
+    The status is a final one: the daemon would execute a backfill that is requested.
+    """
+    from dagster._core.definitions.assets.graph.asset_graph_subset import AssetGraphSubset
+    from dagster._core.definitions.events import AssetKeyPartitionKey
+    from dagster._core.execution.backfill import BulkActionStatus, PartitionBackfill
+    from dagster_shared.record import replace
+
+    record = PartitionBackfill.from_asset_partitions(
+        asset_graph=asset_graph,
+        backfill_id=of.backfill_id,
+        tags=dict(of.tags),
+        backfill_timestamp=of.began,
+        asset_selection=[*of.assets],
+        partition_names=[*of.keys],
+        dynamic_partitions_store=instance,
+        all_partitions=False,
+        title=None,
+        description=None,
+        run_config=None,
+    )
+    data = record.get_asset_backfill_data(asset_graph)
+
+    def subset(keys: Collection[str]) -> Any:
+        named = {AssetKeyPartitionKey(asset, key) for asset in of.assets for key in keys}
+        return AssetGraphSubset.from_asset_partition_set(named, asset_graph)
+
+    data = replace(
+        data,
+        requested_subset=subset(of.done),
+        materialized_subset=subset(of.done),
+    )
+    is_whole = {*of.done} >= {*of.keys}
+    record = (
+        record.with_asset_backfill_data(data, dynamic_partitions_store=instance, asset_graph=asset_graph)
+        .with_status(BulkActionStatus.COMPLETED_SUCCESS if is_whole else BulkActionStatus.COMPLETED_FAILED)
+        .with_end_timestamp(time.time())
+    )
+    if instance.get_backfill(of.backfill_id):
+        instance.update_backfill(record)
+    else:
+        instance.add_backfill(record)
 
 
 def requested_backfills(instance: dg.DagsterInstance) -> list[Any]:

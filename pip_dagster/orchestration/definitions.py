@@ -29,7 +29,8 @@ def build_definitions(pipeline: Pipeline, observe: Callable[[PartitionResult], N
     partitions = partitions_definition(spec.partitions)
     job = dg.define_asset_job(
         f"{spec.name}_job",
-        selection=dg.AssetSelection.assets(*own_keys(spec)),
+        # The step reports its checks in any case. Those that are selected are planned, in a row for each partition.
+        selection=dg.AssetSelection.assets(*own_keys(spec)).without_checks(),
         description=f"Features and predictions of {spec.name} for one partition or a range.",
         # A process for the one step would cost ten seconds of imports without a benefit.
         executor_def=dg.in_process_executor,

@@ -13,7 +13,7 @@ from pip_dagster.flow.model import ScoringModel
 from pip_dagster.monitoring.backfill import profile_stored
 from pip_dagster.monitoring.drift import ColumnDrift, PartitionDrift
 from pip_dagster.monitoring.judged import judge_drift
-from pip_dagster.orchestration.checks import DRIFT_NAME, EACH_REPORTED_UP_TO, executed_alone
+from pip_dagster.orchestration.checks import DRIFT_NAME, EACH_REPORTED_UP_TO, Evaluated, executed_alone
 from pip_dagster.orchestration.failure import as_failure
 from pip_dagster.orchestration.keys import predictions_key
 from pip_dagster.registry.choose import registry_of
@@ -46,9 +46,7 @@ def drift_evaluations(
     yield from (_evaluation_of(pipeline, found) for found in judged)
 
 
-def drift_alone(
-    pipeline: Pipeline, check: dg.AssetCheckKey, partitions: Sequence[str] | None
-) -> Iterator[dg.AssetCheckEvaluation | dg.AssetCheckResult]:
+def drift_alone(pipeline: Pipeline, check: dg.AssetCheckKey, partitions: Sequence[str] | None) -> Iterator[Evaluated]:
     """The check executed without its asset: of these partitions, or of the newest that is profiled.
 
     Raises:

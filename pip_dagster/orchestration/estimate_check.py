@@ -13,7 +13,7 @@ from pip_dagster.ledger.estimates import live_scorings
 from pip_dagster.monitoring.estimates import ShownEstimate, estimate_findings, read_estimates
 from pip_dagster.monitoring.estimating import applies, estimate_scored
 from pip_dagster.monitoring.finding import Finding
-from pip_dagster.orchestration.checks import EACH_REPORTED_UP_TO, ESTIMATE_NAME, executed_alone
+from pip_dagster.orchestration.checks import EACH_REPORTED_UP_TO, ESTIMATE_NAME, Evaluated, executed_alone
 from pip_dagster.orchestration.failure import as_failure
 from pip_dagster.orchestration.keys import predictions_key
 from pip_dagster.registry.choose import registry_of
@@ -50,9 +50,7 @@ def estimate_evaluations(
             yield _evaluation(pipeline, key, of_partition, findings, reasons.get(key, ""))
 
 
-def estimate_alone(
-    pipeline: Pipeline, check: dg.AssetCheckKey, partitions: Sequence[str]
-) -> Iterator[dg.AssetCheckEvaluation | dg.AssetCheckResult]:
+def estimate_alone(pipeline: Pipeline, check: dg.AssetCheckKey, partitions: Sequence[str]) -> Iterator[Evaluated]:
     """The check executed without its asset: of these partitions, or, without any, of the newest.
 
     Raises:

@@ -5,16 +5,21 @@ from typing import Any
 
 import dagster as dg
 
+from pip_dagster.declaration.durations import as_declared
 from pip_dagster.declaration.pipeline import Pipeline
 from pip_dagster.flow.engine import available_threads
+from pip_dagster.flow.fingerprints import Fingerprints
 from pip_dagster.flow.sources import columns_of, open_sources, rows_of, view_of
 from pip_dagster.orchestration.failure import as_failure
 from pip_dagster.orchestration.keys import model_key, source_key
-from pip_dagster.orchestration.metadata import column_schema
+from pip_dagster.orchestration.links import docs
+from pip_dagster.orchestration.metadata import column_schema, digests, rounded
 from pip_dagster.registry.choose import registry_of
 from pip_dagster.registry.version import ModelVersion
 from pip_dagster.warehouse.connect import workspace
 from pip_dagster.warehouse.digest import RowSet, row_set_sql
+
+DATA_VERSION_TAG = "dagster/data_version"
 
 
 def source_assets(pipeline: Pipeline) -> list[dg.AssetsDefinition]:
@@ -29,9 +34,10 @@ def source_assets(pipeline: Pipeline) -> list[dg.AssetsDefinition]:
             kinds={"parquet" if source.parquet else "duckdb", "table"},
             metadata={
                 "dagster/table_name": source.table,
-                "place": source.parquet or source.database or spec.source_database or "",
-                "partition_column": source.partition_column or "none: the whole table is read",
-                "lookback": str(source.lookback),
+                "read from": source.parquet or source.database or spec.source_database or "",
+                "partition column": source.partition_column or "none: the whole table is read",
+                "lookback": as_declared(source.lookback) if source.lookback else "none",
+                **docs(pipeline, "declaration"),
             },
         )
         for name, source in spec.sources.items()
@@ -83,7 +89,7 @@ def model_asset(pipeline: Pipeline) -> dg.AssetsDefinition:
         group_name=spec.name,
         owners=spec.owners,
         kinds={"xgboost", "model"},
-        metadata={"model_name": spec.scoring.model_name, "alias": spec.scoring.alias},
+        metadata={"model name": spec.scoring.model_name, "alias": spec.scoring.alias, **docs(pipeline, "promotion")},
     )
 
     @dg.multi_observable_source_asset(specs=[asset], name=f"{spec.name}_model", description="Look up the alias.")
@@ -105,13 +111,37 @@ def model_metadata(version: ModelVersion) -> dict[str, Any]:
     return {
         "model": str(version),
         "version": version.version,
-        "digest": version.digest,
+        "description": manifest.description or "none",
+        **{f"metric {name}": rounded(value) for name, value in manifest.metrics.items()},
         "objective": manifest.objective,
         "features": len(manifest.features),
-        "description": manifest.description,
-        "registered_by": manifest.registered_by,
-        "registered_at": dg.MetadataValue.timestamp(manifest.registered_at),
-        "trained_with_xgboost": manifest.xgboost_version,
-        **{f"metric/{name}": value for name, value in manifest.metrics.items()},
         "signature": column_schema({f.name: (f.type, "") for f in manifest.features}),
+        "registered by": manifest.registered_by,
+        "registered at": dg.MetadataValue.timestamp(manifest.registered_at),
+        "trained with": f"XGBoost {manifest.xgboost_version}",
+        "digests": digests({"model": version.digest, "manifest": version.manifest_digest}),
     }
+
+
+def source_observations(
+    instance: dg.DagsterInstance, pipeline: Pipeline, read: Fingerprints
+) -> Iterator[dg.AssetObservation]:
+    """What a run read of each source, from what it computed in any case; not of those that are other assets.
+
+    The newest data version is repeated, because what a run reads is a part of the source only.
+    """
+    spec, keys = pipeline.spec, [*read.of]
+    for name, columns in read.columns.items():
+        key, source = source_key(spec, name), spec.sources[name]
+        if source.asset_key:
+            continue
+        rows, newest = read.rows(name), read.newest(name)
+        metadata: dict[str, Any] = {"rows read" if source.partition_column else "dagster/row_count": rows}
+        metadata["read for"] = keys[0] if len(keys) == 1 else f"{keys[0]}…{keys[-1]}"
+        if newest:
+            metadata["newest row"] = f"{newest:%Y-%m-%d %H:%M} or later".replace(" 00:00 or later", "")
+        metadata["columns"] = column_schema({c: (kind, "") for c, kind in columns.items()})
+        seen = instance.fetch_observations(key, limit=1).records
+        before = seen[0].asset_observation if seen else None
+        version = before.tags.get(DATA_VERSION_TAG) if before else None
+        yield dg.AssetObservation(key, metadata=metadata, tags={DATA_VERSION_TAG: version} if version else None)

@@ -10,6 +10,7 @@ from typing import Any
 import dagster as dg
 
 from pip_dagster.declaration.pipeline import Pipeline
+from pip_dagster.flow.findings import in_words
 from pip_dagster.flow.result import PartitionResult
 from pip_dagster.ledger.challengers import compare
 from pip_dagster.ledger.checks import SPLIT
@@ -21,14 +22,13 @@ from pip_dagster.warehouse.lock import waiting_at_most
 
 
 def features_metadata(entry: ExtractionEntry) -> dict[str, Any]:
-    """A partition's feature snapshot."""
+    """A partition's feature snapshot: figures first, digests last."""
     return {
-        "dagster/partition_row_count": entry.rows_extracted,
-        "revision": entry.revision,
-        "new_revision": entry.is_new,
-        "feature_digest": entry.feature_digest,
-        **_cost(entry),
+        "rows": entry.rows_extracted,
         **_empty_note(entry.rows_extracted),
+        "changed": "yes: a new revision" if entry.is_new else "no: the rows are those of an earlier revision",
+        **_cost(entry, "extraction"),
+        "digests": digests({"revision": entry.revision, "features": entry.feature_digest, "SQL": entry.sql_digest}),
     }
 
 
@@ -43,29 +43,33 @@ def features_of_run(pipeline: Pipeline, run_id: str, partition_keys: Sequence[st
 
 
 def predictions_metadata(entry: ScoringEntry, reused: bool) -> dict[str, Any]:
-    """A partition's scoring. Numbers are numbers, so that the UI plots them over the partitions."""
-    metadata: dict[str, Any] = {
-        "dagster/partition_row_count": entry.rows_scored or 0,
-        "model_version": entry.model_version,
-        "model": f"{entry.model_name} v{entry.model_version}",
-        "model_digest": entry.model_digest,
-        "rows_in": entry.rows_in,
-        "rows_quarantined": entry.rows_quarantined,
-        "scoring_id": entry.scoring_id,
-        "feature_revision": entry.feature_revision,
-        "score_digest": entry.score_digest,
-        "device": f"{entry.device} ({entry.device_reason})",
-        **_cost(entry),
-        "reused": reused,
-        **_empty_note(entry.rows_in or 0),
-    }
+    """A partition's scoring: figures first, digests last. Numbers are numbers, so that the UI plots them."""
+    metadata: dict[str, Any] = {"rows": entry.rows_scored or 0, **_empty_note(entry.rows_in or 0)}
     if entry.mean_score is not None:
-        metadata |= {"mean_score": entry.mean_score, "min_score": entry.min_score, "max_score": entry.max_score}
+        metadata |= {"mean score": rounded(entry.mean_score)}
+        metadata |= {"lowest score": rounded(entry.min_score), "highest score": rounded(entry.max_score)}
+    metadata |= {"rows quarantined": entry.rows_quarantined or 0}
+    if findings := in_words(entry.found):
+        metadata["findings"] = findings
+    metadata |= {"model": f"{entry.model_name} v{entry.model_version}", "model version": entry.model_version}
+    if reused:
+        metadata["unchanged"] = "yes: the inputs, model and libraries are those of the stored scores, which were kept"
+    metadata |= _cost(entry, "scoring")
     if entry.rows_per_second:
-        metadata["rows_per_second"] = round(entry.rows_per_second)
-    if entry.found:
-        metadata["findings"] = dg.MetadataValue.json(entry.found)
-    return metadata
+        metadata["rows per second"] = round(entry.rows_per_second)
+    metadata["device"] = f"{entry.device} ({entry.device_reason})"
+    found = {"scoring": entry.scoring_id, "feature revision": entry.feature_revision, "model": entry.model_digest}
+    return metadata | {"digests": digests(found | {"scores": entry.score_digest})}
+
+
+def rounded(value: float | None) -> float | None:
+    """Four places, or four digits of a smaller number: the UI shows all that there are."""
+    return None if value is None else round(value, 4) if abs(value) >= 0.01 else float(f"{value:.4g}")
+
+
+def digests(of: Mapping[str, str | None]) -> dg.MetadataValue:
+    """Digests and ids in one block."""
+    return dg.MetadataValue.md("\n".join(f"- {name}: `{value}`" for name, value in of.items() if value))
 
 
 def arms_metadata(result: PartitionResult) -> dict[str, Any]:
@@ -83,17 +87,17 @@ def arms_metadata(result: PartitionResult) -> dict[str, Any]:
                 if isinstance(counted, dict):
                     metadata |= {f"rows of {arm}": counted["rows"], f"units of {arm}": counted["units"]}
             if "p" in observed:
-                metadata["sample ratio p"] = observed["p"]
+                metadata["sample ratio p"] = rounded(observed["p"])
     return metadata
 
 
-def _cost(entry: ExtractionEntry | ScoringEntry) -> dict[str, Any]:
+def _cost(entry: ExtractionEntry | ScoringEntry, what: str) -> dict[str, Any]:
     """The partition's own share of the time; the memory is its process's."""
-    cost: dict[str, Any] = {"seconds": round(entry.seconds or 0.0, 4)}
+    cost: dict[str, Any] = {f"{what} time (s)": rounded(entry.seconds or 0.0)}
     if entry.cpu_seconds is not None:
-        cost["cpu_seconds"] = round(entry.cpu_seconds, 4)
+        cost[f"{what} CPU time (s)"] = rounded(entry.cpu_seconds)
     if entry.peak_memory is not None:
-        cost["peak_memory_mb"] = round(entry.peak_memory / 1e6)
+        cost["peak memory (MB)"] = round(entry.peak_memory / 1e6)
     return cost
 
 
@@ -118,14 +122,14 @@ def challengers_metadata(pipeline: Pipeline, partition_keys: Sequence[str]) -> d
     for each in found:
         prefix = f"v{each.challenger_version}"
         figures = {
-            "mean_score": each.challenger_mean,
-            "mean_absolute_difference": each.mean_absolute_difference,
-            "largest_difference": each.largest_difference,
+            "mean score": each.challenger_mean,
+            "mean absolute difference": each.mean_absolute_difference,
+            "largest difference": each.largest_difference,
             "correlation": each.correlation,
             **{f"flips of {name}": share for name, share in each.flips.items()},
         }
         of_partition = metadata.setdefault(
-            each.partition_key, {"live_version": each.champion_version, "rows": each.rows}
+            each.partition_key, {"rows": each.rows, "live version": each.champion_version}
         )
-        of_partition |= {f"{prefix} {name}": value for name, value in figures.items() if value is not None}
+        of_partition |= {f"{prefix} {name}": rounded(value) for name, value in figures.items() if value is not None}
     return metadata

@@ -3,30 +3,40 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from datetime import timedelta
+from typing import Any, get_args
 
 import dagster as dg
 
+from pip_dagster.declaration.every import STEPS, Every
 from pip_dagster.declaration.grid import partition_named
 from pip_dagster.declaration.partition import Partition
 from pip_dagster.declaration.spec import Partitions
 
-_DEFINITIONS: dict[Literal["hour", "day", "week", "month"], Any] = {
-    "hour": (dg.HourlyPartitionsDefinition, "%Y-%m-%d-%H:%M"),
-    "day": (dg.DailyPartitionsDefinition, "%Y-%m-%d"),
-    "week": (dg.WeeklyPartitionsDefinition, "%Y-%m-%d"),
-    "month": (dg.MonthlyPartitionsDefinition, "%Y-%m-%d"),
+_CRONS = {every: f"*/{step // timedelta(minutes=1)} * * * *" for every, step in STEPS.items()} | {
+    "hour": "0 * * * *",
+    "day": "0 0 * * *",
+    "week": "0 0 * * 0",
+    "month": "0 0 1 * *",
+}
+# Dagster shows these by their names.
+_NAMED: dict[str, Any] = {
+    "hour": dg.HourlyPartitionsDefinition,
+    "day": dg.DailyPartitionsDefinition,
+    "week": dg.WeeklyPartitionsDefinition,
+    "month": dg.MonthlyPartitionsDefinition,
 }
 
 
 def partitions_definition(declared: Partitions) -> dg.TimeWindowPartitionsDefinition:
     """Dagster's definition of the declared grid."""
-    kind, fmt = _DEFINITIONS[declared.every]
-    return kind(
-        start_date=declared.start.strftime(fmt),
-        end_date=declared.end.strftime(fmt) if declared.end else None,
-        timezone=declared.time_zone,
-        end_offset=declared.end_offset,
+    fmt = "%Y-%m-%d-%H:%M" if declared.step else "%Y-%m-%d"
+    start, end = declared.start.strftime(fmt), declared.end.strftime(fmt) if declared.end else None
+    common: dict[str, Any] = {"timezone": declared.time_zone, "end_offset": declared.end_offset}
+    if kind := _NAMED.get(declared.every):
+        return kind(start_date=start, end_date=end, **common)
+    return dg.TimeWindowPartitionsDefinition(
+        start=start, end=end, fmt=fmt, cron_schedule=_CRONS[declared.every], **common
     )
 
 
@@ -36,7 +46,7 @@ def partitions_of(definition: dg.TimeWindowPartitionsDefinition, keys: Sequence[
     Raises:
         ValueError: a key names no partition of the grid.
     """
-    [every] = [name for name, (kind, _) in _DEFINITIONS.items() if isinstance(definition, kind)]
+    [every] = [name for name in get_args(Every) if definition.cron_schedule == _CRONS[name]]
     # It was validated when it was declared; without its end it might not be valid.
     declared = Partitions.model_construct(
         every=every, start=definition.start.replace(tzinfo=None), time_zone=definition.timezone

@@ -18,6 +18,8 @@ from pip_dagster.orchestration.alive import alive
 from pip_dagster.orchestration.checks import PERFORMANCE_NAME
 from pip_dagster.orchestration.failure import as_failure
 from pip_dagster.orchestration.keys import performance_key, predictions_key, source_key
+from pip_dagster.orchestration.links import docs, file_link
+from pip_dagster.orchestration.metadata import digests, rounded
 from pip_dagster.orchestration.runs import has_partitions
 from pip_dagster.plural import plural
 from pip_dagster.warehouse.connect import workspace
@@ -43,7 +45,11 @@ def performance_asset(pipeline: Pipeline, partitions: dg.TimeWindowPartitionsDef
                 group_name=spec.name,
                 owners=spec.owners,
                 partitions_def=partitions,
-                metadata={"dagster/table_name": f"{spec.name}.performance"},
+                metadata={
+                    "dagster/table_name": f"{spec.name}.performance",
+                    **docs(pipeline, "performance"),
+                    **file_link(pipeline, "labels SQL", pipeline.labels.sql),
+                },
             )
         ],
         check_specs=[
@@ -118,27 +124,22 @@ def _metadata(of: Performance, partition: str) -> dict[str, Any]:
 
 
 def _of_part(of: Performance, each: Coverage) -> dict[str, Any]:
-    metadata: dict[str, Any] = {
-        "state": each.state,
-        "model_version": each.part.model_version,
-        "scoring_id": each.part.live.scoring_id,
-        "rows": each.rows,
-        "labelled": each.labelled,
-        "coverage": each.coverage,
-    }
+    metadata: dict[str, Any] = {"state": each.state, "rows": each.rows, "rows with labels": each.labelled}
+    metadata |= {"share with labels": rounded(each.coverage), "model version": each.part.model_version}
+    found = {"scoring": each.part.live.scoring_id}
     evaluation = each.evaluation
     if evaluation is None or not evaluation.labelled:
-        return metadata
-    metadata |= {"labels_digest": evaluation.labels_digest, "restated": each.restated}
-    if evaluation.score_psi is not None:
-        metadata |= {"score_psi": evaluation.score_psi, "like_the_rest": not each.unlike_rest}
+        return metadata | {"digests": digests(found)}
+    figures: dict[str, Any] = {}
     for row in of.rows.get(evaluation.evaluation_id, ()):
         if row.segment is None:
-            figures = zip(row.metrics, row.figures, row.lows, row.highs, strict=True)
-            for name, value, low, high in figures:
+            for name, value, low, high in zip(row.metrics, row.figures, row.lows, row.highs, strict=True):
                 named = {name: value, f"{name} low": low, f"{name} high": high}
-                metadata |= {each: figure for each, figure in named.items() if figure is not None}
-    return metadata
+                figures |= {each: rounded(figure) for each, figure in named.items() if figure is not None}
+    metadata = figures | metadata | {"restated": each.restated}
+    if evaluation.score_psi is not None:
+        metadata |= {"PSI of the score": rounded(evaluation.score_psi), "like the rest": not each.unlike_rest}
+    return metadata | {"digests": digests(found | {"labels": evaluation.labels_digest})}
 
 
 def _check(check: dg.AssetCheckKey, findings: Sequence[Finding]) -> dg.AssetCheckResult:

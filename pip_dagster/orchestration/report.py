@@ -10,6 +10,8 @@ from pip_dagster.declaration.monitoring import Monitoring
 from pip_dagster.errors import DeclarationError
 from pip_dagster.orchestration.failure import as_failure
 from pip_dagster.orchestration.keys import predictions_key, report_key
+from pip_dagster.orchestration.links import docs, report_link
+from pip_dagster.orchestration.metadata import digests
 
 if TYPE_CHECKING:
     from pip_dagster.declaration.pipeline import Pipeline
@@ -66,6 +68,7 @@ def _asset(pipeline: Pipeline) -> dg.AssetsDefinition:
         group_name=spec.name,
         owners=list(spec.owners),
         kinds={"html"},
+        metadata={**report_link(pipeline), **docs(pipeline, "report")},
         description=f"How {spec.name} is doing: one self-contained page. Also by `pip-dagster report {spec.name}`.",
     )
     def report() -> dg.MaterializeResult[Any]:
@@ -93,14 +96,12 @@ def write_report(pipeline: Pipeline) -> dict[str, dg.MetadataValue]:
     write(folder / "report.json", data)
     verdict = content.verdict
     return {
-        "report": dg.MetadataValue.url(written.as_uri()),
-        "path": dg.MetadataValue.path(str(written)),
         "verdict": dg.MetadataValue.text(f"{verdict.state}: {verdict.sentence}"),
-        "since": dg.MetadataValue.text(verdict.since or "none"),
         "what to do": dg.MetadataValue.text(verdict.action or "nothing now"),
+        "open this file": dg.MetadataValue.path(str(written)),  # browsers do not follow links to files
+        "since": dg.MetadataValue.text(verdict.since or "none"),
         "alarms": dg.MetadataValue.int(sum(each.status != "resolved" for each in content.alarms)),
         "partitions": dg.MetadataValue.int(content.period.partitions),
-        "bytes": dg.MetadataValue.int(len(page)),
-        "sha256": dg.MetadataValue.text(digest(page)),
-        "ledger head": dg.MetadataValue.text(content.origin.ledger_head or "not read"),
+        "size (kB)": dg.MetadataValue.int(round(len(page) / 1000)),
+        "digests": digests({"page": digest(page), "ledger head": content.origin.ledger_head}),
     }

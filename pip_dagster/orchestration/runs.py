@@ -14,6 +14,7 @@ PARTITION = "dagster/partition"
 RANGE_START = "dagster/asset_partition_range_start"
 RANGE_END = "dagster/asset_partition_range_end"
 REASON = "pip_dagster/reason"
+PARTITIONS = "partitions"
 
 UNFINISHED = (
     dg.DagsterRunStatus.QUEUED,
@@ -31,8 +32,13 @@ def run_request(
     first, last = partitions[0].key, partitions[-1].key
     if first == last:
         return dg.RunRequest(run_key=run_key, partition_key=first, tags=dict(tags), **options)
-    bounds = {RANGE_START: first, RANGE_END: last}
+    bounds = {RANGE_START: first, RANGE_END: last, **range_tags([first, last])}
     return dg.RunRequest(run_key=run_key, tags=dict(tags) | bounds, **options)
+
+
+def range_tags(keys: Sequence[str]) -> dict[str, str]:
+    """The tag that names a range in the UI, which hides Dagster's own two; none for one partition, which it shows."""
+    return {PARTITIONS: f"{keys[0]}…{keys[-1]}"} if len(keys) > 1 else {}
 
 
 def has_partitions(tags: Mapping[str, str]) -> bool:

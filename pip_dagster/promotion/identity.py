@@ -7,6 +7,7 @@ from pathlib import Path
 
 from pip_dagster.errors import DeclarationError, RegistryError
 from pip_dagster.flow.guard_composite import encode_model
+from pip_dagster.plural import plural
 from pip_dagster.registry.engines import engine_named
 from pip_dagster.registry.golden import largest_difference
 from pip_dagster.registry.load import load_predictor
@@ -56,7 +57,7 @@ def signature_gate(
     except RegistryError as error:
         problems.append(str(error))
     features = len(candidate.manifest.features)
-    text = "; ".join(problems) or f"its {features} features fit {against}"
+    text = "; ".join(problems) or f"fits {against} with {plural(features, 'feature')}"
     if candidate.manifest.verified:
         text += f"; {candidate.manifest.verified}"
     return GateResult("signature", not problems, float(len(problems)), 0.0, text, {"problems": problems})

@@ -15,6 +15,7 @@ from pip_dagster.flow.model import ScoringModel
 from pip_dagster.flow.score import score
 from pip_dagster.flow.stage import Stage, keep
 from pip_dagster.ledger.live_partitions import LivePartition, Revision
+from pip_dagster.plural import plural
 from pip_dagster.promotion.stored import Stored, load
 from pip_dagster.sql.names import among, quote, quote_all
 from pip_dagster.statistics.agreement import paired_columns
@@ -123,7 +124,7 @@ def replay_gate(rescored: Rescored, candidate: str) -> GateResult:
     share = rescored.lost / rescored.rows if rescored.rows else 1.0
     passed = not rescored.problems and not rescored.lost
     keys = [partition.key for partition in rescored.partitions]
-    span = f"{len(keys)} partitions, {keys[0]} to {keys[-1]}" if keys else "no partition"
+    span = f"{plural(len(keys), 'partition')}, {keys[0]} to {keys[-1]}" if keys else "no partition"
     text = f"{rescored.rows - rescored.lost:,} of {rescored.rows:,} live rows scored by {candidate} ({span})"
     text += "".join(f"; {problem}" for problem in rescored.problems)
     return GateResult("replay", passed, share, 0.0, text, {"partitions": keys, "problems": list(rescored.problems)})

@@ -49,7 +49,7 @@ class BoosterSignature(Record):
     `engine` loads and scores the model; `objective`, `booster` and `xgboost_version` are its words. `task` follows from
     the objective. `features` are in the model's order. `outputs` name the score columns. `classes` are the labels of a
     multi-class model (or of a binary one, if given). `iteration_range` is the half-open range of boosting rounds used,
-    explicit because `Booster.predict` ignores early stopping while the scikit-learn wrapper honours it.
+    explicit because `Booster.predict` ignores early stopping while the scikit-learn wrapper honors it.
     `xgboost_version` is the version that scored the golden rows at registration. `missing` is a number that counts as a
     missing value, as NaN always does; `offset` is the column of the base margin. The matrix has it after the features.
     `quantiles` are those of a quantile objective, one for each output; `tweedie_power` is the variance's.

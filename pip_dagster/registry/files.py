@@ -89,7 +89,7 @@ def locked(path: Path, seconds: float = LOCK_SECONDS) -> Iterator[None]:
                 if time.monotonic() > deadline:
                     raise RegistryBusy(
                         f"{path}: another process has held this lock for {seconds:g} s, though it needs milliseconds; "
-                        "find the suspended pip-dagster process (fuser), then try again"
+                        "find the suspended pip-dagster process (`fuser`), then try again"
                     ) from None
                 time.sleep(0.01)
         yield

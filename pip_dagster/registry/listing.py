@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict
 
+from pip_dagster.plural import plural
 from pip_dagster.registry.held_out import HeldOut
 from pip_dagster.registry.protocol import ModelRegistry
 from pip_dagster.registry.version import ModelVersion
@@ -113,7 +114,7 @@ def composed(version: ModelVersion) -> list[str]:
 def say_held_out(found: HeldOut) -> str:
     """What a version's held-out rows showed, on one line."""
     overall = {name: value for name, value in found.metrics.items() if "." not in name or len(found.metrics) < 5}
-    return f"{found.rows:,} rows, outcome {found.outcome}: {say_metrics(overall)}"
+    return f"{plural(found.rows, 'row')}, outcome {found.outcome}: {say_metrics(overall)}"
 
 
 def say_metrics(metrics: dict[str, float]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pydantic import AwareDatetime, Field, FiniteFloat, model_validator
 
+from pip_dagster.plural import plural
 from pip_dagster.registry.booster_signature import BoosterSignature, Feature, Record
 from pip_dagster.registry.calibration import Calibration
 from pip_dagster.registry.composite import Composite
@@ -117,7 +118,9 @@ class Manifest(Signature):
         if self.training_check is None:
             return "not verified against training"
         checked = self.training_check
-        return f"verified against training on {checked.rows} rows, off by up to {checked.largest_difference:.3g}"
+        return (
+            f"verified against training on {plural(checked.rows, 'row')}, off by up to {checked.largest_difference:.3g}"
+        )
 
 
 class Description(Record):

@@ -84,7 +84,7 @@ class MlflowRegistry:
             ModelNotFound: MLflow has no such model, version or alias.
             RegistryError: as `Registry.register`.
             RegistryUnreachable: MLflow does not answer.
-            UnsafeModelFile: the model is of another flavour.
+            UnsafeModelFile: the model is of another flavor.
         """
         wanted = parse_ref(ref)
         if isinstance(wanted, int):

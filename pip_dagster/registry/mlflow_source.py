@@ -88,7 +88,7 @@ class MlflowSource:
 
         Raises:
             InvalidModel: MLflow's folder is not a complete model.
-            UnsafeModelFile: the model is of another flavour than XGBoost's.
+            UnsafeModelFile: the model is of another flavor than XGBoost's.
         """
         import yaml
 
@@ -105,7 +105,7 @@ class MlflowSource:
             raise InvalidModel(f"{uri}: its MLmodel file cannot be parsed ({error}); log the model again") from error
         if file is None:
             raise UnsafeModelFile(
-                f"{uri} has flavour {', '.join(sorted(flavors))}, expected xgboost: such a model is a pickle or "
+                f"{uri} has flavor {', '.join(sorted(flavors))}, expected xgboost: such a model is a pickle or "
                 "code, which is never loaded. Log the Booster itself: "
                 'mlflow.xgboost.log_model(booster, name="model", model_format="ubj", registered_model_name='
                 f'"{version.name}")'

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from pip_dagster.errors import DeclarationError
+from pip_dagster.plural import plural
 from pip_dagster.registry.errors import InvalidSample
 from pip_dagster.registry.held_out import HeldOut, HeldOutBin
 from pip_dagster.registry.manifest import Histogram, Signature
@@ -122,7 +123,7 @@ def _outcomes(table: pa.Table, name: str, signature: Signature) -> np.ndarray:
     except (pa.ArrowException, TypeError) as error:
         raise InvalidSample(f"the outcome {name!r} is {kind}, not a number or a class: {error}") from error
     if np.isinf(found).any():
-        raise InvalidSample(f"the outcome {name!r} is infinite in {int(np.isinf(found).sum())} rows")
+        raise InvalidSample(f"the outcome {name!r} is infinite in {plural(int(np.isinf(found).sum()), 'row')}")
     return found
 
 

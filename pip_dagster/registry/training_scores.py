@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
+from pip_dagster.plural import plural
 from pip_dagster.registry.errors import InvalidSample, SignatureMismatch
 from pip_dagster.registry.manifest import Signature, TrainingCheck
 from pip_dagster.registry.sample import read
@@ -121,8 +122,8 @@ def _read(wanted: TrainingSource, sample: pa.Table, signature: Signature) -> np.
         )
     if table.num_rows != sample.num_rows:
         raise InvalidSample(
-            f"{wanted.file} has {table.num_rows} rows, the sample has {sample.num_rows}; give one score for each row "
-            "of the sample, in its order"
+            f"{wanted.file} has {plural(table.num_rows, 'row')}, the sample has {sample.num_rows}; give one score for "
+            "each row of the sample, in its order"
         )
     if wanted.file and set(signature.outputs) <= set(names):
         names = signature.outputs
@@ -132,9 +133,9 @@ def _read(wanted: TrainingSource, sample: pa.Table, signature: Signature) -> np.
     classes = signature.objective == "multi:softmax" and values.shape[1] == 1
     if values.shape[1] != len(signature.outputs) and not classes:
         raise InvalidSample(
-            f"the training scores have {values.shape[1]} columns ({', '.join(names[:10])}), and the model has "
-            f"{len(signature.outputs)} outputs: {', '.join(signature.outputs)}; give one column for each, or a column "
-            "of lists"
+            f"the training scores have {plural(values.shape[1], 'column')} ({', '.join(names[:10])}), and the model "
+            f"has {len(signature.outputs)} outputs: {', '.join(signature.outputs)}; give one column for each, or a "
+            "column of lists"
         )
     if wrong := int((~np.isfinite(values)).any(axis=1).sum()):
         raise InvalidSample(f"the training scores are NULL, NaN or infinite in {wrong} of {len(values)} rows")

@@ -11,6 +11,7 @@ from pip_dagster.errors import PipelineError
 from pip_dagster.flow.stage import Stage, keep
 from pip_dagster.ledger.arms import Arm, live_arms
 from pip_dagster.ledger.record import ScoringEntry, dicts
+from pip_dagster.plural import plural
 from pip_dagster.sql.names import among, quote, quote_all
 from pip_dagster.warehouse.access import reading
 from pip_dagster.warehouse.digest import ALGORITHM, RowSet, row_set_sql
@@ -54,10 +55,16 @@ def find(
     pipeline: Pipeline,
     *,
     partition: str | None = None,
+    partitions: tuple[str | None, str | None] = (None, None),
     scoring_id: str | None = None,
     sample: int | None = None,
+    version: int | None = None,
 ) -> list[ScoringEntry]:
-    """The live scorings of a partition or of all, by time, those of arms included; or the one named, live or not.
+    """The live scorings of a partition, of those from a first key to a last one, or of all, those of arms included.
+
+    By time. Or the one scoring that is named, live or not.
+
+    `version`: the newest scoring of each partition by this version instead, live or not.
 
     `sample` takes so many of them, evenly spread, the same ones each time.
 
@@ -66,18 +73,28 @@ def find(
     """
     name = pipeline.spec.name
     where, wanted = "s.pipeline = $pipeline", {"pipeline": name}
-    if partition is not None:
-        where, wanted = f"{where} AND s.partition_key = $partition", wanted | {"partition": partition}
-    if scoring_id is None:
+    partitions = (partition, partition) if partition else partitions
+    for key, name_of, sign in zip(partitions, ("first", "last"), (">=", "<="), strict=True):
+        if key is not None:
+            where, wanted = f"{where} AND s.partition_key {sign} ${name_of}", wanted | {name_of: key}
+    newest = ""
+    if version is not None:
+        where += f" AND s.model_version = {version} AND s.table_name IS NOT NULL"
+        newest = "QUALIFY row_number() OVER (PARTITION BY s.partition_key ORDER BY s.scoring_id DESC) = 1 "
+    elif scoring_id is None:
         where += " AND EXISTS (FROM ledger.live_arms l WHERE l.scoring_id = s.scoring_id AND l.pipeline = s.pipeline)"
     else:
         where, wanted = f"{where} AND s.scoring_id = $scoring", wanted | {"scoring": scoring_id}
     with reading(con, pipeline.project, purpose=f"{name}: reading the ledger"):
-        query = f"SELECT s.* FROM ledger.scorings s WHERE {where} ORDER BY s.partition_start, s.scoring_id"
+        query = f"SELECT s.* FROM ledger.scorings s WHERE {where} {newest}ORDER BY s.partition_start, s.scoring_id"
         found = [ScoringEntry(**row) for row in dicts(con.execute(query, wanted))]
     if not found:
         asked = f"scoring {scoring_id!r}" if scoring_id else "live scoring"
-        asked += f" of partition {partition!r}" if partition else ""
+        asked = asked if version is None else f"scoring by v{version}"
+        first, last = partitions
+        if first or last:
+            between = f" from {first or 'the first'} to {last or 'the last'}"
+            asked += f" of partition {first!r}" if first == last else between
         raise ReplayError(f"Pipeline {name} has no {asked}; `pip-dagster lineage {name} PARTITION` lists what it has.")
     for entry in found:
         if entry.table_name is None or (entry.status == "blocked" and not entry.rows_scored):
@@ -150,7 +167,7 @@ def recall(
                     f"SELECT scoring_id, count(*) FROM {source} WHERE {of_ids} GROUP BY ALL"
                 ).fetchall()
                 for scoring_id, count in counted:
-                    text = f"{count} rows of this scoring lie in {name}.{each}, where it did not write"
+                    text = f"{plural(count, 'row')} of this scoring in {name}.{each}, where it did not write"
                     strays.setdefault(scoring_id, []).append(text)
     if missing := [column for column in carried if column not in stage.columns]:
         raise ReplayError(f"{name}.{table} has no column {', '.join(missing)}, which its scores carry")
@@ -189,14 +206,15 @@ def _faults(stage: Stage, entries: Sequence[ScoringEntry], recalled: Recalled) -
         rows = of_features.get(entry.partition_key, RowSet())
         if (digest := rows.digest(features)) != entry.feature_digest:
             found.append(
-                f"features: revision {entry.feature_revision} has digest {digest} ({rows.rows} rows), but "
-                f"{entry.feature_digest} was recorded ({entry.rows_in} rows): a stored feature has changed since"
+                f"features: revision {entry.feature_revision} has digest {digest} ({plural(rows.rows, 'row')}), but "
+                f"{entry.feature_digest} was recorded ({plural(entry.rows_in or 0, 'row')}): a stored feature has "
+                "changed since"
             )
         rows = of_scores.get(entry.scoring_id, RowSet())
         if (digest := rows.digest(stored)) != entry.score_digest:
             found.append(
-                f"scores: the stored rows have digest {digest} ({rows.rows} rows), but {entry.score_digest} was "
-                f"recorded ({entry.rows_scored} rows): a stored score has changed since"
+                f"scores: the stored rows have digest {digest} ({plural(rows.rows, 'row')}), but {entry.score_digest} "
+                f"was recorded ({plural(entry.rows_scored or 0, 'row')}): a stored score has changed since"
             )
         kept, matching = apart.get(entry.quarantined_by, RowSet()).rows, matched.get(entry.partition_key, 0)
         recorded = entry.rows_quarantined or 0
@@ -204,8 +222,7 @@ def _faults(stage: Stage, entries: Sequence[ScoringEntry], recalled: Recalled) -
             recorded = of_features.get(entry.partition_key, RowSet()).rows - (entry.rows_scored or 0)
         if not kept == matching == recorded:
             found.append(
-                f"quarantine: {recorded} rows were recorded, {kept} are stored, {matching} of them are "
-                "among the features"
+                f"quarantine: {plural(recorded, 'row')} recorded, {kept} stored, {matching} of them among the features"
             )
     return faults
 

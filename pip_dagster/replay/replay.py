@@ -18,6 +18,7 @@ from pip_dagster.flow.findings import ScoringPolicy
 from pip_dagster.flow.score import Scores, score
 from pip_dagster.flow.scored_row import score_columns
 from pip_dagster.flow.stage import Stage
+from pip_dagster.plural import plural
 from pip_dagster.registry.store import Registry
 from pip_dagster.replay import recall
 from pip_dagster.replay.compare import RowComparison, compare, of_partition
@@ -229,7 +230,7 @@ def _differences(found: RowComparison) -> Iterator[str]:
     )
     texts = {
         "differing": f"{found.differing} of {found.compared} scored rows differ, {furthest}",
-        "missing": f"{found.missing} rows have no stored score",
+        "missing": f"{plural(found.missing, 'row')} without a stored score",
         "extra": f"{found.extra} stored scores have no row that was scored",
     }
     for kind, text in texts.items():

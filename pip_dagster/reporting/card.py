@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from pip_dagster.errors import RegistryError
+from pip_dagster.plural import plural
 from pip_dagster.promotion.reports import newest_report
 from pip_dagster.registry.choose import registry_of
 from pip_dagster.reporting.content import Day, GateLine, MoveLine, Named, VersionLine
@@ -38,7 +39,7 @@ def card_of(pipeline: Pipeline, version: ModelVersion) -> tuple[Named, ...]:
         "features": f"{len(manifest.features)}, of which {categories} are categories",
         "outputs": ", ".join(manifest.outputs),
         "training data": f"{window[0]} to {window[1]}" if window else "",
-        "reference sample": f"{sample:,} rows" if sample else "",
+        "reference sample": plural(sample, "row") if sample else "",
         "metrics, as registered": metrics,
         "scores": manifest.verified or "",
         "calibration": f"{manifest.calibration.method}" if manifest.calibration else "none is declared",

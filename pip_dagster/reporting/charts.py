@@ -1,7 +1,7 @@
 """Charts as inline SVG that stretches to any width; its text is HTML beside it, so that it never shrinks.
 
 Lines keep their width (`non-scaling-stroke`), and a marker is a line of no length with round ends, which stays round.
-State is shown by height and word, never by colour alone.
+State is shown by height and word, never by color alone.
 """
 
 from __future__ import annotations

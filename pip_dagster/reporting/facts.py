@@ -164,7 +164,7 @@ def closest(pipeline: Pipeline) -> str:
     """The first key of the grid, as an example."""
     declared = pipeline.spec.partitions
     start = declared.start
-    return f"{start:%Y-%m-%d-%H:%M}" if declared.every == "hour" else f"{start:%Y-%m-%d}"
+    return f"{start:%Y-%m-%d-%H:%M}" if declared.step else f"{start:%Y-%m-%d}"
 
 
 def _grid(pipeline: Pipeline, scorings: Sequence[dict[str, Any]]) -> tuple[str, ...]:

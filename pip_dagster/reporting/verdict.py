@@ -115,7 +115,7 @@ def _volume(spec: PipelineSpec, days: Sequence[Day]) -> Tile:
         return Tile("volume", "unknown", "none", "No rows.")
     usual = statistics.median(rows[-29:-1] or rows)
     share = rows[-1] / usual if usual else 1.0
-    text = f"{rows[-1]:,} rows; the median before is {usual:,.0f}."
+    text = f"{plural(rows[-1], 'row')}; the median before is {usual:,.0f}."
     if usual and share < spec.min_row_share:
         return Tile("volume", "alarm", "few", text)
     if usual and not 0.5 <= share <= 2:

@@ -94,7 +94,6 @@ class Scaffold:
         keys = [plain(each) for each in made.key if each != made.partition_column]
         features = [self._column(each) for each in made.features]
         outcome = plain(made.outcome or "")
-        using = ", ".join(plain(each) for each in made.key)
         columns = [*keys, at if is_zoned else f"{at} AS {name}", *features]
         label = f"{outcome}::{'INTEGER' if made.is_binary else 'DOUBLE'} AS {outcome}"
         return {
@@ -118,14 +117,9 @@ class Scaffold:
             "metric": "auc" if made.is_binary else "rmse",
             "objective": "binary:logistic" if made.is_binary else "reg:squarederror",
             "bounds": bounds,
-            "by_date": by_date,
             "where": f"{at} >= {bounds[0]} AND {at} < {bounds[1]}",
             "columns": columns,
             "label_columns": [*(plain(each) for each in made.key), label],
-            "joined": f"CREATE TEMP TABLE labelled AS SELECT rows.*, {outcome} FROM rows JOIN known USING ({using}) "
-            f"WHERE {outcome} IS NOT NULL",
-            "quantile": f"SELECT quantile_disc({name}, 0.75) FROM labelled",
-            "side": f"FROM labelled WHERE ({name} < $end) = $before ORDER BY ALL",
             "register": self.register_command,
         }
 

@@ -153,7 +153,7 @@ def _counts_in_utc(sql: str, read: tuple[tuple[str, str], ...]) -> str | None:
         if node.get("type") == "BOUND_FUNCTION" and [each["id"] for each in node["arguments"]] == ["BIGINT"]:
             kind = node["return_type"]["id"]
             if kind.startswith("TIMESTAMP") and kind != _INSTANT:
-                return str(node["qname"]["path"][-1] if "qname" in node else node["name"])  # DuckDB 2: qname
+                return str(node["qname"]["path"][-1] if "qname" in node else node["name"])  # DuckDB 2: `qname`
     return None
 
 

@@ -89,9 +89,9 @@ def spread(psi: np.ndarray, unit: np.ndarray, day: np.ndarray, informative: floa
     The variance is that by unit plus the excess of that by day over that by cell (unit and day), never negative:
     Cameron, Gelbach and Miller 2011. Each is the sum of squared cluster sums over rows², times G / (G - 1).
 
-    The degrees of freedom are Satterthwaite's (1946), V² / (Vunit² / (G - 1) + excess · Vday / (D - 1)). The excess is
-    a difference that varies as much as Vday does. With excess² in its place, intervals of seven days covered 92%; with
-    Vday², they were 15% too wide where days do not matter.
+    The degrees of freedom are Satterthwaite's (1946), V² / (V_unit² / (G - 1) + excess · V_day / (D - 1)). The excess
+    is a difference that varies as much as V_day does. With excess² in its place, intervals of seven days covered 92%;
+    with V_day², they were 15% too wide where days do not matter.
 
     With one day, differences between days are not in it.
 

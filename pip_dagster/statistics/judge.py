@@ -150,7 +150,7 @@ def detectable(found: Gain, least: float, probability: float) -> float | None:
 def labels_needed(found: Gain, allowed: float, outcomes: int, *, strict: bool) -> int | None:
     """Return how many labelled rows of this kind the rule needs.
 
-    n (SE / M / 1.43)² for rule D, which is (2.8 s / 4M)² · deff, and 16 times as many for rule C. At least enough for
+    n (SE / M / 1.43)² for rule D, which is (2.8 s / 4M)² · `deff`, and 16 times as many for rule C. At least enough for
     20 rows of the scarcest outcome. This assumes more rows of the same mixture of units and days. None where the
     standard error or the scale is unknown.
 

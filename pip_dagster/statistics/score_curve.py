@@ -89,12 +89,12 @@ def fit_curve(
         below = np.cumsum(rows)
         at = np.minimum(np.searchsorted(below, [share * below[-1] for share in _BENDS]), len(logits) - 1)
         knots = (float(logits[at[0]]), float(logits[at[1]]))
-    # Centred, so that intercept and slope are fitted almost independently.
-    centre = float((logits * rows).sum() / rows.sum())
-    terms = _terms(logits, knots, centre)
+    # Centered, so that intercept and slope are fitted almost independently.
+    center = float((logits * rows).sum() / rows.sum())
+    terms = _terms(logits, knots, center)
     expected = np.array([0.0, 1.0, 0.0, 0.0])
     weight = 1 / np.array([10.0, _PRIOR, _PRIOR, _PRIOR]) ** 2
-    theta = expected + np.array([centre, 0, 0, 0])
+    theta = expected + np.array([center, 0, 0, 0])
     reached = _loss(terms, rows, positives, theta, expected, weight)
     for _ in range(_ITERATIONS):
         gradient, information = _derivatives(terms, rows, positives, theta, expected, weight)
@@ -107,8 +107,8 @@ def fit_curve(
         if np.abs(step).max() < 1e-9:
             break
     _, information = _derivatives(terms, rows, positives, theta, expected, weight)
-    back = np.eye(TERMS)  # intercept = theta0 - slope · centre
-    back[0, 1] = -centre
+    back = np.eye(TERMS)  # intercept = theta0 - slope · center
+    back[0, 1] = -center
     covariance = back @ np.linalg.inv(information) @ back.T
     return ScoreCurve(
         tuple(map(float, back @ theta)),
@@ -119,10 +119,10 @@ def fit_curve(
     )
 
 
-def _terms(logits: np.ndarray, knots: Sequence[float], centre: float) -> np.ndarray:
+def _terms(logits: np.ndarray, knots: Sequence[float], center: float) -> np.ndarray:
     import numpy as np
 
-    return np.stack([np.ones(len(logits)), logits - centre, *(np.maximum(logits - knot, 0) for knot in knots)], axis=1)
+    return np.stack([np.ones(len(logits)), logits - center, *(np.maximum(logits - knot, 0) for knot in knots)], axis=1)
 
 
 def _loss(

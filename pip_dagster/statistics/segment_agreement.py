@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from pip_dagster.plural import plural
 from pip_dagster.statistics.agreement import FLIPPED, UNITS, segment_value
 from pip_dagster.statistics.gate_result import GateResult
 from pip_dagster.statistics.paired import LEVEL, decile_tables, drift
@@ -87,7 +88,7 @@ def _judged(
 ) -> GateResult:
     """The result of all segments: failed where one is beyond its limit and Holm rejects it; the worst is the figure."""
     few, least_rows = unjudged
-    left_out = f"; {few:,} segments with fewer than {least_rows:,} rows are not judged" if few else ""
+    left_out = f"; not judged: {plural(few, 'segment')} with fewer than {least_rows:,} rows" if few else ""
     if not tests:
         return GateResult(
             name, True, None, most[0], f"no segment has {least_rows:,} rows: none is judged", judged=False

@@ -1,4 +1,4 @@
-"""What is usual of a column: the counts of the partitions before, the spread between them, how alike neighbours are."""
+"""What is usual of a column: the counts of the partitions before, the spread between them, how alike neighbors are."""
 
 from __future__ import annotations
 
@@ -137,7 +137,7 @@ def _spread(
 
 
 def _likeness(products: np.ndarray, plain: np.ndarray, variance: np.ndarray, days: np.ndarray) -> np.ndarray:
-    """The correlation of neighbouring days: the larger one of the column's own, and of that of all columns together.
+    """The correlation of neighboring days: the larger one of the column's own, and of that of all columns together.
 
     That of one column is uncertain by 0.15 after 28 days. Days have causes that columns share.
     """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pip_dagster.plural import plural
 from pip_dagster.statistics.interval import Gain
 from pip_dagster.statistics.judge import LEAST_OUTCOMES, LEAST_UNITS, GateVerdict
 from pip_dagster.statistics.paired import Drift
@@ -63,7 +64,7 @@ def describe_segments(verdict: SegmentsVerdict) -> str:
 def describe_drift(output: str, found: Drift, limit: float) -> str:
     """Write PSI, its noise and its limit."""
     return (
-        f"PSI of {output} is {found.psi:.3f} over the champion's deciles on {found.rows:,} rows, of which "
+        f"PSI of {output} is {found.psi:.3f} over the champion's deciles on {plural(found.rows, 'row')}, of which "
         f"{found.noise:.3f} is noise (p = {found.p:.2g}); {limit:g} beyond noise is allowed"
     )
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
 # Types that DuckDB writes to Parquet as others, with other values; the rest keep their values.
-_AS_TEXT = re.compile(r"\b(U?HUGEINT|INTERVAL|TIME WITH TIME ZONE|UNION)\b")
+AS_TEXT = re.compile(r"\b(U?HUGEINT|INTERVAL|TIME WITH TIME ZONE|UNION)\b")
 
 
 @contextmanager
@@ -51,9 +51,7 @@ def write(
     try:
         for name, select in tables.items():
             file = temporary / f"{name}.parquet"
-            counted = con.execute(
-                f"COPY ({_castable(con, f'SELECT * FROM ({select}){where}')}) TO {literal(str(file))}"
-            )
+            counted = con.execute(f"COPY ({castable(con, f'SELECT * FROM ({select}){where}')}) TO {literal(str(file))}")
             found[name] = int((counted.fetchone() or [0])[0])
             if not found[name]:
                 file.unlink()
@@ -64,8 +62,8 @@ def write(
     return found
 
 
-def _castable(con: DuckDBPyConnection, select: str) -> str:
+def castable(con: DuckDBPyConnection, select: str) -> str:
     """The same rows; without this, DuckDB would write a HUGEINT as a DOUBLE, and two keys could become one."""
     types = con.execute(f"DESCRIBE {select}").fetchall()
-    casts = [f"{quote(name)}::VARCHAR AS {quote(name)}" for name, of, *_ in types if _AS_TEXT.search(bare_type(of))]
+    casts = [f"{quote(name)}::VARCHAR AS {quote(name)}" for name, of, *_ in types if AS_TEXT.search(bare_type(of))]
     return f"SELECT * REPLACE ({', '.join(casts)}) FROM ({select})" if casts else select

@@ -28,8 +28,8 @@ def nudge(tiny):
 def test_a_partition_that_is_identical(scored):
     result = run(scored, "orders", SECOND)
     assert result.exit_code == 0, result.output
-    assert "2024-03-02 │ identical │ returns v1 │" in result.stdout and "the same" in result.stdout
-    assert "Partitions: 1 identical. 50 rows are equal to the bit." in result.stdout
+    assert "2024-03-02  identical  returns v1" in result.stdout and "the same" in result.stdout
+    assert "Partitions: 1 identical. Equal to the bit: 50 rows." in result.stdout
     assert "replaying 2024-03-02" in result.stderr
     assert "Scored with device cpu, duckdb " in result.stdout and "Replayed with " in result.stdout
 
@@ -38,7 +38,7 @@ def test_a_difference_is_named_and_exits_with_1(scored):
     nudge(scored)
     result = run(scored, "orders", "--all")
     assert result.exit_code == 1
-    assert "Partitions: 1 differs, 3 identical. 199 rows are equal to the bit." in result.stdout
+    assert "Partitions: 1 differs, 3 identical. Equal to the bit: 199 rows." in result.stdout
     assert "2024-03-02 differs: scores: the stored rows have digest dh1:" in result.stdout
     assert "1 of 50 scored rows differ, score in 1 by up to 8,388,608 ULPs" in result.stdout
 

@@ -5,7 +5,6 @@ import re
 import signal
 import socket
 import subprocess
-import sys
 import time
 import urllib.parse
 import urllib.request
@@ -25,33 +24,6 @@ def commands(document: Path) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The committed and new files in a folder of their own, with this environment as its .venv."""
-    target = tmp_path_factory.mktemp("clone") / "pip_dagster"
-    listed = subprocess.run(
-        ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"],
-        cwd=ROOT,
-        capture_output=True,
-        check=True,
-    )
-    for name in filter(None, listed.stdout.decode().split("\0")):
-        if (ROOT / name).is_file():
-            (target / name).parent.mkdir(parents=True, exist_ok=True)
-            (target / name).write_bytes((ROOT / name).read_bytes())
-    (target / ".venv").mkdir()
-    for part in Path(sys.prefix).iterdir():
-        (target / ".venv" / part.name).symlink_to(part)
-    # Newer than what it is made from: the environment counts as installed.
-    (target / ".venv" / ".installed").unlink(missing_ok=True)
-    (target / ".venv" / ".installed").touch()
-    if sys.pycache_prefix:  # the same libraries by another path: compiled already
-        there = Path(f"{sys.pycache_prefix}{target}/.venv/lib")
-        there.parent.mkdir(parents=True)
-        there.symlink_to(f"{sys.pycache_prefix}{sys.prefix}/lib")
-    return target
-
-
-@pytest.fixture(scope="module")
 def environment(clone: Path) -> dict[str, str]:
     """This shell's, less what would name another project."""
     inherited = {k: v for k, v in os.environ.items() if not k.startswith(("DAGSTER", "PIP_DAGSTER", "MAKE", "MFLAGS"))}
@@ -60,13 +32,16 @@ def environment(clone: Path) -> dict[str, str]:
 
 @pytest.mark.slice
 @pytest.mark.documents
-def test_the_commands_of_readme_and_docs_run_in_order(clone: Path, environment: dict[str, str]) -> None:
+def test_the_commands_of_readme_and_docs_run_in_order(
+    clone: Path, demonstrated: Path, environment: dict[str, str]
+) -> None:
     listed = commands(ROOT / "README.md")
     assert "make demo" in listed and SERVES in listed
-    listed.insert(listed.index("make demo"), "make demo")  # the second one has nothing to do
-    listed.append(f"cd {clone}")
+    listed.remove("make demo")  # ran in what this clone is a copy of
+    listed += [*commands(ROOT / "examples" / "bring_your_own" / "README.md"), f"cd {clone}"]
     for document in sorted((ROOT / "docs").glob("*.md")):
-        listed.extend(commands(document))
+        if document.name != "tutorial.md":  # test_tutorial.py runs it
+            listed.extend(commands(document))
     # One shell, since `cd` and `export` hold for the commands after them.
     script = "\n".join(
         ["set -euo pipefail", *(f"echo '+++ {i}' >&2\n{line}" for i, line in enumerate(listed) if line != SERVES)]
@@ -75,11 +50,12 @@ def test_the_commands_of_readme_and_docs_run_in_order(clone: Path, environment: 
         ["bash", "-c", script], cwd=clone, env=environment, capture_output=True, text=True, timeout=900
     )
     assert result.returncode == 0, result.stderr[-4000:] + result.stdout[-2000:]
-    assert "The ten flights of 2013-08-31" in result.stdout
-    assert result.stdout.count("] the report ...") == result.stdout.count("] the report: already there") == 1
-    assert result.stdout.count("\nopen data/reports/flight_delay/report.html\n") == 2
-    assert "] August's labels: how good the scores and their estimates were: already there" in result.stdout
-    assert re.search(r"^ *flight_delay: auc 0\.7\d* over 31 days", result.stdout, re.MULTILINE)  # by XGBoost's version
+    first, second = ((demonstrated.parent / name).read_text(encoding="utf-8") for name in ("first", "second"))
+    assert "The ten flights of 2013-08-31" in second
+    assert "] the report ..." in first and "] the report: already there" in second
+    assert all("\nopen data/reports/flight_delay/report.html\n" in output for output in (first, second))
+    assert "] August's labels: how good the scores and their estimates were: already there" in second
+    assert re.search(r"^ *flight_delay: auc 0\.7\d* over 31 days", first, re.MULTILINE)  # by XGBoost's version
     assert "süd" in result.stdout  # the last query of the second pipeline
     assert "No feature differs" in result.stdout and "wx0_temp" in result.stdout  # docs/quality.md
     assert "Partitions: 5 identical." in result.stdout  # docs/replay.md
@@ -145,6 +121,7 @@ def test_links_between_documents_lead_somewhere() -> None:
     for document in (
         ROOT / "README.md",
         ROOT / "CONTRIBUTING.md",
+        ROOT / "examples" / "bring_your_own" / "README.md",
         *(ROOT / "docs").glob("*.md"),
         ROOT / "data" / "README.md",
     ):

@@ -31,7 +31,7 @@ EXPECTATION = {"type": "expect_column_values_to_be_between", "kwargs": {"column"
 
 LISTED = "A key that is not listed here, or a value\nof another type"
 QUALITY = "An unknown section, type, kwarg, severity or key is refused with file and line when the pipeline loads"
-SOURCE = "`table` | required | `schema.table`"
+SOURCE = "`table` | text | required | `schema.table`"
 # the document's words → what is declared beside GOOD, or instead → words of the refusal
 DECLARED = [
     (LISTED, {"scheduel": "0 6 * * *"}, "attributes.scheduel"),
@@ -47,7 +47,7 @@ DECLARED = [
         {"partitions": {"start": "2011-12-01", "time_zone": "Pacific/Apia"}},
         "skip 2011-12-30",
     ),
-    ("an IANA name", {"partitions": {"start": "2024-03-01", "time_zone": "Europe/Berln"}}, "not an IANA time zone"),
+    ("An IANA name", {"partitions": {"start": "2024-03-01", "time_zone": "Europe/Berln"}}, "not an IANA time zone"),
     (SOURCE, {"sources": {"orders": {"table": "orders"}}}, "expected `schema.table`"),
     (
         "`min_gain`, `min_segment_gain` and `min_segment_rows` are errors",
@@ -79,7 +79,7 @@ DECLARED = [
     ("are at most 36500 days", {"reruns": {"back_off": "40000 days"}}, "at most '36500 days'"),
     ("up to 1000, a partition is tried", {"reruns": {"attempts": 1001}}, "less than or equal to 1000"),
     ("from `5 seconds`", {"sensors": {"source_changes": {"interval": "1 second"}}}, "at least '5 seconds'"),
-    ("five fields, or `@daily` and the like", {"schedule": "0 6 * *"}, "five fields"),
+    ("Five fields, or `@daily` and the like", {"schedule": "0 6 * *"}, "five fields"),
     ("a key that appears twice", None, "again on line"),
     (
         "A path\nthat leads elsewhere",

@@ -11,7 +11,7 @@ from pip_dagster.declaration.find import find_pipeline
 from pip_dagster.errors import DeclarationError
 from pip_dagster.orchestration.definitions import build_definitions
 
-TOO_LONG = "are too long; expected at most '36500 days'"
+TOO_LONG = "is too long; expected at most '36500 days'"
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from pip_dagster.declaration.every import STEPS
 from pip_dagster.declaration.grid import closed_partitions
 from pip_dagster.declaration.spec import Partitions
 from pip_dagster.orchestration.partitions import partitions_definition, partitions_of
@@ -20,17 +21,17 @@ ZONES = ["UTC", "America/New_York", "America/Sao_Paulo", "America/Havana", "Asia
 
 @st.composite
 def grids(draw):
-    every = draw(st.sampled_from(["hour", "day", "week", "month"]))
+    every = draw(st.sampled_from(["5 minutes", "20 minutes", "hour", "day", "week", "month"]))
     # Dagster's own keys of Lord Howe's half hours do not name their windows.
-    zone = draw(st.sampled_from([zone for zone in ZONES if every != "hour" or zone != "Australia/Lord_Howe"]))
+    zone = draw(st.sampled_from([zone for zone in ZONES if every not in STEPS or zone != "Australia/Lord_Howe"]))
     first = draw(st.datetimes(datetime(2009, 1, 1), datetime(2017, 12, 31)))
-    start = first.replace(minute=0, second=0, microsecond=0, hour=first.hour if every == "hour" else 0)
+    start = first.replace(minute=0, second=0, microsecond=0, hour=first.hour if every in STEPS else 0)
     end = draw(st.none() | st.integers(40, 500).map(lambda days: start + timedelta(days=days)))
     offset = draw(st.sampled_from([0, 0, 1, 2, -1]))
     declared = Partitions(every=every, start=start, end=end, time_zone=zone, end_offset=offset)
     # Before the first partition begins, Dagster's keys and its last window disagree about an offset.
-    begun = {"hour": 0, "day": 0, "week": 7, "month": 31}[every]
-    hours = draw(st.integers(24 * begun, 24 * (60 if every == "hour" else 900)))
+    begun = {"week": 7, "month": 31}.get(every, 0)
+    hours = draw(st.integers(24 * begun, 24 * ({"hour": 60}.get(every, 2) if every in STEPS else 900)))
     return declared, start.replace(tzinfo=declared.zone).astimezone(UTC) + timedelta(hours=hours)
 
 

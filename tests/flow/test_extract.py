@@ -85,7 +85,7 @@ def test_semicolons_and_comments_do_not_matter(tiny, sql):
 )
 def test_rows_outside_the_range_are_refused_with_an_example(tiny, sql, outside):
     tiny.declare(sql)
-    with pytest.raises(DeclarationError, match=rf"{outside} rows lie outside .* order_id = \d+ with day = .*half-open"):
+    with pytest.raises(DeclarationError, match=rf"{outside} rows? outside .* order_id = \d+ with day = .*half-open"):
         tiny.run(SECOND)
     assert not tiny.project.warehouse.exists()
 
@@ -101,7 +101,7 @@ class TestOneBadPartition:
 
     def test_with_a_key_that_is_null(self, tiny):
         tiny.source("UPDATE raw.orders SET order_id = NULL WHERE order_id IN (60, 61)")
-        self.fails_alone(tiny, "2 rows have a NULL in their key (order_id)")
+        self.fails_alone(tiny, "2 rows with a NULL in the key (order_id)")
 
     def test_with_a_key_that_occurs_twice(self, tiny):
         tiny.source("INSERT INTO raw.orders SELECT * FROM raw.orders WHERE order_id = 60")

@@ -6,6 +6,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
+from pip_dagster.declaration.grid import closed_partitions
 from pip_dagster.errors import DeclarationError
 
 NEW_YORK = ZoneInfo("America/New_York")
@@ -124,6 +125,25 @@ def test_a_half_hour_zone(clock):
     results = tiny.run(first, second)
     assert [result.features.rows_extracted for result in results.values()] == [6, 6]
     assert [sources_of(result)["orders"]["rows"] for result in results.values()] == [6, 6]
+
+
+@pytest.mark.parametrize(("every", "rows"), [("10 minutes", 1), ("20 minutes", 2), ("30 minutes", 3)])
+@pytest.mark.parametrize(("day", "hours"), CLOCK_CHANGES.items())
+def test_minutes_of_a_day_on_which_the_clocks_change(clock, every, rows, day, hours):
+    tiny = declare(clock, every)
+    midnight = datetime.fromisoformat(day).replace(tzinfo=NEW_YORK)
+    now = midnight.astimezone(UTC) + timedelta(hours=hours)
+    keys = [p.key for p in closed_partitions(tiny.pipeline().spec.partitions, now) if p.start >= midnight]
+    assert len(keys) == 6 * hours // rows == len(set(keys))
+    around = [key for key in keys if key[11:13] in ("01", "02")]
+    results = tiny.run(*around)
+    assert [result.features.rows_extracted for result in results.values()] == [rows] * len(around)
+    assert [sources_of(result)["orders"]["rows"] for result in results.values()] == [rows] * len(around)
+    assert len(tiny.scores()) == rows * len(around) == 6 * (3 if hours == 25 else 1)
+    assert "0 stale" in tiny.shell("plan", "orders", "--from", around[0], "--to", around[-1])
+    tiny.source(f"UPDATE raw.orders SET amount = amount + 1 WHERE moment = '{results[around[1]].partition.start}'")
+    plan = tiny.shell("plan", "orders", "--from", around[0], "--to", around[-1])
+    assert "1 stale" in plan and around[1] in plan
 
 
 @pytest.mark.parametrize("column", ["moment::TIMESTAMP", "moment::DATE"])

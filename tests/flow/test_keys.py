@@ -47,7 +47,7 @@ def test_a_key_with_a_null_is_reported_as_such_in_parts_too(stage, monkeypatch):
     whole = check_keys(stage, ["id", "shop"])
     monkeypatch.setattr(keys, "_BYTES_A_NUMBER", 2_000)
     assert check_keys(stage, ["id", "shop"]).keys() == whole.keys() == {"a", "b", "c"}
-    assert whole["b"].startswith("2 rows have a NULL in their key") and whole["c"].startswith("1 rows have a NULL")
+    assert whole["b"].startswith("2 rows with a NULL in the key") and whole["c"].startswith("1 row with a NULL")
     assert whole["a"].startswith("2 keys (id, shop) occur more than once")
 
 

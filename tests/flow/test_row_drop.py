@@ -187,7 +187,7 @@ class TestANewPartition:
         assert not self.judge([int(3000 * 0.97**day) for day in range(60)], int(3000 * 0.97**60))
         assert not self.judge([100 * 2**week for week in range(4) for _ in range(7)], 1000)
 
-    @pytest.mark.parametrize(("every", "needed"), [("hour", 168), ("week", 4), ("month", 4)])
+    @pytest.mark.parametrize(("every", "needed"), [("15 minutes", 672), ("hour", 168), ("week", 4), ("month", 4)])
     def test_other_grids(self, every, needed):
         grid = Partitions(every=every, start="2023-01-01")
         assert not self.judge([500] * (needed - 1), 0, grid) and self.judge([500] * needed, 0, grid)

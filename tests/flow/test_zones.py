@@ -8,12 +8,13 @@ import dagster as dg
 import pytest
 from pydantic import ValidationError
 
+from pip_dagster.declaration.every import STEPS
 from pip_dagster.declaration.grid import closed_partitions, partition_named
 from pip_dagster.declaration.spec import Partitions
 from pip_dagster.orchestration.partitions import partitions_definition, partitions_of
 
 # How much of the grid around a change of the clocks is compared.
-DAYS = {"hour": 1.25, "day": 4, "week": 16, "month": 70}
+DAYS = {"20 minutes": 1.25, "30 minutes": 1.25, "hour": 1.25, "day": 4, "week": 16, "month": 70}
 AROUND = {every: timedelta(days=days) for every, days in DAYS.items()}
 # Clocks that change at midnight, by two hours, by half an hour; a day that was skipped; a zone that moved for good.
 SOME = [
@@ -40,7 +41,7 @@ def compare(every, zone, at):
     """Whether the grid around an instant is declared at all; then it must be Dagster's, key by key."""
     local = at.astimezone(ZoneInfo(zone)).replace(minute=0, tzinfo=None)
     start, end = local - AROUND[every], local + AROUND[every]
-    if every != "hour":
+    if every not in STEPS:
         start, end = (each.replace(hour=0) for each in (start, end))
     try:
         declared = Partitions(every=every, start=start, end=end, time_zone=zone)
@@ -80,14 +81,20 @@ def test_around_every_change_of_every_zone():
                     compared += found
                     refused |= set() if found else {(every, after - before)}
     assert compared > 10_000
-    assert all(moved % timedelta(hours=1) for every, moved in refused if every == "hour")
-    assert all(abs(moved) > timedelta(hours=12) for every, moved in refused if every != "hour")
+    assert all(moved % STEPS[every] for every, moved in refused if every in STEPS)
+    assert all(abs(moved) > timedelta(hours=12) for every, moved in refused if every not in STEPS)
 
 
 @pytest.mark.parametrize(
     ("every", "zone", "start", "says"),
     [
         ("hour", "Australia/Lord_Howe", "2024-01-01", "by 2024-04-0[67] its clocks move by 30 minutes"),
+        (
+            "20 minutes",
+            "Australia/Lord_Howe",
+            "2024-01-01",
+            "by 2024-04-0[67] its clocks move by 30 minutes, which",
+        ),
         ("hour", "America/Caracas", "2016-01-01", "by 2016-05-0[12] its clocks move by 30 minutes"),
         ("day", "Pacific/Apia", "2011-12-01", "its clocks skip 2011-12-30, which begins a partition"),
         ("day", "Pacific/Kwajalein", "1993-08-01", "its clocks skip 1993-08-21"),
@@ -102,6 +109,7 @@ def test_a_zone_is_refused_for_a_grid_that_its_clocks_break(every, zone, start, 
     ("every", "zone", "start"),
     [
         ("day", "Australia/Lord_Howe", "2024-01-01"),
+        ("30 minutes", "Australia/Lord_Howe", "2024-01-01"),
         ("hour", "America/Caracas", "2016-05-02"),
         ("hour", "Pacific/Apia", "2012-01-01"),
         ("day", "Pacific/Apia", "2011-12-31"),
@@ -115,6 +123,7 @@ def test_the_same_zone_is_taken_for_another_grid(every, zone, start):
 
 NO_KEYS = {
     "hour": ("2013-03-10-02:00", "2013-03-10-01:30", "2012-12-31-00:00", "2013-03-10", "2013-03-10-01:00-0500"),
+    "15 minutes": ("2013-03-10-02:15", "2013-03-10-01:20", "2012-12-31-23:45", "2013-03-10-01:45-0500"),
     "day": ("2012-12-31", "2013-02-30", "2013-3-1", "2013-03-01-00:00"),
     "week": ("2013-03-11", "2012-12-30"),
     "month": ("2013-03-02", ""),

@@ -67,4 +67,4 @@ def test_a_dagster_run_materializes_the_comparison(challenged):
         if m.asset_key.path[-1] == "challengers"
     }
     assert set(made) == {"2024-03-01", "2024-03-02"}
-    assert made["2024-03-01"]["v2 mean_absolute_difference"].value > 0
+    assert made["2024-03-01"]["v2 mean absolute difference"].value > 0

@@ -170,8 +170,8 @@ class TestRowsKeptApart:
         write(apart, f"DELETE FROM {table(apart, 'quarantine')} WHERE order_id = 50")
         each = others_are_identical(replayed(apart))
         assert each.verdict == "differs" and each.comparison.missing == 1
-        assert "quarantine: 5 rows were recorded, 4 are stored" in each.reasons[0]
-        assert "1 rows have no stored score, such as shop = " in each.reasons[1] and "order_id = 50" in each.reasons[1]
+        assert "quarantine: 5 rows recorded, 4 stored" in each.reasons[0]
+        assert "1 row without a stored score, such as shop = " in each.reasons[1] and "order_id = 50" in each.reasons[1]
 
     def test_are_shown_by_key(self, apart):
         shop, number = apart.warehouse(f"SELECT shop, order_id FROM {table(apart, 'quarantine')} WHERE order_id = 50")[
@@ -263,7 +263,7 @@ class TestWhatHasChangedIsNamed:
         each = others_are_identical(replayed(scored))
         assert (each.verdict, each.comparison.missing, each.comparison.extra) == ("differs", 1, 0)
         assert "(49 rows)" in each.reasons[0]
-        assert each.reasons[1] == f"1 rows have no stored score, such as order_id = 70, day = {SECOND}"
+        assert each.reasons[1] == f"1 row without a stored score, such as order_id = 70, day = {SECOND}"
 
     @pytest.mark.parametrize("change", ["order_id + 1000 AS order_id", "score / 2 AS score", "order_id AS order_id"])
     def test_a_score_row_added(self, scored, change):
@@ -279,7 +279,7 @@ class TestWhatHasChangedIsNamed:
         write(scored, f"CREATE TABLE orders.scores__other AS FROM {scores} WHERE order_id = 70")
         each = others_are_identical(replayed(scored))
         assert each.verdict == "differs"
-        assert each.reasons == ("1 rows of this scoring lie in orders.scores__other, where it did not write",)
+        assert each.reasons == ("1 row of this scoring in orders.scores__other, where it did not write",)
 
     def test_features_that_are_gone(self, scored):
         write(scored, f"DELETE FROM {table(scored, 'features')} WHERE day = '{SECOND}'")

@@ -7,6 +7,7 @@ import pytest
 
 from pip_dagster.cli.published import open_published
 from pip_dagster.declaration.cron import Cron
+from pip_dagster.declaration.every import STEPS
 from pip_dagster.declaration.grid import closed_partitions, grid_start, partitions_between
 from pip_dagster.declaration.spec import Partitions
 from pip_dagster.monitoring.closing import closed_since
@@ -128,10 +129,10 @@ def test_a_schedule_in_another_zone_with_a_change_of_clocks(scored):
 
 
 @pytest.mark.parametrize("zone", ["Europe/Berlin", "Asia/Kolkata"])
-@pytest.mark.parametrize("every", ["hour", "day", "week", "month"])
+@pytest.mark.parametrize("every", ["15 minutes", "hour", "day", "week", "month"])
 @pytest.mark.parametrize("offset", [-2, -1, 0, 1, 3])
 def test_what_closed_since_an_instant_is_the_end_of_the_whole_grid(every, zone, offset):
-    start = date(2024, 3, 30) if every == "hour" else date(2024, 1, 3)
+    start = date(2024, 3, 30) if every in STEPS else date(2024, 1, 3)
     declared = Partitions(every=every, start=start, time_zone=zone, end_offset=offset)
     now = datetime(2024, 4, 2, 7, 30, tzinfo=UTC)
     whole = closed_partitions(declared, now)
@@ -145,10 +146,10 @@ def test_what_closed_since_an_instant_is_the_end_of_the_whole_grid(every, zone, 
 
 
 @pytest.mark.parametrize("zone", ["Europe/Berlin", "Asia/Kolkata"])
-@pytest.mark.parametrize("every", ["hour", "day", "week", "month"])
+@pytest.mark.parametrize("every", ["15 minutes", "hour", "day", "week", "month"])
 def test_partitions_between_two_instants_are_counted_without_listing_them(every, zone):
     declared = Partitions(every=every, start=date(2024, 1, 3), time_zone=zone)
-    whole = closed_partitions(declared, datetime(2024, 12, 2, tzinfo=ZoneInfo(zone)))
+    whole = closed_partitions(declared, datetime(2024, 2 if every in STEPS else 12, 2, tzinfo=ZoneInfo(zone)))
     for first, last in ((0, 3), (0, len(whole) - 1), (len(whole) // 2, len(whole) - 1), (2, 2)):
         assert partitions_between(declared, whole[first].start, whole[last].start) == last - first
 

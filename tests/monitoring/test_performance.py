@@ -59,7 +59,7 @@ def test_a_regression_is_in_alarm_and_equal_weeks_are_not(year):
     result, metadata, (check,) = execute(year, DAYS[0], DAYS[-1])
     assert result.success and [*metadata] == DAYS
     assert check.passed and check.description == f"No loss beyond what is allowed, up to partition {DAYS[-1]}."
-    assert metadata[DAYS[0]]["auc"].value > 0.8 and metadata[DAYS[0]]["coverage"].value == 1.0
+    assert metadata[DAYS[0]]["auc"].value > 0.8 and metadata[DAYS[0]]["share with labels"].value == 1.0
     assert {each.state for each in findings(year).values()} == {"ok"}
     year.source(REGRESSION)
     result, metadata, (check,) = execute(year, DAYS[17], DAYS[-1])

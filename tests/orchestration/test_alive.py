@@ -161,7 +161,7 @@ def test_a_killed_run_that_nobody_reported_is_ended_by_a_look_and_tried_again(sc
     )
     try:
         assert "in its step\n" in iter(worker.stdout.readline, "")
-        assert "1 stale partitions are in runs" in look().skip_message
+        assert "1 stale partition in runs" in look().skip_message
     finally:
         os.kill(worker.pid, signal.SIGKILL)
         worker.wait()

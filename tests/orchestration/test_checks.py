@@ -1,4 +1,4 @@
-"""The expectations as Dagster's asset checks: an evaluation for each asset and partition, severity and tables."""
+"""The expectations as Dagster's asset checks: one each, with its sentence, what was observed, and the partition."""
 
 import dagster as dg
 import pytest
@@ -40,27 +40,54 @@ def run(definitions, first, last, instance=None):
 
 
 def evaluations(result):
-    return {
-        ("/".join(e.asset_key.path), e.partition): e
-        for event in result.all_events
-        if event.event_type_value == "ASSET_CHECK_EVALUATION"
-        for e in [event.asset_check_evaluation_data]
-        if e.partition
-    }
+    """(asset, check) → its evaluations in the run, the last of which is the check's state."""
+    found = {}
+    for event in result.all_events:
+        if event.event_type_value == "ASSET_CHECK_EVALUATION":
+            each = event.asset_check_evaluation_data
+            found.setdefault((each.asset_key.path[-1], each.check_name), []).append(each)
+    return found
+
+
+def materialize(definitions, first, last, instance):
+    """As the UI launches it: the implicit job, with the checks of the assets."""
+    keys = [dg.AssetKey(["orders", name]) for name in ("features", "predictions")]
+    tags = {"dagster/asset_partition_range_start": first, "dagster/asset_partition_range_end": last}
+    job = definitions.resolve_implicit_global_asset_job_def()
+    return job.execute_in_process(instance=instance, asset_selection=keys, tags=tags, raise_on_error=False)
+
+
+def statuses(instance, key):
+    history = instance.event_log_storage.get_asset_check_execution_history(key, limit=100)
+    return [record.status.value for record in history]
+
+
+ORDERS, FEATURES, PREDICTIONS = ("orders", "enough"), ("features", "small"), ("predictions", "small")
 
 
 @pytest.mark.slow
-def test_each_asset_and_partition_has_an_evaluation_and_a_blocked_one_fails_alone(definitions):
-    result = run(definitions, "2024-03-01", "2024-03-04")
+def test_a_range_names_the_partitions_that_do_not_meet_an_expectation(definitions, tmp_path):
+    with dg.DagsterInstance.local_temp(str(tmp_path)) as instance:
+        result = materialize(definitions, "2024-03-01", "2024-03-04", instance)
+        assert statuses(instance, dg.AssetCheckKey(dg.AssetKey(["orders", "features"]), "small")) == [
+            "FAILED",
+            "FAILED",
+        ]
     found = evaluations(result)
-    assert not result.success
-    assert {name for name, _ in found} == {"orders/sources/orders", "orders/features", "orders/predictions"}
-    unmet = {key: (e.passed, e.severity.value) for key, e in found.items() if not e.passed}
-    assert unmet == {
-        ("orders/sources/orders", SECOND): (False, "ERROR"),
-        ("orders/features", THIRD): (False, "WARN"),
-    }
-    assert "enough is not met (observed 21)" in found["orders/sources/orders", SECOND].description
+    assert not result.success and found.keys() == {ORDERS, FEATURES, PREDICTIONS}
+    one, whole = found[ORDERS]
+    assert (one.partition, one.passed, one.severity.value) == (SECOND, False, "ERROR")
+    assert one.description == f"{SECOND}: not met: observed 21"
+    assert whole.partition is None and not whole.passed
+    assert whole.description == (
+        f"2024-03-01…2024-03-04: not met in 1 of 4 partitions; newest: {SECOND}: not met: observed 21"
+    )
+    assert whole.metadata["expected"].value == "The number of rows is at least 40"
+    assert whole.metadata["not met in"].value == SECOND
+    one, whole = found[FEATURES]
+    assert (one.partition, one.severity.value, whole.passed) == (THIRD, "WARN", False)
+    (only,) = found[PREDICTIONS]
+    assert only.passed and only.description == "2024-03-01…2024-03-04: met in all 3 partitions"
     materialized = {
         e.partition for e in result.asset_materializations_for_node("orders") if e.asset_key.path[-1] == "predictions"
     }
@@ -68,19 +95,59 @@ def test_each_asset_and_partition_has_an_evaluation_and_a_blocked_one_fails_alon
 
 
 @pytest.mark.slow
-def test_the_metadata_show_what_is_not_met_and_examples_as_tables(definitions):
-    warned = evaluations(run(definitions, THIRD, THIRD))["orders/features", THIRD]
-    (row,) = warned.metadata["unmet"].records
-    assert (row.data["expectation"], row.data["broken_by_rows"], row.data["of_rows"]) == ("small", 3, 50)
-    rows = [record.data["row"] for record in warned.metadata["examples"].records]
-    assert rows == [f"order_id = {100 + i}, quantity = 99" for i in range(3)]
+def test_a_partition_has_one_evaluation_a_check_with_examples(definitions, tmp_path):
+    with dg.DagsterInstance.local_temp(str(tmp_path)) as instance:
+        found = evaluations(materialize(definitions, THIRD, THIRD, instance))
+        key = dg.AssetCheckKey(dg.AssetKey(["orders", "features"]), "small")
+        assert statuses(instance, key) == ["FAILED"], "no row beside it that Dagster would show as skipped"
+    (warned,) = found[FEATURES]
+    assert (warned.passed, warned.severity.value) == (False, "WARN")
+    assert warned.description == f"{THIRD}: not met: 3 of 50 rows do not fit"
+    assert warned.metadata["expected"].value == "Every quantity is at most 50"
+    rows = [record.data for record in warned.metadata["examples"].records]
+    assert rows == [{"partition": THIRD, "order_id": str(100 + i), "quantity": "99"} for i in range(3)]
+    (source,) = found[ORDERS]
+    assert source.passed and source.description == f"{THIRD}: met: observed 50"
 
 
 @pytest.mark.slow
-def test_a_sound_range_succeeds_with_a_summary_for_each_check(definitions):
-    result = run(definitions, "2024-03-04", "2024-03-04")
-    assert result.success
-    assert all(e.passed for e in evaluations(result).values())
+def test_a_run_of_the_job_reports_the_checks_without_planning_them(definitions):
+    result = run(definitions, "2024-03-01", "2024-03-02")
+    assert evaluations(result).keys() == {ORDERS, FEATURES, PREDICTIONS}
+    assert not [each for each in result.all_events if each.event_type_value == "ASSET_CHECK_EVALUATION_PLANNED"]
+
+
+def test_a_check_says_what_it_does_to_a_partition(definitions):
+    specs = {
+        (key.asset_key.path[-1], key.name): definitions.resolve_asset_graph().get_check_spec(key)
+        for key in definitions.resolve_asset_graph().asset_check_keys
+    }
+    assert {key: spec.blocking for key, spec in specs.items()} == {ORDERS: True, FEATURES: False, PREDICTIONS: False}
+    assert (
+        "Expected: The number of rows is at least 40.\n\n**critical**: blocks the partition"
+        in specs[ORDERS].description
+    )
+    assert "**warning**: recorded. The partition is scored." in specs[FEATURES].description
+
+
+def test_each_expectation_has_a_name_that_dagster_takes(tiny):
+    from pip_dagster.orchestration.expectation_checks import blocks, by_key
+
+    source = tiny.pipeline().spec.sources["orders"].model_dump(exclude_unset=True, mode="json")
+    unnamed = [{key: value for key, value in each.items() if key != "name"} for each in (ENOUGH, SMALL)]
+    rows = {**unnamed[1], "severity": "critical"}
+    taken = {**SMALL, "name": "split", "kwargs": {"column": "score", "max_value": 1}, "severity": "critical"}
+    suite = {"sources": {"orders": unnamed}, "features": [rows, {**rows, "name": "quantity_values_to_be_between"}]}
+    (tiny.folder / "expectations.yaml").write_text(yaml.safe_dump(suite | {"predictions": [taken]}))
+    tiny.declare(quality="expectations.yaml", sources={"orders": source | {"asset_key": "raw/orders"}})
+    found = {"/".join([*key.asset_key.path, key.name]): blocks(each) for key, each in by_key(tiny.pipeline()).items()}
+    assert found == {
+        "raw/orders/orders_table_row_count_to_be_between": True,
+        "raw/orders/orders_quantity_values_to_be_between": False,
+        "orders/features/quantity_values_to_be_between": False,
+        "orders/features/quantity_values_to_be_between_2": False,
+        "orders/predictions/split_2": True,
+    }
 
 
 @pytest.mark.slow
@@ -94,50 +161,16 @@ def test_the_sources_can_be_judged_alone(tiny, definitions):
     job = dg.define_asset_job("judge", selection=dg.AssetSelection.checks(check))
     alone = dg.Definitions(asset_checks=[check], jobs=[job]).resolve_job_def("judge")
     result = alone.execute_in_process(instance=dg.DagsterInstance.ephemeral())
-    assert result.success
+    assert result.success, "a failed blocking check is a result, not an error of the run"
     (evaluation,) = result.get_asset_check_evaluations()
-    assert not evaluation.passed and "observed 21" in evaluation.description
+    assert not evaluation.passed
+    assert evaluation.description == f"{SECOND}, the newest partition: not met: observed 21"
 
 
 @pytest.mark.slow
-def test_a_run_with_a_blocked_partition_still_ends_its_own_checks(definitions):
-    result = run(definitions, "2024-03-01", "2024-03-04")
-    ended = {
-        "/".join(e.asset_key.path): e.passed
-        for event in result.all_events
-        if event.event_type_value == "ASSET_CHECK_EVALUATION"
-        for e in [event.asset_check_evaluation_data]
-        if e.partition is None
-    }
-    assert ended == {"orders/features": False, "orders/predictions": True}
-
-
-@pytest.mark.slow
-def test_a_long_run_tells_of_partitions_that_are_not_sound_or_were_not_and_sums_up_the_others(
-    tiny, definitions, monkeypatch, tmp_path
-):
-    monkeypatch.setattr("pip_dagster.orchestration.checks.EACH_REPORTED_UP_TO", 2)
-    with dg.DagsterInstance.local_temp(str(tmp_path)) as instance:
-        first = run(definitions, "2024-03-01", "2024-03-04", instance)
-        assert {key: e.passed for key, e in evaluations(first).items()} == {
-            ("orders/sources/orders", SECOND): False,
-            ("orders/features", THIRD): False,
-        }
-        whole = {
-            "/".join(e.asset_key.path): (e.passed, e.metadata["partitions"].value)
-            for event in first.all_events
-            if event.event_type_value == "ASSET_CHECK_EVALUATION"
-            for e in [event.asset_check_evaluation_data]
-            if e.partition is None
-        }
-        assert whole == {
-            "orders/sources/orders": (False, 4),
-            "orders/features": (False, 3),
-            "orders/predictions": (True, 3),
-        }
-        tiny.source(f"UPDATE raw.orders SET quantity = 1 WHERE day = '{THIRD}'")
-        second = run(definitions, "2024-03-01", "2024-03-04", instance)
-    assert {key: e.passed for key, e in evaluations(second).items()} == {
-        ("orders/sources/orders", SECOND): False,
-        ("orders/features", THIRD): True,
-    }
+def test_of_many_failing_partitions_the_newest_have_an_evaluation(tiny, definitions, monkeypatch):
+    monkeypatch.setattr("pip_dagster.orchestration.expectation_checks.FAILING_REPORTED", 1)
+    tiny.source(f"DELETE FROM raw.orders WHERE day = '{THIRD}' AND order_id % 50 > 19")
+    *ones, whole = evaluations(run(definitions, "2024-03-01", "2024-03-04"))[ORDERS]
+    assert [each.partition for each in ones] == [THIRD]
+    assert whole.metadata["not met in"].value == f"{SECOND}, {THIRD}"

@@ -54,6 +54,25 @@ def test_else_a_partition_that_passes_again_stays_failed_in_the_ui(instance):
     assert list(private.failed_evaluations(instance, key)) == ["2024-03-01"]
 
 
+def test_else_each_partition_of_a_range_stays_in_the_history_of_a_check_as_skipped(instance):
+    key = dg.AssetCheckKey(ASSET, "sound")
+
+    @dg.multi_asset(
+        specs=[dg.AssetSpec(ASSET, partitions_def=PARTITIONS)],
+        check_specs=[dg.AssetCheckSpec("sound", asset=ASSET)],
+        backfill_policy=dg.BackfillPolicy.single_run(),
+    )
+    def step(context: dg.AssetExecutionContext):
+        private.forget_planned_checks(context.instance, context.run.run_id)
+        yield dg.MaterializeResult(asset_key=ASSET)
+        yield dg.AssetCheckResult(asset_key=ASSET, check_name="sound", passed=True)
+
+    tags = {"dagster/asset_partition_range_start": "2024-03-01", "dagster/asset_partition_range_end": "2024-03-03"}
+    assert dg.materialize([step], instance=instance, tags=tags).success
+    history = instance.event_log_storage.get_asset_check_execution_history(key, limit=9)
+    assert [record.status.value for record in history] == ["SUCCEEDED"]
+
+
 class TestElseASensorRequestsWhatABackfillIsAbout:
     @pytest.fixture
     def graph(self):

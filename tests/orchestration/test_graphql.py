@@ -255,13 +255,14 @@ def test_execute_on_the_checks_page_judges_the_newest_partition(server, tiny, he
     (tiny.folder / "expectations.yaml").write_text(json.dumps(suite))
     tiny.declare(helpers.SQL, quality="expectations.yaml").run(FIRST, SECOND)
     server.ask('mutation { reloadRepositoryLocation(repositoryLocationName: "location") { __typename } }')
-    assets = [["orders", name] for name in ("features", "predictions")]
+    checks = [(["orders", "features"], "quantity_values_to_be_between")]
+    checks.append((["orders", "predictions"], "score_values_to_be_between"))
     selector = {
         "repositoryLocationName": "location",
         "repositoryName": "__repository__",
         "pipelineName": "__ASSET_JOB",
         "assetSelection": [],
-        "assetCheckSelection": [{"assetKey": {"path": path}, "name": "expectations"} for path in assets],
+        "assetCheckSelection": [{"assetKey": {"path": path}, "name": name} for path, name in checks],
     }
     params = {"selector": selector, "mode": "default", "runConfigData": "{}"}
     found = server.ask(EXECUTE, params=params)
@@ -273,7 +274,7 @@ def test_execute_on_the_checks_page_judges_the_newest_partition(server, tiny, he
         newest = {
             key.asset_key.path[-1]: record.event.asset_check_evaluation
             for key, record in instance.event_log_storage.get_latest_asset_check_execution_by_key(
-                [dg.AssetCheckKey(dg.AssetKey(path), "expectations") for path in assets]
+                [dg.AssetCheckKey(dg.AssetKey(path), name) for path, name in checks]
             ).items()
         }
     assert {name: each.passed for name, each in newest.items()} == {"features": False, "predictions": True}

@@ -55,13 +55,15 @@ def test_a_range_in_one_run_has_an_event_a_partition_with_its_figures(tiny, inst
     version = tiny.registry.get("returns", 1)
     for day, found in predictions.items():
         expected = tiny.expected(f"day = '{day}'")
-        assert found["mean_score"] == pytest.approx(sum(expected.values()) / 50)
-        assert found["min_score"] == min(expected.values()) and found["max_score"] == max(expected.values())
-        assert (found["dagster/partition_row_count"], found["rows_in"], found["rows_quarantined"]) == (50, 50, 0)
-        assert (found["model_version"], found["model"], found["model_digest"]) == (1, "returns v1", version.digest)
-        assert found["seconds"] > 0 and found["rows_per_second"] > 0
-        assert found["reused"] is False and "note" not in found
-        assert found["feature_revision"] == features[day]["revision"]
+        assert found["mean score"] == round(sum(expected.values()) / 50, 4)
+        assert found["lowest score"] == pytest.approx(min(expected.values()), rel=1e-3, abs=5e-5)
+        assert (found["rows"], found["rows quarantined"], found["model version"]) == (50, 0, 1)
+        assert found["model"] == "returns v1" and version.digest in found["digests"]
+        assert found["scoring time (s)"] > 0 and found["rows per second"] > 0
+        assert not {"unchanged", "note"} & found.keys()
+        revision = features[day]["digests"].splitlines()[0].split("`")[1]
+        assert f"feature revision: `{revision}`" in found["digests"]
+        assert [*found][:4] == ["rows", "mean score", "lowest score", "highest score"], "figures first"
     schema = [each for each in predictions.values() if "dagster/column_schema" in each]
     assert len(schema) == 1, "the schema once a run"
     lineage = schema[0]["dagster/column_lineage"].deps_by_column["score"]
@@ -111,7 +113,7 @@ def test_the_model_is_observed_by_the_run_that_used_it(tiny, instance):
 def test_an_empty_partition_is_materialized_and_says_so(tiny, instance):
     assert run(tiny, instance, "2024-03-10", "2024-03-10").success
     found = materializations(instance, PREDICTIONS)["2024-03-10"]
-    assert found["dagster/partition_row_count"] == 0 and found["note"].startswith("empty")
+    assert found["rows"] == 0 and found["note"].startswith("empty")
 
 
 def test_bad_dates_fail_the_run_and_leave_the_good_ones_materialized(tiny, instance):
@@ -165,7 +167,7 @@ def test_predictions_alone_score_the_stored_features(tiny, instance):
 def test_a_rerun_says_that_it_reused(tiny, instance):
     run(tiny, instance, FIRST, FIRST)
     assert run(tiny, instance, FIRST, FIRST).success
-    assert materializations(instance, PREDICTIONS)[FIRST]["reused"] is True
+    assert materializations(instance, PREDICTIONS)[FIRST]["unchanged"].startswith("yes")
 
 
 @pytest.mark.parametrize(

@@ -46,7 +46,7 @@ def test_the_second_tick_reads_nothing_and_says_the_same(scored, tick, name):
     first, planned = tick(scored, name=name)
     assert planned and first.cursor
     second, planned = tick(scored, first.cursor, name)
-    assert not planned and second.skip_message == first.skip_message == "Nothing is stale: 4 partitions are current."
+    assert not planned and second.skip_message == first.skip_message == "Nothing is stale; current: 4 partitions."
     assert second.cursor in (None, first.cursor)
 
 

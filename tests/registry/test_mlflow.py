@@ -228,7 +228,7 @@ def test_another_flavour_is_refused_unopened(remote: Any) -> None:
         )
     client().set_registered_model_alias(NAME, "champion", info.registered_model_version)
     message = resolving(remote)
-    assert "has flavour python_function, expected xgboost" in message and "mlflow.xgboost.log_model" in message
+    assert "has flavor python_function, expected xgboost" in message and "mlflow.xgboost.log_model" in message
 
 
 @pytest.mark.parametrize("lack", ["sample", "categories", "claims"])

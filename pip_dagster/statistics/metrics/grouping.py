@@ -45,7 +45,7 @@ class Grouping:
 
 
 def rows_sql(relation: str, spec: MetricSpec, grouping: Grouping) -> str:
-    """The labelled rows, with internal names: g0 …, s0 …, y, w, d0 …, q, cens, h."""
+    """The labelled rows, with internal names: g0 …, s0 …, y, w, d0 …, q, `cens`, h."""
     columns = [f"{quote(name)} AS g{i}" for i, name in enumerate(grouping.by)]
     columns += [f"{quote(name)}::DOUBLE AS s{i}" for i, name in enumerate(spec.scores)]
     columns.append(f"{quote(spec.outcome)}::DOUBLE AS y")

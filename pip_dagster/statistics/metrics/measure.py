@@ -25,6 +25,7 @@ from pip_dagster.statistics.metrics.sql import (
     survival_sql,
 )
 from pip_dagster.statistics.metrics.sums import BinCounts, MetricSums, ReliabilityBin, reliability_bins
+from pip_dagster.warehouse.arrow import table_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -83,7 +84,7 @@ def measure(
         DeclarationError: scores, outcomes or weights that the kind is not for.
     """
     grouping = Grouping(by, sets)
-    table = con.sql(sums_sql(relation, spec, grouping)).to_arrow_table()
+    table = table_of(con, sums_sql(relation, spec, grouping))
     _check(spec, table)
     keys = _keys(table, grouping)
     totals = {name: _numbers(table, name) for name in table.column_names if name not in ("pip_set", *grouping.names)}
@@ -183,7 +184,7 @@ def _curves(con: DuckDBPyConnection, relation: str, spec: MetricSpec, grouping: 
     count = len(curves(spec))
     if not count:
         return []
-    table = con.sql(curves_sql(relation, spec, grouping)).to_arrow_table()
+    table = table_of(con, curves_sql(relation, spec, grouping))
     return [table.filter(pc.equal(table.column("k"), i)) for i in range(count)]
 
 
@@ -241,20 +242,20 @@ def _extra(
 
     groups = max(len(place), 1)
     if spec.kind == "multiclass":
-        table = con.sql(cells_sql(relation, spec, grouping)).to_arrow_table()
+        table = table_of(con, cells_sql(relation, spec, grouping))
         owner, parts = _flat(_rows_of(table, place, grouping)[0], table, "cells")
         cells = np.zeros((groups, len(spec.classes) ** 2))
         cells[owner, parts["cell"].astype(np.int64)] = parts["c"]
         return {"cells": cells}
     if spec.kind == "ranking":
-        table = con.sql(ranking_sql(relation, spec, grouping)).to_arrow_table()
+        table = table_of(con, ranking_sql(relation, spec, grouping))
         at, totals = _rows_of(table, place, grouping)[0], {}
         for name in ("queries", "empty", "ndcg", "map"):
             totals[name] = np.zeros(groups)
             totals[name][at] = _numbers(table, name)
         return totals
     if spec.kind == "survival":
-        table = con.sql(survival_sql(relation, spec, grouping)).to_arrow_table()
+        table = table_of(con, survival_sql(relation, spec, grouping))
         owner, parts = _flat(_rows_of(table, place, grouping)[0], table, "drawn")
         return concordance(owner, groups, parts, risk=spec.risk)
     return {}

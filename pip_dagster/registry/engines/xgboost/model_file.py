@@ -1,4 +1,4 @@
-"""The format of a model file, recognised from its bytes alone; nothing opens the file."""
+"""The format of a model file, recognized from its bytes alone; nothing opens the file."""
 
 from __future__ import annotations
 

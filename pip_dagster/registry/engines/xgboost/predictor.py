@@ -6,6 +6,7 @@ import json
 import warnings
 from typing import TYPE_CHECKING, Any
 
+from pip_dagster.plural import plural
 from pip_dagster.registry.booster_signature import BoosterSignature
 from pip_dagster.registry.engines.xgboost.gpu import Batches, GpuError, to_device, to_host
 from pip_dagster.registry.engines.xgboost.model_file import written_by
@@ -262,7 +263,7 @@ def _check_features(booster: xgb.Booster, signature: BoosterSignature, subject: 
     names = [feature.name for feature in signature.features]
     if booster.num_features() != len(names):
         raise SignatureMismatch(
-            f"{subject}: the Booster takes {booster.num_features()} features, its manifest lists {len(names)}"
+            f"{subject}: the Booster takes {plural(booster.num_features(), 'feature')}, its manifest lists {len(names)}"
         )
     if booster.feature_names is not None and booster.feature_names != names:
         raise SignatureMismatch(

@@ -86,7 +86,7 @@ def _check_offset(column: str | None, facts: BoosterFacts, sample: pa.Table) -> 
 def _names(facts: BoosterFacts, given: Sequence[str] | None) -> tuple[str, ...]:
     if facts.names is None and given is None:
         raise SignatureMismatch(
-            f"the Booster does not name its {facts.features} features, so columns cannot be matched; train with "
+            f"the Booster does not name its features ({facts.features}), so columns cannot be matched; train with "
             "feature names (a DataFrame, or DMatrix(feature_names=...)), or pass feature_names=[...] in training order"
         )
     if facts.names is not None and given is not None and tuple(given) != facts.names:

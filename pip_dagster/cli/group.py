@@ -1,0 +1,113 @@
+"""Groups of commands: their help is not cut, names are suggested, and examples are in one place."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
+from typing import Any
+
+import click
+
+# Section → its commands, in the order of the help.
+SECTIONS = {
+    "Start": ("init", "demo", "check", "doctor", "ui"),
+    "Run": ("run", "backfill", "plan", "publish"),
+    "Inspect": ("status", "lineage", "query", "export", "report", "replay", "prove-point-in-time"),
+    "Models": ("models", "monitor", "performance", "estimate"),
+    "Operate": ("alarms", "audit", "metrics", "maintain"),
+}
+# Command → lines of its help.
+EXAMPLES = {
+    "audit log": ("audit log --last 20", "audit log --json"),
+    "audit verify": ("audit verify",),
+    "backfill": (
+        "backfill flight_delay --from 2013-09-01 --to 2013-09-30",
+        "backfill flight_delay --from 2013-09-01 --to 2013-09-30 --dry-run",
+    ),
+    "estimate": ("estimate flight_delay --last 7",),
+    "lineage": (
+        "lineage flight_delay 2013-08-01",
+        "lineage flight_delay 2013-08-01 --as-of 2013-08-02T06:00:00+00:00",
+        "lineage flight_delay --key B6-105-JFK-20130831",
+    ),
+    "models gate": ("models gate flight_delay v2",),
+    "models list": ("models list", "models list flight_delay"),
+    "models promote": ("models promote flight_delay v2 --why 'better in July'",),
+    "models show": ("models show flight_delay", "models show flight_delay v1 --json"),
+    "monitor": ("monitor flight_delay", "monitor flight_delay --last 7"),
+    "performance": ("performance flight_delay", "performance flight_delay --last 7"),
+    "plan": ("plan flight_delay", "plan flight_delay --from 2013-08-01 --to 2013-08-31"),
+    "query": (
+        'query "SELECT * FROM flight_delay.predictions LIMIT 5"',
+        "query -f top.sql -o top.parquet",
+        "query    (a shell, on a terminal)",
+    ),
+    "replay": ("replay flight_delay 2013-08-01",),
+    "report": ("report flight_delay",),
+    "status": ("status", "status flight_delay --last 7", "status flight_delay --why"),
+}
+
+
+class Commands(click.Group):
+    """A group whose commands have examples, and which suggests names."""
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """The command that the first argument names, or an error that suggests names."""
+        name, known = args[0], self.list_commands(ctx)
+        if name not in known and not name.startswith("-"):
+            near = get_close_matches(name, known, 3)
+            hint = f"Did you mean {' or '.join(near)}?" if near else f"Expected one of {', '.join(known)}."
+            ctx.fail(f"There is no command {name!r}. {hint}")
+        return super().resolve_command(ctx, args)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """A command, with its examples."""
+        command = super().get_command(ctx, cmd_name)
+        return command and with_examples(command, ctx, cmd_name)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Each command with its whole short help, in sections if the group has some."""
+        commands = {name: self.get_command(ctx, name) for name in self.list_commands(ctx)}
+        shown = {name: each.get_short_help_str(500) for name, each in commands.items() if each and not each.hidden}
+        width = max(map(len, shown), default=0)
+        for section, names in self.sections(shown).items():
+            rows = [(name.ljust(width), shown[name]) for name in names]
+            if rows:
+                with formatter.section(section):
+                    formatter.write_dl(rows)
+
+    def sections(self, shown: Mapping[str, Any]) -> Mapping[str, Sequence[str]]:
+        """Heading → the commands below it."""
+        return {"Commands": [*shown]}
+
+
+def in_sections(shown: Mapping[str, Any]) -> Mapping[str, Sequence[str]]:
+    """The commands of `pip-dagster` in their sections; one without a section comes last."""
+    found = {section: [name for name in names if name in shown] for section, names in SECTIONS.items()}
+    others = [name for name in shown if not any(name in names for names in SECTIONS.values())]
+    return found | {"Other": others}
+
+
+def with_examples(command: click.Command, ctx: click.Context, name: str) -> click.Command:
+    """The command, with the examples of its full name at the end of its help."""
+    path = " ".join([*ctx.command_path.split()[1:], name])
+    if path in EXAMPLES:
+        command.epilog = "\b\nExamples:\n" + "\n".join(f"  pip-dagster {line}" for line in EXAMPLES[path])
+    return command
+
+
+class Choice(click.Choice[str]):
+    """One of some words; a word that is nearly one of them is answered with it."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """The word, or an error that suggests one."""
+        try:
+            return super().convert(value, param, ctx)
+        except click.BadParameter as error:
+            near = get_close_matches(str(value), [*map(str, self.choices)], 1)
+            if not near:
+                raise
+            text = f"{error.message.rstrip('.')}. Did you mean {near[0]}?"
+            raise click.BadParameter(text, ctx, param) from None

@@ -1,0 +1,72 @@
+"""A clone with its demo, built once in a run of the tests."""
+
+import fcntl
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="session")
+def demonstrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a clone in which `make demo` ran twice; `first` and `second`, beside it, are what it printed."""
+    base = tmp_path_factory.getbasetemp()
+    place = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "demonstrated"
+    place.mkdir(exist_ok=True)
+    target = place / "pip_dagster"
+    with (place / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (place / "second").exists():
+            shutil.rmtree(target, ignore_errors=True)
+            copy_checkout(target)
+            for name in ("first", "second"):
+                demo = subprocess.run(
+                    ["make", "demo"], cwd=target, env=reader(target), capture_output=True, text=True, timeout=600
+                )
+                assert demo.returncode == 0, demo.stderr[-4000:] + demo.stdout[-2000:]
+                (place / name).write_text(demo.stdout, encoding="utf-8")
+    return target
+
+
+def copy_checkout(target: Path) -> None:
+    """The committed and new files in a folder of their own, with this environment as its .venv."""
+    listed = subprocess.run(
+        ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"],
+        cwd=ROOT,
+        capture_output=True,
+        check=True,
+    )
+    for name in filter(None, listed.stdout.decode().split("\0")):
+        if (ROOT / name).is_file():
+            (target / name).parent.mkdir(parents=True, exist_ok=True)
+            (target / name).write_bytes((ROOT / name).read_bytes())
+    (target / ".venv").mkdir()
+    for part in Path(sys.prefix).iterdir():
+        (target / ".venv" / part.name).symlink_to(part)
+    # Newer than what it is made from: the environment counts as installed.
+    (target / ".venv" / ".installed").unlink(missing_ok=True)
+    (target / ".venv" / ".installed").touch()
+    if sys.pycache_prefix:  # the same libraries by another path: compiled already
+        there = Path(f"{sys.pycache_prefix}{target}/.venv/lib")
+        there.parent.mkdir(parents=True)
+        there.symlink_to(f"{sys.pycache_prefix}{sys.prefix}/lib")
+
+
+def reader(root: Path) -> dict[str, str]:
+    """This shell's environment, less what would name another project."""
+    inherited = {k: v for k, v in os.environ.items() if not k.startswith(("DAGSTER", "PIP_DAGSTER", "MAKE", "MFLAGS"))}
+    return inherited | {"PYTHONPATH": str(root)}
+
+
+@pytest.fixture(scope="module")
+def clone(demonstrated: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """This module's own copy of that clone, which publishes its own: published views name their files absolutely."""
+    target = Path(shutil.copytree(demonstrated, tmp_path_factory.mktemp("clone") / "pip_dagster", symlinks=True))
+    command = [sys.executable, "-m", "pip_dagster.cli.main", "--project", str(target), "publish"]
+    subprocess.run(command, cwd=target, env=reader(target), capture_output=True, check=True)
+    return target

@@ -1,0 +1,135 @@
+"""docs/tutorial.md is the test: its shell blocks run in order, and each text block is compared with what came out.
+
+- A ```sh block is run as it stands. `<!-- exit 3 -->` before it names its exit code, 0 without.
+- A ```text block after it is its output. A line `...` stands for any lines, and a `…` for the rest of its line.
+- `make demo` is not run again: its output is what the demo printed that all tests of documents share.
+- Before both sides are compared, the lines of tables, blanks and the counts of progress go, and what differs between
+  two runs is masked: instants, this year's dates, ids, digests, seconds, bytes and the folder. Numbers with decimals
+  may differ by 2%, which another processor can cause.
+
+`WRITE_TUTORIAL=1 pytest tests/docs/test_tutorial.py -m slice` writes the outputs into the page.
+"""
+
+import os
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+PAGE = Path(__file__).parents[2] / "docs" / "tutorial.md"
+BLOCK = re.compile(
+    r"(?:^<!-- exit (?P<code>\d+) -->\n)?^```sh\n(?P<script>.*?)^```\n(?:\n```text\n(?P<output>.*?)^```\n)?",
+    re.MULTILINE | re.DOTALL,
+)
+END = "+++ end of block, exit code "
+MASKS = (
+    (r"[━┏┓┃┡┩╇┳└┘┴│─┌┐├┤┼]+", " "),  # of tables
+    (r"^[\d,]+ of [\d,]+ partitions?(, \d+ failed)?$", ""),  # progress
+    (r"\d{4}-\d\d-\d\d[ T]\d\d:\d\d:\d\d(\.\d+)?( UTC|[+-]\d\d:?\d\d|Z)?", "<time>"),
+    (r"\b20[2-9]\d-\d\d-\d\d\b", "<date>"),
+    (r"\b(backfill-)?\d{8}T\d{12}-[0-9a-f]{8}\b", "<id>"),
+    (r"\b(?=[0-9a-f]*\d)(?=[0-9a-f]*[a-f])[0-9a-f]{8,64}\b", "<digest>"),
+    (r"\b[\d.,]+ s\b", "<seconds> s"),
+    (r"\b[\d,]+ bytes\b", "<bytes> bytes"),
+    (r"/\S*/pip_dagster/", ""),
+    (r"\bby \w+$", "by <user>"),
+    (r"[ \t]+", " "),
+)
+
+
+def masked(text: str) -> list[str]:
+    """The lines of an output without what differs between two runs."""
+    for pattern, replacement in MASKS:
+        text = re.sub(pattern, replacement, text, flags=re.MULTILINE)
+    return [line.strip() for line in text.splitlines() if line.strip()]
+
+
+def differs(shown: str, came: str) -> str | None:
+    """The first line of a text block that is not the output's; None if all are."""
+    expected, lines = masked(shown), masked(came)
+    if "..." in expected:
+        head = expected.index("...")
+        tail = len(expected) - head - 1
+        lines = [*lines[:head], "...", *lines[len(lines) - tail :]]
+    for i in range(max(len(expected), len(lines))):
+        pair = [each[i] if i < len(each) else "(nothing)" for each in (expected, lines)]
+        if pair[0].endswith("…"):
+            pair = [each[: len(pair[0]) - 1].rstrip() for each in pair]
+        texts = [re.sub(r"\d+\.\d+", "#", line) for line in pair]
+        numbers = [[float(n) for n in re.findall(r"\d+\.\d+", line)] for line in pair]
+        if texts[0] != texts[1] or numbers[0] != pytest.approx(numbers[1], rel=0.02, abs=0.0051):
+            return f"the page: {pair[0]}\nthe run:  {pair[1]}"
+    return None
+
+
+def run(scripts: list[str], folder: Path) -> list[tuple[int, str]]:
+    """Exit code and output of each block, run in one shell: `cd` and `export` hold for the blocks after it."""
+    lines = [f"failed=0\n{script}echo '{END}'$failed" for script in scripts]
+    result = subprocess.run(
+        ["bash", "-c", "\n".join(["set -o pipefail", "trap 'failed=$?' ERR", *lines])],
+        cwd=folder,
+        env=environment(folder),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=600,
+    )
+    parts = re.split(rf"^{re.escape(END)}(\d+)\n", result.stdout, flags=re.MULTILINE)
+    return [(int(code), output) for output, code in zip(parts[0:-1:2], parts[1::2], strict=True)]
+
+
+def environment(folder: Path) -> dict[str, str]:
+    """This shell's, less what would name another project; a terminal of 80 columns."""
+    hidden = ("DAGSTER", "PIP_DAGSTER", "MAKE", "MFLAGS", "PYTHONWARNINGS")
+    inherited = {k: v for k, v in os.environ.items() if not k.startswith(hidden)}
+    return inherited | {"PYTHONPATH": str(folder), "COLUMNS": "80", "TZ": "UTC", "TMPDIR": str(folder.parent)}
+
+
+def written(text: str, outputs: list[str]) -> str:
+    """The page with these outputs, each cut where the page cuts it."""
+    remaining = iter(outputs)
+
+    def replaced(match: re.Match[str]) -> str:
+        output = next(remaining)
+        if match["output"] is None:
+            return match[0]
+        lines, shown = re.sub(MASKS[-3][0], "", output).rstrip().splitlines(), match["output"].splitlines()
+        if "..." in shown:
+            head = shown.index("...")
+            lines = [*lines[:head], "...", *lines[len(lines) - (len(shown) - head - 1) :]]
+        short = (line if len(line) <= 160 else line[: line.rindex(" ", 0, 150)] + " …" for line in lines)
+        text = "".join(line.rstrip() + "\n" for line in short)
+        return match[0].replace(f"```text\n{match['output']}```", f"```text\n{text}```")
+
+    return BLOCK.sub(replaced, text)
+
+
+@pytest.mark.slice
+def test_the_tutorial_runs_and_prints_what_it_shows(clone: Path, demonstrated: Path) -> None:
+    text = PAGE.read_text(encoding="utf-8")
+    blocks = list(BLOCK.finditer(text))
+    demo = next(i for i, block in enumerate(blocks) if "make demo" in block["script"])
+    scripts = [block["script"] if i != demo else "true\n" for i, block in enumerate(blocks)]
+    came = run(scripts, clone)
+    assert len(came) == len(blocks), came[-1]
+    came[demo] = (0, (demonstrated.parent / "first").read_text(encoding="utf-8"))
+    if os.environ.get("WRITE_TUTORIAL"):
+        PAGE.write_text(written(text, [output for _, output in came]), encoding="utf-8")
+    for block, (code, output) in zip(blocks, came, strict=True):
+        assert code == int(block["code"] or 0), f"{block['script']}{output}"
+        if block["output"] and not os.environ.get("WRITE_TUTORIAL"):
+            assert not (found := differs(block["output"], output)), f"{block['script']}\n{found}\n\n{output}"
+
+
+@pytest.mark.parametrize(
+    ("came", "same"),
+    [
+        ("built 2 of 2 partitions after 3.1 s\nmean 0.3105\nmore", True),
+        ("built 1 of 2 partitions after 3.1 s\nmean 0.31\n", False),
+        ("built 2 of 2 partitions after 3.1 s\nmean 0.35\n", False),
+        ("built 2 of 2 partitions after 3.1 s\n", False),
+    ],
+)
+def test_an_output_that_differs_is_found(came: str, same: bool) -> None:
+    assert (differs("built 2 of 2 partitions after 19.4 s\nmean 0.3101\n...\n", came) is None) == same
