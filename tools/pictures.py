@@ -100,7 +100,7 @@ def _sensor(ui: UI, root: Path, out: Path) -> None:
     ui.switch(SENSOR, "STOPPED")
     page.set_viewport_size({"width": 1500, "height": 900})
     ui.open(f"runs/{run['runId']}")
-    page.get_by_text("View tags and config").first.click()
+    page.get_by_text(re.compile("^View tags")).first.click()
     title = page.get_by_text("Run configuration").first.bounding_box()
     assert title
     _take(page, out / "sensor-run.png", {"x": title["x"] - 20, "y": title["y"] - 15, "width": 990, "height": 200})

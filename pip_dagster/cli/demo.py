@@ -205,7 +205,7 @@ def _materialize(project: Project) -> None:
 
 
 def _run(command: list[str], environment: dict[str, str], *, cwd: Path | None = None, show: str | None = None) -> None:
-    """Run a command and print its lines as they come: those with `show`, or all; if it fails, what it said."""
+    """Run a command and print its lines as they come: those with `show`, or all; if it fails, its error."""
     began = time.monotonic()
     lines: list[str] = []
     with subprocess.Popen(

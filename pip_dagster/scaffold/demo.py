@@ -32,7 +32,7 @@ def write_demo(folder: Path) -> None:
         if foreign:
             raise ScaffoldError(
                 f"{folder} has files of its own, such as {foreign}. Nothing was written: the demo needs an "
-                "empty folder. mkdir demo && cd demo && pip-dagster demo"
+                "empty folder. `mkdir demo && cd demo && pip-dagster demo`"
             )
         for name, content in files.items():
             if not (target := folder / name).exists():
