@@ -92,7 +92,10 @@ class UI:
     def switch(self, sensor: str, status: str) -> None:
         """Turn a sensor on (`RUNNING`) or off (`STOPPED`) on its page."""
         page = self.open(f"locations/{self.location}/sensors/{sensor}")
-        page.locator('label[class*="formatSwitch"]').first.click()
+        label = page.locator('label[class*="formatSwitch"]').first
+        # Until the page knows the sensor's state, its switch is off, and a click would turn on what is on.
+        until(lambda: page.locator('input[type="checkbox"]').first.is_checked() == (status == "STOPPED"))
+        label.click()
         until(lambda: self.sensor_status(sensor) == status)
 
     def cancel(self, backfill: str) -> None:
