@@ -60,13 +60,14 @@ def test_a_file_holds_the_rows_in_the_format_that_it_names(query, scored, tmp_pa
 
 
 def test_a_file_is_replaced_whole_or_not_at_all(query, tmp_path):
-    file = tmp_path / "rows.csv"
+    file = tmp_path / "out" / "rows.csv"
+    file.parent.mkdir()
     query(SQL, "-o", str(file))
     before = file.read_bytes()
     assert "exists. Name another file, or replace it with --force." in query(SQL, "-o", str(file), code=1)
     late = "SELECT CASE WHEN range = 90000 THEN error('too late') ELSE range END FROM range(100000)"
     assert "too late" in query(late, "-o", str(file), "--force", code=1)
-    assert file.read_bytes() == before and [*tmp_path.iterdir()] == [file]
+    assert file.read_bytes() == before and [*file.parent.iterdir()] == [file]
     query("SELECT 1 AS one", "-o", str(file), "--force")
     assert file.read_text() == "one\n1\n"
     assert "is not a file" in query(SQL, "-o", str(tmp_path), "--format", "csv", code=1)
