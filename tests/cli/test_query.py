@@ -88,6 +88,19 @@ def test_each_way_runs_a_select_of_the_projects_tables_alone(query, scored, tmp_
     assert [*tmp_path.glob("rows*")] == []
 
 
+def test_parquet_has_the_values_of_types_that_it_lacks(query, tmp_path):
+    file = tmp_path / "types.parquet"
+    values = "INTERVAL 1 DAY AS i, sum(42) AS h, '101'::BIT AS b, union_value(a := 1) AS u, 2::UHUGEINT ** 0 AS d"
+    sql = f"SELECT {values}, 340282366920938463463374607431768211455::UHUGEINT AS g -- ; no end\n;"
+    query(sql, "-o", str(file))
+    assert duckdb.sql(f"SELECT i, h, b, u, g FROM '{file}'").fetchall() == [
+        ("1 day", 42, "101", "1", "340282366920938463463374607431768211455")
+    ]
+    too_large = "SELECT 170141183460469231731687303715884105727 AS h"
+    assert "DECIMAL(38,0)" in query(too_large, "-o", str(file), "--force", code=1)
+    assert "Give a SELECT" in query(stdin="", code=2)
+
+
 def test_a_number_has_the_digits_that_it_has_and_an_identifier_no_separators(query):
     text = query("SELECT 1234567 AS id, 0.1::FLOAT AS f, 0.1234567890123 AS d, 'a|b' AS t", "--format", "markdown")
     assert text.splitlines()[2] == r"| 1234567 | 0.1 | 0.1234567890123 | a\|b |"
