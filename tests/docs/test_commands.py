@@ -74,10 +74,10 @@ def test_the_commands_of_readme_and_docs_run_in_order(clone: Path, environment: 
         ["bash", "-c", script], cwd=clone, env=environment, capture_output=True, text=True, timeout=900
     )
     assert result.returncode == 0, result.stderr[-4000:] + result.stdout[-2000:]
-    assert "The ten flights of 2013-08-31" in result.stdout
+    assert "most at risk on 2013-08-31" in result.stdout
     assert result.stdout.count("] the report ...") == result.stdout.count("] the report: already there") == 1
     assert result.stdout.count("\nopen data/reports/flight_delay/report.html\n") == 2
-    assert "] August's labels: how good the scores and their estimates were: already there" in result.stdout
+    assert "] August's labels: how good scores and estimates were: already there" in result.stdout
     assert re.search(r"^ *flight_delay: auc 0\.7\d* over 31 days", result.stdout, re.MULTILINE)  # by XGBoost's version
     assert "süd" in result.stdout  # the last query of the second pipeline
     assert "No feature differs" in result.stdout and "wx0_temp" in result.stdout  # docs/quality.md
