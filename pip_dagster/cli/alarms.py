@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, get_args
 import click
 
 from pip_dagster import clock
+from pip_dagster.cli.cells import moment
 from pip_dagster.cli.group import Choice, Commands
 from pip_dagster.cli.options import json_option
 from pip_dagster.cli.output import echo, show_json
@@ -133,7 +134,7 @@ def silence(
             made_by=whoami(),
         )
         record_silence(con, this)
-    text = f"{name}: {this.about} is silent until {end:%Y-%m-%d %H:%M} UTC. To end it before:"
+    text = f"{name}: {this.about} is silent until {moment(end)}. To end it before:"
     text += f"\n  pip-dagster alarms unsilence {this.silence_id} --why TEXT"
     _done(as_json, text, pipeline=name, silence_id=this.silence_id, until=end)
 

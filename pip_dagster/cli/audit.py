@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from pip_dagster.cli.cells import moment
 from pip_dagster.cli.group import Commands
 from pip_dagster.cli.options import json_option, why_option
 from pip_dagster.cli.output import echo, show_json, show_table
@@ -150,7 +151,7 @@ def _show_verified(found: _Verified) -> None:
     echo(f"No command recorded {plural(len(found.pending), 'alias move')}:", err=True)
     for model, move in found.pending:
         before = f"v{move.previous}" if move.previous else "not set"
-        text = f"{model}: {move.alias} from {before} to v{move.version} by {move.by}, {move.at:%Y-%m-%d %H:%M:%S}"
+        text = f"{model}: {move.alias} from {before} to v{move.version} by {move.by}, {moment(move.at)}"
         echo(f"  {text}: {move.why}", err=True)
     echo(
         "They were written into the file, or made from Python or in MLflow. Move the alias back with `pip-dagster "

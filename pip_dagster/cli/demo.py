@@ -9,6 +9,7 @@ import sys
 import time
 from datetime import date, timedelta
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -113,7 +114,11 @@ def _summarize(project: Project) -> None:
     """A few lines on what there is now."""
     with open_published(project) as con:
         [of] = rows_of(con, _SUMMARY)
-        flights = ", ".join(f"{row['flight_key']} ({figure(row['score'])})" for row in rows_of(con, _LATEST))
+        latest = rows_of(con, _LATEST)
+    _show_summary(of, ", ".join(f"{row['flight_key']} ({figure(row['score'])})" for row in latest))
+
+
+def _show_summary(of: dict[str, Any], flights: str) -> None:
     lines = {
         "scored": f"{plural(of['rows'], 'flight')} of {plural(of['days'], 'day')} by {of['models']}",
         "quarantined": plural(of["quarantined"], "flight"),
