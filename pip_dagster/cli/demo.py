@@ -7,12 +7,14 @@ import shutil
 import subprocess
 import sys
 import time
+from contextlib import nullcontext, redirect_stdout
 from datetime import date, timedelta
 from pathlib import Path
 
 import click
 
-from pip_dagster.cli.output import echo, show_table
+from pip_dagster.cli.options import json_option
+from pip_dagster.cli.output import echo, show_json, show_table
 from pip_dagster.cli.partition_status import partition_statuses
 from pip_dagster.cli.published import open_published, rows_of
 from pip_dagster.cli.report import report
@@ -46,8 +48,18 @@ Next:
 
 
 @click.command()
+@json_option
 @click.pass_context
-def demo(ctx: click.Context) -> None:
+def demo(ctx: click.Context, as_json: bool) -> None:
+    """Load real flights, train two models, score August 2013, compare with the labels, and report."""
+    with redirect_stdout(sys.stderr) if as_json else nullcontext():
+        _demo(ctx)
+    if as_json:
+        page = ctx.obj.reports / _NAME / "report.html"
+        show_json({"pipeline": _NAME, "project": str(ctx.obj.root), "partitions": _days(), "report": str(page)})
+
+
+def _demo(ctx: click.Context) -> None:
     """Load real flights, train two models, score August 2013, compare with the labels, and report."""
     project: Project = ctx.obj
     example, data = project.root / "examples" / _NAME, project.root / "data" / _NAME
