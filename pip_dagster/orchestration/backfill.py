@@ -82,9 +82,9 @@ def tags_of(backfill: Backfill, chunk: Sequence[Partition]) -> dict[str, str]:
         BACKFILL_TAG: backfill.backfill_id,
         VERSION_TAG: str(backfill.model_version),
         PINNED_TAG: str(backfill.pinned).lower(),
-        WHY_TAG: backfill.why,
         "user": backfill.made_by,
     }
+    tags |= {WHY_TAG: backfill.why} if backfill.why else {}  # the UI shows an empty one
     return tags | ({AS_KNOWN_TAG: "true"} if backfill.as_known else {})
 
 
