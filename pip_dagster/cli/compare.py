@@ -47,7 +47,8 @@ def compare(project: Project, pipeline: str, last: int, arms: bool, as_json: boo
     if not found and not spec.scoring.compared:
         raise DeclarationError(
             f"Pipeline {pipeline} declares no challenger, split or canary. Declare `scoring: {{challengers: "
-            "[challenger]}}`; docs/challengers.md has an example."
+            "[challenger]}`, and point the alias at a version with `pip-dagster models promote "
+            f"{spec.scoring.model_name} VERSION --alias challenger`."
         )
     if not as_json and spec.scoring.canary:
         for state in states(project, declared, spec.scoring.canary):

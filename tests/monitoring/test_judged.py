@@ -132,7 +132,7 @@ def test_findings_name_column_rule_and_command(monitored):
     shop = found["shop"]
     assert (shop.state, shop.partition_key) == ("alarm", DAYS[-1])
     assert shop.value == pytest.approx(0.33, abs=0.15) and shop.threshold == 0.05 and "missing: " in shop.cause
-    assert shop.command == f"pip-dagster monitor orders --partition {DAYS[-1]}"
+    assert shop.command == f"pip-dagster monitor orders {DAYS[-1]}"
     assert found["amount"].state == "ok"
 
 
