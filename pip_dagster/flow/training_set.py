@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
 # Staged at once: the SQL runs for so many partitions at first, and then for as many as have about so many rows.
-_PARTITIONS, _ROWS = 32, 500_000
+_PARTITIONS, _ROWS = 4, 500_000
 _BATCH_ROWS = 40_000
 _LARGEST = "3.4028234663852886e38"  # the largest float32, in which models are given numbers
 

@@ -27,6 +27,7 @@ READS = f"SELECT {KNOWN}, (SELECT count(*) FROM raw.outcomes) AS seen FROM raw.o
 READS += "AND day < $end_date"
 
 
+@pytest.mark.lake
 def test_the_rows_equal_those_that_scoring_stored_to_the_bit(shop):
     shop.tiny.run()
     stored = shop.tiny.warehouse("SELECT partition_key, * EXCLUDE (partition_key, revision) FROM orders.features")
