@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from pip_dagster.quality.suite import Expectation
 
 # Of an expectation that a run's partitions do not meet, so many of them, the newest, have an evaluation of their own.
-FAILING_REPORTED = 10
+FAILING_REPORTED = 5
 _EXAMPLES, _NAMED = 10, 50
 # Names of other checks on the same asset.
 OTHERS = frozenset({"split", "drift", "estimate", "performance"})
