@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from pip_dagster.quality.suite import Expectation
 
 # Of an expectation that a run's partitions do not meet, so many of them, the newest, have an evaluation of their own.
-FAILING_REPORTED = 10
+FAILING_REPORTED = 5
 _EXAMPLES, _NAMED = 10, 50
 # Names of other checks on the same asset.
 OTHERS = frozenset({"split", "drift", "estimate", "performance"})
@@ -111,7 +111,7 @@ def evaluation(
 ) -> dg.AssetCheckEvaluation:
     """One verdict. Its text begins with the partition, since the history of such a check has no column for it.
 
-    `partition` is that of the row which Dagster planned for it: none, where the run is without partitions.
+    `partition` is None where the run has no partitions, so that it takes the row which Dagster planned.
     """
     return _evaluation(
         key,
@@ -166,9 +166,9 @@ def _evaluation(
 def _verdict(entry: CheckEntry) -> str:
     if entry.status == "errored":
         return f"could not be evaluated: {entry.error}"
-    observed = _observed(entry)
-    met = "met" if entry.status == "passed" else "not met"
-    return f"{met}: {observed}" if observed else met
+    met, observed = "met" if entry.status == "passed" else "not met", _observed(entry)
+    of_rows = entry.unexpected_count is not None
+    return met if not observed else f"{met}: {observed}" if of_rows else f"{met}: observed {observed}"
 
 
 def _observed(entry: CheckEntry) -> str:
@@ -177,7 +177,7 @@ def _observed(entry: CheckEntry) -> str:
             return f"all {entry.element_count:,} rows fit" if entry.element_count else "no row"
         verb = "does" if entry.unexpected_count == 1 else "do"
         return f"{entry.unexpected_count:,} of {plural(entry.element_count or 0, 'row')} {verb} not fit"
-    return "" if entry.observed is None else f"observed {observed_in_words(json.loads(entry.observed))}"
+    return "" if entry.observed is None else observed_in_words(json.loads(entry.observed))
 
 
 def _example_table(entries: Sequence[CheckEntry]) -> dict[str, Any]:

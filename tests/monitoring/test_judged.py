@@ -164,7 +164,7 @@ def test_scores_from_before_monitoring_are_profiled_by_the_check(tiny):
     ]
     found = {each.partition: each for each in checks if each.check_name == "drift" and each.partition}
     assert {*found} == {*DAYS} and found[DAYS[-1]].passed
-    assert found[DAYS[-1]].description == "No column is in alarm."
+    assert found[DAYS[-1]].description == f"{DAYS[-1]}: No column is in alarm."
     assert {"max PSI", "columns in alarm", "rows"} <= {*found[DAYS[-1]].metadata}
 
 
