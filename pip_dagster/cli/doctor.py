@@ -40,7 +40,7 @@ def doctor(root: Path | None, port: int, as_json: bool) -> None:
     rows = [
         [_MARKS[each.level], each.what, each.text + (f"\n-> {each.remedy}" if each.remedy else "")] for each in found
     ]
-    show_table(None, ["", "", ""], rows, boxed=False)
+    show_table(None, ["", "", ""], rows)
     warnings = sum(each.level == "warning" for each in found)
     echo(f"{plural(problems, 'problem')}, {plural(warnings, 'warning')}.")
     sys.exit(1 if problems else 0)

@@ -20,7 +20,9 @@ SERVES = "make ui"  # it does not end by itself
 def commands(document: Path) -> list[str]:
     """The lines of a document's shell blocks."""
     blocks = BLOCK.findall(document.read_text(encoding="utf-8"))
-    return [line.strip() for _, block in blocks for line in block.splitlines() if line.strip()]
+    # A page of docs/ begins in the clone, wherever the one before it ended.
+    listed = ['cd "$PYTHONPATH"'] if document.parent.name == "docs" else []
+    return listed + [line.strip() for _, block in blocks for line in block.splitlines() if line.strip()]
 
 
 @pytest.fixture(scope="module")
