@@ -30,7 +30,8 @@ MASKS = (
     (r"\b20[2-9]\d-\d\d-\d\d\b", "<date>"),
     (r"\b(backfill-)?\d{8}T\d{12}-[0-9a-f]{8}\b", "<id>"),
     (r"\b(?=[0-9a-f]*\d)(?=[0-9a-f]*[a-f])[0-9a-f]{8,64}\b", "<digest>"),
-    (r"\b[\d.,]+ s\b", "<seconds> s"),
+    (r"\b[\d.,]+ m?s\b", "<seconds> s"),
+    (r"[\d.]+\s+(?=<time>)", "<seconds> "),  # the seconds of a scoring, beside its time
     (r"\b[\d,]+ bytes\b", "<bytes> bytes"),
     (r"(?<!\S)/\S*/(?=data/)", ""),
     (r"\bby \w+$", "by <user>"),
