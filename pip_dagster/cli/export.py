@@ -20,7 +20,7 @@ from pip_dagster.plural import plural
 @click.option("--partitions", type=KeyRange(), help="First and last key; by default all.")
 @click.pass_obj
 def export(project: Project, pipeline: str, folder: Path, partitions: tuple[str, str] | None) -> None:
-    """Write what is published of PIPELINE to Parquet files in a new folder, one for each table, as of one moment.
+    """Write the published rows of PIPELINE to Parquet files in a new folder, one for each table, as of one moment.
 
     The folder appears when it is complete. Types that Parquet does not have, such as HUGEINT and INTERVAL, become text.
     """
