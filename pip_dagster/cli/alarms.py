@@ -137,7 +137,7 @@ def silence(
 @_why
 @click.pass_obj
 def unsilence(project: Project, silence: str, why: str) -> None:
-    """End SILENCE before its date; it may be named by the id of its alarm. Alarms that are still open are sent again."""
+    """End SILENCE before its date; the id of its alarm names it too. Alarms that are still open are sent again."""
     from pip_dagster.ledger.silences import Silence, record_silence, silence_named, silences_of
 
     with _changing(project, why) as con:

@@ -90,8 +90,8 @@ def opened(project: Project) -> Iterator[DuckDBPyConnection]:
             yield con
     except duckdb.Error as error:
         raise WarehouseError(
-            f"The published files in {folder} cannot be read: {str(error).splitlines()[0]} Run `pip-dagster publish` to "
-            "write them again from the warehouse."
+            f"The published files in {folder} cannot be read: {str(error).splitlines()[0]} Run `pip-dagster publish` "
+            "to write them again from the warehouse."
         ) from error
 
 
