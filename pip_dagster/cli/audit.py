@@ -139,7 +139,7 @@ def _show_verified(found: _Verified) -> None:
         echo(f"{number}; the chain is intact and agrees with the ledger. The last hash is {found.head}")
     if found.altered:
         more = f" And {plural(len(found.altered) - 1, 'more fault')}." if len(found.altered) > 1 else ""
-        echo(f"What is published was altered. The first fault: {found.altered[0]}{more}", err=True)
+        echo(f"The published files were altered. The first fault: {found.altered[0]}{more}", err=True)
     if found.without_digest:
         what = plural(found.without_digest, "published partition")
         echo(
@@ -187,7 +187,7 @@ def accept(project: Project, moves: bool, versions: bool, warehouse: bool, why: 
         f"{'the warehouse as it is' if done.warehouse else 'no other warehouse'}."
     )
     if done.aside:
-        echo(f"What was published before is in {done.aside}.")
+        echo(f"The former files are in {done.aside}.")
 
 
 @audit.command()

@@ -30,7 +30,7 @@ _RECENT = {every: (timedelta(days=8), _WEEK // step) for every, step in STEPS.it
     "month": (timedelta(days=366), 4),
 }
 _ALLOW = (
-    "What was live stays live. If the number of rows is right, run the partition with `--allow-fewer-rows`, or with "
+    "The live rows stay live. If the number of rows is right, run the partition with `--allow-fewer-rows`, or with "
     "the tag pip_dagster/allow_fewer_rows: true; `min_row_share` declares the share"
 )
 _LIVE = """

@@ -90,8 +90,8 @@ def opened(project: Project) -> Iterator[DuckDBPyConnection]:
             yield con
     except duckdb.Error as error:
         raise WarehouseError(
-            f"What is published in {folder} cannot be read: {str(error).splitlines()[0]} Run `pip-dagster publish` to "
-            "write it again from the warehouse."
+            f"The published files in {folder} cannot be read: {str(error).splitlines()[0]} Run `pip-dagster publish` "
+            "to write them again from the warehouse."
         ) from error
 
 
@@ -108,7 +108,7 @@ def _report_nothing(project: Project) -> NoReturn:
     if isinstance(project.warehouse, Path) and not stored:
         with duckdb.connect(config=CONFINED) as con:
             stamp.check_new(con, project, stamp.stamps_of(project))
-    also = " What is stored is published by `pip-dagster publish`." if stored else ""
+    also = " `pip-dagster publish` publishes the stored partitions." if stored else ""
     raise WarehouseError(
         f"Nothing is published yet: there is no {project.published_database}. Materialize a partition in the UI, "
         f"or run `pip-dagster backfill PIPELINE --from KEY --to KEY`.{also}"

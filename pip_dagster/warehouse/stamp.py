@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from pip_dagster.declaration.project import Project
 
 _FILE = "ledger.json"
-_GO_ON = "If it is meant, `pip-dagster audit accept --warehouse --why TEXT` goes on with it as it is."
+_GO_ON = "If it is meant, `pip-dagster audit accept --warehouse --why TEXT` accepts it as it is."
 
 
 @dataclass(frozen=True)

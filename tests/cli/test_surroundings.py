@@ -231,14 +231,14 @@ def moved(root: Path) -> Iterator[Surrounding]:
     yield Surrounding(to)
 
 
-@surrounding("What is published in .* cannot be read: .*pip-dagster publish")
+@surrounding("The published files in .* cannot be read: .*pip-dagster publish")
 def damaged_published_files(root: Path) -> Iterator[Surrounding]:
     for file in (root / "state" / "published").rglob("*.duckdb"):
         file.write_bytes(file.read_bytes()[:40])
     yield Surrounding(root)
 
 
-@surrounding("What is published in .* cannot be read: .*pip-dagster publish")
+@surrounding("The published files in .* cannot be read: .*pip-dagster publish")
 def damaged_published_database(root: Path) -> Iterator[Surrounding]:
     (root / "state" / "published.duckdb").write_bytes(b"x" * 5000)
     yield Surrounding(root)
