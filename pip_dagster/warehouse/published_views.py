@@ -17,7 +17,7 @@ from pip_dagster.errors import WarehouseError
 from pip_dagster.sql.names import literal, quote
 from pip_dagster.warehouse import advisory, kinds, stamp
 from pip_dagster.warehouse.confine import CONFINED, confine
-from pip_dagster.warehouse.published_rows import ATTACHED, Table, as_read, attached_tables, in_files, structs_of, sync
+from pip_dagster.warehouse.published_rows import ATTACHED, Table, as_read, attached_tables, columns_of, in_files, sync
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -120,7 +120,7 @@ def statements(con: DuckDBPyConnection, folder: Path) -> list[str]:
     tables: dict[Table, set[str]] = {}
     for file in sorted(folder.glob("*/*.duckdb")):  # one after the other: there may be many
         with attached_tables(con, [file]) as found:
-            structs = structs_of(con, ATTACHED.format(0))
+            _, structs = columns_of(con, ATTACHED.format(0))
             for table in found:
                 tables.setdefault(table, set()).update(structs.get(table, ()))
     order = [kind.view or kind.name for kind in kinds.published()]
