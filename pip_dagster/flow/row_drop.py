@@ -10,8 +10,8 @@ from datetime import datetime, timedelta
 from statistics import median
 from typing import TYPE_CHECKING
 
-from pip_dagster.declaration.every import STEPS
 from pip_dagster import clock
+from pip_dagster.declaration.every import STEPS
 from pip_dagster.declaration.partition import Partition
 
 if TYPE_CHECKING:
