@@ -176,7 +176,7 @@ class TrainingRows:
         rows = f"SELECT partition_key, {', '.join(counts)} FROM {stage.admitted} GROUP BY partition_key"
         for key, *of in stage.con.execute(rows).fetchall():
             if any(of):
-                listed = ", ".join(f"{name} in {n} rows" for name, n in zip(floats, of, strict=True) if n)
+                listed = ", ".join(f"{name} in {plural(n, 'row')}" for name, n in zip(floats, of, strict=True) if n)
                 found[key] = f"infinite values, or beyond float32: {listed}; bound them in the feature SQL"
         return found
 

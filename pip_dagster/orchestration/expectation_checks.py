@@ -128,7 +128,7 @@ def _summary(
 ) -> dg.AssetCheckEvaluation:
     between = f"{of_run[0].partition_key}…{of_run[-1].partition_key}"
     if not unmet:
-        text, metadata = f"{between}: met in all {len(of_run)} partitions", {}
+        text, metadata = f"{between}: met in {plural(len(of_run), 'partition')}", {}
     else:
         newest = unmet[-1]
         text = (
@@ -174,7 +174,7 @@ def _verdict(entry: CheckEntry) -> str:
 def _observed(entry: CheckEntry) -> str:
     if entry.unexpected_count is not None:
         if not entry.unexpected_count:
-            return f"all {entry.element_count:,} rows fit" if entry.element_count else "no row"
+            return f"all rows fit, {entry.element_count:,}" if entry.element_count else "no row"
         verb = "does" if entry.unexpected_count == 1 else "do"
         return f"{entry.unexpected_count:,} of {plural(entry.element_count or 0, 'row')} {verb} not fit"
     return "" if entry.observed is None else observed_in_words(json.loads(entry.observed))
