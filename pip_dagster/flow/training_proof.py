@@ -8,6 +8,7 @@ from pip_dagster.declaration.ranges import evenly
 from pip_dagster.errors import LeakError
 from pip_dagster.flow.point_in_time import Proof, prove
 from pip_dagster.flow.training_manifest import TrainingProof, TrainingRequest
+from pip_dagster.plural import plural
 
 _CUTOFFS = 4  # in each partition, evenly spaced: the SQL runs once for each
 

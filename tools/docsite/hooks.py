@@ -24,16 +24,8 @@ GENERATED = {
 }
 
 
-# Pages of mkdocs.yml that another change brings; a page that is absent is left out of the navigation.
-COMING = {"tutorial.md", "python.md", "exit-codes.md"}
-
-
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
     """Have mkdocstrings find the package of this folder."""
-    for section in config.nav:
-        for title, pages in section.items():
-            if isinstance(pages, list):
-                section[title] = [each for each in pages if str(each) not in COMING or (ROOT / "docs" / each).exists()]
     config.plugins["mkdocstrings"].config.handlers.setdefault("python", {})["paths"] = [str(ROOT)]
     return config
 
