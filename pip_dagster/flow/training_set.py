@@ -118,7 +118,7 @@ class TrainingRows:
             select = self._joined(con, stage.admitted, labels, keys)
         self._relation = relation = self._keep(con, select)
         if self.schema is None:
-            self.schema = con.sql(f"FROM {relation} LIMIT 0").to_arrow_reader(1).schema
+            self.schema = con.execute(f"FROM {relation} LIMIT 0").to_arrow_table().schema
             self._columns = {row[0]: row[1] for row in con.execute(f"DESCRIBE {relation}").fetchall()}
         labelled = f"count({quote(self._outcome)})" if self._outcome else "0"
         found = con.execute(
