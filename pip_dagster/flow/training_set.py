@@ -256,8 +256,9 @@ class TrainingRows:
             if row and self.request.labelled_only:
                 self._dropped += row[1] - row[0]
                 chosen += f" AND {quote(self._outcome)} IS NOT NULL"
-        found = con.execute(f"SELECT {row_set_sql(self._columns)} FROM {relation} WHERE {chosen}").fetchone()
-        self._content += RowSet(*found) if found else RowSet()
+        # To the last row: in DuckDB 2, `sql` refuses a connection with a result that is not read to its end.
+        (found,) = con.execute(f"SELECT {row_set_sql(self._columns)} FROM {relation} WHERE {chosen}").fetchall()
+        self._content += RowSet(*found)
         order = quote_all(("partition_key", *self.request.pipeline.spec.features.key))
         query = f"SELECT * FROM {relation} WHERE {chosen} ORDER BY {order}"
         reader = con.sql(query).to_arrow_reader(rows_for(_BATCH_ROWS, len(self._columns)))
