@@ -17,13 +17,15 @@ def proven(request: TrainingRequest, progress: Callable[[str], None]) -> Trainin
     """Compare features of `request.prove` partitions, evenly spread, with those from the rows known at the time.
 
     Raises:
-        DeclarationError: the cut-off cannot be computed.
+        DeclarationError: the SQL or the cut-off cannot run.
         LeakError: a feature differs; names it, with an example.
         SourceError: a source cannot be read.
     """
-    spec = request.pipeline.spec
-    if not any(source.available_at for source in spec.sources.values()):
-        return TrainingProof("not provable", unlimited_sources=tuple(spec.sources))
+    spec, read = request.pipeline.spec, request.pipeline.read_sources  # what only labels read proves nothing
+    limited = tuple(name for name, source in read.items() if source.available_at)
+    unlimited = tuple(name for name in read if name not in limited)
+    if not limited:
+        return TrainingProof("not provable", unlimited_sources=unlimited)
     if request.prove < 1:
         return TrainingProof("not run")
     proofs: list[Proof] = []
@@ -38,8 +40,8 @@ def proven(request: TrainingRequest, progress: Callable[[str], None]) -> Trainin
         tuple(each.partition for each in proofs),
         sum(each.rows for each in proofs),
         sum(each.cutoffs_tried for each in proofs),
-        proofs[0].limited_sources,
-        proofs[0].unlimited_sources,
+        limited,
+        unlimited,
     )
 
 

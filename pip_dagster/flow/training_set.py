@@ -118,7 +118,7 @@ class TrainingRows:
             select = self._joined(con, stage.admitted, labels, keys)
         self._relation = relation = self._keep(con, select)
         if self.schema is None:
-            self.schema = con.sql(f"FROM {relation} LIMIT 0").to_arrow_reader(1).schema
+            self.schema = con.execute(f"FROM {relation} LIMIT 0").to_arrow_table().schema
             self._columns = {row[0]: row[1] for row in con.execute(f"DESCRIBE {relation}").fetchall()}
         labelled = f"count({quote(self._outcome)})" if self._outcome else "0"
         found = con.execute(
@@ -256,8 +256,9 @@ class TrainingRows:
             if row and self.request.labelled_only:
                 self._dropped += row[1] - row[0]
                 chosen += f" AND {quote(self._outcome)} IS NOT NULL"
-        found = con.execute(f"SELECT {row_set_sql(self._columns)} FROM {relation} WHERE {chosen}").fetchone()
-        self._content += RowSet(*found) if found else RowSet()
+        # To the last row: in DuckDB 2, `sql` refuses a connection with a result that is not read to its end.
+        (found,) = con.execute(f"SELECT {row_set_sql(self._columns)} FROM {relation} WHERE {chosen}").fetchall()
+        self._content += RowSet(*found)
         order = quote_all(("partition_key", *self.request.pipeline.spec.features.key))
         query = f"SELECT * FROM {relation} WHERE {chosen} ORDER BY {order}"
         reader = con.sql(query).to_arrow_reader(rows_for(_BATCH_ROWS, len(self._columns)))

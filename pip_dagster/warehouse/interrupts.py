@@ -90,9 +90,12 @@ def interruptible(con: DuckDBPyConnection) -> Iterator[None]:
     finally:
         watch.connections.remove(con)
         if outermost:
-            _watch = None
-            watch.close()
             _last = watch.received
+            if threading.current_thread() is threading.main_thread():
+                _watch = None
+                watch.close()
+            else:  # a generator that began in the main thread; only there can signals be given back
+                watch.received = None
 
 
 def last_signal() -> int | None:

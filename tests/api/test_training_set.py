@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, date, datetime, timedelta
 
 import duckdb
@@ -75,6 +76,16 @@ def test_chosen_columns_come_with_the_key_and_a_wrong_one_is_named(shop):
     ]
     with pytest.raises(DeclarationError, match="no column Amount2; they have order_id"):
         shop.rows(columns=["Amount2"]).arrow()
+
+
+def test_batches_may_be_read_in_another_thread_and_left_unread(shop):
+    reader = shop.rows().reader()
+    with ThreadPoolExecutor(1) as pool:
+        assert pool.submit(reader.read_all).result().num_rows == 200
+    left = shop.rows().reader()
+    left.read_next_batch()
+    del left
+    assert duckdb.from_arrow(shop.rows().reader()).count("*").fetchall() == [(200,)]
 
 
 class TestLabels:
@@ -239,6 +250,12 @@ class TestPointInTime:
         assert "not provable: no source declares `available_at`" in repr(rows)
         with pytest.raises(DeclarationError, match="no source declares `available_at`"):
             shop.rows(as_known=True).arrow()
+
+    def test_when_only_labels_become_available_later_nothing_is_proven_of_features(self, late):
+        late.declare(READS.split(", (")[0] + READS.split("seen")[1], sources=self.sources)
+        rows = late.rows()
+        rows.arrow()
+        assert rows.manifest.proof.verdict == "not provable" and rows.manifest.proof.unlimited_sources == ("orders",)
 
 
 class TestRanges:
