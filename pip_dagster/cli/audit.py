@@ -152,7 +152,7 @@ def _show_verified(found: _Verified) -> None:
     for model, move in found.pending:
         before = f"v{move.previous}" if move.previous else "not set"
         text = f"{model}: {move.alias} from {before} to v{move.version} by {move.by}, {moment(move.at)}"
-        echo(f"  {text}: {move.why}", err=True)
+        echo(f"- {text}: {move.why}", err=True)  # not indented: it may need several lines
     echo(
         "They were written into the file, or made from Python or in MLflow. Move the alias back with `pip-dagster "
         "models promote`, or accept them with `pip-dagster audit accept --moves --why TEXT`.",

@@ -55,6 +55,9 @@ def run_query(project: Project, sql: str) -> Iterator[Result]:
             if of_file or s3.is_of_s3(error) or "Query interrupted" in str(error):
                 raise
             raise click.ClickException(str(error)) from error
+        except BaseException:  # Ctrl-C: DuckDB's other threads would go on with the query, and closing waits for them
+            con.interrupt()
+            raise
 
 
 def _readable(con: DuckDBPyConnection) -> Readable:

@@ -3,6 +3,10 @@
 import csv
 import io
 import json
+import os
+import signal
+import threading
+import time
 
 import duckdb
 import pytest
@@ -138,3 +142,19 @@ def test_the_shell_goes_on_after_an_error_and_lists_what_there_is(scored, monkey
     ):
         assert expected in text, expected
     assert "7" not in text.split("no command")[0].split("Could not convert")[1] and "never" not in text
+
+
+def test_ctrl_c_stops_a_query_and_the_shell_goes_on(scored, monkeypatch, capsys, tmp_path):
+    """Interrupted, DuckDB's threads went on with the query, and closing the connection waited for them."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    typed(monkeypatch, "SELECT * FROM range(20_000_000_000) r WHERE r.range = -1;", "SELECT 40 + 2 AS number;")
+    before, handler = time.process_time(), signal.signal(signal.SIGINT, signal.default_int_handler)
+    timer = threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT))
+    timer.start()
+    try:
+        QueryShell(scored.project).run()
+    finally:
+        timer.join()
+        signal.signal(signal.SIGINT, handler)
+    text = capsys.readouterr().out
+    assert text.index("Cancelled.") < text.index("42") and time.process_time() - before < 5
