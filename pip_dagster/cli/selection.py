@@ -54,6 +54,10 @@ class Selection:
             raise click.UsageError("This command takes one range of partitions: write A..B, or --from A --to B.")
         return self.ranges[0] if self.ranges else (None, None)
 
+    def has(self, key: str) -> bool:
+        """Whether a key is among the named ones; keys of one pipeline are in the order of time."""
+        return any((not first or first <= key) and (not last or key <= last) for first, last in self.ranges)
+
     def closed(self, pipeline: Pipeline) -> tuple[str, str] | None:
         """The first and the last key of the one range that is named, an open end at the grid's; None where none is.
 

@@ -9,17 +9,19 @@ from typing import Any
 import click
 
 from pip_dagster.cli.cells import Seconds
-from pip_dagster.cli.options import json_option, last_option
+from pip_dagster.cli.options import json_option
 from pip_dagster.cli.output import show_json, show_table
 from pip_dagster.cli.partition_status import PartitionStatus, SplitState, partition_count, partition_statuses
 from pip_dagster.cli.pending import Waiting, read_waiting
 from pip_dagster.cli.plan import as_dict, plan_now, show_plan
 from pip_dagster.cli.published import check_pipeline, open_published, rows_of
+from pip_dagster.cli.selection import Selection, partition_selection
 from pip_dagster.cli.table import Heading
 from pip_dagster.declaration.project import Project
 from pip_dagster.errors import WarehouseError
 from pip_dagster.plural import plural
 
+_ALL = 10**9  # partitions
 _PIPELINES = """
   SELECT pipeline, count(DISTINCT partition_key) FILTER (is_live) AS partitions,
          min(partition_key) FILTER (is_live) AS first, max(partition_key) FILTER (is_live) AS last,
@@ -38,12 +40,17 @@ _PARTITION_COLUMNS = [
 
 @click.command()
 @click.argument("pipeline", required=False)
-@last_option
+@partition_selection("to show instead of the newest", several=True)
+@click.option(
+    "--last", "newest", default=31, show_default=True, type=click.IntRange(min=1), help="How many partitions to show."
+)
 @click.option("--why", is_flag=True, help="Also the stale partitions with reasons, as `plan` lists them.")
 @json_option
 @click.pass_obj
-def status(project: Project, pipeline: str | None, last: int, why: bool, as_json: bool) -> None:
-    """Show all pipelines, or the newest partitions of PIPELINE."""
+def status(project: Project, pipeline: str | None, newest: int, why: bool, as_json: bool, selected: Selection) -> None:
+    """Show all pipelines, or the newest partitions of PIPELINE, or those that are named."""
+    if selected and pipeline is None:
+        raise click.UsageError("--from and --to are about one pipeline: name it.")
     if why and pipeline is None:
         raise click.UsageError("--why is about one pipeline: name it.")
     summaries: list[dict[str, Any]] = []
@@ -60,7 +67,13 @@ def status(project: Project, pipeline: str | None, last: int, why: bool, as_json
             if pipeline not in waiting.of:
                 check_pipeline(con, pipeline)
             total = partition_count(con, pipeline)
-            partitions = _with_pending_keys(partition_statuses(con, pipeline, last), waiting.keys(pipeline))
+            listed = partition_statuses(con, pipeline, _ALL if selected else newest)
+            partitions = _with_pending_keys(listed, waiting.keys(pipeline))
+            if selected:
+                partitions = [each for each in partitions if selected.has(each.partition_key)]
+                if not partitions:
+                    raise click.ClickException(f"{pipeline} has no attempt at any of these partitions.")
+                total = len(partitions)
     plan = plan_now(project, pipeline) if why and pipeline else None
     if as_json:
         found = summaries or [each.as_dict() for each in partitions]

@@ -152,6 +152,13 @@ class TestASelection:
             _ = Selection(((FIRST, FIRST), (SECOND, SECOND))).bounds
 
 
+def test_status_takes_partitions(scored):
+    for words in ([SECOND], [f"{SECOND}..{SECOND}"], ["--from", SECOND, "--to", SECOND]):
+        (row,) = json.loads(scored.shell("status", "orders", *words, "--json"))
+        assert row["partition_key"] == SECOND
+    assert "no attempt at any of these" in scored.shell("status", "orders", "1999-01-01", code=1)
+
+
 def test_replay_takes_a_range(scored):
     found = json.loads(scored.shell("replay", "orders", f"{FIRST}..{SECOND}", "--json"))
     assert [each["partition"] for each in found["partitions"]] == [FIRST, SECOND]
