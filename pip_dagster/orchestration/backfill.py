@@ -88,7 +88,7 @@ def group(
     with workspace(threads=1) as con, reading(con, pipeline.project, purpose="reporting a backfill to Dagster"):
         finished = finished_keys(con, backfill.backfill_id) | done
     recorded = FinishedRuns(
-        backfill_id=backfill.backfill_id,
+        backfill_id=backfill.backfill_id[-8:],  # the UI shows so many characters
         assets=own_keys(pipeline.spec),
         keys=backfill.partition_keys,
         done=finished,
@@ -97,7 +97,7 @@ def group(
     )
     try:
         record_backfill(instance, asset_graph, recorded)
-        instance.add_run_tags(run_id, {"dagster/backfill": backfill.backfill_id})
+        instance.add_run_tags(run_id, {"dagster/backfill": recorded.backfill_id})
     except Exception as error:  # what is shown of it must not end the backfill
         raise_if_interrupted(error)
         LOG.warning(f"{backfill.backfill_id}: Dagster's UI does not group run {run_id} under it: {error}")

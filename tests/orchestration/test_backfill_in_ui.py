@@ -22,12 +22,12 @@ def test_runs_are_grouped_and_name_their_partitions(tiny):
         run = run_in_dagster(tiny.pipeline(), instance, seen.append)
         for chunk in work.chunks:
             assert not [*run(work.backfill, chunk)][0].error
-            record = instance.get_backfill(work.backfill.backfill_id)
+            record = instance.get_backfill(work.backfill.backfill_id[-8:])
             is_last = chunk[-1].key == THIRD
             assert record.status.value == ("COMPLETED_SUCCESS" if is_last else "COMPLETED_FAILED")
         runs = instance.get_runs()
         assert {each.job_name for each in runs} == {"orders_job"}
-        assert {each.tags["dagster/backfill"] for each in runs} == {work.backfill.backfill_id}
+        assert {each.tags["dagster/backfill"] for each in runs} == {work.backfill.backfill_id[-8:]}
         assert {each.tags.get("partitions") for each in runs} == {f"{FIRST}…{SECOND}", None}
         assert not [each for each in runs if "" in each.tags.values()], "the UI shows an empty tag"
         assert record.tags["user"] == "ada" and record.backfill_end_timestamp
@@ -40,6 +40,6 @@ def test_a_failed_partition_leaves_the_backfill_failed_with_what_is_built(tiny):
         work = begin(tiny, why="a test")
         run = run_in_dagster(tiny.pipeline(), instance, lambda _: None)
         failed = [each.partition.key for chunk in work.chunks for each in run(work.backfill, chunk) if each.error]
-        record = instance.get_backfill(work.backfill.backfill_id)
+        record = instance.get_backfill(work.backfill.backfill_id[-8:])
         assert failed == [SECOND] and record.status.value == "COMPLETED_FAILED"
         assert record.tags["pip_dagster/why"] == "a test"
