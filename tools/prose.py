@@ -115,7 +115,7 @@ def judge(text: str, spelled: Spelling, *, document: bool) -> Iterator[str]:
     if document:
         for match in OPENING.finditer(plain):
             yield f"{match[0][:50]!r}: begin with the subject"
-        for sentence in re.split(r"(?<=[.!?:;])\s+(?=[A-Z*`(])", plain):
+        for sentence in re.split(r"(?<=[.!?:;])\s+", plain):
             if "|" not in sentence and len(sentence.split()) > LONGEST:
                 yield f"{len(sentence.split())} words in a sentence: {sentence[:50]!r}"
 
@@ -160,7 +160,7 @@ def paragraphs(path: Path) -> Iterator[tuple[int, str]]:
             kept = []
         if line.strip():
             start = start if kept else number
-            kept.append(re.sub(r"[*#!\[\]]+", "", line.strip()))
+            kept.append(re.sub(r"[*#!\[\]]+", "", line).strip())
 
 
 def blanked(pattern: str, text: str, *, by: str = " ") -> str:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, get_args
 import click
 
 from pip_dagster import clock
+from pip_dagster.cli.cells import moment
 from pip_dagster.cli.group import Choice, Commands
 from pip_dagster.cli.options import json_option
 from pip_dagster.cli.output import echo, show_json
@@ -43,7 +44,7 @@ class _WithDefault(Commands):
 
 @click.group(cls=_WithDefault, context_settings={"help_option_names": ["-h", "--help"]})
 def alarms() -> None:
-    """Alarms of monitoring: `pip-dagster alarms [PIPELINE]` lists those that hold."""
+    """Alarms of monitoring: `pip-dagster alarms [PIPELINE]` lists the open ones."""
 
 
 @alarms.command()
@@ -106,7 +107,7 @@ def silence(
 ) -> None:
     """Notify nobody of ALARM until a date, or of all alarms of a rule or subject.
 
-    It ends by itself. What still holds then is sent again, with who silenced it.
+    It ends by itself. Alarms that are still open then are sent again, with who silenced it.
     """
     from pip_dagster.ledger.alarms import alarm_named, alarm_states
     from pip_dagster.ledger.silences import Silence, record_silence
@@ -133,7 +134,7 @@ def silence(
             made_by=whoami(),
         )
         record_silence(con, this)
-    text = f"{name}: {this.about} is silent until {end:%Y-%m-%d %H:%M} UTC. To end it before:"
+    text = f"{name}: {this.about} is silent until {moment(end)}. To end it before:"
     text += f"\n  pip-dagster alarms unsilence {this.silence_id} --why TEXT"
     _done(as_json, text, pipeline=name, silence_id=this.silence_id, until=end)
 
@@ -144,7 +145,7 @@ def silence(
 @json_option
 @click.pass_obj
 def unsilence(project: Project, silence: str, why: str, as_json: bool) -> None:
-    """End SILENCE before its date; it may be named by the id of its alarm. What still holds is sent again."""
+    """End SILENCE before its date; the id of its alarm names it too. Alarms that are still open are sent again."""
     from pip_dagster.ledger.silences import Silence, record_silence, silence_named, silences_of
 
     with _changing(project, why) as con:

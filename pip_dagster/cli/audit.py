@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from pip_dagster.cli.cells import moment
 from pip_dagster.cli.group import Commands
 from pip_dagster.cli.options import json_option, why_option
 from pip_dagster.cli.output import echo, show_json, show_table
@@ -138,7 +139,7 @@ def _show_verified(found: _Verified) -> None:
         echo(f"{number}; the chain is intact and agrees with the ledger. The last hash is {found.head}")
     if found.altered:
         more = f" And {plural(len(found.altered) - 1, 'more fault')}." if len(found.altered) > 1 else ""
-        echo(f"What is published was altered. The first fault: {found.altered[0]}{more}", err=True)
+        echo(f"The published files were altered. The first fault: {found.altered[0]}{more}", err=True)
     if found.without_digest:
         what = plural(found.without_digest, "published partition")
         echo(
@@ -150,7 +151,7 @@ def _show_verified(found: _Verified) -> None:
     echo(f"No command recorded {plural(len(found.pending), 'alias move')}:", err=True)
     for model, move in found.pending:
         before = f"v{move.previous}" if move.previous else "not set"
-        text = f"{model}: {move.alias} from {before} to v{move.version} by {move.by}, {move.at:%Y-%m-%d %H:%M:%S}"
+        text = f"{model}: {move.alias} from {before} to v{move.version} by {move.by}, {moment(move.at)}"
         echo(f"  {text}: {move.why}", err=True)
     echo(
         "They were written into the file, or made from Python or in MLflow. Move the alias back with `pip-dagster "
@@ -186,7 +187,7 @@ def accept(project: Project, moves: bool, versions: bool, warehouse: bool, why: 
         f"{'the warehouse as it is' if done.warehouse else 'no other warehouse'}."
     )
     if done.aside:
-        echo(f"What was published before is in {done.aside}.")
+        echo(f"The former files are in {done.aside}.")
 
 
 @audit.command()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from pip_dagster.cli.cells import duration
 from pip_dagster.cli.output import progress as report
 from pip_dagster.cli.output import show_json, show_table
 from pip_dagster.plural import plural
@@ -71,7 +72,7 @@ def summarize(work: Work, outcome: dict[str, Any]) -> None:
     failed = outcome["failed"]
     state = "cancelled" if outcome["cancelled"] else "stopped by an error" if outcome["error"] else "finished"
     report(
-        f"{outcome['pipeline']}: {state} after {outcome['seconds']:.1f} s; {outcome['built']:,} of "
+        f"{outcome['pipeline']}: {state} after {duration(outcome['seconds'])}; {outcome['built']:,} of "
         f"{plural(work.remaining, 'partition')} built, {outcome['reused']:,} of them unchanged; {len(failed):,} failed."
     )
     for key, reason in list(failed.items())[:20]:

@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from pip_dagster.cli.audit import open_ledger
+from pip_dagster.cli.cells import moment
 from pip_dagster.cli.options import json_option
 from pip_dagster.cli.output import echo, show_json
 from pip_dagster.declaration.find import find_pipeline
@@ -57,7 +58,7 @@ def canary(
         if state["labels"]:
             echo(f"{pipeline}: {state['arm']} by its labels: {state['labels']}")
     for event in (event for state in found for event in state["events"]):
-        echo(f"{event['made_at']:%Y-%m-%d %H:%M:%S}  {event['text']}")
+        echo(f"{moment(event['made_at'])}  {event['text']}")
 
 
 def states(project: Project, declared: Pipeline, experiment: Split) -> list[dict[str, Any]]:

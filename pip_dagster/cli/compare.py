@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
+from typing import Any
 
 import click
 
 from pip_dagster.cli.canary import states
 from pip_dagster.cli.options import json_option, last_option
 from pip_dagster.cli.output import echo, show_json, show_table
+from pip_dagster.cli.table import Heading
 from pip_dagster.declaration.find import find_pipeline
 from pip_dagster.declaration.pipeline import Pipeline
 from pip_dagster.declaration.project import Project
@@ -44,7 +47,8 @@ def compare(project: Project, pipeline: str, last: int, arms: bool, as_json: boo
     if not found and not spec.scoring.compared:
         raise DeclarationError(
             f"Pipeline {pipeline} declares no challenger, split or canary. Declare `scoring: {{challengers: "
-            "[challenger]}}`; docs/challengers.md has an example."
+            "[challenger]}`, and point the alias at a version with `pip-dagster models promote "
+            f"{spec.scoring.model_name} VERSION --alias challenger`."
         )
     if not as_json and spec.scoring.canary:
         for state in states(project, declared, spec.scoring.canary):
@@ -59,6 +63,10 @@ def compare(project: Project, pipeline: str, last: int, arms: bool, as_json: boo
             "run the partitions that are to be compared."
         )
         return
+    _show_challengers(pipeline, found)
+
+
+def _show_challengers(pipeline: str, found: Sequence[Any]) -> None:
     decisions = sorted({name for each in found for name in each.flips})
     columns = ["partition", "live", "challenger", "rows", "live mean", "challenger mean", "mean |difference|"]
     rows = [
@@ -75,7 +83,7 @@ def compare(project: Project, pipeline: str, last: int, arms: bool, as_json: boo
 
 
 def _compare_arms(project: Project, declared: Pipeline, last: int, as_json: bool) -> None:
-    from pip_dagster.promotion.arm_outcomes import arm_outcomes, shown
+    from pip_dagster.promotion.arm_outcomes import arm_outcomes
     from pip_dagster.warehouse.connect import workspace
 
     spec = declared.spec
@@ -93,10 +101,17 @@ def _compare_arms(project: Project, declared: Pipeline, last: int, as_json: bool
     if not found:
         echo(f"{spec.name} has no partition in its {experiment.kind} {experiment.salt!r}. See docs/experiments.md.")
         return
-    outcome, confidence = labels.outcome if labels else "outcome", f"{declared.gates.confidence:.0%}"
-    metric = found[0].metric_name or "metric"
-    columns = ["arm", "version", "partitions", "rows", "units", "labelled", f"mean {outcome}", "minus champion's"]
-    title = f"{spec.name}: arms, figures with {confidence} intervals"
-    show_table(title, [*columns, metric, "minus champion's"], [shown(each) for each in found])
+    title = f"{spec.name}: arms, figures with {declared.gates.confidence:.0%} intervals"
+    _show_arms(title, labels.outcome if labels else "outcome", found)
     if not labels:
         echo("Declare labels to see outcomes.")
+
+
+def _show_arms(title: str, outcome: str, found: Sequence[Any]) -> None:
+    from pip_dagster.promotion.arm_outcomes import shown
+
+    metric = found[0].metric_name or "metric"
+    measured = (f"mean {outcome}", "minus champion's", metric, f"{metric} minus champion's")
+    columns = ["arm", "version", "partitions", "rows", "units", "labelled"]
+    columns += [Heading(name, whole=True) for name in measured]
+    show_table(title, columns, [shown(each) for each in found])

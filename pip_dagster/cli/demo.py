@@ -7,13 +7,16 @@ import shutil
 import subprocess
 import sys
 import time
+from contextlib import nullcontext, redirect_stdout
 from datetime import date, timedelta
 from pathlib import Path
+from typing import Any
 
 import click
 
 from pip_dagster.cli.cells import figure
-from pip_dagster.cli.output import echo, show_pairs
+from pip_dagster.cli.options import json_option
+from pip_dagster.cli.output import echo, show_json, show_pairs
 from pip_dagster.cli.partition_status import partition_statuses
 from pip_dagster.cli.published import open_published, rows_of
 from pip_dagster.cli.report import report
@@ -48,12 +51,21 @@ Next:
 
 
 @click.command()
+@json_option
 @click.pass_context
-def demo(ctx: click.Context) -> None:
+def demo(ctx: click.Context, as_json: bool) -> None:
     """Load real flights, train two models, score August 2013, compare with the labels, and report.
 
     In an empty folder it writes its project first. What is there already, it does not do a second time.
     """
+    with redirect_stdout(sys.stderr) if as_json else nullcontext():
+        _demo(ctx)
+    if as_json:
+        page = ctx.obj.reports / _NAME / "report.html"
+        show_json({"pipeline": _NAME, "project": str(ctx.obj.root), "partitions": _days(), "report": str(page)})
+
+
+def _demo(ctx: click.Context) -> None:
     project = ctx.obj = _project(ctx.find_root().params.get("project"))
     scripts, data = project.root / PACKAGE, project.root / "data" / _NAME
     sources = project.root / "data" / "sources.duckdb"
@@ -113,7 +125,11 @@ def _summarize(project: Project) -> None:
     """A few lines on what there is now."""
     with open_published(project) as con:
         [of] = rows_of(con, _SUMMARY)
-        flights = ", ".join(f"{row['flight_key']} ({figure(row['score'])})" for row in rows_of(con, _LATEST))
+        latest = rows_of(con, _LATEST)
+    _show_summary(of, ", ".join(f"{row['flight_key']} ({figure(row['score'])})" for row in latest))
+
+
+def _show_summary(of: dict[str, Any], flights: str) -> None:
     lines = {
         "scored": f"{plural(of['rows'], 'flight')} of {plural(of['days'], 'day')} by {of['models']}",
         "quarantined": plural(of["quarantined"], "flight"),

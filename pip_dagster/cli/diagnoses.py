@@ -265,7 +265,7 @@ def _disk(project: Project | None) -> Iterator[Diagnosis]:
     places = {"temporary files": Path(tempfile.gettempdir())}
     if project:
         warehouse = project.warehouse if isinstance(project.warehouse, Path) else project.published
-        places["the project's data"] = next(each for each in (warehouse, *warehouse.parents) if each.exists())
+        places["the project's data"] = next(each for each in warehouse.parents if each.is_dir())
     for name, folder in places.items():
         free = shutil.disk_usage(folder).free
         text = f"{free / _GB:.1f} GB free for {name} in {folder}"

@@ -10,7 +10,7 @@ import click
 
 from pip_dagster.cli.diagnoses import PORT, diagnose
 from pip_dagster.cli.options import json_option
-from pip_dagster.cli.output import echo, show_json
+from pip_dagster.cli.output import echo, show_json, show_table
 from pip_dagster.declaration.project import Project
 from pip_dagster.errors import PipelineError
 from pip_dagster.plural import plural
@@ -37,11 +37,10 @@ def doctor(root: Path | None, port: int, as_json: bool) -> None:
     if as_json:
         show_json({"ok": not problems, "lines": [asdict(each) for each in found]})
         sys.exit(1 if problems else 0)
-    width = max(len(each.what) for each in found)
-    for each in found:
-        echo(f"{_MARKS[each.level]:<7}  {each.what:<{width}}  {each.text}")
-        if each.remedy:
-            echo(f"{'':<{width + 11}}-> {each.remedy}")
+    rows = [
+        [_MARKS[each.level], each.what, each.text + (f"\n-> {each.remedy}" if each.remedy else "")] for each in found
+    ]
+    show_table(None, ["", "", ""], rows)
     warnings = sum(each.level == "warning" for each in found)
     echo(f"{plural(problems, 'problem')}, {plural(warnings, 'warning')}.")
     sys.exit(1 if problems else 0)

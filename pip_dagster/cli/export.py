@@ -24,7 +24,7 @@ _LAST = "\U0010ffff"  # after every key
 def export(
     project: Project, pipeline: str, output: Path | None, as_json: bool, selected: Selection, former_to: str | None
 ) -> None:
-    """Write what is published of PIPELINE to Parquet files in a new folder, one for each table, as of one moment.
+    """Write the published rows of PIPELINE to Parquet files in a new folder, one for each table, as of one moment.
 
     The folder appears when it is complete. Types that Parquet does not have, such as HUGEINT and INTERVAL, become text.
     """

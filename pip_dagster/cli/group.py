@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from typing import Any
 
 import click
+
+_PROGRAM = "PIP_DAGSTER"  # as click names it in the variable with which a shell requests a completion
 
 # Section → its commands, in the order of the help.
 SECTIONS = {
@@ -65,7 +68,7 @@ class Commands(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """A command, with its examples."""
         command = super().get_command(ctx, cmd_name)
-        return command and with_examples(command, ctx, cmd_name)
+        return command and dressed(command, ctx, cmd_name)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Each command with its whole short help, in sections if the group has some."""
@@ -90,9 +93,14 @@ def in_sections(shown: Mapping[str, Any]) -> Mapping[str, Sequence[str]]:
     return found | {"Other": others}
 
 
-def with_examples(command: click.Command, ctx: click.Context, name: str) -> click.Command:
-    """The command, with the examples of its full name at the end of its help."""
-    path = " ".join([*ctx.command_path.split()[1:], name])
+def dressed(command: click.Command, ctx: click.Context, name: str) -> click.Command:
+    """The command, with the examples of its full name at the end of its help, and with its arguments completed."""
+    group = ctx.command_path.split()[1:]
+    if f"_{_PROGRAM}_COMPLETE" in os.environ:
+        from pip_dagster.cli.complete import with_completion
+
+        with_completion(command, " ".join(group))
+    path = " ".join([*group, name])
     if path in EXAMPLES:
         command.epilog = "\b\nExamples:\n" + "\n".join(f"  pip-dagster {line}" for line in EXAMPLES[path])
     return command

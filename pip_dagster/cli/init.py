@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 @click.option("--key", multiple=True, help="A column that names a row, by itself or with others; repeatable.")
 @click.option("--partition-column", help="The DATE or TIMESTAMP column that puts rows into partitions.")
 @click.option("--time-zone", help="Where a day begins, such as Europe/Berlin; by default this machine's.")
-@click.option("--outcome", help="The column with what is predicted, a number or BOOLEAN.")
+@click.option("--outcome", help="The column to predict, a number or BOOLEAN.")
 @click.option("--yes", is_flag=True, help="Ask nothing: take the options and what the data propose.")
 @json_option
 def init(

@@ -80,7 +80,7 @@ def show_key(project: Project, pipeline: str, key: tuple[str, ...], partition: s
     show_table(
         f"{pipeline}: every score of {named}",
         [
-            *("partition", "model", "role", "live", Heading("status", optional=True), *scores),
+            *("partition", "model", Heading("role", optional=True), "live", Heading("status", optional=True), *scores),
             *(Heading(name, optional=True) for name in ("scored at", "by", "scoring")),
         ],
         (

@@ -16,7 +16,7 @@ import click
 
 from pip_dagster import __version__
 from pip_dagster.cli.failures import end
-from pip_dagster.cli.group import Commands, in_sections, with_examples
+from pip_dagster.cli.group import Commands, dressed, in_sections
 from pip_dagster.cli.unforeseen import debugging, sentence
 from pip_dagster.declaration.project import Project
 from pip_dagster.errors import PipelineError
@@ -72,7 +72,7 @@ class _Lazy(Commands):
         command = getattr(importlib.import_module(module), name)
         assert isinstance(command, click.Command)
         command.short_help = command_help
-        return with_examples(command, ctx, cmd_name)
+        return dressed(command, ctx, cmd_name)
 
     def sections(self, shown: Mapping[str, Any]) -> Mapping[str, Sequence[str]]:
         return in_sections(shown)

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 def metrics(project: Project, names: tuple[str, ...], output: Path | None, as_json: bool) -> None:
     """Print the operational figures of the declared pipelines, or of these, for Prometheus.
 
-    They are read from what is published, so no run has to wait. A figure that is not known is left out.
+    They are read from the published files, so no run waits. A figure that is not known is left out.
     """
     samples = _samples(project, names)
     if as_json:
@@ -122,7 +122,7 @@ def _wanted(
 
 def _add_warehouse(samples: Samples, project: Project, waiting: Waiting) -> None:
     if waiting.error:
-        progress(f"What is stored and not published yet is not known: {waiting.error}")
+        progress(f"The number of unpublished partitions is not known: {waiting.error}")
     samples.add("warehouse_readable", int(waiting.error is None))
     if isinstance(project.warehouse, Path):
         with suppress(OSError):

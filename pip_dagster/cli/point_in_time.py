@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import click
 
 from pip_dagster.cli.options import json_option
 from pip_dagster.cli.output import echo, show_json, show_table
 from pip_dagster.cli.selection import Selection, partition_selection
+from pip_dagster.cli.table import Heading
 from pip_dagster.declaration.find import find_pipeline
 from pip_dagster.declaration.project import Project
 from pip_dagster.errors import DeclarationError
@@ -64,15 +67,20 @@ def prove_point_in_time(
             f"Assumed always known: {', '.join(proof.unlimited_sources) or 'none'}."
         )
         if proof.leaks:
-            rows = [
-                [
-                    leak.feature,
-                    leak.rows,
-                    "; ".join(", ".join(f"{k} = {v}" for k, v in example.items()) for example in leak.examples[:1]),
-                ]
-                for leak in proof.leaks
-            ]
-            show_table("Features that depend on later rows", ["feature", "rows that differ", "example"], rows)
+            _show_leaks(proof.leaks)
         else:
             echo("No feature differs: none depends on later rows.")
     sys.exit(1 if proof.leaks else 0)
+
+
+def _show_leaks(leaks: Sequence[Any]) -> None:
+    rows = [
+        [
+            leak.feature,
+            leak.rows,
+            "; ".join(", ".join(f"{k} = {v}" for k, v in example.items()) for example in leak.examples[:1]),
+        ]
+        for leak in leaks
+    ]
+    columns = ["feature", "rows that differ", Heading("example", below=True)]
+    show_table("Features that depend on later rows", columns, rows)

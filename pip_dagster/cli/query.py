@@ -60,7 +60,7 @@ def query(
         if output is None:
             show_rows(result, form or "table")
         else:
-            size = write_rows(result, form or "table", output, force=force)
+            size = write_rows(result, text, form or "table", output, force=force)
             progress(f"{output}: {size:,} bytes.")
 
 
@@ -84,4 +84,7 @@ def _sql(sql: str | None, sql_file: Path | None) -> str:
         return sql
     if sql is None and sql_file is None and sys.stdin.isatty():
         raise click.UsageError("Give a SELECT as an argument, with -f FILE, or on stdin.")
-    return sys.stdin.read()
+    text = sys.stdin.read()
+    if sql is None and sql_file is None and not text.strip():
+        raise click.UsageError("Give a SELECT as an argument, with -f FILE, or on stdin.")
+    return text

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import re
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,10 +16,12 @@ import click
 
 from pip_dagster.cli.cells import exact, single
 from pip_dagster.cli.output import echo, plain, show_table
+from pip_dagster.sql.names import bare_type, quote
 
 FORMATS = {"table": "", "csv": ".csv", "json": ".json", "jsonl": ".jsonl", "parquet": ".parquet", "markdown": ".md"}
 _SHOWN = 200
 _BATCH = 10_000
+_AS_TEXT = re.compile(r"\b(U?HUGEINT|BIGNUM|BIT|INTERVAL|TIME WITH TIME ZONE|UNION)\b")
 
 Result = Any  # a DuckDB cursor
 
@@ -37,12 +40,12 @@ def show_rows(result: Result, form: str) -> None:
         _WRITERS[form](result, sys.stdout)
 
 
-def write_rows(result: Result, form: str, path: Path, *, force: bool) -> int:
-    """Write the rows to a file, which appears or is replaced when it is complete; the number of its bytes."""
+def write_rows(result: Result, sql: str, form: str, path: Path, *, force: bool) -> int:
+    """Write the rows of this SQL to a file, which appears or is replaced when complete; the number of its bytes."""
     check_target(path, force=force)
     with _replacing(path) as partial:
         if form == "parquet":
-            _write_parquet(result, partial)
+            _write_parquet(_for_parquet(result, sql), partial)
         else:
             with partial.open("w", encoding="utf-8", newline="") as file:
                 _WRITERS[form](result, file)
@@ -145,6 +148,20 @@ def _write_table(result: Result, file: TextIO) -> None:
     rows = [[text(v) for text, v in zip(texts, row, strict=True)] for row in result.fetchall()]
     table = lay_out(_columns(result), rows, None, text=exact)
     file.writelines(f"{line}\n" for line in (*table.header, *table.lines))
+
+
+def _for_parquet(result: Result, sql: str) -> Result:
+    """The same rows, of types that Parquet has: DuckDB would hand over others with other values."""
+    casts = []
+    for name, kind, *_ in result.description:
+        if (of := bare_type(str(kind))) == "HUGEINT":  # of a sum; a number with more digits is an error
+            casts.append(f"{quote(name)}::DECIMAL(38, 0) AS {quote(name)}")
+        elif _AS_TEXT.search(of):
+            casts.append(f"{quote(name)}::VARCHAR AS {quote(name)}")
+    if not casts:
+        return result
+    statement = result.extract_statements(sql)[0].query.strip().rstrip(";")
+    return result.execute(f"SELECT * REPLACE ({', '.join(casts)}) FROM ({statement}\n)")
 
 
 def _write_parquet(result: Result, path: Path) -> None:

@@ -24,7 +24,7 @@ _OPTIONS = (
     click.option("--description", default="", help="What a reader of `models show` should know."),
     click.option("--training-window", metavar="FROM..TO", help="For example 2013-01-01..2013-07-01."),
     click.option("--alias", help="Point this alias at the version, if it is not set yet."),
-    click.option("--outcome", metavar="COLUMN", help="The column with what came of held-out rows."),
+    click.option("--outcome", metavar="COLUMN", help="The column with the outcomes of the held-out rows."),
     click.option("--held-out", is_flag=True, help="The sample's rows are held out: never trained on."),
     click.option(
         "--held-out-sample",

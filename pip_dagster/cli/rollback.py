@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from pip_dagster.cli.cells import duration
 from pip_dagster.cli.options import Instant, json_option, version_number, why_option
 from pip_dagster.cli.output import echo, show_json, show_table
 from pip_dagster.cli.selection import Selection, partition_selection
@@ -101,7 +102,7 @@ def _show(result: RollbackResult, commands: Sequence[str]) -> None:
         echo(f"{result.pipeline}: {kept} unchanged, by another version or already as requested")
     if result.flips and not result.dry_run:
         published = plural(result.published, "partition")
-        echo(f"Nothing was scored; {result.seconds:.2f} s, then {published} published.")
+        echo(f"Nothing was scored; {duration(result.seconds)}, then {published} published.")
     if stale := sum(flip.other_features for flip in result.flips):
         echo(f"{stale:,} of them now have scores of features that were corrected later; materialize them to rescore.")
     if result.missing:

@@ -30,7 +30,7 @@ _PIPELINES = """
 """
 _OPTIONAL = ("first", "live_models", "last_scored")
 _PARTITION_COLUMNS = [
-    *("partition", "state", "rows", "quarantined", "model", "mean score"),
+    *("partition", "state", "rows", Heading("quarantined", optional=True), "model", "mean score"),
     *(Heading("scoring time", optional=True), Heading("scored at", optional=True)),
     *(Heading("why", below=True), Heading("findings", below=True), Heading("arms", below=True)),
 ]

@@ -20,7 +20,7 @@ class ScaffoldParameters(BaseModel):
     key: str | None = Field(None, description="Columns that name a row, with commas between them.")
     partition_column: str | None = Field(None, description="The DATE or TIMESTAMP column of the partitions.")
     time_zone: str = Field("UTC", description="Where a day begins, an IANA name.")
-    outcome: str | None = Field(None, description="The column with what is predicted.")
+    outcome: str | None = Field(None, description="The column to predict.")
 
 
 class PipelineScaffolder(dg.Scaffolder[ScaffoldParameters]):

@@ -83,7 +83,7 @@ class Monitoring(StrictModel):
         default=PerformanceRules(), description="Where labels are declared: how good scores were."
     )
     retrain: Retrain | None = Field(
-        default=None, description="What is started when an alarm holds; nothing when absent."
+        default=None, description="The job or command that starts while an alarm is open; none by default."
     )
     freshness: Freshness | None = Field(
         default=None,

@@ -26,9 +26,9 @@ class Retrain(StrictModel):
     )
     job: Word | None = Field(default=None, description="The Dagster job to run; the tags of its run name the alarms.")
     cool_down: Duration = Field(
-        default=timedelta(days=7), description="How long after a start nothing is started again, unless it failed."
+        default=timedelta(days=7), description="The time after a start before the next one, unless it failed."
     )
-    attempts: int = Field(default=3, ge=1, le=100, description="How often it is started while the same alarms hold.")
+    attempts: int = Field(default=3, ge=1, le=100, description="How often it starts while the same alarms are open.")
 
     @field_validator("when", "command", mode="before")
     @classmethod

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from typing import TYPE_CHECKING
 
 from pip_dagster.errors import PartitionError
@@ -125,13 +126,14 @@ def _check_key_types(con: DuckDBPyConnection, pipeline: str, key: dict[str, str]
         PartitionError: names both types. Whole numbers may grow wider or narrower.
     """
     whole = WHOLE_NUMBERS - {"UHUGEINT"}  # beside a signed type it becomes a DOUBLE
-    stored = con.execute(
-        "SELECT DISTINCT column_name, data_type FROM duckdb_columns() WHERE database_name = current_database() "
-        "AND schema_name = $pipeline AND starts_with(table_name, 'scores__') AND list_contains($names, column_name)",
-        {"pipeline": pipeline, "names": list(key)},
+    tables = con.execute(  # `duckdb_columns` would bind every view of the warehouse
+        "SELECT table_name FROM duckdb_tables() WHERE database_name = current_database() "
+        "AND schema_name = $pipeline AND starts_with(table_name, 'scores__') ORDER BY 1",
+        {"pipeline": pipeline},
     ).fetchall()
-    for name, kind in stored:
-        if kind != key[name] and not {kind, key[name]} <= whole:
+    described = [con.execute(f"DESCRIBE {quote(pipeline)}.{quote(table)}").fetchall() for (table,) in tables]
+    for name, kind, *_ in chain.from_iterable(described):
+        if name in key and kind != key[name] and not {kind, key[name]} <= whole:
             raise PartitionError(
                 f"Pipeline {pipeline}: {name!r} of key or unit is {key[name]}, in the stored scores it is {kind}. "
                 f"Cast it to {kind} in the feature SQL, or give the pipeline another name."

@@ -10,6 +10,7 @@ from pip_dagster.errors import DeclarationError, TrainingSetError
 from pip_dagster.flow.query import sql_bounds, without_end
 from pip_dagster.flow.reader import sources_alone
 from pip_dagster.flow.stage import keep, move
+from pip_dagster.plural import plural
 from pip_dagster.sql.names import literal, quote, quote_all
 
 if TYPE_CHECKING:
@@ -75,7 +76,7 @@ def _check(con: DuckDBPyConnection, pipeline: Pipeline, relation: str, where: st
         "ORDER BY ALL LIMIT 1"
     ).fetchone()
     if wrong:
-        why = f"{wrong[1]:,} outcomes are infinite or NaN"
+        why = f"{plural(wrong[1], 'outcome')} infinite or NaN"
         remedy = "Return NULL for an outcome that is not known."
         raise TrainingSetError(
             f"{where}: in partition {wrong[0]}, {why}. {remedy}", pipeline=name, excluded={wrong[0]: why}

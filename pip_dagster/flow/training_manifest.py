@@ -12,6 +12,7 @@ from pip_dagster import __version__
 from pip_dagster.declaration.canonical import canonical
 from pip_dagster.declaration.partition import Partition
 from pip_dagster.errors import DeclarationError
+from pip_dagster.plural import plural
 
 if TYPE_CHECKING:
     from pip_dagster.declaration.pipeline import Pipeline
@@ -91,7 +92,14 @@ class TrainingProof:
     def text(self) -> str:
         """One sentence."""
         if self.verdict == "holds":
-            where = f"{len(self.partitions)} partitions, {self.cutoffs} cut-offs, {self.rows:,} rows"
+            where = ", ".join(
+                plural(count, what)
+                for count, what in (
+                    (len(self.partitions), "partition"),
+                    (self.cutoffs, "cut-off"),
+                    (self.rows, "row"),
+                )
+            )
             return f"no feature depends on later rows ({where})"
         if self.verdict == "not run":
             return "not run"
@@ -165,10 +173,11 @@ class TrainingManifest:
     @property
     def left_out(self) -> list[str]:
         """What is not in the set, in sentences; nothing where nothing was left out."""
-        said = [f"{len(self.excluded):,} partitions that scoring would refuse"] if self.excluded else []
-        said += [f"{len(self.immature):,} partitions whose labels are not complete"] if self.immature else []
-        said += [f"{self.quarantined:,} rows in quarantine"] if self.quarantined else []
-        return said + ([f"{self.unlabelled_dropped:,} rows without a label"] if self.unlabelled_dropped else [])
+        texts = [f"{plural(len(self.excluded), 'partition')} that scoring would refuse"] if self.excluded else []
+        texts += [f"{plural(len(self.immature), 'partition')} with incomplete labels"] if self.immature else []
+        texts += [f"{plural(self.quarantined, 'row')} in quarantine"] if self.quarantined else []
+        texts += [f"{plural(self.unlabelled_dropped, 'row')} without a label"] if self.unlabelled_dropped else []
+        return texts
 
 
 def described(

@@ -43,7 +43,7 @@ def proven(request: TrainingRequest, progress: Callable[[str], None]) -> Trainin
 
 
 def _leak(request: TrainingRequest, proof: Proof) -> LeakError:
-    listed = ", ".join(f"{leak.feature} in {leak.rows} rows" for leak in proof.leaks[:5])
+    listed = ", ".join(f"{leak.feature} in {plural(leak.rows, 'row')}" for leak in proof.leaks[:5])
     more = f" and {len(proof.leaks) - 5} more" if len(proof.leaks) > 5 else ""
     example = ", ".join(f"{name} = {value}" for name, value in proof.leaks[0].examples[0].items())
     hidden = "" if request.as_known else "build each partition from what was available at its close (as_known), "

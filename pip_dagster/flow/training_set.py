@@ -19,6 +19,7 @@ from pip_dagster.flow.training_labels import OUTCOME, stage_training_labels
 from pip_dagster.flow.training_manifest import TrainingManifest, TrainingProof, TrainingRequest, described
 from pip_dagster.flow.training_proof import proven
 from pip_dagster.flow.validate import blocking_reason, validate_features
+from pip_dagster.plural import plural
 from pip_dagster.sql.names import among, bare_type, quote, quote_all
 from pip_dagster.statistics.maturity import USUAL, usual_coverage
 from pip_dagster.warehouse.connect import workspace
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
 # Staged at once: the SQL runs for so many partitions at first, and then for as many as have about so many rows.
-_PARTITIONS, _ROWS = 32, 500_000
+_PARTITIONS, _ROWS = 4, 500_000
 _BATCH_ROWS = 40_000
 _LARGEST = "3.4028234663852886e38"  # the largest float32, in which models are given numbers
 
@@ -175,7 +176,7 @@ class TrainingRows:
         rows = f"SELECT partition_key, {', '.join(counts)} FROM {stage.admitted} GROUP BY partition_key"
         for key, *of in stage.con.execute(rows).fetchall():
             if any(of):
-                listed = ", ".join(f"{name} in {n} rows" for name, n in zip(floats, of, strict=True) if n)
+                listed = ", ".join(f"{name} in {plural(n, 'row')}" for name, n in zip(floats, of, strict=True) if n)
                 found[key] = f"infinite values, or beyond float32: {listed}; bound them in the feature SQL"
         return found
 
@@ -276,7 +277,7 @@ class TrainingRows:
         if self._content.rows or not (self.request.labels or self._excluded):
             return
         reasons = [f"{key}: {why}" for key, why in list(self._excluded.items())[:3]]
-        reasons += [f"the labels of {len(immature)} partitions are not complete"] if immature else []
+        reasons += [f"{plural(len(immature), 'partition')} with incomplete labels"] if immature else []
         reasons += [] if reasons else ["the sources have no row, or no row has a label"]
         name = self.request.pipeline.spec.name
         raise TrainingSetError(

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any, Literal
 from pip_dagster.declaration.canonical import canonical
 from pip_dagster.ledger.record import dicts
 from pip_dagster.ledger.rows import insert_rows
-from pip_dagster.sql.names import literal
+from pip_dagster.sql.names import among
+from pip_dagster.warehouse.stamp import newest_entry
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -101,8 +102,7 @@ def append(con: DuckDBPyConnection, events: Sequence[Event], committed: DuckDBPy
     """
     if not events:
         return
-    last = (committed or con).execute("SELECT seq, hash FROM ledger.audit ORDER BY seq DESC LIMIT 1").fetchone()
-    seq, previous = last or (0, "")
+    seq, previous = newest_entry(committed or con) or (0, "")
     rows: list[_AuditRow] = []
     for event in events:
         seq += 1
@@ -129,12 +129,11 @@ def append_live(
         return
     # Both tables are filtered by literals: joined first, every scoring of the warehouse would be read, and a subquery
     # costs more to plan than to run.
-    ids = ", ".join(map(literal, change_ids))
-    chosen = f"SELECT scoring_id FROM ledger.live_changes WHERE change_id IN ({ids})"
-    scorings = ", ".join(literal(row[0]) for row in con.execute(chosen).fetchall() if row[0])
+    chosen = f"SELECT scoring_id FROM ledger.live_changes WHERE {among('change_id', change_ids)}"
+    scorings = [row[0] for row in con.execute(chosen).fetchall() if row[0]]
     if not scorings:
         return
-    where = f"WHERE c.change_id IN ({ids}) AND s.scoring_id IN ({scorings})"
+    where = f"WHERE {among('c.change_id', change_ids)} AND {among('s.scoring_id', scorings)}"
     changes = dicts(con.execute(f"{LIVE_CHANGES} {where} ORDER BY c.change_id"))
     arms = arms_by_change(con, change_ids)
     append(con, [live_event(change, arms.get(change["change_id"], ())) for change in changes], committed)

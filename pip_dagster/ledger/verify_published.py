@@ -129,7 +129,7 @@ def _read(con: DuckDBPyConnection, file: Path, recorded_as: _Recorded) -> None:
     place = f"{pipeline}/{file.name}"
     try:
         con.execute(f"ATTACH {literal(str(file))} AS {name} (READ_ONLY)")
-        for (schema, table), columns in columns_of(con, name).items():
+        for (schema, table), columns in columns_of(con, name)[0].items():
             if len(columns) == 1:
                 continue
             rows = f"{name}.{quote(schema)}.{quote(table)}"

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 
 WINDOWS = (1, 7, LONGEST)
 _PARTITIONS, _CELLS = 366, 73_200  # of a part that is judged at once; cells: a column at a position
+# glibc returns the memory of a freed array to the system, unless one as large was freed before. So the first judgement
+# of a process would spend half of its time on new pages. 32 MB is the most that glibc adapts to.
+_REUSED = 32_000_000
 REFERENCES: tuple[ReferenceName, ...] = ("training", "previous", "season")
 # drifted: unlike training for 28 partitions, and no longer news. noted: in alarm, but the model does not use it.
 State = Literal["alarm", "noted", "drifted", "ok", "unjudged"]
@@ -221,6 +224,7 @@ def judge_all(series: Series, positions: Sequence[int], rules: Monitoring) -> li
     """The same as arrays, of which what is shown is built."""
     import numpy as np
 
+    np.empty(_REUSED // 8)  # never touched
     windows = Windows(series, np.array(positions, np.int64), rules)
     verdict = judge(windows)
     found = [each for length in WINDOWS for name in REFERENCES if (each := figures(windows, length, name))]

@@ -53,7 +53,7 @@ def findings_of(pipeline: Pipeline, of: PartitionDrift) -> Iterator[Finding]:
             chance=rules.false_alarms,
             rows=window.rows if window else of.rows,
             cause=column.changed + ("; the model does not use it" if column.state == "noted" else ""),
-            command=f"pip-dagster monitor {pipeline.spec.name} --partition {of.partition_key}",
+            command=f"pip-dagster monitor {pipeline.spec.name} {of.partition_key}",
             scope=_SCOPES[column.kind],
             weight=None if window is None else _weight(column, window),
         )

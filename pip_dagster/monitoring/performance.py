@@ -239,7 +239,7 @@ def _finding(
         chance=level,
         rows=found.rows,
         cause=cause,
-        command=f"pip-dagster performance {pipeline} --partition {newest.partition_key}",
+        command=f"pip-dagster performance {pipeline} {newest.partition_key}",
     )
 
 

@@ -139,7 +139,7 @@ def _run(
     selected = [key for key in own_keys(spec) if key in context.selected_asset_keys]
     if shown := range_tags(context.partition_keys):  # those of the range itself are hidden in the UI
         context.instance.add_run_tags(context.run.run_id, shown)
-    if total > 1 and context.selected_asset_check_keys:
+    if context.selected_asset_check_keys:
         forget_planned_checks(context.instance, context.run.run_id)
     requested = requested_at(context.instance, context.run, pipeline.project)
     run = run_info(context.run, _requested_by(context.run.tags), requested)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
 from typing import Any
 
 import dagster as dg
@@ -33,6 +32,9 @@ from pip_dagster.orchestration.runs import UNFINISHED, range_tags
 from pip_dagster.plural import plural
 from pip_dagster.warehouse.access import reading, writing
 from pip_dagster.warehouse.connect import workspace
+from pip_dagster.warehouse.interrupts import raise_if_interrupted
+
+LOG = logging.getLogger("pip_dagster")
 
 
 def run_in_dagster(
@@ -93,9 +95,12 @@ def group(
         began=backfill.made_at.timestamp(),
         tags={"user": backfill.made_by} | ({WHY_TAG: backfill.why} if backfill.why else {}),
     )
-    with suppress(Exception):  # what is shown of it must not end the backfill
+    try:
         record_backfill(instance, asset_graph, recorded)
         instance.add_run_tags(run_id, {"dagster/backfill": backfill.backfill_id})
+    except Exception as error:  # what is shown of it must not end the backfill
+        raise_if_interrupted(error)
+        LOG.warning(f"{backfill.backfill_id}: Dagster's UI does not group run {run_id} under it: {error}")
 
 
 def tags_of(backfill: Backfill, chunk: Sequence[Partition]) -> dict[str, str]:

@@ -31,10 +31,10 @@ def failed_evaluations(instance: dg.DagsterInstance, key: dg.AssetCheckKey) -> I
 
 
 def forget_planned_checks(instance: dg.DagsterInstance, run_id: str) -> None:
-    """Remove the rows that Dagster planned for the checks of a run of several partitions: one a check and partition.
+    """Remove the rows that Dagster planned for the checks of a run of partitions: one a check and partition.
 
-    It plans them for checks without partitions as well. They have one evaluation a run, and the others would stay in
-    their history as skipped.
+    It plans them for checks without partitions as well, which have one evaluation a run. The others would stay in the
+    history as skipped, and a check that no partition got to would show as not evaluated, whatever it was before.
     """
     from dagster._core.storage.event_log import SqlEventLogStorage
     from dagster._core.storage.event_log.schema import AssetCheckExecutionsTable as Rows
@@ -66,7 +66,6 @@ def record_backfill(instance: dg.DagsterInstance, asset_graph: Any, of: Finished
     from dagster._core.definitions.assets.graph.asset_graph_subset import AssetGraphSubset
     from dagster._core.definitions.events import AssetKeyPartitionKey
     from dagster._core.execution.backfill import BulkActionStatus, PartitionBackfill
-    from dagster_shared.record import replace
 
     record = PartitionBackfill.from_asset_partitions(
         asset_graph=asset_graph,
@@ -87,11 +86,8 @@ def record_backfill(instance: dg.DagsterInstance, asset_graph: Any, of: Finished
         named = {AssetKeyPartitionKey(asset, key) for asset in of.assets for key in keys}
         return AssetGraphSubset.from_asset_partition_set(named, asset_graph)
 
-    data = replace(
-        data,
-        requested_subset=subset(of.done),
-        materialized_subset=subset(of.done),
-    )
+    done = subset(of.done)
+    data = data._replace(requested_subset=done, materialized_subset=done)
     is_whole = {*of.done} >= {*of.keys}
     record = (
         record.with_asset_backfill_data(data, dynamic_partitions_store=instance, asset_graph=asset_graph)

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from pip_dagster.quality.suite import Expectation
 
 # Of an expectation that a run's partitions do not meet, so many of them, the newest, have an evaluation of their own.
-FAILING_REPORTED = 10
+FAILING_REPORTED = 5
 _EXAMPLES, _NAMED = 10, 50
 # Names of other checks on the same asset.
 OTHERS = frozenset({"split", "drift", "estimate", "performance"})
@@ -111,7 +111,7 @@ def evaluation(
 ) -> dg.AssetCheckEvaluation:
     """One verdict. Its text begins with the partition, since the history of such a check has no column for it.
 
-    `partition` is that of the row which Dagster planned for it: none, where the run is without partitions.
+    `partition` is None where the run has no partitions, so that it takes the row which Dagster planned.
     """
     return _evaluation(
         key,
@@ -128,7 +128,7 @@ def _summary(
 ) -> dg.AssetCheckEvaluation:
     between = f"{of_run[0].partition_key}…{of_run[-1].partition_key}"
     if not unmet:
-        text, metadata = f"{between}: met in all {len(of_run)} partitions", {}
+        text, metadata = f"{between}: met in {plural(len(of_run), 'partition')}", {}
     else:
         newest = unmet[-1]
         text = (
@@ -166,18 +166,18 @@ def _evaluation(
 def _verdict(entry: CheckEntry) -> str:
     if entry.status == "errored":
         return f"could not be evaluated: {entry.error}"
-    observed = _observed(entry)
-    met = "met" if entry.status == "passed" else "not met"
-    return f"{met}: {observed}" if observed else met
+    met, observed = "met" if entry.status == "passed" else "not met", _observed(entry)
+    of_rows = entry.unexpected_count is not None
+    return met if not observed else f"{met}: {observed}" if of_rows else f"{met}: observed {observed}"
 
 
 def _observed(entry: CheckEntry) -> str:
     if entry.unexpected_count is not None:
         if not entry.unexpected_count:
-            return f"all {entry.element_count:,} rows fit" if entry.element_count else "no row"
+            return f"all rows fit, {entry.element_count:,}" if entry.element_count else "no row"
         verb = "does" if entry.unexpected_count == 1 else "do"
         return f"{entry.unexpected_count:,} of {plural(entry.element_count or 0, 'row')} {verb} not fit"
-    return "" if entry.observed is None else f"observed {observed_in_words(json.loads(entry.observed))}"
+    return "" if entry.observed is None else observed_in_words(json.loads(entry.observed))
 
 
 def _example_table(entries: Sequence[CheckEntry]) -> dict[str, Any]:

@@ -19,7 +19,7 @@ def complete(
     try:
         count = complete_publications(project, within=within)
     except (PipelineError, duckdb.Error) as error:
-        context.log.warning(f"What is stored and not published yet stays pending: {error}")
+        context.log.warning(f"Partitions that are not published yet stay pending: {error}")
         return 0
     if count:
         context.log.info(f"{plural(count, 'partition')} that a killed process had stored and not published: published.")

@@ -104,16 +104,11 @@ class StepOutcome:
                 yield dg.AssetMaterialization(asset_key=key, partition=partition, metadata=metadata)
 
     def checks(self, context: dg.AssetExecutionContext) -> Iterator[Evaluated]:
-        """The partitions' evaluations, and one result for each check; nothing for one that no partition got to."""
-        selected, owing = context.selected_asset_check_keys, set[dg.AssetCheckKey]()
-        for each in expectation_evaluations(self.pipeline, self.verdicts, self.done):
-            yield each
-            owing.add(each.asset_check_key)
+        """The evaluations of each check that a partition got to, and the outputs of those that the run selected."""
+        yield from expectation_evaluations(self.pipeline, self.verdicts, self.done)
         for key in {each.asset_check_key for each in self.judged}:
-            mine = [each for each in self.judged if each.asset_check_key == key]
-            yield from news(context.instance, mine)
-            owing.add(key)
-        yield from (output(key) for key in selected if key in owing)
+            yield from news(context.instance, [each for each in self.judged if each.asset_check_key == key])
+        yield from map(output, context.selected_asset_check_keys)
 
     def failure(self, total: int) -> dg.Failure:
         """The failure of a step in which partitions failed, out of a `total`."""

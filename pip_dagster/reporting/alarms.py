@@ -162,7 +162,7 @@ def drift_alarms(pipeline: str, days: Sequence[Day], found: Profiled, rules: Mon
                 chance=rules.false_alarms,
                 rows=window.rows if window else None,
                 cause=each.changed,
-                command=f"pip-dagster monitor {pipeline} --partition {found.newest.partition_key}",
+                command=f"pip-dagster monitor {pipeline} {found.newest.partition_key}",
             )
         )
     return lines

@@ -49,7 +49,7 @@ def check_pipeline_name(name: str) -> None:
     if not _NAME.fullmatch(name) or keyword.iskeyword(name):
         raise ScaffoldError(
             f"{name!r} cannot be the name of a pipeline: expected lower-case letters, digits and _, beginning with a "
-            "letter, and no word of Python's."
+            "letter, and not a keyword of Python."
         )
     if name in RESERVED_SCHEMAS:
         raise ScaffoldError(f"{name!r} cannot be the name of a pipeline: the warehouse has a schema of that name.")

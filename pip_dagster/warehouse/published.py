@@ -66,7 +66,7 @@ def publish_pending(con: DuckDBPyConnection, project: Project, *, everything: bo
                 ids = {key: ids for _, key, ids in pending}
                 done += _publish(con, project, pipeline, ids, _Writing(filled, still_alone, discard=everything))
         except WarehouseLockedError as error:
-            LOG.error("%s: what is stored stays pending: %s", pipeline, error)
+            LOG.error("%s: its partitions stay pending: %s", pipeline, error)
     try:
         publish_views(con, project.published, filled, everything=everything)
         if (old := parquet_folders(project.published)) and not pending_of(con):

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from pip_dagster import clock
 from pip_dagster.sql.names import among, literal, quote
 from pip_dagster.warehouse.published_digest import record
-from pip_dagster.warehouse.published_rows import Rows, Table, columns_of, detach, mark_structs, structs_of, sync
+from pip_dagster.warehouse.published_rows import Rows, Table, columns_of, detach, mark_structs, sync
 from pip_dagster.warehouse.transaction import transaction
 
 if TYPE_CHECKING:
@@ -119,13 +119,12 @@ class _Change:
     def of(cls, con: DuckDBPyConnection, keys: Sequence[str], listed: Sequence[Rows]) -> _Change:
         """The change of the attached file that replaces the rows of these partitions by those in `listed`."""
         of_keys = among("partition_key", keys)
-        present = columns_of(con, _PRESENT)
+        present, structs = columns_of(con, _PRESENT)
         others = f"SELECT 1 FROM {_PRESENT}.ledger.partitions WHERE NOT ({of_keys}) LIMIT 1"
         if present and not con.execute(others).fetchone():
             present = {}
         filled = [rows for rows in listed if rows.select and (rows.always or _has(con, rows, present))]
         stubs = [rows.table for rows in listed if rows not in filled]
-        structs = structs_of(con, _PRESENT)
         return cls(con, of_keys, present, structs, filled, stubs, of_one=len(keys) == 1 and not present)
 
     @property

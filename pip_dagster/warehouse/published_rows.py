@@ -82,18 +82,6 @@ def mark_structs(con: DuckDBPyConnection, table: str, structs: Iterable[str]) ->
         con.execute(f"COMMENT ON COLUMN {table}.{quote(name)} IS {literal(_LISTED)}")
 
 
-def structs_of(con: DuckDBPyConnection, catalog: str) -> dict[Table, set[str]]:
-    """Table → its columns that are so noted, of an attached file."""
-    found: dict[Table, set[str]] = {}
-    select = (
-        "SELECT schema_name, table_name, column_name FROM duckdb_columns() "
-        f"WHERE database_name = {literal(catalog)} AND comment = {literal(_LISTED)}"
-    )
-    for schema, table, column in con.execute(select).fetchall():
-        found.setdefault((schema, table), set()).add(column)
-    return found
-
-
 def in_files(files: str, schema: str, table: str, *, more: str = "") -> str:
     """SQL of the rows of a table in all files that match: a literal, or a list of them.
 
@@ -146,8 +134,8 @@ def attached_tables(con: DuckDBPyConnection, files: Sequence[Path]) -> Iterator[
     try:
         for name, file in zip(names, files, strict=True):
             con.execute(f"ATTACH {literal(str(file))} AS {name} (READ_ONLY)")
-            structs = structs_of(con, name)
-            for (schema, table), columns in columns_of(con, name).items():
+            of_file, structs = columns_of(con, name)
+            for (schema, table), columns in of_file.items():
                 if len(columns) > 1:
                     read = as_read(structs.get((schema, table), ()))
                     rows = f"SELECT {read} FROM {name}.{quote(schema)}.{quote(table)}"
@@ -218,10 +206,16 @@ def detach(con: DuckDBPyConnection, names: Iterable[str]) -> None:
         con.execute(f"DETACH DATABASE IF EXISTS {name}")
 
 
-def columns_of(con: DuckDBPyConnection, catalog: str) -> dict[Table, dict[str, str]]:
-    """Table → columns and types of an attached file."""
-    found: dict[Table, dict[str, str]] = {}
-    select = "SELECT schema_name, table_name, column_name, data_type FROM duckdb_columns() WHERE database_name = "
-    for schema, table, column, sql_type in con.execute(select + literal(catalog)).fetchall():
-        found.setdefault((schema, table), {})[column] = sql_type
-    return found
+def columns_of(con: DuckDBPyConnection, catalog: str) -> tuple[dict[Table, dict[str, str]], dict[Table, set[str]]]:
+    """Of an attached file: table → columns and types, and table → those that are noted as STRUCTs in lists of one."""
+    columns: dict[Table, dict[str, str]] = {}
+    structs: dict[Table, set[str]] = {}
+    select = (  # once for both: DuckDB binds the views of every attached file for it
+        "SELECT schema_name, table_name, column_name, data_type, comment FROM duckdb_columns() "
+        f"WHERE database_name = {literal(catalog)}"
+    )
+    for schema, table, column, sql_type, comment in con.execute(select).fetchall():
+        columns.setdefault((schema, table), {})[column] = sql_type
+        if comment == _LISTED:
+            structs.setdefault((schema, table), set()).add(column)
+    return columns, structs

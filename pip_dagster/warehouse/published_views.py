@@ -17,7 +17,7 @@ from pip_dagster.errors import WarehouseError
 from pip_dagster.sql.names import literal, quote
 from pip_dagster.warehouse import advisory, kinds, stamp
 from pip_dagster.warehouse.confine import CONFINED, confine
-from pip_dagster.warehouse.published_rows import ATTACHED, Table, as_read, attached_tables, in_files, structs_of, sync
+from pip_dagster.warehouse.published_rows import ATTACHED, Table, as_read, attached_tables, columns_of, in_files, sync
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -90,8 +90,8 @@ def opened(project: Project) -> Iterator[DuckDBPyConnection]:
             yield con
     except duckdb.Error as error:
         raise WarehouseError(
-            f"What is published in {folder} cannot be read: {str(error).splitlines()[0]} Run `pip-dagster publish` to "
-            "write it again from the warehouse."
+            f"The published files in {folder} cannot be read: {str(error).splitlines()[0]} Run `pip-dagster publish` "
+            "to write them again from the warehouse."
         ) from error
 
 
@@ -108,7 +108,7 @@ def _report_nothing(project: Project) -> NoReturn:
     if isinstance(project.warehouse, Path) and not stored:
         with duckdb.connect(config=CONFINED) as con:
             stamp.check_new(con, project, stamp.stamps_of(project))
-    also = " What is stored is published by `pip-dagster publish`." if stored else ""
+    also = " `pip-dagster publish` publishes the stored partitions." if stored else ""
     raise WarehouseError(
         f"Nothing is published yet: there is no {project.published_database}. Materialize a partition in the UI, "
         f"or run `pip-dagster backfill PIPELINE --from KEY --to KEY`.{also}"
@@ -120,7 +120,7 @@ def statements(con: DuckDBPyConnection, folder: Path) -> list[str]:
     tables: dict[Table, set[str]] = {}
     for file in sorted(folder.glob("*/*.duckdb")):  # one after the other: there may be many
         with attached_tables(con, [file]) as found:
-            structs = structs_of(con, ATTACHED.format(0))
+            _, structs = columns_of(con, ATTACHED.format(0))
             for table in found:
                 tables.setdefault(table, set()).update(structs.get(table, ()))
     order = [kind.view or kind.name for kind in kinds.published()]

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from pip_dagster.declaration.project import Project
 
 _FILE = "ledger.json"
-_GO_ON = "If it is meant, `pip-dagster audit accept --warehouse --why TEXT` goes on with it as it is."
+_GO_ON = "If it is meant, `pip-dagster audit accept --warehouse --why TEXT` accepts it as it is."
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ def write(con: DuckDBPyConnection, path: Path) -> None:
     """
     import secrets
 
-    head = con.execute("SELECT seq, hash FROM ledger.audit ORDER BY seq DESC LIMIT 1").fetchone()
+    head = newest_entry(con)
     ledger, before = _ledger(con), read(path)
     if path.name != _FILE and before and ledger and before.ledger not in (None, ledger):
         path = path.with_name(f"{path.stem}.{ledger[:16]}.json")
@@ -108,6 +108,12 @@ def write(con: DuckDBPyConnection, path: Path) -> None:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def newest_entry(con: DuckDBPyConnection) -> tuple[int, str] | None:
+    """The number and hash of the audit's newest entry; to sort them would read all."""
+    newest = "SELECT seq, hash FROM ledger.audit WHERE seq = (SELECT max(seq) FROM ledger.audit)"
+    return con.execute(newest).fetchone()
 
 
 def check(con: DuckDBPyConnection, project: Project, stamps: Sequence[Stamp]) -> None:

@@ -63,6 +63,7 @@ class TestProjects:
             pip_dagster.open(scored.root)["x"]
 
 
+@pytest.mark.lake
 class TestPredictions:
     def test_live_rows_in_each_form(self, orders, scored):
         rows = orders.predictions("2024-03-02", "2024-03-03")
@@ -112,6 +113,7 @@ def test_lineage_has_every_attempt_and_the_live_one(orders, scored):
         orders.lineage("2024-04-01")
 
 
+@pytest.mark.lake
 def test_replay_of_the_live_scoring_and_of_an_earlier_version(orders, scored):
     scored.run("2024-03-02", version=2)
     assert orders.replay("2024-03-02").identical
@@ -211,7 +213,7 @@ class TestExport:
         words = ("features", "export", "orders", "--from", "2024-03-01", "--to", "2024-03-04", "-o", file)
         shown = shop.tiny.shell(*words, "--labels", "--labelled-only", "--column", "amount")
         assert f"{file}: 135 rows, 135 with a label, of 3 partitions from 2024-03-01 to 2024-03-04." in shown
-        assert "Left out: 1 partitions that scoring would refuse." in shown and "2024-03-02: 1 keys" in shown
+        assert "Left out: 1 partition that scoring would refuse." in shown and "2024-03-02: 1 keys" in shown
         assert "Point in time: not provable" in shown
         found = json.loads(shop.tiny.shell(*words, "--json"))
         assert found["rows"] == 150 and found["outcome"] is None and found["proof"]["verdict"] == "not provable"

@@ -27,6 +27,7 @@ READS = f"SELECT {KNOWN}, (SELECT count(*) FROM raw.outcomes) AS seen FROM raw.o
 READS += "AND day < $end_date"
 
 
+@pytest.mark.lake
 def test_the_rows_equal_those_that_scoring_stored_to_the_bit(shop):
     shop.tiny.run()
     stored = shop.tiny.warehouse("SELECT partition_key, * EXCLUDE (partition_key, revision) FROM orders.features")
@@ -85,7 +86,7 @@ class TestLabels:
 
     def test_partitions_whose_labels_are_not_complete_are_left_out(self, shop):
         shop.declare(labels={"complete_after": "36500 days"})
-        with pytest.raises(TrainingSetError, match="the labels of 4 partitions are not complete"):
+        with pytest.raises(TrainingSetError, match="4 partitions with incomplete labels"):
             shop.rows().arrow()
         rows = shop.rows(mature_only=False)
         assert len(rows.arrow()) == 200 and rows.manifest.immature == ()
@@ -104,7 +105,7 @@ class TestLabels:
              "UNION ALL SELECT 7, false", TrainingSetError,
              r"in partition 2024-03-01, the key \(order_id\) 7 has more than one"),
             ("SELECT order_id, 'inf'::DOUBLE AS returned FROM raw.outcomes WHERE day >= $start_date",
-             TrainingSetError, "outcomes are infinite or NaN. Return NULL"),
+             TrainingSetError, "outcomes infinite or NaN. Return NULL"),
             ("SELECT order_id, returned FROM raw.outcomes WHERE day >= $begin", DeclarationError,
              r"labels.sql: \$begin is no parameter; expected \$start, \$end"),
             ("SELECT order_id, nope AS returned FROM raw.outcomes WHERE day >= $start_date", DeclarationError, "nope"),
@@ -149,7 +150,7 @@ class TestWhatScoringRefuses:
         rows = shop.rows()
         assert len(rows.arrow()) == 150
         assert "1 keys (order_id) occur more than once, such as 60" in rows.manifest.excluded["2024-03-02"]
-        assert rows.manifest.left_out == ["1 partitions that scoring would refuse"]
+        assert rows.manifest.left_out == ["1 partition that scoring would refuse"]
 
     def test_infinite_numbers_refuse_the_partition_unless_the_column_is_not_wanted(self, shop):
         shop.tiny.source("UPDATE raw.orders SET amount = 'inf' WHERE order_id IN (60, 61)")

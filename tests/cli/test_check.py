@@ -140,7 +140,7 @@ class TestExpectations:
             ("features", "amout", "on column 'amout'"),
             ("sources:\n  orders", "amout", "on column 'amout'"),
             ("predictions", "scoer", "on column 'scoer'"),
-            ("features", "shop", "cannot be judged"),
+            pytest.param("features", "shop", "cannot be judged", marks=pytest.mark.slice),  # imports Great Expectations
         ],
     )
     def test_on_what_is_not_there_or_of_another_type(self, short, section, column, text):

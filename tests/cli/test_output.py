@@ -136,6 +136,25 @@ def test_where_nothing_helps_each_row_is_a_block_of_lines(narrow):
     assert narrow().splitlines() == ["a_name_of_so_many_letters", "  " + "f" * 64, "none"]
 
 
+def test_two_thousand_columns_are_lines_of_a_block_and_all_of_them_are_there(narrow, capsys):
+    names, row = [f"column_{i}" for i in range(2000)], [*range(10_000, 12_000)]
+    show_table(None, names, [row])
+    lines = narrow().splitlines()
+    assert len(lines) == 2000 and lines[-1].split() == ["column_1999", "11,999"]
+
+
+def test_a_pipe_is_as_wide_as_columns_says(capsys, monkeypatch):
+    rows = [["a", WORDS], ["b", "short"]]
+    show_table(None, ["key", "why"], rows)
+    assert capsys.readouterr().out == f"key  why\na    {WORDS}\nb    short\n"
+    monkeypatch.setenv("COLUMNS", "40")
+    show_table(None, ["key", "why"], rows)
+    echo(WORDS)
+    progress(WORDS)
+    printed = capsys.readouterr()
+    assert max(map(len, printed.out.splitlines())) <= 40 and WORDS in printed.err
+
+
 def test_wide_letters_count_twice(narrow):
     show_table(None, ["shop", "why"], [["東京" * 10, "大" * 70]])
     assert max(sum(2 if ord(c) > 0x2E7F else 1 for c in line) for line in narrow().splitlines()) <= 80

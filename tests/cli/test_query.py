@@ -60,13 +60,14 @@ def test_a_file_holds_the_rows_in_the_format_that_it_names(query, scored, tmp_pa
 
 
 def test_a_file_is_replaced_whole_or_not_at_all(query, tmp_path):
-    file = tmp_path / "rows.csv"
+    file = tmp_path / "out" / "rows.csv"
+    file.parent.mkdir()
     query(SQL, "-o", str(file))
     before = file.read_bytes()
     assert "exists. Name another file, or replace it with --force." in query(SQL, "-o", str(file), code=1)
     late = "SELECT CASE WHEN range = 90000 THEN error('too late') ELSE range END FROM range(100000)"
     assert "too late" in query(late, "-o", str(file), "--force", code=1)
-    assert file.read_bytes() == before and [*tmp_path.iterdir()] == [file]
+    assert file.read_bytes() == before and [*file.parent.iterdir()] == [file]
     query("SELECT 1 AS one", "-o", str(file), "--force")
     assert file.read_text() == "one\n1\n"
     assert "is not a file" in query(SQL, "-o", str(tmp_path), "--format", "csv", code=1)
@@ -85,6 +86,19 @@ def test_each_way_runs_a_select_of_the_projects_tables_alone(query, scored, tmp_
     QueryShell(scored.project).run()
     assert "Error: A query reads the project's tables and writes nothing" in capsys.readouterr().out
     assert [*tmp_path.glob("rows*")] == []
+
+
+def test_parquet_has_the_values_of_types_that_it_lacks(query, tmp_path):
+    file = tmp_path / "types.parquet"
+    values = "INTERVAL 1 DAY AS i, sum(42) AS h, '101'::BIT AS b, union_value(a := 1) AS u, 2::UHUGEINT ** 0 AS d"
+    sql = f"SELECT {values}, 340282366920938463463374607431768211455::UHUGEINT AS g -- ; no end\n;"
+    query(sql, "-o", str(file))
+    assert duckdb.sql(f"SELECT i, h, b, u, g FROM '{file}'").fetchall() == [
+        ("1 day", 42, "101", "1", "340282366920938463463374607431768211455")
+    ]
+    too_large = "SELECT 170141183460469231731687303715884105727 AS h"
+    assert "DECIMAL(38,0)" in query(too_large, "-o", str(file), "--force", code=1)
+    assert "Give a SELECT" in query(stdin="", code=2)
 
 
 def test_a_number_has_the_digits_that_it_has_and_an_identifier_no_separators(query):

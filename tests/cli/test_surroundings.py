@@ -33,7 +33,8 @@ EXAMPLES: dict[str, list[list[str]]] = {
         ["orders", "--from", PARTITION, "--to", PARTITION, "--why", "a test"],
         ["orders", "--from", PARTITION, "--dry-run"],
     ],
-    "export": [["orders", "--to", "{root}/exported"]],
+    "check": [["orders", PARTITION]],
+    "export": [["orders", "-o", "{root}/exported"]],
     "lineage": [
         ["orders", PARTITION],
         ["orders", PARTITION, "--as-of", "2100-01-01"],
@@ -45,11 +46,12 @@ EXAMPLES: dict[str, list[list[str]]] = {
     "models register": [
         ["new", "--model", "{root}/model.ubj", "--sample", "{root}/sample.parquet", "--categories", "{root}/c.json"]
     ],
-    "models rollback": [["orders", "--to", "v1"], ["orders", "--to", "v1", "--dry-run"]],
+    "models rollback": [["orders", "--version", "v1"], ["orders", "--version", "v1", "--dry-run"]],
     "models sign": [["returns", "v1", "--key", "{root}/key.pem"]],
-    "prove-point-in-time": [["orders", "--partition", PARTITION]],
+    "prove-point-in-time": [["orders", PARTITION]],
     "replay": [["orders", PARTITION]],
     "report": [["orders", "-o", "-"]],
+    "run": [["orders", PARTITION, "--no-dagster"]],
     "query": [["SELECT count(*) FROM orders.predictions"]],
     "status": [[], ["orders"]],
 }
@@ -58,12 +60,25 @@ SLOW = {"models gate", "models promote", "models register", "models compose", "r
 # They write nothing, so a user who may only read can run them.
 READING = {
     "alarms show",
-    *("audit log", "audit verify", "backfill --dry-run", "lineage", "models compare", "models gate", "models history"),
+    *("check", "doctor"),
+    *("audit log", "audit verify", "backfill --dry-run", "lineage", "models gate", "models history"),
     *("metrics", "models list", "models rollback --dry-run", "models show", "plan", "query", "replay"),
     *("report", "status"),
 }
 # They say that they do not apply to this project.
-NEITHER = {"demo", "estimate", "maintain", "models canary", "monitor", "performance", "prove-point-in-time"}
+NEITHER = {
+    "demo",
+    "estimate",
+    "maintain",
+    "models canary",
+    "models compare",
+    "monitor",
+    "performance",
+    "prove-point-in-time",
+}
+
+
+SERVES = {"ui"}  # it does not end by itself
 
 
 def commands() -> list[tuple[str, list[str]]]:
@@ -75,6 +90,8 @@ def commands() -> list[tuple[str, list[str]]]:
             context = click.Context(command)
             for name in command.list_commands(context):
                 leaves(f"{path} {name}".strip(), command.get_command(context, name))
+            return
+        if path in SERVES:
             return
         required = [each for each in command.params if isinstance(each, click.Argument) and each.required]
         default = [ARGUMENTS.get(each.name or "", "2024-03-01") for each in required]
@@ -214,14 +231,14 @@ def moved(root: Path) -> Iterator[Surrounding]:
     yield Surrounding(to)
 
 
-@surrounding("What is published in .* cannot be read: .*pip-dagster publish")
+@surrounding("The published files in .* cannot be read: .*pip-dagster publish")
 def damaged_published_files(root: Path) -> Iterator[Surrounding]:
     for file in (root / "state" / "published").rglob("*.duckdb"):
         file.write_bytes(file.read_bytes()[:40])
     yield Surrounding(root)
 
 
-@surrounding("What is published in .* cannot be read: .*pip-dagster publish")
+@surrounding("The published files in .* cannot be read: .*pip-dagster publish")
 def damaged_published_database(root: Path) -> Iterator[Surrounding]:
     (root / "state" / "published.duckdb").write_bytes(b"x" * 5000)
     yield Surrounding(root)

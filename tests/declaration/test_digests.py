@@ -90,6 +90,7 @@ EVERY_KEY = {
         "required_signers": ["key.pem"],
     },
     "decisions": {"late": "score >= 0.5", "call": "late AND amount > 1000"},
+    "columns": {"score": "How likely the order is late."},
     "quality": {"expectations": "expectations.yaml", "max_quarantined": 0.1},
     "explanations": {"top": 5, "where": "score >= 0.5", "at_most": 10},
     "monitoring": {"history": 20},

@@ -6,6 +6,7 @@ import ast
 import re
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,14 @@ ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT))
 
 from tools.docsite import commands, keys, links, python_api, settings, tables  # noqa: E402 - after the path
+
+
+@cache
+def parsed() -> list[tuple[str, list[ast.AST]]]:
+    """Each file of the package: its text, and its texts in the syntax tree."""
+    texts = [file.read_text(encoding="utf-8") for file in (ROOT / "pip_dagster").rglob("*.py")]
+    kept = ast.Constant | ast.JoinedStr
+    return [(text, [each for each in ast.walk(ast.parse(text)) if isinstance(each, kept)]) for text in texts]
 
 
 def test_the_tables_of_keys_are_current():
@@ -65,11 +74,10 @@ def test_every_environment_variable_that_the_package_reads_is_listed():
     from pip_dagster.declaration.project import OPTIONAL_SETTINGS, SETTINGS
 
     read = set()
-    for file in (ROOT / "pip_dagster").rglob("*.py"):
-        text = file.read_text(encoding="utf-8")
-        if "environ" not in text or "scaffold/templates" in str(file):
+    for text, nodes in parsed():
+        if "environ" not in text:
             continue
-        for node in ast.walk(ast.parse(text)):
+        for node in nodes:
             if isinstance(node, ast.Constant) and isinstance(node.value, str):
                 read |= {
                     *re.findall(r"^(?:PIP_DAGSTER|DAGSTER|AWS|MLFLOW|OMP|RAY|GX|PG)_[A-Z0-9_]*[A-Z0-9]$", node.value)
@@ -127,8 +135,8 @@ def test_the_site_is_built_strictly_and_loads_nothing_from_elsewhere(tmp_path):
 
 def test_every_message_of_the_troubleshooting_page_is_one_that_the_package_prints():
     spoken = []
-    for file in (ROOT / "pip_dagster").rglob("*.py"):
-        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+    for _, nodes in parsed():
+        for node in nodes:
             if isinstance(node, ast.JoinedStr):
                 spoken += ["".join(part.value if isinstance(part, ast.Constant) else "…" for part in node.values)]
             elif isinstance(node, ast.Constant) and isinstance(node.value, str):

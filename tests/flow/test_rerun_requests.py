@@ -116,7 +116,7 @@ def test_why_nothing_is_asked_for():
     assert skipped({}, (), 0, 0, 7) == "Nothing is stale; current: 7 partitions."
     text = skipped({"001": "waits"}, {"002"}, 3, 0, 7)
     assert text == "001: waits; 1 stale partition in runs that are queued or running; 3 runs left for the next tick."
-    assert "are current; 300 that were never built are left to a backfill" in skipped({}, (), 0, 300, 7)
+    assert "current: 7 partitions; 300 that were never built are left to a backfill" in skipped({}, (), 0, 300, 7)
 
 
 def test_reasons_that_differ_by_their_partition_are_one():

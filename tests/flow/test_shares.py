@@ -211,7 +211,7 @@ class TestOneScoring:
 
 def test_a_disk_that_fails_the_run_itself_is_one_sentence(tmp_path):
     with (
-        pytest.raises(ClusterError, match="exchange cannot be used: .*absent.*What was stored is unchanged"),
+        pytest.raises(ClusterError, match="exchange cannot be used: .*absent.*Stored partitions are unchanged"),
         exchange_folder(tmp_path) as folder,
         workspace(threads=1) as con,
     ):

@@ -10,7 +10,6 @@ import pytest
 from pip_dagster.ledger.promotions import alias_moves, record_promotions
 from pip_dagster.ledger.verify import Fault, verify
 from pip_dagster.warehouse.connect import open_warehouse, workspace
-from pip_dagster.warehouse.published import publish_pending
 
 
 @pytest.fixture
@@ -27,14 +26,7 @@ def promoted_template(scored_template: Path, helpers: Any, backend: Any) -> Path
 @pytest.fixture
 def promoted(promoted_template: Path, helpers: Any, backend: Any, tmp_path: Path) -> Any:
     """The test's own copy: v2 is champion and live, v1's scores are there."""
-    return republished(helpers.Tiny(backend.copied(promoted_template, tmp_path / "shop")))
-
-
-def republished(tiny: Any) -> Any:
-    """A copy's views name the files of the original until it publishes its own."""
-    with workspace(threads=1) as con, open_warehouse(con, tiny.project.warehouse, purpose="publish the copy"):
-        publish_pending(con, tiny.project)
-    return tiny
+    return helpers.with_own_views(helpers.Tiny(backend.copied(promoted_template, tmp_path / "shop")))
 
 
 def promote(tiny: Any, version: int, why: str = "better") -> None:

@@ -47,7 +47,8 @@ def test_the_command_shows_them_or_says_how_to_get_them(challenged):
 
     declared = challenged.pipeline().spec.scoring.challengers
     challenged.declare().run()
-    assert "--alias challenger" in invoke().output
+    refused = invoke()
+    assert refused.exit_code == 1 and "VERSION --alias challenger" in str(refused.exception)
     challenged.declare(scoring={"challengers": list(declared)}).run()
     shown = invoke().output
     assert "2024-03-02" in shown and "v2" in shown

@@ -30,7 +30,7 @@ def day(number):
 def finding(state, number, subject="amount", event="drift", **changed):
     found = Finding(
         *(event, "drift", subject, day(number), f"s{number}", 1, state, 0.3, 0.1, 0.01, 500),
-        *("Zürich: 10% to 40%", f"pip-dagster monitor orders --partition {day(number)}", "feature", 0.05),
+        *("Zürich: 10% to 40%", f"pip-dagster monitor orders {day(number)}", "feature", 0.05),
     )
     return replace(found, **changed)
 

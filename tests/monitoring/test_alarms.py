@@ -26,7 +26,7 @@ def test_a_shift_is_an_alarm_for_a_user_without_dagster(watched):
     mine = found["amount"]
     assert (mine["event"], mine["scope"], mine["since"], mine["quiet"]) == ("drift", "feature", DAYS[20], False)
     assert mine["value"] > mine["threshold"] in (0.05, 0.1) and mine["chance"] == 0.01 and mine["rows"] > 100
-    assert mine["command"] == f"pip-dagster monitor orders --partition {DAYS[20]}" and "%" in mine["cause"]
+    assert mine["command"] == f"pip-dagster monitor orders {DAYS[20]}" and "%" in mine["cause"]
     watched.shell("alarms", "--check", code=1)
     published = watched.published("SELECT DISTINCT alarm_id, state FROM ledger.alarms WHERE subject = 'amount'")
     assert published == [(mine["alarm_id"], "alarm")]
@@ -39,7 +39,7 @@ def test_a_block_says_all_in_80_columns(alarmed):
     assert max(map(len, text.splitlines())) <= 80, text
     for words in ("ALARM", "feature amount", "since 2024-03-21", "threshold 0", "1 partition in 100", "likely cause"):
         assert words in text
-    assert "  pip-dagster monitor orders --partition 2024-03-22" in text
+    assert "  pip-dagster monitor orders 2024-03-22" in text
     (shown,) = [line for line in text.splitlines() if "feature amount" in line]
     assert shown.endswith("]") and shown[-11:-1] == listed(alarmed)[0]["alarm_id"] or "shop" in text
 

@@ -311,7 +311,7 @@ def test_execute_on_the_check_judges_the_newest_partition(estimated):
     alone = job.get_subset(asset_selection=set(), asset_check_selection={check})
     run = alone.execute_in_process(instance=dg.DagsterInstance.ephemeral())
     (found,) = run.get_asset_check_evaluations()
-    assert found.passed and found.description.startswith(f"Partition {DAYS[24]}: auc: 0.9")
+    assert found.passed and found.description.startswith(f"{DAYS[24]}: auc: 0.9")
 
 
 def test_too_few_labels_are_no_calibrator(tiny):

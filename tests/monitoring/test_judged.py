@@ -132,7 +132,7 @@ def test_findings_name_column_rule_and_command(monitored):
     shop = found["shop"]
     assert (shop.state, shop.partition_key) == ("alarm", DAYS[-1])
     assert shop.value == pytest.approx(0.33, abs=0.15) and shop.threshold == 0.05 and "missing: " in shop.cause
-    assert shop.command == f"pip-dagster monitor orders --partition {DAYS[-1]}"
+    assert shop.command == f"pip-dagster monitor orders {DAYS[-1]}"
     assert found["amount"].state == "ok"
 
 
@@ -164,7 +164,7 @@ def test_scores_from_before_monitoring_are_profiled_by_the_check(tiny):
     ]
     found = {each.partition: each for each in checks if each.check_name == "drift" and each.partition}
     assert {*found} == {*DAYS} and found[DAYS[-1]].passed
-    assert found[DAYS[-1]].description == "No column is in alarm."
+    assert found[DAYS[-1]].description == f"{DAYS[-1]}: No column is in alarm."
     assert {"max PSI", "columns in alarm", "rows"} <= {*found[DAYS[-1]].metadata}
 
 

@@ -93,7 +93,7 @@ def test_execute_on_the_check_judges_the_newest_profiled_partition(shifted):
         return found
 
     found = execute()
-    assert not found.passed and found.description.startswith(f"Partition {DAYS[-1]}: In alarm: ")
+    assert not found.passed and found.description.startswith(f"{DAYS[-1]}: In alarm: ")
     assert "columns" in found.metadata and found.severity == dg.AssetCheckSeverity.WARN
     shifted.tamper("DELETE FROM ledger.profiles")
     assert "Nothing was judged" in execute().description and "--backfill" in execute().description

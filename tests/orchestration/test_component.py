@@ -65,7 +65,7 @@ def graph_text():
                 f"  partitions: {type(grid).__name__} {grid.start:%Y-%m-%d %Z} to {grid.end:%Y-%m-%d}, "
                 f"{grid.timezone}, end_offset {grid.end_offset}; backfill: {node.backfill_policy.policy_type.value}"
             )
-        lines.append("  metadata: " + ", ".join(sorted(node.metadata)))
+        lines.append("  metadata: " + ", ".join(sorted({*node.metadata} - {"report"})))  # there after a demo
     for job in sorted(repository.get_all_jobs(), key=lambda job: job.name):
         if not job.name.startswith("__"):
             selected = sorted(key.to_user_string() for key in job.asset_layer.selected_asset_keys)

@@ -73,6 +73,18 @@ def test_else_each_partition_of_a_range_stays_in_the_history_of_a_check_as_skipp
     assert [record.status.value for record in history] == ["SUCCEEDED"]
 
 
+def test_else_the_runs_of_our_own_backfills_are_not_grouped(instance):
+    graph, keys = dg.Definitions([features]).resolve_asset_graph(), ["2024-03-01", "2024-03-02"]
+    for done, status in ((keys[:1], "COMPLETED_FAILED"), (keys, "COMPLETED_SUCCESS")):
+        runs = private.FinishedRuns("ours", [ASSET], keys, done, time.time(), {"user": "ada"})
+        private.record_backfill(instance, graph, runs)
+        record = instance.get_backfill("ours")
+        assert record.status.value == status and record.backfill_end_timestamp
+        subset = record.get_asset_backfill_data(graph).materialized_subset
+        assert {each.partition_key for each in subset.iterate_asset_partitions()} == {*done}
+    assert private.requested_backfills(instance) == [], "the daemon would execute it"
+
+
 class TestElseASensorRequestsWhatABackfillIsAbout:
     @pytest.fixture
     def graph(self):

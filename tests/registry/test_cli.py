@@ -90,7 +90,7 @@ def test_promote_moves_an_alias_and_history_tells(cli):
     change = json.loads(cli("promote", "delay", "1", "--alias", "canary", "--json"))
     assert (change["alias"], change["version"], change["previous"], change["moved"]) == ("canary", 1, None, True)
     text = cli("history", "delay")
-    assert [line.split()[2] for line in text.splitlines()[1:]] == ["champion", "champion", "canary"]
+    assert [line.split()[3] for line in text.splitlines()[1:]] == ["champion", "champion", "canary"]
     assert "first" in text
     assert len(json.loads(cli("history", "delay", "--alias", "champion", "--json"))) == 2
     assert "champion" in cli("list").splitlines()[2]

@@ -93,7 +93,7 @@ def test_parquet_files_are_a_source_too(here):
     ("words", "message"),
     [
         (["Shop"], "lower-case"),
-        (["class"], "no word of Python's"),
+        (["class"], "not a keyword of Python"),
         (["ledger"], "the warehouse has a schema"),
         (["duckdb"], "is installed already"),
         (["full"], "exists and is not empty"),

@@ -237,6 +237,6 @@ def promoted_moves(scored):
 def test_what_is_stored_and_was_published_can_be_published_again(scored):
     shutil.rmtree(scored.project.published)
     scored.project.published_database.unlink()
-    assert "What is stored is published by `pip-dagster publish`" in scored.shell("query", "SELECT 1", code=1)
+    assert "`pip-dagster publish` publishes the stored partitions" in scored.shell("query", "SELECT 1", code=1)
     scored.shell("publish")
     scored.shell("query", "SELECT 1")

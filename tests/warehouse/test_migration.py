@@ -194,7 +194,7 @@ def test_what_reads_the_ledger_reads_it(shop, pipeline):
     assert {entry["partition_key"] for entry in entries} == {DAYS[2]}
     # `orders` and `refunds` were never split, unlike the others.
     assert shop.command("lineage", pipeline, "--key", "14")
-    shop.command("models", "rollback", pipeline, "--partitions", f"{DAYS[1]}..{DAYS[3]}", "--dry-run", code=3)
+    shop.command("models", "rollback", pipeline, "--partitions", f"{DAYS[1]}..{DAYS[3]}", "--dry-run", code=0)
 
 
 def test_a_backfill_that_was_cut_off_can_be_resumed(shop):

@@ -125,7 +125,8 @@ def _result(ref: Any) -> Any:
     except ray.exceptions.RayError as error:
         raise ClusterError(
             f"A task lost its worker {RETRIES + 1} times, or its node: {str(error).strip().splitlines()[0]} Give the "
-            "nodes more memory, or the partition more shares with `scoring.engine.tasks`. What was stored is unchanged."
+            "nodes more memory, or the partition more shares with `scoring.engine.tasks`. "
+            "Stored partitions are unchanged."
         ) from error
     if isinstance(found, Trouble):
         raise found.error()

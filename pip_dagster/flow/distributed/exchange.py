@@ -53,7 +53,7 @@ def exchange_folder(place: Path) -> Iterator[Path]:
             raise
         raise ClusterError(
             f"The exchange cannot be used: {str(error).splitlines()[0]}. Free space on its disk, or name another "
-            f"folder as `{_KEY}`. What was stored is unchanged."
+            f"folder as `{_KEY}`. Stored partitions are unchanged."
         ) from error
     finally:
         shutil.rmtree(folder, ignore_errors=True)
