@@ -93,10 +93,10 @@ def _sensor(ui: UI, root: Path, out: Path) -> None:
     with duckdb.connect(str(root / "data" / "sources.duckdb")) as con:
         con.execute(LATE_ROWS)
     [run, *_] = ui.finished(1, **{"dagster/sensor_name": SENSOR})
-    page.set_viewport_size({"width": 940 + NAVIGATION, "height": 900})
+    page.set_viewport_size({"width": 940 + NAVIGATION, "height": 1050})
     ui.open(f"locations/flights/sensors/{SENSOR}")
-    until(lambda: page.get_by_text(re.compile(r"runs? requested")).count() > 5, 240)
-    _take(page, out / "sensor-ticks.png", {"x": NAVIGATION, "y": 0, "width": 940, "height": 900})
+    until(lambda: page.get_by_text(re.compile(r"runs? requested")).count() > 8, 240)  # four ticks, each twice
+    _take(page, out / "sensor-ticks.png", {"x": NAVIGATION, "y": 0, "width": 940, "height": 1050})
     ui.switch(SENSOR, "STOPPED")
     page.set_viewport_size({"width": 1500, "height": 900})
     ui.open(f"runs/{run['runId']}")
