@@ -272,7 +272,14 @@ def untyped_live_changes() -> list[str]:
 
 
 # One worker begins with them: what takes a minute in one piece must not be begun when the others have ended.
-LONGEST = ("docs/test_commands", "orchestration/test_daemon", "orchestration/test_graphql", "test_demo", "warehouse/")
+LONGEST = (
+    "docs/test_commands",
+    "docs/test_tutorial",
+    "orchestration/test_daemon",
+    "orchestration/test_graphql",
+    "test_demo",
+    "warehouse/",
+)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -74,7 +74,7 @@ def run(scripts: list[str], folder: Path) -> list[tuple[int, str]]:
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        timeout=600,
+        timeout=1500,
     )
     parts = re.split(rf"^{re.escape(END)}(\d+)\n", result.stdout, flags=re.MULTILINE)
     return [(int(code), output) for output, code in zip(parts[0:-1:2], parts[1::2], strict=True)]
