@@ -155,7 +155,7 @@ def test_ctrl_c_keeps_what_is_stored_and_says_how_to_go_on(short, signalled):
 
 
 @pytest.mark.slice
-def test_a_run_that_was_killed_is_ended_in_dagster_by_the_next(short):
+def test_a_run_that_was_killed_is_ended_in_dagster_by_the_next(short, monkeypatch):
     short.declare(partitions={"end": "2024-03-05", "max_per_run": 1})
     process = command(short)
     while not short.project.published_database.exists() and process.poll() is None:
@@ -163,7 +163,8 @@ def test_a_run_that_was_killed_is_ended_in_dagster_by_the_next(short):
     process.kill()
     process.communicate()
     _, err = command(short).communicate(timeout=120)
-    with dg.DagsterInstance.from_config(str(short.root / ".dagster_home")) as instance:
+    monkeypatch.setenv("DAGSTER_HOME", str(short.root / ".dagster_home"))  # which its dagster.yaml reads
+    with dg.DagsterInstance.get() as instance:
         assert not instance.get_runs(dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTED]))
         assert len(instance.get_materialized_partitions(dg.AssetKey(["orders", "predictions"]))) == 4
     assert "was killed; the partitions that it committed are reported to Dagster" in err
