@@ -53,5 +53,8 @@ def test_assets_and_checks_link_to_the_documentation(tiny, monkeypatch):
     assert again.get(PREDICTIONS).metadata["docs"].value == "https://git.example/docs/reading.md"
 
 
-def test_a_picture_holds_for_equal_values():
-    assert "<polyline" in drawn([(FIRST, 0.5), (SECOND, 0.5)]) and "nan" not in drawn([(FIRST, 0.5), (SECOND, 0.5)])
+def test_a_picture_is_shown_without_a_click_however_many_partitions_there_are():
+    for count in (2, 61, 400):
+        text = drawn([(f"2024-01-01-{n}", n % 7 / 10) for n in range(count)])
+        assert text.startswith(f"2024-01-01-0 to 2024-01-01-{count - 1}: 0") and len(text) < 1000
+    assert "0.5 to 0.5" in drawn([(FIRST, 0.5), (SECOND, 0.5)])
