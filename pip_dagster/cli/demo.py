@@ -16,7 +16,7 @@ import click
 
 from pip_dagster.cli.cells import figure
 from pip_dagster.cli.options import json_option
-from pip_dagster.cli.output import echo, show_json, show_pairs
+from pip_dagster.cli.output import echo, near, show_json, show_pairs
 from pip_dagster.cli.partition_status import partition_statuses
 from pip_dagster.cli.published import open_published, rows_of
 from pip_dagster.cli.report import report
@@ -90,8 +90,7 @@ def _demo(ctx: click.Context) -> None:
     in_clone = (project.root / "Makefile").is_file()
     words = (".venv/bin/pip-dagster", "make ui") if in_clone else ("pip-dagster", "pip-dagster ui")
     echo(_NEXT.format(command=words[0], ui=words[1]))
-    here = Path.cwd()
-    echo(f"open {page.relative_to(here) if page.is_relative_to(here) else page}")
+    echo(f"open {near(page)}")
 
 
 def _project(named: Path | None) -> Project:

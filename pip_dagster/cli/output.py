@@ -10,7 +10,9 @@ import json
 import os
 import shutil
 import sys
+import textwrap
 from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 from typing import Any, TextIO
 
 import click
@@ -24,7 +26,15 @@ def echo(text: str, *, err: bool = False) -> None:
     """Print sentences; on a terminal they break between words. Lines that are indented, such as commands, do not."""
     width = terminal_width(sys.stderr if err else sys.stdout)
     for line in printable(text).split("\n"):
-        click.echo("\n".join(wrapped(line, width)) if width and not line.startswith(" ") else line, err=err)
+        if width and not line.startswith(" "):  # a path stays whole, to be copied
+            line = "\n".join(textwrap.wrap(line, width, break_long_words=False, break_on_hyphens=False))
+        click.echo(line, err=err)
+
+
+def near(path: Path) -> Path:
+    """The path as a person in the working directory writes it."""
+    here = Path.cwd()
+    return path.relative_to(here) if path.is_relative_to(here) else path
 
 
 def progress(text: str) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from pip_dagster.cli.options import why_option
-from pip_dagster.cli.output import echo, show_bytes
+from pip_dagster.cli.output import echo, near, show_bytes
 from pip_dagster.cli.selection import Selection, partition_selection
 from pip_dagster.declaration.find import find_pipeline
 from pip_dagster.declaration.project import Project
@@ -73,7 +73,7 @@ def report(
         if path == _STDOUT:
             show_bytes(text)
         elif path:
-            echo(f"{write(path, text)}: {len(text):,} bytes, sha256 {digest(text)}", err=is_printed)
+            echo(f"{near(write(path, text))}: {len(text):,} bytes, sha256 {digest(text)}", err=is_printed)
     if recorded:
         from pip_dagster.reporting.record import record
 
