@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
 import click
 
-from pip_dagster.cli.diagnoses import PORT, diagnose
+from pip_dagster.cli.diagnoses import PORT, Diagnosis, diagnose
 from pip_dagster.cli.options import json_option
 from pip_dagster.cli.output import echo, show_json, show_table
 from pip_dagster.declaration.project import Project
@@ -37,10 +38,14 @@ def doctor(root: Path | None, port: int, as_json: bool) -> None:
     if as_json:
         show_json({"ok": not problems, "lines": [asdict(each) for each in found]})
         sys.exit(1 if problems else 0)
+    _show(found)
+    warnings = sum(each.level == "warning" for each in found)
+    echo(f"{plural(problems, 'problem')}, {plural(warnings, 'warning')}.")
+    sys.exit(1 if problems else 0)
+
+
+def _show(found: Sequence[Diagnosis]) -> None:
     rows = [
         [_MARKS[each.level], each.what, each.text + (f"\n-> {each.remedy}" if each.remedy else "")] for each in found
     ]
     show_table(None, ["", "", ""], rows)
-    warnings = sum(each.level == "warning" for each in found)
-    echo(f"{plural(problems, 'problem')}, {plural(warnings, 'warning')}.")
-    sys.exit(1 if problems else 0)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from pip_dagster.cli.group import Commands
 from pip_dagster.cli.options import json_option
 from pip_dagster.cli.output import echo, progress, show_json
 from pip_dagster.declaration.find import find_pipeline
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 _NAMED = 10
 
 
-@click.group()
+@click.group(cls=Commands)
 def features() -> None:
     """Features, as the pipeline's own SQL builds them, and training sets."""
 

@@ -15,7 +15,7 @@ _PROGRAM = "PIP_DAGSTER"  # as click names it in the variable with which a shell
 SECTIONS = {
     "Start": ("init", "demo", "check", "doctor", "ui"),
     "Run": ("run", "backfill", "plan", "publish"),
-    "Inspect": ("status", "lineage", "query", "export", "report", "replay", "prove-point-in-time"),
+    "Inspect": ("status", "lineage", "query", "export", "features", "report", "replay", "prove-point-in-time"),
     "Models": ("models", "monitor", "performance", "estimate"),
     "Operate": ("alarms", "audit", "metrics", "maintain"),
 }

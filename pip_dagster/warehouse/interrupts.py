@@ -76,7 +76,9 @@ def interruptible(con: DuckDBPyConnection) -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield  # signals are the main thread's
         return
-    outermost = _watch is None
+    if _watch and not _watch.connections:  # its last work, a generator, ended in another thread
+        _watch.close()
+        _watch = None
     watch = _watch = _watch or _Watch()
     watch.connections.append(con)
     try:
@@ -89,13 +91,10 @@ def interruptible(con: DuckDBPyConnection) -> Iterator[None]:
         raise
     finally:
         watch.connections.remove(con)
-        if outermost:
-            _last = watch.received
-            if threading.current_thread() is threading.main_thread():
-                _watch = None
-                watch.close()
-            else:  # a generator that began in the main thread; only there can signals be given back
-                watch.received = None
+        # A signal's wakeup can be given back in the main thread only.
+        if not watch.connections and threading.current_thread() is threading.main_thread():
+            _last, _watch = watch.received, None
+            watch.close()
 
 
 def last_signal() -> int | None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import signal
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from datetime import UTC, date, datetime, timedelta
 
 import duckdb
@@ -86,6 +88,9 @@ def test_batches_may_be_read_in_another_thread_and_left_unread(shop):
     left.read_next_batch()
     del left
     assert duckdb.from_arrow(shop.rows().reader()).count("*").fetchall() == [(200,)]
+    with suppress(KeyboardInterrupt):
+        signal.raise_signal(signal.SIGINT)
+    assert shop.rows().arrow().num_rows == 200, "Ctrl-C between two pieces of work cancels neither"
 
 
 class TestLabels:

@@ -55,7 +55,7 @@ SQL = {
     "an unknown parameter": (("$end_date", "$last"), "features", None, r"\$last is no parameter"),
     "a missing feature": ((", amount", ""), "model", None, "'amount' is missing"),
     "a mistyped feature": (("quantity,", "quantity::VARCHAR AS quantity,"), "model", None, "'quantity' is VARCHAR"),
-    "rows outside their partition": (("day >=", "true OR day >="), "rows", None, "lie outside the requested"),
+    "rows outside their partition": (("day >=", "true OR day >="), "rows", None, "outside the requested"),
     "a cast that a row breaks": (("amount\n", "(shop || '!')::INT AS amount\n"), "rows", None, "feature SQL fails"),
     "a key that is not unique": (("order_id,", "1 AS order_id,"), "rows", None, "cannot be built: .*order_id"),
 }

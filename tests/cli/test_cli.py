@@ -202,7 +202,7 @@ def test_before_anything_is_published_it_says_how_to_begin(tiny, monkeypatch):
     for words in (["status"], ["lineage", "orders", FIRST], ["query", "SELECT 1"]):
         result = CliRunner().invoke(cli, words)
         assert isinstance(result.exception, WarehouseError)
-        assert "Nothing is published yet" in str(result.exception) and "pip-dagster demo" in str(result.exception)
+        assert "Nothing is published yet" in str(result.exception) and "pip-dagster backfill" in str(result.exception)
 
 
 def test_outside_a_project_it_says_what_a_project_is(tmp_path, monkeypatch):

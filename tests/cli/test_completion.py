@@ -41,7 +41,7 @@ DAYS = ["2024-03-04", "2024-03-03", "2024-03-02", "2024-03-01"]
         (["lineage", "nothing", ""], []),
         (["plan", "orders", "--from", "2024"], DAYS),
         (["plan", "orders", "--to", "2024-03-02", "--from", ""], DAYS),
-        (["models", "rollback", "orders", "--partitions", "2024-03-01..2024-03-0"], [f"{DAYS[3]}..{d}" for d in DAYS]),
+        (["models", "rollback", "orders", "2024-03-01..2024-03-0"], [f"{DAYS[3]}..{d}" for d in DAYS]),
         (["models", "show", ""], ["returns"]),
         (["models", "show", "returns", ""], ["v2", "v1", "champion"]),
         (["models", "gate", "orders", "v"], ["v2", "v1"]),

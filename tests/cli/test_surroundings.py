@@ -35,6 +35,7 @@ EXAMPLES: dict[str, list[list[str]]] = {
     ],
     "check": [["orders", PARTITION]],
     "export": [["orders", "-o", "{root}/exported"]],
+    "features export": [["orders", "-o", "{root}/features.parquet"]],
     "lineage": [
         ["orders", PARTITION],
         ["orders", PARTITION, "--as-of", "2100-01-01"],

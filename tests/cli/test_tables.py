@@ -107,6 +107,7 @@ COMMANDS = [
     ("models", "show", "returns"),
     ("models", "history", "returns"),
     ("audit", "log", "--last", "4"),
+    ("run", "orders", "2024-03-01..2024-03-02", "--no-dagster"),
     ("replay", "orders", "2024-03-01", "--key", "1"),
     ("backfill", "orders", "--from", "2024-03-01", "--to", "2024-03-04", "--dry-run"),
     ("query", "SELECT order_id, day, score, scored_at FROM orders.predictions ORDER BY 1 LIMIT 2"),
@@ -128,7 +129,17 @@ def run_commands(scored):
 
 def run_functions():
     """The tables whose commands need weeks of partitions, labels or a split, from fixed figures."""
-    from pip_dagster.cli import compare, demo, estimate, gates, monitor, performance_shown, point_in_time, rollback
+    from pip_dagster.cli import (
+        compare,
+        demo,
+        doctor,
+        estimate,
+        gates,
+        monitor,
+        performance_shown,
+        point_in_time,
+        rollback,
+    )
     from pip_dagster.cli.plan import show_plan
     from pip_dagster.declaration.monitoring import Monitoring
     from pip_dagster.declaration.partition import Partition
@@ -307,6 +318,17 @@ def run_functions():
     versions = {"champion_version": 1, "challenger_version": 2}
     compare._show_challengers("orders", [Of(partition_key="2024-03-01", flips={"act": 12}, **means, **versions)])
     point_in_time._show_leaks([Of(feature="amount", rows=12, examples=[{"order_id": 1, "day": "2024-03-01"}])])
+    looked_at = [
+        Of(level="ok", what="python", text="3.11.7", remedy=""),
+        Of(
+            level="warning",
+            what="DAGSTER_HOME",
+            text="not set: `run` and `ui` keep runs in /srv/shop/.dagster_home",
+            remedy="export DAGSTER_HOME=/srv/shop/.dagster_home",
+        ),
+        Of(level="problem", what="port", text="3000 is in use", remedy="pip-dagster ui --port 3001"),
+    ]
+    doctor._show(looked_at)
     figures = {"rows": 29327, "days": 31, "models": "v2", "quarantined": 1, "remarkable": 13, "worst": "2013-08-09"}
     demo._show_summary(figures | {"most": 0.514018}, "B6-105-JFK-20130831 (0.6668), B6-1083-JFK-20130831 (0.6312)")
 

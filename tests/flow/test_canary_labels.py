@@ -8,7 +8,7 @@ from pydantic import ValidationError
 
 from pip_dagster.errors import DeclarationError
 from pip_dagster.flow.label_metric import check_metric
-from pip_dagster.orchestration.checks import outcome
+from pip_dagster.orchestration.checks import split_outcome
 from pip_dagster.statistics.interval import PairedRows, gain
 from pip_dagster.statistics.metrics.measure import measure_arrays
 from pip_dagster.statistics.metrics.spec import MetricSpec
@@ -94,7 +94,7 @@ def test_an_arm_that_is_as_good_stays_live_and_what_the_labels_show_is_seen(cana
     results = canary.run()
     status, text = check(results, DAYS[0])
     assert status == "passed" and text.startswith("analysis 1, of 4 partitions: auc")
-    assert outcome(results[DAYS[0]].checks, DAYS[0])["metadata"]["metric challenger"] == text
+    assert split_outcome(results[DAYS[0]].checks, DAYS[0])["metadata"]["metric challenger"] == text
     assert text.endswith("the next is of 8 partitions, 4 have their labels")
     assert live(canary) == [*DAYS]
     shown = canary.shell("models", "canary", "orders")

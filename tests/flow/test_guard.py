@@ -98,7 +98,7 @@ class TestAnUnseenCategory:
     def test_by_policy_error_fails_its_partition_and_stores_nothing_of_it(self, tiny):
         tiny.declare(scoring={"on_unseen_category": "error"})
         poison(tiny, shop="'Zuerich'")
-        only_failure(tiny.run(), "shop in 1 rows", "on_unseen_category is error")
+        only_failure(tiny.run(), "shop in 1 row", "on_unseen_category is error")
         assert tiny.scores() == tiny.expected(f"day <> '{POISONED}'")
         assert tiny.warehouse(f"SELECT count(*) FROM orders.scores WHERE partition_key = '{POISONED}'") == [(0,)]
         assert tiny.warehouse("SELECT status, count(*) FROM ledger.scorings GROUP BY ALL ORDER BY ALL") == [
@@ -160,20 +160,20 @@ def test_categories_from_an_enum_score_like_text(tiny, helpers):
 def test_an_infinity_fails_its_partition_and_names_the_column(tiny, infinity, kind):
     tiny.declare(features(amount=f"amount::{kind}"))
     poison(tiny, amount=f"'{infinity}'::DOUBLE")
-    only_failure(tiny.run(), "amount in 1 rows (infinite")
+    only_failure(tiny.run(), "amount in 1 row (infinite")
     assert tiny.scores() == tiny.expected(f"day <> '{POISONED}'")
 
 
 def test_a_double_beyond_float32_fails_its_partition(tiny):
     poison(tiny, amount="1e39")
-    only_failure(tiny.run(), "amount in 1 rows", "beyond float32")
+    only_failure(tiny.run(), "amount in 1 row", "beyond float32")
 
 
 def test_a_fraction_where_the_model_knows_whole_numbers_fails_its_partition(tiny):
     tiny.declare(features(quantity="CASE order_id WHEN 60 THEN 2.5 ELSE quantity END::DOUBLE"))
-    only_failure(tiny.run(), "quantity in 1 rows", "not whole")
+    only_failure(tiny.run(), "quantity in 1 row", "not whole")
     tiny.declare(features(quantity="CASE order_id WHEN 60 THEN 2.5 ELSE quantity END::DECIMAL(9, 2)"))
-    only_failure(tiny.run(), "quantity in 1 rows", "not whole")
+    only_failure(tiny.run(), "quantity in 1 row", "not whole")
 
 
 @pytest.mark.parametrize(

@@ -61,7 +61,7 @@ def test_a_calibrated_score_that_is_nan_is_refused(linear):
     linear.declare(scoring={"model_name": "half"}, decisions={"alarm": "calibrated >= 0.5"})
     results = linear.run(DAY, POISONED)
     assert not results[DAY].error
-    assert "calibrated in 1 rows" in results[POISONED].error
+    assert "calibrated in 1 row" in results[POISONED].error
     assert not linear.published(f"SELECT 1 FROM orders.predictions WHERE day = '{POISONED}'")
 
 
@@ -75,7 +75,7 @@ def test_the_scores_of_several_classes_are_checked(linear):
     linear.source("UPDATE raw.orders SET amount = 3e38 WHERE order_id = 60")
     results = linear.declare(scoring={"model_name": "several"}).run(DAY, POISONED)
     assert not results[DAY].error
-    assert "score_0 in 1 rows" in results[POISONED].error
+    assert "score_0 in 1 row" in results[POISONED].error
 
 
 @pytest.mark.parametrize("combine", ["score", "margin"])

@@ -92,7 +92,7 @@ def test_a_row_without_a_finite_offset_refuses_its_partition(rates, value):
     rates.declare(SQL.replace("ln((1 + order_id % 12) / 12.0) AS log_exposure", case), scoring={"model_name": "rates"})
     results = rates.run()
     assert {key for key, result in results.items() if result.error} == {POISONED}
-    assert "offset log_exposure in 1 rows" in results[POISONED].error
+    assert "offset log_exposure in 1 row" in results[POISONED].error
     assert rates.scores() == before
 
 

@@ -86,7 +86,7 @@ def test_are_staged_where_a_value_is_missing_or_could_be_refused(tiny, ways, rep
 def test_are_refused_as_staged_ones_are(tiny, ways, replaced, why):
     declared(tiny, **replaced)
     (result,) = tiny.run(DAY, features=False).values()
-    assert "in 1 rows (" in result.error
+    assert "in 1 row (" in result.error
     assert why in result.error
     assert ways == ["refused", "staged"]
 

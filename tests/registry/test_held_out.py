@@ -177,7 +177,7 @@ def test_numbers(measured, objective, parameters, metric):
         ("none", None, "'none' has no outcome in any of 400 rows"),
         ("one", None, "all 400 outcomes in 'one' are of one class, 1"),
         ("list", None, "not a number or a class"),
-        ("inf", None, "infinite in 1 rows"),
+        ("inf", None, "infinite in 1 row"),
     ],
 )
 def test_outcomes_that_show_nothing_are_refused(signature, outcome, classes, message):
