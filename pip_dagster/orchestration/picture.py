@@ -45,7 +45,7 @@ def mean_scores(pipeline: Pipeline) -> dict[str, Any]:
 
 
 def drawn(points: Sequence[tuple[str, float]]) -> str:
-    """Markdown with a line of values by partition, in order; of many, of the means of neighbours."""
+    """Markdown with a line of values by partition, in order; of many, of the means of neighbors."""
     size = -(-len(points) // _MOST)
     groups = [[value for _, value in points[at : at + size]] for at in range(0, len(points), size)]
     values = [sum(group) / len(group) for group in groups]

@@ -91,7 +91,7 @@ def interruptible(con: DuckDBPyConnection) -> Iterator[None]:
         raise
     finally:
         watch.connections.remove(con)
-        # A signal's wakeup can be given back in the main thread only.
+        # Signals can be given back in the main thread only.
         if not watch.connections and threading.current_thread() is threading.main_thread():
             _last, _watch = watch.received, None
             watch.close()
