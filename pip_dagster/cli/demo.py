@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import sys
 import time
@@ -15,6 +14,7 @@ from typing import Any
 import click
 
 from pip_dagster.cli.cells import figure
+from pip_dagster.cli.dagster_home import checked_home
 from pip_dagster.cli.options import json_option
 from pip_dagster.cli.output import echo, near, show_json, show_pairs
 from pip_dagster.cli.partition_status import partition_statuses
@@ -25,9 +25,8 @@ from pip_dagster.declaration.find import find_pipeline
 from pip_dagster.declaration.project import ROOT_VARIABLE, Project
 from pip_dagster.ledger.promotions import record_promotions
 from pip_dagster.plural import plural
-from pip_dagster.registry.store import Registry
+from pip_dagster.registry.store import Registry, whoami
 from pip_dagster.scaffold.demo import PACKAGE, is_demo, write_demo
-from pip_dagster.scaffold.files import INSTANCE_SETTINGS
 
 _NAME = "flight_delay"
 _FIRST, _LAST = date(2013, 8, 1), date(2013, 8, 31)
@@ -207,32 +206,34 @@ def _days() -> list[str]:
 
 
 def _materialize(project: Project) -> None:
-    """One Dagster run over the range, as `dagster asset materialize` does it; only its own messages are shown."""
-    home = Path(os.environ.get("DAGSTER_HOME") or project.root / ".dagster_home")
-    home.mkdir(exist_ok=True)
-    if not (home / "dagster.yaml").is_file():
-        shutil.copy(INSTANCE_SETTINGS, home / "dagster.yaml")
-    command = [
-        *(sys.executable, "-m", "dagster", "asset", "materialize", "-m", f"{PACKAGE}.definitions"),
-        *("--select", f"{_NAME}/features,{_NAME}/predictions", "--partition-range", f"{_FIRST}...{_LAST}"),
-    ]
-    _run(command, os.environ | project.environment() | {"DAGSTER_HOME": str(home)}, cwd=project.root, show=" - INFO - ")
+    """One run of the pipeline's job over the range, as `pip-dagster run` starts it."""
+    from pip_dagster.cli.run import score
+    from pip_dagster.declaration.grid import partition_named
+    from pip_dagster.flow.backfill import unrecorded
+
+    began, pipeline = time.monotonic(), find_pipeline(project, _NAME)
+    partitions = [partition_named(pipeline.spec.partitions, day) for day in _days()]
+    work = unrecorded(pipeline, partitions, by=whoami(), why="the demo")
+    outcome, _ = score(pipeline, work, checked_home(project, create=True), allow_fewer_rows=False)
+    if not outcome["complete"]:
+        reason = outcome["error"] or next(iter(outcome["failed"].values()), "it was cancelled")
+        raise click.ClickException(f"The run did not score every day: {reason}")
+    _detail(f"{plural(outcome['built'], 'partition')}, {time.monotonic() - began:.0f} s")
 
 
-def _run(command: list[str], environment: dict[str, str], *, cwd: Path | None = None, show: str | None = None) -> None:
-    """Run a command and print its lines as they come: those with `show`, or all; if it fails, its error."""
+def _run(command: list[str], environment: dict[str, str]) -> None:
+    """Run a script of the demo and print its lines as they come; if it fails, its error."""
     began = time.monotonic()
     lines: list[str] = []
     with subprocess.Popen(
-        command, env=environment, cwd=cwd, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+        command, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
     ) as process:
         assert process.stdout
         for line in process.stdout:
             lines.append(line)
-            if show is None or show in line:
-                _detail(line.rsplit(" - ", 1)[-1].rstrip())
+            _detail(line.rsplit(" - ", 1)[-1].rstrip())
     if process.returncode:
-        if show is None and not debugging():  # a script of the demo, whose last line says what it was
+        if not debugging():  # its last line says what it was
             reason = next((line.strip() for line in reversed(lines) if line.strip()), "without a message")
             raise click.ClickException(f"{command[1]} failed: {reason}")
         echo("".join(lines), err=True)

@@ -79,7 +79,7 @@ def run(
             f"{pipeline}: {plural(len(plan.pending), 'partition')} stored before and not published: published now."
         )
     work = unrecorded(declared, partitions, by=whoami(), why=why)
-    outcome, results = _score(declared, work, home, allow_fewer_rows)
+    outcome, results = score(declared, work, home, allow_fewer_rows)
     outcome |= {"on_hold": {each.partition.key: _reasons(each) for each in plan.on_hold} if plan else {}}
     if as_json:
         show_json(outcome | {"partitions": [_record(each) for each in results]})
@@ -100,9 +100,10 @@ def _wanted(pipeline: Pipeline, selected: Selection) -> tuple[Plan | None, list[
     return None, selected.among(closed, pipeline.spec.name)
 
 
-def _score(
+def score(
     pipeline: Pipeline, work: Work, home: str | None, allow_fewer_rows: bool
 ) -> tuple[dict[str, Any], list[PartitionResult]]:
+    """Score the chunks of `work`, as runs in the Dagster whose folder is `home`, with progress; the outcome of all."""
     shown = Progress(work.remaining, keep=True)
     if work.chunks:
         runs = f" in {plural(len(work.chunks), 'run')}" if home else ""
