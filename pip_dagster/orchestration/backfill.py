@@ -70,12 +70,13 @@ def run_in_dagster(
             end_runs(pipeline, instance, backfill.backfill_id, cancelled=True)
             raise
         done.update(each.partition.key for each in results if not each.error)
-        group(instance, definitions.resolve_asset_graph(), pipeline, backfill, result.run_id, done)
         status = result.dagster_run.status
         if status == dg.DagsterRunStatus.CANCELED or _interrupted(result):
             raise KeyboardInterrupt
         if not result.success and len(results) < len(chunk):
             raise BackfillError(_failure(result))
+        # Not sooner: an interrupted step may not have let go of the warehouse's lock yet.
+        group(instance, definitions.resolve_asset_graph(), pipeline, backfill, result.run_id, done)
         yield from results
 
     return run
