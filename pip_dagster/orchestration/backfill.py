@@ -75,7 +75,7 @@ def run_in_dagster(
             raise KeyboardInterrupt
         if not result.success and len(results) < len(chunk):
             raise BackfillError(_failure(result))
-        # Not sooner: an interrupted step may not have let go of the warehouse's lock yet.
+        # Not sooner: an interrupted step may still have the warehouse's lock.
         group(instance, definitions.resolve_asset_graph(), pipeline, backfill, result.run_id, done)
         yield from results
 
