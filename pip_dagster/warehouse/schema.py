@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from pip_dagster.errors import OlderWarehouseError, WarehouseError
 from pip_dagster.warehouse.migrations import MIGRATIONS
-from pip_dagster.warehouse.tables import refresh_views
+from pip_dagster.warehouse.tables import is_there, refresh_views
 from pip_dagster.warehouse.transaction import transaction
 
 if TYPE_CHECKING:
@@ -39,7 +39,8 @@ def ensure(con: DuckDBPyConnection, place: object, *, read_only: bool, new: Call
             "The next run that writes migrates it."
         )
     with transaction(con):
-        found = version(con)  # another process may have migrated it while this one waited for its turn
+        # Another process may have migrated it while this one waited. In DuckDB 2 a failed look-up ends a transaction.
+        found = version(con) if is_there(con, "ledger", "meta") else 0
         for script in MIGRATIONS[found:]:
             con.execute(script)
         for (pipeline,) in con.execute("SELECT DISTINCT pipeline FROM ledger.scorings ORDER BY 1").fetchall():

@@ -38,7 +38,7 @@ DECLARED = [
     (LISTED, {"scoring": {"model_name": "returns", "batch_rows": "many"}}, "attributes.scoring.batch_rows"),
     (LISTED, {"partitions": {"every": "fortnight", "start": "2024-03-01"}}, "attributes.partitions.every"),
     (
-        "Refused: hours where the clocks move by part of an hour",
+        "Refused: hours and minutes where the clocks move by part of one",
         {"partitions": {"every": "hour", "start": "2024-03-01", "time_zone": "Australia/Lord_Howe"}},
         "clocks move by 30 minutes",
     ),
