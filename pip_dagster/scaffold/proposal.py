@@ -23,7 +23,7 @@ _IDENTIFIERS = re.compile(r"(^|_)(id|key|no|nr|number|uuid|code)$", re.IGNORECAS
 
 @dataclass(frozen=True)
 class TableColumn:
-    """One column of the table, as DuckDB summarizes it.
+    """One column of the table.
 
     `distinct` is approximate.
     """
@@ -136,10 +136,14 @@ def propose(con: duckdb.DuckDBPyConnection, table: str, relation: str, wishes: W
 
 
 def _columns(con: duckdb.DuckDBPyConnection, relation: str) -> list[TableColumn]:
-    summary = con.execute(
-        f"SELECT column_name, column_type, approx_unique, null_percentage FROM (SUMMARIZE SELECT * FROM {relation})"
-    ).fetchall()
-    return [TableColumn(name, type_, int(distinct or 0), float(nulls) > 0) for name, type_, distinct, nulls in summary]
+    # Not SUMMARIZE: its standard deviation fails on a column with NaN or infinity.
+    types = [(row[0], row[1]) for row in con.execute(f"DESCRIBE SELECT * FROM {relation}").fetchall()]
+    counts = ", ".join(
+        f"approx_count_distinct({quote(name)}), count(*) FILTER ({quote(name)} IS NULL)" for name, _ in types
+    )
+    found = con.execute(f"SELECT {counts} FROM {relation}").fetchall()[0]
+    pairs = zip(types, found[::2], found[1::2], strict=True)
+    return [TableColumn(name, type_, distinct, nulls > 0) for (name, type_), distinct, nulls in pairs]
 
 
 def _partition_column(

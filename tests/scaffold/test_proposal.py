@@ -71,6 +71,11 @@ def test_features_are_numbers_booleans_and_texts_of_few_values_and_each_other_co
     assert "identifier" in reasons["customer_id"]
 
 
+def test_a_number_may_be_nan_or_infinite(con):
+    odd = "CASE i WHEN 3 THEN 'nan'::DOUBLE WHEN 4 THEN 'inf'::DOUBLE ELSE i END AS x"
+    assert [each.name for each in proposed(con, f"i AS id, {DAY}, {odd}").features] == ["x"]
+
+
 def test_the_outcome_is_no_feature_and_says_the_task(con):
     found = proposed(con, f"i AS id, {DAY}, i % 7 AS x, i % 3 = 0 AS late", outcome="LATE")
     assert (found.outcome, found.is_binary) == ("late", True)
