@@ -115,11 +115,9 @@ def propose(con: duckdb.DuckDBPyConnection, table: str, relation: str, wishes: W
         )
     features, left_out = _features(columns, {partition.name, *key}, outcome, rows)
     if not features:
-        reasons = "; ".join(f"{name}: {why}" for name, why in left_out)
-        raise ScaffoldError(f"{table} has no column that a model could read ({reasons}).")
-    first, last = con.execute(
-        f"SELECT min({quote(partition.name)})::DATE, max({quote(partition.name)})::DATE FROM {relation}"
-    ).fetchall()[0]
+        reasons = "; ".join(f"{name}: {why}" for name, why in left_out) or "only its key and partition column"
+        raise ScaffoldError(f"{table} has no column that a model could read ({reasons}). Add one to the table.")
+    first, last = _days(con, relation, table, partition)
     days = (last - first).days + 1
     return Proposal(
         table=table,
@@ -171,6 +169,16 @@ def _partition_column(
         return (bool(_LATER_DATES.search(column.name)), not _DAYS_OF_DATES.search(column.name), columns.index(column))
 
     return min(usable, key=rank)
+
+
+def _days(con: duckdb.DuckDBPyConnection, relation: str, table: str, partition: TableColumn) -> tuple[date, date]:
+    """The first and the last day, of those that a partition can have."""
+    day = f"{quote(partition.name)}::DATE"
+    usual = f"isfinite({day}) AND year({day}) BETWEEN 1 AND 9999"
+    first, last = con.execute(f"SELECT min({day}), max({day}) FROM {relation} WHERE {usual}").fetchall()[0]
+    if first is None:
+        raise ScaffoldError(f"{table}: {partition.name} has no day from year 1 to 9999. Correct its values.")
+    return first, last
 
 
 def _key(
@@ -231,6 +239,7 @@ def _features(
 ) -> tuple[tuple[ProposedFeature, ...], tuple[tuple[str, str], ...]]:
     features: list[ProposedFeature] = []
     left_out: list[tuple[str, str]] = []
+    taken = {column.name.lower() for column in columns}
     for column in columns:
         if column is outcome:
             left_out.append((column.name, "the outcome: not known when a row is scored"))
@@ -239,7 +248,8 @@ def _features(
             if why:
                 left_out.append((column.name, why))
             else:
-                features.append(_feature(column))
+                features.append(_feature(column, taken))
+                taken.add(features[-1].name.lower())
     return tuple(features), tuple(left_out)
 
 
@@ -257,10 +267,13 @@ def _why_no_feature(column: TableColumn, rows: int) -> str:
     return ""
 
 
-def _feature(column: TableColumn) -> ProposedFeature:
+def _feature(column: TableColumn, taken: set[str]) -> ProposedFeature:
     name = re.sub(r"[\[\]<]", "_", column.name)  # XGBoost trains with no such name
     if name.lower() in RESERVED_COLUMNS:
         name = f"{name}_value"
+    if name != column.name:
+        numbered = (f"{name}_{number}" for number in itertools.count(2))
+        name = next(each for each in itertools.chain([name], numbered) if each.lower() not in taken)
     is_enum = column.type.startswith("ENUM")
     cast = "VARCHAR" if is_enum else None
     if column.type.startswith(("DECIMAL", "HUGEINT", "UHUGEINT", "UBIGINT")):

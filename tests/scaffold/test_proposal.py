@@ -76,6 +76,19 @@ def test_a_number_may_be_nan_or_infinite(con):
     assert [each.name for each in proposed(con, f"i AS id, {DAY}, {odd}").features] == ["x"]
 
 
+def test_two_columns_that_xgboost_names_alike_are_two_features(con):
+    columns = f'i AS id, {DAY}, i % 7 AS "a[", i % 5 AS "A<", i % 3 AS a_, i % 4 AS "b]"'
+    found = {each.column: each.name for each in proposed(con, columns).features}
+    assert found == {"a[": "a__2", "A<": "A__3", "a_": "a_", "b]": "b_"}
+
+
+@pytest.mark.parametrize("odd", ["infinity", "-infinity", "0044-03-15 (BC)"])
+def test_a_day_that_no_partition_can_have_does_not_say_where_partitions_start(con, odd):
+    columns = f"i AS id, CASE WHEN i = 5 THEN DATE '{odd}' ELSE DATE '2024-01-01' + (i // 20)::INTEGER END AS day"
+    found = proposed(con, f"{columns}, i % 7 AS x")
+    assert (found.start, found.every) == (date(2024, 1, 1), "day")
+
+
 def test_the_outcome_is_no_feature_and_says_the_task(con):
     found = proposed(con, f"i AS id, {DAY}, i % 7 AS x, i % 3 = 0 AS late", outcome="LATE")
     assert (found.outcome, found.is_binary) == ("late", True)
@@ -99,7 +112,8 @@ def test_zeros_and_ones_are_binary_and_other_numbers_a_regression(con, values, i
         (f"i AS id, {DAY}, i % 7 AS x", 10, {"key": ("nope",)}, "has no column nope; it has id, day, x"),
         (f"i AS id, {DAY}, i % 7 AS x", 10, {"partition_column": "x"}, "partition column x is BIGINT"),
         (f"i AS id, {DAY}, i % 7 AS x, 'a' AS y", 10, {"outcome": "y"}, "outcome y is VARCHAR"),
-        (f"i AS id, {DAY}", 10, {}, "no column that a model could read"),
+        (f"i AS id, {DAY}", 10, {}, r"no column that a model could read \(only its key and partition column\)"),
+        ("i AS id, DATE 'infinity' AS day, i % 7 AS x", 10, {}, "no day from year 1 to 9999"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_proposed_is_refused_with_the_reason(con, columns, rows, wishes, message):
