@@ -6,9 +6,10 @@ import os
 import re
 import shlex
 import sys
-from datetime import date, timedelta
+from datetime import date, datetime, time, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
+from zoneinfo import ZoneInfo
 
 import click
 
@@ -19,6 +20,8 @@ from pip_dagster.plural import plural
 if TYPE_CHECKING:
     from pip_dagster.scaffold.files import Scaffold
     from pip_dagster.scaffold.proposal import Proposal, Wishes
+
+_SHOWN = 20  # the most features, and other columns, that are named
 
 
 @click.command()
@@ -113,9 +116,13 @@ def _report(folder: Path, scaffold: Scaffold) -> None:
     echo(f"{folder}/ has the pipeline {scaffold.name}, over {made.table}:")
     echo(f"  key: {', '.join(made.key)}")
     echo(f"  partitions: by {made.partition_column}, each {made.every} from {made.start}, in {scaffold.time_zone}")
-    echo(f"  {plural(len(made.features), 'feature')}: {', '.join(each.name for each in made.features)}")
-    for column, why in made.left_out:
+    names = [each.name for each in made.features]
+    more = f", and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    echo(f"  {plural(len(names), 'feature')}: {', '.join(names[:_SHOWN])}{more}")
+    for column, why in made.left_out[:_SHOWN]:
         echo(f"  not a feature: {column} ({why})")
+    if len(made.left_out) > _SHOWN:
+        echo(f"  not a feature: {len(made.left_out) - _SHOWN} more, each with its reason in features.sql")
     echo("\nNext:")
     if not made.outcome:
         echo("  Train with features.sql, and save data/model.ubj and data/sample.parquet.")
@@ -126,8 +133,7 @@ def _report(folder: Path, scaffold: Scaffold) -> None:
 def _next(folder: Path, scaffold: Scaffold) -> list[str]:
     """The commands that follow, up to the first report."""
     made, name = scaffold.proposal, scaffold.name
-    first = made.start if made.every != "month" else made.start.replace(day=1)
-    last = max(first, min(first + timedelta(days=6), date.today() - timedelta(days=1)))
+    first, last = _first_keys(made, datetime.now(ZoneInfo(scaffold.time_zone)))
     return [
         f"cd {shlex.quote(str(folder))}",
         *(["python train.py"] if made.outcome else []),
@@ -136,6 +142,24 @@ def _next(folder: Path, scaffold: Scaffold) -> list[str]:
         f"pip-dagster run {name} --from {first} --to {last}",
         f"pip-dagster report {name}",
     ]
+
+
+def _first_keys(made: Proposal, now: datetime) -> tuple[str, str]:
+    """The keys of the first partition and of one after it: of a day of hours, a week, or half a year of months."""
+    if made.every == "hour":
+        first, open_hour = datetime.combine(made.start, time()), now.replace(minute=0, second=0, tzinfo=None)
+        last = max(first, min(first + timedelta(hours=23), open_hour - timedelta(hours=1)))
+        return f"{first:%Y-%m-%d-%H:%M}", f"{last:%Y-%m-%d-%H:%M}"
+    if made.every == "month":
+        month = made.start.replace(day=1)
+        before = (now.date().replace(day=1) - timedelta(days=1)).replace(day=1)
+        return str(month), str(max(month, min(_months_after(month, 5), before)))
+    return str(made.start), str(max(made.start, min(made.start + timedelta(days=6), now.date() - timedelta(days=1))))
+
+
+def _months_after(month: date, count: int) -> date:
+    years, months = divmod(month.month - 1 + count, 12)
+    return month.replace(year=month.year + years, month=months + 1)
 
 
 def local_time_zone() -> str:

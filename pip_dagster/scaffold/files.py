@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -75,10 +76,10 @@ class Scaffold:
     def register_command(self) -> str:
         """How to register the model that was trained."""
         files = "--model data/model.ubj --sample data/sample.parquet"
-        measured = (
-            f" --training-scores predicted --held-out-sample data/held_out.parquet --outcome {self.proposal.outcome}"
-        )
-        return f"pip-dagster models register {self.name} {files}{measured if self.proposal.outcome else ''}"
+        if self.proposal.outcome:
+            files += " --training-scores predicted --held-out-sample data/held_out.parquet"
+            files += f" --outcome {shlex.quote(self.proposal.outcome)}"
+        return f"pip-dagster models register {self.name} {files}"
 
     def _render(self, template: str) -> str:
         return _rendered(template, self._values())

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import shlex
 import subprocess
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 
 import click
@@ -15,6 +17,7 @@ from click.testing import CliRunner
 from pip_dagster.cli.init import init
 from pip_dagster.cli.main import cli
 from pip_dagster.declaration.find import find_pipeline
+from pip_dagster.declaration.grid import closed_partitions
 from pip_dagster.declaration.project import Project
 
 ROOT = Path(__file__).parents[2]
@@ -50,6 +53,38 @@ def test_without_a_table_the_project_has_a_sample_and_loads(here):
     assert pipeline.spec.labels is not None and pipeline.spec.monitoring is not None
     assert "pip-dagster models register shop --model data/model.ubj" in done.output
     assert sorted(path.name for path in here.iterdir()) == ["shop"]
+
+
+@pytest.mark.parametrize(
+    ("step", "rows", "first", "last"),
+    [
+        ("to_minutes(i)", 1300, "2024-03-25-00:00", "2024-03-25-23:00"),
+        ("to_hours(i)", 1300, "2024-03-25", "2024-03-31"),
+        ("to_days(i::INTEGER * 40)", 20, "2024-03-01", "2024-08-01"),
+    ],
+)
+def test_the_partitions_that_it_prints_to_run_are_the_pipelines(here, step, rows, first, last):
+    columns = f"i AS trip_id, TIMESTAMP '2024-03-25 00:00:00' + {step} AS started_at, i % 13 AS km"
+    done = run("trips", "--from-table", source(here, columns, rows), "raw.trips", "--time-zone", "UTC")
+    assert f"pip-dagster run trips --from {first} --to {last}\n" in done.output
+    declared = find_pipeline(Project.at(here / "trips"), "trips").spec.partitions
+    assert {first, last} <= {each.key for each in closed_partitions(declared, datetime.now(UTC))}
+
+
+def test_an_outcome_of_several_words_is_one_argument_of_the_command_that_it_prints(here):
+    database = source(here, f'{COLUMNS}, i % 2 AS "late, or $lost"')
+    done = run("trips", "--from-table", database, "raw.trips", "--outcome", "late, or $lost")
+    (line,) = [line for line in done.output.splitlines() if "models register" in line]
+    words = shlex.split(line)
+    assert words[words.index("--outcome") + 1] == "late, or $lost"
+
+
+def test_of_hundreds_of_columns_it_names_the_first(here):
+    many = ", ".join(f"i % {n} AS c{n}, 1 AS one{n}" for n in range(2, 302))
+    done = run("trips", "--from-table", source(here, f"{COLUMNS}, {many}"), "raw.trips")
+    assert "302 features: km, late, c2," in done.output and ", and 282 more" in done.output
+    assert "not a feature: 280 more, each with its reason in features.sql" in done.output
+    assert len(done.output) < 3000
 
 
 def test_it_asks_for_nothing_where_there_is_no_terminal(here):
