@@ -51,8 +51,9 @@ class QueryShell:
         while True:
             try:
                 line = input(_MORE if text else _PROMPT)
-                if not text and line.strip().startswith("."):
-                    if not self._command(line.split()):
+                words = _command_words(line) if not text else []
+                if words:
+                    if not self._command(words):
                         break
                     continue
                 text = f"{text}\n{line}" if text else line
@@ -118,6 +119,15 @@ class QueryShell:
                 raise
             cancelled = "Query interrupted" in str(error)
             echo("Cancelled." if cancelled else f"Error: {sentence(error)}")
+
+
+def _command_words(line: str) -> list[str]:
+    """The words of a command; none for SQL. `exit`, `quit` and `help` need no dot: other shells know them."""
+    words = line.split()
+    if words and words[0].startswith("."):
+        return words
+    bare = line.strip().rstrip(";").lower()
+    return [f".{bare}"] if bare in ("exit", "quit", "help") else []
 
 
 def _history() -> Path:

@@ -144,6 +144,14 @@ def test_the_shell_goes_on_after_an_error_and_lists_what_there_is(scored, monkey
     assert "7" not in text.split("no command")[0].split("Could not convert")[1] and "never" not in text
 
 
+def test_the_words_that_other_shells_know_need_no_dot(scored, monkeypatch, capsys, tmp_path):
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    typed(monkeypatch, "help", "SELECT 1 AS", "exit;", "EXIT;", "SELECT 'never' AS never;")
+    QueryShell(scored.project).run()
+    text = capsys.readouterr().out
+    assert ".tables" in text and "exit" in text and "never" not in text
+
+
 def test_ctrl_c_stops_a_query_and_the_shell_goes_on(scored, monkeypatch, capsys, tmp_path):
     """Interrupted, DuckDB's threads went on with the query, and closing the connection waited for them."""
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
