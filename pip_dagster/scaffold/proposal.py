@@ -6,6 +6,7 @@ import itertools
 import re
 from dataclasses import dataclass
 from datetime import date
+from difflib import get_close_matches
 from typing import TYPE_CHECKING
 
 from pip_dagster.errors import ScaffoldError
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 
 MAX_CATEGORIES = 200  # a text column with more values is an identifier or prose rather than a category
 _KEY_PARTS = 3  # the most columns that are tried together as a key
+_LISTED = 20  # the most columns that an error lists
 _DAYS_OF_DATES = re.compile(r"date|day|_at$|^at$|time|stamp|^ts$|_ts$", re.IGNORECASE)
 _LATER_DATES = re.compile(r"updat|modif|chang|load|ingest|birth|expir|valid|delet|end", re.IGNORECASE)
 _IDENTIFIERS = re.compile(r"(^|_)(id|key|no|nr|number|uuid|code)$", re.IGNORECASE)
@@ -103,7 +105,9 @@ def propose(con: duckdb.DuckDBPyConnection, table: str, relation: str, wishes: W
     by_name = {column.name.lower(): column for column in columns}
     for name in (*wishes.key, *filter(None, (wishes.partition_column, wishes.outcome))):
         if name.lower() not in by_name:
-            raise ScaffoldError(f"{table} has no column {name}; it has {', '.join(c.name for c in columns)}.")
+            near = get_close_matches(name.lower(), by_name, 3) if len(columns) > _LISTED else []
+            meant = f" Did you mean {', '.join(by_name[each].name for each in near)}?" if near else ""
+            raise ScaffoldError(f"{table} has no column {name}; it has {_listed([c.name for c in columns])}.{meant}")
     partition = _partition_column(table, columns, by_name, wishes.partition_column)
     chosen = tuple(by_name[name.lower()].name for name in wishes.key)
     key = _checked_key(con, relation, table, chosen) if chosen else _key(con, relation, table, columns, partition, rows)
@@ -144,6 +148,11 @@ def _columns(con: duckdb.DuckDBPyConnection, relation: str) -> list[TableColumn]
     return [TableColumn(name, type_, distinct, nulls > 0) for (name, type_), distinct, nulls in pairs]
 
 
+def _listed(texts: list[str]) -> str:
+    more = f" and {len(texts) - _LISTED} more" if len(texts) > _LISTED else ""
+    return ", ".join(texts[:_LISTED]) + more
+
+
 def _partition_column(
     table: str, columns: list[TableColumn], by_name: dict[str, TableColumn], wish: str | None
 ) -> TableColumn:
@@ -159,7 +168,7 @@ def _partition_column(
         return column
     usable = [column for column in times if not column.nulls]
     if not usable:
-        shown = ", ".join(f"{column.name} {column.type}" for column in columns)
+        shown = _listed([f"{column.name} {column.type}" for column in columns])
         raise ScaffoldError(
             f"{table} has no DATE or TIMESTAMP column without NULLs that could put rows into partitions ({shown}). "
             "Cast one in a view or table of your database."

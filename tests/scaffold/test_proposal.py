@@ -119,3 +119,12 @@ def test_zeros_and_ones_are_binary_and_other_numbers_a_regression(con, values, i
 def test_what_cannot_be_proposed_is_refused_with_the_reason(con, columns, rows, wishes, message):
     with pytest.raises(ScaffoldError, match=message):
         proposed(con, columns, rows, **wishes)
+
+
+def test_of_hundreds_of_columns_an_error_lists_the_first_and_the_one_that_was_meant(con):
+    many = ", ".join(f"i % {n} AS c{n}" for n in range(2, 300))
+    with pytest.raises(ScaffoldError, match=r"c20 and 280 more\. Did you mean Ordered\?$"):
+        proposed(con, f"i AS id, {many}, DATE '2024-01-01' AS \"Ordered\"", 10, partition_column="orderd")
+    con.execute("DROP TABLE t")
+    with pytest.raises(ScaffoldError, match=r"c20 BIGINT and 279 more\)"):
+        proposed(con, f"i AS id, {many}", 10)
