@@ -30,7 +30,7 @@ def export(
     """
     import duckdb
 
-    from pip_dagster.cli.published import check_pipeline, open_published
+    from pip_dagster.cli.published import check_partitions, check_pipeline, open_published
     from pip_dagster.flow.engine import available_threads
     from pip_dagster.warehouse.access import reading
     from pip_dagster.warehouse.connect import workspace
@@ -46,6 +46,8 @@ def export(
         raise click.ClickException(f"{folder} exists. Name a folder that does not: an export never changes one.")
     with open_published(project) as con:
         check_pipeline(con, pipeline)
+        if partitions:
+            check_partitions(con, pipeline, *partitions)
     try:
         with workspace(threads=available_threads()) as con:
             if project.publishes:

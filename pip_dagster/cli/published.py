@@ -11,7 +11,9 @@ from pip_dagster.api.published import open_published, pipelines, rows_of
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
-__all__ = ["check_pipeline", "open_published", "pipelines", "rows_of"]
+__all__ = ["check_partitions", "check_pipeline", "open_published", "pipelines", "rows_of"]
+
+_KEYS = "SELECT DISTINCT partition_key FROM ledger.partitions WHERE pipeline = $pipeline"
 
 
 def check_pipeline(con: DuckDBPyConnection, name: str) -> None:
@@ -24,3 +26,17 @@ def check_pipeline(con: DuckDBPyConnection, name: str) -> None:
     if name not in known:
         listed = ", ".join(known) or "none"
         raise click.ClickException(f"No partition of a pipeline {name!r} is published; published pipelines: {listed}.")
+
+
+def check_partitions(con: DuckDBPyConnection, pipeline: str, first: str, last: str) -> None:
+    """Refuse a range of keys that has none of a pipeline's published partitions.
+
+    Raises:
+        click.ClickException: says from where to where it has some.
+    """
+    keys = sorted(row["partition_key"] for row in rows_of(con, _KEYS, {"pipeline": pipeline}))
+    if not any(first <= key <= last for key in keys):
+        raise click.ClickException(
+            f"No partition of pipeline {pipeline} in this range is published; it has {keys[0]} to {keys[-1]}. "
+            f"`pip-dagster plan {pipeline}` lists what is stale."
+        )

@@ -71,6 +71,8 @@ REFUSED = [
     (["lineage", "orders", "1999-01-01"], 1),
     (["backfill", "orders", "--from", "2024-03-99"], 1),
     (["export", "nope", "-o", "exported"], 1),
+    (["export", "orders", "1999-01-01", "-o", "exported"], 1),
+    (["export", "orders", f"{SECOND}..{FIRST}", "-o", "exported"], 1),
     (["query", "SELEC"], 1),
     (["audit", "log", "nope"], 1),
     (["models", "compare", "orders"], 1),
