@@ -70,9 +70,14 @@ def status(project: Project, pipeline: str | None, newest: int, why: bool, as_js
             listed = partition_statuses(con, pipeline, _ALL if selected else newest)
             partitions = _with_pending_keys(listed, waiting.keys(pipeline))
             if selected:
+                keys = sorted(each.partition_key for each in partitions)
                 partitions = [each for each in partitions if selected.has(each.partition_key)]
                 if not partitions:
-                    raise click.ClickException(f"{pipeline} has no attempt at any of these partitions.")
+                    known = f"{keys[0]} to {keys[-1]}" if keys else "none"
+                    raise click.ClickException(
+                        f"{pipeline} has no attempt at any of these partitions; it has {known}. "
+                        f"`pip-dagster plan {pipeline}` lists what is stale."
+                    )
                 total = len(partitions)
     plan = plan_now(project, pipeline) if why and pipeline else None
     if as_json:
