@@ -19,6 +19,7 @@ from pip_dagster.sql.names import literal, quote, quote_all
 from pip_dagster.warehouse.access import reading
 from pip_dagster.warehouse.connect import workspace
 from pip_dagster.warehouse.faults import remedy
+from pip_dagster.warehouse.interrupts import idle
 from pip_dagster.warehouse.published_export import castable
 
 if TYPE_CHECKING:
@@ -272,8 +273,11 @@ class Predictions(LazyRows):
     def _read(self, con: DuckDBPyConnection, rows: str) -> Iterator[pa.Schema | pa.RecordBatch]:
         order = quote_all(("partition_key", *self.pipeline.spec.features.key, "model_version"))
         reader = con.sql(f"{castable(con, rows)} ORDER BY {order}").to_arrow_reader(_BATCH_ROWS)
-        yield reader.schema
-        yield from reader
+        with idle(con):
+            yield reader.schema
+        for batch in reader:
+            with idle(con):
+                yield batch
 
     @property
     def _chosen(self) -> str:

@@ -25,6 +25,7 @@ from pip_dagster.statistics.maturity import USUAL, usual_coverage
 from pip_dagster.warehouse.connect import workspace
 from pip_dagster.warehouse.digest import RowSet, row_set_sql
 from pip_dagster.warehouse.faults import in_pipeline
+from pip_dagster.warehouse.interrupts import idle
 from pip_dagster.warehouse.memory import rows_for, run_memory, with_more
 from pip_dagster.warehouse.published_export import AS_TEXT
 
@@ -262,7 +263,9 @@ class TrainingRows:
         order = quote_all(("partition_key", *self.request.pipeline.spec.features.key))
         query = f"SELECT * FROM {relation} WHERE {chosen} ORDER BY {order}"
         reader = con.sql(query).to_arrow_reader(rows_for(_BATCH_ROWS, len(self._columns)))
-        yield from reader
+        for batch in reader:
+            with idle(con):
+                yield batch
         con.execute(f"DELETE FROM {relation} WHERE {among('partition_key', keys)}")
 
     def _finish(self, proof: TrainingProof, immature: Sequence[str]) -> None:

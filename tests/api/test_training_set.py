@@ -24,6 +24,7 @@ from pip_dagster.errors import (
     StorageError,
     TrainingSetError,
 )
+from pip_dagster.warehouse import interrupts
 
 KNOWN = "order_id, day, gift, shop, quantity, amount"
 READS = f"SELECT {KNOWN}, (SELECT count(*) FROM raw.outcomes) AS seen FROM raw.orders WHERE day >= $start_date "
@@ -91,6 +92,17 @@ def test_batches_may_be_read_in_another_thread_and_left_unread(shop):
     with suppress(KeyboardInterrupt):
         signal.raise_signal(signal.SIGINT)
     assert shop.rows().arrow().num_rows == 200, "Ctrl-C between two pieces of work cancels neither"
+
+
+def test_ctrl_c_while_a_reader_is_kept_half_read_cancels_no_later_work(shop, monkeypatch):
+    shop.tiny.run()
+    monkeypatch.setattr(interrupts, "_REPEAT_SECONDS", 0.001)
+    for rows in (shop.rows(), shop.orders.predictions("2024-03-01", "2024-03-04", live=False)):
+        kept = rows.reader()
+        with suppress(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+        assert shop.rows().arrow().num_rows == 200
+        assert kept.read_all().num_rows == 200
 
 
 class TestLabels:
