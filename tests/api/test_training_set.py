@@ -15,6 +15,7 @@ import pytest
 import yaml
 
 from pip_dagster.api.rows import MANIFEST_KEY, read_manifest
+from pip_dagster.declaration import grid
 from pip_dagster.errors import (
     DeclarationError,
     LeakError,
@@ -292,12 +293,22 @@ class TestRanges:
             (("2024-03-02", "2024-03-01"), "it starts at 2024-03-02 and ends before"),
             (("0001-01-01", "2024-03-01"), "before 1900"),
             (("2024-03-01", datetime.now(UTC) + timedelta(days=2)), "is not over; end the range before it"),
+            (("2024-03-01", date.max), "a bound is beyond the calendar; expected one from 1900 to now"),
         ],
     )
     def test_a_range_that_is_not_valid_is_refused_at_once(self, shop, bounds, message):
         with pytest.raises(RangeError, match=f"Pipeline orders: .*{message}") as caught:
             shop.rows(*bounds)
         assert caught.value.pipeline == "orders"
+
+    def test_a_range_without_end_is_refused_before_its_partitions_are_listed(self, shop, monkeypatch):
+        listed, of_grid = [], grid._partitions
+        monkeypatch.setattr(
+            grid, "_partitions", lambda declared: (listed.append(each) or each for each in of_grid(declared))
+        )
+        with pytest.raises(RangeError, match="is not over"):
+            shop.rows("2024-03-01", "9998-12-31")
+        assert len(listed) < 10_000
 
     def test_hours_that_the_clocks_repeat_are_two_partitions_in_order(self, shop):
         at = "TIMESTAMPTZ '2024-10-27 00:00:00+02' + to_minutes(order_id::INT * 3)"
