@@ -62,6 +62,12 @@ class TestProjects:
         with pytest.raises(DeclarationError, match="defs.yaml"):
             pip_dagster.open(scored.root)["x"]
 
+    def test_get_gives_a_default_and_a_pipeline_is_as_it_is_declared_now(self, project, scored):
+        assert project.get("x") is None and project.get("x", 1) == 1 and project.get("orders").name == "orders"
+        file = scored.folder / "defs.yaml"
+        file.write_text(file.read_text().replace("Which orders will be returned.", "Changed."))
+        assert project["orders"].pipeline.spec.description == "Changed."
+
 
 @pytest.mark.lake
 class TestPredictions:
