@@ -56,6 +56,7 @@ class TrainingRows:
     _held: list[str] = field(default_factory=list)
     _coverages: list[float] = field(default_factory=list)
     _relation: str = ""
+    _staged: int = 0
     _quarantined: int = 0
     _labelled: int = 0
     _dropped: int = 0
@@ -96,20 +97,19 @@ class TrainingRows:
     def _chunks(self, partitions: Sequence[Partition]) -> Iterator[Sequence[Partition]]:
         at, size = 0, _PARTITIONS
         while at < len(partitions):
-            before = self._seen
+            before = self._staged
             yield (chunk := partitions[at : at + size])
             at += size
-            a_partition = max(1, (self._seen - before) // len(chunk))
+            a_partition = max(1, (self._staged - before) // len(chunk))
             size = max(1, min(4 * size, _ROWS // a_partition))
-
-    @property
-    def _seen(self) -> int:
-        return self._content.rows + self._dropped + self._quarantined
 
     def _stage(self, stage: Stage, chunk: Sequence[Partition]) -> dict[str, tuple[int, int]]:
         """Add the admitted rows of these partitions to `training_rows`; by partition, rows and those with a label."""
         con, pipeline = stage.con, self.request.pipeline
         extraction = extract(stage, pipeline, chunk, as_known=self.request.as_known)
+        # Those that are not given count too: else all partitions that wait for labels would be staged at once.
+        (counted,) = con.execute(f"SELECT count(*) FROM {stage.features}").fetchall()
+        self._staged += counted[0]
         self._take_columns(stage)
         keys = self._admit(stage, extraction)
         select = f"SELECT f.partition_key, {self._given} FROM {stage.admitted} f WHERE {among('f.partition_key', keys)}"

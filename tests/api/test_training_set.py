@@ -74,6 +74,21 @@ def test_the_order_is_that_of_partition_and_key_whatever_the_batches(shop, monke
     assert keys == sorted(keys)
 
 
+@pytest.mark.parametrize("sql", ["UPDATE raw.outcomes SET returned = NULL", "INSERT INTO raw.orders FROM raw.orders"])
+def test_rows_that_are_not_given_bound_how_much_is_staged_at_once(shop, monkeypatch, sql):
+    from pip_dagster.flow import training_set
+
+    monkeypatch.setattr(training_set, "_PARTITIONS", 1)
+    monkeypatch.setattr(training_set, "_ROWS", 50)
+    shop.tiny.source(sql)
+    told = []
+    with pytest.raises(TrainingSetError, match="no row is left"):
+        shop.rows(progress=told.append).arrow()
+    assert [each for each in told if "features of" in each] == [
+        f"orders: features of 2024-03-0{n} to 2024-03-0{n}" for n in (1, 2, 3, 4)
+    ]
+
+
 def test_chosen_columns_come_with_the_key_and_a_wrong_one_is_named(shop):
     assert shop.rows(columns=["amount"]).arrow().column_names == [
         *("partition_key", "order_id", "day", "amount", "returned")
