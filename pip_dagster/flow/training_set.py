@@ -57,7 +57,7 @@ class TrainingRows:
     _coverages: list[float] = field(default_factory=list)
     _relation: str = ""
     _staged: int = 0
-    _quarantined: int = 0
+    _quarantined: dict[str, int] = field(default_factory=dict)
     _labelled: int = 0
     _dropped: int = 0
     _content: RowSet = field(default_factory=RowSet)
@@ -158,8 +158,8 @@ class TrainingRows:
         excluded |= {key: why for key, why in self._not_finite(stage).items() if key not in excluded}
         self._excluded |= excluded
         kept = [key for key in keys if key not in excluded]
-        self._quarantined += sum(apart.get(key, 0) for key in kept)
         for key in kept:
+            self._quarantined[key] = apart.get(key, 0)
             self._used[key] = extraction.extracts[key].sources
             self._provisional += [key] if extraction.extracts[key].provisional else []
         return kept
@@ -269,14 +269,19 @@ class TrainingRows:
         con.execute(f"DELETE FROM {relation} WHERE {among('partition_key', keys)}")
 
     def _finish(self, proof: TrainingProof, immature: Sequence[str]) -> None:
-        used = {key: of for key, of in self._used.items() if key not in immature}
+        left_out = {*immature}
+        used = {key: of for key, of in self._used.items() if key not in left_out}
         self.manifest = described(
             self.request,
             digest=self._content.digest(self._columns),
-            rows=(self._content.rows, self._labelled, self._dropped, self._quarantined),
+            rows=(self._content.rows, self._labelled, self._dropped, sum(self._quarantined[key] for key in used)),
             sources=used,
             left_out=(self._excluded, immature),
-            beside={"provisional": tuple(self._provisional), "proof": proof, "columns": self._columns},
+            beside={
+                "provisional": tuple(key for key in self._provisional if key in used),
+                "proof": proof,
+                "columns": self._columns,
+            },
         )
         if self._content.rows or not (self.request.labels or self._excluded):
             return

@@ -26,6 +26,7 @@ from pip_dagster.errors import (
     TrainingSetError,
 )
 from pip_dagster.warehouse import interrupts
+from tests.api.conftest import SOURCES
 
 KNOWN = "order_id, day, gift, shop, quantity, amount"
 READS = f"SELECT {KNOWN}, (SELECT count(*) FROM raw.outcomes) AS seen FROM raw.orders WHERE day >= $start_date "
@@ -141,6 +142,21 @@ class TestLabels:
         rows = shop.rows()
         assert rows.arrow()["partition_key"].unique().to_pylist() == ["2024-03-01", "2024-03-02", "2024-03-03"]
         assert rows.manifest.immature == ("2024-03-04",) and rows.manifest.partitions == 3
+
+    def test_the_manifest_has_nothing_of_partitions_that_wait_for_labels(self, shop):
+        rule = {"type": "expect_column_values_to_be_between", "kwargs": {"column": "quantity", "max_value": 50}}
+        (shop.tiny.folder / "expectations.yaml").write_text(yaml.safe_dump({"features": [rule]}))
+        orders = SOURCES["orders"] | {"complete_after": "36500 days"}
+        shop.declare(sources=SOURCES | {"orders": orders}, quality={"expectations": "expectations.yaml"})
+        shop.tiny.source(
+            "UPDATE raw.orders SET quantity = 99 WHERE order_id % 50 = 1",
+            "UPDATE raw.outcomes SET returned = NULL WHERE day = '2024-03-04'",
+        )
+        rows = shop.rows()
+        assert rows.arrow().num_rows == 147
+        manifest = rows.manifest
+        assert manifest.immature == ("2024-03-04",) and manifest.quarantined == 3
+        assert manifest.provisional == ("2024-03-01", "2024-03-02", "2024-03-03")
 
     @pytest.mark.parametrize(
         ("sql", "error", "message"),
