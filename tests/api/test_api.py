@@ -93,6 +93,19 @@ class TestPredictions:
         only = orders.predictions("2024-03-02", "2024-03-02", version=1, live=False)
         assert dict(only.df()[["order_id", "score"]].to_numpy()) == scored.expected("day = '2024-03-02'")
 
+    def test_a_range_of_minutes_that_the_clocks_repeat_is_that_of_time(self, tiny):
+        at = "TIMESTAMPTZ '2024-10-27 00:00:00+02' + to_minutes(order_id::INT * 3)"
+        sql = f"SELECT * EXCLUDE (day), {at} AS at FROM raw.orders WHERE {at} >= $start AND {at} < $end"
+        grid = {"every": "30 minutes", "start": "2024-10-27", "time_zone": "Europe/Berlin", "end": "2024-10-28"}
+        tiny.declare(sql, partitions=grid, features={"partition_column": "at"})
+        keys = [f"2024-10-27-{time}" for time in ("01:30", "02:00", "02:30", "02:00+0100", "02:30+0100")]
+        tiny.run(*keys)
+        orders = pip_dagster.open(tiny.root)["orders"]
+        for first, last in ((0, 1), (2, 3), (0, 4), (3, 3)):
+            for live in (True, False):
+                found = orders.predictions(keys[first], keys[last], live=live).arrow()["partition_key"]
+                assert {*found.to_pylist()} == {*keys[first : last + 1]}
+
     def test_where_nothing_is_published_it_says_so(self, tiny):
         with pytest.raises(WarehouseError, match="Nothing is published yet"):
             pip_dagster.open(tiny.root)["orders"].predictions("2024-03-01", "2024-03-02").arrow()
