@@ -184,6 +184,13 @@ class TestModels:
         with pytest.raises(ModelNotFound):
             models.versions("nothing")
 
+    def test_rows_in_place_of_their_training_set_are_refused(self, shop, helpers):
+        frame = shop.rows(labelled_only=True).df()
+        with pytest.raises(TypeError, match="`training_set` is a DataFrame; expected a TrainingSet or the path"):
+            pip_dagster.open(shop.root).models.register(
+                "returns", model=helpers.train(3, frame), sample=frame, training_set=frame
+            )
+
     def test_gates(self, gated):
         gating = pip_dagster.open(gated.root).models.gate("orders", 2)
         assert gating.passed and not gating.failed
