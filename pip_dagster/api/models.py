@@ -110,7 +110,11 @@ class ModelsHandle(Shown):
             AliasConflict: the version is stored, and the alias names another one.
             RegistryError: the model, the sample and the statements contradict each other, or cannot be read.
             StorageError: this user may not write the registry.
+            TypeError: the training set is something else, such as its rows.
         """
+        if not isinstance(training_set, TrainingSet | str | Path | None):
+            given = type(training_set).__name__
+            raise TypeError(f"`training_set` is a {given}; expected a TrainingSet or the path of its Parquet file.")
         check_may_store(self._project, name, alias)
         manifest = training_set.manifest if isinstance(training_set, TrainingSet) else None
         if isinstance(training_set, str | Path):

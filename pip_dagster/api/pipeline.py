@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from typing import TYPE_CHECKING, Unpack
 
 from pip_dagster.api.lineage import PartitionLineage, lineage_entries
@@ -112,7 +112,10 @@ class PipelineHandle(Shown):
             RangeError: a bound is not valid, or the range is not over.
         """
         found = self._partitions(start, end)
-        return Predictions(self.pipeline, found[0].key, found[-1].key, version, live)
+        step = self.pipeline.spec.partitions.step
+        # Of 02:00, 02:30 and the 02:00 that the clocks repeat, the last one's text is the second.
+        keys = tuple(each.key for each in found) if step and step < timedelta(hours=1) else ()
+        return Predictions(self.pipeline, found[0].key, found[-1].key, version, live, keys)
 
     def lineage(self, partition: str) -> PartitionLineage:
         """What produced a partition: sources, features, model, code, libraries, who and when; every attempt at it.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 from pip_dagster.api.models import ModelsHandle
 from pip_dagster.api.pipeline import PipelineHandle
@@ -13,9 +13,6 @@ from pip_dagster.api.shown import Shown, ShownTable
 from pip_dagster.declaration.find import find_declarations, load_declared
 from pip_dagster.declaration.project import Project
 from pip_dagster.errors import NotFoundError, ProjectError
-
-if TYPE_CHECKING:
-    from typing import Any
 
 
 def open_project(path: str | Path | None = None) -> ProjectHandle:
@@ -70,11 +67,19 @@ class ProjectHandle(Shown, Mapping[str, PipelineHandle]):
             DeclarationError: its declaration is not valid.
             NotFoundError: no pipeline has this name.
         """
+        self._declared = find_declarations(self.project)
         if name not in self._declared:
             known = self.pipelines
             text = f"{self.project.root} declares no pipeline {name!r}; it declares {', '.join(known) or 'none'}."
             raise NotFoundError(text, name=name, known=known)
         return PipelineHandle(load_declared(self.project, *self._declared[name]))
+
+    def get(self, name: str, default: Any = None) -> Any:
+        """The pipeline of that name, or the default; a declaration that is not valid is an error."""
+        try:
+            return self[name]
+        except NotFoundError:
+            return default
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.pipelines)

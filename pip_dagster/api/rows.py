@@ -15,10 +15,11 @@ from pip_dagster.api.shown import Shown, ShownTable, silent
 from pip_dagster.errors import MissingPackageError, NotFoundError, StorageError, TrainingSetError
 from pip_dagster.flow.engine import available_threads
 from pip_dagster.flow.stage import keep
-from pip_dagster.sql.names import literal, quote, quote_all
+from pip_dagster.sql.names import among, literal, quote, quote_all
 from pip_dagster.warehouse.access import reading
 from pip_dagster.warehouse.connect import workspace
 from pip_dagster.warehouse.faults import remedy
+from pip_dagster.warehouse.interrupts import idle
 from pip_dagster.warehouse.published_export import castable
 
 if TYPE_CHECKING:
@@ -236,6 +237,7 @@ class Predictions(LazyRows):
         last: the key of the last one.
         version: of this version's scoring only; of whichever is live when None.
         live: of live scorings only. Otherwise the newest stored scoring of the version in each partition.
+        keys: those of the range, where the texts of the grid's keys are not in the order of time.
     """
 
     pipeline: Pipeline
@@ -243,6 +245,7 @@ class Predictions(LazyRows):
     last: str
     version: int | None = None
     live: bool = True
+    keys: tuple[str, ...] = ()
 
     def reader(self) -> pa.RecordBatchReader:
         """The rows as Arrow batches, for ranges that do not fit in memory.
@@ -272,13 +275,17 @@ class Predictions(LazyRows):
     def _read(self, con: DuckDBPyConnection, rows: str) -> Iterator[pa.Schema | pa.RecordBatch]:
         order = quote_all(("partition_key", *self.pipeline.spec.features.key, "model_version"))
         reader = con.sql(f"{castable(con, rows)} ORDER BY {order}").to_arrow_reader(_BATCH_ROWS)
-        yield reader.schema
-        yield from reader
+        with idle(con):
+            yield reader.schema
+        for batch in reader:
+            with idle(con):
+                yield batch
 
     @property
     def _chosen(self) -> str:
         version = "" if self.version is None else f" AND model_version = {int(self.version)}"
-        return f"partition_key BETWEEN {literal(self.first)} AND {literal(self.last)}{version}"
+        between = f"partition_key BETWEEN {literal(self.first)} AND {literal(self.last)}"
+        return (among("partition_key", self.keys) if self.keys else between) + version
 
     @property
     def _stored(self) -> str:

@@ -77,7 +77,10 @@ def partitions_of_range(declared: Partitions, start: date | str, end: date | str
     Raises:
         ValueError: a bound is not valid, the range is empty, or it is not over; the text says what was expected.
     """
-    first, last = _bound(declared, start, at_end=False), _bound(declared, end, at_end=True)
+    try:
+        first, last = _bound(declared, start, at_end=False), _bound(declared, end, at_end=True)
+    except OverflowError:
+        raise ValueError(f"a bound is beyond the calendar; expected one from {_EARLIEST} to now") from None
     if last < first:
         raise ValueError(f"it starts at {start} and ends before, at {end}")
     local = first.astimezone(declared.zone).replace(tzinfo=None)
@@ -88,12 +91,14 @@ def partitions_of_range(declared: Partitions, start: date | str, end: date | str
     ):
         raise ValueError(f"{declared.time_zone} cannot have a partition for every {declared.every} of it: {why}")
     grid = declared.model_copy(update={"start": local - timedelta(days=1), "end": None})
-    found = [each for each in takewhile(lambda each: each.start <= last, _partitions(grid)) if each.start >= first]
+    found: list[Partition] = []
+    for each in takewhile(lambda each: each.start <= last, _partitions(grid)):
+        if each.start >= first:
+            if (each.start if declared.end_offset > 0 else each.end) > now:  # at once: the range may end in 9999
+                raise ValueError(f"partition {each.key} is not over; end the range before it")
+            found.append(each)
     if not found:
         raise ValueError(f"no {declared.every} begins from {start} to {end}")
-    open_ones = [each for each in found if (each.start if declared.end_offset > 0 else each.end) > now]
-    if open_ones:
-        raise ValueError(f"partition {open_ones[0].key} is not over; end the range before it")
     return found
 
 

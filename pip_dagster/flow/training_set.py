@@ -25,6 +25,7 @@ from pip_dagster.statistics.maturity import USUAL, usual_coverage
 from pip_dagster.warehouse.connect import workspace
 from pip_dagster.warehouse.digest import RowSet, row_set_sql
 from pip_dagster.warehouse.faults import in_pipeline
+from pip_dagster.warehouse.interrupts import idle
 from pip_dagster.warehouse.memory import rows_for, run_memory, with_more
 from pip_dagster.warehouse.published_export import AS_TEXT
 
@@ -55,7 +56,8 @@ class TrainingRows:
     _held: list[str] = field(default_factory=list)
     _coverages: list[float] = field(default_factory=list)
     _relation: str = ""
-    _quarantined: int = 0
+    _staged: int = 0
+    _quarantined: dict[str, int] = field(default_factory=dict)
     _labelled: int = 0
     _dropped: int = 0
     _content: RowSet = field(default_factory=RowSet)
@@ -95,20 +97,19 @@ class TrainingRows:
     def _chunks(self, partitions: Sequence[Partition]) -> Iterator[Sequence[Partition]]:
         at, size = 0, _PARTITIONS
         while at < len(partitions):
-            before = self._seen
+            before = self._staged
             yield (chunk := partitions[at : at + size])
             at += size
-            a_partition = max(1, (self._seen - before) // len(chunk))
+            a_partition = max(1, (self._staged - before) // len(chunk))
             size = max(1, min(4 * size, _ROWS // a_partition))
-
-    @property
-    def _seen(self) -> int:
-        return self._content.rows + self._dropped + self._quarantined
 
     def _stage(self, stage: Stage, chunk: Sequence[Partition]) -> dict[str, tuple[int, int]]:
         """Add the admitted rows of these partitions to `training_rows`; by partition, rows and those with a label."""
         con, pipeline = stage.con, self.request.pipeline
         extraction = extract(stage, pipeline, chunk, as_known=self.request.as_known)
+        # Those that are not given count too: else all partitions that wait for labels would be staged at once.
+        (counted,) = con.execute(f"SELECT count(*) FROM {stage.features}").fetchall()
+        self._staged += counted[0]
         self._take_columns(stage)
         keys = self._admit(stage, extraction)
         select = f"SELECT f.partition_key, {self._given} FROM {stage.admitted} f WHERE {among('f.partition_key', keys)}"
@@ -157,8 +158,8 @@ class TrainingRows:
         excluded |= {key: why for key, why in self._not_finite(stage).items() if key not in excluded}
         self._excluded |= excluded
         kept = [key for key in keys if key not in excluded]
-        self._quarantined += sum(apart.get(key, 0) for key in kept)
         for key in kept:
+            self._quarantined[key] = apart.get(key, 0)
             self._used[key] = extraction.extracts[key].sources
             self._provisional += [key] if extraction.extracts[key].provisional else []
         return kept
@@ -262,18 +263,25 @@ class TrainingRows:
         order = quote_all(("partition_key", *self.request.pipeline.spec.features.key))
         query = f"SELECT * FROM {relation} WHERE {chosen} ORDER BY {order}"
         reader = con.sql(query).to_arrow_reader(rows_for(_BATCH_ROWS, len(self._columns)))
-        yield from reader
+        for batch in reader:
+            with idle(con):
+                yield batch
         con.execute(f"DELETE FROM {relation} WHERE {among('partition_key', keys)}")
 
     def _finish(self, proof: TrainingProof, immature: Sequence[str]) -> None:
-        used = {key: of for key, of in self._used.items() if key not in immature}
+        left_out = {*immature}
+        used = {key: of for key, of in self._used.items() if key not in left_out}
         self.manifest = described(
             self.request,
             digest=self._content.digest(self._columns),
-            rows=(self._content.rows, self._labelled, self._dropped, self._quarantined),
+            rows=(self._content.rows, self._labelled, self._dropped, sum(self._quarantined[key] for key in used)),
             sources=used,
             left_out=(self._excluded, immature),
-            beside={"provisional": tuple(self._provisional), "proof": proof, "columns": self._columns},
+            beside={
+                "provisional": tuple(key for key in self._provisional if key in used),
+                "proof": proof,
+                "columns": self._columns,
+            },
         )
         if self._content.rows or not (self.request.labels or self._excluded):
             return

@@ -72,15 +72,10 @@ def interruptible(con: DuckDBPyConnection) -> Iterator[None]:
     Raises:
         KeyboardInterrupt: in place of the error that an interrupted query ended in.
     """
-    global _watch, _last
     if threading.current_thread() is not threading.main_thread():
         yield  # signals are the main thread's
         return
-    if _watch and not _watch.connections:  # its last work, a generator, ended in another thread
-        _watch.close()
-        _watch = None
-    watch = _watch = _watch or _Watch()
-    watch.connections.append(con)
+    _begin(con)
     try:
         yield
     except BaseException as error:
@@ -90,11 +85,43 @@ def interruptible(con: DuckDBPyConnection) -> Iterator[None]:
             raise_if_interrupted(error)
         raise
     finally:
-        watch.connections.remove(con)
-        # Signals can be given back in the main thread only.
-        if not watch.connections and threading.current_thread() is threading.main_thread():
-            _last, _watch = watch.received, None
-            watch.close()
+        _end(con)
+
+
+@contextmanager
+def idle(con: DuckDBPyConnection) -> Iterator[None]:
+    """A generator within `interruptible` yields within this: a signal meanwhile is its caller's, who may keep it long.
+
+    Otherwise the signal would interrupt all later work, for as long as the generator is neither read to its end nor
+    dropped.
+    """
+    was_watched = _end(con)
+    yield
+    if was_watched and threading.current_thread() is threading.main_thread():
+        _begin(con)
+
+
+def _begin(con: DuckDBPyConnection) -> None:
+    global _watch
+    if _watch and not _watch.connections:  # its last work, a generator, ended in another thread
+        _watch.close()
+        _watch = None
+    _watch = _watch or _Watch()
+    _watch.connections.append(con)
+
+
+def _end(con: DuckDBPyConnection) -> bool:
+    """Watch a connection no longer; whether it was watched."""
+    global _watch, _last
+    if _watch is None or con not in _watch.connections:
+        return False
+    _watch.connections.remove(con)
+    # Signals can be given back in the main thread only.
+    if not _watch.connections and threading.current_thread() is threading.main_thread():
+        ended, _watch = _watch, None
+        _last = ended.received
+        ended.close()
+    return True
 
 
 def last_signal() -> int | None:

@@ -62,6 +62,12 @@ class TestProjects:
         with pytest.raises(DeclarationError, match="defs.yaml"):
             pip_dagster.open(scored.root)["x"]
 
+    def test_get_gives_a_default_and_a_pipeline_is_as_it_is_declared_now(self, project, scored):
+        assert project.get("x") is None and project.get("x", 1) == 1 and project.get("orders").name == "orders"
+        file = scored.folder / "defs.yaml"
+        file.write_text(file.read_text().replace("Which orders will be returned.", "Changed."))
+        assert project["orders"].pipeline.spec.description == "Changed."
+
 
 @pytest.mark.lake
 class TestPredictions:
@@ -86,6 +92,19 @@ class TestPredictions:
         }
         only = orders.predictions("2024-03-02", "2024-03-02", version=1, live=False)
         assert dict(only.df()[["order_id", "score"]].to_numpy()) == scored.expected("day = '2024-03-02'")
+
+    def test_a_range_of_minutes_that_the_clocks_repeat_is_that_of_time(self, tiny):
+        at = "TIMESTAMPTZ '2024-10-27 00:00:00+02' + to_minutes(order_id::INT * 3)"
+        sql = f"SELECT * EXCLUDE (day), {at} AS at FROM raw.orders WHERE {at} >= $start AND {at} < $end"
+        grid = {"every": "30 minutes", "start": "2024-10-27", "time_zone": "Europe/Berlin", "end": "2024-10-28"}
+        tiny.declare(sql, partitions=grid, features={"partition_column": "at"})
+        keys = [f"2024-10-27-{time}" for time in ("01:30", "02:00", "02:30", "02:00+0100", "02:30+0100")]
+        tiny.run(*keys)
+        orders = pip_dagster.open(tiny.root)["orders"]
+        for first, last in ((0, 1), (2, 3), (0, 4), (3, 3)):
+            for live in (True, False):
+                found = orders.predictions(keys[first], keys[last], live=live).arrow()["partition_key"]
+                assert {*found.to_pylist()} == {*keys[first : last + 1]}
 
     def test_where_nothing_is_published_it_says_so(self, tiny):
         with pytest.raises(WarehouseError, match="Nothing is published yet"):
@@ -164,6 +183,13 @@ class TestModels:
         assert "v1       champion" in repr(models.versions())
         with pytest.raises(ModelNotFound):
             models.versions("nothing")
+
+    def test_rows_in_place_of_their_training_set_are_refused(self, shop, helpers):
+        frame = shop.rows(labelled_only=True).df()
+        with pytest.raises(TypeError, match="`training_set` is a DataFrame; expected a TrainingSet or the path"):
+            pip_dagster.open(shop.root).models.register(
+                "returns", model=helpers.train(3, frame), sample=frame, training_set=frame
+            )
 
     def test_gates(self, gated):
         gating = pip_dagster.open(gated.root).models.gate("orders", 2)

@@ -15,6 +15,7 @@ import pytest
 import yaml
 
 from pip_dagster.api.rows import MANIFEST_KEY, read_manifest
+from pip_dagster.declaration import grid
 from pip_dagster.errors import (
     DeclarationError,
     LeakError,
@@ -24,6 +25,8 @@ from pip_dagster.errors import (
     StorageError,
     TrainingSetError,
 )
+from pip_dagster.warehouse import interrupts
+from tests.api.conftest import SOURCES
 
 KNOWN = "order_id, day, gift, shop, quantity, amount"
 READS = f"SELECT {KNOWN}, (SELECT count(*) FROM raw.outcomes) AS seen FROM raw.orders WHERE day >= $start_date "
@@ -72,6 +75,21 @@ def test_the_order_is_that_of_partition_and_key_whatever_the_batches(shop, monke
     assert keys == sorted(keys)
 
 
+@pytest.mark.parametrize("sql", ["UPDATE raw.outcomes SET returned = NULL", "INSERT INTO raw.orders FROM raw.orders"])
+def test_rows_that_are_not_given_bound_how_much_is_staged_at_once(shop, monkeypatch, sql):
+    from pip_dagster.flow import training_set
+
+    monkeypatch.setattr(training_set, "_PARTITIONS", 1)
+    monkeypatch.setattr(training_set, "_ROWS", 50)
+    shop.tiny.source(sql)
+    told = []
+    with pytest.raises(TrainingSetError, match="no row is left"):
+        shop.rows(progress=told.append).arrow()
+    assert [each for each in told if "features of" in each] == [
+        f"orders: features of 2024-03-0{n} to 2024-03-0{n}" for n in (1, 2, 3, 4)
+    ]
+
+
 def test_chosen_columns_come_with_the_key_and_a_wrong_one_is_named(shop):
     assert shop.rows(columns=["amount"]).arrow().column_names == [
         *("partition_key", "order_id", "day", "amount", "returned")
@@ -91,6 +109,17 @@ def test_batches_may_be_read_in_another_thread_and_left_unread(shop):
     with suppress(KeyboardInterrupt):
         signal.raise_signal(signal.SIGINT)
     assert shop.rows().arrow().num_rows == 200, "Ctrl-C between two pieces of work cancels neither"
+
+
+def test_ctrl_c_while_a_reader_is_kept_half_read_cancels_no_later_work(shop, monkeypatch):
+    shop.tiny.run()
+    monkeypatch.setattr(interrupts, "_REPEAT_SECONDS", 0.001)
+    for rows in (shop.rows(), shop.orders.predictions("2024-03-01", "2024-03-04", live=False)):
+        kept = rows.reader()
+        with suppress(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+        assert shop.rows().arrow().num_rows == 200
+        assert kept.read_all().num_rows == 200
 
 
 class TestLabels:
@@ -113,6 +142,21 @@ class TestLabels:
         rows = shop.rows()
         assert rows.arrow()["partition_key"].unique().to_pylist() == ["2024-03-01", "2024-03-02", "2024-03-03"]
         assert rows.manifest.immature == ("2024-03-04",) and rows.manifest.partitions == 3
+
+    def test_the_manifest_has_nothing_of_partitions_that_wait_for_labels(self, shop):
+        rule = {"type": "expect_column_values_to_be_between", "kwargs": {"column": "quantity", "max_value": 50}}
+        (shop.tiny.folder / "expectations.yaml").write_text(yaml.safe_dump({"features": [rule]}))
+        orders = SOURCES["orders"] | {"complete_after": "36500 days"}
+        shop.declare(sources=SOURCES | {"orders": orders}, quality={"expectations": "expectations.yaml"})
+        shop.tiny.source(
+            "UPDATE raw.orders SET quantity = 99 WHERE order_id % 50 = 1",
+            "UPDATE raw.outcomes SET returned = NULL WHERE day = '2024-03-04'",
+        )
+        rows = shop.rows()
+        assert rows.arrow().num_rows == 147
+        manifest = rows.manifest
+        assert manifest.immature == ("2024-03-04",) and manifest.quarantined == 3
+        assert manifest.provisional == ("2024-03-01", "2024-03-02", "2024-03-03")
 
     @pytest.mark.parametrize(
         ("sql", "error", "message"),
@@ -280,12 +324,22 @@ class TestRanges:
             (("2024-03-02", "2024-03-01"), "it starts at 2024-03-02 and ends before"),
             (("0001-01-01", "2024-03-01"), "before 1900"),
             (("2024-03-01", datetime.now(UTC) + timedelta(days=2)), "is not over; end the range before it"),
+            (("2024-03-01", date.max), "a bound is beyond the calendar; expected one from 1900 to now"),
         ],
     )
     def test_a_range_that_is_not_valid_is_refused_at_once(self, shop, bounds, message):
         with pytest.raises(RangeError, match=f"Pipeline orders: .*{message}") as caught:
             shop.rows(*bounds)
         assert caught.value.pipeline == "orders"
+
+    def test_a_range_without_end_is_refused_before_its_partitions_are_listed(self, shop, monkeypatch):
+        listed, of_grid = [], grid._partitions
+        monkeypatch.setattr(
+            grid, "_partitions", lambda declared: (listed.append(each) or each for each in of_grid(declared))
+        )
+        with pytest.raises(RangeError, match="is not over"):
+            shop.rows("2024-03-01", "9998-12-31")
+        assert len(listed) < 10_000
 
     def test_hours_that_the_clocks_repeat_are_two_partitions_in_order(self, shop):
         at = "TIMESTAMPTZ '2024-10-27 00:00:00+02' + to_minutes(order_id::INT * 3)"
