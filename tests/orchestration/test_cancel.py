@@ -108,6 +108,7 @@ def test_a_sigterm_of_a_run_that_is_to_be_retried_is_a_failure(scored, tmp_path)
     scored.declare(ENDLESS)
     with started(scored, tmp_path / "home") as process:
         wait_for_line(process, "extracting the features")
+        time.sleep(1)  # until the query runs
         process.send_signal(signal.SIGTERM)
         process.communicate(timeout=PATIENCE)
     assert the_run(tmp_path / "home").status == dg.DagsterRunStatus.FAILURE
