@@ -38,10 +38,9 @@ class Selection:
         Raises:
             click.UsageError: more than one is named.
         """
-        first, last = self.bounds
-        if first != last:
+        if len(self.ranges) > 1 or (self and self.bounds[0] != self.bounds[1]):
             raise click.UsageError("This command is about one partition: name a single one.")
-        return first
+        return self.bounds[0]
 
     @property
     def bounds(self) -> tuple[str | None, str | None]:

@@ -148,8 +148,9 @@ class TestASelection:
 
     def test_of_one_is_no_range(self):
         assert Selection(((FIRST, FIRST),)).one == FIRST and Selection().one is None
-        with pytest.raises(click.UsageError):
-            _ = Selection(((FIRST, SECOND),)).one
+        for ranges in (((FIRST, SECOND),), ((FIRST, FIRST), (SECOND, SECOND)), ((FIRST, None),)):
+            with pytest.raises(click.UsageError, match="about one partition"):
+                _ = Selection(ranges).one
         with pytest.raises(click.UsageError):
             _ = Selection(((FIRST, FIRST), (SECOND, SECOND))).bounds
 
