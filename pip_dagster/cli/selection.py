@@ -96,7 +96,7 @@ class Selection:
             begin, end = places[first] if first else 0, places[last] if last else len(partitions) - 1
             if begin > end:
                 raise DeclarationError(
-                    f"Pipeline {pipeline}: no partition lies from {first} to {last}; it has {known}."
+                    f"Pipeline {pipeline}: no partition lies from {first} to {last}, which is earlier; it has {known}."
                 )
             chosen |= {*range(begin, end + 1)}
         return [partitions[place] for place in sorted(chosen)]
