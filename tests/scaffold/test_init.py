@@ -141,6 +141,7 @@ def test_parquet_files_are_a_source_too(here):
         (["full"], "exists and is not empty"),
         (["x", "--from-table", "nowhere.duckdb", "raw.t"], "There is no file"),
         (["x", "--from-table", "text.duckdb", "raw.t"], "is text"),
+        (["x", "--from-table", "own.duckdb", "raw.nope"], "does not exist. "),
         (["x", "--from-table", "own.duckdb", "raw.nope"], "own.duckdb has raw.trips"),
         (["x", "--from-table", "own.duckdb", "a.b.c"], "expected SCHEMA.TABLE"),
         (["x", "--from-table", "own.duckdb", "raw.trips", "--time-zone", "Berlin"], "not an IANA time zone"),
