@@ -56,6 +56,8 @@ def _show(found: Sequence[Checked], root: Path) -> None:
         verdict = plural(problems, "problem") if problems else "ok"
         also = f", {plural(warnings, 'warning')}" if warnings else ""
         echo(f"{each.pipeline}: {verdict}{also}. Checked: {_checked(each)}.")
+        if each.rows == 0:
+            echo(f"To check rows, name a partition that has some: pip-dagster check {each.pipeline} PARTITION")
 
 
 def _line(problem: Problem, root: Path) -> str:

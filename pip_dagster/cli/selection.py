@@ -38,10 +38,9 @@ class Selection:
         Raises:
             click.UsageError: more than one is named.
         """
-        first, last = self.bounds
-        if first != last:
+        if len(self.ranges) > 1 or (self and self.bounds[0] != self.bounds[1]):
             raise click.UsageError("This command is about one partition: name a single one.")
-        return first
+        return self.bounds[0]
 
     @property
     def bounds(self) -> tuple[str | None, str | None]:
@@ -97,7 +96,7 @@ class Selection:
             begin, end = places[first] if first else 0, places[last] if last else len(partitions) - 1
             if begin > end:
                 raise DeclarationError(
-                    f"Pipeline {pipeline}: no partition lies from {first} to {last}; it has {known}."
+                    f"Pipeline {pipeline}: no partition lies from {first} to {last}, which is earlier; it has {known}."
                 )
             chosen |= {*range(begin, end + 1)}
         return [partitions[place] for place in sorted(chosen)]

@@ -193,10 +193,11 @@ class Table:
                 yield from (f"  {first}", *(f"    {line}" for line in others))
 
     def blocks(self, width: int) -> Iterator[str]:
-        """A block of `name  value` for each row; of a table of names and values, a line for each."""
+        """A block of `name  value` for each row; without a header, a line that names its last value."""
         pairs = not any(self.columns)
+        lines = [["  ".join(filter(None, row[:-1])), row[-1]] for row in self.rows] if pairs else []
         named = ([[*each] for each in zip(self.columns, row, strict=True)] for row in self.rows)
-        for n, block in enumerate([self.rows] if pairs else named):
+        for n, block in enumerate([lines] if pairs else named):
             if n:
                 yield ""
             shown = [(name, value) for name, value in block if value or pairs]

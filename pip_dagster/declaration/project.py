@@ -152,7 +152,8 @@ class Project:
                 return cls.at(folder)
         raise ProjectError(
             f"No pip_dagster project in {start} or above it: expected a pyproject.toml with [tool.pip_dagster]. "
-            f"Change to the project's folder, pass --project, or set {ROOT_VARIABLE}."
+            f"Change to the project's folder, pass --project, or set {ROOT_VARIABLE}. "
+            "`pip-dagster init NAME` writes a new project."
         )
 
     @property

@@ -172,7 +172,7 @@ def _opened(source: TableSource, root: Path, table: str) -> Iterator[tuple[duckd
             with _connected(root / source.database) as con:
                 yield con, f"it.{quote(schema)}.{quote(name)}"
     except duckdb.Error as error:
-        text = str(error).splitlines()[0]
+        text = str(error).splitlines()[0].rstrip(".!")
         where = source.parquet or source.database
         known = (
             "" if source.parquet else f" {where} has {', '.join(tables_of(root / str(source.database))) or 'no table'}."

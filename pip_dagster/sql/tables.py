@@ -193,6 +193,9 @@ def _relation(node: Mapping[str, Any], kind: str, named: frozenset[str], readabl
     return set()
 
 
+_CATALOG = ("information_schema.", "main.duckdb_")  # of the database itself: an error lists them last
+
+
 def _table(node: Mapping[str, Any], named: frozenset[str], readable: Readable) -> set[str]:
     """The table that a reference means, none for a table expression: in `a.b`, `a` is a schema or the database."""
     path = (node.get("qualified_name") or {}).get("path")  # DuckDB 2
@@ -206,7 +209,7 @@ def _table(node: Mapping[str, Any], named: frozenset[str], readable: Readable) -
     elif len(parts) == 3 and parts[0] in readable.catalogs:
         meant = {".".join(parts[1:])}
     if not meant & readable.tables:
-        there = ", ".join(sorted(readable.tables)[:20]) or "none"
+        there = ", ".join(sorted(readable.tables, key=lambda name: (name.startswith(_CATALOG), name))[:20]) or "none"
         raise Refused(
             f"reads {'.'.join(shown)!r}, which is not {readable.kind}; {readable.table_remedy} (there is: {there})"
         )

@@ -46,7 +46,9 @@ class TestProjects:
         monkeypatch.chdir(scored.folder)
         assert pip_dagster.open().project.root == scored.root
         monkeypatch.chdir(tmp_path)
-        with pytest.raises(ProjectError, match="No pip_dagster project"):
+        with pytest.raises(
+            ProjectError, match="No pip_dagster project in .* `pip-dagster init NAME` writes a new project"
+        ):
             pip_dagster.open()
         with pytest.raises(ProjectError, match="nowhere is not a folder"):
             pip_dagster.open(tmp_path / "nowhere")

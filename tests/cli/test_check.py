@@ -47,6 +47,14 @@ def test_the_rows_of_a_named_partition_are_read(short):
     assert problem["text"] == "there is no partition '2024-03-09' that has closed"
 
 
+def test_of_a_partition_without_rows_it_says_how_to_check_some(short):
+    short.declare(partitions={"end": "2024-03-05"}, sql=f"{FEATURES} AND false\n")
+    assert short.shell("check").splitlines() == [
+        "orders: ok. Checked: 1 source, 6 columns of features, returns v1, 0 rows of 2024-03-04.",
+        "To check rows, name a partition that has some: pip-dagster check orders PARTITION",
+    ]
+
+
 # What is changed of the SQL → what is wrong, of which kind, on which line.
 SQL = {
     "a column that the source lacks": (("quantity, amount", "quantity, amout AS amount"), "features", 1, "amout"),

@@ -145,11 +145,14 @@ class TestASelection:
     def test_of_what_is_not_there_is_refused(self, tiny):
         with pytest.raises(DeclarationError, match="no partition 'x' that can be built by now; it has 2024-03-01 to"):
             Selection((("x", "x"),)).among(tiny.partitions(), "orders")
+        with pytest.raises(DeclarationError, match=f"from {SECOND} to {FIRST}, which is earlier; it has 2024-03-01"):
+            Selection(((SECOND, FIRST),)).among(tiny.partitions(), "orders")
 
     def test_of_one_is_no_range(self):
         assert Selection(((FIRST, FIRST),)).one == FIRST and Selection().one is None
-        with pytest.raises(click.UsageError):
-            _ = Selection(((FIRST, SECOND),)).one
+        for ranges in (((FIRST, SECOND),), ((FIRST, FIRST), (SECOND, SECOND)), ((FIRST, None),)):
+            with pytest.raises(click.UsageError, match="about one partition"):
+                _ = Selection(ranges).one
         with pytest.raises(click.UsageError):
             _ = Selection(((FIRST, FIRST), (SECOND, SECOND))).bounds
 

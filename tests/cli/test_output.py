@@ -11,7 +11,7 @@ import pytest
 
 from pip_dagster.cli import main
 from pip_dagster.cli.output import echo, progress, show_json, show_table
-from pip_dagster.cli.table import Heading
+from pip_dagster.cli.table import Heading, lay_out
 
 LONG = "a1" * 200
 WORDS = "a reason that is as long as people write them, with every word whole"
@@ -134,6 +134,13 @@ def test_where_nothing_helps_each_row_is_a_block_of_lines(narrow):
     ]
     show_table(None, ["", ""], [["a_name_of_so_many_letters", "f" * 64], ["none", None]])
     assert narrow().splitlines() == ["a_name_of_so_many_letters", "  " + "f" * 64, "none"]
+
+
+def test_a_table_of_three_columns_without_a_header_fits_too():
+    rows = [("ok", "lock", "free"), ("WARNING", "port", f"/tmp/{'long' * 20}/.dagster_home")]
+    lines = lay_out(["", "", ""], rows, 60).lines
+    assert lines[0].split() == ["ok", "lock", "free"] and lines[1].split() == ["WARNING", "port"]
+    assert "".join(line.strip() for line in lines[2:]) == rows[1][2] and max(map(len, lines)) <= 60
 
 
 def test_two_thousand_columns_are_lines_of_a_block_and_all_of_them_are_there(narrow, capsys):

@@ -116,6 +116,13 @@ def test_names_that_sql_yaml_and_xgboost_reserve_are_written_so_that_they_load_a
     assert (here / "odd" / "data" / "model.ubj").is_file()
 
 
+def test_with_hundreds_of_features_training_warns_of_nothing(here):
+    many = ", ".join(f"i % {n} AS c{n}" for n in range(2, 152))
+    run("wide", "--from-table", source(here, f"{COLUMNS}, {many}", 500), "raw.trips", "--outcome", "late")
+    done = subprocess.run([sys.executable, "train.py"], cwd=here / "wide", capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0 and "Warning" not in done.stderr, done.stderr
+
+
 def test_parquet_files_are_a_source_too(here):
     with duckdb.connect() as con:
         con.execute(f"COPY (SELECT {COLUMNS} FROM range(500) AS r(i)) TO 'trips.parquet'")
@@ -134,6 +141,7 @@ def test_parquet_files_are_a_source_too(here):
         (["full"], "exists and is not empty"),
         (["x", "--from-table", "nowhere.duckdb", "raw.t"], "There is no file"),
         (["x", "--from-table", "text.duckdb", "raw.t"], "is text"),
+        (["x", "--from-table", "own.duckdb", "raw.nope"], "does not exist. "),
         (["x", "--from-table", "own.duckdb", "raw.nope"], "own.duckdb has raw.trips"),
         (["x", "--from-table", "own.duckdb", "a.b.c"], "expected SCHEMA.TABLE"),
         (["x", "--from-table", "own.duckdb", "raw.trips", "--time-zone", "Berlin"], "not an IANA time zone"),
