@@ -124,6 +124,8 @@ def partition_selection(
         def run(*arguments: Any, **options: Any) -> Any:
             named = [*options.pop("partitions"), *options.pop("old_partitions")]
             between = (options.pop("first"), options.pop("last")) if bounds else (None, None)
+            if "" in between:  # such as "$DAY" where it is not set; the other bound alone would be a far longer range
+                raise click.UsageError("--from or --to is empty; expected a partition key. Leave it out for no bound.")
             if former_to:
                 other = between[1] if between[1] and not is_key(between[1]) else None
                 options["former_to"], between = other, (between[0], None if other else between[1])

@@ -168,3 +168,10 @@ def test_status_takes_partitions(scored):
 def test_replay_takes_a_range(scored):
     found = json.loads(scored.shell("replay", "orders", f"{FIRST}..{SECOND}", "--json"))
     assert [each["partition"] for each in found["partitions"]] == [FIRST, SECOND]
+
+
+@pytest.mark.parametrize("words", [("run",), ("backfill",), ("models", "rollback", "--why", "x")])
+@pytest.mark.parametrize("bounds", [("--from", "", "--to", SECOND), ("--from", "", "--to", "")])
+def test_an_empty_bound_such_as_of_an_unset_variable_is_no_open_end(tiny, words, bounds):
+    shown = tiny.shell(*words, "orders", *bounds, code=2)
+    assert "--from or --to is empty; expected a partition key" in shown and not tiny.project.warehouse.exists()
