@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import secrets
 from abc import abstractmethod
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,6 +20,7 @@ from pip_dagster.warehouse.connect import workspace
 from pip_dagster.warehouse.faults import remedy
 from pip_dagster.warehouse.interrupts import idle
 from pip_dagster.warehouse.published_export import castable
+from pip_dagster.whole_file import replacing
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -118,16 +118,12 @@ class LazyRows(Shown):
 
 @contextmanager
 def _complete(path: Path) -> Iterator[Path]:
-    """A file beside `path` that takes its name if the block ends well, and is removed if not."""
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    """As `replacing`, with an error that says what to do."""
     try:
-        yield temporary
-        temporary.replace(path)
+        with replacing(path) as temporary:
+            yield temporary
     except OSError as error:
         raise StorageError(f"{path} cannot be written: {error}. {remedy(str(error))}") from error
-    finally:
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)
 
 
 @dataclass(repr=False)

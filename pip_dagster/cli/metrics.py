@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import secrets
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -22,6 +21,7 @@ from pip_dagster.declaration.project import Project
 from pip_dagster.errors import DeclarationError, PipelineError, StorageError, WarehouseError
 from pip_dagster.monitoring.exposition import Samples
 from pip_dagster.monitoring.measured import measure
+from pip_dagster.whole_file import replacing
 
 if TYPE_CHECKING:
     from pip_dagster.declaration.spec import PipelineSpec
@@ -158,9 +158,5 @@ def _size(*files: Path) -> int | None:
 
 def _write_whole(path: Path, text: str) -> None:
     """Replace the file: its readers see the old one or the new one. Not synchronized: it is written again soon."""
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
-    try:
+    with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)

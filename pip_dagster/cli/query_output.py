@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 import re
 import sys
 from collections.abc import Callable, Iterator
@@ -17,6 +16,7 @@ import click
 from pip_dagster.cli.cells import exact, single
 from pip_dagster.cli.output import echo, plain, show_table
 from pip_dagster.sql.names import bare_type, quote
+from pip_dagster.whole_file import replacing
 
 FORMATS = {"table": "", "csv": ".csv", "json": ".json", "jsonl": ".jsonl", "parquet": ".parquet", "markdown": ".md"}
 _SHOWN = 200
@@ -68,18 +68,15 @@ def check_target(path: Path, *, force: bool) -> None:
 
 @contextmanager
 def _replacing(path: Path) -> Iterator[Path]:
-    """A new file beside a file, which it replaces at the end; of an error nothing is left."""
+    """As `replacing`, with an error of a command."""
     path = path.resolve()  # what a link points at is replaced, not the link
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
-        yield partial
-        partial.replace(path)
+        with replacing(path) as partial:
+            yield partial
     except OSError as error:
         raise click.ClickException(
             f"{path} cannot be written: {error.strerror or error}. Nothing was changed."
         ) from error
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def _columns(result: Result) -> list[str]:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-import secrets
-from contextlib import suppress
 from pathlib import Path
 
 from pip_dagster.errors import StorageError
 from pip_dagster.warehouse.faults import remedy
+from pip_dagster.whole_file import replacing
 
 
 def digest(data: bytes) -> str:
@@ -23,13 +22,10 @@ def write(path: Path, data: bytes) -> Path:
         StorageError: the file cannot be written.
     """
     path = path.absolute()
-    temporary = path.with_name(f".{path.name[:100]}.{secrets.token_hex(6)}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_bytes(data)
-        temporary.replace(path)
+        with replacing(path) as temporary:
+            temporary.write_bytes(data)
     except (OSError, ValueError) as error:
-        with suppress(OSError, ValueError):
-            temporary.unlink(missing_ok=True)
         raise StorageError(f"The report cannot be written to {path}: {error}. {remedy(str(error))}") from error
     return path

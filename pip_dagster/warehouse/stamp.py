@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING
 from pip_dagster.declaration.lake import Lake
 from pip_dagster.errors import OtherWarehouseError
 from pip_dagster.sql.names import literal
+from pip_dagster.whole_file import replacing
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -88,8 +89,6 @@ def write(con: DuckDBPyConnection, path: Path) -> None:
     Raises:
         OSError: it cannot be written.
     """
-    import secrets
-
     head = newest_entry(con)
     ledger, before = _ledger(con), read(path)
     if path.name != _FILE and before and ledger and before.ledger not in (None, ledger):
@@ -97,17 +96,12 @@ def write(con: DuckDBPyConnection, path: Path) -> None:
         before = read(path)
     if head is None or (before and before.entry >= head[0]):
         return
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        text = json.dumps({"entry": head[0], "hash": head[1], "ledger": ledger})
-        with temporary.open("w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())  # else an empty file could have the name after a loss of power
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    text = json.dumps({"entry": head[0], "hash": head[1], "ledger": ledger})
+    with replacing(path) as temporary, temporary.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())  # else an empty file could have the name after a loss of power
 
 
 def newest_entry(con: DuckDBPyConnection) -> tuple[int, str] | None:

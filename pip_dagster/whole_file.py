@@ -1,0 +1,23 @@
+"""Files that their readers see whole: the former one or the new one, never a part."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A file beside `path` that takes its name if the block ends well, and is removed if not.
+
+    Not synchronized to disk: a block for which a loss of power matters does so.
+    """
+    temporary = path.with_name(f".{path.name[:100]}.{secrets.token_hex(6)}.tmp")  # a name has 255 bytes at most
+    try:
+        yield temporary
+        temporary.replace(path)
+    finally:
+        with suppress(OSError, ValueError):
+            temporary.unlink(missing_ok=True)
