@@ -14,6 +14,7 @@ import sys
 import tempfile
 import textwrap
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -239,6 +240,15 @@ class Tiny:
         booster = xgb.Booster(model_file=str(self.registry.get("returns", version).path / "model.ubj"))
         scores = booster.predict(matrix(frame)) if len(frame) else []
         return dict(zip(frame["order_id"].tolist(), map(float, scores), strict=True))
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Nobody else can write the warehouse: a run that has begun waits."""
+        path = self.project.warehouse
+        with path.with_name(path.name + ".lock").open("a+") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield
+            fcntl.flock(file, fcntl.LOCK_UN)
 
     def python(self, code: str, *arguments: str, stdin: bool = False, **environment: str) -> subprocess.Popen[str]:
         """Another process that runs `code` in this project; its output is read by the caller, who may write to it."""

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import fcntl
 import importlib.util
 import re
 import sys
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -112,7 +110,7 @@ def test_a_sensor_that_is_turned_on_reruns_what_a_late_row_made_stale_with_the_r
 
 
 def test_a_backfill_is_cancelled_and_its_partitions_are_not_scored(ui):
-    with locked(ui.tiny):  # its run waits for the warehouse
+    with ui.tiny.locked():  # its run waits for the warehouse
         ui.materialize(JOB, f"[{FIRST}...{THIRD}]")
         backfill = until(lambda: next(iter(ui.backfills()), None))
         until(lambda: ui.runs(**{"dagster/backfill": backfill}))
@@ -138,13 +136,3 @@ def test_the_report_is_materialized_and_opened(ui):
 def rows_of(tiny, day):
     [(count,)] = tiny.published(f"SELECT count(*) FROM orders.predictions WHERE partition_key = '{day}'")
     return count
-
-
-@contextmanager
-def locked(tiny):
-    """Nobody else can write the warehouse."""
-    path = tiny.project.warehouse
-    with path.with_name(path.name + ".lock").open("a+") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
-        fcntl.flock(file, fcntl.LOCK_UN)

@@ -1,6 +1,5 @@
 """The real daemon, with real runs: what a late row sets going, and what is left when processes are killed."""
 
-import fcntl
 import os
 import signal
 import socket
@@ -118,16 +117,6 @@ def skips_since(instance, moment):
     return [t for t in ticks(instance) if t.timestamp > moment and t.status.value == "SKIPPED"]
 
 
-@contextmanager
-def locked(tiny):
-    """Nobody else can write the warehouse: a run that has begun waits."""
-    path = tiny.project.warehouse
-    with path.with_name(path.name + ".lock").open("a+") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
-        fcntl.flock(file, fcntl.LOCK_UN)
-
-
 def worker_of(instance, run):
     """The process that works on a run, once its step has begun."""
     for record in instance.get_records_for_run(run.run_id).records:
@@ -167,7 +156,7 @@ def test_a_late_row_is_one_run_and_a_killed_run_is_retried_once_with_nothing_dou
         late_row(scored, 9002, like=110)
         # The run is caught before it can write: it waits for the warehouse, as the looks do, who say so.
         [run] = until(lambda: [r for r in runs(instance) if r.tags.get("dagster/partition") == THIRD])
-        with locked(scored):
+        with scored.locked():
             pid = until(lambda: worker_of(instance, run))
             os.kill(pid, signal.SIGKILL)
             until(lambda: instance.get_run_by_id(run.run_id).status == S.FAILURE)
@@ -202,7 +191,7 @@ def test_a_backfill_goes_on_after_its_code_server_was_killed(tiny, home, instanc
         until(lambda: answers(port))
         stack.enter_context(daemon(tiny, home, "-w", "workspace.yaml"))
         backfill = backfill_of(tiny, instance, [FIRST, SECOND, THIRD, FOURTH])
-        with locked(tiny):
+        with tiny.locked():
             [run] = until(lambda: [r for r in instance.get_runs() if worker_of(instance, r)][:1])
             os.kill(first.pid, signal.SIGKILL)
             first.wait()
@@ -220,7 +209,7 @@ def test_a_backfill_goes_on_after_its_code_server_was_killed(tiny, home, instanc
 def test_after_a_power_cut_the_run_at_work_is_ended_by_the_daemon(scored, home, instance):
     """Daemon, code server and worker die at once: nobody is left to say so, and no sensor is on that would look."""
     scored.declare(partitions=GRID, schedule=None)
-    with daemon(scored, home) as found, locked(scored):
+    with daemon(scored, home) as found, scored.locked():
         backfill = backfill_of(scored, instance, [FIRST])
         [run] = until(lambda: [r for r in instance.get_runs() if worker_of(instance, r)][:1])
         os.killpg(found.pid, signal.SIGKILL)
