@@ -9,7 +9,7 @@ import socket
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, requires, version
+from importlib.metadata import PackageNotFoundError, metadata, requires, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -92,7 +92,8 @@ def free_port(after: int) -> int | None:
 def _python() -> Iterator[Diagnosis]:
     from packaging.specifiers import SpecifierSet
 
-    supported, found = SpecifierSet(">=3.11,<3.14"), platform.python_version()
+    supported = SpecifierSet(metadata("pip-dagster")["Requires-Python"])
+    found = platform.python_version()
     if found in supported:
         yield Diagnosis("ok", "python", f"{found}, pip-dagster {version('pip-dagster')}")
     else:

@@ -17,14 +17,12 @@ from pip_dagster.monitoring.estimating import applies
 from pip_dagster.orchestration.dagster_private import failed_evaluations
 from pip_dagster.orchestration.expectation_checks import by_key, evaluation, expectation_spec
 from pip_dagster.orchestration.failure import as_failure
-from pip_dagster.orchestration.keys import features_key, predictions_key
+from pip_dagster.orchestration.keys import DRIFT_NAME, ESTIMATE_NAME, SPLIT_NAME, features_key, predictions_key
 from pip_dagster.orchestration.links import docs
 from pip_dagster.orchestration.partitions import partitions_of
 from pip_dagster.plural import plural
 from pip_dagster.warehouse.connect import workspace
 
-SPLIT_NAME, DRIFT_NAME, PERFORMANCE_NAME = "split", "drift", "performance"
-ESTIMATE_NAME = "estimate"
 # A run of more partitions does not report each one that passed: an event costs Dagster some 30 ms on SQLite.
 EACH_REPORTED_UP_TO = 31
 

@@ -13,9 +13,9 @@ from pip_dagster.flow.model import ScoringModel
 from pip_dagster.monitoring.backfill import profile_stored
 from pip_dagster.monitoring.drift import ColumnDrift, PartitionDrift
 from pip_dagster.monitoring.judged import judge_drift
-from pip_dagster.orchestration.checks import DRIFT_NAME, EACH_REPORTED_UP_TO, Evaluated, executed_alone
+from pip_dagster.orchestration.checks import EACH_REPORTED_UP_TO, Evaluated, executed_alone
 from pip_dagster.orchestration.failure import as_failure
-from pip_dagster.orchestration.keys import predictions_key
+from pip_dagster.orchestration.keys import DRIFT_NAME, predictions_key
 from pip_dagster.registry.choose import registry_of
 from pip_dagster.warehouse.connect import workspace
 from pip_dagster.warehouse.interrupts import raise_if_interrupted

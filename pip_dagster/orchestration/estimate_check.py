@@ -13,9 +13,9 @@ from pip_dagster.ledger.estimates import live_scorings
 from pip_dagster.monitoring.estimates import ShownEstimate, estimate_findings, read_estimates
 from pip_dagster.monitoring.estimating import applies, estimate_scored
 from pip_dagster.monitoring.finding import Finding
-from pip_dagster.orchestration.checks import EACH_REPORTED_UP_TO, ESTIMATE_NAME, Evaluated, executed_alone
+from pip_dagster.orchestration.checks import EACH_REPORTED_UP_TO, Evaluated, executed_alone
 from pip_dagster.orchestration.failure import as_failure
-from pip_dagster.orchestration.keys import predictions_key
+from pip_dagster.orchestration.keys import ESTIMATE_NAME, predictions_key
 from pip_dagster.registry.choose import registry_of
 from pip_dagster.warehouse.access import reading
 from pip_dagster.warehouse.connect import workspace

@@ -15,7 +15,7 @@ import dagster as dg
 
 from pip_dagster.flow.validate import is_about_rows
 from pip_dagster.ledger.checks import CheckEntry
-from pip_dagster.orchestration.keys import features_key, predictions_key, source_key
+from pip_dagster.orchestration.keys import CHECK_NAMES, features_key, predictions_key, source_key
 from pip_dagster.orchestration.links import docs
 from pip_dagster.plural import plural
 from pip_dagster.quality.sentence import observed_in_words, sentence
@@ -27,8 +27,6 @@ if TYPE_CHECKING:
 # Of an expectation that a run's partitions do not meet, so many of them, the newest, have an evaluation of their own.
 FAILING_REPORTED = 5
 _EXAMPLES, _NAMED = 10, 50
-# Names of other checks on the same asset.
-OTHERS = frozenset({"split", "drift", "estimate", "performance"})
 
 
 def by_key(pipeline: Pipeline) -> dict[dg.AssetCheckKey, Expectation]:
@@ -51,7 +49,7 @@ def _name(wanted: str, taken: set[str]) -> str:
     """A name that Dagster takes; the id itself wherever that is one."""
     plain = re.sub(r"\W", "_", wanted, flags=re.ASCII)
     name, number = plain, 2
-    while name in taken | OTHERS:
+    while name in taken.union(CHECK_NAMES):
         name, number = f"{plain}_{number}", number + 1
     return name
 

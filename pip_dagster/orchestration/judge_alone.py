@@ -8,9 +8,6 @@ from pip_dagster.declaration.pipeline import Pipeline
 from pip_dagster.flow.judge_stored import Judged, judge_stored
 from pip_dagster.ledger.checks import SPLIT
 from pip_dagster.orchestration.checks import (
-    DRIFT_NAME,
-    ESTIMATE_NAME,
-    SPLIT_NAME,
     Evaluated,
     executed_alone,
     owed,
@@ -21,6 +18,7 @@ from pip_dagster.orchestration.drift_check import drift_alone
 from pip_dagster.orchestration.estimate_check import estimate_alone
 from pip_dagster.orchestration.expectation_checks import by_key, evaluation, expectation_evaluations
 from pip_dagster.orchestration.failure import as_failure
+from pip_dagster.orchestration.keys import DRIFT_NAME, ESTIMATE_NAME, SPLIT_NAME
 from pip_dagster.orchestration.runs import has_partitions
 
 NEWEST = ", the newest that is stored"

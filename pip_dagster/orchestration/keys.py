@@ -1,10 +1,13 @@
-"""The names of a pipeline's assets."""
+"""The names of a pipeline's assets and checks."""
 
 from __future__ import annotations
 
 import dagster as dg
 
 from pip_dagster.declaration.spec import PipelineSpec
+
+# The checks beside those of the expectations.
+SPLIT_NAME, DRIFT_NAME, ESTIMATE_NAME, PERFORMANCE_NAME = CHECK_NAMES = ("split", "drift", "estimate", "performance")
 
 
 def features_key(spec: PipelineSpec) -> dg.AssetKey:

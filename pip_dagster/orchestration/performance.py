@@ -15,9 +15,8 @@ from pip_dagster.monitoring.finding import Finding
 from pip_dagster.monitoring.performance import Performance, judge_performance, read_performance
 from pip_dagster.monitoring.watch import watch_findings
 from pip_dagster.orchestration.alive import alive
-from pip_dagster.orchestration.checks import PERFORMANCE_NAME
 from pip_dagster.orchestration.failure import as_failure
-from pip_dagster.orchestration.keys import performance_key, predictions_key, source_key
+from pip_dagster.orchestration.keys import PERFORMANCE_NAME, performance_key, predictions_key, source_key
 from pip_dagster.orchestration.links import docs, file_link
 from pip_dagster.orchestration.metadata import digests, rounded
 from pip_dagster.orchestration.runs import has_partitions
