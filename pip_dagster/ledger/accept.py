@@ -11,7 +11,7 @@ from pip_dagster.ledger import audit, versions
 from pip_dagster.ledger.promotions import accept_lost, append_promotions, write_registry_stamp
 from pip_dagster.registry.store import Registry
 from pip_dagster.warehouse import stamp
-from pip_dagster.warehouse.access import reading, writing
+from pip_dagster.warehouse.access import reading, see_newest, writing
 from pip_dagster.warehouse.connect import open_warehouse, workspace
 from pip_dagster.warehouse.transaction import transaction
 
@@ -43,14 +43,15 @@ def accept(
         WarehouseError: it cannot be written.
     """
     refusal = _refusal(project) if warehouse else None
-    aside = _replace(project) if refusal else None
-    registry, now = Registry(project.registry), audit.micros(clock.now())
+    aside = None
+    if refusal:
+        _record(project, by, {"why": why, "refusal": refusal})
+        aside = _replace(project)
+    registry = Registry(project.registry)
     with workspace(threads=2) as con, writing(con, project, purpose="accepting"):
+        now = audit.micros(clock.now())
         with transaction(con):
             events = []
-            if refusal:
-                subject = {"warehouse": str(project.warehouse)}
-                events.append(audit.Event("accepted", now, by, None, subject, {"why": why, "refusal": refusal}))
             for known in versions.recorded(con) if replaced else ():
                 try:
                     version = registry.get(known.model_name, known.model_version)
@@ -63,7 +64,7 @@ def accept(
             if moves:
                 count = accept_lost(con, registry, by=by, why=why) + append_promotions(con, registry, by=by, why=why)
         write_registry_stamp(con, project)
-    return Accepted(count, len(events) - bool(refusal), bool(refusal), aside)
+    return Accepted(count, len(events), bool(refusal), aside)
 
 
 def _refusal(project: Project) -> str | None:
@@ -77,10 +78,20 @@ def _refusal(project: Project) -> str | None:
         return error.reason
 
 
-def _replace(project: Project) -> Path | None:
-    """Begin a ledger where there is none, move the published files aside, and remove the stamps."""
+def _record(project: Project, by: str, details: dict[str, object]) -> None:
+    """Record that the warehouse was accepted, in a new ledger where there is none.
+
+    First of all: whoever is killed behind it leaves a warehouse that is refused still, and is to be accepted again.
+    """
     with workspace(threads=1) as con, open_warehouse(con, project.warehouse, purpose="accepting"):
-        pass
+        see_newest(con)
+        with transaction(con):
+            subject = {"warehouse": str(project.warehouse)}
+            audit.append(con, [audit.Event("accepted", audit.micros(clock.now()), by, None, subject, details)])
+
+
+def _replace(project: Project) -> Path | None:
+    """Move the published files aside, then remove the stamps."""
     aside = None
     if project.publishes and project.published.exists():
         aside = project.published.with_name(f"{project.published.name}.before-{clock.now():%Y%m%dT%H%M%S}")

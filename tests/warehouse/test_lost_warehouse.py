@@ -2,12 +2,14 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import duckdb
 import pytest
 
 from pip_dagster.declaration.lake import Lake
 from pip_dagster.errors import OtherWarehouseError
+from pip_dagster.ledger.accept import accept
 from pip_dagster.ledger.rollback import rollback
 from pip_dagster.warehouse.access import pending_now
 from pip_dagster.warehouse.stamp import published_stamp, registry_stamp
@@ -132,6 +134,29 @@ def test_a_new_ledger_can_be_accepted(scored, backend):
     with duckdb.connect(str(aside / "orders" / "rows-0001.duckdb"), read_only=True) as con:
         kept = con.execute("SELECT count(DISTINCT partition_key) FROM orders.predictions").fetchone()
     assert kept == (4,), "what was published is kept"
+
+
+@pytest.mark.lake("always")
+@pytest.mark.parametrize("killed_at", ["rename", "unlink"])
+def test_an_acceptance_that_is_killed_is_recorded_or_refused_still(scored, backend, monkeypatch, killed_at):
+    class Killed(BaseException):
+        pass
+
+    def kill(*_, **__):
+        raise Killed
+
+    lose(scored, backend)
+    with monkeypatch.context() as killing:
+        killing.setattr(Path, killed_at, kill)
+        with pytest.raises(Killed):
+            accept(scored.project, by="ada", why="begin again", warehouse=True)
+    if killed_at == "rename":
+        with pytest.raises(OtherWarehouseError):
+            scored.run(FIRST)
+        scored.shell("audit", "accept", "--warehouse", "--why", "begin again")
+    assert scored.run(FIRST)[FIRST].scoring
+    assert {key for (key,) in scored.published("SELECT DISTINCT partition_key FROM orders.predictions")} == {FIRST}
+    assert scored.shell("audit", "log").count("begin again") == (2 if killed_at == "rename" else 1)
 
 
 def test_a_warehouse_that_nothing_is_wrong_with_needs_no_acceptance(scored):
