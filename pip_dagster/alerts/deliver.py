@@ -30,7 +30,7 @@ _PIPE_BYTES, _TAIL_BYTES = 2**16, 2**12
 _LOOK_SECONDS = 0.02
 
 
-class _UndeliveredError(Exception):
+class UndeliveredError(Exception):
     """One attempt failed; the text holds no address and no token, which may be secrets."""
 
 
@@ -63,10 +63,10 @@ def deliver_to(
         webhook = alerts.webhook
         assert webhook
         where = f"the webhook in ${webhook.env}"
-        problem, tried = _attempt(alerts, lambda timeout: _post(webhook, payload, timeout))
+        problem, tried = _attempt(alerts, lambda timeout: post_to(webhook, payload, timeout))
     else:
         where = f"the command {alerts.command[0]}"
-        problem, tried = _attempt(alerts, lambda timeout: _run(alerts.command, payload, timeout))
+        problem, tried = _attempt(alerts, lambda timeout: run_command(alerts.command, payload, timeout))
     if problem:
         log(
             f"Pipeline {alert.pipeline}: the alert {alert.title!r} did not reach {where} in {tried} attempts: "
@@ -88,24 +88,29 @@ def _attempt(alerts: Alerts, send: Callable[[float], None]) -> tuple[str, int]:
         try:
             send(min(alerts.timeout, left))
             return "", tried
-        except _UndeliveredError as error:
+        except UndeliveredError as error:
             problem = str(error)
         except Exception as error:  # an alert must never fail its caller
             problem = type(error).__name__
     return problem or "no time was left", tried
 
 
-def _post(webhook: Webhook, payload: bytes, timeout: float) -> None:
+def post_to(webhook: Webhook, payload: bytes, timeout: float) -> None:
+    """Post to a declared webhook.
+
+    Raises:
+        UndeliveredError: the address is not set, or it did not accept the payload in time.
+    """
     import requests  # noqa: F401 - the time that this takes is not the server's
 
     url = os.environ.get(webhook.env)
     if not url:
-        raise _UndeliveredError(f"the environment of the code location has no {webhook.env}; set it to the URL")
+        raise UndeliveredError(f"the environment of the code location has no {webhook.env}; set it to the URL")
     headers = {"Content-Type": "application/json; charset=utf-8", "User-Agent": "pip_dagster"}
     if webhook.bearer_env:
         token = os.environ.get(webhook.bearer_env)
         if not token:
-            raise _UndeliveredError(
+            raise UndeliveredError(
                 f"the environment of the code location has no {webhook.bearer_env}; set it to the token"
             )
         headers["Authorization"] = f"Bearer {token}"
@@ -119,9 +124,9 @@ def _post(webhook: Webhook, payload: bytes, timeout: float) -> None:
     except queue.Empty:
         status = "no answer"
     if isinstance(status, str):
-        raise _UndeliveredError(f"{status}, within {timeout:g} s")
+        raise UndeliveredError(f"{status}, within {timeout:g} s")
     if not 200 <= status < 300:
-        raise _UndeliveredError(f"it answered with HTTP status {status}")
+        raise UndeliveredError(f"it answered with HTTP status {status}")
 
 
 def _answer_of(url: str, payload: bytes, headers: Mapping[str, str], timeout: float) -> int | str:
@@ -149,7 +154,12 @@ def _answer_of(url: str, payload: bytes, headers: Mapping[str, str], timeout: fl
         return type(error).__name__
 
 
-def _run(command: tuple[str, ...], payload: bytes, timeout: float) -> None:
+def run_command(command: tuple[str, ...], payload: bytes, timeout: float) -> None:
+    """Run a command with the payload on its standard input.
+
+    Raises:
+        UndeliveredError: it cannot be started, failed, or ran too long.
+    """
     with tempfile.TemporaryFile() as alert:  # a command that does not read a pipe would block whoever writes to it
         try:
             alert.write(payload)
@@ -162,7 +172,7 @@ def _run(command: tuple[str, ...], payload: bytes, timeout: float) -> None:
                 start_new_session=True,  # so that its child processes can be killed with it
             )
         except OSError as error:
-            raise _UndeliveredError(f"it cannot be started: {error.strerror or type(error).__name__}") from None
+            raise UndeliveredError(f"it cannot be started: {error.strerror or type(error).__name__}") from None
     assert process.stderr
     with process.stderr:
         last = _end_of(process.stderr.fileno(), process, time.monotonic() + timeout)
@@ -170,10 +180,10 @@ def _run(command: tuple[str, ...], payload: bytes, timeout: float) -> None:
             with suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
             process.wait()
-            raise _UndeliveredError(f"it was still running after {timeout:g} s and was killed")
+            raise UndeliveredError(f"it was still running after {timeout:g} s and was killed")
     if process.returncode:
         message = last.decode(errors="replace").strip()[-300:]
-        raise _UndeliveredError(f"it ended with exit code {process.returncode}: {message or 'no message on stderr'}")
+        raise UndeliveredError(f"it ended with exit code {process.returncode}: {message or 'no message on stderr'}")
 
 
 def _end_of(stderr: int, process: subprocess.Popen[bytes], until: float) -> bytes:

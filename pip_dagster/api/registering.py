@@ -72,9 +72,12 @@ def first_alias(registry: Registry, version: ModelVersion, alias: str) -> None:
 
 def record_in_audit(project: Project, model: str, move: AliasChange, progress: Callable[[str], None]) -> None:
     """Have the warehouse's audit record a move; a failure is reported and the move stands."""
+    from pip_dagster.evidence.anchor import anchor_after
     from pip_dagster.ledger.promotions import record_promotions
 
     try:
         record_promotions(project, (model, move))
     except PipelineError as error:  # to report the move as failed would be wrong
         progress(f"The alias was moved, but is not in the audit yet; the same command again records it. {error}")
+    else:
+        anchor_after(project, progress)

@@ -18,13 +18,14 @@ from pip_dagster.cli.output import echo, show_json, show_table
 from pip_dagster.cli.table import Heading
 from pip_dagster.declaration.find import find_declarations
 from pip_dagster.declaration.project import Project
-from pip_dagster.errors import DeclarationError
+from pip_dagster.errors import DeclarationError, ProjectError
 from pip_dagster.plural import plural
 from pip_dagster.registry.store import whoami
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
+    from pip_dagster.evidence.verify import Verified as Anchored
     from pip_dagster.ledger.fault import Fault
     from pip_dagster.registry.aliases import AliasChange
 
@@ -64,24 +65,27 @@ def audit() -> None:
 @click.option(
     "--expect", metavar="HASH", help="The hash of an entry, stored elsewhere, that the chain must still have."
 )
+@click.option("--anchors", is_flag=True, help="Compare with the anchors in the declared places too.")
 @json_option
 @click.pass_obj
-def verify(project: Project, expect: str | None, as_json: bool) -> None:
+def verify(project: Project, expect: str | None, anchors: bool, as_json: bool) -> None:
     """Recompute the chain and compare it with the ledger, the registry and the published files.
 
     Exit code 0: the chain is intact, every version and alias move in the registry is as recorded, and the published
     files hold what was published. 1: one of them does not; the first fault is shown. 4: they do, but no command
     recorded some alias moves.
 
-    Store the last hash that it prints where nobody who can write to the warehouse can change it: --expect proves later
-    that no entry up to that one was replaced.
+    Who can write to the warehouse can rewrite the whole chain, or cut off its end. --anchors finds that, and changed
+    rows of any table of the ledger: declare [tool.pip_dagster.anchors]. Without, store the last hash that it prints
+    where nobody who can write to the warehouse can change it: --expect proves later that no entry up to that one was
+    replaced.
     """
     from pip_dagster.declaration.lake import Lake
 
-    found = _verify(project, expect)
+    found = _verify(project, expect, anchors)
     tries = 3 if isinstance(project.warehouse, Lake) else 1  # of a lake, partitions may be published meanwhile
     while (tries := tries - 1) and found.altered:
-        found = _verify(project, expect)
+        found = _verify(project, expect, anchors)
     if as_json:
         listed = [{"model": model} | move.model_dump(mode="json") for model, move in found.pending]
         answer = {
@@ -91,7 +95,8 @@ def verify(project: Project, expect: str | None, as_json: bool) -> None:
             "unrecorded": listed,
         }
         of_files = {"altered": len(found.altered), "without_digest": found.without_digest}
-        show_json(answer | of_files | {"fault": asdict(found.fault) if found.fault else None})
+        of_anchors = {"anchors": asdict(found.anchored) if found.anchored else None}
+        show_json(answer | of_files | of_anchors | {"fault": asdict(found.fault) if found.fault else None})
     else:
         _show_verified(found)
     sys.exit(BROKEN if found.fault else UNRECORDED if found.pending else 0)
@@ -107,14 +112,17 @@ class _Verified:
     altered: list[Fault]
     without_digest: int
     pending: list[tuple[str, AliasChange]]
+    anchored: Anchored | None = None
 
     @property
     def fault(self) -> Fault | None:
         """The first fault."""
-        return self.of_chain or next(iter(self.altered), None)
+        of_anchors = self.anchored.faults if self.anchored else []
+        return self.of_chain or next(iter((*of_anchors, *self.altered)), None)
 
 
-def _verify(project: Project, expect: str | None) -> _Verified:
+def _verify(project: Project, expect: str | None, anchors: bool) -> _Verified:
+    from pip_dagster.evidence.verify import verify_anchors
     from pip_dagster.ledger.promotions import alias_moves, unrecorded
     from pip_dagster.ledger.verify import verify as verify_chain
     from pip_dagster.ledger.verify_published import published_faults, without_digest
@@ -128,7 +136,8 @@ def _verify(project: Project, expect: str | None) -> _Verified:
         entries, head = con.execute("SELECT count(*), arg_max(hash, seq) FROM ledger.audit").fetchone() or (0, None)
         altered = list(published_faults(con, project))
         undigested = without_digest(con) if project.publishes else 0
-    return _Verified(entries, head, fault, altered, undigested, pending)
+        anchored = verify_anchors(con, project) if anchors else None
+    return _Verified(entries, head, fault, altered, undigested, pending, anchored)
 
 
 def _show_verified(found: _Verified) -> None:
@@ -137,6 +146,8 @@ def _show_verified(found: _Verified) -> None:
     else:
         number = f"{found.entries:,} entries" if found.entries != 1 else "1 entry"
         echo(f"{number}; the chain is intact and agrees with the ledger. The last hash is {found.head}")
+    if found.anchored:
+        _show_anchored(found.anchored)
     if found.altered:
         more = f" And {plural(len(found.altered) - 1, 'more fault')}." if len(found.altered) > 1 else ""
         echo(f"The published files were altered. The first fault: {found.altered[0]}{more}", err=True)
@@ -188,6 +199,47 @@ def accept(project: Project, moves: bool, versions: bool, warehouse: bool, why: 
     )
     if done.aside:
         echo(f"The former files are in {done.aside}.")
+
+
+def _show_anchored(found: Anchored) -> None:
+    if found.faults:
+        more = f" And {plural(len(found.faults) - 1, 'more fault')}." if len(found.faults) > 1 else ""
+        echo(f"The audit is not as it was anchored. The first fault: {found.faults[0]}{more}", err=True)
+    else:
+        echo(f"It agrees with {plural(found.anchors, 'anchor')}, the newest of entry {found.entry}.")
+    if found.later:
+        number = "1 entry" if found.later == 1 else f"{found.later:,} entries"
+        echo(f"No anchor covers {number} behind that one: run `pip-dagster audit anchor`.")
+    if found.earlier_ledgers:
+        anchors = plural(found.earlier_ledgers, "anchor")
+        echo(f"Not compared: {anchors} of a ledger that this one replaced, as it records.")
+
+
+@audit.command()
+@json_option
+@click.pass_obj
+def anchor(project: Project, as_json: bool) -> None:
+    """Sign the newest entry and store it in the declared places, as each run does.
+
+    [tool.pip_dagster.anchors] of pyproject.toml declares the key and the places: a file, a git repository, a command or
+    a webhook. Exit code 1: a place did not take it.
+    """
+    from pip_dagster.evidence.anchor import anchor as anchor_audit
+
+    done = anchor_audit(project)
+    if done is None:
+        raise ProjectError(
+            f"{project.root / 'pyproject.toml'} declares no anchors: add a table [tool.pip_dagster.anchors] with key, "
+            "signers and places."
+        )
+    if as_json:
+        show_json(asdict(done))
+    else:
+        for name in done.places:
+            echo(f"{name}: anchored entry {done.entry}, {done.hash}")
+        for name, why in done.failed.items():
+            echo(f"{name}: not anchored: {why}", err=True)
+    sys.exit(1 if done.failed else 0)
 
 
 @audit.command()
@@ -270,6 +322,9 @@ def _change(subject: dict[str, Any], details: dict[str, Any]) -> tuple[str, str]
         return "warehouse", "accepted as it is"
     if "version" in subject:
         return f"v{subject['version']}", "accepted as it is"
+    if "anchor" in subject:
+        rows = sum(table["rows"] for table in details["tables"].values())
+        return "ledger", f"{plural(rows, 'row')} of {plural(len(details['tables']), 'table')} covered"
     if "rollback_id" in subject:
         return subject["rollback_id"], f"{details['rolled_back']} rolled back, {len(details['missing'])} could not be"
     return "", f"{details['live_changes']} live changes before it"

@@ -59,6 +59,7 @@ def backfill(
     Exit code 0: every partition is built. 1: an error ended the backfill. 3: some partitions failed or were blocked.
     130: cancelled. Committed partitions stay in every case.
     """
+    from pip_dagster.evidence.anchor import anchor_after
     from pip_dagster.flow import backfill as backfills
 
     declared = find_pipeline(project, pipeline)
@@ -84,6 +85,7 @@ def backfill(
     if not (home or no_dagster) and work.chunks:
         progress("DAGSTER_HOME is not set: Dagster's UI will not show these partitions as materialized.")
     outcome = build(declared, work, Progress(work.remaining), home=home, allow_fewer_rows=allow_fewer_rows)
+    anchor_after(project, progress)
     if work.chunks:
         summarize(work, outcome)
     if as_json:

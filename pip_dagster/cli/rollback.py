@@ -14,7 +14,7 @@ import click
 
 from pip_dagster.cli.cells import duration
 from pip_dagster.cli.options import Instant, json_option, version_number, why_option
-from pip_dagster.cli.output import echo, show_json, show_table
+from pip_dagster.cli.output import echo, progress, show_json, show_table
 from pip_dagster.cli.selection import Selection, partition_selection
 from pip_dagster.cli.table import Heading
 from pip_dagster.declaration.find import find_pipeline
@@ -58,6 +58,7 @@ def rollback(
     Exit code 0: every partition is as requested, or it is a dry run. 1: refused. 3: some have no such scores and did
     not change.
     """
+    from pip_dagster.evidence.anchor import anchor_after
     from pip_dagster.ledger.rollback import rollback as roll_back
 
     declared = find_pipeline(project, pipeline)
@@ -76,6 +77,8 @@ def rollback(
         keep_alias=keep_alias,
         dry_run=dry_run,
     )
+    if not dry_run:
+        anchor_after(project, progress)
     commands = rescore_commands(result)
     if as_json:
         extra = {"complete": result.complete, "rescore": commands}

@@ -14,6 +14,7 @@ from pip_dagster.errors import ProjectError
 from pip_dagster.text_file import read_text
 
 if TYPE_CHECKING:
+    from pip_dagster.declaration.anchors import Anchors
     from pip_dagster.declaration.automation import Alerts
 
 ROOT_VARIABLE = "PIP_DAGSTER_PROJECT"
@@ -94,8 +95,8 @@ class Project:
             raise ProjectError(f"{file}, [tool.pip_dagster]: docs_url = {docs_url!r} is not a URL; expected https://…")
         settings = {key: default for key, (default, _) in SETTINGS.items()}
         for key, value in declared.items():
-            if key == "alerts":
-                continue  # a table, read by the property `alerts`
+            if key in ("alerts", "anchors"):
+                continue  # tables, read by the properties of these names
             if key not in settings or not isinstance(value, str) or not value:
                 raise ProjectError(
                     f"{file}, [tool.pip_dagster]: {key} = {value!r} is not a setting; "
@@ -190,6 +191,24 @@ class Project:
             return Alerts.model_validate(declared)
         except ValueError as error:
             raise ProjectError(f"{file}, [tool.pip_dagster.alerts]: {error}") from error
+
+    @property
+    def anchors(self) -> Anchors | None:
+        """`[tool.pip_dagster.anchors]`: where the audit is anchored, if anywhere.
+
+        Raises:
+            ProjectError: the table is not valid.
+        """
+        file = self.root / "pyproject.toml"
+        declared = (_tool_table(file, "pip_dagster") or {}).get("anchors")
+        if declared is None:
+            return None
+        from pip_dagster.declaration.anchors import Anchors
+
+        try:
+            return Anchors.model_validate(declared)
+        except ValueError as error:
+            raise ProjectError(f"{file}, [tool.pip_dagster.anchors]: {error}") from error
 
     def environment(self) -> dict[str, str]:
         """The variables with which a child process finds this project."""

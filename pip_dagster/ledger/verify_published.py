@@ -138,6 +138,8 @@ def _read(con: DuckDBPyConnection, file: Path, recorded_as: _Recorded) -> None:
             into = f"INSERT INTO temp.found SELECT {here}"
             signatures = con.execute(f"SELECT DISTINCT columns_digest FROM temp.recorded WHERE {of}").fetchall()
             for (signature,) in signatures:
+                if signature not in recorded_as.columns:  # then its partitions have another digest than recorded
+                    continue
                 with_it = f"{of} AND columns_digest = {literal(signature)}"
                 where = f"partition_key IN (SELECT partition_key FROM temp.recorded WHERE {with_it})"
                 digests = _digests(rows, columns, recorded_as.columns[signature], recorded_as.secret, where)

@@ -8,6 +8,7 @@ import dagster as dg
 
 from pip_dagster.declaration.pipeline import Pipeline
 from pip_dagster.errors import PipelineError, RegistryError, WithdrawnError
+from pip_dagster.evidence.anchor import anchor_after
 from pip_dagster.flow.materialize import materialize
 from pip_dagster.flow.result import PartitionResult
 from pip_dagster.ledger.record import RunInfo, ScoringEntry
@@ -116,11 +117,21 @@ def pipeline_assets(
     def features_and_predictions(context: dg.AssetExecutionContext) -> Iterator[Any]:
         with alive(context.instance, context.run.run_id):
             if context.selected_asset_keys:
-                yield from _run(context, pipeline, partitions, observe)
+                yield from _anchored(context, pipeline, _run(context, pipeline, partitions, observe))
             else:  # as *Execute* of a check launches it
                 yield from judge_alone(context, pipeline)
 
     return features_and_predictions
+
+
+def _anchored(context: dg.AssetExecutionContext, pipeline: Pipeline, built: Iterator[Any]) -> Iterator[Any]:
+    """What is built, and then the audit's anchor; not after a cancellation, which must end soon."""
+    try:
+        yield from built
+    except dg.Failure:
+        anchor_after(pipeline.project, context.log.warning)
+        raise
+    anchor_after(pipeline.project, context.log.warning)
 
 
 def _run(

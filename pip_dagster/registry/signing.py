@@ -66,7 +66,7 @@ def sign(version: ModelVersion, key_file: Path) -> Path:
         InvalidKey: the file is not an Ed25519 key.
         RegistryUnwritable: the signature cannot be written.
     """
-    key = _private_key(key_file)
+    key = private_key(key_file)
     version.verify()
     path = _signature_file(version, key.public_key())
     with of_registry(path.parent):
@@ -89,7 +89,7 @@ def verify_signers(version: ModelVersion, required: Sequence[str], root: Path = 
 
     data = _manifest_bytes(version)
     for signer in required:
-        key = _public_key(signer, root)
+        key = public_key(signer, root)
         path = _signature_file(version, key)
         remedy = f"`pip-dagster models sign {version.name} v{version.version} --key PRIVATE.pem`"
         try:
@@ -122,7 +122,12 @@ def _signature_file(version: ModelVersion, key: Ed25519PublicKey) -> Path:
     return version.path.parents[1] / "signatures" / f"v{version.version}" / f"{key_id(key)}.sig"
 
 
-def _private_key(file: Path) -> Ed25519PrivateKey:
+def private_key(file: Path) -> Ed25519PrivateKey:
+    """The private key in a PEM file without a password.
+
+    Raises:
+        InvalidKey: it cannot be read, or is of another kind.
+    """
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
     from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
@@ -135,7 +140,12 @@ def _private_key(file: Path) -> Ed25519PrivateKey:
     return key
 
 
-def _public_key(signer: str, root: Path) -> Ed25519PublicKey:
+def public_key(signer: str, root: Path) -> Ed25519PublicKey:
+    """A public key: base64 of its 32 bytes, or a PEM file, relative to `root`.
+
+    Raises:
+        InvalidKey: it is neither.
+    """
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
     from cryptography.hazmat.primitives.serialization import load_pem_public_key
 

@@ -50,11 +50,11 @@ class Registry:
 
     def versions(self, name: str) -> list[ModelVersion]:
         """All versions of a model, oldest first. A damaged one raises, so that it is not overlooked."""
-        return [read_version(self.root / name, number) for number in self._numbers(name)]
+        return [read_version(self.root / name, number) for number in self.numbers(name)]
 
     def get(self, name: str, ref: int | str) -> ModelVersion:
         """The version that `ref` names: 2, "2", "v2", or an alias such as "champion"."""
-        numbers, wanted = self._numbers(name), parse_ref(ref)
+        numbers, wanted = self.numbers(name), parse_ref(ref)
         number = wanted if isinstance(wanted, int) else self.alias(name, wanted)
         if number is None:
             known = ", ".join(f"{alias} (v{v})" for alias, v in self.aliases(name).items()) or "none yet"
@@ -144,7 +144,7 @@ class Registry:
             AliasConflict: the alias does not point at `expect`.
             RegistryBusy: another process holds the model's lock.
         """
-        numbers = self._numbers(name)
+        numbers = self.numbers(name)
         if version not in numbers:
             raise ModelNotFound(f"{name}: there is no v{version} for alias {alias!r}; versions: {_list(numbers)}")
         folder = self.root / name
@@ -172,7 +172,12 @@ class Registry:
             changes += zip(latest, history, strict=True)
         return [change for _, change in sorted(changes, key=itemgetter(0))]
 
-    def _numbers(self, name: str) -> list[int]:
+    def numbers(self, name: str) -> list[int]:
+        """The numbers of a model's versions, oldest first, whatever state they are in.
+
+        Raises:
+            ModelNotFound: there is no such model.
+        """
         folder = self.root / check_model_name(name)
         check_readable(self.root, folder, folder / "versions")
         numbers = version_numbers(folder)

@@ -17,7 +17,8 @@ variable takes precedence over the file.
 """
 ALERTS = """
 The table `[tool.pip_dagster.alerts]` has the keys of [`alerts`](../declaration.md#schedule-sensors-and-alerts), for
-pipelines that declare none.
+pipelines that declare none. The table `[tool.pip_dagster.anchors]` declares where the audit is
+[anchored](../rollback.md#anchors).
 
 ## Environment variables
 

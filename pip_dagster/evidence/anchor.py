@@ -1,0 +1,134 @@
+"""Anchors the audit: covers the ledger's tables and the registry in an entry, signs its head, and stores that."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from pip_dagster import clock
+from pip_dagster.declaration.canonical import canonical
+from pip_dagster.errors import NoWarehouseError, PipelineError, RegistryError
+from pip_dagster.evidence.places import PlaceError, add, lines
+from pip_dagster.evidence.statement import Statement
+from pip_dagster.ledger import audit, covered
+from pip_dagster.registry.signing import key_id, private_key
+from pip_dagster.registry.store import Registry, whoami
+from pip_dagster.warehouse.access import reading, writing
+from pip_dagster.warehouse.connect import workspace
+from pip_dagster.warehouse.stamp import newest_entry
+from pip_dagster.warehouse.transaction import transaction
+
+if TYPE_CHECKING:
+    from duckdb import DuckDBPyConnection
+
+    from pip_dagster.declaration.project import Project
+
+
+@dataclass(frozen=True)
+class Anchored:
+    """The entry that was anchored, the places that have it, and why others have not."""
+
+    entry: int
+    hash: str
+    places: list[str] = field(default_factory=list)
+    failed: dict[str, str] = field(default_factory=dict)
+
+
+def anchor(project: Project) -> Anchored | None:
+    """Anchor the audit as it is now; None where no anchors are declared.
+
+    Nothing is recorded where nothing came since the last anchor; the places get the same head again.
+
+    Raises:
+        InvalidKey: the private key cannot be read.
+        NoWarehouseError: there is no warehouse yet.
+        ProjectError: the declaration is wrong.
+        WarehouseError: it cannot be written.
+    """
+    declared = project.anchors
+    if declared is None:
+        return None
+    key = private_key(project.root / declared.key)
+    with workspace(threads=1) as con, reading(con, project, purpose="anchoring the audit"):
+        pass  # a warehouse that does not exist is not created
+    with (
+        workspace(threads=2) as con,
+        writing(con, project, purpose="anchoring the audit", publish=False),
+        transaction(con),
+    ):
+        head = _cover(con, project)
+        (ledger,) = con.execute("SELECT hash FROM ledger.audit WHERE seq = 1").fetchone() or ("",)
+    statement = Statement(ledger, *head, clock.now().isoformat(), key_id(key.public_key()))
+    line = statement.line(key)
+    done = Anchored(*head)
+    for name, place in declared.places.items():
+        try:
+            add(project.root, place, statement, line, declared.timeout)
+            done.places.append(name)
+        except PlaceError as error:
+            done.failed[name] = str(error)
+    return done
+
+
+def anchor_after(project: Project, warn: Callable[[str], object]) -> None:
+    """Anchor after something was done. It is done already, so what fails is only reported."""
+    try:
+        done = anchor(project)
+    except NoWarehouseError:
+        return
+    except PipelineError as error:
+        warn(f"The audit was not anchored: {error} Correct that and run `pip-dagster audit anchor`.")
+        return
+    for name, why in done.failed.items() if done else ():
+        warn(f"The audit was not anchored in {name}: {why}. The next anchor covers this one too.")
+
+
+def anchored_lines(project: Project) -> dict[str, list[str] | PlaceError]:
+    """Of each place that can be read, its lines, oldest first, or why they cannot be read."""
+    found: dict[str, list[str] | PlaceError] = {}
+    declared = project.anchors
+    for name, place in declared.places.items() if declared else ():
+        if place.can_be_read:
+            try:
+                found[name] = lines(project.root, place, declared.timeout if declared else 10)
+            except PlaceError as error:
+                found[name] = error
+    return found
+
+
+def registry_state(registry: Registry) -> dict[str, Any]:
+    """Model → the digest of each version's manifest, and the version that each alias names."""
+    return {
+        model: {
+            "versions": {str(number): _manifest(registry, model, number) for number in registry.numbers(model)},
+            "aliases": dict(sorted(registry.aliases(model).items())),
+        }
+        for model in registry.models()
+    }
+
+
+def _manifest(registry: Registry, model: str, number: int) -> str:
+    try:
+        return registry.get(model, number).manifest_digest
+    except RegistryError:  # which must not keep the rest from being anchored
+        return "unreadable"
+
+
+def _cover(con: DuckDBPyConnection, project: Project) -> tuple[int, str]:
+    """Add an entry that covers what came since the last one; the number and hash of the newest entry."""
+    last = covered.last_covered(con) or {}
+    upto = covered.newest_rows(con)
+    state = registry_state(Registry(project.registry))
+    digest = hashlib.sha256(canonical(state).encode()).hexdigest()
+    tables = covered.cover(con, last.get("upto", {}), upto)
+    if tables or digest != last.get("registry"):
+        details: dict[str, Any] = {"upto": upto, "tables": tables, "registry": digest}
+        if digest != last.get("registry"):
+            details["models"] = state
+        now = audit.micros(clock.now())
+        audit.append(con, [audit.Event(covered.ACTION, now, whoami(), None, {"anchor": digest[:16]}, details)])
+    head = newest_entry(con)
+    assert head, "its migration wrote the first entry"
+    return head

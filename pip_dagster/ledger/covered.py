@@ -1,0 +1,98 @@
+"""Digests of every table of the ledger, in the audit: so the chain covers all rows, not those of live changes only.
+
+The tables are only appended to, so an entry covers the rows that came since the entry before it, by their row ids.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any, Literal
+
+from pip_dagster.ledger.fault import Fault
+from pip_dagster.sql.names import literal, quote
+from pip_dagster.warehouse import kinds
+
+if TYPE_CHECKING:
+    from duckdb import DuckDBPyConnection
+
+ACTION: Literal["anchored"] = "anchored"
+# `publications` is emptied when everything is published again, `meta` holds the schema's version; the audit is a chain.
+_OTHERS = {"publications", "meta", "audit"}
+_CHUNK = 2**16  # rows whose digests are joined at once
+
+Upto = dict[str, int]  # table → the highest row id that is covered
+
+
+def tables() -> list[str]:
+    """The names of the tables of the ledger that entries cover."""
+    found = (kind.name for kind in kinds.KINDS if kind.schema == kinds.LEDGER and kind.form == "table")
+    return sorted({*found} - _OTHERS)
+
+
+def last_covered(con: DuckDBPyConnection) -> dict[str, Any] | None:
+    """The details of the newest entry that covers tables."""
+    newest = f"SELECT details FROM ledger.audit WHERE action = {literal(ACTION)} ORDER BY seq DESC LIMIT 1"
+    row = con.execute(newest).fetchone()
+    return json.loads(row[0]) if row else None
+
+
+def newest_rows(con: DuckDBPyConnection) -> Upto:
+    """Table → the highest row id, -1 without rows. The warehouse is the current catalog."""
+    selects = ", ".join(f"(SELECT coalesce(max(rowid), -1) FROM ledger.{quote(name)})" for name in tables())
+    row = con.execute(f"SELECT {selects}").fetchone()
+    assert row
+    return dict(zip(tables(), row, strict=True))
+
+
+def cover(con: DuckDBPyConnection, before: Mapping[str, int], upto: Upto) -> dict[str, dict[str, Any]]:
+    """Of each table with rows that came since, their number and sha256; `before` and `upto` as `newest_rows`."""
+    return {
+        name: _digest(con, name, before.get(name, -1), last)
+        for name, last in upto.items()
+        if last > before.get(name, -1)
+    }
+
+
+def covered_faults(con: DuckDBPyConnection) -> Iterator[Fault]:
+    """The tables whose rows are not those that entries covered. The warehouse is the current catalog."""
+    before: Mapping[str, int] = {}
+    known = {*tables()}
+    select = f"SELECT seq, details FROM ledger.audit WHERE action = {literal(ACTION)} ORDER BY seq"
+    for seq, text in con.execute(select).fetchall():
+        try:
+            details = json.loads(text)
+            upto, digests = dict(details["upto"]), dict(details["tables"])
+            for name in sorted(digests.keys() & known):
+                now = _digest(con, name, before.get(name, -1), upto[name])
+                if now != digests[name]:
+                    yield Fault(
+                        seq,
+                        "ledger",
+                        f"ledger.{name}: the {digests[name]['rows']:,} rows that came before this entry were changed"
+                        + ("" if now["rows"] == digests[name]["rows"] else f"; there are {now['rows']:,} now"),
+                    )
+        except (ValueError, KeyError, TypeError) as error:
+            yield Fault(seq, "content", f"its details lack what its action needs: {error}")
+            continue
+        before = upto
+
+
+def _digest(con: DuckDBPyConnection, table: str, after: int, upto: int) -> dict[str, Any]:
+    """Rows and sha256 of a range of row ids. A NULL adds nothing, so columns that come later change no digest."""
+    columns = con.execute(f"DESCRIBE ledger.{quote(table)}").fetchall()
+    named = ", ".join(
+        f"CASE WHEN {quote(name)} IS NOT NULL THEN {literal(name + '=')} || to_json({quote(name)})::VARCHAR END"
+        for name in sorted(row[0] for row in columns)
+    )
+    rows = (
+        f"SELECT rowid AS id, sha256(concat_ws(chr(31), {named})) AS digest FROM ledger.{quote(table)} "
+        f"WHERE rowid > {after} AND rowid <= {upto}"
+    )
+    chunks = f"SELECT id // {_CHUNK} AS chunk, count(*) AS n, sha256(string_agg(digest, '' ORDER BY id)) AS digest"
+    row = con.execute(
+        f"SELECT coalesce(sum(n), 0)::BIGINT, sha256(string_agg(digest, '' ORDER BY chunk)) "
+        f"FROM ({chunks} FROM ({rows}) GROUP BY 1)"
+    ).fetchone()
+    assert row
+    return {"rows": row[0], "sha256": row[1]}
