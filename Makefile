@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 export DAGSTER_HOME := $(CURDIR)/.dagster_home
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo ui test slice test-all check docs soak e2e pictures bench constraints clean
+.PHONY: help install demo ui test slice test-all check security docs soak e2e pictures bench constraints clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -63,6 +63,13 @@ bench: install ## Measure speed and memory, on an idle machine: under 15 minutes
 check: install ## Lint, type-check, and judge spelling and style of what people read
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/lint-imports --no-cache && $(BIN)/mypy && \
 	  $(BIN)/python tools/prose.py
+
+security: install ## Search what is committed for secrets, and write build/sbom.json: what the environment consists of
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python -c constraints.txt -e '.[security]'
+	@# Not the tests, which invent passwords, and the data. A line that only resembles a secret says `pragma: allowlist secret`.
+	@git ls-files -z -- ':!tests' ':!data' ':!*.png' ':!*.parquet' | xargs -0 $(BIN)/detect-secrets-hook
+	@mkdir -p build && $(BIN)/cyclonedx-py environment --pyproject pyproject.toml --output-reproducible \
+	  --of JSON -o build/sbom.json $(BIN)/python && echo "build/sbom.json"
 
 docs: install ## Build the documentation site in build/site: no network, and a broken link is an error
 	@# Not --quiet, with which mkdocs counts no warnings. mkdocs-material announces its successor on every build.

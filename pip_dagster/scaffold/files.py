@@ -151,7 +151,7 @@ def _environment() -> Environment:
     made = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
         undefined=jinja2.StrictUndefined,
-        autoescape=False,  # none of the files is HTML
+        autoescape=False,  # noqa: S701 - none of the files is HTML
     )
     made.filters |= {"yaml": _yaml, "python": _python, "line": lambda text: " ".join(str(text).split())}
     return made

@@ -40,7 +40,7 @@ VARIABLES = {
     "OMP_WAIT_POLICY": "Set to PASSIVE where absent: otherwise scoring is several times slower beside a busy process.",
     "RAY_ADDRESS": "The Ray cluster, where `scoring.engine` is `ray` and has no `address`.",
     "AWS_ACCESS_KEY_ID": "A key for S3; without one, the machine's role.",
-    "AWS_SECRET_ACCESS_KEY": "Its secret.",
+    "AWS_SECRET_ACCESS_KEY": "Its secret.",  # pragma: allowlist secret
     "AWS_SESSION_TOKEN": "Its session, for a key that expires.",
     "AWS_REGION": "The region of S3.",
     "AWS_DEFAULT_REGION": "The same, where AWS_REGION is absent.",
