@@ -10,6 +10,7 @@ import click
 
 from pip_dagster.api.registering import check_may_store, stated
 from pip_dagster.cli.canary import canary
+from pip_dagster.cli.card import card
 from pip_dagster.cli.cells import Share, moment
 from pip_dagster.cli.compare import compare
 from pip_dagster.cli.compose import compose
@@ -34,7 +35,7 @@ def models() -> None:
     """Models: which versions exist, and which one an alias such as 'champion' names."""
 
 
-for _command in (canary, compare, compose, gate, promote, rollback, sign, keygen):
+for _command in (canary, card, compare, compose, gate, promote, rollback, sign, keygen):
     models.add_command(_command)
 
 

@@ -30,6 +30,17 @@ def to_html(report: Report) -> str:
     return _environment().get_template("report.html").render(report=report, charts=views.Charts(report))
 
 
+def card_to_html(report: Report) -> str:
+    """The model card of a report's live version as a page."""
+    return _environment().get_template("card.html").render(report=report, charts=views.Charts(report))
+
+
+def card_to_markdown(report: Report) -> str:
+    """The same in Markdown."""
+    text = _environment().get_template("card.jinja").render(report=report)
+    return re.sub(r"\n{3,}", "\n\n", text).strip() + "\n"
+
+
 def comparison_to_html(found: Comparison) -> str:
     """The page that compares two versions or arms."""
     return _environment().get_template("compare.html").render(found=found, charts=views.Pair(found))
@@ -56,7 +67,8 @@ def _environment() -> Environment:
         finalize=_shown,
     )
     found.filters |= {
-        each.__name__: each for each in (number, whole, share, short, rough, edge, instant, breakable, titled, grouped)
+        each.__name__: each
+        for each in (number, whole, share, short, rough, edge, instant, breakable, titled, grouped, cell)
     }
     found.globals |= {"most_rows": MOST_ROWS}
     return found
@@ -105,6 +117,11 @@ def edge(text: str) -> str:
 def instant(text: str | None) -> str:
     """An instant of the content for people."""
     return f"{text[:10]} {text[11:16]} UTC" if text else ""
+
+
+def cell(text: str) -> str:
+    """A text in a cell of a Markdown table, in which nothing ends the cell or begins markup."""
+    return re.sub(r"([\\`*_\[\]|~])", r"\\\1", " ".join(text.split()))
 
 
 def breakable(text: str) -> Markup:

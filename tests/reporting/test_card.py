@@ -1,0 +1,44 @@
+"""The model card: the same figures as the report's, in Markdown and as a page."""
+
+import dataclasses
+import re
+
+from pip_dagster.reporting.collect import collect
+from pip_dagster.reporting.page import card_to_html, card_to_markdown
+
+
+def test_says_what_the_report_says_of_the_model(reported):
+    reported.shell("performance", "orders", "--evaluate")
+    text = reported.shell("models", "card", "orders")
+    report = collect(reported.pipeline())
+    assert text == card_to_markdown(report)
+    for part in ("# returns v1: model card", "## Approvals", "| returned |" if False else "## Drift", "champion"):
+        assert part in text
+    for row in report.card:
+        assert f"| {row.name.replace('_', chr(92) + '_')} |" in text
+    assert report.versions[0].model_digest in text
+    assert all(f"| {series.metric.replace('_', chr(92) + '_')} |" in text for series in report.performance)
+    widths = {
+        len(re.split(r"(?<!\\)\|", line)) for line in text.split("## Versions")[1].split("##")[0].splitlines() if line
+    }
+    assert len(widths) == 1, "every row of a table has its columns"
+
+
+def test_is_a_page_by_its_name(reported):
+    said = reported.shell("models", "card", "orders", "-o", str(reported.root / "card.html"))
+    page = (reported.root / "card.html").read_text()
+    assert "card.html" in said and page == card_to_html(collect(reported.pipeline()))
+    assert page.startswith("<!doctype html>") and "<script" not in page and "Known limits" in page
+
+
+def test_before_anything_was_scored(tiny):
+    text = tiny.shell("models", "card", "orders")
+    assert "model card" in text and "No gate was run" in text
+
+
+def test_text_of_people_is_no_markup(reported):
+    report = collect(reported.pipeline())
+    hostile = "<script>alert(1)</script> | [x](javascript:1) `code`\n# head"
+    text = card_to_markdown(dataclasses.replace(report, limits=(hostile,), owners=(hostile,)))
+    line = next(line for line in text.splitlines() if "alert" in line)
+    assert "<script" not in line and r"\|" in line and r"\[x\]" in line and "# head" in line
