@@ -22,7 +22,7 @@ _STDOUT = Path("-")
     "--output",
     type=click.Path(path_type=Path, dir_okay=False, allow_dash=True),
     default=_STDOUT,
-    help="The file: .html is a page, every other name Markdown; by default Markdown on standard output.",
+    help="The file: `.html` is a page, every other name Markdown; by default Markdown on standard output.",
 )
 @click.pass_obj
 def card(project: Project, pipeline: str, output: Path, selected: Selection) -> None:
