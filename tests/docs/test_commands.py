@@ -56,7 +56,8 @@ def test_the_commands_of_the_readmes_and_of_the_first_pages_run_in_order(
 @pytest.mark.slice
 @pytest.mark.documents
 def test_the_commands_of_the_other_pages_run_in_order(clone: Path, environment: dict[str, str]) -> None:
-    printed = run(commands_of_docs(MIDDLE, "~"), clone, environment)
+    home = "export DAGSTER_HOME=$PWD/.dagster_home"  # as docs/backfills.md does, once for a shell
+    printed = run([home, *commands_of_docs(MIDDLE, "~")], clone, environment)
     assert "No feature differs" in printed and "wx0_temp" in printed  # docs/quality.md
     assert "Partitions: 5 identical." in printed  # docs/replay.md
 
