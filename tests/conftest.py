@@ -485,6 +485,16 @@ def _short_turns() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session", autouse=True)
+def _processes_without_sklearn(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Processes that tests start lack scikit-learn, as a user's do: XGBoost imports it if it is there, for a second."""
+    folder = tmp_path_factory.mktemp("without_sklearn")
+    (folder / "sklearn.py").write_text("raise ImportError('pip_dagster does not install it')\n")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(folder), prepend=os.pathsep)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
 def _threads() -> Iterator[None]:
     """As many as `TEST_THREADS` says. With two, DuckDB takes a third more CPU for the few rows of most tests.
 
