@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import fcntl
 import gc
 import importlib.util
@@ -41,7 +42,7 @@ from pip_dagster.ledger.record import RunInfo
 from pip_dagster.registry.store import Registry
 from pip_dagster.warehouse.connect import open_warehouse, workspace
 from pip_dagster.warehouse.published import publish_pending
-from pip_dagster.warehouse.published_views import publish_views
+from pip_dagster.warehouse.published_views import _replace, show
 
 import xgboost as xgb  # isort: skip  # after pip_dagster: it keeps OpenMP's threads from spinning
 
@@ -621,8 +622,10 @@ def with_own_views(tiny: Any) -> Any:
     """A copy whose views showed the original's files. In a file nothing is pending, so it is not opened."""
     project = tiny.project
     if isinstance(project.warehouse, Path):
-        with duckdb.connect() as con:
-            publish_views(con, project.published, {})
+        script = (project.published / "views.sql").read_text(encoding="utf-8")
+        original = ast.literal_eval(script.partition("\n")[0].removeprefix("-- "))
+        _replace(project.published, script.replace(original, str(project.published)).splitlines())
+        assert show(project.published)
         return tiny
     with workspace(threads=1) as con, open_warehouse(con, project.warehouse, purpose="publish the copy"):
         publish_pending(con, project)
