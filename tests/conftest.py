@@ -465,14 +465,18 @@ def invoke(command: click.Command, arguments: Sequence[str], **options: Any) -> 
 
 @pytest.fixture(scope="session", autouse=True)
 def _probes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Models that are registered again and again are probed once; see `tests/probes.py`."""
+    """Models that are registered again and again are probed once, and no probe imports anything: `tests/probes.py`."""
     from pip_dagster.registry import sandbox
 
     kept = shared_folder(tmp_path_factory) / "probes"
     kept.mkdir(exist_ok=True)
+    probes = _by_path("probes")
+    server = probes.ProbeServer()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sandbox, "run", _remembering()(sandbox.run, kept))
+        patch.setattr(sandbox, "subprocess", server)
+        patch.setattr(sandbox, "run", probes.remembering(sandbox.run, kept))
         yield
+    server.close()
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -547,13 +551,13 @@ def _dagsters_storage() -> Iterator[None]:
         yield
 
 
-def _remembering() -> Any:
-    """By its path: tests are no package."""
-    spec = importlib.util.spec_from_file_location("tests_probes", Path(__file__).parent / "probes.py")
+def _by_path(name: str) -> Any:
+    """A file beside this one: tests are no package."""
+    spec = importlib.util.spec_from_file_location(f"tests_{name}", Path(__file__).with_name(f"{name}.py"))
     assert spec and spec.loader
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    return module.remembering
+    return module
 
 
 @pytest.fixture(scope="session")
