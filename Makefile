@@ -33,7 +33,7 @@ ui: install ## Open Dagster on http://127.0.0.1:3000 with the pipelines loaded
 
 test: install ## Run the tests
 	@# One worker more than the two cores that CI has: some tests wait for daemons, locks and processes.
-	@$(BIN)/python -m pytest -n 3 --dist worksteal -m 'not soak and not slice'
+	@TEST_THREADS=$${TEST_THREADS-1} $(BIN)/python -m pytest -n 3 --dist worksteal -m 'not soak and not slice'
 
 slice: install ## Run what takes minutes and no change of a function is likely to break
 	@$(BIN)/python -m pytest -n 3 --dist worksteal -m 'slice and not soak'

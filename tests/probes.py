@@ -3,16 +3,24 @@
 It takes a second of CPU, and the tests register the same few models hundreds of times. An answer is a function of the
 request's contents, so that of an equal request is kept, with the files that the probe wrote; all workers share them. A
 refusal is not kept.
+
+Nearly all of that second are imports. So a probe is forked from a process that has made them: it has limits, a time and
+a death of its own, as one that `sandbox` starts.
 """
 
 from __future__ import annotations
 
 import hashlib
+import json
 import os
+import select
 import shutil
+import subprocess
+import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from pip_dagster.registry.sandbox import ProbeReport, ProbeRequest
 
@@ -58,3 +66,72 @@ def _digest(request: ProbeRequest, seconds: float) -> str:
             found.update(os.fsencode(file.relative_to(path)))
             found.update(file.read_bytes())
     return found.hexdigest()
+
+
+_SERVER = """
+import json, os, sys
+from pip_dagster.registry import probe
+hidden = probe._Without()
+sys.meta_path.insert(0, hidden)
+import duckdb, pyarrow.parquet
+from pip_dagster.registry import encoding, probe_composite, sample, training_causes, training_scores
+from pip_dagster.registry.engines import DEFAULT, engine_named
+engine_named(DEFAULT).preload()
+sys.meta_path.remove(hidden)
+for line in sys.stdin:
+    folder, path, environment = json.loads(line)
+    if not (pid := os.fork()):
+        os.chdir(folder)
+        os.environ.clear()
+        os.environ.update(environment)
+        for descriptor, name in ((1, "stdout"), (2, "stderr")):
+            os.dup2(os.open(name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), descriptor)
+        sys.argv = [probe.__file__, path]
+        try:
+            probe.main()
+        except BaseException:
+            sys.excepthook(*sys.exc_info())
+        os._exit(1)
+    print(pid, flush=True)
+    print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), flush=True)
+"""
+
+
+class ProbeServer:
+    """`subprocess` for `sandbox`: its `run` answers as that of a new process does."""
+
+    TimeoutExpired = subprocess.TimeoutExpired
+
+    def __init__(self) -> None:
+        self._process: subprocess.Popen[str] | None = None
+        self._path = ""
+
+    def run(
+        self, command: list[str], *, cwd: Path, env: dict[str, str], timeout: float, **options: Any
+    ) -> subprocess.CompletedProcess[str]:
+        """In a process of its own where a test has another path, or a limit that starting one exceeds."""
+        if self._process is None:
+            self._path = env["PYTHONPATH"]
+            server = [sys.executable, "-c", _SERVER]
+            pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+            self._process = subprocess.Popen(server, env=env, text=True, **pipes)
+        if env["PYTHONPATH"] != self._path or timeout < 1:
+            return subprocess.run(command, cwd=cwd, env=env, timeout=timeout, check=False, **options)
+        server = self._process
+        assert server.stdin and server.stdout
+        server.stdin.write(json.dumps([str(cwd), command[-1], env]) + "\n")
+        server.stdin.flush()
+        pid = int(server.stdout.readline())
+        late = not select.select([server.stdout], [], [], timeout)[0]
+        if late:
+            os.kill(pid, 9)
+        code = int(server.stdout.readline())
+        if late:
+            raise subprocess.TimeoutExpired(command, timeout)
+        printed = [(Path(cwd) / name).read_text(errors="replace") for name in ("stdout", "stderr")]
+        return subprocess.CompletedProcess(command, code, *printed)
+
+    def close(self) -> None:
+        """End the server."""
+        if self._process:
+            self._process.communicate()

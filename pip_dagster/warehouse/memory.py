@@ -147,8 +147,8 @@ def with_more(con: DuckDBPyConnection, work: Callable[[], T], *, beside: DuckDBP
     """
     import duckdb
 
-    rooms = {each: Room.of(each) for each in (con, beside) if each is not None}
-    room = rooms[con]
+    rooms: dict[DuckDBPyConnection, Room] = {}
+    room: Room | None = None
     try:
         while True:
             try:
@@ -156,7 +156,8 @@ def with_more(con: DuckDBPyConnection, work: Callable[[], T], *, beside: DuckDBP
             except Exception as error:
                 if not is_out_of_memory(error):
                     raise
-                larger = room.larger(len(rooms))
+                rooms = rooms or {each: Room.of(each) for each in (con, beside) if each is not None}
+                larger = (room or rooms[con]).larger(len(rooms))
                 if larger is None:
                     raise limit_error(con, error) from error
                 room = larger
@@ -164,7 +165,7 @@ def with_more(con: DuckDBPyConnection, work: Callable[[], T], *, beside: DuckDBP
                     room.give(each)
     finally:
         for each, before in rooms.items():
-            if room != rooms[con]:
+            if room not in (None, rooms[con]):
                 with suppress(duckdb.Error):  # what is pinned still exceeds it
                     before.give(each)
 

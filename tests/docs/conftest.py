@@ -45,6 +45,8 @@ def copy_checkout(target: Path) -> None:
         if (ROOT / name).is_file():
             (target / name).parent.mkdir(parents=True, exist_ok=True)
             (target / name).write_bytes((ROOT / name).read_bytes())
+    # As for a reader: this environment has scikit-learn for the tests, and XGBoost imports it for a second.
+    (target / "sklearn.py").write_text("raise ImportError('pip_dagster does not install it')\n")
     (target / ".venv").mkdir()
     for part in Path(sys.prefix).iterdir():
         (target / ".venv" / part.name).symlink_to(part)

@@ -1,6 +1,7 @@
 """Which partitions a tick asks for, and when it asks for none."""
 
 from datetime import UTC, date, datetime, timedelta
+from functools import cache
 from zoneinfo import ZoneInfo
 
 import dagster as dg
@@ -224,6 +225,7 @@ def test_over_a_year_with_downtime_every_partition_is_asked_for_once(calendar, c
     assert set(asked) == reachable
 
 
+@cache  # Dagster takes a second for the year
 def ticks(cron, zone, begin, end):
     grid = dg.TimeWindowPartitionsDefinition(
         start=datetime(2023, 12, 1), fmt="%Y-%m-%d", cron_schedule=cron, timezone=zone

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -34,12 +35,7 @@ class XGBoost:
 
     def libraries(self) -> dict[str, str]:
         """XGBoost's distribution; the one without CUDA has another name."""
-        for name in ("xgboost", "xgboost-cpu"):
-            try:
-                return {"xgboost": version(name)}
-            except PackageNotFoundError:
-                continue
-        return {"xgboost": "unknown"}
+        return {"xgboost": _installed()}
 
     def preload(self) -> None:
         """Import XGBoost."""
@@ -85,3 +81,13 @@ class XGBoost:
 
         booster = predictor.load_booster(data, subject)
         return predictor.BoosterPredictor(booster, signature, nthread=nthread, device=device, subject=subject)
+
+
+@cache
+def _installed() -> str:
+    for name in ("xgboost", "xgboost-cpu"):
+        try:
+            return version(name)
+        except PackageNotFoundError:
+            continue
+    return "unknown"
