@@ -89,3 +89,15 @@ def test_it_takes_less_than_half_a_cpu_second(scored):
     assert done.stderr == "" and done.stdout.split() == [f"plain,{day}" for day in DAYS]
     used = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
     assert used < 1.0, "half a second on an idle machine, twice that beside other tests"
+
+
+BASH = shutil.which("bash")
+# As readline does: the line is divided at COMP_WORDBREAKS, of which the colon is one, and the function is called.
+ASK = """
+eval "$(_PIP_DAGSTER_COMPLETE=bash_source python -m pip_dagster.cli.start | sed 's/ pip-dagster$/ pip-dagster/')"
+COMP_LINE=$1 COMP_POINT=${#1} COMP_WORDBREAKS=$' \\t\\n"\\'><=;|&(:'
+COMP_WORDS=($2) COMP_CWORD=$((${#COMP_WORDS[@]} - 1)) COMPREPLY=()
+compopt() { :; }
+_pip_dagster_completion pip-dagster
+printf '%s\\n' "${COMPREPLY[@]}"
+"""

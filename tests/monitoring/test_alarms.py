@@ -19,7 +19,7 @@ def listed(tiny, *options):
 
 @pytest.mark.lake
 def test_a_shift_is_an_alarm_for_a_user_without_dagster(watched):
-    assert "No alarm holds" in watched.shell("alarms", "orders", "--check")
+    assert "No alarm is open" in watched.shell("alarms", "orders", "--check")
     backfilled(watched, DAYS[20])
     found = {each["subject"]: each for each in listed(watched)}
     assert found["amount"]["state"] == "alarm"
@@ -149,7 +149,7 @@ def test_what_cannot_be_judged_or_stored_fails_no_run(watched, caplog):
 
 
 def test_no_project_no_ledger_no_alarm(tiny):
-    assert "No alarm holds" in tiny.shell("alarms")
+    assert "No alarm is open" in tiny.shell("alarms")
     assert json.loads(tiny.shell("alarms", "--json")) == {"alarms": [], "silences": []}
     assert "declares no pipeline" in tiny.shell("alarms", "other", code=1)
 
