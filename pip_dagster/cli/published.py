@@ -71,7 +71,7 @@ def named_keys(
     if not found:
         known = f"{ordered[0]} to {ordered[-1]}" if ordered else "none"
         raise click.ClickException(
-            f"Pipeline {pipeline} has no attempt at any partition of this range; it has {known}. "
+            f"Pipeline {pipeline} has no attempt at any of these partitions; it has {known}. "
             f"`pip-dagster plan {pipeline}` lists what is stale."
         )
     return found

@@ -63,7 +63,7 @@ class FeatureQuery:
             )
         values = {name: value for name, value in sql_bounds([sample]).items() if name in parameters}
         try:
-            described = con.execute(f"SELECT * FROM ({text}\n) LIMIT 0", values).description or []
+            described = con.execute(f"SELECT * FROM (\n{text}\n) LIMIT 0", values).description or []
             # Of two columns with one name a subquery renames the second, and the guard would silently take the first.
             names = [row[0] for row in con.execute(f"DESCRIBE {text}", values).fetchall()]
         except duckdb.Error as error:

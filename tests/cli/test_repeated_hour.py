@@ -24,7 +24,8 @@ def hours(template, helpers, tmp_path_factory):
     )
     grid = {"every": "30 minutes", "start": "2024-10-27T01:00", "end": "2024-10-27T04:00", "time_zone": "Europe/Berlin"}
     tiny.declare(
-        "SELECT order_id, moment, amount, quantity, gift, shop FROM raw.orders WHERE moment >= $start AND moment < $end",
+        "SELECT order_id, moment, amount, quantity, gift, shop FROM raw.orders "
+        "WHERE moment >= $start AND moment < $end",
         partitions=grid,
         sources={"orders": {"table": "raw.orders", "partition_column": "moment"}},
         features={"partition_column": "moment"},

@@ -150,7 +150,7 @@ def test_what_cannot_be_judged_or_stored_fails_no_run(watched, caplog):
 
 def test_no_project_no_ledger_no_alarm(tiny):
     assert "No alarm is open" in tiny.shell("alarms")
-    assert json.loads(tiny.shell("alarms", "--json")) == {"alarms": [], "silences": []}
+    assert json.loads(tiny.shell("alarms", "--json")) == {"alarms": [], "not_live": [], "silences": []}
     assert "declares no pipeline" in tiny.shell("alarms", "other", code=1)
 
 
