@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("pipeline")
 @partition_selection("to show instead of the newest")
-@click.option("--last", type=click.IntRange(min=1), help="How many of the newest partitions; 1 when absent.")
+@click.option("--last", "newest", type=click.IntRange(min=1), help="How many of the newest partitions; 1 when absent.")
 @click.option(
     "--backfill",
     is_flag=True,
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 @json_option
 @click.pass_obj
 def estimate(
-    project: Project, pipeline: str, last: int | None, backfill: bool, as_json: bool, selected: Selection
+    project: Project, pipeline: str, newest: int | None, backfill: bool, as_json: bool, selected: Selection
 ) -> None:
     """Estimate the performance of PIPELINE's champion without labels, and show how earlier estimates have held.
 
@@ -52,7 +52,7 @@ def estimate(
     from pip_dagster.registry.choose import registry_of
     from pip_dagster.warehouse.connect import workspace
 
-    if selected and (last or backfill):
+    if selected and (newest or backfill):
         raise click.UsageError("Name partitions, or use --last or --backfill; not both.")
     declared = find_pipeline(project, pipeline)
     if not applies(declared):
@@ -62,7 +62,7 @@ def estimate(
         )
     scoring = declared.spec.scoring
     version = registry_of(project, scoring).get(scoring.model_name, scoring.alias)
-    last = None if selected else last or 1
+    last = None if selected else newest or 1
     with workspace(threads=available_threads()) as con:
         keys = _named(con, declared, selected) if selected else None
         lacking = refit(con, declared, version)

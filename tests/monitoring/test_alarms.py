@@ -225,6 +225,27 @@ def test_a_rule_that_does_not_judge_the_present_version_resolves_its_alarms(alar
     assert "former" not in {each["rule"] for each in listed(alarmed)}
 
 
+def test_partitions_that_a_report_lists_as_alarms_are_in_alarm_here_too(tiny):
+    tiny.run("2024-03-01")
+    (tiny.folder / "e.yaml").write_text(
+        "features:\n- type: expect_column_values_to_be_in_set\n  kwargs: {column: shop, value_set: [none]}\n"
+    )
+    tiny.declare(quality="e.yaml")
+    tiny.run("2024-03-01", "2024-03-03", "2024-03-02")
+    shown = tiny.shell("alarms", "orders", "--check", code=1)
+    assert "BLOCKED  orders: partition 2024-03-03 is not live" in shown and "2024-03-01 is" not in shown
+    assert "In alarm: 2 partitions blocked or failed." in shown and "pip-dagster lineage orders 2024-03-02" in shown
+    tiny.shell("report", "orders", "-o", str(tiny.root / "r.html"), "--json", str(tiny.root / "r.json"))
+    reported = json.loads((tiny.root / "r.json").read_text())["alarms"]
+    found = json.loads(tiny.shell("alarms", "--json"))["not_live"]
+    assert [(each["partition_key"], each["status"]) for each in found] == [
+        (each["subject"], each["event"]) for each in reported if each["rule"] == "attempt"
+    ]
+    tiny.declare()
+    tiny.run("2024-03-03", "2024-03-02")
+    assert "No alarm is open." in tiny.shell("alarms", "--check")
+
+
 def test_the_alarms_of_a_pipeline_that_is_not_declared_any_longer_fail_no_check(alarmed):
     alarmed.shell("alarms", "--check", code=1)
     (alarmed.folder / "defs.yaml").unlink()
