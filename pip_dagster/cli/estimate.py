@@ -93,10 +93,10 @@ def _named(con: DuckDBPyConnection, declared: Pipeline, selected: Selection) -> 
 
     name = declared.spec.name
     with reading(con, declared.project, purpose=f"{name}: reading the ledger"):
-        (between,) = selected.between(name, declared.spec.partitions, {})
+        named = " OR ".join(each.sql() for each in selected.between(name, declared.spec.partitions, {}))
         rows = con.execute(
             f"SELECT DISTINCT partition_key FROM ledger.partitions WHERE pipeline = {literal(name)} AND is_live "
-            f"AND {between.sql()}"
+            f"AND ({named})"
         ).fetchall()
     if not rows:
         raise DeclarationError(

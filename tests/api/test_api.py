@@ -120,9 +120,16 @@ class TestPredictions:
             orders.predictions("2024-03-01", "2024-03-01").pl()
 
 
-def test_polars_gets_the_same_rows(orders):
-    pytest.importorskip("polars")
-    assert orders.predictions("2024-03-01", "2024-03-01").pl().height == 50
+def test_polars_gets_the_same_rows_of_the_same_types(orders):
+    polars = pytest.importorskip("polars")
+    for rows in (orders.predictions("2024-03-01", "2024-03-02"), orders.features("2024-03-01", "2024-03-02")):
+        frame, table = rows.pl(), rows.arrow()
+        assert frame.height == 100 and frame.to_dicts() == table.to_pylist()
+    types = dict(frame.schema)
+    assert (types["day"], types["gift"], types["quantity"]) == (polars.Date, polars.Boolean, polars.Int32)
+    assert frame["amount"].null_count() == table["amount"].null_count > 0, "a missing number is null, not NaN"
+    none = orders.predictions("2024-03-01", "2024-03-01", version=2).pl()
+    assert none.height == 0 and none.columns == orders.predictions("2024-03-01", "2024-03-01").pl().columns
 
 
 def test_what_is_no_model_file_name_or_bound_is_refused_in_a_sentence(orders, project, scored, tmp_path):
