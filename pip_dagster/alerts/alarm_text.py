@@ -144,4 +144,4 @@ def _partitions(alarms: Sequence[AlarmEntry]) -> dict[str, str]:
     found: dict[str, list[str]] = {}
     for alarm in alarms:
         found.setdefault(alarm.partition_key, []).append(name_of(alarm))
-    return {key: ", ".join(names) for key, names in found.items()}
+    return {key: ", ".join(names) for key, names in sorted(found.items())}

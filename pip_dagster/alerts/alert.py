@@ -21,7 +21,7 @@ class Alert:
     """One event that somebody should know about.
 
     Attributes:
-        partitions: Partition → what is wrong with it.
+        partitions: Partition → what is wrong with it, in the order of time.
         alarms: The alarms that it is about, with all their fields, the most important first.
         lines: Their text for people; by default that of the partitions.
     """
@@ -40,7 +40,7 @@ class Alert:
         At most 20 partitions are listed, the newest, and at most 100 alarms; `partition_count` and `alarm_count` are
         the numbers of all.
         """
-        newest = sorted(self.partitions)[-_SHOWN:]
+        newest = [*self.partitions][-_SHOWN:]
         listed = [{"partition": key, "reason": self.partitions[key][:_LENGTH]} for key in newest]
         lines = [self.title[:_LENGTH]]
         if self.lines:
@@ -76,10 +76,10 @@ def remembered(cursor: str | None) -> dict[str, str] | None:
 
 
 def news(standing: Mapping[str, str], reported: Mapping[str, str]) -> tuple[list[str], dict[str, str]]:
-    """The partitions to report, and everything that is reported once they are.
+    """The partitions to report, in the order of `standing`, and everything that is reported once they are.
 
     `standing` maps each affected partition to the id of its ledger entry. A partition that recovers is dropped from
     what is reported, so that it is reported again if it is affected again.
     """
     fresh = [key for key, entry in standing.items() if reported.get(key) != entry]
-    return sorted(fresh), dict(standing)
+    return fresh, dict(standing)

@@ -9,7 +9,7 @@ from pip_dagster.warehouse.published_views import opened
 _BLOCKED = """
   SELECT partition_key, arg_max(scoring_id, scoring_id) AS entry, arg_max(reason, scoring_id) AS reason
   FROM ledger.partitions WHERE pipeline = $pipeline AND role = 'champion'
-  GROUP BY partition_key HAVING arg_max(status, scoring_id) = 'blocked' ORDER BY partition_key
+  GROUP BY partition_key HAVING arg_max(status, scoring_id) = 'blocked' ORDER BY max(partition_start)
 """
 
 

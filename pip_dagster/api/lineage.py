@@ -32,7 +32,10 @@ def lineage_entries(con: DuckDBPyConnection, pipeline: str, partition: str) -> l
     select = "SELECT * FROM ledger.partitions WHERE pipeline = $pipeline"
     entries = rows_of(con, f"{select} AND partition_key = $partition ORDER BY scoring_id", wanted)
     if not entries:
-        ends = "SELECT min(partition_key) AS first, max(partition_key) AS last FROM ledger.partitions"
+        ends = (
+            "SELECT arg_min(partition_key, partition_start) AS first, arg_max(partition_key, partition_start) AS last "
+            "FROM ledger.partitions"
+        )
         near = rows_of(con, f"{ends} WHERE pipeline = $pipeline", {"pipeline": pipeline})[0]
         if near["first"] is None:
             raise NotFoundError(f"No partition of a pipeline {pipeline!r} is published.", name=pipeline)

@@ -110,11 +110,14 @@ class ModelsHandle(Shown):
             AliasConflict: the version is stored, and the alias names another one.
             RegistryError: the model, the sample and the statements contradict each other, or cannot be read.
             StorageError: this user may not write the registry.
-            TypeError: the training set is something else, such as its rows.
+            TypeError: the model or the training set is something else, such as None or its rows.
         """
         if not isinstance(training_set, TrainingSet | str | Path | None):
             given = type(training_set).__name__
             raise TypeError(f"`training_set` is a {given}; expected a TrainingSet or the path of its Parquet file.")
+        if not (isinstance(model, str | Path) or hasattr(model, "save_model")):
+            given = type(model).__name__
+            raise TypeError(f"`model` is a {given}; expected an XGBoost Booster, or the path of a file of one.")
         check_may_store(self._project, name, alias)
         manifest = training_set.manifest if isinstance(training_set, TrainingSet) else None
         if isinstance(training_set, str | Path):

@@ -155,7 +155,7 @@ class PipelineHandle(Shown):
 
         Raises:
             PipelineError: the declaration, a source or the warehouse cannot be read.
-            RangeError: a bound is not valid, or the range is not over.
+            RangeError: a bound is not valid, or the range is not over, or no partition of the grid is in it.
         """
         from pip_dagster.flow.plan import make_plan
 
@@ -163,7 +163,15 @@ class PipelineHandle(Shown):
         partitions = closed_partitions(self.pipeline.spec.partitions, now)
         if start is not None or end is not None:
             wanted = {each.key for each in self._partitions(start, end)}
-            partitions = [each for each in partitions if each.key in wanted]
+            there = partitions
+            partitions = [each for each in there if each.key in wanted]
+            if not partitions:
+                known = f"{there[0].key} to {there[-1].key}" if there else "none yet"
+                raise RangeError(
+                    f"Pipeline {self.name}: none of its partitions begins from {start} to {end}; it has {known}.",
+                    pipeline=self.name,
+                    given=(start, end),
+                )
         return PipelinePlan(make_plan(self.pipeline, partitions, now=now))
 
     def _partitions(self, start: Bound | None, end: Bound | None) -> list[Partition]:

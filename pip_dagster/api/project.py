@@ -19,7 +19,7 @@ def open_project(path: str | Path | None = None) -> ProjectHandle:
     """Open a project; `pip_dagster.open` is this function.
 
     Args:
-        path: its folder, which may have `[tool.pip_dagster]` in pyproject.toml. Without one, PIP_DAGSTER_PROJECT names
+        path: its folder, which has `[tool.pip_dagster]` in pyproject.toml. Without one, PIP_DAGSTER_PROJECT names
             it, or it is the nearest folder above the working directory that is a project.
 
     Raises:
@@ -29,7 +29,7 @@ def open_project(path: str | Path | None = None) -> ProjectHandle:
         return ProjectHandle(Project.find())
     if not Path(path).is_dir():
         raise ProjectError(f"{path} is not a folder; expected that of a project, which has a pyproject.toml.")
-    return ProjectHandle(Project.at(Path(path)))
+    return ProjectHandle(Project.named(Path(path)))
 
 
 class ProjectHandle(Shown, Mapping[str, PipelineHandle]):

@@ -46,7 +46,8 @@ class LazyRows(Shown):
     def reader(self) -> pa.RecordBatchReader:
         """The rows as Arrow batches, for ranges that do not fit in memory.
 
-        Read it to its end, or drop it: until then it keeps a DuckDB and its spill folder open.
+        Read it to its end, or drop every reference to it: until then it keeps a DuckDB and its spill folder open.
+        Arrow's `close()` alone does not end it.
         """
 
     def arrow(self) -> pa.Table:
@@ -98,7 +99,11 @@ class LazyRows(Shown):
         import pyarrow as pa
         import pyarrow.parquet as pq
 
-        path = Path(path)
+        path, given = Path(path), path
+        if not path.name:
+            raise StorageError(f"{str(given)!r} is not the name of a file; expected for example 'rows.parquet'.")
+        if path.is_dir():
+            raise StorageError(f"{path} is a folder; expected the name of a Parquet file.")
         reader = self.reader()
         with _complete(path) as temporary, pq.ParquetWriter(temporary, reader.schema, compression="zstd") as writer:
             group: list[pa.RecordBatch] = []

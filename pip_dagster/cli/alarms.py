@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, time, timedelta
 from typing import TYPE_CHECKING, get_args
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
     from pip_dagster.cli.alarms_show import Listed
-    from pip_dagster.ledger.alarms import AlarmEntry
 
 IN_ALARM = 1
 
@@ -56,6 +55,8 @@ def alarms() -> None:
 @click.pass_obj
 def show(project: Project, pipeline: str | None, everything: bool, check: bool, deliver: bool, as_json: bool) -> None:
     """List the alarms of PIPELINE, or of all pipelines, the most important first.
+
+    A partition that is blocked or failed, with nothing live, is in alarm too.
 
     Exit code 0; with --check 1 while something is in alarm. With --deliver also 1 if something could not be sent.
     """
@@ -222,6 +223,7 @@ def _listed(project: Project, pipeline: str | None) -> Listed:
     from pip_dagster.cli.alarms_show import Listed
     from pip_dagster.errors import NoWarehouseError
     from pip_dagster.ledger.alarms import alarm_history, alarm_states, outlived
+    from pip_dagster.ledger.not_live import not_live
     from pip_dagster.ledger.silences import silences_of
     from pip_dagster.warehouse.access import reading
     from pip_dagster.warehouse.connect import workspace
@@ -231,18 +233,21 @@ def _listed(project: Project, pipeline: str | None) -> Listed:
             history = alarm_history(con, pipeline)
             former = outlived(con, alarm_states(con, pipeline))
             silences = silences_of(con, pipeline)
-        undeclared = {each.pipeline for each in history} - {*_declared(project, history)}
-        return Listed(history, silences, datetime.now(UTC), former, undeclared)
+            lost = not_live(con, pipeline)
+        declared = {*_declared(project, {*(each.pipeline for each in history), *(each.pipeline for each in lost)})}
+        undeclared = {each.pipeline for each in history} - declared
+        lost = [each for each in lost if each.pipeline in declared]
+        return Listed(history, silences, datetime.now(UTC), former, undeclared, lost)
     except NoWarehouseError:
         return Listed([], [], datetime.now(UTC))
 
 
-def _declared(project: Project, history: Sequence[AlarmEntry]) -> Iterable[str]:
-    """The declared pipelines; where a declaration cannot be read, all that have alarms."""
+def _declared(project: Project, known: Iterable[str]) -> Iterable[str]:
+    """The declared pipelines; where a declaration cannot be read, those that the ledger knows."""
     try:
         return find_declarations(project)
     except DeclarationError:
-        return {each.pipeline for each in history}
+        return known
 
 
 @contextmanager

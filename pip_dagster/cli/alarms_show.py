@@ -14,10 +14,13 @@ from pip_dagster.alerts.paging import incidents, ordered
 from pip_dagster.cli.cells import moment
 from pip_dagster.cli.output import echo, show_json, terminal_width
 from pip_dagster.ledger.alarms import AlarmEntry
+from pip_dagster.ledger.not_live import NotLive
 from pip_dagster.ledger.silences import Silenced, ended_silence, silence_of
 from pip_dagster.plural import plural
 
 _WIDTH = 80
+_LONGEST = 300
+_MOST = 10  # partitions that are blocked or failed; `status` lists all
 
 
 @dataclass(frozen=True)
@@ -25,6 +28,7 @@ class Listed:
     """Every row of the alarms, the silences, the time at which they are listed, and which are of a former version.
 
     `undeclared`: the pipelines that the project declares no longer; nothing judges their alarms.
+    `not_live`: the newest partitions of declared pipelines that are blocked or failed, which a report lists as alarms.
     """
 
     history: Sequence[AlarmEntry]
@@ -32,6 +36,7 @@ class Listed:
     now: datetime
     outlived: Mapping[str, tuple[int, int]] = field(default_factory=dict)
     undeclared: Collection[str] = ()
+    not_live: Sequence[NotLive] = ()
 
     @property
     def alarms(self) -> list[AlarmEntry]:
@@ -52,7 +57,12 @@ class Listed:
 
 
 def in_alarm(listed: Listed) -> bool:
-    """Whether something is in alarm, acknowledged or not, and nobody silenced it; of declared pipelines."""
+    """Whether something is in alarm, acknowledged or not, and nobody silenced it; of declared pipelines.
+
+    A partition that is blocked or failed is.
+    """
+    if listed.not_live:
+        return True
     found = (each for each in listed.alarms if each.is_open and each.severity == "alarm")
     found = (each for each in found if each.pipeline not in listed.undeclared)
     return any(listed.silence(each) is None for each in found)
@@ -61,9 +71,15 @@ def in_alarm(listed: Listed) -> bool:
 def show_alarms(listed: Listed, everything: bool) -> None:
     """Print those that hold; with `everything` also the resolved ones, and the history of each."""
     shown = [each for each in listed.alarms if everything or each.is_open]
-    groups = [[each] for each in shown] if everything else gathered(shown, partial(_alike, listed))
-    shown, grouped = [group[0] for group in groups if len(group) == 1], [group for group in groups if len(group) > 1]
     width = min(terminal_width() or _WIDTH, _WIDTH)
+    groups = [[each] for each in shown] if everything else gathered(shown, partial(_alike, listed))
+    for each in listed.not_live[:_MOST]:
+        echo(
+            _indented(f"{each.status.upper()}  {each.pipeline}: partition {each.partition_key} is not live", width, "")
+        )
+        echo(_indented(textwrap.shorten(each.reason, _LONGEST), width, "  "))
+        echo(f"  pip-dagster lineage {each.pipeline} {each.partition_key}\n")
+    shown, grouped = [group[0] for group in groups if len(group) == 1], [group for group in groups if len(group) > 1]
     for alarm in shown:
         head, *lines = _block(listed, alarm)
         echo(textwrap.fill(head, width, break_long_words=False))
@@ -100,7 +116,10 @@ def show_alarms_json(listed: Listed, everything: bool) -> None:
         if everything or alarm.is_open:
             found.append(_record(listed, alarm, everything))
     on = [each for each in listed.silences if each.is_on(listed.now)]
-    show_json({"alarms": found, "silences": [asdict(each.silence) | {"end": each.end} for each in on]})
+    lost = [asdict(each) for each in listed.not_live]
+    show_json(
+        {"alarms": found, "not_live": lost, "silences": [asdict(each.silence) | {"end": each.end} for each in on]}
+    )
 
 
 def _record(listed: Listed, alarm: AlarmEntry, everything: bool) -> dict[str, Any]:
@@ -163,9 +182,11 @@ def _silence(silenced: Silenced) -> str:
 
 def _summary(listed: Listed) -> str:
     found = [each for each in listed.alarms if each.is_open]
+    lost = f"{plural(len(listed.not_live), 'partition')} blocked or failed" if listed.not_live else ""
     if not found:
-        return "No alarm holds."
+        return f"In alarm: {lost}." if lost else "No alarm is open."
     counts = {"in alarm": "alarm", "acknowledged": "acknowledged", "warnings": "warning"}
     named = [f"{sum(each.state == state for each in found)} {what}" for what, state in counts.items()]
     silent = sum(listed.silence(each) is not None for each in found)
+    named += [lost] if lost else []
     return ", ".join(named) + (f"; {silent} of them silenced." if silent else ".")

@@ -11,13 +11,18 @@ import click
 from pip_dagster.cli.cells import figure
 from pip_dagster.cli.options import json_option
 from pip_dagster.cli.output import echo, progress, show_json, show_table
+from pip_dagster.cli.selection import Selection, partition_selection
 from pip_dagster.cli.table import Heading
 from pip_dagster.declaration.find import find_pipeline
 from pip_dagster.declaration.project import Project
 from pip_dagster.errors import DeclarationError
 from pip_dagster.plural import plural
+from pip_dagster.sql.names import literal
 
 if TYPE_CHECKING:
+    from duckdb import DuckDBPyConnection
+
+    from pip_dagster.declaration.pipeline import Pipeline
     from pip_dagster.monitoring.estimates import ShownEstimate
     from pip_dagster.monitoring.estimating import Estimating
     from pip_dagster.monitoring.finding import Finding
@@ -25,7 +30,8 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("pipeline")
-@click.option("--last", type=click.IntRange(min=1), default=1, help="How many of the newest partitions; 1 when absent.")
+@partition_selection("to show instead of the newest")
+@click.option("--last", "newest", type=click.IntRange(min=1), help="How many of the newest partitions; 1 when absent.")
 @click.option(
     "--backfill",
     is_flag=True,
@@ -33,7 +39,9 @@ if TYPE_CHECKING:
 )
 @json_option
 @click.pass_obj
-def estimate(project: Project, pipeline: str, last: int, backfill: bool, as_json: bool) -> None:
+def estimate(
+    project: Project, pipeline: str, newest: int | None, backfill: bool, as_json: bool, selected: Selection
+) -> None:
     """Estimate the performance of PIPELINE's champion without labels, and show how earlier estimates have held.
 
     Partitions that have no estimate yet are estimated first.
@@ -44,6 +52,8 @@ def estimate(project: Project, pipeline: str, last: int, backfill: bool, as_json
     from pip_dagster.registry.choose import registry_of
     from pip_dagster.warehouse.connect import workspace
 
+    if selected and (newest or backfill):
+        raise click.UsageError("Name partitions, or use --last or --backfill; not both.")
     declared = find_pipeline(project, pipeline)
     if not applies(declared):
         raise DeclarationError(
@@ -52,11 +62,17 @@ def estimate(project: Project, pipeline: str, last: int, backfill: bool, as_json
         )
     scoring = declared.spec.scoring
     version = registry_of(project, scoring).get(scoring.model_name, scoring.alias)
+    last = None if selected else newest or 1
     with workspace(threads=available_threads()) as con:
+        keys = _named(con, declared, selected) if selected else None
         lacking = refit(con, declared, version)
         wanted = None if backfill else last
-        found = estimate_stored(con, declared, version, last=wanted, past=backfill, progress=progress)
-        shown = read_estimates(con, declared, version, last=last)
+        found = estimate_stored(con, declared, version, partitions=keys, last=wanted, past=backfill, progress=progress)
+        shown = [
+            each
+            for each in read_estimates(con, declared, version, last=last)
+            if keys is None or each.partition_key in keys
+        ]
         findings = estimate_findings(con, declared, version)
     if as_json:
         show_json({"estimates": [_record(each) for each in shown], "findings": [asdict(each) for each in findings]})
@@ -65,6 +81,28 @@ def estimate(project: Project, pipeline: str, last: int, backfill: bool, as_json
         progress(f"{pipeline}: {plural(found.done, 'partition')} estimated.")
     _show(pipeline, f"v{version.version}", shown, findings)
     _report(found, lacking)
+
+
+def _named(con: DuckDBPyConnection, declared: Pipeline, selected: Selection) -> list[str]:
+    """The live partitions that are named.
+
+    Raises:
+        DeclarationError: there are none, or a bound is no key.
+    """
+    from pip_dagster.warehouse.access import reading
+
+    name = declared.spec.name
+    with reading(con, declared.project, purpose=f"{name}: reading the ledger"):
+        named = " OR ".join(each.sql() for each in selected.between(name, declared.spec.partitions, {}))
+        rows = con.execute(
+            f"SELECT DISTINCT partition_key FROM ledger.partitions WHERE pipeline = {literal(name)} AND is_live "
+            f"AND ({named})"
+        ).fetchall()
+    if not rows:
+        raise DeclarationError(
+            f"Pipeline {name}: no partition of this range is live; `pip-dagster status {name}` lists those."
+        )
+    return [key for (key,) in rows]
 
 
 def _record(each: ShownEstimate) -> dict[str, Any]:

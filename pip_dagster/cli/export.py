@@ -12,12 +12,10 @@ from pip_dagster.cli.selection import Selection, partition_selection
 from pip_dagster.declaration.project import Project
 from pip_dagster.plural import plural
 
-_LAST = "\U0010ffff"  # after every key
-
 
 @click.command()
 @click.argument("pipeline")
-@partition_selection("to export; by default all", former_to=True)
+@partition_selection("to export; by default all", several=True, former_to=True)
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="A folder that does not exist yet.")
 @json_option
 @click.pass_obj
@@ -30,7 +28,7 @@ def export(
     """
     import duckdb
 
-    from pip_dagster.cli.published import check_partitions, check_pipeline, open_published
+    from pip_dagster.cli.published import check_pipeline, named_keys, open_published, starts_of
     from pip_dagster.flow.engine import available_threads
     from pip_dagster.warehouse.access import reading
     from pip_dagster.warehouse.connect import workspace
@@ -40,22 +38,19 @@ def export(
     folder = output or (Path(former_to) if former_to else None)
     if folder is None or (output and former_to):
         raise click.UsageError("Name the folder that is written, with -o FOLDER.")
-    first, last = selected.bounds
-    partitions = (first or "", last or _LAST) if selected else None
     if folder.exists():
         raise click.ClickException(f"{folder} exists. Name a folder that does not: an export never changes one.")
     with open_published(project) as con:
         check_pipeline(con, pipeline)
-        if partitions:
-            check_partitions(con, pipeline, *partitions)
+        keys = named_keys(project, pipeline, selected, starts_of(con, pipeline)) if selected else None
     try:
         with workspace(threads=available_threads()) as con:
             if project.publishes:
                 with of_files(con, project.published / pipeline) as tables:
-                    found = write(con, tables, folder, partitions)
+                    found = write(con, tables, folder, keys)
             else:
                 with reading(con, project, purpose="exporting"):
-                    found = write(con, of_lake(con, pipeline), folder, partitions)
+                    found = write(con, of_lake(con, pipeline), folder, keys)
     except (duckdb.Error, OSError) as error:
         text = f"{folder} cannot be written; nothing is left of it: {error}. {remedy(str(error))}"
         raise click.ClickException(text) from error

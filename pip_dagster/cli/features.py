@@ -11,6 +11,7 @@ import click
 from pip_dagster.cli.group import Commands
 from pip_dagster.cli.options import json_option
 from pip_dagster.cli.output import echo, progress, show_json
+from pip_dagster.cli.selection import Selection, partition_selection
 from pip_dagster.declaration.find import find_pipeline
 from pip_dagster.declaration.project import Project
 from pip_dagster.plural import plural
@@ -28,8 +29,7 @@ def features() -> None:
 
 @features.command()
 @click.argument("pipeline")
-@click.option("--from", "first", metavar="KEY", help="The first partition, or a date; by default the grid's first.")
-@click.option("--to", "last", metavar="KEY", help="The last partition, or a date; by default the newest that is over.")
+@partition_selection("or a date; by default every one that is over")
 @click.option("--labels", is_flag=True, help="With the declared label of each row: a training set.")
 @click.option("--column", "columns", multiple=True, help="This feature only; repeatable. The key is always there.")
 @click.option("--as-known", is_flag=True, help="From the source rows that were available when each partition closed.")
@@ -48,8 +48,6 @@ def features() -> None:
 def export(
     project: Project,
     pipeline: str,
-    first: str | None,
-    last: str | None,
     labels: bool,
     columns: tuple[str, ...],
     as_known: bool,
@@ -58,6 +56,7 @@ def export(
     prove: int | None,
     path: Path,
     as_json: bool,
+    selected: Selection,
 ) -> None:
     """Write features of PIPELINE to a Parquet file; with --labels, a training set.
 
@@ -68,6 +67,7 @@ def export(
 
     if (immature or labelled_only) and not labels:
         raise click.UsageError("--immature and --labelled-only are about labels; add --labels.")
+    first, last = selected.bounds
     handle, chosen = PipelineHandle(find_pipeline(project, pipeline)), columns or None
     rows = handle.training_set(
         first,

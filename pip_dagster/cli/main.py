@@ -10,11 +10,13 @@ import sys
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import click
 
 from pip_dagster import __version__
+from pip_dagster.cli import interrupted
+from pip_dagster.cli.cancelled import CANCELLED, TEXT
 from pip_dagster.cli.failures import end
 from pip_dagster.cli.group import Commands, dressed, in_sections
 from pip_dagster.cli.unforeseen import debugging, sentence
@@ -69,7 +71,8 @@ class _Lazy(Commands):
         if cmd_name not in _COMMANDS:
             return None
         module, name, command_help = _COMMANDS[cmd_name]
-        command = getattr(importlib.import_module(module), name)
+        with interrupted.nothing_begun():
+            command = getattr(importlib.import_module(module), name)
         assert isinstance(command, click.Command)
         command.short_help = command_help
         return dressed(command, ctx, cmd_name)
@@ -91,42 +94,64 @@ def cli(ctx: click.Context, project: Path | None) -> None:
     if ctx.invoked_subcommand in _WITHOUT_PROJECT:
         ctx.obj = project
     else:
-        ctx.obj = Project.at(project) if project else Project.find()
-
-
-CANCELLED = 130
-_CANCELLED = "Cancelled. What was committed stays."
+        ctx.obj = Project.named(project) if project else Project.find()
 
 
 def main() -> None:
     """Run the command line. An error is one message and exit code 1, not a traceback; Ctrl-C is exit code 130."""
-    _prepare_streams()
+    interrupted.watch()
+    if "_PIP_DAGSTER_COMPLETE" in os.environ:
+        from pip_dagster.cli.bash import complete_colons
+
+        complete_colons()
     try:
-        Path.cwd()
-    except OSError:  # with which DuckDB ends the process
-        end("Error: The working directory does not exist any more. Change to the project's folder.", 1)
+        _prepare_streams()
+        try:
+            Path.cwd()
+        except OSError:  # with which DuckDB ends the process
+            end("Error: The working directory does not exist any more. Change to the project's folder.", 1)
+        code = _run()
+    except KeyboardInterrupt:  # a second one, while the first one's message was printed
+        code = CANCELLED
+    except BaseException:
+        interrupted.leave()
+        raise
+    interrupted.leave()
+    sys.exit(code)
+
+
+def _run() -> int:
+    """Run the command; its exit code."""
     try:
         code = cli(standalone_mode=False)
         sys.stdout.flush()  # a full disk, or a reader who has gone
-    except click.ClickException as error:
+    except Exception as error:
+        interrupted.ignore()
+        _end(error)
+    except KeyboardInterrupt:
+        interrupted.ignore()
+        end(TEXT, CANCELLED)
+    return code if isinstance(code, int) else 0
+
+
+def _end(error: Exception) -> NoReturn:
+    """End with a message about the error."""
+    if isinstance(error, click.ClickException):
         shown = io.StringIO()
         error.show(shown)
         end(shown.getvalue().rstrip(), error.exit_code, error=error.format_message())
-    except (click.Abort, KeyboardInterrupt):
-        end(_CANCELLED, CANCELLED)
-    except BrokenPipeError:  # `| head` has read enough
+    # Ctrl-C, as click, DuckDB and Arrow report it.
+    if isinstance(error, click.Abort) or "Query interrupted" in str(error) or type(error).__name__ == "ArrowCancelled":
+        end(TEXT, CANCELLED)
+    if isinstance(error, BrokenPipeError):  # `| head` has read enough
         _discard_output()
         sys.exit(1)
-    except PipelineError as error:
+    if isinstance(error, PipelineError):
         end(f"Error: {error}", 1, answered=error.answered)
-    except Exception as error:
-        if "Query interrupted" in str(error):  # Ctrl-C, as DuckDB reports it
-            end(_CANCELLED, CANCELLED)
-        if debugging():
-            raise
-        _discard_output()
-        end(f"Error: {sentence(error)}", 1)
-    sys.exit(code if isinstance(code, int) else 0)
+    if debugging():
+        raise error
+    _discard_output()
+    end(f"Error: {sentence(error)}", 1)
 
 
 def _prepare_streams() -> None:

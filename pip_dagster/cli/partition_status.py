@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from pip_dagster.cli.published import rows_of
 from pip_dagster.plural import plural
+from pip_dagster.sql.names import among
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
 # The newest attempt may have failed while an older scoring is live: both are shown, unless that was made live since.
 _PARTITIONS = """
-  SELECT * FROM (
+  SELECT * EXCLUDE (start) FROM (
     SELECT partition_key,
            CASE WHEN {corrected} THEN 'scored' ELSE arg_max(status, scoring_id) END AS last_attempt,
            CASE WHEN NOT {corrected} THEN arg_max_null(reason, scoring_id) END AS reason,
@@ -27,10 +28,11 @@ _PARTITIONS = """
            max({cpu_seconds}) FILTER (is_live) AS cpu_seconds, max({peak_memory}) FILTER (is_live) AS peak_memory,
            max(made_at) FILTER (is_live) AS scored_at,
            coalesce(bool_or(provisional) FILTER (is_live), false) AS provisional,
-           max(findings) FILTER (is_live) AS findings
-    FROM ledger.partitions WHERE pipeline = $pipeline AND role = 'champion' GROUP BY partition_key
-    ORDER BY max(partition_start) DESC LIMIT $last
-  ) ORDER BY partition_key
+           max(findings) FILTER (is_live) AS findings,
+           max(partition_start) AS start
+    FROM ledger.partitions WHERE pipeline = $pipeline AND role = 'champion' AND {named} GROUP BY partition_key
+    ORDER BY start DESC LIMIT $last
+  ) ORDER BY start
 """
 _COUNT = """
   SELECT count(DISTINCT partition_key) AS partitions FROM ledger.partitions
@@ -50,12 +52,12 @@ _ARMS = """
   SELECT a.partition_key, a.arm, any_value(s.model_version) AS model_version,
          any_value(a.scoring_id) AS scoring_id, sum(a.high - a.low) / 10000 AS share
   FROM ledger.arms a LEFT JOIN ledger.partitions s ON s.scoring_id = a.scoring_id
-  WHERE a.pipeline = $pipeline GROUP BY a.partition_key, a.arm ORDER BY a.partition_key, min(a.low)
+  WHERE a.pipeline = $pipeline AND {named} GROUP BY a.partition_key, a.arm ORDER BY a.partition_key, min(a.low)
 """
 # Those of the live change only; those of earlier changes are history.
 _SPLIT_FAULTS = """
   SELECT partition_key, expectation_id, status, observed FROM ledger.checks
-  WHERE pipeline = $pipeline AND section = 'split' AND status <> 'passed'
+  WHERE pipeline = $pipeline AND {named} AND section = 'split' AND status <> 'passed'
     AND (split_part(expectation_id, ' ', 1) IN ('arms', 'arm', 'sample_ratio') -- a canary's figures are in its arm's
          OR status = 'errored')
     AND entry_id IN (SELECT change_id FROM ledger.arms WHERE pipeline = $pipeline)
@@ -150,16 +152,19 @@ def guard_findings(findings: Mapping[str, Any]) -> list[str]:
     return parts
 
 
-def partition_statuses(con: DuckDBPyConnection, pipeline: str, last: int) -> list[PartitionStatus]:
-    """The newest partitions of a pipeline."""
+def partition_statuses(
+    con: DuckDBPyConnection, pipeline: str, last: int, keys: Sequence[str] | None = None
+) -> list[PartitionStatus]:
+    """The newest partitions of a pipeline, in the order of time; or these partitions, of which no others are read."""
     import duckdb
 
-    split = split_states(con, pipeline)
+    named = "TRUE" if keys is None else among("partition_key", keys)
+    split = split_states(con, pipeline, keys)
     found, values = [], {"pipeline": pipeline, "last": last}
     try:
-        rows = rows_of(con, _PARTITIONS.format(**_COLUMNS), values)
+        rows = rows_of(con, _PARTITIONS.format(named=named, **_COLUMNS), values)
     except duckdb.BinderException:
-        rows = rows_of(con, _PARTITIONS.format(**_OLDER), values)
+        rows = rows_of(con, _PARTITIONS.format(named=named, **_OLDER), values)
     for row in rows:
         findings = json.loads(row.pop("findings") or "{}")
         state = split.get(row["partition_key"], SplitState({}, []))
@@ -172,16 +177,18 @@ def partition_count(con: DuckDBPyConnection, pipeline: str) -> int:
     return int(rows_of(con, _COUNT, {"pipeline": pipeline})[0]["partitions"])
 
 
-def split_states(con: DuckDBPyConnection, pipeline: str) -> Mapping[str, SplitState]:
-    """Partition → how it is split, for those that were ever split."""
+def split_states(con: DuckDBPyConnection, pipeline: str, keys: Sequence[str] | None = None) -> Mapping[str, SplitState]:
+    """Partition → how it is split, for those of all or of these that were ever split."""
     if not {"arms", "checks"} <= {row["name"] for row in rows_of(con, _PUBLISHED)}:
         return {}
     found: dict[str, SplitState] = {}
-    for row in rows_of(con, _ARMS, {"pipeline": pipeline}):
+    columns = ("a.partition_key", "partition_key")
+    arms, checks = ("TRUE" if keys is None else among(column, keys) for column in columns)
+    for row in rows_of(con, _ARMS.format(named=arms), {"pipeline": pipeline}):
         state = found.setdefault(row["partition_key"], SplitState({}, []))
         if row["share"] is not None:
             state.arms[row["arm"]] = ArmShare(row["model_version"], row["share"], row["scoring_id"])
-    for row in rows_of(con, _SPLIT_FAULTS, {"pipeline": pipeline}):
+    for row in rows_of(con, _SPLIT_FAULTS.format(named=checks), {"pipeline": pipeline}):
         observed = json.loads(row["observed"]) if row["status"] == "failed" else "not judged, see `models canary`"
         found[row["partition_key"]].faults.append(f"{row['expectation_id']}: {observed}")
     return found

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -12,11 +12,13 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from pip_dagster.cli.options import KeyRange
+from pip_dagster.declaration.key_order import Between, between
 from pip_dagster.errors import DeclarationError
 
 if TYPE_CHECKING:
     from pip_dagster.declaration.partition import Partition
     from pip_dagster.declaration.pipeline import Pipeline
+    from pip_dagster.declaration.spec import Partitions
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 _KEY = re.compile(r"\d{4}-\d\d(-\d\d)?")
@@ -53,9 +55,25 @@ class Selection:
             raise click.UsageError("This command takes one range of partitions: write A..B, or --from A --to B.")
         return self.ranges[0] if self.ranges else (None, None)
 
-    def has(self, key: str) -> bool:
-        """Whether a key is among the named ones; keys of one pipeline are in the order of time."""
-        return any((not first or first <= key) and (not last or key <= last) for first, last in self.ranges)
+    def between(self, pipeline: str, declared: Partitions | None, starts: Mapping[str, datetime]) -> list[Between]:
+        """The named ranges as instants. Without a declared grid, the bounds are keys of `starts`.
+
+        Raises:
+            DeclarationError: a bound is no key, or a range is empty.
+        """
+        if declared is None:
+            named = [key for each in self.ranges for key in each if key is not None]
+            if unknown := next((key for key in named if key not in starts), None):
+                raise DeclarationError(
+                    f"Pipeline {pipeline} has no partition {unknown!r}, and its grid is not declared: name partitions "
+                    f"that `pip-dagster status {pipeline}` lists."
+                )
+            ends = ((None if key is None else starts[key] for key in each) for each in self.ranges)
+            return [Between(*each) for each in ends]
+        try:
+            return [between(declared, *each) for each in self.ranges]
+        except ValueError as error:
+            raise DeclarationError(f"Pipeline {pipeline}: {error}.") from error
 
     def closed(self, pipeline: Pipeline) -> tuple[str, str] | None:
         """The first and the last key of the one range that is named, an open end at the grid's; None where none is.

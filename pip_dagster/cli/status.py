@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -14,17 +14,20 @@ from pip_dagster.cli.output import show_json, show_table
 from pip_dagster.cli.partition_status import PartitionStatus, SplitState, partition_count, partition_statuses
 from pip_dagster.cli.pending import Waiting, read_waiting
 from pip_dagster.cli.plan import as_dict, plan_now, show_plan
-from pip_dagster.cli.published import check_pipeline, open_published, rows_of
+from pip_dagster.cli.published import check_pipeline, named_keys, open_published, rows_of, starts_of
 from pip_dagster.cli.selection import Selection, partition_selection
 from pip_dagster.cli.table import Heading
 from pip_dagster.declaration.project import Project
 from pip_dagster.errors import WarehouseError
 from pip_dagster.plural import plural
 
-_ALL = 10**9  # partitions
+if TYPE_CHECKING:
+    from duckdb import DuckDBPyConnection
+
 _PIPELINES = """
   SELECT pipeline, count(DISTINCT partition_key) FILTER (is_live) AS partitions,
-         min(partition_key) FILTER (is_live) AS first, max(partition_key) FILTER (is_live) AS last,
+         arg_min(partition_key, partition_start) FILTER (is_live) AS first,
+         arg_max(partition_key, partition_start) FILTER (is_live) AS last,
          sum(rows_scored) FILTER (is_live) ::BIGINT AS rows,
          string_agg(DISTINCT 'v' || model_version, ', ' ORDER BY 'v' || model_version) FILTER (is_live) AS live_models,
          max(made_at) FILTER (is_live) AS last_scored
@@ -66,19 +69,15 @@ def status(project: Project, pipeline: str | None, newest: int, why: bool, as_js
         else:
             if pipeline not in waiting.of:
                 check_pipeline(con, pipeline)
-            total = partition_count(con, pipeline)
-            listed = partition_statuses(con, pipeline, _ALL if selected else newest)
-            partitions = _with_pending_keys(listed, waiting.keys(pipeline))
             if selected:
-                keys = sorted(each.partition_key for each in partitions)
-                partitions = [each for each in partitions if selected.has(each.partition_key)]
-                if not partitions:
-                    known = f"{keys[0]} to {keys[-1]}" if keys else "none"
-                    raise click.ClickException(
-                        f"{pipeline} has no attempt at any of these partitions; it has {known}. "
-                        f"`pip-dagster plan {pipeline}` lists what is stale."
-                    )
+                named = _named(con, project, pipeline, selected, waiting)
+                listed = partition_statuses(con, pipeline, len(named), named)
+                pending = waiting.keys(pipeline)
+                partitions = _with_pending_keys(listed, pending and [key for key in named if key in pending])
                 total = len(partitions)
+            else:
+                total = partition_count(con, pipeline)
+                partitions = _with_pending_keys(partition_statuses(con, pipeline, newest), waiting.keys(pipeline))
     plan = plan_now(project, pipeline) if why and pipeline else None
     if as_json:
         found = summaries or [each.as_dict() for each in partitions]
@@ -99,6 +98,13 @@ def status(project: Project, pipeline: str | None, newest: int, why: bool, as_js
     waiting.show()
 
 
+def _named(
+    con: DuckDBPyConnection, project: Project, pipeline: str, selected: Selection, waiting: Waiting
+) -> list[str]:
+    """The keys that are named, of what is published or pending, in the order of time."""
+    return named_keys(project, pipeline, selected, starts_of(con, pipeline), waiting.keys(pipeline) or ())
+
+
 def _with_pending(summaries: list[dict[str, Any]], waiting: Waiting) -> list[dict[str, Any]]:
     """How many partitions of each pipeline are pending; also of those of which nothing is published."""
     columns = list(summaries[0]) if summaries else ["pipeline"]
@@ -112,7 +118,8 @@ def _with_pending_keys(partitions: list[PartitionStatus], keys: list[str] | None
     """The partitions with whether each is pending; those of which nothing is published at the end."""
     if keys is None:
         return [replace(each, pending=None) for each in partitions]
-    missing = sorted({*keys} - {each.partition_key for each in partitions})
+    known = {each.partition_key for each in partitions}
+    missing = [key for key in dict.fromkeys(keys) if key not in known]
     of_live = (
         *("model_version", "rows", "quarantined", "mean_score", "scored_at", "reason"),
         *("seconds", "cpu_seconds", "peak_memory"),

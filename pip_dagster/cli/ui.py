@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -41,7 +42,7 @@ def ui(root: Path | None, port: int, host: str, as_json: bool) -> None:
 
     Exit code 0: ended by Ctrl-C or SIGTERM. 1: it cannot start, or Dagster ended by itself.
     """
-    project = Project.at(root) if root else Project.find()
+    project = Project.named(root) if root else Project.find()
     if port_in_use(port):
         other = f"--project {root} " if root else ""
         raise ProjectError(f"Port {port} is in use. Take another: pip-dagster {other}ui --port {free_port(port)}")
@@ -88,7 +89,10 @@ def _serve(command: list[str], environment: dict[str, str], folder: str, port: i
     # In a session of its own, Ctrl-C reaches this process alone, which ends the others in order.
     with (
         _signals_interrupt(),
-        subprocess.Popen(command, env=environment, cwd=folder, start_new_session=True) as process,
+        subprocess.Popen(
+            command, env=environment, cwd=folder, start_new_session=True, stderr=subprocess.PIPE
+        ) as process,
+        _forwarding(process) as ending,
     ):
         try:
             while process.poll() is None and not port_in_use(port):
@@ -100,7 +104,27 @@ def _serve(command: list[str], environment: dict[str, str], folder: str, port: i
             progress("Ending Dagster: runs that it started end with it.")
             return 0
         finally:
+            ending.set()
             _end(process)
+
+
+@contextmanager
+def _forwarding(process: subprocess.Popen[bytes]) -> Iterator[threading.Event]:
+    """Print Dagster's errors, until the event is set: what is ended while it starts prints tracebacks."""
+    ending = threading.Event()
+
+    def forward() -> None:
+        assert process.stderr
+        for line in process.stderr:
+            if not ending.is_set():
+                with suppress(OSError, ValueError):
+                    sys.stderr.buffer.write(line)
+                    sys.stderr.flush()
+
+    thread = threading.Thread(target=forward, name="errors of Dagster", daemon=True)
+    thread.start()
+    yield ending
+    thread.join(1.0)
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import suppress
 from datetime import UTC, date, datetime, timedelta
-from itertools import takewhile
+from itertools import islice, takewhile
 from typing import TYPE_CHECKING
 
 from pip_dagster.declaration.clock_changes import unfit_change
@@ -77,10 +77,7 @@ def partitions_of_range(declared: Partitions, start: date | str, end: date | str
     Raises:
         ValueError: a bound is not valid, the range is empty, or it is not over; the text says what was expected.
     """
-    try:
-        first, last = _bound(declared, start, at_end=False), _bound(declared, end, at_end=True)
-    except OverflowError:
-        raise ValueError(f"a bound is beyond the calendar; expected one from {_EARLIEST} to now") from None
+    first, last = instant(declared, start), instant(declared, end, at_end=True)
     if last < first:
         raise ValueError(f"it starts at {start} and ends before, at {end}")
     local = first.astimezone(declared.zone).replace(tzinfo=None)
@@ -91,10 +88,10 @@ def partitions_of_range(declared: Partitions, start: date | str, end: date | str
     ):
         raise ValueError(f"{declared.time_zone} cannot have a partition for every {declared.every} of it: {why}")
     grid = declared.model_copy(update={"start": local - timedelta(days=1), "end": None})
-    found: list[Partition] = []
+    found, open_to = list[Partition](), _open_to(declared, now)
     for each in takewhile(lambda each: each.start <= last, _partitions(grid)):
         if each.start >= first:
-            if (each.start if declared.end_offset > 0 else each.end) > now:  # at once: the range may end in 9999
+            if each.end > open_to:  # at once: the range may end in 9999
                 raise ValueError(f"partition {each.key} is not over; end the range before it")
             found.append(each)
     if not found:
@@ -102,25 +99,41 @@ def partitions_of_range(declared: Partitions, start: date | str, end: date | str
     return found
 
 
-def _bound(declared: Partitions, given: date | str, *, at_end: bool) -> datetime:
-    """A bound as an instant; of a date, its first or its last."""
-    at: date = given if isinstance(given, date) else _parsed(declared, given)
-    if not isinstance(at, datetime):
-        day = _naive(at) + timedelta(days=1) if at_end else _naive(at)
-        instant = _local(declared, day).astimezone(UTC)
-        return instant - timedelta(microseconds=1) if at_end else instant
-    return (at if at.tzinfo else _local(declared, at)).astimezone(UTC)
+def _open_to(declared: Partitions, now: datetime) -> datetime:
+    """The end of the last partition that can be built at `now`, whatever the grid's start and end; at least `now`."""
+    if declared.end_offset <= 0:
+        return now
+    before = now.astimezone(declared.zone).replace(tzinfo=None) - timedelta(days=2 if declared.step else 32)
+    grid = declared.model_copy(update={"start": before, "end": None})
+    not_over = (each for each in _partitions(grid) if each.end > now)
+    return next(islice(not_over, declared.end_offset - 1, None)).end
 
 
-def _parsed(declared: Partitions, text: str) -> date:
-    for form in ("%Y-%m-%d-%H:%M%z", "%Y-%m-%d-%H:%M"):
-        with suppress(ValueError):
-            return datetime.strptime(text, form)
+def instant(declared: Partitions, given: object, *, at_end: bool = False) -> datetime:
+    """The bound of a range as an instant: of a key, a date or a time; of a date, its first or its last.
+
+    Raises:
+        ValueError: it is none of them, or beyond the calendar; the text says what was expected.
+    """
+    at = given if isinstance(given, date) else _parsed(declared, given)
     try:
-        return date.fromisoformat(text) if len(text) <= len("2024-01-01") else datetime.fromisoformat(text)
-    except ValueError:
-        example = next(_partitions(declared)).key
-        raise ValueError(f"{text!r} is no date, time or partition key; expected for example {example!r}") from None
+        if isinstance(at, datetime):
+            return (at if at.tzinfo else _local(declared, at)).astimezone(UTC)
+        day = _local(declared, _naive(at) + timedelta(days=1) if at_end else _naive(at)).astimezone(UTC)
+    except OverflowError:
+        raise ValueError(f"a bound is beyond the calendar; expected one from {_EARLIEST} to now") from None
+    return day - timedelta(microseconds=1) if at_end else day
+
+
+def _parsed(declared: Partitions, given: object) -> date:
+    if isinstance(given, str):
+        for form in ("%Y-%m-%d-%H:%M%z", "%Y-%m-%d-%H:%M"):
+            with suppress(ValueError):
+                return datetime.strptime(given, form)
+        with suppress(ValueError):
+            return date.fromisoformat(given) if len(given) <= len("2024-01-01") else datetime.fromisoformat(given)
+    example = next(_partitions(declared)).key
+    raise ValueError(f"{given!r} is no date, time or partition key; expected for example {example!r}")
 
 
 def partitions_between(declared: Partitions, start: datetime, end: datetime) -> int:

@@ -135,6 +135,20 @@ class Project:
         )
 
     @classmethod
+    def named(cls, root: Path) -> Project:
+        """The project in a folder that a person named.
+
+        Raises:
+            ProjectError: as `at`, or it is not a project's folder.
+        """
+        if not _is_project(root):
+            raise ProjectError(
+                f"{root.resolve()} is not a pip_dagster project: expected a pyproject.toml with [tool.pip_dagster]. "
+                "Name the project's folder; `pip-dagster init NAME` writes a new project."
+            )
+        return cls.at(root)
+
+    @classmethod
     def find(cls, start: Path | None = None) -> Project:
         """The project that contains `start` (by default the working directory).
 
@@ -145,11 +159,10 @@ class Project:
         if named:
             if not Path(named).is_dir():
                 raise ProjectError(f"{ROOT_VARIABLE} is {named!r}, which is not a folder; expected the project's.")
-            return cls.at(Path(named))
+            return cls.named(Path(named))
         start = (start or Path.cwd()).resolve()
         for folder in (start, *start.parents):
-            file = folder / "pyproject.toml"
-            if _tool_table(file, "pip_dagster") is not None or _tool_table(file, "dg") is not None:
+            if _is_project(folder):
                 return cls.at(folder)
         raise ProjectError(
             f"No pip_dagster project in {start} or above it: expected a pyproject.toml with [tool.pip_dagster]. "
@@ -237,6 +250,11 @@ def _check_path(setting: str, text: str) -> None:
             f"The setting {setting} is {text!r}; expected a path, in UTF-8. It is in [tool.pip_dagster] of "
             f"pyproject.toml, or in the variable PIP_DAGSTER_{setting.upper()}."
         )
+
+
+def _is_project(folder: Path) -> bool:
+    file = folder / "pyproject.toml"
+    return _tool_table(file, "pip_dagster") is not None or _tool_table(file, "dg") is not None
 
 
 def _tool_table(file: Path, name: str) -> dict[str, object] | None:

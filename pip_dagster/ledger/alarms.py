@@ -6,7 +6,7 @@ begins. The warehouse is the current catalog of every function here.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Literal
@@ -175,13 +175,23 @@ class Mark:
     made_at: datetime
 
 
-def marks_of(con: DuckDBPyConnection, pipeline: str) -> dict[tuple[str, str], str]:
-    """Event and rule → the newest partition that was judged by it: marks only go forward, whatever a clock says."""
+def marks_of(con: DuckDBPyConnection, pipeline: str, started: Callable[[str], datetime]) -> dict[tuple[str, str], str]:
+    """Event and rule → the newest partition that was judged by it: marks only go forward, whatever a clock says.
+
+    `started`: when the partition of a key begins. Within a day, texts may be in another order.
+    """
     sql = (
-        "SELECT event, rule, max(partition_key) FROM ledger.alarm_marks "
-        f"WHERE pipeline = {literal(pipeline)} GROUP BY ALL"
+        "SELECT event, rule, list(DISTINCT partition_key) FROM (SELECT *, max(partition_key) OVER (PARTITION BY event, "
+        f"rule) AS newest FROM ledger.alarm_marks WHERE pipeline = {literal(pipeline)}) "
+        "WHERE left(partition_key, 10) = left(newest, 10) GROUP BY event, rule"
     )
-    return {(event, rule): key for event, rule, key in con.execute(sql).fetchall()}
+    return {(event, rule): max(keys, key=started) for event, rule, keys in con.execute(sql).fetchall()}
+
+
+def has_marks(con: DuckDBPyConnection, pipeline: str) -> bool:
+    """Whether alarms of a pipeline were ever judged."""
+    sql = f"SELECT EXISTS (FROM ledger.alarm_marks WHERE pipeline = {literal(pipeline)})"
+    return con.execute(sql).fetchone() == (True,)
 
 
 def insert_marks(con: DuckDBPyConnection, pipeline: str, marks: Mapping[tuple[str, str], str]) -> None:

@@ -60,7 +60,7 @@ def scores_of_key(
             f"FROM {quote(pipeline)}.scores s JOIN ledger.scorings e ON e.scoring_id = s.scoring_id "
             "LEFT JOIN ledger.live_arms l ON l.pipeline = e.pipeline AND l.scoring_id = e.scoring_id "
             f"AND {live_row(con, pipeline)} WHERE {where} "
-            "ORDER BY s.partition_key, s.scoring_id",
+            "ORDER BY e.partition_start, s.scoring_id",
             parameters,
         )
     )

@@ -28,7 +28,8 @@ def prepare(
         RollbackError: it is ambiguous or selects no partition, or the alias would move to a version it never named.
     """
     scoring = declared.spec.scoring
-    histories = rollback_read.histories(con, request.pipeline, request.partitions)
+    wanted_partitions = request.between(declared.spec.partitions)
+    histories = rollback_read.histories(con, request.pipeline, wanted_partitions)
     if not histories:
         where = f" from {request.partitions[0]} to {request.partitions[1]}" if request.partitions else ""
         raise RollbackError(f"Pipeline {request.pipeline} has nothing live{where}: there is nothing to roll back.")

@@ -14,19 +14,20 @@ from pip_dagster.ledger.rollback_plan import Change, History, PastScores
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
+    from pip_dagster.declaration.key_order import Between
+
 _SCORES = "s.scoring_id, s.model_name, s.model_version AS version, s.feature_digest"
 
 
-def histories(con: DuckDBPyConnection, pipeline: str, partitions: tuple[str, str] | None) -> list[History]:
-    """The live changes of each partition that has any, of these (first and last key) or of all."""
-    first, last = partitions or (None, None)
+def histories(con: DuckDBPyConnection, pipeline: str, partitions: Between) -> list[History]:
+    """The live changes of each of these partitions that has any, in the order of time."""
     rows = dicts(
         con.execute(
             f"SELECT c.partition_key, s.partition_start, s.partition_end, c.change_id, c.kind, c.made_at, {_SCORES} "
             "FROM ledger.live_changes c JOIN ledger.scorings s ON s.scoring_id = c.scoring_id "
-            "WHERE c.pipeline = $pipeline AND ($first::VARCHAR IS NULL OR c.partition_key BETWEEN $first AND $last) "
-            "ORDER BY c.partition_key, c.change_id",
-            {"pipeline": pipeline, "first": first, "last": last},
+            f"WHERE c.pipeline = $pipeline AND {partitions.sql('s.partition_start')} "
+            "ORDER BY s.partition_start, c.change_id",
+            {"pipeline": pipeline},
         )
     )
     arms = _arms(con, pipeline)

@@ -5,10 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TypedDict
+from typing import TYPE_CHECKING, TypedDict
 
+from pip_dagster.declaration.key_order import Between, between
 from pip_dagster.errors import RollbackError
 from pip_dagster.ledger.rollback_plan import Flip, Missing
+
+if TYPE_CHECKING:
+    from pip_dagster.declaration.spec import Partitions
 
 
 class RollbackTarget(TypedDict, total=False):
@@ -43,9 +47,17 @@ class RollbackRequest:
             raise RollbackError("A rollback goes to a version or to an instant, not to both: use only one of them.")
         if self.as_of and self.as_of.tzinfo is None:
             raise RollbackError(f"The instant {self.as_of} has no time zone; add one, for example +00:00.")
-        if self.partitions and self.partitions[0] > self.partitions[1]:
-            first, last = self.partitions
-            raise RollbackError(f"No partition lies in {first}..{last}: the first is after the last.")
+
+    def between(self, declared: Partitions) -> Between:
+        """The partitions that it names, of all where it names none.
+
+        Raises:
+            RollbackError: a bound is no partition key, or the range is empty.
+        """
+        try:
+            return between(declared, *self.partitions) if self.partitions else Between()
+        except ValueError as error:
+            raise RollbackError(f"Pipeline {self.pipeline}: {error}. Nothing was rolled back.") from error
 
 
 @dataclass(frozen=True)

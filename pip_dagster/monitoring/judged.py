@@ -13,6 +13,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from pip_dagster import clock
+from pip_dagster.declaration.key_order import in_order
 from pip_dagster.declaration.monitoring import Monitoring
 from pip_dagster.errors import NoWarehouseError
 from pip_dagster.ledger.judgements import (
@@ -89,7 +90,7 @@ def judging(
     """
     if pipeline.spec.monitoring is None:
         return None
-    newest = {*sorted(keys)[-NEWEST:]}
+    newest = {*in_order(pipeline.spec.partitions, keys)[-NEWEST:]}
 
     def judge(con: DuckDBPyConnection, version: ModelVersion, entries: Sequence[ScoringEntry]) -> None:
         stored = [e.partition_key for e in entries if e.status == "scored" and e.partition_key in newest]

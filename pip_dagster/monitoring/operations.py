@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from pip_dagster.declaration.key_order import in_order
 from pip_dagster.declaration.monitoring import Monitoring
 from pip_dagster.ledger.recent import RecentPartition, recent_partitions
 from pip_dagster.monitoring.finding import Finding
@@ -31,10 +32,11 @@ def operations_findings(
     `con` reads `ledger.partitions`, of the warehouse or as published.
     """
     name, rules = pipeline.spec.name, pipeline.spec.monitoring or Monitoring()
+    ordered = None if keys is None else in_order(pipeline.spec.partitions, keys)
     judged: tuple[Callable[[Sequence[RecentPartition]], _Outlying], ...] = (_throughput, _quarantined, _unseen)
     return [
         _finding(name, window, judge(window))
-        for window in _windows(con, name, rules.history + 2, keys)
+        for window in _windows(con, name, rules.history + 2, ordered)
         for judge in judged
     ]
 
@@ -42,13 +44,13 @@ def operations_findings(
 def _windows(
     con: DuckDBPyConnection, name: str, length: int, keys: Sequence[str] | None
 ) -> Iterator[Sequence[RecentPartition]]:
-    """Each partition with those before it, newest first. Neighbors are read together."""
+    """Each of the partitions, which are in the order of time, with those before it. Neighbors are read together."""
     if keys is None:
         if found := recent_partitions(con, length, pipeline=name).get(name):
             yield found
         return
     found = []
-    for key in sorted(keys, reverse=True):
+    for key in reversed(keys):
         place = next((at for at, each in enumerate(found) if each.partition_key == key), None)
         if place is None or place + length > len(found):
             found = recent_partitions(con, length + len(keys), pipeline=name, key=key).get(name, [])
@@ -62,7 +64,8 @@ def collect_operations(
 ) -> list[Finding]:
     """The findings of partitions that were just scored, from the warehouse, which is opened for the read."""
     with reading(con, pipeline.project, purpose=f"{pipeline.spec.name}: reading costs"):
-        return operations_findings(con, pipeline, keys=sorted(partitions)[-_NEWEST:])
+        newest = in_order(pipeline.spec.partitions, partitions)[-_NEWEST:]
+        return operations_findings(con, pipeline, keys=newest)
 
 
 @dataclass(frozen=True)

@@ -149,7 +149,7 @@ def watch_findings(pipeline: Pipeline, findings: Sequence[Finding]) -> Watched:
 
 def _change(con: DuckDBPyConnection, pipeline: Pipeline, findings: Sequence[Finding], quiet: bool) -> AlarmChange:
     name = pipeline.spec.name
-    known = KnownAlarms((*alarm_states(con, name),), marks_of(con, name))
+    known = KnownAlarms((*alarm_states(con, name),), marks_of(con, name, partial(_started, pipeline)))
     judging = Judging(name, whoami(), lambda key: _started(pipeline, key), quiet=quiet)
     change = advance(known, findings, judging)
     ended = retired(known.after(change), judging, partial(_no_longer_judged, pipeline, findings))
@@ -214,7 +214,7 @@ def _newest(con: DuckDBPyConnection, pipeline: Pipeline) -> tuple[list[str], dat
     name = pipeline.spec.name
     try:
         with reading(con, pipeline.project, purpose=f"{name}: reading what is live"):
-            live, marks = _live(con, pipeline, _MISSED), marks_of(con, name)
+            live, marks = _live(con, pipeline, _MISSED), marks_of(con, name, partial(_started, pipeline))
     except Exception as error:  # which is reported where the alarms cannot be stored either
         raise_if_interrupted(error)
         return [], _NEVER

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -36,6 +37,10 @@ from pip_dagster.warehouse.interrupts import raise_if_interrupted
 
 LOG = logging.getLogger("pip_dagster")
 
+GROUP_TAG = "dagster/backfill"
+# Of the time between two records of a backfill's progress, one is at most a part in so many.
+_SHARE = 20
+
 
 def run_in_dagster(
     pipeline: Pipeline,
@@ -55,7 +60,10 @@ def run_in_dagster(
     definitions = build_definitions(pipeline, observe=note)
     job, done = definitions.resolve_job_def(f"{pipeline.spec.name}_job"), set[str]()
 
+    due = 0.0
+
     def run(backfill: Backfill, chunk: Sequence[Partition]) -> Iterator[PartitionResult]:
+        nonlocal due
         results.clear()
         quiet = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
         logging.getLogger("dagster").setLevel(logging.CRITICAL)
@@ -76,20 +84,28 @@ def run_in_dagster(
         if not result.success and len(results) < len(chunk):
             raise BackfillError(_failure(result))
         # Not sooner: an interrupted step may still have the warehouse's lock.
-        group(instance, definitions.resolve_asset_graph(), pipeline, backfill, result.run_id, done)
+        instance.add_run_tags(result.run_id, {GROUP_TAG: _short(backfill)})
+        is_last = chunk[-1].key == backfill.partition_keys[-1]
+        if is_last or time.monotonic() >= due:
+            began = time.monotonic()
+            group(instance, definitions.resolve_asset_graph(), pipeline, backfill, done)
+            due = time.monotonic() + _SHARE * (time.monotonic() - began)
         yield from results
 
     return run
 
 
 def group(
-    instance: dg.DagsterInstance, asset_graph: Any, pipeline: Pipeline, backfill: Backfill, run_id: str, done: set[str]
+    instance: dg.DagsterInstance, asset_graph: Any, pipeline: Pipeline, backfill: Backfill, done: set[str]
 ) -> None:
-    """Show the ended run in the UI as one of its backfill; `done`: the partitions that this process has built."""
+    """Show the runs of a backfill in the UI as one; `done`: the partitions that this process has built.
+
+    Dagster stores all keys of the backfill each time.
+    """
     with workspace(threads=1) as con, reading(con, pipeline.project, purpose="reporting a backfill to Dagster"):
         finished = finished_keys(con, backfill.backfill_id) | done
     recorded = FinishedRuns(
-        backfill_id=backfill.backfill_id[-8:],  # the UI shows so many characters
+        backfill_id=_short(backfill),
         assets=own_keys(pipeline.spec),
         keys=backfill.partition_keys,
         done=finished,
@@ -98,10 +114,14 @@ def group(
     )
     try:
         record_backfill(instance, asset_graph, recorded)
-        instance.add_run_tags(run_id, {"dagster/backfill": recorded.backfill_id})
     except Exception as error:  # what is shown of it must not end the backfill
         raise_if_interrupted(error)
-        LOG.warning(f"{backfill.backfill_id}: Dagster's UI does not group run {run_id} under it: {error}")
+        LOG.warning(f"{backfill.backfill_id}: Dagster's UI does not group its runs: {error}")
+
+
+def _short(backfill: Backfill) -> str:
+    """Its id in Dagster: the UI shows so many characters."""
+    return backfill.backfill_id[-8:]
 
 
 def tags_of(backfill: Backfill, chunk: Sequence[Partition]) -> dict[str, str]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import dagster as dg
 
+from pip_dagster.declaration.key_order import in_order
 from pip_dagster.errors import NoWarehouseError
 from pip_dagster.flow.model import ScoringModel
 from pip_dagster.monitoring.backfill import profile_stored
@@ -34,7 +35,7 @@ def drift_evaluations(
 
     Monitoring never fails a run: what cannot be judged is an evaluation that does not pass, with the reason.
     """
-    newest = sorted(partitions)[-EACH_REPORTED_UP_TO:]
+    newest = in_order(pipeline.spec.partitions, partitions)[-EACH_REPORTED_UP_TO:]
     if not newest:
         return
     try:

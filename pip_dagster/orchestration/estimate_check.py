@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import dagster as dg
 
+from pip_dagster.declaration.key_order import in_order
 from pip_dagster.errors import NoWarehouseError
 from pip_dagster.ledger.estimates import live_scorings
 from pip_dagster.monitoring.estimates import ShownEstimate, estimate_findings, read_estimates
@@ -33,7 +34,7 @@ def estimate_evaluations(
 
     It never fails a run: where nothing can be estimated, the description has the reason.
     """
-    newest = sorted(partitions)[-EACH_REPORTED_UP_TO:]
+    newest = in_order(pipeline.spec.partitions, partitions)[-EACH_REPORTED_UP_TO:]
     if not newest or not applies(pipeline):
         return
     try:

@@ -8,6 +8,7 @@ from typing import Any
 
 import dagster as dg
 
+from pip_dagster.declaration.key_order import in_order
 from pip_dagster.declaration.pipeline import Pipeline
 from pip_dagster.flow.fingerprints import Fingerprints
 from pip_dagster.flow.result import PartitionResult
@@ -80,7 +81,7 @@ class StepOutcome:
         """Why the newest partitions that failed did, and what to do, where the partition's own history shows it."""
         name, key = self.pipeline.spec.name, next(iter(reversed([*self.done])))
         key = self._keys()[1] if self._keys()[1] in self.done else key
-        for partition in sorted(self.failed)[-EACH_REPORTED_UP_TO:]:
+        for partition in in_order(self.pipeline.spec.partitions, self.failed)[-EACH_REPORTED_UP_TO:]:
             reason = self.failed[partition]
             yield dg.AssetObservation(
                 key,
@@ -91,10 +92,11 @@ class StepOutcome:
 
     def note_failed(self) -> None:
         """Name the partitions that failed on the asset's page, which shows the newest materialization."""
-        listed = [f"- {partition}: {reason}" for partition, reason in sorted(self.failed.items())][-_SHOWN:]
+        grid = self.pipeline.spec.partitions
+        listed = [f"- {partition}: {self.failed[partition]}" for partition in in_order(grid, self.failed)[-_SHOWN:]]
         for partitions in self.done.values():
             if listed and partitions:
-                newest = max(partitions)
+                newest = in_order(grid, partitions)[-1]
                 partitions[newest] = {"not built": dg.MetadataValue.md("\n".join(listed)), **partitions[newest]}
 
     def materializations(self) -> Iterator[dg.AssetMaterialization]:

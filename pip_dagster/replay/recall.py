@@ -6,13 +6,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
+from pip_dagster.declaration.key_order import between
 from pip_dagster.declaration.ranges import evenly
 from pip_dagster.errors import PipelineError
 from pip_dagster.flow.stage import Stage, keep
 from pip_dagster.ledger.arms import Arm, live_arms
 from pip_dagster.ledger.record import ScoringEntry, dicts
 from pip_dagster.plural import plural
-from pip_dagster.sql.names import among, quote, quote_all
+from pip_dagster.sql.names import among, literal, quote, quote_all
 from pip_dagster.warehouse.access import reading
 from pip_dagster.warehouse.digest import ALGORITHM, RowSet, row_set_sql
 
@@ -74,9 +75,14 @@ def find(
     name = pipeline.spec.name
     where, wanted = "s.pipeline = $pipeline", {"pipeline": name}
     partitions = (partition, partition) if partition else partitions
-    for key, name_of, sign in zip(partitions, ("first", "last"), (">=", "<="), strict=True):
-        if key is not None:
-            where, wanted = f"{where} AND s.partition_key {sign} ${name_of}", wanted | {name_of: key}
+    first, last = partitions
+    if first is not None and first == last:
+        where += f" AND s.partition_key = {literal(first)}"
+    elif first or last:
+        try:
+            where += f" AND {between(pipeline.spec.partitions, first, last).sql('s.partition_start')}"
+        except ValueError as error:
+            raise ReplayError(f"Pipeline {name}: {error}.") from error
     newest = ""
     if version is not None:
         where += f" AND s.model_version = {version} AND s.table_name IS NOT NULL"
@@ -91,10 +97,9 @@ def find(
     if not found:
         asked = f"scoring {scoring_id!r}" if scoring_id else "live scoring"
         asked = asked if version is None else f"scoring by v{version}"
-        first, last = partitions
         if first or last:
-            between = f" from {first or 'the first'} to {last or 'the last'}"
-            asked += f" of partition {first!r}" if first == last else between
+            named = f" from {first or 'the first'} to {last or 'the last'}"
+            asked += f" of partition {first!r}" if first == last else named
         raise ReplayError(f"Pipeline {name} has no {asked}; `pip-dagster lineage {name} PARTITION` lists what it has.")
     for entry in found:
         if entry.table_name is None or (entry.status == "blocked" and not entry.rows_scored):

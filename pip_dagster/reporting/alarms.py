@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from pip_dagster.ledger.alarms import AlarmEntry, alarm_states, marks_of
+from pip_dagster.ledger.alarms import AlarmEntry, alarm_states, has_marks
 from pip_dagster.ledger.silences import Silenced, silence_of, silences_of
 from pip_dagster.reporting.content import AlarmLine, Day, ExceptionLine
 from pip_dagster.reporting.days import shortened
@@ -25,7 +25,7 @@ def stored_alarms(
     source: OpenLedger, pipeline: str, silences: Sequence[Silenced], at: datetime | None
 ) -> list[AlarmLine] | None:
     """The newest state of each alarm; None where the ledger keeps none of this pipeline."""
-    if not source.has("ledger", "alarm_states") or not marks_of(source.con, pipeline):
+    if not source.has("ledger", "alarm_states") or not has_marks(source.con, pipeline):
         return None
     alarms = alarm_states(source.con, pipeline)
     alarms.sort(key=lambda each: (each.severity != "alarm", each.event, each.rule, each.subject))

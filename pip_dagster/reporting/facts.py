@@ -12,6 +12,7 @@ from pip_dagster.declaration.grid import closed_partitions, partition_named
 from pip_dagster.declaration.monitoring import Monitoring
 from pip_dagster.errors import DeclarationError
 from pip_dagster.ledger.audit import instant
+from pip_dagster.ledger.not_live import LAST
 from pip_dagster.ledger.profiles import live_profiled, profile_rows
 from pip_dagster.ledger.promotions import alias_moves
 from pip_dagster.ledger.verify import verify
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
     from pip_dagster.registry.version import ModelVersion
     from pip_dagster.reporting.source import OpenLedger
 
-LAST = 90
 MOST = 1000
 # Of more entries, the chain is left to `audit verify`: it is read as a whole.
 _MOST_VERIFIED = 20_000

@@ -20,7 +20,7 @@ _KEY_PARTS = 3  # the most columns that are tried together as a key
 _LISTED = 20  # the most columns that an error lists
 _DAYS_OF_DATES = re.compile(r"date|day|_at$|^at$|time|stamp|^ts$|_ts$", re.IGNORECASE)
 _LATER_DATES = re.compile(r"updat|modif|chang|load|ingest|birth|expir|valid|delet|end", re.IGNORECASE)
-_IDENTIFIERS = re.compile(r"(^|_)(id|key|no|nr|number|uuid|code)$", re.IGNORECASE)
+_IDENTIFIERS = re.compile(r"(?i:(^|[_\s-])(id|key|no|nr|number|uuid|code)$)|[a-z]I[dD]$")
 
 
 @dataclass(frozen=True)
@@ -287,6 +287,8 @@ def _feature(column: TableColumn, taken: set[str]) -> ProposedFeature:
     cast = "VARCHAR" if is_enum else None
     if column.type.startswith(("DECIMAL", "HUGEINT", "UHUGEINT", "UBIGINT")):
         cast = "DOUBLE"
+    elif column.type == "BOOLEAN":
+        cast = "INTEGER"  # train.py trains on numbers, and a model of numbers is given no BOOLEAN
     return ProposedFeature(name, column.name, cast, is_category=is_enum or column.type == "VARCHAR")
 
 

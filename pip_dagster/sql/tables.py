@@ -100,7 +100,9 @@ def statement_tree(sql: str) -> Any:
             row = con.execute(f"SELECT json_serialize_sql({literal(sql)})").fetchone()
             tree: dict[str, Any] = json.loads(row[0]) if row else {"error": True}
             if tree["error"]:
-                raise Refused(_unreadable(con, sql, str(tree.get("error_message"))))
+                at = str(tree.get("position") or "")
+                line = _line(sql, {"query_location": int(at) if at.isdecimal() else None})
+                raise Refused(line + _unreadable(con, sql, str(tree.get("error_message"))))
     except (duckdb.Error, RecursionError) as error:
         raise Refused(f"cannot be parsed: {str(error).splitlines()[0]}") from error
     if len(tree["statements"]) != 1:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import re
 import secrets
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pip_dagster.sql.names import bare_type, literal, quote
+from pip_dagster.sql.names import among, bare_type, literal, quote
 from pip_dagster.warehouse.published_rows import attached_tables, files_of
 from pip_dagster.warehouse.published_select import rows_of
 
@@ -36,14 +36,14 @@ def of_lake(con: DuckDBPyConnection, pipeline: str) -> dict[str, str]:
 
 
 def write(
-    con: DuckDBPyConnection, tables: Mapping[str, str], folder: Path, partitions: tuple[str, str] | None
+    con: DuckDBPyConnection, tables: Mapping[str, str], folder: Path, keys: Sequence[str] | None
 ) -> dict[str, int]:
-    """Write a Parquet file for each table that has rows of these partitions; how many rows each has.
+    """Write a Parquet file for each table that has rows of these partitions, None for all; how many rows each has.
 
     Raises:
         duckdb.Error, OSError: it cannot be written; then nothing is.
     """
-    where = f" WHERE partition_key BETWEEN {literal(partitions[0])} AND {literal(partitions[1])}" if partitions else ""
+    where = "" if keys is None else f" WHERE {among('partition_key', keys)}"
     folder.parent.mkdir(parents=True, exist_ok=True)
     temporary = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}.tmp")
     temporary.mkdir()

@@ -16,6 +16,8 @@ from pip_dagster.errors import (
     NotFoundError,
     PipelineError,
     ProjectError,
+    RangeError,
+    StorageError,
     WarehouseError,
 )
 from pip_dagster.registry.errors import AliasConflict, ModelNotFound
@@ -118,9 +120,39 @@ class TestPredictions:
             orders.predictions("2024-03-01", "2024-03-01").pl()
 
 
-def test_polars_gets_the_same_rows(orders):
-    pytest.importorskip("polars")
-    assert orders.predictions("2024-03-01", "2024-03-01").pl().height == 50
+def test_polars_gets_the_same_rows_of_the_same_types(orders):
+    polars = pytest.importorskip("polars")
+    for rows in (orders.predictions("2024-03-01", "2024-03-02"), orders.features("2024-03-01", "2024-03-02")):
+        frame, table = rows.pl(), rows.arrow()
+        assert frame.height == 100 and frame.to_dicts() == table.to_pylist()
+    types = dict(frame.schema)
+    assert (types["day"], types["gift"], types["quantity"]) == (polars.Date, polars.Boolean, polars.Int32)
+    assert frame["amount"].null_count() == table["amount"].null_count > 0, "a missing number is null, not NaN"
+    none = orders.predictions("2024-03-01", "2024-03-01", version=2).pl()
+    assert none.height == 0 and none.columns == orders.predictions("2024-03-01", "2024-03-01").pl().columns
+
+
+def test_what_is_no_model_file_name_or_bound_is_refused_in_a_sentence(orders, project, scored, tmp_path):
+    with pytest.raises(TypeError, match="`model` is a NoneType; expected an XGBoost Booster, or the path"):
+        project.models.register("returns", model=None, sample=tmp_path / "sample.parquet")
+    rows = orders.predictions("2024-03-01", "2024-03-01")
+    with pytest.raises(StorageError, match="is not the name of a file; expected for example 'rows.parquet'"):
+        rows.write("")
+    with pytest.raises(StorageError, match="is a folder; expected the name of a Parquet file"):
+        rows.write(tmp_path)
+    for bound in (20240301, 1.5):
+        with pytest.raises(RangeError, match=f"{bound} is no date, time or partition key; expected for example"):
+            orders.predictions(bound)
+        with pytest.raises(RangeError, match=f"{bound} is no date"):
+            orders.features(end=bound)
+    with pytest.raises(ProjectError, match="is not a pip_dagster project: expected a pyproject.toml"):
+        pip_dagster.open(tmp_path)
+
+
+def test_a_plan_of_a_range_outside_the_grid_is_refused(orders):
+    with pytest.raises(RangeError, match="none of its partitions begins from 2023-01-01 to 2023-02-01; it has 2024-03"):
+        orders.plan("2023-01-01", "2023-02-01")
+    assert len(orders.plan("2023-01-01", "2024-03-04").plan.stale) == 0
 
 
 def test_lineage_has_every_attempt_and_the_live_one(orders, scored):

@@ -1,7 +1,9 @@
 """What a shell completes, through the protocol that it speaks with the command."""
 
 import os
+import re
 import resource
+import shutil
 import subprocess
 import sys
 
@@ -89,3 +91,37 @@ def test_it_takes_less_than_half_a_cpu_second(scored):
     assert done.stderr == "" and done.stdout.split() == [f"plain,{day}" for day in DAYS]
     used = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
     assert used < 1.0, "half a second on an idle machine, twice that beside other tests"
+
+
+# As readline does: the line is divided at COMP_WORDBREAKS, of which the colon is one, and the function is called.
+ASK = r"""
+eval "$(_PIP_DAGSTER_COMPLETE=bash_source pip-dagster)"
+compopt() { :; }
+COMP_LINE=$1; COMP_POINT=${#1}; shift; COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); COMPREPLY=()
+_pip_dagster_completion pip-dagster
+printf '%s\n' "${COMPREPLY[@]}"
+"""
+
+
+@pytest.mark.skipif(not shutil.which("bash"), reason="needs bash")
+def test_bash_completes_the_keys_of_hours_after_their_colon(scored, tmp_path):
+    """The script that the command writes, run by bash; what it replies replaces what follows the last colon."""
+    scored.tamper("UPDATE ledger.scorings SET partition_key = partition_key || '-02:00'")
+    scored.tamper("UPDATE ledger.live_changes SET partition_key = partition_key || '-02:00'")
+    scored.shell("publish")
+    program = tmp_path / "pip-dagster"
+    program.write_text(f"#!{sys.executable}\nfrom pip_dagster.cli.start import main\nmain()\n")
+    program.chmod(0o755)
+    environment = os.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
+
+    def replies(line):
+        words = re.findall(r"[:=]|[^ :=]+", line) + ([""] if line[-1] in " :=" else [])
+        command = ["bash", "--norc", "-c", ASK, "bash", line, *words]
+        done = subprocess.run(command, cwd=scored.root, env=environment, capture_output=True, text=True, check=False)
+        assert done.stderr == ""
+        return done.stdout.split()
+
+    assert replies("pip-dagster lineage orders 2024-03-03-02:") == ["00"]
+    assert replies("pip-dagster plan orders --from=2024-03-03-02:0") == ["00"]
+    assert replies("pip-dagster plan orders 2024-03-01-02:00..2024-03-04") == ["00..2024-03-04-02:00"]
+    assert replies("pip-dagster lineage orders 2024-03-03") == ["2024-03-03-02:00"]

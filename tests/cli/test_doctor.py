@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import duckdb
@@ -164,6 +165,17 @@ class TestUi:
         assert lines[1] == f"Open http://127.0.0.1:{port}. Ctrl-C ends it.\n", "no warning of Dagster's before it"
         assert process.returncode == 0 and "Traceback" not in rest, rest
         assert len(ours) >= 3 and not [pid for pid in ours if is_alive(pid)]
+
+    @pytest.mark.slice
+    def test_ended_while_dagster_starts_it_says_so_in_a_sentence(self, tiny):
+        with socket.create_server(("127.0.0.1", 0)) as probe:
+            port = str(probe.getsockname()[1])
+        with ui(tiny.root, "--port", port) as process:
+            process.stdout.readline()
+            time.sleep(0.7)  # Dagster's modules are being imported, which a signal interrupts with a traceback
+            process.send_signal(signal.SIGTERM)
+            rest, _ = process.communicate(timeout=60)
+        assert (process.returncode, rest) == (0, "Ending Dagster: runs that it started end with it.\n")
 
 
 def processes_of(pid):

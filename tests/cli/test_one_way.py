@@ -7,6 +7,7 @@ import sys
 
 import click
 import pytest
+from click.testing import CliRunner
 
 from pip_dagster.cli.failures import wants_json
 from pip_dagster.cli.main import cli
@@ -175,3 +176,30 @@ def test_replay_takes_a_range(scored):
 def test_an_empty_bound_such_as_of_an_unset_variable_is_no_open_end(tiny, words, bounds):
     shown = tiny.shell(*words, "orders", *bounds, code=2)
     assert "--from or --to is empty; expected a partition key" in shown and not tiny.project.warehouse.exists()
+
+
+def test_features_export_takes_a_range_as_the_others_do(scored, tmp_path):
+    for words in ([f"{FIRST}..{SECOND}"], ["--from", FIRST, "--to", SECOND]):
+        shown = scored.shell("features", "export", "orders", *words, "-o", str(tmp_path / "f.parquet"))
+        assert f"2 partitions from {FIRST} to {SECOND}" in shown
+
+
+def test_a_folder_that_is_no_project_is_refused_by_every_way_to_name_it(tmp_path, monkeypatch):
+    (tmp_path / "pyproject.toml").write_text("[project]\nname = 'other'\n")
+    named = CliRunner().invoke(cli, ["--project", str(tmp_path), "status"])
+    monkeypatch.setenv("PIP_DAGSTER_PROJECT", str(tmp_path))
+    for result in (named, CliRunner().invoke(cli, ["status"])):
+        assert "is not a pip_dagster project: expected a pyproject.toml with [tool.pip_dagster]" in str(
+            result.exception
+        )
+
+
+def test_status_of_a_partition_reads_no_other(scored, monkeypatch):
+    from pip_dagster.cli import partition_status
+
+    read, rows_of = [], partition_status.rows_of
+    monkeypatch.setattr(
+        partition_status, "rows_of", lambda con, sql, *values: read.append(sql) or rows_of(con, sql, *values)
+    )
+    scored.shell("status", "orders", SECOND)
+    assert len(read) > 1 and all(f"partition_key = '{SECOND}'" in sql for sql in read if "duckdb_views" not in sql)

@@ -1,12 +1,14 @@
 """Partitions of time in a time zone: every instant is in exactly one, on the days the clocks change too."""
 
 import json
+import re
 from datetime import UTC, datetime, timedelta
 from zoneinfo import ZoneInfo
 
 import pytest
 
-from pip_dagster.declaration.grid import closed_partitions
+from pip_dagster.declaration.grid import closed_partitions, partitions_of_range
+from pip_dagster.declaration.spec import Partitions
 from pip_dagster.errors import DeclarationError
 
 NEW_YORK = ZoneInfo("America/New_York")
@@ -35,6 +37,19 @@ def declare(tiny, every, sql=SQL, **changes):
     grid = {"every": every, "start": "2013-01-01", "end": "2014-01-01", "time_zone": "America/New_York"}
     declaration = {"partitions": grid, "sources": SOURCES, "features": {"partition_column": "moment"}} | changes
     return tiny.declare(sql, **declaration)
+
+
+@pytest.mark.parametrize("offset", [0, 1, 2, 3])
+@pytest.mark.parametrize("every", ["10 minutes", "hour", "day", "week", "month"])
+@pytest.mark.parametrize("now", ["2013-11-03T01:30", "2013-03-31T23:59", "2013-03-01T00:00", "2013-03-10T03:00"])
+def test_a_range_may_end_with_the_last_partition_that_can_be_built(every, offset, now):
+    declared = Partitions(every=every, start="2013-01-01", time_zone="America/New_York", end_offset=offset)
+    now = datetime.fromisoformat(now).replace(tzinfo=NEW_YORK).astimezone(UTC)
+    closed = closed_partitions(declared, now)
+    assert partitions_of_range(declared, closed[0].key, closed[-1].key, now) == closed
+    later = closed_partitions(declared.model_copy(update={"end_offset": offset + 1}), now)[-1]
+    with pytest.raises(ValueError, match=f"partition {re.escape(later.key)} is not over"):
+        partitions_of_range(declared, closed[0].key, later.key, now)
 
 
 def hours_of(tiny, day):

@@ -242,7 +242,7 @@ def test_marks_only_go_forward_whatever_a_clock_says():
             "('orders', 'drift', 'drift', '2024-03-20', '2024-03-21 06:00:00+00'), "
             "('orders', 'drift', 'drift', '2024-03-21', '2024-03-20 06:00:00+00')"
         )
-        assert marks_of(con, "orders") == {("drift", "drift"): "2024-03-21"}
+        assert marks_of(con, "orders", datetime.fromisoformat) == {("drift", "drift"): "2024-03-21"}
 
 
 def test_warnings_of_one_rule_are_one_group_and_alarms_are_alone():

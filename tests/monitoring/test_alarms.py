@@ -19,7 +19,7 @@ def listed(tiny, *options):
 
 @pytest.mark.lake
 def test_a_shift_is_an_alarm_for_a_user_without_dagster(watched):
-    assert "No alarm holds" in watched.shell("alarms", "orders", "--check")
+    assert "No alarm is open" in watched.shell("alarms", "orders", "--check")
     backfilled(watched, DAYS[20])
     found = {each["subject"]: each for each in listed(watched)}
     assert found["amount"]["state"] == "alarm"
@@ -149,8 +149,8 @@ def test_what_cannot_be_judged_or_stored_fails_no_run(watched, caplog):
 
 
 def test_no_project_no_ledger_no_alarm(tiny):
-    assert "No alarm holds" in tiny.shell("alarms")
-    assert json.loads(tiny.shell("alarms", "--json")) == {"alarms": [], "silences": []}
+    assert "No alarm is open" in tiny.shell("alarms")
+    assert json.loads(tiny.shell("alarms", "--json")) == {"alarms": [], "not_live": [], "silences": []}
     assert "declares no pipeline" in tiny.shell("alarms", "other", code=1)
 
 
@@ -223,6 +223,27 @@ def test_a_rule_that_does_not_judge_the_present_version_resolves_its_alarms(alar
     assert "former" in {each["rule"] for each in listed(alarmed)}
     watch_findings(pipeline, [finding("ok", 23)])
     assert "former" not in {each["rule"] for each in listed(alarmed)}
+
+
+def test_partitions_that_a_report_lists_as_alarms_are_in_alarm_here_too(tiny):
+    tiny.run("2024-03-01")
+    (tiny.folder / "e.yaml").write_text(
+        "features:\n- type: expect_column_values_to_be_in_set\n  kwargs: {column: shop, value_set: [none]}\n"
+    )
+    tiny.declare(quality="e.yaml")
+    tiny.run("2024-03-01", "2024-03-03", "2024-03-02")
+    shown = tiny.shell("alarms", "orders", "--check", code=1)
+    assert "BLOCKED  orders: partition 2024-03-03 is not live" in shown and "2024-03-01 is" not in shown
+    assert "In alarm: 2 partitions blocked or failed." in shown and "pip-dagster lineage orders 2024-03-02" in shown
+    tiny.shell("report", "orders", "-o", str(tiny.root / "r.html"), "--json", str(tiny.root / "r.json"))
+    reported = json.loads((tiny.root / "r.json").read_text())["alarms"]
+    found = json.loads(tiny.shell("alarms", "--json"))["not_live"]
+    assert [(each["partition_key"], each["status"]) for each in found] == [
+        (each["subject"], each["event"]) for each in reported if each["rule"] == "attempt"
+    ]
+    tiny.declare()
+    tiny.run("2024-03-03", "2024-03-02")
+    assert "No alarm is open." in tiny.shell("alarms", "--check")
 
 
 def test_the_alarms_of_a_pipeline_that_is_not_declared_any_longer_fail_no_check(alarmed):

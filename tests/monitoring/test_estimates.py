@@ -175,6 +175,13 @@ def test_outcomes_that_no_longer_follow_the_features(estimated):
     assert auc["withdrawn"] and auc["value"] is None and auc["low"] is None and auc["truth"] is not None
 
 
+def test_a_range_of_partitions_is_shown_instead_of_the_newest(estimated):
+    found = json.loads(estimated.shell("estimate", "orders", f"{DAYS[21]}..{DAYS[22]}", "--json"))["estimates"]
+    assert {each["partition_key"] for each in found} == {*DAYS[21:23]}
+    assert "no partition of this range is live" in estimated.shell("estimate", "orders", "2024-04-20", code=1)
+    assert "not both" in estimated.shell("estimate", "orders", DAYS[21], "--last", "2", code=2)
+
+
 def test_another_version_has_estimates_of_its_own(estimated):
     estimated.registry.set_alias("returns", "champion", 2, by="ada", why="better")
     estimated.run(*DAYS[25:])

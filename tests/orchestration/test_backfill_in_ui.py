@@ -4,6 +4,7 @@ import dagster as dg
 import pytest
 
 from pip_dagster.flow import backfill as backfills
+from pip_dagster.orchestration import backfill
 from pip_dagster.orchestration.backfill import run_in_dagster
 from pip_dagster.orchestration.keys import own_keys
 
@@ -32,6 +33,24 @@ def test_runs_are_grouped_and_name_their_partitions(tiny):
         assert not [each for each in runs if "" in each.tags.values()], "the UI shows an empty tag"
         assert record.tags["user"] == "ada" and record.backfill_end_timestamp
         assert {*record.asset_selection} == {*own_keys(tiny.pipeline().spec)}
+
+
+def test_all_keys_are_recorded_a_few_times_not_once_a_chunk(tiny, monkeypatch):
+    """Dagster stores all keys of the backfill each time: of a year of hours by one, 8,736 times 8,736."""
+    recorded = []
+    record = backfill.record_backfill
+    monkeypatch.setattr(backfill, "_SHARE", 1e9)
+    monkeypatch.setattr(backfill, "record_backfill", lambda *of: recorded.append({*of[2].done}) or record(*of))
+    with dg.instance_for_test() as instance:
+        request = backfills.BackfillRequest(FIRST, "2024-03-04", "ada")
+        work = backfills.begin(tiny.pipeline(), request, chunk=1)
+        run = run_in_dagster(tiny.pipeline(), instance, lambda _: None)
+        for chunk in work.chunks:
+            assert not [*run(work.backfill, chunk)][0].error
+        assert recorded == [{FIRST}, {FIRST, SECOND, THIRD, "2024-03-04"}]
+        group = work.backfill.backfill_id[-8:]
+        assert [each.tags["dagster/backfill"] for each in instance.get_runs()] == [group] * 4
+        assert instance.get_backfill(group).status.value == "COMPLETED_SUCCESS"
 
 
 def test_a_failed_partition_leaves_the_backfill_failed_with_what_is_built(tiny):

@@ -65,10 +65,17 @@ def test_features_are_numbers_booleans_and_texts_of_few_values_and_each_other_co
     assert [(each.name, each.is_category) for each in found.features] == [
         *(("amount", False), ("price", False), ("gift", False), ("shop", True), ("back_1_", False))
     ]
+    assert {each.name: each.cast for each in found.features if each.cast} == {"price": "DOUBLE", "gift": "INTEGER"}
     reasons = dict(found.left_out)
     assert set(reasons) == {"note", "one", "customer_id", "list", "loaded_at"}
     assert reasons["one"] == "one value only"
     assert "identifier" in reasons["customer_id"]
+
+
+@pytest.mark.parametrize("name", ["Trip ID", "TripId", "trip-no", "ACCOUNT NUMBER", "customerID"])
+def test_an_identifier_is_known_by_its_name_however_it_is_written(con, name):
+    found = proposed(con, f'i AS id, {DAY}, i % 7 AS x, i::BIGINT AS "{name}", i::BIGINT AS humid')
+    assert [each.name for each in found.features] == ["x", "humid"] and name in dict(found.left_out)
 
 
 def test_a_number_may_be_nan_or_infinite(con):
