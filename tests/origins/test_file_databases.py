@@ -1,4 +1,4 @@
-"""Sources in a SQLite file and in a DuckLake: the same scores as from a DuckDB file, and what is written late is stale."""
+"""Sources in a SQLite file and in a DuckLake: scores as from a DuckDB file, and what is written late is stale."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ def test_scores_are_those_of_the_file_and_a_late_row_makes_its_partition_stale(t
 
 
 def test_a_table_that_is_not_there_names_those_that_are(tiny, origin):
-    declared = tiny.pipeline().spec.sources["orders"].model_dump(include={"sqlite", "ducklake"})
-    tiny.declare(source_database=None, sources={"orders": {**DECLARED, "remote_table": "raw.ordres", **declared}})
+    declared = {**DECLARED, "remote_table": "raw.ordres", **origin.declared}
+    tiny.declare(source_database=None, sources={"orders": declared})
     with pytest.raises(SourceError, match=r"source 'orders' \(raw.orders\) cannot be read .*orders"):
         tiny.run(FIRST)
     assert "Did you mean" in tiny.shell("check", code=1)
