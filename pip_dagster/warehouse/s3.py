@@ -41,8 +41,8 @@ def load_extension(con: DuckDBPyConnection, name: str, needed_by: str, error: ty
     except duckdb.Error as failed:
         raise error(
             f"DuckDB {duckdb.__version__} cannot load its extension {name}, which {needed_by} needs: {failed}\n"
-            "Install pip-dagster[lake] or pip-dagster[sources], whose packages are for DuckDB 1.5.5, or run INSTALL once "
-            "on a machine that reaches extensions.duckdb.org."
+            "Install pip-dagster[lake] or pip-dagster[sources], whose packages are for DuckDB 1.5.5, or run INSTALL "
+            "once on a machine that reaches extensions.duckdb.org."
         ) from failed
 
 

@@ -171,7 +171,13 @@ def test_the_server_counts_as_duckdb_does(tiny, shop):
         ("naive", "hour", "UTC", "naive"),
         ("day", "day", "Asia/Tokyo", "v"),
     ):
-        keys = {"table": "raw.times", "partition_column": column, "change_column": change, "postgres": "SHOP_URL"}
+        keys = {
+            "table": "raw.orders",
+            "remote_table": "raw.times",
+            "partition_column": column,
+            "change_column": change,
+            "postgres": "SHOP_URL",
+        }
         grid = {"every": every, "start": "2024-03-30", "end": "2024-04-05", "time_zone": zone}
         tiny.declare(source_database=None, partitions=grid, sources={"orders": keys})
         spec = tiny.pipeline().spec

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pip_dagster.declaration.lake import is_transient
 from pip_dagster.errors import SourceAwayError, SourceError
 from pip_dagster.flow.origins import ducklake, mysql, postgres, sqlite
+from pip_dagster.flow.origins.servers import is_away
 
 if TYPE_CHECKING:
     from pip_dagster.declaration.source import Source
@@ -29,12 +29,12 @@ def origin_of(source: Source) -> SourceOrigin | None:
 
 def is_of_server(error: BaseException) -> bool:
     """Whether an error of DuckDB's is one of a server that it reads from, not of the SQL or a row."""
-    return is_transient(error) or any(text in str(error) for text in _OF_SERVER)
+    return is_away(error) or any(text in str(error) for text in _OF_SERVER)
 
 
 def failed(where: str, source: Source, place: str, error: BaseException) -> SourceError:
     """An error of reading a source's rows, as a sentence with its place."""
     origin, said = origin_of(source), f"DuckDB says: {str(error).splitlines()[0]}"
     remedy = origin.trouble(error) if origin else ""
-    kind = SourceAwayError if is_transient(error) else SourceError
+    kind = SourceAwayError if is_away(error) else SourceError
     return kind(f"{where} cannot be read from {place}. {remedy} {said}".replace("  ", " "))
