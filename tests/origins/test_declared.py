@@ -9,7 +9,8 @@ from pydantic import ValidationError
 from pip_dagster.cli.diagnoses import _sources
 from pip_dagster.declaration.server import Server
 from pip_dagster.declaration.source import ORIGINS, Source
-from pip_dagster.errors import SourceAwayError, SourceError
+from pip_dagster.errors import DeclarationError, SourceAwayError, SourceError
+from pip_dagster.flow.distributed.places import Places
 from pip_dagster.flow.origins import kinds, mysql, postgres
 from pip_dagster.flow.plan import make_plan
 
@@ -84,6 +85,12 @@ def test_time_outs_of_the_connection_string_win_over_ours():
     )
     assert secret["PASSWORD"] == PASSWORD and PASSWORD not in options
     assert "connect_timeout=3 " in options and "statement_timeout=5 -c idle" in options and "600000" not in options
+
+
+def test_tasks_of_a_cluster_do_not_read_it(tiny):
+    tiny.declare(source_database=None, sources={"orders": {"table": "raw.orders", "sqlite": "shop.db"}})
+    with pytest.raises(DeclarationError, match="tasks of a Ray cluster cannot read source 'orders' from shop.db"):
+        Places.of(tiny.pipeline())
 
 
 @pytest.mark.skipif(duckdb.__version__ != "1.5.5", reason="the packages of the extensions are for DuckDB 1.5.5")

@@ -22,7 +22,11 @@ from pip_dagster.warehouse.connect import workspace
 
 from .conftest import DECLARED, PASSWORD
 
-pytestmark = [pytest.mark.lake("never"), pytest.mark.slice]
+pytestmark = [
+    pytest.mark.lake("never"),
+    pytest.mark.slice,
+    pytest.mark.skipif(duckdb.__version__ != "1.5.5", reason="the packages of the extensions are for DuckDB 1.5.5"),
+]
 
 FIRST, SECOND, THIRD, FOURTH = DAYS = ("2024-03-01", "2024-03-02", "2024-03-03", "2024-03-04")
 
