@@ -1,0 +1,81 @@
+"""JSON files: an object per line, or an array of objects."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pip_dagster.declaration.text_columns import TextColumn
+from pip_dagster.errors import SourceError
+from pip_dagster.flow.origins.listing import reaching, server_trouble
+from pip_dagster.flow.origins.opened import Opened, Opening
+from pip_dagster.flow.origins.text_rows import FILE, Reading, TextRows, escaped
+from pip_dagster.sql.names import literal
+
+if TYPE_CHECKING:
+    from pip_dagster.declaration.source import Source
+
+EXTENSIONS = ()
+
+_MALFORMED = re.compile(r'in file "(.+?)", at byte \d+ in (?:line|record/value) (\d+): (.+?)\.? *$', re.MULTILINE)
+
+
+def open_origin(at: Opening, name: str, source: Source) -> Opened:
+    """Parse the files into a temporary table.
+
+    Raises:
+        SourceError: a record lacks a column or does not fit; names file, record and column.
+    """
+    place = source.json_files or ""
+    with reaching(at.con, place, at.where(name, source)):
+        rows = TextRows(at, name, source, place)
+        values = {column.name: f"(json ->> {_path(column)})" for column in rows.columns}
+        rows.insert(_Json([escaped(file) for file in rows.files], values, counted="record"))
+    return Opened(rows.table)
+
+
+def identity(root: Path, source: Source) -> str | None:
+    """None: what its files are shows whether they changed."""
+    return None
+
+
+def trouble(error: BaseException, place: str) -> SourceError | None:
+    """An error of the server."""
+    return server_trouble(error, place)
+
+
+def _path(column: TextColumn) -> str:
+    return literal(f'$."{column.name}"')
+
+
+@dataclass(frozen=True)
+class _Json(Reading):
+    @property
+    def rows(self) -> str:
+        files = ", ".join(map(literal, self.files))
+        return f"read_json_objects([{files}], format = 'auto', hive_partitioning = false, filename = '{FILE}')"
+
+    def of_file(self, file: str) -> _Json:
+        return replace(self, files=[escaped(file)])
+
+    def first(self, value: str, test: str) -> str:
+        numbered = f"SELECT row_number() OVER () AS n, * FROM {self.rows}"
+        return f"SELECT n, {value} FROM ({numbered}) WHERE {test} ORDER BY n LIMIT 1"
+
+    def unfit(self, column: TextColumn) -> str:
+        absent = "" if column.optional else f"NOT json_exists(json, {_path(column)}) OR "
+        return f"{absent}({super().unfit(column)})"
+
+    def checked(self, number: int, column: TextColumn) -> str:
+        value = super().checked(number, column)
+        if column.optional:
+            return value
+        absent = f"error(concat('pip_dagster absent {number} ', {FILE}))"
+        return f"CASE WHEN json_exists(json, {_path(column)}) THEN {value} ELSE {absent} END"
+
+    def unparsed(self, rows: TextRows, error: Exception) -> SourceError:
+        if found := _MALFORMED.search(str(error)):
+            return rows.error(found[1], f"is not JSON in line {found[2]}: {found[3]}")
+        return rows.error(rows.place, f"is not JSON. DuckDB says: {str(error).splitlines()[0]}")
