@@ -41,6 +41,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pip_dagster.sql.names import among, quote, quote_all
+from pip_dagster.warehouse import pinned
 from pip_dagster.warehouse.access import writing
 from pip_dagster.warehouse.arrow import arrow_rows
 from pip_dagster.warehouse.connect import attached
@@ -156,6 +157,7 @@ class Stage:
         file.unlink(missing_ok=True)
         with attached(con, file, name, read_only=False):
             con.execute(f"CREATE TABLE {name}.main.rows AS {select}", values)
+            pinned.commit(con)
         with attached(self.con, file, name, read_only=True):
             self.con.execute(f"INSERT INTO {self.features} FROM {name}.main.rows")
 
