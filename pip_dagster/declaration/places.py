@@ -41,6 +41,19 @@ def check_place(value: str) -> str:
     return value
 
 
+def check_table_place(value: str) -> str:
+    """The same of the folder of one table.
+
+    Raises:
+        ValueError: as `check_place`; or it may name several tables, or a web server.
+    """
+    if value.startswith(("http://", "https://")):
+        raise ValueError("cannot be a table on a web server, which lists no files; expected a path or s3://bucket/path")
+    if _WILD.search(check_place(value)):
+        raise ValueError("names one table, its folder; expected a path without * ? [ {")
+    return value
+
+
 def is_remote(place: str) -> bool:
     """Whether it is a URL."""
     return place.partition("://")[0] in SCHEMES and "://" in place

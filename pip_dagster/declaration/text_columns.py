@@ -13,16 +13,20 @@ from functools import cached_property
 from pip_dagster.sql.names import WHOLE_NUMBERS, literal
 
 _DAY, _TIME = r"\d{4}-\d{2}-\d{2}", r"[ T]\d{2}:\d{2}(:\d{2}([.]\d+)?)?"
+_OFFSET = r" ?(Z|[+-]\d{2}(:?\d{2})?)"
 # Type → what its texts look like; None where every text that DuckDB casts is one. In words for errors.
 _PATTERNS: dict[str, tuple[str | None, str]] = {
-    **{name: (r"[+-]?\d+([.]0*)?", "a whole number in its range") for name in WHOLE_NUMBERS},
+    **dict.fromkeys(WHOLE_NUMBERS, (r"[+-]?\d+([.]0*)?", "a whole number in its range")),
     "BOOLEAN": (None, "true or false"),
     "DATE": (rf"{_DAY}([ T]00:00(:00([.]0+)?)?)?", "a date as in 2024-03-01"),
     "DOUBLE": (None, "a number with a decimal point"),
     "FLOAT": (None, "a number with a decimal point"),
     "TIME": (None, "a time as in 10:30:00"),
     "TIMESTAMP": (rf"{_DAY}({_TIME})?", "a time without UTC offset, as in 2024-03-01 10:30:00"),
-    "TIMESTAMPTZ": (rf"{_DAY}{_TIME} ?(Z|[+-]\d{{2}}(:?\d{{2}})?)", "a time with UTC offset, as in 2024-03-01T10:30:00Z"),
+    "TIMESTAMPTZ": (
+        rf"{_DAY}{_TIME} ?(Z|[+-]\d{{2}}(:?\d{{2}})?)",
+        "a time with UTC offset, as in 2024-03-01T10:30:00Z",
+    ),
     "UUID": (None, "a UUID"),
     "VARCHAR": ("", "a text"),
 }
@@ -76,7 +80,8 @@ class TextColumn:
         cast = f"TRY_CAST({value} AS {self.sql_type})"
         tests = [f"{cast} IS NOT NULL"]
         if pattern:
-            tests.insert(0, f"regexp_full_match({value}, {literal(rf'\s*{pattern}\s*')})")
+            spaced = rf"\s*{pattern}\s*"
+            tests.insert(0, f"regexp_full_match({value}, {literal(spaced)})")
         elif self.sql_type in ("DOUBLE", "FLOAT"):  # a number that is too large becomes infinite
             tests.append(f"(isfinite({cast}) OR regexp_matches({value}, '(?i)nan|inf'))")
         return " AND ".join(tests)

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 # Seconds without an answer, and how often a request is repeated: a server that is away is reported within two minutes.
 _TIMEOUT, _RETRIES = 30, 3
 
-_HTTP = ("error for HTTP ", "HTTP Error", "in region '", "AzureBlobStorageFileSystem", "AzureDfsStorageFileSystem")
+_HTTP = ("error for HTTP ", "HTTP Error", "in region '", "AzureStorageFileSystem", "get a new connection for: http")
+_AWAY = (*AWAY, "Could not resolve hostname", "get a new connection for: http")
 
 
 def reach(con: DuckDBPyConnection, scope: str, needed_by: str, error: type[PipelineError]) -> None:
@@ -60,9 +61,9 @@ def _reach_azure(con: DuckDBPyConnection, scope: str, needed_by: str, error: typ
         options = {"CONNECTION_STRING": literal(connection)}
     elif not (account := found.get("AZURE_STORAGE_ACCOUNT")):
         raise error(
-            f"There is no storage account for {scope}, which {needed_by} needs. Set AZURE_STORAGE_CONNECTION_STRING; or "
-            "AZURE_STORAGE_ACCOUNT, with AZURE_TENANT_ID, AZURE_CLIENT_ID and AZURE_CLIENT_SECRET, or on a machine that "
-            "has an identity."
+            f"There is no storage account for {scope}, which {needed_by} needs. Set AZURE_STORAGE_CONNECTION_STRING, "
+            "or AZURE_STORAGE_ACCOUNT with AZURE_TENANT_ID, AZURE_CLIENT_ID and AZURE_CLIENT_SECRET; the account alone "
+            "is enough on a machine that has an identity."
         )
     elif all(name in found for name in principal.values()):
         options = {key: literal(found[name]) for key, name in principal.items()}
@@ -116,7 +117,7 @@ def is_of_server(error: BaseException) -> bool:
 
 def is_away(error: BaseException) -> bool:
     """Whether such an error may be gone in a while."""
-    return any(words in str(error) for words in AWAY)
+    return any(words in str(error) for words in _AWAY)
 
 
 def trouble(error: BaseException, place: str) -> str:
@@ -138,8 +139,8 @@ def trouble(error: BaseException, place: str) -> str:
         what = f"The clock of this machine differs from that of {server} by more than S3 accepts. Set the clock."
     elif "HTTP 403" in text or "HTTP 401" in text:
         what = (
-            f"{server} refuses the credentials, or they have no right to {place}. Correct {service.credentials} of this "
-            "process, or extend their rights."
+            f"{server} refuses the credentials, or they have no right to {place}. Correct {service.credentials} of "
+            "this process, or extend their rights."
         )
     elif "HTTP 404" in text or "No files found" in text:
         what = f"There is no such object on {server}. Write it, or correct the path {place}."

@@ -10,8 +10,9 @@ import urllib.request
 import duckdb
 import pytest
 
-from pip_dagster.errors import SourceAwayError, SourceError
+from pip_dagster.errors import DeclarationError, SourceAwayError, SourceError
 from pip_dagster.flow.plan import make_plan
+from pip_dagster.flow.reader import sources_alone
 from pip_dagster.flow.sources import open_sources
 from pip_dagster.flow.unchanged import state_of
 from pip_dagster.warehouse import remote
@@ -125,15 +126,16 @@ def test_feature_sql_reads_no_other_file_of_a_server(tiny, web, helpers):
     folder, url = web
     copy(tiny, f"{folder}/orders.parquet", OPTIONS["parquet"])
     (folder / "secret.csv").write_text("a\n1\n")
+    declare(tiny, "parquet", f"{url}/orders.parquet")
     for escape in (f"read_csv('{url}/secret.csv')", f"'{url}/secret.csv'"):
-        declare(tiny, "parquet", f"{url}/orders.parquet")
-        tiny.declare(
-            helpers.SQL.replace("FROM raw.orders", f"FROM raw.orders, {escape}"),
-            source_database=None,
-            sources=dict(tiny.pipeline().spec.sources and {"orders": {"table": "raw.orders", "parquet": f"{url}/orders.parquet", "partition_column": "day"}}),
-        )
-        with pytest.raises(Exception, match="secret.csv|read_csv"):
-            tiny.run(FIRST)
+        (tiny.folder / "features.sql").write_text(helpers.SQL.replace("FROM raw.orders", f"FROM raw.orders, {escape}"))
+        with pytest.raises(DeclarationError, match=r"secret.csv|read_csv"):
+            tiny.pipeline()
+    (tiny.folder / "features.sql").write_text(helpers.SQL)
+    with workspace(threads=1) as con, sources_alone(con, tiny.pipeline().spec, tiny.root) as own:
+        assert own.execute("SELECT count(*) FROM raw.orders").fetchone() == (200,)
+        with pytest.raises(duckdb.Error, match="disabled|Permission"):
+            own.execute(f"FROM read_csv('{url}/secret.csv')")
 
 
 def test_delta_tables_are_read_from_both(tiny, store):
@@ -238,8 +240,10 @@ def test_secrets_are_stored_nowhere(tiny, store):
 
 def test_the_state_of_objects_shows_whether_they_changed_without_reading_them(tiny, store, monkeypatch):
     from pip_dagster.flow import unchanged
+    from pip_dagster.flow.origins import listing
 
     monkeypatch.setattr(unchanged, "_SETTLED_SECONDS", -1e9)
+    monkeypatch.setattr(listing, "SETTLED_SECONDS", -1e9)
     copy(tiny, "s3://data/state/1.csv", OPTIONS["csv"])
     declare(tiny, "csv", "s3://data/state/*.csv")
     before = state_of(tiny.pipeline(), tiny.partitions())

@@ -1,4 +1,4 @@
-"""CSV and JSON sources: read by their declared types, or refused with file, line and column; never a NULL that looks fine."""
+"""CSV and JSON sources: read by their declared types, or refused with file, line and column."""
 
 import gzip
 import json

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pip_dagster.errors import SourceError
-from pip_dagster.flow.origins.listing import reaching, server_trouble
+from pip_dagster.flow.origins.listing import reaching, state_of_files
 from pip_dagster.flow.origins.opened import Opened, Opening
 from pip_dagster.flow.origins.text_rows import FILE, Reading, TextRows, escaped
 from pip_dagster.sql.names import literal
@@ -24,7 +24,7 @@ _LINE = re.compile(r"CSV Error on Line: (\d+)")
 _FILE = re.compile(r"^\s*file = (.+)$", re.MULTILINE)
 # DuckDB's words → ours.
 _WRONG = {
-    "Expected Number of Columns": "has another number of fields than its first line; is a value with a delimiter unquoted?",
+    "Expected Number of Columns": "has another number of fields than its first line; quote values with a delimiter",
     "unterminated quote": "has a quote that is not closed, or not at a value's end",
     "Invalid unicode": "is not UTF-8",
     "Maximum line size": "is longer than DuckDB reads",
@@ -55,13 +55,13 @@ def open_origin(at: Opening, name: str, source: Source) -> Opened:
 
 
 def identity(root: Path, source: Source) -> str | None:
-    """None: what its files are shows whether they changed."""
-    return None
+    """Size and time of the files on a server; `unchanged` reads those of this machine."""
+    return state_of_files(source.csv or "")
 
 
-def trouble(error: BaseException, place: str) -> SourceError | None:
-    """An error of the server."""
-    return server_trouble(error, place)
+def trouble(error: BaseException) -> str:
+    """Nothing: its rows are read from a temporary table."""
+    return ""
 
 
 @dataclass(frozen=True)
@@ -122,8 +122,8 @@ def _header(rows: TextRows, file: str) -> tuple[str, tuple[str, ...]]:
     if missing := [column.name for name, column in wanted.items() if name not in folded and not column.optional]:
         raise rows.error(
             file,
-            f"lacks {', '.join(missing)} in line 1, which has: {', '.join(header)[:300]}. Correct the file or `columns`; "
-            "a column that some files lack is declared with a question mark, as in `VARCHAR?`",
+            f"lacks {', '.join(missing)} in line 1, which has: {', '.join(header)[:300]}. Correct the file or "
+            "`columns`; a column that some files lack is declared with a question mark, as in `VARCHAR?`",
         )
     if twice := next((name for name in folded if folded.count(name) > 1 and name in wanted), None):
         raise rows.error(file, f"has two columns {twice} in line 1; rename one")

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pip_dagster.errors import SourceError
-from pip_dagster.flow.origins.listing import listed, placed, reaching, server_trouble
+from pip_dagster.flow.origins.listing import listed, placed, reaching, trouble_of_table
 from pip_dagster.flow.origins.opened import Opened, Opening
 from pip_dagster.sql.names import literal
 from pip_dagster.warehouse import s3
@@ -50,9 +50,9 @@ def identity(root: Path, source: Source) -> str | None:
     return None if version is None else f"{table} {version}"
 
 
-def trouble(error: BaseException, place: str) -> SourceError | None:
-    """An error of the server."""
-    return server_trouble(error, place)
+def trouble(error: BaseException) -> str:
+    """What an error of DuckDB's means for its files."""
+    return trouble_of_table(error)
 
 
 def _newest(con: DuckDBPyConnection, table: str) -> int | None:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pip_dagster.errors import SourceError
-from pip_dagster.flow.origins.listing import listed, placed, reaching, server_trouble
+from pip_dagster.flow.origins.listing import listed, placed, reaching, trouble_of_table
 from pip_dagster.flow.origins.opened import Opened, Opening
 from pip_dagster.sql.names import literal
 from pip_dagster.warehouse import s3
@@ -48,9 +48,9 @@ def identity(root: Path, source: Source) -> str | None:
         return _newest(con, placed(root, declared), declared)
 
 
-def trouble(error: BaseException, place: str) -> SourceError | None:
-    """An error of the server."""
-    return server_trouble(error, place)
+def trouble(error: BaseException) -> str:
+    """What an error of DuckDB's means for its files."""
+    return trouble_of_table(error)
 
 
 def _newest(con: DuckDBPyConnection, table: str, where: str) -> str:
@@ -86,7 +86,7 @@ def _location(con: DuckDBPyConnection, metadata: str, where: str) -> str:
         if "No files found" not in str(error) and "JSON" not in str(error):
             raise
         raise SourceError(
-            f"{where} cannot be read: {metadata} is not the metadata of an Iceberg table. Correct `iceberg`, or restore "
-            f"the file. DuckDB says: {str(error).splitlines()[0]}"
+            f"{where} cannot be read: {metadata} is not the metadata of an Iceberg table. Correct `iceberg`, or "
+            f"restore the file. DuckDB says: {str(error).splitlines()[0]}"
         ) from error
     return str(location or metadata.rpartition("/metadata/")[0]).removeprefix("file://").rstrip("/")

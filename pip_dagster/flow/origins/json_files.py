@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from pip_dagster.declaration.text_columns import TextColumn
 from pip_dagster.errors import SourceError
-from pip_dagster.flow.origins.listing import reaching, server_trouble
+from pip_dagster.flow.origins.listing import reaching, state_of_files
 from pip_dagster.flow.origins.opened import Opened, Opening
 from pip_dagster.flow.origins.text_rows import FILE, Reading, TextRows, escaped
 from pip_dagster.sql.names import literal
@@ -37,13 +37,13 @@ def open_origin(at: Opening, name: str, source: Source) -> Opened:
 
 
 def identity(root: Path, source: Source) -> str | None:
-    """None: what its files are shows whether they changed."""
-    return None
+    """Size and time of the files on a server; `unchanged` reads those of this machine."""
+    return state_of_files(source.json_files or "")
 
 
-def trouble(error: BaseException, place: str) -> SourceError | None:
-    """An error of the server."""
-    return server_trouble(error, place)
+def trouble(error: BaseException) -> str:
+    """Nothing: its rows are read from a temporary table."""
+    return ""
 
 
 def _path(column: TextColumn) -> str:

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 from pip_dagster.declaration.lake import is_transient
 from pip_dagster.errors import SourceAwayError, SourceError
-from pip_dagster.flow.origins import ducklake, mysql, postgres, sqlite
+from pip_dagster.flow.origins import csv, delta, ducklake, iceberg, json_files, mysql, postgres, sqlite
+from pip_dagster.warehouse import remote
 
 if TYPE_CHECKING:
     from pip_dagster.declaration.source import Source
@@ -17,6 +18,10 @@ _ORIGINS: dict[str | None, SourceOrigin] = {
     "mysql": mysql,
     "sqlite": sqlite,
     "ducklake": ducklake,
+    "csv": csv,
+    "json_files": json_files,
+    "delta": delta,
+    "iceberg": iceberg,
 }
 # DuckDB's errors of a server that it reads from, in words that no error about rows has.
 _OF_SERVER = ("Failed to prepare COPY", "Failed to execute query", "Failed to fetch", "Failed to send", "MySQL")
@@ -29,12 +34,14 @@ def origin_of(source: Source) -> SourceOrigin | None:
 
 def is_of_server(error: BaseException) -> bool:
     """Whether an error of DuckDB's is one of a server that it reads from, not of the SQL or a row."""
-    return is_transient(error) or any(text in str(error) for text in _OF_SERVER)
+    return is_transient(error) or remote.is_of_server(error) or any(text in str(error) for text in _OF_SERVER)
 
 
 def failed(where: str, source: Source, place: str, error: BaseException) -> SourceError:
     """An error of reading a source's rows, as a sentence with its place."""
     origin, said = origin_of(source), f"DuckDB says: {str(error).splitlines()[0]}"
+    kind = SourceAwayError if is_transient(error) or remote.is_away(error) else SourceError
+    if remote.is_of_server(error):
+        return kind(f"{where} cannot be read from {place}. {remote.trouble(error, place)}")
     remedy = origin.trouble(error) if origin else ""
-    kind = SourceAwayError if is_transient(error) else SourceError
     return kind(f"{where} cannot be read from {place}. {remedy} {said}".replace("  ", " "))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,10 +13,14 @@ from pip_dagster.declaration.places import is_remote, root_of
 from pip_dagster.errors import SourceAwayError, SourceError
 from pip_dagster.sql.names import literal
 from pip_dagster.warehouse import remote
+from pip_dagster.warehouse.connect import workspace
 from pip_dagster.warehouse.interrupts import raise_if_interrupted
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
+
+# A file on a server may be written twice within a second, which is what its time is given in.
+SETTLED_SECONDS = 2.0
 
 
 def placed(root: Path, declared: str) -> str:
@@ -57,3 +62,26 @@ def listed(con: DuckDBPyConnection, folder: str, pattern: str) -> list[str]:
     """The files of a folder; none where there is no folder."""
     inside = folder if is_remote(folder) else glob.escape(folder)
     return [row[0] for row in con.execute(f"SELECT file FROM glob({literal(f'{inside}/{pattern}')})").fetchall()]
+
+
+def state_of_files(pattern: str) -> str | None:
+    """Names, sizes and times of the files on a server, found without reading them; None where it reports no times.
+
+    Times have seconds: files that were written in the last few may be written again in the same second.
+    """
+    scope = root_of(pattern)
+    if scope is None:
+        return None
+    with workspace(threads=1) as con, reaching(con, pattern, pattern):
+        rows = con.execute(
+            f"SELECT filename, size, epoch_us(last_modified) FROM read_blob({literal(pattern)}) ORDER BY 1"
+        ).fetchall()
+    settled = (time.time() - SETTLED_SECONDS) * 1e6
+    return None if any(not at or at > settled for *_, at in rows) else str(rows)
+
+
+def trouble_of_table(error: BaseException) -> str:
+    """What an error means for the files of a table format."""
+    if "No such file" in str(error) or "Cannot open file" in str(error):
+        return "A file of the pinned version was removed while it was read, by a vacuum or by hand. Run again."
+    return ""

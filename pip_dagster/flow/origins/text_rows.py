@@ -28,8 +28,6 @@ from pip_dagster.warehouse.interrupts import raise_if_interrupted
 from pip_dagster.warehouse.memory import is_out_of_memory
 
 if TYPE_CHECKING:
-    from duckdb import DuckDBPyConnection
-
     from pip_dagster.declaration.source import Source
     from pip_dagster.flow.origins.opened import Opening
 
