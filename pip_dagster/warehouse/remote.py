@@ -111,7 +111,7 @@ class _Service:
 
 
 def is_of_server(error: BaseException) -> bool:
-    """Whether an error of DuckDB's is one of a server that it asked for a file."""
+    """Whether an error of DuckDB's is one of a server that it reads files from."""
     return any(text in str(error) for text in _HTTP)
 
 
