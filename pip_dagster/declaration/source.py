@@ -46,8 +46,8 @@ class Source(StrictModel):
     )
     columns: dict[str, str] | None = Field(
         default=None,
-        description="The columns of `csv` or `json` → SQL type: `{id: BIGINT, day: DATE}`. `VARCHAR?`: files may lack "
-        "it. Other columns are not read.",
+        description="The columns of `csv` or `json` → SQL type: `{id: BIGINT, day: DATE}`. `VARCHAR optional`: files "
+        "may lack it. Other columns are not read.",
     )
     delta: str | None = Field(
         default=None, description="A Delta table: its folder, relative to the project, or a URL, `s3://bucket/orders`."

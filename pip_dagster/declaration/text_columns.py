@@ -45,21 +45,21 @@ class TextColumn:
 
     @classmethod
     def of(cls, name: str, declared: str) -> TextColumn:
-        """A column as it is declared, `BIGINT` or `BIGINT?`.
+        """A column as it is declared, `BIGINT` or `BIGINT optional`.
 
         Raises:
             ValueError: it is not a type that a text can be.
         """
         text = " ".join(declared.upper().split())
-        sql_type = text.removesuffix("?").strip()
+        sql_type = text.removesuffix(" OPTIONAL")
         sql_type = _ALIASES.get(sql_type, sql_type)
         found = _DECIMAL.fullmatch(sql_type)
         if sql_type not in _PATTERNS and not (found and int(found[2]) <= int(found[1]) <= 38):
             raise ValueError(
                 f"column {name!r} has the type {declared!r}; expected one of {', '.join(sorted(_PATTERNS))} or "
-                "DECIMAL(18, 2), with a question mark at its end if files may lack the column"
+                "DECIMAL(18, 2), and `optional` after it if files may lack the column"
             )
-        return cls(name, sql_type, text.endswith("?"))
+        return cls(name, sql_type, text.endswith(" OPTIONAL"))
 
     @cached_property
     def _pattern(self) -> tuple[str | None, str]:

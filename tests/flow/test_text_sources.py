@@ -216,7 +216,7 @@ class TestCsv:
     def test_a_column_that_a_file_may_lack_is_null_there(self, tmp_path):
         (tmp_path / "a.csv").write_text("id\n1\n")
         (tmp_path / "b.csv").write_text("id,note\n2,x\n")
-        columns = {"id": "BIGINT", "note": "VARCHAR?"}
+        columns = {"id": "BIGINT", "note": "VARCHAR optional"}
         assert rows_of(tmp_path, "csv", "*.csv", columns) == [(1, None), (2, "x")]
 
     def test_a_file_with_a_name_like_a_pattern_is_that_file(self, tmp_path):
@@ -259,7 +259,7 @@ class TestJson:
         assert said in refused(tmp_path, "json", content)
 
     def test_null_is_written_or_the_column_may_be_absent(self, tmp_path):
-        assert read(tmp_path, "json", '{"a":null}', {"a": "BIGINT", "b": "DATE?"}) == [(None, None)]
+        assert read(tmp_path, "json", '{"a":null}', {"a": "BIGINT", "b": "date optional"}) == [(None, None)]
 
     def test_what_is_in_braces_is_its_text(self, tmp_path):
         assert read(tmp_path, "json", '{"a":{"b":[1]}}', {"a": "VARCHAR"}) == [('{"b":[1]}',)]

@@ -123,7 +123,7 @@ def _header(rows: TextRows, file: str) -> tuple[str, tuple[str, ...]]:
         raise rows.error(
             file,
             f"lacks {', '.join(missing)} in line 1, which has: {', '.join(header)[:300]}. Correct the file or "
-            "`columns`; a column that some files lack is declared with a question mark, as in `VARCHAR?`",
+            "`columns`; a column that some files lack is declared as in `VARCHAR optional`",
         )
     if twice := next((name for name in folded if folded.count(name) > 1 and name in wanted), None):
         raise rows.error(file, f"has two columns {twice} in line 1; rename one")

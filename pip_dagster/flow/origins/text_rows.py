@@ -143,7 +143,7 @@ class TextRows:
             return self.error(
                 file,
                 f"lacks {column.name!r} {place}; write it, as null where there is no value, or declare the column as "
-                f"`{column.sql_type}?`",
+                f"`{column.sql_type} optional`",
             )
         shown = repr(text if text is None or len(text) <= _SHOWN else f"{text[:_SHOWN]}…")
         return self.error(
