@@ -25,6 +25,7 @@ _CONFLICT = ("Transaction conflict",)
 # Errors of a Postgres that restarts, fails over, or has no free connection at the moment.
 _UNREACHABLE = (
     *("Connection refused", "Connection timed out", "server closed the connection", "terminating connection"),
+    "Is the server running locally",
     *("the database system is", "too many clients", "remaining connection slots", "no connection to the server"),
     *("could not receive data from server", "connection has been closed", 'execute query "ROLLBACK"'),
 )

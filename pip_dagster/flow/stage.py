@@ -44,7 +44,7 @@ from pip_dagster.sql.names import among, quote, quote_all
 from pip_dagster.warehouse import pinned
 from pip_dagster.warehouse.access import writing
 from pip_dagster.warehouse.arrow import arrow_rows
-from pip_dagster.warehouse.connect import attached
+from pip_dagster.warehouse.connect import attached, spill_folder
 from pip_dagster.warehouse.memory import rows_for, with_more
 
 if TYPE_CHECKING:
@@ -76,13 +76,6 @@ def partition_grid(con: DuckDBPyConnection, sql_type: str, bounds: Iterable[tupl
     grid = keep(con, "partitions", select)
     con.executemany(f"INSERT INTO {grid} VALUES ($1, $2, $3)", list(bounds))
     return grid
-
-
-def spill_folder(con: DuckDBPyConnection) -> Path:
-    """The spill folder of a workspace, for files that its work needs meanwhile."""
-    row = con.execute("SELECT current_setting('temp_directory')").fetchone()
-    assert row
-    return Path(row[0])
 
 
 def handover(con: DuckDBPyConnection) -> Path:

@@ -76,6 +76,13 @@ def workspace(*, threads: int, memory_limit: str | None = None) -> Iterator[Duck
         shutil.rmtree(spill, ignore_errors=True)
 
 
+def spill_folder(con: DuckDBPyConnection) -> Path:
+    """The spill folder of a workspace, for files that its work needs meanwhile."""
+    row = con.execute("SELECT current_setting('temp_directory')").fetchone()
+    assert row
+    return Path(row[0])
+
+
 @contextmanager
 def _of_memory(con: DuckDBPyConnection) -> Iterator[None]:
     """Report that memory ran out as an error that names the limit.

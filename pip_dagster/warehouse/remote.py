@@ -22,6 +22,16 @@ _HTTP = ("error for HTTP ", "HTTP Error", "in region '", "AzureStorageFileSystem
 _AWAY = (*AWAY, "Could not resolve hostname", "get a new connection for: http")
 
 
+_EXTENSIONS = {"s3": "httpfs", "gs": "httpfs", "http": "httpfs", "https": "httpfs", "az": "azure", "abfss": "azure"}
+
+
+def extensions(place: str) -> tuple[str, ...]:
+    """The extensions of DuckDB that it needs for a place; none for a path."""
+    scheme, separator, _ = place.partition("://")
+    found = (_EXTENSIONS[scheme],) if separator and scheme in _EXTENSIONS else ()
+    return (*found, "aws") if scheme == "s3" and not os.environ.get("AWS_ACCESS_KEY_ID") else found
+
+
 def reach(con: DuckDBPyConnection, scope: str, needed_by: str, error: type[PipelineError]) -> None:
     """Give `con` access to what is under `scope`, a URL's bucket, container or host.
 

@@ -95,7 +95,7 @@ def trouble(error: BaseException) -> str:
 
 def identity(root: Path, source: Source) -> str | None:
     """The newest snapshot. A view's rows may come from elsewhere: it has none."""
-    with workspace(threads=1) as con:
+    with lock.waiting_at_most(0), workspace(threads=1) as con:
         catalog = new_catalog()
         _attach(con, root, source, catalog, f"source {source.table}")
         schema, table = source.remote_parts("main")

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pip_dagster.declaration.lake import is_transient
 from pip_dagster.errors import SourceAwayError, SourceError
 from pip_dagster.flow.origins import csv, delta, ducklake, iceberg, json_files, mysql, postgres, sqlite
+from pip_dagster.flow.origins.servers import is_away
 from pip_dagster.warehouse import remote
 
 if TYPE_CHECKING:
@@ -32,15 +32,21 @@ def origin_of(source: Source) -> SourceOrigin | None:
     return _ORIGINS.get(source.origin)
 
 
+def extensions_of(source: Source) -> tuple[str, ...]:
+    """The extensions of DuckDB that reading a source needs."""
+    origin, place = origin_of(source), source.place(None)
+    return (*(origin.EXTENSIONS if origin else ()), *remote.extensions(place))
+
+
 def is_of_server(error: BaseException) -> bool:
     """Whether an error of DuckDB's is one of a server that it reads from, not of the SQL or a row."""
-    return is_transient(error) or remote.is_of_server(error) or any(text in str(error) for text in _OF_SERVER)
+    return is_away(error) or remote.is_of_server(error) or any(text in str(error) for text in _OF_SERVER)
 
 
 def failed(where: str, source: Source, place: str, error: BaseException) -> SourceError:
     """An error of reading a source's rows, as a sentence with its place."""
     origin, said = origin_of(source), f"DuckDB says: {str(error).splitlines()[0]}"
-    kind = SourceAwayError if is_transient(error) or remote.is_away(error) else SourceError
+    kind = SourceAwayError if is_away(error) or remote.is_away(error) else SourceError
     if remote.is_of_server(error):
         return kind(f"{where} cannot be read from {place}. {remote.trouble(error, place)}")
     remedy = origin.trouble(error) if origin else ""

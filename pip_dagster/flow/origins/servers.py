@@ -20,6 +20,15 @@ if TYPE_CHECKING:
     from pip_dagster.flow.origins.opened import Opening
 
 
+# What MySQL's client says of a server that does not answer, beside what Postgres' does.
+_AWAY = ("Can't connect to", "Lost connection to", "server has gone away", "Too many connections")
+
+
+def is_away(error: BaseException) -> bool:
+    """Whether reading may succeed when it is tried again: the server does not answer, or not now."""
+    return is_transient(error) or any(text in str(error) for text in _AWAY)
+
+
 def new_catalog() -> str:
     """A name under which no SQL of a person finds a database."""
     return f"source_{secrets.token_hex(8)}"
@@ -49,8 +58,8 @@ def attach_server(
                 )
             break
         except duckdb.Error as error:
-            said = masked(error, connection)
-            if not is_transient(error):
+            said = masked(error, connection).replace(f' at "{options}"', "")
+            if not is_away(error):
                 # Not `from error`: what DuckDB says may hold a part of the connection.
                 raise SourceError(f"{where}: {place} refuses the connection, or is not there. {said}") from None
             if time.monotonic() >= until:

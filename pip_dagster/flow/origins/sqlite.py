@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import quote as quote_url
 
 from pip_dagster.errors import SourceAwayError, SourceError
 from pip_dagster.flow.origins.opened import Opened
 from pip_dagster.flow.origins.servers import detach, new_catalog
 from pip_dagster.sql.names import literal, quote
-from pip_dagster.warehouse import s3
+from pip_dagster.warehouse import lock, s3
+from pip_dagster.warehouse.connect import spill_folder
 from pip_dagster.warehouse.unreadable import why_unreadable
 
 if TYPE_CHECKING:
@@ -20,7 +24,7 @@ EXTENSIONS = ("sqlite_scanner",)
 
 
 def open_origin(at: Opening, name: str, source: Source) -> Opened:
-    """Attach the file read-only, once for all its sources; they are read in one transaction."""
+    """Attach a copy of the file, once for all its sources."""
     import duckdb
 
     path, where = at.root / (source.sqlite or ""), at.where(name, source)
@@ -30,50 +34,47 @@ def open_origin(at: Opening, name: str, source: Source) -> Opened:
         for extension in EXTENSIONS:
             s3.load_extension(at.con, extension, where, SourceError)
         catalog = new_catalog()
+        copy = spill_folder(at.con) / f"{catalog}.db"
+        at.stack.callback(copy.unlink, missing_ok=True)
         try:
-            at.con.execute(f"ATTACH {literal(str(path))} AS {quote(catalog)} (TYPE sqlite, READ_ONLY)")
-            at.stack.callback(detach, at.con, catalog)
-            at.con.execute(f"SELECT count(*) FROM duckdb_tables() WHERE database_name = {literal(catalog)}")
-        except (duckdb.Error, OSError) as error:
-            why = trouble(error) or why_unreadable(path, error)
+            _copied(path, copy)
+            at.con.execute(f"ATTACH {literal(str(copy))} AS {quote(catalog)} (TYPE sqlite, READ_ONLY)")
+        except (duckdb.Error, sqlite3.Error, OSError) as error:
+            why = trouble(error) or f"{why_unreadable(path, error)}."
             kind = SourceAwayError if "locked" in str(error) else SourceError
             raise kind(f"{where}: {path} cannot be read as a SQLite file. {why}") from error
+        at.stack.callback(detach, at.con, catalog)
         at.catalogs[str(path)] = catalog
-        state: list[str] = []
-
-        def begin() -> None:
-            at.con.execute(f"SELECT count(*) FROM {quote(catalog)}.sqlite_master").fetchone()
-            state.append(_state(path))
-            if state[-1] != state[0]:  # another transaction, which sees what was written since the first
-                raise SourceAwayError(f"{where}: {path} was written while it was read. Run again.")
-
-        at.begins.append(begin)
     catalog = at.catalogs[str(path)]
-    return Opened(f"{quote(catalog)}.main.{quote(source.remote_parts('')[1])}", catalog)
+    return Opened(f"{quote(catalog)}.main.{quote(source.remote_parts('')[1])}", catalog)  # SQLite has no schemas
 
 
-def _state(path: Path) -> str:
-    found = []
-    for each in (path, Path(f"{path}-wal")):
-        try:
-            status = each.stat()
-        except FileNotFoundError:
-            continue
-        found.append((status.st_ino, status.st_size, status.st_mtime_ns))
-    return str(found)
+def _copied(path: Path, copy: Path) -> None:
+    """Copy the file as it is at one moment.
+
+    DuckDB opens a connection for each scan, which sees what was committed by then. A lock of ours would not prevent
+    that: it ends when any connection of this process to the file is closed.
+    """
+    address = f"file:{quote_url(str(path.resolve()))}?mode=ro"
+    with (
+        closing(sqlite3.connect(address, uri=True, timeout=lock.declared_deadline())) as found,
+        closing(sqlite3.connect(copy)) as to,
+    ):
+        found.execute("SELECT count(*) FROM sqlite_master").fetchone()  # waits for a writer, which a backup does not
+        found.backup(to)
 
 
 def trouble(error: BaseException) -> str:
     """What an error of SQLite's means."""
     text = str(error)
     if "database is locked" in text or "database table is locked" in text:
-        return "Another process writes it. Wait for the end of its transaction, or use WAL mode."
+        return "Another process writes it. Wait for the end of its transaction, or have it use WAL mode."
     if "not a database" in text:
         return "It is no SQLite file, or encrypted."
     if "column was declared as" in text or "Mismatch Type" in text:
         return (
-            "SQLite does not hold rows to a column's type, and a column without one is read as BLOB. Declare the type "
-            "in SQLite, correct the rows, or read a view with CAST(… AS …)."
+            "SQLite does not hold rows to their column's type. Correct the row that DuckDB shows, or declare a view "
+            "with CAST(… AS …)."
         )
     return ""
 
