@@ -175,6 +175,10 @@ class Source(StrictModel):
                 f"needs `columns`, its columns with their SQL types: `{self.origin_key}` has no types of its own, and "
                 "guessed ones change from file to file"
             )
+        folded = {name.lower() for name in self.columns or {}}
+        for key in ("partition_column", "change_column"):
+            if folded and (name := getattr(self, key)) and name.lower() not in folded:
+                raise ValueError(f"declares {key} {name!r}, which is not one of its `columns`")
         if self.columns is not None and self.origin not in _TEXT:
             raise ValueError("takes `columns` only with `csv` or `json`")
         if self.change_column and not self.partition_column:

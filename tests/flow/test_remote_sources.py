@@ -175,6 +175,7 @@ def test_a_file_that_the_web_has_not_is_a_sentence(tiny, web):
             rows(declare(tiny, key, f"{web[1]}/none.{key}"))
 
 
+@pytest.mark.slice
 def test_a_server_that_is_away_is_that(tiny, store, monkeypatch):
     """The sensors skip a tick, and no partition fails."""
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
@@ -216,6 +217,7 @@ def test_without_credentials_it_says_which_to_set(tiny, monkeypatch, place, said
         rows(declare(tiny, "csv", place))
 
 
+@pytest.mark.slice
 def test_an_azure_that_is_away_is_that_and_shows_no_key(tiny, monkeypatch):
     pytest.importorskip("duckdb_extension_azure")
     secret = "c2VjcmV0LW9mLXRoZS1hY2NvdW50"
@@ -228,6 +230,7 @@ def test_an_azure_that_is_away_is_that_and_shows_no_key(tiny, monkeypatch):
     assert secret not in str(caught.value) and "\n" not in str(caught.value)
 
 
+@pytest.mark.slice
 def test_secrets_are_stored_nowhere(tiny, store):
     copy(tiny, "gs://data/secret/1.csv", OPTIONS["csv"])
     declare(tiny, "csv", "gs://data/secret/*.csv")

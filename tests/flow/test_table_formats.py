@@ -111,7 +111,8 @@ class IcebergTable:
                 file.unlink()
 
 
-@pytest.fixture(params=["delta", "iceberg"])
+# Importing pyiceberg takes seconds.
+@pytest.fixture(params=["delta", pytest.param("iceberg", marks=pytest.mark.slice)])
 def table(request, tiny):
     """A project whose source is such a table."""
     if missing := [name for name in NEEDS[request.param] if importlib.util.find_spec(name) is None]:
@@ -208,6 +209,7 @@ def test_a_table_that_is_not_there_is_a_sentence(tiny, table):
         make_plan(tiny.pipeline(), tiny.partitions())
 
 
+@pytest.mark.slice
 class TestIceberg:
     @pytest.fixture
     def table(self, tiny):

@@ -110,6 +110,15 @@ class TestBoth:
         with pytest.raises(SourceError, match=rf"it is a directory: declare the files in it, in/\*\.{kind}"):
             rows_of(tmp_path, kind, "in")
 
+    def test_a_file_that_is_closed_to_this_user_or_gone_is_a_sentence(self, tmp_path, kind, monkeypatch):
+        from pip_dagster.flow.origins.text_rows import TextRows
+
+        def closed(*_):
+            raise PermissionError(13, "Permission denied")
+
+        monkeypatch.setattr(TextRows, "_binary", closed)
+        assert "cannot be opened (Permission denied)" in refused(tmp_path, kind, gzip.compress(b""), suffix=".gz")
+
     @pytest.mark.parametrize(
         ("columns", "said"),
         [
@@ -273,6 +282,7 @@ class TestJson:
         ({"csv": "https://host/t.csv?sig=abc", "columns": {"a": "DATE"}}, "must hold no credentials"),
         ({"csv": "https://me:pw@host/t.csv", "columns": {"a": "DATE"}}, "must hold no credentials"),
         ({"csv": "https://host/*.csv", "columns": {"a": "DATE"}}, "which a web server cannot list"),
+        ({"csv": "t.csv", "columns": {"a": "DATE"}, "partition_column": "day"}, "'day', which is not one of its `col"),
         ({"delta": "ftp://host/t"}, "cannot be ftp://; expected a path or s3://"),
         ({"iceberg": "s3:///t"}, "lacks a bucket"),
         ({"delta": "s3://b/*"}, "names one table"),

@@ -64,9 +64,8 @@ class _Json(Reading):
         numbered = f"SELECT row_number() OVER () AS n, * FROM {self.rows}"
         return f"SELECT n, {value} FROM ({numbered}) WHERE {test} ORDER BY n LIMIT 1"
 
-    def unfit(self, column: TextColumn) -> str:
-        absent = "" if column.optional else f"NOT json_exists(json, {_path(column)}) OR "
-        return f"{absent}({super().unfit(column)})"
+    def absent(self, column: TextColumn) -> str:
+        return f"NOT json_exists(json, {_path(column)})"
 
     def checked(self, number: int, column: TextColumn) -> str:
         value = super().checked(number, column)

@@ -86,6 +86,11 @@ class TextRows:
                     pass
         except (EOFError, gzip.BadGzipFile, zlib.error) as error:
             raise self.error(file, f"is not a whole file of gzip ({error}); write it again") from error
+        except OSError as error:
+            raise self._closed(file, error) from error
+
+    def _closed(self, file: str, error: OSError) -> SourceError:
+        return self.error(file, f"cannot be opened ({error.strerror or error}); give this user the right, or run again")
 
     def _binary(self, file: str) -> BinaryIO:
         if not is_remote(file):
@@ -100,12 +105,14 @@ class TextRows:
             options += "escape = '', strict_mode = false, hive_partitioning = false"
             row = self.con.execute(f"SELECT line FROM read_csv({literal(file)}, {options}) LIMIT 1").fetchone()
             return str(row[0] or "").removeprefix("\ufeff") if row else None
-        with self._binary(file) as raw, gzip.open(raw) if file.lower().endswith(".gz") else raw as stream:
-            line = stream.readline()
         try:
+            with self._binary(file) as raw, gzip.open(raw) if file.lower().endswith(".gz") else raw as stream:
+                line = stream.readline()
             text = line.decode("utf-8-sig")
         except UnicodeDecodeError as error:
             raise self.error(file, "is not UTF-8 in its first line; write it as UTF-8") from error
+        except OSError as error:
+            raise self._closed(file, error) from error
         return text.splitlines()[0] if text.strip("\r\n") else ("" if line else None)
 
     def insert(self, reading: Reading) -> None:
@@ -131,7 +138,8 @@ class TextRows:
             return reading.unparsed(self, error)
         column, file = self.columns[int(found[2])], found[3]
         rows = reading.of_file(file)
-        value, test = rows.values[column.name], rows.unfit(column)
+        value = rows.values[column.name]
+        test = rows.absent(column) if found[1] == "absent" else rows.unfit(column)
         line, text = None, None
         before = self.con.execute("SELECT current_setting('preserve_insertion_order')").fetchone()
         with suppress(Exception):  # the file may be gone by now
@@ -182,6 +190,10 @@ class Reading:
 
     def unparsed(self, rows: TextRows, error: Exception) -> SourceError:
         """A file that cannot be parsed at all."""
+        raise NotImplementedError
+
+    def absent(self, column: TextColumn) -> str:
+        """SQL that finds rows without the column."""
         raise NotImplementedError
 
     def unfit(self, column: TextColumn) -> str:
