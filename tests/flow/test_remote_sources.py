@@ -84,7 +84,7 @@ def copy(tiny, path, options, select="*"):
 
 def declare(tiny, key, place):
     source = {"table": "raw.orders", key: place, "partition_column": "day"}
-    source |= {} if key in ("parquet", "delta") else {"columns": ORDERS}
+    source |= {} if key in ("parquet", "delta", "iceberg") else {"columns": ORDERS}
     return tiny.declare(source_database=None, sources={"orders": source})
 
 
@@ -253,3 +253,21 @@ def test_the_state_of_objects_shows_whether_they_changed_without_reading_them(ti
     assert before is not None and state_of(tiny.pipeline(), tiny.partitions()) == before
     copy(tiny, "s3://data/state/2.csv", OPTIONS["csv"])
     assert state_of(tiny.pipeline(), tiny.partitions()) != before
+
+
+@pytest.mark.slice
+def test_an_iceberg_table_is_read_from_s3(tiny, store):
+    """Importing pyiceberg takes seconds."""
+    catalogs = pytest.importorskip("pyiceberg.catalog.sql")
+    pytest.importorskip("duckdb_extension_iceberg")
+    with duckdb.connect(str(tiny.root / "sources.duckdb"), read_only=True) as con:
+        table = con.execute("SELECT * FROM raw.orders").to_arrow_table()
+    options = {"s3.endpoint": store, "s3.access-key-id": KEY, "s3.secret-access-key": SECRET, "s3.region": "us-east-1"}
+    catalog = catalogs.SqlCatalog("c", uri=f"sqlite:///{tiny.root}/cat.db", warehouse="s3://data/ice", **options)
+    catalog.create_namespace("shop")
+    written = catalog.create_table("shop.orders", schema=table.schema)
+    written.append(table)
+    place = written.location()
+    assert rows(declare(tiny, "iceberg", place)) == expected(tiny)
+    tiny.run(FIRST)
+    assert tiny.scores() == tiny.expected(f"day = '{FIRST}'")

@@ -47,7 +47,7 @@ def failed(where: str, source: Source, place: str, error: BaseException) -> Sour
     """An error of reading a source's rows, as a sentence with its place."""
     origin, said = origin_of(source), f"DuckDB says: {str(error).splitlines()[0]}"
     kind = SourceAwayError if is_away(error) or remote.is_away(error) else SourceError
-    if remote.is_of_server(error):
+    if remote.is_of_server(error) or source.bucket:
         return kind(f"{where} cannot be read from {place}. {remote.trouble(error, place)}")
     remedy = origin.trouble(error) if origin else ""
     return kind(f"{where} cannot be read from {place}. {remedy} {said}".replace("  ", " "))
