@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,7 +13,7 @@ from pip_dagster.errors import SourceError
 from pip_dagster.flow.origins.listing import reaching, state_of_files
 from pip_dagster.flow.origins.opened import Opened, Opening
 from pip_dagster.flow.origins.text_rows import FILE, Reading, TextRows, escaped
-from pip_dagster.sql.names import literal
+from pip_dagster.sql.names import literal, quote
 
 if TYPE_CHECKING:
     from pip_dagster.declaration.source import Source
@@ -31,7 +32,7 @@ def open_origin(at: Opening, name: str, source: Source) -> Opened:
     place = source.json_files or ""
     with reaching(at.con, place, at.where(name, source)):
         rows = TextRows(at, name, source, place)
-        values = {column.name: f"(json ->> {_path(column)})" for column in rows.columns}
+        values = {column.name: f"texts.{quote(column.name)}" for column in rows.columns}
         rows.insert(_Json([escaped(file) for file in rows.files], values, counted="record"))
     return Opened(rows.table)
 
@@ -55,7 +56,9 @@ class _Json(Reading):
     @property
     def rows(self) -> str:
         files = ", ".join(map(literal, self.files))
-        return f"read_json_objects([{files}], format = 'auto', hive_partitioning = false, filename = '{FILE}')"
+        texts = literal(json.dumps(dict.fromkeys(self.values, "VARCHAR"), ensure_ascii=False))
+        objects = f"read_json_objects([{files}], format = 'auto', hive_partitioning = false, filename = '{FILE}')"
+        return f"(SELECT json, {FILE}, json_transform(json, {texts}) AS texts FROM {objects})"
 
     def of_file(self, file: str) -> _Json:
         return replace(self, files=[escaped(file)])
@@ -72,7 +75,8 @@ class _Json(Reading):
         if column.optional:
             return value
         absent = f"error(concat('pip_dagster absent {number} ', {FILE}))"
-        return f"CASE WHEN json_exists(json, {_path(column)}) THEN {value} ELSE {absent} END"
+        there = f"{self.values[column.name]} IS NOT NULL OR json_exists(json, {_path(column)})"
+        return f"CASE WHEN {there} THEN {value} ELSE {absent} END"
 
     def unparsed(self, rows: TextRows, error: Exception) -> SourceError:
         if found := _MALFORMED.search(str(error)):
