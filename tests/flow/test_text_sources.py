@@ -160,9 +160,11 @@ UNFIT = {
 @pytest.mark.parametrize("kind", ["csv", "json"])
 def test_a_value_that_is_none_of_its_type_is_refused_and_not_rounded_cut_or_null(tmp_path, kind):
     for sql_type in UNFIT:
-        for value in FIT.get(sql_type, []):
-            text = f'v\n"{value}"\n' if kind == "csv" else json.dumps({"v": value})
-            assert read(tmp_path, kind, text, {"v": sql_type}, select="v IS NULL") == [(False,)], (sql_type, value)
+        fit = FIT.get(sql_type, [])
+        text = (
+            "v\n" + "".join(f'"{value}"\n' for value in fit) if kind == "csv" else json.dumps([{"v": v} for v in fit])
+        )
+        assert read(tmp_path, kind, text, {"v": sql_type}, select="count(v)") == [(len(fit),)]
         good = FIT.get(sql_type, ["d0a1c6a0-0000-4000-8000-000000000000"])[0]
         for value in UNFIT[sql_type]:
             text = f'v\n{good}\n"{value}"\n' if kind == "csv" else json.dumps([{"v": good}, {"v": value}])

@@ -6,9 +6,11 @@ import duckdb
 import pytest
 from pydantic import ValidationError
 
+from pip_dagster.cli.diagnoses import _sources
 from pip_dagster.declaration.server import Server
 from pip_dagster.declaration.source import ORIGINS, Source
-from pip_dagster.errors import SourceAwayError, SourceError
+from pip_dagster.errors import DeclarationError, SourceAwayError, SourceError
+from pip_dagster.flow.distributed.places import Places
 from pip_dagster.flow.origins import kinds, mysql, postgres
 from pip_dagster.flow.plan import make_plan
 
@@ -85,6 +87,12 @@ def test_time_outs_of_the_connection_string_win_over_ours():
     assert "connect_timeout=3 " in options and "statement_timeout=5 -c idle" in options and "600000" not in options
 
 
+def test_tasks_of_a_cluster_do_not_read_it(tiny):
+    tiny.declare(source_database=None, sources={"orders": {"table": "raw.orders", "sqlite": "shop.db"}})
+    with pytest.raises(DeclarationError, match="tasks of a Ray cluster cannot read source 'orders' from shop.db"):
+        Places.of(tiny.pipeline())
+
+
 @pytest.mark.skipif(duckdb.__version__ != "1.5.5", reason="the packages of the extensions are for DuckDB 1.5.5")
 def test_a_mysql_server_that_is_away_is_one_sentence(tiny, monkeypatch):
     monkeypatch.setenv("SHOP_URL", f"mysql://reader:{PASSWORD}@127.0.0.1:1/shop")
@@ -94,7 +102,8 @@ def test_a_mysql_server_that_is_away_is_one_sentence(tiny, monkeypatch):
     with pytest.raises(SourceAwayError, match="source 'orders' .* mysql SHOP_URL does not answer") as caught:
         make_plan(tiny.pipeline(), tiny.partitions())
     assert PASSWORD not in str(caught.getrepr(chain=True))
-    assert "orders.orders: DuckDB's extension mysql_scanner" in tiny.shell("doctor", code=1)
+    (found,) = _sources(tiny.project)
+    assert found.text.startswith("orders.orders: DuckDB's extension mysql_scanner")
 
 
 @pytest.mark.skipif(duckdb.__version__.startswith("1."), reason="there are packages")

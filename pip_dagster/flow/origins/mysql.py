@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
 from pip_dagster.declaration.lake import connection_parameters
-from pip_dagster.errors import SourceAwayError, SourceError
+from pip_dagster.errors import SourceError
 from pip_dagster.flow.origins.opened import Opened
 from pip_dagster.flow.origins.servers import attach_server
 from pip_dagster.sql.names import quote
@@ -37,7 +37,10 @@ def open_origin(at: Opening, name: str, source: Source) -> Opened:
 
         def begin() -> None:
             if began:  # another transaction sees another state
-                raise SourceAwayError(f"{where}: {place} cannot be read twice in one state. Run again.")
+                raise SourceError(
+                    f"{where}: a query failed, and {place} cannot be read again as it was. Correct the row or the SQL "
+                    "that fails, or allow more memory, and run again."
+                )
             began.append(True)
 
         at.begins.append(begin)

@@ -25,6 +25,13 @@ _IN_SECRET = {"host": "HOST", "port": "PORT", "dbname": "DATABASE", "user": "USE
 # Types of a change column of which Postgres and DuckDB find the same newest value.
 _COUNTED = re.compile(r"(SMALL|BIG)?INT(EGER)?|DATE|TIMESTAMP( WITH TIME ZONE)?|DECIMAL\(.+\)")
 _DAY = timedelta(days=1)
+# The columns that hold numerics, and whether the scale is one that only Postgres has.
+_NUMBERS = """
+SELECT attname, atttypmod > 0 AND ((atttypmod - 4) & 2047) > (((atttypmod - 4) >> 16) & 65535)
+FROM pg_attribute JOIN pg_type ON pg_type.oid = atttypid
+WHERE attrelid = to_regclass({table}) AND attnum > 0 AND NOT attisdropped
+AND (atttypid IN ('numeric'::regtype, 'numeric[]'::regtype) OR typtype = 'c')
+"""
 # What the connection string may set otherwise: a server that is gone is noticed, and none is kept busy for ever.
 _DEFAULTS = {
     "connect_timeout": "10",
@@ -50,7 +57,27 @@ def open_origin(at: Opening, name: str, source: Source) -> Opened:
         at.catalogs[place] = attach_server(at, "postgres", connection, options, where=where, place=place)
         _pin(at, at.catalogs[place])
     catalog = at.catalogs[place]
+    _check_numbers(at, catalog, source, where)
     return Opened(f"{quote(catalog)}.{source.remote('public')}", catalog, counts=partial(_counts, catalog, source))
+
+
+def _check_numbers(at: Opening, catalog: str, source: Source, where: str) -> None:
+    """Have a table with `numeric` columns read as text: in binary, DuckDB reads NaN and infinity as 0.
+
+    The text is held in memory, so that the table is read some pages at a time.
+
+    Raises:
+        SourceError: a column has a scale that DuckDB does not know, and would read as another number.
+    """
+    query = _NUMBERS.format(table=literal(source.remote("public")))
+    rows = at.con.execute(f"FROM postgres_query({literal(catalog)}, {literal(query)})").fetchall()
+    if odd := [name for name, is_odd in rows if is_odd]:
+        raise SourceError(
+            f"{where}: the scale of the numeric column {', '.join(odd)} is negative, or larger than its precision. "
+            "Declare a view that casts it to numeric with another scale."
+        )
+    if rows:
+        at.con.execute("SET pg_use_text_protocol = true; SET pg_use_ctid_scan = true")
 
 
 def _counts(catalog: str, source: Source, of: Counting) -> str | None:
