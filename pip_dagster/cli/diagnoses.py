@@ -301,14 +301,13 @@ def _sources(project: Project) -> Iterator[Diagnosis]:
     """Which extension each declared source needs, and where DuckDB takes it from; `check` reads the sources."""
     from pip_dagster.declaration.find import find_declarations, find_pipeline
     from pip_dagster.errors import DeclarationError
-    from pip_dagster.flow.origins.kinds import origin_of
+    from pip_dagster.flow.origins.kinds import extensions_of
 
     needing: dict[str, list[str]] = {}
     for name in find_declarations(project):
         with suppress(DeclarationError):  # which `check` reports
             for source, declared in find_pipeline(project, name).spec.sources.items():
-                origin = origin_of(declared)
-                for extension in origin.EXTENSIONS if origin else ():
+                for extension in extensions_of(declared):
                     needing.setdefault(extension, []).append(f"{name}.{source}")
     for extension, sources in needing.items():
         place, text = _place_of(extension), f"{', '.join(sources)}: DuckDB's extension {extension}"

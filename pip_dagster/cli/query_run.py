@@ -13,7 +13,7 @@ from pip_dagster.cli.query_output import Result
 from pip_dagster.declaration.project import Project
 from pip_dagster.sql.expression import Refused
 from pip_dagster.sql.tables import Readable, folded, tables_read
-from pip_dagster.warehouse import s3
+from pip_dagster.warehouse import remote
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -52,7 +52,7 @@ def run_query(project: Project, sql: str) -> Iterator[Result]:
         except duckdb.Error as error:
             of_file = project.publishes and str(project.published) in str(error)
             # A damaged file or an S3 that is away is not the query's fault; Ctrl-C is no fault at all.
-            if of_file or s3.is_of_s3(error) or "Query interrupted" in str(error):
+            if of_file or remote.is_of_server(error) or "Query interrupted" in str(error):
                 raise
             raise click.ClickException(str(error)) from error
         except BaseException:  # Ctrl-C: DuckDB's other threads would go on with the query, and closing waits for them

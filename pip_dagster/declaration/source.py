@@ -8,13 +8,20 @@ from typing import Literal
 from pydantic import Field, field_validator, model_validator
 
 from pip_dagster.declaration.durations import Duration
+from pip_dagster.declaration.places import check_place, check_table_place, root_of
 from pip_dagster.declaration.reruns import IgnoreAfter
 from pip_dagster.declaration.server import Server, ServerKey, holds_connection
 from pip_dagster.declaration.strict import StrictModel
+from pip_dagster.declaration.text_columns import text_columns
 from pip_dagster.sql.names import check_table_name, quote
 
 # The keys that say where a source is; it has at most one. Without one it is a table of `source_database`.
-ORIGINS = ("database", "parquet", "postgres", "mysql", "sqlite", "ducklake")
+ORIGINS = (
+    *("database", "parquet", "csv", "json_files", "delta", "iceberg"),
+    *("postgres", "mysql", "sqlite", "ducklake"),
+)
+_TEXT = ("csv", "json_files")
+_WITHOUT_TABLES = ("parquet", *_TEXT, "delta", "iceberg")
 
 
 class Source(StrictModel):
@@ -26,8 +33,27 @@ class Source(StrictModel):
     database: str | None = Field(default=None, description="Another DuckDB file than `source_database`.")
     parquet: str | None = Field(
         default=None,
-        description="Parquet files instead of a table: a path or glob, relative to the project, or in S3, "
+        description="Parquet files instead of a table: a path or glob, relative to the project, or a URL, "
         "`s3://bucket/orders/*.parquet`. Folders such as `year=2024` add no column.",
+    )
+    csv: str | None = Field(
+        default=None, description="CSV files with a line of column names, in the same way; plain or `.gz`."
+    )
+    json_files: str | None = Field(
+        default=None,
+        alias="json",  # pydantic's models have a method of that name
+        description="JSON files, an object per line or an array of objects, in the same way.",
+    )
+    columns: dict[str, str] | None = Field(
+        default=None,
+        description="The columns of `csv` or `json` → SQL type: `{id: BIGINT, day: DATE}`. `VARCHAR optional`: files "
+        "may lack it. Other columns are not read.",
+    )
+    delta: str | None = Field(
+        default=None, description="A Delta table: its folder, relative to the project, or a URL, `s3://bucket/orders`."
+    )
+    iceberg: str | None = Field(
+        default=None, description="An Iceberg table: its folder, or one of its `.metadata.json`, in the same way."
     )
     postgres: ServerKey | None = Field(
         default=None,
@@ -83,13 +109,20 @@ class Source(StrictModel):
     def _table(cls, value: str) -> str:
         return check_table_name(value)
 
-    @field_validator("parquet")
+    @field_validator("parquet", "csv", "json_files")
     @classmethod
-    def _without_secrets(cls, value: str | None) -> str | None:
-        if value and value.startswith("s3://") and "s3_" in value.partition("?")[2]:
-            raise ValueError("must hold no credentials or settings of S3; set AWS_ACCESS_KEY_ID and the like instead")
-        if value and not value.startswith("s3://") and "://" in value:
-            raise ValueError(f"cannot be {value.partition('://')[0]}://; expected a path or s3://bucket/path")
+    def _files(cls, value: str | None) -> str | None:
+        return value and check_place(value)
+
+    @field_validator("delta", "iceberg")
+    @classmethod
+    def _one_table(cls, value: str | None) -> str | None:
+        return value and check_table_place(value)
+
+    @field_validator("columns")
+    @classmethod
+    def _typed(cls, value: dict[str, str] | None) -> dict[str, str] | None:
+        text_columns(value or {})
         return value
 
     @field_validator("sqlite", "ducklake")
@@ -103,6 +136,11 @@ class Source(StrictModel):
     def origin(self) -> str | None:
         """The key of `ORIGINS` that it declares; None of a table of `source_database`."""
         return next((key for key in ORIGINS if getattr(self, key) is not None), None)
+
+    @property
+    def origin_key(self) -> str:
+        """The same as it is written; `duckdb` of a DuckDB file."""
+        return "duckdb" if self.origin in (None, "database") else key_of(self.origin or "")
 
     def place(self, source_database: str | None) -> str:
         """Where it is, for people and in messages; never a secret."""
@@ -122,17 +160,32 @@ class Source(StrictModel):
 
     @property
     def bucket(self) -> str | None:
-        """The bucket of Parquet files in S3, as s3://bucket/."""
-        found = (self.parquet or "").partition("://")
-        return f"s3://{found[2].split('/')[0]}/" if found[0] == "s3" else None
+        """The bucket or host of Parquet files on a server, as s3://bucket/."""
+        return root_of(self.parquet or "")
 
     @model_validator(mode="after")
     def _one_place(self) -> Source:
         declared = [key for key in ORIGINS if getattr(self, key) is not None]
         if len(declared) > 1:
-            raise ValueError(f"takes {' or '.join(f'`{key}`' for key in declared)}, not both")
-        if self.remote_table and self.origin in ("parquet",):
-            raise ValueError(f"takes `remote_table` only for a table of a database, and {self.origin} has none")
+            raise ValueError(f"takes {' or '.join(f'`{key_of(key)}`' for key in declared)}, not both")
+        if self.remote_table and self.origin in _WITHOUT_TABLES:
+            raise ValueError(f"takes `remote_table` only for a table of a database, and {self.origin_key} has none")
+        if self.origin in _TEXT and not self.columns:
+            raise ValueError(
+                f"needs `columns`, its columns with their SQL types: `{self.origin_key}` has no types of its own, and "
+                "guessed ones change from file to file"
+            )
+        folded = {name.lower() for name in self.columns or {}}
+        for key in ("partition_column", "change_column"):
+            if folded and (name := getattr(self, key)) and name.lower() not in folded:
+                raise ValueError(f"declares {key} {name!r}, which is not one of its `columns`")
+        if self.columns is not None and self.origin not in _TEXT:
+            raise ValueError("takes `columns` only with `csv` or `json`")
         if self.change_column and not self.partition_column:
             raise ValueError("takes `change_column` only with `partition_column`")
         return self
+
+
+def key_of(origin: str) -> str:
+    """An origin as it is written in a declaration."""
+    return origin.removesuffix("_files")

@@ -24,7 +24,7 @@ from pip_dagster.flow.validate import Verdicts
 from pip_dagster.flow.validate_sources import validate_sources
 from pip_dagster.plural import plural
 from pip_dagster.sql.names import quote
-from pip_dagster.warehouse import faults, pinned, s3
+from pip_dagster.warehouse import faults, pinned
 from pip_dagster.warehouse.digest import RowSet, row_set_sql
 from pip_dagster.warehouse.interrupts import raise_if_interrupted
 from pip_dagster.warehouse.memory import Room, make_room, with_more
@@ -170,7 +170,7 @@ class _Filling:
             with_more(self.con, work, beside=self.stage.con)
         except (duckdb.Error, MemoryLimitError) as error:
             raise_if_interrupted(error)
-            if faults.is_of_spill(error) or s3.is_of_s3(error) or kinds.is_of_server(error):
+            if faults.is_of_spill(error) or kinds.is_of_server(error):
                 raise
             pinned.again(self.con)
             if len(partitions) == 1:

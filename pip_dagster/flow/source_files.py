@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pip_dagster.errors import SourceError, SourceLockedError
-from pip_dagster.warehouse import s3
+from pip_dagster.warehouse import remote
 from pip_dagster.warehouse.connect import attached
 from pip_dagster.warehouse.unreadable import why_unreadable
 
@@ -40,7 +40,7 @@ class SourceFiles:
         self._con, self._spec, self._stack = con, spec, stack
         self._catalogs: dict[Path, str] = {}
         for bucket in sorted({source.bucket for source in spec.sources.values() if source.bucket}):
-            s3.reach(con, bucket, f"pipeline {spec.name}", SourceError)
+            remote.reach(con, bucket, f"pipeline {spec.name}", SourceError)
         self._named: dict[str, dict[Path, Path]] = {}  # catalog in lower case → the files of that name, as declared
         for source in spec.sources.values():
             if source.origin in (None, "database"):

@@ -17,7 +17,7 @@ from pip_dagster.flow.origins.opened import Counting, Opened, Opening
 from pip_dagster.flow.source_files import SourceFiles, holds
 from pip_dagster.sql.names import literal, parquet_rows, quote, quote_table
 from pip_dagster.sql.row_sql import row_instant
-from pip_dagster.warehouse import faults, pinned, s3
+from pip_dagster.warehouse import faults, pinned
 from pip_dagster.warehouse.interrupts import raise_if_interrupted
 from pip_dagster.warehouse.unreadable import is_of_file
 
@@ -107,13 +107,10 @@ def open_sources(
 def _of_any(spec: PipelineSpec, error: BaseException) -> SourceError:
     """The error of a source, of which DuckDB does not say which one it is."""
     said = f"DuckDB says: {str(error).splitlines()[0]}"
-    origins = [source for source in spec.sources.values() if kinds.origin_of(source)]
+    origins = [source for source in spec.sources.values() if kinds.origin_of(source) or source.bucket]
     if origins and kinds.is_of_server(error):
         places = " or ".join(sorted({source.place(spec.source_database) for source in origins}))
         return kinds.failed(f"Pipeline {spec.name}: a source", origins[0], places, error)
-    if s3.is_of_s3(error):
-        places = " or ".join(source.parquet or "" for source in spec.sources.values() if source.bucket)
-        return SourceError(f"Pipeline {spec.name}: a source cannot be read. {s3.trouble(error, places)}")
     return SourceError(
         f"Pipeline {spec.name}: a source cannot be read. Restore the file, or run what writes it again. {said}"
     )
@@ -147,11 +144,9 @@ def rows_of(spec: PipelineSpec, name: str, source: Source) -> Iterator[None]:
             raise
         place = source.place(spec.source_database)
         where = f"Pipeline {spec.name}: rows of source {name!r} ({source.table})"
-        if kinds.origin_of(source):
+        if kinds.origin_of(source) or source.bucket:
             raise kinds.failed(where, source, place, error) from error
         remedy = f"Correct or restore what it reads there. DuckDB says: {str(error).splitlines()[0]}"
-        if s3.is_of_s3(error):
-            remedy = s3.trouble(error, place)
         raise SourceError(f"{where} cannot be read from {place}. {remedy}") from error
 
 
@@ -191,6 +186,8 @@ def _lay_view(
             break
         except duckdb.Error as error:
             if not files.attach_for(error, name, source):
+                if source.bucket or (kinds.origin_of(source) and opened.catalog is None):
+                    raise kinds.failed(where, source, files.place(source), error) from error
                 raise SourceError(_unreadable(con, where, source, files, opened, error)) from error
     if not (pattern or source.partition_column):
         return select
@@ -257,8 +254,6 @@ def _unreadable(
 ) -> str:
     """Why a table or files cannot be read, and what to do."""
     said = f" DuckDB says: {str(error).splitlines()[0]}"
-    if source.bucket and source.parquet:
-        return f"{where} cannot be read from {source.parquet}. {s3.trouble(error, source.parquet)}"
     if source.parquet:
         remedy = ""
         if holds((files.root / source.parquet).is_dir):

@@ -16,8 +16,10 @@ from typing import TYPE_CHECKING
 
 from pip_dagster import __version__
 from pip_dagster.declaration.partition import Partition
+from pip_dagster.declaration.places import is_remote
 from pip_dagster.errors import SourceError
 from pip_dagster.flow.origins import kinds
+from pip_dagster.flow.origins.listing import state_of_files
 from pip_dagster.flow.plan import declared_of, with_model
 from pip_dagster.flow.source_files import SourceFiles
 from pip_dagster.sql.names import literal
@@ -97,26 +99,26 @@ def _paths(con: DuckDBPyConnection, pipeline: Pipeline) -> Iterator[Path | None]
     for source in filter(_has_files, pipeline.spec.sources.values()):
         if source.sqlite:
             yield from (root / source.sqlite, root / f"{source.sqlite}-wal")
-        elif not source.parquet:
+        elif not (pattern := source.parquet or source.csv or source.json_files):
             path = _database(pipeline, source)
             yield from (path, path and Path(f"{path}.wal"))
-        elif "://" in source.parquet:
-            yield None
         else:
-            pattern = SourceFiles.pattern_of(root, source.parquet)
-            listed = con.execute(f"SELECT file FROM glob({literal(pattern)}) ORDER BY 1").fetchall()
+            files = literal(SourceFiles.pattern_of(root, pattern))
+            listed = con.execute(f"SELECT file FROM glob({files}) ORDER BY 1").fetchall()
             yield from (Path(file) for (file,) in listed)
 
 
 def _has_files(source: Source) -> bool:
-    return source.origin in (None, "database", "parquet", "sqlite")
+    if pattern := source.parquet or source.csv or source.json_files:
+        return not is_remote(pattern)
+    return source.origin in (None, "database", "sqlite")
 
 
 def _identity(pipeline: Pipeline, source: Source) -> str | None:
     """What shows that a source which has no files is unchanged; None where nothing does, or it cannot be read now."""
     origin = kinds.origin_of(source)
     with suppress(SourceError):
-        return origin.identity(pipeline.project.root, source) if origin else None
+        return origin.identity(pipeline.project.root, source) if origin else state_of_files(source.parquet or "")
     return None
 
 

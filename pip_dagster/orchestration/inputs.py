@@ -31,7 +31,7 @@ def source_assets(pipeline: Pipeline) -> list[dg.AssetsDefinition]:
             description=source.description or f"The source table {source.table}.",
             group_name=spec.name,
             owners=spec.owners,
-            kinds={"duckdb" if source.origin in (None, "database") else source.origin, "table"},
+            kinds={source.origin_key, "table"},
             metadata={
                 "dagster/table_name": source.table,
                 "read from": source.place(spec.source_database),

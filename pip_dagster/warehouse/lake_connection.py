@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from pip_dagster.declaration.lake import Lake, is_transient
 from pip_dagster.errors import NoWarehouseError, StorageError, WarehouseError
 from pip_dagster.sql.names import CATALOG, literal
-from pip_dagster.warehouse import advisory, s3, schema
+from pip_dagster.warehouse import advisory, remote, s3, schema
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -80,11 +80,11 @@ def _of_data(lake: Lake) -> Iterator[None]:
     try:
         yield
     except duckdb.Error as error:
-        if not (lake.is_on_s3 and s3.is_of_s3(error)):
+        if not (lake.is_on_s3 and remote.is_of_server(error)):
             raise
         raise StorageError(
             f"The files of the warehouse {lake}, in {lake.data_path}, cannot be used. "
-            f"{s3.trouble(error, lake.data_path)}\nNothing is lost: committed partitions are kept."
+            f"{remote.trouble(error, lake.data_path)}\nNothing is lost: committed partitions are kept."
         ) from error
 
 

@@ -1,15 +1,13 @@
-"""Access to S3, for a lake's files and for sources: DuckDB's extensions, credentials, and what their errors mean."""
+"""Access to S3, for a lake's files and for sources, and DuckDB's extensions. `remote` has the other servers."""
 
 from __future__ import annotations
 
 import importlib.util
 import os
-import re
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pip_dagster.declaration.lake import AWAY
 from pip_dagster.errors import PipelineError
 from pip_dagster.sql.names import literal, quote
 
@@ -18,8 +16,6 @@ if TYPE_CHECKING:
 
 PREFIX = "s3://"
 _ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")
-
-_HTTP = ("error for HTTP ", "HTTP Error", "in region '")
 
 
 def load_extension(con: DuckDBPyConnection, name: str, needed_by: str, error: type[PipelineError]) -> None:
@@ -77,9 +73,7 @@ def reach(con: DuckDBPyConnection, scope: str, needed_by: str, error: type[Pipel
         options["PROVIDER"] = "credential_chain"
     if region := environment.get("AWS_REGION") or environment.get("AWS_DEFAULT_REGION"):
         options["REGION"] = literal(region)
-    if endpoint := _endpoint():
-        scheme, _, place = endpoint.rpartition("://")
-        options |= {"ENDPOINT": literal(place.rstrip("/")), "URL_STYLE": "'path'", "USE_SSL": str(scheme != "http")}
+    options |= address(endpoint_of_s3())
     listed = ", ".join(f"{key} {value}" for key, value in options.items())
     try:
         con.execute(f"CREATE OR REPLACE TEMPORARY SECRET {quote('s3 ' + scope)} ({listed})")
@@ -90,42 +84,14 @@ def reach(con: DuckDBPyConnection, scope: str, needed_by: str, error: type[Pipel
         ) from None
 
 
-def _endpoint() -> str | None:
+def address(endpoint: str | None) -> dict[str, str]:
+    """Options of a secret for another server than the provider's; none where there is no endpoint."""
+    if not endpoint:
+        return {}
+    scheme, _, place = endpoint.rpartition("://")
+    return {"ENDPOINT": literal(place.rstrip("/")), "URL_STYLE": "'path'", "USE_SSL": str(scheme != "http")}
+
+
+def endpoint_of_s3() -> str | None:
+    """The declared server; None for Amazon's."""
     return next((os.environ[name] for name in _ENDPOINTS if os.environ.get(name)), None)
-
-
-def is_of_s3(error: BaseException) -> bool:
-    """Whether an error of DuckDB's is one of a server that it asked by HTTP."""
-    return any(text in str(error) for text in _HTTP)
-
-
-def trouble(error: BaseException, place: str) -> str:
-    """What an error of S3 means and what to do; a sentence or two that name the server and DuckDB's own words."""
-    text = str(error).strip()
-    server = _endpoint() or "Amazon's S3"
-    said = f"DuckDB says: {text.splitlines()[0]}"
-    if code := re.search(
-        r"^(NoSuchBucket|SignatureDoesNotMatch|InvalidAccessKeyId|AccessDenied|\w+Expired\w*):", text, re.M
-    ):
-        said += f" ({code[1]})"
-    if any(words in text for words in AWAY):
-        what = f"The S3 server {server} does not answer. Start it or wait for it, or correct AWS_ENDPOINT_URL."
-    elif "NoSuchBucket" in text:
-        bucket = place.removeprefix(PREFIX).split("/")[0]
-        what = f"There is no bucket {bucket} on {server}. Create it, or correct the name of the bucket."
-    elif "RequestTimeTooSkewed" in text:
-        what = f"The clock of this machine differs from that of {server} by more than S3 accepts. Set the clock."
-    elif "HTTP 403" in text or "HTTP 401" in text:
-        what = (
-            f"{server} refuses the credentials, or they have no right to {place}. Correct AWS_ACCESS_KEY_ID and "
-            "AWS_SECRET_ACCESS_KEY of this process, or extend their rights."
-        )
-    elif "HTTP 404" in text or "No files found" in text:
-        what = f"There is no such object on {server}. Write it, or correct the path {place}."
-    elif "HTTP 301" in text or "HTTP 400" in text:
-        what = f"{server} expects another region or address. Correct AWS_REGION and AWS_ENDPOINT_URL."
-    elif "ETag" in text:
-        what = "The object was replaced while it was read. Run again."
-    else:
-        what = f"{server} failed."
-    return f"{what} {said}"

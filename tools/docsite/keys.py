@@ -130,7 +130,8 @@ def _default(model: str, key: str) -> str:
     from pydantic import BaseModel
     from pydantic_core import PydanticUndefined
 
-    value = _classes()[model].model_fields[key].get_default(call_default_factory=True)
+    fields = {field.alias or name: field for name, field in _classes()[model].model_fields.items()}
+    value = fields[key].get_default(call_default_factory=True)
     if value is None or value in ((), {}, PydanticUndefined):
         return "none"
     if isinstance(value, BaseModel):

@@ -37,7 +37,7 @@ class Places:
         root, spec = pipeline.project.root, pipeline.spec
         declared = {name: (each, each.place(spec.source_database)) for name, each in pipeline.read_sources.items()}
         for name, (each, place) in declared.items():
-            if kinds.origin_of(each):  # each task would see a state of its own
+            if kinds.origin_of(each) and not (each.csv or each.json_files):  # each task would see a state of its own
                 raise DeclarationError(
                     f"Pipeline {spec.name}: tasks of a Ray cluster cannot read source {name!r} from {place}. Remove "
                     "`scoring.engine: ray`, or declare Parquet files that another asset exports."
