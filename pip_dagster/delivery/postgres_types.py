@@ -72,6 +72,14 @@ def csv_value(name: str, sql_type: str) -> str:
     return column
 
 
+def typed_value(name: str, sql_type: str) -> str:
+    """SQL of DuckDB that undoes `csv_value` in what Postgres wrote as CSV."""
+    column, bare = quote(name), bare_type(sql_type).strip()
+    if _NESTED.match(bare):
+        return f"{column}::JSON::{sql_type} AS {column}"
+    return f"unhex(substr({column}, 3)) AS {column}" if bare == "BLOB" else f"{column}::{sql_type} AS {column}"
+
+
 def takes(existing: str, wanted: str) -> bool:
     """Whether a column of the type `existing`, in Postgres's own words, holds every value of the type `wanted`."""
     if existing == wanted or existing in _WIDER.get(wanted, ()):
