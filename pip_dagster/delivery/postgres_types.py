@@ -77,7 +77,12 @@ def typed_value(name: str, sql_type: str) -> str:
     column, bare = quote(name), bare_type(sql_type).strip()
     if _NESTED.match(bare):
         return f"{column}::JSON::{sql_type} AS {column}"
-    return f"unhex(substr({column}, 3)) AS {column}" if bare == "BLOB" else f"{column}::{sql_type} AS {column}"
+    if bare == "BLOB":
+        return f"unhex(substr({column}, 3)) AS {column}"
+    if bare == "DATE" or bare.startswith("TIMESTAMP"):  # Postgres ends with BC, DuckDB has it behind the day
+        common_era = f"CASE WHEN {column} LIKE '% BC' THEN regexp_replace({column}, '^(\\S+)(.*) BC$', '\\1 (BC)\\2')"
+        column = f"({common_era} ELSE {column} END)"
+    return f"{column}::{sql_type} AS {quote(name)}"
 
 
 def takes(existing: str, wanted: str) -> bool:
