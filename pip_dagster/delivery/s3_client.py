@@ -133,7 +133,13 @@ class Objects:
             DeliveryError: names the server or the bucket, and what to do.
         """
         from boto3.exceptions import Boto3Error
-        from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError, NoCredentialsError
+        from botocore.exceptions import (
+            BotoCoreError,
+            ClientError,
+            ConnectionError,
+            HTTPClientError,
+            NoCredentialsError,
+        )
 
         try:
             yield
@@ -144,14 +150,16 @@ class Objects:
                 f"{self.where}: there are no credentials for {self.place}. Set AWS_ACCESS_KEY_ID and "
                 "AWS_SECRET_ACCESS_KEY, or run where the machine has a role."
             ) from None
-        except HTTPClientError as error:
-            raise DeliveryError(f"{self.where}: {self._name} does not answer: {type(error).__name__}", again=True) from None
+        except (HTTPClientError, ConnectionError) as error:
+            raise DeliveryError(
+                f"{self.where}: {self._name} does not answer: {type(error).__name__}", again=True
+            ) from None
         except Boto3Error as error:  # of an upload; it quotes the error of its request
             cause = error.__context__
             if isinstance(cause, ClientError):
                 raise self._refused(cause) from None
             raise DeliveryError(f"{self.where}: {self._name} failed: {type(error).__name__}", again=True) from None
-        except BotoCoreError as error:  # of what is configured: a profile, an address
+        except (BotoCoreError, ValueError) as error:  # of what is configured: a profile, an address
             raise DeliveryError(f"{self.where}: S3 cannot be used: {str(error).splitlines()[0]}") from None
 
     @property

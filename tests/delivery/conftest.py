@@ -32,10 +32,10 @@ def staged(tmp_path: Path) -> Callable[..., tuple[Change, Rows]]:
     """What the outbox hands a target: `staged(select, n)` is the n-th change of a partition, with these rows."""
 
     def stage(select: str, n: int = 1, key: str = "2024-03-01", **others: Any) -> tuple[Change, Rows]:
-        file = tmp_path / f"{secrets.token_hex(4)}.parquet"
+        file, text = tmp_path / f"{secrets.token_hex(4)}.parquet", key.replace("'", "''")
         with duckdb.connect() as con:
             con.execute("SET TimeZone = 'UTC'")
-            con.execute(f"COPY (SELECT '{key}' AS partition_key, * FROM ({select})) TO '{file}' (FORMAT parquet)")
+            con.execute(f"COPY (SELECT '{text}' AS partition_key, * FROM ({select})) TO '{file}' (FORMAT parquet)")
             written = f"read_parquet('{file}')"
             columns = {name: sql_type for name, sql_type, *_ in con.execute(f"DESCRIBE FROM {written}").fetchall()}
             rows, digest = digest_of(con, written, columns)
