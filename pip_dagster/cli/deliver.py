@@ -41,7 +41,7 @@ def deliver(
 
     \b
     pip-dagster deliver orders                            what is pending
-    pip-dagster deliver orders 2024-03-01 --target crm    again, to one target
+    pip-dagster deliver orders 2024-03-01 --target lake   again, to one target
     pip-dagster deliver orders --verify                   rows and digests, read back
 
     Exit code 0: the targets have everything. 1: refused. 3: something was not delivered, or differs; the rest is
@@ -76,11 +76,11 @@ def _keys(pipeline: Pipeline, selected: Selection) -> tuple[str, ...] | None:
 
 
 def _deliver(pipeline: Pipeline, names: tuple[str, ...], keys: tuple[str, ...] | None, *, as_json: bool) -> None:
-    from pip_dagster.delivery.outbox import Request, deliver
+    from pip_dagster.delivery.outbox import DeliveryRequest, deliver
     from pip_dagster.ledger.record import RunInfo, new_id
 
     info = RunInfo(f"deliver-{new_id()}", whoami())
-    done = deliver(pipeline, Request(info, names, keys), progress=progress)
+    done = deliver(pipeline, DeliveryRequest(info, names, keys), progress=progress)
     if as_json:
         show_json({"pipeline": pipeline.spec.name, "targets": [as_dict(each) for each in done]})
     else:

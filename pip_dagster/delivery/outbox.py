@@ -78,7 +78,7 @@ class Delivered:
 
 
 @dataclass(frozen=True)
-class Request:
+class DeliveryRequest:
     """Who delivers what: all that is pending, or the partitions that a person named, whatever the targets show."""
 
     info: RunInfo
@@ -86,7 +86,9 @@ class Request:
     partitions: tuple[str, ...] | None = None
 
 
-def deliver(pipeline: Pipeline, request: Request, *, progress: Callable[[str], object] = LOG.info) -> list[Delivered]:
+def deliver(
+    pipeline: Pipeline, request: DeliveryRequest, *, progress: Callable[[str], object] = LOG.info
+) -> list[Delivered]:
     """Deliver to each target, side by side: one that is away delays only itself. What became of each.
 
     Raises:
@@ -121,7 +123,7 @@ class _Outbox:
 
     pipeline: Pipeline
     target: str
-    request: Request
+    request: DeliveryRequest
     stop: threading.Event
     say: Callable[[str], object]
     share: int  # of threads and memory: one of so many targets
@@ -220,7 +222,9 @@ class _Outbox:
             return False
         pause = min(BACKOFF_SECONDS * 2 ** (attempts - 1), LONGEST_PAUSE)
         text = redacted(str(error), self.declared)
-        self.say(f"{self.name}, {key}: target {self.target}: attempt {attempts} failed, the next in {pause:g} s: {text}")
+        self.say(
+            f"{self.name}, {key}: target {self.target}: attempt {attempts} failed, the next in {pause:g} s: {text}"
+        )
         return not self.stop.wait(pause)
 
     def _note(
@@ -247,9 +251,9 @@ class _Outbox:
                 declaration=self.declared.digest,
                 state="delivered" if receipt else "failed",
                 attempts=attempts,
-                rows=receipt and receipt.rows,
-                digest=receipt and receipt.digest,
-                place=receipt and receipt.place,
+                rows=receipt.rows if receipt else None,
+                digest=receipt.digest if receipt else None,
+                place=receipt.place if receipt else None,
                 receipt=json.dumps(dict(receipt.details), ensure_ascii=False, default=str) if receipt else None,
                 error=error,
                 seconds=seconds,
@@ -307,13 +311,13 @@ def pending_now(pipeline: Pipeline, *, within: float | None = None) -> Mapping[s
     found: dict[str, list[Pending]] = {name: [] for name in pipeline.spec.deliver}
     seconds = lock.declared_deadline() if within is None else within
     name = pipeline.spec.name
-    with suppress(NoWarehouseError):
-        with (
-            lock.waiting_at_most(seconds),
-            workspace(threads=1) as con,
-            reading(con, pipeline.project, purpose=f"{name}: what is pending"),
-        ):
-            digests = {target: declared.digest for target, declared in pipeline.spec.deliver.items()}
-            for each in pending_deliveries(con, name, digests):
-                found[each.target].append(each)
+    with (
+        suppress(NoWarehouseError),
+        lock.waiting_at_most(seconds),
+        workspace(threads=1) as con,
+        reading(con, pipeline.project, purpose=f"{name}: what is pending"),
+    ):
+        digests = {target: declared.digest for target, declared in pipeline.spec.deliver.items()}
+        for each in pending_deliveries(con, name, digests):
+            found[each.target].append(each)
     return found

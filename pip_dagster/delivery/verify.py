@@ -18,7 +18,7 @@ from pip_dagster.warehouse.connect import workspace
 
 if TYPE_CHECKING:
     from pip_dagster.declaration.pipeline import Pipeline
-    from pip_dagster.delivery.target import Change
+    from pip_dagster.delivery.target import DeliveryChange
     from pip_dagster.ledger.deliveries import Pending
 
 _ALL = 10**9  # partitions
@@ -66,7 +66,7 @@ def verify(
                 yield found
 
 
-def _compare(session: Session, change: Change, pending: Pending) -> Compared | None:
+def _compare(session: Session, change: DeliveryChange, pending: Pending) -> Compared | None:
     """None where a newer change is on its way to the published rows, or to the target."""
     there = session.target().read_back(change.partition_key, change.columns)
     place = (change.target, change.partition_key)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 def deliver(kind, change, file, at):
     """Deliver in this process, which ends before the line with this number."""
-    from pip_dagster.delivery.target import NewerChangeError, Rows
+    from pip_dagster.delivery.target import ChangeRows, NewerChangeError
 
     seen = 0
 
@@ -31,7 +31,7 @@ def deliver(kind, change, file, at):
     sys.settrace(trace)
     try:
         target = kind.open()
-        target.deliver(change, Rows(file))
+        target.deliver(change, ChangeRows(file))
         target.close()
     except NewerChangeError:
         os._exit(3)

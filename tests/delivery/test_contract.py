@@ -2,19 +2,19 @@
 
 import threading
 from contextlib import closing, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import duckdb
 import pytest
+from delivery_killer import Killer
+from delivery_kinds import KINDS, PIPELINE, TARGET
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from delivery_killer import Killer
-from delivery_kinds import KINDS, PIPELINE, TARGET
 from pip_dagster.delivery.digest import digest_of
-from pip_dagster.delivery.target import Change, NewerChangeError, Rows
+from pip_dagster.delivery.target import ChangeRows, DeliveryChange, NewerChangeError
 
 KEY, OTHER = "2024-03-01", "2024-03-02"
 START = datetime(2024, 3, 1, tzinfo=UTC)
@@ -31,7 +31,7 @@ SQL = {
 class Made:
     """A change with its file of rows, and what a reader of it sees."""
 
-    change: Change
+    change: DeliveryChange
     file: Path
     columns: tuple[str, ...]
     rows: list
@@ -60,7 +60,7 @@ class Maker:
             types = {name: of for name, of, *_ in con.execute(f"DESCRIBE FROM {written}").fetchall()}
             count, digest = digest_of(con, written, types)
             found = con.execute(f"FROM {written}").fetchall()
-        change = Change(
+        change = DeliveryChange(
             *(PIPELINE, TARGET, key, START, START + timedelta(days=1), change_id, (scoring,), "scored", START),
             *(declaration, types, count, digest, force),
         )
@@ -85,7 +85,7 @@ def kind(request, tmp_path):
 
 def deliver(kind, made):
     with closing(kind.open()) as target:
-        return target.deliver(made.change, Rows(made.file))
+        return target.deliver(made.change, ChangeRows(made.file))
 
 
 def shows(kind, made):
@@ -118,7 +118,7 @@ def test_an_older_change_is_refused_unless_a_person_named_the_partition(kind, ma
     with pytest.raises(NewerChangeError, match=f"{KEY}.*pip-dagster deliver {PIPELINE} {KEY}"):
         deliver(kind, old)
     assert shows(kind, new)
-    forced = Made(Change(**vars(old.change) | {"force": True}), old.file, old.columns, old.rows)
+    forced = replace(old, change=replace(old.change, force=True))
     assert deliver(kind, forced).is_new
     assert shows(kind, old)
 
@@ -134,7 +134,7 @@ def test_a_changed_declaration_is_delivered_again(kind, make):
     made = make(shape=0)
     deliver(kind, made)
     other = make(shape=2, declaration="d2")
-    other = Made(Change(**vars(other.change) | {"change_id": made.change.change_id}), *list(vars(other).values())[1:])
+    other = replace(other, change=replace(other.change, change_id=made.change.change_id))
     assert deliver(kind, other).is_new
     assert shows(kind, other)
 
