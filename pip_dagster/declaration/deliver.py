@@ -151,6 +151,6 @@ class DeclaredTarget(StrictModel):
     @property
     def digest(self) -> str:
         """A digest of what is delivered to where; retries, time-outs, alarms and signatures change nothing of that."""
-        others = {"retries": True, "timeout": True, "alarm_after": True, "webhook": {"secret_env"}}
+        others: dict[str, Any] = {"retries": True, "timeout": True, "alarm_after": True, "webhook": {"secret_env"}}
         declared = self.model_dump(mode="json", exclude=others, exclude_defaults=True)
         return hashlib.sha256(canonical(declared).encode()).hexdigest()[:32]

@@ -13,7 +13,7 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from pip_dagster.delivery.digest import digest_of
-from pip_dagster.delivery.target import Change, DeliveryError, Receipt, Rows, Shown
+from pip_dagster.delivery.target import DeliveryChange, DeliveryError, Receipt, ChangeRows, ShownChange
 from pip_dagster.sql.names import literal, quote
 from pip_dagster.warehouse.arrow import arrow_rows
 from pip_dagster.warehouse.connect import workspace
@@ -79,7 +79,7 @@ class DeltaTarget:
         self._pipeline, self._name, self._place, self._options = pipeline, name, place, dict(options)
         self._where = f"Pipeline {pipeline}: target {name}"
 
-    def deliver(self, change: Change, rows: Rows) -> Receipt:
+    def deliver(self, change: DeliveryChange, rows: ChangeRows) -> Receipt:
         """Replace the rows of the partition in one commit; see `Target.deliver`."""
         from deltalake.exceptions import CommitFailedError
 
@@ -92,13 +92,13 @@ class DeltaTarget:
             table = self._table()
             shown = _shown(table, self._pipeline, change.partition_key) if table else None
             if not change.is_news(shown):
-                return self._receipt(shown or Shown("", ""), change.rows, change.digest, is_new=False)
+                return self._receipt(shown or ShownChange("", ""), change.rows, change.digest, is_new=False)
             try:
                 with self._of_delta():
                     self._write(table, change, rows)
             except CommitFailedError:  # another commit touched the partition, or created the table
                 continue
-            return self._receipt(Shown(change.change_id, change.declaration), change.rows, change.digest)
+            return self._receipt(ShownChange(change.change_id, change.declaration), change.rows, change.digest)
         raise DeliveryError(f"{self._where}: other commits to {self._place} get ahead all the time", again=True)
 
     def read_back(self, partition_key: str, columns: Mapping[str, str]) -> Receipt | None:
@@ -134,7 +134,7 @@ class DeltaTarget:
             except TableNotFoundError:
                 return None
 
-    def _write(self, table: DeltaTable | None, change: Change, rows: Rows) -> None:
+    def _write(self, table: DeltaTable | None, change: DeliveryChange, rows: ChangeRows) -> None:
         from deltalake import CommitProperties, write_deltalake
 
         record = {"pip_dagster": {"pipeline": change.pipeline, "partition_key": change.partition_key}}
@@ -168,7 +168,7 @@ class DeltaTarget:
             self._place, Schema.from_arrow(schema), mode="ignore", partition_by=[OWNER, KEY], storage_options=self._options
         )
 
-    def _refuse_nanoseconds(self, con: Any, change: Change, read: str) -> None:
+    def _refuse_nanoseconds(self, con: Any, change: DeliveryChange, read: str) -> None:
         for name in (name for name, sql_type in change.columns.items() if sql_type == "TIMESTAMP_NS"):
             if con.execute(f"SELECT 1 FROM {read} WHERE epoch_ns({quote(name)}) % 1000 <> 0 LIMIT 1").fetchall():
                 raise DeliveryError(
@@ -199,7 +199,7 @@ class DeltaTarget:
         if lacking := [name for name in (OWNER, KEY) if name not in existing]:
             table.alter.add_columns([Field(name, "string") for name in lacking])  # type: ignore[arg-type]
 
-    def _receipt(self, shown: Shown, rows: int, digest: str, *, is_new: bool = True) -> Receipt:
+    def _receipt(self, shown: ShownChange, rows: int, digest: str, *, is_new: bool = True) -> Receipt:
         return Receipt(shown, rows, digest, self._place, {}, is_new)
 
     @contextmanager
@@ -236,7 +236,7 @@ def _ids(pipeline: str, partition_key: str) -> list[str]:
     return [f"pip_dagster/{pipeline}/{partition_key}/{part}" for part in parts]
 
 
-def _transactions(change: Change) -> list[Any]:
+def _transactions(change: DeliveryChange) -> list[Any]:
     from deltalake import Transaction
 
     instant, _, suffix = change.change_id.partition("-")
@@ -246,11 +246,11 @@ def _transactions(change: Change) -> list[Any]:
     return [Transaction(name, value) for name, value in zip(ids, (micros, int(suffix, 16), high, low), strict=True)]
 
 
-def _shown(table: DeltaTable, pipeline: str, partition_key: str) -> Shown | None:
+def _shown(table: DeltaTable, pipeline: str, partition_key: str) -> ShownChange | None:
     """The change of the partition that the table's log records last; None for none."""
     found = [table.transaction_version(name) for name in _ids(pipeline, partition_key)]
     if None in found:
         return None
     micros, suffix, high, low = (int(each) for each in found if each is not None)
     at = _EPOCH + timedelta(microseconds=micros)
-    return Shown(f"{at:{_INSTANT}}-{suffix:08x}", f"{high + 2**63:016x}{low + 2**63:016x}")
+    return ShownChange(f"{at:{_INSTANT}}-{suffix:08x}", f"{high + 2**63:016x}{low + 2**63:016x}")

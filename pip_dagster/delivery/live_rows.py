@@ -78,7 +78,7 @@ def _of_file(
             ledger, of_keys = tables[_LEDGER][0], among("partition_key", keys)
             found = _scorings(con, f"({ledger})", of_keys, arms=tables.get(("ledger", "arms"), [""])[0])
             if not found:
-                continue
+                return
             rows = tables[(pipeline, "predictions")][0]
             own = {name: of for name, of, *_ in con.execute(f"DESCRIBE {rows}").fetchall()}
             listed = ", ".join(

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import quote as url_quote
 
-from pip_dagster.delivery.target import Change, DeliveryError, Shown
+from pip_dagster.delivery.target import DeliveryChange, DeliveryError, ShownChange
 
 LATEST = "latest.json"
 VERSION = 1
@@ -28,7 +28,7 @@ class File:
 
 
 @dataclass(frozen=True)
-class Manifest:
+class DeliveryManifest:
     """What is shown of a partition; `columns`: name → SQL type in DuckDB."""
 
     pipeline: str
@@ -48,7 +48,7 @@ class Manifest:
     version: int = VERSION
 
     @classmethod
-    def of(cls, change: Change, files: tuple[File, ...]) -> Manifest:
+    def of(cls, change: DeliveryChange, files: tuple[File, ...]) -> DeliveryManifest:
         """The manifest of a change with these files."""
         return cls(
             pipeline=change.pipeline,
@@ -68,9 +68,9 @@ class Manifest:
         )
 
     @property
-    def shown(self) -> Shown:
+    def shown(self) -> ShownChange:
         """The change that it is of."""
-        return Shown(self.change_id, self.declaration)
+        return ShownChange(self.change_id, self.declaration)
 
     def text(self) -> str:
         """The manifest as JSON."""
@@ -89,7 +89,7 @@ class Manifest:
             )
 
 
-def parsed(text: str, place: str) -> Manifest:
+def parsed(text: str, place: str) -> DeliveryManifest:
     """The manifest that a text holds.
 
     Raises:
@@ -100,7 +100,7 @@ def parsed(text: str, place: str) -> Manifest:
         if int(found["version"]) > VERSION:
             raise DeliveryError(f"{place} was written by a newer pip_dagster; upgrade this one.")
         files = tuple(File(**each) for each in found.pop("files"))
-        return Manifest(**found | {"files": files, "scoring_ids": tuple(found["scoring_ids"])})
+        return DeliveryManifest(**found | {"files": files, "scoring_ids": tuple(found["scoring_ids"])})
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise DeliveryError(
             f"{place} is not a manifest of delivered rows: {error}. Remove it, and deliver the partition again by name."

@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pip_dagster.delivery.digest import digest_of
-from pip_dagster.delivery.manifest import LATEST, File, Manifest, folder_of, parsed
-from pip_dagster.delivery.target import Change, DeliveryError, Receipt, Rows, Target
+from pip_dagster.delivery.manifest import LATEST, DeliveryManifest, File, folder_of, parsed
+from pip_dagster.delivery.target import ChangeRows, DeliveryChange, DeliveryError, Receipt, Target
 from pip_dagster.sql.names import literal
 from pip_dagster.warehouse.connect import workspace
 from pip_dagster.warehouse.faults import remedy
@@ -58,7 +58,7 @@ class ParquetFolder:
     def __init__(self, pipeline: str, name: str, root: Path) -> None:
         self._pipeline, self._name, self._root = pipeline, name, root
 
-    def deliver(self, change: Change, rows: Rows) -> Receipt:
+    def deliver(self, change: DeliveryChange, rows: ChangeRows) -> Receipt:
         """Write the file to a folder of its own, then replace the manifest."""
         folder = self._root / folder_of(change.partition_key)
         with _of_disk(change, folder):
@@ -74,7 +74,7 @@ class ParquetFolder:
                     return self._receipt(shown, is_new=False)
                 for old in {Path(each.path).parts[0] for each in shown.files} if shown else ():
                     self._mark(folder, old)
-                manifest = Manifest.of(change, (File(f"{new}/{_ROWS}", *file),))
+                manifest = DeliveryManifest.of(change, (File(f"{new}/{_ROWS}", *file),))
                 _replace(folder / LATEST, manifest.text())
                 self._marker(folder, new).unlink(missing_ok=True)
         return self._receipt(manifest)
@@ -103,7 +103,7 @@ class ParquetFolder:
                 with self._alone():
                     self._sweep()
 
-    def _manifest(self, partition_key: str) -> Manifest | None:
+    def _manifest(self, partition_key: str) -> DeliveryManifest | None:
         path = self._root / folder_of(partition_key) / LATEST
         try:
             found = parsed(path.read_text(encoding="utf-8"), str(path))
@@ -112,12 +112,12 @@ class ParquetFolder:
         found.check_owner(self._pipeline, self._name, str(self._root))
         return found
 
-    def _receipt(self, shown: Manifest, *, is_new: bool = True) -> Receipt:
+    def _receipt(self, shown: DeliveryManifest, *, is_new: bool = True) -> Receipt:
         folder = self._root / folder_of(shown.partition_key)
         details = {"manifest": str(folder / LATEST), "files": [str(folder / each.path) for each in shown.files]}
         return Receipt(shown.shown, shown.rows, shown.digest, str(folder), details, is_new)
 
-    def _write(self, folder: Path, rows: Rows) -> tuple[int, str]:
+    def _write(self, folder: Path, rows: ChangeRows) -> tuple[int, str]:
         """Copy the file of rows to a new folder; its bytes and their SHA-256. A loss of power leaves it whole."""
         folder.mkdir(parents=True)
         digest, size = hashlib.sha256(), 0
@@ -171,7 +171,7 @@ def _replace(path: Path, text: str) -> None:
 
 
 @contextmanager
-def _of_disk(change: Change, folder: Path) -> Iterator[None]:
+def _of_disk(change: DeliveryChange, folder: Path) -> Iterator[None]:
     """Report an error of the disk.
 
     Raises:

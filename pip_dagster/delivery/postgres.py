@@ -16,7 +16,7 @@ from pip_dagster.delivery.digest import digest_of
 from pip_dagster.delivery.postgres_connection import Session
 from pip_dagster.delivery.postgres_table import KEY, OWNER, Table, check_types, columns_of, extend, wanted_columns
 from pip_dagster.delivery.postgres_types import csv_value, type_of, typed_value
-from pip_dagster.delivery.target import Change, DeliveryError, Receipt, Rows, Shown
+from pip_dagster.delivery.target import DeliveryChange, DeliveryError, Receipt, ChangeRows, ShownChange
 from pip_dagster.sql.names import literal, quote, quote_all
 from pip_dagster.warehouse.connect import workspace
 
@@ -67,7 +67,7 @@ class PostgresTarget:
     def __init__(self, pipeline: str, table: str, session: Session) -> None:
         self._pipeline, self._table, self._session = pipeline, Table(table), session
 
-    def deliver(self, change: Change, rows: Rows) -> Receipt:
+    def deliver(self, change: DeliveryChange, rows: ChangeRows) -> Receipt:
         """Replace the rows of the partition; see `Target.deliver`."""
         where = f"Pipeline {change.pipeline}, partition {change.partition_key}: target {change.target}"
         self._session.where = where
@@ -86,7 +86,7 @@ class PostgresTarget:
                 if receipt := self._delivered(cursor, change, lock=True):
                     return receipt
                 self._replace(cursor, where, change)
-        return self._receipt(Shown(change.change_id, change.declaration), change.rows, change.digest)
+        return self._receipt(ShownChange(change.change_id, change.declaration), change.rows, change.digest)
 
     def read_back(self, partition_key: str, columns: Mapping[str, str]) -> Receipt | None:
         """What the table has of the partition; see `Target.read_back`."""
@@ -100,7 +100,7 @@ class PostgresTarget:
                 self._copy_out(cursor, partition_key, [name for name in columns if name in there], file)
             with workspace(threads=1) as con:
                 count, digest = _digest(con, file, columns, there)
-        return self._receipt(Shown(known[1], known[2]), count, digest)
+        return self._receipt(ShownChange(known[1], known[2]), count, digest)
 
     def close(self) -> None:
         """Close the connection."""
@@ -109,7 +109,7 @@ class PostgresTarget:
     def _at(self, partition_key: str) -> tuple[str, str, str]:
         return self._table.name, self._pipeline, partition_key
 
-    def _receipt(self, shown: Shown, rows: int, digest: str, *, is_new: bool = True) -> Receipt:
+    def _receipt(self, shown: ShownChange, rows: int, digest: str, *, is_new: bool = True) -> Receipt:
         return Receipt(shown, rows, digest, self._table.name, {}, is_new)
 
     def _known(self, cursor: cursor, partition_key: str, *, lock: bool = False) -> tuple[Any, ...] | None:
@@ -121,7 +121,7 @@ class PostgresTarget:
         found = cursor.fetchone()
         return found if found and found[1] else None
 
-    def _delivered(self, cursor: cursor, change: Change, *, lock: bool = False) -> Receipt | None:
+    def _delivered(self, cursor: cursor, change: DeliveryChange, *, lock: bool = False) -> Receipt | None:
         """The receipt of a change that is there already; None if it must be written.
 
         Raises:
@@ -135,11 +135,11 @@ class PostgresTarget:
                 f"each target a table of its own; if {known[0]} is its former name, run `UPDATE {self._table.record} "
                 f"SET target = {literal(change.target)} WHERE target = {literal(known[0])}`"
             )
-        if not known or change.is_news(Shown(known[1], known[2])):
+        if not known or change.is_news(ShownChange(known[1], known[2])):
             return None
-        return self._receipt(Shown(known[1], known[2]), known[3], known[4], is_new=False)
+        return self._receipt(ShownChange(known[1], known[2]), known[3], known[4], is_new=False)
 
-    def _stage(self, cursor: cursor, change: Change, file: Path) -> None:
+    def _stage(self, cursor: cursor, change: DeliveryChange, file: Path) -> None:
         """Copy the rows to a temporary table, for which the server may take as long as rows arrive."""
         columns = ", ".join(f"{quote(name)} {type_of(sql_type)}" for name, sql_type in change.columns.items())
         self._session.execute(cursor, f"CREATE TEMPORARY TABLE {_STAGE} ({columns}) ON COMMIT DROP")
@@ -149,7 +149,7 @@ class PostgresTarget:
             cursor.copy_expert(copy, self._session.watched(opened), 1 << 16)
         self._session.set_local(cursor, statement_timeout=self._session.timeout)
 
-    def _replace(self, cursor: cursor, where: str, change: Change) -> None:
+    def _replace(self, cursor: cursor, where: str, change: DeliveryChange) -> None:
         names = quote_all(change.columns)
         self._session.execute(cursor, self._table % _DELETE, (change.pipeline, change.partition_key))
         insert = f"INSERT INTO {self._table.sql} ({names}, {OWNER}) SELECT {names}, {literal(change.pipeline)}"
@@ -196,7 +196,7 @@ def _write_csv(where: str, columns: Mapping[str, str], rows: Path, file: Path) -
 def _digest(
     con: DuckDBPyConnection, file: Path, columns: Mapping[str, str], there: Mapping[str, str]
 ) -> tuple[int, str]:
-    """Rows and digest of what was copied out; a column that the table has lost reads NULL."""
+    """ChangeRows and digest of what was copied out; a column that the table has lost reads NULL."""
     read = {name: "VARCHAR" for name in columns if name in there}
     options = f"header = false, nullstr = {literal(_NULL)}, allow_quoted_nulls = false, auto_detect = false"
     quotes = "quote = '\"', escape = '\"', delim = ',', max_line_size = 1000000000"

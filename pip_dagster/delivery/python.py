@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from pip_dagster.delivery.target import Change, DeliveryError, Receipt, Rows, Shown, Target
+from pip_dagster.delivery.target import ChangeRows, DeliveryChange, DeliveryError, Receipt, ShownChange, Target
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -56,10 +56,10 @@ class PythonFunction:
     kind = "python"
     can_read_back = False
 
-    def __init__(self, name: str, function: Callable[[Change, Any], Any]) -> None:
+    def __init__(self, name: str, function: Callable[[DeliveryChange, Any], Any]) -> None:
         self._name, self._function = name, function
 
-    def deliver(self, change: Change, rows: Rows) -> Receipt:
+    def deliver(self, change: DeliveryChange, rows: ChangeRows) -> Receipt:
         """Call it. A dictionary that it returns is recorded with the delivery."""
         try:
             returned = self._function(change, rows.reader())
@@ -72,7 +72,7 @@ class PythonFunction:
                 again=True,
             ) from error
         details = dict(returned) if isinstance(returned, Mapping) else {}
-        shown = Shown(change.change_id, change.declaration)
+        shown = ShownChange(change.change_id, change.declaration)
         return Receipt(shown, change.rows, change.digest, self._name, details)
 
     def read_back(self, partition_key: str, columns: Mapping[str, str]) -> Receipt | None:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from pip_dagster.delivery.digest import digest_of
 from pip_dagster.delivery.manifest import LATEST, File, Manifest, folder_of, parsed
 from pip_dagster.delivery.s3_client import LostRaceError, Objects
-from pip_dagster.delivery.target import Change, DeliveryError, Receipt, Rows
+from pip_dagster.delivery.target import DeliveryChange, DeliveryError, Receipt, ChangeRows
 from pip_dagster.sql.names import literal
 from pip_dagster.warehouse.connect import workspace
 
@@ -54,7 +54,7 @@ class S3Folder:
     def __init__(self, pipeline: str, name: str, objects: Objects) -> None:
         self._pipeline, self._name, self._objects = pipeline, name, objects
 
-    def deliver(self, change: Change, rows: Rows) -> Receipt:
+    def deliver(self, change: DeliveryChange, rows: ChangeRows) -> Receipt:
         """Upload the rows under a name of their own, then replace the manifest; see `Target.deliver`."""
         self._objects.where = f"Pipeline {change.pipeline}, partition {change.partition_key}: target {change.target}"
         shown, etag = self._manifest(change.partition_key)

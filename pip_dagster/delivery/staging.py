@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pip_dagster.delivery.digest import digest_of
-from pip_dagster.delivery.target import Change, DeliveryError, Rows
+from pip_dagster.delivery.target import ChangeRows, DeliveryChange, DeliveryError
 from pip_dagster.errors import DeclarationError
 from pip_dagster.sql.names import literal, quote
 from pip_dagster.sql.row_sql import row_condition
@@ -30,8 +30,8 @@ KEY = "partition_key"
 class Staged:
     """A change and its rows, ready to be delivered."""
 
-    change: Change
-    rows: Rows
+    change: DeliveryChange
+    rows: ChangeRows
 
 
 @contextmanager
@@ -57,7 +57,7 @@ def staged(
         # The types that Parquet gives back are what every reader of the file sees.
         columns = {name: sql_type for name, sql_type, *_ in con.execute(f"DESCRIBE FROM {written}").fetchall()}
         rows, digest = digest_of(con, written, columns)
-        change = Change(
+        change = DeliveryChange(
             pipeline=pipeline,
             target=pending.target,
             partition_key=live.partition_key,
@@ -73,7 +73,7 @@ def staged(
             digest=digest,
             force=force,
         )
-        yield Staged(change, Rows(file))
+        yield Staged(change, ChangeRows(file))
     finally:
         file.unlink(missing_ok=True)
 

@@ -32,7 +32,7 @@ class NewerChangeError(DeliveryError):
 
 
 @dataclass(frozen=True)
-class Shown:
+class ShownChange:
     """What a target shows of a partition: a live change, as a declaration of the target selects its rows."""
 
     change_id: str
@@ -40,7 +40,7 @@ class Shown:
 
 
 @dataclass(frozen=True)
-class Change:
+class DeliveryChange:
     """A live change of a partition, and what its rows are for one target.
 
     Attributes:
@@ -72,7 +72,7 @@ class Change:
     digest: str
     force: bool = False
 
-    def is_news(self, shown: Shown | None) -> bool:
+    def is_news(self, shown: ShownChange | None) -> bool:
         """Whether a target that shows this must write the change. It decides where nobody else can write meanwhile.
 
         Raises:
@@ -91,13 +91,13 @@ class Change:
 
 
 @dataclass(frozen=True)
-class Rows:
+class ChangeRows:
     """The rows of a change: a Parquet file of this process, which is removed after the delivery."""
 
     file: Path
 
     def reader(self) -> pa.RecordBatchReader:
-        """The rows in Arrow batches, read as they are asked for; each call begins at the first row."""
+        """The rows in Arrow batches, read as they are needed; each call begins at the first row."""
         import pyarrow as pa
         import pyarrow.parquet as pq
 
@@ -115,7 +115,7 @@ class Receipt:
         is_new: Whether this delivery has written it; else the target showed it already.
     """
 
-    shown: Shown
+    shown: ShownChange
     rows: int
     digest: str
     place: str
@@ -133,7 +133,7 @@ class Target(Protocol):
     kind: str
     can_read_back: bool
 
-    def deliver(self, change: Change, rows: Rows) -> Receipt:
+    def deliver(self, change: DeliveryChange, rows: ChangeRows) -> Receipt:
         """Replace what is shown of the change's partition by its rows, in one step that readers see whole.
 
         It calls `change.is_news`, and writes nothing where that is False.

@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 
 from pip_dagster import clock
 from pip_dagster.alerts.post import post
-from pip_dagster.delivery.target import Change, DeliveryError, Receipt, Rows, Shown
+from pip_dagster.delivery.target import DeliveryChange, DeliveryError, Receipt, ChangeRows, ShownChange
 
 if TYPE_CHECKING:
     from pip_dagster.declaration.deliver import DeclaredTarget
@@ -56,7 +56,7 @@ class WebhookTarget:
     def __init__(self, url: str, key: bytes | None, published: str | None, timeout: float) -> None:
         self._url, self._key, self._published, self._timeout = url, key, published, timeout
 
-    def deliver(self, change: Change, rows: Rows) -> Receipt:
+    def deliver(self, change: DeliveryChange, rows: ChangeRows) -> Receipt:
         """Post the manifest of the change; see `Target.deliver`."""
         where = f"Pipeline {change.pipeline}, partition {change.partition_key}: target {change.target}"
         body = json.dumps(event(change, self._published), ensure_ascii=False).encode()
@@ -79,7 +79,7 @@ class WebhookTarget:
         if not 200 <= status < 300:
             raise DeliveryError(f"{where}: the receiver answered with HTTP status {status}", again=True)
         return Receipt(
-            Shown(change.change_id, change.declaration),
+            ShownChange(change.change_id, change.declaration),
             change.rows,
             change.digest,
             "webhook",
@@ -94,12 +94,12 @@ class WebhookTarget:
         """Nothing is open."""
 
 
-def event_id(change: Change) -> str:
+def event_id(change: DeliveryChange) -> str:
     """The same for each repeat of an event. Other columns of the same change are another event."""
     return f"{change.change_id}-{change.target}-{change.declaration[:8]}"
 
 
-def event(change: Change, published: str | None) -> dict[str, object]:
+def event(change: DeliveryChange, published: str | None) -> dict[str, object]:
     """The CloudEvent of a change, in the structured JSON format."""
     return {
         "specversion": "1.0",

@@ -104,3 +104,19 @@ def delivered_keys(con: DuckDBPyConnection, pipeline: str, target: str, declarat
         f"GROUP BY partition_key) USING (change_id) ORDER BY newest DESC LIMIT {last}"
     )
     return sorted(key for (key,) in con.execute(select).fetchall())
+
+
+def shown_at(
+    con: DuckDBPyConnection, pipeline: str, targets: Mapping[str, str], partition_keys: Sequence[str]
+) -> dict[str, dict[str, DeliveryEntry]]:
+    """Partition → target → the newest delivery of its live change, by the target's present declaration."""
+    of_keys = f"pipeline = {literal(pipeline)} AND {among('partition_key', partition_keys)}"
+    result = con.execute(
+        f"SELECT * FROM ledger.deliveries WHERE {of_keys} AND state = 'delivered' AND change_id IN (SELECT "
+        f"max(change_id) FROM ledger.live_changes WHERE {of_keys} GROUP BY partition_key) ORDER BY delivery_id"
+    )
+    found: dict[str, dict[str, DeliveryEntry]] = {}
+    for row in dicts(result):
+        if targets.get(row["target"]) == row["declaration"]:
+            found.setdefault(row["partition_key"], {})[row["target"]] = DeliveryEntry(**row)
+    return found
