@@ -44,7 +44,9 @@ _CAST = {
 }
 _WIDER = {"byte": ("short", "integer", "long"), "short": ("integer", "long"), "integer": ("long",), "float": ("double",)}
 
+# The first part of a change's id, and how many digits of a declaration's digest one number takes.
 _INSTANT, _EPOCH = "%Y%m%dT%H%M%S%f", datetime(1970, 1, 1)
+_DIGITS, _PARTS = 15, 3
 
 
 def open_delta(pipeline: Pipeline, name: str, declared: DeclaredTarget) -> DeltaTarget:
@@ -232,7 +234,7 @@ def _named(delta_type: Any) -> str:
 
 
 def _ids(pipeline: str, partition_key: str) -> list[str]:
-    parts = ("change", "change_suffix", "declaration_high", "declaration_low")
+    parts = ("change", "change/suffix", *(f"declaration/{i}" for i in range(_PARTS)))
     return [f"pip_dagster/{pipeline}/{partition_key}/{part}" for part in parts]
 
 
@@ -241,16 +243,27 @@ def _transactions(change: DeliveryChange) -> list[Any]:
 
     instant, _, suffix = change.change_id.partition("-")
     micros = (datetime.strptime(instant, _INSTANT) - _EPOCH) // timedelta(microseconds=1)
-    high, low = (int(part, 16) - 2**63 for part in (change.declaration[:16], change.declaration[16:]))
+    parts = [change.declaration[i * _DIGITS : (i + 1) * _DIGITS] for i in range(_PARTS)]
     ids = _ids(change.pipeline, change.partition_key)
-    return [Transaction(name, value) for name, value in zip(ids, (micros, int(suffix, 16), high, low), strict=True)]
+    return [Transaction(*each) for each in zip(ids, (micros, *map(_number, (suffix, *parts))), strict=True)]
 
 
 def _shown(table: DeltaTable, pipeline: str, partition_key: str) -> ShownChange | None:
     """The change of the partition that the table's log records last; None for none."""
     found = [table.transaction_version(name) for name in _ids(pipeline, partition_key)]
-    if None in found:
+    numbers = [int(each) for each in found if each is not None]
+    if len(numbers) < len(found):
         return None
-    micros, suffix, high, low = (int(each) for each in found if each is not None)
+    micros, *others = numbers
+    suffix, *parts = map(_digits, others)
     at = _EPOCH + timedelta(microseconds=micros)
-    return ShownChange(f"{at:{_INSTANT}}-{suffix:08x}", f"{high + 2**63:016x}{low + 2**63:016x}")
+    return ShownChange(f"{at:{_INSTANT}}-{suffix}", "".join(parts))
+
+
+def _number(digits: str) -> int:
+    """Hexadecimal digits, at most 15, as a number of 63 bits; the 1 before them keeps how many there are."""
+    return int(f"1{digits}", 16)
+
+
+def _digits(number: int) -> str:
+    return f"{number:x}"[1:]

@@ -13,8 +13,8 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from pip_dagster.delivery.digest import digest_of
-from pip_dagster.delivery.postgres_connection import Session
-from pip_dagster.delivery.postgres_table import KEY, OWNER, Table, check_types, columns_of, extend, wanted_columns
+from pip_dagster.delivery.postgres_connection import PostgresSession
+from pip_dagster.delivery.postgres_table import KEY, OWNER, DeliveredTable, check_types, columns_of, extend, wanted_columns
 from pip_dagster.delivery.postgres_types import csv_value, type_of, typed_value
 from pip_dagster.delivery.target import DeliveryChange, DeliveryError, Receipt, ChangeRows, ShownChange
 from pip_dagster.sql.names import literal, quote, quote_all
@@ -54,7 +54,7 @@ def open_postgres(pipeline: Pipeline, name: str, declared: DeclaredTarget) -> Po
     """
     assert declared.postgres
     where = f"Pipeline {pipeline.spec.name}: target {name}"
-    session = Session(where, declared.postgres.url_env, declared.timeout.total_seconds())
+    session = PostgresSession(where, declared.postgres.url_env, declared.timeout.total_seconds())
     return PostgresTarget(pipeline.spec.name, declared.postgres.table, session)
 
 
@@ -64,8 +64,8 @@ class PostgresTarget:
     kind = "postgres"
     can_read_back = True
 
-    def __init__(self, pipeline: str, table: str, session: Session) -> None:
-        self._pipeline, self._table, self._session = pipeline, Table(table), session
+    def __init__(self, pipeline: str, table: str, session: PostgresSession) -> None:
+        self._pipeline, self._table, self._session = pipeline, DeliveredTable(table), session
 
     def deliver(self, change: DeliveryChange, rows: ChangeRows) -> Receipt:
         """Replace the rows of the partition; see `Target.deliver`."""

@@ -27,7 +27,7 @@ _PASSING = ("08", "53", "57", "58", "40", "55P03", "25006")
 _REFUSED = re.compile(r'authentication failed|no pg_hba\.conf entry|(database|role) ".*" does not exist|no password')
 
 
-class Session:
+class PostgresSession:
     """One connection for the deliveries of a target."""
 
     def __init__(self, where: str, url_env: str, timeout: float) -> None:

@@ -39,7 +39,7 @@ WHERE attrelid = to_regclass(%s) AND attnum > 0 AND NOT attisdropped ORDER BY at
 """
 
 
-class Table:
+class DeliveredTable:
     """A table in a schema, as SQL."""
 
     def __init__(self, name: str) -> None:
@@ -76,7 +76,7 @@ def columns_of(cursor: cursor, table: str) -> dict[str, str]:
     return dict(cursor.fetchall())
 
 
-def check_types(where: str, table: Table, existing: Mapping[str, str], wanted: Mapping[str, str]) -> None:
+def check_types(where: str, table: DeliveredTable, existing: Mapping[str, str], wanted: Mapping[str, str]) -> None:
     """Check that each column that is there can store every value.
 
     Raises:
@@ -91,7 +91,7 @@ def check_types(where: str, table: Table, existing: Mapping[str, str], wanted: M
             )
 
 
-def extend(cursor: cursor, where: str, table: Table, wanted: Mapping[str, str]) -> None:
+def extend(cursor: cursor, where: str, table: DeliveredTable, wanted: Mapping[str, str]) -> None:
     """Create what is absent: the schema, the record, the table or columns of it."""
     existing = columns_of(cursor, table.sql)
     if wanted.keys() <= existing.keys() and columns_of(cursor, table.record):

@@ -16,8 +16,8 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from pip_dagster.delivery.digest import digest_of
-from pip_dagster.delivery.manifest import LATEST, File, Manifest, folder_of, parsed
-from pip_dagster.delivery.s3_client import LostRaceError, Objects
+from pip_dagster.delivery.manifest import LATEST, File, DeliveryManifest, folder_of, parsed
+from pip_dagster.delivery.s3_client import LostRaceError, S3Objects
 from pip_dagster.delivery.target import DeliveryChange, DeliveryError, Receipt, ChangeRows
 from pip_dagster.sql.names import literal
 from pip_dagster.warehouse.connect import workspace
@@ -41,7 +41,7 @@ def open_s3(pipeline: Pipeline, name: str, declared: DeclaredTarget) -> S3Folder
     """
     assert declared.parquet
     where = f"Pipeline {pipeline.spec.name}: target {name}"
-    objects = Objects(declared.parquet, where, declared.timeout.total_seconds())
+    objects = S3Objects(declared.parquet, where, declared.timeout.total_seconds())
     return S3Folder(pipeline.spec.name, name, objects)
 
 
@@ -51,7 +51,7 @@ class S3Folder:
     kind = "parquet"
     can_read_back = True
 
-    def __init__(self, pipeline: str, name: str, objects: Objects) -> None:
+    def __init__(self, pipeline: str, name: str, objects: S3Objects) -> None:
         self._pipeline, self._name, self._objects = pipeline, name, objects
 
     def deliver(self, change: DeliveryChange, rows: ChangeRows) -> Receipt:
@@ -66,7 +66,7 @@ class S3Folder:
         self._objects.upload(rows.file, f"{folder}/{new}/{_ROWS}")
         with rows.file.open("rb") as opened:
             sha256 = hashlib.file_digest(opened, "sha256").hexdigest()
-        manifest = Manifest.of(change, (File(f"{new}/{_ROWS}", rows.file.stat().st_size, sha256),))
+        manifest = DeliveryManifest.of(change, (File(f"{new}/{_ROWS}", rows.file.stat().st_size, sha256),))
         for _ in range(_RACES):
             for old in {each.path.partition("/")[0] for each in shown.files} if shown else ():
                 self._mark(folder, old)
@@ -115,7 +115,7 @@ class S3Folder:
                     self._objects.remove(*self._objects.older(f"{folder}/{name}/", timedelta(0)))
                 self._objects.remove(marker)
 
-    def _manifest(self, partition_key: str) -> tuple[Manifest | None, str | None]:
+    def _manifest(self, partition_key: str) -> tuple[DeliveryManifest | None, str | None]:
         """The manifest that is shown, and its etag."""
         name = f"{folder_of(partition_key)}/{LATEST}"
         found = self._objects.read(name)
@@ -128,7 +128,7 @@ class S3Folder:
     def _place(self, partition_key: str) -> str:
         return f"{self._objects.place}/{folder_of(partition_key)}"
 
-    def _receipt(self, shown: Manifest, *, is_new: bool = True) -> Receipt:
+    def _receipt(self, shown: DeliveryManifest, *, is_new: bool = True) -> Receipt:
         place = self._place(shown.partition_key)
         details = {"manifest": f"{place}/{LATEST}", "files": [f"{place}/{each.path}" for each in shown.files]}
         return Receipt(shown.shown, shown.rows, shown.digest, place, details, is_new)

@@ -1,4 +1,4 @@
-"""Objects in S3 by boto3: conditional writes, and what errors mean."""
+"""S3Objects in S3 by boto3: conditional writes, and what errors mean."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class LostRaceError(Exception):
     """Another process replaced the object since it was read."""
 
 
-class Objects:
+class S3Objects:
     """The objects under one place of a bucket, `s3://bucket/path`."""
 
     def __init__(self, place: str, where: str, timeout: float) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import duckdb
 import pytest
 from delivery_killer import Killer
-from delivery_kinds import KINDS, PIPELINE, TARGET
+from delivery_kinds import KINDS, PARAMETERS, PIPELINE, TARGET
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -78,7 +78,7 @@ def killer():
         yield found
 
 
-@pytest.fixture(params=sorted(KINDS))
+@pytest.fixture(params=PARAMETERS)
 def kind(request, tmp_path):
     return KINDS[request.param](tmp_path, request)
 

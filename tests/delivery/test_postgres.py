@@ -10,7 +10,7 @@ from urllib.parse import quote
 import pytest
 
 from pip_dagster.delivery.postgres import PostgresTarget
-from pip_dagster.delivery.postgres_connection import Session
+from pip_dagster.delivery.postgres_connection import PostgresSession
 from pip_dagster.delivery.postgres_types import takes, type_of
 from pip_dagster.delivery.target import DeliveryError, NewerChangeError
 
@@ -22,7 +22,7 @@ TABLE = "scores.orders"
 
 @contextmanager
 def target(table=TABLE, pipeline="orders", timeout=10.0, variable="PREDICTIONS_URL"):
-    opened = PostgresTarget(pipeline, table, Session("Pipeline orders: target there", variable, timeout))
+    opened = PostgresTarget(pipeline, table, PostgresSession("Pipeline orders: target there", variable, timeout))
     try:
         yield opened
     finally:
@@ -251,7 +251,7 @@ def test_a_connection_killed_in_mid_copy_leaves_the_former_rows(postgres, staged
         return Killing()
 
     with monkeypatch.context() as patch:
-        patch.setattr(Session, "watched", watched)
+        patch.setattr(PostgresSession, "watched", watched)
         with pytest.raises(DeliveryError, match="the connection was lost|does not answer") as caught:
             deliver(staged, "SELECT range AS order_id, 0::FLOAT AS score FROM range(200000)", 2)
     assert caught.value.again and killed

@@ -11,7 +11,7 @@ pytest.importorskip("boto3", reason="needs the package boto3, of the extra `s3`"
 
 from pip_dagster.delivery import s3 as s3_module
 from pip_dagster.delivery.s3 import S3Folder
-from pip_dagster.delivery.s3_client import Objects
+from pip_dagster.delivery.s3_client import S3Objects
 from pip_dagster.delivery.target import DeliveryError, NewerChangeError
 
 pytestmark = pytest.mark.lake("never")
@@ -25,7 +25,7 @@ def place(s3, request):
 
 
 def opened(place, pipeline="orders", name="there"):
-    return S3Folder(pipeline, name, Objects(place, f"Pipeline {pipeline}: target {name}", 5.0))
+    return S3Folder(pipeline, name, S3Objects(place, f"Pipeline {pipeline}: target {name}", 5.0))
 
 
 def deliver(place, staged, *arguments, **others):
@@ -74,7 +74,7 @@ def test_what_no_manifest_shows_is_removed_by_age(s3, place, staged, monkeypatch
 
     deliver(place, staged, SCORES)
     with monkeypatch.context() as patch:
-        patch.setattr(Objects, "replace", killed)
+        patch.setattr(S3Objects, "replace", killed)
         with pytest.raises(KilledError):
             deliver(place, staged, SCORES, 2)
     deliver(place, staged, SCORES, 3)
