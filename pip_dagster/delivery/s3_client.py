@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime, timedelta
 from email.utils import parsedate_to_datetime
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,6 @@ class S3Objects:
 
     def __init__(self, place: str, where: str, timeout: float) -> None:
         """Find the credentials and the server as every AWS client does; nothing is requested yet."""
-        import boto3
         from botocore.config import Config
 
         self.place, self.where = place.rstrip("/"), where
@@ -46,7 +46,7 @@ class S3Objects:
         )
         region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
         with self._of_s3():
-            self._client: Any = boto3.session.Session().client(
+            self._client: Any = _session().client(
                 "s3", endpoint_url=self.server, region_name=region or "us-east-1", config=config
             )
 
@@ -188,6 +188,23 @@ class S3Objects:
             )
         again = code in _PASSING or status >= 500
         return DeliveryError(f"{self.where}: {self._name} failed: {code} (HTTP status {status})", again=again)
+
+
+def _session() -> Any:
+    """A session that reads the credentials as they are now, and not the descriptions of AWS's services once more."""
+    import boto3
+    from botocore.session import Session
+
+    session = Session()
+    session.register_component("data_loader", _loader())
+    return boto3.session.Session(botocore_session=session)
+
+
+@cache
+def _loader() -> Any:
+    from botocore.session import Session
+
+    return Session().get_component("data_loader")
 
 
 def _code(error: Any) -> str:

@@ -48,6 +48,7 @@ class PostgresKind:
     """A table of a real server."""
 
     url: str
+    schema: str
 
     def open(self):
         """The target, as a process of its own opens it."""
@@ -56,7 +57,7 @@ class PostgresKind:
 
         os.environ["CONTRACT_URL"] = self.url
         where = f"Pipeline {PIPELINE}: target {TARGET}"
-        return PostgresTarget(PIPELINE, "scores.orders", PostgresSession(where, "CONTRACT_URL", 10.0))
+        return PostgresTarget(PIPELINE, f"{self.schema}.orders", PostgresSession(where, "CONTRACT_URL", 10.0))
 
     def read(self, key, columns):
         """What a consumer sees of a partition, in one statement."""
@@ -65,15 +66,17 @@ class PostgresKind:
         con = psycopg2.connect(self.url)
         try:
             with con, con.cursor() as cursor:
-                cursor.execute("SELECT attname FROM pg_attribute WHERE attrelid = to_regclass('scores.orders')")
+                cursor.execute("SELECT attname FROM pg_attribute WHERE attrelid = to_regclass(%s)", [f"{self.schema}.orders"])
                 known = {name for (name,) in cursor.fetchall()}
                 if not known:
                     return None
                 con.commit()
-                listed = ", ".join(f'o."{name}"' if name in known else "NULL" for name in columns)
+                # As exact as DuckDB's: psycopg would read the text of a short float.
+                values = {"score": "o.score::float8"}
+                listed = ", ".join(values.get(name, f'o."{name}"') if name in known else "NULL" for name in columns)
                 cursor.execute(
-                    f"SELECT d.change_id, o.pip_pipeline, {listed} FROM scores.pip_deliveries d LEFT JOIN scores.orders "
-                    "o ON o.pip_pipeline = d.pipeline AND o.partition_key = d.partition_key WHERE d.partition_key = %s",
+                    f"SELECT d.change_id, o.pip_pipeline, {listed} FROM {self.schema}.pip_deliveries d LEFT JOIN "
+                    f"{self.schema}.orders o ON o.pip_pipeline = d.pipeline AND o.partition_key = d.partition_key WHERE d.partition_key = %s",
                     (key,),
                 )
                 found = cursor.fetchall()
@@ -157,7 +160,7 @@ def _client(url):
 
 
 def postgres(tmp_path, request):
-    return PostgresKind(request.getfixturevalue("postgres").owner_url)
+    return PostgresKind(request.getfixturevalue("postgres").owner_url, f"scores_{secrets.token_hex(4)}")
 
 
 def delta(tmp_path, request):
