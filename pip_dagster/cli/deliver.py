@@ -75,6 +75,17 @@ def _keys(pipeline: Pipeline, selected: Selection) -> tuple[str, ...] | None:
     return tuple(each.key for each in selected.among(closed, pipeline.spec.name))
 
 
+def deliver_at_once(pipeline: Pipeline) -> list[Delivered]:
+    """Deliver what a command has made live, where targets are declared; what failed stays pending for the next run."""
+    from pip_dagster.delivery.outbox import DeliveryRequest, deliver
+    from pip_dagster.ledger.record import RunInfo, new_id
+
+    if not pipeline.spec.deliver:
+        return []
+    info = RunInfo(f"deliver-{new_id()}", whoami())
+    return deliver(pipeline, DeliveryRequest(info, tuple(pipeline.spec.deliver)), progress=progress)
+
+
 def _deliver(pipeline: Pipeline, names: tuple[str, ...], keys: tuple[str, ...] | None, *, as_json: bool) -> None:
     from pip_dagster.delivery.outbox import DeliveryRequest, deliver
     from pip_dagster.ledger.record import RunInfo, new_id
@@ -84,7 +95,7 @@ def _deliver(pipeline: Pipeline, names: tuple[str, ...], keys: tuple[str, ...] |
     if as_json:
         show_json({"pipeline": pipeline.spec.name, "targets": [as_dict(each) for each in done]})
     else:
-        _show(pipeline, done)
+        show_deliveries(pipeline, done)
     sys.exit(0 if all(each.is_complete for each in done) else INCOMPLETE)
 
 
@@ -99,7 +110,10 @@ def as_dict(done: Delivered) -> dict[str, Any]:
     }
 
 
-def _show(pipeline: Pipeline, done: Sequence[Delivered]) -> None:
+def show_deliveries(pipeline: Pipeline, done: Sequence[Delivered]) -> None:
+    """What became of deliveries, target by target; nothing where there is no target."""
+    if not done:
+        return
     name = pipeline.spec.name
     rows = [
         [
