@@ -146,14 +146,18 @@ def _verify(pipeline: Pipeline, names: tuple[str, ...], keys: tuple[str, ...] | 
     if as_json:
         show_json({"pipeline": pipeline.spec.name, "partitions": [_compared(each) for each in found]})
     else:
-        bad = [each for each in found if not each.equal]
-        rows = [[each.target, each.partition_key, each.rows, each.rows_there, each.text] for each in bad]
-        if rows:
-            columns = ["target", "partition", "live rows", "delivered rows", Heading("difference", below=True)]
-            show_table(f"{pipeline.spec.name}: differences", columns, rows)
-        equal = plural(len(found) - len(bad), "partition")
-        echo(f"{pipeline.spec.name}: {equal} read back, as live; {len(bad):,} not.")
+        show_compared(pipeline.spec.name, found)
     sys.exit(0 if all(each.equal for each in found) else INCOMPLETE)
+
+
+def show_compared(pipeline: str, found: Sequence[Compared]) -> None:
+    """The partitions that differ, and how many do not."""
+    bad = [each for each in found if not each.equal]
+    if bad:
+        columns = ["target", "partition", "live rows", "delivered rows", Heading("difference", below=True)]
+        rows = [[each.target, each.partition_key, each.rows, each.rows_there, each.text] for each in bad]
+        show_table(f"{pipeline}: differences", columns, rows)
+    echo(f"{pipeline}: {plural(len(found) - len(bad), 'partition')} read back, as live; {len(bad):,} not.")
 
 
 def _compared(each: Compared) -> dict[str, Any]:
