@@ -75,6 +75,17 @@ def _keys(pipeline: Pipeline, selected: Selection) -> tuple[str, ...] | None:
     return tuple(each.key for each in selected.among(closed, pipeline.spec.name))
 
 
+def deliver_at_once(pipeline: Pipeline) -> list[Delivered]:
+    """Deliver what a command has made live, where targets are declared; what failed stays pending for the next run."""
+    from pip_dagster.delivery.outbox import DeliveryRequest, deliver
+    from pip_dagster.ledger.record import RunInfo, new_id
+
+    if not pipeline.spec.deliver:
+        return []
+    info = RunInfo(f"deliver-{new_id()}", whoami())
+    return deliver(pipeline, DeliveryRequest(info, tuple(pipeline.spec.deliver)), progress=progress)
+
+
 def _deliver(pipeline: Pipeline, names: tuple[str, ...], keys: tuple[str, ...] | None, *, as_json: bool) -> None:
     from pip_dagster.delivery.outbox import DeliveryRequest, deliver
     from pip_dagster.ledger.record import RunInfo, new_id
@@ -84,7 +95,7 @@ def _deliver(pipeline: Pipeline, names: tuple[str, ...], keys: tuple[str, ...] |
     if as_json:
         show_json({"pipeline": pipeline.spec.name, "targets": [as_dict(each) for each in done]})
     else:
-        _show(pipeline, done)
+        show_deliveries(pipeline, done)
     sys.exit(0 if all(each.is_complete for each in done) else INCOMPLETE)
 
 
@@ -99,7 +110,10 @@ def as_dict(done: Delivered) -> dict[str, Any]:
     }
 
 
-def _show(pipeline: Pipeline, done: Sequence[Delivered]) -> None:
+def show_deliveries(pipeline: Pipeline, done: Sequence[Delivered]) -> None:
+    """What became of deliveries, target by target; nothing where there is no target."""
+    if not done:
+        return
     name = pipeline.spec.name
     rows = [
         [
@@ -132,14 +146,18 @@ def _verify(pipeline: Pipeline, names: tuple[str, ...], keys: tuple[str, ...] | 
     if as_json:
         show_json({"pipeline": pipeline.spec.name, "partitions": [_compared(each) for each in found]})
     else:
-        bad = [each for each in found if not each.equal]
-        rows = [[each.target, each.partition_key, each.rows, each.rows_there, each.text] for each in bad]
-        if rows:
-            columns = ["target", "partition", "live rows", "delivered rows", Heading("difference", below=True)]
-            show_table(f"{pipeline.spec.name}: differences", columns, rows)
-        equal = plural(len(found) - len(bad), "partition")
-        echo(f"{pipeline.spec.name}: {equal} read back, as live; {len(bad):,} not.")
+        show_compared(pipeline.spec.name, found)
     sys.exit(0 if all(each.equal for each in found) else INCOMPLETE)
+
+
+def show_compared(pipeline: str, found: Sequence[Compared]) -> None:
+    """The partitions that differ, and how many do not."""
+    bad = [each for each in found if not each.equal]
+    if bad:
+        columns = ["target", "partition", "live rows", "delivered rows", Heading("difference", below=True)]
+        rows = [[each.target, each.partition_key, each.rows, each.rows_there, each.text] for each in bad]
+        show_table(f"{pipeline}: differences", columns, rows)
+    echo(f"{pipeline}: {plural(len(found) - len(bad), 'partition')} read back, as live; {len(bad):,} not.")
 
 
 def _compared(each: Compared) -> dict[str, Any]:

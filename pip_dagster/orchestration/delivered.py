@@ -1,7 +1,5 @@
 """The asset `delivered` of a pipeline: its live rows at the declared targets, and a check for each of them."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from typing import Any
 
