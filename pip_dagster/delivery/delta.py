@@ -13,7 +13,7 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from pip_dagster.delivery.digest import digest_of
-from pip_dagster.delivery.target import DeliveryChange, DeliveryError, Receipt, ChangeRows, ShownChange
+from pip_dagster.delivery.target import ChangeRows, DeliveryChange, DeliveryError, Receipt, ShownChange
 from pip_dagster.sql.names import literal, quote
 from pip_dagster.warehouse.arrow import arrow_rows
 from pip_dagster.warehouse.connect import workspace
@@ -42,7 +42,12 @@ _CAST = {
     "UUID": "VARCHAR",
     "TIMESTAMP_NS": "TIMESTAMP",
 }
-_WIDER = {"byte": ("short", "integer", "long"), "short": ("integer", "long"), "integer": ("long",), "float": ("double",)}
+_WIDER = {
+    "byte": ("short", "integer", "long"),
+    "short": ("integer", "long"),
+    "integer": ("long",),
+    "float": ("double",),
+}
 
 # The first part of a change's id, and how many digits of a declaration's digest one number takes.
 _INSTANT, _EPOCH = "%Y%m%dT%H%M%S%f", datetime(1970, 1, 1)
@@ -167,7 +172,11 @@ class DeltaTarget:
         from deltalake import DeltaTable, Schema
 
         return DeltaTable.create(
-            self._place, Schema.from_arrow(schema), mode="ignore", partition_by=[OWNER, KEY], storage_options=self._options
+            self._place,
+            Schema.from_arrow(schema),
+            mode="ignore",
+            partition_by=[OWNER, KEY],
+            storage_options=self._options,
         )
 
     def _refuse_nanoseconds(self, con: Any, change: DeliveryChange, read: str) -> None:

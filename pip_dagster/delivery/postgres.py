@@ -14,9 +14,17 @@ from typing import TYPE_CHECKING, Any
 
 from pip_dagster.delivery.digest import digest_of
 from pip_dagster.delivery.postgres_connection import PostgresSession
-from pip_dagster.delivery.postgres_table import KEY, OWNER, DeliveredTable, check_types, columns_of, extend, wanted_columns
+from pip_dagster.delivery.postgres_table import (
+    KEY,
+    OWNER,
+    DeliveredTable,
+    check_types,
+    columns_of,
+    extend,
+    wanted_columns,
+)
 from pip_dagster.delivery.postgres_types import csv_value, type_of, typed_value
-from pip_dagster.delivery.target import DeliveryChange, DeliveryError, Receipt, ChangeRows, ShownChange
+from pip_dagster.delivery.target import ChangeRows, DeliveryChange, DeliveryError, Receipt, ShownChange
 from pip_dagster.sql.names import literal, quote, quote_all
 from pip_dagster.warehouse.connect import workspace
 
@@ -198,8 +206,8 @@ def _digest(
 ) -> tuple[int, str]:
     """ChangeRows and digest of what was copied out; a column that the table has lost reads NULL."""
     read = {name: "VARCHAR" for name in columns if name in there}
-    options = f"header = false, nullstr = {literal(_NULL)}, allow_quoted_nulls = false, auto_detect = false"
-    quotes = "quote = '\"', escape = '\"', delim = ',', max_line_size = 1000000000"
+    options = f"header = false, null = {literal(_NULL)}, allow_quoted_nulls = false, auto_detect = false"
+    quotes = "quote = '\"', escape = '\"', sep = ',', max_line_size = 1000000000"
     listed = ", ".join(f"{literal(name)}: 'VARCHAR'" for name in read)
     typed = ", ".join(
         typed_value(name, sql_type) if name in there else f"NULL::{sql_type} AS {quote(name)}"

@@ -61,7 +61,9 @@ def wanted_columns(where: str, columns: Mapping[str, str]) -> dict[str, str]:
     """
     for name in columns:
         if name == OWNER:
-            raise DeliveryError(f"{where}: the column {OWNER} says whose a row is; give yours another name in `columns`")
+            raise DeliveryError(
+                f"{where}: the column {OWNER} says whose a row is; give yours another name in `columns`"
+            )
         if len(name.encode()) > _NAME_BYTES or "\0" in name:
             raise DeliveryError(
                 f"{where}: the name of column {name} has more than {_NAME_BYTES} bytes, which Postgres would cut off; "

@@ -16,9 +16,9 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from pip_dagster.delivery.digest import digest_of
-from pip_dagster.delivery.manifest import LATEST, File, DeliveryManifest, folder_of, parsed
+from pip_dagster.delivery.manifest import LATEST, DeliveryManifest, File, folder_of, parsed
 from pip_dagster.delivery.s3_client import LostRaceError, S3Objects
-from pip_dagster.delivery.target import DeliveryChange, DeliveryError, Receipt, ChangeRows
+from pip_dagster.delivery.target import ChangeRows, DeliveryChange, DeliveryError, Receipt
 from pip_dagster.sql.names import literal
 from pip_dagster.warehouse.connect import workspace
 
@@ -116,7 +116,7 @@ class S3Folder:
                 self._objects.remove(marker)
 
     def _manifest(self, partition_key: str) -> tuple[DeliveryManifest | None, str | None]:
-        """The manifest that is shown, and its etag."""
+        """The manifest that is shown, and its entity tag."""
         name = f"{folder_of(partition_key)}/{LATEST}"
         found = self._objects.read(name)
         if found is None:

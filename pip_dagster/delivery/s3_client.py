@@ -40,7 +40,7 @@ class S3Objects:
             read_timeout=timeout,
             retries={"total_max_attempts": 1},  # the outbox retries
             s3={"addressing_style": "path" if self.server else "auto"},
-            # Other stores refuse the newer checksums.
+            # Other stores refuse the newer check sums.
             request_checksum_calculation="when_required",
             response_checksum_validation="when_required",
         )
@@ -51,7 +51,7 @@ class S3Objects:
             )
 
     def read(self, name: str) -> tuple[str, str] | None:
-        """The text of an object and its etag; None if there is none."""
+        """The text of an object and its entity tag; None if there is none."""
         with self._of_s3():
             try:
                 found = self._client.get_object(Bucket=self._bucket, Key=self._prefix + name)
@@ -63,7 +63,7 @@ class S3Objects:
                 raise
 
     def replace(self, name: str, text: str, etag: str | None) -> None:
-        """Write an object, if it is still the one with this etag, or absent for None.
+        """Write an object, if it is still the one of this entity tag, or absent for None.
 
         Raises:
             LostRaceError: it is not.

@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 
 from pip_dagster import clock
 from pip_dagster.alerts.post import post
-from pip_dagster.delivery.target import DeliveryChange, DeliveryError, Receipt, ChangeRows, ShownChange
+from pip_dagster.delivery.target import ChangeRows, DeliveryChange, DeliveryError, Receipt, ShownChange
 
 if TYPE_CHECKING:
     from pip_dagster.declaration.deliver import DeclaredTarget
@@ -27,7 +27,10 @@ if TYPE_CHECKING:
 TYPE = "pip_dagster.partition.live"
 _SECRET_PREFIX = "whsec_"
 _SECRET_BYTES = 16
-_HOW = "create one by `python -c \"import base64, secrets; print('whsec_' + base64.b64encode(secrets.token_bytes(32)).decode())\"`"
+_HOW = (
+    'create one by `python -c "import base64, secrets; '
+    "print('whsec_' + base64.b64encode(secrets.token_bytes(32)).decode())\"`"
+)
 
 
 def open_webhook(pipeline: Pipeline, name: str, declared: DeclaredTarget) -> WebhookTarget:

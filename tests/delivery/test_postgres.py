@@ -45,7 +45,9 @@ def test_a_partition_is_replaced_and_the_others_stay(postgres, staged):
     assert deliver(staged, f"{SCORES} LIMIT 20", 2).rows == 20
     counts = "SELECT partition_key, count(*), min(pip_pipeline) FROM scores.orders GROUP BY 1 ORDER BY 1"
     assert postgres.sql(counts) == [("2024-03-01", 20, "orders"), ("2024-03-02", 50, "orders")]
-    record = "SELECT pipeline, target, partition_key, change_id, scoring_ids, rows FROM scores.pip_deliveries ORDER BY 3"
+    record = (
+        "SELECT pipeline, target, partition_key, change_id, scoring_ids, rows FROM scores.pip_deliveries ORDER BY 3"
+    )
     first, second = postgres.sql(record)
     assert first == ("orders", "there", "2024-03-01", "20240302T060002000000-1a2b3c4d", ["s2"], 20)
     assert second[2:] == ("2024-03-02", "20240302T060001000000-1a2b3c4d", ["s1"], 50)
@@ -140,8 +142,8 @@ def test_rows_of_others_stay_and_a_new_column_is_added(postgres, staged):
     deliver(staged, "SELECT 1 AS a", 3, key="2024-03-02", pipeline="others")
     theirs = "SELECT order_id, note, score FROM scores.orders WHERE pip_pipeline IS NULL ORDER BY 1"
     assert postgres.sql(theirs) == [(7, "theirs", 1.0), (8, None, 2.0)]
-    ours = "SELECT count(*), count(score), count(note), min(\"100% Größe\") FROM scores.orders WHERE pip_pipeline = 'orders'"
-    assert postgres.sql(ours) == [(50, 0, 0, "x")]
+    ours = 'SELECT count(*), count(score), count(note), min("100% Größe") FROM scores.orders'
+    assert postgres.sql(f"{ours} WHERE pip_pipeline = 'orders'") == [(50, 0, 0, "x")]
 
 
 def test_a_column_of_another_type_is_refused_in_a_sentence(postgres, staged):
@@ -150,7 +152,9 @@ def test_a_column_of_another_type_is_refused_in_a_sentence(postgres, staged):
     with pytest.raises(DeliveryError, match=f"column score of scores.orders has the type real.*{remedy}"):
         deliver(staged, "SELECT 1::BIGINT AS order_id, 'high' AS score", 2)
     assert postgres.sql("SELECT count(*) FROM scores.orders") == [(50,)]
-    postgres.sql("ALTER TABLE scores.orders ADD must int NOT NULL DEFAULT 1; ALTER TABLE scores.orders ALTER must DROP DEFAULT")
+    postgres.sql(
+        "ALTER TABLE scores.orders ADD must int NOT NULL DEFAULT 1; ALTER TABLE scores.orders ALTER must DROP DEFAULT"
+    )
     with pytest.raises(DeliveryError, match="a constraint of the table refuses the rows.*must"):
         deliver(staged, SCORES, 2)
 
@@ -318,7 +322,7 @@ def test_an_address_that_does_not_work_is_reported_without_its_secret(
     monkeypatch.delenv("PREDICTIONS_URL", raising=False)
     if url:
         good = postgres_server.get_uri(database="postgres").partition("?")
-        url = url.replace("{good}", good[0]).replace("{secret}", quote(password, safe=''))
+        url = url.replace("{good}", good[0]).replace("{secret}", quote(password, safe=""))
         monkeypatch.setenv("PREDICTIONS_URL", url + ("&" + good[2] if "_gone" in url else ""))
     with pytest.raises(DeliveryError, match=f"Pipeline orders: target there: .*{said}") as caught, target():
         pass
@@ -326,9 +330,11 @@ def test_an_address_that_does_not_work_is_reported_without_its_secret(
 
 
 def test_types_that_hold_every_value_of_another():
-    assert takes("bigint", "integer") and takes("character varying(20)", "text") and takes("numeric(20,4)", "numeric(12,3)")
+    assert (
+        takes("bigint", "integer")
+        and takes("character varying(20)", "text")
+        and takes("numeric(20,4)", "numeric(12,3)")
+    )
     assert not takes("integer", "bigint") and not takes("numeric(12,2)", "numeric(12,3)") and not takes("text", "real")
     assert type_of("STRUCT(a INTEGER)[]") == "jsonb" and type_of("DECIMAL(18,3)") == "numeric(18,3)"
     assert type_of("ENUM('a', 'b')") == "text" and type_of("INTEGER[3]") == "jsonb"
-
-

@@ -117,7 +117,9 @@ def test_only_2xx_is_delivered(receiver, target, staged, status, said, again):
     if said is None:
         assert target().deliver(*staged(SCORES)).is_new
     else:
-        with pytest.raises(DeliveryError, match=f"Pipeline orders, partition 2024-03-01: target there: {said}") as caught:
+        with pytest.raises(
+            DeliveryError, match=f"Pipeline orders, partition 2024-03-01: target there: {said}"
+        ) as caught:
             target().deliver(*staged(SCORES))
         assert caught.value.again == again and SECRET[6:12] not in str(caught.value)
     assert len(receiver.requests) == 1
