@@ -162,8 +162,8 @@ def _metadata(of: dict[str, DeliveryEntry]) -> dict[str, Any]:
     """What each target has of a partition. Numbers are numbers, so that the UI plots them over the partitions."""
     found: dict[str, Any] = {}
     for target, each in of.items():
-        found |= {f"{target} rows": each.rows, f"{target} place": each.place or ""}
-        found |= {f"{target} seconds": round(each.seconds, 3)}
+        found |= {f"rows at {target}": each.rows, f"place of {target}": each.place or ""}
+        found |= {f"delivery to {target} (s)": round(each.seconds, 3)}
     return found | {"live change": next(iter(of.values())).change_id}
 
 

@@ -191,6 +191,68 @@ def test_two_deliverers_at_once_end_alike(scored):
     assert_equal_to_live(scored)
 
 
+@pytest.mark.lake("only")
+def test_a_lake_that_publishes_nothing_is_delivered_from(scored):
+    file = scored.root / "pyproject.toml"
+    file.write_text(file.read_text().replace('published = "state/published"', 'published = "none"'))
+    scored.declare(deliver=LAKE)
+    assert sorted(delivered(scored)["lake"].receipts) == DAYS
+    manifest, rows = shown(scored, DAYS[0])
+    found = scored.warehouse(f"SELECT order_id, score FROM orders.predictions WHERE partition_key = '{DAYS[0]}'")
+    assert sorted((row["order_id"], row["score"]) for row in rows) == sorted(found)
+    assert manifest["rows"] == 50
+    assert pending_now(scored.pipeline())["lake"] == []
+
+
+KILLED = """
+import os, sys, threading
+from pip_dagster.declaration.find import find_pipeline
+from pip_dagster.declaration.project import Project
+from pip_dagster.delivery.outbox import DeliveryRequest, deliver
+from pip_dagster.ledger.record import RunInfo
+
+at, seen = int(sys.argv[1]), 0
+
+def line(frame, event, arg):
+    global seen
+    if event == "line":
+        seen += 1
+        if seen == at:
+            os._exit(9)
+    return line
+
+def trace(frame, event, arg):
+    return line if "/pip_dagster/delivery/" in frame.f_code.co_filename else None
+
+pipeline = find_pipeline(Project.find(), "orders")
+threading.settrace(trace)
+sys.settrace(trace)
+deliver(pipeline, DeliveryRequest(RunInfo("killed", "a test"), ("lake",)))
+os._exit(0)
+"""
+
+
+@pytest.mark.slice
+@pytest.mark.parametrize("lines", [(150, 260, 420), pytest.param(range(10, 700, 6), marks=pytest.mark.soak)])
+def test_a_kill_of_the_outbox_at_any_line_leaves_what_the_next_run_completes(scored, lines):
+    """Between delivery and record too: the change is delivered again, and the target has it already."""
+    scored.declare(deliver=LAKE)
+    codes = set()
+    for at in lines:
+        process = scored.python(KILLED, str(at))
+        output = process.communicate()[0]
+        assert process.returncode in (0, 9), output
+        codes.add(process.returncode)
+        for folder in (scored.root / "out" / "lake").glob("2024-*"):
+            if (folder / "latest.json").exists():
+                assert len(shown(scored, folder.name)[1]) == 50
+        delivered(scored)
+        assert_equal_to_live(scored)
+        scored.source("UPDATE raw.orders SET quantity = 1 + quantity % 8 WHERE day <= DATE '2024-03-02'")
+        scored.run("2024-03-01", "2024-03-02")
+    assert 9 in codes
+
+
 @pytest.mark.parametrize(
     ("target", "what"),
     [

@@ -56,8 +56,8 @@ def test_a_run_of_the_job_delivers_what_it_scored(tiny, instance):
     assert checks(result)["lake"].passed, checks(result)["lake"].description
     assert "4 partitions read back" in checks(result)["lake"].description
     record = instance.fetch_materializations(DELIVERED, limit=1).records[0].asset_materialization.metadata
-    assert record["lake rows"].value == 50
-    assert record["lake place"].value.startswith(str(tiny.root))
+    assert record["rows at lake"].value == 50
+    assert record["place of lake"].value.startswith(str(tiny.root))
     runs = tiny.warehouse("SELECT DISTINCT run_id FROM ledger.deliveries")
     assert runs == [(result.run_id,)]
 
