@@ -10,7 +10,7 @@ import duckdb
 import pytest
 from delivery_killer import Killer
 from delivery_kinds import KINDS, LONG_PARAMETERS, PARAMETERS, PIPELINE, TARGET
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from pip_dagster.delivery.digest import digest_of
@@ -232,7 +232,8 @@ def assert_one_of(kind, key, candidates):
     assert kind.read(key, ("partition_key",)) is None
 
 
-COMMON = {"deadline": None, "suppress_health_check": [*HealthCheck]}
+# A history is not shrunk: each of its steps may start a process.
+COMMON = {"deadline": None, "suppress_health_check": [*HealthCheck], "phases": (Phase.explicit, Phase.generate)}
 
 
 @pytest.mark.parametrize("kind", LONG_PARAMETERS, indirect=True)
