@@ -191,6 +191,7 @@ def test_two_deliverers_at_once_end_alike(scored):
     assert_equal_to_live(scored)
 
 
+@pytest.mark.slice
 @pytest.mark.lake("only")
 def test_a_lake_that_publishes_nothing_is_delivered_from(scored):
     file = scored.root / "pyproject.toml"
