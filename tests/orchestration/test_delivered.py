@@ -62,6 +62,7 @@ def test_a_run_of_the_job_delivers_what_it_scored(tiny, instance):
     assert runs == [(result.run_id,)]
 
 
+@pytest.mark.slice
 def test_what_a_run_could_score_is_delivered_although_a_partition_failed(tiny, instance):
     tiny.source("UPDATE raw.orders SET order_id = 0 WHERE day = DATE '2024-03-02'")  # the key is not unique
     tiny.declare(deliver={"lake": {"parquet": "out"}})
@@ -70,6 +71,7 @@ def test_what_a_run_could_score_is_delivered_although_a_partition_failed(tiny, i
     assert manifest(tiny, THIRD)["rows"] == 50
 
 
+@pytest.mark.slice
 def test_a_rollback_and_what_was_pending_are_delivered_by_the_next_run(tiny, instance):
     tiny.declare(deliver={"lake": {"parquet": "out"}})
     assert run(tiny, instance, FIRST, SECOND).success
