@@ -88,6 +88,21 @@ def test_exactly_the_partitions_that_changed_are_delivered_again(scored):
     assert_equal_to_live(scored)
 
 
+def test_the_arms_of_a_split_are_delivered_as_they_are_live(scored):
+    scored.registry.set_alias("returns", "challenger", 2, by="ada", why="a test")
+    split = {"arms": {"challenger": "40%"}, "salt": "spring"}
+    scored.declare(deliver=LAKE)
+    delivered(scored)
+    scored.declare(deliver=LAKE, scoring={"split": split})
+    scored.source("UPDATE raw.orders SET quantity = 1 + quantity % 8 WHERE day = DATE '2024-03-02'")
+    scored.run("2024-03-02")
+    assert [*delivered(scored)["lake"].receipts] == ["2024-03-02"]
+    manifest, rows = shown(scored, "2024-03-02")
+    assert sorted((tuple(row.values()) for row in rows), key=repr) == live(scored, "2024-03-02")
+    assert {row["scoring_id"] for row in rows} == {*manifest["scoring_ids"]}
+    assert len(manifest["scoring_ids"]) == 2
+
+
 def test_columns_are_renamed_and_rows_filtered(scored):
     columns = {"order": "order_id", "prediction": "score"}
     scored.declare(deliver={"lake": {"parquet": "out/lake", "columns": columns, "where": "score >= 0.5"}})

@@ -102,6 +102,14 @@ def test_a_target_that_is_down_fails_its_check_and_nothing_else(tiny, instance, 
     assert materialized(instance) == [FIRST, SECOND]
 
 
+def test_targets_of_every_kind_make_one_asset(tiny):
+    places = {"a": {"parquet": "a"}, "b": {"delta": "b"}, "c": {"python": "c:d"}}
+    servers = {"d": {"postgres": {"url_env": "D", "table": "e.f"}}, "g": {"webhook": {"url_env": "H"}}}
+    tiny.declare(deliver=places | servers)
+    graph = build_definitions(tiny.pipeline()).resolve_asset_graph()
+    assert {each.name for each in graph.get_check_keys_for_assets({DELIVERED})} == {*places, *servers}
+
+
 def test_a_pipeline_without_targets_has_no_such_asset(tiny):
     keys = build_definitions(tiny.pipeline()).resolve_asset_graph().get_all_asset_keys()
     assert DELIVERED not in keys
