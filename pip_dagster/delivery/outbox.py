@@ -7,34 +7,32 @@ A kill between delivery and record delivers again, and the target skips what it 
 
 from __future__ import annotations
 
-import json
 import logging
 import queue
 import threading
 import time
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from contextlib import closing, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pip_dagster import clock
 from pip_dagster.alerts.notify import beside
 from pip_dagster.delivery.live_rows import live_rows
+from pip_dagster.delivery.recorder import Recorder
 from pip_dagster.delivery.redact import redacted
 from pip_dagster.delivery.staging import staged
 from pip_dagster.delivery.target import DeliveryError, Receipt
 from pip_dagster.delivery.targets import Session
 from pip_dagster.errors import NoWarehouseError, PipelineError
 from pip_dagster.flow.engine import available_threads
-from pip_dagster.ledger.deliveries import DeliveryEntry, Pending, insert_deliveries, live_of, pending_deliveries
-from pip_dagster.ledger.record import RunInfo, new_id
+from pip_dagster.ledger.deliveries import Pending, live_of, pending_deliveries
+from pip_dagster.ledger.record import RunInfo
 from pip_dagster.plural import plural
 from pip_dagster.warehouse import advisory, lock, memory
 from pip_dagster.warehouse.access import complete_publications, reading, writing
 from pip_dagster.warehouse.connect import workspace
-from pip_dagster.warehouse.transaction import transaction
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -49,8 +47,6 @@ LOG = logging.getLogger("pip_dagster")
 BACKOFF_SECONDS, LONGEST_PAUSE = 1.0, 60.0
 # A target that refuses so many partitions in a row gets no more of them in this run.
 _REFUSED_IN_A_ROW = 10
-# How many deliveries, or seconds of them, a kill leaves unrecorded; they are then delivered again, and skipped.
-_UNRECORDED, _UNRECORDED_SECONDS = 200, 2.0
 _AT_ONCE = 500  # partitions that one reading of the published files is about
 
 
@@ -130,8 +126,7 @@ class _Outbox:
 
     def __post_init__(self) -> None:
         self.done = Delivered(self.target)
-        self._entries: list[DeliveryEntry] = []
-        self._recorded_at = time.monotonic()
+        self._recorder = Recorder(self.pipeline, self.target, self.request.info)
         self._in_a_row = 0
         self._rests = False
 
@@ -150,31 +145,36 @@ class _Outbox:
                 self._all(session, still_alone)
         except NoWarehouseError:
             pass
-        except PipelineError as error:
-            self.done.error = redacted(str(error), self.declared)
+        except Exception as error:  # one of the catalog's database, too, must not end the other targets
+            text = str(error) if isinstance(error, PipelineError) else _first_line(error)
+            self.done.error = redacted(text, self.declared)
             self.say(f"{self.name}: target {self.target}: {self.done.error}")
         return self.done
 
     def _all(self, session: Session, still_alone: Callable[[], None]) -> None:
         tried: dict[str, str] = {}  # partition → change
-        while not self.stop.is_set():
+        while not self._ends():
             pending = [each for each in self._pending() if tried.get(each.partition_key) != each.change_id]
+            if pending and not tried:
+                self.say(f"{self.name}: {plural(len(pending), 'partition')} to deliver to {self.target}")
             before = len(tried)
-            for start in range(0, len(pending), _AT_ONCE):
-                part = pending[start : start + _AT_ONCE]
-                if not tried:
-                    self.say(f"{self.name}: {plural(len(pending), 'partition')} to deliver to {self.target}")
-                with closing(self._published(part)) as published:
-                    for each, live, con in published:
-                        if self.stop.is_set() or self._rests:
-                            break
-                        still_alone()
-                        tried[each.partition_key] = each.change_id
-                        self._deliver(session, con, each, live)
-                self._record(at_once=True)
+            try:
+                for each, live, con in self._published(pending):
+                    still_alone()
+                    tried[each.partition_key] = each.change_id
+                    self._deliver(session, con, each, live)
+            finally:
+                self._recorder.write()
             self.done.left = sum(tried.get(each.partition_key) != each.change_id for each in pending)
-            if len(tried) == before or self._rests or self.request.partitions is not None:
+            if self.request.partitions is not None:
+                absent = {*self.request.partitions} - {each.partition_key for each in pending}
+                self.done.failed |= dict.fromkeys(sorted(absent), "no scoring of it is live")
                 return
+            if len(tried) == before:
+                return
+
+    def _ends(self) -> bool:
+        return self._rests or self.stop.is_set()
 
     def _pending(self) -> list[Pending]:
         wanted = self.request.partitions
@@ -183,16 +183,19 @@ class _Outbox:
                 return live_of(con, self.name, self.target, wanted)
             return pending_deliveries(con, self.name, {self.target: self.declared.digest})
 
-    def _published(self, pending: Sequence[Pending]) -> Generator[tuple[Pending, Live, DuckDBPyConnection]]:
-        """Those of which the very change is published, with their rows."""
-        of = {each.partition_key: each for each in pending}
+    def _published(self, pending: Sequence[Pending]) -> Iterator[tuple[Pending, Live, DuckDBPyConnection]]:
+        """Those of which the very change is published, with their rows, until the target rests."""
         threads = max(1, available_threads() // self.share)
         limit = f"{memory.all_memory() / 1e6 / self.share:.0f}MB"
-        with workspace(threads=threads, memory_limit=limit) as con:
-            con.execute("SET preserve_insertion_order = true")  # rows are delivered in the order of the published ones
-            for live in live_rows(con, self.pipeline.project, self.name, [*of]):
-                if live.change_id == of[live.partition_key].change_id:
-                    yield of[live.partition_key], live, con
+        for start in range(0, len(pending), _AT_ONCE):
+            of = {each.partition_key: each for each in pending[start : start + _AT_ONCE]}
+            with workspace(threads=threads, memory_limit=limit) as con:
+                con.execute("SET preserve_insertion_order = true")  # rows leave in the order of the published ones
+                for live in live_rows(con, self.pipeline.project, self.name, [*of]):
+                    if self._ends():
+                        return
+                    if live.change_id == of[live.partition_key].change_id:
+                        yield of[live.partition_key], live, con
 
     def _deliver(self, session: Session, con: DuckDBPyConnection, pending: Pending, live: Live) -> None:
         key, began, attempts = pending.partition_key, time.monotonic(), 0
@@ -213,7 +216,7 @@ class _Outbox:
         except PipelineError as found:
             error = redacted(str(found), self.declared)
         except Exception as found:  # a library's own, which a target did not foresee: never a traceback
-            error = redacted(f"{type(found).__name__}: {found}".split("\n")[0], self.declared)
+            error = redacted(_first_line(found), self.declared)
         self._note(pending, receipt, error, attempts, time.monotonic() - began)
 
     def _waits(self, attempts: int, error: DeliveryError, key: str) -> bool:
@@ -240,42 +243,11 @@ class _Outbox:
             self.say(f"{self.name}, {key}: not delivered to {self.target}: {error}")
             self._in_a_row += 1
             self._rests |= self._in_a_row >= _REFUSED_IN_A_ROW
-        self._entries.append(
-            DeliveryEntry(
-                delivery_id=new_id(),
-                pipeline=self.name,
-                target=self.target,
-                kind=self.declared.kind,
-                partition_key=key,
-                change_id=pending.change_id,
-                declaration=self.declared.digest,
-                state="delivered" if receipt else "failed",
-                attempts=attempts,
-                rows=receipt.rows if receipt else None,
-                digest=receipt.digest if receipt else None,
-                place=receipt.place if receipt else None,
-                receipt=json.dumps(dict(receipt.details), ensure_ascii=False, default=str) if receipt else None,
-                error=error,
-                seconds=seconds,
-                run_id=self.request.info.run_id,
-                made_by=self.request.info.made_by,
-                made_at=clock.now(),
-            )
-        )
-        self._record()
+        self._recorder.note(pending, receipt, error, attempts=attempts, seconds=seconds)
 
-    def _record(self, *, at_once: bool = False) -> None:
-        """Write what was delivered to the ledger, some at a time: each opening of the warehouse costs."""
-        waited = time.monotonic() - self._recorded_at
-        if not self._entries or not (at_once or len(self._entries) >= _UNRECORDED or waited >= _UNRECORDED_SECONDS):
-            return
-        with (
-            workspace(threads=1) as con,
-            writing(con, self.pipeline.project, purpose=f"{self.name}: recording deliveries", publish=False),
-            transaction(con),
-        ):
-            insert_deliveries(con, self._entries)
-        self._entries, self._recorded_at = [], time.monotonic()
+
+def _first_line(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}".split("\n")[0]
 
 
 @contextmanager

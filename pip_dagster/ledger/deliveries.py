@@ -58,7 +58,7 @@ _LIVE = """
   FROM ledger.live_changes WHERE pipeline = {pipeline} GROUP BY partition_key
 """
 _PENDING = """
-  WITH target AS (SELECT unnest($names::VARCHAR[]) AS target, unnest($digests::VARCHAR[]) AS declaration),
+  WITH target AS (SELECT unnest({names}) AS target, unnest({digests}) AS declaration),
   live AS ({live}),
   done AS (SELECT target, declaration, change_id, state, error, delivery_id FROM ledger.deliveries
            WHERE pipeline = {pipeline}),
@@ -82,9 +82,13 @@ def insert_deliveries(con: DuckDBPyConnection, entries: Sequence[DeliveryEntry])
 
 def pending_deliveries(con: DuckDBPyConnection, pipeline: str, targets: Mapping[str, str]) -> list[Pending]:
     """What is pending for these targets, name → digest of its declaration, in the order of partitions."""
-    sql = _PENDING.format(pipeline=literal(pipeline), live=_LIVE.format(pipeline=literal(pipeline)))
-    values = {"names": [*targets], "digests": [*targets.values()]}
-    return [Pending(**row) for row in dicts(con.execute(sql, values))] if targets else []
+    if not targets:
+        return []
+    # Literals: to bind a parameter, DuckDB imports pandas, for which `status` would wait.
+    names, digests = (f"[{', '.join(map(literal, each))}]" for each in (targets, targets.values()))
+    live = _LIVE.format(pipeline=literal(pipeline))
+    sql = _PENDING.format(pipeline=literal(pipeline), live=live, names=names, digests=digests)
+    return [Pending(**row) for row in dicts(con.execute(sql))]
 
 
 def live_of(con: DuckDBPyConnection, pipeline: str, target: str, partition_keys: Sequence[str]) -> list[Pending]:
