@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from pip_dagster.delivery.digest import digest_of
 from pip_dagster.delivery.target import ChangeRows, DeliveryChange, DeliveryError, Receipt, ShownChange
 from pip_dagster.sql.names import literal, quote
-from pip_dagster.warehouse.arrow import arrow_rows
+from pip_dagster.warehouse.arrow import arrow_rows, table_of
 from pip_dagster.warehouse.connect import workspace
 
 if TYPE_CHECKING:
@@ -96,11 +96,11 @@ class DeltaTarget:
                 f"{self._where}: the column {OWNER} says whose a row is; give yours another name in `columns`"
             )
         for _ in range(_RACES):
-            table = self._table()
-            shown = _shown(table, self._pipeline, change.partition_key, change) if table else None
-            if not change.is_news(shown):
-                return self._receipt(shown or ShownChange("", ""), change.rows, change.digest, is_new=False)
             try:
+                table = self._table() or self._create(change, rows)
+                shown = _shown(table, self._pipeline, change.partition_key, change)
+                if shown and not change.is_news(shown):
+                    return self._receipt(shown, change.rows, change.digest, is_new=False)
                 with self._of_delta():
                     self._write(table, change, rows)
             except CommitFailedError:  # another commit touched the partition, or created the table
@@ -141,22 +141,30 @@ class DeltaTarget:
             except TableNotFoundError:
                 return None
 
-    def _write(self, table: DeltaTable | None, change: DeliveryChange, rows: ChangeRows) -> None:
+    def _create(self, change: DeliveryChange, rows: ChangeRows) -> DeltaTable:
+        """Create the table without rows: of two that create it with rows at once, one would append to the other's."""
+        from deltalake import DeltaTable, Schema
+
+        with self._of_delta(), workspace(threads=1) as con:
+            schema = table_of(con, f"{_selected(change, rows)} LIMIT 0").schema
+            return DeltaTable.create(
+                self._place,
+                Schema.from_arrow(schema),
+                mode="ignore",
+                partition_by=[OWNER, KEY],
+                # As Spark's default: whoever opens the table reads the commits since the last checkpoint one by one.
+                configuration={"delta.checkpointInterval": "10"},
+                storage_options=self._options,
+            )
+
+    def _write(self, table: DeltaTable, change: DeliveryChange, rows: ChangeRows) -> None:
         from deltalake import CommitProperties, write_deltalake
 
         record = {"pip_dagster": {"pipeline": change.pipeline, "partition_key": change.partition_key}}
         record["pip_dagster"] |= {"target": change.target, "change_id": change.change_id, "digest": change.digest}
-        commit = CommitProperties(custom_metadata=record, app_transactions=_transactions(change))
         with workspace(threads=1) as con:
-            read = f"read_parquet({literal(str(rows.file))}, hive_partitioning = false)"
-            self._refuse_nanoseconds(con, change, read)
-            listed = ", ".join(
-                f"{quote(name)}::{_CAST[sql_type]} AS {quote(name)}" if sql_type in _CAST else quote(name)
-                for name, sql_type in change.columns.items()
-            )
-            reader = con.sql(f"SELECT {literal(change.pipeline)} AS {OWNER}, {listed} FROM {read}").to_arrow_reader()
-            if table is None:
-                table = self._create(reader.schema)
+            self._refuse_nanoseconds(con, change, _read(rows))
+            reader = con.sql(_selected(change, rows)).to_arrow_reader()
             self._check_types(table, reader.schema)
             write_deltalake(
                 table,
@@ -164,20 +172,8 @@ class DeltaTarget:
                 mode="overwrite",
                 predicate=_predicate(change.pipeline, change.partition_key),
                 schema_mode="merge",
-                commit_properties=commit,
+                commit_properties=CommitProperties(custom_metadata=record, app_transactions=_transactions(change)),
             )
-
-    def _create(self, schema: Any) -> DeltaTable:
-        """Create the table without rows: of two that create it with rows at once, one would append to the other's."""
-        from deltalake import DeltaTable, Schema
-
-        return DeltaTable.create(
-            self._place,
-            Schema.from_arrow(schema),
-            mode="ignore",
-            partition_by=[OWNER, KEY],
-            storage_options=self._options,
-        )
 
     def _refuse_nanoseconds(self, con: Any, change: DeliveryChange, read: str) -> None:
         for name in (name for name, sql_type in change.columns.items() if sql_type == "TIMESTAMP_NS"):
@@ -232,6 +228,19 @@ class DeltaTarget:
             raise DeliveryError(
                 f"{self._where}: {self._place} cannot be read or written. delta-rs says: {said}", again=again
             ) from None
+
+
+def _read(rows: ChangeRows) -> str:
+    return f"read_parquet({literal(str(rows.file))}, hive_partitioning = false)"
+
+
+def _selected(change: DeliveryChange, rows: ChangeRows) -> str:
+    """SQL of the rows, in types that Delta has."""
+    listed = ", ".join(
+        f"{quote(name)}::{_CAST[sql_type]} AS {quote(name)}" if sql_type in _CAST else quote(name)
+        for name, sql_type in change.columns.items()
+    )
+    return f"SELECT {literal(change.pipeline)} AS {OWNER}, {listed} FROM {_read(rows)}"
 
 
 def _predicate(pipeline: str, partition_key: str) -> str:
