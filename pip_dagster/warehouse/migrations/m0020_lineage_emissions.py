@@ -1,0 +1,9 @@
+"""Lineage is sent to receivers of OpenLineage once: what was sent is recorded, so that a receiver that is away is caught up.
+
+Ids alone do not say it: the id of an entry is older than its commit, and another process may commit an older one later.
+"""
+
+SQL = """
+-- What a receiver has got. The first row of a destination and pipeline is where sending began: older ids are the past.
+CREATE TABLE ledger.lineage_emissions (destination VARCHAR, pipeline VARCHAR, entry_id VARCHAR, made_at TIMESTAMPTZ);
+"""
