@@ -30,8 +30,8 @@ from pip_dagster.registry.store import Registry
 def lineage() -> None:
     """Lineage: what produced a partition, and events of OpenLineage.
 
-    `pip-dagster lineage PIPELINE PARTITION` is short for `lineage show`. Of a pipeline that is called as a command here,
-    only the long form shows it.
+    `pip-dagster lineage PIPELINE PARTITION` is short for `lineage show`. Only the long form shows a pipeline whose name
+    is a command here.
     """
 
 

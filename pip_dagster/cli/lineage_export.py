@@ -79,7 +79,12 @@ def export(
 
 
 def _export(
-    project: Project, names: Sequence[str], selected: Selection, output: Path | None, destination: str | None, total: int
+    project: Project,
+    names: Sequence[str],
+    selected: Selection,
+    output: Path | None,
+    destination: str | None,
+    total: int,
 ) -> int:
     from pip_dagster.openlineage.export import export
     from pip_dagster.openlineage.subject import Subject
@@ -110,7 +115,9 @@ def _opened(project: Project, output: Path | None, destination: str | None) -> I
             yield lambda event: print(line(event), file=file)
             file.flush()
     except OSError as error:
-        raise click.ClickException(f"{output} cannot be written: {error.strerror or error}. It is as before.") from error
+        raise click.ClickException(
+            f"{output} cannot be written: {error.strerror or error}. It is as before."
+        ) from error
 
 
 def _is_stdout(output: Path | None) -> bool:

@@ -39,9 +39,9 @@ OPTIONAL_SETTINGS = {
     "mlflow": "The URI of the MLflow registry that `models:/…` names are in.",
     "docs_url": "Where the UI's links to the documentation point: `https://…/{page}.md`, or a URL to which `/page/` is "
     "added. Without it they point to the files of a clone.",
-    "openlineage": "Where new lineage is sent: the URL of a receiver, `https://marquez.example`; `client`, which is what "
+    "openlineage": "Where new lineage is sent: the URL of a receiver, `https://marquez.example`; `client` for what "
     "openlineage-python is configured for; or a file that events are added to. Without it nothing is sent.",
-    "openlineage_namespace": "The namespace of the jobs and models in OpenLineage; by default the code location's name.",
+    "openlineage_namespace": "The namespace of jobs and models in OpenLineage; by default the code location's name.",
 }
 
 

@@ -49,7 +49,9 @@ def row_columns(
     scored += [manifest.offset] if manifest.offset else []
     scored += routed_by
     read = {name: columns_read(text) for name, text in decisions.items() if name in computed}
-    reads = {name: (name,) for name in columns if name not in computed and name != "partition_key"}
+    reads: dict[str, tuple[str, ...]] = {
+        name: (name,) for name in columns if name not in computed and name != "partition_key"
+    }
     reads |= {name: _once(scored) for name in columns if name in computed}
     reads |= {SEGMENT_COLUMN: _once(routed_by)} if SEGMENT_COLUMN in computed else {}
     reads |= {"calibrated": (manifest.outputs[0],)} if "calibrated" in computed else {}

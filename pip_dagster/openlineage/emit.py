@@ -1,8 +1,8 @@
 """New entries of the ledger are sent to the project's destination, each once: `ledger.lineage_emissions` says which.
 
 Nobody waits for a receiver. The warehouse is read, then closed while events are sent, then what arrived is recorded. A
-process that is killed in between sends a batch again, with the same run ids. The first call records where sending begins:
-what is older is for `pip-dagster lineage export`.
+process that is killed in between sends a batch again, with the same run ids. The first call records where sending
+begins: what is older is for `pip-dagster lineage export`.
 """
 
 from __future__ import annotations
@@ -116,7 +116,7 @@ def _left(pipeline: Pipeline, destination: str) -> int:
 
 
 def _unsent(con: DuckDBPyConnection, destination: str, pipeline: str) -> Wanted | None:
-    """What was not sent; None where sending has not begun. Entries long before the newest that was sent are not read."""
+    """What was not sent; None where sending has not begun. What is long before the newest that was sent is not read."""
     of = f"FROM ledger.lineage_emissions WHERE destination = {literal(destination)} AND pipeline = {literal(pipeline)}"
     found = con.execute(f"SELECT min(entry_id), max(entry_id) {of}").fetchone()
     if found is None or found[0] is None:

@@ -1,9 +1,9 @@
 """Ledger entries as OpenLineage's events. The same entries give the same events: nothing is of now, nothing is random.
 
 A pipeline has four jobs. `<p>.features` reads the sources; `<p>.predictions` reads the features and the model, for the
-scoring that goes live; `<p>.challengers` does so for challengers and arms; `<p>.live` makes an earlier scoring, or the arms
-of a split, live. Two steps instead of one job, because a model is no input of the features: who asks what a model or a
-source reaches gets the right answer from the graph alone.
+scoring that goes live; `<p>.challengers` does so for challengers and arms; `<p>.live` makes an earlier scoring, or the
+arms of a split, live. Two steps instead of one job, because a model is no input of the features: who asks what a model
+or a source reaches gets the right answer from the graph alone.
 
 Nothing here is a value of a row: no example or observed value of a check, no reason of a failure, no text of a person.
 """
@@ -133,7 +133,14 @@ def _pair(
     common = {"producer": PRODUCER, "schemaURL": EVENT, "job": job}
     known = {key: each for key, each in facets.items() if key in ("parent", "nominalTime")}
     began = _instant(at - timedelta(seconds=max(0.0, seconds)))
-    yield {"eventType": "START", "eventTime": began, "run": _with_id(entry_id, known), "inputs": [], "outputs": [], **common}
+    yield {
+        "eventType": "START",
+        "eventTime": began,
+        "run": _with_id(entry_id, known),
+        "inputs": [],
+        "outputs": [],
+        **common,
+    }
     yield {
         "eventType": how,
         "eventTime": _instant(at),
@@ -182,7 +189,9 @@ def _sources(subject: Subject, digests: str | None, checks: Sequence[CheckEntry]
         given = facet("inputStatistics", rowCount=sum(rows)) if rows else {}
         sections = {f"sources.{name}" for name, _ in sources}
         given |= _assertions(subject, [check for check in checks if check.section in sections])
-        yield dataset(of, facets | tags("dataset", {"source": ", ".join(name for name, _ in sources)}), inputFacets=given)
+        yield dataset(
+            of, facets | tags("dataset", {"source": ", ".join(name for name, _ in sources)}), inputFacets=given
+        )
 
 
 def _features(subject: Subject, entries: Iterable[ScoringEntry], checks: Sequence[CheckEntry]) -> Json:
@@ -232,7 +241,10 @@ def _tests(subject: Subject, checks: Sequence[CheckEntry]) -> Facets:
 def _columns(subject: Subject, check: CheckEntry) -> tuple[str, ...]:
     """The columns that an expectation judges, as far as it is still declared."""
     declared = subject.expectation(check.section, check.expectation_id)
-    return declared.judged_columns if declared and declared.type == check.type else ()
+    if declared is None or declared.type != check.type:
+        return ()
+    named = declared.kwargs.get("column")  # of a type that judges the table, such as that a column exists
+    return declared.judged_columns or ((named,) if isinstance(named, str) else ())
 
 
 def _verdict(check: CheckEntry) -> Json:

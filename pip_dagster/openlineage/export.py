@@ -19,7 +19,9 @@ Ranges = tuple[tuple[str | None, str | None], ...]
 def pipelines_of(project: Project) -> list[str]:
     """The pipelines that the ledger has entries of, declared or not."""
     with opened(project) as con:
-        found = con.execute("SELECT DISTINCT pipeline FROM ledger.extractions UNION SELECT pipeline FROM ledger.scorings")
+        found = con.execute(
+            "SELECT DISTINCT pipeline FROM ledger.extractions UNION SELECT pipeline FROM ledger.scorings"
+        )
         return sorted(row[0] for row in found.fetchall())
 
 
@@ -32,7 +34,7 @@ def count(project: Project, pipelines: Sequence[str], ranges: Ranges) -> int:
 def export(
     project: Project, subject: Subject, ranges: Ranges, send: Send, progress: Callable[[int], None] | None = None
 ) -> int:
-    """Send the events of a pipeline's entries in their order; the number of events. `progress`: entries done, each time.
+    """Send the events of a pipeline's entries in their order; the number of events. `progress` gets entries done.
 
     Raises:
         LineageError: they cannot be sent. Those that were sent have the same run ids the next time.

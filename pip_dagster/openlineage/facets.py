@@ -45,7 +45,9 @@ def facet(key: str, **content: Any) -> Facets:
 
 def tags(of: str, values: Mapping[str, object]) -> Facets:
     """Tags of a run or dataset, without those that have no value."""
-    listed = [{"key": key, "value": _text(value), "source": SOURCE} for key, value in values.items() if value is not None]
+    listed = [
+        {"key": key, "value": _text(value), "source": SOURCE} for key, value in values.items() if value is not None
+    ]
     return _under("tags", _TAGS[of], "1-0-0", {"tags": listed}) if listed else {}
 
 

@@ -35,7 +35,9 @@ _PORTS = {"postgres": "5432", "mysql": "3306"}
 _SCHEMES = {"gcs": "gs", "s3a": "s3", "s3n": "s3", "postgresql": "postgres", "abfs": "abfss"}
 _AZURE = ("az", "azure", "abfss")
 _WILD = re.compile(r"\*+|\*+\.[\w.]+|[^*?\[/]+=\*+")  # a component that names nothing: `*`, `**`, `*.parquet`, `year=*`
-_SECRET = re.compile(r"(?i)\b(\w*(?:password|passwd|pwd|secret|token|signature|apikey|api_key|access_key)\w*)=[^&;/\s]+")
+_SECRET = re.compile(
+    r"(?i)\b(\w*(?:password|passwd|pwd|secret|token|signature|apikey|api_key|access_key)\w*)=[^&;/\s]+"
+)
 
 
 @dataclass(frozen=True)
@@ -90,7 +92,7 @@ def of_duckdb(path: Path, table: str) -> Dataset:
 
 
 def of_files(place: str, root: Path) -> Dataset:
-    """Files: a path, glob or URL. Components that are only wildcards at its end are left out, as writers name a folder."""
+    """Files: a path, glob or URL, without components at its end that are wildcards alone: writers name the folder."""
     if "://" not in place:
         return Dataset("file", _clean(_folder(str((root / place).absolute()))))
     parts = urlsplit(place)

@@ -1,7 +1,7 @@
 """The ledger's entries in batches, in the order of their ids, which is the order of time.
 
-The warehouse is open, and locked for a file, only while one batch is read: whoever sends events waits for nobody's lock and
-nobody for theirs. Memory holds one batch, however long the ledger is.
+The warehouse is open, and locked for a file, only while one batch is read: nobody waits for a receiver. Memory holds
+one batch, however long the ledger is.
 """
 
 from __future__ import annotations
@@ -119,7 +119,8 @@ def _ids(wanted: Wanted) -> str:
         "AND o.partition_key = c.partition_key AND o.scoring_id = c.scoring_id))"
     )
     return (
-        f"SELECT 'extraction' AS kind, extraction_id AS id FROM ledger.extractions WHERE {wanted.where('extraction_id')} "
+        "SELECT 'extraction' AS kind, extraction_id AS id FROM ledger.extractions "
+        f"WHERE {wanted.where('extraction_id')} "
         f"UNION ALL SELECT 'scoring', scoring_id FROM ledger.scorings WHERE {wanted.where('scoring_id')} "
         f"UNION ALL SELECT 'change', c.change_id FROM ledger.live_changes c "
         f"WHERE {wanted.where('change_id', 'c.')} AND {again}"
@@ -151,7 +152,9 @@ def _checks(con: DuckDBPyConnection, ids: Sequence[str]) -> dict[str, tuple[Chec
 
 def _first_changes(con: DuckDBPyConnection, scorings: Sequence[str]) -> dict[str, LiveChange]:
     found: dict[str, LiveChange] = {}
-    for row in sorted(_dicts(con, "live_changes", LiveChange, "scoring_id", scorings), key=lambda row: row["change_id"]):
+    for row in sorted(
+        _dicts(con, "live_changes", LiveChange, "scoring_id", scorings), key=lambda row: row["change_id"]
+    ):
         if row["kind"] != "rollback":
             found.setdefault(row["scoring_id"], LiveChange(**row))
     return found

@@ -26,8 +26,8 @@ def sender(destination: str, root: Path) -> Iterator[Send]:
     """A function that sends one event to a destination as the setting `openlineage` names it.
 
     Raises:
-        LineageError: the receiver or file cannot be reached, or the package is not installed. An event may arrive twice,
-            with one run id.
+        LineageError: the receiver or file cannot be reached, or the package is not installed. An event may arrive
+            twice, with one run id.
     """
     if destination == CLIENT or "://" in destination:
         with _transport(destination) as send:

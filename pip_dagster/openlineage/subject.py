@@ -105,7 +105,7 @@ class Subject:
         return self._schema(self.types[table]) if table and table in self.types else {}
 
     def predictions_facets(self, entry: ScoringEntry) -> Facets:
-        """Schema, column lineage and other name of a scoring's rows; computed once for the partitions that share them."""
+        """Schema, column lineage and other name of a scoring's rows; computed once for partitions that share them."""
         key = (entry.table_name, entry.manifest_digest, entry.declared_row)
         if key not in self._described:
             self._described[key] = self.published("predictions") | self._described_row(entry)
@@ -171,7 +171,9 @@ class Subject:
             for member in manifest.composite.members if manifest and manifest.composite else ():
                 tagged = {"version": member.version, "manifest_digest": member.manifest_digest}
                 digest = manifest.files.get(member.file, member.manifest_digest) if manifest else ""
-                found.setdefault(member.model_name, {})[digest] = tags("dataset", tagged | {"member_of": entry.model_name})
+                found.setdefault(member.model_name, {})[digest] = tags(
+                    "dataset", tagged | {"member_of": entry.model_name}
+                )
         inputs = []
         for name, versions in found.items():
             facets = facet("version", datasetVersion=" + ".join(versions))
@@ -211,4 +213,3 @@ def _input_field(of: Dataset, column: str, computed: bool) -> Json:
     kind = "TRANSFORMATION" if computed else "IDENTITY"
     transformation = {"type": "DIRECT", "subtype": kind, "description": "", "masking": False}
     return {"namespace": of.namespace, "name": of.name, "field": column, "transformations": [transformation]}
-

@@ -1,4 +1,4 @@
-"""Lineage is sent to receivers of OpenLineage once: what was sent is recorded, so that a receiver that is away is caught up.
+"""Lineage is sent to a receiver once: what was sent is recorded, so that one that was away gets the rest later.
 
 Ids alone do not say it: the id of an entry is older than its commit, and another process may commit an older one later.
 """

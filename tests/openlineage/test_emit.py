@@ -1,0 +1,209 @@
+"""New entries reach a receiver once, in their order; one that is away delays nothing and gets the rest later."""
+
+from __future__ import annotations
+
+import json
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+
+from pip_dagster.errors import ProjectError
+from pip_dagster.openlineage.emit import emit_new
+
+FIRST, SECOND, THIRD = "2024-03-01", "2024-03-02", "2024-03-03"
+
+
+class Receiver:
+    """An HTTP server that keeps the events it is sent, and can refuse them."""
+
+    def __init__(self):
+        self.events, self.headers, self.refuse_after = [], [], None
+        outer = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self):
+                body = self.rfile.read(int(self.headers["Content-Length"]))
+                refused = outer.refuse_after is not None and len(outer.events) >= outer.refuse_after
+                self.send_response(503 if refused else 201)
+                self.send_header("Content-Length", "0")
+                self.end_headers()
+                if not refused:
+                    outer.events.append((self.path, json.loads(body)))
+                    outer.headers.append(dict(self.headers))
+
+            def log_message(self, *arguments):
+                pass
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        threading.Thread(target=self.server.serve_forever, args=(0.01,), daemon=True).start()
+
+    @property
+    def url(self):
+        return f"http://127.0.0.1:{self.server.server_port}"
+
+    @property
+    def runs(self):
+        return [event["run"]["runId"] for _, event in self.events if event["eventType"] != "START"]
+
+
+@pytest.fixture
+def receiver():
+    found = Receiver()
+    yield found
+    found.server.shutdown()
+    found.server.server_close()
+
+
+def to(tiny, destination):
+    file = tiny.root / "pyproject.toml"
+    file.write_text(file.read_text() + f'openlineage = "{destination}"\n')
+    return tiny
+
+
+def test_only_new_entries_are_sent_and_each_once(scored, receiver, schemas, monkeypatch):
+    monkeypatch.setenv("OPENLINEAGE_API_KEY", "pa55word")
+    to(scored, receiver.url)
+    assert emit_new(scored.pipeline()).began and not receiver.events, "the past is for the export"
+    scored.source(f"UPDATE raw.orders SET quantity = 3 WHERE day = '{FIRST}'")
+    scored.run(FIRST)
+    assert (emit_new(scored.pipeline()).sent, emit_new(scored.pipeline()).sent) == (2, 0)
+    assert len(receiver.runs) == len(set(receiver.runs)) == 2
+    for path, event in receiver.events:
+        assert path == "/api/v1/lineage"
+        schemas.check(event)
+    assert receiver.headers[0]["Authorization"] == "Bearer pa55word"
+    stored = scored.warehouse("FROM ledger.lineage_emissions")
+    assert len(stored) == 3 and "pa55word" not in str(stored)
+
+
+def test_a_receiver_that_is_away_is_caught_up_in_order(tiny, receiver, exported):
+    to(tiny, receiver.url)
+    assert emit_new(tiny.pipeline()).began
+    receiver.refuse_after = 3  # it goes away within the second run
+    tiny.run(FIRST, SECOND)
+    done = emit_new(tiny.pipeline())
+    assert (done.sent, done.left) == (1, 3) and "answers 503" in (done.fault or "")
+    receiver.refuse_after = None
+    assert emit_new(tiny.pipeline(), batch=2).sent == 3
+    assert receiver.runs == [event["run"]["runId"] for event in exported(tiny)]
+
+
+def test_an_address_without_a_receiver_leaves_everything_for_later(tiny):
+    to(tiny, "http://127.0.0.1:9")
+    emit_new(tiny.pipeline())
+    tiny.run(FIRST)
+    done = emit_new(tiny.pipeline())
+    assert (done.sent, done.left) == (0, 2) and "no answer" in (done.fault or "")
+
+
+def test_a_file_gets_lines_and_a_late_commit_is_sent_too(tiny, exported):
+    to(tiny, "state/lineage.ndjson")
+    assert emit_new(tiny.pipeline()).began
+    tiny.run(FIRST)
+    tiny.tamper("CREATE TABLE ledger.later AS FROM ledger.scorings; DELETE FROM ledger.scorings")
+    assert emit_new(tiny.pipeline()).sent == 1
+    tiny.run(SECOND)
+    assert emit_new(tiny.pipeline()).sent == 2
+    tiny.tamper(
+        "INSERT INTO ledger.scorings FROM ledger.later; DROP TABLE ledger.later"
+    )  # an older id, committed later
+    assert emit_new(tiny.pipeline()).sent == 1
+    lines = (tiny.root / "state" / "lineage.ndjson").read_text().splitlines()
+    sent = sorted(json.loads(line)["run"]["runId"] for line in lines if '"START"' not in line)
+    assert sent == sorted(event["run"]["runId"] for event in exported(tiny))
+
+
+def test_a_killed_sender_sends_the_same_run_again(tiny, receiver, monkeypatch):
+    from pip_dagster.openlineage import emit
+
+    to(tiny, receiver.url)
+    emit_new(tiny.pipeline())
+    tiny.run(FIRST)
+
+    def killed(*arguments):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(emit, "_record", killed)
+        with pytest.raises(KeyboardInterrupt):
+            emit_new(tiny.pipeline())
+    assert emit_new(tiny.pipeline()).sent == 2
+    assert len(receiver.runs) == 4 and len(set(receiver.runs)) == 2
+
+
+def test_openlineage_pythons_own_configuration(tiny, receiver, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    to(tiny, "client")
+    assert emit_new(tiny.pipeline()).began
+    tiny.run(FIRST)
+    assert "OPENLINEAGE_URL" in (emit_new(tiny.pipeline()).fault or "")
+    (tmp_path / "openlineage.yml").write_text(f"transport: {{type: http, url: '{receiver.url}'}}")
+    assert emit_new(tiny.pipeline()).sent == 2 and len(receiver.runs) == 2
+
+
+@pytest.mark.parametrize(
+    "destination", ["https://ada:pa55word@host/", "https://host/?token=pa55word", "ftp://host/pa55word"]
+)
+def test_a_destination_with_a_secret_is_refused_without_showing_it(tiny, destination):
+    to(tiny, destination)
+    with pytest.raises(ProjectError) as error:
+        _ = tiny.project
+    assert "pa55word" not in str(error.value) and "openlineage" in str(error.value)
+
+
+class TestTheCommand:
+    def test_a_file_of_the_past(self, scored, exported):
+        text = scored.shell("lineage", "export", "orders", f"{FIRST}..{SECOND}", "-o", str(scored.root / "l.ndjson"))
+        assert "8 events, 4 runs" in text
+        lines = (scored.root / "l.ndjson").read_text(encoding="utf-8").splitlines()
+        assert [json.loads(line) for line in lines[1::2]] == exported(scored, ranges=((FIRST, SECOND),))
+        answer = json.loads(scored.shell("lineage", "export", "-o", str(scored.root / "l.ndjson"), "--json"))
+        assert (answer["events"], answer["pipelines"]) == (16, ["orders"])
+        assert len(scored.shell("lineage", "export", "-o", "-").splitlines()) == 17
+
+    def test_a_receiver_and_what_is_wrong_with_others(self, scored, receiver):
+        assert "16 events" in scored.shell("lineage", "export", "--format", "openlineage", "--url", receiver.url)
+        receiver.refuse_after = 0
+        text = scored.shell("lineage", "export", "--url", receiver.url + "/base", code=1)
+        assert "answers 503" in text
+        for words in (["--url", "https://ada:pa55word@host"], ["--url", "x"], [], ["-o", "a", "--url", receiver.url]):
+            text = scored.shell("lineage", "export", "orders", *words, code=2)
+            assert "pa55word" not in text
+        assert "no pipeline 'order'" in scored.shell("lineage", "export", "order", "-o", "-", code=1)
+        assert "nothing to export" in scored.shell("lineage", "export", "orders", "2030-01-01", "-o", "-", code=1)
+
+    def test_what_is_new(self, scored, receiver):
+        assert "openlineage" in scored.shell("lineage", "export", "--new", code=2)
+        to(scored, receiver.url)
+        assert "begins with the next entry" in scored.shell("lineage", "export", "--new")
+        scored.source(f"UPDATE raw.orders SET quantity = 3 WHERE day = '{FIRST}'")
+        scored.run(FIRST)
+        [answer] = json.loads(scored.shell("lineage", "export", "orders", "--new", "--json"))
+        assert (answer["sent"], answer["left"]) == (2, 0) and len(receiver.runs) == 2
+
+    def test_the_short_form_shows_a_partition_as_before(self, scored):
+        assert scored.shell("lineage", "orders", FIRST) == scored.shell("lineage", "show", "orders", FIRST)
+        assert json.loads(scored.shell("lineage", "--json", "orders", FIRST))[0]["partition_key"] == FIRST
+
+
+def test_the_sensor_sends_and_skips_while_the_warehouse_is_locked(tiny, receiver, monkeypatch):
+    import dagster as dg
+
+    from pip_dagster.orchestration.sensors import openlineage
+
+    assert openlineage.openlineage_sensor(tiny.pipeline()) == []
+    [sensor] = openlineage.openlineage_sensor(to(tiny, receiver.url).pipeline())
+    assert sensor.name == "orders_openlineage"
+    monkeypatch.setattr(openlineage, "_LOCK_DEADLINE", 0.2)
+    tiny.run(FIRST)
+
+    def tick():
+        return sensor(dg.build_sensor_context()).skip_message
+
+    assert "begins" in tick()
+    tiny.run(SECOND)
+    with tiny.locked():
+        assert "Will retry" in tick()
+    assert "2 ledger rows sent" in tick() and "Nothing new" in tick()
