@@ -145,8 +145,7 @@ def _send_new(project: Project, pipeline: str | None, as_json: bool) -> None:
         name = declared.spec.name
         found.append({"pipeline": name, "sent": done.sent, "left": done.left, "fault": done.fault})
         if not as_json:
-            text = f"{done.sent:,} sent, {done.left:,} left" if not done.began else "sending begins with the next entry"
-            echo(f"{name}: {text}{f'. {done.fault}' if done.fault else ''}")
+            echo(f"{name}: {done.sent:,} sent, {done.left:,} left{f'. {done.fault}' if done.fault else ''}")
     if as_json:
         show_json(found)
     if any(each["fault"] for each in found):

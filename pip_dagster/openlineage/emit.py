@@ -1,8 +1,8 @@
-"""New entries of the ledger are sent to the project's destination, each once: `ledger.lineage_emissions` says which.
+"""What the project's destination has not got yet is sent, each entry once: `ledger.lineage_emissions` says what it has.
 
 Nobody waits for a receiver. The warehouse is read, then closed while events are sent, then what arrived is recorded. A
-process that is killed in between sends a batch again, with the same run ids. The first call records where sending
-begins: what is older is for `pip-dagster lineage export`.
+process that is killed in between sends a batch again, with the same run ids. A new destination gets everything, from
+the oldest entry on.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
 from pip_dagster import clock
-from pip_dagster.errors import LineageError
+from pip_dagster.errors import LineageError, NoWarehouseError
 from pip_dagster.ledger.rows import insert_rows
 from pip_dagster.openlineage.entries import Entry
 from pip_dagster.openlineage.events import events_of
@@ -43,7 +43,6 @@ class Emitted:
     sent: int = 0
     left: int = 0
     fault: str | None = None
-    began: bool = False
 
 
 @dataclass(frozen=True)
@@ -67,26 +66,18 @@ def emit_new(pipeline: Pipeline, *, seconds: float = _SECONDS, batch: int = _BAT
         return Emitted()
     subject = Subject(project, pipeline.spec.name, pipeline)
     until, sent = time.monotonic() + seconds, 0
-    with opened(project) as con:
-        wanted = _unsent(con, destination, subject.pipeline)
-        entries = read_batch(con, subject, wanted, batch) if wanted else []
-        newest = None if wanted else _newest(con, subject.pipeline)
-    if newest is not None:
-        _record(pipeline, destination, [newest])
-        return Emitted(began=True)
     try:
-        while entries:
+        while entries := _next(subject, destination, batch):
             with sender(destination, project.root) as send:
                 done = _send(send, subject, entries, until)
-            _record(pipeline, destination, [entry.entry_id for entry in entries[: done.sent]])
+            _record(subject, destination, [entry.entry_id for entry in entries[: done.sent]])
             sent += done.sent
-            if done.fault:
-                return Emitted(sent, _left(pipeline, destination), done.fault)
-            if time.monotonic() >= until:
-                return Emitted(sent, _left(pipeline, destination))
-            entries = _next(pipeline, subject, destination, batch)
+            if done.fault or time.monotonic() >= until:
+                return Emitted(sent, _left(subject, destination), done.fault)
+    except NoWarehouseError:
+        return Emitted()
     except LineageError as error:  # the destination cannot be opened
-        return Emitted(sent, _left(pipeline, destination), str(error))
+        return Emitted(sent, _left(subject, destination), str(error))
     return Emitted(sent)
 
 
@@ -103,52 +94,37 @@ def _send(send: Send, subject: Subject, entries: list[Entry], until: float) -> E
     return Emitted(len(entries))
 
 
-def _next(pipeline: Pipeline, subject: Subject, destination: str, batch: int) -> list[Entry]:
-    with opened(pipeline.project) as con:
-        wanted = _unsent(con, destination, subject.pipeline)
-        return read_batch(con, subject, wanted, batch) if wanted else []
+def _next(subject: Subject, destination: str, batch: int) -> list[Entry]:
+    with opened(subject.project) as con:
+        return read_batch(con, subject, _unsent(con, destination, subject.pipeline), batch)
 
 
-def _left(pipeline: Pipeline, destination: str) -> int:
-    with opened(pipeline.project) as con:
-        wanted = _unsent(con, destination, pipeline.spec.name)
-        return count_entries(con, wanted) if wanted else 0
+def _left(subject: Subject, destination: str) -> int:
+    with opened(subject.project) as con:
+        return count_entries(con, _unsent(con, destination, subject.pipeline))
 
 
-def _unsent(con: DuckDBPyConnection, destination: str, pipeline: str) -> Wanted | None:
-    """What was not sent; None where sending has not begun. What is long before the newest that was sent is not read."""
+def _unsent(con: DuckDBPyConnection, destination: str, pipeline: str) -> Wanted:
+    """What was not sent. What is long before the newest that was sent is not read."""
     of = f"FROM ledger.lineage_emissions WHERE destination = {literal(destination)} AND pipeline = {literal(pipeline)}"
-    found = con.execute(f"SELECT min(entry_id), max(entry_id) {of}").fetchone()
-    if found is None or found[0] is None:
-        return None
-    first, newest = found
-    after = max(first, _before(newest))
+    found = con.execute(f"SELECT max(entry_id) {of}").fetchone()
+    after = _before(found[0]) if found and found[0] else ""
     return Wanted(pipeline, after=after, sent=f"SELECT entry_id {of} AND entry_id > {literal(after)}")
 
 
 def _before(newest: str) -> str:
     try:
         return f"{datetime.strptime(newest.partition('-')[0], _INSTANT) - _LATE:{_INSTANT}}"
-    except ValueError:  # an empty ledger, or a foreign id
+    except ValueError:  # an id that is not ours
         return ""
 
 
-def _newest(con: DuckDBPyConnection, pipeline: str) -> str:
-    """The newest id of a pipeline's entries; empty where there is none."""
-    of = f"WHERE pipeline = {literal(pipeline)}"
-    found = con.execute(
-        f"SELECT greatest((SELECT max(extraction_id) FROM ledger.extractions {of}), "
-        f"(SELECT max(scoring_id) FROM ledger.scorings {of}), (SELECT max(change_id) FROM ledger.live_changes {of}))"
-    ).fetchone()
-    return (found[0] if found else None) or ""
-
-
-def _record(pipeline: Pipeline, destination: str, ids: list[str]) -> None:
+def _record(subject: Subject, destination: str, ids: list[str]) -> None:
     if not ids:
         return
-    rows = [_Emission(destination, pipeline.spec.name, each, clock.now()) for each in ids]
+    rows = [_Emission(destination, subject.pipeline, each, clock.now()) for each in ids]
     with (
         workspace(threads=1) as con,
-        writing(con, pipeline.project, purpose="recording what lineage was sent", publish=False),
+        writing(con, subject.project, purpose="recording what lineage was sent", publish=False),
     ):
         insert_rows(con, "lineage_emissions", rows)

@@ -92,7 +92,7 @@ def _http(url: str) -> Any:
     from openlineage.client.transport.http import HttpConfig, HttpTransport
 
     parts = urlsplit(url)
-    given: dict[str, Any] = {"url": url, "timeout": _TIMEOUT, "retry": {"total": 0}}
+    given: dict[str, Any] = {"url": url, "timeout": _TIMEOUT, "retry": {"total": 0, "status_forcelist": []}}
     given["endpoint"] = urljoin(parts.path.rstrip("/") + "/", os.environ.get("OPENLINEAGE_ENDPOINT", _ENDPOINT))
     if key := os.environ.get(_KEY):
         given["auth"] = {"type": "api_key", "apiKey": key}

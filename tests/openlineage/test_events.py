@@ -13,7 +13,7 @@ pytestmark = pytest.mark.lake
 FIRST, SECOND = "2024-03-01", "2024-03-02"
 QUALITY = """
 sources:
-  orders: [{type: expect_column_to_exist, kwargs: {column: shop}}]
+  orders: [{type: expect_column_values_to_not_be_null, kwargs: {column: shop}}]
 features:
   - {type: expect_column_values_to_not_be_null, kwargs: {column: amount}}
   - type: expect_column_values_to_be_between
@@ -180,7 +180,7 @@ def test_a_failure_says_what_was_broken_and_quotes_no_row(tiny, exported):
     assert (job(event), event["eventType"], event["outputs"]) == ("orders.predictions", "FAIL", [])
     message = event["run"]["facets"]["errorMessage"]["message"]
     assert f"Partition {FIRST}" in message and f"pip-dagster lineage orders {FIRST}" in message
-    tiny.declare("SELECT order_id, day, error('secret ' || shop) AS amount FROM raw.orders")
+    tiny.declare(sql.replace("SELECT *", "SELECT * REPLACE (error('secret ' || shop)::BOOLEAN AS gift)"))
     assert tiny.run(SECOND)[SECOND].error
     events = exported(tiny)
     assert job(events[-1]) == "orders.features" and events[-1]["eventType"] == "FAIL"

@@ -30,8 +30,6 @@ def openlineage_sensor(pipeline: Pipeline) -> list[dg.SensorDefinition]:
                 done = emit_new(pipeline)
         except WarehouseError as error:
             return dg.SkipReason(f"Skipped: {error} Will retry on the next tick.")
-        if done.began:
-            return dg.SkipReason("Sending begins with the next entry of the ledger.")
         if done.fault:
             context.log.warning(done.fault)
             return dg.SkipReason(f"{plural(done.left, 'ledger row')} left. {done.fault}")

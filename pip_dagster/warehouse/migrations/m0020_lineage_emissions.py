@@ -4,6 +4,6 @@ Ids alone do not say it: the id of an entry is older than its commit, and anothe
 """
 
 SQL = """
--- What a receiver has got. The first row of a destination and pipeline is where sending began: older ids are the past.
+-- Which extractions, scorings and live changes a destination has got.
 CREATE TABLE ledger.lineage_emissions (destination VARCHAR, pipeline VARCHAR, entry_id VARCHAR, made_at TIMESTAMPTZ);
 """
