@@ -29,7 +29,6 @@ EXAMPLES = {
         "backfill flight_delay --from 2013-09-01 --to 2013-09-30 --dry-run",
     ),
     "estimate": ("estimate flight_delay --last 7",),
-    "lineage": ("lineage flight_delay 2013-08-01", "lineage export flight_delay -o lineage.ndjson"),
     "lineage export": (
         "lineage export flight_delay 2013-08-01..2013-08-07 -o lineage.ndjson",
         "lineage export --url https://marquez.example",

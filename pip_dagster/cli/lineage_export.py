@@ -52,7 +52,7 @@ def export(
     run id: a receiver that has it already gets no second run.
     """
     if output and url:
-        raise click.UsageError("Name one destination: -o FILE or --url URL.")
+        raise click.UsageError("Name one destination: -o FILE, or --url with an address.")
     if url and (wrong := unsafe_url(url) if "://" in url else "is not a URL; expected https://…"):
         raise click.UsageError(f"--url {wrong}")
     if new:
@@ -62,7 +62,7 @@ def export(
         return
     destination = url or (None if output else project.openlineage)
     if not (output or destination):
-        raise click.UsageError("Name the destination: -o FILE, --url URL, or the setting `openlineage`.")
+        raise click.UsageError("Name the destination: -o FILE, --url with an address, or the setting `openlineage`.")
     from pip_dagster.openlineage.export import count, pipelines_of
 
     names = _names(project, pipeline, pipelines_of(project))

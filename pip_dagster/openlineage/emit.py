@@ -17,7 +17,7 @@ from pip_dagster.errors import LineageError, NoWarehouseError
 from pip_dagster.ledger.rows import insert_rows
 from pip_dagster.openlineage.entries import Entry
 from pip_dagster.openlineage.events import events_of
-from pip_dagster.openlineage.read import Wanted, count_entries, opened, read_batch
+from pip_dagster.openlineage.read import EntryFilter, count_entries, opened, read_batch
 from pip_dagster.openlineage.send import Send, sender
 from pip_dagster.openlineage.subject import Subject
 from pip_dagster.sql.names import literal
@@ -104,12 +104,12 @@ def _left(subject: Subject, destination: str) -> int:
         return count_entries(con, _unsent(con, destination, subject.pipeline))
 
 
-def _unsent(con: DuckDBPyConnection, destination: str, pipeline: str) -> Wanted:
+def _unsent(con: DuckDBPyConnection, destination: str, pipeline: str) -> EntryFilter:
     """What was not sent. What is long before the newest that was sent is not read."""
     of = f"FROM ledger.lineage_emissions WHERE destination = {literal(destination)} AND pipeline = {literal(pipeline)}"
     found = con.execute(f"SELECT max(entry_id) {of}").fetchone()
     after = _before(found[0]) if found and found[0] else ""
-    return Wanted(pipeline, after=after, sent=f"SELECT entry_id {of} AND entry_id > {literal(after)}")
+    return EntryFilter(pipeline, after=after, sent=f"SELECT entry_id {of} AND entry_id > {literal(after)}")
 
 
 def _before(newest: str) -> str:

@@ -11,7 +11,7 @@ from pip_dagster.ledger.record import ExtractionEntry, ScoringEntry
 
 
 @dataclass(frozen=True)
-class Extracted:
+class ExtractionRun:
     """The feature SQL ran for a partition. `checks`: what the expectations on its sources found."""
 
     entry: ExtractionEntry
@@ -24,7 +24,7 @@ class Extracted:
 
 
 @dataclass(frozen=True)
-class Scored:
+class ScoringRun:
     """A partition was scored, or an attempt at it was blocked or failed.
 
     `first`: the change by which it went live at first; None for one that never did.
@@ -41,7 +41,7 @@ class Scored:
 
 
 @dataclass(frozen=True)
-class MadeLive:
+class LiveRun:
     """A scoring, or several arms', went live without being scored: by a rollback, or by a decision on a split.
 
     `scorings`: those that are live by it, the change's own first.
@@ -57,4 +57,4 @@ class MadeLive:
         return self.change.change_id
 
 
-Entry = Extracted | Scored | MadeLive
+Entry = ExtractionRun | ScoringRun | LiveRun

@@ -19,7 +19,7 @@ from typing import Any
 from pip_dagster.ledger.arms import Arm
 from pip_dagster.ledger.checks import CheckEntry
 from pip_dagster.ledger.record import ScoringEntry
-from pip_dagster.openlineage.entries import Entry, Extracted, MadeLive, Scored
+from pip_dagster.openlineage.entries import Entry, ExtractionRun, LiveRun, ScoringRun
 from pip_dagster.openlineage.facets import EVENT, PRODUCER, Facets, facet, tags
 from pip_dagster.openlineage.subject import Json, Subject, dataset
 from pip_dagster.plural import plural
@@ -32,9 +32,9 @@ _NAMED = 20
 
 def events_of(subject: Subject, entry: Entry) -> Iterator[Json]:
     """The events of an entry: that its run started, and how it ended."""
-    if isinstance(entry, Extracted):
+    if isinstance(entry, ExtractionRun):
         return _of_extraction(subject, entry)
-    return _of_scoring(subject, entry) if isinstance(entry, Scored) else _of_change(subject, entry)
+    return _of_scoring(subject, entry) if isinstance(entry, ScoringRun) else _of_change(subject, entry)
 
 
 def line(event: Mapping[str, Any]) -> str:
@@ -47,7 +47,7 @@ def run_id(entry_id: str) -> str:
     return str(uuid.uuid5(_RUNS, entry_id))
 
 
-def _of_extraction(subject: Subject, extracted: Extracted) -> Iterator[Json]:
+def _of_extraction(subject: Subject, extracted: ExtractionRun) -> Iterator[Json]:
     entry = extracted.entry
     run = _run(subject, entry.extraction_id, entry.run_id, entry.partition_start, entry.partition_end)
     seen = {"partition": entry.partition_key, "revision": entry.revision, "new_revision": entry.is_new}
@@ -63,7 +63,7 @@ def _of_extraction(subject: Subject, extracted: Extracted) -> Iterator[Json]:
     yield from _pair(entry.extraction_id, job, run, (entry.made_at, entry.seconds), "COMPLETE", inputs, [output])
 
 
-def _of_scoring(subject: Subject, scored: Scored) -> Iterator[Json]:
+def _of_scoring(subject: Subject, scored: ScoringRun) -> Iterator[Json]:
     entry, first = scored.entry, scored.first
     run = _run(subject, entry.scoring_id, entry.run_id, entry.partition_start, entry.partition_end)
     seen = {
@@ -95,7 +95,7 @@ def _of_scoring(subject: Subject, scored: Scored) -> Iterator[Json]:
     yield from _pair(entry.scoring_id, job, run, ended, "COMPLETE", inputs, list(_outputs(subject, scored)))
 
 
-def _of_change(subject: Subject, made: MadeLive) -> Iterator[Json]:
+def _of_change(subject: Subject, made: LiveRun) -> Iterator[Json]:
     change, entries = made.change, made.scorings
     own = entries[0] if entries else None
     start, end = (own.partition_start, own.partition_end) if own else (None, None)
@@ -203,7 +203,7 @@ def _features(subject: Subject, entries: Iterable[ScoringEntry], checks: Sequenc
     return dataset(subject.own("features"), facets, inputFacets=given)
 
 
-def _outputs(subject: Subject, scored: Scored) -> Iterator[Json]:
+def _outputs(subject: Subject, scored: ScoringRun) -> Iterator[Json]:
     entry = scored.entry
     live = entry.role == "champion"
     facets = facet("version", datasetVersion=entry.scoring_id)
@@ -259,7 +259,7 @@ def _verdict(check: CheckEntry) -> Json:
     return found
 
 
-def _why(scored: Scored) -> str:
+def _why(scored: ScoringRun) -> str:
     """Why an attempt was refused, in words that quote no value; the ledger's reason may."""
     entry = scored.entry
     broken = [check for check in scored.checks if check.severity == "critical" and check.status != "passed"]

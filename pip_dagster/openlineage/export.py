@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from pip_dagster.openlineage.events import events_of
-from pip_dagster.openlineage.read import Wanted, batches, count_entries, opened
+from pip_dagster.openlineage.read import EntryFilter, batches, count_entries, opened
 from pip_dagster.openlineage.send import Send
 from pip_dagster.openlineage.subject import Subject
 
@@ -28,7 +28,7 @@ def pipelines_of(project: Project) -> list[str]:
 def count(project: Project, pipelines: Sequence[str], ranges: Ranges) -> int:
     """How many entries there are to export."""
     with opened(project) as con:
-        return sum(count_entries(con, Wanted(name, ranges=ranges)) for name in pipelines)
+        return sum(count_entries(con, EntryFilter(name, ranges=ranges)) for name in pipelines)
 
 
 def export(
@@ -41,7 +41,7 @@ def export(
         WarehouseError: the warehouse is locked or cannot be read.
     """
     events = 0
-    for batch in batches(project, subject, Wanted(subject.pipeline, ranges=ranges)):
+    for batch in batches(project, subject, EntryFilter(subject.pipeline, ranges=ranges)):
         for entry in batch:
             for event in events_of(subject, entry):
                 send(event)

@@ -15,7 +15,7 @@ from pip_dagster.ledger.arms import arms_of
 from pip_dagster.ledger.checks import SPLIT, CheckEntry
 from pip_dagster.ledger.live import LiveChange
 from pip_dagster.ledger.record import ExtractionEntry, ScoringEntry, dicts
-from pip_dagster.openlineage.entries import Entry, Extracted, MadeLive, Scored
+from pip_dagster.openlineage.entries import Entry, ExtractionRun, LiveRun, ScoringRun
 from pip_dagster.openlineage.subject import Subject
 from pip_dagster.sql.names import among, literal, quote, quote_all
 from pip_dagster.warehouse.access import reading
@@ -32,7 +32,7 @@ _PURPOSE = "reading the lineage"
 
 
 @dataclass(frozen=True)
-class Wanted:
+class EntryFilter:
     """Which entries of a pipeline.
 
     Attributes:
@@ -62,7 +62,7 @@ class Wanted:
         return " AND ".join(parts)
 
 
-def batches(project: Project, subject: Subject, wanted: Wanted, size: int = BATCH) -> Iterator[list[Entry]]:
+def batches(project: Project, subject: Subject, wanted: EntryFilter, size: int = BATCH) -> Iterator[list[Entry]]:
     """All entries, a batch at a time; the warehouse is closed while one is used.
 
     Raises:
@@ -85,13 +85,13 @@ def opened(project: Project) -> Iterator[DuckDBPyConnection]:
         yield con
 
 
-def count_entries(con: DuckDBPyConnection, wanted: Wanted) -> int:
+def count_entries(con: DuckDBPyConnection, wanted: EntryFilter) -> int:
     """How many entries there are. The warehouse is the current catalog."""
     found = con.execute(f"SELECT count(*) FROM ({_ids(wanted)})").fetchone()
     return int(found[0]) if found else 0
 
 
-def read_batch(con: DuckDBPyConnection, subject: Subject, wanted: Wanted, size: int = BATCH) -> list[Entry]:
+def read_batch(con: DuckDBPyConnection, subject: Subject, wanted: EntryFilter, size: int = BATCH) -> list[Entry]:
     """The first entries by id. The warehouse is the current catalog."""
     rows = con.execute(f"SELECT kind, id FROM ({_ids(wanted)}) ORDER BY id LIMIT {size}").fetchall()
     ids: dict[str, list[str]] = {"extraction": [], "scoring": [], "change": []}
@@ -100,17 +100,17 @@ def read_batch(con: DuckDBPyConnection, subject: Subject, wanted: Wanted, size: 
     checks = _checks(con, [*ids["extraction"], *ids["scoring"]])
     found: list[Entry] = []
     for each in _rows(con, "extractions", ExtractionEntry, "extraction_id", ids["extraction"]):
-        found.append(Extracted(each, checks.get(each.extraction_id, ())))
+        found.append(ExtractionRun(each, checks.get(each.extraction_id, ())))
     firsts = _first_changes(con, ids["scoring"])
     for scoring in _rows(con, "scorings", ScoringEntry, "scoring_id", ids["scoring"]):
         first = firsts.get(scoring.scoring_id)
-        found.append(Scored(scoring, checks.get(scoring.scoring_id, ()), first))
+        found.append(ScoringRun(scoring, checks.get(scoring.scoring_id, ()), first))
     found += _changes(con, ids["change"])
     _note_types(con, subject, found)
     return sorted(found, key=lambda entry: entry.entry_id)
 
 
-def _ids(wanted: Wanted) -> str:
+def _ids(wanted: EntryFilter) -> str:
     """SQL of the ids: a change that made a scoring live for the first time is a part of the scoring's own run."""
     pipeline = literal(wanted.pipeline)
     again = (
@@ -169,7 +169,7 @@ def _changes(con: DuckDBPyConnection, ids: Sequence[str]) -> list[Entry]:
     for change in changes:
         of_change = arms.get(change.change_id, ())
         live = dict.fromkeys((change.scoring_id, *(arm.scoring_id for arm in of_change)))
-        found.append(MadeLive(change, tuple(scorings[each] for each in live if each in scorings), of_change))
+        found.append(LiveRun(change, tuple(scorings[each] for each in live if each in scorings), of_change))
     return found
 
 
@@ -177,7 +177,7 @@ def _note_types(con: DuckDBPyConnection, subject: Subject, entries: Iterable[Ent
     """Note the columns of the tables that hold these entries' rows, where they are not known yet."""
     tables = set()
     for entry in entries:
-        of = entry.scorings if isinstance(entry, MadeLive) else (entry.entry,)
+        of = entry.scorings if isinstance(entry, LiveRun) else (entry.entry,)
         tables |= {each.table_name for each in of if each.table_name}
     for table in sorted(tables - subject.types.keys()):
         described = con.execute(f"DESCRIBE {quote(subject.pipeline)}.{quote(table)}").fetchall()

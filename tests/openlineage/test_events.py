@@ -245,13 +245,13 @@ def test_a_pipeline_and_a_model_that_are_gone_still_have_a_lineage(scored, schem
 
 def test_batches_of_one_give_the_same_events(scored, exported):
     from pip_dagster.openlineage.events import events_of
-    from pip_dagster.openlineage.read import Wanted, batches
+    from pip_dagster.openlineage.read import EntryFilter, batches
     from pip_dagster.openlineage.subject import Subject
 
     subject = Subject(scored.project, "orders", scored.pipeline())
     found = [
         event
-        for batch in batches(scored.project, subject, Wanted("orders"), size=1)
+        for batch in batches(scored.project, subject, EntryFilter("orders"), size=1)
         for entry in batch
         for event in events_of(subject, entry)
     ]
