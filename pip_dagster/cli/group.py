@@ -34,9 +34,9 @@ EXAMPLES = {
         "lineage export --url https://marquez.example",
     ),
     "lineage show": (
-        "lineage flight_delay 2013-08-01",
-        "lineage flight_delay 2013-08-01 --as-of 2013-08-02T06:00:00+00:00",
-        "lineage flight_delay --key B6-105-JFK-20130831",
+        "lineage show flight_delay 2013-08-01",
+        "lineage show flight_delay 2013-08-01 --as-of 2013-08-02T06:00:00+00:00",
+        "lineage show flight_delay --key B6-105-JFK-20130831",
     ),
     "models gate": ("models gate flight_delay v2",),
     "models list": ("models list", "models list flight_delay"),
