@@ -77,23 +77,22 @@ def test_only_new_entries_are_sent_and_each_once(scored, receiver, schemas, monk
     assert len(stored) == 10 and "pa55word" not in str(stored)
 
 
-def test_a_receiver_that_is_away_is_caught_up_in_order(tiny, receiver, exported):
-    to(tiny, receiver.url)
-    assert emit_new(tiny.pipeline()).sent == 0, "there is no warehouse yet"
+def test_a_receiver_that_is_away_is_caught_up_in_order(scored, receiver, exported):
+    to(scored, receiver.url)
     receiver.refuse_after = 3  # it goes away within the second run
-    tiny.run(FIRST, SECOND)
-    done = emit_new(tiny.pipeline())
-    assert (done.sent, done.left) == (1, 3) and "answers 503" in (done.fault or "")
+    done = emit_new(scored.pipeline())
+    assert (done.sent, done.left) == (1, 7) and "answers 503" in (done.fault or "")
     receiver.refuse_after = None
-    assert emit_new(tiny.pipeline(), batch=2).sent == 3
-    assert receiver.runs == [event["run"]["runId"] for event in exported(tiny)]
+    assert emit_new(scored.pipeline(), batch=3).sent == 7
+    assert receiver.runs == [event["run"]["runId"] for event in exported(scored)]
 
 
-def test_an_address_without_a_receiver_leaves_everything_for_later(tiny):
-    to(tiny, "http://127.0.0.1:9")
-    tiny.run(FIRST)
-    done = emit_new(tiny.pipeline())
-    assert (done.sent, done.left) == (0, 2) and "no answer" in (done.fault or "")
+def test_without_a_receiver_or_a_warehouse_nothing_is_sent(scored):
+    to(scored, "http://127.0.0.1:9")
+    done = emit_new(scored.pipeline())
+    assert (done.sent, done.left) == (0, 8) and "no answer" in (done.fault or "")
+    scored.begin_again()
+    assert emit_new(scored.pipeline()).sent == 0
 
 
 def test_a_file_gets_lines_and_a_late_commit_is_sent_too(tiny, exported):
@@ -110,31 +109,28 @@ def test_a_file_gets_lines_and_a_late_commit_is_sent_too(tiny, exported):
     assert sent == sorted(event["run"]["runId"] for event in exported(tiny))
 
 
-def test_a_killed_sender_sends_the_same_run_again(tiny, receiver, monkeypatch):
+def test_a_killed_sender_sends_the_same_run_again(scored, receiver, monkeypatch):
     from pip_dagster.openlineage import emit
-
-    to(tiny, receiver.url)
-    tiny.run(FIRST)
 
     def killed(*arguments):
         raise KeyboardInterrupt
 
+    to(scored, receiver.url)
     with monkeypatch.context() as patch:
         patch.setattr(emit, "_record", killed)
         with pytest.raises(KeyboardInterrupt):
-            emit_new(tiny.pipeline())
-    assert emit_new(tiny.pipeline()).sent == 2
-    assert len(receiver.runs) == 4 and len(set(receiver.runs)) == 2
+            emit_new(scored.pipeline())
+    assert emit_new(scored.pipeline()).sent == 8
+    assert len(receiver.runs) == 16 and len(set(receiver.runs)) == 8
 
 
-def test_openlineage_pythons_own_configuration(tiny, receiver, monkeypatch, tmp_path):
+def test_openlineage_pythons_own_configuration(scored, receiver, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HOME", str(tmp_path))
-    to(tiny, "client")
-    tiny.run(FIRST)
-    assert "OPENLINEAGE_URL" in (emit_new(tiny.pipeline()).fault or "")
+    to(scored, "client")
+    assert "OPENLINEAGE_URL" in (emit_new(scored.pipeline()).fault or "")
     (tmp_path / "openlineage.yml").write_text(f"transport: {{type: http, url: '{receiver.url}'}}")
-    assert emit_new(tiny.pipeline()).sent == 2 and len(receiver.runs) == 2
+    assert emit_new(scored.pipeline()).sent == 8 and len(receiver.runs) == 8
 
 
 @pytest.mark.parametrize(
@@ -182,20 +178,19 @@ class TestTheCommand:
         assert json.loads(scored.shell("lineage", "--json", "orders", FIRST))[0]["partition_key"] == FIRST
 
 
-def test_the_sensor_sends_and_skips_while_the_warehouse_is_locked(tiny, receiver, monkeypatch):
+def test_the_sensor_sends_and_skips_while_the_warehouse_is_locked(scored, receiver, monkeypatch):
     import dagster as dg
 
     from pip_dagster.orchestration.sensors import openlineage
 
-    assert openlineage.openlineage_sensor(tiny.pipeline()) == []
-    [sensor] = openlineage.openlineage_sensor(to(tiny, receiver.url).pipeline())
+    assert openlineage.openlineage_sensor(scored.pipeline()) == []
+    [sensor] = openlineage.openlineage_sensor(to(scored, receiver.url).pipeline())
     assert sensor.name == "orders_openlineage"
     monkeypatch.setattr(openlineage, "_LOCK_DEADLINE", 0.2)
-    tiny.run(FIRST)
 
     def tick():
         return sensor(dg.build_sensor_context()).skip_message
 
-    with tiny.locked():
+    with scored.locked():
         assert "Will retry" in tick()
-    assert "2 ledger rows sent" in tick() and "Nothing new" in tick()
+    assert "8 ledger rows sent" in tick() and "Nothing new" in tick()
