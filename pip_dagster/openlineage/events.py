@@ -49,7 +49,7 @@ def run_id(entry_id: str) -> str:
 
 def _of_extraction(subject: Subject, extracted: ExtractionRun) -> Iterator[Json]:
     entry = extracted.entry
-    run = _run(subject, entry.extraction_id, entry.run_id, entry.partition_start, entry.partition_end)
+    run = _run(subject, entry.run_id, entry.partition_start, entry.partition_end)
     seen = {"partition": entry.partition_key, "revision": entry.revision, "new_revision": entry.is_new}
     run |= tags("run", seen | {"provisional": entry.provisional or None})
     run |= _tests(subject, extracted.checks)
@@ -65,7 +65,7 @@ def _of_extraction(subject: Subject, extracted: ExtractionRun) -> Iterator[Json]
 
 def _of_scoring(subject: Subject, scored: ScoringRun) -> Iterator[Json]:
     entry, first = scored.entry, scored.first
-    run = _run(subject, entry.scoring_id, entry.run_id, entry.partition_start, entry.partition_end)
+    run = _run(subject, entry.run_id, entry.partition_start, entry.partition_end)
     seen = {
         "partition": entry.partition_key,
         "status": entry.status,
@@ -99,7 +99,7 @@ def _of_change(subject: Subject, made: LiveRun) -> Iterator[Json]:
     change, entries = made.change, made.scorings
     own = entries[0] if entries else None
     start, end = (own.partition_start, own.partition_end) if own else (None, None)
-    run = _run(subject, change.change_id, change.run_id, start, end)
+    run = _run(subject, change.run_id, start, end)
     seen = {
         "partition": change.partition_key,
         "live": change.kind or "scored",
@@ -155,18 +155,22 @@ def _with_id(entry_id: str, facets: Facets) -> Json:
     return {"runId": run_id(entry_id), "facets": facets}
 
 
-def _run(
-    subject: Subject, entry_id: str, dagster_run: str | None, start: datetime | None, end: datetime | None
-) -> Facets:
+def _run(subject: Subject, dagster_run: str | None, start: datetime | None, end: datetime | None) -> Facets:
     """What the run of every entry says: the stretch of time of its partition, and the run that it was part of."""
-    try:
-        parent = str(uuid.UUID(dagster_run or ""))
-    except ValueError:  # a rollback, or a run without Dagster
-        parent = run_id(dagster_run or entry_id)
-    found = facet("parent", run={"runId": parent}, job=subject.job())
+    found: Facets = {}
+    if dagster_run:
+        found |= facet("parent", run={"runId": _parent(dagster_run)}, job=subject.job())
     if start and end:
         found |= facet("nominalTime", nominalStartTime=_instant(start), nominalEndTime=_instant(end))
     return found
+
+
+def _parent(run: str) -> str:
+    """The id of a run as a UUID: Dagster's is one; a rollback's, or that of a run without Dagster, is not."""
+    try:
+        return str(uuid.UUID(run))
+    except ValueError:
+        return run_id(run)
 
 
 def _engine(libraries: Mapping[str, str]) -> Facets:

@@ -65,7 +65,9 @@ def _transport(destination: str) -> Iterator[Send]:
     try:
         yield send
     finally:
-        transport.close(_TIMEOUT)
+        is_done = transport.close(_TIMEOUT)
+    if is_done is False:  # one that sends in the background
+        raise LineageError(f"Lineage was not sent to {place} within {_TIMEOUT:g} s.")
 
 
 def _configured() -> Any:
@@ -79,6 +81,8 @@ def _configured() -> Any:
             f"openlineage-python cannot read its configuration ({type(error).__name__}). Check openlineage.yml and the "
             "variables that begin with OPENLINEAGE."
         ) from None
+    if transport.kind == "noop":
+        raise LineageError("OPENLINEAGE_DISABLED is set, so that openlineage-python sends nothing. Unset it.")
     if transport.kind == "console":
         raise LineageError(
             "openlineage-python has no configuration and would print events. Set OPENLINEAGE_URL, or write "

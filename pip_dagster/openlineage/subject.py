@@ -21,7 +21,7 @@ from pip_dagster.registry.manifest import Manifest
 from pip_dagster.registry.store import Registry
 
 # Beyond so many input columns, an event has no column lineage: it would be megabytes, for each partition.
-MOST_INPUT_FIELDS = 10_000
+MOST_INPUT_FIELDS = 5_000
 # Columns of the predictions beside those of the scored rows.
 _ADDED = {
     "model_name": "VARCHAR",

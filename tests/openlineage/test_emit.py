@@ -129,6 +129,9 @@ def test_openlineage_pythons_own_configuration(scored, receiver, monkeypatch, tm
     monkeypatch.setenv("HOME", str(tmp_path))
     to(scored, "client")
     assert "OPENLINEAGE_URL" in (emit_new(scored.pipeline()).fault or "")
+    with monkeypatch.context() as patch:
+        patch.setenv("OPENLINEAGE_DISABLED", "true")
+        assert "OPENLINEAGE_DISABLED" in (emit_new(scored.pipeline()).fault or "")
     (tmp_path / "openlineage.yml").write_text(f"transport: {{type: http, url: '{receiver.url}'}}")
     assert emit_new(scored.pipeline()).sent == 8 and len(receiver.runs) == 8
 

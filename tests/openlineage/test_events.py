@@ -1,7 +1,10 @@
 """The ledger as events of OpenLineage: valid by the published schemas, the same each time, without a row's value."""
 
+import fcntl
 import json
+import shutil
 from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
 
@@ -78,7 +81,7 @@ def test_a_partition_is_two_runs_from_its_source_and_its_model(scored, exported,
     assert predictions["run"]["facets"]["processing_engine"]["name"] == "xgboost"
 
 
-def test_column_lineage_leads_from_the_predictions_to_the_features_alone(tiny, exported):
+def test_column_lineage_leads_from_the_predictions_to_the_features_alone(tiny, exported, monkeypatch):
     tiny.declare(decisions={"late": "score >= 0.5", "big": "amount > 100"}, columns={"late": "It will be late."})
     assert tiny.run(FIRST)[FIRST].scoring
     [event] = of(exported(tiny), "predictions")
@@ -96,6 +99,9 @@ def test_column_lineage_leads_from_the_predictions_to_the_features_alone(tiny, e
     columns = {each["name"]: each for each in output["facets"]["schema"]["fields"]}
     assert columns["late"]["type"] == "BOOLEAN" and columns["late"]["description"] == "It will be late."
     assert columns.keys() == {row[0] for row in tiny.warehouse("DESCRIBE orders.predictions")}
+    monkeypatch.setattr("pip_dagster.openlineage.subject.MOST_INPUT_FIELDS", 3)
+    [event] = of(exported(tiny), "predictions")
+    assert "columnLineage" not in event["outputs"][0]["facets"], "of thousands of columns, events would be megabytes"
 
 
 @pytest.mark.lake("always")
@@ -225,8 +231,6 @@ def test_names_with_odd_characters_stay_whole(tiny, exported):
 
 
 def test_a_pipeline_and_a_model_that_are_gone_still_have_a_lineage(scored, schemas):
-    import shutil
-
     from pip_dagster.openlineage.export import export
     from pip_dagster.openlineage.subject import Subject
 
@@ -248,16 +252,45 @@ def test_batches_of_one_give_the_same_events(scored, exported):
     from pip_dagster.openlineage.read import EntryFilter, batches
     from pip_dagster.openlineage.subject import Subject
 
-    subject = Subject(scored.project, "orders", scored.pipeline())
-    found = [
-        event
-        for batch in batches(scored.project, subject, EntryFilter("orders"), size=1)
-        for entry in batch
-        for event in events_of(subject, entry)
-    ]
+    subject, found = Subject(scored.project, "orders", scored.pipeline()), []
+    for batch in batches(scored.project, subject, EntryFilter("orders"), size=1):
+        found += [event for entry in batch for event in events_of(subject, entry)]
+        if isinstance(scored.project.warehouse, Path):
+            with Path(f"{scored.project.warehouse}.lock").open("a+") as file:  # a run can write meanwhile
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     assert found[1::2] == exported(scored)
     ranges = ((SECOND, SECOND), ("2024-03-04", None))
     assert {e["run"]["facets"]["nominalTime"]["nominalStartTime"][:10] for e in exported(scored, ranges=ranges)} == {
         SECOND,
         "2024-03-04",
     }
+
+
+@pytest.mark.soak
+@pytest.mark.lake("never")
+def test_fifty_thousand_partitions_take_no_more_memory_than_one_batch(scored):
+    def more(table, *ids):
+        parts = ", ".join(f"'2020' || lpad(i::VARCHAR, 8, '0') || {key}[13:] AS {key}" for key in ids)
+        return (
+            f"INSERT INTO ledger.{table} SELECT * EXCLUDE (i) REPLACE ({parts}, "
+            f"(DATE '1900-01-01' + i::INT)::VARCHAR AS partition_key) FROM (FROM ledger.{table} LIMIT 1), range(50000) r(i)"
+        )
+
+    scored.tamper(more("extractions", "extraction_id"), more("scorings", "scoring_id"))
+    scored.tamper(more("live_changes", "change_id", "scoring_id"))
+    program = """
+        import resource
+        from pip_dagster.declaration.find import find_pipeline
+        from pip_dagster.declaration.project import Project
+        from pip_dagster.openlineage.export import export
+        from pip_dagster.openlineage.subject import Subject
+
+        project = Project.find()
+        subject = Subject(project, "orders", find_pipeline(project, "orders"))
+        peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
+        export(project, subject, (("1900-01-01", "1905-01-01"),), lambda event: None)
+        before = peak()
+        print(export(project, subject, (), lambda event: None), peak() - before)
+    """
+    events, megabytes = scored.python(program).communicate()[0].split()
+    assert int(events) == 200_016 and float(megabytes) < 60

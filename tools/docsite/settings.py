@@ -23,8 +23,8 @@ pipelines that declare none.
 
 """
 FURTHER = """
-Dagster, DuckDB, XGBoost and OpenMP read variables of their own; libpq's `PG…` variables hold for a lake in Postgres, and
-with `openlineage = "client"` those of openlineage-python, `OPENLINEAGE…`.
+Dagster, DuckDB, XGBoost and OpenMP read variables of their own; libpq's `PG…` variables hold for a lake in Postgres.
+Where the setting `openlineage` is `client`, openlineage-python reads its own, which begin with `OPENLINEAGE`.
 The variables that `alerts.webhook` names are read when an alert is sent.
 """
 

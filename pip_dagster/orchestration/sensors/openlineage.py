@@ -5,7 +5,7 @@ from __future__ import annotations
 import dagster as dg
 
 from pip_dagster.declaration.pipeline import Pipeline
-from pip_dagster.errors import WarehouseError
+from pip_dagster.errors import PipelineError
 from pip_dagster.openlineage.emit import emit_new
 from pip_dagster.plural import plural
 from pip_dagster.warehouse.lock import waiting_at_most
@@ -25,10 +25,12 @@ def openlineage_sensor(pipeline: Pipeline) -> list[dg.SensorDefinition]:
         description=f"Send the new lineage of {pipeline.spec.name} to the setting `openlineage`.",
     )
     def openlineage(context: dg.SensorEvaluationContext) -> dg.SkipReason:
+        import duckdb
+
         try:
             with waiting_at_most(_LOCK_DEADLINE):
                 done = emit_new(pipeline)
-        except WarehouseError as error:
+        except (PipelineError, duckdb.Error) as error:
             return dg.SkipReason(f"Skipped: {error} Will retry on the next tick.")
         if done.fault:
             context.log.warning(done.fault)
