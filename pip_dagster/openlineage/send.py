@@ -12,6 +12,7 @@ from urllib.parse import urljoin, urlsplit
 
 from pip_dagster.errors import LineageError
 from pip_dagster.openlineage.events import line
+from pip_dagster.warehouse import faults
 
 CLIENT = "client"
 _ENDPOINT = "api/v1/lineage"
@@ -39,7 +40,7 @@ def sender(destination: str, root: Path) -> Iterator[Send]:
         with path.open("a", encoding="utf-8") as file:
             yield lambda event: _write(file.write, event)
     except OSError as error:
-        raise LineageError(f"Lineage cannot be written to {path}: {error.strerror or error}.") from error
+        raise LineageError(f"Lineage cannot be written to {path}: {error}. {faults.remedy(str(error))}") from error
 
 
 def _write(write: Callable[[str], object], event: Mapping[str, Any]) -> None:

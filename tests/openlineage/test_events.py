@@ -271,9 +271,10 @@ def test_batches_of_one_give_the_same_events(scored, exported):
 def test_fifty_thousand_partitions_take_no_more_memory_than_one_batch(scored):
     def more(table, *ids):
         parts = ", ".join(f"'2020' || lpad(i::VARCHAR, 8, '0') || {key}[13:] AS {key}" for key in ids)
+        replaced = f"{parts}, (DATE '1900-01-01' + i::INT)::VARCHAR AS partition_key"
         return (
-            f"INSERT INTO ledger.{table} SELECT * EXCLUDE (i) REPLACE ({parts}, "
-            f"(DATE '1900-01-01' + i::INT)::VARCHAR AS partition_key) FROM (FROM ledger.{table} LIMIT 1), range(50000) r(i)"
+            f"INSERT INTO ledger.{table} SELECT * EXCLUDE (i) REPLACE ({replaced}) "
+            f"FROM (FROM ledger.{table} LIMIT 1), range(50000) r(i)"
         )
 
     scored.tamper(more("extractions", "extraction_id"), more("scorings", "scoring_id"))
