@@ -115,9 +115,10 @@ def _opened(project: Project, output: Path | None, destination: str | None) -> I
             yield lambda event: print(line(event), file=file)
             file.flush()
     except OSError as error:
-        raise click.ClickException(
-            f"{output} cannot be written: {error.strerror or error}. It is as before."
-        ) from error
+        from pip_dagster.warehouse.faults import remedy
+
+        text = f"{output} cannot be written and is as before: {error}. {remedy(str(error))}"
+        raise click.ClickException(text) from error
 
 
 def _is_stdout(output: Path | None) -> bool:

@@ -36,7 +36,7 @@ EXAMPLES: dict[str, list[list[str]]] = {
     "check": [["orders", PARTITION]],
     "export": [["orders", "-o", "{root}/exported"]],
     "features export": [["orders", "-o", "{root}/features.parquet"]],
-    "lineage export": [["orders", "-o", "{root}/lineage.ndjson"], ["-o", "-"]],
+    "lineage export": [["orders", "-o", "{root}/lineage.ndjson"]],
     "lineage show": [
         ["orders", PARTITION],
         ["orders", PARTITION, "--as-of", "2100-01-01"],
