@@ -61,6 +61,7 @@ def to(tiny, destination):
     return tiny
 
 
+@pytest.mark.lake("always")
 def test_only_new_entries_are_sent_and_each_once(scored, receiver, schemas, monkeypatch):
     monkeypatch.setenv("OPENLINEAGE_API_KEY", "pa55word")
     to(scored, receiver.url)
