@@ -48,7 +48,12 @@ class Receiver:
 
 
 @pytest.fixture
-def receiver():
+def package():
+    pytest.importorskip("openlineage.client", reason="needs the extra `openlineage`")
+
+
+@pytest.fixture
+def receiver(package):
     found = Receiver()
     yield found
     found.server.shutdown()
@@ -88,7 +93,7 @@ def test_a_receiver_that_is_away_is_caught_up_in_order(scored, receiver, exporte
     assert receiver.runs == [event["run"]["runId"] for event in exported(scored)]
 
 
-def test_without_a_receiver_or_a_warehouse_nothing_is_sent(scored):
+def test_without_a_receiver_or_a_warehouse_nothing_is_sent(scored, package):
     to(scored, "http://127.0.0.1:9")
     done = emit_new(scored.pipeline())
     assert (done.sent, done.left) == (0, 8) and "no answer" in (done.fault or "")
@@ -198,3 +203,11 @@ def test_the_sensor_sends_and_skips_while_the_warehouse_is_locked(scored, receiv
     with scored.locked():
         assert "Will retry" in tick()
     assert "8 ledger rows sent" in tick() and "Nothing new" in tick()
+
+
+def test_without_the_package_the_error_says_what_to_install(scored, monkeypatch):
+    from pip_dagster.openlineage import send
+
+    monkeypatch.setattr(send.importlib.util, "find_spec", lambda name: None)
+    text = scored.shell("lineage", "export", "--url", "https://marquez.example", code=1)
+    assert "pip install 'pip-dagster[openlineage]'" in text
