@@ -171,6 +171,10 @@ class MissingPackageError(PipelineError, ImportError):
     """An optional package is not installed; the message has the command that installs it."""
 
 
+class LineageError(PipelineError):
+    """Events of lineage cannot be written or sent; they stay in the ledger and can be sent later."""
+
+
 class ScaffoldError(PipelineError):
     """A new project or pipeline cannot be written, or nothing can be proposed from the table."""
 

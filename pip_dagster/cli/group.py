@@ -8,6 +8,7 @@ from difflib import get_close_matches
 from typing import Any
 
 import click
+from click.shell_completion import CompletionItem
 
 _PROGRAM = "PIP_DAGSTER"  # as click names it in the variable with which a shell requests a completion
 
@@ -29,10 +30,14 @@ EXAMPLES = {
     ),
     "deliver": ("deliver flight_delay", "deliver flight_delay 2013-08-01 --target lake"),
     "estimate": ("estimate flight_delay --last 7",),
-    "lineage": (
-        "lineage flight_delay 2013-08-01",
-        "lineage flight_delay 2013-08-01 --as-of 2013-08-02T06:00:00+00:00",
-        "lineage flight_delay --key B6-105-JFK-20130831",
+    "lineage export": (
+        "lineage export flight_delay 2013-08-01..2013-08-07 -o lineage.ndjson",
+        "lineage export --url https://marquez.example",
+    ),
+    "lineage show": (
+        "lineage show flight_delay 2013-08-01",
+        "lineage show flight_delay 2013-08-01 --as-of 2013-08-02T06:00:00+00:00",
+        "lineage show flight_delay --key B6-105-JFK-20130831",
     ),
     "models gate": ("models gate flight_delay v2",),
     "models list": ("models list", "models list flight_delay"),
@@ -85,6 +90,24 @@ class Commands(click.Group):
     def sections(self, shown: Mapping[str, Any]) -> Mapping[str, Sequence[str]]:
         """Heading → the commands below it."""
         return {"Commands": [*shown]}
+
+
+class WithDefault(Commands):
+    """A group that runs its command `show` where the first word is none of its commands."""
+
+    default = "show"
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Read the arguments as the default command's, unless they begin with a command or ask for help."""
+        if args and args[0] not in (*self.list_commands(ctx), *ctx.help_option_names):
+            args = [self.default, *args]
+        return super().parse_args(ctx, args)
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """The commands, and what the first argument of the default command may be."""
+        command = self.get_command(ctx, self.default)
+        first = command.params[0].shell_complete(ctx, incomplete) if command else []
+        return [*first, *super().shell_complete(ctx, incomplete)]
 
 
 def in_sections(shown: Mapping[str, Any]) -> Mapping[str, Sequence[str]]:

@@ -1,4 +1,4 @@
-"""`pip-dagster lineage`: what produced a partition."""
+"""`pip-dagster lineage`: what produced a partition, and the whole of it for other tools."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ import click
 
 from pip_dagster.api.lineage import lineage_entries
 from pip_dagster.cli.cells import Seconds
+from pip_dagster.cli.group import WithDefault
+from pip_dagster.cli.lineage_export import export
 from pip_dagster.cli.lineage_history import show_as_of, show_key
 from pip_dagster.cli.options import Instant, json_option
 from pip_dagster.cli.output import show_json, show_pairs, show_table
@@ -24,14 +26,26 @@ from pip_dagster.registry.listing import composed
 from pip_dagster.registry.store import Registry
 
 
-@click.command()
+@click.group(cls=WithDefault)
+def lineage() -> None:
+    """Lineage: what produced a partition, and events of OpenLineage.
+
+    `pip-dagster lineage PIPELINE PARTITION` is short for `lineage show`. Only the long form shows a pipeline whose name
+    is a command here.
+    """
+
+
+lineage.add_command(export)
+
+
+@lineage.command()
 @click.argument("pipeline")
 @partition_selection("", bounds=False)
 @click.option("--as-of", type=Instant(), help="What was live for PARTITION at this time; in UTC if without an offset.")
 @click.option("--key", "key", multiple=True, help="Every score of this key; one --key for each key column.")
 @json_option
 @click.pass_obj
-def lineage(
+def show(
     project: Project,
     pipeline: str,
     as_of: datetime | None,

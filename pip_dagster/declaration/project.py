@@ -8,6 +8,7 @@ import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 from pip_dagster.declaration.lake import PREFIX, Lake
 from pip_dagster.errors import ProjectError
@@ -39,6 +40,9 @@ OPTIONAL_SETTINGS = {
     "mlflow": "The URI of the MLflow registry that `models:/…` names are in.",
     "docs_url": "Where the UI's links to the documentation point: `https://…/{page}.md`, or a URL to which `/page/` is "
     "added. Without it they point to the files of a clone.",
+    "openlineage": "Where new lineage is sent: the URL of a receiver, `https://marquez.example`; `client` for what "
+    "openlineage-python is configured for; or a file that events are added to. Without it nothing is sent.",
+    "openlineage_namespace": "The namespace of jobs and models in OpenLineage; by default the code location's name.",
 }
 
 
@@ -58,6 +62,8 @@ class Project:
     publishes: bool = True
     reports_folder: Path | None = None
     docs_url: str | None = None  # where the UI's links to the documentation point
+    openlineage: str | None = None  # where new lineage is sent
+    openlineage_namespace: str | None = None
 
     @property
     def reports(self) -> Path:
@@ -93,6 +99,9 @@ class Project:
         docs_url = os.environ.get("PIP_DAGSTER_DOCS_URL", declared.pop("docs_url", None))
         if docs_url is not None and not (isinstance(docs_url, str) and docs_url.startswith(("https://", "http://"))):
             raise ProjectError(f"{file}, [tool.pip_dagster]: docs_url = {docs_url!r} is not a URL; expected https://…")
+        lineage = {key: _text_setting(file, declared, key) for key in ("openlineage", "openlineage_namespace")}
+        if lineage["openlineage"] and (wrong := unsafe_url(lineage["openlineage"])):
+            raise ProjectError(f"{file}, [tool.pip_dagster]: openlineage {wrong}")  # without the URL, for its secret
         settings = {key: default for key, (default, _) in SETTINGS.items()}
         for key, value in declared.items():
             if key in ("alerts", "anchors"):
@@ -131,6 +140,7 @@ class Project:
             publishes=publishes,
             mlflow=mlflow,
             docs_url=docs_url,
+            **lineage,
             reports_folder=(root / settings["reports"]).resolve(),
         )
 
@@ -234,9 +244,33 @@ class Project:
         }
         if lake:
             settings["data_path"] = lake.data_path
-        if self.mlflow:
-            settings["mlflow"] = self.mlflow
+        optional = ("mlflow", "openlineage", "openlineage_namespace")
+        settings |= {key: getattr(self, key) for key in optional if getattr(self, key)}
         return {ROOT_VARIABLE: str(self.root)} | {f"PIP_DAGSTER_{key.upper()}": text for key, text in settings.items()}
+
+
+def _text_setting(file: Path, declared: dict[str, object], key: str) -> str | None:
+    """A setting without a default, of the variable or the file.
+
+    Raises:
+        ProjectError: it is no text.
+    """
+    value = declared.pop(key, None)
+    if value is not None and not isinstance(value, str):
+        raise ProjectError(f"{file}, [tool.pip_dagster]: {key} = {value!r} is not text.")
+    return os.environ.get(f"PIP_DAGSTER_{key.upper()}") or value or None
+
+
+def unsafe_url(text: str) -> str | None:
+    """What is wrong with a destination: it is a URL that cannot be sent to, or has what may be a secret."""
+    if "://" not in text:
+        return None
+    parts = urlsplit(text)
+    if parts.scheme not in ("http", "https") or not parts.netloc:
+        return "is not the URL of a receiver; expected https://…, `client`, or a path."
+    if "@" in parts.netloc or parts.query or parts.fragment:
+        return "must be a URL without an account, a query or a fragment. Set OPENLINEAGE_API_KEY for a key."
+    return None
 
 
 def _check_path(setting: str, text: str) -> None:

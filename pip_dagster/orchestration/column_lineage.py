@@ -9,14 +9,13 @@ import dagster as dg
 
 from pip_dagster.declaration.pipeline import Pipeline
 from pip_dagster.declaration.spec import PipelineSpec
+from pip_dagster.ledger.column_lineage import row_columns
 from pip_dagster.ledger.record import ScoringEntry
 from pip_dagster.orchestration.keys import features_key, predictions_key
 from pip_dagster.orchestration.metadata import column_schema
-from pip_dagster.registry.composite import SEGMENT_COLUMN
 from pip_dagster.registry.engines import objective_of
 from pip_dagster.registry.manifest import Manifest
 from pip_dagster.registry.store import Registry
-from pip_dagster.sql.expression import nodes, owner_of, parsed
 
 # Columns that the warehouse adds to each row; they are not computed from other columns, except the arm.
 _ADDED = {
@@ -33,28 +32,14 @@ _ADDED = {
 def lineage_metadata(pipeline: Pipeline, entry: ScoringEntry, types: Mapping[str, str]) -> dict[str, Any]:
     """Schema and column lineage of the prediction table; `types` are the scored rows' SQL types by name."""
     manifest = Registry(pipeline.project.registry).get(entry.model_name, entry.model_version or 0).manifest
-    spec, routed_by = pipeline.spec, list(manifest.composite.columns) if manifest.composite else []
-    computed = {*manifest.outputs, "predicted_class", "calibrated", SEGMENT_COLUMN, *spec.decisions} & types.keys()
+    spec = pipeline.spec
+    row = row_columns(types, manifest, spec.decisions, spec.unit)
+    computed = row.computed
+    keys = {True: predictions_key(spec), False: features_key(spec)}
+    lineage = {
+        name: [dg.TableColumnDep(keys[each in computed], each) for each in read] for name, read in row.reads.items()
+    }
     carried = [name for name in types if name not in computed and name != "partition_key"]
-    # DuckDB resolves names whatever their case.
-    folded = {name.lower(): name for name in types}
-
-    def deps(*names: str) -> list[dg.TableColumnDep]:
-        """The columns of the predictions that are computed, and of the features for all others."""
-        keys = {True: predictions_key(spec), False: features_key(spec)}
-        return [dg.TableColumnDep(keys[name in computed], name) for name in dict.fromkeys(names)]
-
-    of_model = [dg.TableColumnDep(features_key(spec), f.name) for f in manifest.features]
-    of_model += [dg.TableColumnDep(features_key(spec), manifest.offset)] if manifest.offset else []
-    of_route = [dg.TableColumnDep(features_key(spec), name) for name in routed_by]
-    scored = of_model + [dep for dep in of_route if dep not in of_model]
-    read = {name: columns_read(text) for name, text in spec.decisions.items()}
-    lineage = {name: deps(name) for name in carried}
-    lineage |= dict.fromkeys(computed, scored)
-    lineage |= {SEGMENT_COLUMN: of_route} if SEGMENT_COLUMN in computed else {}
-    lineage |= {"calibrated": deps(manifest.outputs[0])} if "calibrated" in computed else {}
-    lineage |= {name: deps(*(folded[each] for each in found if each in folded)) for name, found in read.items()}
-    lineage |= {"arm": deps(*spec.unit)} if spec.unit else {}
     by = f"(model {entry.model_name} v{entry.model_version})"
     scores = dict.fromkeys(computed, f"Computed from the score {by}.")
     scores |= {name: f"{_output(manifest, spec)} {by}." for name in manifest.outputs}
@@ -89,10 +74,3 @@ def _output(manifest: Manifest, spec: PipelineSpec) -> str:
     if objective_of(manifest).link == "identity":
         return "Log-odds of the positive class"
     return f"Probability that `{labels.outcome}` is true" if labels and labels.outcome else meaning
-
-
-def columns_read(expression: str) -> list[str]:
-    """The columns that a SQL expression over a row refers to, in lower case; of `a.b`, a field of `a`, it is `a`."""
-    tree = list(nodes(parsed(expression)))
-    named = (node["column_names"][0].lower() if node.get("class") == "COLUMN_REF" else owner_of(node) for node in tree)
-    return list(dict.fromkeys(filter(None, named)))

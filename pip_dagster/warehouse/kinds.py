@@ -87,6 +87,7 @@ KINDS: tuple[Kind, ...] = (
     Kind("estimates", LEDGER, "table", "evidence", pending_id="estimate_id"),
     Kind("judgements", LEDGER, "table", "evidence", pending_id="judgement_id"),
     Kind("drift", LEDGER, "table", "evidence"),
+    Kind("lineage_emissions", LEDGER, "table", "evidence"),
     Kind("live", LEDGER, "view", "evidence"),
     Kind("live_evaluations", LEDGER, "view", "evidence"),
     Kind("performance_figures", LEDGER, "view", "evidence"),

@@ -36,7 +36,8 @@ EXAMPLES: dict[str, list[list[str]]] = {
     "check": [["orders", PARTITION]],
     "export": [["orders", "-o", "{root}/exported"]],
     "features export": [["orders", "-o", "{root}/features.parquet"]],
-    "lineage": [
+    "lineage export": [["orders", "-o", "{root}/lineage.ndjson"]],
+    "lineage show": [
         ["orders", PARTITION],
         ["orders", PARTITION, "--as-of", "2100-01-01"],
         ["orders", "--key", "1"],
@@ -62,7 +63,7 @@ SLOW = {"models gate", "models promote", "models register", "models compose", "r
 READING = {
     "alarms show",
     *("check", "doctor"),
-    *("audit log", "audit verify", "backfill --dry-run", "lineage", "models gate", "models history"),
+    *("audit log", "audit verify", "backfill --dry-run", "lineage show", "models gate", "models history"),
     *("metrics", "models list", "models rollback --dry-run", "models show", "plan", "query", "replay"),
     *("report", "status"),
 }

@@ -2,7 +2,8 @@
 
 import pytest
 
-from pip_dagster.orchestration.column_lineage import columns_read, lineage_metadata
+from pip_dagster.ledger.column_lineage import columns_read
+from pip_dagster.orchestration.column_lineage import lineage_metadata
 
 FIRST = "2024-03-01"
 MODEL = {f"features.{name}" for name in ("amount", "quantity", "gift", "shop")}

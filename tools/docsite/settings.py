@@ -25,6 +25,7 @@ pipelines that declare none. The table `[tool.pip_dagster.anchors]` declares whe
 """
 FURTHER = """
 Dagster, DuckDB, XGBoost and OpenMP read variables of their own; libpq's `PG…` variables hold for a lake in Postgres.
+Where the setting `openlineage` is `client`, openlineage-python reads its own, which begin with `OPENLINEAGE`.
 The variables that `alerts.webhook` names are read when an alert is sent.
 """
 
@@ -46,6 +47,8 @@ VARIABLES = {
     "AWS_DEFAULT_REGION": "The same, where AWS_REGION is absent.",
     "AWS_ENDPOINT_URL_S3": "Another S3 server than Amazon's; its buckets are addressed as paths.",
     "AWS_ENDPOINT_URL": "The same, where AWS_ENDPOINT_URL_S3 is absent.",
+    "OPENLINEAGE_API_KEY": "The key of a receiver of lineage.",
+    "OPENLINEAGE_ENDPOINT": "The path of a receiver of lineage, `api/v1/lineage` by default.",
     "MLFLOW_REGISTRY_URI": "The MLflow registry, where the setting `mlflow` is absent.",
     "MLFLOW_TRACKING_URI": "The same, where MLFLOW_REGISTRY_URI is absent.",
     "MLFLOW_DISABLE_TELEMETRY": "Set to true where absent.",

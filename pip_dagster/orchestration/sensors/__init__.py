@@ -1,4 +1,4 @@
-"""The sensors that run a pipeline, and those that send alerts."""
+"""The sensors that run a pipeline, and those that send alerts and lineage."""
 
 import dagster as dg
 
@@ -6,6 +6,7 @@ from pip_dagster.declaration.pipeline import Pipeline
 from pip_dagster.orchestration.sensors.alarms import alarms_sensor
 from pip_dagster.orchestration.sensors.alerts import alert_sensors
 from pip_dagster.orchestration.sensors.labels import labels_arrived
+from pip_dagster.orchestration.sensors.openlineage import openlineage_sensor
 from pip_dagster.orchestration.sensors.reruns import model_promoted, source_changes
 
 
@@ -20,4 +21,5 @@ def pipeline_sensors(
         *labels,
         *alert_sensors(pipeline),
         *alarms_sensor(pipeline),
+        *openlineage_sensor(pipeline),
     ]

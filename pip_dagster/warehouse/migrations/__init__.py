@@ -24,6 +24,7 @@ from pip_dagster.warehouse.migrations import (
     m0017_published_digests,
     m0018_cluster,
     m0019_deliveries,
+    m0020_lineage_emissions,
 )
 
 MIGRATIONS: tuple[str, ...] = (
@@ -46,4 +47,5 @@ MIGRATIONS: tuple[str, ...] = (
     m0017_published_digests.SQL,
     m0018_cluster.SQL,
     m0019_deliveries.SQL,
+    m0020_lineage_emissions.SQL,
 )
