@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 export DAGSTER_HOME := $(CURDIR)/.dagster_home
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo ui test slice test-all check security docs soak e2e pictures bench constraints clean
+.PHONY: help install demo ui test slice dbt test-all check security docs soak e2e pictures bench constraints clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -37,6 +37,14 @@ test: install ## Run the tests
 
 slice: install ## Run what takes minutes and no change of a function is likely to break
 	@$(BIN)/python -m pytest -n 3 --dist worksteal -m 'slice and not soak'
+
+DBT := .venv-dbt
+dbt: install ## Run the tests of examples/dbt, whose libraries need an environment of their own
+	@test -x $(DBT)/bin/python || $(BIN)/python -m venv $(DBT)
+	@# Without the pins of what dbt needs older.
+	@grep -vE '^(pathspec|importlib-metadata|more-itertools|sqlparse)==' constraints.txt > $(DBT)/constraints.txt
+	@$(BIN)/uv pip install --quiet --python $(DBT)/bin/python -c $(DBT)/constraints.txt -e '.[dbt]' pytest hypothesis
+	@$(DBT)/bin/python -m pytest -m slice tests/docs/test_dbt.py
 
 test-all: install ## Run the tests on each supported Python, with the environments .venv-3.11 to .venv-3.13
 	@for version in 3.11 3.12 3.13; do echo "== Python $$version"; python=$$(tools/find_python $$version) && \

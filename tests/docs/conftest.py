@@ -67,8 +67,19 @@ def reader(root: Path) -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def clone(demonstrated: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """This module's own copy of that clone, which publishes its own: published views name their files absolutely."""
-    target = Path(shutil.copytree(demonstrated, tmp_path_factory.mktemp("clone") / "pip_dagster", symlinks=True))
+    """This module's own copy of that clone."""
+    return copy_clone(demonstrated, tmp_path_factory.mktemp("clone"))
+
+
+@pytest.fixture
+def own_clone(demonstrated: Path, tmp_path: Path) -> Path:
+    """This test's own copy of that clone."""
+    return copy_clone(demonstrated, tmp_path)
+
+
+def copy_clone(demonstrated: Path, folder: Path) -> Path:
+    """A copy which publishes its own: published views name their files absolutely."""
+    target = Path(shutil.copytree(demonstrated, folder / "pip_dagster", symlinks=True))
     command = [sys.executable, "-m", "pip_dagster.cli.main", "--project", str(target), "publish"]
     subprocess.run(command, cwd=target, env=reader(target), capture_output=True, check=True)
     return target

@@ -17,6 +17,7 @@ BLOCK = re.compile(r"^( *)```(?:sh|bash)\n(.*?)^ *```$", re.MULTILINE | re.DOTAL
 SERVES = "make ui"  # it does not end by itself
 # The pages before it, and the READMEs, take as long as the others.
 MIDDLE = "operations"
+OTHERS = {"tutorial.md", "mission.md"}
 
 
 def commands(document: Path) -> list[str]:
@@ -63,9 +64,9 @@ def test_the_commands_of_the_other_pages_run_in_order(clone: Path, environment: 
 
 
 def commands_of_docs(first: str, end: str) -> list[str]:
-    """The commands of the pages whose names are in [first, end); test_tutorial.py runs the tutorial."""
+    """The commands of the pages whose names are in [first, end); those of OTHERS have a test of their own."""
     pages = (page for page in sorted((ROOT / "docs").glob("*.md")) if first <= page.stem < end)
-    return [command for page in pages if page.name != "tutorial.md" for command in commands(page)]
+    return [command for page in pages if page.name not in OTHERS for command in commands(page)]
 
 
 def run(listed: list[str], clone: Path, environment: dict[str, str]) -> str:

@@ -1,4 +1,4 @@
-"""docs/tutorial.md is the test: its shell blocks run in order, and each text block is compared with what came out.
+"""docs/tutorial.md and docs/mission.md: their shell blocks run in order; text blocks are compared with what came out.
 
 - A ```sh block is run as it stands. `<!-- exit 3 -->` before it names its exit code, 0 without.
 - A ```text block after it is its output. A line `...` stands for any lines, and a `…` for the rest of its line.
@@ -7,17 +7,21 @@
   instants, this year's dates, ids, digests, seconds, bytes and the folder. Numbers with decimals may differ by 2%,
   which another processor can cause.
 
-`WRITE_TUTORIAL=1 pytest tests/docs/test_tutorial.py -m slice` writes the outputs into the page.
+`WRITE_TUTORIAL=1 pytest tests/docs/test_tutorial.py -m slice` writes the outputs into the pages.
 """
 
 import os
 import re
+import shlex
 import subprocess
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
-PAGE = Path(__file__).parents[2] / "docs" / "tutorial.md"
+from pip_dagster.errors import PipelineError
+
+DOCS = Path(__file__).parents[2] / "docs"
 BLOCK = re.compile(
     r"(?:^<!-- exit (?P<code>\d+) -->\n)?^```sh\n(?P<script>.*?)^```\n(?:\n```text\n(?P<output>.*?)^```\n)?",
     re.MULTILINE | re.DOTALL,
@@ -102,23 +106,69 @@ def written(text: str, outputs: list[str]) -> str:
     return BLOCK.sub(replaced, text)
 
 
-@pytest.mark.slice
-def test_the_tutorial_runs_and_prints_what_it_shows(clone: Path, demonstrated: Path) -> None:
-    text = PAGE.read_text(encoding="utf-8")
+def here(script: str, folder: Path) -> tuple[int, str]:
+    """Exit code and output of a block: commands of ours in this process, which has imported the libraries already."""
+    lines = script.splitlines()
+    if not all(line.startswith("pip-dagster ") for line in lines):
+        return run([script], folder)[0]
+    from pip_dagster.cli.main import cli
+
+    outputs = []
+    for line in lines:
+        result = CliRunner().invoke(cli, shlex.split(line)[1:])
+        foreseen = isinstance(result.exception, PipelineError)  # `main` prints it
+        outputs.append(result.output + (f"Error: {result.exception}\n" if foreseen else ""))
+        if result.exit_code:
+            return result.exit_code, "".join(outputs) + ("" if foreseen else repr(result.exception))
+    return 0, "".join(outputs)
+
+
+def compare(page: Path, came: list[tuple[int, str]]) -> None:
+    """The page's blocks with what came out of them; or the page, written."""
+    text = page.read_text(encoding="utf-8")
     blocks = list(BLOCK.finditer(text))
-    demo = next(i for i, block in enumerate(blocks) if "make demo" in block["script"])
-    scripts = [block["script"] if i != demo else "true\n" for i, block in enumerate(blocks)]
-    came = run(scripts, clone)
     assert len(came) == len(blocks), came[-1]
-    came[demo] = (0, (demonstrated.parent / "first").read_text(encoding="utf-8"))
     for block, (code, output) in zip(blocks, came, strict=True):
         assert code == int(block["code"] or 0), f"{block['script']}{output}"
     if os.environ.get("WRITE_TUTORIAL"):
-        PAGE.write_text(written(text, [output for _, output in came]), encoding="utf-8")
+        page.write_text(written(text, [output for _, output in came]), encoding="utf-8")
         return
     for block, (_, output) in zip(blocks, came, strict=True):
         if block["output"]:
             assert not (found := differs(block["output"], output)), f"{block['script']}\n{found}\n\n{output}"
+
+
+def scripts_of(page: Path) -> tuple[list[str], int]:
+    """The shell blocks of a page, and which of them is the demo, which ran already."""
+    scripts = [block["script"] for block in BLOCK.finditer(page.read_text(encoding="utf-8"))]
+    demo = next(i for i, script in enumerate(scripts) if "make demo" in script)
+    return [*scripts[:demo], "true\n", *scripts[demo + 1 :]], demo
+
+
+@pytest.mark.slice
+def test_the_tutorial_runs_and_prints_what_it_shows(own_clone: Path, demonstrated: Path) -> None:
+    page = DOCS / "tutorial.md"
+    scripts, demo = scripts_of(page)
+    came = run(scripts, own_clone)
+    came[demo] = (0, (demonstrated.parent / "first").read_text(encoding="utf-8"))
+    compare(page, came)
+
+
+@pytest.mark.slice
+def test_each_row_of_the_mission_is_shown_by_its_command(
+    own_clone: Path, demonstrated: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = DOCS / "mission.md"
+    scripts, demo = scripts_of(page)
+    monkeypatch.chdir(own_clone)
+    monkeypatch.delenv("PIP_DAGSTER_PROJECT", raising=False)
+    for name, value in environment(own_clone).items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("DAGSTER_HOME", str(own_clone / ".dagster_home"))
+    monkeypatch.setenv("PATH", str(own_clone / ".venv" / "bin"), prepend=os.pathsep)
+    came = [here(script, own_clone) for script in scripts]
+    came[demo] = (0, (demonstrated.parent / "first").read_text(encoding="utf-8"))
+    compare(page, came)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,1 @@
+"""A code location with a dbt project and a pipeline that scores what dbt builds."""
