@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 _RESERVED = {"main", "temp", "system"}
 # The catalog that a view names and that is not attached: DuckDB 1.5, and 2.
 _MISSING = re.compile(r'Catalog "(.+?)" does not exist|because schema "(.+)\.[^."]+" does not exist')
+# A macro that a view calls by its catalog, in the words of DuckDB 1.5.
+_LACKS = re.compile(r"Function with name .+ does not exist|Referenced table .+ not found")
 
 
 class SourceFiles:
@@ -100,7 +102,7 @@ class SourceFiles:
         Raises:
             SourceError: two declared files have it, or the schema of a declared table has.
         """
-        catalog = missing_catalog(error)
+        catalog = missing_catalog(error) or self._own_name(error, source)
         files = self._named.get((catalog or "").lower(), {})
         if catalog is None or not files or catalog.lower() in self.by_name:
             return False
@@ -120,6 +122,14 @@ class SourceFiles:
         self._stack.enter_context(attached(self._con, path, catalog, read_only=True))
         self.by_name.add(catalog.lower())
         return True
+
+    def _own_name(self, error: Exception, source: Source) -> str | None:
+        """The name of the source's file, if a view misses something: of a macro, DuckDB's error lacks the catalog."""
+        path = self.root / self.place(source)
+        name = catalog_of(path)
+        of_tables = {each.table.split(".")[0].lower() for each in self._spec.sources.values()}
+        is_alone = len(self._named.get(name.lower(), {})) == 1 and name.lower() not in of_tables
+        return name if is_alone and _file(path) in self._catalogs and _LACKS.search(str(error)) else None
 
     def unknown_catalog(self, error: Exception, place: str) -> str | None:
         """What to do about a view that names a catalog which no declared file has."""

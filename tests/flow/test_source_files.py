@@ -118,6 +118,9 @@ VIEWS = {
     "another schema": "CREATE SCHEMA s; CREATE VIEW s.u AS FROM {shop}.main.orders; CREATE VIEW v AS FROM {shop}.s.u",
     "a macro": "CREATE MACRO {shop}.main.f(x) AS x; "
     "CREATE VIEW v AS SELECT * REPLACE ({shop}.main.f(gift) AS gift) FROM {shop}.main.orders",
+    "a macro beside a table without a catalog": "CREATE MACRO f(x) AS x; "
+    "CREATE VIEW v AS SELECT * REPLACE ({shop}.main.f(gift) AS gift) FROM orders",
+    "a macro that is a table": "CREATE MACRO t() AS TABLE FROM orders; CREATE VIEW v AS FROM {shop}.main.t()",
     "no catalog": "CREATE VIEW v AS SELECT * FROM orders",
 }
 
