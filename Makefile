@@ -84,7 +84,7 @@ docs: install ## Build the documentation site in build/site: no network, and a b
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict && echo "build/site/index.html"
 
 constraints: ## Resolve constraints.txt again (needs uv)
-	@uv pip compile pyproject.toml --extra dev --extra docs --extra lake --extra sources --extra soak --extra bench --extra e2e --universal --python-version 3.11 --no-header --no-annotate \
+	@uv pip compile pyproject.toml --extra dev --extra docs --extra lake --extra sources --extra soak --extra bench --extra e2e --extra security --universal --python-version 3.11 --no-header --no-annotate \
 	  --no-emit-index-url --no-emit-find-links --quiet --constraint constraints.in --output-file constraints.txt
 
 clean: ## Remove what the demo created; keep sources and environment
