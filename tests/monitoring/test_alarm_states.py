@@ -1,7 +1,9 @@
 """The states of alarms, for any sequence of findings: replayed from what is stored, once, and only forward."""
 
+import json
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from types import SimpleNamespace
 
 import duckdb
@@ -10,7 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pip_dagster.alerts.alarm_text import gathered
+from pip_dagster.alerts.alert import Alert
 from pip_dagster.alerts.paging import Standing, due, incidents
+from pip_dagster.declaration.key_order import start_of
+from pip_dagster.declaration.spec import Partitions
 from pip_dagster.ledger.alarm_deliveries import Delivery
 from pip_dagster.ledger.alarms import marks_of
 from pip_dagster.monitoring.drift import ColumnDrift, PartitionDrift, WindowDrift
@@ -243,6 +248,18 @@ def test_marks_only_go_forward_whatever_a_clock_says():
             "('orders', 'drift', 'drift', '2024-03-21', '2024-03-20 06:00:00+00')"
         )
         assert marks_of(con, "orders", datetime.fromisoformat) == {("drift", "drift"): "2024-03-21"}
+        for before, after in (("2024-03-20", "2024-10-27-02:55"), ("2024-03-21", "2024-10-27-02:00+0100")):
+            con.execute(f"UPDATE ledger.alarm_marks SET partition_key = '{after}' WHERE partition_key = '{before}'")
+        grid = Partitions(every="5 minutes", start="2024-10-27", time_zone="Europe/Berlin")
+        found = marks_of(con, "orders", partial(start_of, grid))
+        assert found == {("drift", "drift"): "2024-10-27-02:00+0100"}, "its text is before that of 02:55"
+
+
+def test_an_alert_lists_the_newest_partitions_in_the_order_that_it_is_given():
+    keys = [f"2024-10-27-02:{minute:02}" for minute in range(0, 60, 5)]
+    keys += [f"{key}+0100" for key in keys]
+    listed = json.loads(Alert("partition_blocked", "orders", "many", dict.fromkeys(keys, "why")).payload())
+    assert [each["partition"] for each in listed["partitions"]] == keys[-20:]
 
 
 def test_warnings_of_one_rule_are_one_group_and_alarms_are_alone():
