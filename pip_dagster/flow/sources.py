@@ -164,8 +164,14 @@ def local_time(sql_type: str, column: str, time_zone: str) -> str | None:
 
 def _open(at: Opening, name: str, source: Source, files: SourceFiles) -> Opened:
     """Open the source at its origin."""
+    import duckdb
+
     if origin := kinds.origin_of(source):
-        return origin.open_origin(at, name, source)
+        try:
+            return origin.open_origin(at, name, source)
+        except duckdb.Error as error:
+            place = source.place(None)
+            raise kinds.failed(at.where(name, source), source, place, error) from error
     if pattern := files.pattern(source):
         return Opened(parquet_rows([pattern]))
     catalog = files.attach(name, source)

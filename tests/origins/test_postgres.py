@@ -359,6 +359,16 @@ def test_a_changed_schema_is_said(tiny, shop):
         tiny.run(FIRST)
 
 
+def test_a_schema_and_a_table_that_are_closed_or_not_there_are_said(tiny, shop):
+    shop.sql("REVOKE USAGE ON SCHEMA raw FROM reader")
+    with pytest.raises(SourceError, match="source 'orders' .* from postgres SHOP_URL. .*USAGE on its schema"):
+        tiny.run(FIRST)
+    shop.sql("GRANT USAGE ON SCHEMA raw TO reader")
+    declare(tiny, remote_table="raw.ordres")
+    with pytest.raises(SourceError, match="from postgres SHOP_URL. Did you mean raw.orders"):
+        tiny.run(FIRST)
+
+
 def test_a_file_can_hold_the_connection_string(tiny, shop, monkeypatch):
     monkeypatch.delenv("SHOP_URL")
     (tiny.root.parent / "secret").write_text(shop.url + "\n")
