@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
@@ -19,6 +20,12 @@ if TYPE_CHECKING:
 
 EXTENSIONS = ("mysql_scanner",)
 
+# What the server computes by its own rules stays in DuckDB, and a TIMESTAMP is read as UTC.
+_SETTINGS = {
+    "mysql_aggregate_pushdown_enabled": "false",
+    "mysql_order_pushdown_enabled": "false",
+    "mysql_session_time_zone": "'+00:00'",
+}
 _NAMES = {"host": "HOST", "port": "PORT", "user": "USER", "password": "PASSWORD", "socket": "SOCKET"} | dict.fromkeys(
     ("database", "dbname", "db"), "DATABASE"
 )
@@ -32,6 +39,8 @@ def open_origin(at: Opening, name: str, source: Source) -> Opened:
         connection = connection_of(source.mysql.url(at.root, where), where, place)
         for extension in EXTENSIONS:
             s3.load_extension(at.con, extension, where, SourceError)
+        for setting, value in _SETTINGS.items():
+            at.con.execute(f"SET {setting} = {value}")
         at.catalogs[place] = attach_server(at, "mysql", connection, "", where=where, place=place)
         began: list[bool] = []
 
@@ -45,7 +54,21 @@ def open_origin(at: Opening, name: str, source: Source) -> Opened:
 
         at.begins.append(begin)
     catalog = at.catalogs[place]
-    return Opened(f"{quote(catalog)}.{source.remote(source.table.split('.')[0])}", catalog)
+    return Opened(_exact(at, f"{quote(catalog)}.{source.remote(source.table.split('.')[0])}"), catalog)
+
+
+def _exact(at: Opening, table: str) -> str:
+    """The table with its texts as expressions, so that no comparison of them is the server's.
+
+    By its usual collations 'a' equals 'A'.
+    """
+    import duckdb
+
+    with suppress(duckdb.Error):  # of a table that is not there, which is reported with the view
+        columns = at.con.execute(f"DESCRIBE {table}").fetchall()
+        if texts := [f"{quote(name)} || '' AS {quote(name)}" for name, kind, *_ in columns if kind == "VARCHAR"]:
+            return f"(SELECT * REPLACE ({', '.join(texts)}) FROM {table})"
+    return table
 
 
 def connection_of(url: str, where: str, place: str) -> dict[str, str]:
