@@ -97,6 +97,8 @@ def text_columns(declared: Mapping[str, str]) -> list[TextColumn]:
     folded = [column.name.lower() for column in columns]
     if twice := next((name for name in folded if folded.count(name) > 1), None):
         raise ValueError(f"declares column {twice!r} twice, since SQL ignores capitals")
+    if columns and all(column.optional for column in columns):
+        raise ValueError("declares every column as optional, so that any file would fit; expected one that each has")
     if wrong := next((column.name for column in columns if not column.name or re.search(r'["\\]', column.name)), None):
         raise ValueError(f"declares column {wrong!r}; expected a name without quotes and backslashes")
     return columns

@@ -1,5 +1,6 @@
 """Delta and Iceberg tables as sources, written by their own libraries: pinned at one version for each extraction."""
 
+import gzip
 import importlib.util
 import shutil
 from pathlib import Path
@@ -224,6 +225,12 @@ class TestIceberg:
         table.declared = table.table.metadata_location.removeprefix("file://")
         declare(tiny, table)
         table.overwrite(orders(tiny, f"day = '{FIRST}'"))
+        with workspace(threads=1) as con, sources_alone(con, tiny.pipeline().spec, tiny.root) as own:
+            assert own.execute("SELECT count(*) FROM raw.orders").fetchone() == (200,)
+
+    def test_metadata_may_be_compressed(self, tiny, table):
+        newest = Path(table.table.metadata_location.removeprefix("file://"))
+        newest.with_name("v9.gz.metadata.json").write_bytes(gzip.compress(newest.read_bytes()))
         with workspace(threads=1) as con, sources_alone(con, tiny.pipeline().spec, tiny.root) as own:
             assert own.execute("SELECT count(*) FROM raw.orders").fetchone() == (200,)
 

@@ -127,6 +127,7 @@ class TestBoth:
             ({"id": "LONG"}, "column 'id' has the type 'LONG'; expected one of BIGINT, BOOLEAN"),
             ({"id": "DECIMAL(2, 3)"}, "has the type"),
             ({'a"b': "DATE"}, "without quotes"),
+            ({"a": "DATE optional"}, "declares every column as optional"),
         ],
     )
     def test_columns_are_declared_with_types(self, kind, columns, said):

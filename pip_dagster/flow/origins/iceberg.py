@@ -79,8 +79,10 @@ def _location(con: DuckDBPyConnection, metadata: str, where: str) -> str:
     """The folder of the table as its metadata has it, which its data files are below."""
     import duckdb
 
+    options = "columns = {location: 'VARCHAR'}"
+    options += ", compression = 'gzip'" if ".gz." in metadata.rpartition("/")[2] else ""
     try:
-        row = con.execute(f"SELECT location FROM read_json({literal(metadata)}, columns = {{location: 'VARCHAR'}})")
+        row = con.execute(f"SELECT location FROM read_json({literal(metadata)}, {options})")
         (location,) = row.fetchone() or (None,)
     except duckdb.Error as error:
         if "No files found" not in str(error) and "JSON" not in str(error):
