@@ -16,6 +16,7 @@ from pip_dagster.cli.options import json_option
 from pip_dagster.cli.output import progress, show_json
 from pip_dagster.cli.pending import Waiting, read_waiting
 from pip_dagster.cli.published import open_published, pipelines
+from pip_dagster.cli.undelivered import read_undelivered
 from pip_dagster.declaration.find import find_declarations, load_declared
 from pip_dagster.declaration.project import Project
 from pip_dagster.errors import DeclarationError, PipelineError, StorageError, WarehouseError
@@ -89,7 +90,19 @@ def _samples(project: Project, names: Sequence[str]) -> Samples:
         samples.add("declaration_valid", int(spec is not None), pipeline=name)
         if (keys := waiting.keys(name)) is not None:
             samples.add("partitions_pending", len(keys), pipeline=name)
+    _add_undelivered(samples, project, wanted)
     return samples
+
+
+def _add_undelivered(samples: Samples, project: Project, wanted: Mapping[str, PipelineSpec | None]) -> None:
+    found, now = read_undelivered(project, None), clock.wall()
+    for fault in found.faults:
+        progress(fault)
+    for name in wanted.keys() & found.of.keys():
+        for target, pending in found.of[name].items():
+            age = max(((now - each.live_since).total_seconds() for each in pending), default=0.0)
+            samples.add("partitions_undelivered", len(pending), pipeline=name, target=target)
+            samples.add("oldest_undelivered_age_seconds", age, pipeline=name, target=target)
 
 
 def _declared(project: Project) -> tuple[dict[str, PipelineSpec | None], bool]:

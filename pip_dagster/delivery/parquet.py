@@ -83,16 +83,16 @@ class ParquetFolder:
         """Read the files that the manifest names."""
         import duckdb
 
-        shown = self._manifest(partition_key)
-        if shown is None:
-            return None
         folder = self._root / folder_of(partition_key)
-        files = ", ".join(literal(str(folder / each.path)) for each in shown.files)
         try:
+            shown = self._manifest(partition_key)
+            if shown is None:
+                return None
+            files = ", ".join(literal(str(folder / each.path)) for each in shown.files)
             with workspace(threads=1) as con:
                 rows = f"read_parquet([{files}], hive_partitioning = false)"
                 count, digest = digest_of(con, rows, columns)
-        except duckdb.Error as error:
+        except (duckdb.Error, OSError) as error:
             raise DeliveryError(f"{folder} cannot be read back: {str(error).splitlines()[0]}") from error
         return Receipt(shown.shown, count, digest, str(folder))
 

@@ -19,6 +19,7 @@ class Metric:
     labels: tuple[str, ...] = ("pipeline",)
 
 
+_BY_TARGET = ("pipeline", "target")
 _BY_STATE = ("pipeline", "state")
 _BY_STATUS = ("pipeline", "status")
 METRICS = (
@@ -36,6 +37,11 @@ METRICS = (
     Metric("partitions_live", "gauge", "Partitions that are live."),
     Metric("partitions_provisional", "gauge", "Live partitions that were scored before their sources were complete."),
     Metric("partitions_pending", "gauge", "Partitions that are stored and not published yet."),
+    Metric("partitions_undelivered", "gauge", "Live partitions that the target does not have yet.", _BY_TARGET),
+    Metric(
+        *("oldest_undelivered_age_seconds", "gauge", "Seconds since the oldest of them went live; 0 if there is none."),
+        labels=_BY_TARGET,
+    ),
     Metric("partitions_missing", "gauge", "Closed partitions since the first live one that are not live."),
     Metric(
         "oldest_missing_partition_age_seconds", "gauge", "Seconds since the oldest of the missing partitions closed."

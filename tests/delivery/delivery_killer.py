@@ -73,7 +73,8 @@ class Killer:
         here = Path(__file__)
         self._process = subprocess.Popen(
             [sys.executable, str(here)],
-            env=os.environ | {"PYTHONPATH": str(here.parent)},
+            env=os.environ
+            | {"PYTHONPATH": os.pathsep.join(filter(None, (str(here.parent), os.environ.get("PYTHONPATH"))))},
             text=True,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,

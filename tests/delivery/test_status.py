@@ -21,6 +21,9 @@ def test_status_shows_what_is_not_delivered_and_why(scored):
     found = json.loads(scored.shell("status", "orders", "--json"))
     assert [each["undelivered"] for each in found][:2] == [["own"], ["lake", "own"]]
     assert "No module named 'nowhere'" in scored.shell("status", "orders")
+    metrics = scored.shell("metrics")
+    assert 'pip_dagster_partitions_undelivered{pipeline="orders",target="lake"} 3' in metrics
+    assert 'pip_dagster_oldest_undelivered_age_seconds{pipeline="orders",target="own"}' in metrics
 
 
 def test_status_of_a_pipeline_without_targets_is_as_before(scored):

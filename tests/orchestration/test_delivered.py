@@ -102,6 +102,30 @@ def test_a_target_that_is_down_fails_its_check_and_nothing_else(tiny, instance, 
     assert materialized(instance) == [FIRST, SECOND]
 
 
+def test_a_check_is_executed_alone(scored):
+    """As *Execute* launches it: what was delivered is read back, and what is pending fails it."""
+    scored.declare(deliver={"lake": {"parquet": "out"}})
+    assert "4 partitions pending" in executed(scored).description
+    scored.shell("deliver", "orders")
+    found = executed(scored)
+    assert found.passed
+    assert "4 partitions read back" in found.description
+    (scored.root / "out" / FIRST / "latest.json").unlink()
+    found = executed(scored)
+    assert not found.passed
+    assert f"{FIRST}: the target has nothing of it" in found.description
+
+
+def executed(tiny):
+    repository = build_definitions(tiny.pipeline()).get_repository_def()
+    wanted = {dg.AssetCheckKey(DELIVERED, "lake")}
+    job = repository.get_job("__ASSET_JOB").get_subset(asset_selection=set(), asset_check_selection=wanted)
+    result = job.execute_in_process(instance=dg.DagsterInstance.ephemeral(), raise_on_error=False)
+    assert result.success
+    [found] = result.get_asset_check_evaluations()
+    return found
+
+
 def test_targets_of_every_kind_make_one_asset(tiny):
     places = {"a": {"parquet": "a"}, "b": {"delta": "b"}, "c": {"python": "c:d"}}
     servers = {"d": {"postgres": {"url_env": "D", "table": "e.f"}}, "g": {"webhook": {"url_env": "H"}}}
