@@ -25,7 +25,7 @@ from pip_dagster.delivery.redact import redacted
 from pip_dagster.delivery.staging import staged
 from pip_dagster.delivery.target import DeliveryError, Receipt
 from pip_dagster.delivery.targets import Session
-from pip_dagster.errors import NoWarehouseError, PipelineError
+from pip_dagster.errors import NoWarehouseError, PipelineError, WarehouseLockedError
 from pip_dagster.flow.engine import available_threads
 from pip_dagster.ledger.deliveries import Pending, live_of, pending_deliveries
 from pip_dagster.ledger.record import RunInfo
@@ -146,10 +146,19 @@ class _Outbox:
         except NoWarehouseError:
             pass
         except Exception as error:  # one of the catalog's database, too, must not end the other targets
+            if isinstance(error, WarehouseLockedError) and self._is_done_by_another():
+                return self.done
             text = str(error) if isinstance(error, PipelineError) else _first_line(error)
             self.done.error = redacted(text, self.declared)
             self.say(f"{self.name}: target {self.target}: {self.done.error}")
         return self.done
+
+    def _is_done_by_another(self) -> bool:
+        """Whether nothing is left to do for this process, which another one kept from delivering."""
+        with suppress(PipelineError):
+            self.done.left = len(self._pending())
+            return self.request.partitions is None and not self.done.left
+        return False
 
     def _all(self, session: Session, still_alone: Callable[[], None]) -> None:
         tried: dict[str, str] = {}  # partition → change

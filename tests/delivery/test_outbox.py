@@ -8,9 +8,11 @@ import threading
 import duckdb
 import pytest
 
+from pip_dagster.alerts.notify import beside
 from pip_dagster.delivery import outbox
 from pip_dagster.delivery.outbox import DeliveryRequest, deliver, pending_now
 from pip_dagster.ledger.record import RunInfo
+from pip_dagster.warehouse.lock import exclusive
 
 DAYS = ["2024-03-01", "2024-03-02", "2024-03-03", "2024-03-04"]
 LAKE = {"lake": {"parquet": "out/lake", "retries": 0}}
@@ -195,6 +197,18 @@ def test_what_is_not_published_is_not_delivered(scored, monkeypatch):
     monkeypatch.undo()
     assert [*delivered(scored)["lake"].receipts] == ["2024-03-02"]
     assert_equal_to_live(scored)
+
+
+def test_one_that_waited_in_vain_fails_only_if_something_is_left(scored, monkeypatch):
+    monkeypatch.setenv("PIP_DAGSTER_LOCK_DEADLINE", "0.2")
+    scored.declare(deliver=LAKE)
+    with exclusive(beside(scored.pipeline(), "orders.deliver.lake.lock"), purpose="another deliverer"):
+        done = delivered(scored)["lake"]
+        assert "another deliverer" in done.error
+        assert done.left == 4
+    delivered(scored)
+    with exclusive(beside(scored.pipeline(), "orders.deliver.lake.lock"), purpose="another deliverer"):
+        assert delivered(scored)["lake"].is_complete
 
 
 @pytest.mark.slice
