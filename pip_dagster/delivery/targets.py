@@ -24,6 +24,8 @@ OPENERS = {
     "webhook": ("pip_dagster.delivery.webhook", "open_webhook"),
     "python": ("pip_dagster.delivery.python", "open_python"),
 }
+# What brings a kind's packages; Parquet needs one in S3 only.
+_EXTRAS = {"parquet": "s3", "delta": "delta", "postgres": "postgres"}
 
 
 def open_target(pipeline: Pipeline, name: str) -> Target:
@@ -36,11 +38,14 @@ def open_target(pipeline: Pipeline, name: str) -> Target:
     module, function = OPENERS[declared.kind]
     try:
         opener: Opener = getattr(import_module(module), function)
+        return opener(pipeline, name, declared)
     except ModuleNotFoundError as error:
+        extra = _EXTRAS.get(declared.kind)
+        fix = f"Run `pip install 'pip-dagster[{extra}]'`." if extra else "Install it."
         raise DeliveryError(
-            f"Pipeline {pipeline.spec.name}: target {name} needs the package {error.name}, which is not installed."
+            f"Pipeline {pipeline.spec.name}: target {name} needs the package {error.name}, which is not installed. "
+            f"{fix}"
         ) from error
-    return opener(pipeline, name, declared)
 
 
 class Session:

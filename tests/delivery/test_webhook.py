@@ -4,12 +4,14 @@ import base64
 import hashlib
 import hmac
 import json
+import sys
 import time
 
 import pytest
 
 from pip_dagster.declaration.deliver import DeclaredTarget
 from pip_dagster.delivery.target import DeliveryError
+from pip_dagster.delivery.targets import open_target
 from pip_dagster.delivery.webhook import open_webhook
 
 pytestmark = pytest.mark.lake("never")
@@ -121,3 +123,20 @@ def test_what_is_not_set_is_named_and_not_shown(receiver, target, monkeypatch, v
     with pytest.raises(DeliveryError, match=f"Pipeline orders: target there: {said}") as caught:
         target()
     assert "hunter2" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("declared", "package", "extra"),
+    [
+        ({"delta": "out/table"}, "deltalake", "delta"),
+        ({"parquet": "s3://data/x"}, "boto3", "s3"),
+        ({"postgres": {"url_env": "ANSWERS_URL", "table": "scores.orders"}}, "psycopg2", "postgres"),
+    ],
+    ids=["delta", "s3", "postgres"],
+)
+def test_a_package_that_is_not_installed_is_named_with_its_extra(tiny, monkeypatch, declared, package, extra):
+    tiny.declare(deliver={"there": declared})
+    monkeypatch.setitem(sys.modules, package, None)
+    said = rf"Pipeline orders: target there needs the package {package}.*pip install 'pip-dagster\[{extra}\]'"
+    with pytest.raises(DeliveryError, match=said):
+        open_target(tiny.pipeline(), "there")
