@@ -14,7 +14,7 @@ import zlib
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
@@ -25,7 +25,7 @@ from pip_dagster.flow.source_files import SourceFiles, holds
 from pip_dagster.sql.names import literal, quote
 from pip_dagster.warehouse import faults, remote
 from pip_dagster.warehouse.interrupts import raise_if_interrupted
-from pip_dagster.warehouse.memory import is_out_of_memory
+from pip_dagster.warehouse.memory import is_out_of_memory, with_more
 
 if TYPE_CHECKING:
     from pip_dagster.declaration.source import Source
@@ -125,7 +125,10 @@ class TextRows:
 
         values = ", ".join(reading.checked(number, column) for number, column in enumerate(self.columns))
         try:
-            self.con.execute(f"INSERT INTO {self.table} SELECT {values} FROM {reading.rows}")
+            # DuckDB parses in buffers of 32 MB, which may be more than this piece of work has.
+            with_more(
+                self.con, partial(self.con.execute, f"INSERT INTO {self.table} SELECT {values} FROM {reading.rows}")
+            )
         except duckdb.Error as error:
             raise_if_interrupted(error)
             if faults.is_of_spill(error) or is_out_of_memory(error) or remote.is_of_server(error):
