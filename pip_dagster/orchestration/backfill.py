@@ -17,7 +17,7 @@ from pip_dagster.flow.result import PartitionResult
 from pip_dagster.ledger.backfills import Backfill, finished_by_run, finished_keys
 from pip_dagster.ledger.record import scorings_of
 from pip_dagster.orchestration.alive import is_gone
-from pip_dagster.orchestration.dagster_private import FinishedRuns, record_backfill
+from pip_dagster.orchestration.dagster_private import FinishedRuns, output_copied_quietly, record_backfill
 from pip_dagster.orchestration.definitions import build_definitions
 from pip_dagster.orchestration.keys import own_keys, predictions_key
 from pip_dagster.orchestration.metadata import predictions_metadata
@@ -68,12 +68,13 @@ def run_in_dagster(
         quiet = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
         logging.getLogger("dagster").setLevel(logging.CRITICAL)
         try:
-            result = job.execute_in_process(
-                instance=instance,
-                tags=tags_of(backfill, chunk) | allowed,
-                run_config=quiet,
-                raise_on_error=False,
-            )
+            with output_copied_quietly():
+                result = job.execute_in_process(
+                    instance=instance,
+                    tags=tags_of(backfill, chunk) | allowed,
+                    run_config=quiet,
+                    raise_on_error=False,
+                )
         except KeyboardInterrupt:  # outside its step: sensors would wait for a run that never ends
             end_runs(pipeline, instance, backfill.backfill_id, cancelled=True)
             raise

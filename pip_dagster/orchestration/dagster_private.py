@@ -5,10 +5,14 @@
 
 from __future__ import annotations
 
+import subprocess
 import time
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import dagster as dg
@@ -127,6 +131,22 @@ def forget_input_version(context: dg.AssetExecutionContext, key: dg.AssetKey) ->
     Dagster reads it when the step begins. A step that observes its own input would otherwise be stale at once.
     """
     context.get_step_execution_context().wipe_input_asset_version_info(key)
+
+
+@contextmanager
+def output_copied_quietly() -> Iterator[None]:
+    """The processes that copy a run's output are in process groups of their own: Ctrl-C does not reach them.
+
+    It would end one of them with a traceback on the terminal. Dagster ends them with the step.
+    """
+    from dagster._core.execution import compute_logs
+
+    names = vars(compute_logs)
+    names["subprocess"] = SimpleNamespace(Popen=partial(subprocess.Popen, process_group=0))
+    try:
+        yield
+    finally:
+        names["subprocess"] = subprocess
 
 
 def instance_of(launcher: dg.RunLauncher) -> dg.DagsterInstance:

@@ -2,7 +2,9 @@
 
 import ast
 import inspect
+import os
 import re
+import subprocess
 import time
 from pathlib import Path
 
@@ -149,3 +151,16 @@ def test_else_run_monitoring_cannot_read_what_the_launcher_answers():
     assert {"RUNNING", "FAILED"} <= {status.name for status in private.WorkerStatus}
     answer = private.CheckRunHealthResult(private.WorkerStatus.FAILED, "gone")
     assert (answer.status, answer.msg) == (private.WorkerStatus.FAILED, "gone")
+
+
+def test_ctrl_c_does_not_reach_the_processes_that_copy_a_runs_output(tmp_path):
+    """They are in the terminal's process group otherwise, and Dagster's watcher would print a traceback."""
+    from dagster._core.execution import compute_logs
+
+    with (
+        private.output_copied_quietly(),
+        (tmp_path / "out").open("w") as out,
+        compute_logs.execute_posix_tail(str(tmp_path / "out"), out) as pids,
+    ):
+        assert len(pids) == 2 and all(os.getpgid(pid) == pid for pid in pids)
+    assert vars(compute_logs)["subprocess"] is subprocess
