@@ -18,8 +18,8 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	@$(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt uv
 	@# uv is several times faster; pip knows mirrors and certificates that uv may not know.
-	@$(BIN)/uv pip install --quiet --python $(BIN)/python -c constraints.txt -e '.[dev,lake]' || \
-	  $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,lake]'
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python -c constraints.txt -e '.[dev,lake,sources]' || \
+	  $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,lake,sources]'
 	@touch $@
 
 $(DAGSTER_HOME)/dagster.yaml: pip_dagster/scaffold/templates/dagster.yaml
@@ -77,7 +77,7 @@ docs: install ## Build the documentation site in build/site: no network, and a b
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict && echo "build/site/index.html"
 
 constraints: ## Resolve constraints.txt again (needs uv)
-	@uv pip compile pyproject.toml --extra dev --extra docs --extra lake --extra soak --extra bench --extra e2e --universal --python-version 3.11 --no-header --no-annotate \
+	@uv pip compile pyproject.toml --extra dev --extra docs --extra lake --extra sources --extra soak --extra bench --extra e2e --universal --python-version 3.11 --no-header --no-annotate \
 	  --no-emit-index-url --no-emit-find-links --quiet --constraint constraints.in --output-file constraints.txt
 
 clean: ## Remove what the demo created; keep sources and environment

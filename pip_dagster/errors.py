@@ -35,11 +35,15 @@ class SourceError(PipelineError):
     """A source table is missing, unreadable or locked."""
 
 
+class SourceAwayError(SourceError):
+    """A source cannot be read at the moment, since its server does not answer or its file is locked; retry later."""
+
+
 class WarehouseError(PipelineError):
     """The warehouse cannot be opened, is locked, or has another version."""
 
 
-class SourceLockedError(SourceError):
+class SourceLockedError(SourceAwayError):
     """Another process has locked a source's file; retry later."""
 
 

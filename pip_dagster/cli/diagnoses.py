@@ -8,6 +8,7 @@ import shutil
 import socket
 import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, metadata, requires, version
 from pathlib import Path
@@ -74,6 +75,8 @@ def diagnose(project: Project | None, missing: str | None, port: int) -> list[Di
     look("memory", _memory)
     look("disk", lambda: _disk(project))
     look("extensions", lambda: _extensions(project))
+    if project:
+        look("sources", lambda: _sources(project))
     return found
 
 
@@ -292,6 +295,43 @@ def _extensions(project: Project | None) -> Iterator[Diagnosis]:
         yield Diagnosis("problem", "extensions", f"{', '.join(lacking)} missing, which the lake needs", remedy)
     else:
         yield Diagnosis("ok", "extensions", text)
+
+
+def _sources(project: Project) -> Iterator[Diagnosis]:
+    """Which extension each declared source needs, and where DuckDB takes it from; `check` reads the sources."""
+    from pip_dagster.declaration.find import find_declarations, find_pipeline
+    from pip_dagster.errors import DeclarationError
+    from pip_dagster.flow.origins.kinds import origin_of
+
+    needing: dict[str, list[str]] = {}
+    for name in find_declarations(project):
+        with suppress(DeclarationError):  # which `check` reports
+            for source, declared in find_pipeline(project, name).spec.sources.items():
+                origin = origin_of(declared)
+                for extension in origin.EXTENSIONS if origin else ():
+                    needing.setdefault(extension, []).append(f"{name}.{source}")
+    for extension, sources in needing.items():
+        place, text = _place_of(extension), f"{', '.join(sources)}: DuckDB's extension {extension}"
+        if place:
+            yield Diagnosis("ok", "sources", f"{text}, {place}")
+        else:
+            remedy = "pip install 'pip-dagster[sources]', or have the first run fetch it from extensions.duckdb.org"
+            yield Diagnosis("warning", "sources", f"{text}, which is not installed", remedy)
+
+
+def _place_of(extension: str) -> str:
+    """Where an extension is loaded from; empty where it would have to be fetched."""
+    import duckdb
+
+    from pip_dagster.warehouse.s3 import packaged
+
+    if file := packaged(extension):
+        return f"from its package, {file.parent}"
+    with duckdb.connect() as con:
+        row = con.execute(
+            "SELECT install_path FROM duckdb_extensions() WHERE extension_name = $e AND installed", {"e": extension}
+        ).fetchone()
+    return f"installed in {row[0] or 'DuckDB'}" if row else ""
 
 
 def _has_package(name: str) -> bool:

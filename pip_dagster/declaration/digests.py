@@ -9,13 +9,15 @@ from itertools import chain
 from typing import Any
 
 from pip_dagster.declaration.canonical import canonical
-from pip_dagster.declaration.spec import Source
+from pip_dagster.declaration.source import ORIGINS, Source
 from pip_dagster.quality.suite import Expectation
 
 # The prefixes, in `declared_parts`, of the sections of expectations.yaml and of the declared sources.
 EXPECTATIONS = "expectations."
 SOURCES = "sources."
 UNIT = "unit of the split"
+# Keys of a source that digests did not know once: they have those that are declared.
+_NEWER = frozenset({*ORIGINS, "remote_table"} - {"database", "parquet"})
 _PART = 16  # digits of a part's digest: it shows which part changed, the whole digest shows whether any did
 
 
@@ -67,17 +69,18 @@ def _read_of(source: Source, as_known: bool) -> dict[str, Any]:
 
     Where the rows lie does not: their content has a fingerprint. But a `change_column` vouches for one file only.
     """
-    unread = {} if source.change_column else {"database": None, "parquet": None}
+    read = stored_of(source)
+    if not source.change_column:
+        read = {key: value for key, value in read.items() if key not in _NEWER} | {"database": None, "parquet": None}
     if as_known:
-        hides = {"complete_after": source.complete_after and source.complete_after.total_seconds()}
-        return stored_of(source) | unread | hides
-    return stored_of(source) | unread | {"available_at": None}
+        return read | {"complete_after": source.complete_after and source.complete_after.total_seconds()}
+    return read | {"available_at": None}
 
 
 def stored_of(source: Source) -> dict[str, Any]:
     """The keys of a source that digests have."""
     excluded = {"change_column", "late_data", "complete_after", "description", "asset_key"}
-    return source.model_dump(mode="json", exclude=excluded)
+    return source.model_dump(mode="json", exclude=excluded | {key for key in _NEWER if getattr(source, key) is None})
 
 
 def expected(expectations: Iterable[Expectation]) -> list[dict[str, Any]]:

@@ -25,6 +25,7 @@ _CONFLICT = ("Transaction conflict",)
 # Errors of a Postgres that restarts, fails over, or has no free connection at the moment.
 _UNREACHABLE = (
     *("Connection refused", "Connection timed out", "server closed the connection", "terminating connection"),
+    "Is the server running locally",
     *("the database system is", "too many clients", "remaining connection slots", "no connection to the server"),
     *("could not receive data from server", "connection has been closed", 'execute query "ROLLBACK"'),
 )
@@ -65,7 +66,7 @@ class Lake:
                 "Other catalogs do not support several writers."
             )
         text = setting.removeprefix(_POSTGRES).strip()
-        found = _of_url(text) if text.startswith(("postgres://", "postgresql://")) else _of_pairs(text)
+        found = connection_parameters(text)
         if not found:
             raise ProjectError(f"The setting warehouse is not a Postgres connection string; {_EXPECTED}.")
         if "://" not in data_path:
@@ -84,13 +85,13 @@ class Lake:
     @property
     def setting(self) -> str:
         """The setting with which a child process finds the lake, secrets included."""
-        return _POSTGRES + _pairs((*self.parameters, *self.secrets))
+        return _POSTGRES + as_pairs((*self.parameters, *self.secrets))
 
     def connection(self, application: str) -> str:
         """The connection string without the password; `application` shows an administrator who is connected."""
         named = [(key, value) for key, value in self.parameters if key != "application_name"]
         hidden = [(key, value) for key, value in self.secrets if key != "password"]
-        return _pairs((*named, *hidden, ("application_name", application[:63])))
+        return as_pairs((*named, *hidden, ("application_name", application[:63])))
 
     def safe(self, error: object) -> str:
         """An error's text without secrets."""
@@ -101,7 +102,12 @@ class Lake:
 
     def __str__(self) -> str:
         """The lake for people to read, without secrets."""
-        return _POSTGRES + _pairs(self.parameters)
+        return _POSTGRES + as_pairs(self.parameters)
+
+
+def connection_parameters(text: str) -> dict[str, str]:
+    """The parameters of a connection string of Postgres, a URL or pairs; empty where it is neither."""
+    return _of_url(text) if text.startswith(("postgres://", "postgresql://")) else _of_pairs(text)
 
 
 def _of_pairs(text: str) -> dict[str, str]:
@@ -132,7 +138,8 @@ def _of_url(text: str) -> dict[str, str]:
     return {key: value for key, value in found.items() if value} | dict(parse_qsl(parts.query))
 
 
-def _pairs(parameters: tuple[tuple[str, str], ...]) -> str:
+def as_pairs(parameters: tuple[tuple[str, str], ...]) -> str:
+    """A connection string of Postgres with these parameters."""
     plain = re.compile(r"[^\s'\\]+")
     return " ".join(
         f"{key}={value}"

@@ -3,27 +3,26 @@
 from __future__ import annotations
 
 from datetime import date, datetime, timedelta
-from typing import Annotated, Literal
+from typing import Annotated
 from zoneinfo import ZoneInfo
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from pip_dagster.declaration.automation import Alerts, Schedule, Sensors
 from pip_dagster.declaration.clock_changes import unfit_change
-from pip_dagster.declaration.durations import Duration
 from pip_dagster.declaration.every import STEPS, Every
 from pip_dagster.declaration.gates import Gates
 from pip_dagster.declaration.labels import Labels
 from pip_dagster.declaration.monitoring import Monitoring
-from pip_dagster.declaration.reruns import IgnoreAfter, Reruns
+from pip_dagster.declaration.reruns import Reruns
 from pip_dagster.declaration.scoring import Scoring
+from pip_dagster.declaration.source import Source as Source
 from pip_dagster.declaration.strict import Identifier, StrictModel, TimeZone
 from pip_dagster.sql.names import (
     PREDICTION_COLUMNS,
     REASON_COLUMNS,
     RESERVED_COLUMNS,
     RESERVED_SCHEMAS,
-    check_table_name,
 )
 
 
@@ -80,81 +79,6 @@ class Partitions(StrictModel):
     def step(self) -> timedelta | None:
         """The length of partitions of an hour or less, each as long as the other; None for partitions of dates."""
         return STEPS.get(self.every)
-
-
-class Source(StrictModel):
-    """A table that the feature SQL may read, under the name declared here and no other."""
-
-    table: str = Field(
-        description="`schema.table`: its name in SQL and in the database; `main.orders` in DuckDB's default schema."
-    )
-    database: str | None = Field(default=None, description="Another DuckDB file than `source_database`.")
-    parquet: str | None = Field(
-        default=None,
-        description="Parquet files instead of a table: a path or glob, relative to the project, or in S3, "
-        "`s3://bucket/orders/*.parquet`. Folders such as `year=2024` add no column.",
-    )
-    partition_column: str | None = Field(
-        default=None,
-        description="The DATE or instant that assigns changed rows to partitions. When absent, the source is read "
-        "whole.",
-    )
-    lookback: Duration = Field(
-        default=timedelta(0),
-        description="How far before a partition's start its feature SQL reads: `28 days`, `6 hours`.",
-    )
-    available_at: str | None = Field(
-        default=None,
-        description="SQL over its columns: the instant from which a row could be known; always, when absent. "
-        "Used by `prove-point-in-time`.",
-    )
-    change_column: str | None = Field(
-        default=None,
-        description="A column that grows with every change of a row, such as `updated_at`. While a partition's row "
-        "count and its newest value are the same, its rows are not hashed again.",
-    )
-    late_data: Literal["rerun", "report"] | IgnoreAfter = Field(
-        default="rerun",
-        description="What a change does after a partition was built: `rerun` makes it stale, `report` only reports it, "
-        "`{ignore_after: 14 days}` ends the first after that time.",
-    )
-    complete_after: Duration | None = Field(
-        default=None,
-        description="How long after a partition's end, or its start with `end_offset: 1`, all its rows are there; "
-        "partitions that are built earlier are provisional.",
-    )
-    description: str | None = Field(default=None, description="Shown in the UI.")
-    asset_key: str | None = Field(
-        default=None, description="The Dagster asset that builds this table, `a/b`; an external asset when absent."
-    )
-
-    @field_validator("table")
-    @classmethod
-    def _table(cls, value: str) -> str:
-        return check_table_name(value)
-
-    @field_validator("parquet")
-    @classmethod
-    def _without_secrets(cls, value: str | None) -> str | None:
-        if value and value.startswith("s3://") and "s3_" in value.partition("?")[2]:
-            raise ValueError("must hold no credentials or settings of S3; set AWS_ACCESS_KEY_ID and the like instead")
-        if value and not value.startswith("s3://") and "://" in value:
-            raise ValueError(f"cannot be {value.partition('://')[0]}://; expected a path or s3://bucket/path")
-        return value
-
-    @property
-    def bucket(self) -> str | None:
-        """The bucket of Parquet files in S3, as s3://bucket/."""
-        found = (self.parquet or "").partition("://")
-        return f"s3://{found[2].split('/')[0]}/" if found[0] == "s3" else None
-
-    @model_validator(mode="after")
-    def _one_place(self) -> Source:
-        if self.database and self.parquet:
-            raise ValueError("takes `database` or `parquet`, not both")
-        if self.change_column and not self.partition_column:
-            raise ValueError("takes `change_column` only with `partition_column`")
-        return self
 
 
 class Features(StrictModel):
@@ -322,9 +246,10 @@ class PipelineSpec(StrictModel):
     def _sources_have_a_location(self) -> PipelineSpec:
         tables: dict[str, str] = {}
         for name, source in self.sources.items():
-            if not (self.source_database or source.database or source.parquet):
+            if not (self.source_database or source.origin):
                 raise ValueError(
-                    f"source {name!r} has no location: set `source_database`, or its own `database` or `parquet`"
+                    f"source {name!r} has no location: set `source_database`, or its own `database`, `parquet` or "
+                    "`postgres`, or another origin"
                 )
             folded = source.table.lower()  # SQL reads both by either name
             if folded in tables:

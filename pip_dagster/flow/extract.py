@@ -15,6 +15,7 @@ from pip_dagster.errors import DeclarationError, MemoryLimitError
 from pip_dagster.flow.cost import Cost, Meter
 from pip_dagster.flow.fingerprints import Fingerprints, fingerprints
 from pip_dagster.flow.keys import check_keys
+from pip_dagster.flow.origins import kinds
 from pip_dagster.flow.query import FeatureQuery
 from pip_dagster.flow.reader import sources_alone
 from pip_dagster.flow.sources import columns_of
@@ -23,7 +24,7 @@ from pip_dagster.flow.validate import Verdicts
 from pip_dagster.flow.validate_sources import validate_sources
 from pip_dagster.plural import plural
 from pip_dagster.sql.names import quote
-from pip_dagster.warehouse import faults, s3
+from pip_dagster.warehouse import faults, pinned, s3
 from pip_dagster.warehouse.digest import RowSet, row_set_sql
 from pip_dagster.warehouse.interrupts import raise_if_interrupted
 from pip_dagster.warehouse.memory import Room, make_room, with_more
@@ -169,8 +170,9 @@ class _Filling:
             with_more(self.con, work, beside=self.stage.con)
         except (duckdb.Error, MemoryLimitError) as error:
             raise_if_interrupted(error)
-            if faults.is_of_spill(error) or s3.is_of_s3(error):
+            if faults.is_of_spill(error) or s3.is_of_s3(error) or kinds.is_of_server(error):
                 raise
+            pinned.again(self.con)
             if len(partitions) == 1:
                 self.failed[partitions[0].key] = f"the feature SQL fails: {error}"
                 return

@@ -5,12 +5,13 @@ from __future__ import annotations
 import hashlib
 from bisect import bisect_left
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 from pip_dagster.declaration.partition import Partition
 from pip_dagster.errors import DeclarationError
+from pip_dagster.flow.origins.opened import Counting
 from pip_dagster.flow.sources import columns_of, local_time, rows_of, view_of
 from pip_dagster.ledger.observations import Bucket, Buckets
 from pip_dagster.sql.names import literal, quote
@@ -120,12 +121,14 @@ class Clock:
         by_instant: By the instant, in UTC; else by the wall clock of the pipeline's time zone.
         column: SQL of the time that bounds compare with.
         grain: The longest bucket that no window's bound divides.
+        sql_type: The partition column's type.
     """
 
     source: Source
     by_instant: bool
     column: str
     grain: timedelta
+    sql_type: str
 
     @classmethod
     def of(cls, spec: PipelineSpec, source: Source, columns: Mapping[str, str]) -> Clock:
@@ -154,7 +157,7 @@ class Clock:
             grain = timedelta(hours=1)
         else:
             grain = timedelta(days=1)
-        return cls(source, by_instant, local, grain)
+        return cls(source, by_instant, local, grain, columns[name])
 
     def bounds(self, partition: Partition) -> tuple[datetime, datetime]:
         """From and until when the partition's own rows are, without the lookback."""
@@ -175,6 +178,34 @@ class Clock:
             return f"{literal(moment.replace(tzinfo=UTC).isoformat(sep=' '))}::TIMESTAMPTZ"
         return f"{literal(moment.isoformat(sep=' '))}::TIMESTAMP"
 
+    def counting(
+        self, spec: PipelineSpec, columns: Mapping[str, str], first: datetime, last: datetime
+    ) -> Counting | None:
+        """What an origin needs to count rows itself; None without a change column."""
+        change = next((each for each in columns if each.lower() == (self.source.change_column or "").lower()), None)
+        if change is None:
+            return None
+        zone = "UTC" if self.by_instant else spec.partitions.time_zone
+        return Counting(
+            self.source.partition_column or "", self.sql_type, zone, self.grain, change, columns[change], first, last
+        )
+
+    def within(self, first: datetime, last: datetime) -> str:
+        """The condition that a row lies between two bounds.
+
+        A bound of the column itself is added where it is converted: only that reaches a server or an index, and skips
+        row groups. It is wider than the exact one.
+        """
+        exact = f"{self.column} >= {self.at(first)} AND {self.column} < {self.at(last)}"
+        name, day = quote(self.source.partition_column or ""), timedelta(days=1)
+        if self.sql_type == "DATE":
+            start, end = (literal(str(at.date())) for at in (first, last))
+            return f"{exact} AND {name} >= {start}::DATE AND {name} <= {end}::DATE"
+        if self.sql_type == "TIMESTAMP WITH TIME ZONE" and not self.by_instant:  # no zone is a day from UTC
+            start, end = (literal(f"{at.isoformat(sep=' ')}+00:00") for at in (first - day, last + day))
+            return f"{exact} AND {name} >= {start}::TIMESTAMPTZ AND {name} < {end}::TIMESTAMPTZ"
+        return exact
+
 
 @dataclass(frozen=True)
 class BucketQuery:
@@ -188,6 +219,7 @@ class BucketQuery:
         digest: A digest of the columns: buckets of other columns are not comparable.
     """
 
+    clock: Clock
     t: str
     newest: str
     within: str
@@ -200,15 +232,24 @@ class BucketQuery:
         source, column = clock.source, clock.column
         micros, length = f"epoch_us({column})", clock.grain // timedelta(microseconds=1)
         return cls(
+            clock,
             t=f"{micros} - ({micros} % {length} + {length}) % {length}",  # before 1970 too
             newest=f"max({quote(source.change_column)})::VARCHAR" if source.change_column else "NULL::VARCHAR",
-            within=f"FROM {view_of(source)} WHERE {column} >= {clock.at(first)} AND {column} < {clock.at(last)}",
+            within=_within(clock, first, last),
             sets=row_set_sql(columns),
             digest=hashlib.sha256(str(list(columns.items())).encode()).hexdigest()[:16],
         )
+
+    def between(self, first: datetime, last: datetime) -> BucketQuery:
+        """The same between other bounds."""
+        return replace(self, within=_within(self.clock, first, last))
 
     @property
     def select(self) -> str:
         """Start, newest change, count, sum and xor of each bucket: t, newest, n, total, x."""
         rows = f"SELECT {self.t}, {self.newest}, {self.sets} {self.within} GROUP BY ALL"
         return f"SELECT * FROM ({rows}) b(t, newest, n, total, x)"
+
+
+def _within(clock: Clock, first: datetime, last: datetime) -> str:
+    return f"FROM {view_of(clock.source)} WHERE {clock.within(first, last)}"

@@ -16,9 +16,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pip_dagster.flow.guard import Encoded, Findings
-from pip_dagster.flow.stage import Stage, spill_folder
+from pip_dagster.flow.stage import Stage
 from pip_dagster.registry.matrix import LARGEST_FLOAT32
 from pip_dagster.sql.names import quote_all
+from pip_dagster.warehouse.connect import spill_folder
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -60,8 +60,8 @@ def make_plan(
             lay_observations(con, spec.name)
             is_stored = True
             pending = tuple(key for name, key, _ in pending_publications(con, pipeline.project) if name == spec.name)
-        with open_sources(con, spec, pipeline.project.root):
-            sources = lay_source_digests(con, pipeline, partitions)
+        with open_sources(con, spec, pipeline.project.root) as opened:
+            sources = lay_source_digests(con, pipeline, partitions, opened)
         wanted, policy = with_model(pipeline, declared), _policy(pipeline)
         unlike = read_unlike(con, wanted if is_stored else None, _rescored_from(partitions, policy))
         wanted = replace(wanted, sources={key: json.loads(text) for key, (text, _) in unlike.of.items()})

@@ -46,13 +46,14 @@ def sources_alone(
     with (
         workspace(threads=Room.of(con).threads) as own,
         shared(con, own),
-        open_sources(own, spec, root, known_at=known_at),
+        open_sources(own, spec, root, known_at=known_at) as found,
     ):
         # A LIMIT without ORDER BY then takes the same rows each time, as in any DuckDB.
         own.execute("SET preserve_insertion_order = true")
         own.execute("SET arrow_lossless_conversion = true")  # rows leave this database as Arrow
         files, folders = _places(own, spec, root)
-        confine(own, files={*files, str(handover(own)), f"{handover(own)}.wal"}, folders=folders)
+        files |= {*found.files, str(handover(own)), f"{handover(own)}.wal"}
+        confine(own, files=files, folders=folders | found.folders)
         yield own
 
 

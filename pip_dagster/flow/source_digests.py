@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from bisect import bisect_left
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import cached_property, lru_cache
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from pip_dagster.declaration.partition import Partition
 from pip_dagster.flow.fingerprints import BucketQuery, Clock, whole_source
-from pip_dagster.flow.sources import columns_of, rows_of
+from pip_dagster.flow.sources import OpenSources, columns_of, rows_of
 from pip_dagster.ledger.observations import SEEN, Bucket, History, read_history
 from pip_dagster.sql.names import literal
 from pip_dagster.warehouse.digest import RowSet, digest_sql
@@ -27,7 +27,9 @@ if TYPE_CHECKING:
     from pip_dagster.declaration.pipeline import Pipeline
 
 _GRID, _SAME, _CHANGED = "temp.main.pip_grid", "temp.main.pip_same", "temp.main.pip_changed"
-_MICRO = timedelta(microseconds=1)
+_LIGHT = "temp.main.pip_light"
+_MICRO, _EPOCH = timedelta(microseconds=1), datetime(1970, 1, 1)
+_MOST_READS = 16  # of a source whose changed buckets do not adjoin
 
 
 @dataclass(frozen=True)
@@ -76,13 +78,16 @@ class WindowedSource:
 
 
 def lay_source_digests(
-    con: DuckDBPyConnection, pipeline: Pipeline, partitions: Sequence[Partition]
+    con: DuckDBPyConnection,
+    pipeline: Pipeline,
+    partitions: Sequence[Partition],
+    opened: OpenSources | None = None,
 ) -> dict[str, WindowedSource]:
     """Create the temporary table `ledger.known.SOURCES`: each partition's key, start and sources as JSON.
 
     Inside `open_sources`, after `lay_observations`. Returns the sources that have a partition column. If one has a
     change column, buckets whose newest observation has the same number of rows and the same newest change are not read
-    again.
+    again. `opened`: what `open_sources` gave, by which servers count rows themselves.
 
     Raises:
         DeclarationError: a partition column is not a date or timestamp.
@@ -98,10 +103,12 @@ def lay_source_digests(
             texts.append(_text(name, literal(whole.digest(columns)), str(whole.rows)))
             continue
         clock = Clock.of(pipeline.spec, source, columns)
-        query = BucketQuery.of(clock, columns, *_bounds(con, clock))
+        first, last = _bounds(con, clock)
+        query = BucketQuery.of(clock, columns, first, last)
+        light = opened.counts(name, clock.counting(pipeline.spec, columns, first, last)) if opened else None
         found[name] = windowed = WindowedSource(con, name, clock, f"temp.main.pip_buckets_{number}", query.digest)
         with rows_of(pipeline.spec, name, source):
-            _lay_buckets(con, windowed, query)
+            _lay_buckets(con, windowed, query, light)
         _lay_texts(con, windowed, columns, number)
         tables.append(f"pip_texts_{number}")
         texts.append(f"pip_texts_{number}.text")
@@ -185,23 +192,42 @@ def _lay_grid(con: DuckDBPyConnection, partitions: Sequence[Partition]) -> None:
     )
 
 
-def _lay_buckets(con: DuckDBPyConnection, windowed: WindowedSource, query: BucketQuery) -> None:
-    """Create the table of a source's buckets; those that a change column vouches for are as they were seen."""
-    select = query.select
-    if windowed.clock.source.change_column:
-        newest = (
-            f"SELECT epoch_us(bucket) AS t, newest, rows AS n, total::HUGEINT AS total, xor::UBIGINT AS x FROM {SEEN} "
-            f"WHERE source = {literal(windowed.name)} "
-            "QUALIFY row_number() OVER (PARTITION BY bucket ORDER BY made_at DESC) = 1 "
-            f"AND columns = {literal(windowed.digest)}"
-        )
-        light = f"(SELECT {query.t}, {query.newest}, count(*) {query.within} GROUP BY ALL) l(t, newest, n)"
-        con.execute(
-            f"CREATE OR REPLACE TEMP TABLE pip_same AS SELECT k.* FROM {light} JOIN ({newest}) k "
-            "ON k.t = l.t AND k.n = l.n AND k.newest IS NOT DISTINCT FROM l.newest"
-        )
-        others = f"{query.within} AND {query.t} NOT IN (SELECT t FROM {_SAME})"
-        rows = f"SELECT {query.t}, {query.newest}, {query.sets} {others} GROUP BY ALL"
-        select = f"SELECT * FROM ({rows}) b(t, newest, n, total, x) UNION ALL FROM {_SAME}"
+def _lay_buckets(con: DuckDBPyConnection, windowed: WindowedSource, query: BucketQuery, light: str | None) -> None:
+    """Create the table of a source's buckets; those that a change column vouches for are as they were seen.
+
+    `light`: start, newest change and count of each bucket, as a relation of SQL, where the origin computes them.
+    """
     table = windowed.buckets.rpartition(".")[2]
-    con.execute(f"CREATE OR REPLACE TEMP TABLE {table} AS {select}")
+    if not windowed.clock.source.change_column:
+        con.execute(f"CREATE OR REPLACE TEMP TABLE {table} AS {query.select}")
+        return
+    newest = (
+        f"SELECT epoch_us(bucket) AS t, newest, rows AS n, total::HUGEINT AS total, xor::UBIGINT AS x FROM {SEEN} "
+        f"WHERE source = {literal(windowed.name)} "
+        "QUALIFY row_number() OVER (PARTITION BY bucket ORDER BY made_at DESC) = 1 "
+        f"AND columns = {literal(windowed.digest)}"
+    )
+    counts = light or f"(SELECT {query.t}, {query.newest}, count(*) {query.within} GROUP BY ALL) l(t, newest, n)"
+    con.execute(f"CREATE OR REPLACE TEMP TABLE pip_light AS SELECT * FROM {counts}")
+    con.execute(
+        f"CREATE OR REPLACE TEMP TABLE pip_same AS SELECT k.* FROM {_LIGHT} l JOIN ({newest}) k "
+        "ON k.t = l.t AND k.n = l.n AND k.newest IS NOT DISTINCT FROM l.newest"
+    )
+    others = con.execute(f"SELECT t FROM {_LIGHT} WHERE t NOT IN (SELECT t FROM {_SAME}) ORDER BY t").fetchall()
+    con.execute(f"CREATE OR REPLACE TEMP TABLE {table} AS FROM {_SAME}")
+    for first, last in _runs([at for (at,) in others], windowed.clock.grain // _MICRO):
+        part = query.between(_EPOCH + first * _MICRO, _EPOCH + last * _MICRO)
+        rows = f"SELECT {part.t}, {part.newest}, {part.sets} {part.within}"
+        con.execute(
+            f"INSERT INTO {windowed.buckets} BY NAME SELECT * FROM ("
+            f"{rows} AND {part.t} NOT IN (SELECT t FROM {_SAME}) GROUP BY ALL) b(t, newest, n, total, x)"
+        )
+
+
+def _runs(starts: Sequence[int], length: int) -> Iterator[tuple[int, int]]:
+    """The ranges that hold these buckets, from and until: as few reads as the longest gaps between them leave."""
+    gaps = sorted(range(1, len(starts)), key=lambda place: starts[place] - starts[place - 1], reverse=True)
+    cuts = sorted(place for place in gaps[: _MOST_READS - 1] if starts[place] - starts[place - 1] > length)
+    for begin, end in zip([0, *cuts], [*cuts, len(starts)], strict=True):
+        if begin < end:
+            yield starts[begin], starts[end - 1] + length

@@ -43,13 +43,13 @@ class SourceFiles:
             s3.reach(con, bucket, f"pipeline {spec.name}", SourceError)
         self._named: dict[str, dict[Path, Path]] = {}  # catalog in lower case → the files of that name, as declared
         for source in spec.sources.values():
-            if not source.parquet:
+            if source.origin in (None, "database"):
                 path = root / self.place(source)
                 self._named.setdefault(catalog_of(path).lower(), {}).setdefault(_file(path), path)
 
     def place(self, source: Source) -> str:
-        """The declared Parquet files or DuckDB file."""
-        return source.parquet or source.database or self._spec.source_database or ""
+        """Where a source is, for people."""
+        return source.place(self._spec.source_database)
 
     def pattern(self, source: Source) -> str | None:
         """A glob of the declared Parquet files. A file of that very name is no pattern, nor is the project's path."""

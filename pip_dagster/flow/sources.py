@@ -5,16 +5,19 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pip_dagster.errors import SourceError
+from pip_dagster.errors import DeclarationError, SourceError
+from pip_dagster.flow.origins import kinds
+from pip_dagster.flow.origins.opened import Counting, Opened, Opening
 from pip_dagster.flow.source_files import SourceFiles, holds
 from pip_dagster.sql.names import literal, parquet_rows, quote, quote_table
 from pip_dagster.sql.row_sql import row_instant
-from pip_dagster.warehouse import faults, s3
+from pip_dagster.warehouse import faults, pinned, s3
 from pip_dagster.warehouse.interrupts import raise_if_interrupted
 from pip_dagster.warehouse.unreadable import is_of_file
 
@@ -24,10 +27,32 @@ if TYPE_CHECKING:
     from pip_dagster.declaration.spec import PipelineSpec, Source
 
 
+@dataclass(frozen=True)
+class OpenSources:
+    """The sources as their origins gave them, by name."""
+
+    of: dict[str, Opened]
+
+    @property
+    def files(self) -> set[str]:
+        """What SQL reads beside attached databases; what `SourceFiles` reads is left out."""
+        return set[str]().union(*(each.files for each in self.of.values()))
+
+    @property
+    def folders(self) -> set[str]:
+        """The same of folders."""
+        return set[str]().union(*(each.folders for each in self.of.values()))
+
+    def counts(self, name: str, counting: Counting | None) -> str | None:
+        """SQL of what the source's origin counts itself; None where it does not."""
+        count = self.of[name].counts
+        return count(counting) if count and counting else None
+
+
 @contextmanager
 def open_sources(
     con: DuckDBPyConnection, spec: PipelineSpec, root: Path, *, known_at: Callable[[Source], datetime] | None = None
-) -> Iterator[None]:
+) -> Iterator[OpenSources]:
     """Attach what the declared sources name, read-only, and lay a view of each declared name over it.
 
     `known_at` gives an instant for a source: its rows that could not be known then, by its `available_at`, are hidden.
@@ -35,21 +60,26 @@ def open_sources(
 
     A table that is not declared does not exist for the feature SQL: the lineage names all that it read.
 
+    All reads of servers see one snapshot of each: they are in one transaction (`pinned`).
+
     Raises:
         DeclarationError: `available_at` is not an expression over the source's columns.
-        SourceError: a file, table or column is missing or locked; names the pipeline, the source and what is there.
+        SourceError: a file, table or column is missing; names the pipeline, the source and what is there.
+        SourceAwayError: a source is locked, or its server does not answer.
     """
     import duckdb
 
     with ExitStack() as stack:
         files = SourceFiles(con, spec, root, stack)
+        opening, found = Opening(con, spec.name, root, stack), OpenSources({})
         for schema in {_schema_of(source) for source in spec.sources.values()} - {"main"}:
             # None is left over, which a database of that name would be confused with.
             stack.callback(con.execute, f"DROP SCHEMA IF EXISTS memory.{quote(schema)}")
             con.execute(f"CREATE SCHEMA IF NOT EXISTS memory.{quote(schema)}")
         for name, source in spec.sources.items():
             stack.callback(con.execute, f"DROP VIEW IF EXISTS {view_of(source)}")
-            select = _lay_view(con, spec, name, source, files)
+            opened = found.of[name] = _open(opening, name, source, files)
+            select = _lay_view(con, spec, name, source, files, opened)
             if known_at and source.available_at:
                 where, row = f"Pipeline {spec.name}: sources.{name}.available_at", f"the source {source.table}"
                 columns = columns_of(con, source)
@@ -62,18 +92,31 @@ def open_sources(
                 )
         _check_views(con, spec, files)
         try:
-            yield
+            with pinned.pinned(con, opening.begin) if opening.begins else nullcontext():
+                yield found
         except duckdb.Error as error:  # feature SQL can read rows that nothing else has read
-            if faults.is_of_spill(error) or not is_of_file(error):
+            if faults.is_of_spill(error) or not (is_of_file(error) or kinds.is_of_server(error)):
                 raise
-            if s3.is_of_s3(error):
-                places = " or ".join(source.parquet or "" for source in spec.sources.values() if source.bucket)
-                said = s3.trouble(error, places)
-                raise SourceError(f"Pipeline {spec.name}: a source cannot be read. {said}") from error
-            raise SourceError(
-                f"Pipeline {spec.name}: a source cannot be read. Restore the file, or run what writes it again. DuckDB "
-                f"says: {str(error).splitlines()[0]}"
-            ) from error
+            raise _of_any(spec, error) from error
+        except DeclarationError as error:  # SQL that fails with its server is not wrong
+            if error.__cause__ is None or not kinds.is_of_server(error.__cause__):
+                raise
+            raise _of_any(spec, error.__cause__) from error
+
+
+def _of_any(spec: PipelineSpec, error: BaseException) -> SourceError:
+    """The error of a source, of which DuckDB does not say which one it is."""
+    said = f"DuckDB says: {str(error).splitlines()[0]}"
+    origins = [source for source in spec.sources.values() if kinds.origin_of(source)]
+    if origins and kinds.is_of_server(error):
+        places = " or ".join(sorted({source.place(spec.source_database) for source in origins}))
+        return kinds.failed(f"Pipeline {spec.name}: a source", origins[0], places, error)
+    if s3.is_of_s3(error):
+        places = " or ".join(source.parquet or "" for source in spec.sources.values() if source.bucket)
+        return SourceError(f"Pipeline {spec.name}: a source cannot be read. {s3.trouble(error, places)}")
+    return SourceError(
+        f"Pipeline {spec.name}: a source cannot be read. Restore the file, or run what writes it again. {said}"
+    )
 
 
 def view_of(source: Source) -> str:
@@ -102,13 +145,14 @@ def rows_of(spec: PipelineSpec, name: str, source: Source) -> Iterator[None]:
         raise_if_interrupted(error)
         if faults.is_of_spill(error):
             raise
-        place = source.parquet or source.database or spec.source_database or ""
+        place = source.place(spec.source_database)
+        where = f"Pipeline {spec.name}: rows of source {name!r} ({source.table})"
+        if kinds.origin_of(source):
+            raise kinds.failed(where, source, place, error) from error
         remedy = f"Correct or restore what it reads there. DuckDB says: {str(error).splitlines()[0]}"
         if s3.is_of_s3(error):
             remedy = s3.trouble(error, place)
-        raise SourceError(
-            f"Pipeline {spec.name}: rows of source {name!r} ({source.table}) cannot be read from {place}. {remedy}"
-        ) from error
+        raise SourceError(f"{where} cannot be read from {place}. {remedy}") from error
 
 
 def columns_of(con: DuckDBPyConnection, source: Source) -> dict[str, str]:
@@ -123,21 +167,31 @@ def local_time(sql_type: str, column: str, time_zone: str) -> str | None:
     return f"{column}::TIMESTAMP" if sql_type == "DATE" or sql_type.startswith("TIMESTAMP") else None
 
 
-def _lay_view(con: DuckDBPyConnection, spec: PipelineSpec, name: str, source: Source, files: SourceFiles) -> str:
+def _open(at: Opening, name: str, source: Source, files: SourceFiles) -> Opened:
+    """Open the source at its origin."""
+    if origin := kinds.origin_of(source):
+        return origin.open_origin(at, name, source)
+    if pattern := files.pattern(source):
+        return Opened(parquet_rows([pattern]))
+    catalog = files.attach(name, source)
+    return Opened(f"{quote(catalog)}.{source.remote('main')}", catalog)
+
+
+def _lay_view(
+    con: DuckDBPyConnection, spec: PipelineSpec, name: str, source: Source, files: SourceFiles, opened: Opened
+) -> str:
     """Create a source's view; the SELECT that it consists of."""
     import duckdb
 
-    where = f"Pipeline {spec.name}: source {name!r} ({source.table})"
-    pattern = files.pattern(source)
-    origin = parquet_rows([pattern]) if pattern else f"{quote(files.attach(name, source))}.{quote_table(source.table)}"
-    select = f"SELECT * FROM {origin}"
+    where, pattern = f"Pipeline {spec.name}: source {name!r} ({source.table})", files.pattern(source)
+    select = f"SELECT * FROM {opened.relation}"
     while True:
         try:
             con.execute(f"CREATE OR REPLACE VIEW {view_of(source)} AS {select}")
             break
         except duckdb.Error as error:
             if not files.attach_for(error, name, source):
-                raise SourceError(_unreadable(con, where, source, files, error)) from error
+                raise SourceError(_unreadable(con, where, source, files, opened, error)) from error
     if not (pattern or source.partition_column):
         return select
     columns = columns_of(con, source)  # of many Parquet files, this takes long
@@ -146,7 +200,7 @@ def _lay_view(con: DuckDBPyConnection, spec: PipelineSpec, name: str, source: So
     _check_declared(where, source, columns)
     written = next((column for column in columns if column.lower() == (source.partition_column or "").lower()), None)
     if source.partition_column and written != source.partition_column:  # in other capitals, which SQL ignores
-        select = f"SELECT * RENAME ({quote(written or '')} AS {quote(source.partition_column)}) FROM {origin}"
+        select = f"SELECT * RENAME ({quote(written or '')} AS {quote(source.partition_column)}) FROM {opened.relation}"
         con.execute(f"CREATE OR REPLACE VIEW {view_of(source)} AS {select}")
     return select
 
@@ -192,10 +246,15 @@ def _check_views(con: DuckDBPyConnection, spec: PipelineSpec, files: SourceFiles
             columns_of(con, source)
         except duckdb.Error as error:
             where = f"Pipeline {spec.name}: source {name!r} ({source.table})"
-            raise SourceError(_unreadable(con, where, source, files, error)) from error
+            if files.pattern(source) or kinds.origin_of(source):
+                raise
+            opened = Opened("", files.catalog(source))
+            raise SourceError(_unreadable(con, where, source, files, opened, error)) from error
 
 
-def _unreadable(con: DuckDBPyConnection, where: str, source: Source, files: SourceFiles, error: Exception) -> str:
+def _unreadable(
+    con: DuckDBPyConnection, where: str, source: Source, files: SourceFiles, opened: Opened, error: Exception
+) -> str:
     """Why a table or files cannot be read, and what to do."""
     said = f" DuckDB says: {str(error).splitlines()[0]}"
     if source.bucket and source.parquet:
@@ -213,13 +272,13 @@ def _unreadable(con: DuckDBPyConnection, where: str, source: Source, files: Sour
         elif "magic bytes" in str(error) or "too small" in str(error):
             remedy = " A file of it is no Parquet file: write it as Parquet, or remove it from there."
         return f"{where} cannot be read from {source.parquet}.{remedy}{said}"
-    place = files.place(source)
-    if hint := files.unknown_catalog(error, place):
+    place, table = files.place(source), ".".join(source.remote_parts("main"))
+    if not kinds.origin_of(source) and (hint := files.unknown_catalog(error, place)):
         return f"{where} cannot be read from {place}. {hint}"
-    there = _tables_in(con, files.catalog(source))
-    if source.table in there:  # a view that is there and broken is close to itself; DuckDB says what it lacks
+    there = _tables_in(con, opened.catalog or "")
+    if table in there:  # a view that is there and broken is close to itself; DuckDB says what it lacks
         return f"{where} cannot be read from {place}.{said}"
-    close = difflib.get_close_matches(source.table, there, n=3)
+    close = difflib.get_close_matches(table, there, n=3)
     hint = f" Did you mean {' or '.join(close)}?" if close else f" It has: {', '.join(there[:20]) or 'no tables'}."
     return f"{where} cannot be read from {place}.{hint}{said}"
 

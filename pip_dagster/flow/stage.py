@@ -41,9 +41,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pip_dagster.sql.names import among, quote, quote_all
+from pip_dagster.warehouse import pinned
 from pip_dagster.warehouse.access import writing
 from pip_dagster.warehouse.arrow import arrow_rows
-from pip_dagster.warehouse.connect import attached
+from pip_dagster.warehouse.connect import attached, spill_folder
 from pip_dagster.warehouse.memory import rows_for, with_more
 
 if TYPE_CHECKING:
@@ -75,13 +76,6 @@ def partition_grid(con: DuckDBPyConnection, sql_type: str, bounds: Iterable[tupl
     grid = keep(con, "partitions", select)
     con.executemany(f"INSERT INTO {grid} VALUES ($1, $2, $3)", list(bounds))
     return grid
-
-
-def spill_folder(con: DuckDBPyConnection) -> Path:
-    """The spill folder of a workspace, for files that its work needs meanwhile."""
-    row = con.execute("SELECT current_setting('temp_directory')").fetchone()
-    assert row
-    return Path(row[0])
 
 
 def handover(con: DuckDBPyConnection) -> Path:
@@ -156,6 +150,7 @@ class Stage:
         file.unlink(missing_ok=True)
         with attached(con, file, name, read_only=False):
             con.execute(f"CREATE TABLE {name}.main.rows AS {select}", values)
+            pinned.commit(con)
         with attached(self.con, file, name, read_only=True):
             self.con.execute(f"INSERT INTO {self.features} FROM {name}.main.rows")
 

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from pip_dagster import __version__
 from pip_dagster.declaration.partition import Partition
 from pip_dagster.errors import SourceError
+from pip_dagster.flow.origins import kinds
 from pip_dagster.flow.plan import declared_of, with_model
 from pip_dagster.flow.source_files import SourceFiles
 from pip_dagster.sql.names import literal
@@ -59,6 +60,12 @@ def state_of(pipeline: Pipeline, partitions: Sequence[Partition]) -> str | None:
                 return None
             files.append(path)
     found: list[object] = []
+    for source in pipeline.spec.sources.values():
+        if not _has_files(source):
+            identity = _identity(pipeline, source)
+            if identity is None:
+                return None
+            found.append(identity)
     for file in files:
         if (state := _state(file)) is None:
             return None
@@ -85,10 +92,12 @@ def _state(file: Path) -> tuple[int, ...] | None:
 
 
 def _paths(con: DuckDBPyConnection, pipeline: Pipeline) -> Iterator[Path | None]:
-    """The files of all sources; None of a source that has none on this machine."""
+    """The files of all sources that have some; None of a source that has none on this machine."""
     root = pipeline.project.root
-    for source in pipeline.spec.sources.values():
-        if not source.parquet:
+    for source in filter(_has_files, pipeline.spec.sources.values()):
+        if source.sqlite:
+            yield from (root / source.sqlite, root / f"{source.sqlite}-wal")
+        elif not source.parquet:
             path = _database(pipeline, source)
             yield from (path, path and Path(f"{path}.wal"))
         elif "://" in source.parquet:
@@ -97,6 +106,18 @@ def _paths(con: DuckDBPyConnection, pipeline: Pipeline) -> Iterator[Path | None]
             pattern = SourceFiles.pattern_of(root, source.parquet)
             listed = con.execute(f"SELECT file FROM glob({literal(pattern)}) ORDER BY 1").fetchall()
             yield from (Path(file) for (file,) in listed)
+
+
+def _has_files(source: Source) -> bool:
+    return source.origin in (None, "database", "parquet", "sqlite")
+
+
+def _identity(pipeline: Pipeline, source: Source) -> str | None:
+    """What shows that a source which has no files is unchanged; None where nothing does, or it cannot be read now."""
+    origin = kinds.origin_of(source)
+    with suppress(SourceError):
+        return origin.identity(pipeline.project.root, source) if origin else None
+    return None
 
 
 def _database(pipeline: Pipeline, source: Source) -> Path | None:
@@ -113,7 +134,7 @@ def reads_tables_only(pipeline: Pipeline) -> bool:
     """Whether every source in a DuckDB file is a table: the rows of a view may come from elsewhere."""
     tables: dict[Path, set[str]] = {}
     for source in pipeline.spec.sources.values():
-        if not source.parquet and (path := _database(pipeline, source)):
+        if source.origin in (None, "database") and (path := _database(pipeline, source)):
             tables.setdefault(path, set()).add(source.table.lower())
     with suppress(SourceError), workspace(threads=1) as con:
         for path, wanted in tables.items():

@@ -31,10 +31,10 @@ def source_assets(pipeline: Pipeline) -> list[dg.AssetsDefinition]:
             description=source.description or f"The source table {source.table}.",
             group_name=spec.name,
             owners=spec.owners,
-            kinds={"parquet" if source.parquet else "duckdb", "table"},
+            kinds={"duckdb" if source.origin in (None, "database") else source.origin, "table"},
             metadata={
                 "dagster/table_name": source.table,
-                "read from": source.parquet or source.database or spec.source_database or "",
+                "read from": source.place(spec.source_database),
                 "partition column": source.partition_column or "none: the whole table is read",
                 "lookback": as_declared(source.lookback) if source.lookback else "none",
                 **docs(pipeline, "declaration"),

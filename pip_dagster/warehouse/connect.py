@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
 # DuckDB's errors when another process has the file open. No other error is worth waiting for.
-_LOCKED = ("Could not set lock on file", "Conflicting lock", "database is locked", "Unique file handle conflict")
+LOCKED = ("Could not set lock on file", "Conflicting lock", "database is locked", "Unique file handle conflict")
 
 # Closing a file writes what is new. DuckDB then merges it with a table's newest rows, up to 2,048 of them, and takes
 # the longer the more there are. Merging at every fourth close, by chance, leaves readers few more pieces.
@@ -74,6 +74,13 @@ def workspace(*, threads: int, memory_limit: str | None = None) -> Iterator[Duck
     finally:
         con.close()
         shutil.rmtree(spill, ignore_errors=True)
+
+
+def spill_folder(con: DuckDBPyConnection) -> Path:
+    """The spill folder of a workspace, for files that its work needs meanwhile."""
+    row = con.execute("SELECT current_setting('temp_directory')").fetchone()
+    assert row
+    return Path(row[0])
 
 
 @contextmanager
@@ -145,7 +152,7 @@ def attached(
             con.execute(f"ATTACH {literal(str(path))} AS {quote(name)} ({options})")
             break
         except Exception as error:
-            if not any(text in str(error) for text in _LOCKED):
+            if not any(text in str(error) for text in LOCKED):
                 raise SourceError(f"{path} cannot be opened as a DuckDB file: {error}") from error
             if time.monotonic() >= until:
                 raise SourceLockedError(

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, TypeVar
 
 from pip_dagster.errors import MemoryLimitError, WarehouseError
-from pip_dagster.warehouse import container
+from pip_dagster.warehouse import container, pinned
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -138,7 +138,9 @@ def rows_for(rows: int, columns: int) -> int:
 
 
 def with_more(con: DuckDBPyConnection, work: Callable[[], T], *, beside: DuckDBPyConnection | None = None) -> T:
-    """The result of `work`, which is retried with more memory while it runs out of it, outside a transaction.
+    """The result of `work`, which is retried with more memory while it runs out of it.
+
+    Outside a transaction, but for one of `pinned`.
 
     `beside`: another database that it uses, which gets as much. Afterwards each has the limit and threads of before.
 
@@ -160,6 +162,7 @@ def with_more(con: DuckDBPyConnection, work: Callable[[], T], *, beside: DuckDBP
                 if larger is None:
                     raise limit_error(con, error) from error
                 room = larger
+                pinned.again(con)
                 for each in rooms:
                     room.give(each)
     finally:

@@ -30,11 +30,8 @@ def load_extension(con: DuckDBPyConnection, name: str, needed_by: str, error: ty
     """
     import duckdb
 
-    found = importlib.util.find_spec(f"duckdb_extension_{name}")
-    folder = Path(found.origin).parent if found and found.origin else Path()
-    file = folder / "extensions" / f"v{duckdb.__version__}" / f"{name}.duckdb_extension"
     try:
-        if file.is_file():
+        if file := packaged(name):
             con.execute(f"LOAD {literal(str(file))}")
             return
         with suppress(duckdb.Error):
@@ -44,8 +41,19 @@ def load_extension(con: DuckDBPyConnection, name: str, needed_by: str, error: ty
     except duckdb.Error as failed:
         raise error(
             f"DuckDB {duckdb.__version__} cannot load its extension {name}, which {needed_by} needs: {failed}\n"
-            "Install pip-dagster[lake], or run INSTALL once on a machine that reaches extensions.duckdb.org."
+            "Install pip-dagster[lake] or pip-dagster[sources], whose packages are for DuckDB 1.5.5, or run INSTALL "
+            "once on a machine that reaches extensions.duckdb.org."
         ) from failed
+
+
+def packaged(name: str) -> Path | None:
+    """The file of an extension in its package, where that is for the installed DuckDB."""
+    import duckdb
+
+    found = importlib.util.find_spec(f"duckdb_extension_{name}")
+    folder = Path(found.origin).parent if found and found.origin else Path()
+    file = folder / "extensions" / f"v{duckdb.__version__}" / f"{name}.duckdb_extension"
+    return file if file.is_file() else None
 
 
 def reach(con: DuckDBPyConnection, scope: str, needed_by: str, error: type[PipelineError]) -> None:

@@ -8,6 +8,7 @@ from pip_dagster.declaration.digests import Declared
 from pip_dagster.declaration.pipeline import Pipeline
 from pip_dagster.declaration.project import Project
 from pip_dagster.declaration.scoring import Scoring
+from pip_dagster.declaration.source import ORIGINS
 from pip_dagster.declaration.spec import PipelineSpec, Source
 
 SQL = "SELECT shop, number, customer, day, amount FROM raw.orders WHERE day >= $start_date AND day < $end_date\n"
@@ -228,5 +229,5 @@ def test_a_change_column_vouches_for_one_file(tmp_path):
 
 def test_every_key_is_in_the_declaration_with_every_key():
     assert set(EVERY_KEY) == set(PipelineSpec.model_fields)
-    assert set(EVERY_KEY["sources"]["orders"]) == set(Source.model_fields) - {"database", "parquet"}
+    assert set(EVERY_KEY["sources"]["orders"]) == set(Source.model_fields) - {*ORIGINS, "remote_table"}
     assert set(EVERY_KEY["scoring"]) == set(Scoring.model_fields) - {"canary"}

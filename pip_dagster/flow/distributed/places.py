@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pip_dagster.errors import DeclarationError
 from pip_dagster.flow.distributed.cluster import Trouble
+from pip_dagster.flow.origins import kinds
 
 if TYPE_CHECKING:
     from pip_dagster.declaration.pipeline import Pipeline
@@ -27,13 +29,20 @@ class Places:
 
     @classmethod
     def of(cls, pipeline: Pipeline) -> Places:
-        """As they are now; objects in object storage are left out."""
+        """As they are now; objects in object storage are left out.
+
+        Raises:
+            DeclarationError: a source is in a database that tasks cannot read in one state.
+        """
         root, spec = pipeline.project.root, pipeline.spec
-        declared = {
-            name: each.parquet or each.database or spec.source_database or ""
-            for name, each in pipeline.read_sources.items()
-        }
-        patterns = {name: place for name, place in declared.items() if "://" not in place}
+        declared = {name: (each, each.place(spec.source_database)) for name, each in pipeline.read_sources.items()}
+        for name, (each, place) in declared.items():
+            if kinds.origin_of(each):  # each task would see a state of its own
+                raise DeclarationError(
+                    f"Pipeline {spec.name}: tasks of a Ray cluster cannot read source {name!r} from {place}. Remove "
+                    "`scoring.engine: ray`, or declare Parquet files that another asset exports."
+                )
+        patterns = {name: place for name, (_, place) in declared.items() if "://" not in place}
         return cls(str(root), patterns, {name: _files(root, place) for name, place in patterns.items()})
 
     def trouble(self) -> Trouble | None:

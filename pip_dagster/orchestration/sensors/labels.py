@@ -10,7 +10,7 @@ from pip_dagster.alerts.alert import news, remembered
 from pip_dagster.declaration.grid import closed_partitions
 from pip_dagster.declaration.pipeline import Pipeline
 from pip_dagster.declaration.ranges import contiguous
-from pip_dagster.errors import DeclarationError, SourceLockedError, WarehouseLockedError
+from pip_dagster.errors import DeclarationError, SourceAwayError, WarehouseLockedError
 from pip_dagster.orchestration.keys import performance_key, predictions_key
 from pip_dagster.orchestration.publications import complete
 from pip_dagster.orchestration.runs import REASON, run_request
@@ -73,7 +73,7 @@ def _evaluate(
             sets = label_sets(pipeline, window)
             keys = [partition.key for partition in window]
             live = live_bases(pipeline, keys) if performance_key(spec) in assets else {}
-    except (SourceLockedError, WarehouseLockedError) as error:
+    except (SourceAwayError, WarehouseLockedError) as error:
         return dg.SkipReason(f"Skipped: {error} Will retry on the next tick.")
     withdrawn = {p.key: NO_LABEL for p in window if p.key in before and p.key not in sets}
     standing = {key: f"{each.digest} {live[key]}" if key in live else each.digest for key, each in sets.items()}

@@ -11,7 +11,7 @@ from pip_dagster.declaration.automation import Sensor
 from pip_dagster.declaration.grid import closed_partitions
 from pip_dagster.declaration.pipeline import Pipeline
 from pip_dagster.declaration.reruns import Reach
-from pip_dagster.errors import SourceLockedError, WarehouseLockedError
+from pip_dagster.errors import SourceAwayError, WarehouseLockedError
 from pip_dagster.flow import rerun_requests as core
 from pip_dagster.ledger.plan import Kind
 from pip_dagster.orchestration.in_flight import CONTENT, earlier_runs, in_flight
@@ -98,7 +98,7 @@ def _evaluate(
     try:
         with waiting_at_most(declared.lock_deadline):
             plan = make_plan(pipeline, grid, now=now)
-    except (SourceLockedError, WarehouseLockedError) as error:
+    except (SourceAwayError, WarehouseLockedError) as error:
         return dg.SkipReason(f"Skipped: {error} Will retry on the next tick.")
     published = complete(context, pipeline.project, within=declared.lock_deadline) if plan.pending else 0
     wanted = core.wanted_by(plan.stale, reruns.kinds, grid, reruns.missing)

@@ -1,0 +1,94 @@
+"""Sources in a SQLite file and in a DuckLake: scores as from a DuckDB file, and what is written late is stale."""
+
+from __future__ import annotations
+
+import sqlite3
+
+import pytest
+
+from pip_dagster.errors import SourceAwayError, SourceError
+from pip_dagster.flow import unchanged
+from pip_dagster.flow.plan import make_plan
+from pip_dagster.flow.reader import sources_alone
+from pip_dagster.flow.unchanged import state_of
+from pip_dagster.warehouse.connect import workspace
+
+from .conftest import DECLARED, Ducklake, Sqlite, needs_extensions
+
+pytestmark = [pytest.mark.lake("never"), needs_extensions]
+
+FIRST, SECOND, THIRD, FOURTH = DAYS = ("2024-03-01", "2024-03-02", "2024-03-03", "2024-03-04")
+
+
+@pytest.fixture(params=[Sqlite, Ducklake], ids=["sqlite", "ducklake"])
+def origin(request, tiny):
+    return request.param(tiny)
+
+
+def test_scores_are_those_of_the_file_and_a_late_row_makes_its_partition_stale(tiny, origin):
+    tiny.run()
+    assert tiny.scores() == tiny.expected()
+    assert not make_plan(tiny.pipeline(), tiny.partitions()).stale
+    origin.sql(f"UPDATE raw.orders SET quantity = 8 WHERE day = '{SECOND}'")
+    assert [each.partition.key for each in make_plan(tiny.pipeline(), tiny.partitions()).stale] == [SECOND]
+
+
+def test_a_table_that_is_not_there_names_those_that_are(tiny, origin):
+    declared = {**DECLARED, "remote_table": "raw.ordres", **origin.declared}
+    tiny.declare(source_database=None, sources={"orders": declared})
+    with pytest.raises(SourceError, match=r"source 'orders' \(raw.orders\) cannot be read .*orders"):
+        tiny.run(FIRST)
+    assert "Did you mean" in tiny.shell("check", code=1)
+
+
+@pytest.mark.parametrize("mode", ["wal", "delete"])
+def test_reads_of_sqlite_see_one_state_and_hinder_no_writer(tiny, mode):
+    lite = Sqlite(tiny)
+    lite.sql(f"PRAGMA journal_mode = {mode}")
+    count = "SELECT count(*), sum(order_id) FROM raw.orders"
+    with workspace(threads=2) as outer, sources_alone(outer, tiny.pipeline().spec, tiny.root) as con:
+        before = con.execute(count).fetchone()
+        lite.sql("DELETE FROM orders WHERE order_id = 1")
+        assert con.execute(count).fetchone() == before
+
+
+def test_sql_reads_no_other_table(tiny, origin, helpers):
+    origin.sql("CREATE TABLE secrets (a INTEGER)")
+    for escape in ("secrets", "sqlite_scan('shop.db', 'secrets')", "duckdb_databases()", "ducklake_snapshots('x')"):
+        tiny.declare(helpers.SQL.replace("FROM raw.orders", f"FROM raw.orders, {escape}"))
+        declared = (
+            {"sqlite": "shop.db"} if isinstance(origin, Sqlite) else {"ducklake": f"{origin.folder.name}/shop.ducklake"}
+        )
+        tiny.declare(source_database=None, sources={"orders": {**DECLARED, **declared}})
+        with pytest.raises(Exception, match="declared source"):
+            tiny.run(FIRST)
+
+
+class TestSqlite:
+    def test_a_file_that_a_writer_has_locked_is_away(self, tiny, monkeypatch):
+        Sqlite(tiny).sql("PRAGMA journal_mode = DELETE")
+        monkeypatch.setenv("PIP_DAGSTER_LOCK_DEADLINE", "0.1")
+        with sqlite3.connect(tiny.root / "shop.db", isolation_level=None) as con:
+            con.execute("BEGIN EXCLUSIVE")
+            with pytest.raises(SourceAwayError, match="shop.db .*Another process writes it"):
+                make_plan(tiny.pipeline(), tiny.partitions())
+
+    def test_a_row_that_does_not_fit_its_column_is_explained(self, tiny):
+        Sqlite(tiny).sql("UPDATE orders SET quantity = 'many' WHERE order_id = 3")
+        with pytest.raises(SourceError, match="source 'orders' .*shop.db.*does not hold rows to.*many"):
+            tiny.run(FIRST)
+
+    def test_what_is_no_database_is_said(self, tiny):
+        Sqlite(tiny)
+        (tiny.root / "shop.db").write_bytes(b"no database" * 100)
+        with pytest.raises(SourceError, match="cannot be read as a SQLite file. It is no SQLite file"):
+            tiny.run(FIRST)
+
+
+def test_nothing_is_read_while_nothing_shows_a_change(tiny, origin, monkeypatch):
+    tiny.run(FIRST)
+    monkeypatch.setattr(unchanged, "_SETTLED_SECONDS", 0)
+    before = state_of(tiny.pipeline(), tiny.partitions())
+    assert before and before == state_of(tiny.pipeline(), tiny.partitions())
+    origin.sql("DELETE FROM raw.orders WHERE order_id = 1")
+    assert state_of(tiny.pipeline(), tiny.partitions()) != before
