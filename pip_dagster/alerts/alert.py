@@ -9,7 +9,16 @@ from datetime import UTC, datetime
 from typing import Any, Literal
 
 Kind = Literal[
-    "run_failed", "partition_blocked", "drift", "performance", "labels", "estimate", "freshness", "operations", "digest"
+    "run_failed",
+    "partition_blocked",
+    "drift",
+    "performance",
+    "labels",
+    "estimate",
+    "freshness",
+    "operations",
+    "delivery",
+    "digest",
 ]
 
 _SHOWN, _ALARMS = 20, 100

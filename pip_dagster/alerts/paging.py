@@ -16,7 +16,7 @@ from pip_dagster.ledger.alarms import AlarmEntry
 from pip_dagster.ledger.silences import Silenced, ended_silence, silence_of
 
 # By event, or by what a column of drift is. What is in no place waits for the digest.
-_ORDER = ("freshness", "score", "performance", "estimate", "feature")
+_ORDER = ("freshness", "delivery", "score", "performance", "estimate", "feature")
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ _PROGRAM = "PIP_DAGSTER"  # as click names it in the variable with which a shell
 # Section → its commands, in the order of the help.
 SECTIONS = {
     "Start": ("init", "demo", "check", "doctor", "ui"),
-    "Run": ("run", "backfill", "plan", "publish"),
+    "Run": ("run", "backfill", "plan", "publish", "deliver"),
     "Inspect": ("status", "lineage", "query", "export", "features", "report", "replay", "prove-point-in-time"),
     "Models": ("models", "monitor", "performance", "estimate"),
     "Operate": ("alarms", "audit", "metrics", "maintain"),
@@ -27,6 +27,7 @@ EXAMPLES = {
         "backfill flight_delay --from 2013-09-01 --to 2013-09-30",
         "backfill flight_delay --from 2013-09-01 --to 2013-09-30 --dry-run",
     ),
+    "deliver": ("deliver flight_delay", "deliver flight_delay 2013-08-01 --target lake"),
     "estimate": ("estimate flight_delay --last 7",),
     "lineage": (
         "lineage flight_delay 2013-08-01",

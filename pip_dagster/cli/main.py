@@ -29,6 +29,7 @@ _COMMANDS = {
     "backfill": ("pip_dagster.cli.backfill", "backfill", "Build the past partitions of a pipeline, resumably."),
     "audit": ("pip_dagster.cli.audit", "audit", "Who made which scoring live, promoted or rolled back."),
     "check": ("pip_dagster.cli.check", "check", "What is wrong with a pipeline, before it runs."),
+    "deliver": ("pip_dagster.cli.deliver", "deliver", "Deliver what is live to the declared targets."),
     "demo": ("pip_dagster.cli.demo", "demo", "Score real flights with two models, to try it out."),
     "doctor": ("pip_dagster.cli.doctor", "doctor", "Whether this machine and project can run."),
     "estimate": ("pip_dagster.cli.estimate", "estimate", "Performance expected before labels arrive."),

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import click
 
 from pip_dagster.cli.cells import duration
+from pip_dagster.cli.deliver import as_dict, deliver_at_once, show_deliveries
 from pip_dagster.cli.options import Instant, json_option, version_number, why_option
 from pip_dagster.cli.output import echo, show_json, show_table
 from pip_dagster.cli.selection import Selection, partition_selection
@@ -77,11 +78,13 @@ def rollback(
         dry_run=dry_run,
     )
     commands = rescore_commands(result)
+    delivered = [] if dry_run else deliver_at_once(declared)
     if as_json:
-        extra = {"complete": result.complete, "rescore": commands}
+        extra = {"complete": result.complete, "rescore": commands, "targets": [as_dict(each) for each in delivered]}
         show_json(asdict(result) | extra)
     else:
         _show(result, commands)
+        show_deliveries(declared, delivered)
     sys.exit(0 if result.complete or dry_run else INCOMPLETE)
 
 

@@ -17,6 +17,7 @@ from pip_dagster.cli.plan import as_dict, plan_now, show_plan
 from pip_dagster.cli.published import check_pipeline, open_published, rows_of
 from pip_dagster.cli.selection import Selection, partition_selection
 from pip_dagster.cli.table import Heading
+from pip_dagster.cli.undelivered import Undelivered, read_undelivered
 from pip_dagster.declaration.project import Project
 from pip_dagster.errors import WarehouseError
 from pip_dagster.plural import plural
@@ -80,8 +81,9 @@ def status(project: Project, pipeline: str | None, newest: int, why: bool, as_js
                     )
                 total = len(partitions)
     plan = plan_now(project, pipeline) if why and pipeline else None
+    undelivered = read_undelivered(project, pipeline)
     if as_json:
-        found = summaries or [each.as_dict() for each in partitions]
+        found = _with_undelivered(summaries or [each.as_dict() for each in partitions], undelivered, pipeline)
         show_json({"partitions": found, "plan": as_dict(plan)} if plan else found)
         waiting.show()
         return
@@ -96,7 +98,19 @@ def status(project: Project, pipeline: str | None, newest: int, why: bool, as_js
         show_partitions(pipeline, partitions, total)
     if plan:
         show_plan(plan)
+    undelivered.show()
     waiting.show()
+
+
+def _with_undelivered(found: list[dict[str, Any]], of: Undelivered, pipeline: str | None) -> list[dict[str, Any]]:
+    """What is not delivered, by pipeline, or by partition of one that declares targets."""
+    if pipeline is None:
+        return [
+            row | ({"deliveries": of.summary(row["pipeline"])} if row["pipeline"] in of.of else {}) for row in found
+        ]
+    if pipeline not in of.of:
+        return found
+    return [row | {"undelivered": of.targets(pipeline, row["partition_key"])} for row in found]
 
 
 def _with_pending(summaries: list[dict[str, Any]], waiting: Waiting) -> list[dict[str, Any]]:

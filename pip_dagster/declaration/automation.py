@@ -13,7 +13,15 @@ from pip_dagster.declaration.strict import StrictModel, TimeZone
 
 Status = Literal["stopped", "running"]
 Event = Literal[
-    "run_failed", "partition_blocked", "drift", "performance", "labels", "estimate", "freshness", "operations"
+    "run_failed",
+    "partition_blocked",
+    "drift",
+    "performance",
+    "labels",
+    "estimate",
+    "freshness",
+    "operations",
+    "delivery",
 ]
 STATUS = "`running`: on from the first load, without the UI."
 

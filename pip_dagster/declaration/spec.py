@@ -10,6 +10,7 @@ from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from pip_dagster.declaration.automation import Alerts, Schedule, Sensors
 from pip_dagster.declaration.clock_changes import unfit_change
+from pip_dagster.declaration.deliver import DeclaredTarget
 from pip_dagster.declaration.every import STEPS, Every
 from pip_dagster.declaration.gates import Gates
 from pip_dagster.declaration.labels import Labels
@@ -172,6 +173,9 @@ class PipelineSpec(StrictModel):
     monitoring: Monitoring | None = Field(
         default=None, description="How distributions are watched; `{}` takes the defaults, nothing is when absent."
     )
+    deliver: dict[Identifier, DeclaredTarget] = Field(
+        default_factory=dict, description="Where the live rows of each partition are delivered to: name → target."
+    )
     reruns: Reruns = Field(default_factory=Reruns, description="What a change makes stale.")
     schedule: Annotated[Schedule | None, BeforeValidator(_schedule, json_schema_input_type=str | Schedule | None)] = (
         Field(default=None, description="Cron, or a block with `cron` and more.")
@@ -208,6 +212,19 @@ class PipelineSpec(StrictModel):
                 f"sensors.labels_arrived.assets names {min(own)!r}: what was decided would be decided again, by the "
                 "present model, once its outcome is known. Name assets that read labels"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _targets_have_their_own_place(self) -> PipelineSpec:
+        places: dict[tuple[str, str], str] = {}
+        for name, target in self.deliver.items():
+            place = (target.kind, target.place.rstrip("/"))
+            if place in places and target.kind not in ("python", "webhook"):
+                raise ValueError(
+                    f"targets {places[place]!r} and {name!r} have the same place {target.place!r}, and would replace "
+                    "each other's rows; give one of them another"
+                )
+            places[place] = name
         return self
 
     @property

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-Event = Literal["drift", "performance", "labels", "estimate", "freshness", "operations"]
+Event = Literal["drift", "performance", "labels", "estimate", "freshness", "operations", "delivery"]
 FindingState = Literal["ok", "warning", "alarm", "unjudged"]
 Scope = Literal["score", "decision", "feature", ""]
 

@@ -19,8 +19,8 @@ from pip_dagster.ledger.alarms import AlarmEntry, AlarmState
 from pip_dagster.ledger.record import new_id
 from pip_dagster.monitoring.finding import Event, Finding
 
-# Partitions that must be good before an alarm is resolved. What has arrived is no longer late, neither rows nor labels.
-RESOLVED_AFTER: Mapping[Event, int] = {"freshness": 1, "labels": 1}
+# Partitions that must be good before an alarm is resolved. What has arrived is no longer late.
+RESOLVED_AFTER: Mapping[Event, int] = {"freshness": 1, "labels": 1, "delivery": 1}
 _RESOLVED_AFTER = 3
 
 # The columns of an alarm that are those of the finding.
@@ -130,7 +130,7 @@ def _begun(known: KnownAlarms, finding: Finding, judging: Judging) -> AlarmEntry
         since=finding.partition_key,
         partition_key=finding.partition_key,
         good=[],
-        quiet=judging.quiet and finding.event != "freshness",
+        quiet=judging.quiet and finding.event not in ("freshness", "delivery"),
         made_by=judging.by,
         **{name: getattr(finding, name) for name in _OF_FINDING},
     )

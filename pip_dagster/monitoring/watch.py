@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from pip_dagster.declaration.grid import closed_partitions, partition_named
 from pip_dagster.errors import NoWarehouseError, PipelineError, WarehouseLockedError
 from pip_dagster.ledger.alarms import AlarmEntry, alarm_states, insert_alarms, insert_marks, marks_of
+from pip_dagster.monitoring.delivery_lag import collect_delivery
 from pip_dagster.monitoring.drift_findings import drift_findings
 from pip_dagster.monitoring.estimates import estimates_after_scoring
 from pip_dagster.monitoring.estimating import applies
@@ -56,7 +57,7 @@ COLLECTORS: dict[Event, Collector] = {
     "operations": collect_operations,
 }
 # Findings that time alone can change; they are collected by each tick, and by `pip-dagster alarms --deliver`.
-BY_CLOCK: dict[Event, ByClock] = {"freshness": collect_freshness}
+BY_CLOCK: dict[Event, ByClock] = {"freshness": collect_freshness, "delivery": collect_delivery}
 
 # The newest partitions of a run that are judged, and the newest live ones that a killed process may have left.
 _MOST, _MISSED = 31, 7
@@ -167,6 +168,8 @@ def _no_longer_judged(pipeline: Pipeline, findings: Sequence[Finding], alarm: Al
         return "what it is judged by is no longer declared"
     if event == "freshness" and spec.schedule is None and spec.monitoring.freshness is None:
         return "neither a schedule nor `freshness` is declared any longer"
+    if event == "delivery" and not any(each.alarm_after for each in spec.deliver.values()):
+        return "no target is declared with `alarm_after` any longer"
     rules = {each.rule for each in findings if each.event == event}
     return "its rule does not judge the present version" if rules and alarm.rule not in rules else ""
 

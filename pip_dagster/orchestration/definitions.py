@@ -10,8 +10,9 @@ from pip_dagster.declaration.pipeline import Pipeline
 from pip_dagster.flow.result import PartitionResult
 from pip_dagster.orchestration.assets import pipeline_assets
 from pip_dagster.orchestration.checks import source_checks
+from pip_dagster.orchestration.delivered import delivered_asset
 from pip_dagster.orchestration.inputs import model_asset, source_assets
-from pip_dagster.orchestration.keys import own_keys
+from pip_dagster.orchestration.keys import delivered_key, own_keys
 from pip_dagster.orchestration.partitions import partitions_definition
 from pip_dagster.orchestration.performance import performance_asset
 from pip_dagster.orchestration.report import report_definitions
@@ -27,16 +28,18 @@ def build_definitions(pipeline: Pipeline, observe: Callable[[PartitionResult], N
     """
     spec = pipeline.spec
     partitions = partitions_definition(spec.partitions)
+    wanted = [*own_keys(spec), *([delivered_key(spec)] if spec.deliver else [])]
     job = dg.define_asset_job(
         f"{spec.name}_job",
         # The step reports its checks in any case. Those that are selected are planned, in a row for each partition.
-        selection=dg.AssetSelection.assets(*own_keys(spec)).without_checks(),
+        selection=dg.AssetSelection.assets(*wanted).without_checks(),
         description=f"Features and predictions of {spec.name} for one partition or a range.",
         # A process for the one step would cost ten seconds of imports without a benefit.
         executor_def=dg.in_process_executor,
     )
     measured = [performance_asset(pipeline, partitions)] if pipeline.evaluates else []
-    own = [model_asset(pipeline), pipeline_assets(pipeline, partitions, observe), *measured]
+    delivered = [delivered_asset(pipeline, partitions)] if spec.deliver else []
+    own = [model_asset(pipeline), pipeline_assets(pipeline, partitions, observe), *measured, *delivered]
     built = dg.Definitions(
         assets=[*source_assets(pipeline), *own],
         asset_checks=source_checks(pipeline, partitions),

@@ -35,6 +35,11 @@ def report_key(spec: PipelineSpec) -> dg.AssetKey:
     return dg.AssetKey([spec.name, "report"])
 
 
+def delivered_key(spec: PipelineSpec) -> dg.AssetKey:
+    """What the declared targets have of the predictions."""
+    return dg.AssetKey([spec.name, "delivered"])
+
+
 def own_keys(spec: PipelineSpec) -> list[dg.AssetKey]:
     """The assets that a run of the pipeline materializes: the challengers only where versions are compared."""
     return [features_key(spec), predictions_key(spec)] + ([challengers_key(spec)] if spec.scoring.compared else [])

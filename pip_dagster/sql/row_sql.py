@@ -64,6 +64,23 @@ def row_expression(text: str, columns: Mapping[str, str], *, where: str, row: st
         return _judged(text, tuple(columns.items()), row)
 
 
+class _AnyColumn(set[str]):
+    """The columns of a row that is not known yet."""
+
+    def __contains__(self, name: object) -> bool:
+        return bool(name)
+
+
+def columns_read(text: str) -> tuple[str, ...]:
+    """The columns that `text` reads if it is one expression over one row, where the row's columns are not known yet.
+
+    Raises:
+        DeclarationError: it is not a single expression, or depends on anything but the row.
+    """
+    with naming(repr(text)):
+        return tuple(dict.fromkeys(parts[0] for parts in _references(parsed(text), _AnyColumn())))
+
+
 def row_condition(text: str, columns: Mapping[str, str], *, where: str, row: str) -> RowExpression:
     """Judge `text` as `row_expression` does, and as a condition.
 

@@ -24,7 +24,7 @@ class Kind:
         retention: `content` holds values from the sources, or computed from them, and may be erased when they must be
             forgotten. `evidence` holds digests, counts, decisions and texts, and is kept as long as the warehouse. Of
             evidence, erasure empties the columns that quote values: `examples` and `observed` of the checks,
-            `findings` and `reason` of the scorings, `cause` of the alarms.
+            `findings` and `reason` of the scorings, `cause` of the alarms, `error` of the deliveries.
         pending_id: The id by which a new row makes its partition pending; None for a kind that does not.
     """
 
@@ -80,6 +80,7 @@ KINDS: tuple[Kind, ...] = (
     Kind("alarm_marks", LEDGER, "table", "evidence"),
     Kind("alarm_states", LEDGER, "view", "evidence"),
     Kind("alarm_deliveries", LEDGER, "table", "evidence"),
+    Kind("deliveries", LEDGER, "table", "evidence"),
     Kind("silences", LEDGER, "table", "evidence"),
     Kind("retrains", LEDGER, "table", "evidence"),
     Kind("calibrators", LEDGER, "table", "evidence"),

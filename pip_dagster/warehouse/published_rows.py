@@ -177,6 +177,15 @@ def places(
         yield _newest(folder), batch
 
 
+def found_in(con: DuckDBPyConnection, folder: Path, keys: Sequence[str]) -> dict[str, Path]:
+    """Partition → the file that has it; nothing for one that is not published."""
+    found = {key: file for key in keys if (file := _own(folder, key)).exists()}
+    numbered = sorted(folder.glob("rows-*.duckdb"))
+    if numbered and (rest := {*keys} - found.keys()):
+        found |= _found_in(con, numbered, among("partition_key", sorted(rest)))
+    return found
+
+
 def _own(folder: Path, key: str) -> Path:
     """The file of a large partition."""
     return folder / f"single-{url_quote(key, safe=' ')}.duckdb"

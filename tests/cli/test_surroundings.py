@@ -68,6 +68,7 @@ READING = {
 }
 # They say that they do not apply to this project.
 NEITHER = {
+    "deliver",
     "demo",
     "estimate",
     "maintain",

@@ -131,6 +131,7 @@ def run_functions():
     """The tables whose commands need weeks of partitions, labels or a split, from fixed figures."""
     from pip_dagster.cli import (
         compare,
+        deliver,
         demo,
         doctor,
         estimate,
@@ -139,6 +140,7 @@ def run_functions():
         performance_shown,
         point_in_time,
         rollback,
+        undelivered,
     )
     from pip_dagster.cli.plan import show_plan
     from pip_dagster.declaration.monitoring import Monitoring
@@ -211,6 +213,17 @@ def run_functions():
         ),
         (),
     )
+    refused = "Pipeline orders, partition 2024-03-01: target crm: the server closed the connection"
+    targets = {"lake": Of(place="data/delivered/orders"), "crm": Of(place="scores.orders in $CRM_URL")}
+    done = [
+        Of(target="lake", receipts={"2024-03-01": Of(rows=1234)}, failed={}, left=0, error=None, is_complete=True),
+        Of(target="crm", receipts={}, failed={"2024-03-01": refused}, left=3, error=None, is_complete=False),
+    ]
+    deliver.show_deliveries(Of(spec=Of(name="orders", deliver=targets)), done)
+    differs = Of(target="lake", partition_key="2024-03-01", rows=1234, rows_there=1233, equal=False, text="a row less")
+    deliver.show_compared("orders", [differs])
+    waiting = Of(partition_key="2024-03-01", live_since=AT, error=refused)
+    undelivered.Undelivered({"orders": {"lake": [], "crm": [waiting]}}).show()
     windows = [Of(partitions=n, reference="training", excess=0.123456 * n) for n in (1, 7, 28)]
     drifted = [
         Of(

@@ -53,6 +53,7 @@ EVERY_KEY = {
     "description": "Which orders come back.",
     "owners": ["team:shop"],
     "min_row_share": 0.4,
+    "deliver": {"lake": {"parquet": "data/delivered", "columns": {"prediction": "score"}, "where": "score > 0.5"}},
     "partitions": {
         "every": "week",
         "start": "2024-01-01",

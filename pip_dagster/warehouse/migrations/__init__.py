@@ -23,6 +23,7 @@ from pip_dagster.warehouse.migrations import (
     m0016_drift,
     m0017_published_digests,
     m0018_cluster,
+    m0019_deliveries,
 )
 
 MIGRATIONS: tuple[str, ...] = (
@@ -44,4 +45,5 @@ MIGRATIONS: tuple[str, ...] = (
     m0016_drift.SQL,
     m0017_published_digests.SQL,
     m0018_cluster.SQL,
+    m0019_deliveries.SQL,
 )

@@ -1,0 +1,34 @@
+"""Errors of targets without the secrets that the environment holds for them."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+from urllib.parse import unquote, urlsplit
+
+if TYPE_CHECKING:
+    from pip_dagster.declaration.deliver import DeclaredTarget
+
+_OF_S3 = ("AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
+_SHORTEST = 4  # characters; a shorter word would be found in any text
+
+
+def redacted(text: str, declared: DeclaredTarget) -> str:
+    """The text, with stars for what the target's environment variables hold, and for a password in its URL."""
+    place = declared.postgres or declared.webhook
+    names = [*_OF_S3, *([place.url_env] if place else [])]
+    if declared.webhook and declared.webhook.secret_env:
+        names.append(declared.webhook.secret_env)
+    for value in sorted(filter(None, map(os.environ.get, names)), key=len, reverse=True):
+        password = _password(value)
+        for secret in (value, password, unquote(password)):
+            if len(secret) >= _SHORTEST or secret == password != "":
+                text = text.replace(secret, "***")
+    return text
+
+
+def _password(url: str) -> str:
+    try:
+        return urlsplit(url).netloc.rpartition("@")[0].partition(":")[2]
+    except ValueError:
+        return ""

@@ -1,0 +1,108 @@
+"""What a target gets of a live partition: the declared columns and rows, as a Parquet file of this process."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pip_dagster.delivery.digest import digest_of
+from pip_dagster.delivery.target import ChangeRows, DeliveryChange, DeliveryError
+from pip_dagster.errors import DeclarationError
+from pip_dagster.sql.names import literal, quote
+from pip_dagster.sql.row_sql import row_condition
+from pip_dagster.warehouse.published_export import castable
+
+if TYPE_CHECKING:
+    from duckdb import DuckDBPyConnection
+
+    from pip_dagster.declaration.deliver import DeclaredTarget
+    from pip_dagster.delivery.live_rows import Live
+    from pip_dagster.ledger.deliveries import Pending
+
+KEY = "partition_key"
+
+
+@dataclass(frozen=True)
+class Staged:
+    """A change and its rows, ready to be delivered."""
+
+    change: DeliveryChange
+    rows: ChangeRows
+
+
+@contextmanager
+def staged(
+    con: DuckDBPyConnection,
+    pipeline: str,
+    declared: DeclaredTarget,
+    live: Live,
+    pending: Pending,
+    *,
+    force: bool = False,
+) -> Iterator[Staged]:
+    """Write the rows that the target gets of a live partition; the file is removed afterwards.
+
+    Raises:
+        DeliveryError: a declared column is not among those of the predictions, or the filter does not fit them.
+    """
+    file = Path(str((con.execute("SELECT current_setting('temp_directory')").fetchone() or [""])[0])) / "rows.parquet"
+    select = selected(pipeline, pending.target, declared, live)
+    try:
+        con.execute(f"COPY ({castable(con, select)}) TO {literal(str(file))} (FORMAT parquet)")
+        written = f"read_parquet({literal(str(file))}, hive_partitioning = false)"
+        # The types that Parquet gives back are what every reader of the file sees.
+        columns = {name: sql_type for name, sql_type, *_ in con.execute(f"DESCRIBE FROM {written}").fetchall()}
+        rows, digest = digest_of(con, written, columns)
+        change = DeliveryChange(
+            pipeline=pipeline,
+            target=pending.target,
+            partition_key=live.partition_key,
+            start=live.start,
+            end=live.end,
+            change_id=live.change_id,
+            scoring_ids=live.scoring_ids,
+            kind=pending.kind,
+            made_at=pending.live_since,
+            declaration=declared.digest,
+            columns=columns,
+            rows=rows,
+            digest=digest,
+            force=force,
+        )
+        yield Staged(change, ChangeRows(file))
+    finally:
+        file.unlink(missing_ok=True)
+
+
+def selected(pipeline: str, target: str, declared: DeclaredTarget, live: Live) -> str:
+    """SQL of what a target gets of a live partition.
+
+    Raises:
+        DeliveryError: as `staged`.
+    """
+    where = f"Pipeline {pipeline}, partition {live.partition_key}: deliver.{target}"
+    offered = {name.lower(): name for name in live.columns}
+    wanted = {KEY: KEY} | (declared.columns or {name: name for name in live.columns})
+    if lacking := [source for source in wanted.values() if source.lower() not in offered]:
+        near = difflib.get_close_matches(lacking[0], live.columns, 1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise DeliveryError(
+            f"{where}.columns names {lacking[0]!r}, which is not a column of the predictions, which have "
+            f"{', '.join(live.columns)}{hint}"
+        )
+    listed = ", ".join(f"{quote(offered[source.lower()])} AS {quote(name)}" for name, source in wanted.items())
+    return f"SELECT {listed} FROM ({live.select}){_filter(where, declared, live.columns)}"
+
+
+def _filter(where: str, declared: DeclaredTarget, columns: Mapping[str, str]) -> str:
+    if declared.where is None:
+        return ""
+    try:
+        found = row_condition(declared.where, columns, where=f"{where}.where", row="the predictions")
+    except DeclarationError as error:
+        raise DeliveryError(str(error)) from error
+    return f" WHERE {found.sql}"

@@ -1,0 +1,126 @@
+"""What was delivered to which target, and what is pending: a live change that a target does not have yet."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING, Literal
+
+from pip_dagster.ledger.record import dicts
+from pip_dagster.ledger.rows import insert_rows
+from pip_dagster.sql.names import among, literal
+
+if TYPE_CHECKING:
+    from duckdb import DuckDBPyConnection
+
+State = Literal["delivered", "failed"]
+
+
+@dataclass(frozen=True)
+class DeliveryEntry:
+    """One row of `ledger.deliveries`: a change that a target got, or did not get in so many attempts of a run."""
+
+    delivery_id: str
+    pipeline: str
+    target: str
+    kind: str
+    partition_key: str
+    change_id: str
+    declaration: str
+    state: State
+    attempts: int
+    rows: int | None
+    digest: str | None
+    place: str | None
+    receipt: str | None
+    error: str | None
+    seconds: float
+    run_id: str
+    made_by: str
+    made_at: datetime
+
+
+@dataclass(frozen=True)
+class Pending:
+    """A live change that a target does not have. `error`: why the newest attempt to deliver it failed."""
+
+    target: str
+    partition_key: str
+    change_id: str
+    kind: str
+    live_since: datetime
+    error: str | None = None
+
+
+_LIVE = """
+  SELECT partition_key, max(change_id) AS change_id, arg_max(kind, change_id) AS kind, max(made_at) AS live_since
+  FROM ledger.live_changes WHERE pipeline = {pipeline} GROUP BY partition_key
+"""
+_PENDING = """
+  WITH target AS (SELECT unnest({names}) AS target, unnest({digests}) AS declaration),
+  live AS ({live}),
+  done AS (SELECT target, declaration, change_id, state, error, delivery_id FROM ledger.deliveries
+           WHERE pipeline = {pipeline}),
+  pending AS (
+    SELECT t.target, t.declaration, l.* FROM live l CROSS JOIN target t
+    ANTI JOIN (FROM done WHERE state = 'delivered') d
+      ON d.target = t.target AND d.declaration = t.declaration AND d.change_id = l.change_id)
+  SELECT p.target, p.partition_key, p.change_id, p.kind, p.live_since, f.error
+  FROM pending p LEFT JOIN (
+    SELECT target, declaration, change_id, arg_max(error, delivery_id) AS error FROM done WHERE state = 'failed'
+    GROUP BY ALL) f
+    ON f.target = p.target AND f.declaration = p.declaration AND f.change_id = p.change_id
+  ORDER BY p.target, p.partition_key
+"""
+
+
+def insert_deliveries(con: DuckDBPyConnection, entries: Sequence[DeliveryEntry]) -> None:
+    """Append them, inside a transaction."""
+    insert_rows(con, "deliveries", entries)
+
+
+def pending_deliveries(con: DuckDBPyConnection, pipeline: str, targets: Mapping[str, str]) -> list[Pending]:
+    """What is pending for these targets, name → digest of its declaration, in the order of partitions."""
+    if not targets:
+        return []
+    # Literals: to bind a parameter, DuckDB imports pandas, for which `status` would wait.
+    names, digests = (f"[{', '.join(map(literal, each))}]" for each in (targets, targets.values()))
+    live = _LIVE.format(pipeline=literal(pipeline))
+    sql = _PENDING.format(pipeline=literal(pipeline), live=live, names=names, digests=digests)
+    return [Pending(**row) for row in dicts(con.execute(sql))]
+
+
+def live_of(con: DuckDBPyConnection, pipeline: str, target: str, partition_keys: Sequence[str]) -> list[Pending]:
+    """The live changes of these partitions, as though the target had none of them."""
+    live = _LIVE.format(pipeline=f"{literal(pipeline)} AND {among('partition_key', partition_keys)}")
+    rows = dicts(con.execute(f"{live} ORDER BY partition_key"))
+    return [Pending(target, **row) for row in rows]
+
+
+def delivered_keys(con: DuckDBPyConnection, pipeline: str, target: str, declaration: str, last: int) -> list[str]:
+    """The partitions whose live change a target has, by its present declaration: the newest delivered, oldest first."""
+    of = f"pipeline = {literal(pipeline)}"
+    select = (
+        "SELECT partition_key FROM (SELECT partition_key, change_id, max(delivery_id) AS newest FROM ledger.deliveries "
+        f"WHERE {of} AND target = {literal(target)} AND declaration = {literal(declaration)} AND state = 'delivered' "
+        f"GROUP BY ALL) SEMI JOIN (SELECT max(change_id) AS change_id FROM ledger.live_changes WHERE {of} "
+        f"GROUP BY partition_key) USING (change_id) ORDER BY newest DESC LIMIT {last}"
+    )
+    return sorted(key for (key,) in con.execute(select).fetchall())
+
+
+def shown_at(
+    con: DuckDBPyConnection, pipeline: str, targets: Mapping[str, str], partition_keys: Sequence[str]
+) -> dict[str, dict[str, DeliveryEntry]]:
+    """Partition → target → the newest delivery of its live change, by the target's present declaration."""
+    of_keys = f"pipeline = {literal(pipeline)} AND {among('partition_key', partition_keys)}"
+    result = con.execute(
+        f"SELECT * FROM ledger.deliveries WHERE {of_keys} AND state = 'delivered' AND change_id IN (SELECT "
+        f"max(change_id) FROM ledger.live_changes WHERE {of_keys} GROUP BY partition_key) ORDER BY delivery_id"
+    )
+    found: dict[str, dict[str, DeliveryEntry]] = {}
+    for row in dicts(result):
+        if targets.get(row["target"]) == row["declaration"]:
+            found.setdefault(row["partition_key"], {})[row["target"]] = DeliveryEntry(**row)
+    return found
