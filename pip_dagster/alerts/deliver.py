@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import logging
 import os
-import queue
 import signal
 import subprocess
 import tempfile
-import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Literal
 
 from pip_dagster.alerts.alert import Alert
+from pip_dagster.alerts.post import post
 from pip_dagster.declaration.automation import Alerts, Webhook
 
 LOG = logging.getLogger("pip_dagster")
@@ -96,8 +95,6 @@ def _attempt(alerts: Alerts, send: Callable[[float], None]) -> tuple[str, int]:
 
 
 def _post(webhook: Webhook, payload: bytes, timeout: float) -> None:
-    import requests  # noqa: F401 - the time that this takes is not the server's
-
     url = os.environ.get(webhook.env)
     if not url:
         raise _UndeliveredError(f"the environment of the code location has no {webhook.env}; set it to the URL")
@@ -109,44 +106,11 @@ def _post(webhook: Webhook, payload: bytes, timeout: float) -> None:
                 f"the environment of the code location has no {webhook.bearer_env}; set it to the token"
             )
         headers["Authorization"] = f"Bearer {token}"
-    answer: queue.SimpleQueue[int | str] = queue.SimpleQueue()
-    # A thread, because requests' timeout is that of one packet: a server that sends a byte a second keeps it for hours.
-    # A thread that is given up ends with its connection, at the latest with the process.
-    sending = threading.Thread(target=lambda: answer.put(_answer_of(url, payload, headers, timeout)), daemon=True)
-    sending.start()
-    try:
-        status = answer.get(timeout=timeout)
-    except queue.Empty:
-        status = "no answer"
+    status = post(url, payload, headers, timeout)
     if isinstance(status, str):
-        raise _UndeliveredError(f"{status}, within {timeout:g} s")
+        raise _UndeliveredError(status)
     if not 200 <= status < 300:
         raise _UndeliveredError(f"it answered with HTTP status {status}")
-
-
-def _answer_of(url: str, payload: bytes, headers: Mapping[str, str], timeout: float) -> int | str:
-    """The HTTP status, or the name of the error: the library's own text holds the URL."""
-    import requests
-
-    def only_declared(request: requests.PreparedRequest) -> requests.PreparedRequest:
-        """Without an `auth`, requests would send what ~/.netrc holds for the host, in place of the declared token."""
-        user, password = requests.utils.get_auth_from_url(url)
-        is_declared = "Authorization" in request.headers
-        return request if is_declared or not user else requests.auth.HTTPBasicAuth(user, password)(request)
-
-    try:
-        # The body is not read: it may be endless. A redirect is not followed: it would forward the token.
-        with requests.post(
-            *(url, payload),
-            headers=headers,
-            auth=only_declared,
-            timeout=timeout,
-            allow_redirects=False,
-            stream=True,
-        ) as response:
-            return int(response.status_code)
-    except Exception as error:  # requests, urllib3 and the codecs of host names raise any
-        return type(error).__name__
 
 
 def _run(command: tuple[str, ...], payload: bytes, timeout: float) -> None:

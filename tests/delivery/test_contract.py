@@ -9,7 +9,7 @@ from pathlib import Path
 import duckdb
 import pytest
 from delivery_killer import Killer
-from delivery_kinds import KINDS, PIPELINE, TARGET
+from delivery_kinds import KINDS, LONG_PARAMETERS, PARAMETERS, PIPELINE, TARGET
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -78,7 +78,7 @@ def killer():
         yield found
 
 
-@pytest.fixture(params=sorted(KINDS))
+@pytest.fixture(params=PARAMETERS)
 def kind(request, tmp_path):
     return KINDS[request.param](tmp_path, request)
 
@@ -235,6 +235,7 @@ def assert_one_of(kind, key, candidates):
 COMMON = {"deadline": None, "suppress_health_check": [*HealthCheck]}
 
 
+@pytest.mark.parametrize("kind", LONG_PARAMETERS, indirect=True)
 @settings(max_examples=4, derandomize=True, **COMMON)
 @given(steps=STEPS)
 def test_any_history_ends_with_what_is_live(kind, tmp_path_factory, request, killer, steps):
@@ -250,6 +251,7 @@ def test_many_histories_end_with_what_is_live(kind, tmp_path_factory, request, k
     any_history(KINDS[request.node.callspec.params["kind"]](folder, request), Maker(folder), killer, steps)
 
 
+@pytest.mark.parametrize("kind", LONG_PARAMETERS, indirect=True)
 @pytest.mark.parametrize("quick", [True, pytest.param(False, marks=pytest.mark.soak)])
 def test_a_kill_before_any_line_leaves_the_old_change_or_the_new(kind, make, killer, quick):
     """A kill at each point in turn, or at ever fewer, until the delivery ends before it; then the retry."""

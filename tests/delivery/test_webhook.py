@@ -1,0 +1,158 @@
+"""A webhook as a target: one signed event a partition, the same id for each repeat."""
+
+import base64
+import hashlib
+import hmac
+import http.server
+import json
+import threading
+import time
+
+import pytest
+
+from pip_dagster.declaration.deliver import DeclaredTarget
+from pip_dagster.delivery.target import DeliveryError
+from pip_dagster.delivery.webhook import open_webhook
+
+pytestmark = pytest.mark.lake("never")
+
+SCORES = "SELECT range AS order_id, range / 7.0::FLOAT AS score FROM range(50)"
+KEY = b"0123456789abcdef01234567"
+SECRET = f"whsec_{base64.b64encode(KEY).decode()}"
+
+
+class Receiver:
+    def __init__(self):
+        self.status, self.requests, self.location, self.slow = 200, [], None, 0.0
+        outer = self
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            def do_POST(self):
+                body = self.rfile.read(int(self.headers["Content-Length"]))
+                outer.requests.append((self.path, dict(self.headers), body))
+                self.send_response(outer.status)
+                if outer.location:
+                    self.send_header("Location", outer.location)
+                self.end_headers()
+                end = time.monotonic() + outer.slow
+                while time.monotonic() < end:
+                    self.wfile.write(b"x")
+                    time.sleep(0.05)
+
+            def log_message(self, *_):
+                pass
+
+        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+
+    @property
+    def url(self):
+        return f"http://127.0.0.1:{self.server.server_port}/in/{SECRET[6:12]}"
+
+
+@pytest.fixture
+def receiver(monkeypatch):
+    found = Receiver()
+    monkeypatch.setenv("ANSWERS_URL", found.url)
+    monkeypatch.setenv("ANSWERS_SECRET", SECRET)
+    yield found
+    found.server.shutdown()
+    found.server.server_close()
+
+
+@pytest.fixture
+def target(tiny):
+    def opened(**others):
+        declared = {"webhook": {"url_env": "ANSWERS_URL", "secret_env": "ANSWERS_SECRET"}, "timeout": "2 seconds"}
+        return open_webhook(tiny.pipeline(), "there", DeclaredTarget.model_validate(declared | others))
+
+    return opened
+
+
+def test_an_event_is_signed_and_says_where_to_read(receiver, target, staged, tiny):
+    change, rows = staged(SCORES)
+    receipt = target().deliver(change, rows)
+    assert receipt.details["status"] == 200 and SECRET[6:12] not in str(receipt)
+    [(_, headers, body)] = receiver.requests
+    event = json.loads(body)
+    assert headers["Content-Type"] == "application/cloudevents+json; charset=utf-8"
+    required = ("specversion", "id", "source", "type", "subject", "time", "datacontenttype")
+    assert [event[name] for name in required] == [
+        "1.0",
+        "20240302T060001000000-1a2b3c4d-there-01234567",
+        "/pip_dagster/orders",
+        "pip_dagster.partition.live",
+        "2024-03-01",
+        "2024-03-02T06:00:00+00:00",
+        "application/json",
+    ]
+    data = event["data"]
+    assert (data["rows"], data["digest"], data["columns"]) == (50, change.digest, dict(change.columns))
+    assert data["read"]["table"] == "orders.predictions" and data["read"]["published"] == str(tiny.project.published)
+    assert headers["webhook-id"] == event["id"] and abs(int(headers["webhook-timestamp"]) - time.time()) < 60
+    signed = f"{headers['webhook-id']}.{headers['webhook-timestamp']}.".encode() + body
+    expected = base64.b64encode(hmac.new(KEY, signed, hashlib.sha256).digest()).decode()
+    assert headers["webhook-signature"] == f"v1,{expected}"
+
+
+def test_a_repeat_has_the_same_id_and_other_columns_another(receiver, target, staged):
+    for others in ({}, {}, {"declaration": "f" * 32}):
+        target().deliver(*staged(SCORES, **others))
+    first, second, third = (json.loads(body)["id"] for _, _, body in receiver.requests)
+    assert first == second != third
+
+
+@pytest.mark.parametrize(
+    ("status", "said", "again"),
+    [
+        (202, None, False),
+        (410, "the receiver wants no more events .HTTP status 410.", False),
+        (307, "the receiver answered with HTTP status 307. Redirects are not followed", True),
+        (404, "the receiver answered with HTTP status 404", True),
+        (503, "the receiver answered with HTTP status 503", True),
+    ],
+)
+def test_only_2xx_is_delivered(receiver, target, staged, status, said, again):
+    receiver.status, receiver.location = status, receiver.url + "/elsewhere" if status == 307 else None
+    if said is None:
+        assert target().deliver(*staged(SCORES)).is_new
+    else:
+        with pytest.raises(
+            DeliveryError, match=f"Pipeline orders, partition 2024-03-01: target there: {said}"
+        ) as caught:
+            target().deliver(*staged(SCORES))
+        assert caught.value.again == again and SECRET[6:12] not in str(caught.value)
+    assert len(receiver.requests) == 1
+
+
+def test_the_time_out_is_that_of_the_whole_request(receiver, target, staged, monkeypatch):
+    monkeypatch.setenv("ANSWERS_URL", "http://127.0.0.1:1/in")
+    with pytest.raises(DeliveryError, match="the receiver does not answer: ConnectionError, within 2 s") as caught:
+        target().deliver(*staged(SCORES))
+    assert caught.value.again
+
+
+def test_the_machine_s_passwords_are_not_sent(receiver, target, staged, monkeypatch, tmp_path):
+    (tmp_path / ".netrc").write_text("machine 127.0.0.1 login me password hunter2\n")
+    (tmp_path / ".netrc").chmod(0o600)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    target().deliver(*staged(SCORES))
+    [(_, headers, _)] = receiver.requests
+    assert "Authorization" not in headers
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "said"),
+    [
+        ("ANSWERS_URL", None, "\\$ANSWERS_URL is not set to an address"),
+        ("ANSWERS_URL", "ftp://x.example", "\\$ANSWERS_URL is not set to an address"),
+        ("ANSWERS_SECRET", None, "\\$ANSWERS_SECRET is no secret; expected whsec_ and at least 16 bytes in base64"),
+        ("ANSWERS_SECRET", "hunter2hunter2hunter2x", "\\$ANSWERS_SECRET is no secret"),
+    ],
+    ids=["no address", "another scheme", "no secret", "not base64"],
+)
+def test_what_is_not_set_is_named_and_not_shown(receiver, target, monkeypatch, variable, value, said):
+    monkeypatch.setenv(variable, value) if value else monkeypatch.delenv(variable)
+    with pytest.raises(DeliveryError, match=f"Pipeline orders: target there: {said}") as caught:
+        target()
+    assert "hunter2" not in str(caught.value)
