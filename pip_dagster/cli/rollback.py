@@ -84,7 +84,7 @@ def rollback(
         show_json(asdict(result) | extra)
     else:
         _show(result, commands)
-        show_deliveries(declared, delivered)
+        show_deliveries(declared, [each for each in delivered if each.receipts or not each.is_complete])
     sys.exit(0 if result.complete or dry_run else INCOMPLETE)
 
 

@@ -17,6 +17,7 @@ from pip_dagster.cli.options import json_option, why_option
 from pip_dagster.cli.output import echo, progress, show_json, show_table
 from pip_dagster.cli.plan import as_dict, show_plan
 from pip_dagster.cli.selection import Selection, partition_selection
+from pip_dagster.cli.undelivered import read_undelivered
 from pip_dagster.declaration.find import find_pipeline
 from pip_dagster.declaration.project import Project
 from pip_dagster.plural import plural
@@ -85,6 +86,8 @@ def run(
         show_json(outcome | {"partitions": [_record(each) for each in results]})
     else:
         _report(declared, work, outcome, results, selected)
+        if declared.spec.deliver:
+            read_undelivered(project, pipeline).show(pending_only=True)
     sys.exit(exit_code(outcome))
 
 

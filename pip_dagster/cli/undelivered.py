@@ -40,12 +40,13 @@ class Undelivered:
             for target, pending in self.of.get(pipeline, {}).items()
         }
 
-    def show(self) -> None:
+    def show(self, *, pending_only: bool = False) -> None:
         """Print it below the other tables; nothing where no target is declared."""
         rows = [
             [pipeline, target, each["pending"], each["since"], each["error"]]
             for pipeline in self.of
             for target, each in self.summary(pipeline).items()
+            if each["pending"] or not pending_only
         ]
         if rows:
             columns = ["pipeline", "target", "undelivered", "since", Heading("last error", below=True)]

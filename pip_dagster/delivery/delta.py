@@ -97,7 +97,7 @@ class DeltaTarget:
             )
         for _ in range(_RACES):
             table = self._table()
-            shown = _shown(table, self._pipeline, change.partition_key) if table else None
+            shown = _shown(table, self._pipeline, change.partition_key, change) if table else None
             if not change.is_news(shown):
                 return self._receipt(shown or ShownChange("", ""), change.rows, change.digest, is_new=False)
             try:
@@ -257,16 +257,22 @@ def _transactions(change: DeliveryChange) -> list[Any]:
     return [Transaction(*each) for each in zip(ids, (micros, *map(_number, (suffix, *parts))), strict=True)]
 
 
-def _shown(table: DeltaTable, pipeline: str, partition_key: str) -> ShownChange | None:
-    """The change of the partition that the table's log records last; None for none."""
-    found = [table.transaction_version(name) for name in _ids(pipeline, partition_key)]
-    numbers = [int(each) for each in found if each is not None]
-    if len(numbers) < len(found):
+def _shown(
+    table: DeltaTable, pipeline: str, partition_key: str, change: DeliveryChange | None = None
+) -> ShownChange | None:
+    """The change of the partition that the table's log records last; None for none.
+
+    Each number costs a pass over the log since its last checkpoint. The first alone says that `change` is newer.
+    """
+    first, *ids = _ids(pipeline, partition_key)
+    micros = table.transaction_version(first)
+    if micros is None:
         return None
-    micros, *others = numbers
-    suffix, *parts = map(_digits, others)
-    at = _EPOCH + timedelta(microseconds=micros)
-    return ShownChange(f"{at:{_INSTANT}}-{suffix}", "".join(parts))
+    at = f"{_EPOCH + timedelta(microseconds=int(micros)):{_INSTANT}}"
+    if change and at < change.change_id.partition("-")[0]:
+        return ShownChange(at, "")
+    suffix, *parts = (_digits(int(table.transaction_version(name) or 1)) for name in ids)
+    return ShownChange(f"{at}-{suffix}", "".join(parts))
 
 
 def _number(digits: str) -> int:

@@ -145,8 +145,9 @@ class _Outbox:
                 self._all(session, still_alone)
         except NoWarehouseError:
             pass
-        except PipelineError as error:
-            self.done.error = redacted(str(error), self.declared)
+        except Exception as error:  # one of the catalog's database, too, must not end the other targets
+            text = str(error) if isinstance(error, PipelineError) else _first_line(error)
+            self.done.error = redacted(text, self.declared)
             self.say(f"{self.name}: target {self.target}: {self.done.error}")
         return self.done
 
@@ -215,7 +216,7 @@ class _Outbox:
         except PipelineError as found:
             error = redacted(str(found), self.declared)
         except Exception as found:  # a library's own, which a target did not foresee: never a traceback
-            error = redacted(f"{type(found).__name__}: {found}".split("\n")[0], self.declared)
+            error = redacted(_first_line(found), self.declared)
         self._note(pending, receipt, error, attempts, time.monotonic() - began)
 
     def _waits(self, attempts: int, error: DeliveryError, key: str) -> bool:
@@ -243,6 +244,10 @@ class _Outbox:
             self._in_a_row += 1
             self._rests |= self._in_a_row >= _REFUSED_IN_A_ROW
         self._recorder.note(pending, receipt, error, attempts=attempts, seconds=seconds)
+
+
+def _first_line(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}".split("\n")[0]
 
 
 @contextmanager

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 # In CSV: an empty text is quoted, so that it is not taken for this.
 _NULL = "\\N"
-_STAGE = "pip_stage"
+_STAGE = "pip_delivery"
 
 _LOCK = """
 INSERT INTO {record} (table_name, pipeline, partition_key, target, change_id, declaration, scoring_ids, rows, digest)
@@ -206,12 +206,21 @@ def _digest(
 ) -> tuple[int, str]:
     """ChangeRows and digest of what was copied out; a column that the table has lost reads NULL."""
     read = {name: "VARCHAR" for name in columns if name in there}
-    options = f"header = false, null = {literal(_NULL)}, allow_quoted_nulls = false, auto_detect = false"
-    quotes = "quote = '\"', escape = '\"', sep = ',', max_line_size = 1000000000"
+    options = {
+        "header": "false",
+        "auto_detect": "false",
+        "nullstr": literal(_NULL),
+        "allow_quoted_nulls": "false",
+        "quote": "'\"'",
+        "escape": "'\"'",
+        "sep": "','",
+        "max_line_size": "1000000000",
+    }
     listed = ", ".join(f"{literal(name)}: 'VARCHAR'" for name in read)
     typed = ", ".join(
         typed_value(name, sql_type) if name in there else f"NULL::{sql_type} AS {quote(name)}"
         for name, sql_type in columns.items()
     )
-    relation = f"read_csv({literal(str(file))}, columns = {{{listed}}}, {options}, {quotes})"
+    named = ", ".join(f"{name} = {value}" for name, value in options.items())
+    relation = f"read_csv({literal(str(file))}, columns = {{{listed}}}, {named})"
     return digest_of(con, f"(SELECT {typed} FROM {relation})", columns)

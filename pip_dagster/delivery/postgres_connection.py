@@ -65,7 +65,7 @@ class PostgresSession:
             )
         except psycopg2.Error as error:
             raise self.trouble(error) from None
-        self._watch = _Watch(self.con, timeout + _GRACE_SECONDS)
+        self._watch = _Silence(self.con, timeout + _GRACE_SECONDS)
 
     @contextmanager
     def transaction(self, *, only_read: bool = False) -> Iterator[cursor]:
@@ -144,7 +144,7 @@ def _meaning(code: str) -> str:
     return "the database refuses the delivery"
 
 
-class _Watch:
+class _Silence:
     """Cuts a connection off whose server is silent: libpq itself would wait for ever."""
 
     def __init__(self, con: connection, seconds: float) -> None:
@@ -174,7 +174,7 @@ class _Watch:
 
 
 class _Moving:
-    def __init__(self, file: Any, watch: _Watch) -> None:
+    def __init__(self, file: Any, watch: _Silence) -> None:
         self._file, self._watch = file, watch
 
     def read(self, size: int = -1) -> bytes:

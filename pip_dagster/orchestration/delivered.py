@@ -24,6 +24,7 @@ from pip_dagster.warehouse.access import reading
 from pip_dagster.warehouse.connect import workspace
 
 _SHOWN = 20
+_MOST_KINDS = 3  # that Dagster allows an asset
 
 
 def delivered_asset(pipeline: Pipeline, partitions: dg.TimeWindowPartitionsDefinition) -> dg.AssetsDefinition:
@@ -40,7 +41,7 @@ def delivered_asset(pipeline: Pipeline, partitions: dg.TimeWindowPartitionsDefin
                 deps=[predictions_key(spec)],
                 description=f"What is live, at the declared targets:\n\n{places}\n\nA run delivers everything that is "
                 "pending, of other partitions too, such as those that were rolled back.",
-                kinds={target.kind for target in spec.deliver.values()},
+                kinds={*sorted({target.kind for target in spec.deliver.values()})[:_MOST_KINDS]},
                 group_name=spec.name,
                 owners=spec.owners,
                 partitions_def=partitions,

@@ -5,4 +5,4 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from delivery_servers import _s3_url, password, postgres, postgres_server, s3, staged  # noqa: E402, F401
+from delivery_servers import _s3_url, password, postgres, postgres_server, receiver, s3, staged  # noqa: E402, F401

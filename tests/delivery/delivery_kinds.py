@@ -34,7 +34,8 @@ class ParquetKind:
         manifest = json.loads(latest.read_text())
         files = [str(latest.parent / each["path"]) for each in manifest["files"]]
         with duckdb.connect() as con:
-            listed = ", ".join(f'"{name}"' for name in columns)
+            # A kill may have left the change before, which has other columns.
+            listed = ", ".join(f'"{name}"' if name in manifest["columns"] else "NULL" for name in columns)
             rows = con.execute(f"SELECT {listed} FROM read_parquet($1, hive_partitioning = false)", [files]).fetchall()
         return manifest["change_id"], sorted(rows, key=repr)
 

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import http.server
 import importlib.util
+import logging
 import os
 import secrets
 import tempfile
+import threading
+import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -104,6 +108,50 @@ def postgres(postgres_server: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[
     postgres_server.psql(f"DROP DATABASE {name} WITH (FORCE);")
 
 
+class Receiver:
+    """An HTTP server of this process that keeps what it is sent; `path` is part of its address."""
+
+    path = "a-secret-path"
+
+    def __init__(self) -> None:
+        self.status, self.slow = 200, 0.0
+        self.requests: list[tuple[str, dict[str, str], bytes]] = []
+        self.location: str | None = None
+        outer = self
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                body = self.rfile.read(int(self.headers["Content-Length"]))
+                outer.requests.append((self.path, dict(self.headers), body))
+                self.send_response(outer.status)
+                if outer.location:
+                    self.send_header("Location", outer.location)
+                self.end_headers()
+                end = time.monotonic() + outer.slow
+                while time.monotonic() < end:
+                    self.wfile.write(b"x")
+                    time.sleep(0.05)
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server.server_port}/{self.path}"
+
+
+@pytest.fixture
+def receiver() -> Iterator[Receiver]:
+    """A receiver of webhooks."""
+    found = Receiver()
+    yield found
+    found.server.shutdown()
+    found.server.server_close()
+
+
 class S3:
     """A bucket `data` of a server in this process that speaks S3's protocol by HTTP."""
 
@@ -124,6 +172,7 @@ def _s3_url() -> Iterator[str]:
         pytest.skip("needs the packages moto[server] and boto3, of the extra `dev`")
     from moto.server import ThreadedMotoServer
 
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)
     server = ThreadedMotoServer("127.0.0.1", port=0, verbose=False)
     server.start()
     host, port = server.get_host_and_port()

@@ -88,6 +88,21 @@ def test_exactly_the_partitions_that_changed_are_delivered_again(scored):
     assert_equal_to_live(scored)
 
 
+def test_the_arms_of_a_split_are_delivered_as_they_are_live(scored):
+    scored.registry.set_alias("returns", "challenger", 2, by="ada", why="a test")
+    split = {"arms": {"challenger": "40%"}, "salt": "spring"}
+    scored.declare(deliver=LAKE)
+    delivered(scored)
+    scored.declare(deliver=LAKE, scoring={"split": split})
+    scored.source("UPDATE raw.orders SET quantity = 1 + quantity % 8 WHERE day = DATE '2024-03-02'")
+    scored.run("2024-03-02")
+    assert [*delivered(scored)["lake"].receipts] == ["2024-03-02"]
+    manifest, rows = shown(scored, "2024-03-02")
+    assert sorted((tuple(row.values()) for row in rows), key=repr) == live(scored, "2024-03-02")
+    assert {row["scoring_id"] for row in rows} == {*manifest["scoring_ids"]}
+    assert len(manifest["scoring_ids"]) == 2
+
+
 def test_columns_are_renamed_and_rows_filtered(scored):
     columns = {"order": "order_id", "prediction": "score"}
     scored.declare(deliver={"lake": {"parquet": "out/lake", "columns": columns, "where": "score >= 0.5"}})
@@ -168,6 +183,7 @@ def test_a_file_that_somebody_changed_is_found_and_delivered_again_by_name(score
     assert "4 partitions read back, as live; 0 not" in scored.shell("deliver", "orders", "--verify")
 
 
+@pytest.mark.slice
 def test_what_is_not_published_is_not_delivered(scored, monkeypatch):
     scored.declare(deliver=LAKE)
     delivered(scored)
@@ -181,6 +197,7 @@ def test_what_is_not_published_is_not_delivered(scored, monkeypatch):
     assert_equal_to_live(scored)
 
 
+@pytest.mark.slice
 def test_two_deliverers_at_once_end_alike(scored):
     scored.declare(deliver=LAKE)
     threads = [threading.Thread(target=delivered, args=[scored]) for _ in range(2)]
@@ -254,38 +271,38 @@ def test_a_kill_of_the_outbox_at_any_line_leaves_what_the_next_run_completes(sco
     assert 9 in codes
 
 
-@pytest.mark.parametrize(
-    ("target", "what"),
-    [
-        ({"parquet": "out", "columns": {"prediction": "scor"}}, "did you mean 'score'"),
-        ({"parquet": "out", "where": "scor > 1"}, "did you mean 'score'"),
-        ({"parquet": "out", "where": "score + 1"}, "expected BOOLEAN"),
-        ({"python": "no_such_module:take"}, "No module named 'no_such_module'"),
-    ],
+UNFIT = (
+    ({"parquet": "out", "columns": {"prediction": "scor"}}, "did you mean 'score'"),
+    ({"parquet": "out", "where": "scor > 1"}, "did you mean 'score'"),
+    ({"parquet": "out", "where": "score + 1"}, "expected BOOLEAN"),
+    ({"python": "no_such_module:take"}, "No module named 'no_such_module'"),
 )
-def test_what_does_not_fit_the_predictions_is_an_error_that_names_it(scored, target, what):
-    scored.declare(deliver={"own": target})
-    text = scored.shell("deliver", "orders", code=3)
-    assert what in text
-    assert "Pipeline orders" in text
-    assert "Traceback" not in text
 
 
-@pytest.mark.parametrize(
-    ("targets", "what"),
-    [
-        ({"a": {"parquet": "out", "delta": "out"}}, "it has `parquet` and `delta`"),
-        ({"a": {"columns": ["score"]}}, "it has none"),
-        ({"a": {"parquet": "out", "where": "score > (SELECT 1)"}}, "a subquery"),
-        ({"a": {"parquet": "out", "where": "now() > scored_at"}}, "depends on more than the row"),
-        ({"a": {"postgres": "postgresql://me:secret@host/db"}}, "must not be an address"),
-        ({"a": {"parquet": "out"}, "b": {"parquet": "out/"}}, "have the same place"),
-        ({"a": {"parquet": "gs://bucket/path"}}, "cannot be gs://"),
-        ({"a": {"parquet": "out", "columns": {"Score": "score", "score": "order_id"}}}, "is given twice"),
-    ],
+def test_what_does_not_fit_the_predictions_is_an_error_that_names_it(scored):
+    for target, what in UNFIT:
+        scored.declare(deliver={"own": target})
+        text = scored.shell("deliver", "orders", code=3)
+        assert what in text
+        assert "Pipeline orders" in text
+        assert "Traceback" not in text
+
+
+REFUSED = (
+    ({"a": {"parquet": "out", "delta": "out"}}, "it has `parquet` and `delta`"),
+    ({"a": {"columns": ["score"]}}, "it has none"),
+    ({"a": {"parquet": "out", "where": "score > (SELECT 1)"}}, "a subquery"),
+    ({"a": {"parquet": "out", "where": "now() > scored_at"}}, "depends on more than the row"),
+    ({"a": {"postgres": "postgresql://me:secret@host/db"}}, "must not be an address"),
+    ({"a": {"parquet": "out"}, "b": {"parquet": "out/"}}, "have the same place"),
+    ({"a": {"parquet": "gs://bucket/path"}}, "cannot be gs://"),
+    ({"a": {"parquet": "out", "columns": {"Score": "score", "score": "order_id"}}}, "is given twice"),
 )
-def test_a_declaration_that_cannot_be_is_refused_at_load(scored, targets, what):
-    scored.declare(deliver=targets)
-    text = scored.shell("deliver", "orders", code=1)
-    assert what in text
-    assert "secret" not in text.replace("may hold a secret", "")
+
+
+def test_a_declaration_that_cannot_be_is_refused_at_load(scored):
+    for targets, what in REFUSED:
+        scored.declare(deliver=targets)
+        text = scored.shell("deliver", "orders", code=1)
+        assert what in text
+        assert "secret" not in text.replace("may hold a secret", "")

@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 
 import pandas as pd
+import pytest
 
 PAGE = Path(__file__).parents[2] / "docs" / "delivery.md"
 
@@ -27,6 +28,7 @@ def test_status_of_a_pipeline_without_targets_is_as_before(scored):
     assert "Deliveries" not in scored.shell("status")
 
 
+@pytest.mark.slice
 def test_a_rollback_by_command_is_delivered_at_once(scored):
     scored.declare(deliver={"lake": {"parquet": "out"}})
     scored.run("2024-03-01", version=2)

@@ -62,6 +62,7 @@ def test_a_run_of_the_job_delivers_what_it_scored(tiny, instance):
     assert runs == [(result.run_id,)]
 
 
+@pytest.mark.slice
 def test_what_a_run_could_score_is_delivered_although_a_partition_failed(tiny, instance):
     tiny.source("UPDATE raw.orders SET order_id = 0 WHERE day = DATE '2024-03-02'")  # the key is not unique
     tiny.declare(deliver={"lake": {"parquet": "out"}})
@@ -70,6 +71,7 @@ def test_what_a_run_could_score_is_delivered_although_a_partition_failed(tiny, i
     assert manifest(tiny, THIRD)["rows"] == 50
 
 
+@pytest.mark.slice
 def test_a_rollback_and_what_was_pending_are_delivered_by_the_next_run(tiny, instance):
     tiny.declare(deliver={"lake": {"parquet": "out"}})
     assert run(tiny, instance, FIRST, SECOND).success
@@ -98,6 +100,14 @@ def test_a_target_that_is_down_fails_its_check_and_nothing_else(tiny, instance, 
     assert result.success
     assert all(each.passed for each in checks(result).values())
     assert materialized(instance) == [FIRST, SECOND]
+
+
+def test_targets_of_every_kind_make_one_asset(tiny):
+    places = {"a": {"parquet": "a"}, "b": {"delta": "b"}, "c": {"python": "c:d"}}
+    servers = {"d": {"postgres": {"url_env": "D", "table": "e.f"}}, "g": {"webhook": {"url_env": "H"}}}
+    tiny.declare(deliver=places | servers)
+    graph = build_definitions(tiny.pipeline()).resolve_asset_graph()
+    assert {each.name for each in graph.get_check_keys_for_assets({DELIVERED})} == {*places, *servers}
 
 
 def test_a_pipeline_without_targets_has_no_such_asset(tiny):
