@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import runpy
 import shutil
+import signal
+import subprocess
+import sys
 import uuid
+from contextlib import suppress
 from pathlib import Path
 
 import dagster as dg
@@ -75,8 +80,9 @@ def trained(tmp_path_factory):
     root = tmp_path_factory.mktemp("requests") / "desk"
     shutil.copytree(EXAMPLE, root, ignore=shutil.ignore_patterns("data", "__pycache__"))
     runpy.run_path(str(root / "train.py"), run_name="__main__")
-    declared = root / "desk" / "defs" / "risk" / "defs.yaml"  # else it would request those of this hour
-    declared.write_text(declared.read_text().replace("missing: { last: 12 }", "missing: none"))
+    declared = root / "desk" / "defs" / "risk" / "defs.yaml"
+    text = declared.read_text().replace("start: 2026-11-01", "start: 2024-03-01, end: 2024-03-02")
+    declared.write_text(text.replace("missing: { last: 12 }", "missing: none"))
     return root
 
 
@@ -132,3 +138,26 @@ def test_each_request_has_exactly_one_answer_however_late_often_or_rolled_back(d
     desk.score(FIRST)
     assert set(desk.answers()) == {asked[0], asked[2], late, later}
     assert desk.sql("SELECT count(*), count(DISTINCT request_id) FROM app.answers") == [(4, 4)]
+
+
+@pytest.mark.soak
+def test_answers_of_a_running_daemon_arrive_within_two_minutes_of_the_partitions_end(desk, monkeypatch):
+    declared = EXAMPLE / "desk" / "defs" / "risk" / "defs.yaml"
+    shutil.copy(declared, desk.root / "desk" / "defs" / "risk" / "defs.yaml")
+    home = desk.root / "home"
+    home.mkdir()
+    shutil.copy(EXAMPLE.parents[1] / "pip_dagster" / "scaffold" / "templates" / "dagster.yaml", home)
+    monkeypatch.setenv("DAGSTER_HOME", str(home))
+    monkeypatch.setenv("PYTHONPATH", str(desk.root), prepend=os.pathsep)
+    command = [sys.executable, "-m", "dagster._daemon", "run", "-m", "desk.definitions"]
+    with subprocess.Popen(command, cwd=desk.root, start_new_session=True) as daemon:
+        try:
+            found = runpy.run_path(str(desk.root / "measure.py"))["main"]()
+        finally:
+            os.killpg(daemon.pid, signal.SIGTERM)
+            with suppress(subprocess.TimeoutExpired):
+                daemon.wait(60)
+            with suppress(ProcessLookupError):
+                os.killpg(daemon.pid, signal.SIGKILL)
+    assert found["asked"] == found["answered"] > 50
+    assert found["p99 from insert to answer (s)"] < 300 + 120
