@@ -22,7 +22,11 @@ from pip_dagster.registry import composition
 
 ROOT = Path(__file__).parents[2]
 BLOCK = re.compile(r"^( *)```ya?ml\n(.*?)^ *```", re.MULTILINE | re.DOTALL)
-DECLARED = [ROOT / "flights/defs/flight_delay", ROOT / "examples/bring_your_own/shop/defs/returns"]
+DECLARED = [
+    ROOT / "flights/defs/flight_delay",
+    ROOT / "examples/bring_your_own/shop/defs/returns",
+    ROOT / "examples/requests/desk/defs/risk",
+]
 HEAD = "type: pip_dagster.components.InferencePipeline\nattributes:\n"
 # What a block of single keys is completed with.
 REST = {

@@ -1,0 +1,1 @@
+"""A code location that answers an application's requests."""
