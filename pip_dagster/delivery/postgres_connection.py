@@ -43,14 +43,13 @@ class PostgresSession:
         address = os.environ.get(url_env, "").strip()
         if not address:
             raise DeliveryError(
-                f"{where}: the environment has no {url_env}; set it to the database's URL, "
-                "postgresql://user:password@host/database"
+                f"{where}: the environment has no {url_env}; set it to the database's URL, postgresql://…@host/database"
             )
         try:
             parts = parse_dsn(address)
         except psycopg2.Error:  # its text holds the address
             raise DeliveryError(
-                f"{where}: ${url_env} is no address of a Postgres; expected postgresql://user:password@host/database"
+                f"{where}: ${url_env} is no address of a Postgres; expected postgresql://…@host/database"
             ) from None
         self._secrets = [parts[name] for name in _SECRETS if parts.get(name)]
         milliseconds = int(timeout * 1000)

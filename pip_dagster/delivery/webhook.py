@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from pip_dagster.declaration.pipeline import Pipeline
 
 TYPE = "pip_dagster.partition.live"
-_SECRET_PREFIX = "whsec_"  # noqa: S105 - how such secrets begin
+_SECRET_PREFIX = "whsec_"  # noqa: S105 # pragma: allowlist secret
 _SECRET_BYTES = 16
 _HOW = (
     'create one by `python -c "import base64, secrets; '

@@ -47,7 +47,7 @@ VARIABLES = {
     "AWS_DEFAULT_REGION": "The same, where AWS_REGION is absent.",
     "AWS_ENDPOINT_URL_S3": "Another S3 server than Amazon's; its buckets are addressed as paths.",
     "AWS_ENDPOINT_URL": "The same, where AWS_ENDPOINT_URL_S3 is absent.",
-    "OPENLINEAGE_API_KEY": "The key of a receiver of lineage.",
+    "OPENLINEAGE_API_KEY": "The key of a receiver of lineage.",  # pragma: allowlist secret
     "OPENLINEAGE_ENDPOINT": "The path of a receiver of lineage, `api/v1/lineage` by default.",
     "MLFLOW_REGISTRY_URI": "The MLflow registry, where the setting `mlflow` is absent.",
     "MLFLOW_TRACKING_URI": "The same, where MLFLOW_REGISTRY_URI is absent.",

@@ -21,7 +21,13 @@ if TYPE_CHECKING:
 
 EXTENSIONS = ("postgres_scanner",)
 
-_IN_SECRET = {"host": "HOST", "port": "PORT", "dbname": "DATABASE", "user": "USER", "password": "PASSWORD"}
+_IN_SECRET = {
+    "host": "HOST",
+    "port": "PORT",
+    "dbname": "DATABASE",
+    "user": "USER",
+    "password": "PASSWORD",  # pragma: allowlist secret
+}
 # Types of a change column of which Postgres and DuckDB find the same newest value.
 _COUNTED = re.compile(r"(SMALL|BIG)?INT(EGER)?|DATE|TIMESTAMP( WITH TIME ZONE)?|DECIMAL\(.+\)")
 _DAY = timedelta(days=1)
@@ -112,7 +118,7 @@ def connection_of(url: str, where: str, place: str, pipeline: str) -> tuple[dict
     if not found or "sslpassword" in found:  # which no secret of DuckDB's takes
         raise SourceError(
             f"{where}: what {place} holds is not a Postgres connection string; expected "
-            "postgresql://user:password@host:5432/database, or host=… dbname=… user=… password=…"
+            "postgresql://…@host:5432/database, or host=… dbname=… user=… password=…"
         )
     connection = {_IN_SECRET[key]: value for key, value in found.items() if key in _IN_SECRET}
     others = _DEFAULTS | {key: value for key, value in found.items() if key not in _IN_SECRET}
