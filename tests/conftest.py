@@ -11,6 +11,7 @@ import os
 import re
 import secrets
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -45,6 +46,10 @@ from pip_dagster.warehouse.published import publish_pending
 from pip_dagster.warehouse.published_views import _replace, show
 
 import xgboost as xgb  # isort: skip  # after pip_dagster: it keeps OpenMP's threads from spinning
+
+# A shell starts what runs in the background with Ctrl-C ignored, and all that the tests start would ignore it too.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # The workers of pytest-xdist are given one; without it, output that is piped has no width to fit.
 os.environ.pop("COLUMNS", None)

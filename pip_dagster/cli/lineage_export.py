@@ -13,7 +13,7 @@ import click
 
 from pip_dagster.cli.group import Choice
 from pip_dagster.cli.options import json_option
-from pip_dagster.cli.output import echo, progress, show_json
+from pip_dagster.cli.output import echo, progress, show_bytes, show_json
 from pip_dagster.cli.selection import Selection, partition_selection
 from pip_dagster.declaration.find import find_declarations, load_declared
 from pip_dagster.declaration.project import Project, unsafe_url
@@ -108,11 +108,11 @@ def _opened(project: Project, output: Path | None, destination: str | None) -> I
         return
     assert output
     if _is_stdout(output):
-        yield lambda event: click.echo(line(event))
+        yield lambda event: show_bytes(f"{line(event)}\n".encode())
         return
     try:
         with replacing(output) as temporary, temporary.open("w", encoding="utf-8") as file:
-            yield lambda event: print(line(event), file=file)
+            yield lambda event: file.writelines((line(event), "\n"))
             file.flush()
     except OSError as error:
         from pip_dagster.warehouse.faults import remedy

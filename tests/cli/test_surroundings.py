@@ -69,6 +69,7 @@ READING = {
 }
 # They say that they do not apply to this project.
 NEITHER = {
+    "audit anchor",
     "deliver",
     "demo",
     "estimate",

@@ -133,7 +133,7 @@ def test_every_key_that_may_be_declared_is_documented() -> None:
     models = (PipelineSpec, Partitions, Source, Features, Scoring, Quality, Explanations, Gates, Labels)
     models += (Canary, CanaryGate, CanaryLabels, Schedule, Sensors, SourcesSensor, LabelsSensor, Alerts, Webhook)
     models += (Reruns, Recent, IgnoreAfter)
-    declared = [name for model in models for name in model.model_fields]
+    declared = [field.alias or name for model in models for name, field in model.model_fields.items()]
     assert [name for name in declared if f"`{name}`" not in text and f".{name}`" not in text] == []
 
 
