@@ -48,7 +48,10 @@ def pressed(root, at, *words):
         ("click", ("status",)),
         ("pip_dagster.cli.table", ("status",)),
         ("duckdb", ("status", "orders")),
-        ("pyarrow.lib", ("query", "SELECT 1 AS a", "--format", "parquet", "-o", "rows.parquet")),
+        (
+            "pyarrow.lib",
+            ("query", "SELECT range AS a FROM range(5_000_000)", "--format", "parquet", "-o", "rows.parquet"),
+        ),
         ("numpy._core", ("check",)),
         ("dagster._core.instance", ("run", "orders", "2024-03-01")),
     ],
