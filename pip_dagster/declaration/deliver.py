@@ -109,8 +109,12 @@ class DeclaredTarget(StrictModel):
         folded = [name.lower() for name in value or ()]
         if doubled := sorted({name for name in folded if folded.count(name) > 1}):
             raise ValueError(f"name {doubled[0]!r} is given twice; names that differ in case only are one in SQL")
-        if value and value.get("partition_key", "partition_key") != "partition_key":
-            raise ValueError("`partition_key` is the partition's key; give the other column another name")
+        for name, source in (value or {}).items():
+            if name.lower() == "partition_key" and (name, source) != ("partition_key", "partition_key"):
+                raise ValueError(
+                    f"{name!r} would be a second `partition_key`, the partition's key, which is always there; give the "
+                    "other column another name"
+                )
         if any(not name.strip() for name in (*folded, *(value or {}).values())):
             raise ValueError("a name is empty; expected `{name: column}`")
         return value

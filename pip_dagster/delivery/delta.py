@@ -91,7 +91,7 @@ class DeltaTarget:
         from deltalake.exceptions import CommitFailedError
 
         self._where = f"Pipeline {change.pipeline}, partition {change.partition_key}: target {change.target}"
-        if OWNER in change.columns:
+        if OWNER in map(str.lower, change.columns):
             raise DeliveryError(
                 f"{self._where}: the column {OWNER} says whose a row is; give yours another name in `columns`"
             )
@@ -194,7 +194,13 @@ class DeltaTarget:
         from deltalake import Field, Schema
 
         existing = {field.name: field.type for field in table.schema().fields}
+        folded = {name.lower(): name for name in existing}
         for field in Schema.from_arrow(schema).fields:
+            if (like := folded.get(field.name.lower(), field.name)) != field.name:
+                raise DeliveryError(
+                    f"{self._where}: column {field.name} is {like} in {self._place}, and no engine reads a table with "
+                    f"both. Name it {like} in `columns`, or deliver to a new table"
+                )
             there = existing.get(field.name, field.type)
             if there != field.type and getattr(there, "type", None) not in _WIDER.get(
                 getattr(field.type, "type", ""), ()

@@ -85,7 +85,8 @@ class DeliveryManifest:
         if (self.pipeline, self.target) != (pipeline, target):
             raise DeliveryError(
                 f"Pipeline {pipeline}: target {target} would replace what target {self.target} of pipeline "
-                f"{self.pipeline} has delivered to {place}. Give one of them another place."
+                f"{self.pipeline} has delivered to {place}. Give one of them another place; if that is a former name, "
+                f"remove {place}/{folder_of(self.partition_key)} first."
             )
 
 
