@@ -13,7 +13,7 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from pip_dagster.delivery.digest import digest_of
-from pip_dagster.delivery.target import ChangeRows, DeliveryChange, DeliveryError, Receipt, ShownChange
+from pip_dagster.delivery.target import ChangeRows, DeliveryChange, DeliveryError, Receipt, ShownChange, local_folder
 from pip_dagster.sql.names import literal, quote
 from pip_dagster.warehouse.arrow import arrow_rows, table_of
 from pip_dagster.warehouse.connect import workspace
@@ -60,7 +60,7 @@ def open_delta(pipeline: Pipeline, name: str, declared: DeclaredTarget) -> Delta
 
     assert declared.delta
     on_s3 = declared.delta.startswith("s3://")
-    place = declared.delta.rstrip("/") if on_s3 else str((pipeline.project.root / declared.delta).resolve())
+    place = declared.delta.rstrip("/") if on_s3 else str(local_folder(pipeline, name, declared.delta))
     options = _of_s3(declared.timeout.total_seconds()) if on_s3 else {}
     return DeltaTarget(pipeline.spec.name, name, place, options)
 

@@ -90,7 +90,7 @@ class DeliveryManifest:
             )
 
 
-def parsed(text: str, place: str) -> DeliveryManifest:
+def parsed(text: str | bytes, place: str) -> DeliveryManifest:
     """The manifest that a text holds.
 
     Raises:

@@ -340,6 +340,8 @@ UNFIT = (
     ({"parquet": "out", "columns": {"prediction": "scor"}}, "did you mean 'score'"),
     ({"parquet": "out", "where": "scor > 1"}, "did you mean 'score'"),
     ({"parquet": "out", "where": "score + 1"}, "expected BOOLEAN"),
+    ({"parquet": "state/published/lake"}, "removes others. Give it another folder"),
+    ({"delta": "state/published"}, "removes others. Give it another folder"),
     ({"python": "no_such_module:take"}, "No module named 'no_such_module'"),
 )
 

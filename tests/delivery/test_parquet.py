@@ -72,6 +72,9 @@ def test_a_place_that_cannot_be_written_and_a_damaged_manifest_are_reported(tmp_
     latest.write_text(latest.read_text()[:-20])
     with pytest.raises(DeliveryError, match=r"latest\.json is not a manifest of delivered rows"):
         deliver(tmp_path / "out", make())
+    latest.write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(DeliveryError, match=r"latest\.json is not a manifest of delivered rows"):
+        deliver(tmp_path / "out", make())
     latest.write_text(json.dumps({"version": 99}))
     with pytest.raises(DeliveryError, match="newer pip_dagster"):
         deliver(tmp_path / "out", make())
