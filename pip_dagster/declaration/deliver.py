@@ -20,6 +20,7 @@ Variable = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")
 
 # The key of each kind of target.
 KINDS = ("parquet", "delta", "postgres", "webhook", "python")
+_SHELL = re.compile(r"^~|\$[A-Za-z_{]")
 _REMOTE = re.compile(r"^[a-z0-9+.-]+://")
 
 
@@ -97,6 +98,8 @@ class DeclaredTarget(StrictModel):
     def _place(cls, value: str | None) -> str | None:
         if value is not None and not value.strip("/ "):
             raise ValueError("is empty; expected a folder")
+        if value and _SHELL.search(value):
+            raise ValueError("has ~ or a variable, which only a shell replaces; write the whole path")
         if value and _REMOTE.match(value) and not value.startswith("s3://"):
             raise ValueError(f"cannot be {value.partition('://')[0]}://; expected a path or s3://bucket/path")
         if value and value.startswith("s3://") and ("?" in value or "@" in value):

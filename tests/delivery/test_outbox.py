@@ -365,6 +365,8 @@ REFUSED = (
     ({"a": {"delta": "out/d"}, "b": {"delta": "./out//d"}}, "have the same place"),
     ({"a": {"parquet": "out"}, "b": {"delta": "out"}}, "have the same place"),
     ({"a": {"parquet": "out", "columns": {"Partition_Key": "score"}}}, "would be a second `partition_key`"),
+    ({"a": {"parquet": "~/lake"}}, "which only a shell replaces"),
+    ({"a": {"delta": "$HOME/lake"}}, "which only a shell replaces"),
     ({"a": {"parquet": "gs://bucket/path"}}, "cannot be gs://"),
     ({"a": {"parquet": "out", "columns": {"Score": "score", "score": "order_id"}}}, "is given twice"),
 )
