@@ -15,6 +15,7 @@ from pip_dagster.cli.selection import Selection, partition_selection
 from pip_dagster.cli.table import Heading
 from pip_dagster.declaration.find import find_pipeline
 from pip_dagster.declaration.project import Project
+from pip_dagster.errors import PipelineError
 from pip_dagster.plural import plural
 from pip_dagster.registry.store import whoami
 
@@ -77,13 +78,17 @@ def _keys(pipeline: Pipeline, selected: Selection) -> tuple[str, ...] | None:
 
 def deliver_at_once(pipeline: Pipeline) -> list[Delivered]:
     """Deliver what a command has made live, where targets are declared; what failed stays pending for the next run."""
-    from pip_dagster.delivery.outbox import DeliveryRequest, deliver
+    from pip_dagster.delivery.outbox import Delivered, DeliveryRequest, deliver
     from pip_dagster.ledger.record import RunInfo, new_id
 
-    if not pipeline.spec.deliver:
+    names = tuple(pipeline.spec.deliver)
+    if not names:
         return []
     info = RunInfo(f"deliver-{new_id()}", whoami())
-    return deliver(pipeline, DeliveryRequest(info, tuple(pipeline.spec.deliver)), progress=progress)
+    try:
+        return deliver(pipeline, DeliveryRequest(info, names), progress=progress)
+    except PipelineError as error:  # the command itself is done, which must show
+        return [Delivered(name, error=str(error)) for name in names]
 
 
 def _deliver(pipeline: Pipeline, names: tuple[str, ...], keys: tuple[str, ...] | None, *, as_json: bool) -> None:

@@ -11,6 +11,8 @@ import pandas as pd
 import pytest
 
 from pip_dagster.cli.undelivered import Undelivered
+from pip_dagster.delivery import outbox
+from pip_dagster.errors import WarehouseError
 from pip_dagster.ledger.deliveries import Pending
 
 PAGE = Path(__file__).parents[2] / "docs" / "delivery.md"
@@ -46,6 +48,19 @@ def test_a_rollback_by_command_is_delivered_at_once(scored):
     assert out["targets"][0]["delivered"] == ["2024-03-01"]
     manifest = json.loads((scored.root / "out" / "2024-03-01" / "latest.json").read_text())
     assert manifest["kind"] == "rollback"
+
+
+def test_a_rollback_is_reported_although_nothing_could_be_delivered(scored, monkeypatch):
+    def locked(project):
+        raise WarehouseError("another process has it")
+
+    scored.declare(deliver={"lake": {"parquet": "out"}})
+    scored.run("2024-03-01", version=2)
+    monkeypatch.setattr(outbox, "complete_publications", locked)
+    text = scored.shell("models", "rollback", "orders", "2024-03-01")
+    assert "1 partition rolled back from v2 to v1" in text
+    assert "lake: another process has it" in text
+    assert "pip-dagster deliver orders" in text
 
 
 def test_a_partition_that_is_not_live_and_an_unknown_target_are_reported(scored):
