@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +15,7 @@ from pip_dagster.cli.selection import Selection, partition_selection
 from pip_dagster.cli.table import Heading
 from pip_dagster.declaration.find import find_pipeline
 from pip_dagster.declaration.project import Project
+from pip_dagster.errors import PipelineError
 from pip_dagster.plural import plural
 from pip_dagster.registry.store import whoami
 
@@ -77,13 +78,17 @@ def _keys(pipeline: Pipeline, selected: Selection) -> tuple[str, ...] | None:
 
 def deliver_at_once(pipeline: Pipeline) -> list[Delivered]:
     """Deliver what a command has made live, where targets are declared; what failed stays pending for the next run."""
-    from pip_dagster.delivery.outbox import DeliveryRequest, deliver
+    from pip_dagster.delivery.outbox import Delivered, DeliveryRequest, deliver
     from pip_dagster.ledger.record import RunInfo, new_id
 
-    if not pipeline.spec.deliver:
+    names = tuple(pipeline.spec.deliver)
+    if not names:
         return []
     info = RunInfo(f"deliver-{new_id()}", whoami())
-    return deliver(pipeline, DeliveryRequest(info, tuple(pipeline.spec.deliver)), progress=progress)
+    try:
+        return deliver(pipeline, DeliveryRequest(info, names), progress=progress)
+    except PipelineError as error:  # the command itself is done, which must show
+        return [Delivered(name, error=str(error)) for name in names]
 
 
 def _deliver(pipeline: Pipeline, names: tuple[str, ...], keys: tuple[str, ...] | None, *, as_json: bool) -> None:
@@ -140,14 +145,34 @@ def show_deliveries(pipeline: Pipeline, done: Sequence[Delivered]) -> None:
 
 
 def _verify(pipeline: Pipeline, names: tuple[str, ...], keys: tuple[str, ...] | None, *, as_json: bool) -> None:
+    from pip_dagster.delivery.outbox import pending_now
     from pip_dagster.delivery.verify import verify
 
     found = [each for name in names for each in verify(pipeline, name, keys)]
+    pending = {
+        target: sum(keys is None or each.partition_key in keys for each in waiting)
+        for target, waiting in pending_now(pipeline).items()
+        if target in names
+    }
     if as_json:
-        show_json({"pipeline": pipeline.spec.name, "partitions": [_compared(each) for each in found]})
+        compared = [_compared(each) for each in found]
+        show_json({"pipeline": pipeline.spec.name, "partitions": compared, "pending": pending})
     else:
         show_compared(pipeline.spec.name, found)
-    sys.exit(0 if all(each.equal for each in found) else INCOMPLETE)
+        _show_not_compared(pipeline.spec.name, found, pending)
+    sys.exit(0 if all(each.equal for each in found) and not any(pending.values()) else INCOMPLETE)
+
+
+def _show_not_compared(pipeline: str, found: Sequence[Compared], pending: Mapping[str, int]) -> None:
+    """What targets do not have yet, those of which nothing could be read, and what to do about differences."""
+    for target, count in pending.items():
+        if count:
+            echo(f"{target}: {plural(count, 'partition')} pending. Run `pip-dagster deliver {pipeline}`.")
+        elif not any(each.target == target for each in found):
+            echo(f"{target}: nothing was read back.")
+    if bad := next((each for each in found if not each.equal and not pending[each.target]), None):
+        example = f"pip-dagster deliver {pipeline} {bad.partition_key} --target {bad.target}"
+        echo(f"A partition that differs is delivered again by its name, such as:\n  {example}")
 
 
 def show_compared(pipeline: str, found: Sequence[Compared]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from pip_dagster.cli.output import progress, show_table
@@ -26,8 +27,15 @@ class Undelivered:
 
     def targets(self, pipeline: str, partition_key: str) -> list[str]:
         """The targets that do not have a partition."""
-        found = self.of.get(pipeline, {})
-        return [target for target, pending in found.items() if any(p.partition_key == partition_key for p in pending)]
+        return [target for target, keys in self._keys.get(pipeline, {}).items() if partition_key in keys]
+
+    @cached_property
+    def _keys(self) -> dict[str, dict[str, set[str]]]:
+        """Pipeline → target → the partitions that it does not have: `status` asks for each of its partitions."""
+        return {
+            pipeline: {target: {each.partition_key for each in pending} for target, pending in of.items()}
+            for pipeline, of in self.of.items()
+        }
 
     def summary(self, pipeline: str) -> dict[str, Any]:
         """Target → how much is pending, since when and why, for machines."""

@@ -20,6 +20,7 @@ Variable = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")
 
 # The key of each kind of target.
 KINDS = ("parquet", "delta", "postgres", "webhook", "python")
+_SHELL = re.compile(r"^~|\$[A-Za-z_{]")
 _REMOTE = re.compile(r"^[a-z0-9+.-]+://")
 
 
@@ -97,6 +98,8 @@ class DeclaredTarget(StrictModel):
     def _place(cls, value: str | None) -> str | None:
         if value is not None and not value.strip("/ "):
             raise ValueError("is empty; expected a folder")
+        if value and _SHELL.search(value):
+            raise ValueError("has ~ or a variable, which only a shell replaces; write the whole path")
         if value and _REMOTE.match(value) and not value.startswith("s3://"):
             raise ValueError(f"cannot be {value.partition('://')[0]}://; expected a path or s3://bucket/path")
         if value and value.startswith("s3://") and ("?" in value or "@" in value):
@@ -109,8 +112,12 @@ class DeclaredTarget(StrictModel):
         folded = [name.lower() for name in value or ()]
         if doubled := sorted({name for name in folded if folded.count(name) > 1}):
             raise ValueError(f"name {doubled[0]!r} is given twice; names that differ in case only are one in SQL")
-        if value and value.get("partition_key", "partition_key") != "partition_key":
-            raise ValueError("`partition_key` is the partition's key; give the other column another name")
+        for name, source in (value or {}).items():
+            if name.lower() == "partition_key" and (name, source) != ("partition_key", "partition_key"):
+                raise ValueError(
+                    f"{name!r} would be a second `partition_key`, the partition's key, which is always there; give the "
+                    "other column another name"
+                )
         if any(not name.strip() for name in (*folded, *(value or {}).values())):
             raise ValueError("a name is empty; expected `{name: column}`")
         return value

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import date, datetime, timedelta
+from os.path import normpath
 from typing import Annotated
 from zoneinfo import ZoneInfo
 
@@ -216,10 +217,12 @@ class PipelineSpec(StrictModel):
 
     @model_validator(mode="after")
     def _targets_have_their_own_place(self) -> PipelineSpec:
-        places: dict[tuple[str, str], str] = {}
+        places: dict[str, str] = {}
         for name, target in self.deliver.items():
-            place = (target.kind, target.place.rstrip("/"))
-            if place in places and target.kind not in ("python", "webhook"):
+            if target.kind in ("python", "webhook"):
+                continue
+            place = normpath(target.place)
+            if place in places:
                 raise ValueError(
                     f"targets {places[place]!r} and {name!r} have the same place {target.place!r}, and would replace "
                     "each other's rows; give one of them another"

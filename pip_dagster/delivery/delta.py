@@ -13,7 +13,7 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from pip_dagster.delivery.digest import digest_of
-from pip_dagster.delivery.target import ChangeRows, DeliveryChange, DeliveryError, Receipt, ShownChange
+from pip_dagster.delivery.target import ChangeRows, DeliveryChange, DeliveryError, Receipt, ShownChange, local_folder
 from pip_dagster.sql.names import literal, quote
 from pip_dagster.warehouse.arrow import arrow_rows, table_of
 from pip_dagster.warehouse.connect import workspace
@@ -60,7 +60,7 @@ def open_delta(pipeline: Pipeline, name: str, declared: DeclaredTarget) -> Delta
 
     assert declared.delta
     on_s3 = declared.delta.startswith("s3://")
-    place = declared.delta.rstrip("/") if on_s3 else str((pipeline.project.root / declared.delta).resolve())
+    place = declared.delta.rstrip("/") if on_s3 else str(local_folder(pipeline, name, declared.delta))
     options = _of_s3(declared.timeout.total_seconds()) if on_s3 else {}
     return DeltaTarget(pipeline.spec.name, name, place, options)
 
@@ -91,7 +91,7 @@ class DeltaTarget:
         from deltalake.exceptions import CommitFailedError
 
         self._where = f"Pipeline {change.pipeline}, partition {change.partition_key}: target {change.target}"
-        if OWNER in change.columns:
+        if OWNER in map(str.lower, change.columns):
             raise DeliveryError(
                 f"{self._where}: the column {OWNER} says whose a row is; give yours another name in `columns`"
             )
@@ -194,7 +194,13 @@ class DeltaTarget:
         from deltalake import Field, Schema
 
         existing = {field.name: field.type for field in table.schema().fields}
+        folded = {name.lower(): name for name in existing}
         for field in Schema.from_arrow(schema).fields:
+            if (like := folded.get(field.name.lower(), field.name)) != field.name:
+                raise DeliveryError(
+                    f"{self._where}: column {field.name} is {like} in {self._place}, and no engine reads a table with "
+                    f"both. Name it {like} in `columns`, or deliver to a new table"
+                )
             there = existing.get(field.name, field.type)
             if there != field.type and getattr(there, "type", None) not in _WIDER.get(
                 getattr(field.type, "type", ""), ()

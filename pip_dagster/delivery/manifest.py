@@ -85,11 +85,12 @@ class DeliveryManifest:
         if (self.pipeline, self.target) != (pipeline, target):
             raise DeliveryError(
                 f"Pipeline {pipeline}: target {target} would replace what target {self.target} of pipeline "
-                f"{self.pipeline} has delivered to {place}. Give one of them another place."
+                f"{self.pipeline} has delivered to {place}. Give one of them another place; if that is a former name, "
+                f"remove {place}/{folder_of(self.partition_key)} first."
             )
 
 
-def parsed(text: str, place: str) -> DeliveryManifest:
+def parsed(text: str | bytes, place: str) -> DeliveryManifest:
     """The manifest that a text holds.
 
     Raises:

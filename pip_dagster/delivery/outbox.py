@@ -23,7 +23,7 @@ from pip_dagster.delivery.live_rows import live_rows
 from pip_dagster.delivery.recorder import Recorder
 from pip_dagster.delivery.redact import redacted
 from pip_dagster.delivery.staging import staged
-from pip_dagster.delivery.target import DeliveryError, Receipt
+from pip_dagster.delivery.target import DeliveryError, Receipt, said
 from pip_dagster.delivery.targets import Session
 from pip_dagster.errors import NoWarehouseError, PipelineError, WarehouseLockedError
 from pip_dagster.flow.engine import available_threads
@@ -148,8 +148,7 @@ class _Outbox:
         except Exception as error:  # one of the catalog's database, too, must not end the other targets
             if isinstance(error, WarehouseLockedError) and self._is_done_by_another():
                 return self.done
-            text = str(error) if isinstance(error, PipelineError) else _first_line(error)
-            self.done.error = redacted(text, self.declared)
+            self.done.error = redacted(said(error), self.declared)
             self.say(f"{self.name}: target {self.target}: {self.done.error}")
         return self.done
 
@@ -222,10 +221,8 @@ class _Outbox:
                         if not found.again or not self._waits(attempts, found, key):
                             self._rests = found.again
                             raise
-        except PipelineError as found:
-            error = redacted(str(found), self.declared)
-        except Exception as found:  # a library's own, which a target did not foresee: never a traceback
-            error = redacted(_first_line(found), self.declared)
+        except Exception as found:  # a library's own too, which a target did not foresee: never a traceback
+            error = redacted(said(found), self.declared)
         self._note(pending, receipt, error, attempts, time.monotonic() - began)
 
     def _waits(self, attempts: int, error: DeliveryError, key: str) -> bool:
@@ -253,10 +250,6 @@ class _Outbox:
             self._in_a_row += 1
             self._rests |= self._in_a_row >= _REFUSED_IN_A_ROW
         self._recorder.note(pending, receipt, error, attempts=attempts, seconds=seconds)
-
-
-def _first_line(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}".split("\n")[0]
 
 
 @contextmanager

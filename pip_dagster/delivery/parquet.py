@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 
 from pip_dagster.delivery.digest import digest_of
 from pip_dagster.delivery.manifest import LATEST, DeliveryManifest, File, folder_of, parsed
-from pip_dagster.delivery.target import ChangeRows, DeliveryChange, DeliveryError, Receipt, Target
+from pip_dagster.delivery.target import ChangeRows, DeliveryChange, DeliveryError, Receipt, Target, local_folder
 from pip_dagster.sql.names import literal
 from pip_dagster.warehouse.connect import workspace
 from pip_dagster.warehouse.faults import remedy
@@ -46,7 +46,7 @@ def open_parquet(pipeline: Pipeline, name: str, declared: DeclaredTarget) -> Tar
 
         found: Target = import_module("pip_dagster.delivery.s3").open_s3(pipeline, name, declared)
         return found
-    return ParquetFolder(pipeline.spec.name, name, (pipeline.project.root / declared.parquet).resolve())
+    return ParquetFolder(pipeline.spec.name, name, local_folder(pipeline, name, declared.parquet))
 
 
 class ParquetFolder:
@@ -106,7 +106,7 @@ class ParquetFolder:
     def _manifest(self, partition_key: str) -> DeliveryManifest | None:
         path = self._root / folder_of(partition_key) / LATEST
         try:
-            found = parsed(path.read_text(encoding="utf-8"), str(path))
+            found = parsed(path.read_bytes(), str(path))
         except FileNotFoundError:
             return None
         found.check_owner(self._pipeline, self._name, str(self._root))
@@ -156,7 +156,7 @@ class ParquetFolder:
                 continue
             partition, _, name = marker.name.rpartition("@")
             folder, latest = self._root / partition, self._root / partition / LATEST
-            shown = parsed(latest.read_text(encoding="utf-8"), str(latest)).files if latest.exists() else ()
+            shown = parsed(latest.read_bytes(), str(latest)).files if latest.exists() else ()
             if not any(Path(each.path).parts[0] == name for each in shown):
                 shutil.rmtree(folder / name, ignore_errors=True)
             marker.unlink(missing_ok=True)

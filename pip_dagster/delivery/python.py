@@ -8,6 +8,7 @@ What it is called with again it must replace, not add to.
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Callable, Mapping
 from contextlib import contextmanager
@@ -33,7 +34,7 @@ def open_python(pipeline: Pipeline, name: str, declared: DeclaredTarget) -> Targ
             found = getattr(import_module(module), function)
         except AttributeError:
             raise DeliveryError(f"{where}: the module has no {function}.") from None
-        except Exception as error:  # an import runs the user's code
+        except (Exception, SystemExit) as error:  # an import runs the user's code
             raise DeliveryError(f"{where} cannot be imported: {type(error).__name__}: {error}") from error
     if not callable(found):
         raise DeliveryError(f"{where} is not a function.")
@@ -65,13 +66,13 @@ class PythonFunction:
             returned = self._function(change, rows.reader())
         except DeliveryError:
             raise
-        except Exception as error:
+        except (Exception, SystemExit) as error:  # sys.exit() would end the other targets, with the exit code 0
             raise DeliveryError(
                 f"Pipeline {change.pipeline}, partition {change.partition_key}: target {change.target}: "
                 f"{self._name} raised {type(error).__name__}: {error}",
                 again=True,
             ) from error
-        details = dict(returned) if isinstance(returned, Mapping) else {}
+        details = _recordable(returned) if isinstance(returned, Mapping) else {}
         shown = ShownChange(change.change_id, change.declaration)
         return Receipt(shown, change.rows, change.digest, self._name, details)
 
@@ -81,3 +82,12 @@ class PythonFunction:
 
     def close(self) -> None:
         """Nothing is open."""
+
+
+def _recordable(returned: Mapping[Any, Any]) -> dict[str, Any]:
+    """What a function returned, as JSON can have it: it has delivered, which must be recorded in any case."""
+    try:
+        json.dumps(found := dict(returned), default=str)
+    except (TypeError, ValueError, RecursionError):
+        return {"returned": repr(returned)}
+    return found

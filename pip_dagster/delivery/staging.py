@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -52,7 +53,12 @@ def staged(
     file = Path(str((con.execute("SELECT current_setting('temp_directory')").fetchone() or [""])[0])) / "rows.parquet"
     select = selected(pipeline, pending.target, declared, live)
     try:
-        con.execute(f"COPY ({castable(con, select)}) TO {literal(str(file))} (FORMAT parquet)")
+        _copy(
+            con,
+            castable(con, select),
+            file,
+            f"Pipeline {pipeline}, partition {live.partition_key}: deliver.{pending.target}",
+        )
         written = f"read_parquet({literal(str(file))}, hive_partitioning = false)"
         # The types that Parquet gives back are what every reader of the file sees.
         columns = {name: sql_type for name, sql_type, *_ in con.execute(f"DESCRIBE FROM {written}").fetchall()}
@@ -76,6 +82,24 @@ def staged(
         yield Staged(change, ChangeRows(file))
     finally:
         file.unlink(missing_ok=True)
+
+
+def _copy(con: DuckDBPyConnection, select: str, file: Path, where: str) -> None:
+    """Write the rows to a file.
+
+    Raises:
+        DeliveryError: the filter fails on a row. What the row has is not in the text, which the ledger keeps.
+    """
+    import duckdb
+
+    try:
+        con.execute(f"COPY ({select}) TO {literal(str(file))} (FORMAT parquet)")
+    except duckdb.DataError as error:
+        said = re.sub(r"'[^']*'|\"[^\"]*\"", "'…'", str(error).splitlines()[0])
+        raise DeliveryError(
+            f"{where}: `where` cannot be computed for a row of the partition: {said}. Let it be NULL there, by "
+            "TRY_CAST or TRY(…), or exclude the row by CASE"
+        ) from None
 
 
 def selected(pipeline: str, target: str, declared: DeclaredTarget, live: Live) -> str:

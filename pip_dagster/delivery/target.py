@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
     import pyarrow as pa
 
+    from pip_dagster.declaration.pipeline import Pipeline
+
 
 class DeliveryError(PipelineError):
     """A target did not take a change. `again`: whether another attempt soon may succeed, as after a lost connection."""
@@ -25,6 +27,28 @@ class DeliveryError(PipelineError):
     def __init__(self, text: str, *, again: bool = False) -> None:
         super().__init__(text)
         self.again = again
+
+
+def local_folder(pipeline: Pipeline, target: str, declared: str) -> Path:
+    """The folder that a path of a declaration names.
+
+    Raises:
+        DeliveryError: it is in a folder of the project's own, from which files that are not its own are removed.
+    """
+    project = pipeline.project
+    found = (project.root / declared).resolve()
+    for own in (project.published, project.registry):
+        if found.is_relative_to(own.resolve()):
+            raise DeliveryError(
+                f"Pipeline {pipeline.spec.name}: target {target} is {found}, in {own}, where the project keeps files "
+                "of its own and removes others. Give it another folder"
+            )
+    return found
+
+
+def said(error: Exception) -> str:
+    """What an error says, in one line: ours, or a library's own that no target foresaw."""
+    return str(error) if isinstance(error, PipelineError) else f"{type(error).__name__}: {error}".split("\n")[0]
 
 
 class NewerChangeError(DeliveryError):

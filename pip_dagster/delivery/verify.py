@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from pip_dagster.delivery.live_rows import live_rows
 from pip_dagster.delivery.redact import redacted
 from pip_dagster.delivery.staging import staged
-from pip_dagster.delivery.target import DeliveryError
+from pip_dagster.delivery.target import said
 from pip_dagster.delivery.targets import Session
 from pip_dagster.ledger.deliveries import delivered_keys, live_of
 from pip_dagster.plural import plural
@@ -57,9 +57,9 @@ def verify(
                     return
                 with staged(con, name, declared, live, pending) as ready:
                     found = _compare(session, ready.change, pending)
-            except DeliveryError as error:
+            except Exception as error:  # of a library too: it must not keep the others from being compared
                 session.drop()
-                text = redacted(str(error), declared)
+                text = redacted(said(error), declared)
                 yield Compared(target, live.partition_key, equal=False, rows=0, rows_there=None, text=text)
                 continue
             if found:

@@ -42,7 +42,11 @@ def open_webhook(pipeline: Pipeline, name: str, declared: DeclaredTarget) -> Web
     assert declared.webhook
     where = f"Pipeline {pipeline.spec.name}: target {name}"
     url = os.environ.get(declared.webhook.url_env, "").strip()
-    if urlsplit(url).scheme not in {"http", "https"}:
+    try:
+        is_address = urlsplit(url).scheme in {"http", "https"} and bool(urlsplit(url).hostname)
+    except ValueError:  # such as http://[
+        is_address = False
+    if not is_address:
         raise DeliveryError(f"{where}: ${declared.webhook.url_env} is not set to an address, https://…")
     secret = declared.webhook.secret_env
     key = _key(where, secret, os.environ.get(secret, "").strip()) if secret else None

@@ -62,9 +62,12 @@ _PENDING = """
   live AS ({live}),
   done AS (SELECT target, declaration, change_id, state, error, delivery_id FROM ledger.deliveries
            WHERE pipeline = {pipeline}),
+  -- As declared when it was delivered last: one that was declared before then was replaced since.
+  shown AS (SELECT target, change_id, arg_max(declaration, delivery_id) AS declaration FROM done
+            WHERE state = 'delivered' GROUP BY target, change_id),
   pending AS (
     SELECT t.target, t.declaration, l.* FROM live l CROSS JOIN target t
-    ANTI JOIN (FROM done WHERE state = 'delivered') d
+    ANTI JOIN shown d
       ON d.target = t.target AND d.declaration = t.declaration AND d.change_id = l.change_id)
   SELECT p.target, p.partition_key, p.change_id, p.kind, p.live_since, f.error
   FROM pending p LEFT JOIN (
@@ -102,10 +105,11 @@ def delivered_keys(con: DuckDBPyConnection, pipeline: str, target: str, declarat
     """The partitions whose live change a target has, by its present declaration: the newest delivered, oldest first."""
     of = f"pipeline = {literal(pipeline)}"
     select = (
-        "SELECT partition_key FROM (SELECT partition_key, change_id, max(delivery_id) AS newest FROM ledger.deliveries "
-        f"WHERE {of} AND target = {literal(target)} AND declaration = {literal(declaration)} AND state = 'delivered' "
-        f"GROUP BY ALL) SEMI JOIN (SELECT max(change_id) AS change_id FROM ledger.live_changes WHERE {of} "
-        f"GROUP BY partition_key) USING (change_id) ORDER BY newest DESC LIMIT {last}"
+        "SELECT partition_key FROM (SELECT partition_key, change_id, max(delivery_id) AS newest, "
+        f"arg_max(declaration, delivery_id) AS declaration FROM ledger.deliveries WHERE {of} "
+        f"AND target = {literal(target)} AND state = 'delivered' GROUP BY partition_key, change_id) "
+        f"SEMI JOIN (SELECT max(change_id) AS change_id FROM ledger.live_changes WHERE {of} GROUP BY partition_key) "
+        f"USING (change_id) WHERE declaration = {literal(declaration)} ORDER BY newest DESC LIMIT {last}"
     )
     return sorted(key for (key,) in con.execute(select).fetchall())
 
@@ -121,6 +125,8 @@ def shown_at(
     )
     found: dict[str, dict[str, DeliveryEntry]] = {}
     for row in dicts(result):
-        if targets.get(row["target"]) == row["declaration"]:
-            found.setdefault(row["partition_key"], {})[row["target"]] = DeliveryEntry(**row)
-    return found
+        found.setdefault(row["partition_key"], {})[row["target"]] = DeliveryEntry(**row)
+    return {
+        key: {name: entry for name, entry in of.items() if targets.get(name) == entry.declaration}
+        for key, of in found.items()
+    }

@@ -25,7 +25,10 @@ if TYPE_CHECKING:
 
     from pip_dagster.declaration.project import Project
 
-_DATED = ("scorings", "extractions", "live_changes", "backfills", "source_buckets", "audit", "published_digests")
+_DATED = (
+    *("scorings", "extractions", "live_changes", "backfills", "source_buckets", "audit", "published_digests"),
+    "deliveries",
+)
 
 
 @contextmanager

@@ -109,6 +109,15 @@ def test_columns_come_and_go_and_another_type_is_refused(place, staged):
         deliver(place, staged, "SELECT 'me' AS pip_pipeline", 3)
 
 
+def test_a_name_that_differs_in_case_only_is_refused(place, staged):
+    """No engine reads a table with both."""
+    deliver(place, staged, SCORES)
+    with pytest.raises(DeliveryError, match="column Score is score in .* Name it score"):
+        deliver(place, staged, SCORES.replace("AS score", "AS Score"), 2)
+    with pytest.raises(DeliveryError, match="says whose a row is"):
+        deliver(place, staged, SCORES.replace("AS score", "AS Pip_Pipeline"), 2)
+
+
 def test_rows_of_others_stay_in_a_table_of_theirs(place, staged):
     with duckdb.connect() as con:
         theirs = con.sql("SELECT 7::BIGINT AS order_id, 'theirs' AS note UNION ALL SELECT 8, NULL")

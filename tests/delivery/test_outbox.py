@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import threading
+from contextlib import contextmanager
 
 import duckdb
 import pytest
@@ -11,7 +12,10 @@ import pytest
 from pip_dagster.alerts.notify import beside
 from pip_dagster.delivery import outbox
 from pip_dagster.delivery.outbox import DeliveryRequest, deliver, pending_now
+from pip_dagster.ledger.deliveries import delivered_keys, shown_at
 from pip_dagster.ledger.record import RunInfo
+from pip_dagster.warehouse.access import reading
+from pip_dagster.warehouse.connect import workspace
 from pip_dagster.warehouse.lock import exclusive
 
 DAYS = ["2024-03-01", "2024-03-02", "2024-03-03", "2024-03-04"]
@@ -28,6 +32,12 @@ def delivered(tiny, *partitions, targets=("lake",), lines=None):
     pipeline = tiny.pipeline()
     request = DeliveryRequest(RunInfo("run-1", "a test"), tuple(targets), tuple(partitions) or None)
     return {each.target: each for each in deliver(pipeline, request, progress=(lines or []).append)}
+
+
+@contextmanager
+def reading_of(tiny):
+    with workspace(threads=1) as con, reading(con, tiny.pipeline().project, purpose="a test"):
+        yield con
 
 
 def shown(tiny, key, target="lake"):
@@ -128,6 +138,47 @@ def test_a_changed_declaration_makes_every_partition_pending_and_no_partition_st
     assert [*shown(scored, DAYS[0])[0]["columns"]] == ["partition_key", "order_id"]
     scored.declare(deliver={"lake": LAKE["lake"] | {"columns": ["order_id"], "retries": 5, "alarm_after": "2 hours"}})
     assert pending_now(scored.pipeline())["lake"] == []
+
+
+def test_a_declaration_that_is_as_it_was_before_is_delivered_again(scored):
+    """The target shows what was delivered last, not what was delivered first."""
+    scored.declare(deliver=LAKE)
+    delivered(scored)
+    scored.declare(deliver={"lake": LAKE["lake"] | {"where": "score > 2"}})
+    delivered(scored)
+    scored.declare(deliver=LAKE)
+    assert len(pending_now(scored.pipeline())["lake"]) == 4
+    with reading_of(scored) as con:
+        assert delivered_keys(con, "orders", "lake", scored.pipeline().spec.deliver["lake"].digest, 9) == []
+        assert shown_at(con, "orders", {"lake": scored.pipeline().spec.deliver["lake"].digest}, DAYS[:1]) == {
+            DAYS[0]: {}
+        }
+    delivered(scored)
+    assert_equal_to_live(scored)
+
+
+def test_a_filter_that_fails_on_a_row_is_one_sentence_without_the_row(scored):
+    scored.declare(deliver={"lake": LAKE["lake"] | {"where": "partition_key::INTEGER > 1"}})
+    text = delivered(scored)["lake"].failed[DAYS[0]]
+    assert "deliver.lake: `where` cannot be computed for a row of the partition: Conversion Error" in text
+    assert "TRY_CAST" in text
+    assert f"'{DAYS[0]}'" not in text, "what a row has must not come into the ledger"
+    found = scored.shell("deliver", "orders", DAYS[0], "--verify", code=3)
+    assert "`where` cannot be computed" in found
+
+
+def test_a_function_may_end_in_any_way_and_return_anything(scored):
+    (scored.root / "odd_target.py").write_text(
+        "import sys\ndef odd(change, reader):\n    return {('a', 1): change.rows}\n"
+        "def leave(change, reader):\n    sys.exit(0)\n"
+    )
+    scored.declare(deliver={"own": {"python": "odd_target:odd"}, "out": {"python": "odd_target:leave", "retries": 0}})
+    found = delivered(scored, targets=("own", "out"))
+    assert found["own"].is_complete
+    assert "odd_target:leave raised SystemExit: 0" in found["out"].failed[DAYS[0]]
+    assert pending_now(scored.pipeline())["own"] == []
+    [(receipt,)] = scored.warehouse("SELECT DISTINCT receipt FROM ledger.deliveries WHERE state = 'delivered'")
+    assert receipt == """{"returned": "{('a', 1): 50}"}"""
 
 
 def test_a_filter_that_lets_no_row_through_delivers_empty_partitions(scored):
@@ -289,6 +340,8 @@ UNFIT = (
     ({"parquet": "out", "columns": {"prediction": "scor"}}, "did you mean 'score'"),
     ({"parquet": "out", "where": "scor > 1"}, "did you mean 'score'"),
     ({"parquet": "out", "where": "score + 1"}, "expected BOOLEAN"),
+    ({"parquet": "state/published/lake"}, "removes others. Give it another folder"),
+    ({"delta": "state/published"}, "removes others. Give it another folder"),
     ({"python": "no_such_module:take"}, "No module named 'no_such_module'"),
 )
 
@@ -309,6 +362,11 @@ REFUSED = (
     ({"a": {"parquet": "out", "where": "now() > scored_at"}}, "depends on more than the row"),
     ({"a": {"postgres": "postgresql://me:secret@host/db"}}, "must not be an address"),
     ({"a": {"parquet": "out"}, "b": {"parquet": "out/"}}, "have the same place"),
+    ({"a": {"delta": "out/d"}, "b": {"delta": "./out//d"}}, "have the same place"),
+    ({"a": {"parquet": "out"}, "b": {"delta": "out"}}, "have the same place"),
+    ({"a": {"parquet": "out", "columns": {"Partition_Key": "score"}}}, "would be a second `partition_key`"),
+    ({"a": {"parquet": "~/lake"}}, "which only a shell replaces"),
+    ({"a": {"delta": "$HOME/lake"}}, "which only a shell replaces"),
     ({"a": {"parquet": "gs://bucket/path"}}, "cannot be gs://"),
     ({"a": {"parquet": "out", "columns": {"Score": "score", "score": "order_id"}}}, "is given twice"),
 )

@@ -1,6 +1,7 @@
 """A folder of Parquet files: what is left behind is removed, and places that cannot be written are reported."""
 
 import json
+import shutil
 from contextlib import closing
 
 import pytest
@@ -54,8 +55,12 @@ def test_what_a_kill_leaves_is_removed_too(tmp_path, make, monkeypatch):
 
 def test_a_place_of_another_target_is_refused(tmp_path, make):
     deliver(tmp_path / "out", make())
-    with pytest.raises(DeliveryError, match="would replace what target lake of pipeline orders has delivered"):
+    with pytest.raises(
+        DeliveryError, match="would replace what target lake of pipeline orders has delivered.*former name"
+    ):
         deliver(tmp_path / "out", make(), target="other")
+    shutil.rmtree(tmp_path / "out" / "2024-03-01")  # as it says
+    deliver(tmp_path / "out", make(), target="other")
 
 
 def test_a_place_that_cannot_be_written_and_a_damaged_manifest_are_reported(tmp_path, make):
@@ -65,6 +70,9 @@ def test_a_place_that_cannot_be_written_and_a_damaged_manifest_are_reported(tmp_
     deliver(tmp_path / "out", make())
     latest = tmp_path / "out" / "2024-03-01" / "latest.json"
     latest.write_text(latest.read_text()[:-20])
+    with pytest.raises(DeliveryError, match=r"latest\.json is not a manifest of delivered rows"):
+        deliver(tmp_path / "out", make())
+    latest.write_bytes(b"\xff\xfe\x00")
     with pytest.raises(DeliveryError, match=r"latest\.json is not a manifest of delivered rows"):
         deliver(tmp_path / "out", make())
     latest.write_text(json.dumps({"version": 99}))

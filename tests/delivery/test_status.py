@@ -2,10 +2,18 @@
 
 import json
 import re
+import shutil
+import time
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pandas as pd
 import pytest
+
+from pip_dagster.cli.undelivered import Undelivered
+from pip_dagster.delivery import outbox
+from pip_dagster.errors import WarehouseError
+from pip_dagster.ledger.deliveries import Pending
 
 PAGE = Path(__file__).parents[2] / "docs" / "delivery.md"
 
@@ -42,12 +50,44 @@ def test_a_rollback_by_command_is_delivered_at_once(scored):
     assert manifest["kind"] == "rollback"
 
 
+def test_a_rollback_is_reported_although_nothing_could_be_delivered(scored, monkeypatch):
+    def locked(project):
+        raise WarehouseError("another process has it")
+
+    scored.declare(deliver={"lake": {"parquet": "out"}})
+    scored.run("2024-03-01", version=2)
+    monkeypatch.setattr(outbox, "complete_publications", locked)
+    text = scored.shell("models", "rollback", "orders", "2024-03-01")
+    assert "1 partition rolled back from v2 to v1" in text
+    assert "lake: another process has it" in text
+    assert "pip-dagster deliver orders" in text
+
+
 def test_a_partition_that_is_not_live_and_an_unknown_target_are_reported(scored):
     scored.declare(deliver={"lake": {"parquet": "out"}})
     assert "no scoring of it is live" in scored.shell("deliver", "orders", "2024-03-09", code=3)
     assert "has no target 'lke'; it has lake" in scored.shell("deliver", "orders", "--target", "lke", code=1)
     scored.declare()
     assert "declares no target" in scored.shell("deliver", "orders", code=1)
+
+
+def test_verify_fails_while_something_is_pending_or_differs(scored):
+    """Exit code 0 means that the targets have everything."""
+    scored.declare(deliver={"lake": {"parquet": "out"}, "own": {"python": "own:take"}})
+    (scored.root / "own.py").write_text("def take(change, reader):\n    pass\n")
+    assert "lake: 4 partitions pending" in scored.shell("deliver", "orders", "--verify", code=3)
+    scored.shell("deliver", "orders", "2024-03-01", "--target", "lake")
+    found = json.loads(scored.shell("deliver", "orders", "2024-03-01", "--target", "lake", "--verify", "--json"))
+    assert found["pending"] == {"lake": 0}
+    scored.shell("deliver", "orders")
+    assert "own: nothing was read back" in scored.shell("deliver", "orders", "--verify")
+    shutil.rmtree(scored.root / "out" / "2024-03-02")
+    text = scored.shell("deliver", "orders", "--verify", code=3)
+    assert "the target has nothing of it" in text
+    command = "pip-dagster deliver orders 2024-03-02 --target lake"
+    assert command in text
+    scored.shell(*command.split()[1:])
+    scored.shell("deliver", "orders", "--verify")
 
 
 def test_the_page_says_how_to_read_the_files(scored, monkeypatch):
@@ -61,3 +101,12 @@ def test_the_page_says_how_to_read_the_files(scored, monkeypatch):
     exec(pandas_block, names)
     assert isinstance(names["frame"], pd.DataFrame)
     assert len(names["frame"]) == 50
+
+
+def test_status_of_many_partitions_takes_no_longer_for_each_of_them():
+    pending = [Pending("lake", str(i), "c", "scored", datetime.now(UTC)) for i in range(20_000)]
+    found = Undelivered({"orders": {"lake": pending}})
+    began = time.process_time()
+    assert all(found.targets("orders", each.partition_key) == ["lake"] for each in pending)
+    assert found.targets("orders", "another") == []
+    assert time.process_time() - began < 1

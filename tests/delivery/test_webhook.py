@@ -113,10 +113,12 @@ def test_the_machine_s_passwords_are_not_sent(receiver, target, staged, monkeypa
     [
         ("ANSWERS_URL", None, "\\$ANSWERS_URL is not set to an address"),
         ("ANSWERS_URL", "ftp://x.example", "\\$ANSWERS_URL is not set to an address"),
+        ("ANSWERS_URL", "http://[hunter2", "\\$ANSWERS_URL is not set to an address"),
+        ("ANSWERS_URL", "http://", "\\$ANSWERS_URL is not set to an address"),
         ("ANSWERS_SECRET", None, "\\$ANSWERS_SECRET is no secret; expected whsec_ and at least 16 bytes in base64"),
         ("ANSWERS_SECRET", "hunter2hunter2hunter2x", "\\$ANSWERS_SECRET is no secret"),
     ],
-    ids=["no address", "another scheme", "no secret", "not base64"],
+    ids=["no address", "another scheme", "half an address", "no host", "no secret", "not base64"],
 )
 def test_what_is_not_set_is_named_and_not_shown(receiver, target, monkeypatch, variable, value, said):
     monkeypatch.setenv(variable, value) if value else monkeypatch.delenv(variable)
