@@ -97,6 +97,8 @@ class _Csv(Reading):
         line, file = _LINE.search(text), _FILE.search(text)
         named = file[1].strip() if file else rows.place
         what = next((ours for words, ours in _WRONG.items() if words in text), None)
+        if "reached an invalid state" in text:
+            return rows.error(named, "cannot be parsed: its lines end in different ways; write all with LF, or CR LF")
         if line and what:
             return rows.error(named, f"cannot be parsed in line {line[1]}, which {what}")
         said = text.splitlines()[0]
@@ -109,6 +111,8 @@ def _header(rows: TextRows, file: str) -> tuple[str, tuple[str, ...]]:
     wanted = {column.name.lower(): column for column in rows.columns}
     if not line:
         raise rows.error(file, "is empty; expected a first line with the names of its columns")
+    if line.count('"') % 2:  # DuckDB may take the wrong kind of line end from it, and find no rows
+        raise rows.error(file, "has a quote in line 1 that is not closed there; give its columns names of one line")
     best: tuple[str, tuple[str, ...]] = (",", ())
     for delimiter in _DELIMITERS:
         header = tuple(next(csv.reader([line], delimiter=delimiter), []))
