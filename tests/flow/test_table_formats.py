@@ -188,6 +188,11 @@ def test_files_that_are_removed_while_they_are_read_are_an_error_with_its_remedy
             rows_of(spec, "orders", source),
         ):
             con.execute("SELECT sum(quantity) FROM raw.orders").fetchone()
+    remedy = f"source raw.orders cannot be read from {table.declared}. .*Run again"
+    with pytest.raises(SourceError, match=remedy), workspace(threads=1) as con, open_sources(con, spec, tiny.root):
+        table.overwrite(orders(tiny, f"day = '{FIRST}'"))
+        table.drop_old_files()
+        con.execute("SELECT sum(quantity) FROM raw.orders").fetchone()  # as feature SQL does
 
 
 def test_a_column_that_is_added_is_read_by_the_next_opening(tiny, table):

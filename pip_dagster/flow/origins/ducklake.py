@@ -61,13 +61,13 @@ def _attach(con: DuckDBPyConnection, root: Path, source: Source, catalog: str, w
         url = declared.url(root, where).removeprefix("ducklake:").removeprefix("postgres:")
         connection, rest = postgres.connection_of(url, where, place, "ducklake")
         target = f"ducklake:postgres:{rest}"
-        listed.append(f"META_SECRET {literal(catalog)}")
+        listed += [f"META_SECRET {literal(catalog)}"] if connection else []
     else:
         file = root / str(declared)
         if not file.is_file():
             raise SourceError(f"{where}: there is no catalog {file} of a DuckLake. Create it, or correct `ducklake`.")
         target = f"ducklake:{file}"
-    for extension in ("postgres_scanner", *EXTENSIONS) if connection else EXTENSIONS:
+    for extension in ("postgres_scanner", *EXTENSIONS) if isinstance(declared, Server) else EXTENSIONS:
         s3.load_extension(con, extension, where, SourceError)
     while True:
         try:
