@@ -229,6 +229,13 @@ class TestCsv:
     def test_a_file_that_is_not_as_declared_is_refused(self, tmp_path, content, said):
         assert said in refused(tmp_path, "csv", content)
 
+    def test_of_many_files_the_one_that_cannot_be_parsed_is_named(self, tmp_path):
+        for name in "abc":
+            (tmp_path / f"{name}.csv").write_text("id\n1\n")
+        (tmp_path / "b.csv").write_bytes(b"id\r\n1\r\n2\n3\r\n")
+        with pytest.raises(SourceError, match=r"b\.csv cannot be parsed: its lines end in different ways"):
+            rows_of(tmp_path, "csv", "*.csv", {"id": "BIGINT"})
+
     def test_a_column_that_a_file_may_lack_is_null_there(self, tmp_path):
         (tmp_path / "a.csv").write_text("id\n1\n")
         (tmp_path / "b.csv").write_text("id,note\n2,x\n")
