@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
 import sqlite3
 
 import pytest
 
 from pip_dagster.errors import SourceAwayError, SourceError
 from pip_dagster.flow import unchanged
+from pip_dagster.flow.origins import ducklake
 from pip_dagster.flow.plan import make_plan
 from pip_dagster.flow.reader import sources_alone
 from pip_dagster.flow.unchanged import state_of
@@ -92,3 +94,13 @@ def test_nothing_is_read_while_nothing_shows_a_change(tiny, origin, monkeypatch)
     assert before and before == state_of(tiny.pipeline(), tiny.partitions())
     origin.sql("DELETE FROM raw.orders WHERE order_id = 1")
     assert state_of(tiny.pipeline(), tiny.partitions()) != before
+
+
+def test_a_lake_that_is_created_again_with_the_same_snapshots_is_another(tiny):
+    lake = Ducklake(tiny)
+    source = tiny.pipeline().spec.sources["orders"]
+    before = ducklake.identity(tiny.root, source)
+    shutil.rmtree(lake.folder)
+    lake.folder.mkdir()
+    lake.sql("CREATE SCHEMA lake.raw", "CREATE TABLE lake.raw.orders AS FROM src.raw.orders LIMIT 5", tiny=tiny)
+    assert before and ducklake.identity(tiny.root, source) not in (None, before)

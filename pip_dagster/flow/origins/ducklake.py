@@ -104,4 +104,6 @@ def identity(root: Path, source: Source) -> str | None:
             "AND lower(table_name) = lower($t)",
             {"c": catalog, "s": schema, "t": table},
         ).fetchone()
-        return f"{source.place(None)} {_snapshot(con, catalog)}" if is_table and is_table[0] else None
+        newest = f"SELECT max(snapshot_id), max(snapshot_time)::VARCHAR FROM ducklake_snapshots({literal(catalog)})"
+        state = con.execute(newest).fetchone()  # a lake that is created again counts from the same number
+        return f"{source.place(None)} {state}" if is_table and is_table[0] else None
