@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import shutil
 import sqlite3
+import subprocess
+import sys
 
 import pytest
 
@@ -74,6 +76,18 @@ class TestSqlite:
             con.execute("BEGIN EXCLUSIVE")
             with pytest.raises(SourceAwayError, match="shop.db .*Another process writes it"):
                 make_plan(tiny.pipeline(), tiny.partitions())
+
+    def test_a_file_whose_writer_died_is_said(self, tiny):
+        origin = Sqlite(tiny)
+        origin.sql("PRAGMA journal_mode = DELETE")
+        code = (
+            f"import os, sqlite3\nc = sqlite3.connect({str(origin.file)!r}, isolation_level=None)\n"
+            "c.execute('PRAGMA cache_size = 1')\nc.execute('BEGIN')\nc.execute('UPDATE orders SET shop = 1')\n"
+            "c.execute('CREATE TABLE x AS SELECT hex(zeroblob(1000000))')\nos._exit(0)"
+        )
+        subprocess.run([sys.executable, "-c", code], check=True)
+        with pytest.raises(SourceError, match=r"A writer died in its transaction\. Open the file once with sqlite3"):
+            tiny.run(FIRST)
 
     def test_a_row_that_does_not_fit_its_column_is_explained(self, tiny):
         Sqlite(tiny).sql("UPDATE orders SET quantity = 'many' WHERE order_id = 3")
