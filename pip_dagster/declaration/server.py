@@ -51,11 +51,11 @@ class Server(StrictModel):
         """The connection string, which must not be shown; `where` begins the error.
 
         Raises:
-            SourceError: there is none.
+            SourceError: there is none, or it is not one line.
         """
         if self.url_env is not None:
             if found := os.environ.get(self.url_env, "").strip():
-                return found
+                return _checked(found, f"{where}: the environment variable {self.url_env}")
             raise SourceError(
                 f"{where}: the environment variable {self.url_env} is not set. Set it to the connection string in the "
                 "environment of every process of Dagster and of the command line."
@@ -68,11 +68,18 @@ class Server(StrictModel):
             raise SourceError(f"{where}: the file {file} of its connection string cannot be read: {why}.") from None
         if not found:
             raise SourceError(f"{where}: the file {file} of its connection string is empty. Write the string into it.")
-        return found
+        return _checked(found, f"{where}: the file {file}")
 
     def __str__(self) -> str:
         """For people: where the connection string is."""
         return self.url_env or self.url_file or ""
+
+
+def _checked(url: str, what: str) -> str:
+    """The connection string, unless DuckDB or the server would show a part of it in an error."""
+    if "\0" in url or ("://" in url and len(url.splitlines()) > 1):
+        raise SourceError(f"{what} holds more than a connection string: write one line of text.")
+    return url
 
 
 def holds_connection(text: str) -> bool:

@@ -21,7 +21,7 @@ _PATTERNS: dict[str, tuple[str | None, str]] = {
     "DATE": (rf"{_DAY}([ T]00:00(:00([.]0+)?)?)?", "a date as in 2024-03-01"),
     "DOUBLE": (None, "a number with a decimal point"),
     "FLOAT": (None, "a number with a decimal point"),
-    "TIME": (None, "a time as in 10:30:00"),
+    "TIME": (r"\d{1,2}:\d{2}(:\d{2}([.]\d+)?)?", "a time as in 10:30:00"),
     "TIMESTAMP": (rf"{_DAY}({_TIME})?", "a time without UTC offset, as in 2024-03-01 10:30:00"),
     "TIMESTAMPTZ": (
         rf"{_DAY}{_TIME} ?(Z|[+-]\d{{2}}(:?\d{{2}})?)",

@@ -111,6 +111,9 @@ def _of_any(spec: PipelineSpec, error: BaseException) -> SourceError:
     if origins and kinds.is_of_server(error):
         places = " or ".join(sorted({source.place(spec.source_database) for source in origins}))
         return kinds.failed(f"Pipeline {spec.name}: a source", origins[0], places, error)
+    for source in origins:
+        if (place := source.place(None)) in str(error):  # one of its files is gone
+            return kinds.failed(f"Pipeline {spec.name}: source {source.table}", source, place, error)
     return SourceError(
         f"Pipeline {spec.name}: a source cannot be read. Restore the file, or run what writes it again. {said}"
     )

@@ -144,6 +144,7 @@ FIT = {
     "DOUBLE": ["1e3", "nan", "-inf", "1.5"],
     "BOOLEAN": ["true", "FALSE"],
     "UTINYINT": ["255"],
+    "TIME": ["10:30", "10:30:00.5"],
 }
 UNFIT = {
     "BIGINT": ["1.5", "x", "0x10", "1_000", "true", "99999999999999999999"],
@@ -154,6 +155,7 @@ UNFIT = {
     "DOUBLE": ["1e400", "1,5", "NULL"],
     "BOOLEAN": ["2"],
     "UTINYINT": ["256", "-1"],
+    "TIME": ["10:30:00+02", "10:30:60"],
     "UUID": ["x"],
 }
 
@@ -219,11 +221,20 @@ class TestCsv:
             (HEAD.encode() + "1,2024-03-01,1.5,Zürich\n".encode("latin-1"), "in line 2, which is not UTF-8"),
             ((HEAD + "1,2024-03-01,1.5,x\n").encode("utf-16"), "is not UTF-8 in its first line"),
             (gzip.compress(b"id,day\n", mtime=0), "is not UTF-8 in its first line"),
-            (HEAD + "1,2024-03-01,1.5,x\r\n2,2024-03-01,1.5,y\n3,2024-03-01,1.5,z\r\n", "cannot be parsed"),
+            (HEAD + "1,2024-03-01,1.5,x\r\n2,2024-03-01,1.5,y\n3,2024-03-01,1.5,z\r\n", "lines end in different ways"),
+            ('id,day,amount,note,"a\nb"\r\n1,2024-03-01,1.5,x,y\r\n', "has a quote in line 1 that is not closed there"),
+            ('id,day,amount,note,"a\rb"\n1,2024-03-01,1.5,x,y\n', "has a quote in line 1 that is not closed there"),
         ],
     )
     def test_a_file_that_is_not_as_declared_is_refused(self, tmp_path, content, said):
         assert said in refused(tmp_path, "csv", content)
+
+    def test_of_many_files_the_one_that_cannot_be_parsed_is_named(self, tmp_path):
+        for name in "abc":
+            (tmp_path / f"{name}.csv").write_text("id\n1\n")
+        (tmp_path / "b.csv").write_bytes(b"id\r\n1\r\n2\n3\r\n")
+        with pytest.raises(SourceError, match=r"b\.csv cannot be parsed: its lines end in different ways"):
+            rows_of(tmp_path, "csv", "*.csv", {"id": "BIGINT"})
 
     def test_a_column_that_a_file_may_lack_is_null_there(self, tmp_path):
         (tmp_path / "a.csv").write_text("id\n1\n")
@@ -262,13 +273,29 @@ class TestJson:
             (ROW + ROW.replace('"id"', '"ID"'), "lacks 'id' in record 2"),
             (ROW.replace('"id":1', '"id":true'), "has 'true' as id in record 1"),
             (ROW.replace('"2024-03-01"', "20240301"), "has '20240301' as day in record 1"),
-            (ROW + '{"id":2,"day":"2024-0', "is not JSON in line"),
+            (ROW + '{"id":2,"day":"2024-0', "is not JSON in record 2"),
             (ROW + "7\n", "lacks 'id' in record 2"),
-            (ROW.encode() + '{"note":"Zürich"}'.encode("latin-1"), "is not JSON in line"),
+            (ROW.encode() + '{"note":"Zürich"}'.encode("latin-1"), "is not JSON in record 2"),
+            (f"[{ROW},\n", "was cut off: its array does not end with a ]"),
+            (f"\ufeff [\n{ROW},{ROW}", "was cut off: its array does not end with a ]"),
         ],
     )
     def test_a_file_that_is_not_as_declared_is_refused(self, tmp_path, content, said):
         assert said in refused(tmp_path, "json", content)
+
+    def test_an_array_that_was_cut_off_is_refused_in_gzip_too(self, tmp_path):
+        assert "was cut off" in refused(tmp_path, "json", gzip.compress(f"[{ROW},".encode()), suffix=".gz")
+        assert len(read(tmp_path, "json", gzip.compress(f"[{ROW}] \n".encode()), suffix=".gz")) == 1
+
+    @pytest.mark.parametrize(
+        ("sql_type", "number"), [("DECIMAL(18, 2)", "1234567890123456.78"), ("BIGINT", "9007199254740993.0")]
+    )
+    def test_a_number_that_has_more_digits_than_a_double_is_refused_or_a_text(self, tmp_path, sql_type, number):
+        said = refused(tmp_path, "json", f'{{"v":{number}}}', {"v": sql_type})
+        assert "of more than 15 digits, a number with a decimal point must be written in quotes" in said
+        text = f'{{"v":"{number}"}}{{"v":12.0}}{{"v":1234567890123456}}'
+        rows = read(tmp_path, "json", text, {"v": sql_type}, select="v::VARCHAR")
+        assert number.removesuffix(".0") in str(rows) and len(rows) == 3
 
     def test_null_is_written_or_the_column_may_be_absent(self, tmp_path):
         assert read(tmp_path, "json", '{"a":null}', {"a": "BIGINT", "b": "date optional"}) == [(None, None)]

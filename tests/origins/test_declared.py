@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
+
 import duckdb
 import pytest
 from pydantic import ValidationError
@@ -12,6 +14,7 @@ from pip_dagster.declaration.source import ORIGINS, Source
 from pip_dagster.errors import DeclarationError, SourceAwayError, SourceError
 from pip_dagster.flow.distributed.places import Places
 from pip_dagster.flow.origins import kinds, mysql, postgres
+from pip_dagster.flow.origins.opened import Opening
 from pip_dagster.flow.plan import make_plan
 
 from .conftest import PASSWORD
@@ -54,6 +57,24 @@ def test_a_connection_string_is_refused_and_not_shown(tiny, key, value):
 def test_what_does_not_fit_together_is_refused(keys, said):
     with pytest.raises(ValidationError, match=said):
         source(**keys)
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (f"postgresql://u:{PASSWORD}@h/d\npostgresql://u:{PASSWORD}@h/e\n", "write one line"),
+        (f"postgresql://u:{PASSWORD[:4]}\0{PASSWORD[4:]}@h/d", "write one line"),
+        (f'CRM_URL="postgresql://u:{PASSWORD}@h/d"\n', "is not a Postgres connection string"),
+        ("service=none_of_that_name", "none_of_that_name"),
+    ],
+    ids=["two lines", "NUL", "a line of a shell", "a service"],
+)
+def test_what_a_file_of_a_connection_string_holds_is_not_shown(tmp_path, content, said):
+    (tmp_path / "secret").write_text(content)
+    with duckdb.connect() as con, ExitStack() as stack, pytest.raises(SourceError, match=said) as caught:
+        declared = source(postgres={"url_file": "secret"})
+        postgres.open_origin(Opening(con, "shop", tmp_path, stack), "orders", declared)
+    assert PASSWORD[:4] not in str(caught.value) and "Secret with name" not in str(caught.value)
 
 
 def test_each_origin_has_a_module_or_is_a_file_of_duckdbs():

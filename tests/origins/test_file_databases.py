@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import shutil
 import sqlite3
+import subprocess
+import sys
 
 import pytest
 
 from pip_dagster.errors import SourceAwayError, SourceError
 from pip_dagster.flow import unchanged
+from pip_dagster.flow.origins import ducklake
 from pip_dagster.flow.plan import make_plan
 from pip_dagster.flow.reader import sources_alone
 from pip_dagster.flow.unchanged import state_of
@@ -73,6 +77,18 @@ class TestSqlite:
             with pytest.raises(SourceAwayError, match="shop.db .*Another process writes it"):
                 make_plan(tiny.pipeline(), tiny.partitions())
 
+    def test_a_file_whose_writer_died_is_said(self, tiny):
+        origin = Sqlite(tiny)
+        origin.sql("PRAGMA journal_mode = DELETE")
+        code = (
+            f"import os, sqlite3\nc = sqlite3.connect({str(origin.file)!r}, isolation_level=None)\n"
+            "c.execute('PRAGMA cache_size = 1')\nc.execute('BEGIN')\nc.execute('UPDATE orders SET shop = 1')\n"
+            "c.execute('CREATE TABLE x AS SELECT hex(zeroblob(1000000))')\nos._exit(0)"
+        )
+        subprocess.run([sys.executable, "-c", code], check=True)
+        with pytest.raises(SourceError, match=r"A writer died in its transaction\. Open the file once with sqlite3"):
+            tiny.run(FIRST)
+
     def test_a_row_that_does_not_fit_its_column_is_explained(self, tiny):
         Sqlite(tiny).sql("UPDATE orders SET quantity = 'many' WHERE order_id = 3")
         with pytest.raises(SourceError, match="source 'orders' .*shop.db.*does not hold rows to.*many"):
@@ -92,3 +108,13 @@ def test_nothing_is_read_while_nothing_shows_a_change(tiny, origin, monkeypatch)
     assert before and before == state_of(tiny.pipeline(), tiny.partitions())
     origin.sql("DELETE FROM raw.orders WHERE order_id = 1")
     assert state_of(tiny.pipeline(), tiny.partitions()) != before
+
+
+def test_a_lake_that_is_created_again_with_the_same_snapshots_is_another(tiny):
+    lake = Ducklake(tiny)
+    source = tiny.pipeline().spec.sources["orders"]
+    before = ducklake.identity(tiny.root, source)
+    shutil.rmtree(lake.folder)
+    lake.folder.mkdir()
+    lake.sql("CREATE SCHEMA lake.raw", "CREATE TABLE lake.raw.orders AS FROM src.raw.orders LIMIT 5", tiny=tiny)
+    assert before and ducklake.identity(tiny.root, source) not in (None, before)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import re
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -95,12 +96,26 @@ class _Csv(Reading):
     def unparsed(self, rows: TextRows, error: Exception) -> SourceError:
         text = str(error)
         line, file = _LINE.search(text), _FILE.search(text)
-        named = file[1].strip() if file else rows.place
+        named = file[1].strip() if file else self._unparsed_file(rows)
         what = next((ours for words, ours in _WRONG.items() if words in text), None)
+        if "reached an invalid state" in text:
+            return rows.error(named, "cannot be parsed: its lines end in different ways; write all with LF, or CR LF")
         if line and what:
             return rows.error(named, f"cannot be parsed in line {line[1]}, which {what}")
         said = text.splitlines()[0]
         return rows.error(named, f"cannot be parsed{f' in line {line[1]}' if line else ''}. DuckDB says: {said}")
+
+    def _unparsed_file(self, rows: TextRows) -> str:
+        """The first file that cannot be parsed, where DuckDB's error names none."""
+        import duckdb
+
+        for file in rows.files if len(self.files) > 1 else []:
+            with suppress(duckdb.Error):
+                if escaped(file) in self.files:
+                    rows.con.execute(f"SELECT count(c0) FROM {self.of_file(file).rows}")
+                continue
+            return file
+        return rows.place
 
 
 def _header(rows: TextRows, file: str) -> tuple[str, tuple[str, ...]]:
@@ -109,6 +124,8 @@ def _header(rows: TextRows, file: str) -> tuple[str, tuple[str, ...]]:
     wanted = {column.name.lower(): column for column in rows.columns}
     if not line:
         raise rows.error(file, "is empty; expected a first line with the names of its columns")
+    if line.count('"') % 2:  # DuckDB may take the wrong kind of line end from it, and find no rows
+        raise rows.error(file, "has a quote in line 1 that is not closed there; give its columns names of one line")
     best: tuple[str, tuple[str, ...]] = (",", ())
     for delimiter in _DELIMITERS:
         header = tuple(next(csv.reader([line], delimiter=delimiter), []))

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import glob
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pip_dagster.declaration.places import is_remote
 from pip_dagster.errors import SourceError
-from pip_dagster.flow.origins.listing import listed, placed, reaching, trouble_of_table
+from pip_dagster.flow.origins.listing import listed, placed, reaching, trouble_of_table, written
 from pip_dagster.flow.origins.opened import Opened, Opening
 from pip_dagster.sql.names import literal
 from pip_dagster.warehouse import s3
@@ -43,11 +45,12 @@ def open_origin(at: Opening, name: str, source: Source) -> Opened:
 
 
 def identity(root: Path, source: Source) -> str | None:
-    """The newest version."""
+    """The newest version and when it was written: a table that is created again begins with the same number."""
     table = placed(root, source.delta or "")
     with workspace(threads=1) as con, reaching(con, table, source.delta or ""):
         version = _newest(con, table)
-    return None if version is None else f"{table} {version}"
+        log = table if is_remote(table) else glob.escape(table)
+        return None if version is None else written(con, f"{log}/_delta_log/{version:020}.*")
 
 
 def trouble(error: BaseException) -> str:

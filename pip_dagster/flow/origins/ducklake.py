@@ -61,13 +61,13 @@ def _attach(con: DuckDBPyConnection, root: Path, source: Source, catalog: str, w
         url = declared.url(root, where).removeprefix("ducklake:").removeprefix("postgres:")
         connection, rest = postgres.connection_of(url, where, place, "ducklake")
         target = f"ducklake:postgres:{rest}"
-        listed.append(f"META_SECRET {literal(catalog)}")
+        listed += [f"META_SECRET {literal(catalog)}"] if connection else []
     else:
         file = root / str(declared)
         if not file.is_file():
             raise SourceError(f"{where}: there is no catalog {file} of a DuckLake. Create it, or correct `ducklake`.")
         target = f"ducklake:{file}"
-    for extension in ("postgres_scanner", *EXTENSIONS) if connection else EXTENSIONS:
+    for extension in ("postgres_scanner", *EXTENSIONS) if isinstance(declared, Server) else EXTENSIONS:
         s3.load_extension(con, extension, where, SourceError)
     while True:
         try:
@@ -104,4 +104,6 @@ def identity(root: Path, source: Source) -> str | None:
             "AND lower(table_name) = lower($t)",
             {"c": catalog, "s": schema, "t": table},
         ).fetchone()
-        return f"{source.place(None)} {_snapshot(con, catalog)}" if is_table and is_table[0] else None
+        newest = f"SELECT max(snapshot_id), max(snapshot_time)::VARCHAR FROM ducklake_snapshots({literal(catalog)})"
+        state = con.execute(newest).fetchone()  # a lake that is created again counts from the same number
+        return f"{source.place(None)} {state}" if is_table and is_table[0] else None

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import glob
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pip_dagster.declaration.places import is_remote
 from pip_dagster.errors import SourceError
-from pip_dagster.flow.origins.listing import listed, placed, reaching, trouble_of_table
+from pip_dagster.flow.origins.listing import listed, placed, reaching, trouble_of_table, written
 from pip_dagster.flow.origins.opened import Opened, Opening
 from pip_dagster.sql.names import literal
 from pip_dagster.warehouse import s3
@@ -42,10 +44,11 @@ def open_origin(at: Opening, name: str, source: Source) -> Opened:
 
 
 def identity(root: Path, source: Source) -> str | None:
-    """The newest metadata file."""
+    """The newest metadata file and when it was written: a table that is created again may give it the same name."""
     declared = source.iceberg or ""
     with workspace(threads=1) as con, reaching(con, placed(root, declared), declared):
-        return _newest(con, placed(root, declared), declared)
+        metadata = _newest(con, placed(root, declared), declared)
+        return written(con, metadata if is_remote(metadata) else glob.escape(metadata))
 
 
 def trouble(error: BaseException) -> str:

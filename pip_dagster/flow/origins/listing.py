@@ -73,9 +73,14 @@ def state_of_files(pattern: str) -> str | None:
     if scope is None:
         return None
     with workspace(threads=1) as con, reaching(con, pattern, pattern):
-        rows = con.execute(
-            f"SELECT filename, size, epoch_us(last_modified) FROM read_blob({literal(pattern)}) ORDER BY 1"
-        ).fetchall()
+        return written(con, pattern)
+
+
+def written(con: DuckDBPyConnection, pattern: str) -> str | None:
+    """Names, sizes and times of files, without reading them; None where the same second may see another write."""
+    rows = con.execute(
+        f"SELECT filename, size, epoch_us(last_modified) FROM read_blob({literal(pattern)}) ORDER BY 1"
+    ).fetchall()
     settled = (time.time() - SETTLED_SECONDS) * 1e6
     return None if any(not at or at > settled for *_, at in rows) else str(rows)
 

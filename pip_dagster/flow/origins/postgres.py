@@ -115,7 +115,9 @@ def connection_of(url: str, where: str, place: str, pipeline: str) -> tuple[dict
         SourceError: it is not one; the message does not show it.
     """
     found = connection_parameters(url)
-    if not found or "sslpassword" in found:  # which no secret of DuckDB's takes
+    # No secret of DuckDB's takes the first of these; the second is the URL in a line such as CRM_URL="postgresql://…".
+    is_nested = any(re.search(r"://.*@", value) for key, value in found.items() if key != "password")
+    if not found or "sslpassword" in found or is_nested:
         raise SourceError(
             f"{where}: what {place} holds is not a Postgres connection string; expected "
             "postgresql://…@host:5432/database, or host=… dbname=… user=… password=…"

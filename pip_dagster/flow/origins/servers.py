@@ -49,13 +49,12 @@ def attach_server(
     import duckdb
 
     catalog, con = new_catalog(), at.con
+    listed = ", ".join([f"TYPE {kind}", *([f"SECRET {quote(catalog)}"] if connection else []), "READ_ONLY"])
     until = time.monotonic() + lock.declared_deadline()
     while True:
         try:
             with secret(con, catalog, kind, connection):
-                con.execute(
-                    f"ATTACH {literal(options)} AS {quote(catalog)} (TYPE {kind}, SECRET {quote(catalog)}, READ_ONLY)"
-                )
+                con.execute(f"ATTACH {literal(options)} AS {quote(catalog)} ({listed})")
             break
         except duckdb.Error as error:
             said = masked(error, connection).replace(f' at "{options}"', "")

@@ -69,6 +69,8 @@ def trouble(error: BaseException) -> str:
     text = str(error)
     if "database is locked" in text or "database table is locked" in text:
         return "Another process writes it. Wait for the end of its transaction, or have it use WAL mode."
+    if "readonly database" in text:
+        return "A writer died in its transaction. Open the file once with sqlite3 and read a table: that rolls it back."
     if "not a database" in text:
         return "It is no SQLite file, or encrypted."
     if "column was declared as" in text or "Mismatch Type" in text:

@@ -36,6 +36,7 @@ FILE = "pip_file"
 _UNFIT = re.compile(r"pip_dagster (unfit|absent) (\d+) (.*)")
 _PACKED = (".zst", ".bz2", ".xz", ".zip", ".br", ".lz4")
 _SHOWN = 60  # letters of a value in an error
+_ENDS = 1 << 16
 
 
 class TextRows:
@@ -115,6 +116,19 @@ class TextRows:
             raise self._closed(file, error) from error
         return text.splitlines()[0] if text.strip("\r\n") else ("" if line else None)
 
+    def ends(self, file: str) -> tuple[bytes, bytes]:
+        """The first and the last sign of a file of this machine; empty of an empty file."""
+        try:
+            with self._binary(file) as raw, gzip.open(raw) if file.lower().endswith(".gz") else raw as stream:
+                first = last = stream.read(_ENDS).removeprefix(b"\xef\xbb\xbf").strip()
+                if stream is raw:
+                    raw.seek(max(0, raw.seek(0, io.SEEK_END) - _ENDS))
+                while block := stream.read(1 << 20):
+                    last = block.strip() or last
+        except OSError as error:
+            raise self._closed(file, error) from error
+        return first[:1], last[-1:]
+
     def insert(self, reading: Reading) -> None:
         """Add what a reading gives.
 
@@ -159,7 +173,7 @@ class TextRows:
         shown = repr(text if text is None or len(text) <= _SHOWN else f"{text[:_SHOWN]}…")
         return self.error(
             file,
-            f"has {shown} as {column.name} {place}; expected {column.meaning}, since the column is declared as "
+            f"has {shown} as {column.name} {place}; expected {rows.meaning(column)}, since the column is declared as "
             f"{column.sql_type}. Correct the file, or declare another type",
         )
 
@@ -199,17 +213,24 @@ class Reading:
         """SQL that finds rows without the column."""
         raise NotImplementedError
 
+    def meaning(self, column: TextColumn) -> str:
+        """What the texts of a column must be, in words."""
+        return column.meaning
+
+    def fits(self, column: TextColumn) -> str | None:
+        """SQL that tests whether a row's text is one of the column's type; None where each is."""
+        return column.fits(self.values[column.name])
+
     def unfit(self, column: TextColumn) -> str:
         """SQL that finds rows whose text does not fit the column."""
-        value = self.values[column.name]
-        return f"{value} IS NOT NULL AND NOT ({column.fits(value) or 'true'})"
+        return f"{self.values[column.name]} IS NOT NULL AND NOT ({self.fits(column) or 'true'})"
 
     def checked(self, number: int, column: TextColumn) -> str:
         """SQL of a column's value, which fails where the text is not one."""
         value = self.values.get(column.name)
         if value is None:
             return f"NULL::{column.sql_type}"
-        fits = column.fits(value)
+        fits = self.fits(column)
         if fits is None:
             return value
         return (
