@@ -13,6 +13,7 @@ from pip_dagster.errors import ProjectError, RegistryError
 from pip_dagster.evidence.anchor import anchored_lines, registry_state
 from pip_dagster.evidence.places import PlaceError
 from pip_dagster.evidence.statement import Statement, parse
+from pip_dagster.evidence.views import view_faults
 from pip_dagster.ledger.covered import ACTION, covered_faults, later_rows
 from pip_dagster.ledger.fault import Fault
 from pip_dagster.registry.signing import key_id, public_key
@@ -74,6 +75,7 @@ def verify_anchors(con: DuckDBPyConnection, project: Project) -> Verified:
     found.later = sum(seq > (found.entry or 0) for seq in entries)
     found.later_rows = later_rows(con)
     found.faults += covered_faults(con)
+    found.faults += view_faults(con)
     found.faults += _of_registry(con, Registry(project.registry))
     return found
 

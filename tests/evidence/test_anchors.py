@@ -171,6 +171,13 @@ def test_a_table_that_was_replaced_by_a_view(anchored):
     assert "ledger.source_buckets is gone, or a view" in verified(anchored)
 
 
+@pytest.mark.lake
+def test_a_view_of_the_ledger_that_was_replaced(anchored):
+    verified(anchored, 0)
+    anchored.tamper("CREATE OR REPLACE VIEW ledger.partitions AS SELECT *, true AS is_live FROM ledger.scorings")
+    assert "the view ledger.partitions is not as pip_dagster created it" in verified(anchored)
+
+
 class TestPublishedFiles:
     def test_of_pending_partitions_are_counted(self, anchored):
         anchored.tamper("DELETE FROM ledger.publications")
