@@ -12,8 +12,12 @@ from pathlib import Path
 def replacing(path: Path) -> Iterator[Path]:
     """A file beside `path` that takes its name if the block ends well, and is removed if not.
 
-    Not synchronized to disk: a block for which a loss of power matters does so.
+    Not synchronized to disk: a block for which a loss of power matters does so. A device or pipe is written itself: to
+    replace `/dev/null` by a file would break the machine.
     """
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        yield path
+        return
     temporary = path.with_name(f".{path.name[:100]}.{secrets.token_hex(6)}.tmp")  # a name has 255 bytes at most
     try:
         yield temporary

@@ -95,6 +95,7 @@ def verify(project: Project, expect: str | None, anchors: bool, as_json: bool) -
             "unrecorded": listed,
         }
         of_files = {"altered": len(found.altered), "without_digest": found.without_digest}
+        of_files["pending"] = found.unpublished
         of_anchors = {"anchors": asdict(found.anchored) if found.anchored else None}
         show_json(answer | of_files | of_anchors | {"fault": asdict(found.fault) if found.fault else None})
     else:
@@ -104,7 +105,10 @@ def verify(project: Project, expect: str | None, anchors: bool, as_json: bool) -
 
 @dataclass(frozen=True)
 class _Verified:
-    """What `audit verify` found. `altered`: faults of published files; `without_digest`: partitions not compared."""
+    """What `audit verify` found.
+
+    `altered`: faults of published files; `without_digest`, `unpublished`: how many partitions were not compared.
+    """
 
     entries: int
     head: str | None
@@ -112,6 +116,7 @@ class _Verified:
     altered: list[Fault]
     without_digest: int
     pending: list[tuple[str, AliasChange]]
+    unpublished: int
     anchored: Anchored | None = None
 
     @property
@@ -125,7 +130,7 @@ def _verify(project: Project, expect: str | None, anchors: bool) -> _Verified:
     from pip_dagster.evidence.verify import verify_anchors
     from pip_dagster.ledger.promotions import alias_moves, unrecorded
     from pip_dagster.ledger.verify import verify as verify_chain
-    from pip_dagster.ledger.verify_published import published_faults, without_digest
+    from pip_dagster.ledger.verify_published import pending_partitions, published_faults, without_digest
     from pip_dagster.registry.store import Registry
     from pip_dagster.warehouse.stamp import stamps_of
 
@@ -136,8 +141,9 @@ def _verify(project: Project, expect: str | None, anchors: bool) -> _Verified:
         entries, head = con.execute("SELECT count(*), arg_max(hash, seq) FROM ledger.audit").fetchone() or (0, None)
         altered = list(published_faults(con, project))
         undigested = without_digest(con) if project.publishes else 0
+        unpublished = pending_partitions(con) if project.publishes else 0
         anchored = verify_anchors(con, project) if anchors else None
-    return _Verified(entries, head, fault, altered, undigested, pending, anchored)
+    return _Verified(entries, head, fault, altered, undigested, pending, unpublished, anchored)
 
 
 def _show_verified(found: _Verified) -> None:
@@ -157,6 +163,10 @@ def _show_verified(found: _Verified) -> None:
             f"Not compared: {what} of an earlier version, without a digest. `pip-dagster publish` records them.",
             err=True,
         )
+    if found.unpublished:
+        verb = "is" if found.unpublished == 1 else "are"
+        what = f"{plural(found.unpublished, 'partition')} that {verb} not published yet"
+        echo(f"Not compared: {what}. `pip-dagster publish` writes what is left.", err=True)
     if not found.pending:
         return
     echo(f"No command recorded {plural(len(found.pending), 'alias move')}:", err=True)
@@ -210,6 +220,9 @@ def _show_anchored(found: Anchored) -> None:
     if found.later:
         number = "1 entry" if found.later == 1 else f"{found.later:,} entries"
         echo(f"No anchor covers {number} behind that one: run `pip-dagster audit anchor`.")
+    if found.later_rows:
+        listed = ", ".join(f"{plural(count, 'row')} of {name}" for name, count in found.later_rows.items())
+        echo(f"No anchor covers what came to the ledger's tables since: {listed}.")
     if found.earlier_ledgers:
         anchors = plural(found.earlier_ledgers, "anchor")
         echo(f"Not compared: {anchors} of a ledger that this one replaced, as it records.")

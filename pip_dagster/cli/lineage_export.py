@@ -51,6 +51,8 @@ def export(
     Without -o and --url, they go where the setting `openlineage` points. An event is the same each time, with the same
     run id: a receiver that has it already gets no second run.
     """
+    if output == Path() or (output and output.is_dir()):
+        raise click.UsageError(f"-o needs the name of a file; {str(output)!r} is a folder.")
     if output and url:
         raise click.UsageError("Name one destination: -o FILE, or --url with an address.")
     if url and (wrong := unsafe_url(url) if "://" in url else "is not a URL; expected https://…"):

@@ -265,8 +265,12 @@ def unsafe_url(text: str) -> str | None:
     """What is wrong with a destination: it is a URL that cannot be sent to, or has what may be a secret."""
     if "://" not in text:
         return None
-    parts = urlsplit(text)
-    if parts.scheme not in ("http", "https") or not parts.netloc:
+    try:
+        parts = urlsplit(text)
+        can_be_sent_to = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+    except ValueError:  # an address or a port that there cannot be
+        can_be_sent_to = False
+    if not can_be_sent_to:
         return "is not the URL of a receiver; expected https://…, `client`, or a path."
     if "@" in parts.netloc or parts.query or parts.fragment:
         return "must be a URL without an account, a query or a fragment. Set OPENLINEAGE_API_KEY for a key."

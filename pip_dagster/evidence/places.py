@@ -30,7 +30,9 @@ def add(root: Path, place: AnchorPlace, statement: Statement, line: str, timeout
             _append(root / place.file, line)
         elif place.git:
             name = f"{_TAGS}/{statement.ledger[:12]}/{statement.entry:09}"
-            _git(root / place.git, *_NOBODY, "tag", "--annotate", "--force", name, "--message", line, timeout=timeout)
+            of = _git(root / place.git, "hash-object", "-w", "-t", "tree", os.devnull, timeout=timeout).strip()
+            words = ("tag", "--annotate", "--force", "--message", line, name, of)  # of no commit: there may be none
+            _git(root / place.git, *_NOBODY, *words, timeout=timeout)
         elif place.command:
             run_command(place.command, f"{line}\n".encode(), timeout)
         elif place.webhook:

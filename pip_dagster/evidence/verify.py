@@ -5,13 +5,16 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-from pip_dagster.errors import ProjectError
+from pip_dagster import clock
+from pip_dagster.errors import ProjectError, RegistryError
 from pip_dagster.evidence.anchor import anchored_lines, registry_state
 from pip_dagster.evidence.places import PlaceError
 from pip_dagster.evidence.statement import Statement, parse
-from pip_dagster.ledger.covered import ACTION, covered_faults
+from pip_dagster.evidence.views import view_faults
+from pip_dagster.ledger.covered import ACTION, covered_faults, later_rows
 from pip_dagster.ledger.fault import Fault
 from pip_dagster.registry.signing import key_id, public_key
 from pip_dagster.registry.store import Registry
@@ -23,6 +26,9 @@ if TYPE_CHECKING:
 
     from pip_dagster.declaration.project import Project
 
+# Longer than all places together usually take.
+_ON_ITS_WAY = timedelta(minutes=2)
+
 
 @dataclass
 class Verified:
@@ -32,6 +38,7 @@ class Verified:
         anchors: How many there are of this ledger, in all places.
         entry: The newest entry that is anchored.
         later: How many entries came behind it, which no anchor covers yet.
+        later_rows: Table of the ledger → how many rows no anchor covers yet.
         earlier_ledgers: Anchors of a ledger that a person replaced by this one.
         faults: What is wrong.
     """
@@ -39,6 +46,7 @@ class Verified:
     anchors: int = 0
     entry: int | None = None
     later: int = 0
+    later_rows: dict[str, int] = field(default_factory=dict)
     earlier_ledgers: int = 0
     faults: list[Fault] = field(default_factory=list)
 
@@ -65,7 +73,9 @@ def verify_anchors(con: DuckDBPyConnection, project: Project) -> Verified:
         else:
             _read_place(con, name, read, _trusted(project, declared.signers), entries, found)
     found.later = sum(seq > (found.entry or 0) for seq in entries)
+    found.later_rows = later_rows(con)
     found.faults += covered_faults(con)
+    found.faults += view_faults(con)
     found.faults += _of_registry(con, Registry(project.registry))
     return found
 
@@ -83,7 +93,7 @@ def _read_place(
     found: Verified,
 ) -> None:
     """Add what the lines of a place show."""
-    here, earlier = 0, _replaced_another(con)
+    here, newest, earlier = 0, 0, _replaced_another(con)
     for number, line in enumerate(filter(None, read), 1):
         where = f"{name}, anchor {number}"
         try:
@@ -95,12 +105,23 @@ def _read_place(
             found.earlier_ledgers += 1
             continue
         here += 1
-        found.entry = max(found.entry or 0, statement.entry)
+        newest = max(newest, statement.entry)
         if fault := _of_chain(entries, statement, where):
             found.faults.append(fault)
     found.anchors += here
+    found.entry = max(found.entry or 0, newest) or None
     if not here:
         found.faults.append(Fault(None, "anchor", f"{name} has no anchor of this ledger: they were removed"))
+    elif missing := _anchored_behind(con, newest):
+        what = f"lacks the anchor of entry {missing}: it did not answer then, or the anchor was removed"
+        found.faults.append(Fault(None, "anchor", f"{name} {what}. `pip-dagster audit anchor` adds the next one"))
+
+
+def _anchored_behind(con: DuckDBPyConnection, newest: int) -> int | None:
+    """The newest entry that was anchored behind this one, unless it is so young that it may be on its way."""
+    select = f"SELECT max(seq) FROM ledger.audit WHERE action = {literal(ACTION)} AND seq > {newest} AND made_at < $at"
+    row = con.execute(select, {"at": clock.now() - _ON_ITS_WAY}).fetchone()
+    return row[0] if row else None
 
 
 def _replaced_another(con: DuckDBPyConnection) -> bool:
@@ -138,6 +159,8 @@ def _of_registry(con: DuckDBPyConnection, registry: Registry) -> Iterator[Fault]
             if there["versions"].get(number) != digest:
                 what = "was replaced" if number in there["versions"] else "is gone"
                 yield Fault(seq, "registry", f"{model} v{number} {what} since: its manifest was {digest}")
+            elif text := _damaged(registry, model, int(number)):
+                yield Fault(seq, "registry", text)
         for alias, version in then["aliases"].items():
             at = there["aliases"].get(alias)
             if at != version and not _moved(con, seq, model, alias, at):
@@ -147,6 +170,15 @@ def _of_registry(con: DuckDBPyConnection, registry: Registry) -> Iterator[Fault]
                     "registry",
                     f"the alias {alias!r} of {model} {shown}; it named v{version}, and no later entry records a move",
                 )
+
+
+def _damaged(registry: Registry, model: str, number: int) -> str | None:
+    """What is wrong with the files of a version whose manifest is as it was."""
+    try:
+        registry.get(model, number).verify()
+    except RegistryError as error:
+        return str(error)
+    return None
 
 
 def _moved(con: DuckDBPyConnection, seq: int, model: str, alias: str, version: int | None) -> bool:

@@ -57,13 +57,19 @@ def cover(con: DuckDBPyConnection, before: Mapping[str, int], upto: Upto) -> dic
 def covered_faults(con: DuckDBPyConnection) -> Iterator[Fault]:
     """The tables whose rows are not those that entries covered. The warehouse is the current catalog."""
     before: Mapping[str, int] = {}
-    known = {*tables()}
+    known, there = {*tables()}, _present(con)
     select = f"SELECT seq, details FROM ledger.audit WHERE action = {literal(ACTION)} ORDER BY seq"
     for seq, text in con.execute(select).fetchall():
         try:
             details = json.loads(text)
             upto, digests = dict(details["upto"]), dict(details["tables"])
-            for name in sorted(digests.keys() & known):
+            for name in sorted(known & {each for each in upto if upto[each] != before.get(each, -1)}):
+                if name not in digests:
+                    yield Fault(seq, "content", f"it skips rows of ledger.{name}: it covers them without a digest")
+                    continue
+                if name not in there:
+                    yield Fault(seq, "ledger", f"ledger.{name} is gone, or a view instead of a table")
+                    continue
                 now = _digest(con, name, before.get(name, -1), upto[name])
                 if now != digests[name]:
                     yield Fault(
@@ -76,6 +82,22 @@ def covered_faults(con: DuckDBPyConnection) -> Iterator[Fault]:
             yield Fault(seq, "content", f"its details lack what its action needs: {error}")
             continue
         before = upto
+
+
+def later_rows(con: DuckDBPyConnection) -> dict[str, int]:
+    """Table → how many rows no entry covers yet, where there are any. The warehouse is the current catalog."""
+    upto = (last_covered(con) or {}).get("upto", {})
+    counts = (
+        f"SELECT {literal(name)}, count(*) FROM ledger.{quote(name)} WHERE rowid > {int(upto.get(name, -1))}"
+        for name in sorted({*tables()} & _present(con))
+    )
+    return {name: count for name, count in con.execute(" UNION ALL ".join(counts)).fetchall() if count}
+
+
+def _present(con: DuckDBPyConnection) -> set[str]:
+    """The tables of the ledger that are there."""
+    select = "SELECT table_name FROM duckdb_tables() WHERE database_name = current_database() AND schema_name = "
+    return {name for (name,) in con.execute(select + literal(kinds.LEDGER)).fetchall()}
 
 
 def _digest(con: DuckDBPyConnection, table: str, after: int, upto: int) -> dict[str, Any]:

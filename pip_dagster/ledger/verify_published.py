@@ -52,6 +52,9 @@ def published_faults(con: DuckDBPyConnection, project: Project) -> Iterator[Faul
     if not project.publishes:
         return
     _stage(con, project)
+    for pipeline, key in con.execute(_UNWRITTEN).fetchall():
+        what = "has a change that is recorded as published, but nothing was published since"
+        yield Fault(None, "published", f"{pipeline}, partition {key}: {what}. {_AGAIN}")
     with workspace(threads=2) as own:
         _copy(con, own, ("recorded", "unjudged"))
         own.execute("CREATE TEMP TABLE found AS FROM temp.recorded WHERE false")
@@ -102,6 +105,23 @@ def _faults_of_files(own: DuckDBPyConnection, project: Project, recorded_as: _Re
         yield Fault(None, "published", f"{where} {what}. {_AGAIN}")
 
 
+# Partitions whose newest publication is older than a live change that counts as published.
+_UNWRITTEN = """
+  SELECT DISTINCT c.pipeline, c.partition_key FROM ledger.live_changes c
+  SEMI JOIN ledger.publications p ON p.change_id = c.change_id
+  JOIN (SELECT pipeline, partition_key, max(made_at) AS made_at FROM ledger.published_digests GROUP BY ALL) d
+    ON d.pipeline = c.pipeline AND d.partition_key = c.partition_key AND d.made_at < c.made_at
+  ANTI JOIN temp.unjudged u ON u.pipeline = c.pipeline AND u.partition_key = c.partition_key
+  ORDER BY ALL
+"""
+
+
+def pending_partitions(con: DuckDBPyConnection) -> int:
+    """How many partitions were not compared, since they are pending; after the faults."""
+    found = con.execute("SELECT count(*) FROM temp.waiting").fetchone()
+    return int(found[0]) if found else 0
+
+
 def without_digest(con: DuckDBPyConnection) -> int:
     """How many published partitions have no digest, since an earlier version published them; after the faults."""
     found = con.execute("SELECT count(*) FROM (FROM temp.undigested EXCEPT FROM temp.waiting)").fetchone()
@@ -111,8 +131,8 @@ def without_digest(con: DuckDBPyConnection) -> int:
 def _stage(con: DuckDBPyConnection, project: Project) -> None:
     """The digests that count, and the partitions whose rows are not judged: pending, or without a digest."""
     con.execute("CREATE OR REPLACE TEMP TABLE waiting (pipeline VARCHAR, partition_key VARCHAR)")
-    if pending := [(pipeline, key) for pipeline, key, _ in pending_publications(con, project)]:
-        values = ", ".join(f"({literal(pipeline)}, {literal(key)})" for pipeline, key in pending)
+    if waiting := [(pipeline, key) for pipeline, key, _ in pending_publications(con, project)]:
+        values = ", ".join(f"({literal(pipeline)}, {literal(key)})" for pipeline, key in waiting)
         con.execute(f"INSERT INTO temp.waiting VALUES {values}")
     announced = " UNION ".join(f"SELECT pipeline, partition_key FROM {kind.in_sql('')}" for kind in kinds.announcing())
     con.execute(

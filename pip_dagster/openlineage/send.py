@@ -37,10 +37,21 @@ def sender(destination: str, root: Path) -> Iterator[Send]:
     path = root / destination
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        unfinished = _is_unfinished(path)
         with path.open("a", encoding="utf-8") as file:
+            file.write("\n" * unfinished)
             yield lambda event: _write(file.write, event)
     except OSError as error:
         raise LineageError(f"Lineage cannot be written to {path}: {error}. {faults.remedy(str(error))}") from error
+
+
+def _is_unfinished(path: Path) -> bool:
+    """Whether a kill or a full disk left a part of a line, which the next one would join."""
+    if not path.is_file() or not path.stat().st_size:
+        return False
+    with path.open("rb") as file:
+        file.seek(-1, os.SEEK_END)
+        return file.read(1) != b"\n"
 
 
 def _write(write: Callable[[str], object], event: Mapping[str, Any]) -> None:
@@ -55,6 +66,8 @@ def _transport(destination: str) -> Iterator[Send]:
             "pip install 'pip-dagster[openlineage]'."
         )
     transport = _configured() if destination == CLIENT else _http(destination)
+    if transport.kind == "http":  # a redirected POST becomes a GET, whose answer would count as having got the event
+        transport.session.max_redirects = 0
     place = "the receiver that openlineage-python is configured for" if destination == CLIENT else shown(destination)
 
     def send(event: Mapping[str, Any]) -> None:
@@ -115,6 +128,8 @@ def _trouble(error: Exception) -> str:
     status = getattr(getattr(error, "response", None), "status_code", None)
     if status in (401, 403):
         return f"it answers {status}. Set {_KEY} to a key that it accepts."
+    if status is not None and 300 <= status < 400:
+        return f"it answers {status}: it redirects to another address. Name that one; events do not follow."
     if status is not None:
         return f"it answers {status}. Its log says why."
     return f"no answer ({type(error).__name__}). Check that it is running, and the address."

@@ -3,14 +3,17 @@
 import json
 import shutil
 import subprocess
+from datetime import timedelta
 
 import pytest
 
 from pip_dagster.errors import ProjectError
 from pip_dagster.evidence.anchor import anchor
 from pip_dagster.ledger import audit
-from pip_dagster.ledger.covered import tables
+from pip_dagster.ledger.covered import last_covered, tables
 from pip_dagster.registry.signing import keygen
+from pip_dagster.warehouse.access import writing
+from pip_dagster.warehouse.connect import workspace
 
 FIRST, SECOND = "2024-03-01", "2024-03-02"
 HASH = "sha256(to_json(a)::VARCHAR)"
@@ -139,7 +142,70 @@ def test_a_version_that_was_replaced_before_it_scored(anchored):
     assert f"returns v{number} is gone since" in verified(anchored)
 
 
+def test_the_files_of_a_version_that_never_scored(anchored):
+    number = max(version.version for version in anchored.registry.versions("returns"))
+    model = anchored.registry.get("returns", number).path / "model.ubj"
+    model.chmod(0o600)
+    model.write_bytes(model.read_bytes()[:-1])
+    assert f"returns v{number}: model.ubj has sha256" in verified(anchored)
+
+
+def test_rows_that_no_anchor_covers_are_counted(anchored):
+    anchored.tamper("INSERT INTO ledger.checks BY NAME SELECT 'forged' AS entry_id, 'orders' AS pipeline")
+    assert "No anchor covers what came to the ledger's tables since: 1 row of checks" in verified(anchored, 0)
+
+
+def test_an_entry_that_a_forger_added_does_not_keep_rows_from_being_covered(anchored):
+    with workspace(threads=1) as con, writing(con, anchored.project, purpose="a forger", publish=False):
+        details = last_covered(con) | {"tables": {}, "upto": dict.fromkeys(tables(), 10**9)}
+        audit.append(con, [audit.Event("anchored", 1, "ada", None, {}, details)])
+    anchored.shell("audit", "anchor")
+    assert "it skips rows of ledger.alarm_deliveries" in verified(anchored)
+
+
+def test_a_table_that_was_replaced_by_a_view(anchored):
+    anchored.tamper(
+        "ALTER TABLE ledger.source_buckets RENAME TO hidden",
+        "CREATE VIEW ledger.source_buckets AS SELECT * FROM ledger.hidden",
+    )
+    assert "ledger.source_buckets is gone, or a view" in verified(anchored)
+
+
+@pytest.mark.lake
+def test_a_view_of_the_ledger_that_was_replaced(anchored):
+    verified(anchored, 0)
+    anchored.tamper("CREATE OR REPLACE VIEW ledger.partitions AS SELECT *, true AS is_live FROM ledger.scorings")
+    assert "the view ledger.partitions is not as pip_dagster created it" in verified(anchored)
+
+
+class TestPublishedFiles:
+    def test_of_pending_partitions_are_counted(self, anchored):
+        anchored.tamper("DELETE FROM ledger.publications")
+        assert "Not compared: 1 partition that is not published yet" in verified(anchored, 0)
+
+    def test_that_lack_a_change_that_counts_as_published(self, anchored):
+        anchored.tamper("UPDATE ledger.published_digests SET made_at = made_at - INTERVAL 1 HOUR")
+        assert "recorded as published, but nothing was published since" in verified(anchored)
+
+
 class TestAPlace:
+    @pytest.mark.parametrize("bare", [(), ("--bare",)])
+    def test_that_is_a_repository_without_commits(self, anchored, bare):
+        shutil.rmtree(anchored.root / "evidence")
+        subprocess.run(["git", "init", "-q", *bare, anchored.root / "evidence"], check=True)
+        assert "tags: anchored entry" in anchored.shell("audit", "anchor")
+        assert "agrees with 3 anchors" in verified(anchored, 0)
+
+    def test_whose_newest_anchors_were_removed(self, anchored, monkeypatch):
+        file = anchored.root / "archive" / "audit.ndjson"
+        before = file.read_text()
+        anchored.tamper("INSERT INTO ledger.checks BY NAME SELECT 'another' AS entry_id, 'orders' AS pipeline")
+        anchored.shell("audit", "anchor")
+        file.write_text(before)
+        assert "agrees with 3 anchors" in verified(anchored, 0), "it may be on its way"
+        monkeypatch.setattr("pip_dagster.evidence.verify._ON_ITS_WAY", timedelta(0))
+        assert "archive lacks the anchor of entry 5" in verified(anchored)
+
     def test_whose_anchors_were_removed_or_edited(self, anchored):
         file = anchored.root / "archive" / "audit.ndjson"
         line = file.read_text()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -18,19 +19,25 @@ class Receiver:
     """An HTTP server that keeps the events it is sent, and can refuse them."""
 
     def __init__(self):
-        self.events, self.headers, self.refuse_after = [], [], None
+        self.events, self.headers, self.refuse_after, self.answer = [], [], None, 201
         outer = self
 
         class Handler(BaseHTTPRequestHandler):
             def do_POST(self):
                 body = self.rfile.read(int(self.headers["Content-Length"]))
                 refused = outer.refuse_after is not None and len(outer.events) >= outer.refuse_after
-                self.send_response(503 if refused else 201)
+                self.send_response(503 if refused else outer.answer)
+                self.send_header("Location", f"{self.path}/login")
                 self.send_header("Content-Length", "0")
                 self.end_headers()
-                if not refused:
+                if not refused and outer.answer == 201:
                     outer.events.append((self.path, json.loads(body)))
                     outer.headers.append(dict(self.headers))
+
+            def do_GET(self):
+                self.send_response(200)
+                self.send_header("Content-Length", "0")
+                self.end_headers()
 
             def log_message(self, *arguments):
                 pass
@@ -91,6 +98,49 @@ def test_a_receiver_that_is_away_is_caught_up_in_order(scored, receiver, exporte
     receiver.refuse_after = None
     assert emit_new(scored.pipeline(), batch=3).sent == 7
     assert receiver.runs == [event["run"]["runId"] for event in exported(scored)]
+
+
+@pytest.mark.parametrize("configured", [False, True])
+def test_a_receiver_that_redirects_has_not_got_it(scored, receiver, monkeypatch, configured):
+    receiver.answer = 302
+    monkeypatch.setenv("OPENLINEAGE_URL", receiver.url)
+    to(scored, "client" if configured else receiver.url)
+    done = emit_new(scored.pipeline())
+    assert (done.sent, done.left) == (0, 8) and "answers 302: it redirects" in (done.fault or "")
+
+
+def test_a_part_of_a_line_does_not_join_the_next(tiny):
+    to(tiny, "state/lineage.ndjson")
+    tiny.run(FIRST)
+    file = tiny.root / "state" / "lineage.ndjson"
+    file.write_text('{"half":')
+    assert emit_new(tiny.pipeline()).sent == 2
+    half, *lines = file.read_text().splitlines()
+    assert half == '{"half":' and len([json.loads(line) for line in lines]) == 4
+
+
+@pytest.mark.parametrize("url", ["http://[::1/x", "http://host:99999/", "https://:80/"])
+def test_an_address_that_there_cannot_be_is_refused(tiny, url):
+    with pytest.raises(ProjectError, match="not the URL of a receiver"):
+        emit_new(to(tiny, url).pipeline())
+    assert "not the URL" in tiny.shell("lineage", "export", "--url", url, code=1)
+
+
+def test_a_pipe_or_device_is_written_and_not_replaced(scored):
+    pipe = scored.root / "pipe"
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        scored.shell("lineage", "export", "orders", FIRST, "-o", str(pipe))
+        assert pipe.is_fifo() and os.read(reader, 1 << 20).startswith(b"{")
+    finally:
+        os.close(reader)
+
+
+@pytest.mark.parametrize("output", ["", "state"])
+def test_a_folder_is_no_file_to_export_to(scored, output):
+    where = str(scored.root / output) if output else ""
+    assert "is a folder" in scored.shell("lineage", "export", "orders", "-o", where, code=2)
 
 
 def test_without_a_receiver_or_a_warehouse_nothing_is_sent(scored, package):

@@ -45,3 +45,13 @@ def test_text_of_people_is_no_markup(reported):
     text = card_to_markdown(dataclasses.replace(report, limits=(hostile,), owners=(hostile,)))
     line = next(line for line in text.splitlines() if "alert" in line)
     assert "<script" not in line and r"\|" in line and r"\[x\]" in line and "# head" in line
+
+
+def test_of_a_damaged_version_does_not_say_that_nothing_happened(reported):
+    manifest = reported.registry.get("returns", 1).path / "manifest.json"
+    manifest.chmod(0o600)
+    manifest.write_text("{")
+    text = reported.shell("models", "card", "orders")
+    assert "was registered: the file has changed" in text
+    assert "No version is live" not in text and "No alias was moved" not in text
+    assert "No alias was moved" not in card_to_html(collect(reported.pipeline()))
