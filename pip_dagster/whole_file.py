@@ -15,7 +15,8 @@ def replacing(path: Path) -> Iterator[Path]:
     Not synchronized to disk: a block for which a loss of power matters does so. A device or pipe is written itself: to
     replace `/dev/null` by a file would break the machine.
     """
-    if path.exists() and not (path.is_file() or path.is_dir()):
+    is_stream = path.is_symlink() and path.is_relative_to("/dev")  # /dev/stdout, whatever it is
+    if is_stream or (path.exists() and not (path.is_file() or path.is_dir())):
         yield path
         return
     temporary = path.with_name(f".{path.name[:100]}.{secrets.token_hex(6)}.tmp")  # a name has 255 bytes at most

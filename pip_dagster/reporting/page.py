@@ -119,9 +119,12 @@ def instant(text: str | None) -> str:
     return f"{text[:10]} {text[11:16]} UTC" if text else ""
 
 
-def cell(text: str) -> str:
+def cell(text: str) -> Markup:
     """A text in a cell of a Markdown table, in which nothing ends the cell or begins markup."""
-    return re.sub(r"([\\`*_\[\]|~])", r"\\\1", " ".join(text.split()))
+    from markupsafe import Markup
+
+    escaped = re.sub(r"([\\`*_\[\]|~])", r"\\\1", " ".join(printable(text).split()))
+    return Markup(escaped.replace("&", "&amp;").replace("<", "&lt;"))  # noqa: S704 - quotes are no markup there
 
 
 def breakable(text: str) -> Markup:
