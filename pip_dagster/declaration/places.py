@@ -12,6 +12,8 @@ _ENVIRONMENT = {
     "az": "set AZURE_STORAGE_ACCOUNT or AZURE_STORAGE_CONNECTION_STRING instead",
 }
 _QUERY = re.compile(r"\?[^/]*=|#")
+# A URL with a slash too few.
+_ACCOUNT = re.compile(r"(\w+:)?/{1,2}[^/@]+:[^/@]*@")
 _WILD = re.compile(r"[*?\[{]")
 
 
@@ -23,6 +25,8 @@ def check_place(value: str) -> str:
     """
     scheme, separator, rest = value.partition("://")
     if not separator:
+        if _ACCOUNT.match(value):
+            raise ValueError("must hold no credentials: it begins as a URL with a user does; expected a path")
         return value
     if scheme not in SCHEMES:
         if not re.fullmatch(r"[a-z][a-z0-9+.-]{0,9}", scheme):

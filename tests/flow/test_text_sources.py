@@ -311,6 +311,8 @@ class TestJson:
         ({"csv": "t.csv", "json": "t.json", "columns": {"a": "DATE"}}, "takes `csv` or `json`, not both"),
         ({"csv": "https://host/t.csv?sig=abc", "columns": {"a": "DATE"}}, "must hold no credentials"),
         ({"csv": "https://me:pw@host/t.csv", "columns": {"a": "DATE"}}, "must hold no credentials"),
+        ({"csv": "//me:pw@host/t.csv", "columns": {"a": "DATE"}}, "must hold no credentials"),
+        ({"csv": "https:/me:pw@host/t.csv", "columns": {"a": "DATE"}}, "must hold no credentials"),
         ({"csv": "https://host/*.csv", "columns": {"a": "DATE"}}, "which a web server cannot list"),
         ({"csv": "t.csv", "columns": {"a": "DATE"}, "partition_column": "day"}, "'day', which is not one of its `col"),
         ({"delta": "ftp://host/t"}, "cannot be ftp://; expected a path or s3://"),
