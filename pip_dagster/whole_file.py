@@ -1,7 +1,8 @@
-"""Files that their readers see whole: the former one or the new one, never a part."""
+"""Files that their readers see whole: the former one or the new one, never a part. And files of whole lines."""
 
 from __future__ import annotations
 
+import os
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -26,3 +27,12 @@ def replacing(path: Path) -> Iterator[Path]:
     finally:
         with suppress(OSError, ValueError):
             temporary.unlink(missing_ok=True)
+
+
+def is_unfinished(path: Path) -> bool:
+    """Whether a kill or a full disk left a part of a line at the end of a file, which the next one would join."""
+    if not path.is_file() or not path.stat().st_size:
+        return False
+    with path.open("rb") as file:
+        file.seek(-1, os.SEEK_END)
+        return file.read(1) != b"\n"

@@ -8,18 +8,9 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Literal
 
-Kind = Literal[
-    "run_failed",
-    "partition_blocked",
-    "drift",
-    "performance",
-    "labels",
-    "estimate",
-    "freshness",
-    "operations",
-    "delivery",
-    "digest",
-]
+from pip_dagster.declaration.automation import Event
+
+Kind = Literal[Event, "digest"]
 
 _SHOWN, _ALARMS = 20, 100
 _LENGTH = 500

@@ -14,7 +14,7 @@ from pip_dagster.declaration.durations import Duration
 from pip_dagster.declaration.strict import StrictModel
 from pip_dagster.errors import DeclarationError
 from pip_dagster.sql.names import check_table_name
-from pip_dagster.sql.row_sql import columns_read
+from pip_dagster.sql.row_sql import check_row_sql
 
 Variable = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
 
@@ -127,7 +127,7 @@ class DeclaredTarget(StrictModel):
     def _row_sql(cls, value: str | None) -> str | None:
         if value is not None:
             try:
-                columns_read(value)
+                check_row_sql(value)
             except DeclarationError as error:
                 raise ValueError(str(error)) from error
         return value

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from pip_dagster.sql.names import quote
+from pip_dagster.warehouse.digest import OF_HASHES
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -17,9 +18,6 @@ def digest_of(con: DuckDBPyConnection, rows: str, columns: Mapping[str, str]) ->
     It is compared with one of the same DuckDB only: another version may hash otherwise.
     """
     cast = ", ".join(f"{quote(name)}::{sql_type}" for name, sql_type in columns.items())
-    select = (
-        f"SELECT count(*), md5(concat_ws('|', count(*), sum(h::HUGEINT), bit_xor(h))) "
-        f"FROM (SELECT hash({cast}) AS h FROM {rows})"
-    )
+    select = f"SELECT count(*), {OF_HASHES} FROM (SELECT hash({cast}) AS h FROM {rows})"
     count, digest = con.execute(select).fetchall()[0]
     return int(count), str(digest)

@@ -90,13 +90,13 @@ def anchor_after(project: Project, warn: Callable[[str], object]) -> None:
 def anchored_lines(project: Project) -> dict[str, list[str] | PlaceError]:
     """Of each place that can be read, its lines, oldest first, or why they cannot be read."""
     found: dict[str, list[str] | PlaceError] = {}
-    declared = project.anchors
-    for name, place in declared.places.items() if declared else ():
-        if place.can_be_read:
-            try:
-                found[name] = lines(project.root, place, declared.timeout if declared else 10)
-            except PlaceError as error:
-                found[name] = error
+    if declared := project.anchors:
+        for name, place in declared.places.items():
+            if place.can_be_read:
+                try:
+                    found[name] = lines(project.root, place, declared.timeout)
+                except PlaceError as error:
+                    found[name] = error
     return found
 
 

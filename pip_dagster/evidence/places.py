@@ -9,6 +9,7 @@ from pathlib import Path
 from pip_dagster.alerts.deliver import UndeliveredError, post_to, run_command
 from pip_dagster.declaration.anchors import AnchorPlace
 from pip_dagster.evidence.statement import Statement
+from pip_dagster.whole_file import is_unfinished
 
 _TAGS = "pip-dagster/anchor"
 # A tag needs somebody who made it; whoever runs the pipeline may have no git configuration.
@@ -63,13 +64,9 @@ def lines(root: Path, place: AnchorPlace, timeout: float) -> list[str]:
 def _append(file: Path, line: str) -> None:
     """Add a line in one write. What a loss of power left of another is ended first: it would join this one."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    with file.open("a+b") as out:
-        end = out.seek(0, os.SEEK_END)
-        unfinished = False
-        if end:
-            out.seek(end - 1)
-            unfinished = out.read(1) != b"\n"
-        out.write(b"\n" * unfinished + f"{line}\n".encode())
+    ending = "\n" * is_unfinished(file)
+    with file.open("ab") as out:
+        out.write(f"{ending}{line}\n".encode())
         out.flush()
         os.fsync(out.fileno())
 

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from pip_dagster.ledger.fault import Fault
+from pip_dagster.warehouse import schema
 from pip_dagster.warehouse.connect import workspace
-from pip_dagster.warehouse.migrations import MIGRATIONS
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -26,8 +26,7 @@ def view_faults(con: DuckDBPyConnection) -> Iterator[Fault]:
     """The views that are not as the migrations create them. The warehouse is the current catalog."""
     present = dict(con.execute(_VIEWS).fetchall())
     with workspace(threads=1) as own:
-        for script in MIGRATIONS:
-            own.execute(script)
+        schema.ensure(own, "memory", read_only=False, new=lambda: None)
         for name, sql in sorted(own.execute(_VIEWS).fetchall()):
             if name not in present or _parsed(own, present[name]) != _parsed(own, sql):
                 yield Fault(None, "ledger", f"the view ledger.{name} is not as pip_dagster created it")

@@ -13,6 +13,7 @@ from urllib.parse import urljoin, urlsplit
 from pip_dagster.errors import LineageError
 from pip_dagster.openlineage.events import line
 from pip_dagster.warehouse import faults
+from pip_dagster.whole_file import is_unfinished
 
 CLIENT = "client"
 _ENDPOINT = "api/v1/lineage"
@@ -37,21 +38,12 @@ def sender(destination: str, root: Path) -> Iterator[Send]:
     path = root / destination
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = _is_unfinished(path)
+        unfinished = is_unfinished(path)
         with path.open("a", encoding="utf-8") as file:
             file.write("\n" * unfinished)
             yield lambda event: _write(file.write, event)
     except OSError as error:
         raise LineageError(f"Lineage cannot be written to {path}: {error}. {faults.remedy(str(error))}") from error
-
-
-def _is_unfinished(path: Path) -> bool:
-    """Whether a kill or a full disk left a part of a line, which the next one would join."""
-    if not path.is_file() or not path.stat().st_size:
-        return False
-    with path.open("rb") as file:
-        file.seek(-1, os.SEEK_END)
-        return file.read(1) != b"\n"
 
 
 def _write(write: Callable[[str], object], event: Mapping[str, Any]) -> None:

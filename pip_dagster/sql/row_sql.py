@@ -71,14 +71,14 @@ class _AnyColumn(set[str]):
         return bool(name)
 
 
-def columns_read(text: str) -> tuple[str, ...]:
-    """The columns that `text` reads if it is one expression over one row, where the row's columns are not known yet.
+def check_row_sql(text: str) -> None:
+    """Judge `text` as one expression over one row, where the row's columns are not known yet.
 
     Raises:
         DeclarationError: it is not a single expression, or depends on anything but the row.
     """
     with naming(repr(text)):
-        return tuple(dict.fromkeys(parts[0] for parts in _references(parsed(text), _AnyColumn())))
+        list(_references(parsed(text), _AnyColumn()))  # which judges each as it is reached
 
 
 def row_condition(text: str, columns: Mapping[str, str], *, where: str, row: str) -> RowExpression:

@@ -56,6 +56,11 @@ def digest_sql(columns: Mapping[str, str], rows: str, total: str, xor: str) -> s
     return f"concat('{ALGORITHM}:', left(sha256({content}), {_DIGITS}))"
 
 
+# SQL of a digest of hashed rows, h, whatever their order; of 64-bit hashes that DuckDB of another version may compute
+# otherwise.
+OF_HASHES = "md5(concat_ws('|', count(*), sum(h::HUGEINT), bit_xor(h)))"
+
+
 def row_set_sql(columns: Iterable[str], key: str | None = None) -> str:
     """Three aggregates over the rows of a group: count, sum, xor. The hash is the same in DuckDB 1.3 to 2.0.
 

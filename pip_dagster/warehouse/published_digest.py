@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from pip_dagster.sql.names import literal, quote
+from pip_dagster.warehouse.digest import OF_HASHES
 from pip_dagster.warehouse.published_rows import Rows
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ def digest_sql(rows: str, columns: Mapping[str, str], secret: str, where: str = 
     """SQL of partition key, number of rows and digest of each partition; `rows` is a table or relation."""
     cast = ", ".join(f"{quote(name)}::{sql_type}" for name, sql_type in sorted(columns.items()))
     return (
-        "SELECT partition_key, count(*) AS rows, md5(concat_ws('|', count(*), sum(h::HUGEINT), bit_xor(h))) AS digest "
+        f"SELECT partition_key, count(*) AS rows, {OF_HASHES} AS digest "
         f"FROM (SELECT partition_key, hash({literal(secret)}, {cast}) AS h FROM {rows} WHERE {where}) GROUP BY 1"
     )
 

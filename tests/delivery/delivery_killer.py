@@ -13,10 +13,8 @@ from importlib import import_module
 from pathlib import Path
 
 
-def deliver(kind, change, file, at):
-    """Deliver in this process, which ends before the line with this number."""
-    from pip_dagster.delivery.target import ChangeRows, NewerChangeError
-
+def killing(at):
+    """A trace that ends the process before the line of the room `delivery` with this number."""
     seen = 0
 
     def line(frame, event, arg):
@@ -30,7 +28,14 @@ def deliver(kind, change, file, at):
     def trace(frame, event, arg):
         return line if "/pip_dagster/delivery/" in frame.f_code.co_filename else None
 
-    sys.settrace(trace)
+    return trace
+
+
+def deliver(kind, change, file, at):
+    """Deliver in this process, which ends before the line with this number."""
+    from pip_dagster.delivery.target import ChangeRows, NewerChangeError
+
+    sys.settrace(killing(at))
     try:
         target = kind.open()
         target.deliver(change, ChangeRows(file))

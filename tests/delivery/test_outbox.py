@@ -5,6 +5,7 @@ import os
 import shutil
 import threading
 from contextlib import contextmanager
+from pathlib import Path
 
 import duckdb
 import pytest
@@ -294,19 +295,10 @@ from pip_dagster.declaration.project import Project
 from pip_dagster.delivery.outbox import DeliveryRequest, deliver
 from pip_dagster.ledger.record import RunInfo
 
-at, seen = int(sys.argv[1]), 0
+sys.path.insert(0, sys.argv[2])
+from delivery_killer import killing
 
-def line(frame, event, arg):
-    global seen
-    if event == "line":
-        seen += 1
-        if seen == at:
-            os._exit(9)
-    return line
-
-def trace(frame, event, arg):
-    return line if "/pip_dagster/delivery/" in frame.f_code.co_filename else None
-
+trace = killing(int(sys.argv[1]))
 pipeline = find_pipeline(Project.find(), "orders")
 threading.settrace(trace)
 sys.settrace(trace)
@@ -322,7 +314,7 @@ def test_a_kill_of_the_outbox_at_any_line_leaves_what_the_next_run_completes(sco
     scored.declare(deliver=LAKE)
     codes = set()
     for at in lines:
-        process = scored.python(KILLED, str(at))
+        process = scored.python(KILLED, str(at), str(Path(__file__).parent))
         output = process.communicate()[0]
         assert process.returncode in (0, 9), output
         codes.add(process.returncode)

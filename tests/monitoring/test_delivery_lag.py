@@ -2,6 +2,8 @@
 
 from datetime import UTC, datetime, timedelta
 
+import pytest
+
 from pip_dagster.delivery.outbox import DeliveryRequest, deliver
 from pip_dagster.ledger.record import RunInfo
 from pip_dagster.monitoring.delivery_lag import delivery_findings
@@ -37,7 +39,9 @@ def test_by_the_declared_time(scored):
     assert findings(scored, NOW + timedelta(hours=3))[0].state == "ok"
 
 
-def test_the_alarm_opens_and_is_resolved_by_the_delivery(scored, monkeypatch):
+@pytest.fixture
+def two_hours_later(monkeypatch):
+    """Deliveries are judged as of two hours from now."""
     later = datetime.now(UTC) + timedelta(hours=2)
 
     def of_later(con, pipeline):
@@ -45,6 +49,9 @@ def test_the_alarm_opens_and_is_resolved_by_the_delivery(scored, monkeypatch):
             return delivery_findings(con, pipeline, now=later)
 
     monkeypatch.setitem(BY_CLOCK, "delivery", of_later)
+
+
+def test_the_alarm_opens_and_is_resolved_by_the_delivery(scored, two_hours_later):
     scored.declare(deliver={"lake": {"parquet": "out"}}, monitoring={})
     states = "SELECT event, subject, state FROM ledger.alarm_states WHERE event = 'delivery'"
     watch_clock(scored.pipeline())
@@ -54,14 +61,7 @@ def test_the_alarm_opens_and_is_resolved_by_the_delivery(scored, monkeypatch):
     assert scored.warehouse(states) == [("delivery", "lake", "resolved")]
 
 
-def test_an_alarm_of_a_target_that_is_no_longer_declared_is_resolved(scored, monkeypatch):
-    later = datetime.now(UTC) + timedelta(hours=2)
-
-    def of_later(con, pipeline):
-        with reading(con, pipeline.project, purpose="test"):
-            return delivery_findings(con, pipeline, now=later)
-
-    monkeypatch.setitem(BY_CLOCK, "delivery", of_later)
+def test_an_alarm_of_a_target_that_is_no_longer_declared_is_resolved(scored, two_hours_later):
     scored.declare(deliver={"lake": {"parquet": "out"}}, monitoring={})
     watch_clock(scored.pipeline())
     scored.declare(monitoring={})
