@@ -17,8 +17,9 @@ if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
 ACTION: Literal["anchored"] = "anchored"
-# `publications` is emptied when everything is published again, `meta` holds the schema's version; the audit is a chain.
-_OTHERS = {"publications", "meta", "audit"}
+# `publications` is emptied when everything is published again, `meta` holds the schema's version, an erasure replaces
+# nonces; the audit is a chain.
+_OTHERS = {"publications", "meta", "audit", "anchor_nonces"}
 _CHUNK = 2**16  # rows whose digests are joined at once
 
 Upto = dict[str, int]  # table → the highest row id that is covered

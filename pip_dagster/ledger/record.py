@@ -151,6 +151,7 @@ class ScoringEntry:
     cluster: str | None = None
     tasks: int | None = None
     nodes: int | None = None
+    nonce: str | None = None
 
     @property
     def rows_per_second(self) -> float | None:

@@ -25,6 +25,8 @@ from pip_dagster.warehouse.migrations import (
     m0018_cluster,
     m0019_deliveries,
     m0020_lineage_emissions,
+    m0021_commitments,
+    m0022_erasures,
 )
 
 MIGRATIONS: tuple[str, ...] = (
@@ -48,4 +50,6 @@ MIGRATIONS: tuple[str, ...] = (
     m0018_cluster.SQL,
     m0019_deliveries.SQL,
     m0020_lineage_emissions.SQL,
+    m0021_commitments.SQL,
+    m0022_erasures.SQL,
 )
