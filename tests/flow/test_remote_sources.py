@@ -1,6 +1,7 @@
 """Files on servers: S3, Google Cloud Storage by its S3 protocol, and the web; real servers in this process."""
 
 import functools
+import gzip
 import http.server
 import importlib.util
 import re
@@ -108,6 +109,19 @@ def test_every_format_is_read_from_every_server(tiny, store, web):
             assert rows(declare(tiny, key, f"{scheme}://data/{key}/{scheme}/*.{key}")) == expected(tiny), scheme
         copy(tiny, f"{folder}/orders.{key}", options)
         assert rows(declare(tiny, key, f"{url}/orders.{key}")) == expected(tiny), key
+
+
+@pytest.mark.parametrize("name", ["orders.json", "orders.json.gz"])
+def test_an_array_that_was_cut_off_after_a_comma_is_refused_from_the_web_too(tiny, web, name):
+    folder, url = web
+    copy(tiny, f"{folder}/whole.json", "FORMAT json, ARRAY true")
+    whole = (folder / "whole.json").read_bytes()
+    write = gzip.compress if name.endswith(".gz") else bytes
+    (folder / name).write_bytes(write(whole))
+    assert rows(declare(tiny, "json", f"{url}/{name}")) == expected(tiny)
+    (folder / name).write_bytes(write(whole[: whole.index(b",\n", len(whole) // 2) + 2]))
+    with pytest.raises(SourceError, match=rf"{name} was cut off: its array does not end"):
+        rows(tiny)
 
 
 def test_a_file_of_the_web_is_scored_and_its_change_is_noticed(tiny, web):

@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pip_dagster.declaration.places import is_remote
 from pip_dagster.declaration.text_columns import TextColumn
 from pip_dagster.errors import SourceError
 from pip_dagster.flow.origins.listing import reaching, state_of_files
@@ -51,12 +50,7 @@ def trouble(error: BaseException) -> str:
 
 
 def _check_array(rows: TextRows, file: str) -> None:
-    """DuckDB reads an array that was cut off after a comma as far as it goes, without an error.
-
-    An object on a server is there as a whole or not at all.
-    """
-    if is_remote(file):
-        return
+    """DuckDB reads an array that was cut off after a comma as far as it goes, without an error."""
     first, last = rows.ends(file)
     if first == b"[" and last != b"]":
         raise rows.error(file, "was cut off: its array does not end with a ]; write it again")

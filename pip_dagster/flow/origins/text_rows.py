@@ -117,7 +117,11 @@ class TextRows:
         return text.splitlines()[0] if text.strip("\r\n") else ("" if line else None)
 
     def ends(self, file: str) -> tuple[bytes, bytes]:
-        """The first and the last sign of a file of this machine; empty of an empty file."""
+        """The first and the last sign of a file; empty of an empty file."""
+        if is_remote(file) and not file.lower().endswith(".gz"):
+            blob = f"SELECT content[1:{_ENDS}], content[-{_ENDS}:] FROM read_blob({literal(file)})"
+            first, last = self.con.execute(blob).fetchone() or (b"", b"")
+            return first.removeprefix(b"\xef\xbb\xbf").strip()[:1], last.strip()[-1:]
         try:
             with self._binary(file) as raw, gzip.open(raw) if file.lower().endswith(".gz") else raw as stream:
                 first = last = stream.read(_ENDS).removeprefix(b"\xef\xbb\xbf").strip()
