@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import difflib
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,8 +12,8 @@ from typing import TYPE_CHECKING
 from pip_dagster.delivery.digest import digest_of
 from pip_dagster.delivery.target import ChangeRows, DeliveryChange, DeliveryError
 from pip_dagster.errors import DeclarationError
-from pip_dagster.sql.names import literal, quote
-from pip_dagster.sql.row_sql import row_condition
+from pip_dagster.flow.deliverable import condition, select_list
+from pip_dagster.sql.names import literal
 from pip_dagster.warehouse.published_export import castable
 
 if TYPE_CHECKING:
@@ -23,8 +22,6 @@ if TYPE_CHECKING:
     from pip_dagster.declaration.deliver import DeclaredTarget
     from pip_dagster.delivery.live_rows import Live
     from pip_dagster.ledger.deliveries import Pending
-
-KEY = "partition_key"
 
 
 @dataclass(frozen=True)
@@ -109,24 +106,8 @@ def selected(pipeline: str, target: str, declared: DeclaredTarget, live: Live) -
         DeliveryError: as `staged`.
     """
     where = f"Pipeline {pipeline}, partition {live.partition_key}: deliver.{target}"
-    offered = {name.lower(): name for name in live.columns}
-    wanted = {KEY: KEY} | (declared.columns or {name: name for name in live.columns})
-    if lacking := [source for source in wanted.values() if source.lower() not in offered]:
-        near = difflib.get_close_matches(lacking[0], live.columns, 1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise DeliveryError(
-            f"{where}.columns names {lacking[0]!r}, which is not a column of the predictions, which have "
-            f"{', '.join(live.columns)}{hint}"
-        )
-    listed = ", ".join(f"{quote(offered[source.lower()])} AS {quote(name)}" for name, source in wanted.items())
-    return f"SELECT {listed} FROM ({live.select}){_filter(where, declared, live.columns)}"
-
-
-def _filter(where: str, declared: DeclaredTarget, columns: Mapping[str, str]) -> str:
-    if declared.where is None:
-        return ""
     try:
-        found = row_condition(declared.where, columns, where=f"{where}.where", row="the predictions")
+        listed, rows = select_list(declared, live.columns, where), condition(declared, live.columns, where)
     except DeclarationError as error:
         raise DeliveryError(str(error)) from error
-    return f" WHERE {found.sql}"
+    return f"SELECT {listed} FROM ({live.select}){rows}"

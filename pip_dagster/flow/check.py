@@ -17,6 +17,7 @@ from pip_dagster.declaration.find import find_declarations, load_declared
 from pip_dagster.declaration.grid import closed_partitions
 from pip_dagster.declaration.partition import Partition
 from pip_dagster.errors import DeclarationError, InvalidDeclarationError, PipelineError, RegistryError, SourceError
+from pip_dagster.flow.deliverable import undeliverable
 from pip_dagster.flow.extract import extract
 from pip_dagster.flow.findings import ScoringPolicy, count_findings, refusal
 from pip_dagster.flow.fit import misfits
@@ -52,7 +53,7 @@ class Problem:
     """One thing that is wrong: a sentence, with the file and line where they are known."""
 
     level: Literal["problem", "warning"]
-    what: str  # declaration, source, features, model, expectations, labels or rows
+    what: str  # declaration, source, features, model, deliver, expectations, labels or rows
     text: str
     file: str | None = None
     line: int | None = None
@@ -144,6 +145,8 @@ def _check(
         for misfit in misfits(pipeline, manifest, columns) if manifest else ():
             what = "expectations" if isinstance(misfit, SuiteError) else "model"
             found.note(what, misfit, file.parent / pipeline.spec.features.sql)
+        for error in undeliverable(pipeline, manifest, columns) if manifest else ():
+            found.note("deliver", error, file)
         if manifest is None:
             with found.noting("expectations"):
                 check_columns(pipeline.suites.features, columns)

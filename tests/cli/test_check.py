@@ -193,3 +193,19 @@ def test_for_a_user_who_may_only_read(short):
     for path in short.root.rglob("*"):
         path.chmod(0o555 if path.is_dir() else 0o444)
     assert check(short, code=0)["ok"]
+
+
+def test_what_a_target_wants_and_predictions_lack_is_a_fault(short):
+    target = {"parquet": "out", "columns": {"order": "order_id", "risk": "scor"}}
+    arms = {"parquet": "other", "columns": ["score", "arm", "scored_at"], "where": "score > 0.5 AND model_version > 0"}
+    short.declare(deliver={"crm": target, "arms": arms})
+    [found] = check(short)["problems"]
+    assert (found["what"], found["file"].endswith("defs.yaml")) == ("deliver", True)
+    assert found["text"].startswith("deliver.crm.columns names 'scor', which is not a column of the predictions")
+    assert found["text"].endswith("did you mean 'score'?")
+    target["columns"]["risk"] = "score"
+    short.declare(deliver={"crm": target | {"where": "shop > 1 AND nowhere = 2"}, "arms": arms})
+    [found] = check(short)["problems"]
+    assert "deliver.crm.where" in found["text"] and "nowhere" in found["text"]
+    short.declare(deliver={"crm": target, "arms": arms})
+    check(short, code=0)
