@@ -124,7 +124,8 @@ def _target(kind: str, folder: Path) -> Any:
     from pip_dagster.delivery.postgres import PostgresTarget
     from pip_dagster.delivery.postgres_connection import PostgresSession
 
-    return PostgresTarget("orders", f"bench_{os.getpid()}.orders", PostgresSession("benchmark", "BENCHMARK_URL", 120.0))
+    session = PostgresSession("benchmark", "$BENCHMARK_URL", os.environ["BENCHMARK_URL"], 120.0)
+    return PostgresTarget("orders", f"bench_{os.getpid()}.orders", session)
 
 
 def _server_cpu(target: Any) -> float:

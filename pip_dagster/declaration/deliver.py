@@ -11,6 +11,7 @@ from pydantic import BeforeValidator, Field, StringConstraints, field_validator,
 
 from pip_dagster.declaration.canonical import canonical
 from pip_dagster.declaration.durations import Duration
+from pip_dagster.declaration.server import Server
 from pip_dagster.declaration.strict import StrictModel
 from pip_dagster.errors import DeclarationError
 from pip_dagster.sql.names import check_table_name
@@ -24,10 +25,9 @@ _SHELL = re.compile(r"^~|\$[A-Za-z_{]")
 _REMOTE = re.compile(r"^[a-z0-9+.-]+://")
 
 
-class PostgresTable(StrictModel):
+class PostgresTable(Server):
     """A table of a Postgres database."""
 
-    url_env: Variable = Field(description="The environment variable that holds the database's URL.")
     table: str = Field(description="`schema.table`. It is created where it is absent, and gets columns that it lacks.")
 
     @field_validator("table")
@@ -36,10 +36,9 @@ class PostgresTable(StrictModel):
         return check_table_name(value)
 
 
-class WebhookReceiver(StrictModel):
+class WebhookReceiver(Server):
     """A service that is notified of each partition: a CloudEvent with a manifest, without rows."""
 
-    url_env: Variable = Field(description="The environment variable that holds the URL.")
     secret_env: Variable | None = Field(
         default=None, description="The environment variable that holds the secret by which the body is signed."
     )
@@ -89,7 +88,8 @@ class DeclaredTarget(StrictModel):
     def _no_address(cls, value: object) -> object:
         if isinstance(value, str):
             raise ValueError(
-                "must not be an address, which may hold a secret; expected {url_env: NAME}, the variable that holds it"
+                "must not be an address, which may hold a secret; expected {url_env: NAME}, the variable that holds "
+                "it, or {url_file: PATH}"
             )
         return value
 
@@ -152,8 +152,8 @@ class DeclaredTarget(StrictModel):
         """Where it is, for people. No secret is in it."""
         declared: Any = getattr(self, self.kind)
         if isinstance(declared, PostgresTable):
-            return f"{declared.table} in ${declared.url_env}"
-        return f"${declared.url_env}" if isinstance(declared, WebhookReceiver) else str(declared)
+            return f"{declared.table} in {declared.shown}"
+        return declared.shown if isinstance(declared, WebhookReceiver) else str(declared)
 
     @property
     def digest(self) -> str:

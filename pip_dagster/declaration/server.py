@@ -70,6 +70,20 @@ class Server(StrictModel):
             raise SourceError(f"{where}: the file {file} of its connection string is empty. Write the string into it.")
         return _checked(found, f"{where}: the file {file}")
 
+    def now(self, root: Path) -> str | None:
+        """What the variable or file holds now, which must not be shown; None where that is nothing."""
+        if self.url_env is not None:
+            return os.environ.get(self.url_env, "").strip() or None
+        try:
+            return (root / (self.url_file or "")).read_text(encoding="utf-8").strip() or None
+        except (OSError, UnicodeError):
+            return None
+
+    @property
+    def shown(self) -> str:
+        """As in a shell: `$CRM_URL`, or the file's path."""
+        return f"${self.url_env}" if self.url_env else str(self.url_file)
+
     def __str__(self) -> str:
         """For people: where the connection string is."""
         return self.url_env or self.url_file or ""

@@ -148,7 +148,7 @@ class _Outbox:
         except Exception as error:  # one of the catalog's database, too, must not end the other targets
             if isinstance(error, WarehouseLockedError) and self._is_done_by_another():
                 return self.done
-            self.done.error = redacted(said(error), self.declared)
+            self.done.error = redacted(said(error), self.declared, self.pipeline.project.root)
             self.say(f"{self.name}: target {self.target}: {self.done.error}")
         return self.done
 
@@ -222,7 +222,7 @@ class _Outbox:
                             self._rests = found.again
                             raise
         except Exception as found:  # a library's own too, which a target did not foresee: never a traceback
-            error = redacted(said(found), self.declared)
+            error = redacted(said(found), self.declared, self.pipeline.project.root)
         self._note(pending, receipt, error, attempts, time.monotonic() - began)
 
     def _waits(self, attempts: int, error: DeliveryError, key: str) -> bool:
@@ -230,7 +230,7 @@ class _Outbox:
         if attempts > self.declared.retries:
             return False
         pause = min(BACKOFF_SECONDS * 2 ** (attempts - 1), LONGEST_PAUSE)
-        text = redacted(str(error), self.declared)
+        text = redacted(str(error), self.declared, self.pipeline.project.root)
         self.say(
             f"{self.name}, {key}: target {self.target}: attempt {attempts} failed, the next in {pause:g} s: {text}"
         )

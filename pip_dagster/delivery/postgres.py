@@ -12,6 +12,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
+from pip_dagster.delivery.address import address_of
 from pip_dagster.delivery.digest import digest_of
 from pip_dagster.delivery.postgres_connection import PostgresSession
 from pip_dagster.delivery.postgres_table import (
@@ -62,7 +63,8 @@ def open_postgres(pipeline: Pipeline, name: str, declared: DeclaredTarget) -> Po
     """
     assert declared.postgres
     where = f"Pipeline {pipeline.spec.name}: target {name}"
-    session = PostgresSession(where, declared.postgres.url_env, declared.timeout.total_seconds())
+    address = address_of(declared.postgres, pipeline.project.root, where)
+    session = PostgresSession(where, declared.postgres.shown, address, declared.timeout.total_seconds())
     return PostgresTarget(pipeline.spec.name, declared.postgres.table, session)
 
 

@@ -30,26 +30,21 @@ _REFUSED = re.compile(r'authentication failed|no pg_hba\.conf entry|(database|ro
 class PostgresSession:
     """One connection for the deliveries of a target."""
 
-    def __init__(self, where: str, url_env: str, timeout: float) -> None:
-        """Connect to the database whose URL is in the environment variable.
+    def __init__(self, where: str, shown: str, address: str, timeout: float) -> None:
+        """Connect to the database with this URL; `shown` says where it is from.
 
         Raises:
-            DeliveryError: the variable is empty or no address of a Postgres, or the server is away or refuses.
+            DeliveryError: it is no address of a Postgres, or the server is away or refuses.
         """
         import psycopg2
         from psycopg2.extensions import parse_dsn
 
         self.where, self.timeout = where, timeout
-        address = os.environ.get(url_env, "").strip()
-        if not address:
-            raise DeliveryError(
-                f"{where}: the environment has no {url_env}; set it to the database's URL, postgresql://…@host/database"
-            )
         try:
             parts = parse_dsn(address)
         except psycopg2.Error:  # its text holds the address
             raise DeliveryError(
-                f"{where}: ${url_env} is no address of a Postgres; expected postgresql://…@host/database"
+                f"{where}: {shown} is no address of a Postgres; expected postgresql://…@host/database"
             ) from None
         self._secrets = [parts[name] for name in _SECRETS if parts.get(name)]
         milliseconds = int(timeout * 1000)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
@@ -13,13 +14,14 @@ _OF_S3 = ("AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
 _SHORTEST = 4  # characters; a shorter word would be found in any text
 
 
-def redacted(text: str, declared: DeclaredTarget) -> str:
-    """The text, with stars for what the target's environment variables hold, and for a password in its URL."""
+def redacted(text: str, declared: DeclaredTarget, root: Path) -> str:
+    """The text, with stars for what the target's variables and file hold, and for a password in its URL."""
     place = declared.postgres or declared.webhook
-    names = [*_OF_S3, *([place.url_env] if place else [])]
+    names = [*_OF_S3]
     if declared.webhook and declared.webhook.secret_env:
         names.append(declared.webhook.secret_env)
-    for value in sorted(filter(None, map(os.environ.get, names)), key=len, reverse=True):
+    values = [*map(os.environ.get, names), place.now(root) if place else None]
+    for value in sorted(filter(None, values), key=len, reverse=True):
         password = _password(value)
         for secret in (value, password, unquote(password)):
             if len(secret) >= _SHORTEST or secret == password != "":

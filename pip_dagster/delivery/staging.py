@@ -75,6 +75,7 @@ def staged(
             rows=rows,
             digest=digest,
             force=force,
+            earlier=pending.earlier,
         )
         yield Staged(change, ChangeRows(file))
     finally:

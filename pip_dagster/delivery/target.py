@@ -78,6 +78,7 @@ class DeliveryChange:
         columns: The columns of the rows, in order, with their SQL types in DuckDB. `partition_key` is one of them.
         rows: How many there are; a partition without rows is delivered too.
         digest: Of the rows, as `digest_of` computes it.
+        earlier: How often the change was delivered before the target was declared as it is now.
         force: Write it whatever the target shows: a person requested that.
     """
 
@@ -95,6 +96,7 @@ class DeliveryChange:
     rows: int
     digest: str
     force: bool = False
+    earlier: int = 0
 
     def is_news(self, shown: ShownChange | None) -> bool:
         """Whether a target that shows this must write the change. It decides where nobody else can write meanwhile.

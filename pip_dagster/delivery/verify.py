@@ -59,7 +59,7 @@ def verify(
                     found = _compare(session, ready.change, pending)
             except Exception as error:  # of a library too: it must not keep the others from being compared
                 session.drop()
-                text = redacted(said(error), declared)
+                text = redacted(said(error), declared, pipeline.project.root)
                 yield Compared(target, live.partition_key, equal=False, rows=0, rows_there=None, text=text)
                 continue
             if found:

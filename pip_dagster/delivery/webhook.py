@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 
 from pip_dagster import clock
 from pip_dagster.alerts.post import post
+from pip_dagster.delivery.address import address_of
 from pip_dagster.delivery.target import ChangeRows, DeliveryChange, DeliveryError, Receipt, ShownChange
 
 if TYPE_CHECKING:
@@ -41,13 +42,13 @@ def open_webhook(pipeline: Pipeline, name: str, declared: DeclaredTarget) -> Web
     """
     assert declared.webhook
     where = f"Pipeline {pipeline.spec.name}: target {name}"
-    url = os.environ.get(declared.webhook.url_env, "").strip()
+    url = address_of(declared.webhook, pipeline.project.root, where)
     try:
         is_address = urlsplit(url).scheme in {"http", "https"} and bool(urlsplit(url).hostname)
     except ValueError:  # such as http://[
         is_address = False
     if not is_address:
-        raise DeliveryError(f"{where}: ${declared.webhook.url_env} is not set to an address, https://…")
+        raise DeliveryError(f"{where}: {declared.webhook.shown} is not an address, https://…")
     secret = declared.webhook.secret_env
     key = _key(where, secret, os.environ.get(secret, "").strip()) if secret else None
     published = str(pipeline.project.published) if pipeline.project.publishes else None
@@ -102,8 +103,9 @@ class WebhookTarget:
 
 
 def event_id(change: DeliveryChange) -> str:
-    """The same for each repeat of an event. Other columns of the same change are another event."""
-    return f"{change.change_id}-{change.target}-{change.declaration[:8]}"
+    """The same for each repeat of an event. The change declared otherwise, or as before again, is another event."""
+    again = f"-{change.earlier}" if change.earlier else ""
+    return f"{change.change_id}-{change.target}-{change.declaration[:8]}{again}"
 
 
 def event(change: DeliveryChange, published: str | None) -> dict[str, object]:

@@ -145,8 +145,8 @@ def _check(
         for misfit in misfits(pipeline, manifest, columns) if manifest else ():
             what = "expectations" if isinstance(misfit, SuiteError) else "model"
             found.note(what, misfit, file.parent / pipeline.spec.features.sql)
-        for error in undeliverable(pipeline, manifest, columns) if manifest else ():
-            found.note("deliver", error, file)
+        for lack in undeliverable(pipeline, manifest, columns) if manifest else ():
+            found.note("deliver", lack, file)
         if manifest is None:
             with found.noting("expectations"):
                 check_columns(pipeline.suites.features, columns)

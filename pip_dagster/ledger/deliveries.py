@@ -43,7 +43,11 @@ class DeliveryEntry:
 
 @dataclass(frozen=True)
 class Pending:
-    """A live change that a target does not have. `error`: why the newest attempt to deliver it failed."""
+    """A live change that a target does not have.
+
+    `error`: why the newest attempt to deliver it failed. `earlier`: how often it was delivered as it was declared
+    before.
+    """
 
     target: str
     partition_key: str
@@ -51,6 +55,7 @@ class Pending:
     kind: str
     live_since: datetime
     error: str | None = None
+    earlier: int = 0
 
 
 _LIVE = """
@@ -63,13 +68,13 @@ _PENDING = """
   done AS (SELECT target, declaration, change_id, state, error, delivery_id FROM ledger.deliveries
            WHERE pipeline = {pipeline}),
   -- As declared when it was delivered last: one that was declared before then was replaced since.
-  shown AS (SELECT target, change_id, arg_max(declaration, delivery_id) AS declaration FROM done
+  shown AS (SELECT target, change_id, arg_max(declaration, delivery_id) AS declaration, count(*) AS n FROM done
             WHERE state = 'delivered' GROUP BY target, change_id),
   pending AS (
-    SELECT t.target, t.declaration, l.* FROM live l CROSS JOIN target t
-    ANTI JOIN shown d
-      ON d.target = t.target AND d.declaration = t.declaration AND d.change_id = l.change_id)
-  SELECT p.target, p.partition_key, p.change_id, p.kind, p.live_since, f.error
+    SELECT t.target, t.declaration, l.*, coalesce(d.n, 0) AS earlier FROM live l CROSS JOIN target t
+    LEFT JOIN shown d ON d.target = t.target AND d.change_id = l.change_id
+    WHERE d.declaration IS DISTINCT FROM t.declaration)
+  SELECT p.target, p.partition_key, p.change_id, p.kind, p.live_since, f.error, p.earlier
   FROM pending p LEFT JOIN (
     SELECT target, declaration, change_id, arg_max(error, delivery_id) AS error FROM done WHERE state = 'failed'
     GROUP BY ALL) f

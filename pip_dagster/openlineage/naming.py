@@ -6,7 +6,6 @@ integration names it, `duckdb://` with the path, and `database.schema.table`.
 
 from __future__ import annotations
 
-import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from urllib.parse import unquote, urlsplit
 
 from pip_dagster.declaration.lake import Lake
 from pip_dagster.declaration.project import Project
+from pip_dagster.declaration.server import Server
 from pip_dagster.declaration.spec import PipelineSpec, Source
 from pip_dagster.errors import ProjectError
 
@@ -78,12 +78,7 @@ def _text(place: object, root: Path) -> str | None:
     """A place as declared; of a server, what its variable or file holds now."""
     if isinstance(place, str):
         return place
-    if variable := getattr(place, "url_env", None):
-        return os.environ.get(str(variable), "").strip() or None
-    try:
-        return (root / str(getattr(place, "url_file", ""))).read_text(encoding="utf-8").strip() or None
-    except (OSError, UnicodeDecodeError):
-        return None
+    return place.now(root) if isinstance(place, Server) else None
 
 
 def of_duckdb(path: Path, table: str) -> Dataset:

@@ -56,9 +56,8 @@ class PostgresKind:
         from pip_dagster.delivery.postgres import PostgresTarget
         from pip_dagster.delivery.postgres_connection import PostgresSession
 
-        os.environ["CONTRACT_URL"] = self.url
         where = f"Pipeline {PIPELINE}: target {TARGET}"
-        return PostgresTarget(PIPELINE, f"{self.schema}.orders", PostgresSession(where, "CONTRACT_URL", 10.0))
+        return PostgresTarget(PIPELINE, f"{self.schema}.orders", PostgresSession(where, "$URL", self.url, 10.0))
 
     def read(self, key, columns):
         """What a consumer sees of a partition, in one statement."""

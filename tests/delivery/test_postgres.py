@@ -5,10 +5,13 @@ import socket
 import threading
 import time
 from contextlib import contextmanager
+from pathlib import Path
 from urllib.parse import quote
 
 import pytest
 
+from pip_dagster.declaration.server import Server
+from pip_dagster.delivery.address import address_of
 from pip_dagster.delivery.postgres import PostgresTarget
 from pip_dagster.delivery.postgres_connection import PostgresSession
 from pip_dagster.delivery.postgres_types import takes, type_of
@@ -22,7 +25,9 @@ TABLE = "scores.orders"
 
 @contextmanager
 def target(table=TABLE, pipeline="orders", timeout=10.0, variable="PREDICTIONS_URL"):
-    opened = PostgresTarget(pipeline, table, PostgresSession("Pipeline orders: target there", variable, timeout))
+    where = "Pipeline orders: target there"
+    address = address_of(Server(url_env=variable), Path(), where)
+    opened = PostgresTarget(pipeline, table, PostgresSession(where, f"${variable}", address, timeout))
     try:
         yield opened
     finally:
@@ -307,7 +312,7 @@ def test_a_server_that_falls_silent_is_given_up(postgres, staged, monkeypatch):
 @pytest.mark.parametrize(
     ("url", "said", "again"),
     [
-        (None, "the environment has no PREDICTIONS_URL; set it", False),
+        (None, "the environment variable PREDICTIONS_URL is not set", False),
         ("mysql://x:{secret}@host/db", "\\$PREDICTIONS_URL is no address of a Postgres", False),
         ("host= {secret} sslmode", "\\$PREDICTIONS_URL is no address of a Postgres", False),
         ("postgresql://x:{secret}@127.0.0.1:1/db", "the database does not answer.*refused", True),
