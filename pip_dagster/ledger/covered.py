@@ -81,17 +81,17 @@ def covered_faults(con: DuckDBPyConnection) -> Iterator[Fault]:
         try:
             details = json.loads(text)
             upto, digests = dict(details["upto"]), dict(details["tables"])
-            if details.get("keyed") and seq not in nonces:
+            nonce = nonces.get(seq) if details.get("keyed") else ""
+            if nonce is None:
                 yield Fault(seq, "ledger", "its nonce is gone from ledger.anchor_nonces, so it cannot be compared")
-                before = upto
-                continue
-            nonce = nonces.get(seq, "") if details.get("keyed") else ""
             for name in sorted(known & {each for each in upto if upto[each] != before.get(each, -1)}):
                 if name not in digests:
                     yield Fault(seq, "content", f"it skips rows of ledger.{name}: it covers them without a digest")
                     continue
                 if name not in there:
                     yield Fault(seq, "ledger", f"ledger.{name} is gone, or a view instead of a table")
+                    continue
+                if nonce is None:
                     continue
                 now = _digest(con, name, before.get(name, -1), upto[name], nonce)
                 if now != digests[name]:
