@@ -1,7 +1,7 @@
 """Digests of every table of the ledger, in the audit: so the chain covers all rows, not those of live changes only.
 
 The tables are only appended to, so an entry covers the rows that came since the entry before it, by their row ids. A
-rewrite begins anew: the first entry behind it covers all rows.
+rewrite begins again: the first entry behind it covers all rows.
 """
 
 from __future__ import annotations

@@ -45,7 +45,7 @@ def rewrite(
 ) -> None:
     """Record that these scorings, or their rows, were changed. Call it inside the transaction that changed them.
 
-    Without scorings, it records that rows of the ledger moved: a file of the warehouse was written anew.
+    Without scorings, it records that rows of the ledger moved: a file of the warehouse was rewritten.
 
     Args:
         con: the warehouse is its current catalog.
