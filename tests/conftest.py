@@ -283,7 +283,7 @@ def untyped_live_changes() -> list[str]:
         for table in ("extractions", "scorings")
         for column in ("cpu_seconds", "peak_memory")
     ]
-    costs += [f"ALTER TABLE ledger.scorings DROP {column}" for column in ("cluster", "tasks", "nodes")]
+    costs += [f"ALTER TABLE ledger.scorings DROP {column}" for column in ("cluster", "tasks", "nodes", "nonce")]
     live = "CREATE OR REPLACE VIEW ledger.live AS" + view.partition(";")[0]
     created = re.findall(r"^CREATE (TABLE|VIEW) (ledger\.\w+)", "".join(MIGRATIONS[9:]), re.MULTILINE)
     return [live, *dropped, *costs, *(f"DROP {kind} {name}" for kind, name in reversed(created))]

@@ -222,6 +222,8 @@ class Pipeline:
     def _feature_inputs(self, sources: dict[str, Any]) -> dict[str, Any]:
         """What the digest and the parts of features cover. A stored digest is only equal while this list is."""
         inputs: dict[str, Any] = {"features.sql": self.sql, "partitions.time_zone": self.spec.partitions.time_zone}
+        if self.spec.privacy and self.spec.privacy.pseudonymize:  # a rotated secret makes nothing stale
+            inputs["privacy"] = [self.spec.privacy.subject, self.spec.privacy.domain or self.spec.name]
         sections = self.suites.sources.items()
         return inputs | sources | {f"{EXPECTATIONS}{SOURCES}{name}": expected(each) for name, each in sections if each}
 

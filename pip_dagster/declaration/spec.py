@@ -16,6 +16,7 @@ from pip_dagster.declaration.every import STEPS, Every
 from pip_dagster.declaration.gates import Gates
 from pip_dagster.declaration.labels import Labels
 from pip_dagster.declaration.monitoring import Monitoring
+from pip_dagster.declaration.privacy import Privacy
 from pip_dagster.declaration.reruns import Reruns
 from pip_dagster.declaration.scoring import Scoring
 from pip_dagster.declaration.source import Source as Source
@@ -174,6 +175,9 @@ class PipelineSpec(StrictModel):
     monitoring: Monitoring | None = Field(
         default=None, description="How distributions are watched; `{}` takes the defaults, nothing is when absent."
     )
+    privacy: Privacy | None = Field(
+        default=None, description="Whose rows they are: pseudonyms, erasure and retention; nothing when absent."
+    )
     deliver: dict[Identifier, DeclaredTarget] = Field(
         default_factory=dict, description="Where the live rows of each partition are delivered to: name → target."
     )
@@ -202,6 +206,15 @@ class PipelineSpec(StrictModel):
         if self.explanations and taken:
             raise ValueError(
                 f"key column {taken[0]!r} is a column of the reasons as well; rename it in the feature SQL"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _subject_is_no_time(self) -> PipelineSpec:
+        if self.privacy and self.privacy.subject.lower() == self.features.partition_column.lower():
+            raise ValueError(
+                f"privacy.subject is {self.privacy.subject!r}, the partition column; expected the column that says "
+                "whom a row is about"
             )
         return self
 

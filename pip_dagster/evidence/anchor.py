@@ -124,13 +124,15 @@ def _cover(con: DuckDBPyConnection, project: Project) -> tuple[int, str]:
     upto = covered.newest_rows(con)
     state = registry_state(Registry(project.registry))
     digest = hashlib.sha256(canonical(state).encode()).hexdigest()
-    tables = covered.cover(con, last.get("upto", {}), upto)
+    nonce = audit.new_nonce()
+    tables = covered.cover(con, last.get("upto", {}), upto, nonce)
     if tables or digest != last.get("registry"):
-        details: dict[str, Any] = {"upto": upto, "tables": tables, "registry": digest}
+        details: dict[str, Any] = {"upto": upto, "tables": tables, "registry": digest, "keyed": True}
         if digest != last.get("registry"):
             details["models"] = state
         now = audit.micros(clock.now())
         audit.append(con, [audit.Event(covered.ACTION, now, whoami(), None, {"anchor": digest[:16]}, details)])
+        covered.keep_nonce(con, nonce)
     head = newest_entry(con)
     assert head, "its migration wrote the first entry"
     return head

@@ -29,6 +29,7 @@ from pip_dagster.flow.sources import columns_of, open_sources
 from pip_dagster.flow.stage import Stage
 from pip_dagster.flow.validate import validate_features
 from pip_dagster.plural import plural
+from pip_dagster.privacy.suppressed import incoming
 from pip_dagster.quality.suite import SuiteError, check_columns
 from pip_dagster.registry.choose import registry_of
 from pip_dagster.registry.errors import ModelNotFound
@@ -206,7 +207,7 @@ def _bind(
     spec, query = pipeline.spec, None
     with found.noting("source"), sources_alone(con, spec, pipeline.project.root) as own:
         with found.noting("features", folder / spec.features.sql, pipeline.sql):
-            query = FeatureQuery.parse(own, spec, pipeline.sql, partition)
+            query = FeatureQuery.parse(own, spec, pipeline.sql, partition, incoming(pipeline))
             found.features = len(query.columns)
         if pipeline.labels:
             with found.noting("labels", folder / pipeline.labels.sql, pipeline.labels_sql):
@@ -226,15 +227,19 @@ def _bind_labels(con: DuckDBPyConnection, pipeline: Pipeline, partition: Partiti
         values = {name: value for name, value in bounds.items() if name in wanted}
         if unknown := set(wanted) - set(bounds):
             raise DeclarationError(f"${', $'.join(sorted(unknown))} is no parameter; expected {', '.join(bounds)}.")
-        there = {row[0].lower(): row[0] for row in con.execute(f"DESCRIBE {sql}", values).fetchall()}
+        types = {row[0]: row[1] for row in con.execute(f"DESCRIBE {sql}", values).fetchall()}
+        there = {name.lower(): name for name in types}
         missing = [name for name in (*pipeline.label_key, labels.outcome) if name.lower() not in there]
         if missing:
             raise DeclarationError(
                 f"no column {', '.join(missing)} in its result, which has {', '.join(there.values())}."
             )
         if query and {*pipeline.label_key} <= query.columns.keys():
-            both = {name: value for name, value in bounds.items() if name in {*wanted, *query.parameters}}
+            named = {*wanted, *query.parameters}
+            both: dict[str, Any] = {name: at for name, at in bounds.items() if name in named} | {**query.values}
             key = quote_all(pipeline.label_key)
+            if (people := incoming(pipeline)) and (select := people.select(sql, types)) != sql:
+                sql, both = select, both | people.values
             # With rows: text that is no number is found by comparing it.
             con.execute(f"SELECT count(*) FROM (\n{query.sql}\n) f JOIN (\n{sql}\n) l USING ({key})", both)
     except duckdb.Error as error:

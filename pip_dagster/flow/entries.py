@@ -13,7 +13,7 @@ from pip_dagster.flow.engine import library_versions
 from pip_dagster.flow.model import ScoringModel
 from pip_dagster.flow.run import Run
 from pip_dagster.flow.score import Scored
-from pip_dagster.ledger import record
+from pip_dagster.ledger import audit, record
 from pip_dagster.ledger.record import ExtractionEntry, ScoringEntry
 
 if TYPE_CHECKING:
@@ -88,5 +88,6 @@ def scoring_entry(
         else None,
         declared_parts=pipeline.scoring_parts,
         declared_row=pipeline.declared_row,
+        nonce=audit.new_nonce(),
         **outcome,
     )

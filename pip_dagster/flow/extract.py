@@ -23,6 +23,7 @@ from pip_dagster.flow.stage import Stage
 from pip_dagster.flow.validate import Verdicts
 from pip_dagster.flow.validate_sources import validate_sources
 from pip_dagster.plural import plural
+from pip_dagster.privacy.suppressed import incoming
 from pip_dagster.sql.names import quote
 from pip_dagster.warehouse import faults, pinned
 from pip_dagster.warehouse.digest import RowSet, row_set_sql
@@ -95,8 +96,9 @@ def extract(
     threads = Room.of(con).threads
     failed: dict[str, str] = {}
     judged: dict[str, Verdicts] = {}
+    people = incoming(pipeline)
     with sources_alone(con, spec, pipeline.project.root) as own:
-        query = with_more(own, partial(FeatureQuery.parse, own, spec, pipeline.sql, partitions[0]))
+        query = with_more(own, partial(FeatureQuery.parse, own, spec, pipeline.sql, partitions[0], people))
         if only:
             query = replace(query, sql=f"SELECT * FROM (\n{query.sql}\n) WHERE {only}")
         stage.begin(query.columns)

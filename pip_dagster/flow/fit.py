@@ -42,6 +42,7 @@ def misfits(pipeline: Pipeline, manifest: Manifest, columns: Mapping[str, str]) 
     where = f"Pipeline {spec.name}, {spec.features.sql} for model {manifest.model_name} v{manifest.version}"
     scored: dict[str, str] = {}
     for check in (
+        lambda: _check_subject(pipeline, manifest),
         lambda: encode_model(manifest, columns, where=where),
         lambda: check_columns(suites.features, columns),
         lambda: scored.update(scored_columns(spec, manifest, columns)),
@@ -57,6 +58,16 @@ def misfits(pipeline: Pipeline, manifest: Manifest, columns: Mapping[str, str]) 
             check()
         except DeclarationError as error:
             yield error
+
+
+def _check_subject(pipeline: Pipeline, manifest: Manifest) -> None:
+    spec = pipeline.spec
+    if spec.privacy and spec.privacy.pseudonymize and spec.privacy.subject in {each.name for each in manifest.features}:
+        raise DeclarationError(
+            f"Pipeline {spec.name}: privacy.subject {spec.privacy.subject!r} is a feature of model "
+            f"{manifest.model_name} v{manifest.version}, which would get pseudonyms. Train it "
+            "without, or declare no pseudonyms."
+        )
 
 
 def _check_segments(pipeline: Pipeline, columns: Mapping[str, str]) -> None:

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 
 from pip_dagster.declaration.partition import Partition
 from pip_dagster.errors import DeclarationError
-from pip_dagster.flow.query import sql_bounds, without_end
+from pip_dagster.flow.label_query import label_query
+from pip_dagster.flow.query import sql_bounds
 from pip_dagster.flow.reader import sources_alone
 from pip_dagster.flow.stage import keep, move
 from pip_dagster.ledger.live_partitions import LivePartition
@@ -141,7 +142,8 @@ class _Reader:
         self._names = pipeline.label_key
         self._key = quote_all(self._names)
         self._outcome = quote(pipeline.labels.outcome)
-        self._sql = f"(\n{without_end(con, pipeline.labels_sql)}\n)"
+        sql, self._of_people = label_query(con, pipeline)
+        self._sql = f"(\n{sql}\n)"
         self._model = f"{manifest.model_name} v{manifest.version}"
         self._classes = manifest.classes if manifest.task in ("binary", "multiclass") else None
         self._several = len(manifest.outputs) > 1
@@ -220,7 +222,7 @@ class _Reader:
         bounds = sql_bounds(partitions)
         if unknown := self._wanted - bounds.keys():
             raise DeclarationError(f"{self._where}: ${min(unknown)} is no parameter; expected ${', $'.join(bounds)}.")
-        return {name: value for name, value in bounds.items() if name in self._wanted}
+        return {name: value for name, value in bounds.items() if name in self._wanted} | {**self._of_people}
 
 
 def _blocks(newest: Iterable[LivePartition]) -> Iterator[list[LivePartition]]:

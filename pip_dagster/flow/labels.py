@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 from pip_dagster.declaration.partition import Partition
 from pip_dagster.errors import DeclarationError, NoWarehouseError, OlderWarehouseError
-from pip_dagster.flow.query import sql_bounds, without_end
+from pip_dagster.flow.label_query import label_query
+from pip_dagster.flow.query import sql_bounds
 from pip_dagster.flow.reader import sources_alone
 from pip_dagster.ledger.performance import live_parts
 from pip_dagster.sql.names import quote
@@ -60,12 +61,12 @@ def label_sets(pipeline: Pipeline, partitions: Sequence[Partition]) -> dict[str,
     found: dict[str, LabelSet] = {}
     with workspace(threads=1) as outer, sources_alone(outer, pipeline.spec, pipeline.project.root) as con:
         try:
-            sql = without_end(con, pipeline.labels_sql)
+            sql, of_people = label_query(con, pipeline)
             wanted = con.extract_statements(sql)[0].named_parameters
             for partition in partitions:
                 row = con.execute(
                     f"SELECT {row_set_sql(columns)} FROM (\n{sql}\n) WHERE {quote(labels.outcome)} IS NOT NULL",
-                    {name: value for name, value in sql_bounds([partition]).items() if name in wanted},
+                    {name: value for name, value in sql_bounds([partition]).items() if name in wanted} | {**of_people},
                 ).fetchone()
                 if row and row[0]:
                     found[partition.key] = LabelSet(row[0], f"{row[0]}:{row[1] % 2**32:08x}{row[2] % 2**32:08x}")

@@ -17,6 +17,7 @@ from pip_dagster.flow.query import FeatureQuery
 from pip_dagster.flow.reader import sources_alone
 from pip_dagster.flow.stage import Stage, keep
 from pip_dagster.ledger.record import dicts
+from pip_dagster.privacy.suppressed import incoming
 from pip_dagster.sql.names import literal, quote, quote_all
 from pip_dagster.sql.row_sql import row_instant
 from pip_dagster.warehouse.connect import workspace
@@ -86,7 +87,7 @@ def prove(
         stage = Stage(con)
         close = known_by(close_of(spec, partition)) if as_known else None
         with sources_alone(con, spec, root, known_at=close) as own:
-            query = FeatureQuery.parse(own, spec, sql or pipeline.sql, partition)
+            query = FeatureQuery.parse(own, spec, sql or pipeline.sql, partition, incoming(pipeline))
             stage.begin(query.columns)
             query.fill(own, stage, [partition])
         cutoff = _cutoff(spec, partition, query.columns)

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import difflib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pip_dagster.declaration.partition import Partition
 from pip_dagster.declaration.pipeline import sources_read
 from pip_dagster.errors import DeclarationError
 from pip_dagster.flow.sources import local_time
 from pip_dagster.flow.stage import Stage, partition_grid
+from pip_dagster.privacy.suppressed import Incoming
 from pip_dagster.sql.names import RESERVED_COLUMNS, quote
+from pip_dagster.warehouse.buckets import unit_kind
 from pip_dagster.warehouse.memory import is_out_of_memory
 
 if TYPE_CHECKING:
@@ -30,10 +33,18 @@ class FeatureQuery:
     columns: dict[str, str]
     partition_column: str
     instant: bool  # whether the partition column is an instant, or wall-clock time
+    values: Mapping[str, bytes] = field(default_factory=dict, repr=False)  # of parameters that are not the user's
 
     @classmethod
-    def parse(cls, con: DuckDBPyConnection, spec: PipelineSpec, sql: str, sample: Partition) -> FeatureQuery:
-        """Check the SQL as far as that goes without reading rows.
+    def parse(
+        cls,
+        con: DuckDBPyConnection,
+        spec: PipelineSpec,
+        sql: str,
+        sample: Partition,
+        people: Incoming | None = None,
+    ) -> FeatureQuery:
+        """Check the SQL as far as that goes without reading rows; `people`: what happens to their rows.
 
         Raises:
             DeclarationError: no single SELECT, an unknown parameter, table or column, or an unusable partition column.
@@ -95,14 +106,35 @@ class FeatureQuery:
                 f"{where}: partition column {spec.features.partition_column!r} is {sql_type}; "
                 f"expected {wanted} to tell the {spec.partitions.every} in {spec.partitions.time_zone}."
             )
-        return cls(text, parameters, columns, spec.features.partition_column, instant)
+        query = cls(text, parameters, columns, spec.features.partition_column, instant)
+        return query.of_people(people, where) if people else query
+
+    def of_people(self, people: Incoming, where: str) -> FeatureQuery:
+        """The query whose rows may be stored: with pseudonyms, and without suppressed subjects.
+
+        Raises:
+            DeclarationError: it has no column of the subject, or one whose text is not the same everywhere.
+        """
+        name = next((each for each in self.columns if each.lower() == people.subject.lower()), None)
+        if name is None:
+            near = difflib.get_close_matches(people.subject, self.columns, 1)
+            hint = f"; did you mean {near[0]!r}?" if near else f", which has {', '.join(self.columns)}"
+            raise DeclarationError(f"{where}: no column {people.subject!r} in its result, the subject{hint}.")
+        if unit_kind(self.columns[name]) is None:
+            raise DeclarationError(
+                f"{where}: the subject {name!r} is {self.columns[name]}; expected whole numbers, text, UUIDs, dates or "
+                "instants, whose text is the same everywhere. Cast it in the feature SQL."
+            )
+        columns = self.columns | ({name: "VARCHAR"} if people.key else {})
+        return replace(self, sql=people.select(self.sql, self.columns), columns=columns, values=people.values)
 
     def fill(self, con: DuckDBPyConnection, stage: Stage, partitions: Sequence[Partition]) -> None:
         """Append the rows of adjoining partitions to the stage, each with its partition's key, or NULL for none.
 
         `con` has the sources, as `sources_alone` gives them.
         """
-        values = {name: value for name, value in sql_bounds(partitions).items() if name in self.parameters}
+        bound = {name: value for name, value in sql_bounds(partitions).items() if name in self.parameters}
+        values: dict[str, Any] = {**bound, **self.values}
         # An instant is compared as it is, wall-clock time as if it were UTC: bounds and column are converted alike.
         bounds = [
             (p.key, p.start, p.end)

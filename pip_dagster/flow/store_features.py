@@ -16,6 +16,7 @@ from pip_dagster.ledger import record
 from pip_dagster.ledger.checks import CheckEntry, insert_checks
 from pip_dagster.ledger.record import ExtractionEntry
 from pip_dagster.ledger.rows import insert_rows
+from pip_dagster.privacy.keys import keep_check, pseudonym_key
 from pip_dagster.sql.names import quote
 from pip_dagster.warehouse.tables import ensure_table
 from pip_dagster.warehouse.transaction import transaction
@@ -32,6 +33,8 @@ def store_features(run: Run, stage: Stage, made: Sequence[Extract]) -> list[Extr
     """
     con, columns, name, keys = run.con, stage.columns, run.pipeline.spec.name, [each.partition.key for each in made]
     with transaction(con, late=True) as turn:
+        if secret := pseudonym_key(run.pipeline):
+            keep_check(con, secret)
         known = record.latest_extractions(con, name, keys)
         entries = [_extraction(run, each, known.get(each.partition.key)) for each in made]
         stored = [entry for entry in entries if entry is not known.get(entry.partition_key)]

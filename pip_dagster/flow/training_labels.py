@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 from pip_dagster.declaration.partition import Partition
 from pip_dagster.errors import DeclarationError, TrainingSetError
-from pip_dagster.flow.query import sql_bounds, without_end
+from pip_dagster.flow.label_query import label_query
+from pip_dagster.flow.query import sql_bounds
 from pip_dagster.flow.reader import sources_alone
 from pip_dagster.flow.stage import keep, move
 from pip_dagster.plural import plural
@@ -38,9 +39,9 @@ def stage_training_labels(con: DuckDBPyConnection, pipeline: Pipeline, partition
     where, key, outcome = f"Pipeline {pipeline.spec.name}, {labels.sql}", pipeline.label_key, quote(labels.outcome)
     with sources_alone(con, pipeline.spec, pipeline.project.root) as own:
         try:
-            sql = without_end(own, pipeline.labels_sql)
+            sql, of_people = label_query(own, pipeline)
             wanted = own.extract_statements(sql)[0].named_parameters
-            if unknown := set(wanted) - sql_bounds(partitions[:1]).keys():
+            if unknown := set(wanted) - sql_bounds(partitions[:1]).keys() - of_people.keys():
                 expected = ", ".join(f"${name}" for name in sql_bounds(partitions[:1]))
                 raise DeclarationError(f"{where}: ${min(unknown)} is no parameter; expected {expected}.")
             relation, named = "", " AND ".join(f"{quote(name)} IS NOT NULL" for name in key)
@@ -50,6 +51,7 @@ def stage_training_labels(con: DuckDBPyConnection, pipeline: Pipeline, partition
                     f"FROM (\n{sql}\n) WHERE {outcome} IS NOT NULL AND {named}"
                 )
                 values = {name: value for name, value in sql_bounds([partition]).items() if name in wanted}
+                values |= of_people
                 relation = keep(own, "training_labels", select, values, more=bool(relation))
             _check(own, pipeline, relation, where)
             move(own, relation, con)

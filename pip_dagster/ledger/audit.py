@@ -8,6 +8,7 @@ of the change that it records.
 from __future__ import annotations
 
 import hashlib
+import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime, timedelta
@@ -22,10 +23,14 @@ from pip_dagster.warehouse.stamp import newest_entry
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
-Action = Literal["audit started", "live", "rollback", "promotion", "canary", "accepted", "alarm", "report", "anchored"]
+Action = Literal[
+    "audit started", "live", "rollback", "promotion", "canary", "accepted", "alarm", "report", "anchored", "rewritten"
+]
 
 # Columns of a scoring that an entry repeats, so that a difference can be named.
 NAMED = ("model_name", "model_version", "model_digest", "feature_digest", "score_digest")
+# Of these, those from which a value could be found by trying all, if the nonce of the scoring did not cover them too.
+COMMITTED = ("feature_digest", "score_digest")
 # The columns that its digest covers. A change of this list needs another prefix, since entries are never rewritten.
 _COVERED = (
     *("scoring_id", "pipeline", "partition_key", "partition_start", "partition_end", "status", "reason", "role"),
@@ -34,12 +39,15 @@ _COVERED = (
     *("rows_scored", "rows_quarantined", "findings", "mean_score", "min_score", "max_score", "score_digest"),
     *("seconds", "run_id", "made_by", "made_at"),
 )
-_DIGEST = "e1"
+_DIGEST, _COMMITMENT, _KEYED = "e1", "c1", "e2"
+_NONCE_BYTES = 16
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 _INSTANTS = {"partition_start", "partition_end", "made_at"}
 
-_SCORING = ", ".join(f"epoch_us(s.{name}) AS {name}" if name in _INSTANTS else f"s.{name}" for name in _COVERED)
+_SCORING = ", ".join(
+    f"epoch_us(s.{name}) AS {name}" if name in _INSTANTS else f"s.{name}" for name in (*_COVERED, "nonce")
+)
 
 # Columns of a live change that its entry covers since they exist; the entries of older changes lack them.
 _TYPED = ("kind", "pinned_version", "as_known", "experiment")
@@ -166,8 +174,8 @@ def live_event(change: Mapping[str, Any], arms: Sequence[Mapping[str, Any]] = ()
     if arms:
         split["arms"] = [
             {name: arm[f"arm_{name}"] for name in _OF_ARM}
-            | {name: arm[name] for name in ("model_version", "score_digest")}
-            | {"entry_digest": _entry_digest(arm)}
+            | {"model_version": arm["model_version"], "score_digest": _committed(arm, "score_digest")}
+            | {"entry_digest": entry_digest(arm)}
             for arm in arms
         ]
     return Event(
@@ -181,7 +189,8 @@ def live_event(change: Mapping[str, Any], arms: Sequence[Mapping[str, Any]] = ()
             "scoring_id": change["change_scoring"],
         },
         details={name: change[name] for name in (*NAMED, *_TYPED)}
-        | {"why": change["why"], "run_id": change["change_run"], "entry_digest": _entry_digest(change)}
+        | {name: _committed(change, name) for name in COMMITTED}
+        | {"why": change["why"], "run_id": change["change_run"], "entry_digest": entry_digest(change)}
         | split,
     )
 
@@ -202,6 +211,28 @@ def instant(micros: int) -> datetime:
     return _EPOCH + timedelta(microseconds=micros)
 
 
-def _entry_digest(scoring: Mapping[str, Any]) -> str:
-    covered = {name: scoring[name] for name in _COVERED}
-    return f"{_DIGEST}:{hashlib.sha256(canonical(covered).encode()).hexdigest()}"
+def scorings_in(con: DuckDBPyConnection, scoring_ids: Sequence[str]) -> list[Mapping[str, Any]]:
+    """These scorings, with what `entry_digest` covers."""
+    where = f"WHERE {among('s.scoring_id', scoring_ids)} ORDER BY s.scoring_id"
+    return list(dicts(con.execute(f"SELECT {_SCORING} FROM ledger.scorings s {where}"))) if scoring_ids else []
+
+
+def new_nonce() -> str:
+    """16 random bytes as hex."""
+    return secrets.token_hex(_NONCE_BYTES)
+
+
+def entry_digest(scoring: Mapping[str, Any]) -> str:
+    """A digest of a scoring's row and nonce; without a nonce, from before there were any, of the row alone."""
+    covered = canonical({name: scoring[name] for name in _COVERED})
+    if nonce := scoring["nonce"]:
+        return f"{_KEYED}:{hashlib.sha256(f'{nonce}|{covered}'.encode()).hexdigest()}"
+    return f"{_DIGEST}:{hashlib.sha256(covered.encode()).hexdigest()}"
+
+
+def _committed(scoring: Mapping[str, Any], name: str) -> Any:
+    """A column as an entry repeats it: of which nothing can be learned without the nonce."""
+    value, nonce = scoring[name], scoring["nonce"]
+    if value is None or not nonce:
+        return value
+    return f"{_COMMITMENT}:{hashlib.sha256(f'{nonce}|{name}|{value}'.encode()).hexdigest()}"

@@ -1,6 +1,7 @@
 """Digests of every table of the ledger, in the audit: so the chain covers all rows, not those of live changes only.
 
-The tables are only appended to, so an entry covers the rows that came since the entry before it, by their row ids.
+The tables are only appended to, so an entry covers the rows that came since the entry before it, by their row ids. A
+rewrite begins again: the first entry behind it covers all rows.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
 from pip_dagster.ledger.fault import Fault
+from pip_dagster.ledger.rewrite import ACTION as REWRITTEN
 from pip_dagster.sql.names import literal, quote
 from pip_dagster.warehouse import kinds
 
@@ -32,10 +34,15 @@ def tables() -> list[str]:
 
 
 def last_covered(con: DuckDBPyConnection) -> dict[str, Any] | None:
-    """The details of the newest entry that covers tables."""
-    newest = f"SELECT details FROM ledger.audit WHERE action = {literal(ACTION)} ORDER BY seq DESC LIMIT 1"
-    row = con.execute(newest).fetchone()
-    return json.loads(row[0]) if row else None
+    """The details of the newest entry that covers tables; of one before a rewrite, without the rows that it covers."""
+    last = (
+        f"SELECT max(seq) FILTER (action = '{ACTION}'), max_by(details, seq) FILTER (action = '{ACTION}'), "
+        f"max(seq) FILTER (action = '{REWRITTEN}') FROM ledger.audit WHERE action IN ('{ACTION}', '{REWRITTEN}')"
+    )
+    seq, text, rewritten = con.execute(last).fetchone() or (None, None, None)
+    if seq is None:
+        return None
+    return json.loads(text) | ({"upto": {}} if seq < (rewritten or 0) else {})
 
 
 def newest_rows(con: DuckDBPyConnection) -> Upto:
@@ -46,24 +53,37 @@ def newest_rows(con: DuckDBPyConnection) -> Upto:
     return dict(zip(tables(), row, strict=True))
 
 
-def cover(con: DuckDBPyConnection, before: Mapping[str, int], upto: Upto) -> dict[str, dict[str, Any]]:
-    """Of each table with rows that came since, their number and sha256; `before` and `upto` as `newest_rows`."""
+def cover(con: DuckDBPyConnection, before: Mapping[str, int], upto: Upto, nonce: str) -> dict[str, dict[str, Any]]:
+    """Of each table with rows that came since, their number and sha256; `before` and `upto` as `newest_rows`.
+
+    The nonce is covered too: without it, the digests tell nothing of rows that are erased.
+    """
     return {
-        name: _digest(con, name, before.get(name, -1), last)
+        name: _digest(con, name, before.get(name, -1), last, nonce)
         for name, last in upto.items()
         if last > before.get(name, -1)
     }
+
+
+def keep_nonce(con: DuckDBPyConnection, nonce: str) -> None:
+    """Keep the nonce of the newest entry, which covers tables."""
+    con.execute("INSERT INTO ledger.anchor_nonces SELECT max(seq), $nonce FROM ledger.audit", {"nonce": nonce})
 
 
 def covered_faults(con: DuckDBPyConnection) -> Iterator[Fault]:
     """The tables whose rows are not those that entries covered. The warehouse is the current catalog."""
     before: Mapping[str, int] = {}
     known, there = {*tables()}, _present(con)
-    select = f"SELECT seq, details FROM ledger.audit WHERE action = {literal(ACTION)} ORDER BY seq"
+    nonces = dict(con.execute("SELECT seq, nonce FROM ledger.anchor_nonces").fetchall())
+    since = f"coalesce((SELECT max(seq) FROM ledger.audit WHERE action = {literal(REWRITTEN)}), 0)"
+    select = f"SELECT seq, details FROM ledger.audit WHERE action = {literal(ACTION)} AND seq > {since} ORDER BY seq"
     for seq, text in con.execute(select).fetchall():
         try:
             details = json.loads(text)
             upto, digests = dict(details["upto"]), dict(details["tables"])
+            nonce = nonces.get(seq) if details.get("keyed") else ""
+            if nonce is None:
+                yield Fault(seq, "ledger", "its nonce is gone from ledger.anchor_nonces, so it cannot be compared")
             for name in sorted(known & {each for each in upto if upto[each] != before.get(each, -1)}):
                 if name not in digests:
                     yield Fault(seq, "content", f"it skips rows of ledger.{name}: it covers them without a digest")
@@ -71,7 +91,9 @@ def covered_faults(con: DuckDBPyConnection) -> Iterator[Fault]:
                 if name not in there:
                     yield Fault(seq, "ledger", f"ledger.{name} is gone, or a view instead of a table")
                     continue
-                now = _digest(con, name, before.get(name, -1), upto[name])
+                if nonce is None:
+                    continue
+                now = _digest(con, name, before.get(name, -1), upto[name], nonce)
                 if now != digests[name]:
                     yield Fault(
                         seq,
@@ -101,7 +123,7 @@ def _present(con: DuckDBPyConnection) -> set[str]:
     return {name for (name,) in con.execute(select + literal(kinds.LEDGER)).fetchall()}
 
 
-def _digest(con: DuckDBPyConnection, table: str, after: int, upto: int) -> dict[str, Any]:
+def _digest(con: DuckDBPyConnection, table: str, after: int, upto: int, nonce: str) -> dict[str, Any]:
     """Rows and sha256 of a range of row ids. A NULL adds nothing, so columns that come later change no digest."""
     columns = con.execute(f"DESCRIBE ledger.{quote(table)}").fetchall()
     named = ", ".join(
@@ -114,7 +136,7 @@ def _digest(con: DuckDBPyConnection, table: str, after: int, upto: int) -> dict[
     )
     chunks = f"SELECT id // {_CHUNK} AS chunk, count(*) AS n, sha256(string_agg(digest, '' ORDER BY id)) AS digest"
     row = con.execute(
-        f"SELECT coalesce(sum(n), 0)::BIGINT, sha256(string_agg(digest, '' ORDER BY chunk)) "
+        f"SELECT coalesce(sum(n), 0)::BIGINT, sha256({literal(nonce)} || string_agg(digest, '' ORDER BY chunk)) "
         f"FROM ({chunks} FROM ({rows}) GROUP BY 1)"
     ).fetchone()
     assert row

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import chain
 from typing import TYPE_CHECKING, Any
@@ -13,6 +14,8 @@ from pip_dagster.declaration.canonical import canonical
 from pip_dagster.ledger import alarms, audit, canary, silences
 from pip_dagster.ledger.fault import Fault
 from pip_dagster.ledger.record import dicts
+from pip_dagster.ledger.rewrite import ACTION as REWRITTEN
+from pip_dagster.ledger.rewrite import Rewrites
 from pip_dagster.ledger.verify_registry import history_faults, registry_faults
 from pip_dagster.registry.aliases import rollback_of
 from pip_dagster.warehouse.stamp import Stamp, unknown
@@ -32,12 +35,15 @@ Row = Mapping[str, Any]
 class _Experiments:
     """Rows of `ledger.arms` by change, of `ledger.canaries` by id; each is removed when its entry is found.
 
-    So are what people did with alarms: acknowledgments and silences by id, as the entry that each must have.
+    So are what people did with alarms: acknowledgments and silences by id, as the entry that each must have. `digests`:
+    the digest that each rewritten scoring must have.
     """
 
     arms: dict[str, list[Row]]
     canaries: dict[str, Mapping[str, Any]]
     of_alarms: dict[str, audit.Event]
+    rewrites: Rewrites
+    digests: Mapping[str, str]
 
 
 def verify(
@@ -60,11 +66,20 @@ def verify(
         row["change_id"]: row for row in dicts(con.execute(f"{audit.LIVE_CHANGES} ORDER BY c.change_id"))
     }
     of_alarms = alarms.acknowledgments_by_id(con) | silences.silences_by_id(con)
-    split = _Experiments(audit.arms_by_change(con), canary.events_by_id(con), of_alarms)
+    rewrites = Rewrites.read(con)
+    digests = rewrites.newest(_rewrite_ids(entries))
+    split = _Experiments(audit.arms_by_change(con), canary.events_by_id(con), of_alarms, rewrites, digests)
     found = [_faults(entries, changes, moves, expect, split), _stamp_faults(con, stamps), history_faults(moves or {})]
     if registry is not None:
         found.append(registry_faults(con, registry))
     return next(chain(*found), None)
+
+
+def _rewrite_ids(entries: Sequence[Row]) -> Iterator[str]:
+    for row in entries:
+        if row["action"] == REWRITTEN:
+            with suppress(ValueError, KeyError, TypeError):  # which is reported with the entry
+                yield json.loads(row["subject"])["rewrite_id"]
 
 
 def _stamp_faults(con: DuckDBPyConnection, stamps: Sequence[Stamp]) -> Iterator[Fault]:
@@ -118,6 +133,8 @@ def _faults(
         )
     for event_id in split.canaries:
         yield Fault(None, "ledger", f"ledger.canaries {event_id} has no entry in the audit")
+    for rewrite_id in split.rewrites.of:
+        yield Fault(None, "ledger", f"ledger.rewrites {rewrite_id} has no entry in the audit")
     for row_id, entry in split.of_alarms.items():
         table = "silences" if "silence_id" in entry.subject else "alarms"
         yield Fault(None, "ledger", f"ledger.{table} {row_id} has no entry in the audit")
@@ -141,7 +158,7 @@ def _accepted_histories(entries: Sequence[Row]) -> dict[str, int]:
 def _of_entry(
     row: Row,
     subject: Row,
-    details: Row,
+    details: dict[str, Any],
     changes: dict[str, Row],
     moves: Mapping[str, Sequence[AliasChange]] | None,
     split: _Experiments,
@@ -156,7 +173,13 @@ def _of_entry(
         if change_id in seen:
             yield Fault(seq, "ledger", f"live change {change_id} has an entry already")
         seen.add(change_id)
-        yield from _differences(row, subject, details, changes.get(change_id), split.arms.pop(change_id, []))
+        arms = split.arms.pop(change_id, [])
+        yield from _differences(row, subject, details, changes.get(change_id), arms, split.digests)
+    elif row["action"] == REWRITTEN:
+        rewrite_id = subject["rewrite_id"]
+        if not split.rewrites.is_as(rewrite_id, details):
+            yield Fault(seq, "ledger", f"ledger.rewrites {rewrite_id} was changed, or is gone")
+        split.rewrites.of.pop(rewrite_id, None)
     elif row["action"] == "canary":
         now = split.canaries.pop(subject["event_id"], None)
         if now != {
@@ -206,7 +229,14 @@ def _before_the_chain(row: Row, details: Row, changes: dict[str, Row], seen: set
         )
 
 
-def _differences(row: Row, subject: Row, details: Row, change: Row | None, arms: Sequence[Row]) -> Iterator[Fault]:
+def _differences(
+    row: Row,
+    subject: Row,
+    details: dict[str, Any],
+    change: Row | None,
+    arms: Sequence[Row],
+    rewritten: Mapping[str, str],
+) -> Iterator[Fault]:
     """The differences between this entry and the ledger."""
     seq = row["seq"]
     if change is None:
@@ -220,6 +250,23 @@ def _differences(row: Row, subject: Row, details: Row, change: Row | None, arms:
     if change["scoring_id"] is None:
         yield Fault(seq, "ledger", f"scoring {subject['scoring_id']} is gone from ledger.scorings")
         return
+    scored: Iterator[tuple[Any, dict[str, Any], Row]] = zip(
+        [subject["scoring_id"], *(each["scoring_id"] for each in details.get("arms", ()))],
+        [details, *details.get("arms", ())],
+        [now.details, *now.details.get("arms", ())],
+        strict=False,
+    )
+    for scoring_id, then, of_now in scored:
+        if scoring_id in rewritten:
+            # What the entry saw was replaced in the open: the row must be as its newest rewrite left it.
+            if rewritten[scoring_id] != of_now["entry_digest"]:
+                yield Fault(
+                    seq,
+                    "ledger",
+                    f"ledger.scorings {scoring_id} (partition {subject['partition_key']}) was changed since it was "
+                    "rewritten: its digest differs",
+                )
+            then |= {name: of_now[name] for name in (*audit.COMMITTED, "entry_digest") if name in then}
     written = {name: row[name] for name in ("made_at", "actor", "pipeline")} | {**subject, **details}
     found = {"made_at": now.made_at, "actor": now.actor, "pipeline": now.pipeline, **now.subject, **now.details}
     for name in audit.NAMED:

@@ -1,0 +1,120 @@
+"""Who must not return: subjects that were erased or are held, by keyed hashes, kept out wherever rows come in."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from pip_dagster.errors import DeclarationError, NoWarehouseError, OlderWarehouseError
+from pip_dagster.privacy.keys import keys_of, pseudonym_key
+from pip_dagster.privacy.pseudonym import PseudonymKey
+from pip_dagster.sql.names import literal, quote
+from pip_dagster.warehouse.access import reading
+from pip_dagster.warehouse.connect import workspace
+
+if TYPE_CHECKING:
+    from pip_dagster.declaration.pipeline import Pipeline
+
+# The newest row of a request holds.
+SUPPRESSED = """
+  SELECT s.key_version, s.subject FROM ledger.suppressions s
+  JOIN (SELECT erasure_id, arg_max(state, made_at) AS state FROM ledger.erasures GROUP BY erasure_id) e
+    ON e.erasure_id = s.erasure_id
+  WHERE s.pipeline = {pipeline} AND e.state <> 'released'
+"""
+
+
+@dataclass(frozen=True)
+class Incoming:
+    """What happens to rows that come in: the subject becomes a pseudonym, and rows of suppressed subjects stay out.
+
+    `key` is None where subjects are stored as they are; `suppressed`: the keyed hashes by the secret that made them.
+    """
+
+    subject: str
+    key: PseudonymKey | None
+    suppressed: Mapping[PseudonymKey, frozenset[str]] = field(default_factory=dict)
+
+    @property
+    def changes_rows(self) -> bool:
+        """Whether anything is done to them."""
+        return bool(self.key or self.suppressed)
+
+    def select(self, sql: str, columns: Mapping[str, str]) -> str:
+        """SQL of the rows of a SELECT as they may be stored, with the parameters of `values`.
+
+        `columns` are those of the SELECT; without the subject's, its rows are of nobody, and stay as they are.
+        """
+        name = next((each for each in columns if each.lower() == self.subject.lower()), None)
+        if name is None or not self.changes_rows:
+            return sql
+        column = quote(name)
+        kept = [f"({key.sql(column)} IN ({_listed(of)})) IS NOT TRUE" for key, of in self.suppressed.items()]
+        rows = f"SELECT * FROM (\n{sql}\n)" + (f" WHERE {' AND '.join(kept)}" if kept else "")
+        return f"SELECT * REPLACE ({self.key.sql(column)} AS {column}) FROM (\n{rows}\n)" if self.key else rows
+
+    @property
+    def values(self) -> dict[str, bytes]:
+        """The parameters of `select`, which must not be shown."""
+        found: dict[str, bytes] = {}
+        for key in (*([self.key] if self.key else ()), *self.suppressed):
+            found |= key.values
+        return found
+
+
+def incoming(pipeline: Pipeline) -> Incoming | None:
+    """What happens to rows of a pipeline that declares `privacy`; None for another.
+
+    Raises:
+        DeclarationError: a secret is missing, or a suppressed subject is known by a secret that is not declared.
+        WarehouseError: the warehouse cannot be read.
+    """
+    privacy = pipeline.spec.privacy
+    if privacy is None:
+        return None
+    found: dict[str, set[str]] = {}
+    try:
+        with (
+            workspace(threads=1) as con,
+            reading(con, pipeline.project, purpose=f"{pipeline.spec.name}: who is erased"),
+        ):
+            for version, subject in con.execute(SUPPRESSED.format(pipeline=literal(pipeline.spec.name))).fetchall():
+                found.setdefault(version, set()).add(subject)
+    except (NoWarehouseError, OlderWarehouseError):
+        pass
+    keys = {key.version: key for key in keys_of(pipeline)} if found else {}
+    if lacking := sorted(found.keys() - keys.keys()):
+        raise DeclarationError(
+            f"Pipeline {pipeline.spec.name}: subjects were erased that are known by the secret {lacking[0]!r}, which "
+            "is not declared: without it they would return. Declare it under `privacy.pseudonymize.former`."
+        )
+    return Incoming(
+        privacy.subject,
+        pseudonym_key(pipeline),
+        {keys[version]: frozenset(subjects) for version, subjects in sorted(found.items())},
+    )
+
+
+def tokens(pipeline: Pipeline, subject: str) -> list[tuple[str, str]]:
+    """A subject's keyed hashes, with the version of the secret, by every secret of the pipeline.
+
+    Raises:
+        DeclarationError: a secret is missing.
+    """
+    return [(key.pseudonym(subject), key.version) for key in keys_of(pipeline)]
+
+
+def stored_values(pipeline: Pipeline, subject: str) -> list[str]:
+    """What may stand for a subject in stored rows, as text: its pseudonyms and, from before there were any, itself.
+
+    Raises:
+        DeclarationError: a secret is missing.
+    """
+    privacy = pipeline.spec.privacy
+    made = [token for token, _ in tokens(pipeline, subject)] if privacy and privacy.pseudonymize else []
+    return [*made, subject]
+
+
+def _listed(subjects: frozenset[str]) -> str:
+    return ", ".join(map(literal, sorted(subjects)))
