@@ -22,7 +22,19 @@ from pip_dagster.warehouse.stamp import newest_entry
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
-Action = Literal["audit started", "live", "rollback", "promotion", "canary", "accepted", "alarm", "report", "anchored"]
+Action = Literal[
+    "audit started",
+    "live",
+    "rollback",
+    "promotion",
+    "canary",
+    "accepted",
+    "alarm",
+    "report",
+    "anchored",
+    "statement",
+    "exercised",
+]
 
 # Columns of a scoring that an entry repeats, so that a difference can be named.
 NAMED = ("model_name", "model_version", "model_digest", "feature_digest", "score_digest")
