@@ -65,7 +65,7 @@ EXAMPLES = {
     "report": ("report flight_delay",),
     "scorecard": (
         "scorecard flight_delay",
-        "scorecard flight_delay --state tuned --why 'grid of 200, see the notebook' --key me.pem",
+        "scorecard flight_delay --state tuned --why 'grid of 200' --key me.pem",
     ),
     "status": ("status", "status flight_delay --last 7", "status flight_delay --why"),
 }

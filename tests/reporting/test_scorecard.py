@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 
@@ -70,6 +71,13 @@ class TestTheCatalogue:
         unproven = {test.name for test in TESTS if test.find is None}
         assert unproven == TRAINING | {"inclusion"}
         assert all(bool(test.days) == bool(test.find) == bool(test.counts) for test in TESTS)
+
+    def test_is_the_page_about_it(self):
+        page = (Path(__file__).parents[2] / "docs" / "scorecard.md").read_text(encoding="utf-8")
+        for test in TESTS:
+            what = test.counts or "none: a statement only"
+            assert f"| `{test.name}` | {test.title} | {what} | {test.days or ''} |" in page
+            assert f"| {test.section}: `{test.name}` | " in page
 
     def test_of_which_the_smallest_section_is_the_score(self, tiny):
         lines = [ScoreLine(test.name, test.section, test.title, PROVEN) for test in TESTS]
