@@ -331,6 +331,10 @@ def _change(subject: dict[str, Any], details: dict[str, Any]) -> tuple[str, str]
         return subject["alias"], f"{before} to v{details['to']}"
     if "report" in subject:
         return f"{details['first']} to {details['last']}", f"report recorded, sha256 {subject['report']}"
+    if "statement" in subject:
+        return subject["statement"], f"stated until {str(details.get('until'))[:10]}"
+    if "exercise" in subject:
+        return details["partition"], f"{subject['exercise']} {'passed' if details['passed'] else 'failed'}"
     if "warehouse" in subject:
         return "warehouse", "accepted as it is"
     if "version" in subject:

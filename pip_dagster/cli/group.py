@@ -16,7 +16,17 @@ _PROGRAM = "PIP_DAGSTER"  # as click names it in the variable with which a shell
 SECTIONS = {
     "Start": ("init", "demo", "check", "doctor", "ui"),
     "Run": ("run", "backfill", "plan", "publish", "deliver"),
-    "Inspect": ("status", "lineage", "query", "export", "features", "report", "replay", "prove-point-in-time"),
+    "Inspect": (
+        "status",
+        "lineage",
+        "query",
+        "export",
+        "features",
+        "report",
+        "scorecard",
+        "replay",
+        "prove-point-in-time",
+    ),
     "Models": ("models", "monitor", "performance", "estimate"),
     "Operate": ("alarms", "audit", "metrics", "maintain"),
 }
@@ -53,6 +63,10 @@ EXAMPLES = {
     ),
     "replay": ("replay flight_delay 2013-08-01",),
     "report": ("report flight_delay",),
+    "scorecard": (
+        "scorecard flight_delay",
+        "scorecard flight_delay --state tuned --why 'grid of 200' --key me.pem",
+    ),
     "status": ("status", "status flight_delay --last 7", "status flight_delay --why"),
 }
 

@@ -18,6 +18,7 @@ from pip_dagster.declaration.find import find_pipeline
 from pip_dagster.declaration.project import Project
 from pip_dagster.errors import DeclarationError
 from pip_dagster.plural import plural
+from pip_dagster.registry.store import whoami
 from pip_dagster.text_file import read_text
 
 
@@ -30,10 +31,17 @@ from pip_dagster.text_file import read_text
     help="Feature SQL to try instead of the declared one.",
 )
 @click.option("--most-cutoffs", default=100, show_default=True, type=click.IntRange(min=1), help="How many to try.")
+@click.option("--record", "recorded", is_flag=True, help="Record in the audit what it found; the scorecard counts it.")
 @json_option
 @click.pass_obj
 def prove_point_in_time(
-    project: Project, pipeline: str, sql: Path | None, most_cutoffs: int, as_json: bool, selected: Selection
+    project: Project,
+    pipeline: str,
+    sql: Path | None,
+    most_cutoffs: int,
+    recorded: bool,
+    as_json: bool,
+    selected: Selection,
 ) -> None:
     """Build PARTITION's features from all rows and from the rows known at each cut-off; list the features that differ.
 
@@ -42,11 +50,14 @@ def prove_point_in_time(
     import dagster as dg
 
     from pip_dagster.flow.point_in_time import prove
+    from pip_dagster.ledger.exercise import Exercise, record_exercise
     from pip_dagster.orchestration.partitions import partitions_definition, partitions_of
 
     partition = selected.one
     if partition is None:
         raise click.UsageError("Name the PARTITION whose features are built twice.")
+    if recorded and sql:
+        raise click.UsageError("--record is for the declared SQL; leave out --sql.")
     declared = find_pipeline(project, pipeline)
     definition = partitions_definition(declared.spec.partitions)
     try:
@@ -57,6 +68,13 @@ def prove_point_in_time(
             f"{pipeline} has no partition {partition!r}; expected a key such as {example!r}."
         ) from error
     proof = prove(declared, window, sql=read_text(sql, DeclarationError) if sql else None, most_cutoffs=most_cutoffs)
+    if recorded:
+        leaks = ", ".join(leak.feature for leak in proof.leaks)
+        counted = f"{plural(proof.rows, 'row')}, {proof.cutoffs_tried} of {proof.cutoffs} cut-offs"
+        found = f"{counted}; differing: {leaks}" if leaks else counted
+        passed = not proof.leaks and proof.rows > 0
+        done = Exercise("point in time", partition, passed, found, declared.sql_digest)
+        record_exercise(project, pipeline, done, by=whoami())
     if as_json:
         show_json(asdict(proof))
     else:

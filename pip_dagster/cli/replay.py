@@ -20,8 +20,10 @@ from pip_dagster.declaration.find import find_pipeline
 from pip_dagster.declaration.project import Project
 from pip_dagster.errors import PipelineError
 from pip_dagster.plural import plural
+from pip_dagster.registry.store import whoami
 
 if TYPE_CHECKING:
+    from pip_dagster.declaration.pipeline import Pipeline
     from pip_dagster.replay.recorded_rows import RecordedRow
     from pip_dagster.replay.replay import Replay
 
@@ -35,6 +37,7 @@ _SHOWN = 50
 @click.option("--key", "keys", multiple=True, help="Show this row; a JSON list if the key has several columns.")
 @click.option("--all", "every", is_flag=True, help="Replay every live partition.")
 @click.option("--sample", type=click.IntRange(min=1), help="Replay this many live partitions, evenly spread.")
+@click.option("--record", "recorded", is_flag=True, help="Record in the audit what it found; the scorecard counts it.")
 @json_option
 @click.pass_obj
 def replay(
@@ -44,6 +47,7 @@ def replay(
     keys: tuple[str, ...],
     every: bool,
     sample: int | None,
+    recorded: bool,
     as_json: bool,
     selected: Selection,
 ) -> None:
@@ -69,6 +73,8 @@ def replay(
         raise Unanswered(f"cannot replay: {error}") from error
     results.sort(key=lambda each: (each.entry.partition_start, each.entry.scoring_id))
     verdicts: Counter[str] = Counter(each.verdict for each in results)
+    if recorded and results:
+        _record(declared, results, verdicts)
     if as_json:
         show_json({"pipeline": pipeline, "verdicts": verdicts, "partitions": [_plain(each) for each in results]})
     else:
@@ -77,6 +83,17 @@ def replay(
     if unknown:
         echo(f"Error: no row has the key {', '.join(unknown)}.", err=True)
     sys.exit(1 if verdicts["differs"] else 2 if verdicts["cannot replay"] or unknown else 0)
+
+
+def _record(pipeline: Pipeline, results: Sequence[Replay], verdicts: Counter[str]) -> None:
+    """Have the audit hold what the replays found; they pass if all are equal to the bit."""
+    from pip_dagster.ledger.exercise import Exercise, record_exercise
+
+    first, last = results[0].entry.partition_key, results[-1].entry.partition_key
+    found = ", ".join(f"{plural(count, 'partition')} {verdict}" for verdict, count in sorted(verdicts.items()))
+    span = first if first == last else f"{first}..{last}"
+    done = Exercise("replay", span, {*verdicts} == {"identical"}, found)
+    record_exercise(pipeline.project, pipeline.spec.name, done, by=whoami())
 
 
 def _absent(row: RecordedRow) -> bool:

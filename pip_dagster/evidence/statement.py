@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pip_dagster.declaration.canonical import canonical
+from pip_dagster.evidence.signed import check_signature, signature
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
@@ -37,11 +36,12 @@ class Statement:
 
     def line(self, key: Ed25519PrivateKey) -> str:
         """The signed line."""
-        signature = base64.b64encode(key.sign(self._bytes())).decode()
-        return canonical({"format": FORMAT, **asdict(self), "signature": signature})
+        return canonical({**self.content, "signature": signature(self.content, key)})
 
-    def _bytes(self) -> bytes:
-        return canonical({"format": FORMAT, **asdict(self)}).encode()
+    @property
+    def content(self) -> dict[str, Any]:
+        """What the signature covers."""
+        return {"format": FORMAT, **asdict(self)}
 
 
 def parse(line: str, signers: Mapping[str, Ed25519PublicKey]) -> Statement:
@@ -50,21 +50,13 @@ def parse(line: str, signers: Mapping[str, Ed25519PublicKey]) -> Statement:
     Raises:
         ValueError: it is no anchor, its key is not trusted, or its signature does not match.
     """
-    from cryptography.exceptions import InvalidSignature
-
     try:
         found = json.loads(line)
-        signature = base64.b64decode(found.pop("signature"), validate=True)
-        kind = found.pop("format")
+        signed, kind = found.pop("signature"), found.pop("format")
         statement = Statement(**found)
-    except (ValueError, KeyError, TypeError, AttributeError, binascii.Error):
+    except (ValueError, KeyError, TypeError, AttributeError):
         raise ValueError("it is no anchor") from None
     if kind != FORMAT:
         raise ValueError(f"its format is {kind!r}, which this version does not know")
-    if statement.key not in signers:
-        raise ValueError(f"it is signed by the key {statement.key}, which is not among `signers`")
-    try:
-        signers[statement.key].verify(signature, statement._bytes())
-    except InvalidSignature:
-        raise ValueError("its signature does not match: the line was edited") from None
+    check_signature(statement.content, signed, statement.key, signers, trusted="among `signers`")
     return statement

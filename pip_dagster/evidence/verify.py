@@ -12,11 +12,11 @@ from pip_dagster import clock
 from pip_dagster.errors import ProjectError, RegistryError
 from pip_dagster.evidence.anchor import anchored_lines, registry_state
 from pip_dagster.evidence.places import PlaceError
+from pip_dagster.evidence.signed import trusted_keys
 from pip_dagster.evidence.statement import Statement, parse
 from pip_dagster.evidence.views import view_faults
 from pip_dagster.ledger.covered import ACTION, covered_faults, later_rows
 from pip_dagster.ledger.fault import Fault
-from pip_dagster.registry.signing import key_id, public_key
 from pip_dagster.registry.store import Registry
 from pip_dagster.sql.names import literal
 
@@ -71,17 +71,13 @@ def verify_anchors(con: DuckDBPyConnection, project: Project) -> Verified:
         if isinstance(read, PlaceError):
             found.faults.append(Fault(None, "anchor", f"{name} cannot be read: {read}"))
         else:
-            _read_place(con, name, read, _trusted(project, declared.signers), entries, found)
+            _read_place(con, name, read, trusted_keys(project.root, declared.signers), entries, found)
     found.later = sum(seq > (found.entry or 0) for seq in entries)
     found.later_rows = later_rows(con)
     found.faults += covered_faults(con)
     found.faults += view_faults(con)
     found.faults += _of_registry(con, Registry(project.registry))
     return found
-
-
-def _trusted(project: Project, signers: Sequence[str]) -> dict[str, Ed25519PublicKey]:
-    return {key_id(key): key for key in (public_key(each, project.root) for each in signers)}
 
 
 def _read_place(

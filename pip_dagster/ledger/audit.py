@@ -24,7 +24,18 @@ if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
 Action = Literal[
-    "audit started", "live", "rollback", "promotion", "canary", "accepted", "alarm", "report", "anchored", "rewritten"
+    "audit started",
+    "live",
+    "rollback",
+    "promotion",
+    "canary",
+    "accepted",
+    "alarm",
+    "report",
+    "anchored",
+    "rewritten",
+    "statement",
+    "exercised",
 ]
 
 # Columns of a scoring that an entry repeats, so that a difference can be named.

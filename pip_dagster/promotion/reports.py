@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from functools import lru_cache
 from pathlib import Path
@@ -38,18 +39,21 @@ def store_report(root: Path, report: GateReport) -> Path:
     return path
 
 
+def reports_on(root: Path, model_name: str, version: int) -> Iterator[GateReport]:
+    """Every report on a version, the newest first. Raises CorruptRegistry."""
+    for path in sorted((root / model_name / "reports").glob(f"[0-9]*-v{version}.json"), reverse=True):
+        try:
+            yield _adapter().validate_json(path.read_bytes())
+        except (ValidationError, OSError) as error:
+            why = error.errors()[0]["msg"] if isinstance(error, ValidationError) else error.strerror
+            raise CorruptRegistry(
+                f"{path} is no gate report ({why}); move it away and run `pip-dagster models gate` again"
+            ) from error
+
+
 def newest_report(root: Path, model_name: str, version: int) -> GateReport | None:
     """The last report on a version. Raises CorruptRegistry."""
-    paths = sorted((root / model_name / "reports").glob(f"[0-9]*-v{version}.json"))
-    if not paths:
-        return None
-    try:
-        return _adapter().validate_json(paths[-1].read_bytes())
-    except (ValidationError, OSError) as error:
-        why = error.errors()[0]["msg"] if isinstance(error, ValidationError) else error.strerror
-        raise CorruptRegistry(
-            f"{paths[-1]} is no gate report ({why}); move it away and run `pip-dagster models gate` again"
-        ) from error
+    return next(reports_on(root, model_name, version), None)
 
 
 def to_json(report: GateReport) -> object:

@@ -10,6 +10,8 @@ from pip_dagster.errors import RegistryError
 from pip_dagster.plural import plural
 from pip_dagster.promotion.reports import newest_report
 from pip_dagster.registry.choose import registry_of
+from pip_dagster.registry.errors import InvalidKey, SignatureMissing
+from pip_dagster.registry.signing import key_id, public_key, verify_signers
 from pip_dagster.reporting.content import Day, GateLine, MoveLine, Named, VersionLine
 from pip_dagster.reporting.days import shortened
 
@@ -45,10 +47,38 @@ def card_of(pipeline: Pipeline, version: ModelVersion) -> tuple[Named, ...]:
         "calibration": f"{manifest.calibration.method}" if manifest.calibration else "none is declared",
         "decisions": "; ".join(f"{name}: {sql}" for name, sql in spec.decisions.items()) or "none is declared",
         "segments of the gates": ", ".join(pipeline.gates.segments),
+        "gates judged": _judged(pipeline, version),
+        "signatures": _signatures(pipeline, version),
         "tags": ", ".join(f"{name} {value}" for name, value in manifest.tags.items()),
         "origin": manifest.origin.uri if manifest.origin else "",
     }
     return tuple(Named(name, value or "not stated") for name, value in found.items())
+
+
+def _judged(pipeline: Pipeline, version: ModelVersion) -> str:
+    """When and by whom the newest gates were run, and over what."""
+    report = newest_report(pipeline.project.registry, version.name, version.version)
+    if report is None:
+        return "no gate was run"
+    against = f"against v{report.champion}" if report.champion else "without a former version"
+    spans = f" over {plural(len(report.partitions), 'partition')}" if report.partitions else ""
+    return f"{report.made_at:%Y-%m-%d %H:%M} UTC by {report.made_by}, for {report.pipeline}, {against}{spans}"
+
+
+def _signatures(pipeline: Pipeline, version: ModelVersion) -> str:
+    """Which of the required signers have signed the manifest; each signature is verified."""
+    required, root = pipeline.spec.scoring.required_signers, pipeline.project.root
+    found = []
+    for signer in required:
+        try:
+            identity = key_id(public_key(signer, root))
+            verify_signers(version, (signer,), root)
+            found.append(f"signed by the key {identity}")
+        except InvalidKey as error:
+            found.append(str(error))
+        except SignatureMissing:
+            found.append(f"not signed by the key {identity}")
+    return ", ".join(found) or "none is required"
 
 
 def versions_of(pipeline: Pipeline, days: Sequence[Day]) -> tuple[VersionLine, ...]:

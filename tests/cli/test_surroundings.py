@@ -65,7 +65,7 @@ READING = {
     *("check", "doctor"),
     *("audit log", "audit verify", "backfill --dry-run", "lineage show", "models gate", "models history"),
     *("metrics", "models list", "models rollback --dry-run", "models show", "plan", "query", "replay"),
-    *("models card", "report", "status"),
+    *("models card", "report", "scorecard", "status"),
 }
 # They say that they do not apply to this project.
 NEITHER = {

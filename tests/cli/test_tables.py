@@ -140,6 +140,7 @@ def run_functions():
         performance_shown,
         point_in_time,
         rollback,
+        scorecard,
         undelivered,
     )
     from pip_dagster.cli.plan import show_plan
@@ -330,6 +331,15 @@ def run_functions():
     means = {"champion_mean": 0.123456, "challenger_mean": 0.2, "mean_absolute_difference": 0.0765, "rows": 1200}
     versions = {"champion_version": 1, "challenger_version": 2}
     compare._show_challengers("orders", [Of(partition_key="2024-03-01", flips={"act": 12}, **means, **versions)])
+    shown = Of(kind="audit entry", id="35", at=AT, text="replay of 2024-03-01: 1 partition identical")
+    earn = "No rollback is recorded. `pip-dagster models rollback orders` of one partition is a drill."
+    lines = [
+        Of(name="debuggable", points=1.0, evidence=(shown,), expires=AT, missing=""),
+        Of(name="rollback", points=0.0, evidence=(), expires=None, missing=earn),
+    ]
+    score = {"score": 0.0, "meaning": "strong", "faults": ()}
+    sections = {"infrastructure": 1.0}
+    scorecard._show(Of(pipeline="orders", model="returns v2", sections=sections, of=lambda section: lines, **score))
     point_in_time._show_leaks([Of(feature="amount", rows=12, examples=[{"order_id": 1, "day": "2024-03-01"}])])
     looked_at = [
         Of(level="ok", what="python", text="3.11.7", remedy=""),

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import re
 
+from pip_dagster.registry.signing import key_id, keygen, private_key
 from pip_dagster.reporting.collect import collect
 from pip_dagster.reporting.page import card_to_html, card_to_markdown
 
@@ -23,6 +24,23 @@ def test_says_what_the_report_says_of_the_model(reported):
         len(re.split(r"(?<!\\)\|", line)) for line in text.split("## Versions")[1].split("##")[0].splitlines() if line
     }
     assert len(widths) == 1, "every row of a table has its columns"
+
+
+def test_says_who_signed_and_when_gates_were_run(tiny, tmp_path):
+    for name in ("ada", "bob"):
+        keygen(tmp_path / name)
+    signers = [str(tmp_path / f"{name}.pub.pem") for name in ("ada", "bob", "lost")]
+    tiny.declare(scoring={"required_signers": signers})
+    tiny.shell("models", "sign", "returns", "v1", "--key", str(tmp_path / "ada.pem"))
+    ada, bob = (key_id(private_key(tmp_path / f"{name}.pem").public_key()) for name in ("ada", "bob"))
+    text = tiny.shell("models", "card", "orders")
+    assert f"| signatures | signed by the key {ada}, not signed by the key {bob}, required signer" in text
+    assert "| gates judged | no gate was run |" in text
+    tiny.declare()
+    tiny.shell("models", "gate", "orders", "v1")
+    text = tiny.shell("models", "card", "orders")
+    assert re.search(r"gates judged \| 20\d\d-\d\d-\d\d .* for orders, against v1", text)
+    assert "| signatures | none is required |" in text
 
 
 def test_is_a_page_by_its_name(reported):
