@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING
 from pip_dagster.delivery.digest import digest_of
 from pip_dagster.delivery.target import ChangeRows, DeliveryChange, DeliveryError
 from pip_dagster.errors import DeclarationError
+from pip_dagster.quoted import first
 from pip_dagster.sql.names import literal, quote
 from pip_dagster.sql.row_sql import row_condition
 from pip_dagster.warehouse.published_export import castable
@@ -95,9 +95,8 @@ def _copy(con: DuckDBPyConnection, select: str, file: Path, where: str) -> None:
     try:
         con.execute(f"COPY ({select}) TO {literal(str(file))} (FORMAT parquet)")
     except duckdb.DataError as error:
-        said = re.sub(r"'[^']*'|\"[^\"]*\"", "'…'", str(error).splitlines()[0])
         raise DeliveryError(
-            f"{where}: `where` cannot be computed for a row of the partition: {said}. Let it be NULL there, by "
+            f"{where}: `where` cannot be computed for a row of the partition: {first(error)}. Let it be NULL there, by "
             "TRY_CAST or TRY(…), or exclude the row by CASE"
         ) from None
 
