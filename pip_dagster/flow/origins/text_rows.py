@@ -171,7 +171,7 @@ class TextRows:
             )
         return self.error(
             file,
-            f"has another value for {column.name} {place}; expected {rows.meaning(column)}, since the column is "
+            f"has a value that does not fit {column.name} {place}; expected {rows.meaning(column)}, since it is "
             f"declared as {column.sql_type}. Correct the file, or declare another type",
         )
 
