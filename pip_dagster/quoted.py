@@ -59,7 +59,7 @@ _FORMS = tuple(
         _Form("Date out of range: "),
         _Form("Invalid (?:character|byte) encountered in [A-Za-z >-]{1,60}?(?=[:'\"]| of string)"),
         _Form("Invalid input for hex digit: "),
-        _Form("Invalid UTF8 Codepoint "),
+        _Form("Invalid UTF8 [A-Za-z]+ "),
         # Of a column of SQLite, which holds values of other types.
         _Form(
             r"Invalid type in column \"[^\"\n]*\": column was declared as \w+, found ", '(?= of type "[a-z]+" instead)'

@@ -211,7 +211,7 @@ class TestCsv:
         ("content", "said"),
         [
             ("", "is empty; expected a first line"),
-            ("1,2024-03-01,1.5,x\n", "lacks id, day, amount, note in line 1, which has none of them"),
+            ("1,2024-03-01,1.5,x\n", "lacks id, day, amount, note in line 1, which has: none of them"),
             ("id,date,amount,note\n1,2024-03-01,1.5,x\n", "lacks day in line 1, which has: id, date, amount, note"),
             ("id,day,amount,note,Day\n", "has two columns day in line 1"),
             (HEAD + "1,2024-03-01,1.5,x\n2,2024-03-02,3\n", "in line 3, which has another number of fields"),

@@ -139,10 +139,10 @@ def _header(rows: TextRows, file: str) -> tuple[str, tuple[str, ...]]:
     folded = [each.lower() for each in header]
     if missing := [column.name for name, column in wanted.items() if name not in folded and not column.optional]:
         # Of a file without a header, the first line is a row.
-        has = f": {', '.join(header)[:300]}" if wanted.keys() & {*folded} else " none of them"
+        has = ", ".join(header)[:300] if wanted.keys() & {*folded} else "none of them"
         raise rows.error(
             file,
-            f"lacks {', '.join(missing)} in line 1, which has{has}. Correct the file or "
+            f"lacks {', '.join(missing)} in line 1, which has: {has}. Correct the file or "
             "`columns`; a column that some files lack is declared as in `VARCHAR optional`",
         )
     if twice := next((name for name in folded if folded.count(name) > 1 and name in wanted), None):

@@ -171,8 +171,8 @@ class TextRows:
             )
         return self.error(
             file,
-            f"has a value that does not fit {column.name} {place}; expected {rows.meaning(column)}, since it is "
-            f"declared as {column.sql_type}. Correct the file, or declare another type",
+            f"has a value that does not fit {column.name} {place}; expected {rows.meaning(column)}"
+            f", since the column is declared as {column.sql_type}. Correct the file, or declare another type",
         )
 
 

@@ -2,7 +2,7 @@
 
 Which columns are keys is not stored, so of the checks no example stays, and no observed value but counts, shares, means
 and sums. Scorings that went live have no reason, so that what the audit covers of them is as it was. What it covers of
-tables begins anew.
+tables begins again.
 """
 
 from __future__ import annotations
