@@ -45,7 +45,7 @@ _FORMS = tuple(
     (re.compile(form.head), form.after and re.compile(rf".*(?:{form.after})(.*)\Z", re.DOTALL))
     for form in (
         _Form("Could not convert string (?=['\"])", _QUOTE),
-        _Form('[Ii]nvalid [a-z ]{1,40}?: (?=")', _QUOTE),
+        _Form('(?:invalid|Invalid) [a-z ]{1,40}?: (?=")', _QUOTE),
         _Form('[a-z ]{1,40}? out of range: (?=")', _QUOTE),
         _Form(r"Type \w+ with value ", "(?=can't be cast)"),
         _Form("Could not cast value ", "(?= to [A-Z])"),

@@ -28,8 +28,8 @@ def check_keys(stage: Stage, keys: Sequence[str]) -> dict[str, str]:
     for key, (twice, rows) in repeated(stage, keys, _parts(stage, keys)).items():
         problems.setdefault(
             key,
-            f"{plural(twice, 'key')} ({names}) {'occurs' if twice == 1 else 'occur'} more than once, in {plural(rows, 'row')}; "
-            "a join in the feature SQL may multiply rows",
+            f"{plural(twice, 'key')} ({names}) {'occurs' if twice == 1 else 'occur'} more than once, in "
+            f"{plural(rows, 'row')}; a join in the feature SQL may multiply rows",
         )
     for name in (name for name in keys if stage.columns[name] in {"HUGEINT", "UHUGEINT"}):
         for key, rows in con.execute(
