@@ -143,6 +143,7 @@ class _Reader:
         self._names = pipeline.label_key
         self._key = quote_all(self._names)
         self._outcome = quote(pipeline.labels.outcome)
+        self._quotes = pipeline.may_quote([pipeline.labels.outcome])
         self._sql = f"(\n{without_end(con, pipeline.labels_sql)}\n)"
         self._model = f"{manifest.model_name} v{manifest.version}"
         self._classes = manifest.classes if manifest.task in ("binary", "multiclass") else None
@@ -190,14 +191,15 @@ class _Reader:
                 f"label in a partition, such as {twice[0]}."
             )
         unknown = con.execute(f"SELECT any_value(pip_unknown), count(pip_unknown) FROM {self.relation}").fetchone()
+        such = f", {unknown[0]!r} among them," if unknown and self._quotes else ""
         if unknown and unknown[1] and not self._classes:
             raise DeclarationError(
-                f"{self._where}: {unknown[1]:,} outcomes, {unknown[0]!r} among them, are not numbers. Map them in the "
+                f"{self._where}: {unknown[1]:,} outcomes{such} are not numbers. Map them in the "
                 "SQL, to 0 and 1 for a binary model, or return NULL for them."
             )
         if unknown and unknown[1]:
             raise DeclarationError(
-                f"{self._where}: {unknown[1]:,} outcomes, {unknown[0]!r} among them, are not a class of {self._model}, "
+                f"{self._where}: {unknown[1]:,} outcomes{such} are not a class of {self._model}, "
                 f"which has {', '.join(self._classes or ())}. Map them in the SQL, or return NULL for them."
             )
 
