@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 
 from pip_dagster.declaration.lake import is_transient
 from pip_dagster.errors import SourceAwayError, SourceError
-from pip_dagster.quoted import first
 from pip_dagster.sql.names import literal, quote
 from pip_dagster.warehouse import lock
 
@@ -90,7 +89,7 @@ def detach(con: DuckDBPyConnection, catalog: str) -> None:
 
 def masked(error: BaseException, connection: Mapping[str, str]) -> str:
     """The first line of an error, without a password."""
-    text = first(error)
+    text = (str(error).strip() or type(error).__name__).splitlines()[0]  # of attaching, which reads no row
     if password := connection.get("PASSWORD"):
         text = text.replace(password, "***")
     return f"DuckDB says: {text}"
