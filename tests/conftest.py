@@ -285,7 +285,11 @@ def untyped_live_changes() -> list[str]:
     ]
     costs += [f"ALTER TABLE ledger.scorings DROP {column}" for column in ("cluster", "tasks", "nodes", "nonce")]
     live = "CREATE OR REPLACE VIEW ledger.live AS" + view.partition(";")[0]
-    created = re.findall(r"^CREATE (TABLE|VIEW) (ledger\.\w+)", "".join(MIGRATIONS[9:]), re.MULTILINE)
+    created = re.findall(
+        r"^CREATE (TABLE|VIEW) (ledger\.\w+)",
+        "".join(each for each in MIGRATIONS[9:] if isinstance(each, str)),
+        re.MULTILINE,
+    )
     return [live, *dropped, *costs, *(f"DROP {kind} {name}" for kind, name in reversed(created))]
 
 

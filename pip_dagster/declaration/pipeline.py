@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property
@@ -33,7 +34,7 @@ from pip_dagster.errors import DeclarationError
 from pip_dagster.quality.suite import Suites, suggest
 from pip_dagster.quality.suite_file import load_suites
 from pip_dagster.sql.expression import naming
-from pip_dagster.sql.output_columns import UNNAMED, output_columns
+from pip_dagster.sql.output_columns import UNNAMED, columns_behind, output_columns
 from pip_dagster.sql.repeatable import changing
 from pip_dagster.sql.tables import Readable, folded, tables_read
 
@@ -138,6 +139,17 @@ class Pipeline:
         read = sources_read(self.spec, self.sql, self.spec.features.sql)
         judged = self.suites.sources.keys() - self.label_sources
         return {name: each for name, each in declared.items() if name in read or name in judged}
+
+    @cached_property
+    def key_columns(self) -> frozenset[str]:
+        """The columns, of the sources too, that identify rows or units, in lower case. No text has their values."""
+        named = {*self.spec.features.key, *self.spec.unit, *self.label_key, *self.unit}
+        return columns_behind(self.sql, named)
+
+    def may_quote(self, columns: Iterable[str]) -> bool:
+        """Whether values of these columns may stand in texts: of none with `privacy`, else of those that are no key."""
+        is_private = getattr(self.spec, "privacy", None) is not None
+        return not is_private and not self.key_columns & {column.lower() for column in columns}
 
     def is_provisional(self, close: datetime, at: datetime) -> bool:
         """Whether, `at` an instant, a source of a partition that closes at `close` may still be incomplete."""

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from pip_dagster.delivery.digest import digest_of
 from pip_dagster.delivery.target import ChangeRows, DeliveryChange, DeliveryError, Receipt, ShownChange, local_folder
+from pip_dagster.quoted import of_server
 from pip_dagster.sql.names import literal, quote
 from pip_dagster.warehouse.arrow import arrow_rows, table_of
 from pip_dagster.warehouse.connect import workspace
@@ -229,10 +230,11 @@ class DeltaTarget:
         except (CommitFailedError, DeliveryError):
             raise
         except Exception as error:  # delta-rs raises bare Exceptions too
-            said = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
             again = isinstance(error, OSError) and not isinstance(error, PermissionError)
             raise DeliveryError(
-                f"{self._where}: {self._place} cannot be read or written. delta-rs says: {said}", again=again
+                f"{self._where}: {self._place} cannot be read or written. delta-rs says: "
+                f"{of_server(str(error)) or type(error).__name__}",
+                again=again,
             ) from None
 
 

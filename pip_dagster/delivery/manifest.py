@@ -104,7 +104,8 @@ def parsed(text: str | bytes, place: str) -> DeliveryManifest:
         return DeliveryManifest(**found | {"files": files, "scoring_ids": tuple(found["scoring_ids"])})
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise DeliveryError(
-            f"{place} is not a manifest of delivered rows: {error}. Remove it, and deliver the partition again by name."
+            f"{place} is not a manifest of delivered rows ({type(error).__name__}). Remove it, and deliver the "
+            "partition again by name."
         ) from error
 
 

@@ -23,13 +23,14 @@ from pip_dagster.delivery.live_rows import live_rows
 from pip_dagster.delivery.recorder import Recorder
 from pip_dagster.delivery.redact import redacted
 from pip_dagster.delivery.staging import staged
-from pip_dagster.delivery.target import DeliveryError, Receipt, said
+from pip_dagster.delivery.target import DeliveryError, Receipt
 from pip_dagster.delivery.targets import Session
 from pip_dagster.errors import NoWarehouseError, PipelineError, WarehouseLockedError
 from pip_dagster.flow.engine import available_threads
 from pip_dagster.ledger.deliveries import Pending, live_of, pending_deliveries
 from pip_dagster.ledger.record import RunInfo
 from pip_dagster.plural import plural
+from pip_dagster.quoted import said
 from pip_dagster.warehouse import advisory, lock, memory
 from pip_dagster.warehouse.access import complete_publications, reading, writing
 from pip_dagster.warehouse.connect import workspace

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING
 from pip_dagster.delivery.digest import digest_of
 from pip_dagster.delivery.manifest import LATEST, DeliveryManifest, File, folder_of, parsed
 from pip_dagster.delivery.target import ChangeRows, DeliveryChange, DeliveryError, Receipt, Target, local_folder
+from pip_dagster.quoted import first
 from pip_dagster.sql.names import literal
 from pip_dagster.warehouse.connect import workspace
 from pip_dagster.warehouse.faults import remedy
@@ -93,7 +94,7 @@ class ParquetFolder:
                 rows = f"read_parquet([{files}], hive_partitioning = false)"
                 count, digest = digest_of(con, rows, columns)
         except (duckdb.Error, OSError) as error:
-            raise DeliveryError(f"{folder} cannot be read back: {str(error).splitlines()[0]}") from error
+            raise DeliveryError(f"{folder} cannot be read back: {first(error)}") from error
         return Receipt(shown.shown, count, digest, str(folder))
 
     def close(self) -> None:

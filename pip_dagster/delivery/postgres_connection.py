@@ -12,6 +12,7 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 from pip_dagster.delivery.target import DeliveryError
+from pip_dagster.quoted import of_server
 
 if TYPE_CHECKING:
     from psycopg2.extensions import connection, cursor
@@ -105,6 +106,7 @@ class PostgresSession:
         said = (getattr(error.diag, "message_primary", None) or str(error)).strip().splitlines()[0]
         for secret in self._secrets:
             said = said.replace(secret, "***")
+        said = of_server(said) if code else said  # a connection that is refused is about no row
         if not code:
             gone = not _REFUSED.search(said)
             what = "the database does not answer" if gone else "the database refuses the connection"

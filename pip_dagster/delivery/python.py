@@ -16,6 +16,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from pip_dagster.delivery.target import ChangeRows, DeliveryChange, DeliveryError, Receipt, ShownChange, Target
+from pip_dagster.quoted import said
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -35,7 +36,7 @@ def open_python(pipeline: Pipeline, name: str, declared: DeclaredTarget) -> Targ
         except AttributeError:
             raise DeliveryError(f"{where}: the module has no {function}.") from None
         except (Exception, SystemExit) as error:  # an import runs the user's code
-            raise DeliveryError(f"{where} cannot be imported: {type(error).__name__}: {error}") from error
+            raise DeliveryError(f"{where} cannot be imported: {said(error)}") from error
     if not callable(found):
         raise DeliveryError(f"{where} is not a function.")
     return PythonFunction(declared.python, found)
@@ -69,7 +70,7 @@ class PythonFunction:
         except (Exception, SystemExit) as error:  # sys.exit() would end the other targets, with the exit code 0
             raise DeliveryError(
                 f"Pipeline {change.pipeline}, partition {change.partition_key}: target {change.target}: "
-                f"{self._name} raised {type(error).__name__}: {error}",
+                f"{self._name} raised {said(error)}; a DeliveryError of your own has its text kept",
                 again=True,
             ) from error
         details = _recordable(returned) if isinstance(returned, Mapping) else {}

@@ -19,6 +19,7 @@ from pip_dagster.delivery.digest import digest_of
 from pip_dagster.delivery.manifest import LATEST, DeliveryManifest, File, folder_of, parsed
 from pip_dagster.delivery.s3_client import LostRaceError, S3Objects
 from pip_dagster.delivery.target import ChangeRows, DeliveryChange, DeliveryError, Receipt
+from pip_dagster.quoted import first
 from pip_dagster.sql.names import literal
 from pip_dagster.warehouse.connect import workspace
 
@@ -99,9 +100,7 @@ class S3Folder:
             try:
                 count, digest = digest_of(con, f"read_parquet([{listed}], hive_partitioning = false)", columns)
             except duckdb.Error as error:
-                raise DeliveryError(
-                    f"{self._objects.where} cannot be read back: {str(error).splitlines()[0]}"
-                ) from error
+                raise DeliveryError(f"{self._objects.where} cannot be read back: {first(error)}") from error
         return Receipt(shown.shown, count, digest, self._place(partition_key))
 
     def close(self) -> None:

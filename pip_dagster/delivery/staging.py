@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from pip_dagster.delivery.digest import digest_of
 from pip_dagster.delivery.target import ChangeRows, DeliveryChange, DeliveryError
 from pip_dagster.errors import DeclarationError
 from pip_dagster.flow.deliverable import condition, select_list
+from pip_dagster.quoted import first
 from pip_dagster.sql.names import literal
 from pip_dagster.warehouse.published_export import castable
 
@@ -93,9 +93,8 @@ def _copy(con: DuckDBPyConnection, select: str, file: Path, where: str) -> None:
     try:
         con.execute(f"COPY ({select}) TO {literal(str(file))} (FORMAT parquet)")
     except duckdb.DataError as error:
-        said = re.sub(r"'[^']*'|\"[^\"]*\"", "'…'", str(error).splitlines()[0])
         raise DeliveryError(
-            f"{where}: `where` cannot be computed for a row of the partition: {said}. Let it be NULL there, by "
+            f"{where}: `where` cannot be computed for a row of the partition: {first(error)}. Let it be NULL there, by "
             "TRY_CAST or TRY(…), or exclude the row by CASE"
         ) from None
 

@@ -46,11 +46,6 @@ def local_folder(pipeline: Pipeline, target: str, declared: str) -> Path:
     return found
 
 
-def said(error: Exception) -> str:
-    """What an error says, in one line: ours, or a library's own that no target foresaw."""
-    return str(error) if isinstance(error, PipelineError) else f"{type(error).__name__}: {error}".split("\n")[0]
-
-
 class NewerChangeError(DeliveryError):
     """The target shows a newer change of the partition than the one that is delivered."""
 

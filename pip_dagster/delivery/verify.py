@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 from pip_dagster.delivery.live_rows import live_rows
 from pip_dagster.delivery.redact import redacted
 from pip_dagster.delivery.staging import staged
-from pip_dagster.delivery.target import said
 from pip_dagster.delivery.targets import Session
 from pip_dagster.ledger.deliveries import delivered_keys, live_of
 from pip_dagster.plural import plural
+from pip_dagster.quoted import said
 from pip_dagster.warehouse.access import reading
 from pip_dagster.warehouse.connect import workspace
 

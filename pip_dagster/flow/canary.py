@@ -13,6 +13,7 @@ from pip_dagster.flow.run import Run
 from pip_dagster.flow.stage import keep, stored_columns
 from pip_dagster.ledger.canary import CanaryEvent, record_event
 from pip_dagster.plural import plural
+from pip_dagster.quoted import said
 from pip_dagster.sql.names import among, literal, quote
 from pip_dagster.statistics.agreement import flip_gate, paired_columns
 from pip_dagster.statistics.gate_result import GateResult
@@ -119,7 +120,7 @@ def _side_by_side(
         return keep(con, "side_by_side", select), (a, b)
     except duckdb.Error as error:
         raise DeclarationError(
-            f"Pipeline {pipeline.spec.name}: gates.decision {a.decision!r} fails on a stored row: {error}"
+            f"Pipeline {pipeline.spec.name}: gates.decision {a.decision!r} fails on a stored row: {said(error)}"
         ) from error
 
 

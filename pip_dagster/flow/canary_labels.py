@@ -24,6 +24,7 @@ from pip_dagster.flow.stage import keep, stored_columns
 from pip_dagster.ledger.canary import events, stopped
 from pip_dagster.ledger.live_partitions import LivePartition, Revision
 from pip_dagster.ledger.record import ScoringEntry
+from pip_dagster.quoted import said
 from pip_dagster.sql.names import among, quote, quote_all
 from pip_dagster.statistics.agreement import paired_columns
 from pip_dagster.statistics.interim import FIRST, Interim
@@ -91,7 +92,7 @@ def judge_by_labels(
         except Exception as error:
             raise_if_interrupted(error)
             # The champion's partitions are committed; an arm whose labels are missing has its other limits.
-            checks.append((f"{METRIC} {arm}", None, f"labels cannot judge it: {' '.join(str(error).split())}"))
+            checks.append((f"{METRIC} {arm}", None, f"labels cannot judge it: {' '.join(said(error).split())}"))
             continue
         if found is None:
             continue

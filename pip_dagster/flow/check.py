@@ -31,6 +31,7 @@ from pip_dagster.flow.validate import validate_features
 from pip_dagster.plural import plural
 from pip_dagster.privacy.suppressed import incoming
 from pip_dagster.quality.suite import SuiteError, check_columns
+from pip_dagster.quoted import said
 from pip_dagster.registry.choose import registry_of
 from pip_dagster.registry.errors import ModelNotFound
 from pip_dagster.sql.names import quote_all
@@ -243,7 +244,7 @@ def _bind_labels(con: DuckDBPyConnection, pipeline: Pipeline, partition: Partiti
             # With rows: text that is no number is found by comparing it.
             con.execute(f"SELECT count(*) FROM (\n{query.sql}\n) f JOIN (\n{sql}\n) l USING ({key})", both)
     except duckdb.Error as error:
-        raise DeclarationError(f"{error}") from error
+        raise DeclarationError(said(error)) from error
 
 
 def _rows(

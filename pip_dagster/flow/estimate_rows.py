@@ -11,6 +11,7 @@ from pip_dagster.flow.label_window import label_key_error, stage_labels
 from pip_dagster.flow.stage import keep
 from pip_dagster.ledger.estimates import StoredScoring
 from pip_dagster.ledger.live_partitions import LivePartition
+from pip_dagster.quoted import first
 from pip_dagster.registry.composite import SEGMENT_COLUMN
 from pip_dagster.registry.metric_spec import metric_spec
 from pip_dagster.sql.names import among, quote, quote_all
@@ -109,7 +110,7 @@ def stage_scored(
             raise DeclarationError(
                 f"Pipeline {name}: scores cannot be read to estimate performance"
                 + (f", by {of.segment!r}" if of.segment else "")
-                + f": {str(error).splitlines()[0]} Set monitoring.estimates: false, or correct the segments."
+                + f": {first(error)} Set monitoring.estimates: false, or correct the segments."
             ) from error
 
 

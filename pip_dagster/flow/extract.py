@@ -24,6 +24,7 @@ from pip_dagster.flow.validate import Verdicts
 from pip_dagster.flow.validate_sources import validate_sources
 from pip_dagster.plural import plural
 from pip_dagster.privacy.suppressed import incoming
+from pip_dagster.quoted import said
 from pip_dagster.sql.names import quote
 from pip_dagster.warehouse import faults, pinned
 from pip_dagster.warehouse.digest import RowSet, row_set_sql
@@ -106,7 +107,7 @@ def extract(
         _make_room(own, con, columns, threads)
         hashed = sources or with_more(own, partial(fingerprints, own, pipeline, partitions))
         if not (as_known or sources):
-            judged |= validate_sources(own, spec, pipeline.suites, partitions).verdicts
+            judged |= validate_sources(own, pipeline, partitions).verdicts
         filling = _Filling(own, stage, query, failed)
         for adjoining in () if as_known else contiguous(partitions):
             filling.fill(adjoining)
@@ -115,7 +116,7 @@ def extract(
         with sources_alone(con, spec, pipeline.project.root, known_at=known_at) as own:
             _make_room(own, con, columns, threads)
             if not sources:
-                judged |= validate_sources(own, spec, pipeline.suites, [partition]).verdicts
+                judged |= validate_sources(own, pipeline, [partition]).verdicts
             _Filling(own, stage, query, failed).fill([partition])
     make_room(con, columns, threads)
     _check_range(stage, spec, query)
@@ -176,7 +177,7 @@ class _Filling:
                 raise
             pinned.again(self.con)
             if len(partitions) == 1:
-                self.failed[partitions[0].key] = f"the feature SQL fails: {error}"
+                self.failed[partitions[0].key] = f"the feature SQL fails: {said(error)}"
                 return
             middle = len(partitions) // 2
             self.fill(partitions[:middle])
@@ -203,15 +204,14 @@ def _row_sets(stage: Stage) -> dict[str, RowSet]:
 
 
 def _check_range(stage: Stage, spec: PipelineSpec, query: FeatureQuery) -> None:
-    column, key = spec.features.partition_column, spec.features.key[0]
+    column = spec.features.partition_column
     outside = stage.con.execute(
-        f"SELECT count(*), any_value({quote(column)}::VARCHAR), any_value({quote(key)}::VARCHAR) "
-        f"FROM {stage.features} WHERE partition_key IS NULL"
+        f"SELECT count(*), count(*) - count({quote(column)}) FROM {stage.features} WHERE partition_key IS NULL"
     ).fetchone()
     if outside and outside[0]:
         used = ", ".join("$" + name for name in sorted(query.parameters))
+        nulls = f", {outside[1]} of them with a NULL in {column}" if outside[1] else f", by their {column}"
         raise DeclarationError(
-            f"Pipeline {spec.name}, {spec.features.sql}: {plural(outside[0], 'row')} outside the requested partitions, "
-            f"such as {key} = {outside[2]} with {column} = {outside[1]}. Bound every row by {used} "
-            "(half-open) and give none a NULL there; nothing was stored."
+            f"Pipeline {spec.name}, {spec.features.sql}: {plural(outside[0], 'row')} outside the requested "
+            f"partitions{nulls}. Bound every row by {used} (half-open) and give none a NULL there; nothing was stored."
         )

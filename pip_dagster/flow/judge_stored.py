@@ -98,7 +98,7 @@ def _predictions(con: DuckDBPyConnection, pipeline: Pipeline, wanted: Wanted) ->
 
     def judge() -> Judged:
         suite = with_parameters(pipeline.suites.predictions, reference(manifest))
-        validation = validate(con, pipeline.spec, suite, relation, columns, [entry.partition_key])
+        validation = validate(con, pipeline, suite, relation, columns, [entry.partition_key])
         return _judged(pipeline, entry.partition_key, validation)
 
     return judge

@@ -17,7 +17,7 @@ _NUMBERS_A_TEXT = 4
 
 
 def check_keys(stage: Stage, keys: Sequence[str]) -> dict[str, str]:
-    """Partitions with a key that is NULL, occurs twice or cannot be published exactly, and an example of it."""
+    """Partitions with keys that are NULL, occur twice or cannot be published exactly, and how many; never which."""
     con, names = stage.con, ", ".join(keys)
     any_null = " OR ".join(f"{quote(name)} IS NULL" for name in keys)
     problems: dict[str, str] = {}
@@ -25,42 +25,43 @@ def check_keys(stage: Stage, keys: Sequence[str]) -> dict[str, str]:
         f"SELECT partition_key, count(*) FROM {stage.features} WHERE {any_null} GROUP BY ALL"
     ).fetchall():
         problems[key] = f"{plural(nulls, 'row')} with a NULL in the key ({names}); every row needs a key"
-    for key, (twice, example) in repeated(stage, keys, _parts(stage, keys)).items():
+    for key, (twice, rows) in repeated(stage, keys, _parts(stage, keys)).items():
         problems.setdefault(
             key,
-            f"{twice} keys ({names}) occur more than once, such as {example}; "
-            "a join in the feature SQL may multiply rows",
+            f"{plural(twice, 'key')} ({names}) {'occurs' if twice == 1 else 'occur'} more than once, in "
+            f"{plural(rows, 'row')}; a join in the feature SQL may multiply rows",
         )
     for name in (name for name in keys if stage.columns[name] in {"HUGEINT", "UHUGEINT"}):
-        for key, example in con.execute(
-            f"SELECT partition_key, any_value({quote(name)}::VARCHAR) FROM {stage.features} "
+        for key, rows in con.execute(
+            f"SELECT partition_key, count(*) FROM {stage.features} "
             f"WHERE length(ltrim({quote(name)}::VARCHAR, '-')) > 38 GROUP BY partition_key"
         ).fetchall():
             problems.setdefault(
                 key,
-                f"{name} = {example} has more digits than Arrow and Parquet hold (38); cast it to VARCHAR in the SQL",
+                f"{name} has more digits in {plural(rows, 'row')} than Arrow and Parquet hold (38); cast it to VARCHAR "
+                "in the SQL",
             )
     return problems
 
 
-def repeated(stage: Stage, keys: Sequence[str], parts: int, hashed: str = "hash") -> dict[str, tuple[int, str]]:
-    """Partition → how many of its keys occur more than once, and one of them.
+def repeated(stage: Stage, keys: Sequence[str], parts: int, hashed: str = "hash") -> dict[str, tuple[int, int]]:
+    """Partition → how many of its keys occur more than once, and in how many rows.
 
     The rows are grouped in `parts`, by a hash that equal keys share; so memory does not grow with the rows. `hashed` is
     the SQL function; its collisions make parts uneven and change nothing else.
     """
     listed = quote_all(keys)
-    found: dict[str, tuple[int, str]] = {}
+    found: dict[str, tuple[int, int]] = {}
     for part in range(parts):
         within = f"WHERE {hashed}({listed}) % {parts} = {part}" if parts > 1 else ""
         rows = stage.con.execute(
-            "SELECT partition_key, count(*), any_value(k) FROM ("
-            f"SELECT partition_key, concat_ws(', ', {listed}) AS k FROM {stage.features} {within} "
+            "SELECT partition_key, count(*), sum(n)::BIGINT FROM ("
+            f"SELECT partition_key, count(*) AS n FROM {stage.features} {within} "
             f"GROUP BY partition_key, {listed} HAVING count(*) > 1) GROUP BY partition_key"
         ).fetchall()
-        for key, count, example in rows:
-            before, first = found.get(key, (0, example))
-            found[key] = (before + count, first)
+        for key, count, of_rows in rows:
+            before, rows_before = found.get(key, (0, 0))
+            found[key] = (before + count, rows_before + of_rows)
     return found
 
 

@@ -16,6 +16,8 @@ from pip_dagster.flow.query import sql_bounds
 from pip_dagster.flow.reader import sources_alone
 from pip_dagster.flow.stage import keep, move
 from pip_dagster.ledger.live_partitions import LivePartition
+from pip_dagster.plural import plural
+from pip_dagster.quoted import said
 from pip_dagster.sql.names import among, literal, quote, quote_all
 
 if TYPE_CHECKING:
@@ -108,7 +110,7 @@ def label_key_error(pipeline: Pipeline, error: Exception) -> DeclarationError:
     """The error where the key of labels cannot be compared with that of the features."""
     return DeclarationError(
         f"Pipeline {pipeline.spec.name}: the key of {pipeline.labels_name} ({', '.join(pipeline.label_key)}) cannot be "
-        f"compared with the stored features: {error} Cast it in {pipeline.labels_name}.sql to the type that the "
+        f"compared with the stored features: {said(error)} Cast it in {pipeline.labels_name}.sql to the type that the "
         "features have."
     )
 
@@ -127,7 +129,7 @@ def _reading(con: DuckDBPyConnection, pipeline: Pipeline, manifest: Manifest) ->
             yield reader
             move(own, reader.relation, con)
         except duckdb.Error as error:
-            raise DeclarationError(f"{where}: {error}") from error
+            raise DeclarationError(f"{where}: {said(error)}") from error
 
 
 class _Reader:
@@ -144,6 +146,7 @@ class _Reader:
         self._outcome = quote(pipeline.labels.outcome)
         sql, self._of_people = label_query(con, pipeline)
         self._sql = f"(\n{sql}\n)"
+        self._quotes = pipeline.may_quote([pipeline.labels.outcome])
         self._model = f"{manifest.model_name} v{manifest.version}"
         self._classes = manifest.classes if manifest.task in ("binary", "multiclass") else None
         self._several = len(manifest.outputs) > 1
@@ -181,22 +184,24 @@ class _Reader:
         con, key = self._con, self._key
         con.execute(f"DELETE FROM {self.relation} WHERE NOT ({among('partition_key', keys)})")
         twice = con.execute(
-            f"SELECT concat_ws(', ', {key}) FROM {self.relation} GROUP BY partition_key, {key} HAVING count(*) > 1 "
-            "LIMIT 1"
+            f"SELECT min(partition_key), count(*) FROM (SELECT partition_key FROM {self.relation} "
+            f"GROUP BY partition_key, {key} HAVING count(*) > 1)"
         ).fetchone()
-        if twice:
+        if twice and twice[1]:
             raise DeclarationError(
-                f"{self._where}: the key ({key}) {twice[0]} has more than one label in its partition."
+                f"{self._where}: {plural(twice[1], 'key')} ({key}) {'has' if twice[1] == 1 else 'have'} more than one "
+                f"label in a partition, such as {twice[0]}."
             )
         unknown = con.execute(f"SELECT any_value(pip_unknown), count(pip_unknown) FROM {self.relation}").fetchone()
+        such = f", {unknown[0]!r} among them," if unknown and self._quotes else ""
         if unknown and unknown[1] and not self._classes:
             raise DeclarationError(
-                f"{self._where}: {unknown[1]:,} outcomes, {unknown[0]!r} among them, are not numbers. Map them in the "
+                f"{self._where}: {unknown[1]:,} outcomes{such} are not numbers. Map them in the "
                 "SQL, to 0 and 1 for a binary model, or return NULL for them."
             )
         if unknown and unknown[1]:
             raise DeclarationError(
-                f"{self._where}: {unknown[1]:,} outcomes, {unknown[0]!r} among them, are not a class of {self._model}, "
+                f"{self._where}: {unknown[1]:,} outcomes{such} are not a class of {self._model}, "
                 f"which has {', '.join(self._classes or ())}. Map them in the SQL, or return NULL for them."
             )
 

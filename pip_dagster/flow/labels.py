@@ -12,6 +12,7 @@ from pip_dagster.flow.label_query import label_query
 from pip_dagster.flow.query import sql_bounds
 from pip_dagster.flow.reader import sources_alone
 from pip_dagster.ledger.performance import live_parts
+from pip_dagster.quoted import said
 from pip_dagster.sql.names import quote
 from pip_dagster.warehouse.access import reading
 from pip_dagster.warehouse.connect import workspace
@@ -71,5 +72,5 @@ def label_sets(pipeline: Pipeline, partitions: Sequence[Partition]) -> dict[str,
                 if row and row[0]:
                     found[partition.key] = LabelSet(row[0], f"{row[0]}:{row[1] % 2**32:08x}{row[2] % 2**32:08x}")
         except (duckdb.Error, IndexError) as error:
-            raise DeclarationError(f"Pipeline {pipeline.spec.name}, {labels.sql}: {error}") from error
+            raise DeclarationError(f"Pipeline {pipeline.spec.name}, {labels.sql}: {said(error)}") from error
     return found

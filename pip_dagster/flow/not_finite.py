@@ -6,21 +6,18 @@ training range, a calibration at a score of 0. To DuckDB a NaN is greater than e
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING
 
 from pip_dagster.plural import plural
-from pip_dagster.sql.names import quote, quote_all
+from pip_dagster.sql.names import quote
 
 if TYPE_CHECKING:
     from pip_dagster.flow.stage import Stage
 
-_EXAMPLES = 5
-
 
 def refuse_not_finite(
     stage: Stage,
-    key: Sequence[str],
     types: Mapping[str, str],
     scores: Collection[str],
     decisions: Collection[str],
@@ -36,20 +33,16 @@ def refuse_not_finite(
     wrong = {name: f"coalesce(NOT isfinite({quote(name)}), false)" for name in checked}
     anywhere = " OR ".join(wrong.values())
     counts = ", ".join(f"count(*) FILTER ({condition})" for condition in wrong.values())
-    keys = quote_all(key)
     found = stage.con.execute(
-        f"SELECT partition_key, count(*), {counts}, "
-        f"min(concat_ws(', ', {keys}), {_EXAMPLES}) "
-        f"FROM {stage.scores} WHERE {anywhere} GROUP BY partition_key"
+        f"SELECT partition_key, count(*), {counts} FROM {stage.scores} WHERE {anywhere} GROUP BY partition_key"
     ).fetchall()
-    return {row[0]: _reason(row[1], dict(zip(checked, row[2:-1], strict=True)), key, row[-1]) for row in found}
+    return {row[0]: _reason(row[1], dict(zip(checked, row[2:], strict=True))) for row in found}
 
 
-def _reason(rows: int, counts: Mapping[str, int], key: Sequence[str], examples: Sequence[str]) -> str:
+def _reason(rows: int, counts: Mapping[str, int]) -> str:
     listed = ", ".join(f"{name} in {plural(count, 'row')}" for name, count in counts.items() if count)
-    more = ", …" if rows > len(examples) else ""
     return (
-        f"a score is NaN or infinite in {plural(rows, 'row')}: {listed}; ({', '.join(key)}) = "
-        f"{'; '.join(examples)}{more}. No row was stored. Compare the features with those of training (a unit may have "
+        f"a score is NaN or infinite in {plural(rows, 'row')}: {listed}. No row was stored. Compare the "
+        "features with those of training (a unit may have "
         "changed), or bound them in the feature SQL"
     )

@@ -18,6 +18,7 @@ from pip_dagster.flow.reader import sources_alone
 from pip_dagster.flow.stage import Stage, keep
 from pip_dagster.ledger.record import dicts
 from pip_dagster.privacy.suppressed import incoming
+from pip_dagster.quoted import said
 from pip_dagster.sql.names import literal, quote, quote_all
 from pip_dagster.sql.row_sql import row_instant
 from pip_dagster.warehouse.connect import workspace
@@ -95,7 +96,7 @@ def prove(
             made = keep(con, "from_all", f"SELECT *, {cutoff} AS pip_cutoff FROM {stage.features}")
         except duckdb.Error as error:
             raise DeclarationError(
-                f"Pipeline {spec.name}: features.cutoff {spec.features.cutoff!r} fails on a row: {error}"
+                f"Pipeline {spec.name}: features.cutoff {spec.features.cutoff!r} fails on a row: {said(error)}"
             ) from error
         known = keep(con, "from_known", f"FROM {made} LIMIT 0")
         found = con.execute(f"SELECT DISTINCT pip_cutoff FROM {made} ORDER BY pip_cutoff").fetchall()

@@ -14,6 +14,7 @@ from pip_dagster.errors import DeclarationError
 from pip_dagster.flow.sources import local_time
 from pip_dagster.flow.stage import Stage, partition_grid
 from pip_dagster.privacy.suppressed import Incoming
+from pip_dagster.quoted import said
 from pip_dagster.sql.names import RESERVED_COLUMNS, quote
 from pip_dagster.warehouse.buckets import unit_kind
 from pip_dagster.warehouse.memory import is_out_of_memory
@@ -80,7 +81,7 @@ class FeatureQuery:
         except duckdb.Error as error:
             if is_out_of_memory(error):
                 raise
-            raise DeclarationError(f"{where}: {error}") from error
+            raise DeclarationError(f"{where}: {said(error)}") from error
         # `SELECT day` gives the column the capitals that its source has; the declaration's are those that are stored.
         declared = {name.lower(): name for name in (*spec.features.key, spec.features.partition_column, *spec.unit)}
         columns = {declared.get(column[0].lower(), column[0]): str(column[1]) for column in described}

@@ -24,6 +24,7 @@ from pip_dagster.flow.plain_rows import PlainRows, plain_rows
 from pip_dagster.flow.scored_row import score_columns, scored_columns
 from pip_dagster.flow.stage import GIVEN, Stage
 from pip_dagster.flow.stream import read_ahead
+from pip_dagster.quoted import said
 from pip_dagster.registry.manifest import Manifest
 from pip_dagster.sql.names import among, literal, quote
 from pip_dagster.warehouse.connect import reading_beside
@@ -148,7 +149,7 @@ def _score(
         if keys := [key for key in partitions if key not in failed and key not in blocked and guarded.found[key].rows]:
             failed |= scoring.together(keys)
     if policy.refuse_not_finite:
-        failed |= refuse_not_finite(stage, spec.features.key, types, scores, spec.decisions)
+        failed |= refuse_not_finite(stage, types, scores, spec.decisions)
     costs = meter.shares({key: each.rows for key, each in guarded.found.items()})
     scored = summarized(stage, types, scores, guarded, policy, costs)
     return Scores(
@@ -225,7 +226,7 @@ class _Scoring:
             if not self.spec.decisions or is_out_of_memory(error):  # then no row of the user's can be the cause
                 raise
             if len(keys) == 1:
-                return {keys[0]: f"scoring or deciding fails: {error}"}
+                return {keys[0]: f"scoring or deciding fails: {said(error)}"}
         failed: dict[str, str] = {}
         for key in keys:
             failed |= self.together([key])

@@ -56,7 +56,7 @@ def score_chunk(
     scored = [key for key in keys if key in scores.scored and key not in scores.blocked]
     manifest = model.version.manifest
     expected = with_parameters(pipeline.suites.predictions, reference(manifest))
-    validation += validate(run.con, pipeline.spec, expected, stage.scores, scores.columns, scored)
+    validation += validate(run.con, pipeline, expected, stage.scores, scores.columns, scored)
     sound = [key for key in scored if key not in validation.blocked]
     reasons = explain(stage, pipeline.spec, model.predictor, manifest, scores, sound)
     profiles = _profiles(run, stage, model, scores, scored) if _is_monitored(run, model) else {}

@@ -27,6 +27,7 @@ from pip_dagster.flow.store_scores import ScoredPartition, store_failure, store_
 from pip_dagster.flow.storing import store_in_groups
 from pip_dagster.flow.validate import Validation, validate_features
 from pip_dagster.ledger.record import ROWS_OF, ScoringEntry
+from pip_dagster.quoted import said
 from pip_dagster.registry.task import CALIBRATED
 from pip_dagster.warehouse.interrupts import raise_if_interrupted
 
@@ -60,8 +61,8 @@ def shadow(
         except Exception as error:
             raise_if_interrupted(error)
             # Whatever else it is, the champion's partitions are committed and stay.
-            refused[alias] = Refusal(f"{alias} was not scored: {error}", transient=True)
-            progress(f"{name}: challenger {alias} was not scored: {error}")
+            refused[alias] = Refusal(f"{alias} was not scored: {said(error)}", transient=True)
+            progress(f"{name}: challenger {alias} was not scored: {said(error)}")
     for result in results:
         entries = found.get(result.partition.key, {})
         yield replace(

@@ -15,6 +15,7 @@ from pip_dagster.errors import DeclarationError, SourceError
 from pip_dagster.flow.origins import kinds
 from pip_dagster.flow.origins.opened import Counting, Opened, Opening
 from pip_dagster.flow.source_files import SourceFiles, holds
+from pip_dagster.quoted import first
 from pip_dagster.sql.names import literal, parquet_rows, quote, quote_table
 from pip_dagster.sql.row_sql import row_instant
 from pip_dagster.warehouse import faults, pinned
@@ -106,7 +107,7 @@ def open_sources(
 
 def _of_any(spec: PipelineSpec, error: BaseException) -> SourceError:
     """The error of a source, of which DuckDB does not say which one it is."""
-    said = f"DuckDB says: {str(error).splitlines()[0]}"
+    said = f"DuckDB says: {first(error)}"
     origins = [source for source in spec.sources.values() if kinds.origin_of(source) or source.bucket]
     if origins and kinds.is_of_server(error):
         places = " or ".join(sorted({source.place(spec.source_database) for source in origins}))
@@ -149,7 +150,7 @@ def rows_of(spec: PipelineSpec, name: str, source: Source) -> Iterator[None]:
         where = f"Pipeline {spec.name}: rows of source {name!r} ({source.table})"
         if kinds.origin_of(source) or source.bucket:
             raise kinds.failed(where, source, place, error) from error
-        remedy = f"Correct or restore what it reads there. DuckDB says: {str(error).splitlines()[0]}"
+        remedy = f"Correct or restore what it reads there. DuckDB says: {first(error)}"
         raise SourceError(f"{where} cannot be read from {place}. {remedy}") from error
 
 
@@ -262,7 +263,7 @@ def _unreadable(
     con: DuckDBPyConnection, where: str, source: Source, files: SourceFiles, opened: Opened, error: Exception
 ) -> str:
     """Why a table or files cannot be read, and what to do."""
-    said = f" DuckDB says: {str(error).splitlines()[0]}"
+    said = f" DuckDB says: {first(error)}"
     if source.parquet:
         remedy = ""
         if holds((files.root / source.parquet).is_dir):

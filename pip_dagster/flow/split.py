@@ -27,6 +27,7 @@ from pip_dagster.ledger.checks import CheckEntry, checks_of, insert_checks, spli
 from pip_dagster.ledger.live import live_change, make_live
 from pip_dagster.ledger.record import ScoringEntry
 from pip_dagster.plural import plural
+from pip_dagster.quoted import said
 from pip_dagster.warehouse.access import writing
 from pip_dagster.warehouse.interrupts import raise_if_interrupted
 from pip_dagster.warehouse.transaction import transaction
@@ -68,8 +69,8 @@ def split(run: Run, model: ScoringModel, results: Iterable[PartitionResult]) -> 
     done: dict[str, PartitionResult] = {}
     by_labels: Sequence[_Check] = ()
 
-    def undecided(result: PartitionResult, error: object) -> PartitionResult:
-        text = f"not decided: {error}"
+    def undecided(result: PartitionResult, error: Exception) -> PartitionResult:
+        text = f"not decided: {said(error)}"
         run.progress(f"{name}, partition {result.partition.key}: its arms are {text}")
         check = split_check(name, result.partition.key, "", "arms", passed=False, observed=text)
         return replace(result, checks=(*result.checks, check))

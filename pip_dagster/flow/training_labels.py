@@ -12,6 +12,7 @@ from pip_dagster.flow.query import sql_bounds
 from pip_dagster.flow.reader import sources_alone
 from pip_dagster.flow.stage import keep, move
 from pip_dagster.plural import plural
+from pip_dagster.quoted import said
 from pip_dagster.sql.names import literal, quote, quote_all
 
 if TYPE_CHECKING:
@@ -56,7 +57,7 @@ def stage_training_labels(con: DuckDBPyConnection, pipeline: Pipeline, partition
             _check(own, pipeline, relation, where)
             move(own, relation, con)
         except duckdb.Error as error:
-            raise DeclarationError(f"{where}: {error}") from error
+            raise DeclarationError(f"{where}: {said(error)}") from error
     return relation
 
 

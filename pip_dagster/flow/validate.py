@@ -7,7 +7,7 @@ other critical expectation is about the partition, and blocks it.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from pip_dagster.flow.stage import GIVEN, SCHEMA, Stage
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
     from pip_dagster.declaration.pipeline import Pipeline
-    from pip_dagster.declaration.spec import PipelineSpec
     from pip_dagster.ledger.record import ScoringEntry
 
 ROW_ID = "pip_row_id"
@@ -50,7 +49,7 @@ class Validation:
 
 def validate(
     con: DuckDBPyConnection,
-    spec: PipelineSpec,
+    pipeline: Pipeline,
     expectations: Sequence[Expectation],
     relation: str,
     columns: Mapping[str, str],
@@ -76,7 +75,7 @@ def validate(
         con,
         lambda: evaluate(
             Relation.of(con, _VIEW, partition_column="partition_key", row_id=ROW_ID),
-            key=[name for name in spec.features.key if name in columns],
+            key=(),  # which no text may quote
             expectations=expectations,
             partitions=partitions,
         ),
@@ -86,7 +85,9 @@ def validate(
     if quarantine and of_rows:
         critical = f"severity = 'critical' AND {among('expectation_id', of_rows)}"
         quarantine.quarantine(f"SELECT row_id, expectation_id FROM {GIVEN} WHERE {critical}", evaluation.broken)
-    verdicts = {partition: evaluation.of(partition) for partition in partitions}
+    verdicts = {
+        partition: tuple(_quotable(each, pipeline) for each in evaluation.of(partition)) for partition in partitions
+    }
     reasons = {key: blocking_reason(found, rows_quarantined=quarantine is not None) for key, found in verdicts.items()}
     return Validation(verdicts, {key: reason for key, reason in reasons.items() if reason})
 
@@ -95,7 +96,17 @@ def validate_features(stage: Stage, pipeline: Pipeline, partitions: Sequence[str
     """Judge the staged features of `partitions`; those rows are quarantined that the expectations do not admit."""
     stage.admit_all()
     suite = pipeline.suites.features
-    return validate(stage.con, pipeline.spec, suite, stage.features, stage.columns, partitions, stage)
+    return validate(stage.con, pipeline, suite, stage.features, stage.columns, partitions, stage)
+
+
+def _quotable(verdict: Verdict, pipeline: Pipeline) -> Verdict:
+    """The verdict as it may be stored and shown: with counts, and with values of the columns that may be quoted."""
+    columns = verdict.expectation.judged_columns
+    if pipeline.may_quote(columns):
+        return verdict
+    shown = [column for column in columns if pipeline.may_quote([column])]
+    examples = tuple({column: row[column] for column in shown} for row in verdict.examples) if shown else ()
+    return replace(verdict, examples=examples, observed=verdict.observed if verdict.expectation.counts else None)
 
 
 def is_about_rows(expectation: Expectation) -> bool:

@@ -9,20 +9,18 @@ from pip_dagster.declaration.partition import Partition
 from pip_dagster.flow.sources import columns_of, local_time, rows_of, view_of
 from pip_dagster.flow.stage import keep, partition_grid
 from pip_dagster.flow.validate import Validation, Verdicts, blocking_reason, validate
-from pip_dagster.quality.suite import Suites, check_columns
+from pip_dagster.quality.suite import check_columns
 from pip_dagster.sql.names import quote
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
-    from pip_dagster.declaration.spec import PipelineSpec
+    from pip_dagster.declaration.pipeline import Pipeline
 
 WHOLE = ""  # the partition of a table that has none
 
 
-def validate_sources(
-    con: DuckDBPyConnection, spec: PipelineSpec, suites: Suites, partitions: Sequence[Partition]
-) -> Validation:
+def validate_sources(con: DuckDBPyConnection, pipeline: Pipeline, partitions: Sequence[Partition]) -> Validation:
     """Judge each source with expectations on the rows whose partition column lies in the partition, without lookback.
 
     A source without a partition column is judged once, and its verdicts hold for every partition. Inside
@@ -31,9 +29,10 @@ def validate_sources(
     Raises:
         SuiteError: an expectation is on a column that is not there.
     """
+    spec = pipeline.spec
     verdicts: dict[str, Verdicts] = {partition.key: () for partition in partitions}
     grid = partition_grid(con, "TIMESTAMP", [(p.key, p.start_local, p.end_local) for p in partitions])
-    for name, expectations in suites.sources.items():
+    for name, expectations in pipeline.suites.sources.items():
         source = spec.sources[name]
         columns = columns_of(con, source)
         check_columns(expectations, columns)
@@ -54,7 +53,7 @@ def validate_sources(
         with rows_of(spec, name, source):
             rows = keep(con, "source_rows", select)
         keys = [partition.key for partition in partitions] if local else [WHOLE]
-        found = validate(con, spec, expectations, rows, kept, keys)
+        found = validate(con, pipeline, expectations, rows, kept, keys)
         for key in verdicts:
             verdicts[key] += found.verdicts[key if local else WHOLE]
         con.execute(f"DROP TABLE {rows}")

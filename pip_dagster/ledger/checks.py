@@ -87,7 +87,7 @@ class CheckEntry:
             return f"{what} could not be evaluated ({self.error})"
         if self.unexpected_count is not None:
             return f"{what} is broken by {self.unexpected_count} of {self.element_count} rows"
-        return f"{what} is not met (observed {self.observed})"
+        return f"{what} is not met" + ("" if self.observed is None else f" (observed {self.observed})")
 
     @property
     def rows(self) -> list[dict[str, Any]]:

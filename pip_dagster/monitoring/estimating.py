@@ -24,6 +24,7 @@ from pip_dagster.ledger.estimates import (
 )
 from pip_dagster.ledger.record import new_id
 from pip_dagster.plural import plural
+from pip_dagster.quoted import said
 from pip_dagster.registry.choose import registry_of
 from pip_dagster.statistics.band import Band
 from pip_dagster.warehouse.access import reading, writing
@@ -67,7 +68,7 @@ def estimate_scored(
         return estimate_stored(con, pipeline, version, partitions=partitions)
     except Exception as error:
         raise_if_interrupted(error)
-        reason = f"not estimated: {error}"
+        reason = f"not estimated: {said(error)}"
         return Estimating(reasons=dict.fromkeys(partitions, reason))
 
 
@@ -81,7 +82,7 @@ def calibrate_after_labels(con: DuckDBPyConnection, pipeline: Pipeline) -> str |
         return refit(con, pipeline, version)
     except Exception as error:
         raise_if_interrupted(error)
-        return f"not fitted: {error}"
+        return f"not fitted: {said(error)}"
 
 
 def estimate_stored(

@@ -28,6 +28,7 @@ from pip_dagster.ledger.record import ScoringEntry, new_id
 from pip_dagster.monitoring.drift import JudgedPartition, PartitionDrift, at_once, judge_all
 from pip_dagster.monitoring.judgement_rows import STORED, drift_from, rows_of
 from pip_dagster.monitoring.series import needed_for, reaches, season_of, series_of
+from pip_dagster.quoted import said
 from pip_dagster.warehouse.access import reading, writing
 from pip_dagster.warehouse.interrupts import raise_if_interrupted
 
@@ -100,7 +101,9 @@ def judging(
                 current.store(con, current.wanted(stored))
         except Exception as error:
             raise_if_interrupted(error)
-            LOG.warning("%s, %s to %s: drift is not judged yet: %s", pipeline.spec.name, stored[0], stored[-1], error)
+            LOG.warning(
+                "%s, %s to %s: drift is not judged yet: %s", pipeline.spec.name, stored[0], stored[-1], said(error)
+            )
 
     return judge
 

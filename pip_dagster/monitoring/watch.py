@@ -25,6 +25,7 @@ from pip_dagster.monitoring.freshness import collect_freshness
 from pip_dagster.monitoring.operations import collect_operations
 from pip_dagster.monitoring.performance import performance_findings
 from pip_dagster.monitoring.states import AlarmChange, Judging, KnownAlarms, advance, retired
+from pip_dagster.quoted import said
 from pip_dagster.registry.choose import registry_of
 from pip_dagster.registry.store import whoami
 from pip_dagster.warehouse.access import reading, writing
@@ -183,7 +184,7 @@ def _collected(collectors: Mapping[Event, Callable[[], list[Finding]]]) -> Watch
             found += collector()
         except Exception as error:
             raise_if_interrupted(error)
-            faults[event] = str(error)
+            faults[event] = said(error)
             busy = busy or isinstance(error, WarehouseLockedError)
     return Watched((*found,), faults, busy)
 
@@ -205,7 +206,7 @@ def _stored(pipeline: Pipeline, found: Watched, newest: str | None = None) -> Wa
         pass  # nothing was ever scored
     except Exception as error:
         raise_if_interrupted(error)
-        faults["alarms"] = f"what was found is not stored as alarms: {error}"
+        faults["alarms"] = f"what was found is not stored as alarms: {said(error)}"
         busy = busy or isinstance(error, WarehouseLockedError)
     for event, why in faults.items():
         LOG.warning("%s: monitoring, %s: %s", name, event, why)

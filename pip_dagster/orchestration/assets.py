@@ -21,6 +21,7 @@ from pip_dagster.orchestration.dagster_private import forget_input_version, forg
 from pip_dagster.orchestration.delivered import deliver_in_failed_run
 from pip_dagster.orchestration.drift_check import drift_evaluations
 from pip_dagster.orchestration.estimate_check import estimate_evaluations
+from pip_dagster.orchestration.failure import quoting_nothing, without_causes
 from pip_dagster.orchestration.freshness import freshness_policy
 from pip_dagster.orchestration.inputs import DATA_VERSION_TAG, model_metadata, source_observations
 from pip_dagster.orchestration.judge_alone import judge_alone
@@ -118,7 +119,8 @@ def pipeline_assets(
     def features_and_predictions(context: dg.AssetExecutionContext) -> Iterator[Any]:
         with alive(context.instance, context.run.run_id):
             if context.selected_asset_keys:
-                yield from _anchored(context, pipeline, _run(context, pipeline, partitions, observe))
+                with quoting_nothing():
+                    yield from _anchored(context, pipeline, _run(context, pipeline, partitions, observe))
             else:  # as *Execute* of a check launches it
                 yield from judge_alone(context, pipeline)
 
@@ -166,7 +168,7 @@ def _run(
     except BaseException as error:
         yield from _ended_early(context, outcome, error)
         if isinstance(error, PipelineError):
-            raise dg.Failure(description=str(error), allow_retries=False) from error
+            raise dg.Failure(description=str(error), allow_retries=False) from without_causes(error)
         raise
     unchanged = f"; the scores of {outcome.reused} are unchanged, from the same inputs" if outcome.reused else ""
     context.log.info(f"{spec.name}: {total - len(outcome.failed)} of {plural(total, 'partition')} built{unchanged}")

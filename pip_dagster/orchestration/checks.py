@@ -95,7 +95,7 @@ def source_checks(pipeline: Pipeline, partitions: dg.TimeWindowPartitionsDefinit
             workspace(threads=available_threads()) as con,
             open_sources(con, spec, pipeline.project.root),
         ):
-            verdicts = validate_sources(con, spec, pipeline.suites, [partition]).verdicts[newest]
+            verdicts = validate_sources(con, pipeline, [partition]).verdicts[newest]
         found = {(each.expectation.section, each.expectation.id): each for each in verdicts}
         for key, expectation in suite.items():
             if key in context.selected_asset_check_keys:

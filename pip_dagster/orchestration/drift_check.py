@@ -17,6 +17,7 @@ from pip_dagster.monitoring.judged import judge_drift
 from pip_dagster.orchestration.checks import EACH_REPORTED_UP_TO, Evaluated, executed_alone
 from pip_dagster.orchestration.failure import as_failure
 from pip_dagster.orchestration.keys import DRIFT_NAME, predictions_key
+from pip_dagster.quoted import said
 from pip_dagster.registry.choose import registry_of
 from pip_dagster.warehouse.connect import workspace
 from pip_dagster.warehouse.interrupts import raise_if_interrupted
@@ -42,7 +43,7 @@ def drift_evaluations(
         judged = _judged(pipeline, version, newest)
     except Exception as error:
         raise_if_interrupted(error)
-        yield _evaluation(pipeline, newest[-1], passed=False, description=f"Not judged: {error}")
+        yield _evaluation(pipeline, newest[-1], passed=False, description=f"Not judged: {said(error)}")
         return
     yield from (_evaluation_of(pipeline, found) for found in judged)
 

@@ -17,6 +17,7 @@ from pip_dagster.monitoring.finding import Finding
 from pip_dagster.orchestration.checks import EACH_REPORTED_UP_TO, Evaluated, executed_alone
 from pip_dagster.orchestration.failure import as_failure
 from pip_dagster.orchestration.keys import ESTIMATE_NAME, predictions_key
+from pip_dagster.quoted import said
 from pip_dagster.registry.choose import registry_of
 from pip_dagster.warehouse.access import reading
 from pip_dagster.warehouse.connect import workspace
@@ -44,7 +45,7 @@ def estimate_evaluations(
             findings = estimate_findings(con, pipeline, version)
     except Exception as error:
         raise_if_interrupted(error)
-        reasons, shown, findings = {newest[-1]: f"not estimated: {error}"}, [], []
+        reasons, shown, findings = {newest[-1]: f"not estimated: {said(error)}"}, [], []
     for key in newest:
         of_partition = [each for each in shown if each.partition_key == key]
         if of_partition or key in reasons:

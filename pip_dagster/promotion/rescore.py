@@ -17,6 +17,7 @@ from pip_dagster.flow.stage import Stage, keep
 from pip_dagster.ledger.live_partitions import LivePartition, Revision
 from pip_dagster.plural import plural
 from pip_dagster.promotion.stored import Stored, load
+from pip_dagster.quoted import said
 from pip_dagster.sql.names import among, quote, quote_all
 from pip_dagster.statistics.agreement import paired_columns
 from pip_dagster.statistics.gate_result import GateResult
@@ -204,7 +205,7 @@ def _scored_by(
     except duckdb.Error as error:
         raise DeclarationError(
             f"Pipeline {spec.name}: gates.decision {of_model.decision!r} fails on a row scored by {model.version}: "
-            f"{error}"
+            f"{said(error)}"
         ) from error
     refused = scores.failed | scores.blocked
     return of_model, relation, {key: f"{model.version} would not score it: {text}" for key, text in refused.items()}

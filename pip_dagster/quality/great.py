@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from pip_dagster.quality.expectation_types import imported
 from pip_dagster.quality.suite import Expectation
+from pip_dagster.quoted import message
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -117,5 +118,5 @@ def _error(info: dict[str, Any] | None) -> str | None:
         return None
     for entry in [info, *info.values()]:
         if isinstance(entry, dict) and entry.get("raised_exception"):
-            return str(entry.get("exception_message") or "an exception without a message")
+            return message(str(entry.get("exception_message") or "")) or "an exception without a message"
     return None

@@ -9,7 +9,7 @@ from pip_dagster.quality.conditions import condition_sql, numeric, whole
 from pip_dagster.quality.frame import BIG_INTS, FLOATS, SMALL_INTS, is_wide, uses
 from pip_dagster.quality.relation import Chunk, Numbered, Relation, Tally, grouped
 from pip_dagster.quality.sql import SqlCheck, compiled, row_limits
-from pip_dagster.quality.suite import Expectation
+from pip_dagster.quality.suite import COUNTS, Expectation
 from pip_dagster.quality.verdict import Judgement, jsonable
 from pip_dagster.sql.names import quote
 
@@ -43,16 +43,6 @@ METRICS: Mapping[str, Callable[[pd.Series[Any]], Any]] = {
     "expect_column_proportion_of_unique_values_to_be_between": _unique_share,
     "expect_column_proportion_of_non_null_values_to_be_between": _present_share,
 }
-
-# Metrics that apply to columns of any type.
-COUNTS = frozenset(
-    {
-        "expect_column_unique_value_count_to_be_between",
-        "expect_column_proportion_of_unique_values_to_be_between",
-        "expect_column_proportion_of_non_null_values_to_be_between",
-    }
-)
-
 
 # Expectations in one query: each is three flags of a row and three counts of a partition, which a thread holds at once.
 _AT_ONCE = 64

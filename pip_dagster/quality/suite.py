@@ -13,6 +13,16 @@ from pip_dagster.quality.expectation_types import expectation_types
 Severity = Literal["critical", "warning", "info"]
 SEVERITIES: tuple[Severity, ...] = get_args(Severity)
 
+# Types of columns of any type, which observe a number or a share of values.
+COUNTS = frozenset(
+    {
+        "expect_column_unique_value_count_to_be_between",
+        "expect_column_proportion_of_unique_values_to_be_between",
+        "expect_column_proportion_of_non_null_values_to_be_between",
+    }
+)
+_OF_TYPE = "expect_column_values_to_be_of_type"
+
 
 class SuiteError(DeclarationError, ValueError):
     """A suite is invalid; the message names the file, line and key, what was expected and the remedy."""
@@ -48,6 +58,11 @@ class Expectation:
             value = self.kwargs.get(kwarg)
             names.extend([value] if isinstance(value, str) else value or [])
         return tuple(dict.fromkeys(names))
+
+    @property
+    def counts(self) -> bool:
+        """Whether what it observes is a number of rows or columns, a share or a type, and no value of a column."""
+        return not self.judged_columns or self.type in {*COUNTS, _OF_TYPE}
 
     def on(self, available: Collection[str]) -> Expectation:
         """The same, with its columns spelled as those of a table: as in SQL, `Price` and `price` are one name."""

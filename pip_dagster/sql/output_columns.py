@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from pip_dagster.sql.expression import Refused
+from pip_dagster.sql.expression import Refused, nodes
 from pip_dagster.sql.tables import statement_tree
 
 # Of an expression without an alias, whose column DuckDB names by its text: such a name has signs that no word has.
@@ -25,6 +25,28 @@ def output_columns(sql: str) -> frozenset[str] | None:
     except Refused:
         return None
     return None if found is None else frozenset(found)
+
+
+def columns_behind(sql: str, names: Iterable[str]) -> frozenset[str]:
+    """These columns of a query's result and those, of its tables too, that it computes them from, in lower case.
+
+    A column counts by its name, wherever it is: rather one too many than one too few.
+    """
+    found = {name.lower() for name in names}
+    try:
+        tree = list(nodes(statement_tree(sql)))
+    except Refused:
+        return frozenset(found)
+    items = [item for node in tree if node.get("type") == "SELECT_NODE" for item in node["select_list"]]
+    before = 0
+    while before < len(found):
+        before = len(found)
+        for item in items:
+            own = item.get("alias") or (item.get("column_names") or [""])[-1]
+            if str(own).lower() in found:
+                read = (node["column_names"][-1] for node in nodes(item) if node.get("class") == "COLUMN_REF")
+                found |= {str(name).lower() for name in read}
+    return frozenset(found)
 
 
 def _of_query(node: Mapping[str, Any], tables: Tables) -> Columns:

@@ -22,9 +22,9 @@ class Kind:
         schema: `ledger`, or None for one in each pipeline's own schema.
         form: `table`; `view`; or `column sets`, a table for each set of columns and a view of all under `name`.
         retention: `content` holds values from the sources, or computed from them, and may be erased when they must be
-            forgotten. `evidence` holds digests, counts, decisions and texts, and is kept as long as the warehouse. Of
-            evidence, erasure empties the columns that quote values: `examples` and `observed` of the checks,
-            `findings` and `reason` of the scorings, `cause` of the alarms, `error` of the deliveries.
+            forgotten. `evidence` holds digests, counts, decisions and texts, and is kept as long as the warehouse. Its
+            texts quote no row (`quoted.py`). `examples` and `observed` of the checks hold values of columns that are
+            no key, which an erasure empties.
         pending_id: The id by which a new row makes its partition pending; None for a kind that does not.
     """
 

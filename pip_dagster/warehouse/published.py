@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 from pip_dagster import clock
 from pip_dagster.declaration.lake import is_transient
 from pip_dagster.errors import WarehouseLockedError
+from pip_dagster.quoted import said
 from pip_dagster.sql.names import among, literal
 from pip_dagster.warehouse import advisory, published_rows, stamp
 from pip_dagster.warehouse.pending import is_behind, pending_of
@@ -73,7 +74,7 @@ def publish_pending(con: DuckDBPyConnection, project: Project, *, everything: bo
             for folder in old:
                 shutil.rmtree(folder)
     except (duckdb.Error, OSError) as error:
-        LOG.error("%s cannot be written, everything is stored: %s. %s", project.published_database, error, _FIX)
+        LOG.error("%s cannot be written, everything is stored: %s. %s", project.published_database, said(error), _FIX)
     return done
 
 
@@ -122,7 +123,7 @@ def _publish(
             raise
         left = sorted(ids.keys() - {*done})
         which = f"partition {left[0]} is" if len(left) == 1 else f"partitions {left[0]} to {left[-1]} are"
-        LOG.error("%s, %s stored but cannot be published: %s. %s", pipeline, which, error, _FIX)
+        LOG.error("%s, %s stored but cannot be published: %s. %s", pipeline, which, said(error), _FIX)
     recorded = [each for key in done for each in ids[key]]
     if not recorded or not _stamped(con, project):
         return 0

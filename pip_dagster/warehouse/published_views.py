@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from pip_dagster.errors import WarehouseError
+from pip_dagster.quoted import first
 from pip_dagster.sql.names import literal, quote
 from pip_dagster.warehouse import advisory, kinds, stamp
 from pip_dagster.warehouse.confine import CONFINED, confine
@@ -90,7 +91,7 @@ def opened(project: Project) -> Iterator[DuckDBPyConnection]:
             yield con
     except duckdb.Error as error:
         raise WarehouseError(
-            f"The published files in {folder} cannot be read: {str(error).splitlines()[0]} Run `pip-dagster publish` "
+            f"The published files in {folder} cannot be read: {first(error)} Run `pip-dagster publish` "
             "to write them again from the warehouse."
         ) from error
 
@@ -152,7 +153,7 @@ def altered_views(con: DuckDBPyConnection, folder: Path) -> str | None:
                 own.execute(f"CREATE SCHEMA IF NOT EXISTS {quote(table[0])}; {_view(folder, table, ())}")
             expected = {(schema, name): sql for schema, name, sql in own.execute(_RELATIONS).fetchall()}
     except duckdb.Error as error:
-        return f"cannot be read: {str(error).splitlines()[0]}"
+        return f"cannot be read: {first(error)}"
     wrong = sorted(table for table in expected if present.get(table) != expected[table])
     return f"the view {'.'.join(wrong[0])} is not as it was written" if wrong else None
 

@@ -42,7 +42,10 @@ def ensure(con: DuckDBPyConnection, place: object, *, read_only: bool, new: Call
         # Another process may have migrated it while this one waited. In DuckDB 2 a failed look-up ends a transaction.
         found = version(con) if is_there(con, "ledger", "meta") else 0
         for script in MIGRATIONS[found:]:
-            con.execute(script)
+            if callable(script):
+                script(con)
+            else:
+                con.execute(script)
         for (pipeline,) in con.execute("SELECT DISTINCT pipeline FROM ledger.scorings ORDER BY 1").fetchall():
             refresh_views(con, pipeline)
         con.execute("DELETE FROM ledger.meta WHERE key = 'schema_version'")

@@ -209,7 +209,7 @@ class TestWhatScoringRefuses:
         shop.tiny.source("INSERT INTO raw.orders FROM raw.orders WHERE order_id = 60")
         rows = shop.rows()
         assert len(rows.arrow()) == 150
-        assert "1 keys (order_id) occur more than once, such as 60" in rows.manifest.excluded["2024-03-02"]
+        assert "1 key (order_id) occurs more than once, in 2 rows" in rows.manifest.excluded["2024-03-02"]
         assert rows.manifest.left_out == ["1 partition that scoring would refuse"]
 
     def test_infinite_numbers_refuse_the_partition_unless_the_column_is_not_wanted(self, shop):

@@ -176,7 +176,7 @@ def test_a_function_may_end_in_any_way_and_return_anything(scored):
     scored.declare(deliver={"own": {"python": "odd_target:odd"}, "out": {"python": "odd_target:leave", "retries": 0}})
     found = delivered(scored, targets=("own", "out"))
     assert found["own"].is_complete
-    assert "odd_target:leave raised SystemExit: 0" in found["out"].failed[DAYS[0]]
+    assert "odd_target:leave raised SystemExit" in found["out"].failed[DAYS[0]]
     assert pending_now(scored.pipeline())["own"] == []
     [(receipt,)] = scored.warehouse("SELECT DISTINCT receipt FROM ledger.deliveries WHERE state = 'delivered'")
     assert receipt == """{"returned": "{('a', 1): 50}"}"""
@@ -200,12 +200,12 @@ def test_a_target_that_is_down_delays_only_itself(scored):
     own = done["own"]
     assert [*own.failed] == [DAYS[0]], "it is not called for the other partitions"
     assert own.left == 3
-    assert "no route to host" in own.failed[DAYS[0]]
+    assert "raised ConnectionError" in own.failed[DAYS[0]] and "no route" not in own.failed[DAYS[0]]
     found = scored.warehouse("SELECT state, attempts, error FROM ledger.deliveries WHERE target = 'own'")
     assert [(state, attempts) for state, attempts, _ in found] == [("failed", 2)]
     waiting = pending_now(scored.pipeline())
     assert (len(waiting["lake"]), len(waiting["own"])) == (0, 4)
-    assert "no route to host" in waiting["own"][0].error
+    assert "raised ConnectionError" in waiting["own"][0].error
 
 
 def test_a_function_gets_the_change_and_its_rows(scored):

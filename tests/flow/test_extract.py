@@ -76,16 +76,19 @@ def test_semicolons_and_comments_do_not_matter(tiny, sql):
 
 
 @pytest.mark.parametrize(
-    ("sql", "outside"),
+    ("sql", "outside", "which"),
     [
-        (SELECT.replace("day < $end_date", "day <= $end_date"), 50),
-        (SELECT.replace("day >= $start_date", "day >= $start_date - 1"), 50),
-        (SELECT.replace("order_id, day", "order_id, CASE WHEN order_id = 60 THEN NULL ELSE day END AS day"), 1),
+        (SELECT.replace("day < $end_date", "day <= $end_date"), 50, "by their day"),
+        (SELECT.replace("day >= $start_date", "day >= $start_date - 1"), 50, "by their day"),
+        (
+            SELECT.replace("order_id, day", "order_id, CASE WHEN order_id = 60 THEN NULL ELSE day END AS day"),
+            *(1, "1 of them with a NULL in day"),
+        ),
     ],
 )
-def test_rows_outside_the_range_are_refused_with_an_example(tiny, sql, outside):
+def test_rows_outside_the_range_are_refused_and_counted(tiny, sql, outside, which):
     tiny.declare(sql)
-    with pytest.raises(DeclarationError, match=rf"{outside} rows? outside .* order_id = \d+ with day = .*half-open"):
+    with pytest.raises(DeclarationError, match=rf"{outside} rows? outside .*, {which}\. .*half-open"):
         tiny.run(SECOND)
     assert not tiny.project.warehouse.exists()
 
@@ -105,13 +108,15 @@ class TestOneBadPartition:
 
     def test_with_a_key_that_occurs_twice(self, tiny):
         tiny.source("INSERT INTO raw.orders SELECT * FROM raw.orders WHERE order_id = 60")
-        self.fails_alone(tiny, "1 keys (order_id) occur more than once, such as 60", "a join")
+        self.fails_alone(tiny, "1 key (order_id) occurs more than once, in 2 rows", "a join")
 
     def test_with_a_row_on_which_the_sql_fails(self, tiny):
         tiny.source("UPDATE raw.orders SET shop = 'seven' WHERE order_id = 60")
         guard = "CASE WHEN shop = 'seven' THEN shop::INT ELSE 0 END AS parsed"
         tiny.declare(SELECT.replace("amount,", f"amount, {guard},"))
-        self.fails_alone(tiny, "the feature SQL fails", "Could not convert string 'seven'")
+        self.fails_alone(
+            tiny, "the feature SQL fails", "Could not convert string … to INT32 when casting from source column"
+        )
 
 
 def test_a_key_may_occur_once_in_each_partition(tiny):
@@ -213,7 +218,7 @@ def test_a_key_that_no_file_could_hold_fails_rather_than_lose_its_last_digit(tin
     key = "(170141183460469231731687303715884100000::HUGEINT + order_id) AS key"
     tiny.declare(SELECT.replace("order_id", key, 1), features={"key": ["key"]})
     result = tiny.run(FIRST)[FIRST]
-    assert "key = 1701411834604692317316873037158841000" in result.error and "cast it to VARCHAR" in result.error
+    assert "key has more digits in 50 rows" in result.error and "cast it to VARCHAR" in result.error
 
 
 def test_a_missing_source_names_what_is_there(tiny):
@@ -232,7 +237,7 @@ def test_a_partition_whose_features_cannot_be_made_is_in_the_ledger_with_the_rea
     tiny.source(f"UPDATE raw.orders SET order_id = 60 WHERE day = '{SECOND}' AND order_id = 61")
     result = tiny.run()[SECOND]
     (row,) = tiny.published(f"SELECT status, reason, is_live FROM ledger.partitions WHERE partition_key = '{SECOND}'")
-    assert row == ("failed", result.error, False) and "occur more than once" in result.error
+    assert row == ("failed", result.error, False) and "occurs more than once" in result.error
 
 
 @pytest.mark.lake("never")

@@ -37,7 +37,7 @@ def test_each_repeated_key_is_found_once_whatever_its_hash(stage, parts, hashed)
     stage.con.execute("CREATE MACRO memory.pip_constant(a, b := 0) AS 4")
     found = repeated(stage, ["id"], parts, hashed)
     assert {key: count for key, (count, _) in found.items()} == {"a": 3, "b": 1}
-    assert found["a"][1] in {"0", str(ROWS - 1), "5"} and found["b"][1] == "3"
+    assert (found["a"][1], found["b"][1]) == (6, 2)
     assert repeated(stage, ["id", "shop"], parts).keys() == {"a"}
     assert repeated(stage, ["id", "shop"], parts)["a"][0] == 2
 

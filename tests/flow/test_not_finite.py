@@ -35,7 +35,7 @@ def poison(tiny):
 
 
 @pytest.mark.parametrize("objective", ["count:poisson", "reg:tweedie", "reg:gamma"])
-def test_an_infinite_score_refuses_its_partition_and_names_the_rows(tiny, objective):
+def test_an_infinite_score_refuses_its_partition_and_counts_the_rows(tiny, objective):
     tiny.source("UPDATE raw.orders SET amount = (order_id % 10) / 10.0")
     register(tiny, "linear", objective)
     tiny.declare(SQL, scoring={"model_name": "linear"}).run()
@@ -43,7 +43,7 @@ def test_an_infinite_score_refuses_its_partition_and_names_the_rows(tiny, object
     poison(tiny)
     results = tiny.run()
     assert {key for key, result in results.items() if result.error} == {POISONED}
-    for words in ("2 rows", "score in 2 rows", "order_id", "60; 61"):
+    for words in ("2 rows", "score in 2 rows"):
         assert words in results[POISONED].error
     assert tiny.scores() == before
     assert np.isfinite(list(before.values())).all()

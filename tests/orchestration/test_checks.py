@@ -105,7 +105,7 @@ def test_a_partition_has_one_evaluation_a_check_with_examples(definitions, tmp_p
     assert warned.description == f"{THIRD}: not met: 3 of 50 rows do not fit"
     assert warned.metadata["expected"].value == "Every quantity is at most 50"
     rows = [record.data for record in warned.metadata["examples"].records]
-    assert rows == [{"partition": THIRD, "order_id": str(100 + i), "quantity": "99"} for i in range(3)]
+    assert rows == 3 * [{"partition": THIRD, "quantity": "99"}], "and no key"
     (source,) = found[ORDERS]
     assert source.passed and source.description == f"{THIRD}: met: observed 50"
 

@@ -91,7 +91,9 @@ class TestSqlite:
 
     def test_a_row_that_does_not_fit_its_column_is_explained(self, tiny):
         Sqlite(tiny).sql("UPDATE orders SET quantity = 'many' WHERE order_id = 3")
-        with pytest.raises(SourceError, match="source 'orders' .*shop.db.*does not hold rows to.*many"):
+        with pytest.raises(
+            SourceError, match="source 'orders' .*shop.db.*does not hold rows to.*column \"quantity\".*found …"
+        ):
             tiny.run(FIRST)
 
     def test_what_is_no_database_is_said(self, tiny):

@@ -29,6 +29,7 @@ from pip_dagster.errors import (
 )
 from pip_dagster.flow.distributed.exchange import exchange_folder
 from pip_dagster.flow.engine import library_versions
+from pip_dagster.quoted import first
 
 if TYPE_CHECKING:
     from pip_dagster.declaration.pipeline import Pipeline
@@ -117,7 +118,7 @@ def _result(ref: Any) -> Any:
         found = ray.get(ref)
     # From outside, a node's failure to import what it needs arrives as it is.
     except (ray.exceptions.RayTaskError, ImportError, AttributeError) as error:
-        last = str(error).strip().splitlines()[-1]
+        last = first(getattr(error, "cause", None) or error)
         raise ClusterError(
             f"A task failed on the Ray cluster: {last}. If it lacks pip_dagster, install this version of it on every "
             "node, the head too; else please report it as a defect."

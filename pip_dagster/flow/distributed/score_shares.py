@@ -82,7 +82,7 @@ def score_shares(
     # Shares scored rows of partitions that only all shares together show to be refused.
     stage.show(stage.scores, [each.scores for each in shares], types, without=blocked.keys() | failed.keys())
     if policy.refuse_not_finite:
-        failed |= refuse_not_finite(stage, spec.features.key, types, scores, spec.decisions)
+        failed |= refuse_not_finite(stage, types, scores, spec.decisions)
     counts = {key: each.rows for key, each in guarded.found.items()}
     own, rows = meter.shares(counts), max(1, sum(counts.values()))
     spent = [each.cost for each in shares]

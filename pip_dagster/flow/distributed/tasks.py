@@ -24,6 +24,7 @@ from pip_dagster.flow.profile import ToProfile, profiles_of
 from pip_dagster.flow.score import Guarded, score
 from pip_dagster.flow.stage import Stage
 from pip_dagster.ledger.profiles import Profile
+from pip_dagster.quoted import said
 from pip_dagster.sql.names import quote_all
 from pip_dagster.warehouse.connect import workspace
 from pip_dagster.warehouse.digest import RowSet
@@ -109,7 +110,7 @@ def _reported(task: Callable[Concatenate[int, P], T]) -> Callable[Concatenate[in
         try:
             return task(share, *args, **kwargs)
         except (PipelineError, OSError, MemoryError, duckdb.Error) as error:
-            return Trouble(type(error).__name__, str(error), platform.node())
+            return Trouble(type(error).__name__, said(error), platform.node())
 
     return run
 

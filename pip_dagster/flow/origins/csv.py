@@ -13,6 +13,7 @@ from pip_dagster.errors import SourceError
 from pip_dagster.flow.origins.listing import reaching, state_of_files
 from pip_dagster.flow.origins.opened import Opened, Opening
 from pip_dagster.flow.origins.text_rows import FILE, Reading, TextRows, escaped
+from pip_dagster.quoted import first
 from pip_dagster.sql.names import literal
 
 if TYPE_CHECKING:
@@ -102,7 +103,7 @@ class _Csv(Reading):
             return rows.error(named, "cannot be parsed: its lines end in different ways; write all with LF, or CR LF")
         if line and what:
             return rows.error(named, f"cannot be parsed in line {line[1]}, which {what}")
-        said = text.splitlines()[0]
+        said = first(error)
         return rows.error(named, f"cannot be parsed{f' in line {line[1]}' if line else ''}. DuckDB says: {said}")
 
     def _unparsed_file(self, rows: TextRows) -> str:
@@ -137,9 +138,11 @@ def _header(rows: TextRows, file: str) -> tuple[str, tuple[str, ...]]:
     delimiter, header = best if best[1] else (",", tuple(next(csv.reader([line]), [])))
     folded = [each.lower() for each in header]
     if missing := [column.name for name, column in wanted.items() if name not in folded and not column.optional]:
+        # Of a file without a header, the first line is a row.
+        has = ", ".join(header)[:300] if wanted.keys() & {*folded} else "none of them"
         raise rows.error(
             file,
-            f"lacks {', '.join(missing)} in line 1, which has: {', '.join(header)[:300]}. Correct the file or "
+            f"lacks {', '.join(missing)} in line 1, which has: {has}. Correct the file or "
             "`columns`; a column that some files lack is declared as in `VARCHAR optional`",
         )
     if twice := next((name for name in folded if folded.count(name) > 1 and name in wanted), None):

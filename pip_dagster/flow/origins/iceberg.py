@@ -11,6 +11,7 @@ from pip_dagster.declaration.places import is_remote
 from pip_dagster.errors import SourceError
 from pip_dagster.flow.origins.listing import listed, placed, reaching, trouble_of_table, written
 from pip_dagster.flow.origins.opened import Opened, Opening
+from pip_dagster.quoted import first
 from pip_dagster.sql.names import literal
 from pip_dagster.warehouse import s3
 from pip_dagster.warehouse.connect import workspace
@@ -92,6 +93,6 @@ def _location(con: DuckDBPyConnection, metadata: str, where: str) -> str:
             raise
         raise SourceError(
             f"{where} cannot be read: {metadata} is not the metadata of an Iceberg table. Correct `iceberg`, or "
-            f"restore the file. DuckDB says: {str(error).splitlines()[0]}"
+            f"restore the file. DuckDB says: {first(error)}"
         ) from error
     return str(location or metadata.rpartition("/metadata/")[0]).removeprefix("file://").rstrip("/")

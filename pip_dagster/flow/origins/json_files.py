@@ -13,6 +13,7 @@ from pip_dagster.errors import SourceError
 from pip_dagster.flow.origins.listing import reaching, state_of_files
 from pip_dagster.flow.origins.opened import Opened, Opening
 from pip_dagster.flow.origins.text_rows import FILE, Reading, TextRows, escaped
+from pip_dagster.quoted import first
 from pip_dagster.sql.names import WHOLE_NUMBERS, literal, quote
 
 if TYPE_CHECKING:
@@ -111,4 +112,4 @@ class _Json(Reading):
         if found := _MALFORMED.search(str(error)):
             record = max(1, int(found[2]) - 1)  # DuckDB counts from 2
             return rows.error(found[1], f"is not JSON in record {record}: {found[3]}")
-        return rows.error(rows.place, f"is not JSON. DuckDB says: {str(error).splitlines()[0]}")
+        return rows.error(rows.place, f"is not JSON. DuckDB says: {first(error)}")

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from pip_dagster.errors import SourceAwayError, SourceError
 from pip_dagster.flow.origins import csv, delta, ducklake, iceberg, json_files, mysql, postgres, sqlite
 from pip_dagster.flow.origins.servers import is_away
+from pip_dagster.quoted import first
 from pip_dagster.warehouse import remote
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ def is_of_server(error: BaseException) -> bool:
 
 def failed(where: str, source: Source, place: str, error: BaseException) -> SourceError:
     """An error of reading a source's rows, as a sentence with its place."""
-    origin, said = origin_of(source), f"DuckDB says: {str(error).splitlines()[0]}"
+    origin, said = origin_of(source), f"DuckDB says: {first(error)}"
     kind = SourceAwayError if is_away(error) or remote.is_away(error) else SourceError
     if remote.is_of_server(error) or source.bucket:
         return kind(f"{where} cannot be read from {place}. {remote.trouble(error, place)}")

@@ -89,7 +89,7 @@ def detach(con: DuckDBPyConnection, catalog: str) -> None:
 
 def masked(error: BaseException, connection: Mapping[str, str]) -> str:
     """The first line of an error, without a password."""
-    text = (str(error).strip() or type(error).__name__).splitlines()[0]
+    text = (str(error).strip() or type(error).__name__).splitlines()[0]  # of attaching, which reads no row
     if password := connection.get("PASSWORD"):
         text = text.replace(password, "***")
     return f"DuckDB says: {text}"

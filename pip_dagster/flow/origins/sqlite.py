@@ -75,8 +75,8 @@ def trouble(error: BaseException) -> str:
         return "It is no SQLite file, or encrypted."
     if "column was declared as" in text or "Mismatch Type" in text:
         return (
-            "SQLite does not hold rows to their column's type. Correct the row that DuckDB shows, or declare a view "
-            "with CAST(… AS …)."
+            "SQLite does not hold rows to their column's type. Correct the row, which typeof(…) of the column "
+            "finds, or declare a view with CAST(… AS …)."
         )
     return ""
 

@@ -35,7 +35,6 @@ if TYPE_CHECKING:
 FILE = "pip_file"
 _UNFIT = re.compile(r"pip_dagster (unfit|absent) (\d+) (.*)")
 _PACKED = (".zst", ".bz2", ".xz", ".zip", ".br", ".lz4")
-_SHOWN = 60  # letters of a value in an error
 _ENDS = 1 << 16
 
 
@@ -161,11 +160,11 @@ class TextRows:
         rows = reading.of_file(file)
         value = rows.values[column.name]
         test = rows.absent(column) if found[1] == "absent" else rows.unfit(column)
-        line, text = None, None
+        line = None
         before = self.con.execute("SELECT current_setting('preserve_insertion_order')").fetchone()
         with suppress(Exception):  # the file may be gone by now
             self.con.execute("SET preserve_insertion_order = true")
-            line, text = self.con.execute(rows.first(value, test)).fetchone() or (None, None)
+            (line, *_) = self.con.execute(rows.first(value, test)).fetchone() or (None,)
         self.con.execute(f"SET preserve_insertion_order = {str(bool(before and before[0])).lower()}")
         place = f"in {reading.counted} {line}" if line else "in one of its records"
         if found[1] == "absent":
@@ -174,11 +173,10 @@ class TextRows:
                 f"lacks {column.name!r} {place}; write it, as null where there is no value, or declare the column as "
                 f"`{column.sql_type} optional`",
             )
-        shown = repr(text if text is None or len(text) <= _SHOWN else f"{text[:_SHOWN]}…")
         return self.error(
             file,
-            f"has {shown} as {column.name} {place}; expected {rows.meaning(column)}, since the column is declared as "
-            f"{column.sql_type}. Correct the file, or declare another type",
+            f"has a value that does not fit {column.name} {place}; expected {rows.meaning(column)}"
+            f", since the column is declared as {column.sql_type}. Correct the file, or declare another type",
         )
 
 

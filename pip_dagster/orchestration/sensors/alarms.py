@@ -13,6 +13,7 @@ from pip_dagster.declaration.pipeline import Pipeline
 from pip_dagster.errors import PipelineError
 from pip_dagster.ledger.retrains import RetrainEntry
 from pip_dagster.monitoring.watch import newest_live, watch_clock, watch_scored
+from pip_dagster.orchestration.failure import quoting_nothing
 from pip_dagster.orchestration.publications import complete
 from pip_dagster.warehouse.lock import waiting_at_most
 
@@ -50,6 +51,7 @@ def alarms_sensor(pipeline: Pipeline) -> list[dg.SensorDefinition]:
     return [alarms]
 
 
+@quoting_nothing()
 def _evaluate(context: dg.SensorEvaluationContext, pipeline: Pipeline) -> list[dg.RunRequest] | dg.SkipReason:
     said: list[str] = []
     with _reported(context, said):

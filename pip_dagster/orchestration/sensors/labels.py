@@ -11,6 +11,7 @@ from pip_dagster.declaration.grid import closed_partitions
 from pip_dagster.declaration.pipeline import Pipeline
 from pip_dagster.declaration.ranges import contiguous
 from pip_dagster.errors import DeclarationError, SourceAwayError, WarehouseLockedError
+from pip_dagster.orchestration.failure import quoting_nothing
 from pip_dagster.orchestration.keys import performance_key, predictions_key
 from pip_dagster.orchestration.publications import complete
 from pip_dagster.orchestration.runs import REASON, run_request
@@ -54,6 +55,7 @@ def _check_assets(context: dg.SensorEvaluationContext, pipeline: Pipeline) -> No
         )
 
 
+@quoting_nothing()
 def _evaluate(
     context: dg.SensorEvaluationContext, pipeline: Pipeline, assets: list[dg.AssetKey]
 ) -> dg.SensorResult | dg.SkipReason:

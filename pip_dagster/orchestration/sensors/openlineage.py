@@ -8,6 +8,7 @@ from pip_dagster.declaration.pipeline import Pipeline
 from pip_dagster.errors import PipelineError
 from pip_dagster.openlineage.emit import emit_new
 from pip_dagster.plural import plural
+from pip_dagster.quoted import said
 from pip_dagster.warehouse.lock import waiting_at_most
 
 _LOCK_DEADLINE = 2.0
@@ -31,7 +32,7 @@ def openlineage_sensor(pipeline: Pipeline) -> list[dg.SensorDefinition]:
             with waiting_at_most(_LOCK_DEADLINE):
                 done = emit_new(pipeline)
         except (PipelineError, duckdb.Error) as error:
-            return dg.SkipReason(f"Skipped: {error} Will retry on the next tick.")
+            return dg.SkipReason(f"Skipped: {said(error)} Will retry on the next tick.")
         if done.fault:
             context.log.warning(done.fault)
             return dg.SkipReason(f"{plural(done.left, 'ledger row')} left. {done.fault}")

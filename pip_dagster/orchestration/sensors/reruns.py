@@ -14,6 +14,7 @@ from pip_dagster.declaration.reruns import Reach
 from pip_dagster.errors import SourceAwayError, WarehouseLockedError
 from pip_dagster.flow import rerun_requests as core
 from pip_dagster.ledger.plan import Kind
+from pip_dagster.orchestration.failure import quoting_nothing
 from pip_dagster.orchestration.in_flight import CONTENT, earlier_runs, in_flight
 from pip_dagster.orchestration.publications import complete
 from pip_dagster.orchestration.runs import REASON, run_request
@@ -81,6 +82,7 @@ def _rerun_sensor(
     return evaluate
 
 
+@quoting_nothing()
 def _evaluate(
     context: dg.SensorEvaluationContext,
     pipeline: Pipeline,

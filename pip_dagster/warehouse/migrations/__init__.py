@@ -1,8 +1,13 @@
 """The migrations of the warehouse, one file each, with the reason in its docstring.
 
 Each migrates from the version before it. Add new ones at the end, and never change an old one. Use only SQL that a
-DuckLake accepts too: no keys, checks, sequences or indexes.
+DuckLake accepts too: no keys, checks, sequences or indexes. One that SQL cannot do is a function of the connection.
 """
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from pip_dagster.warehouse.migrations import (
     m0001_ledger,
@@ -27,9 +32,15 @@ from pip_dagster.warehouse.migrations import (
     m0020_lineage_emissions,
     m0021_commitments,
     m0022_erasures,
+    m0023_texts,
 )
 
-MIGRATIONS: tuple[str, ...] = (
+if TYPE_CHECKING:
+    from duckdb import DuckDBPyConnection
+
+Migration = str | Callable[["DuckDBPyConnection"], None]
+
+MIGRATIONS: tuple[Migration, ...] = (
     m0001_ledger.SQL,
     m0002_checks.SQL,
     m0003_audit.SQL,
@@ -52,4 +63,5 @@ MIGRATIONS: tuple[str, ...] = (
     m0020_lineage_emissions.SQL,
     m0021_commitments.SQL,
     m0022_erasures.SQL,
+    m0023_texts.migrate,
 )
