@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -27,6 +28,8 @@ class Statement:
         hash: Its hash, which all entries up to it determine.
         made_at: When, in ISO 8601.
         key: The id of the key that signs: the first 16 hex digits of the public key's sha256.
+        previous: The sha256 of the line before it in the same place; empty for the first, and where none can be read.
+        accepts: The entries in which a person accepted something, which who signs vouches for.
     """
 
     ledger: str
@@ -34,14 +37,30 @@ class Statement:
     hash: str
     made_at: str
     key: str
+    previous: str = ""
+    accepts: tuple[int, ...] = ()
 
     def line(self, key: Ed25519PrivateKey) -> str:
         """The signed line."""
         signature = base64.b64encode(key.sign(self._bytes())).decode()
         return canonical({"format": FORMAT, **asdict(self), "signature": signature})
 
+    def is_in(self, line: str) -> bool:
+        """Whether a line says the same of the audit, by the same key; whether it is whole is not judged."""
+        try:
+            found = json.loads(line)
+            same = all(found[name] == getattr(self, name) for name in ("ledger", "entry", "hash", "key"))
+            return same and {*found["accepts"]} >= {*self.accepts}
+        except (ValueError, KeyError, TypeError):
+            return False
+
     def _bytes(self) -> bytes:
         return canonical({"format": FORMAT, **asdict(self)}).encode()
+
+
+def digest(line: str) -> str:
+    """What the next line of the same place has as `previous`."""
+    return hashlib.sha256(line.encode()).hexdigest()
 
 
 def parse(line: str, signers: Mapping[str, Ed25519PublicKey]) -> Statement:
@@ -56,7 +75,7 @@ def parse(line: str, signers: Mapping[str, Ed25519PublicKey]) -> Statement:
         found = json.loads(line)
         signature = base64.b64decode(found.pop("signature"), validate=True)
         kind = found.pop("format")
-        statement = Statement(**found)
+        statement = Statement(**found | {"accepts": tuple(found.get("accepts", ()))})
     except (ValueError, KeyError, TypeError, AttributeError, binascii.Error):
         raise ValueError("it is no anchor") from None
     if kind != FORMAT:
