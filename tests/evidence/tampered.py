@@ -85,7 +85,9 @@ def one_value(tiny, table, where=lambda name, sql_type: True):
     if not tiny.warehouse(f"SELECT 1 FROM {table} LIMIT 1"):
         return None
     for column, sql_type in rows:
-        if not where(column, sql_type) or not tiny.warehouse(f'SELECT 1 FROM {table} WHERE "{column}" IS NOT NULL LIMIT 1'):
+        if not where(column, sql_type) or not tiny.warehouse(
+            f'SELECT 1 FROM {table} WHERE "{column}" IS NOT NULL LIMIT 1'
+        ):
             continue
         value = f'"{column}"'
         altered = {
@@ -98,6 +100,6 @@ def one_value(tiny, table, where=lambda name, sql_type: True):
             "TIMESTAMP WITH TIME ZONE": f"{value} + INTERVAL 1 MINUTE",
         }.get(sql_type)
         if altered:
-            of = f'(SELECT min(rowid) FROM {table} WHERE {value} IS NOT NULL)'
+            of = f"(SELECT min(rowid) FROM {table} WHERE {value} IS NOT NULL)"
             return f"UPDATE {table} SET {value} = {altered} WHERE rowid = {of}"
     return None
