@@ -18,6 +18,8 @@ from pip_dagster.registry.signing import keygen
 from pip_dagster.warehouse import kinds
 from pip_dagster.warehouse.published_digest import columns_by_digest, digest_sql, secret_of
 
+pytestmark = pytest.mark.slice  # `test_anchors.py` has the quick ones
+
 TABLES = sorted(kind.name for kind in kinds.KINDS if kind.schema == kinds.LEDGER and kind.form == "table")
 NOT_COVERED = {"publications", "meta", "audit", "anchor_nonces"}
 VIEWS = [
@@ -61,7 +63,6 @@ class TestWhatWasNotAltered:
     def test_agrees(self, shop):
         assert "agrees with" in verified(shop, 0)
 
-    @pytest.mark.slice
     def test_after_a_run_a_rollback_a_promotion_and_a_publication(self, shop):
         shop.source(f"UPDATE raw.orders SET quantity = 5 WHERE day = '{SECOND}'")
         shop.run(SECOND)
@@ -123,7 +124,6 @@ class TestTheChain:
         assert "the audit was rewritten up to there" in faults(shop)
 
 
-@pytest.mark.slice
 @pytest.mark.parametrize("table", TABLES)
 class TestEachTableOfTheLedger:
     def test_dropped(self, shop, table):
@@ -186,7 +186,6 @@ class TestEachTableOfTheLedger:
 
 
 class TestViews:
-    @pytest.mark.slice
     @pytest.mark.parametrize("view", VIEWS)
     def test_a_forged_view(self, shop, view):
         shop.tamper(f"CREATE TABLE main.shown AS FROM {view}", f"CREATE OR REPLACE VIEW {view} AS FROM main.shown")
