@@ -69,7 +69,7 @@ def audit() -> None:
 @json_option
 @click.pass_obj
 def verify(project: Project, expect: str | None, anchors: bool, as_json: bool) -> None:
-    """Recompute the chain and compare it with the ledger, the registry and the published files.
+    """Recompute the chain and compare it with the ledger, the stored rows, the registry and the published files.
 
     Exit code 0: the chain is intact, every version and alias move in the registry is as recorded, and the published
     files hold what was published. 1: one of them does not; the first fault is shown. 4: they do, but no command

@@ -38,7 +38,7 @@ class Found:
         without_digest: Published partitions that were not compared, since they have no digest.
         unpublished: Partitions that were not compared, since they are not published yet.
         pending: Moves of aliases that no command recorded, each behind its model.
-        anchored: What the anchors show, where they were asked for.
+        anchored: What the anchors show, where they were requested.
     """
 
     entries: int = 0
