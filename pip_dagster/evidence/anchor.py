@@ -57,7 +57,7 @@ def anchor(project: Project, *, accepts: bool = False) -> Anchored | None:
         with workspace(threads=1) as con, reading(con, project, purpose="anchoring the audit"):
             pass  # a warehouse that does not exist is not created
     with (
-        workspace(threads=2) as con,
+        workspace(threads=1) as con,
         writing(con, project, purpose="anchoring the audit", publish=False),
         transaction(con),
     ):

@@ -44,10 +44,12 @@ def last_covered(con: DuckDBPyConnection) -> dict[str, Any] | None:
 def newest_rows(con: DuckDBPyConnection) -> Upto:
     """Table → the highest row id, -1 without rows. The warehouse is the current catalog."""
     names = [*tables(), *_content_tables(con)]
-    selects = ", ".join(f"(SELECT coalesce(max(rowid), -1) FROM {_in_sql(name)})" for name in names)
-    row = con.execute(f"SELECT {selects}").fetchone()
-    assert row
-    return dict(zip(names, row, strict=True))
+    # A subquery for each takes DuckDB twice as long to plan.
+    newest = " UNION ALL ".join(
+        f"SELECT {literal(name)}, coalesce(max(rowid), -1) FROM {_in_sql(name)}" for name in names
+    )
+    found = dict(con.execute(newest).fetchall())
+    return {name: found[name] for name in names}
 
 
 def _content_tables(con: DuckDBPyConnection) -> list[str]:
