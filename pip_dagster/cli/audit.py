@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -14,7 +14,7 @@ import click
 from pip_dagster.cli.cells import moment
 from pip_dagster.cli.group import Commands
 from pip_dagster.cli.options import json_option, why_option
-from pip_dagster.cli.output import echo, show_json, show_table
+from pip_dagster.cli.output import echo, progress, show_json, show_table
 from pip_dagster.cli.table import Heading
 from pip_dagster.declaration.find import find_declarations
 from pip_dagster.declaration.project import Project
@@ -25,9 +25,9 @@ from pip_dagster.registry.store import whoami
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
+    from pip_dagster.evidence.everything import Found
     from pip_dagster.evidence.verify import Verified as Anchored
     from pip_dagster.ledger.fault import Fault
-    from pip_dagster.registry.aliases import AliasChange
 
 _LOG = """
   SELECT * FROM (
@@ -69,7 +69,7 @@ def audit() -> None:
 @json_option
 @click.pass_obj
 def verify(project: Project, expect: str | None, anchors: bool, as_json: bool) -> None:
-    """Recompute the chain and compare it with the ledger, the registry and the published files.
+    """Recompute the chain and compare it with the ledger, the stored rows, the registry and the published files.
 
     Exit code 0: the chain is intact, every version and alias move in the registry is as recorded, and the published
     files hold what was published. 1: one of them does not; the first fault is shown. 4: they do, but no command
@@ -81,11 +81,14 @@ def verify(project: Project, expect: str | None, anchors: bool, as_json: bool) -
     replaced.
     """
     from pip_dagster.declaration.lake import Lake
+    from pip_dagster.evidence.everything import verify_everything
 
-    found = _verify(project, expect, anchors)
+    shown = progress if sys.stderr.isatty() else lambda text: None
+    found = verify_everything(project, expect=expect, anchors=anchors, progress=shown)
     tries = 3 if isinstance(project.warehouse, Lake) else 1  # of a lake, partitions may be published meanwhile
-    while (tries := tries - 1) and found.altered:
-        found = _verify(project, expect, anchors)
+    while (tries := tries - 1) and found.published:
+        found = verify_everything(project, expect=expect, anchors=anchors)
+    faults = found.faults
     if as_json:
         listed = [{"model": model} | move.model_dump(mode="json") for model, move in found.pending]
         answer = {
@@ -94,69 +97,26 @@ def verify(project: Project, expect: str | None, anchors: bool, as_json: bool) -
             "unrecorded_promotions": len(listed),
             "unrecorded": listed,
         }
-        of_files = {"altered": len(found.altered), "without_digest": found.without_digest}
+        of_files = {"altered": len(found.published), "without_digest": found.without_digest}
         of_files["pending"] = found.unpublished
         of_anchors = {"anchors": asdict(found.anchored) if found.anchored else None}
-        show_json(answer | of_files | of_anchors | {"fault": asdict(found.fault) if found.fault else None})
+        listed_faults = [asdict(each) for each in faults]
+        show_json(answer | of_files | of_anchors | {"fault": next(iter(listed_faults), None), "faults": listed_faults})
     else:
         _show_verified(found)
-    sys.exit(BROKEN if found.fault else UNRECORDED if found.pending else 0)
+    sys.exit(BROKEN if faults else UNRECORDED if found.pending else 0)
 
 
-@dataclass(frozen=True)
-class _Verified:
-    """What `audit verify` found.
-
-    `altered`: faults of published files; `without_digest`, `unpublished`: how many partitions were not compared.
-    """
-
-    entries: int
-    head: str | None
-    of_chain: Fault | None
-    altered: list[Fault]
-    without_digest: int
-    pending: list[tuple[str, AliasChange]]
-    unpublished: int
-    anchored: Anchored | None = None
-
-    @property
-    def fault(self) -> Fault | None:
-        """The first fault."""
-        of_anchors = self.anchored.faults if self.anchored else []
-        return self.of_chain or next(iter((*of_anchors, *self.altered)), None)
-
-
-def _verify(project: Project, expect: str | None, anchors: bool) -> _Verified:
-    from pip_dagster.evidence.verify import verify_anchors
-    from pip_dagster.ledger.promotions import alias_moves, unrecorded
-    from pip_dagster.ledger.verify import verify as verify_chain
-    from pip_dagster.ledger.verify_published import pending_partitions, published_faults, without_digest
-    from pip_dagster.registry.store import Registry
-    from pip_dagster.warehouse.stamp import stamps_of
-
-    registry, stamps = Registry(project.registry), stamps_of(project)
-    with open_ledger(project, "audit verify") as con:
-        fault = verify_chain(con, moves=alias_moves(registry), expect=expect, registry=registry, stamps=stamps)
-        pending = unrecorded(con, registry)
-        entries, head = con.execute("SELECT count(*), arg_max(hash, seq) FROM ledger.audit").fetchone() or (0, None)
-        altered = list(published_faults(con, project))
-        undigested = without_digest(con) if project.publishes else 0
-        unpublished = pending_partitions(con) if project.publishes else 0
-        anchored = verify_anchors(con, project) if anchors else None
-    return _Verified(entries, head, fault, altered, undigested, pending, unpublished, anchored)
-
-
-def _show_verified(found: _Verified) -> None:
+def _show_verified(found: Found) -> None:
     if found.of_chain:
         echo(f"The audit chain is broken. The first fault: {found.of_chain}", err=True)
-    else:
+    elif found.head:
         number = f"{found.entries:,} entries" if found.entries != 1 else "1 entry"
         echo(f"{number}; the chain is intact and agrees with the ledger. The last hash is {found.head}")
     if found.anchored:
         _show_anchored(found.anchored)
-    if found.altered:
-        more = f" And {plural(len(found.altered) - 1, 'more fault')}." if len(found.altered) > 1 else ""
-        echo(f"The published files were altered. The first fault: {found.altered[0]}{more}", err=True)
+    for what, faults in (("stored tables and rows", found.stored), ("published files", found.published)):
+        _show_first(f"The {what} were altered.", faults)
     if found.without_digest:
         what = plural(found.without_digest, "published partition")
         echo(
@@ -193,6 +153,7 @@ def accept(project: Project, moves: bool, versions: bool, warehouse: bool, why: 
 
     With --warehouse, the files that another ledger published are moved aside, and this one's are published.
     """
+    from pip_dagster.evidence.anchor import anchor_after
     from pip_dagster.ledger.accept import accept as accept_findings
 
     if not (moves or versions or warehouse):
@@ -200,6 +161,7 @@ def accept(project: Project, moves: bool, versions: bool, warehouse: bool, why: 
     if not why.strip():
         raise click.UsageError("Give the reason with --why; it is recorded in the audit.")
     done = accept_findings(project, by=whoami(), why=why, moves=moves, replaced=versions, warehouse=warehouse)
+    anchor_after(project, progress, accepts=True)
     if as_json:
         show_json(asdict(done))
         return
@@ -211,11 +173,15 @@ def accept(project: Project, moves: bool, versions: bool, warehouse: bool, why: 
         echo(f"The former files are in {done.aside}.")
 
 
+def _show_first(what: str, faults: Sequence[Fault]) -> None:
+    if faults:
+        more = f" And {plural(len(faults) - 1, 'more fault')}; --json lists all." if len(faults) > 1 else ""
+        echo(f"{what} The first fault: {faults[0]}{more}", err=True)
+
+
 def _show_anchored(found: Anchored) -> None:
-    if found.faults:
-        more = f" And {plural(len(found.faults) - 1, 'more fault')}." if len(found.faults) > 1 else ""
-        echo(f"The audit is not as it was anchored. The first fault: {found.faults[0]}{more}", err=True)
-    else:
+    _show_first("The audit is not as it was anchored.", found.faults)
+    if not found.faults:
         echo(f"It agrees with {plural(found.anchors, 'anchor')}, the newest of entry {found.entry}.")
     if found.later:
         number = "1 entry" if found.later == 1 else f"{found.later:,} entries"

@@ -37,10 +37,11 @@ class Anchored:
     failed: dict[str, str] = field(default_factory=dict)
 
 
-def anchor(project: Project) -> Anchored | None:
+def anchor(project: Project, *, accepts: bool = False) -> Anchored | None:
     """Anchor the audit as it is now; None where no anchors are declared.
 
-    Nothing is recorded where nothing came since the last anchor; the places get the same head again.
+    Nothing is recorded where nothing came since the last anchor; places that lack the head get it. With `accepts`, who
+    signs vouches for what the audit says that people accepted: whoever writes to the warehouse could add that.
 
     Raises:
         InvalidKey: the private key cannot be read.
@@ -56,28 +57,28 @@ def anchor(project: Project) -> Anchored | None:
         with workspace(threads=1) as con, reading(con, project, purpose="anchoring the audit"):
             pass  # a warehouse that does not exist is not created
     with (
-        workspace(threads=2) as con,
+        workspace(threads=1) as con,
         writing(con, project, purpose="anchoring the audit", publish=False),
         transaction(con),
     ):
         head = _cover(con, project)
         (ledger,) = con.execute("SELECT hash FROM ledger.audit WHERE seq = 1").fetchone() or ("",)
-    statement = Statement(ledger, *head, clock.now().isoformat(), key_id(key.public_key()))
-    line = statement.line(key)
+        vouched = tuple(accepted(con)) if accepts else ()
+    statement = Statement(ledger, *head, clock.now().isoformat(), key_id(key.public_key()), accepts=vouched)
     done = Anchored(*head)
     for name, place in declared.places.items():
         try:
-            add(project.root, place, statement, line, declared.timeout)
+            add(project.root, place, statement, key, declared.timeout)
             done.places.append(name)
         except PlaceError as error:
             done.failed[name] = str(error)
     return done
 
 
-def anchor_after(project: Project, warn: Callable[[str], object]) -> None:
+def anchor_after(project: Project, warn: Callable[[str], object], *, accepts: bool = False) -> None:
     """Anchor after something was done. It is done already, so what fails is only reported."""
     try:
-        done = anchor(project)
+        done = anchor(project, accepts=accepts)
     except NoWarehouseError:
         return
     except PipelineError as error:
@@ -87,9 +88,15 @@ def anchor_after(project: Project, warn: Callable[[str], object]) -> None:
         warn(f"The audit was not anchored in {name}: {why}. The next anchor covers this one too.")
 
 
-def anchored_lines(project: Project) -> dict[str, list[str] | PlaceError]:
-    """Of each place that can be read, its lines, oldest first, or why they cannot be read."""
-    found: dict[str, list[str] | PlaceError] = {}
+def accepted(con: DuckDBPyConnection) -> list[int]:
+    """The numbers of the entries in which a person accepted a warehouse or a version as it is."""
+    rows = con.execute("SELECT seq FROM ledger.audit WHERE action = 'accepted' ORDER BY seq").fetchall()
+    return [seq for (seq,) in rows]
+
+
+def anchored_lines(project: Project) -> dict[str, list[tuple[str, str]] | PlaceError]:
+    """Of each place that can be read, its tags and lines, oldest first, or why they cannot be read."""
+    found: dict[str, list[tuple[str, str]] | PlaceError] = {}
     if declared := project.anchors:
         for name, place in declared.places.items():
             if place.can_be_read:

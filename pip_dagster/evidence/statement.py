@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -13,7 +14,9 @@ from pip_dagster.evidence.signed import check_signature, signature
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
-FORMAT = "pip_dagster anchor 1"
+FORMAT = "pip_dagster anchor 2"
+# It had neither the anchor before nor what was accepted.
+_FORMER = "pip_dagster anchor 1"
 
 
 @dataclass(frozen=True)
@@ -26,6 +29,9 @@ class Statement:
         hash: Its hash, which all entries up to it determine.
         made_at: When, in ISO 8601.
         key: The id of the key that signs: the first 16 hex digits of the public key's sha256.
+        previous: The sha256 of the line before it in the same place; empty for the first, and where none can be read.
+        accepts: The entries in which a person accepted or rewrote something, which who signs vouches for.
+        format: How the line is written.
     """
 
     ledger: str
@@ -33,6 +39,14 @@ class Statement:
     hash: str
     made_at: str
     key: str
+    previous: str = ""
+    accepts: tuple[int, ...] = ()
+    format: str = FORMAT
+
+    @property
+    def names_previous(self) -> bool:
+        """Whether it names the line before it."""
+        return self.format == FORMAT
 
     def line(self, key: Ed25519PrivateKey) -> str:
         """The signed line."""
@@ -41,7 +55,22 @@ class Statement:
     @property
     def content(self) -> dict[str, Any]:
         """What the signature covers."""
-        return {"format": FORMAT, **asdict(self)}
+        found = asdict(self)
+        return found if self.names_previous else {k: v for k, v in found.items() if k not in ("previous", "accepts")}
+
+    def is_in(self, line: str) -> bool:
+        """Whether a line says the same of the audit, by the same key; whether it is whole is not judged."""
+        try:
+            found = json.loads(line)
+            same = all(found[name] == getattr(self, name) for name in ("ledger", "entry", "hash", "key"))
+            return same and {*found.get("accepts", ())} >= {*self.accepts}
+        except (ValueError, KeyError, TypeError, AttributeError):
+            return False
+
+
+def digest(line: str) -> str:
+    """What the next line of the same place has as `previous`."""
+    return hashlib.sha256(line.encode()).hexdigest()
 
 
 def parse(line: str, signers: Mapping[str, Ed25519PublicKey]) -> Statement:
@@ -52,11 +81,11 @@ def parse(line: str, signers: Mapping[str, Ed25519PublicKey]) -> Statement:
     """
     try:
         found = json.loads(line)
-        signed, kind = found.pop("signature"), found.pop("format")
-        statement = Statement(**found)
+        signed, kind = found.pop("signature"), found["format"]
+        statement = Statement(**found | {"accepts": tuple(found.get("accepts", ()))})
     except (ValueError, KeyError, TypeError, AttributeError):
         raise ValueError("it is no anchor") from None
-    if kind != FORMAT:
+    if kind not in (FORMAT, _FORMER):
         raise ValueError(f"its format is {kind!r}, which this version does not know")
     check_signature(statement.content, signed, statement.key, signers, trusted="among `signers`")
     return statement

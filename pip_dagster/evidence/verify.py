@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
 
 from pip_dagster import clock
-from pip_dagster.errors import ProjectError, RegistryError
-from pip_dagster.evidence.anchor import anchored_lines, registry_state
-from pip_dagster.evidence.places import PlaceError
+from pip_dagster.errors import ProjectError
+from pip_dagster.evidence.anchor import anchored_lines
+from pip_dagster.evidence.places import PlaceError, tag_of
 from pip_dagster.evidence.signed import trusted_keys
-from pip_dagster.evidence.statement import Statement, parse
-from pip_dagster.evidence.views import view_faults
+from pip_dagster.evidence.statement import Statement, digest, parse
+from pip_dagster.evidence.verify_registry import registry_faults
 from pip_dagster.ledger.covered import ACTION, covered_faults, later_rows
 from pip_dagster.ledger.fault import Fault
 from pip_dagster.registry.store import Registry
@@ -67,42 +67,80 @@ def verify_anchors(con: DuckDBPyConnection, project: Project) -> Verified:
         )
     found = Verified()
     entries: dict[int, str] = dict(con.execute("SELECT seq, hash FROM ledger.audit").fetchall())
+    trusted, places = trusted_keys(project.root, declared.signers), dict[str, list[_Line]]()
     for name, read in anchored_lines(project).items():
         if isinstance(read, PlaceError):
             found.faults.append(Fault(None, "anchor", f"{name} cannot be read: {read}"))
         else:
-            _read_place(con, name, read, trusted_keys(project.root, declared.signers), entries, found)
+            places[name] = [_Line.of(name, number, tag, line, trusted) for number, (tag, line) in enumerate(read, 1)]
+    valid = [line.statement for each in places.values() for line in each if line.statement]
+    accepted_at = _accepted_at(con, entries, valid)
+    for name, listed in places.items():
+        found.faults += _of_order(listed)
+        _of_place(con, name, listed, entries, accepted_at, found)
     found.later = sum(seq > (found.entry or 0) for seq in entries)
     found.later_rows = later_rows(con)
+    found.faults += _unsigned(con, entries, valid)
     found.faults += covered_faults(con)
-    found.faults += view_faults(con)
-    found.faults += _of_registry(con, Registry(project.registry))
+    found.faults += registry_faults(con, Registry(project.registry))
     return found
 
 
-def _read_place(
+@dataclass(frozen=True)
+class _Line:
+    """A line of a place: its anchor, or what is wrong with it."""
+
+    where: str
+    tag: str
+    digest: str
+    statement: Statement | None
+    wrong: str | None
+
+    @classmethod
+    def of(cls, name: str, number: int, tag: str, line: str, trusted: Mapping[str, Ed25519PublicKey]) -> _Line:
+        where = f"{name}, {f'tag {tag}' if tag else f'anchor {number}'}"
+        try:
+            return cls(where, tag, digest(line), parse(line, trusted), None)
+        except ValueError as error:
+            return cls(where, tag, digest(line), None, str(error))
+
+
+def _of_order(listed: Sequence[_Line]) -> Iterator[Fault]:
+    """Each anchor names the one before it: none can be removed, repeated or moved unnoticed."""
+    before: list[str] = [""]
+    for line in listed:
+        if line.statement is None:
+            yield Fault(None, "anchor", f"{line.where}: {line.wrong}")
+        elif line.tag and line.tag != tag_of(line.statement):
+            what = f"is the anchor of entry {line.statement.entry}: the tag was moved"
+            yield Fault(None, "anchor", f"{line.where}, {what}")
+        # Of several machines that tag, one may not have known the newest tag of another.
+        elif line.statement.names_previous and line.statement.previous not in (before if line.tag else before[-1:]):
+            what = "does not follow the anchor before it: anchors between them were removed, repeated or moved"
+            yield Fault(None, "anchor", f"{line.where}, of {line.statement.made_at[:19]}, {what}")
+        before.append(line.digest)
+
+
+def _of_place(
     con: DuckDBPyConnection,
     name: str,
-    read: Sequence[str],
-    trusted: Mapping[str, Ed25519PublicKey],
+    listed: Sequence[_Line],
     entries: Mapping[int, str],
+    accepted_at: str,
     found: Verified,
 ) -> None:
-    """Add what the lines of a place show."""
-    here, newest, earlier = 0, 0, _replaced_another(con)
-    for number, line in enumerate(filter(None, read), 1):
-        where = f"{name}, anchor {number}"
-        try:
-            statement = parse(line, trusted)
-        except ValueError as error:
-            found.faults.append(Fault(None, "anchor", f"{where}: {error}"))
+    """Add what the anchors of a place show."""
+    here, newest = 0, 0
+    for line in listed:
+        if line.statement is None:
             continue
-        if statement.ledger != entries.get(1) and earlier:
+        fault = _of_chain(entries, line.statement, line.where)
+        if fault and _instant(line.statement.made_at) < _instant(accepted_at):
             found.earlier_ledgers += 1
             continue
         here += 1
-        newest = max(newest, statement.entry)
-        if fault := _of_chain(entries, statement, where):
+        newest = max(newest, line.statement.entry)
+        if fault:
             found.faults.append(fault)
     found.anchors += here
     found.entry = max(found.entry or 0, newest) or None
@@ -113,17 +151,47 @@ def _read_place(
         found.faults.append(Fault(None, "anchor", f"{name} {what}. `pip-dagster audit anchor` adds the next one"))
 
 
+def _instant(text: str) -> datetime:
+    return datetime.fromisoformat(text) if text else datetime.min.replace(tzinfo=UTC)
+
+
+def _accepted_at(con: DuckDBPyConnection, entries: Mapping[int, str], valid: Iterable[Statement]) -> str:
+    """When somebody with the key accepted this warehouse in place of another last; anchors before may be of that."""
+    select = "SELECT seq FROM ledger.audit WHERE action = 'accepted' AND (subject->>'warehouse') IS NOT NULL"
+    of_warehouse = {seq for (seq,) in con.execute(select).fetchall()}
+    return max(
+        (
+            statement.made_at
+            for statement in valid
+            if of_warehouse & {*statement.accepts} and _of_chain(entries, statement, "") is None
+        ),
+        key=_instant,
+        default="",
+    )
+
+
+def _unsigned(con: DuckDBPyConnection, entries: Mapping[int, str], valid: Sequence[Statement]) -> Iterator[Fault]:
+    """Entries in which somebody accepted something, and no anchor vouches for it."""
+    here = [statement for statement in valid if _of_chain(entries, statement, "") is None]
+    vouched = {seq for statement in here for seq in statement.accepts}
+    select = "SELECT seq, actor, subject FROM ledger.audit WHERE action = 'accepted' ORDER BY seq"
+    for seq, actor, text in con.execute(select).fetchall():
+        if seq not in vouched:
+            subject = json.loads(text)
+            of = f"{subject['model']} v{subject['version']}" if "model" in subject else "this warehouse"
+            yield Fault(
+                seq,
+                "accepted",
+                f"it says that {actor} accepted {of} as it is, and no anchor vouches for that: the entry is forged, or "
+                "nothing was signed then. If it is meant, `pip-dagster audit accept` signs what was accepted",
+            )
+
+
 def _anchored_behind(con: DuckDBPyConnection, newest: int) -> int | None:
     """The newest entry that was anchored behind this one, unless it is so young that it may be on its way."""
     select = f"SELECT max(seq) FROM ledger.audit WHERE action = {literal(ACTION)} AND seq > {newest} AND made_at < $at"
     row = con.execute(select, {"at": clock.now() - _ON_ITS_WAY}).fetchone()
     return row[0] if row else None
-
-
-def _replaced_another(con: DuckDBPyConnection) -> bool:
-    """Whether a person accepted this ledger in place of another."""
-    accepted = "SELECT 1 FROM ledger.audit WHERE action = 'accepted' AND (subject->>'warehouse') IS NOT NULL LIMIT 1"
-    return con.execute(accepted).fetchone() is not None
 
 
 def _of_chain(entries: Mapping[int, str], statement: Statement, where: str) -> Fault | None:
@@ -137,51 +205,3 @@ def _of_chain(entries: Mapping[int, str], statement: Statement, where: str) -> F
     else:
         return None
     return Fault(None, "anchor", f"{where}, of {statement.made_at[:19]}, {what}")
-
-
-def _of_registry(con: DuckDBPyConnection, registry: Registry) -> Iterator[Fault]:
-    """What of the registry is not as the newest entry that covers it."""
-    newest = con.execute(
-        f"SELECT seq, details->>'models' FROM ledger.audit WHERE action = {literal(ACTION)} "
-        "AND (details->>'models') IS NOT NULL ORDER BY seq DESC LIMIT 1"
-    ).fetchone()
-    if newest is None:
-        return
-    seq, models = newest[0], json.loads(newest[1])
-    now = registry_state(registry)
-    for model, then in models.items():
-        there: dict[str, Any] = now.get(model, {"versions": {}, "aliases": {}})
-        for number, digest in then["versions"].items():
-            if there["versions"].get(number) != digest:
-                what = "was replaced" if number in there["versions"] else "is gone"
-                yield Fault(seq, "registry", f"{model} v{number} {what} since: its manifest was {digest}")
-            elif text := _damaged(registry, model, int(number)):
-                yield Fault(seq, "registry", text)
-        for alias, version in then["aliases"].items():
-            at = there["aliases"].get(alias)
-            if at != version and not _moved(con, seq, model, alias, at):
-                shown = "names nothing" if at is None else f"names v{at}"
-                yield Fault(
-                    seq,
-                    "registry",
-                    f"the alias {alias!r} of {model} {shown}; it named v{version}, and no later entry records a move",
-                )
-
-
-def _damaged(registry: Registry, model: str, number: int) -> str | None:
-    """What is wrong with the files of a version whose manifest is as it was."""
-    try:
-        registry.get(model, number).verify()
-    except RegistryError as error:
-        return str(error)
-    return None
-
-
-def _moved(con: DuckDBPyConnection, seq: int, model: str, alias: str, version: int | None) -> bool:
-    """Whether a later entry moved the alias to this version."""
-    of_alias = f"(subject->>'model') = {literal(model)} AND (subject->>'alias') = {literal(alias)}"
-    row = con.execute(
-        "SELECT (details->>'to')::INT FROM ledger.audit "
-        f"WHERE action = 'promotion' AND seq > {seq} AND {of_alias} ORDER BY seq DESC LIMIT 1"
-    ).fetchone()
-    return row is not None and row[0] == version

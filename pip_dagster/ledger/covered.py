@@ -24,6 +24,9 @@ ACTION: Literal["anchored"] = "anchored"
 _OTHERS = {"publications", "meta", "audit", "anchor_nonces"}
 _CHUNK = 2**16  # rows whose digests are joined at once
 
+_TABLES = "system.main.duckdb_tables() WHERE database_name = current_database()"
+_OF_ROWS = ("starts_with(table_name, 'quarantine__')", "starts_with(table_name, 'reasons__')")
+
 Upto = dict[str, int]  # table → the highest row id that is covered
 
 
@@ -47,10 +50,25 @@ def last_covered(con: DuckDBPyConnection) -> dict[str, Any] | None:
 
 def newest_rows(con: DuckDBPyConnection) -> Upto:
     """Table → the highest row id, -1 without rows. The warehouse is the current catalog."""
-    selects = ", ".join(f"(SELECT coalesce(max(rowid), -1) FROM ledger.{quote(name)})" for name in tables())
-    row = con.execute(f"SELECT {selects}").fetchone()
-    assert row
-    return dict(zip(tables(), row, strict=True))
+    names = [*tables(), *_content_tables(con)]
+    # A subquery for each takes DuckDB twice as long to plan.
+    newest = " UNION ALL ".join(
+        f"SELECT {literal(name)}, coalesce(max(rowid), -1) FROM {_in_sql(name)}" for name in names
+    )
+    found = dict(con.execute(newest).fetchall())
+    return {name: found[name] for name in names}
+
+
+def _content_tables(con: DuckDBPyConnection) -> list[str]:
+    """Tables of the pipelines, as `orders.reasons__1a2b3c4d`, with rows that the ledger has no digest of."""
+    select = f"SELECT schema_name, table_name FROM {_TABLES} AND ({' OR '.join(_OF_ROWS)}) ORDER BY ALL"
+    return [f"{space}.{name}" for space, name in con.execute(select).fetchall()]
+
+
+def _in_sql(name: str) -> str:
+    """A covered table, qualified and quoted."""
+    space, _, table = name.rpartition(".")
+    return f"{quote(space or kinds.LEDGER)}.{quote(table)}"
 
 
 def cover(con: DuckDBPyConnection, before: Mapping[str, int], upto: Upto, nonce: str) -> dict[str, dict[str, Any]]:
@@ -77,6 +95,8 @@ def covered_faults(con: DuckDBPyConnection) -> Iterator[Fault]:
     nonces = dict(con.execute("SELECT seq, nonce FROM ledger.anchor_nonces").fetchall())
     since = f"coalesce((SELECT max(seq) FROM ledger.audit WHERE action = {literal(REWRITTEN)}), 0)"
     select = f"SELECT seq, details FROM ledger.audit WHERE action = {literal(ACTION)} AND seq > {since} ORDER BY seq"
+    of_rows = {name for name in (last_covered(con) or {}).get("upto", {}) if "." in name}
+    known |= of_rows
     for seq, text in con.execute(select).fetchall():
         try:
             details = json.loads(text)
@@ -86,10 +106,10 @@ def covered_faults(con: DuckDBPyConnection) -> Iterator[Fault]:
                 yield Fault(seq, "ledger", "its nonce is gone from ledger.anchor_nonces, so it cannot be compared")
             for name in sorted(known & {each for each in upto if upto[each] != before.get(each, -1)}):
                 if name not in digests:
-                    yield Fault(seq, "content", f"it skips rows of ledger.{name}: it covers them without a digest")
+                    yield Fault(seq, "content", f"it skips rows of {_shown(name)}: it covers them without a digest")
                     continue
                 if name not in there:
-                    yield Fault(seq, "ledger", f"ledger.{name} is gone, or a view instead of a table")
+                    yield Fault(seq, "ledger", f"{_shown(name)} is gone, or a view instead of a table")
                     continue
                 if nonce is None:
                     continue
@@ -98,7 +118,7 @@ def covered_faults(con: DuckDBPyConnection) -> Iterator[Fault]:
                     yield Fault(
                         seq,
                         "ledger",
-                        f"ledger.{name}: the {digests[name]['rows']:,} rows that came before this entry were changed"
+                        f"{_shown(name)}: the {digests[name]['rows']:,} rows that came before this entry were changed"
                         + ("" if now["rows"] == digests[name]["rows"] else f"; there are {now['rows']:,} now"),
                     )
         except (ValueError, KeyError, TypeError) as error:
@@ -111,27 +131,31 @@ def later_rows(con: DuckDBPyConnection) -> dict[str, int]:
     """Table → how many rows no entry covers yet, where there are any. The warehouse is the current catalog."""
     upto = (last_covered(con) or {}).get("upto", {})
     counts = (
-        f"SELECT {literal(name)}, count(*) FROM ledger.{quote(name)} WHERE rowid > {int(upto.get(name, -1))}"
-        for name in sorted({*tables()} & _present(con))
+        f"SELECT {literal(name)}, count(*) FROM {_in_sql(name)} WHERE rowid > {int(upto.get(name, -1))}"
+        for name in sorted({*tables(), *_content_tables(con)} & _present(con))
     )
     return {name: count for name, count in con.execute(" UNION ALL ".join(counts)).fetchall() if count}
 
 
 def _present(con: DuckDBPyConnection) -> set[str]:
-    """The tables of the ledger that are there."""
-    select = "SELECT table_name FROM duckdb_tables() WHERE database_name = current_database() AND schema_name = "
-    return {name for (name,) in con.execute(select + literal(kinds.LEDGER)).fetchall()}
+    """The tables that are there, named as they are covered."""
+    select = f"SELECT table_name FROM {_TABLES} AND schema_name = {literal(kinds.LEDGER)}"
+    return {name for (name,) in con.execute(select).fetchall()} | {*_content_tables(con)}
+
+
+def _shown(name: str) -> str:
+    return name if "." in name else f"{kinds.LEDGER}.{name}"
 
 
 def _digest(con: DuckDBPyConnection, table: str, after: int, upto: int, nonce: str) -> dict[str, Any]:
     """Rows and sha256 of a range of row ids. A NULL adds nothing, so columns that come later change no digest."""
-    columns = con.execute(f"DESCRIBE ledger.{quote(table)}").fetchall()
+    columns = con.execute(f"DESCRIBE {_in_sql(table)}").fetchall()
     named = ", ".join(
         f"CASE WHEN {quote(name)} IS NOT NULL THEN {literal(name + '=')} || to_json({quote(name)})::VARCHAR END"
         for name in sorted(row[0] for row in columns)
     )
     rows = (
-        f"SELECT rowid AS id, sha256(concat_ws(chr(31), {named})) AS digest FROM ledger.{quote(table)} "
+        f"SELECT rowid AS id, sha256(concat_ws(chr(31), {named})) AS digest FROM {_in_sql(table)} "
         f"WHERE rowid > {after} AND rowid <= {upto}"
     )
     chunks = f"SELECT id // {_CHUNK} AS chunk, count(*) AS n, sha256(string_agg(digest, '' ORDER BY id)) AS digest"

@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pip_dagster.ledger.fault import Fault
+from pip_dagster.ledger.verify_recorded import warehouse_faults
 from pip_dagster.plural import plural
 from pip_dagster.sql.names import literal, quote
 from pip_dagster.warehouse import kinds
 from pip_dagster.warehouse.arrow import arrow_rows, table_of
 from pip_dagster.warehouse.connect import workspace
-from pip_dagster.warehouse.pending import pending_publications
+from pip_dagster.warehouse.pending import is_behind, pending_publications
 from pip_dagster.warehouse.published_digest import columns_by_digest, digest_sql, secret_of
 from pip_dagster.warehouse.published_rows import ATTACHED, columns_of, detach, files_of
 from pip_dagster.warehouse.published_views import altered_views
@@ -51,7 +52,11 @@ def published_faults(con: DuckDBPyConnection, project: Project) -> Iterator[Faul
     """What was altered in the published files, by partition and file. The warehouse is the current catalog."""
     if not project.publishes:
         return
+    if is_behind(con, project):
+        what = "lacks what was published last: it is gone, or an older one was put back"
+        yield Fault(None, "published", f"{project.published} {what}. {_AGAIN}")
     _stage(con, project)
+    yield from warehouse_faults(con)
     for pipeline, key in con.execute(_UNWRITTEN).fetchall():
         what = "has a change that is recorded as published, but nothing was published since"
         yield Fault(None, "published", f"{pipeline}, partition {key}: {what}. {_AGAIN}")
