@@ -16,7 +16,17 @@ _PROGRAM = "PIP_DAGSTER"  # as click names it in the variable with which a shell
 SECTIONS = {
     "Start": ("init", "demo", "check", "doctor", "ui"),
     "Run": ("run", "backfill", "plan", "publish", "deliver"),
-    "Inspect": ("status", "lineage", "query", "export", "features", "report", "replay", "prove-point-in-time"),
+    "Inspect": (
+        "status",
+        "lineage",
+        "query",
+        "export",
+        "features",
+        "report",
+        "replay",
+        "subject",
+        "prove-point-in-time",
+    ),
     "Models": ("models", "monitor", "performance", "estimate"),
     "Operate": ("alarms", "audit", "metrics", "maintain"),
 }
@@ -53,6 +63,7 @@ EXAMPLES = {
     ),
     "replay": ("replay flight_delay 2013-08-01",),
     "report": ("report flight_delay",),
+    "subject report": ("subject report C-1042 flight_delay --column tail -o person.html",),
     "status": ("status", "status flight_delay --last 7", "status flight_delay --why"),
 }
 

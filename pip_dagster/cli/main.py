@@ -55,6 +55,7 @@ _COMMANDS = {
     "report": ("pip_dagster.cli.report", "report", "A page on how a pipeline is doing."),
     "replay": ("pip_dagster.cli.replay", "replay", "Score recorded features again and compare to the bit."),
     "run": ("pip_dagster.cli.run", "run", "Score what is stale, or the partitions that you name."),
+    "subject": ("pip_dagster.cli.subject", "subject", "What was predicted about one person."),
     "ui": ("pip_dagster.cli.ui", "ui", "Open Dagster with the pipelines loaded."),
     "status": ("pip_dagster.cli.status", "status", "All pipelines, or the newest partitions of one."),
 }

@@ -27,23 +27,23 @@ MOST_ROWS = 300
 
 def to_html(report: Report) -> str:
     """The page of a pipeline."""
-    return _environment().get_template("report.html").render(report=report, charts=views.Charts(report))
+    return environment().get_template("report.html").render(report=report, charts=views.Charts(report))
 
 
 def card_to_html(report: Report) -> str:
     """The model card of a report's live version as a page."""
-    return _environment().get_template("card.html").render(report=report, charts=views.Charts(report))
+    return environment().get_template("card.html").render(report=report, charts=views.Charts(report))
 
 
 def card_to_markdown(report: Report) -> str:
     """The same in Markdown."""
-    text = _environment().get_template("card.jinja").render(report=report)
+    text = environment().get_template("card.jinja").render(report=report)
     return re.sub(r"\n{3,}", "\n\n", text).strip() + "\n"
 
 
 def comparison_to_html(found: Comparison) -> str:
     """The page that compares two versions or arms."""
-    return _environment().get_template("compare.html").render(found=found, charts=views.Pair(found))
+    return environment().get_template("compare.html").render(found=found, charts=views.Pair(found))
 
 
 def to_json(content: Report | Comparison) -> str:
@@ -54,7 +54,8 @@ def to_json(content: Report | Comparison) -> str:
 
 
 @cache
-def _environment() -> Environment:
+def environment() -> Environment:
+    """The templates with their filters."""
     import jinja2
 
     folder = Path(__file__).parent / "templates"
