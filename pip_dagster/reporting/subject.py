@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 SCHEMA = "pip-dagster subject report 1"
 _BATCH = 500
-# What of a scoring a person is told, apart from the row itself.
+# What the report has of a scoring, apart from the row itself.
 _OF_SCORING = (
     *("status", "role", "model_name", "model_version", "model_digest", "feature_revision", "made_at", "made_by"),
     *("run_id", "declared_row", "partition_start", "partition_end"),
