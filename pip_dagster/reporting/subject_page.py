@@ -90,7 +90,7 @@ def write_parts(path: Path, parts: Iterable[str]) -> tuple[Path, str, int]:
 
 
 def event(head: Head, found: Sequence[Found], sha256: str, why: str) -> audit.Event:
-    """The audit's entry: who asked for a report about whom, by token, and when."""
+    """The audit's entry: who wrote a report about whom, by token, and when."""
     details = {"about": "subject", "token": head.token, "pipelines": [each.name for each in found], "why": why}
     return audit.Event("report", audit.micros(clock.now()), head.asked_by, None, {"report": sha256}, details)
 
