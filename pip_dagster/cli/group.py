@@ -25,6 +25,7 @@ SECTIONS = {
         "report",
         "scorecard",
         "replay",
+        "subject",
         "prove-point-in-time",
     ),
     "Models": ("models", "monitor", "performance", "estimate"),
@@ -67,6 +68,7 @@ EXAMPLES = {
         "scorecard flight_delay",
         "scorecard flight_delay --state tuned --why 'grid of 200' --key me.pem",
     ),
+    "subject report": ("subject report C-1042 flight_delay --column tail -o person.html",),
     "status": ("status", "status flight_delay --last 7", "status flight_delay --why"),
 }
 

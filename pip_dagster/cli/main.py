@@ -56,6 +56,7 @@ _COMMANDS = {
     "replay": ("pip_dagster.cli.replay", "replay", "Score recorded features again and compare to the bit."),
     "run": ("pip_dagster.cli.run", "run", "Score what is stale, or the partitions that you name."),
     "scorecard": ("pip_dagster.cli.scorecard", "scorecard", "The ML Test Score, from evidence that expires."),
+    "subject": ("pip_dagster.cli.subject", "subject", "What was predicted about one person."),
     "ui": ("pip_dagster.cli.ui", "ui", "Open Dagster with the pipelines loaded."),
     "status": ("pip_dagster.cli.status", "status", "All pipelines, or the newest partitions of one."),
 }

@@ -56,6 +56,7 @@ EXAMPLES: dict[str, list[list[str]]] = {
     "run": [["orders", PARTITION, "--no-dagster"]],
     "query": [["SELECT count(*) FROM orders.predictions"]],
     "status": [[], ["orders"]],
+    "subject report": [["1", "orders", "--column", "order_id", "-o", "{root}/person.html"]],
 }
 # They load XGBoost or start a process: in every surrounding only in soak.
 SLOW = {"models gate", "models promote", "models register", "models compose", "replay"}

@@ -1,0 +1,115 @@
+"""A subject report as one page or as JSON, written row by row."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import secrets
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pip_dagster import __version__, clock
+from pip_dagster.errors import StorageError
+from pip_dagster.ledger import audit
+from pip_dagster.reporting.page import environment
+from pip_dagster.reporting.subject import SCHEMA, Found
+from pip_dagster.warehouse.faults import remedy
+from pip_dagster.whole_file import replacing
+
+
+@dataclass(frozen=True)
+class Head:
+    """What a report begins with.
+
+    `token` names the person in the audit: a hash over the identifier and `nonce`, which only this file has. Whoever
+    holds the file can prove whom it is about; the audit alone tells nobody.
+    """
+
+    subject: str
+    asked_by: str
+    written_at: str
+    nonce: str
+    token: str
+
+    @classmethod
+    def of(cls, subject: str, asked_by: str) -> Head:
+        """The head of a report that is written now."""
+        nonce = secrets.token_hex(16)
+        token = hashlib.sha256(f"{nonce}|{subject}".encode()).hexdigest()[:32]
+        return cls(subject, asked_by, clock.now().isoformat(), nonce, token)
+
+
+def html_parts(head: Head, found: Sequence[Found]) -> Iterator[str]:
+    """The page, piece by piece."""
+    template = environment().get_template("subject.html")
+    return template.generate(head=head, found=found, software=__version__)
+
+
+def json_parts(head: Head, found: Sequence[Found]) -> Iterator[str]:
+    """The same for machines; `schema` names the format."""
+    opening = {
+        "schema": SCHEMA,
+        "subject": head.subject,
+        "asked_by": head.asked_by,
+        "written_at": head.written_at,
+        "nonce": head.nonce,
+        "token": head.token,
+        "software": __version__,
+    }
+    yield _json(opening)[:-1] + ', "pipelines": ['
+    for i, each in enumerate(found):
+        of = {"pipeline": each.name, "column": each.column, "notes": each.notes, "erasures": each.erasures}
+        yield (", " if i else "") + _json(of | {"models": each.models()})[:-1] + ', "predictions": ['
+        yield from _joined(each.predictions())
+        yield '], "quarantined": ['
+        yield from _joined(each.quarantine())
+        yield "]}"
+    yield "]}\n"
+
+
+def write_parts(path: Path, parts: Iterable[str]) -> tuple[Path, str, int]:
+    """Replace a file by these parts; its path, sha256 and size.
+
+    Raises:
+        StorageError: the file cannot be written.
+    """
+    path, digest, size = path.absolute(), hashlib.sha256(), 0
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(path) as temporary, temporary.open("wb") as file:
+            temporary.chmod(0o600)  # it is about a person
+            for part in parts:
+                data = part.encode("utf-8", "backslashreplace")
+                digest.update(data)
+                size += file.write(data)
+    except OSError as error:
+        raise StorageError(f"The report cannot be written to {path}: {error}. {remedy(str(error))}") from error
+    return path, digest.hexdigest(), size
+
+
+def event(head: Head, found: Sequence[Found], sha256: str, why: str) -> audit.Event:
+    """The audit's entry: who wrote a report about whom, by token, and when."""
+    details = {"about": "subject", "token": head.token, "pipelines": [each.name for each in found], "why": why}
+    return audit.Event("report", audit.micros(clock.now()), head.asked_by, None, {"report": sha256}, details)
+
+
+def _joined(rows: Iterable[dict[str, Any]]) -> Iterator[str]:
+    for i, row in enumerate(rows):
+        yield (", " if i else "") + _json(row)
+
+
+def _json(value: Any) -> str:
+    return json.dumps(_plain(value), ensure_ascii=False, allow_nan=False, default=str)
+
+
+def _plain(value: Any) -> Any:
+    """What JSON holds: instants in ISO 8601, NaN and infinities as null."""
+    if isinstance(value, dict):
+        return {str(key): _plain(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(each) for each in value]
+    if isinstance(value, float) and value - value != 0:
+        return None
+    return value.isoformat() if hasattr(value, "isoformat") else value
