@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from pip_dagster.declaration.lake import Lake
-from pip_dagster.erasure.place import Removed, ErasureRequest
+from pip_dagster.erasure.place import ErasureRequest, Removed
 from pip_dagster.errors import ErasureError
 from pip_dagster.plural import plural
 from pip_dagster.sql.names import CATALOG, literal, quote
@@ -100,9 +100,10 @@ class LakePlace:
             return "the warehouse is a file"
         with self._open() as con:
             if rows := _rows_in_files(con, lake, request):
+                left = f"{plural(rows, 'row')} of erasure {request.erasure_id} still in Parquet files"
                 raise ErasureError(
-                    f"{plural(rows, 'row')} of erasure {request.erasure_id} still in Parquet files below {lake.data_path}: a "
-                    "run was writing meanwhile, or left a file when it was killed. Wait for runs to end and resume."
+                    f"{left} below {lake.data_path}: a run was writing meanwhile, or left a file when it was killed. "
+                    "Wait for runs to end and resume."
                 )
             for what, number in _left_in_catalog(con, request).items():
                 if number:

@@ -16,7 +16,7 @@ from typing import Any
 
 import dagster as dg
 
-from pip_dagster.erasure.place import Removed, ErasureRequest
+from pip_dagster.erasure.place import ErasureRequest, Removed
 from pip_dagster.errors import ErasureError
 from pip_dagster.orchestration.dagster_private import EventStore, event_data
 from pip_dagster.orchestration.runs import PARTITION, RANGE_END, RANGE_START, UNFINISHED

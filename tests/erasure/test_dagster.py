@@ -1,5 +1,6 @@
-"""Dagster's events without what was erased: by its own storage on SQLite, every event read back, every byte scanned."""
+"""Dagster's events without what was erased: every event read back by its own storage, every byte scanned."""
 
+import sqlite3
 from pathlib import Path
 
 import dagster as dg
@@ -10,6 +11,7 @@ from byte_scan import needles, scan
 from pip_dagster.erasure.place import ErasureRequest
 from pip_dagster.errors import ErasureError
 from pip_dagster.orchestration.erased_events import DagsterPlace
+from pip_dagster.warehouse.lock import waiting_at_most
 
 DATES = dg.DailyPartitionsDefinition("2024-03-01", end_date="2024-03-04")
 RANGE = {"dagster/asset_partition_range_start": "2024-03-01", "dagster/asset_partition_range_end": "2024-03-03"}
@@ -84,3 +86,17 @@ def test_only_what_concerns_the_partition_is_redacted_and_every_event_can_be_rea
         if each.dagster_event_type == dg.DagsterEventType.ASSET_CHECK_EVALUATION
     )
     assert not check.passed and check.description == "erased by e1" and check.metadata["partition"].value == GONE
+
+
+def test_a_reader_that_never_ends_is_named_and_the_erasure_resumes(ran):
+    instance, home = ran
+    place = DagsterPlace(instance)
+    index = home / "history" / "runs" / "index.db"
+    reader = sqlite3.connect(index, isolation_level=None)
+    reader.execute("BEGIN")
+    reader.execute("SELECT count(*) FROM event_logs").fetchone()
+    with waiting_at_most(0.5), pytest.raises(ErasureError, match="index.db is in use"):
+        place.remove(REQUEST)
+    reader.close()
+    place.remove(REQUEST)
+    assert _found(home) == []
