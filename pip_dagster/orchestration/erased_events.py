@@ -181,7 +181,7 @@ def _rewrite(file: Path, until: float) -> None:
     """
     while file.is_file():
         try:
-            with closing(sqlite3.connect(file, timeout=10, isolation_level=None)) as con:
+            with closing(sqlite3.connect(file, timeout=1, isolation_level=None)) as con:
                 con.execute("VACUUM")
                 if con.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0] == 0:
                     return
