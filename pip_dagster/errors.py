@@ -183,6 +183,10 @@ class OvertakenError(PipelineError):
     """Another process committed a change that this transaction had not seen; it is rolled back and can be retried."""
 
 
+class ErasureError(PipelineError):
+    """Something that must be erased is still there, or cannot be erased now."""
+
+
 class RegistryError(PipelineError):
     """Base of the errors about models: the message names the model, version or file."""
 

@@ -164,3 +164,77 @@ def without_component_tree(definitions: dg.Definitions) -> dg.Definitions:
     from dagster_shared.record import replace
 
     return replace(definitions, component_tree=None)
+
+
+class EventStore:
+    """The rows in which an instance on SQLite or Postgres keeps events. No public method changes a stored event."""
+
+    def __init__(self, instance: dg.DagsterInstance) -> None:
+        from dagster._core.storage.event_log.schema import AssetCheckExecutionsTable, AssetKeyTable
+        from dagster._core.storage.event_log.schema import SqlEventLogStorageTable as Events
+
+        self._storage: Any = instance.event_log_storage
+        self.is_sqlite = isinstance(self._storage, SqliteEventLogStorage)
+        self.tables = (Events, AssetCheckExecutionsTable, AssetKeyTable)
+        columns = (Events.c.event, AssetCheckExecutionsTable.c.evaluation_event, AssetKeyTable.c.last_materialization)
+        self._column = {table.name: column for table, column in zip(self.tables, columns, strict=True)}
+
+    def connections(self, run_ids: Iterable[str]) -> Iterator[Any]:
+        """A function for each database that connects to it: of SQLite the index and one a run."""
+        yield self._storage.index_connection
+        for run_id in run_ids if self.is_sqlite else ():
+            if self.path(run_id).is_file():
+                yield partial(self._storage.run_connection, run_id)
+
+    def path(self, name: str) -> Path:
+        """The file of a database of SQLite."""
+        return Path(self._storage._base_dir) / f"{name}.db"
+
+    def runs_of(self, asset_prefix: str, keys: Sequence[str]) -> list[str]:
+        """Runs with an event about one of these partitions of an asset whose key, as JSON, begins so."""
+        import sqlalchemy as db
+
+        found: dict[str, None] = {}
+        events, checks, _ = self.tables
+        with self._storage.index_connection() as con:
+            for table in (events, checks):
+                chosen = table.c.asset_key.startswith(asset_prefix, autoescape=True) & table.c.partition.in_(keys)
+                found |= dict.fromkeys(
+                    row[0] for row in con.execute(db.select(table.c.run_id).where(chosen).distinct())
+                )
+        return list(found)
+
+    def read(self, connect: Any, table: Any, run_ids: Sequence[str] | None) -> list[tuple[int, str]]:
+        """Row ids with their serialized events: those of the runs, or all."""
+        import sqlalchemy as db
+
+        column = self._column[table.name]
+        chosen = column.is_not(None) if run_ids is None else column.is_not(None) & table.c.run_id.in_(run_ids)
+        with connect() as con:
+            return [(row[0], row[1]) for row in con.execute(db.select(table.c.id, column).where(chosen))]
+
+    def replace(self, connect: Any, table: Any, events: Sequence[tuple[int, str]]) -> None:
+        """Store other serialized events in these rows, all or none."""
+        with connect() as con:
+            for number, text in events:
+                con.execute(table.update().where(table.c.id == number).values({self._column[table.name].name: text}))
+
+    def vacuum_postgres(self) -> None:
+        """Rebuild Postgres' tables: pages keep what was replaced. They are locked meanwhile."""
+        import sqlalchemy as db
+
+        with self._storage.index_connection() as con:
+            url = con.engine.url
+        engine = db.create_engine(url, isolation_level="AUTOCOMMIT", poolclass=db.pool.NullPool)
+        with engine.connect() as con:
+            for table in self.tables:
+                con.execute(db.text(f"VACUUM FULL {table.name}"))
+
+
+def event_data(about: dg.AssetMaterialization | dg.AssetObservation) -> Any:
+    """The specific data of an event about a materialization or an observation."""
+    from dagster._core.events import AssetObservationData, StepMaterializationData
+
+    if isinstance(about, dg.AssetObservation):
+        return AssetObservationData(about)
+    return StepMaterializationData(about)

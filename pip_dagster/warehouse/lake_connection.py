@@ -69,6 +69,19 @@ def _load_extensions(con: DuckDBPyConnection, lake: Lake) -> None:
 
 
 @contextmanager
+def catalog(con: DuckDBPyConnection, lake: Lake, *, purpose: str) -> Iterator[None]:
+    """Only the Postgres of the lake's catalog, attached as `advisory.LOCKS`; the lake itself is not open."""
+    _load_extensions(con, lake)
+    connection = lake.connection(f"{advisory.APPLICATION} {advisory.this_process()} {purpose}")
+    secret = f", SECRET {CATALOG}" if "password" in dict(lake.secrets) else ""  # pragma: allowlist secret
+    con.execute(f"ATTACH {literal(connection)} AS {advisory.LOCKS} (TYPE postgres{secret})")
+    try:
+        yield
+    finally:
+        con.execute(f"DETACH {advisory.LOCKS}")
+
+
+@contextmanager
 def _of_data(lake: Lake) -> Iterator[None]:
     """Report an error of the S3 that the lake's files are in.
 
