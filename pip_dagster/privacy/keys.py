@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pip_dagster.errors import DeclarationError
-from pip_dagster.privacy.pseudonym import PseudonymKey
+from pip_dagster.privacy.pseudonym import LOCAL, META, PseudonymKey
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -17,9 +17,6 @@ if TYPE_CHECKING:
     from pip_dagster.declaration.pipeline import Pipeline
     from pip_dagster.declaration.project import Project
     from pip_dagster.declaration.spec import PipelineSpec
-
-LOCAL = "local"
-_META = "pseudonyms"
 
 
 def domain_of(spec: PipelineSpec) -> str:
@@ -49,12 +46,16 @@ def keys_of(pipeline: Pipeline) -> list[PseudonymKey]:
     """
     present, spec = pseudonym_key(pipeline), pipeline.spec
     if present is None:
-        return [PseudonymKey(LOCAL, local_secret(pipeline.project), domain_of(spec))]
+        return [PseudonymKey(LOCAL, local_secret(pipeline.project), spec.name)]
     assert spec.privacy and spec.privacy.pseudonymize
     where = f"Pipeline {spec.name}: privacy.pseudonymize.former"
     former = spec.privacy.pseudonymize.former.items()
     return [present] + [
-        PseudonymKey(version, each.read(pipeline.project.root, f"{where}.{version}"), domain_of(spec))
+        PseudonymKey(
+            version,
+            each.read(pipeline.project.root, f"{where}.{version}"),
+            spec.name if version == LOCAL else domain_of(spec),  # no pipeline shares what the local one made
+        )
         for version, each in former
     ]
 
@@ -96,6 +97,11 @@ def local_secret(project: Project) -> bytes:
     return found
 
 
+def kept_checks(con: DuckDBPyConnection) -> dict[str, str]:
+    """The check values of all secrets by which something is stored, for `PseudonymKey.is_other`."""
+    return dict(con.execute(f"SELECT key, value FROM ledger.meta WHERE starts_with(key, '{META}:')").fetchall())
+
+
 def keep_check(con: DuckDBPyConnection, key: PseudonymKey) -> None:
     """Refuse another secret under the same version: it would silently give everybody another pseudonym.
 
@@ -104,7 +110,7 @@ def keep_check(con: DuckDBPyConnection, key: PseudonymKey) -> None:
     Raises:
         DeclarationError: the secret is another.
     """
-    name = f"{_META}:{key.domain}:{key.version}"
+    name = key.name
     row = con.execute("SELECT value FROM ledger.meta WHERE key = $name", {"name": name}).fetchone()
     if row is None:
         con.execute("INSERT INTO ledger.meta VALUES ($name, $value)", {"name": name, "value": key.check})

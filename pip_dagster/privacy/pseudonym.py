@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 
 from pip_dagster.sql.names import literal
 
+LOCAL = "local"  # the version of the secret beside the warehouse
+META = "pseudonyms"  # what names of check values begin with
 _BLOCK = 64  # bytes that SHA-256 takes at once
 _DIGITS = 32  # hex digits, 128 bits
 _SEPARATOR = "\x1f"
@@ -36,6 +38,18 @@ class PseudonymKey:
     def check(self) -> str:
         """A value by which another secret under the same version is noticed; nobody can be looked up by it."""
         return hmac.new(self.secret, f"pip_dagster check{_SEPARATOR}{self.domain}".encode(), hashlib.sha256).hexdigest()
+
+    @property
+    def name(self) -> str:
+        """Of its check value in `ledger.meta`."""
+        return f"{META}:{self.domain}:{self.version}"
+
+    def is_other(self, kept: Mapping[str, str]) -> bool:
+        """Whether it is not the secret by which something is stored, by the check values by name.
+
+        Who suppresses by a secret keeps its check value, except that of the local one, which nobody declares.
+        """
+        return kept.get(self.name, self.check if self.version == LOCAL else None) != self.check
 
     def sql(self, column: str) -> str:
         """SQL of the pseudonym of a column, with the parameters of `values`; NULL where that is NULL."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from pip_dagster.errors import DeclarationError, NoWarehouseError, OlderWarehouseError
-from pip_dagster.privacy.keys import keys_of, pseudonym_key
+from pip_dagster.privacy.keys import kept_checks, keys_of, pseudonym_key
 from pip_dagster.privacy.pseudonym import PseudonymKey
 from pip_dagster.sql.names import literal, quote
 from pip_dagster.warehouse.access import reading
@@ -74,6 +74,7 @@ def incoming(pipeline: Pipeline) -> Incoming | None:
     if privacy is None:
         return None
     found: dict[str, set[str]] = {}
+    checks: dict[str, str] = {}
     try:
         with (
             workspace(threads=1) as con,
@@ -81,6 +82,7 @@ def incoming(pipeline: Pipeline) -> Incoming | None:
         ):
             for version, subject in con.execute(SUPPRESSED.format(pipeline=literal(pipeline.spec.name))).fetchall():
                 found.setdefault(version, set()).add(subject)
+            checks = kept_checks(con) if found else {}
     except (NoWarehouseError, OlderWarehouseError):
         pass
     keys = {key.version: key for key in keys_of(pipeline)} if found else {}
@@ -89,6 +91,13 @@ def incoming(pipeline: Pipeline) -> Incoming | None:
             f"Pipeline {pipeline.spec.name}: subjects were erased that are known by the secret {lacking[0]!r}, which "
             "is not declared: without it they would return. Declare it under `privacy.pseudonymize.former`."
         )
+    for version in found:
+        if keys[version].is_other(checks):
+            raise DeclarationError(
+                f"Pipeline {pipeline.spec.name}: subjects were erased that are known by the secret {version!r} of "
+                f"another domain or value than that of the domain {keys[version].domain!r}: they would return. Set the "
+                "secret and `privacy.domain` of that time."
+            )
     return Incoming(
         privacy.subject,
         pseudonym_key(pipeline),

@@ -1,0 +1,67 @@
+"""Suppressed subjects stay out also when secrets or the domain change: by another secret nobody would be recognised."""
+
+from __future__ import annotations
+
+import pytest
+
+from pip_dagster.errors import DeclarationError
+from pip_dagster.privacy.keys import keys_of
+
+FIRST = "2024-03-01"
+SECRET, OTHER = "0123456789abcdef" * 3, "f" * 32  # pragma: allowlist secret
+PRIVACY = {"subject": "order_id", "pseudonymize": {"key_env": "SHOP_PRIVACY_KEY"}}
+
+
+@pytest.fixture
+def suppressed(tiny, monkeypatch):
+    """A project whose first order of the day is suppressed, and whose source has changed since."""
+    monkeypatch.setenv("SHOP_PRIVACY_KEY", SECRET)
+    tiny.declare(privacy=PRIVACY).run(FIRST)
+    [(order,)] = tiny.source_rows(f"SELECT min(order_id) FROM raw.orders WHERE day = '{FIRST}'")
+    (key,) = keys_of(tiny.pipeline())
+    tiny.tamper(
+        "INSERT INTO ledger.erasures (erasure_id, kind, state, made_at) VALUES ('e1', 'erase', 'done', now())",
+        "INSERT INTO ledger.suppressions VALUES "
+        f"('e1', 'orders', '{key.pseudonym(str(order))}', '{key.version}', now())",
+    )
+    tiny.source(f"UPDATE raw.orders SET quantity = 8 WHERE day = '{FIRST}'")
+    return tiny
+
+
+def refused_or_kept_out(tiny, rows):
+    try:
+        tiny.run(FIRST)
+    except DeclarationError:
+        return True
+    return tiny.warehouse("SELECT count(*) FROM orders.predictions") == [(rows - 1,)]
+
+
+def test_a_rotated_secret_keeps_them_out(suppressed, monkeypatch):
+    [(rows,)] = suppressed.warehouse("SELECT count(*) FROM orders.predictions")
+    monkeypatch.setenv("OLD_KEY", SECRET)
+    monkeypatch.setenv("SHOP_PRIVACY_KEY", OTHER)
+    rotated = {"key_env": "SHOP_PRIVACY_KEY", "version": "k2", "former": {"k1": {"key_env": "OLD_KEY"}}}
+    suppressed.declare(privacy=PRIVACY | {"pseudonymize": rotated})
+    suppressed.run(FIRST)
+    assert suppressed.warehouse("SELECT count(*) FROM orders.predictions") == [(rows - 1,)]
+
+
+def test_a_wrong_former_secret_lets_nobody_return(suppressed, monkeypatch):
+    [(rows,)] = suppressed.warehouse("SELECT count(*) FROM orders.predictions")
+    monkeypatch.setenv("OLD_KEY", "e" * 32)
+    monkeypatch.setenv("SHOP_PRIVACY_KEY", OTHER)
+    rotated = {"key_env": "SHOP_PRIVACY_KEY", "version": "k2", "former": {"k1": {"key_env": "OLD_KEY"}}}
+    suppressed.declare(privacy=PRIVACY | {"pseudonymize": rotated})
+    assert refused_or_kept_out(suppressed, rows)
+
+
+def test_another_domain_lets_nobody_return(suppressed):
+    [(rows,)] = suppressed.warehouse("SELECT count(*) FROM orders.predictions")
+    suppressed.declare(privacy=PRIVACY | {"domain": "shop"})
+    assert refused_or_kept_out(suppressed, rows)
+
+
+def test_pseudonyms_that_are_switched_off_let_nobody_return(suppressed):
+    [(rows,)] = suppressed.warehouse("SELECT count(*) FROM orders.predictions")
+    suppressed.declare(privacy={"subject": "order_id"})
+    assert refused_or_kept_out(suppressed, rows)
