@@ -144,12 +144,12 @@ class Pipeline:
     def key_columns(self) -> frozenset[str]:
         """The columns, of the sources too, that identify rows or units, in lower case. No text has their values."""
         named = {*self.spec.features.key, *self.spec.unit, *self.label_key, *self.unit}
+        named |= {self.spec.privacy.subject} if self.spec.privacy else set()
         return columns_behind(self.sql, named)
 
     def may_quote(self, columns: Iterable[str]) -> bool:
         """Whether values of these columns may stand in texts: of none with `privacy`, else of those that are no key."""
-        is_private = getattr(self.spec, "privacy", None) is not None
-        return not is_private and not self.key_columns & {column.lower() for column in columns}
+        return self.spec.privacy is None and not self.key_columns & {column.lower() for column in columns}
 
     def is_provisional(self, close: datetime, at: datetime) -> bool:
         """Whether, `at` an instant, a source of a partition that closes at `close` may still be incomplete."""

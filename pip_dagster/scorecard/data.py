@@ -55,11 +55,13 @@ def meta_level(records: Records) -> Found:
         return missing("The newest live partition was built by another feature SQL than the declared one")
     outcome = records.pipeline.labels.outcome if records.pipeline.labels else None
     forbidden = {"the outcome": outcome, "the key": spec.features.key[0] if len(spec.features.key) == 1 else None}
+    forbidden["the subject"] = spec.privacy.subject if spec.privacy else None
     names = {feature.name.lower(): feature.name for feature in version.manifest.features}
     for what, column in forbidden.items():
         if column and column.lower() in names:
             return missing(f"Feature {names[column.lower()]} of {version} is {what}")
-    text = f"the declared SQL read declared sources only; none of {len(names)} features of {version} is key or outcome"
+    none = f"none of {len(names)} features of {version} is key, subject or outcome"
+    text = f"the declared SQL read declared sources only; {none}"
     return Found((Evidence("extraction", of["extraction_id"], of["made_at"], text),))
 
 
