@@ -29,7 +29,7 @@ SECTIONS = {
         "prove-point-in-time",
     ),
     "Models": ("models", "monitor", "performance", "estimate"),
-    "Operate": ("alarms", "audit", "metrics", "maintain"),
+    "Operate": ("alarms", "audit", "metrics", "maintain", "erase"),
 }
 # Command → lines of its help.
 EXAMPLES = {
@@ -40,6 +40,7 @@ EXAMPLES = {
         "backfill flight_delay --from 2013-09-01 --to 2013-09-30 --dry-run",
     ),
     "deliver": ("deliver flight_delay", "deliver flight_delay 2013-08-01 --target lake"),
+    "erase": ("erase --subject C-1042 --why 'request 17' --dry-run", "erase --subject - --why 'request 17'"),
     "estimate": ("estimate flight_delay --last 7",),
     "lineage export": (
         "lineage export flight_delay 2013-08-01..2013-08-07 -o lineage.ndjson",

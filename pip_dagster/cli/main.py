@@ -34,6 +34,7 @@ _COMMANDS = {
     "deliver": ("pip_dagster.cli.deliver", "deliver", "Deliver what is live to the declared targets."),
     "demo": ("pip_dagster.cli.demo", "demo", "Score real flights with two models, to try it out."),
     "doctor": ("pip_dagster.cli.doctor", "doctor", "Whether this machine and project can run."),
+    "erase": ("pip_dagster.cli.erase", "erase", "Erase the rows of one person, everywhere."),
     "estimate": ("pip_dagster.cli.estimate", "estimate", "Performance expected before labels arrive."),
     "export": ("pip_dagster.cli.export", "export", "Write published rows as Parquet files."),
     "features": ("pip_dagster.cli.features", "features", "Write features and training sets as Parquet files."),

@@ -35,6 +35,11 @@ class PseudonymKey:
         return f"{self.version}_{hmac.new(self.secret, message, hashlib.sha256).hexdigest()[:_DIGITS]}"
 
     @property
+    def suppressing(self) -> PseudonymKey:
+        """The key of the list of suppressed subjects: what is on it must not be equal to what was erased."""
+        return PseudonymKey(self.version, self.secret, f"{self.domain} suppressed")
+
+    @property
     def check(self) -> str:
         """A value by which another secret under the same version is noticed; nobody can be looked up by it."""
         return hmac.new(self.secret, f"pip_dagster check{_SEPARATOR}{self.domain}".encode(), hashlib.sha256).hexdigest()

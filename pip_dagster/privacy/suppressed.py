@@ -50,7 +50,7 @@ class Incoming:
         if name is None or not self.changes_rows:
             return sql
         column = quote(name)
-        kept = [f"({key.sql(column)} IN ({_listed(of)})) IS NOT TRUE" for key, of in self.suppressed.items()]
+        kept = [f"({key.suppressing.sql(column)} IN ({_listed(of)})) IS NOT TRUE" for key, of in self.suppressed.items()]
         rows = f"SELECT * FROM (\n{sql}\n)" + (f" WHERE {' AND '.join(kept)}" if kept else "")
         return f"SELECT * REPLACE ({self.key.sql(column)} AS {column}) FROM (\n{rows}\n)" if self.key else rows
 
@@ -106,12 +106,12 @@ def incoming(pipeline: Pipeline) -> Incoming | None:
 
 
 def tokens(pipeline: Pipeline, subject: str) -> list[tuple[str, str]]:
-    """A subject's keyed hashes, with the version of the secret, by every secret of the pipeline.
+    """A subject's keyed hashes for the list of the suppressed, with the secret's version, by every secret.
 
     Raises:
         DeclarationError: a secret is missing.
     """
-    return [(key.pseudonym(subject), key.version) for key in keys_of(pipeline)]
+    return [(key.suppressing.pseudonym(subject), key.version) for key in keys_of(pipeline)]
 
 
 def stored_values(pipeline: Pipeline, subject: str) -> list[str]:
@@ -121,7 +121,7 @@ def stored_values(pipeline: Pipeline, subject: str) -> list[str]:
         DeclarationError: a secret is missing.
     """
     privacy = pipeline.spec.privacy
-    made = [token for token, _ in tokens(pipeline, subject)] if privacy and privacy.pseudonymize else []
+    made = [key.pseudonym(subject) for key in keys_of(pipeline)] if privacy and privacy.pseudonymize else []
     return [*made, subject]
 
 

@@ -153,7 +153,7 @@ class TestSuppressed:
         tiny.tamper(
             "INSERT INTO ledger.erasures (erasure_id, kind, state, made_at) VALUES ('e1', 'erase', 'done', now())",
             "INSERT INTO ledger.suppressions VALUES "
-            f"('e1', 'orders', '{key.pseudonym(str(order))}', '{key.version}', now())",
+            f"('e1', 'orders', '{key.suppressing.pseudonym(str(order))}', '{key.version}', now())",
         )
 
     @pytest.mark.parametrize("pseudonymized", [True, False])

@@ -22,7 +22,7 @@ def suppressed(tiny, monkeypatch):
     tiny.tamper(
         "INSERT INTO ledger.erasures (erasure_id, kind, state, made_at) VALUES ('e1', 'erase', 'done', now())",
         "INSERT INTO ledger.suppressions VALUES "
-        f"('e1', 'orders', '{key.pseudonym(str(order))}', '{key.version}', now())",
+        f"('e1', 'orders', '{key.suppressing.pseudonym(str(order))}', '{key.version}', now())",
     )
     tiny.source(f"UPDATE raw.orders SET quantity = 8 WHERE day = '{FIRST}'")
     return tiny

@@ -1,0 +1,128 @@
+"""`pip-dagster erase`: a person's rows, from every place."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+import click
+
+from pip_dagster.cli.dagster_home import dagster_home, entered
+from pip_dagster.cli.options import json_option
+from pip_dagster.cli.output import echo, progress, show_json, show_table
+from pip_dagster.cli.table import Heading
+from pip_dagster.declaration.find import find_declarations, find_pipeline
+from pip_dagster.declaration.project import Project
+from pip_dagster.plural import plural
+from pip_dagster.registry.store import whoami
+
+if TYPE_CHECKING:
+    from pip_dagster.declaration.pipeline import Pipeline
+    from pip_dagster.erasure.place import ErasurePlace
+
+
+@click.command()
+@click.option("--subject", required=True, metavar="ID", help="Whom to erase; `-` reads it from standard input.")
+@click.option("--why", required=True, metavar="TEXT", help="Why, without the person: it is kept.")
+@click.option("--pipeline", "names", multiple=True, metavar="NAME", help="Of this pipeline only; may be repeated.")
+@click.option("--ground", metavar="TEXT", help="The legal ground, such as 'GDPR, article 17(1)(b)'.")
+@click.option("--asked-by", metavar="WHO", help="Who asked for it, without the person's name.")
+@click.option("--received", type=click.DateTime(["%Y-%m-%d"]), metavar="DATE", help="When the request was received.")
+@click.option("--dry-run", is_flag=True, help="Erase nothing: say how many rows of which partitions there are.")
+@json_option
+@click.pass_obj
+def erase(
+    project: Project,
+    subject: str,
+    why: str,
+    names: tuple[str, ...],
+    ground: str | None,
+    asked_by: str | None,
+    received: datetime | None,
+    dry_run: bool,
+    as_json: bool,
+) -> None:
+    """Erase the rows of one person from all pipelines that declare `privacy`, wherever they are kept.
+
+    \b
+    pip-dagster erase --subject C-1042 --why "request 17" --dry-run   how many rows there are
+    pip-dagster erase --subject C-1042 --why "request 17"             erases them, and keeps them from returning
+
+    The same command again goes on where one was interrupted. Exit code 0: everything is erased and verified. 1:
+    refused, or a place could not be emptied; what is done stays done.
+    """
+    from pip_dagster.erasure.erase import Wish, concerned
+    from pip_dagster.erasure.erase import erase as erase_everywhere
+
+    if subject == "-":
+        subject = sys.stdin.readline().rstrip("\n")
+    if not subject.strip():
+        raise click.ClickException("The subject is empty; expected whom to erase.")
+    pipelines = _pipelines(project, names)
+    if dry_run:
+        _show_rows(concerned(project, pipelines, subject), as_json=as_json)
+        return
+    wish = Wish(subject, why, whoami(), ground, asked_by, received.astimezone() if received else None)
+    with _of_dagster(project) as others:
+        done = erase_everywhere(project, pipelines, wish, others=others, progress=progress)
+    if as_json:
+        steps = [
+            {
+                "place": name,
+                "removed": removed.rows_removed,
+                "method": removed.method,
+                "verified": verified,
+                "remains": removed.remains,
+            }
+            for name, removed, verified in done.steps
+        ]
+        show_json({"erasure": done.erasure_id, "resumed": done.resumed, "partitions": done.partitions, "steps": steps})
+        return
+    for name, removed, verified in done.steps:
+        echo(f"{name}: {plural(removed.rows_removed, 'row')} removed. {verified[:1].upper()}{verified[1:]}.")
+        if removed.remains:
+            echo(f"  What remains: {removed.remains}.")
+    rows = sum(sum(of.values()) for of in done.partitions.values())
+    count = sum(len(of) for of in done.partitions.values())
+    echo(f"Erasure {done.erasure_id} is done: {plural(rows, 'row')} of {plural(count, 'partition')}.")
+
+
+def _pipelines(project: Project, names: tuple[str, ...]) -> list[Pipeline]:
+    if names:
+        return [find_pipeline(project, name) for name in dict.fromkeys(names)]
+    found = [find_pipeline(project, name) for name in find_declarations(project)]
+    declared = [each for each in found if each.spec.privacy]
+    if not declared:
+        raise click.ClickException(
+            "No pipeline declares `privacy.subject`, so nothing says which rows are about whom. Declare it first."
+        )
+    return declared
+
+
+@contextmanager
+def _of_dagster(project: Project) -> Iterator[list[ErasurePlace]]:
+    """The place of Dagster's events, where it has run."""
+    home = dagster_home(project, create=False)
+    if home is None:
+        yield []
+        return
+    import dagster as dg
+
+    from pip_dagster.orchestration.erased_events import DagsterPlace
+
+    with entered(home), dg.DagsterInstance.get() as instance:
+        yield [DagsterPlace(instance)]
+
+
+def _show_rows(found: dict[str, dict[str, int]], *, as_json: bool) -> None:
+    if as_json:
+        show_json({"partitions": found})
+        return
+    rows = [[name, key, count] for name, of in sorted(found.items()) for key, count in sorted(of.items())]
+    if not rows:
+        echo("No stored row is about this subject.")
+        return
+    show_table(None, [Heading("pipeline"), Heading("partition"), Heading("rows")], rows)

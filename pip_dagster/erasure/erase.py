@@ -1,0 +1,246 @@
+"""Erases a person: who must not return is noted first, then every place is emptied and verified, one after the other.
+
+A place that is done is a row of `ledger.erasure_steps`. The same request again goes on behind the last of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pip_dagster import clock
+from pip_dagster.erasure.files import FilePlace, PublishedPlace
+from pip_dagster.erasure.lake import LakePlace
+from pip_dagster.erasure.place import ErasurePlace, ErasureRequest, Removed
+from pip_dagster.erasure.rows import WarehousePlace
+from pip_dagster.erasure.targets import TargetsPlace
+from pip_dagster.errors import DeclarationError
+from pip_dagster.ledger.record import new_id
+from pip_dagster.ledger.rows import insert_rows
+from pip_dagster.privacy.keys import keep_check, keys_of
+from pip_dagster.privacy.suppressed import stored_values, tokens
+from pip_dagster.sql.names import among, literal
+from pip_dagster.warehouse.access import reading, writing
+from pip_dagster.warehouse.connect import workspace
+from pip_dagster.warehouse.transaction import transaction
+
+if TYPE_CHECKING:
+    from pip_dagster.declaration.pipeline import Pipeline
+    from pip_dagster.declaration.project import Project
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What a person requested: the erasure of a subject, and why. The subject is stored nowhere."""
+
+    subject: str = field(repr=False)
+    why: str
+    actor: str
+    ground: str | None = None
+    asked_by: str | None = None
+    received_at: datetime | None = None
+
+
+@dataclass(frozen=True)
+class _ErasureEntry:
+    """One row of `ledger.erasures`."""
+
+    erasure_id: str
+    kind: str
+    pipelines: list[str]
+    state: str
+    why: str
+    ground: str | None
+    asked_by: str | None
+    received_at: datetime | None
+    made_by: str
+    made_at: datetime
+
+
+@dataclass(frozen=True)
+class _SuppressionEntry:
+    """One row of `ledger.suppressions`."""
+
+    erasure_id: str
+    pipeline: str
+    subject: str
+    key_version: str
+    made_at: datetime
+
+
+@dataclass(frozen=True)
+class _StepEntry:
+    """One row of `ledger.erasure_steps`."""
+
+    erasure_id: str
+    pipeline: str | None
+    place: str
+    method: str
+    rows_before: int
+    rows_removed: int
+    rows_after: int
+    verified: str
+    remains: str | None
+    remains_until: datetime | None
+    made_at: datetime
+
+
+@dataclass(frozen=True)
+class Erased:
+    """What was done: of each place what it lost; `resumed` where an earlier attempt had begun."""
+
+    erasure_id: str
+    partitions: dict[str, dict[str, int]]
+    steps: list[tuple[str, Removed, str]]
+    resumed: bool
+
+
+def concerned(project: Project, pipelines: Sequence[Pipeline], subject: str) -> dict[str, dict[str, int]]:
+    """Pipeline → partition → how many stored rows are of the subject.
+
+    Raises:
+        DeclarationError: a pipeline declares no subject, or a secret is missing.
+        WarehouseError: the warehouse cannot be read.
+    """
+    request = _request("", pipelines, Wish(subject, "", ""))
+    return _rows_place(project, pipelines, "").partitions(request)
+
+
+def erase(
+    project: Project,
+    pipelines: Sequence[Pipeline],
+    wish: Wish,
+    *,
+    others: Sequence[ErasurePlace] = (),
+    progress: Callable[[str], object] = lambda text: None,
+) -> Erased:
+    """Erase a subject's rows from every place; `others` are emptied last.
+
+    Nothing is removed before `ledger.suppressions` has the subject, so no run can bring it back. From the transaction
+    of the warehouse's tables on there is no way back, only forward: the same call again resumes.
+
+    Raises:
+        DeclarationError: a pipeline declares no subject, or a secret is missing.
+        ErasureError: a place could not be emptied; what is done is recorded.
+        WarehouseError: the warehouse cannot be written.
+    """
+    place = _rows_place(project, pipelines, wish.actor)
+    erasure_id, resumed = _begin(project, pipelines, wish)
+    request = _request(erasure_id, pipelines, wish)
+    places: list[ErasurePlace] = [place, PublishedPlace(project)]
+    places += [TargetsPlace(pipeline, wish.actor) for pipeline in pipelines if pipeline.spec.deliver]
+    places += [*others, FilePlace(project, wish.actor) if isinstance(project.warehouse, Path) else LakePlace(project)]
+    done, steps = _done(project, erasure_id), list[tuple[str, Removed, str]]()
+    for each in places:
+        if each.name in done:
+            continue
+        progress(f"erasing: {each.name}")
+        request = replace(request, partitions=_partitions(project, erasure_id))
+        removed = each.remove(request)
+        verified = each.verify(request)
+        _note(project, erasure_id, each.name, removed, verified)
+        steps.append((each.name, removed, verified))
+    place.verify(request)  # a run that had begun before may have stored rows meanwhile
+    _finish(project, erasure_id)
+    return Erased(erasure_id, _lost(project, erasure_id), steps, resumed)
+
+
+def _rows_place(project: Project, pipelines: Sequence[Pipeline], actor: str) -> WarehousePlace:
+    return WarehousePlace(project, {each.spec.name: each.spec.features.key for each in pipelines}, actor)
+
+
+def _request(erasure_id: str, pipelines: Sequence[Pipeline], wish: Wish) -> ErasureRequest:
+    for pipeline in pipelines:
+        if pipeline.spec.privacy is None:
+            raise DeclarationError(
+                f"Pipeline {pipeline.spec.name} declares no `privacy.subject`: nothing says which rows are about whom."
+            )
+    columns = {each.spec.name: each.spec.privacy.subject for each in pipelines if each.spec.privacy}
+    subjects = {each.spec.name: stored_values(each, wish.subject) for each in pipelines}
+    return ErasureRequest(erasure_id, "erase", wish.why, columns, subjects)
+
+
+def _begin(project: Project, pipelines: Sequence[Pipeline], wish: Wish) -> tuple[str, bool]:
+    """The id of the request, noted with who must not return; whether it had begun before."""
+    of = {each.spec.name: tokens(each, wish.subject) for each in pipelines}
+    with workspace(threads=1) as con, writing(con, project, purpose="erasing", publish=False), transaction(con):
+        listed = [token for pairs in of.values() for token, _ in pairs]
+        rows = con.execute(
+            f"SELECT erasure_id, list_sort(list_distinct(list(pipeline))) FROM ledger.suppressions WHERE "
+            f"{among('subject', listed)} AND erasure_id IN (SELECT erasure_id FROM ledger.erasures GROUP BY 1 HAVING "
+            "arg_max(state, made_at) = 'running') GROUP BY 1 ORDER BY 1"
+        ).fetchall()
+        for erasure_id, names in rows:
+            if names == sorted(of):
+                return str(erasure_id), True
+        erasure_id, now = new_id(), clock.now()
+        entry = _ErasureEntry(
+            *(erasure_id, "erase", sorted(of), "running", wish.why, wish.ground, wish.asked_by, wish.received_at),
+            *(wish.actor, now),
+        )
+        insert_rows(con, "erasures", [entry])
+        for pipeline in pipelines:
+            for key in keys_of(pipeline):
+                keep_check(con, key)
+        insert_rows(
+            con,
+            "suppressions",
+            [_SuppressionEntry(erasure_id, name, *pair, now) for name, pairs in of.items() for pair in pairs],
+        )
+    return erasure_id, False
+
+
+def _done(project: Project, erasure_id: str) -> set[str]:
+    return {row[0] for row in _read(project, f"SELECT place FROM ledger.erasure_steps WHERE {_of(erasure_id)}")}
+
+
+def _partitions(project: Project, erasure_id: str) -> dict[str, list[str]]:
+    select = (
+        f"SELECT DISTINCT pipeline, partition_key FROM ledger.erased_partitions WHERE {_of(erasure_id)} ORDER BY ALL"
+    )
+    found: dict[str, list[str]] = {}
+    for pipeline, key in _read(project, select):
+        found.setdefault(pipeline, []).append(key)
+    return found
+
+
+def _lost(project: Project, erasure_id: str) -> dict[str, dict[str, int]]:
+    select = (
+        f"SELECT pipeline, partition_key, sum(rows_removed)::BIGINT FROM ledger.erased_partitions "
+        f"WHERE {_of(erasure_id)} GROUP BY ALL ORDER BY ALL"
+    )
+    found: dict[str, dict[str, int]] = {}
+    for pipeline, key, rows in _read(project, select):
+        found.setdefault(pipeline, {})[key] = rows
+    return found
+
+
+def _note(project: Project, erasure_id: str, place: str, removed: Removed, verified: str) -> None:
+    entry = _StepEntry(
+        *(erasure_id, None, place, removed.method, removed.rows_before, removed.rows_removed, removed.rows_after),
+        *(verified, removed.remains, removed.remains_until, clock.now()),
+    )
+    with workspace(threads=1) as con, writing(con, project, purpose="erasing", publish=False), transaction(con):
+        insert_rows(con, "erasure_steps", [entry])
+
+
+def _finish(project: Project, erasure_id: str) -> None:
+    with workspace(threads=1) as con, writing(con, project, purpose="erasing", publish=False), transaction(con):
+        columns = "erasure_id, kind, pipelines, 'done' AS state, why, ground, asked_by, received_at, made_by"
+        con.execute(
+            f"INSERT INTO ledger.erasures BY NAME SELECT {columns}, $now::TIMESTAMPTZ AS made_at FROM ledger.erasures "
+            f"WHERE {_of(erasure_id)} AND state = 'running' ORDER BY made_at DESC LIMIT 1",
+            {"now": clock.now()},
+        )
+
+
+def _read(project: Project, select: str) -> list[tuple[Any, ...]]:
+    with workspace(threads=1) as con, reading(con, project, purpose="erasing"):
+        return con.execute(select).fetchall()
+
+
+def _of(erasure_id: str) -> str:
+    return f"erasure_id = {literal(erasure_id)}"

@@ -1,0 +1,283 @@
+"""The warehouse's tables: rows of a subject, and what the ledger knows of them by values."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from pip_dagster import clock
+from pip_dagster.erasure.place import ErasureRequest, Removed
+from pip_dagster.errors import ErasureError
+from pip_dagster.ledger.rewrite import rewrite
+from pip_dagster.plural import plural
+from pip_dagster.sql.names import among, literal, quote
+from pip_dagster.warehouse.access import writing
+from pip_dagster.warehouse.connect import workspace
+from pip_dagster.warehouse.digest import digest_sql, row_set_sql
+from pip_dagster.warehouse.transaction import transaction
+
+if TYPE_CHECKING:
+    from duckdb import DuckDBPyConnection
+
+    from pip_dagster.declaration.project import Project
+
+KINDS = ("features", "scores", "quarantine", "reasons")
+# Figures of scorings that lost rows. What is monitored computes them again.
+_FIGURES = ("profiles", "evaluations", "performance", "judgements", "drift", "estimates")
+_ERASED, _REVISIONS = "pip_erased_rows", "pip_erased_revisions"
+_METHOD = "rows deleted; digests, numbers of rows and nonces of their scorings replaced; figures of them removed"
+_REMAINS = (
+    "digests of source rows of the partitions concerned, until these are built again; models that were trained on the "
+    "rows; aggregates over more than one partition"
+)
+
+
+@dataclass(frozen=True)
+class _Table:
+    """A table of a pipeline: its kind, and its columns with their types."""
+
+    pipeline: str
+    name: str
+    columns: Mapping[str, str]
+
+    @property
+    def kind(self) -> str:
+        return self.name.partition("__")[0]
+
+    @property
+    def sql(self) -> str:
+        return f"{quote(self.pipeline)}.{quote(self.name)}"
+
+    def where(self, request: ErasureRequest, keys: Mapping[str, Sequence[str]]) -> str | None:
+        """The condition that a row is to be erased; None where it has no column that tells."""
+        found = []
+        column = _named(self.columns, request.columns[self.pipeline])
+        if column:
+            found.append(f"{quote(column)}::VARCHAR IN ({_listed(request.subjects[self.pipeline])})")
+        named = [_named(self.columns, name) for name in keys[self.pipeline]]
+        if self.kind != "features" and all(named):
+            row = _row_key(named)
+            found.append(f"(partition_key, {row}) IN (SELECT partition_key, row_key FROM {_ERASED})")
+        return " OR ".join(found) or None
+
+
+class WarehousePlace:
+    """All tables of the warehouse, in one transaction."""
+
+    name = "warehouse"
+
+    def __init__(self, project: Project, keys: Mapping[str, Sequence[str]], actor: str) -> None:
+        """`keys`: pipeline → the key columns of its rows."""
+        self._project, self._keys, self._actor = project, keys, actor
+
+    def count(self, request: ErasureRequest) -> int:
+        """Rows in all tables."""
+        with self._open() as con:
+            return sum(self._counted(con, request).values())
+
+    def partitions(self, request: ErasureRequest) -> dict[str, dict[str, int]]:
+        """Pipeline → partition → its rows of features, scores, quarantine and reasons."""
+        found: dict[str, dict[str, int]] = {}
+        with self._open() as con:
+            for (pipeline, key), rows in self._counted(con, request).items():
+                found.setdefault(pipeline, {})[key] = rows
+        return found
+
+    def remove(self, request: ErasureRequest) -> Removed:
+        """Delete the rows, and what shows them, in one transaction."""
+        with self._open() as con, transaction(con):
+            tables = [*_tables(con, request)]
+            self._find_keys(con, request, tables)
+            con.execute(f"CREATE OR REPLACE TEMP TABLE {_REVISIONS} (pipeline VARCHAR, id VARCHAR)")
+            before = sum(_number(con, table.sql) for table in tables)
+            removed, lost, of_partition = 0, set[str](), dict[tuple[str, str, str | None, str | None], int]()
+            for table in tables:
+                where = table.where(request, self._keys)
+                if where is None:
+                    continue
+                id_ = "revision" if table.kind == "features" else "scoring_id"
+                rows = con.execute(
+                    f"SELECT partition_key, {id_}, count(*) FROM {table.sql} WHERE {where} GROUP BY ALL"
+                ).fetchall()
+                for key, of, number in rows:
+                    ids = (None, of) if table.kind == "features" else (of, None)
+                    removed += number
+                    at = (table.pipeline, key, *ids)
+                    of_partition[at] = of_partition.get(at, 0) + number
+                    if table.kind == "features":
+                        con.execute(f"INSERT INTO {_REVISIONS} VALUES ($1, $2)", [table.pipeline, of])
+                    else:
+                        lost.add(of)
+                con.execute(f"DELETE FROM {table.sql} WHERE {where}")
+            of_revisions = (
+                f"SELECT s.scoring_id FROM ledger.scorings s JOIN {_REVISIONS} r ON r.pipeline = s.pipeline "
+                "AND r.id = s.feature_revision"
+            )
+            lost |= {row[0] for row in con.execute(of_revisions).fetchall()}
+            scorings = sorted(lost)
+            for table in tables:
+                _measure(con, table, scorings)
+            _forget(con, request, scorings, of_partition)
+            rewrite_id = f"{request.erasure_id}/{clock.now():%Y%m%dT%H%M%S%f}"
+            rewrite(con, rewrite_id, "erasure", scorings, actor=self._actor)
+            return Removed(before, removed, before - removed, _METHOD, remains=_REMAINS)
+
+    def verify(self, request: ErasureRequest) -> str:
+        """Count again.
+
+        Raises:
+            ErasureError: rows are there.
+        """
+        if left := self.count(request):
+            raise ErasureError(
+                f"{plural(left, 'row')} of erasure {request.erasure_id} came into the warehouse since: a run that had "
+                "begun before stored them. Resume the erasure."
+            )
+        return "a query of every table found none"
+
+    def _counted(self, con: DuckDBPyConnection, request: ErasureRequest) -> dict[tuple[str, str], int]:
+        found: dict[tuple[str, str], int] = {}
+        tables = [*_tables(con, request)]
+        self._find_keys(con, request, tables)
+        for table in tables:
+            if (where := table.where(request, self._keys)) is None:
+                continue
+            rows = con.execute(f"SELECT partition_key, count(*) FROM {table.sql} WHERE {where} GROUP BY 1").fetchall()
+            for key, number in rows:
+                found[table.pipeline, key] = found.get((table.pipeline, key), 0) + number
+        return found
+
+    def _find_keys(self, con: DuckDBPyConnection, request: ErasureRequest, tables: Sequence[_Table]) -> None:
+        """The keys of the subject's rows: other tables may have no column of the subject."""
+        con.execute(f"CREATE OR REPLACE TEMP TABLE {_ERASED} (partition_key VARCHAR, row_key VARCHAR)")
+        for table in tables:
+            named = [_named(table.columns, name) for name in self._keys.get(table.pipeline, ())]
+            if table.kind == "features" and all(named):
+                where = table.where(request, self._keys)
+                if where:
+                    con.execute(
+                        f"INSERT INTO {_ERASED} SELECT DISTINCT partition_key, {_row_key(named)} FROM {table.sql} "
+                        f"WHERE {where}"
+                    )
+
+    def _open(self) -> AbstractContextManager[DuckDBPyConnection]:
+        return _opened(self._project)
+
+
+def _tables(con: DuckDBPyConnection, request: ErasureRequest) -> Iterator[_Table]:
+    found: dict[tuple[str, str], dict[str, str]] = {}
+    select = (
+        "SELECT schema_name, table_name, column_name, data_type FROM duckdb_columns() c "
+        "WHERE database_name = current_database() ORDER BY schema_name, table_name, column_index"
+    )
+    for pipeline, table, column, sql_type in con.execute(select).fetchall():
+        if pipeline in request.columns and "__" in table and table.partition("__")[0] in KINDS:
+            found.setdefault((pipeline, table), {})[column] = sql_type
+    for (pipeline, table), columns in found.items():
+        yield _Table(pipeline, table, columns)
+
+
+def _measure(con: DuckDBPyConnection, table: _Table, scorings: Sequence[str]) -> None:
+    """Numbers of rows and digests of what is left, as they are when rows are stored."""
+    if table.kind in ("scores", "features"):
+        id_, uncovered = (
+            ("scoring_id", {"scoring_id"})
+            if table.kind == "scores"
+            else (*("revision",), {"revision", "partition_key"})
+        )
+        covered = {name: of for name, of in table.columns.items() if name not in uncovered}
+        digest = digest_sql(covered, "coalesce(f.n, 0)", "coalesce(f.total, 0)", "coalesce(f.bits, 0)")
+        found = f"SELECT {id_} AS id, {row_set_sql(covered)} FROM {table.sql} GROUP BY {id_}"
+    if table.kind == "scores" and scorings:
+        con.execute(
+            f"UPDATE ledger.scorings SET score_digest = g.digest, rows_scored = g.n, mean_score = NULL, "
+            f"min_score = NULL, max_score = NULL FROM (SELECT s.scoring_id AS of, coalesce(f.n, 0)::BIGINT AS n, "
+            f"{digest} AS digest FROM ledger.scorings s LEFT JOIN ({found}) f(id, n, total, bits) "
+            f"ON f.id = s.scoring_id WHERE s.pipeline = {literal(table.pipeline)} "
+            f"AND s.table_name = {literal(table.name)} AND {among('s.scoring_id', scorings)}) g "
+            "WHERE ledger.scorings.scoring_id = g.of"
+        )
+    elif table.kind == "features":
+        measured = (
+            f"SELECT r.id AS of, coalesce(f.n, 0)::BIGINT AS n, {digest} AS digest FROM (SELECT DISTINCT e.revision AS "
+            f"id FROM ledger.extractions e JOIN {_REVISIONS} r ON r.pipeline = e.pipeline AND r.id = e.revision "
+            f"WHERE e.pipeline = {literal(table.pipeline)} AND e.table_name = {literal(table.name)}) r "
+            f"LEFT JOIN ({found}) f(id, n, total, bits) ON f.id = r.id"
+        )
+        con.execute(
+            f"UPDATE ledger.extractions SET feature_digest = g.digest, rows_extracted = g.n FROM ({measured}) g "
+            f"WHERE ledger.extractions.revision = g.of AND ledger.extractions.pipeline = {literal(table.pipeline)}"
+        )
+        con.execute(
+            f"UPDATE ledger.scorings SET feature_digest = g.digest, rows_in = g.n FROM ({measured}) g "
+            f"WHERE ledger.scorings.feature_revision = g.of AND ledger.scorings.pipeline = {literal(table.pipeline)}"
+        )
+
+
+def _forget(
+    con: DuckDBPyConnection,
+    request: ErasureRequest,
+    scorings: Sequence[str],
+    of_partition: Mapping[tuple[str, str, str | None, str | None], int],
+) -> None:
+    """What the ledger has of values in the erased rows; and note what each partition lost."""
+    partitions: dict[str, set[str]] = {}
+    for pipeline, key, scoring, revision in of_partition:
+        partitions.setdefault(pipeline, set()).add(key)
+        con.execute(
+            "INSERT INTO ledger.erased_partitions VALUES ($1, $2, $3, $4, $5, $6, $7)",
+            [
+                request.erasure_id,
+                pipeline,
+                key,
+                scoring,
+                revision,
+                of_partition[pipeline, key, scoring, revision],
+                clock.now(),
+            ],
+        )
+    if scorings:
+        for name in _FIGURES:
+            con.execute(f"DELETE FROM ledger.{name} WHERE {among('scoring_id', scorings)}")
+        quarantined = " UNION ALL ".join(
+            f"SELECT scoring_id FROM {table.sql}" for table in _tables(con, request) if table.kind == "quarantine"
+        )
+        counts = f"SELECT scoring_id, count(*) AS n FROM ({quarantined}) GROUP BY 1" if quarantined else None
+        if counts:
+            con.execute(
+                f"UPDATE ledger.scorings SET rows_quarantined = g.n FROM (SELECT s.scoring_id AS of, coalesce(c.n, 0) "
+                f"AS n FROM ledger.scorings s LEFT JOIN ({counts}) c ON c.scoring_id = s.scoring_id WHERE "
+                f"{among('s.scoring_id', scorings)} AND s.rows_quarantined > 0) g "
+                "WHERE ledger.scorings.scoring_id = g.of"
+            )
+    for pipeline, keys in partitions.items():
+        of = f"pipeline = {literal(pipeline)} AND {among('partition_key', sorted(keys))}"
+        con.execute(f"UPDATE ledger.checks SET examples = NULL, observed = NULL WHERE {of}")
+        con.execute(f"DELETE FROM ledger.published_digests WHERE {of}")
+
+
+@contextmanager
+def _opened(project: Project) -> Iterator[DuckDBPyConnection]:
+    """The warehouse for some transactions, without publishing."""
+    with workspace(threads=2) as con, writing(con, project, purpose="erasing", publish=False):
+        yield con
+
+
+def _number(con: DuckDBPyConnection, sql: str) -> int:
+    row = con.execute(f"SELECT count(*) FROM {sql}").fetchone()
+    return int(row[0]) if row else 0
+
+
+def _named(columns: Mapping[str, str], name: str) -> str | None:
+    return next((each for each in columns if each.lower() == name.lower()), None)
+
+
+def _row_key(columns: Sequence[str | None]) -> str:
+    """SQL of a row's key as one text, the same in every table."""
+    return f"to_json([{', '.join(f'{quote(each)}::VARCHAR' for each in columns if each)}])::VARCHAR"
+
+
+def _listed(values: Sequence[str]) -> str:
+    return ", ".join(map(literal, values)) or "NULL"
