@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import json
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pip_dagster.ledger.fault import Fault
 from pip_dagster.sql.names import literal, quote
 from pip_dagster.warehouse import kinds, schema
 from pip_dagster.warehouse.connect import workspace
 from pip_dagster.warehouse.tables import refresh_views
+from pip_dagster.warehouse.view_sql import parsed
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -80,7 +79,7 @@ def view_faults(con: DuckDBPyConnection) -> Iterator[Fault]:
         for view, sql in sorted(_views(own).items()):
             if view not in present:
                 yield Fault(None, "ledger", f"the view {_dotted(view)} is gone. `pip-dagster publish` does not need it")
-            elif present[view] != sql and _parsed(own, present[view]) != _parsed(own, sql):
+            elif present[view] != sql and parsed(own, present[view]) != parsed(own, sql):
                 yield Fault(None, "ledger", f"the view {_dotted(view)} is not as pip_dagster created it")
 
 
@@ -125,19 +124,3 @@ def _views(con: DuckDBPyConnection) -> dict[Table, str]:
 
 def _dotted(table: Table) -> str:
     return ".".join(table)
-
-
-def _parsed(con: DuckDBPyConnection, sql: str) -> Any:
-    """The SELECT of a view, however it is written."""
-    select = re.sub(r"(?is)^.*?\bAS\b", "", sql, count=1).rstrip().rstrip(";")
-    found = con.execute("SELECT json_serialize_sql($sql)::VARCHAR", {"sql": select}).fetchone()
-    return json.loads(found[0], object_hook=_unordered) if found else None
-
-
-def _unordered(node: dict[str, Any]) -> dict[str, Any]:
-    """A node without its place in the text; the columns of an EXCLUDE have no order, and DuckDB keeps none."""
-    return {
-        key: sorted(each, key=str) if "exclude" in key and isinstance(each, list) else each
-        for key, each in node.items()
-        if key != "query_location"
-    }
