@@ -295,8 +295,12 @@ def _change(subject: dict[str, Any], details: dict[str, Any]) -> tuple[str, str]
     if "alias" in subject:
         before = f"v{details['from']}" if details["from"] else "not set"
         return subject["alias"], f"{before} to v{details['to']}"
+    if "report" in subject and "token" in details:
+        return details["token"], f"subject report written, sha256 {subject['report']}"
     if "report" in subject:
         return f"{details['first']} to {details['last']}", f"report recorded, sha256 {subject['report']}"
+    if "rewrite_id" in subject:
+        return subject["rewrite_id"], f"{details['kind']}: {plural(details['scorings'], 'scoring')} rewritten"
     if "statement" in subject:
         return subject["statement"], f"stated until {str(details.get('until'))[:10]}"
     if "exercise" in subject:
