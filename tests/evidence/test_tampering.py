@@ -75,6 +75,7 @@ class TestWhatWasNotAltered:
         shop.shell("publish")
         assert "agrees with" in verified(shop, 0)
 
+    @pytest.mark.soak
     def test_of_a_project_that_was_moved(self, base, backend, tmp_path, helpers):
         moved = helpers.Gated(backend.copied(base, tmp_path / "elsewhere"))
         verified(moved, 0)
@@ -302,6 +303,7 @@ class TestPublishedFiles:
         text = faults(shop)
         assert found in text and "orders, partition 2024-03-0" in text and self.file(shop).name in text
 
+    @pytest.mark.soak
     def test_a_file_removed(self, shop):
         self.file(shop).unlink()
         assert "has none of the" in faults(shop) and "orders, partition" in faults(shop)
@@ -330,6 +332,7 @@ class TestPublishedFiles:
         shutil.copytree(old, shop.project.published)
         assert f"{shop.project.published} lacks what was published last" in faults(shop)
 
+    @pytest.mark.soak
     def test_the_folder_removed(self, shop):
         shutil.rmtree(shop.project.published)
         assert f"{shop.project.published} lacks what was published last" in faults(shop)
@@ -377,6 +380,7 @@ class TestTheRegistry:
         self.write(path, path.read_bytes() + b"x")
         assert "returns v2: golden.parquet has sha256" in faults(shop)
 
+    @pytest.mark.soak
     def test_a_manifest(self, shop):
         path = self.folder(shop) / "manifest.json"
         self.write(path, path.read_bytes().replace(b"ada", b"eve"))
@@ -394,6 +398,7 @@ class TestTheRegistry:
         shutil.rmtree(self.folder(shop, 2))
         assert "returns v2 is gone since" in faults(shop)
 
+    @pytest.mark.soak
     def test_a_version_copied_over_another(self, shop):
         path = self.folder(shop, 2)
         shutil.rmtree(path)
@@ -414,6 +419,7 @@ class TestTheRegistry:
         self.write(path, json.dumps(history).encode())
         assert "the alias 'champion' of returns names v3; it named v1" in faults(shop)
 
+    @pytest.mark.soak
     def test_an_alias_removed(self, shop):
         (self.folder(shop).parents[1] / "aliases" / "challenger.json").unlink()
         assert "the alias 'challenger' of returns names nothing; it named v2" in faults(shop)
@@ -470,6 +476,7 @@ class TestAnchors:
         self.write(shop, self.lines(shop)[:-1])
         assert "archive lacks the anchor of entry" in faults(shop)
 
+    @pytest.mark.soak
     def test_an_old_file_put_back(self, shop):
         self.write(shop, self.lines(shop)[:2])
         assert "archive lacks the anchor of entry" in faults(shop)
