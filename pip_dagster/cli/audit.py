@@ -25,7 +25,7 @@ from pip_dagster.registry.store import whoami
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
-    from pip_dagster.evidence.everything import Found
+    from pip_dagster.evidence.everything import Everything
     from pip_dagster.evidence.verify import Verified as Anchored
     from pip_dagster.ledger.fault import Fault
 
@@ -107,7 +107,7 @@ def verify(project: Project, expect: str | None, anchors: bool, as_json: bool) -
     sys.exit(BROKEN if faults else UNRECORDED if found.pending else 0)
 
 
-def _show_verified(found: Found) -> None:
+def _show_verified(found: Everything) -> None:
     if found.of_chain:
         echo(f"The audit chain is broken. The first fault: {found.of_chain}", err=True)
     elif found.head:

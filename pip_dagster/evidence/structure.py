@@ -84,11 +84,17 @@ def view_faults(con: DuckDBPyConnection) -> Iterator[Fault]:
 
 
 def _create_alike(con: DuckDBPyConnection, own: DuckDBPyConnection, pipeline: str) -> None:
-    """Create the tables of a pipeline without rows, in their order, and its views."""
+    """Create the tables of a pipeline without rows, in the order in which its views name them, and its views.
+
+    The order in which they were created is not known: DuckDB numbers them again whenever it opens the file.
+    """
     select = f"SELECT table_name FROM duckdb_tables() WHERE {_HERE} AND schema_name = {literal(pipeline)}"
     of_tables = _columns(con, pipeline)
+    views = " ".join(sql for (space, _), sql in sorted(_views(con).items()) if space == pipeline)
+    tables = [name for (name,) in con.execute(f"{select} ORDER BY table_oid").fetchall()]
+    tables.sort(key=lambda name: views.find(name) % (len(views) + 1))  # not named: the last
     own.execute(f"CREATE SCHEMA {quote(pipeline)}")
-    for (name,) in con.execute(f"{select} ORDER BY table_oid").fetchall():
+    for name in tables:
         body = ", ".join(f"{quote(column)} {of}" for column, of in of_tables[pipeline, name].items())
         own.execute(f"CREATE TABLE {quote(pipeline)}.{quote(name)} ({body})")
     refresh_views(own, pipeline)
