@@ -63,6 +63,7 @@ class TestWhatWasNotAltered:
     def test_agrees(self, shop):
         assert "agrees with" in verified(shop, 0)
 
+    @pytest.mark.soak
     def test_after_a_run_a_rollback_a_promotion_and_a_publication(self, shop):
         shop.source(f"UPDATE raw.orders SET quantity = 5 WHERE day = '{SECOND}'")
         shop.run(SECOND)
@@ -98,6 +99,7 @@ class TestTheChain:
         shop.tamper(statement)
         assert found in verified(shop)
 
+    @pytest.mark.soak  # `test_anchors.py` has some
     @pytest.mark.parametrize(
         ("statement", "found"),
         [
@@ -207,6 +209,7 @@ class TestViews:
         shop.tamper("DROP VIEW orders.performance")
         assert "the view orders.performance is gone" in verified(shop)
 
+    @pytest.mark.soak  # `test_anchors.py` has some
     @pytest.mark.parametrize(
         "macro", ["sha256(x) AS '0'", "hash(x) AS 0", "duckdb_views() AS TABLE FROM system.main.duckdb_views()"]
     )
@@ -262,6 +265,7 @@ class TestStoredRows:
         )
         assert f"orders, partition {key}: scoring {scoring} in" in faults(shop)
 
+    @pytest.mark.soak
     @pytest.mark.parametrize("kind", ["scores", "features"])
     def test_a_table_dropped(self, shop, kind):
         table = stored(shop, kind)
@@ -370,6 +374,7 @@ class TestTheRegistry:
         path.chmod(0o600)
         path.write_bytes(data)
 
+    @pytest.mark.soak
     def test_a_models_file(self, shop):
         path = self.folder(shop) / "model.ubj"
         self.write(path, path.read_bytes()[:-1])
@@ -394,6 +399,7 @@ class TestTheRegistry:
         self.write(path.with_name("manifest.sha256"), f"{hashlib.sha256(path.read_bytes()).hexdigest()}\n".encode())
         assert "returns v2 was replaced since" in faults(shop)
 
+    @pytest.mark.soak
     def test_a_version_deleted(self, shop):
         shutil.rmtree(self.folder(shop, 2))
         assert "returns v2 is gone since" in faults(shop)
@@ -428,6 +434,7 @@ class TestTheRegistry:
         self.write(self.folder(shop).parents[1] / "aliases" / "champion.json", b"[]")
         assert "champion.json is not an alias history" in verified(shop)
 
+    @pytest.mark.soak
     def test_the_whole_registry_replaced(self, shop, helpers, template):
         shutil.rmtree(shop.project.registry)
         shutil.copytree(helpers.Tiny(template).project.registry, shop.project.registry)
@@ -455,6 +462,7 @@ class TestAnchors:
         done = subprocess.run(["git", "-C", shop.root / "evidence", *words], check=True, capture_output=True, text=True)
         return done.stdout.split()
 
+    @pytest.mark.soak
     def test_edited(self, shop):
         lines = self.lines(shop)
         self.write(shop, [lines[0].replace('"entry":', '"entry":1'), *lines[1:]])
@@ -481,10 +489,12 @@ class TestAnchors:
         self.write(shop, self.lines(shop)[:2])
         assert "archive lacks the anchor of entry" in faults(shop)
 
+    @pytest.mark.soak
     def test_the_file_removed(self, shop):
         self.file(shop).unlink()
         assert "archive has no anchor of this ledger" in faults(shop)
 
+    @pytest.mark.soak
     def test_signed_with_another_key(self, shop):
         (shop.root / "anchor.pem").unlink()
         keygen(shop.root / "other")
