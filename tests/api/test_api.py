@@ -273,7 +273,7 @@ class TestExport:
         words = ("features", "export", "orders", "--from", "2024-03-01", "--to", "2024-03-04", "-o", file)
         shown = shop.tiny.shell(*words, "--labels", "--labelled-only", "--column", "amount")
         assert f"{file}: 135 rows, 135 with a label, of 3 partitions from 2024-03-01 to 2024-03-04." in shown
-        assert "Left out: 1 partition that scoring would refuse." in shown and "2024-03-02: 1 keys" in shown
+        assert "Left out: 1 partition that scoring would refuse." in shown and "2024-03-02: 1 key" in shown
         assert "Point in time: not provable" in shown
         found = json.loads(shop.tiny.shell(*words, "--json"))
         assert found["rows"] == 150 and found["outcome"] is None and found["proof"]["verdict"] == "not provable"
