@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 @click.option("--why", required=True, metavar="TEXT", help="Why, without the person: it is kept.")
 @click.option("--pipeline", "names", multiple=True, metavar="NAME", help="Of this pipeline only; may be repeated.")
 @click.option("--ground", metavar="TEXT", help="The legal ground, such as 'GDPR, article 17(1)(b)'.")
-@click.option("--asked-by", metavar="WHO", help="Who asked for it, without the person's name.")
+@click.option("--asked-by", metavar="WHO", help="Who requested it, without the person's name.")
 @click.option("--received", type=click.DateTime(["%Y-%m-%d"]), metavar="DATE", help="When the request was received.")
 @click.option("--dry-run", is_flag=True, help="Erase nothing: say how many rows of which partitions there are.")
 @json_option

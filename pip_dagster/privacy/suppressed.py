@@ -50,7 +50,9 @@ class Incoming:
         if name is None or not self.changes_rows:
             return sql
         column = quote(name)
-        kept = [f"({key.suppressing.sql(column)} IN ({_listed(of)})) IS NOT TRUE" for key, of in self.suppressed.items()]
+        kept = [
+            f"({key.suppressing.sql(column)} IN ({_listed(of)})) IS NOT TRUE" for key, of in self.suppressed.items()
+        ]
         rows = f"SELECT * FROM (\n{sql}\n)" + (f" WHERE {' AND '.join(kept)}" if kept else "")
         return f"SELECT * REPLACE ({self.key.sql(column)} AS {column}) FROM (\n{rows}\n)" if self.key else rows
 
