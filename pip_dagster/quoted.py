@@ -89,7 +89,9 @@ def said(error: BaseException) -> str:
         return str(error)
     name = type(error).__name__
     if type(error).__module__.partition(".")[0].lstrip("_") == "duckdb":
-        return of_duckdb(str(error))
+        text = str(error)
+        # Some of its errors of files have no kind in front.
+        return text if name == "IOException" and not _KIND.match(text) else of_duckdb(text)
     if isinstance(error, OSError) and error.strerror:
         return f"{error.strerror}: {error.filename}" if error.filename else error.strerror
     if isinstance(error, (ImportError, NameError, AttributeError, MemoryError)):

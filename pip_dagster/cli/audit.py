@@ -25,7 +25,7 @@ from pip_dagster.registry.store import whoami
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
-    from pip_dagster.evidence.everything import Found
+    from pip_dagster.evidence.everything import Everything
     from pip_dagster.evidence.verify import Verified as Anchored
     from pip_dagster.ledger.fault import Fault
 
@@ -107,7 +107,7 @@ def verify(project: Project, expect: str | None, anchors: bool, as_json: bool) -
     sys.exit(BROKEN if faults else UNRECORDED if found.pending else 0)
 
 
-def _show_verified(found: Found) -> None:
+def _show_verified(found: Everything) -> None:
     if found.of_chain:
         echo(f"The audit chain is broken. The first fault: {found.of_chain}", err=True)
     elif found.head:
@@ -295,8 +295,12 @@ def _change(subject: dict[str, Any], details: dict[str, Any]) -> tuple[str, str]
     if "alias" in subject:
         before = f"v{details['from']}" if details["from"] else "not set"
         return subject["alias"], f"{before} to v{details['to']}"
+    if "report" in subject and "token" in details:
+        return details["token"], f"subject report written, sha256 {subject['report']}"
     if "report" in subject:
         return f"{details['first']} to {details['last']}", f"report recorded, sha256 {subject['report']}"
+    if "rewrite_id" in subject:
+        return subject["rewrite_id"], f"{details['kind']}: {plural(details['scorings'], 'scoring')} rewritten"
     if "statement" in subject:
         return subject["statement"], f"stated until {str(details.get('until'))[:10]}"
     if "exercise" in subject:

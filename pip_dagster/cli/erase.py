@@ -88,6 +88,7 @@ def erase(
     rows = sum(sum(of.values()) for of in done.partitions.values())
     count = sum(len(of) for of in done.partitions.values())
     echo(f"Erasure {done.erasure_id} is done: {plural(rows, 'row')} of {plural(count, 'partition')}.")
+    echo(f"Its certificate: `pip-dagster certificate {done.erasure_id} -o certificate.html`.")
 
 
 def _pipelines(project: Project, names: tuple[str, ...]) -> list[Pipeline]:

@@ -26,6 +26,7 @@ SECTIONS = {
         "scorecard",
         "replay",
         "subject",
+        "certificate",
         "prove-point-in-time",
     ),
     "Models": ("models", "monitor", "performance", "estimate"),
@@ -38,6 +39,10 @@ EXAMPLES = {
     "backfill": (
         "backfill flight_delay --from 2013-09-01 --to 2013-09-30",
         "backfill flight_delay --from 2013-09-01 --to 2013-09-30 --dry-run",
+    ),
+    "certificate": (
+        "certificate 5f2c81 -o erasure.html",
+        "certificate --verify erasure.json --signer anchor.pub.pem",
     ),
     "deliver": ("deliver flight_delay", "deliver flight_delay 2013-08-01 --target lake"),
     "erase": ("erase --subject C-1042 --why 'request 17' --dry-run", "erase --subject - --why 'request 17'"),

@@ -38,6 +38,7 @@ _COMMANDS = {
     "estimate": ("pip_dagster.cli.estimate", "estimate", "Performance expected before labels arrive."),
     "export": ("pip_dagster.cli.export", "export", "Write published rows as Parquet files."),
     "features": ("pip_dagster.cli.features", "features", "Write features and training sets as Parquet files."),
+    "certificate": ("pip_dagster.cli.certificate", "certificate", "What an erasure removed, signed."),
     "init": ("pip_dagster.cli.init", "init", "Write a new project, from a table of yours."),
     "lineage": ("pip_dagster.cli.lineage", "lineage", "What produced a partition, or every score of a key."),
     "maintain": ("pip_dagster.cli.maintain", "maintain", "Merge a lake's small files and expire old snapshots."),
@@ -64,7 +65,7 @@ _COMMANDS = {
 
 
 # They are given the folder of --project, if any.
-_WITHOUT_PROJECT = ("demo", "doctor", "init", "ui")
+_WITHOUT_PROJECT = ("certificate", "demo", "doctor", "init", "ui")
 
 
 class _Lazy(Commands):

@@ -46,6 +46,8 @@ def report(
     when, without the identifier. A person of whom nothing is stored is an error, with exit code 1.
     """
     from pip_dagster.ledger import audit
+    from pip_dagster.privacy.suppressed import stored_values
+    from pip_dagster.privacy.suppressed import tokens as tokens_of
     from pip_dagster.registry.store import whoami
     from pip_dagster.reporting.subject import about
     from pip_dagster.reporting.subject_page import Head, event, html_parts, json_parts, write_parts
@@ -62,7 +64,7 @@ def report(
     chosen = []
     for name in pipelines or sorted(declared):
         pipeline = load_declared(project, *declared[name])
-        of_subject = column or getattr(getattr(pipeline.spec, "privacy", None), "subject", None)
+        of_subject = column or (pipeline.spec.privacy and pipeline.spec.privacy.subject)
         if of_subject:
             chosen.append((pipeline, of_subject))
         elif pipelines:
@@ -70,7 +72,12 @@ def report(
     if not chosen:
         raise DeclarationError("No pipeline declares its subject: pass --column, the feature column that names it.")
     head = Head.of(value, whoami())
-    with about(project, chosen, [value]) as found:
+    values, tokens = {value: None}, dict[str, None]()
+    for pipeline, _ in chosen:
+        if pipeline.spec.privacy:  # by the secrets, a person is found whose rows hold pseudonyms
+            values |= dict.fromkeys(stored_values(pipeline, value))
+            tokens |= dict.fromkeys(token for token, _ in tokens_of(pipeline, value))
+    with about(project, chosen, [*values], [*tokens]) as found:
         parts = json_parts(head, found) if as_json else html_parts(head, found)
         path, sha256, size = write_parts(output, parts)
         entry = event(head, found, sha256, why)

@@ -14,7 +14,8 @@ from pip_dagster.declaration.strict import StrictModel
 from pip_dagster.errors import DeclarationError
 
 Variable = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
-Version = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]{1,16}$")]
+_VERSION = r"^[a-z0-9]{1,16}$"
+Version = Annotated[str, StringConstraints(pattern=_VERSION)]
 
 LEAST_BYTES = 16
 # AI Act, articles 19 and 26(6): logs of a high-risk system are kept for at least six months.
@@ -78,9 +79,17 @@ class Pseudonymize(Secret):
     """By which secret pseudonyms are made, and by which they were made before."""
 
     version: Version = Field(default="k1", description="The name of the secret, with which each pseudonym begins.")
-    former: dict[Version, Secret] = Field(
+    former: dict[str, Secret] = Field(
         default_factory=dict, description="Version → secret: those of stored rows that are not rotated yet."
     )
+
+    @field_validator("former")
+    @classmethod
+    def _versions(cls, value: dict[str, Secret]) -> dict[str, Secret]:
+        for name in value:
+            if not re.fullmatch(_VERSION, name):
+                raise ValueError(f"{name!r} is no name of a secret; expected up to 16 small letters and digits")
+        return value
 
     @model_validator(mode="after")
     def _not_its_own(self) -> Pseudonymize:

@@ -12,12 +12,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pip_dagster import clock
+from pip_dagster.erasure.certificate import certify
 from pip_dagster.erasure.files import FilePlace, PublishedPlace
 from pip_dagster.erasure.lake import LakePlace
 from pip_dagster.erasure.place import ErasurePlace, ErasureRequest, Removed
 from pip_dagster.erasure.rows import WarehousePlace
 from pip_dagster.erasure.targets import TargetsPlace
 from pip_dagster.errors import DeclarationError
+from pip_dagster.evidence.anchor import anchor_after
 from pip_dagster.ledger.record import new_id
 from pip_dagster.ledger.rows import insert_rows
 from pip_dagster.privacy.keys import keep_check, keys_of
@@ -146,7 +148,8 @@ def erase(
         _note(project, erasure_id, each.name, removed, verified)
         steps.append((each.name, removed, verified))
     place.verify(request)  # a run that had begun before may have stored rows meanwhile
-    _finish(project, erasure_id)
+    certify(project, erasure_id, [each.name for each in places])
+    anchor_after(project, progress, accepts=True)
     return Erased(erasure_id, _lost(project, erasure_id), steps, resumed)
 
 
@@ -227,16 +230,6 @@ def _note(project: Project, erasure_id: str, place: str, removed: Removed, verif
     )
     with workspace(threads=1) as con, writing(con, project, purpose="erasing", publish=False), transaction(con):
         insert_rows(con, "erasure_steps", [entry])
-
-
-def _finish(project: Project, erasure_id: str) -> None:
-    with workspace(threads=1) as con, writing(con, project, purpose="erasing", publish=False), transaction(con):
-        columns = "erasure_id, kind, pipelines, 'done' AS state, why, ground, asked_by, received_at, made_by"
-        con.execute(
-            f"INSERT INTO ledger.erasures BY NAME SELECT {columns}, $now::TIMESTAMPTZ AS made_at FROM ledger.erasures "
-            f"WHERE {_of(erasure_id)} AND state = 'running' ORDER BY made_at DESC LIMIT 1",
-            {"now": clock.now()},
-        )
 
 
 def _read(project: Project, select: str) -> list[tuple[Any, ...]]:

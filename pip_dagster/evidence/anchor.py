@@ -41,7 +41,8 @@ def anchor(project: Project, *, accepts: bool = False) -> Anchored | None:
     """Anchor the audit as it is now; None where no anchors are declared.
 
     Nothing is recorded where nothing came since the last anchor; places that lack the head get it. With `accepts`, who
-    signs vouches for what the audit says that people accepted: whoever writes to the warehouse could add that.
+    signs vouches for what the audit says that people accepted, and that an erasure rewrote: whoever writes to the
+    warehouse could add that.
 
     Raises:
         InvalidKey: the private key cannot be read.
@@ -89,8 +90,8 @@ def anchor_after(project: Project, warn: Callable[[str], object], *, accepts: bo
 
 
 def accepted(con: DuckDBPyConnection) -> list[int]:
-    """The numbers of the entries in which a person accepted a warehouse or a version as it is."""
-    rows = con.execute("SELECT seq FROM ledger.audit WHERE action = 'accepted' ORDER BY seq").fetchall()
+    """The numbers of the entries that somebody must vouch for: what a person accepted as it is, or was rewritten."""
+    rows = con.execute("SELECT seq FROM ledger.audit WHERE action IN ('accepted', 'rewritten') ORDER BY seq").fetchall()
     return [seq for (seq,) in rows]
 
 

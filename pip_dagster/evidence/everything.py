@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 @dataclass
-class Found:
+class Everything:
     """What was found.
 
     Attributes:
@@ -60,7 +60,7 @@ class Found:
 
 def verify_everything(
     project: Project, *, expect: str | None, anchors: bool, progress: Callable[[str], object] = lambda text: None
-) -> Found:
+) -> Everything:
     """Verify the project's warehouse, registry and published files, and with `anchors` compare them with those.
 
     Raises:
@@ -68,7 +68,7 @@ def verify_everything(
         RegistryError: an alias's history cannot be read.
         WarehouseError: there is no warehouse, or it stayed locked.
     """
-    registry, stamps, found = Registry(project.registry), stamp.stamps_of(project), Found()
+    registry, stamps, found = Registry(project.registry), stamp.stamps_of(project), Everything()
     with workspace(threads=2) as con:
         new = partial(stamp.check_new, con, project, stamps)
         place, purpose = project.warehouse, "pip-dagster audit verify"

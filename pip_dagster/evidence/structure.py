@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import json
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pip_dagster.ledger.fault import Fault
 from pip_dagster.sql.names import literal, quote
 from pip_dagster.warehouse import kinds, schema
 from pip_dagster.warehouse.connect import workspace
 from pip_dagster.warehouse.tables import refresh_views
+from pip_dagster.warehouse.view_sql import parsed
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -80,16 +79,22 @@ def view_faults(con: DuckDBPyConnection) -> Iterator[Fault]:
         for view, sql in sorted(_views(own).items()):
             if view not in present:
                 yield Fault(None, "ledger", f"the view {_dotted(view)} is gone. `pip-dagster publish` does not need it")
-            elif present[view] != sql and _parsed(own, present[view]) != _parsed(own, sql):
+            elif present[view] != sql and parsed(own, present[view]) != parsed(own, sql):
                 yield Fault(None, "ledger", f"the view {_dotted(view)} is not as pip_dagster created it")
 
 
 def _create_alike(con: DuckDBPyConnection, own: DuckDBPyConnection, pipeline: str) -> None:
-    """Create the tables of a pipeline without rows, in their order, and its views."""
+    """Create the tables of a pipeline without rows, in the order in which its views name them, and its views.
+
+    The order in which they were created is not known: DuckDB numbers them again whenever it opens the file.
+    """
     select = f"SELECT table_name FROM duckdb_tables() WHERE {_HERE} AND schema_name = {literal(pipeline)}"
     of_tables = _columns(con, pipeline)
+    views = " ".join(sql for (space, _), sql in sorted(_views(con).items()) if space == pipeline)
+    tables = [name for (name,) in con.execute(f"{select} ORDER BY table_oid").fetchall()]
+    tables.sort(key=lambda name: views.find(name) % (len(views) + 1))  # not named: the last
     own.execute(f"CREATE SCHEMA {quote(pipeline)}")
-    for (name,) in con.execute(f"{select} ORDER BY table_oid").fetchall():
+    for name in tables:
         body = ", ".join(f"{quote(column)} {of}" for column, of in of_tables[pipeline, name].items())
         own.execute(f"CREATE TABLE {quote(pipeline)}.{quote(name)} ({body})")
     refresh_views(own, pipeline)
@@ -125,19 +130,3 @@ def _views(con: DuckDBPyConnection) -> dict[Table, str]:
 
 def _dotted(table: Table) -> str:
     return ".".join(table)
-
-
-def _parsed(con: DuckDBPyConnection, sql: str) -> Any:
-    """The SELECT of a view, however it is written."""
-    select = re.sub(r"(?is)^.*?\bAS\b", "", sql, count=1).rstrip().rstrip(";")
-    found = con.execute("SELECT json_serialize_sql($sql)::VARCHAR", {"sql": select}).fetchone()
-    return json.loads(found[0], object_hook=_unordered) if found else None
-
-
-def _unordered(node: dict[str, Any]) -> dict[str, Any]:
-    """A node without its place in the text; the columns of an EXCLUDE have no order, and DuckDB keeps none."""
-    return {
-        key: sorted(each, key=str) if "exclude" in key and isinstance(each, list) else each
-        for key, each in node.items()
-        if key != "query_location"
-    }

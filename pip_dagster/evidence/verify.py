@@ -171,13 +171,17 @@ def _accepted_at(con: DuckDBPyConnection, entries: Mapping[int, str], valid: Ite
 
 
 def _unsigned(con: DuckDBPyConnection, entries: Mapping[int, str], valid: Sequence[Statement]) -> Iterator[Fault]:
-    """Entries in which somebody accepted something, and no anchor vouches for it."""
+    """Entries in which something was accepted or rewritten, and no anchor vouches for it."""
     here = [statement for statement in valid if _of_chain(entries, statement, "") is None]
     vouched = {seq for statement in here for seq in statement.accepts}
-    select = "SELECT seq, actor, subject FROM ledger.audit WHERE action = 'accepted' ORDER BY seq"
-    for seq, actor, text in con.execute(select).fetchall():
-        if seq not in vouched:
-            subject = json.loads(text)
+    select = (
+        "SELECT seq, actor, action, subject FROM ledger.audit WHERE action IN ('accepted', 'rewritten') ORDER BY seq"
+    )
+    for seq, actor, action, text in con.execute(select).fetchall():
+        if seq in vouched:
+            continue
+        subject = json.loads(text)
+        if action == "accepted":
             of = f"{subject['model']} v{subject['version']}" if "model" in subject else "this warehouse"
             yield Fault(
                 seq,
@@ -185,6 +189,27 @@ def _unsigned(con: DuckDBPyConnection, entries: Mapping[int, str], valid: Sequen
                 f"it says that {actor} accepted {of} as it is, and no anchor vouches for that: the entry is forged, or "
                 "nothing was signed then. If it is meant, `pip-dagster audit accept` signs what was accepted",
             )
+        elif not _of_migration(con, subject):
+            yield Fault(
+                seq,
+                "rewritten",
+                f"it says that {actor} rewrote what the audit covers ({subject.get('rewrite_id')}), and no anchor "
+                "vouches for that: the entry is forged, or the erasure ended where the key is not. If it is meant, "
+                "`pip-dagster audit accept` signs it",
+            )
+
+
+def _of_migration(con: DuckDBPyConnection, subject: dict[str, str]) -> bool:
+    """Whether an entry is that of a migration, which runs where no key is: one a migration, and of no scoring."""
+    number = subject.get("rewrite_id", "").split("-")
+    if number[0] != "migration" or len(number) != 3:
+        return False
+    same = "action = 'rewritten' AND starts_with(subject->>'rewrite_id', $begins)"
+    row = con.execute(
+        f"SELECT count(*) = 1 AND max(CAST(details->>'scorings' AS BIGINT)) = 0 FROM ledger.audit WHERE {same}",
+        {"begins": f"migration-{number[1]}-"},
+    ).fetchone()
+    return bool(row and row[0])
 
 
 def _anchored_behind(con: DuckDBPyConnection, newest: int) -> int | None:

@@ -31,6 +31,7 @@ from pip_dagster.ledger import record
 from pip_dagster.ledger.observations import add_observations
 from pip_dagster.ledger.record import ExtractionEntry, RunInfo
 from pip_dagster.loaded import loading
+from pip_dagster.privacy.suppressed import incoming
 from pip_dagster.warehouse.access import writing
 from pip_dagster.warehouse.connect import workspace
 from pip_dagster.warehouse.faults import in_pipeline
@@ -99,7 +100,8 @@ def materialize(
             workspace(threads=threads, memory_limit=run_memory(threads)) as con,
         ):
             known, fewer = requested.get("as_known", False), requested.get("allow_fewer_rows", False)
-            run = Run(con, pipeline, info, progress, fewer, known, requested.get("stored"), cluster)
+            people = incoming(pipeline)
+            run = Run(con, pipeline, info, progress, fewer, known, requested.get("stored"), cluster, people)
             read = requested.get("read") or (lambda _: None)
             # Partitions that need a cluster are extracted one at a time: their rows lie in its exchange.
             together = [[partition] for partition in partitions] if cluster else [partitions]

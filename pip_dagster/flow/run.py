@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
     from pip_dagster.declaration.pipeline import Pipeline
     from pip_dagster.flow.distributed.cluster import Cluster
+    from pip_dagster.privacy.suppressed import Incoming
     from pip_dagster.registry.version import ModelVersion
 
     Stored = Callable[[DuckDBPyConnection, ModelVersion, Sequence[ScoringEntry]], None]
@@ -25,7 +26,8 @@ class Run:
     `allow_fewer_rows`: whether a person accepts partitions with far fewer rows than before. `as_known`: whether
     features are built from the rows that were known at each partition's close. `stored` is called with the champion's
     scorings of each transaction, right after it, while the warehouse is open. `cluster`: where it extracts and scores,
-    if not in its own process.
+    if not in its own process. `people`: what happened to their rows when the run began, where the pipeline declares
+    `privacy`.
     """
 
     con: DuckDBPyConnection
@@ -36,3 +38,4 @@ class Run:
     as_known: bool = False
     stored: Stored | None = None
     cluster: Cluster | None = None
+    people: Incoming | None = None

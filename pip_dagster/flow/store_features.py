@@ -17,6 +17,7 @@ from pip_dagster.ledger.checks import CheckEntry, insert_checks
 from pip_dagster.ledger.record import ExtractionEntry
 from pip_dagster.ledger.rows import insert_rows
 from pip_dagster.privacy.keys import keep_check, pseudonym_key
+from pip_dagster.privacy.suppressed import check_suppressed
 from pip_dagster.sql.names import quote
 from pip_dagster.warehouse.tables import ensure_table
 from pip_dagster.warehouse.transaction import transaction
@@ -29,10 +30,13 @@ def store_features(run: Run, stage: Stage, made: Sequence[Extract]) -> list[Extr
 
     Raises:
         PartitionError: another number of rows arrived than was staged; rolled back.
+        PartitionError: a person was erased since the rows were read; rolled back.
         OvertakenError: another process stored features of a partition meanwhile; rolled back.
     """
     con, columns, name, keys = run.con, stage.columns, run.pipeline.spec.name, [each.partition.key for each in made]
     with transaction(con, late=True) as turn:
+        if run.people:
+            check_suppressed(con, name, run.people)
         if secret := pseudonym_key(run.pipeline):
             keep_check(con, secret)
         known = record.latest_extractions(con, name, keys)

@@ -20,6 +20,7 @@ from pip_dagster.ledger.profiles import ProfileEntry, insert_profiles
 from pip_dagster.ledger.record import RunInfo, ScoringEntry
 from pip_dagster.ledger.rows import insert_rows
 from pip_dagster.plural import plural
+from pip_dagster.privacy.suppressed import check_suppressed
 from pip_dagster.sql.names import WHOLE_NUMBERS, literal, quote, quote_all
 from pip_dagster.warehouse.tables import ensure_table
 from pip_dagster.warehouse.transaction import transaction
@@ -54,6 +55,8 @@ def store_scores(
     con, spec, scored_columns = run.con, run.pipeline.spec, chunk.scores.columns
     pipeline = spec.name
     with transaction(con, late=True) as turn:
+        if run.people:
+            check_suppressed(con, pipeline, run.people)
         for each in attempts:
             if each.scored.rows_quarantined:
                 _quarantine(stage, each.entry, each.scored.rows_quarantined, spec.features.key)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from pip_dagster.errors import DeclarationError, NoWarehouseError, OlderWarehouseError
+from pip_dagster.errors import DeclarationError, NoWarehouseError, OlderWarehouseError, PartitionError
 from pip_dagster.privacy.keys import kept_checks, keys_of, pseudonym_key
 from pip_dagster.privacy.pseudonym import PseudonymKey
 from pip_dagster.sql.names import literal, quote
@@ -14,6 +14,8 @@ from pip_dagster.warehouse.access import reading
 from pip_dagster.warehouse.connect import workspace
 
 if TYPE_CHECKING:
+    from duckdb import DuckDBPyConnection
+
     from pip_dagster.declaration.pipeline import Pipeline
 
 # The newest row of a request holds.
@@ -105,6 +107,19 @@ def incoming(pipeline: Pipeline) -> Incoming | None:
         pseudonym_key(pipeline),
         {keys[version]: frozenset(subjects) for version, subjects in sorted(found.items())},
     )
+
+
+def check_suppressed(con: DuckDBPyConnection, pipeline: str, people: Incoming) -> None:
+    """Refuse rows that were read before somebody was erased. Call it in the transaction that stores them.
+
+    Raises:
+        PartitionError: there are suppressed subjects that `people` has not.
+    """
+    now = {*con.execute(SUPPRESSED.format(pipeline=literal(pipeline))).fetchall()}
+    if now - {(key.version, subject) for key, of in people.suppressed.items() for subject in of}:
+        raise PartitionError(
+            f"Pipeline {pipeline}: a person was erased since these rows were read. They were not stored; run it again."
+        )
 
 
 def tokens(pipeline: Pipeline, subject: str) -> list[tuple[str, str]]:

@@ -50,7 +50,7 @@ _LIVE = """
 
 
 @dataclass(frozen=True)
-class Found:
+class SubjectRows:
     """What one pipeline has about the person; the rows are read from `con` when they are iterated.
 
     `notes`: what could not be searched. `erasures`: what was erased of the person before.
@@ -109,7 +109,7 @@ class Found:
 @contextmanager
 def about(
     project: Project, pipelines: Sequence[tuple[Pipeline, str]], values: Sequence[str], tokens: Sequence[str] = ()
-) -> Iterator[tuple[Found, ...]]:
+) -> Iterator[tuple[SubjectRows, ...]]:
     """What these pipelines, each with the column of its subjects, have about the person whom any of `values` names.
 
     Values are compared as text. `tokens`: the person's entries in the list of suppressed subjects.
@@ -139,7 +139,7 @@ def about(
 
 def _collect(
     con: DuckDBPyConnection, pipeline: Pipeline, column: str, number: int, values: Sequence[str], tokens: Sequence[str]
-) -> Found:
+) -> SubjectRows:
     name = pipeline.spec.name
     schema, views = quote(name), views_of(con, name)
     given = f"IN ({', '.join(literal(value) for value in values)})"
@@ -187,7 +187,7 @@ def _collect(
             )
         )
     predicted = _count(con, predictions)
-    return Found(con, pipeline, column, number, predicted, quarantined, tuple(erasures), tuple(notes))
+    return SubjectRows(con, pipeline, column, number, predicted, quarantined, tuple(erasures), tuple(notes))
 
 
 def _select(con: DuckDBPyConnection, pipeline: Pipeline, column: str, given: str, key: Sequence[str]) -> str:

@@ -14,7 +14,7 @@ from pip_dagster import __version__, clock
 from pip_dagster.errors import StorageError
 from pip_dagster.ledger import audit
 from pip_dagster.reporting.page import environment
-from pip_dagster.reporting.subject import SCHEMA, Found
+from pip_dagster.reporting.subject import SCHEMA, SubjectRows
 from pip_dagster.warehouse.faults import remedy
 from pip_dagster.whole_file import replacing
 
@@ -41,13 +41,13 @@ class Head:
         return cls(subject, asked_by, clock.now().isoformat(), nonce, token)
 
 
-def html_parts(head: Head, found: Sequence[Found]) -> Iterator[str]:
+def html_parts(head: Head, found: Sequence[SubjectRows]) -> Iterator[str]:
     """The page, piece by piece."""
     template = environment().get_template("subject.html")
     return template.generate(head=head, found=found, software=__version__)
 
 
-def json_parts(head: Head, found: Sequence[Found]) -> Iterator[str]:
+def json_parts(head: Head, found: Sequence[SubjectRows]) -> Iterator[str]:
     """The same for machines; `schema` names the format."""
     opening = {
         "schema": SCHEMA,
@@ -89,7 +89,7 @@ def write_parts(path: Path, parts: Iterable[str]) -> tuple[Path, str, int]:
     return path, digest.hexdigest(), size
 
 
-def event(head: Head, found: Sequence[Found], sha256: str, why: str) -> audit.Event:
+def event(head: Head, found: Sequence[SubjectRows], sha256: str, why: str) -> audit.Event:
     """The audit's entry: who wrote a report about whom, by token, and when."""
     details = {"about": "subject", "token": head.token, "pipelines": [each.name for each in found], "why": why}
     return audit.Event("report", audit.micros(clock.now()), head.asked_by, None, {"report": sha256}, details)

@@ -19,6 +19,7 @@ from pip_dagster.sql.names import literal, quote
 from pip_dagster.warehouse import advisory, kinds, stamp
 from pip_dagster.warehouse.confine import CONFINED, confine
 from pip_dagster.warehouse.published_rows import ATTACHED, Table, as_read, attached_tables, columns_of, in_files, sync
+from pip_dagster.warehouse.view_sql import parsed
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -152,9 +153,9 @@ def altered_views(con: DuckDBPyConnection, folder: Path) -> str | None:
             for table in present.keys() - listed:  # one whose rows are gone stays, without rows
                 own.execute(f"CREATE SCHEMA IF NOT EXISTS {quote(table[0])}; {_view(folder, table, ())}")
             expected = {(schema, name): sql for schema, name, sql in own.execute(_RELATIONS).fetchall()}
+            wrong = [table for table in sorted(expected) if not _alike(own, present.get(table), expected[table])]
     except duckdb.Error as error:
         return f"cannot be read: {first(error)}"
-    wrong = sorted(table for table in expected if present.get(table) != expected[table])
     return f"the view {'.'.join(wrong[0])} is not as it was written" if wrong else None
 
 
@@ -200,3 +201,7 @@ def _replace(folder: Path, script: list[str]) -> None:
 def parquet_folders(folder: Path) -> list[Path]:
     """The folders of Parquet files, one for each partition, that earlier versions published."""
     return sorted({file.parent for file in folder.glob("*/*/*.parquet")})
+
+
+def _alike(con: DuckDBPyConnection, sql: str | None, expected: str) -> bool:
+    return sql == expected or (sql is not None and parsed(con, sql) == parsed(con, expected))

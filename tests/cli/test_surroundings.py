@@ -33,6 +33,7 @@ EXAMPLES: dict[str, list[list[str]]] = {
         ["orders", "--from", PARTITION, "--to", PARTITION, "--why", "a test"],
         ["orders", "--from", PARTITION, "--dry-run"],
     ],
+    "certificate": [["0123456789"]],
     "check": [["orders", PARTITION]],
     "export": [["orders", "-o", "{root}/exported"]],
     "features export": [["orders", "-o", "{root}/features.parquet"]],
@@ -63,7 +64,7 @@ SLOW = {"models gate", "models promote", "models register", "models compose", "r
 # They write nothing, so a user who may only read can run them.
 READING = {
     "alarms show",
-    *("check", "doctor"),
+    *("certificate", "check", "doctor"),
     *("audit log", "audit verify", "backfill --dry-run", "lineage show", "models gate", "models history"),
     *("metrics", "models list", "models rollback --dry-run", "models show", "plan", "query", "replay"),
     *("models card", "report", "scorecard", "status"),
@@ -72,6 +73,7 @@ READING = {
 NEITHER = {
     "audit anchor",
     "deliver",
+    "certificate",
     "demo",
     "estimate",
     "maintain",

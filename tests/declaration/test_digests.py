@@ -53,6 +53,7 @@ EVERY_KEY = {
     "description": "Which orders come back.",
     "owners": ["team:shop"],
     "min_row_share": 0.4,
+    "privacy": {"subject": "number", "retention": {"content": "13 months"}},
     "deliver": {"lake": {"parquet": "data/delivered", "columns": {"prediction": "score"}, "where": "score > 0.5"}},
     "partitions": {
         "every": "week",

@@ -1,21 +1,26 @@
 """The audit is anchored in signed lines elsewhere; what is altered later is found by them."""
 
+import base64
 import json
+import os
 import shutil
 import subprocess
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 
+import pip_dagster
 from pip_dagster.errors import ProjectError
 from pip_dagster.evidence.anchor import anchor
 from pip_dagster.evidence.statement import digest
 from pip_dagster.ledger import audit
 from pip_dagster.ledger.covered import last_covered, tables
-from pip_dagster.registry.signing import keygen
+from pip_dagster.registry.signing import keygen, private_key
 from pip_dagster.warehouse.access import writing
 from pip_dagster.warehouse.connect import workspace
 
+OTHER = os.environ.get("PIP_DAGSTER_DUCKDB2_PYTHON")
 FIRST, SECOND = "2024-03-01", "2024-03-02"
 HASH = "sha256(to_json(a)::VARCHAR)"
 
@@ -197,6 +202,34 @@ def test_stored_rows_tables_and_views_without_anchors_too(anchored, statement, f
     assert found in anchored.shell("audit", "verify", code=1)
 
 
+def test_a_view_whose_columns_have_the_names_of_others(anchored):
+    """Its SELECT is as it was created."""
+    ((sql,),) = anchored.warehouse("SELECT sql FROM duckdb_views() WHERE view_name = 'predictions'")
+    names = [name for (name,) in anchored.warehouse("SELECT column_name FROM (DESCRIBE orders.predictions)")]
+    names[-1], names[-2] = names[-2], names[-1]
+    _, _, select = sql.partition(" AS ")
+    anchored.tamper(f"CREATE OR REPLACE VIEW orders.predictions ({', '.join(names)}) AS {select}")
+    assert "the view orders.predictions is not as pip_dagster created it" in verified(anchored)
+
+
+@pytest.mark.slice
+@pytest.mark.skipif(not OTHER, reason="PIP_DAGSTER_DUCKDB2_PYTHON names no interpreter")
+def test_under_another_duckdb_than_wrote_it(anchored):
+    """Its parser gives other trees for the same SQL, and the text of a view is of who created it."""
+
+    def other():
+        code = "from pip_dagster.cli.main import cli; cli(['audit', 'verify', '--anchors'])"
+        path = str(Path(pip_dagster.__file__).parents[1])
+        environment = os.environ | {"PIP_DAGSTER_PROJECT": str(anchored.root), "PYTHONPATH": path}
+        return subprocess.run([OTHER, "-c", code], cwd=anchored.root, env=environment, capture_output=True, text=True)
+
+    done = other()
+    assert done.returncode == 0, done.stdout + done.stderr
+    anchored.tamper("CREATE OR REPLACE VIEW orders.predictions AS SELECT 1 AS score")
+    done = other()
+    assert done.returncode == 1 and "the view orders.predictions is not as" in done.stdout + done.stderr
+
+
 def test_an_acceptance_that_nobody_signed(anchored):
     with workspace(threads=1) as con, writing(con, anchored.project, purpose="a forger", publish=False):
         subject = {"model": "returns", "version": 2}
@@ -306,11 +339,35 @@ class TestAPlace:
         assert "broken: not anchored: it ended with exit code 1" in done
         for path in (copied, anchored.root.cwd() / "copied"):
             if path.exists():
-                assert json.loads(path.read_text())["format"] == "pip_dagster anchor 1"
+                assert json.loads(path.read_text())["format"] == "pip_dagster anchor 2"
                 path.unlink()
                 break
         else:
             pytest.fail("the command got nothing")
+
+
+def test_anchors_as_the_last_release_wrote_them(anchored):
+    """They named neither the line before nor what was accepted; newer ones follow them."""
+    file = anchored.root / "archive" / "audit.ndjson"
+    shutil.rmtree(anchored.root / "evidence")
+    subprocess.run(["git", "init", "-q", anchored.root / "evidence"], check=True)
+    key = private_key(anchored.root / "anchor.pem")
+
+    def former(line):
+        kept = ("ledger", "entry", "hash", "made_at", "key")
+        content = {name: json.loads(line)[name] for name in kept} | {"format": "pip_dagster anchor 2"}
+        text = json.dumps(content, sort_keys=True, separators=(",", ":"))
+        return json.dumps(content | {"signature": base64.b64encode(key.sign(text.encode())).decode()})
+
+    lines = [former(line) for line in file.read_text().splitlines()]
+    file.write_text("".join(f"{line}\n" for line in lines))
+    anchored.run(SECOND)
+    anchored.shell("audit", "anchor")
+    assert json.loads(file.read_text().splitlines()[-1])["previous"] == digest(lines[-1])
+    text = verified(anchored, 0)
+    assert "agrees with" in text
+    file.write_text(file.read_text().replace('"entry": ', '"entry": 1'))
+    assert "archive, anchor 1: its signature does not match" in verified(anchored)
 
 
 def test_a_ledger_that_was_accepted_in_place_of_another(anchored):

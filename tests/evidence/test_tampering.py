@@ -124,6 +124,7 @@ class TestTheChain:
         assert "the audit was rewritten up to there" in faults(shop)
 
 
+@pytest.mark.soak
 @pytest.mark.parametrize("table", TABLES)
 class TestEachTableOfTheLedger:
     def test_dropped(self, shop, table):
@@ -186,6 +187,7 @@ class TestEachTableOfTheLedger:
 
 
 class TestViews:
+    @pytest.mark.soak
     @pytest.mark.parametrize("view", VIEWS)
     def test_a_forged_view(self, shop, view):
         shop.tamper(f"CREATE TABLE main.shown AS FROM {view}", f"CREATE OR REPLACE VIEW {view} AS FROM main.shown")
@@ -224,12 +226,14 @@ class TestStoredRows:
         if kind in ("scores", "features"):
             assert "has other values in its" in text and "orders, partition 2024-03-0" in text
 
+    @pytest.mark.soak
     @pytest.mark.parametrize("kind", ["scores", "features", "quarantine", "reasons"])
     def test_a_row_removed(self, shop, kind):
         table = stored(shop, kind)
         shop.tamper(f"DELETE FROM {table} WHERE rowid = (SELECT min(rowid) FROM {table})")
         assert table.removeprefix("orders.") in faults(shop)
 
+    @pytest.mark.soak
     @pytest.mark.parametrize("kind", ["scores", "features", "quarantine"])
     def test_a_row_added(self, shop, kind):
         table = stored(shop, kind)
@@ -238,6 +242,7 @@ class TestStoredRows:
         assert "orders, partition 2024-03-0" in text
         assert "rows; " in text or "rows in quarantine; " in text
 
+    @pytest.mark.soak
     @pytest.mark.parametrize("kind", ["scores", "features", "quarantine", "reasons"])
     def test_rows_that_nothing_wrote(self, shop, kind):
         table = stored(shop, kind)

@@ -145,6 +145,17 @@ def test_no_secret_and_no_key_is_in_what_is_kept(tiny, tmp_path):
     assert SECRET not in repr(incoming(tiny.pipeline()))
 
 
+def test_a_subject_report_finds_a_person_by_the_identifier(tiny):
+    tiny.declare(privacy=PRIVACY)
+    tiny.run(FIRST)
+    [(order,)] = tiny.source_rows(f"SELECT min(order_id) FROM raw.orders WHERE day = '{FIRST}'")
+    file = tiny.root / "person.json"
+    tiny.shell("subject", "report", str(order), "--json", "-o", str(file))
+    (of,) = json.loads(file.read_text())["pipelines"]
+    assert [each["features"]["order_id"] for each in of["predictions"]] == [pseudonym(tiny, order)]
+    assert "subject report written" in tiny.shell("audit", "log")
+
+
 class TestSuppressed:
     @staticmethod
     def suppress(tiny, order, pseudonymized):

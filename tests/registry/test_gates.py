@@ -357,7 +357,7 @@ def test_reports_are_kept_and_read_again_whole(gated: Any) -> None:
             "SELECT order_id, returned + 1 AS returned FROM raw.outcomes",
             "Pipeline orders: gates.metric auc is for outcomes 0 and 1",
         ),
-        ("SELECT order_id, 1 AS returned FROM raw.outcomes, range(2)", "has more than one label"),
+        ("SELECT order_id, 1 AS returned FROM raw.outcomes, range(2)", "have more than one label"),
         ("SELECT order_id FROM raw.outcomes", "returned"),
         ("SELECT 1; SELECT 2", "has 2 statements; expected exactly one SELECT"),
     ],
