@@ -99,7 +99,7 @@ class Pseudonymize(Secret):
 
 
 class Retention(StrictModel):
-    """How long contents and evidence are kept."""
+    """Two clocks: that of contents, and that of evidence."""
 
     content: Period | None = Field(
         default=None,

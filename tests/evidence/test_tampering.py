@@ -63,6 +63,7 @@ class TestWhatWasNotAltered:
     def test_agrees(self, shop):
         assert "agrees with" in verified(shop, 0)
 
+    @pytest.mark.soak
     def test_after_a_run_a_rollback_a_promotion_and_a_publication(self, shop):
         shop.source(f"UPDATE raw.orders SET quantity = 5 WHERE day = '{SECOND}'")
         shop.run(SECOND)
@@ -75,6 +76,7 @@ class TestWhatWasNotAltered:
         shop.shell("publish")
         assert "agrees with" in verified(shop, 0)
 
+    @pytest.mark.soak
     def test_of_a_project_that_was_moved(self, base, backend, tmp_path, helpers):
         moved = helpers.Gated(backend.copied(base, tmp_path / "elsewhere"))
         verified(moved, 0)
@@ -97,6 +99,7 @@ class TestTheChain:
         shop.tamper(statement)
         assert found in verified(shop)
 
+    @pytest.mark.soak  # `test_anchors.py` has some
     @pytest.mark.parametrize(
         ("statement", "found"),
         [
@@ -206,6 +209,7 @@ class TestViews:
         shop.tamper("DROP VIEW orders.performance")
         assert "the view orders.performance is gone" in verified(shop)
 
+    @pytest.mark.soak  # `test_anchors.py` has some
     @pytest.mark.parametrize(
         "macro", ["sha256(x) AS '0'", "hash(x) AS 0", "duckdb_views() AS TABLE FROM system.main.duckdb_views()"]
     )
@@ -261,6 +265,7 @@ class TestStoredRows:
         )
         assert f"orders, partition {key}: scoring {scoring} in" in faults(shop)
 
+    @pytest.mark.soak
     @pytest.mark.parametrize("kind", ["scores", "features"])
     def test_a_table_dropped(self, shop, kind):
         table = stored(shop, kind)
@@ -302,6 +307,7 @@ class TestPublishedFiles:
         text = faults(shop)
         assert found in text and "orders, partition 2024-03-0" in text and self.file(shop).name in text
 
+    @pytest.mark.soak
     def test_a_file_removed(self, shop):
         self.file(shop).unlink()
         assert "has none of the" in faults(shop) and "orders, partition" in faults(shop)
@@ -330,6 +336,7 @@ class TestPublishedFiles:
         shutil.copytree(old, shop.project.published)
         assert f"{shop.project.published} lacks what was published last" in faults(shop)
 
+    @pytest.mark.soak
     def test_the_folder_removed(self, shop):
         shutil.rmtree(shop.project.published)
         assert f"{shop.project.published} lacks what was published last" in faults(shop)
@@ -367,6 +374,7 @@ class TestTheRegistry:
         path.chmod(0o600)
         path.write_bytes(data)
 
+    @pytest.mark.soak
     def test_a_models_file(self, shop):
         path = self.folder(shop) / "model.ubj"
         self.write(path, path.read_bytes()[:-1])
@@ -377,6 +385,7 @@ class TestTheRegistry:
         self.write(path, path.read_bytes() + b"x")
         assert "returns v2: golden.parquet has sha256" in faults(shop)
 
+    @pytest.mark.soak
     def test_a_manifest(self, shop):
         path = self.folder(shop) / "manifest.json"
         self.write(path, path.read_bytes().replace(b"ada", b"eve"))
@@ -390,10 +399,12 @@ class TestTheRegistry:
         self.write(path.with_name("manifest.sha256"), f"{hashlib.sha256(path.read_bytes()).hexdigest()}\n".encode())
         assert "returns v2 was replaced since" in faults(shop)
 
+    @pytest.mark.soak
     def test_a_version_deleted(self, shop):
         shutil.rmtree(self.folder(shop, 2))
         assert "returns v2 is gone since" in faults(shop)
 
+    @pytest.mark.soak
     def test_a_version_copied_over_another(self, shop):
         path = self.folder(shop, 2)
         shutil.rmtree(path)
@@ -414,6 +425,7 @@ class TestTheRegistry:
         self.write(path, json.dumps(history).encode())
         assert "the alias 'champion' of returns names v3; it named v1" in faults(shop)
 
+    @pytest.mark.soak
     def test_an_alias_removed(self, shop):
         (self.folder(shop).parents[1] / "aliases" / "challenger.json").unlink()
         assert "the alias 'challenger' of returns names nothing; it named v2" in faults(shop)
@@ -422,6 +434,7 @@ class TestTheRegistry:
         self.write(self.folder(shop).parents[1] / "aliases" / "champion.json", b"[]")
         assert "champion.json is not an alias history" in verified(shop)
 
+    @pytest.mark.soak
     def test_the_whole_registry_replaced(self, shop, helpers, template):
         shutil.rmtree(shop.project.registry)
         shutil.copytree(helpers.Tiny(template).project.registry, shop.project.registry)
@@ -449,6 +462,7 @@ class TestAnchors:
         done = subprocess.run(["git", "-C", shop.root / "evidence", *words], check=True, capture_output=True, text=True)
         return done.stdout.split()
 
+    @pytest.mark.soak
     def test_edited(self, shop):
         lines = self.lines(shop)
         self.write(shop, [lines[0].replace('"entry":', '"entry":1'), *lines[1:]])
@@ -470,14 +484,17 @@ class TestAnchors:
         self.write(shop, self.lines(shop)[:-1])
         assert "archive lacks the anchor of entry" in faults(shop)
 
+    @pytest.mark.soak
     def test_an_old_file_put_back(self, shop):
         self.write(shop, self.lines(shop)[:2])
         assert "archive lacks the anchor of entry" in faults(shop)
 
+    @pytest.mark.soak
     def test_the_file_removed(self, shop):
         self.file(shop).unlink()
         assert "archive has no anchor of this ledger" in faults(shop)
 
+    @pytest.mark.soak
     def test_signed_with_another_key(self, shop):
         (shop.root / "anchor.pem").unlink()
         keygen(shop.root / "other")
