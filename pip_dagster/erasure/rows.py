@@ -59,7 +59,7 @@ class _Table:
         named = [_named(self.columns, name) for name in keys[self.pipeline]]
         if self.kind != "features" and all(named):
             row = _row_key(named)
-            found.append(f"(partition_key, {row}) IN (SELECT partition_key, row_key FROM {_ERASED})")
+            found.append(f"(scoring_id, {row}) IN (SELECT scoring_id, row_key FROM {_ERASED})")
         return " OR ".join(found) or None
 
 
@@ -150,16 +150,21 @@ class WarehousePlace:
         return found
 
     def _find_keys(self, con: DuckDBPyConnection, request: ErasureRequest, tables: Sequence[_Table]) -> None:
-        """The keys of the subject's rows: other tables may have no column of the subject."""
-        con.execute(f"CREATE OR REPLACE TEMP TABLE {_ERASED} (partition_key VARCHAR, row_key VARCHAR)")
+        """The rows that were scored from the subject's features: other tables may have no column of the subject.
+
+        By scoring: the same key may be another person's in another pipeline, or in a corrected revision.
+        """
+        con.execute(f"CREATE OR REPLACE TEMP TABLE {_ERASED} (scoring_id VARCHAR, row_key VARCHAR)")
         for table in tables:
             named = [_named(table.columns, name) for name in self._keys.get(table.pipeline, ())]
             if table.kind == "features" and all(named):
                 where = table.where(request, self._keys)
                 if where:
                     con.execute(
-                        f"INSERT INTO {_ERASED} SELECT DISTINCT partition_key, {_row_key(named)} FROM {table.sql} "
-                        f"WHERE {where}"
+                        f"INSERT INTO {_ERASED} SELECT s.scoring_id, f.row_key FROM ledger.scorings s JOIN (SELECT "
+                        f"DISTINCT partition_key, revision, {_row_key(named)} AS row_key FROM {table.sql} WHERE "
+                        f"{where}) f ON f.partition_key = s.partition_key AND f.revision = s.feature_revision "
+                        f"WHERE s.pipeline = {literal(table.pipeline)}"
                     )
 
     def _open(self) -> AbstractContextManager[DuckDBPyConnection]:
@@ -255,6 +260,7 @@ def _forget(
     for pipeline, keys in partitions.items():
         of = f"pipeline = {literal(pipeline)} AND {among('partition_key', sorted(keys))}"
         con.execute(f"UPDATE ledger.checks SET examples = NULL, observed = NULL WHERE {of}")
+        con.execute(f"UPDATE ledger.deliveries SET digest = NULL WHERE {of}")
         con.execute(f"DELETE FROM ledger.published_digests WHERE {of}")
 
 

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import shutil
+
 import pytest
 
+from pip_dagster.declaration.find import find_pipeline
 from pip_dagster.erasure.erase import Wish, concerned, erase
 from pip_dagster.errors import ErasureError
 from pip_dagster.evidence.contents import content_faults
+from pip_dagster.flow.materialize import materialize
 from pip_dagster.flow.plan import make_plan
+from pip_dagster.ledger.record import RunInfo
 from pip_dagster.ledger.verify import verify
 from pip_dagster.warehouse.access import reading
 from pip_dagster.warehouse.connect import workspace
@@ -129,3 +134,88 @@ def test_an_erasure_that_was_interrupted_goes_on_with_the_same_request(shop):
     assert done.resumed and [name for name, *_ in done.steps] == ["failing", "warehouse file"]
     assert shop.warehouse("SELECT DISTINCT state FROM ledger.erasures ORDER BY 1") == [("done",), ("running",)]
     assert faults(shop) == [None]
+
+
+CUSTOMERS = """
+SELECT order_id, day, gift, shop, quantity, amount, {customer} AS customer
+FROM raw.orders WHERE day >= $start_date AND day < $end_date
+"""
+THREES = "'customer-' || (order_id // 3)"
+ONE = Wish("customer-3", "request 1", "ada")  # of the orders 9, 10 and 11
+
+
+@pytest.fixture
+def customers(tiny):
+    """Orders by customer, one partition scored."""
+    tiny.declare(CUSTOMERS.format(customer=THREES), privacy={"subject": "customer"})
+    tiny.run(FIRST)
+    return tiny
+
+
+@pytest.mark.slice
+def test_another_pipeline_with_the_same_keys_loses_nothing(customers):
+    folder = customers.folder.with_name("refunds")
+    shutil.copytree(customers.folder, folder)
+    declared = (folder / "defs.yaml").read_text().replace("name: orders", "name: refunds", 1)
+    (folder / "defs.yaml").write_text(declared)
+    (folder / "features.sql").write_text(CUSTOMERS.format(customer="'somebody else'"))
+    refunds = find_pipeline(customers.project, "refunds")
+    assert [each.error for each in materialize(refunds, customers.partitions(FIRST), RunInfo("run-1", "a test"))] == [
+        None
+    ]
+    before = customers.warehouse("FROM refunds.scores ORDER BY ALL")
+    done = erase(customers.project, [customers.pipeline(), refunds], ONE)
+    assert done.partitions == {"orders": {FIRST: 6}}
+    assert customers.warehouse("FROM refunds.scores ORDER BY ALL") == before
+    assert faults(customers) == [None]
+
+
+@pytest.mark.slice
+def test_a_key_that_was_corrected_to_another_person_is_theirs(customers):
+    corrected = f"CASE WHEN order_id = 10 THEN 'customer-999' ELSE {THREES} END"
+    customers.declare(CUSTOMERS.format(customer=corrected), privacy={"subject": "customer"})
+    customers.run(FIRST)
+    erase(customers.project, [customers.pipeline()], ONE)
+    assert customers.warehouse("SELECT order_id FROM orders.predictions WHERE order_id IN (9, 10, 11)") == [(10,)]
+    assert customers.warehouse("SELECT count(*) FROM orders.scores WHERE order_id = 10") == [(1,)]
+    assert faults(customers) == [None]
+
+
+class Behind(Failing):
+    """While places are emptied, a run stores rows that it read before anybody was suppressed."""
+
+    name = "behind"
+
+    def __init__(self, tiny, monkeypatch):
+        self._tiny, self._monkeypatch = tiny, monkeypatch
+
+    def remove(self, request):
+        from pip_dagster.erasure.place import Removed
+
+        with self._monkeypatch.context() as patch:
+            patch.setattr("pip_dagster.flow.extract.incoming", lambda pipeline: None)
+            self._tiny.source(f"UPDATE raw.orders SET quantity = 8 WHERE day = '{FIRST}'")
+            self._tiny.run(FIRST)
+        return Removed(0, 0, 0, "a test")
+
+
+@pytest.mark.slice
+def test_rows_that_a_run_stored_meanwhile_are_erased_by_the_same_request(customers, monkeypatch):
+    pipelines = [customers.pipeline()]
+    with pytest.raises(ErasureError, match="had begun before"):
+        erase(customers.project, pipelines, ONE, others=[Behind(customers, monkeypatch)])
+    assert erase(customers.project, pipelines, ONE).resumed
+    assert not concerned(customers.project, pipelines, ONE.subject)
+    assert not leftovers(customers, [ONE.subject])
+    assert faults(customers) == [None]
+
+
+@pytest.mark.slice
+def test_digests_of_what_was_delivered_before_are_gone(customers):
+    customers.declare(privacy={"subject": "customer"}, deliver={"out": {"parquet": "delivered"}})
+    customers.shell("deliver", "orders")
+    digests = "SELECT digest FROM ledger.deliveries WHERE digest IS NOT NULL"
+    before = customers.warehouse(digests)
+    erase(customers.project, [customers.pipeline()], ONE)
+    after = customers.warehouse(digests)
+    assert len(before) == len(after) == 1 and before != after
