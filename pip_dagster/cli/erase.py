@@ -12,8 +12,7 @@ import click
 
 from pip_dagster.cli.dagster_home import dagster_home, entered
 from pip_dagster.cli.options import json_option
-from pip_dagster.cli.output import echo, progress, show_json, show_table
-from pip_dagster.cli.table import Heading
+from pip_dagster.cli.output import echo, progress, show_json
 from pip_dagster.declaration.find import find_declarations, find_pipeline
 from pip_dagster.declaration.project import Project
 from pip_dagster.plural import plural
@@ -122,8 +121,8 @@ def _show_rows(found: dict[str, dict[str, int]], *, as_json: bool) -> None:
     if as_json:
         show_json({"partitions": found})
         return
-    rows = [[name, key, count] for name, of in sorted(found.items()) for key, count in sorted(of.items())]
-    if not rows:
+    for name, of in sorted(found.items()):
+        for key, count in sorted(of.items()):
+            echo(f"{name}, {key}: {plural(count, 'row')}")
+    if not any(found.values()):
         echo("No stored row is about this subject.")
-        return
-    show_table(None, [Heading("pipeline"), Heading("partition"), Heading("rows")], rows)

@@ -35,6 +35,7 @@ EXAMPLES: dict[str, list[list[str]]] = {
     ],
     "certificate": [["0123456789"]],
     "check": [["orders", PARTITION]],
+    "erase": [["--subject", "C-1042", "--why", "a test"], ["--subject", "C-1042", "--why", "a test", "--dry-run"]],
     "export": [["orders", "-o", "{root}/exported"]],
     "features export": [["orders", "-o", "{root}/features.parquet"]],
     "lineage export": [["orders", "-o", "{root}/lineage.ndjson"]],
@@ -64,7 +65,7 @@ SLOW = {"models gate", "models promote", "models register", "models compose", "r
 # They write nothing, so a user who may only read can run them.
 READING = {
     "alarms show",
-    *("certificate", "check", "doctor"),
+    *("check", "doctor"),
     *("audit log", "audit verify", "backfill --dry-run", "lineage show", "models gate", "models history"),
     *("metrics", "models list", "models rollback --dry-run", "models show", "plan", "query", "replay"),
     *("models card", "report", "scorecard", "status"),
@@ -75,6 +76,8 @@ NEITHER = {
     "deliver",
     "certificate",
     "demo",
+    "erase",
+    "erase --dry-run",
     "estimate",
     "maintain",
     "models canary",
