@@ -1,7 +1,7 @@
 """False alarms and power of the drift rules, on counts whose truth is known."""
 
 import time
-from dataclasses import replace
+from dataclasses import astuple, is_dataclass, replace
 
 import numpy as np
 import pytest
@@ -126,6 +126,13 @@ def test_partitions_without_rows_of_a_column_are_judged_without_a_warning(recwar
     assert not recwarn.list
 
 
+def flat(value):
+    """All values of nested dataclasses, in order."""
+    if is_dataclass(value):
+        value = astuple(value)
+    return [each for part in value for each in flat(part)] if isinstance(value, tuple | list) else [value]
+
+
 def test_identical_partitions_give_no_alarm_and_many_positions_are_judged_as_each_alone():
     same = series([np.tile(counts(np.random.default_rng(8), 1, 1_000, 0.0), (60, 1)) for _ in range(3)])
     assert not alarms(same, 0).any()
@@ -133,7 +140,12 @@ def test_identical_partitions_give_no_alarm_and_many_positions_are_judged_as_eac
     found = series([counts(rng, 60, 1_000, 0.05, 1.0, since=50) for _ in range(3)])
     together = drift_of(found, range(60), RULES)
     for at in (0, 1, 6, 16, 35, 51, 59):
-        assert drift_of(found, [at], RULES)[0].columns == together[at].columns
+        alone, among = (flat(each.columns) for each in (drift_of(found, [at], RULES)[0], together[at]))
+        assert len(alone) == len(among)
+        # Sums of longer arrays are added in another order on some processors.
+        assert all(
+            a == (pytest.approx(b, rel=1e-9) if isinstance(b, float) else b) for a, b in zip(alone, among, strict=True)
+        )
 
 
 def test_a_wide_model_is_judged_in_parts_of_equal_memory():
