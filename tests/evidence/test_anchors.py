@@ -355,7 +355,7 @@ def test_anchors_as_the_last_release_wrote_them(anchored):
 
     def former(line):
         kept = ("ledger", "entry", "hash", "made_at", "key")
-        content = {name: json.loads(line)[name] for name in kept} | {"format": "pip_dagster anchor 2"}
+        content = {name: json.loads(line)[name] for name in kept} | {"format": "pip_dagster anchor 1"}
         text = json.dumps(content, sort_keys=True, separators=(",", ":"))
         return json.dumps(content | {"signature": base64.b64encode(key.sign(text.encode())).decode()})
 
