@@ -22,6 +22,7 @@ from pip_dagster.flow.extract import extract
 from pip_dagster.flow.findings import ScoringPolicy, count_findings, refusal
 from pip_dagster.flow.fit import misfits
 from pip_dagster.flow.guard_composite import encode_model
+from pip_dagster.flow.label_query import label_query
 from pip_dagster.flow.model import ScoringModel
 from pip_dagster.flow.query import FeatureQuery, sql_bounds, without_end
 from pip_dagster.flow.reader import sources_alone
@@ -228,8 +229,7 @@ def _bind_labels(con: DuckDBPyConnection, pipeline: Pipeline, partition: Partiti
         values = {name: value for name, value in bounds.items() if name in wanted}
         if unknown := set(wanted) - set(bounds):
             raise DeclarationError(f"${', $'.join(sorted(unknown))} is no parameter; expected {', '.join(bounds)}.")
-        types = {row[0]: row[1] for row in con.execute(f"DESCRIBE {sql}", values).fetchall()}
-        there = {name.lower(): name for name in types}
+        there = {row[0].lower(): row[0] for row in con.execute(f"DESCRIBE {sql}", values).fetchall()}
         missing = [name for name in (*pipeline.label_key, labels.outcome) if name.lower() not in there]
         if missing:
             raise DeclarationError(
@@ -239,8 +239,8 @@ def _bind_labels(con: DuckDBPyConnection, pipeline: Pipeline, partition: Partiti
             named = {*wanted, *query.parameters}
             both: dict[str, Any] = {name: at for name, at in bounds.items() if name in named} | {**query.values}
             key = quote_all(pipeline.label_key)
-            if (people := incoming(pipeline)) and (select := people.select(sql, types)) != sql:
-                sql, both = select, both | people.values
+            sql, of_people = label_query(con, pipeline)
+            both |= of_people
             # With rows: text that is no number is found by comparing it.
             con.execute(f"SELECT count(*) FROM (\n{query.sql}\n) f JOIN (\n{sql}\n) l USING ({key})", both)
     except duckdb.Error as error:
@@ -253,7 +253,7 @@ def _rows(
     """Read one partition's rows as a run would, and count what must not be scored."""
     stage = Stage(con)
     with found.noting("rows", None, pipeline.sql):
-        extraction = extract(stage, pipeline, [partition])
+        extraction = extract(stage, pipeline, [partition], people=incoming(pipeline))
         if why := extraction.failed.get(partition.key):
             raise DeclarationError(f"partition {partition.key} cannot be built: {why}")
         extracted = extraction.extracts[partition.key]

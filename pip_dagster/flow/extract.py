@@ -23,7 +23,6 @@ from pip_dagster.flow.stage import Stage
 from pip_dagster.flow.validate import Verdicts
 from pip_dagster.flow.validate_sources import validate_sources
 from pip_dagster.plural import plural
-from pip_dagster.privacy.suppressed import incoming
 from pip_dagster.quoted import said
 from pip_dagster.sql.names import quote
 from pip_dagster.warehouse import faults, pinned
@@ -36,6 +35,7 @@ if TYPE_CHECKING:
 
     from pip_dagster.declaration.pipeline import Pipeline
     from pip_dagster.declaration.spec import PipelineSpec, Source
+    from pip_dagster.privacy.suppressed import Incoming
 
 
 @dataclass(frozen=True)
@@ -67,6 +67,7 @@ def extract(
     pipeline: Pipeline,
     partitions: Sequence[Partition],
     *,
+    people: Incoming | None,
     as_known: bool = False,
     only: str | None = None,
     sources: Fingerprints | None = None,
@@ -80,8 +81,9 @@ def extract(
     `available_at`; the SQL then runs once a partition. The sources' digests are those of all rows: what they were when
     this was made, by which a plan tells whether they changed since.
 
-    `only`: a condition over the columns of the SQL, whose rows alone are extracted. `sources`: what the sources hold,
-    where it is known already; they are then neither hashed nor judged.
+    `people`: what happens to their rows, as `incoming` gives it. `only`: a condition over the columns of the SQL, whose
+    rows alone are extracted. `sources`: what the sources hold, where it is known already; they are then neither hashed
+    nor judged.
 
     Raises:
         DeclarationError: the SQL cannot run at all, or ignores its bounds.
@@ -97,7 +99,6 @@ def extract(
     threads = Room.of(con).threads
     failed: dict[str, str] = {}
     judged: dict[str, Verdicts] = {}
-    people = incoming(pipeline)
     with sources_alone(con, spec, pipeline.project.root) as own:
         query = with_more(own, partial(FeatureQuery.parse, own, spec, pipeline.sql, partitions[0], people))
         if only:

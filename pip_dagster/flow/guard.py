@@ -17,7 +17,7 @@ from pip_dagster.errors import DeclarationError
 from pip_dagster.plural import plural
 from pip_dagster.registry.manifest import Feature
 from pip_dagster.registry.matrix import MatrixRules
-from pip_dagster.sql.names import WHOLE_NUMBERS, literal, quote
+from pip_dagster.sql.names import WHOLE_NUMBERS, column_named, literal, quote
 
 _FLOATS = {"FLOAT", "DOUBLE"}
 _NOT_A_NUMBER = "'nan'::FLOAT"
@@ -122,7 +122,7 @@ def encode_offset(name: str, columns: Mapping[str, str], rules: MatrixRules, *, 
 
 def _in_other_capitals(name: str, columns: Mapping[str, str]) -> str | None:
     """The type of the column that SQL reads by this name; a source's capitals come through a SELECT."""
-    return next((sql_type for column, sql_type in columns.items() if column.lower() == name.lower()), None)
+    return columns.get(column_named(columns, name) or "")
 
 
 def _encode_one(feature: Feature, sql_type: str, rules: MatrixRules) -> Encoded | str:

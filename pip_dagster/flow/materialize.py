@@ -136,9 +136,9 @@ def _extract(
     run.progress(f"{name}: extracting the features of {len(partitions)} partitions")
     stage = _stage(run)
     if isinstance(stage, SharedStage) and run.cluster:
-        extraction = extract_shares(stage, run.cluster, pipeline, partitions, as_known=run.as_known)
+        extraction = extract_shares(stage, run.cluster, pipeline, partitions, run.people, as_known=run.as_known)
     else:
-        extraction = extract(stage, pipeline, partitions, as_known=run.as_known)
+        extraction = extract(stage, pipeline, partitions, people=run.people, as_known=run.as_known)
     read(extraction.sources)
     if model:  # before a revision is kept, so that SQL which lost a column stores nothing
         check_fit(pipeline, model.version.manifest, stage.columns)

@@ -15,7 +15,7 @@ from pip_dagster.flow.sources import local_time
 from pip_dagster.flow.stage import Stage, partition_grid
 from pip_dagster.privacy.suppressed import Incoming
 from pip_dagster.quoted import said
-from pip_dagster.sql.names import RESERVED_COLUMNS, quote
+from pip_dagster.sql.names import RESERVED_COLUMNS, column_named, quote
 from pip_dagster.warehouse.buckets import unit_kind
 from pip_dagster.warehouse.memory import is_out_of_memory
 
@@ -116,7 +116,7 @@ class FeatureQuery:
         Raises:
             DeclarationError: it has no column of the subject, or one whose text is not the same everywhere.
         """
-        name = next((each for each in self.columns if each.lower() == people.subject.lower()), None)
+        name = column_named(self.columns, people.subject)
         if name is None:
             near = difflib.get_close_matches(people.subject, self.columns, 1)
             hint = f"; did you mean {near[0]!r}?" if near else f", which has {', '.join(self.columns)}"

@@ -20,6 +20,7 @@ from pip_dagster.flow.training_manifest import TrainingManifest, TrainingProof, 
 from pip_dagster.flow.training_proof import proven
 from pip_dagster.flow.validate import blocking_reason, validate_features
 from pip_dagster.plural import plural
+from pip_dagster.privacy.suppressed import Incoming, incoming
 from pip_dagster.sql.names import among, bare_type, quote, quote_all
 from pip_dagster.statistics.maturity import USUAL, usual_coverage
 from pip_dagster.warehouse.connect import workspace
@@ -59,6 +60,7 @@ class TrainingRows:
     _staged: int = 0
     _quarantined: dict[str, int] = field(default_factory=dict)
     _labelled: int = 0
+    _people: Incoming | None = None
     _dropped: int = 0
     _content: RowSet = field(default_factory=RowSet)
 
@@ -73,6 +75,7 @@ class TrainingRows:
         """
         request, name = self.request, self.request.pipeline.spec.name
         request.check()
+        self._people = incoming(request.pipeline)
         mature, immature = self._by_age()
         with in_pipeline(name, [each.key for each in request.partitions]):
             proof = proven(request, self.progress)
@@ -106,7 +109,7 @@ class TrainingRows:
     def _stage(self, stage: Stage, chunk: Sequence[Partition]) -> dict[str, tuple[int, int]]:
         """Add the admitted rows of these partitions to `training_rows`; by partition, rows and those with a label."""
         con, pipeline = stage.con, self.request.pipeline
-        extraction = extract(stage, pipeline, chunk, as_known=self.request.as_known)
+        extraction = extract(stage, pipeline, chunk, people=self._people, as_known=self.request.as_known)
         # Those that are not given count too: else all partitions that wait for labels would be staged at once.
         (counted,) = con.execute(f"SELECT count(*) FROM {stage.features}").fetchall()
         self._staged += counted[0]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from pip_dagster.errors import DeclarationError, NoWarehouseError, OlderWarehouseError, PartitionError
 from pip_dagster.privacy.keys import kept_checks, keys_of, pseudonym_key
 from pip_dagster.privacy.pseudonym import PseudonymKey
-from pip_dagster.sql.names import literal, quote
+from pip_dagster.sql.names import column_named, literal, quote
 from pip_dagster.warehouse.access import reading
 from pip_dagster.warehouse.connect import workspace
 
@@ -48,7 +48,7 @@ class Incoming:
 
         `columns` are those of the SELECT; without the subject's, its rows are of nobody, and stay as they are.
         """
-        name = next((each for each in columns if each.lower() == self.subject.lower()), None)
+        name = column_named(columns, self.subject)
         if name is None or not self.changes_rows:
             return sql
         column = quote(name)

@@ -45,6 +45,11 @@ def quote_all(names: Iterable[str], prefix: str = "") -> str:
     return ", ".join(prefix + quote(name) for name in names)
 
 
+def column_named(columns: Iterable[str], name: str) -> str | None:
+    """The column that SQL reads by a name, whatever capitals either has; None without one."""
+    return next((each for each in columns if each.lower() == name.lower()), None)
+
+
 def literal(text: str) -> str:
     """One SQL string; for places that take no parameter (paths in ATTACH and COPY)."""
     return "'" + text.replace("'", "''") + "'"

@@ -193,7 +193,7 @@ class Behind(Failing):
         from pip_dagster.erasure.place import Removed
 
         with self._monkeypatch.context() as patch:
-            patch.setattr("pip_dagster.flow.extract.incoming", lambda pipeline: None)
+            patch.setattr("pip_dagster.flow.materialize.incoming", lambda pipeline: None)
             self._tiny.source(f"UPDATE raw.orders SET quantity = 8 WHERE day = '{FIRST}'")
             self._tiny.run(FIRST)
         return Removed(0, 0, 0, "a test")

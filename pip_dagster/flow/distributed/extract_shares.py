@@ -23,12 +23,19 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from pip_dagster.declaration.pipeline import Pipeline
+    from pip_dagster.privacy.suppressed import Incoming
 
 _REASONS = 3  # of a partition that failed in several shares, in its error
 
 
 def extract_shares(
-    stage: SharedStage, cluster: Cluster, pipeline: Pipeline, partitions: Sequence[Partition], *, as_known: bool = False
+    stage: SharedStage,
+    cluster: Cluster,
+    pipeline: Pipeline,
+    partitions: Sequence[Partition],
+    people: Incoming | None,
+    *,
+    as_known: bool = False,
 ) -> Extraction:
     """What `extract` does, with its rows extracted by tasks. The sources are hashed and judged here, once.
 
@@ -37,10 +44,11 @@ def extract_shares(
         ClusterError: the cluster cannot do the work.
     """
     places = Places.of(pipeline)  # before the sources are hashed: a task that finds others refuses
-    empty = extract(stage, pipeline, partitions, as_known=as_known, only="false")
+    empty = extract(stage, pipeline, partitions, people=people, as_known=as_known, only="false")
     columns = stage.columns
     check_exchanged(pipeline.spec.name, columns)
-    to = ToExtract(place_of(cluster, cluster.new_folder("features")), for_tasks(pipeline), partitions, as_known, places)
+    place = place_of(cluster, cluster.new_folder("features"))
+    to = ToExtract(place, for_tasks(pipeline), partitions, as_known, places, people)
     tasks = cluster.tasks
     cluster.progress(f"{pipeline.spec.name}: extracting {partitions[0].key} by {tasks} tasks on the Ray cluster")
     shares: list[ExtractedShare] = cluster.map(extract_share, range(tasks), to)

@@ -33,6 +33,7 @@ from pip_dagster.warehouse.memory import make_room, run_memory, with_more
 if TYPE_CHECKING:
     from pip_dagster.declaration.pipeline import Pipeline
     from pip_dagster.declaration.spec import PipelineSpec
+    from pip_dagster.privacy.suppressed import Incoming
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -51,13 +52,17 @@ class TaskPlace:
 
 @dataclass(frozen=True)
 class ToExtract:
-    """Partitions whose features are to be extracted by shares, from sources that are as `places` says."""
+    """Partitions whose features are to be extracted by shares, from sources that are as `places` says.
+
+    `people`: what happens to their rows; a task has no warehouse, which says who is suppressed.
+    """
 
     place: TaskPlace
     pipeline: Pipeline
     partitions: Sequence[Partition]
     as_known: bool
     places: Places
+    people: Incoming | None
 
 
 @dataclass(frozen=True)
@@ -125,6 +130,7 @@ def extract_share(share: int, to: ToExtract) -> ExtractedShare | Trouble:
         stage, keys = Stage(con), [partition.key for partition in to.partitions]
         extraction = extract(
             *(stage, to.pipeline, to.partitions),
+            people=to.people,
             as_known=to.as_known,
             only=f"{share_of(to.pipeline.spec.features.key, place.shares)} = {share}",
             sources=Fingerprints({key: {} for key in keys}),
