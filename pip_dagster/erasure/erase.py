@@ -15,6 +15,7 @@ from pip_dagster import clock
 from pip_dagster.erasure.certificate import certify
 from pip_dagster.erasure.files import FilePlace, PublishedPlace
 from pip_dagster.erasure.lake import LakePlace
+from pip_dagster.erasure.opened import opened
 from pip_dagster.erasure.place import ErasurePlace, ErasureRequest, Removed
 from pip_dagster.erasure.rows import WarehousePlace
 from pip_dagster.erasure.targets import TargetsPlace
@@ -25,7 +26,7 @@ from pip_dagster.ledger.rows import insert_rows
 from pip_dagster.privacy.keys import keep_check, keys_of
 from pip_dagster.privacy.suppressed import stored_values, tokens
 from pip_dagster.sql.names import among, literal
-from pip_dagster.warehouse.access import reading, writing
+from pip_dagster.warehouse.access import reading
 from pip_dagster.warehouse.connect import workspace
 from pip_dagster.warehouse.transaction import transaction
 
@@ -171,7 +172,7 @@ def _request(erasure_id: str, pipelines: Sequence[Pipeline], wish: Wish) -> Eras
 def _begin(project: Project, pipelines: Sequence[Pipeline], wish: Wish) -> tuple[str, bool]:
     """The id of the request, noted with who must not return; whether it had begun before."""
     of = {each.spec.name: tokens(each, wish.subject) for each in pipelines}
-    with workspace(threads=1) as con, writing(con, project, purpose="erasing", publish=False), transaction(con):
+    with opened(project) as con, transaction(con):
         listed = [token for pairs in of.values() for token, _ in pairs]
         rows = con.execute(
             f"SELECT erasure_id, list_sort(list_distinct(list(pipeline))) FROM ledger.suppressions WHERE "
@@ -228,7 +229,7 @@ def _note(project: Project, erasure_id: str, place: str, removed: Removed, verif
         *(erasure_id, None, place, removed.method, removed.rows_before, removed.rows_removed, removed.rows_after),
         *(verified, removed.remains, removed.remains_until, clock.now()),
     )
-    with workspace(threads=1) as con, writing(con, project, purpose="erasing", publish=False), transaction(con):
+    with opened(project) as con, transaction(con):
         insert_rows(con, "erasure_steps", [entry])
 
 

@@ -6,12 +6,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pip_dagster import clock
+from pip_dagster.erasure.opened import opened
 from pip_dagster.erasure.place import ErasureRequest, Removed
 from pip_dagster.errors import ErasureError
 from pip_dagster.ledger.rewrite import rewrite
 from pip_dagster.plural import plural
-from pip_dagster.warehouse.access import writing
-from pip_dagster.warehouse.connect import workspace
 from pip_dagster.warehouse.pending import pending_publications
 from pip_dagster.warehouse.published import publish_pending
 from pip_dagster.warehouse.rewrite_file import rewrite_file
@@ -79,7 +78,7 @@ class PublishedPlace:
         """Write every published file again from the warehouse, and remove the former ones."""
         if not self._project.publishes:
             return Removed(0, 0, 0, "nothing is published")
-        with workspace(threads=2) as con, writing(con, self._project, purpose="erasing", publish=False):
+        with opened(self._project) as con:
             count = publish_pending(con, self._project, everything=True)
         return Removed(0, 0, 0, f"{plural(count, 'partition')} written again", remains="copies that readers made")
 
@@ -91,7 +90,7 @@ class PublishedPlace:
         """
         if not self._project.publishes:
             return "nothing is published"
-        with workspace(threads=2) as con, writing(con, self._project, purpose="erasing", publish=False):
+        with opened(self._project) as con:
             if left := len(pending_publications(con, self._project)):
                 raise ErasureError(
                     f"{plural(left, 'partition')} could not be published again, so that former files are still there. "

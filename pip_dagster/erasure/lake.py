@@ -8,16 +8,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from pip_dagster.declaration.lake import Lake
+from pip_dagster.erasure.opened import opened
 from pip_dagster.erasure.place import ErasureRequest, Removed
 from pip_dagster.errors import ErasureError
 from pip_dagster.plural import plural
 from pip_dagster.sql.names import CATALOG, literal, quote
 from pip_dagster.warehouse import advisory, lock
-from pip_dagster.warehouse.access import writing
 from pip_dagster.warehouse.connect import workspace
 from pip_dagster.warehouse.lake_connection import catalog
 from pip_dagster.warehouse.transaction import transaction
@@ -56,7 +55,7 @@ class LakePlace:
         """Rows that are still in Parquet files."""
         if not isinstance(self._project.warehouse, Lake):
             return 0
-        with self._open() as con:
+        with opened(self._project) as con:
             return _rows_in_files(con, self._project.warehouse, request)
 
     def remove(self, request: ErasureRequest) -> Removed:
@@ -70,7 +69,7 @@ class LakePlace:
         lake = self._project.warehouse
         if not isinstance(lake, Lake):
             return Removed(0, 0, 0, "the warehouse is a file")
-        with self._open() as con:
+        with opened(self._project) as con:
             before = _rows_in_files(con, lake, request)
             for function in ("flush_inlined_data", "rewrite_data_files"):
                 option = ", delete_threshold => 0" if function == "rewrite_data_files" else ""
@@ -98,7 +97,7 @@ class LakePlace:
         lake = self._project.warehouse
         if not isinstance(lake, Lake):
             return "the warehouse is a file"
-        with self._open() as con:
+        with opened(self._project) as con:
             if rows := _rows_in_files(con, lake, request):
                 left = f"{plural(rows, 'row')} of erasure {request.erasure_id} still in Parquet files"
                 raise ErasureError(
@@ -112,11 +111,6 @@ class LakePlace:
                         f"{request.erasure_id}: it was written to meanwhile. Resume the erasure."
                     )
         return "every Parquet file of its tables, the inlined rows and the column statistics were read: no such value"
-
-    @contextmanager
-    def _open(self) -> Iterator[DuckDBPyConnection]:
-        with workspace(threads=2) as con, writing(con, self._project, purpose="erasing", publish=False):
-            yield con
 
 
 def _call(con: DuckDBPyConnection, function: str, options: str) -> None:

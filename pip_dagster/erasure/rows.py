@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from typing import TYPE_CHECKING
 
 from pip_dagster import clock
+from pip_dagster.erasure.opened import opened
 from pip_dagster.erasure.place import ErasureRequest, Removed
 from pip_dagster.errors import ErasureError
+from pip_dagster.evidence.contents import IDS, columns_of_tables, covered_columns
 from pip_dagster.ledger.rewrite import rewrite
+from pip_dagster.ledger.rows import insert_many
 from pip_dagster.plural import plural
-from pip_dagster.sql.names import among, literal, quote
-from pip_dagster.warehouse.access import writing
-from pip_dagster.warehouse.connect import workspace
+from pip_dagster.sql.names import among, column_named, literal, quote
 from pip_dagster.warehouse.digest import digest_sql, row_set_sql
 from pip_dagster.warehouse.transaction import transaction
 
@@ -29,8 +30,8 @@ _FIGURES = ("profiles", "evaluations", "performance", "judgements", "drift", "es
 _ERASED, _REVISIONS = "pip_erased_rows", "pip_erased_revisions"
 _METHOD = "rows deleted; digests, numbers of rows and nonces of their scorings replaced; figures of them removed"
 _REMAINS = (
-    "digests of source rows of the partitions concerned, until these are built again; models that were trained on the "
-    "rows; aggregates over more than one partition"
+    "digests of source rows of the partitions concerned; models that were trained on the rows; aggregates over more "
+    "than one partition"
 )
 
 
@@ -53,14 +54,27 @@ class _Table:
     def where(self, request: ErasureRequest, keys: Mapping[str, Sequence[str]]) -> str | None:
         """The condition that a row is to be erased; None where it has no column that tells."""
         found = []
-        column = _named(self.columns, request.columns[self.pipeline])
+        column = column_named(self.columns, request.columns[self.pipeline])
         if column:
             found.append(f"{quote(column)}::VARCHAR IN ({_listed(request.subjects[self.pipeline])})")
-        named = [_named(self.columns, name) for name in keys[self.pipeline]]
+        named = [column_named(self.columns, name) for name in keys[self.pipeline]]
         if self.kind != "features" and all(named):
             row = _row_key(named)
             found.append(f"(scoring_id, {row}) IN (SELECT scoring_id, row_key FROM {_ERASED})")
         return " OR ".join(found) or None
+
+
+@dataclass(frozen=True)
+class _LossEntry:
+    """One row of `ledger.erased_partitions`."""
+
+    erasure_id: str
+    pipeline: str
+    partition_key: str
+    scoring_id: str | None
+    feature_revision: str | None
+    rows_removed: int
+    made_at: datetime
 
 
 class WarehousePlace:
@@ -74,20 +88,20 @@ class WarehousePlace:
 
     def count(self, request: ErasureRequest) -> int:
         """Rows in all tables."""
-        with self._open() as con:
+        with opened(self._project) as con:
             return sum(self._counted(con, request).values())
 
     def partitions(self, request: ErasureRequest) -> dict[str, dict[str, int]]:
         """Pipeline → partition → its rows of features, scores, quarantine and reasons."""
         found: dict[str, dict[str, int]] = {}
-        with self._open() as con:
+        with opened(self._project) as con:
             for (pipeline, key), rows in self._counted(con, request).items():
                 found.setdefault(pipeline, {})[key] = rows
         return found
 
     def remove(self, request: ErasureRequest) -> Removed:
         """Delete the rows, and what shows them, in one transaction."""
-        with self._open() as con, transaction(con):
+        with opened(self._project) as con, transaction(con):
             tables = [*_tables(con, request)]
             self._find_keys(con, request, tables)
             con.execute(f"CREATE OR REPLACE TEMP TABLE {_REVISIONS} (pipeline VARCHAR, id VARCHAR)")
@@ -97,7 +111,7 @@ class WarehousePlace:
                 where = table.where(request, self._keys)
                 if where is None:
                     continue
-                id_ = "revision" if table.kind == "features" else "scoring_id"
+                id_ = IDS.get(table.kind, "scoring_id")
                 rows = con.execute(
                     f"SELECT partition_key, {id_}, count(*) FROM {table.sql} WHERE {where} GROUP BY ALL"
                 ).fetchall()
@@ -156,7 +170,7 @@ class WarehousePlace:
         """
         con.execute(f"CREATE OR REPLACE TEMP TABLE {_ERASED} (scoring_id VARCHAR, row_key VARCHAR)")
         for table in tables:
-            named = [_named(table.columns, name) for name in self._keys.get(table.pipeline, ())]
+            named = [column_named(table.columns, name) for name in self._keys.get(table.pipeline, ())]
             if table.kind == "features" and all(named):
                 where = table.where(request, self._keys)
                 if where:
@@ -167,32 +181,19 @@ class WarehousePlace:
                         f"WHERE s.pipeline = {literal(table.pipeline)}"
                     )
 
-    def _open(self) -> AbstractContextManager[DuckDBPyConnection]:
-        return _opened(self._project)
-
 
 def _tables(con: DuckDBPyConnection, request: ErasureRequest) -> Iterator[_Table]:
-    found: dict[tuple[str, str], dict[str, str]] = {}
-    select = (
-        "SELECT schema_name, table_name, column_name, data_type FROM duckdb_columns() c "
-        "WHERE database_name = current_database() ORDER BY schema_name, table_name, column_index"
-    )
-    for pipeline, table, column, sql_type in con.execute(select).fetchall():
-        if pipeline in request.columns and "__" in table and table.partition("__")[0] in KINDS:
-            found.setdefault((pipeline, table), {})[column] = sql_type
-    for (pipeline, table), columns in found.items():
-        yield _Table(pipeline, table, columns)
+    for (pipeline, name), columns in columns_of_tables(con, {*request.columns}).items():
+        table = _Table(pipeline, name, columns)
+        if table.kind in KINDS:
+            yield table
 
 
 def _measure(con: DuckDBPyConnection, table: _Table, scorings: Sequence[str]) -> None:
     """Numbers of rows and digests of what is left, as they are when rows are stored."""
     if table.kind in ("scores", "features"):
-        id_, uncovered = (
-            ("scoring_id", {"scoring_id"})
-            if table.kind == "scores"
-            else (*("revision",), {"revision", "partition_key"})
-        )
-        covered = {name: of for name, of in table.columns.items() if name not in uncovered}
+        id_ = IDS[table.kind]
+        covered = covered_columns(table.kind, table.columns)
         digest = digest_sql(covered, "coalesce(f.n, 0)", "coalesce(f.total, 0)", "coalesce(f.bits, 0)")
         found = f"SELECT {id_} AS id, {row_set_sql(covered)} FROM {table.sql} GROUP BY {id_}"
     if table.kind == "scores" and scorings:
@@ -229,20 +230,10 @@ def _forget(
 ) -> None:
     """What the ledger has of values in the erased rows; and note what each partition lost."""
     partitions: dict[str, set[str]] = {}
-    for pipeline, key, scoring, revision in of_partition:
+    for pipeline, key, *_ in of_partition:
         partitions.setdefault(pipeline, set()).add(key)
-        con.execute(
-            "INSERT INTO ledger.erased_partitions VALUES ($1, $2, $3, $4, $5, $6, $7)",
-            [
-                request.erasure_id,
-                pipeline,
-                key,
-                scoring,
-                revision,
-                of_partition[pipeline, key, scoring, revision],
-                clock.now(),
-            ],
-        )
+    lost = [_LossEntry(request.erasure_id, *of, rows, clock.now()) for of, rows in of_partition.items()]
+    insert_many(con, "erased_partitions", lost)
     if scorings:
         for name in _FIGURES:
             con.execute(f"DELETE FROM ledger.{name} WHERE {among('scoring_id', scorings)}")
@@ -264,20 +255,9 @@ def _forget(
         con.execute(f"DELETE FROM ledger.published_digests WHERE {of}")
 
 
-@contextmanager
-def _opened(project: Project) -> Iterator[DuckDBPyConnection]:
-    """The warehouse for some transactions, without publishing."""
-    with workspace(threads=2) as con, writing(con, project, purpose="erasing", publish=False):
-        yield con
-
-
 def _number(con: DuckDBPyConnection, sql: str) -> int:
     row = con.execute(f"SELECT count(*) FROM {sql}").fetchone()
     return int(row[0]) if row else 0
-
-
-def _named(columns: Mapping[str, str], name: str) -> str | None:
-    return next((each for each in columns if each.lower() == name.lower()), None)
 
 
 def _row_key(columns: Sequence[str | None]) -> str:

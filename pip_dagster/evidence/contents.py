@@ -27,7 +27,7 @@ _RECORDED = {
         "FROM ledger.extractions WHERE pipeline = {pipeline} AND table_name = {table}"
     ),
 }
-_IDS = {"scores": "scoring_id", "features": "revision"}
+IDS = {"scores": "scoring_id", "features": "revision"}
 # Columns that no digest covers: the id, and what the recorded rows had not yet.
 _UNCOVERED = {"scores": {"scoring_id"}, "features": {"revision", "partition_key"}}
 _BY = {"scores": "scoring", "features": "revision"}
@@ -52,7 +52,7 @@ def content_faults(con: DuckDBPyConnection, progress: Callable[[str], object] = 
         "UNION SELECT pipeline, table_name FROM ledger.scorings WHERE table_name IS NOT NULL"
     )
     named = {*con.execute(listed).fetchall()}
-    columns = _columns(con, {pipeline for pipeline, _ in named})
+    columns = columns_of_tables(con, {pipeline for pipeline, _ in named})
     for pipeline, table in sorted(named - columns.keys()):
         yield Fault(None, "rows", f"the table {pipeline}.{table} is gone, with the rows that the ledger names")
     for (pipeline, table), of in sorted(columns.items()):
@@ -67,12 +67,17 @@ def content_faults(con: DuckDBPyConnection, progress: Callable[[str], object] = 
     yield from _of_quarantine(con, [table for table in columns if table[1].startswith("quarantine__")])
 
 
+def covered_columns(kind: str, columns: Mapping[str, str]) -> dict[str, str]:
+    """Those of a table of scores or features that the digest of its rows covers."""
+    return {name: of for name, of in columns.items() if name not in _UNCOVERED[kind]}
+
+
 def _of_table(con: DuckDBPyConnection, pipeline: str, table: str, columns: Mapping[str, str]) -> Iterator[Fault]:
     """The scorings or revisions whose rows in this table have another digest than recorded."""
     kind = table.partition("__")[0]
-    covered = {name: of for name, of in columns.items() if name not in _UNCOVERED[kind]}
+    covered = covered_columns(kind, columns)
     query = _DIFFERENCES.format(
-        id=_IDS[kind],
+        id=IDS[kind],
         row_set=row_set_sql(covered),
         rows=f"{quote(pipeline)}.{quote(table)}",
         recorded=_RECORDED[kind].format(pipeline=literal(pipeline), table=literal(table)),
@@ -122,7 +127,8 @@ def _of_quarantine(con: DuckDBPyConnection, tables: Sequence[tuple[str, str]]) -
         yield Fault(None, "rows", f"{pipeline}, partition {key}: {what}")
 
 
-def _columns(con: DuckDBPyConnection, pipelines: set[str]) -> dict[tuple[str, str], dict[str, str]]:
+def columns_of_tables(con: DuckDBPyConnection, pipelines: set[str]) -> dict[tuple[str, str], dict[str, str]]:
+    """Pipeline and table, of those with a set of columns → its columns with their types."""
     found: dict[tuple[str, str], dict[str, str]] = {}
     select = (
         "SELECT schema_name, table_name, column_name, data_type FROM duckdb_columns() "

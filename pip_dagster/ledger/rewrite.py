@@ -40,8 +40,6 @@ def rewrite(
     scoring_ids: Sequence[str],
     *,
     actor: str,
-    certificate: str | None = None,
-    committed: DuckDBPyConnection | None = None,
 ) -> None:
     """Record that these scorings, or their rows, were changed. Call it inside the transaction that changed them.
 
@@ -53,8 +51,6 @@ def rewrite(
         kind: why.
         scoring_ids: the changed ones.
         actor: who did it.
-        certificate: the sha256 of the certificate, where there is one.
-        committed: as for `audit.append`.
     """
     scorings = sorted({*scoring_ids})
     if scorings:
@@ -71,9 +67,8 @@ def rewrite(
     insert_many(con, "rewrites", rows)
     con.execute("DELETE FROM ledger.anchor_nonces")
     details = {"kind": kind, "scorings": len(rows), "sha256": _sha256((r.scoring_id, r.entry_digest) for r in rows)}
-    details |= {"certificate": certificate} if certificate else {}
     now = audit.micros(clock.now())
-    audit.append(con, [audit.Event(ACTION, now, actor, None, {"rewrite_id": rewrite_id}, details)], committed)
+    audit.append(con, [audit.Event(ACTION, now, actor, None, {"rewrite_id": rewrite_id}, details)])
 
 
 @dataclass
