@@ -51,12 +51,12 @@ def certificate(
         raise click.UsageError("Name the erasure, or pass --verify FILE --signer PUBLIC_KEY.")
     from pip_dagster.declaration.canonical import canonical
     from pip_dagster.erasure.certificate import certificate_of, to_html
-    from pip_dagster.reporting.subject_page import write_parts
+    from pip_dagster.reporting.subject_page import write_private
 
     found = certificate_of(Project.named(folder) if folder else Project.find(), erasure)
     if output:
         page = output.suffix.lower() == ".html"
-        path, sha256, _ = write_parts(output, [to_html(found) if page else canonical(found) + "\n"])
+        path, sha256, _ = write_private(output, [to_html(found) if page else canonical(found) + "\n"])
         if as_json:
             show_json({"file": str(path), "sha256": sha256, "signed_by": found["key"]})
             return

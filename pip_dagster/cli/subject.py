@@ -50,7 +50,7 @@ def report(
     from pip_dagster.privacy.suppressed import tokens as tokens_of
     from pip_dagster.registry.store import whoami
     from pip_dagster.reporting.subject import about
-    from pip_dagster.reporting.subject_page import Head, event, html_parts, json_parts, write_parts
+    from pip_dagster.reporting.subject_page import Head, event, html_parts, json_parts, write_private
     from pip_dagster.warehouse.access import writing
     from pip_dagster.warehouse.connect import workspace
     from pip_dagster.warehouse.transaction import transaction
@@ -79,7 +79,7 @@ def report(
             tokens |= dict.fromkeys(token for token, _ in tokens_of(pipeline, value))
     with about(project, chosen, [*values], [*tokens]) as found:
         parts = json_parts(head, found) if as_json else html_parts(head, found)
-        path, sha256, size = write_parts(output, parts)
+        path, sha256, size = write_private(output, parts)
         entry = event(head, found, sha256, why)
         predicted = sum(each.predicted for each in found)
     with (

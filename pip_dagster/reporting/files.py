@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import os
+from collections.abc import Iterable
 from pathlib import Path
 
 from pip_dagster.errors import StorageError
@@ -21,11 +23,25 @@ def write(path: Path, data: bytes) -> Path:
     Raises:
         StorageError: the file cannot be written.
     """
-    path = path.absolute()
+    return write_parts(path, [data])[0]
+
+
+def write_parts(path: Path, parts: Iterable[bytes], *, mode: int = 0o666) -> tuple[Path, str, int]:
+    """The same of a file that is not held whole in memory; its absolute path, sha256 and size.
+
+    `mode`: who may do what with a new file, less what `umask` takes.
+
+    Raises:
+        StorageError: the file cannot be written.
+    """
+    path, sha256, size = path.absolute(), hashlib.sha256(), 0
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(path) as temporary:
-            temporary.write_bytes(data)
+        # By its opener: a device, which `replacing` gives as it is, keeps the rights that it has.
+        with replacing(path) as temporary, open(temporary, "wb", opener=lambda at, how: os.open(at, how, mode)) as file:
+            for part in parts:
+                sha256.update(part)
+                size += file.write(part)
     except (OSError, ValueError) as error:
         raise StorageError(f"The report cannot be written to {path}: {error}. {remedy(str(error))}") from error
-    return path
+    return path, sha256.hexdigest(), size

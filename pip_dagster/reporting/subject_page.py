@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import json
-import secrets
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pip_dagster import __version__, clock
-from pip_dagster.errors import StorageError
 from pip_dagster.ledger import audit
+from pip_dagster.reporting.files import write_parts
 from pip_dagster.reporting.page import environment
 from pip_dagster.reporting.subject import SCHEMA, SubjectRows
-from pip_dagster.warehouse.faults import remedy
-from pip_dagster.whole_file import replacing
 
 
 @dataclass(frozen=True)
@@ -36,7 +33,7 @@ class Head:
     @classmethod
     def of(cls, subject: str, asked_by: str) -> Head:
         """The head of a report that is written now."""
-        nonce = secrets.token_hex(16)
+        nonce = audit.new_nonce()
         token = hashlib.sha256(f"{nonce}|{subject}".encode()).hexdigest()[:32]
         return cls(subject, asked_by, clock.now().isoformat(), nonce, token)
 
@@ -69,24 +66,13 @@ def json_parts(head: Head, found: Sequence[SubjectRows]) -> Iterator[str]:
     yield "]}\n"
 
 
-def write_parts(path: Path, parts: Iterable[str]) -> tuple[Path, str, int]:
-    """Replace a file by these parts; its path, sha256 and size.
+def write_private(path: Path, parts: Iterable[str]) -> tuple[Path, str, int]:
+    """Replace a file that is about a person, which its owner alone may read; its path, sha256 and size.
 
     Raises:
         StorageError: the file cannot be written.
     """
-    path, digest, size = path.absolute(), hashlib.sha256(), 0
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(path) as temporary, temporary.open("wb") as file:
-            temporary.chmod(0o600)  # it is about a person
-            for part in parts:
-                data = part.encode("utf-8", "backslashreplace")
-                digest.update(data)
-                size += file.write(data)
-    except OSError as error:
-        raise StorageError(f"The report cannot be written to {path}: {error}. {remedy(str(error))}") from error
-    return path, digest.hexdigest(), size
+    return write_parts(path, (part.encode("utf-8", "backslashreplace") for part in parts), mode=0o600)
 
 
 def event(head: Head, found: Sequence[SubjectRows], sha256: str, why: str) -> audit.Event:

@@ -89,8 +89,8 @@ def trusted(pipeline: Pipeline) -> dict[str, Ed25519PublicKey]:
 
 def state(
     records: Records, test: ScoreTest, why: str, until: datetime | None, key_file: Path | None
-) -> SignedStatement:
-    """A statement, signed and ready to be recorded.
+) -> tuple[SignedStatement, str]:
+    """A statement with its signature, ready to be recorded.
 
     Raises:
         InvalidKey: the key cannot be read.
@@ -124,7 +124,8 @@ def state(
         )
     manifest = records.version.manifest_digest if test.of_version and records.version else ""
     times = now.isoformat(), until.isoformat()
-    return SignedStatement(records.ledger, records.name, test.name, why, whoami(), *times, manifest, identity)
+    made = SignedStatement(records.ledger, records.name, test.name, why, whoami(), *times, manifest, identity)
+    return made, signature(made.content, key)
 
 
 def record(pipeline: Pipeline, test: ScoreTest, why: str, until: datetime | None, key_file: Path | None) -> int:
@@ -135,13 +136,11 @@ def record(pipeline: Pipeline, test: ScoreTest, why: str, until: datetime | None
         StatementError: as `state`.
         WarehouseError: the warehouse cannot be written.
     """
-    anchors = pipeline.project.anchors
     purpose = f"{pipeline.spec.name}: recording a statement"
     with workspace(threads=1) as con, writing(con, pipeline.project, purpose=purpose), transaction(con):
         now = clock.now()
-        made = state(Records(con, pipeline, now), test, why, until, key_file)
-        key = private_key(key_file or pipeline.project.root / (anchors.key if anchors else ""))
-        details = made.content | {"signature": signature(made.content, key)}
+        made, signed = state(Records(con, pipeline, now), test, why, until, key_file)
+        details = made.content | {"signature": signed}
         event = audit.Event(ACTION, audit.micros(now), made.by, made.pipeline, {ACTION: test.name}, details)
         audit.append(con, [event])
         found = con.execute("SELECT max(seq) FROM ledger.audit").fetchone()

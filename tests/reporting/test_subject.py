@@ -1,7 +1,13 @@
 """The subject report: everything about one person, nothing about others."""
 
+import hashlib
 import json
+import os
 import re
+import stat
+from concurrent.futures import ThreadPoolExecutor
+
+from pip_dagster.reporting.subject_page import write_private
 
 ROW = "SELECT order_id FROM orders.predictions ORDER BY order_id LIMIT 1"
 
@@ -49,3 +55,15 @@ def test_says_so_where_nothing_is_known(tiny):
         file = tiny.root / "nobody.html"
         assert expected in tiny.shell("subject", "report", subject, "orders", *words, "-o", str(file), code=1)
         assert not file.exists()
+
+
+def test_a_new_file_is_its_owners_and_a_pipe_keeps_its_rights(tmp_path):
+    file, pipe = tmp_path / "person.json", tmp_path / "pipe"
+    assert write_private(file, ["a", "b"])[0] == file and stat.S_IMODE(file.stat().st_mode) == 0o600
+    os.mkfifo(pipe)
+    pipe.chmod(0o666)
+    with ThreadPoolExecutor(1) as pool:
+        read = pool.submit(pipe.read_bytes)
+        assert write_private(pipe, ["a", "b"])[1:] == (hashlib.sha256(b"ab").hexdigest(), 2)
+        assert read.result(10) == b"ab"
+    assert stat.S_ISFIFO(pipe.stat().st_mode) and stat.S_IMODE(pipe.stat().st_mode) == 0o666
