@@ -110,7 +110,9 @@ class Shop:
 @pytest.fixture
 def shop(tmp_path):
     with tarfile.open(Path(__file__).parent / "fixtures" / "shop_v7.tar.xz") as archive:
-        archive.extractall(tmp_path, filter="data")
+        # As an attribute: Python 3.11 knows it as an argument from its fourth release on.
+        archive.extraction_filter = getattr(tarfile, "data_filter", None)
+        archive.extractall(tmp_path)
     return Shop(tmp_path / "shop")
 
 
