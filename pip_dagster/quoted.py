@@ -28,6 +28,10 @@ _OF_SERVER = re.compile(r"\bERROR: ")
 _QUOTES = re.compile(r"(['\"]).*(['\"])", re.DOTALL)
 
 
+# Values that tell nothing of anybody, and what is wrong.
+_OF_NOBODY = {"nan", "inf", "-inf", "infinity", "-infinity"}
+
+
 @dataclass(frozen=True)
 class _Form:
     """A text of DuckDB's about a value: what it begins with, and the last occurrence of what follows the value.
@@ -128,6 +132,8 @@ def of_duckdb(text: str) -> str:
     for head, after in _FORMS:
         if (begins := head.match(body)) and (is_own or not after):
             ends = after.match(body, begins.end()) if after else None
+            if ends and body[begins.end() : ends.start(1)].strip("'\" ").lower() in _OF_NOBODY:
+                return f"{prefix}{body}{of_sql}"
             rest = ends[1] if ends else ""
             return f"{prefix}{begins[0].rstrip(': ')} …{'' if rest[:1] in (' ', ',', '') else ' '}{rest}{of_sql}"
     return f"{prefix}{_NOT_KEPT}" if prefix else f"DuckDB: {_NOT_KEPT}"

@@ -9,7 +9,7 @@ from benchmarks import hours
 
 # Ids, instants and costs, which no two backfills share, and what covers when the model was registered.
 OWN = re.compile(
-    r"_id$|_at$|seconds$|^(revision|feature_revision|peak_memory|hash|previous_hash|seq|live_since|live_change|findings|manifest_digest|inputs_digest)$"
+    r"_id$|_at$|seconds$|^(revision|feature_revision|peak_memory|hash|previous_hash|seq|live_since|live_change|findings|manifest_digest|inputs_digest|nonce)$"
 )
 # Of these, what does not depend on ids and on the warehouse's secret.
 SOME = {

@@ -111,8 +111,11 @@ class PostgresSession:
             gone = not _REFUSED.search(said)
             what = "the database does not answer" if gone else "the database refuses the connection"
             return DeliveryError(f"{self.where}: {what}. Postgres says: {said}", again=gone)
+        # By name: in the text, names stand in quotes as values do.
         column = re.search(r", column ([^:]+):", getattr(error.diag, "context", None) or "")
-        of = f" of column {column[1]}" if column else ""
+        name = column[1] if column else getattr(error.diag, "column_name", None)
+        constraint = getattr(error.diag, "constraint_name", None)
+        of = f" of column {name}" if name else f" by {constraint}" if constraint else ""
         return DeliveryError(
             f"{self.where}: {_meaning(code)}{of}. Postgres says: {said} (SQLSTATE {code})",
             again=code.startswith(_PASSING),

@@ -160,7 +160,7 @@ class TestOneScoring:
     @pytest.mark.slice
     def test_keys_that_occur_twice_fail_the_partition(self, tiny):
         tiny.source(f"INSERT INTO raw.orders FROM raw.orders WHERE day = '{SECOND}' AND order_id % 50 = 7")
-        assert "1 keys (order_id) occur more than once, such as 57" in both_ways(tiny)[SECOND]
+        assert "1 key (order_id) occurs more than once, in 2 rows" in both_ways(tiny)[SECOND]
 
     @pytest.mark.slice
     def test_a_decision_that_fails_on_a_row_fails_the_partition(self, tiny):

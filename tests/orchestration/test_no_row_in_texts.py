@@ -14,7 +14,6 @@ import pytest
 import yaml
 
 from pip_dagster.alerts.blocked import blocked_partitions
-from pip_dagster.declaration.spec import PipelineSpec
 from pip_dagster.orchestration.definitions import build_definitions
 from pip_dagster.warehouse import kinds
 
@@ -66,8 +65,8 @@ def warnings(sections):
 class Nasty:
     """A project in which everything fails, with its Dagster; `texts` is all that it has told anybody."""
 
-    def __init__(self, tiny, instance, home):
-        self.tiny, self.instance, self.home = tiny, instance, home
+    def __init__(self, tiny, instance, home, declared):
+        self.tiny, self.instance, self.home, self.declared = tiny, instance, home, declared
         listed = ", ".join(f"({i}, {key})" for i, key in enumerate(KEYS))
         tiny.source(
             "ALTER TABLE raw.orders ALTER order_id TYPE BIGINT",
@@ -78,7 +77,7 @@ class Nasty:
         suite = self.tiny.folder / "expectations.yaml"
         suite.write_text(yaml.safe_dump(sections or {}, sort_keys=False))
         quality = {"expectations": "expectations.yaml", "max_quarantined": 0.5}
-        self.tiny.declare(SQL.format(more=more), quality=quality, **changes)
+        self.tiny.declare(SQL.format(more=more), quality=quality, **self.declared, **changes)
 
     def run(self, selection=(FEATURES, PREDICTIONS)):
         definitions = build_definitions(self.tiny.pipeline())
@@ -114,17 +113,15 @@ class Nasty:
 
 
 @pytest.fixture
-def nasty(tiny, tmp_path):
+def nasty(tiny, tmp_path, private):
     home = tmp_path / "home"
     home.mkdir()
     with dg.DagsterInstance.local_temp(str(home)) as instance:
-        yield Nasty(tiny, instance, home)
+        yield Nasty(tiny, instance, home, {"privacy": {"subject": "order_id"}} if private else {})
 
 
 @pytest.fixture(params=["without privacy", "with privacy"])
-def private(request, monkeypatch):
-    if request.param == "with privacy":
-        monkeypatch.setattr(PipelineSpec, "privacy", object(), raising=False)
+def private(request):
     return request.param == "with privacy"
 
 
