@@ -9,7 +9,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from pip_dagster.evidence.contents import content_faults
-from pip_dagster.evidence.structure import structure_faults, view_faults
+from pip_dagster.evidence.structure import as_created, structure_faults, view_faults
 from pip_dagster.evidence.verify import Verified, verify_anchors
 from pip_dagster.ledger.fault import Fault
 from pip_dagster.ledger.promotions import alias_moves, unrecorded
@@ -69,11 +69,11 @@ def verify_everything(
         WarehouseError: there is no warehouse, or it stayed locked.
     """
     registry, stamps, found = Registry(project.registry), stamp.stamps_of(project), Everything()
-    with workspace(threads=2) as con:
+    with workspace(threads=2) as con, as_created() as own:
         new = partial(stamp.check_new, con, project, stamps)
         place, purpose = project.warehouse, "pip-dagster audit verify"
         with open_warehouse(con, place, purpose=purpose, read_only=True, new=new):
-            found.stored = structure_faults(con)
+            found.stored = structure_faults(con, own)
             if found.stored:  # then nothing else of it can be read
                 return found
             see_newest(con)
@@ -86,7 +86,7 @@ def verify_everything(
                 found.of_chain = verify_chain(con, moves=moves, expect=expect, registry=registry, stamps=stamps)
                 found.pending = unrecorded(con, registry)
             with _guarded(found.stored, "the views"):
-                found.stored += view_faults(con)
+                found.stored += view_faults(con, own)
             with _guarded(found.stored, "the stored rows"):
                 found.stored += content_faults(con, progress)
             progress("verifying the published files")

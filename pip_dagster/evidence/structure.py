@@ -32,7 +32,15 @@ _FUNCTIONS = f"SELECT schema_name, function_name FROM system.main.duckdb_functio
 Table = tuple[str, str]  # schema and name
 
 
-def structure_faults(con: DuckDBPyConnection) -> list[Fault]:
+@contextmanager
+def as_created() -> Iterator[DuckDBPyConnection]:
+    """A ledger as the migrations create it, in memory, with which both functions below compare."""
+    with workspace(threads=1) as own:
+        schema.ensure(own, "memory", read_only=False, new=lambda: None)
+        yield own
+
+
+def structure_faults(con: DuckDBPyConnection, own: DuckDBPyConnection) -> list[Fault]:
     """Tables of the ledger that are not as created, and functions, which pip_dagster creates none of.
 
     Nothing else of the warehouse can be read reliably while there are any. The warehouse is the current catalog.
@@ -43,8 +51,7 @@ def structure_faults(con: DuckDBPyConnection) -> list[Fault]:
     ]
     if faults:  # what is asked next could run it
         return [Fault(None, "ledger", text) for text in faults]
-    with _as_created() as own:
-        expected, found = (_columns(each, kinds.LEDGER) for each in (own, con))
+    expected, found = (_columns(each, kinds.LEDGER) for each in (own, con))
     for table in sorted(expected.keys() - found.keys()):
         faults.append(f"the table {_dotted(table)} is gone: it was dropped, or replaced by a view. {_RESTORE}")
     for table in sorted(found.keys() - expected.keys()):
@@ -62,25 +69,23 @@ def structure_faults(con: DuckDBPyConnection) -> list[Fault]:
     return [Fault(None, "ledger", text) for text in faults]
 
 
-def view_faults(con: DuckDBPyConnection) -> Iterator[Fault]:
+def view_faults(con: DuckDBPyConnection, own: DuckDBPyConnection) -> Iterator[Fault]:
     """The views that are not as pip_dagster creates them: they show other rows than the tables hold.
 
     The warehouse is the current catalog, and `structure_faults` found nothing.
     """
     present = _views(con)
-    with _as_created() as own:
-        own.execute("DELETE FROM ledger.arms")
-        splits = "SELECT DISTINCT pipeline, salt, unit FROM ledger.arms ORDER BY ALL"
-        for split in con.execute(splits).fetchall():
-            values = ", ".join("NULL" if each is None else literal(each) for each in split)
-            own.execute(f"INSERT INTO ledger.arms (pipeline, salt, unit) VALUES ({values})")
-        for pipeline in _pipelines(con):
-            _create_alike(con, own, pipeline)
-        for view, sql in sorted(_views(own).items()):
-            if view not in present:
-                yield Fault(None, "ledger", f"the view {_dotted(view)} is gone. `pip-dagster publish` does not need it")
-            elif present[view] != sql and parsed(own, present[view]) != parsed(own, sql):
-                yield Fault(None, "ledger", f"the view {_dotted(view)} is not as pip_dagster created it")
+    splits = "SELECT DISTINCT pipeline, salt, unit FROM ledger.arms ORDER BY ALL"
+    for split in con.execute(splits).fetchall():
+        values = ", ".join("NULL" if each is None else literal(each) for each in split)
+        own.execute(f"INSERT INTO ledger.arms (pipeline, salt, unit) VALUES ({values})")
+    for pipeline in _pipelines(con):
+        _create_alike(con, own, pipeline)
+    for view, sql in sorted(_views(own).items()):
+        if view not in present:
+            yield Fault(None, "ledger", f"the view {_dotted(view)} is gone. `pip-dagster publish` does not need it")
+        elif present[view] != sql and parsed(own, present[view]) != parsed(own, sql):
+            yield Fault(None, "ledger", f"the view {_dotted(view)} is not as pip_dagster created it")
 
 
 def _create_alike(con: DuckDBPyConnection, own: DuckDBPyConnection, pipeline: str) -> None:
@@ -105,14 +110,6 @@ def _pipelines(con: DuckDBPyConnection) -> list[str]:
     listed = "SELECT pipeline FROM ledger.scorings UNION SELECT pipeline FROM ledger.extractions"
     select = f"SELECT DISTINCT schema_name FROM duckdb_tables() WHERE {_HERE} AND schema_name IN ({listed}) ORDER BY 1"
     return [name for (name,) in con.execute(select).fetchall()]
-
-
-@contextmanager
-def _as_created() -> Iterator[DuckDBPyConnection]:
-    """A ledger as the migrations create it."""
-    with workspace(threads=1) as own:
-        schema.ensure(own, "memory", read_only=False, new=lambda: None)
-        yield own
 
 
 def _columns(con: DuckDBPyConnection, of: str) -> dict[Table, dict[str, str]]:
