@@ -19,6 +19,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -103,7 +104,7 @@ class ProbeServer:
     TimeoutExpired = subprocess.TimeoutExpired
 
     def __init__(self) -> None:
-        self._process: subprocess.Popen[str] | None = None
+        self._process: subprocess.Popen[bytes] | None = None
         self._path = ""
 
     def run(
@@ -114,17 +115,18 @@ class ProbeServer:
             self._path = env["PYTHONPATH"]
             server = [sys.executable, "-c", _SERVER]
             pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
-            self._process = subprocess.Popen(server, env=env, text=True, **pipes)
+            # Unbuffered: what one `readline` left in a buffer, `select` would not see.
+            self._process = subprocess.Popen(server, env=env, bufsize=0, **pipes)
         if env["PYTHONPATH"] != self._path or timeout < 1:
             return subprocess.run(command, cwd=cwd, env=env, timeout=timeout, check=False, **options)
         server = self._process
         assert server.stdin and server.stdout
-        server.stdin.write(json.dumps([str(cwd), command[-1], env]) + "\n")
-        server.stdin.flush()
+        server.stdin.write(f"{json.dumps([str(cwd), command[-1], env])}\n".encode())
         pid = int(server.stdout.readline())
         late = not select.select([server.stdout], [], [], timeout)[0]
         if late:
-            os.kill(pid, 9)
+            with suppress(ProcessLookupError):  # it ended just now
+                os.kill(pid, 9)
         code = int(server.stdout.readline())
         if late:
             raise subprocess.TimeoutExpired(command, timeout)

@@ -20,6 +20,7 @@ _IMPORTS = "<frozen importlib._bootstrap"
 _LATER = 0.05  # seconds
 _OURS = (signal.default_int_handler, end_at_once)
 _ignoring = False  # by this module, and not by the shell that started the process
+_raised = False
 
 
 def watch() -> None:
@@ -58,11 +59,13 @@ def leave() -> None:
 
 
 def _interrupt(signum: int, frame: FrameType | None) -> None:
+    global _raised
     while frame is not None:
         if frame.f_code.co_filename.startswith(_IMPORTS):
             _again()
             return
         frame = frame.f_back
+    _raised = True
     raise KeyboardInterrupt
 
 
@@ -76,7 +79,8 @@ def _again() -> None:
 
 
 def _unraisable(of: Any) -> None:
+    # A generator that is interrupted between its `yield` and the body of its `with` is closed late: after what it used.
     if isinstance(of.exc_value, KeyboardInterrupt):
         _again()
-    else:
+    elif not _raised:
         sys.__unraisablehook__(of)

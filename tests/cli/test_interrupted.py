@@ -81,6 +81,29 @@ def test_where_a_shell_has_it_ignored_it_stays_ignored(scored):
     assert done.returncode == 0 and json.loads(done.stdout)[0]["pipeline"] == "orders"
 
 
+# Sends SIGINT when the warehouse is open and the body of its `with` has not begun: its generator is closed by the
+# garbage collector, after its connection.
+BETWEEN = """
+import contextlib, os, signal, sys
+from pip_dagster.cli.start import main
+
+def press(frame, event, arg):
+    if event == "return" and frame.f_code is enter and frame.f_locals["self"].gen.__name__ == "reading":
+        sys.setprofile(None)
+        os.kill(os.getpid(), signal.SIGINT)
+
+enter = contextlib._GeneratorContextManager.__enter__.__code__
+sys.setprofile(press)
+sys.argv = ["pip-dagster", "status", "orders"]
+main()
+"""
+
+
+def test_ctrl_c_between_a_context_and_its_body_is_a_sentence(scored):
+    done = subprocess.run([sys.executable, "-c", BETWEEN], cwd=scored.root, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", f"\n{SENTENCE}")
+
+
 @pytest.mark.soak
 @pytest.mark.parametrize("words", [("status", "orders"), ("run", "orders"), ("query", "SELECT 1 AS a"), ("check",)])
 def test_ctrl_c_at_any_moment(scored, words):
