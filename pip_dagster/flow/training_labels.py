@@ -40,7 +40,7 @@ def stage_training_labels(con: DuckDBPyConnection, pipeline: Pipeline, partition
     where, key, outcome = f"Pipeline {pipeline.spec.name}, {labels.sql}", pipeline.label_key, quote(labels.outcome)
     with sources_alone(con, pipeline.spec, pipeline.project.root) as own:
         try:
-            sql, of_people = label_query(own, pipeline)
+            sql, of_people, _ = label_query(own, pipeline)
             wanted = own.extract_statements(sql)[0].named_parameters
             if unknown := set(wanted) - sql_bounds(partitions[:1]).keys() - of_people.keys():
                 expected = ", ".join(f"${name}" for name in sql_bounds(partitions[:1]))
