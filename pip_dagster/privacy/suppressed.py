@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -102,8 +103,7 @@ def incoming(pipeline: Pipeline, *, former: bool = False) -> Incoming | None:
             checks = kept_checks(con) if found or made_by else {}
     except (NoWarehouseError, OlderWarehouseError):
         pass
-    if other := next((key for key in made_by if checks.get(key.name, key.check) != key.check), None):
-        raise other_secret(other)
+    _check_same(made_by, checks)
     keys = {key.version: key for key in keys_of(pipeline)} if found else {}
     if lacking := sorted(found.keys() - keys.keys()):
         raise DeclarationError(
@@ -151,11 +151,29 @@ def stored_values(pipeline: Pipeline, subject: str) -> list[str]:
     """What may stand for a subject in stored rows, as text: its pseudonyms and, from before there were any, itself.
 
     Raises:
-        DeclarationError: a secret is missing.
+        DeclarationError: a secret is missing, or another than that of stored rows: it would find nobody.
     """
-    privacy = pipeline.spec.privacy
-    made = [key.pseudonym(subject) for key in keys_of(pipeline)] if privacy and privacy.pseudonymize else []
-    return [*made, subject]
+    return [*(key.pseudonym(subject) for key in checked_keys(pipeline)), subject]
+
+
+def checked_keys(pipeline: Pipeline) -> list[PseudonymKey]:
+    """The secrets by which pseudonyms are stored, the present one first, compared with the warehouse's check values.
+
+    Raises:
+        DeclarationError: a secret is missing, or another than that of stored rows: it would find nobody.
+        WarehouseError: the warehouse cannot be read.
+    """
+    if keys := stored_keys(pipeline):
+        with suppress(NoWarehouseError, OlderWarehouseError), workspace(threads=1) as con:
+            with reading(con, pipeline.project, purpose=f"{pipeline.spec.name}: whose secrets these are"):
+                checks = kept_checks(con)
+            _check_same(keys, checks)
+    return keys
+
+
+def _check_same(keys: Sequence[PseudonymKey], checks: Mapping[str, str]) -> None:
+    if other := next((key for key in keys if checks.get(key.name, key.check) != key.check), None):
+        raise other_secret(other)
 
 
 def _listed(subjects: frozenset[str]) -> str:

@@ -58,6 +58,7 @@ EXAMPLES: dict[str, list[list[str]]] = {
     "run": [["orders", PARTITION, "--no-dagster"]],
     "query": [["SELECT count(*) FROM orders.predictions"]],
     "status": [[], ["orders"]],
+    "subject lookup": [["1"]],
     "subject report": [["1", "orders", "--column", "order_id", "-o", "{root}/person.html"]],
 }
 # They load XGBoost or start a process: in every surrounding only in soak.
@@ -78,6 +79,7 @@ NEITHER = {
     "demo",
     "erase",
     "erase --dry-run",
+    "subject lookup",
     "estimate",
     "maintain",
     "models canary",
