@@ -307,6 +307,9 @@ def _change(subject: dict[str, Any], details: dict[str, Any]) -> tuple[str, str]
         return details["partition"], f"{subject['exercise']} {'passed' if details['passed'] else 'failed'}"
     if "warehouse" in subject:
         return "warehouse", "accepted as it is"
+    if "positions" in details:
+        rows = plural(len(details["positions"]), "golden row")
+        return f"v{subject['version']}", f"{rows} erased by {details['erasure_id']}"
     if "version" in subject:
         return f"v{subject['version']}", "accepted as it is"
     if "anchor" in subject:

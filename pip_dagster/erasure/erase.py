@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 from pip_dagster import clock
 from pip_dagster.erasure.certificate import certify
 from pip_dagster.erasure.files import FilePlace, PublishedPlace
+from pip_dagster.erasure.gate_reports import GateReportsPlace
+from pip_dagster.erasure.golden import GoldenPlace
 from pip_dagster.erasure.lake import LakePlace
 from pip_dagster.erasure.opened import opened
 from pip_dagster.erasure.place import ErasurePlace, ErasureRequest, Removed
@@ -133,7 +135,9 @@ def erase(
     place = _rows_place(project, pipelines, wish.actor)
     erasure_id, resumed = _begin(project, pipelines, wish)
     request = _request(erasure_id, pipelines, wish)
-    places: list[ErasurePlace] = [place, PublishedPlace(project)]
+    # Golden rows are known by the rows that are still stored.
+    places: list[ErasurePlace] = [GoldenPlace(project, wish.actor), place, PublishedPlace(project)]
+    places += [GateReportsPlace(project)]
     places += [TargetsPlace(pipeline, wish.actor) for pipeline in pipelines if pipeline.spec.deliver]
     places += [*others, FilePlace(project, wish.actor) if isinstance(project.warehouse, Path) else LakePlace(project)]
     # Rows that a run stored behind the places' backs are in all of them again.

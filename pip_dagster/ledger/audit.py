@@ -34,6 +34,7 @@ Action = Literal[
     "report",
     "anchored",
     "rewritten",
+    "reissued",
     "statement",
     "exercised",
 ]

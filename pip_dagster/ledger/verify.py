@@ -14,6 +14,7 @@ from pip_dagster.declaration.canonical import canonical
 from pip_dagster.ledger import alarms, audit, canary, silences
 from pip_dagster.ledger.fault import Fault
 from pip_dagster.ledger.record import dicts
+from pip_dagster.ledger.reissued import reissue_faults
 from pip_dagster.ledger.rewrite import ACTION as REWRITTEN
 from pip_dagster.ledger.rewrite import Rewrites
 from pip_dagster.ledger.verify_registry import history_faults, registry_faults
@@ -71,7 +72,7 @@ def verify(
     split = _Experiments(audit.arms_by_change(con), canary.events_by_id(con), of_alarms, rewrites, digests)
     found = [_faults(entries, changes, moves, expect, split), _stamp_faults(con, stamps), history_faults(moves or {})]
     if registry is not None:
-        found.append(registry_faults(con, registry))
+        found += [registry_faults(con, registry), reissue_faults(con, registry)]
     return next(chain(*found), None)
 
 

@@ -8,8 +8,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pip_dagster.declaration.privacy import LOCAL
 from pip_dagster.errors import DeclarationError
-from pip_dagster.privacy.pseudonym import LOCAL, META, PseudonymKey
+from pip_dagster.privacy.pseudonym import META, PseudonymKey
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection

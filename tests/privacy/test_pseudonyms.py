@@ -123,6 +123,7 @@ def test_what_cannot_be_meant_is_refused(tiny, privacy, said):
         ({"retention": {"content": 13}}, "has no unit"),
         ({"pseudonymize": {"key_env": "A", "key_file": "b"}}, "takes one of"),
         ({"pseudonymize": {"key_env": "A", "former": {"k1": {"key_env": "B"}}}}, "has the present version 'k1' too"),
+        ({"pseudonymize": {"key_env": "A", "version": "local"}}, "names the secret beside the warehouse"),
     ],
 )
 def test_what_cannot_be_declared_is_refused(tiny, privacy, said):
