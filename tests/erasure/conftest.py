@@ -23,7 +23,7 @@ class Killer:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
         )
-        self.folder, self.lines = folder, {"erase": 20_000, "run": 20_000}
+        self.folder, self.secret, self.lines = folder, SECRET, {"erase": 20_000, "run": 20_000}
 
     def __call__(self, root, do, **wanted):
         """What came of it: `killed`, or what it said."""

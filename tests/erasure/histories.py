@@ -28,7 +28,6 @@ from pip_dagster.warehouse.connect import workspace
 
 DAYS = ("2024-03-01", "2024-03-02", "2024-03-03", "2024-03-04")
 ROWS = 10  # a day, of others
-SECRET = "0123456789abcdef" * 3  # pragma: allowlist secret
 # SQL type → the subject as text, and SQL of the others by their order.
 TYPES = {
     "BIGINT": ("7712345678901", "order_id + 8800000000000"),

@@ -3,7 +3,7 @@
 import itertools
 
 import pytest
-from histories import DAYS, EVENTS, FRACTION, SECRET, World, shops
+from histories import DAYS, EVENTS, FRACTION, World, shops
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
@@ -68,7 +68,7 @@ def same(world, twin, *, again=False):
 @pytest.fixture
 def make(template, backend, helpers, killer, tmp_path, monkeypatch):
     """Makes the worlds of a history."""
-    monkeypatch.setenv("SHOP_KEY", SECRET)
+    monkeypatch.setenv("SHOP_KEY", killer.secret)
     monkeypatch.setattr("pip_dagster.delivery.outbox.said", str)  # whole, where an example fails
 
     def made(shop, *, there):

@@ -3,7 +3,6 @@
 import itertools
 
 import pytest
-from conftest import SECRET
 from histories import DAYS, Shop, World
 
 _NUMBERS = itertools.count()
@@ -52,7 +51,7 @@ AT_ONCE = ("within the transaction", "before delivering", "before it is replaced
 @pytest.fixture
 def killed(template, backend, helpers, killer, tmp_path, monkeypatch):
     """Kills the erasure of one and the same shop, and compares what came of it with one that was not killed."""
-    monkeypatch.setenv("SHOP_KEY", SECRET)
+    monkeypatch.setenv("SHOP_KEY", killer.secret)
 
     def scored(root):
         world = World(helpers.Tiny(root), SHOP, killer, there=True)
