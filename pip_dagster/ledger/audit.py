@@ -34,6 +34,7 @@ Action = Literal[
     "report",
     "anchored",
     "rewritten",
+    "certified",
     "statement",
     "exercised",
 ]
