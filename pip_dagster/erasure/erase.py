@@ -5,7 +5,7 @@ A place that is done is a row of `ledger.erasure_steps`. The same request again 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
@@ -21,7 +21,7 @@ from pip_dagster.erasure.opened import opened
 from pip_dagster.erasure.place import ErasurePlace, ErasureRequest, Removed
 from pip_dagster.erasure.rows import WarehousePlace
 from pip_dagster.erasure.targets import TargetsPlace
-from pip_dagster.errors import DeclarationError
+from pip_dagster.errors import DeclarationError, NoWarehouseError
 from pip_dagster.evidence.anchor import anchor_after
 from pip_dagster.ledger.record import new_id
 from pip_dagster.ledger.rows import insert_rows
@@ -35,6 +35,9 @@ from pip_dagster.warehouse.transaction import transaction
 if TYPE_CHECKING:
     from pip_dagster.declaration.pipeline import Pipeline
     from pip_dagster.declaration.project import Project
+
+
+_ANCHOR = "anchor"  # the last step, behind the certificate
 
 
 @dataclass(frozen=True)
@@ -133,6 +136,9 @@ def erase(
         WarehouseError: the warehouse cannot be written.
     """
     place = _rows_place(project, pipelines, wish.actor)
+    if (certified := _not_anchored(project, pipelines, wish)) and not place.count(_request("", pipelines, wish)):
+        _anchor(project, certified, progress)
+        return Erased(certified, _lost(project, certified), [], resumed=True)
     erasure_id, resumed = _begin(project, pipelines, wish)
     request = _request(erasure_id, pipelines, wish)
     # Golden rows are known by the rows that are still stored.
@@ -154,7 +160,7 @@ def erase(
         steps.append((each.name, removed, verified))
     place.verify(request)  # a run that had begun before may have stored rows meanwhile
     certify(project, erasure_id, [each.name for each in places])
-    anchor_after(project, progress, accepts=True)
+    _anchor(project, erasure_id, progress)
     return Erased(erasure_id, _lost(project, erasure_id), steps, resumed)
 
 
@@ -177,15 +183,8 @@ def _begin(project: Project, pipelines: Sequence[Pipeline], wish: Wish) -> tuple
     """The id of the request, noted with who must not return; whether it had begun before."""
     of = {each.spec.name: tokens(each, wish.subject) for each in pipelines}
     with opened(project) as con, transaction(con):
-        listed = [token for pairs in of.values() for token, _ in pairs]
-        rows = con.execute(
-            f"SELECT erasure_id, list_sort(list_distinct(list(pipeline))) FROM ledger.suppressions WHERE "
-            f"{among('subject', listed)} AND erasure_id IN (SELECT erasure_id FROM ledger.erasures GROUP BY 1 HAVING "
-            "arg_max(state, made_at) = 'running') GROUP BY 1 ORDER BY 1"
-        ).fetchall()
-        for erasure_id, names in rows:
-            if names == sorted(of):
-                return str(erasure_id), True
+        if found := con.execute(_of_subject(of, "running")).fetchall():
+            return str(found[0][0]), True
         erasure_id, now = new_id(), clock.now()
         entry = _ErasureEntry(
             *(erasure_id, "erase", sorted(of), "running", wish.why, wish.ground, wish.asked_by, wish.received_at),
@@ -201,6 +200,34 @@ def _begin(project: Project, pipelines: Sequence[Pipeline], wish: Wish) -> tuple
             [_SuppressionEntry(erasure_id, name, *pair, now) for name, pairs in of.items() for pair in pairs],
         )
     return erasure_id, False
+
+
+def _not_anchored(project: Project, pipelines: Sequence[Pipeline], wish: Wish) -> str | None:
+    """The newest erasure of the subject that is certified, if it was interrupted before an anchor vouched for it."""
+    of = {each.spec.name: tokens(each, wish.subject) for each in pipelines}
+    try:
+        found = _read(project, _of_subject(of, "done"))
+    except NoWarehouseError:
+        return None
+    return str(found[-1][0]) if found and _ANCHOR not in _done(project, str(found[-1][0])) else None
+
+
+def _of_subject(of: Mapping[str, Sequence[tuple[str, str]]], state: str) -> str:
+    """SQL of the erasures of a subject in this state, oldest first; `of`: each pipeline and its tokens."""
+    listed = [token for pairs in of.values() for token, _ in pairs]
+    return (
+        f"SELECT erasure_id FROM ledger.suppressions WHERE {among('subject', listed)} AND erasure_id IN (SELECT "
+        f"erasure_id FROM ledger.erasures GROUP BY 1 HAVING arg_max(state, made_at) = {literal(state)} "
+        f"AND any_value(kind) = 'erase') GROUP BY 1 "
+        f"HAVING list_sort(list_distinct(list(pipeline))) = [{', '.join(map(literal, sorted(of)))}] ORDER BY 1"
+    )
+
+
+def _anchor(project: Project, erasure_id: str, progress: Callable[[str], object]) -> None:
+    """Vouch for what this erasure rewrote, and note that: whoever repeats an interrupted call then does it."""
+    if anchor_after(project, progress, erasure_id=erasure_id):
+        where = "its entries are vouched for in every declared place" if project.anchors else "no anchors are declared"
+        _note(project, erasure_id, _ANCHOR, Removed(0, 0, 0, "the audit was anchored"), where)
 
 
 def _done(project: Project, erasure_id: str) -> set[str]:
