@@ -76,11 +76,15 @@ class Delivered:
 
 @dataclass(frozen=True)
 class DeliveryRequest:
-    """Who delivers what: all that is pending, or the partitions that a person named, whatever the targets show."""
+    """Who delivers what: all that is pending, or the partitions that a person named, whatever the targets show.
+
+    `forgets`: rows of these partitions were erased, and what was delivered of them before must go at once.
+    """
 
     info: RunInfo
     targets: tuple[str, ...]
     partitions: tuple[str, ...] | None = None
+    forgets: bool = False
 
 
 def deliver(
@@ -211,8 +215,8 @@ class _Outbox:
         error: str | None = None
         receipt: Receipt | None = None
         try:
-            force = self.request.partitions is not None
-            with staged(con, self.name, self.declared, live, pending, force=force) as ready:
+            force, forgets = self.request.partitions is not None, self.request.forgets
+            with staged(con, self.name, self.declared, live, pending, force=force, forgets=forgets) as ready:
                 for attempts in range(1, self.declared.retries + 2):
                     try:
                         receipt = session.target().deliver(ready.change, ready.rows)

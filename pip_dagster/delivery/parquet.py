@@ -58,10 +58,12 @@ class ParquetFolder:
 
     def __init__(self, pipeline: str, name: str, root: Path) -> None:
         self._pipeline, self._name, self._root = pipeline, name, root
+        self._forgotten: set[str] = set()  # folders of partitions that lost rows
 
     def deliver(self, change: DeliveryChange, rows: ChangeRows) -> Receipt:
         """Write the file to a folder of its own, then replace the manifest."""
         folder = self._root / folder_of(change.partition_key)
+        self._forgotten |= {folder.name} if change.forgets else set()
         with _of_disk(change, folder):
             shown = self._manifest(change.partition_key)
             if shown and not change.is_news(shown.shown):
@@ -98,7 +100,7 @@ class ParquetFolder:
         return Receipt(shown.shown, count, digest, str(folder))
 
     def close(self) -> None:
-        """Remove folders that no manifest has shown for longer than the time of grace."""
+        """Remove folders that no manifest has shown for longer than the time of grace; at once, what was erased."""
         with suppress(OSError):
             if any((self._root / _LEFT).iterdir()):
                 with self._alone():
@@ -153,9 +155,9 @@ class ParquetFolder:
 
     def _sweep(self) -> None:
         for marker in sorted((self._root / _LEFT).iterdir()):
-            if time.time() - marker.stat().st_mtime < GRACE_SECONDS:
-                continue
             partition, _, name = marker.name.rpartition("@")
+            if partition not in self._forgotten and time.time() - marker.stat().st_mtime < GRACE_SECONDS:
+                continue
             folder, latest = self._root / partition, self._root / partition / LATEST
             shown = parsed(latest.read_bytes(), str(latest)).files if latest.exists() else ()
             if not any(Path(each.path).parts[0] == name for each in shown):

@@ -54,6 +54,7 @@ class S3Folder:
 
     def __init__(self, pipeline: str, name: str, objects: S3Objects) -> None:
         self._pipeline, self._name, self._objects = pipeline, name, objects
+        self._forgotten: set[str] = set()  # folders of partitions that lost rows
 
     def deliver(self, change: DeliveryChange, rows: ChangeRows) -> Receipt:
         """Upload the rows under a name of their own, then replace the manifest; see `Target.deliver`."""
@@ -63,6 +64,7 @@ class S3Folder:
             return self._receipt(shown, is_new=False)
         new = f"{change.change_id}-{secrets.token_hex(4)}"
         folder = folder_of(change.partition_key)
+        self._forgotten |= {folder} if change.forgets else set()
         self._mark(folder, new)  # before it is there: what a kill leaves is removed later
         self._objects.upload(rows.file, f"{folder}/{new}/{_ROWS}")
         with rows.file.open("rb") as opened:
@@ -104,9 +106,11 @@ class S3Folder:
         return Receipt(shown.shown, count, digest, self._place(partition_key))
 
     def close(self) -> None:
-        """Remove what no manifest has shown for longer than the time of grace."""
+        """Remove what no manifest has shown for longer than the time of grace; at once, what was erased."""
         with suppress(DeliveryError):
-            for marker in self._objects.older(_LEFT, GRACE):
+            erased = [f"{_LEFT}{folder}@" for folder in sorted(self._forgotten)]
+            now = [marker for prefix in erased for marker in self._objects.older(prefix, timedelta(0))]
+            for marker in [*now, *self._objects.older(_LEFT, GRACE)]:
                 folder, _, name = marker.removeprefix(_LEFT).rpartition("@")
                 found = self._objects.read(f"{folder}/{LATEST}")
                 shown = parsed(found[0], folder).files if found else ()

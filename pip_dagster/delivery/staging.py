@@ -41,6 +41,7 @@ def staged(
     pending: Pending,
     *,
     force: bool = False,
+    forgets: bool = False,
 ) -> Iterator[Staged]:
     """Write the rows that the target gets of a live partition; the file is removed afterwards.
 
@@ -76,6 +77,7 @@ def staged(
             digest=digest,
             force=force,
             earlier=pending.earlier,
+            forgets=forgets,
         )
         yield Staged(change, ChangeRows(file))
     finally:

@@ -75,6 +75,7 @@ class DeliveryChange:
         digest: Of the rows, as `digest_of` computes it.
         earlier: How often the change was delivered before the target was declared as it is now.
         force: Write it whatever the target shows: a person requested that.
+        forgets: Rows were erased: what the target showed before is removed at once, without a time of grace.
     """
 
     pipeline: str
@@ -92,6 +93,7 @@ class DeliveryChange:
     digest: str
     force: bool = False
     earlier: int = 0
+    forgets: bool = False
 
     def is_news(self, shown: ShownChange | None) -> bool:
         """Whether a target that shows this must write the change. It decides where nobody else can write meanwhile.

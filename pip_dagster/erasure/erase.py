@@ -137,21 +137,40 @@ def erase(
     places += [TargetsPlace(pipeline, wish.actor) for pipeline in pipelines if pipeline.spec.deliver]
     places += [*others, FilePlace(project, wish.actor) if isinstance(project.warehouse, Path) else LakePlace(project)]
     # Rows that a run stored behind the places' backs are in all of them again.
-    done = set[str]() if resumed and place.count(request) else _done(project, erasure_id)
-    steps = list[tuple[str, Removed, str]]()
-    for each in places:
-        if each.name in done:
-            continue
-        progress(f"erasing: {each.name}")
-        request = replace(request, partitions=_partitions(project, erasure_id))
-        removed = each.remove(request)
-        verified = each.verify(request)
-        _note(project, erasure_id, each.name, removed, verified)
-        steps.append((each.name, removed, verified))
+    everything = bool(resumed and place.count(request))
+    steps = empty_places(project, request, places, everything=everything, progress=progress)
     place.verify(request)  # a run that had begun before may have stored rows meanwhile
     certify(project, erasure_id, [each.name for each in places])
     anchor_after(project, progress, accepts=True)
-    return Erased(erasure_id, _lost(project, erasure_id), steps, resumed)
+    return Erased(erasure_id, lost(project, erasure_id), steps, resumed)
+
+
+def empty_places(
+    project: Project,
+    request: ErasureRequest,
+    places: Sequence[ErasurePlace],
+    *,
+    everything: bool = False,
+    progress: Callable[[str], object] = lambda text: None,
+) -> list[tuple[str, Removed, str]]:
+    """Empty, verify and record the places that are not recorded yet, or all of them again; of each what it lost.
+
+    Raises:
+        ErasureError: a place could not be emptied.
+    """
+    steps = list[tuple[str, Removed, str]]()
+    done = set[str]() if everything else _done(project, request.erasure_id)
+    verb = "purging" if request.kind == "purge" else "erasing"
+    for each in places:
+        if each.name in done:
+            continue
+        progress(f"{verb}: {each.name}")
+        request = replace(request, partitions=_partitions(project, request.erasure_id))
+        removed = each.remove(request)
+        verified = each.verify(request)
+        _note(project, request.erasure_id, each.name, removed, verified)
+        steps.append((each.name, removed, verified))
+    return steps
 
 
 def _rows_place(project: Project, pipelines: Sequence[Pipeline], actor: str) -> WarehousePlace:
@@ -213,7 +232,8 @@ def _partitions(project: Project, erasure_id: str) -> dict[str, list[str]]:
     return found
 
 
-def _lost(project: Project, erasure_id: str) -> dict[str, dict[str, int]]:
+def lost(project: Project, erasure_id: str) -> dict[str, dict[str, int]]:
+    """Pipeline → partition → how many rows it lost."""
     select = (
         f"SELECT pipeline, partition_key, sum(rows_removed)::BIGINT FROM ledger.erased_partitions "
         f"WHERE {_of(erasure_id)} GROUP BY ALL ORDER BY ALL"

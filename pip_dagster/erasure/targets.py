@@ -54,7 +54,7 @@ class TargetsPlace:
         if not (spec.deliver and wanted):
             return Removed(0, 0, 0, "nothing was delivered of these partitions")
         info = RunInfo(request.erasure_id, self._actor)
-        for done in deliver(self._pipeline, DeliveryRequest(info, tuple(spec.deliver), wanted)):
+        for done in deliver(self._pipeline, DeliveryRequest(info, tuple(spec.deliver), wanted, forgets=True)):
             if not done.is_complete:
                 why = done.error or next(iter(done.failed.values()), f"{plural(done.left, 'partition')} left")
                 raise ErasureError(f"Pipeline {spec.name}: target {done.target} was not delivered to again: {why}")
