@@ -137,8 +137,8 @@ def erase(
     """
     place = _rows_place(project, pipelines, wish.actor)
     if (certified := _not_anchored(project, pipelines, wish)) and not place.count(_request("", pipelines, wish)):
-        _anchor(project, certified, progress)
-        return Erased(certified, _lost(project, certified), [], resumed=True)
+        vouch(project, certified, progress)
+        return Erased(certified, lost(project, certified), [], resumed=True)
     erasure_id, resumed = _begin(project, pipelines, wish)
     request = _request(erasure_id, pipelines, wish)
     # Golden rows are known by the rows that are still stored.
@@ -147,21 +147,40 @@ def erase(
     places += [TargetsPlace(pipeline, wish.actor) for pipeline in pipelines if pipeline.spec.deliver]
     places += [*others, FilePlace(project, wish.actor) if isinstance(project.warehouse, Path) else LakePlace(project)]
     # Rows that a run stored behind the places' backs are in all of them again.
-    done = set[str]() if resumed and place.count(request) else _done(project, erasure_id)
+    everything = bool(resumed and place.count(request))
+    steps = empty_places(project, request, places, everything=everything, progress=progress)
+    place.verify(request)  # a run that had begun before may have stored rows meanwhile
+    certify(project, erasure_id, [each.name for each in places])
+    vouch(project, erasure_id, progress)
+    return Erased(erasure_id, lost(project, erasure_id), steps, resumed)
+
+
+def empty_places(
+    project: Project,
+    request: ErasureRequest,
+    places: Sequence[ErasurePlace],
+    *,
+    everything: bool = False,
+    progress: Callable[[str], object] = lambda text: None,
+) -> list[tuple[str, Removed, str]]:
+    """Empty, verify and record the places that are not recorded yet, or all of them again; of each what it lost.
+
+    Raises:
+        ErasureError: a place could not be emptied.
+    """
     steps = list[tuple[str, Removed, str]]()
+    done = set[str]() if everything else _done(project, request.erasure_id)
+    verb = "purging" if request.kind == "purge" else "erasing"
     for each in places:
         if each.name in done:
             continue
-        progress(f"erasing: {each.name}")
-        request = replace(request, partitions=_partitions(project, erasure_id))
+        progress(f"{verb}: {each.name}")
+        request = replace(request, partitions=_partitions(project, request.erasure_id))
         removed = each.remove(request)
         verified = each.verify(request)
-        _note(project, erasure_id, each.name, removed, verified)
+        _note(project, request.erasure_id, each.name, removed, verified)
         steps.append((each.name, removed, verified))
-    place.verify(request)  # a run that had begun before may have stored rows meanwhile
-    certify(project, erasure_id, [each.name for each in places])
-    _anchor(project, erasure_id, progress)
-    return Erased(erasure_id, _lost(project, erasure_id), steps, resumed)
+    return steps
 
 
 def _rows_place(project: Project, pipelines: Sequence[Pipeline], actor: str) -> WarehousePlace:
@@ -223,7 +242,7 @@ def _of_subject(of: Mapping[str, Sequence[tuple[str, str]]], state: str) -> str:
     )
 
 
-def _anchor(project: Project, erasure_id: str, progress: Callable[[str], object]) -> None:
+def vouch(project: Project, erasure_id: str, progress: Callable[[str], object]) -> None:
     """Vouch for what this erasure rewrote, and note that: whoever repeats an interrupted call then does it."""
     if anchor_after(project, progress, erasure_id=erasure_id):
         where = "its entries are vouched for in every declared place" if project.anchors else "no anchors are declared"
@@ -244,7 +263,8 @@ def _partitions(project: Project, erasure_id: str) -> dict[str, list[str]]:
     return found
 
 
-def _lost(project: Project, erasure_id: str) -> dict[str, dict[str, int]]:
+def lost(project: Project, erasure_id: str) -> dict[str, dict[str, int]]:
+    """Pipeline → partition → how many rows it lost."""
     select = (
         f"SELECT pipeline, partition_key, sum(rows_removed)::BIGINT FROM ledger.erased_partitions "
         f"WHERE {_of(erasure_id)} GROUP BY ALL ORDER BY ALL"

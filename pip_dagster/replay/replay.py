@@ -92,6 +92,8 @@ def replay(
     threads, name, done = available_threads(), pipeline.spec.name, 0
     with workspace(threads=threads) as con:
         stage = Stage(con)
+        yield from (_cannot(entry, _purged(entry)) for entry in entries if entry.purged_at)
+        entries = [entry for entry in entries if not entry.purged_at]
         places = recall.places(con, pipeline, entries)
         groups: dict[tuple[Any, ...], list[ScoringEntry]] = {}
         for entry in entries:
@@ -252,6 +254,13 @@ def _then(entry: ScoringEntry) -> dict[str, Any]:
 
 def _now(device: str | None) -> dict[str, Any]:
     return library_versions() | {"device": device}
+
+
+def _purged(entry: ScoringEntry) -> str:
+    return (
+        f"its contents were purged at {entry.purged_at:%Y-%m-%d %H:%M:%S %Z} by {entry.purged_by}, as "
+        f"`privacy.retention.content` declares: `pip-dagster certificate {entry.purged_by}`"
+    )
 
 
 def _cannot(entry: ScoringEntry, reason: str, device: str | None = None) -> Replay:

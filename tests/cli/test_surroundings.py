@@ -53,6 +53,7 @@ EXAMPLES: dict[str, list[list[str]]] = {
     "models rollback": [["orders", "--version", "v1"], ["orders", "--version", "v1", "--dry-run"]],
     "models sign": [["returns", "v1", "--key", "{root}/key.pem"]],
     "prove-point-in-time": [["orders", PARTITION]],
+    "purge": [[], ["--dry-run"]],
     "replay": [["orders", PARTITION]],
     "report": [["orders", "-o", "-"]],
     "run": [["orders", PARTITION, "--no-dagster"]],
@@ -87,6 +88,8 @@ NEITHER = {
     "monitor",
     "performance",
     "prove-point-in-time",
+    "purge",
+    "purge --dry-run",
 }
 
 
