@@ -139,7 +139,8 @@ def test_a_person_of_whom_only_an_erasure_is_known_has_a_page_without_prediction
     (key,) = keys_of(tiny.pipeline())
     token = key.suppressing.pseudonym("Æ 東京")
     tiny.tamper(
-        "INSERT INTO ledger.erasures (erasure_id, kind, state, why, made_at) VALUES ('e1', 'erase', 'done', 'x', now())",
+        "INSERT INTO ledger.erasures (erasure_id, kind, state, why, made_at) "
+        "VALUES ('e1', 'erase', 'done', 'x', now())",
         f"INSERT INTO ledger.suppressions VALUES ('e1', 'orders', '{token}', 'local', now())",
     )
     file = tiny.root / "person.html"
