@@ -5,7 +5,7 @@ A place that is done is a row of `ledger.erasure_steps`. The same request again 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
@@ -18,6 +18,7 @@ from pip_dagster.erasure.gate_reports import GateReportsPlace
 from pip_dagster.erasure.golden import GoldenPlace
 from pip_dagster.erasure.lake import LakePlace
 from pip_dagster.erasure.opened import opened
+from pip_dagster.erasure.outside import keep_certificate, keep_request
 from pip_dagster.erasure.place import ErasurePlace, ErasureRequest, Removed
 from pip_dagster.erasure.rows import WarehousePlace
 from pip_dagster.erasure.targets import TargetsPlace
@@ -33,6 +34,8 @@ from pip_dagster.warehouse.connect import workspace
 from pip_dagster.warehouse.transaction import transaction
 
 if TYPE_CHECKING:
+    from duckdb import DuckDBPyConnection
+
     from pip_dagster.declaration.pipeline import Pipeline
     from pip_dagster.declaration.project import Project
 
@@ -132,14 +135,32 @@ def erase(
         ErasureError: a place could not be emptied; what is done is recorded.
         WarehouseError: the warehouse cannot be written.
     """
-    place = _rows_place(project, pipelines, wish.actor)
-    erasure_id, resumed = _begin(project, pipelines, wish)
+    of = {each.spec.name: tokens(each, wish.subject) for each in pipelines}
+    erasure_id, resumed = begin(project, pipelines, wish, of)
+    received = wish.received_at.isoformat() if wish.received_at else None
+    given = {"why": wish.why, "ground": wish.ground, "asked_by": wish.asked_by, "received_at": received}
+    keep_request(project, pipelines, erasure_id, wish.subject, given)
     request = _request(erasure_id, pipelines, wish)
+    return carry_out(project, pipelines, request, wish.actor, resumed=resumed, others=others, progress=progress)
+
+
+def carry_out(
+    project: Project,
+    pipelines: Sequence[Pipeline],
+    request: ErasureRequest,
+    actor: str,
+    *,
+    resumed: bool,
+    others: Sequence[ErasurePlace],
+    progress: Callable[[str], object],
+) -> Erased:
+    """Empty every place of an erasure that the ledger has, and certify it. Raises as `erase`."""
+    place, erasure_id = _rows_place(project, pipelines, actor), request.erasure_id
     # Golden rows are known by the rows that are still stored.
-    places: list[ErasurePlace] = [GoldenPlace(project, wish.actor), place, PublishedPlace(project)]
+    places: list[ErasurePlace] = [GoldenPlace(project, actor), place, PublishedPlace(project)]
     places += [GateReportsPlace(project)]
-    places += [TargetsPlace(pipeline, wish.actor) for pipeline in pipelines if pipeline.spec.deliver]
-    places += [*others, FilePlace(project, wish.actor) if isinstance(project.warehouse, Path) else LakePlace(project)]
+    places += [TargetsPlace(pipeline, actor) for pipeline in pipelines if pipeline.spec.deliver]
+    places += [*others, FilePlace(project, actor) if isinstance(project.warehouse, Path) else LakePlace(project)]
     # Rows that a run stored behind the places' backs are in all of them again.
     done = set[str]() if resumed and place.count(request) else _done(project, erasure_id)
     steps = list[tuple[str, Removed, str]]()
@@ -153,7 +174,7 @@ def erase(
         _note(project, erasure_id, each.name, removed, verified)
         steps.append((each.name, removed, verified))
     place.verify(request)  # a run that had begun before may have stored rows meanwhile
-    certify(project, erasure_id, [each.name for each in places])
+    keep_certificate(project, certify(project, erasure_id, [each.name for each in places]))
     anchor_after(project, progress, accepts=True)
     return Erased(erasure_id, _lost(project, erasure_id), steps, resumed)
 
@@ -173,20 +194,23 @@ def _request(erasure_id: str, pipelines: Sequence[Pipeline], wish: Wish) -> Eras
     return ErasureRequest(erasure_id, "erase", wish.why, columns, subjects)
 
 
-def _begin(project: Project, pipelines: Sequence[Pipeline], wish: Wish) -> tuple[str, bool]:
-    """The id of the request, noted with who must not return; whether it had begun before."""
-    of = {each.spec.name: tokens(each, wish.subject) for each in pipelines}
+def begin(
+    project: Project,
+    pipelines: Sequence[Pipeline],
+    wish: Wish,
+    of: Mapping[str, Sequence[tuple[str, str]]],
+    known_as: str | None = None,
+) -> tuple[str, bool]:
+    """The id of the request, noted with who must not return, and whether it had begun before.
+
+    `of`: pipeline → keyed hashes. `known_as`: its id, where it is repeated.
+    """
     with opened(project) as con, transaction(con):
-        listed = [token for pairs in of.values() for token, _ in pairs]
-        rows = con.execute(
-            f"SELECT erasure_id, list_sort(list_distinct(list(pipeline))) FROM ledger.suppressions WHERE "
-            f"{among('subject', listed)} AND erasure_id IN (SELECT erasure_id FROM ledger.erasures GROUP BY 1 HAVING "
-            "arg_max(state, made_at) = 'running') GROUP BY 1 ORDER BY 1"
-        ).fetchall()
-        for erasure_id, names in rows:
-            if names == sorted(of):
-                return str(erasure_id), True
-        erasure_id, now = new_id(), clock.now()
+        running = _running(con, of)
+        found = [erasure_id for erasure_id in running if known_as in (None, erasure_id)]
+        if found:
+            return found[0], True
+        erasure_id, now = known_as or new_id(), clock.now()
         entry = _ErasureEntry(
             *(erasure_id, "erase", sorted(of), "running", wish.why, wish.ground, wish.asked_by, wish.received_at),
             *(wish.actor, now),
@@ -201,6 +225,17 @@ def _begin(project: Project, pipelines: Sequence[Pipeline], wish: Wish) -> tuple
             [_SuppressionEntry(erasure_id, name, *pair, now) for name, pairs in of.items() for pair in pairs],
         )
     return erasure_id, False
+
+
+def _running(con: DuckDBPyConnection, of: Mapping[str, Sequence[tuple[str, str]]]) -> list[str]:
+    """Erasures of these keyed hashes that were interrupted."""
+    listed = [token for pairs in of.values() for token, _ in pairs]
+    rows = con.execute(
+        f"SELECT erasure_id, list_sort(list_distinct(list(pipeline))) FROM ledger.suppressions WHERE "
+        f"{among('subject', listed)} AND erasure_id IN (SELECT erasure_id FROM ledger.erasures GROUP BY 1 HAVING "
+        "arg_max(state, made_at) = 'running') GROUP BY 1 ORDER BY 1"
+    ).fetchall()
+    return [str(erasure_id) for erasure_id, names in rows if names == sorted(of)]
 
 
 def _done(project: Project, erasure_id: str) -> set[str]:
