@@ -80,7 +80,10 @@ class PublishedPlace:
             return Removed(0, 0, 0, "nothing is published")
         with opened(self._project) as con:
             count = publish_pending(con, self._project, everything=request.kind == "erase")
-        return Removed(0, 0, 0, f"{plural(count, 'partition')} written again", remains="copies that readers made")
+        remains = "copies that readers made"
+        if aside := sorted(self._project.published.parent.glob(f"{self._project.published.name}.before-*")):
+            remains += f"; {', '.join(each.name for each in aside)}, which `audit accept` moved aside: remove it"
+        return Removed(0, 0, 0, f"{plural(count, 'partition')} written again", remains=remains)
 
     def verify(self, request: ErasureRequest) -> str:
         """Nothing is pending.

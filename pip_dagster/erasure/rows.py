@@ -136,7 +136,7 @@ class WarehousePlace:
             _forget(con, request, scorings, of_partition)
             rewrite_id = f"{request.erasure_id}/{clock.now():%Y%m%dT%H%M%S%f}"
             rewrite(con, rewrite_id, "erasure", scorings, actor=self._actor)
-            return Removed(before, removed, before - removed, _METHOD, remains=_REMAINS)
+            return Removed(before, removed, before - removed, _METHOD, remains=_REMAINS + _of_nobody(tables, request))
 
     def verify(self, request: ErasureRequest) -> str:
         """Count again.
@@ -187,6 +187,17 @@ def _tables(con: DuckDBPyConnection, request: ErasureRequest) -> Iterator[_Table
         table = _Table(pipeline, name, columns)
         if table.kind in KINDS:
             yield table
+
+
+def _of_nobody(tables: Sequence[_Table], request: ErasureRequest) -> str:
+    """Tables of features from before the subject was declared, as the end of a sentence."""
+    found = sorted(
+        f"{table.pipeline}.{table.name}"
+        for table in tables
+        if table.kind == "features" and not column_named(table.columns, request.columns[table.pipeline])
+    )
+    what = "which have no column of the subject: nothing says whose they are"
+    return f"; rows of {', '.join(found)}, {what}" if found else ""
 
 
 def _measure(con: DuckDBPyConnection, table: _Table, scorings: Sequence[str]) -> None:
