@@ -301,12 +301,17 @@ def _change(subject: dict[str, Any], details: dict[str, Any]) -> tuple[str, str]
         return f"{details['first']} to {details['last']}", f"report recorded, sha256 {subject['report']}"
     if "rewrite_id" in subject:
         return subject["rewrite_id"], f"{details['kind']}: {plural(details['scorings'], 'scoring')} rewritten"
+    if "erasure_id" in subject:
+        return subject["erasure_id"], f"certificate stored, sha256 {details['sha256'][:16]}"
     if "statement" in subject:
         return subject["statement"], f"stated until {str(details.get('until'))[:10]}"
     if "exercise" in subject:
         return details["partition"], f"{subject['exercise']} {'passed' if details['passed'] else 'failed'}"
     if "warehouse" in subject:
         return "warehouse", "accepted as it is"
+    if "positions" in details:
+        rows = plural(len(details["positions"]), "golden row")
+        return f"v{subject['version']}", f"{rows} erased by {details['erasure_id']}"
     if "version" in subject:
         return f"v{subject['version']}", "accepted as it is"
     if "anchor" in subject:

@@ -18,6 +18,7 @@ _VERSION = r"^[a-z0-9]{1,16}$"
 Version = Annotated[str, StringConstraints(pattern=_VERSION)]
 
 LEAST_BYTES = 16
+LOCAL = "local"  # the version of the secret beside the warehouse
 # AI Act, articles 19 and 26(6): logs of a high-risk system are kept for at least six months.
 LEAST_KEPT = timedelta(days=183)
 _PERIOD = re.compile(r"^\s*(\d{1,4})\s*(day|week|month|year)s?\s*$")
@@ -82,6 +83,16 @@ class Pseudonymize(Secret):
     former: dict[str, Secret] = Field(
         default_factory=dict, description="Version → secret: those of stored rows that are not rotated yet."
     )
+
+    @field_validator("version")
+    @classmethod
+    def _not_local(cls, value: str) -> str:
+        if value == LOCAL:
+            raise ValueError(
+                f"`{LOCAL}` names the secret beside the warehouse, by which erased subjects are known where no "
+                "pseudonyms are declared; give this one another name, such as `k1`"
+            )
+        return value
 
     @field_validator("former")
     @classmethod

@@ -5,7 +5,7 @@ A place that is done is a row of `ledger.erasure_steps`. The same request again 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
@@ -14,12 +14,14 @@ from typing import TYPE_CHECKING, Any
 from pip_dagster import clock
 from pip_dagster.erasure.certificate import certify
 from pip_dagster.erasure.files import FilePlace, PublishedPlace
+from pip_dagster.erasure.gate_reports import GateReportsPlace
+from pip_dagster.erasure.golden import GoldenPlace
 from pip_dagster.erasure.lake import LakePlace
 from pip_dagster.erasure.opened import opened
 from pip_dagster.erasure.place import ErasurePlace, ErasureRequest, Removed
 from pip_dagster.erasure.rows import WarehousePlace
 from pip_dagster.erasure.targets import TargetsPlace
-from pip_dagster.errors import DeclarationError
+from pip_dagster.errors import DeclarationError, NoWarehouseError
 from pip_dagster.evidence.anchor import anchor_after
 from pip_dagster.ledger.record import new_id
 from pip_dagster.ledger.rows import insert_rows
@@ -33,6 +35,9 @@ from pip_dagster.warehouse.transaction import transaction
 if TYPE_CHECKING:
     from pip_dagster.declaration.pipeline import Pipeline
     from pip_dagster.declaration.project import Project
+
+
+_ANCHOR = "anchor"  # the last step, behind the certificate
 
 
 @dataclass(frozen=True)
@@ -131,27 +136,51 @@ def erase(
         WarehouseError: the warehouse cannot be written.
     """
     place = _rows_place(project, pipelines, wish.actor)
+    if (certified := _not_anchored(project, pipelines, wish)) and not place.count(_request("", pipelines, wish)):
+        vouch(project, certified, progress)
+        return Erased(certified, lost(project, certified), [], resumed=True)
     erasure_id, resumed = _begin(project, pipelines, wish)
     request = _request(erasure_id, pipelines, wish)
-    places: list[ErasurePlace] = [place, PublishedPlace(project)]
+    # Golden rows are known by the rows that are still stored.
+    places: list[ErasurePlace] = [GoldenPlace(project, wish.actor), place, PublishedPlace(project)]
+    places += [GateReportsPlace(project)]
     places += [TargetsPlace(pipeline, wish.actor) for pipeline in pipelines if pipeline.spec.deliver]
     places += [*others, FilePlace(project, wish.actor) if isinstance(project.warehouse, Path) else LakePlace(project)]
     # Rows that a run stored behind the places' backs are in all of them again.
-    done = set[str]() if resumed and place.count(request) else _done(project, erasure_id)
+    everything = bool(resumed and place.count(request))
+    steps = empty_places(project, request, places, everything=everything, progress=progress)
+    place.verify(request)  # a run that had begun before may have stored rows meanwhile
+    certify(project, erasure_id, [each.name for each in places])
+    vouch(project, erasure_id, progress)
+    return Erased(erasure_id, lost(project, erasure_id), steps, resumed)
+
+
+def empty_places(
+    project: Project,
+    request: ErasureRequest,
+    places: Sequence[ErasurePlace],
+    *,
+    everything: bool = False,
+    progress: Callable[[str], object] = lambda text: None,
+) -> list[tuple[str, Removed, str]]:
+    """Empty, verify and record the places that are not recorded yet, or all of them again; of each what it lost.
+
+    Raises:
+        ErasureError: a place could not be emptied.
+    """
     steps = list[tuple[str, Removed, str]]()
+    done = set[str]() if everything else _done(project, request.erasure_id)
+    verb = "purging" if request.kind == "purge" else "erasing"
     for each in places:
         if each.name in done:
             continue
-        progress(f"erasing: {each.name}")
-        request = replace(request, partitions=_partitions(project, erasure_id))
+        progress(f"{verb}: {each.name}")
+        request = replace(request, partitions=_partitions(project, request.erasure_id))
         removed = each.remove(request)
         verified = each.verify(request)
-        _note(project, erasure_id, each.name, removed, verified)
+        _note(project, request.erasure_id, each.name, removed, verified)
         steps.append((each.name, removed, verified))
-    place.verify(request)  # a run that had begun before may have stored rows meanwhile
-    certify(project, erasure_id, [each.name for each in places])
-    anchor_after(project, progress, accepts=True)
-    return Erased(erasure_id, _lost(project, erasure_id), steps, resumed)
+    return steps
 
 
 def _rows_place(project: Project, pipelines: Sequence[Pipeline], actor: str) -> WarehousePlace:
@@ -173,15 +202,8 @@ def _begin(project: Project, pipelines: Sequence[Pipeline], wish: Wish) -> tuple
     """The id of the request, noted with who must not return; whether it had begun before."""
     of = {each.spec.name: tokens(each, wish.subject) for each in pipelines}
     with opened(project) as con, transaction(con):
-        listed = [token for pairs in of.values() for token, _ in pairs]
-        rows = con.execute(
-            f"SELECT erasure_id, list_sort(list_distinct(list(pipeline))) FROM ledger.suppressions WHERE "
-            f"{among('subject', listed)} AND erasure_id IN (SELECT erasure_id FROM ledger.erasures GROUP BY 1 HAVING "
-            "arg_max(state, made_at) = 'running') GROUP BY 1 ORDER BY 1"
-        ).fetchall()
-        for erasure_id, names in rows:
-            if names == sorted(of):
-                return str(erasure_id), True
+        if found := con.execute(_of_subject(of, "running")).fetchall():
+            return str(found[0][0]), True
         erasure_id, now = new_id(), clock.now()
         entry = _ErasureEntry(
             *(erasure_id, "erase", sorted(of), "running", wish.why, wish.ground, wish.asked_by, wish.received_at),
@@ -199,6 +221,34 @@ def _begin(project: Project, pipelines: Sequence[Pipeline], wish: Wish) -> tuple
     return erasure_id, False
 
 
+def _not_anchored(project: Project, pipelines: Sequence[Pipeline], wish: Wish) -> str | None:
+    """The newest erasure of the subject that is certified, if it was interrupted before an anchor vouched for it."""
+    of = {each.spec.name: tokens(each, wish.subject) for each in pipelines}
+    try:
+        found = _read(project, _of_subject(of, "done"))
+    except NoWarehouseError:
+        return None
+    return str(found[-1][0]) if found and _ANCHOR not in _done(project, str(found[-1][0])) else None
+
+
+def _of_subject(of: Mapping[str, Sequence[tuple[str, str]]], state: str) -> str:
+    """SQL of the erasures of a subject in this state, oldest first; `of`: each pipeline and its tokens."""
+    listed = [token for pairs in of.values() for token, _ in pairs]
+    return (
+        f"SELECT erasure_id FROM ledger.suppressions WHERE {among('subject', listed)} AND erasure_id IN (SELECT "
+        f"erasure_id FROM ledger.erasures GROUP BY 1 HAVING arg_max(state, made_at) = {literal(state)} "
+        f"AND any_value(kind) = 'erase') GROUP BY 1 "
+        f"HAVING list_sort(list_distinct(list(pipeline))) = [{', '.join(map(literal, sorted(of)))}] ORDER BY 1"
+    )
+
+
+def vouch(project: Project, erasure_id: str, progress: Callable[[str], object]) -> None:
+    """Vouch for what this erasure rewrote, and note that: whoever repeats an interrupted call then does it."""
+    if anchor_after(project, progress, erasure_id=erasure_id):
+        where = "its entries are vouched for in every declared place" if project.anchors else "no anchors are declared"
+        _note(project, erasure_id, _ANCHOR, Removed(0, 0, 0, "the audit was anchored"), where)
+
+
 def _done(project: Project, erasure_id: str) -> set[str]:
     return {row[0] for row in _read(project, f"SELECT place FROM ledger.erasure_steps WHERE {_of(erasure_id)}")}
 
@@ -213,7 +263,8 @@ def _partitions(project: Project, erasure_id: str) -> dict[str, list[str]]:
     return found
 
 
-def _lost(project: Project, erasure_id: str) -> dict[str, dict[str, int]]:
+def lost(project: Project, erasure_id: str) -> dict[str, dict[str, int]]:
+    """Pipeline → partition → how many rows it lost."""
     select = (
         f"SELECT pipeline, partition_key, sum(rows_removed)::BIGINT FROM ledger.erased_partitions "
         f"WHERE {_of(erasure_id)} GROUP BY ALL ORDER BY ALL"

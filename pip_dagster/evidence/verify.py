@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from pip_dagster import clock
 from pip_dagster.errors import ProjectError
-from pip_dagster.evidence.anchor import anchored_lines
+from pip_dagster.evidence.anchor import VOUCHED, anchored_lines
 from pip_dagster.evidence.places import PlaceError, tag_of
 from pip_dagster.evidence.signed import trusted_keys
 from pip_dagster.evidence.statement import Statement, digest, parse
@@ -174,9 +174,7 @@ def _unsigned(con: DuckDBPyConnection, entries: Mapping[int, str], valid: Sequen
     """Entries in which something was accepted or rewritten, and no anchor vouches for it."""
     here = [statement for statement in valid if _of_chain(entries, statement, "") is None]
     vouched = {seq for statement in here for seq in statement.accepts}
-    select = (
-        "SELECT seq, actor, action, subject FROM ledger.audit WHERE action IN ('accepted', 'rewritten') ORDER BY seq"
-    )
+    select = f"SELECT seq, actor, action, subject FROM ledger.audit WHERE action IN {VOUCHED} ORDER BY seq"
     for seq, actor, action, text in con.execute(select).fetchall():
         if seq in vouched:
             continue
@@ -188,6 +186,14 @@ def _unsigned(con: DuckDBPyConnection, entries: Mapping[int, str], valid: Sequen
                 "accepted",
                 f"it says that {actor} accepted {of} as it is, and no anchor vouches for that: the entry is forged, or "
                 "nothing was signed then. If it is meant, `pip-dagster audit accept` signs what was accepted",
+            )
+        elif action == "reissued":
+            yield Fault(
+                seq,
+                "rewritten",
+                f"it says that {actor} erased golden rows of {subject['model']} v{subject['version']}, and no anchor "
+                "vouches for that: the entry is forged, or the erasure ended where the key is not. If it is meant, "
+                "`pip-dagster audit accept` signs it",
             )
         elif not _of_migration(con, subject):
             yield Fault(

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from pip_dagster import clock
 from pip_dagster.errors import NoWarehouseError, OtherWarehouseError, RegistryError
-from pip_dagster.ledger import audit, versions
+from pip_dagster.ledger import audit, reissued, versions
 from pip_dagster.ledger.promotions import accept_lost, append_promotions, write_registry_stamp
 from pip_dagster.registry.store import Registry
 from pip_dagster.warehouse import stamp
@@ -59,7 +59,7 @@ def accept(
                     continue
                 if known.differs(version):
                     events.append(versions.accepted(version, by, why, now))
-            audit.append(con, events)
+            audit.append(con, events + (reissued.unrecorded(con, registry) if replaced else []))
             count = 0
             if moves:
                 count = accept_lost(con, registry, by=by, why=why) + append_promotions(con, registry, by=by, why=why)

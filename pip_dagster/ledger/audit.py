@@ -34,6 +34,8 @@ Action = Literal[
     "report",
     "anchored",
     "rewritten",
+    "reissued",
+    "certified",
     "statement",
     "exercised",
 ]

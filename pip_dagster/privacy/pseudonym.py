@@ -11,9 +11,9 @@ import hmac
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from pip_dagster.declaration.privacy import LOCAL
 from pip_dagster.sql.names import literal
 
-LOCAL = "local"  # the version of the secret beside the warehouse
 META = "pseudonyms"  # what names of check values begin with
 _BLOCK = 64  # bytes that SHA-256 takes at once
 _DIGITS = 32  # hex digits, 128 bits

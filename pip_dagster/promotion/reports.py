@@ -34,21 +34,40 @@ def store_report(root: Path, report: GateReport) -> Path:
         clock.seen(newest)
         at = at if at > newest else clock.now()
     path = folder / f"{at:{_INSTANT}}-v{report.candidate}.json"
-    with of_registry(folder):
-        replace_atomically(path, _adapter().dump_json(report, indent=2))
+    rewrite_report(path, report)
     return path
 
 
 def reports_on(root: Path, model_name: str, version: int) -> Iterator[GateReport]:
     """Every report on a version, the newest first. Raises CorruptRegistry."""
     for path in sorted((root / model_name / "reports").glob(f"[0-9]*-v{version}.json"), reverse=True):
-        try:
-            yield _adapter().validate_json(path.read_bytes())
-        except (ValidationError, OSError) as error:
-            why = error.errors()[0]["msg"] if isinstance(error, ValidationError) else error.strerror
-            raise CorruptRegistry(
-                f"{path} is no gate report ({why}); move it away and run `pip-dagster models gate` again"
-            ) from error
+        yield _read(path)
+
+
+def stored_reports(root: Path) -> Iterator[tuple[Path, GateReport]]:
+    """Every report on any model, with its file. Raises CorruptRegistry."""
+    for path in sorted(root.glob("*/reports/[0-9]*-v*.json")):
+        yield path, _read(path)
+
+
+def rewrite_report(path: Path, report: GateReport) -> None:
+    """Replace a stored report, of which an erasure has removed rows.
+
+    Raises:
+        RegistryUnwritable: the disk is full, or this user may not write there.
+    """
+    with of_registry(path.parent):
+        replace_atomically(path, _adapter().dump_json(report, indent=2))
+
+
+def _read(path: Path) -> GateReport:
+    try:
+        return _adapter().validate_json(path.read_bytes())
+    except (ValidationError, OSError) as error:
+        why = error.errors()[0]["msg"] if isinstance(error, ValidationError) else error.strerror
+        raise CorruptRegistry(
+            f"{path} is no gate report ({why}); move it away and run `pip-dagster models gate` again"
+        ) from error
 
 
 def newest_report(root: Path, model_name: str, version: int) -> GateReport | None:

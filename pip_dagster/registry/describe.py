@@ -35,7 +35,7 @@ def describe(
     Outcomes are those of `held_out`, or of the sample where these are the held-out rows.
     """
     X, *scores = _scored(request, table, signature, predictor)
-    golden.write(request.golden, table, scores[0], signature, groups)
+    golden.write(request.golden, table, scores[0], signature, groups, nonce=request.nonce)
     score_reference = reference.score_reference(scores[0], signature)
     found = None
     if request.outcome is not None:

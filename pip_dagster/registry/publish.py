@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import secrets
 import shutil
@@ -19,6 +20,8 @@ from pip_dagster.warehouse.faults import remedy
 
 # A registration takes seconds: a folder older than a day belongs to a process that died.
 ABANDONED_SECONDS = 24 * 3600
+_TO_LOCK_SECONDS = 5  # from the creation of its folder to its lock
+_INCOMING = ".incoming-*"
 
 
 def version_numbers(folder: Path) -> list[int]:
@@ -51,16 +54,39 @@ def staging(folder: Path) -> Iterator[Path]:
     """
     with of_registry(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        for old in folder.glob(".incoming-*"):
+        for old in folder.glob(_INCOMING):
             with suppress(FileNotFoundError):  # its owner, or another cleaner, may be removing it now
                 if time.time() - old.stat().st_mtime > ABANDONED_SECONDS:
                     shutil.rmtree(old, ignore_errors=True)
         path = folder / f".incoming-{secrets.token_hex(8)}"
         path.mkdir()
+        handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
         try:
+            with suppress(OSError):  # a file system without locks
+                fcntl.flock(handle, fcntl.LOCK_SH)
             yield path
         finally:
             shutil.rmtree(path, ignore_errors=True)
+            os.close(handle)
+
+
+def incoming(root: Path) -> list[Path]:
+    """The folders of registrations of any model, with their samples: of running ones, and of those that died."""
+    return sorted(root.glob(f"*/{_INCOMING}"))
+
+
+def remove_abandoned(root: Path) -> list[Path]:
+    """Remove those of registrations that died; the folders that may be of running ones."""
+    for path in incoming(root):
+        with suppress(OSError):  # gone, or a file system without locks
+            handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+            try:
+                if time.time() - path.stat().st_mtime > _TO_LOCK_SECONDS:
+                    fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    shutil.rmtree(path)
+            finally:
+                os.close(handle)
+    return incoming(root)
 
 
 def publish(

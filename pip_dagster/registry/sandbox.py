@@ -38,7 +38,7 @@ class ProbeRequest(Record):
 
     A model in another format than the stored one is written to `convert_to`. With `composite`, `model` is the folder of
     its members' files, and no `engine` is named. `outcome` is the column of outcomes, of the
-    rows in `held_out` or, without, of the sample.
+    rows in `held_out` or, without, of the sample. `nonce`: whether the file of golden rows gets one.
     """
 
     name: str
@@ -53,6 +53,7 @@ class ProbeRequest(Record):
     composite: Composite | None = None
     outcome: str | None = None
     held_out: Path | None = None
+    nonce: bool = False
     cpu_seconds: int
     memory_bytes: int = MEMORY_BYTES
 

@@ -11,8 +11,10 @@ from pip_dagster.registry.engines import completed
 from pip_dagster.registry.errors import CorruptRegistry, DigestMismatch, SignatureMismatch
 from pip_dagster.registry.files import sha256
 from pip_dagster.registry.manifest import FORMAT, Manifest
+from pip_dagster.registry.reissue import GOLDEN_FILE, GoldenFiles
 
-GOLDEN_FILE = "golden.parquet"
+__all__ = ["DIGEST_FILE", "GOLDEN_FILE", "MANIFEST_FILE", "ModelVersion", "model_digest"]
+
 MANIFEST_FILE = "manifest.json"
 DIGEST_FILE = "manifest.sha256"
 
@@ -65,7 +67,7 @@ class ModelVersion:
         return f"{self.name} v{self.version}"
 
     def file_bytes(self, file: str) -> bytes:
-        """A registered file's bytes, read once and verified.
+        """A registered file's bytes, read once and verified; golden rows as erasures left them.
 
         Raises:
             CorruptRegistry: the file is missing or was not registered.
@@ -74,11 +76,21 @@ class ModelVersion:
         expected = self.manifest.files.get(file)
         if expected is None:
             raise CorruptRegistry(f"{self}: no file {file} is registered; there are {sorted(self.manifest.files)}")
-        data = _read(str(self), self.path / file)
+        path = self.path / file
+        if file == GOLDEN_FILE:
+            path, expected = self.golden_files.current
+            if not path.is_file():  # an erasure replaced them meanwhile
+                path, expected = self.golden_files.current
+        data = _read(str(self), path)
         found = sha256(data)
         if found != expected:
             raise DigestMismatch(str(self), file, expected, found)
         return data
+
+    @property
+    def golden_files(self) -> GoldenFiles:
+        """Where its golden rows are."""
+        return GoldenFiles(self.path.parents[1], self.version, self.manifest.files.get(GOLDEN_FILE, ""))
 
     def model_bytes(self) -> bytes:
         """The model's bytes, verified before anything can load them. Raises as `file_bytes`."""

@@ -106,6 +106,7 @@ def test_a_secret_that_is_none_is_named_and_not_shown(tiny, monkeypatch, value, 
         ({"subject": "order"}, "no column 'order' in its result, the subject; did you mean 'order_id'"),
         ({"subject": "amount"}, "the subject 'amount' is DOUBLE"),
         ({"subject": "quantity"}, "is a feature of model returns v1"),
+        ({"subject": "QUANTITY"}, "'QUANTITY' is a feature of model returns v1"),
     ],
 )
 def test_what_cannot_be_meant_is_refused(tiny, privacy, said):
@@ -122,6 +123,7 @@ def test_what_cannot_be_meant_is_refused(tiny, privacy, said):
         ({"retention": {"content": 13}}, "has no unit"),
         ({"pseudonymize": {"key_env": "A", "key_file": "b"}}, "takes one of"),
         ({"pseudonymize": {"key_env": "A", "former": {"k1": {"key_env": "B"}}}}, "has the present version 'k1' too"),
+        ({"pseudonymize": {"key_env": "A", "version": "local"}}, "names the secret beside the warehouse"),
     ],
 )
 def test_what_cannot_be_declared_is_refused(tiny, privacy, said):
