@@ -21,9 +21,9 @@ def files(tiny):
 @pytest.mark.slice
 def test_only_files_with_changed_partitions_are_written_and_none_keeps_a_byte(tiny, monkeypatch):
     tiny.declare(privacy=PRIVACY)
-    tiny.run(FIRST)
+    tiny.run(FIRST, SECOND)
     monkeypatch.setattr(published_rows, "CAP", 1)  # each change has a file of its own
-    tiny.run(SECOND, THIRD)
+    tiny.run(THIRD)
     monkeypatch.setattr(published_change, "_WHOLE_EVERY", 10**9)  # a change copies the file
     # A copy keeps the bytes of replaced rows; compression hides them from a search for texts.
     monkeypatch.setattr(published_change.shutil, "copyfile", lambda *_: pytest.fail("a file was copied"))
