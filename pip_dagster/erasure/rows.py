@@ -121,7 +121,7 @@ class WarehousePlace:
                     at = (table.pipeline, key, *ids)
                     of_partition[at] = of_partition.get(at, 0) + number
                     if table.kind == "features":
-                        con.execute(f"INSERT INTO {_REVISIONS} VALUES ($1, $2)", [table.pipeline, of])
+                        con.execute(f"INSERT INTO {_REVISIONS} VALUES ({literal(table.pipeline)}, {literal(of)})")
                     else:
                         lost.add(of)
                 con.execute(f"DELETE FROM {table.sql} WHERE {where}")
@@ -206,7 +206,9 @@ def _measure(con: DuckDBPyConnection, table: _Table, scorings: Sequence[str]) ->
         id_ = IDS[table.kind]
         covered = covered_columns(table.kind, table.columns)
         digest = digest_sql(covered, "coalesce(f.n, 0)", "coalesce(f.total, 0)", "coalesce(f.bits, 0)")
-        found = f"SELECT {id_} AS id, {row_set_sql(covered)} FROM {table.sql} GROUP BY {id_}"
+        revisions = f"SELECT DISTINCT id FROM {_REVISIONS} WHERE pipeline = {literal(table.pipeline)}"
+        ids = scorings if table.kind == "scores" else [row[0] for row in con.execute(revisions).fetchall()]
+        found = f"SELECT {id_} AS id, {row_set_sql(covered)} FROM {table.sql} WHERE {among(id_, ids)} GROUP BY {id_}"
     if table.kind == "scores" and scorings:
         con.execute(
             f"UPDATE ledger.scorings SET score_digest = g.digest, rows_scored = g.n, mean_score = NULL, "
