@@ -75,11 +75,11 @@ class PublishedPlace:
         return 0
 
     def remove(self, request: ErasureRequest) -> Removed:
-        """Write every published file again from the warehouse, and remove the former ones; for a purge, the pending."""
+        """Write every published file again from the warehouse, and remove the former ones."""
         if not self._project.publishes:
             return Removed(0, 0, 0, "nothing is published")
         with opened(self._project) as con:
-            count = publish_pending(con, self._project, everything=request.kind == "erase")
+            count = publish_pending(con, self._project, everything=True)
         return Removed(0, 0, 0, f"{plural(count, 'partition')} written again", remains="copies that readers made")
 
     def verify(self, request: ErasureRequest) -> str:
@@ -96,5 +96,4 @@ class PublishedPlace:
                     f"{plural(left, 'partition')} could not be published again, so that former files are still there. "
                     "`pip-dagster publish` says why; then resume the erasure."
                 )
-        what = "the purged partitions were" if request.kind == "purge" else "every published file was"
-        return f"{what} written again from the warehouse; none is pending"
+        return "every published file was written again from the warehouse; none is pending"

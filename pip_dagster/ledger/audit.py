@@ -36,6 +36,7 @@ Action = Literal[
     "rewritten",
     "statement",
     "exercised",
+    "hold",
 ]
 
 # Columns of a scoring that an entry repeats, so that a difference can be named.

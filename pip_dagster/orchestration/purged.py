@@ -11,6 +11,7 @@ from pip_dagster.orchestration.erased_events import DagsterPlace
 from pip_dagster.orchestration.failure import as_failure
 from pip_dagster.orchestration.keys import predictions_key, purged_key
 from pip_dagster.orchestration.links import docs
+from pip_dagster.plural import plural
 from pip_dagster.registry.store import whoami
 
 _DAILY = "0 3 * * *"
@@ -49,8 +50,8 @@ def _asset(pipeline: Pipeline) -> dg.AssetsDefinition:
         owners=list(spec.owners),
         kinds={"duckdb"},
         metadata=docs(pipeline, "privacy"),
-        description=f"The contents of partitions that ended {days:,} days ago or earlier are removed; their evidence "
-        "stays. Also by `pip-dagster purge`.",
+        description=f"The contents of partitions that ended {plural(days, 'day')} ago or earlier are removed; their "
+        "evidence stays. Also by `pip-dagster purge`.",
     )
     def purged(context: dg.AssetExecutionContext) -> dg.MaterializeResult[Any]:
         with alive(context.instance, context.run.run_id), as_failure():

@@ -38,6 +38,8 @@ EXAMPLES: dict[str, list[list[str]]] = {
     "erase": [["--subject", "C-1042", "--why", "a test"], ["--subject", "C-1042", "--why", "a test", "--dry-run"]],
     "export": [["orders", "-o", "{root}/exported"]],
     "features export": [["orders", "-o", "{root}/features.parquet"]],
+    "hold place": [["--subject", "C-1042", "--why", "a test"]],
+    "hold release": [["0123456789", "--why", "a test"]],
     "lineage export": [["orders", "-o", "{root}/lineage.ndjson"]],
     "lineage show": [
         ["orders", PARTITION],
@@ -69,6 +71,7 @@ READING = {
     *("check", "doctor"),
     *("audit log", "audit verify", "backfill --dry-run", "lineage show", "models gate", "models history"),
     *("metrics", "models list", "models rollback --dry-run", "models show", "plan", "query", "replay"),
+    "hold list",
     *("models card", "report", "scorecard", "status"),
 }
 # They say that they do not apply to this project.
@@ -80,6 +83,8 @@ NEITHER = {
     "erase",
     "erase --dry-run",
     "estimate",
+    "hold place",
+    "hold release",
     "maintain",
     "models canary",
     "models compare",
