@@ -215,7 +215,8 @@ def _request(erasure_id: str, pipelines: Sequence[Pipeline], wish: Wish) -> Eras
             )
     columns = {each.spec.name: each.spec.privacy.subject for each in pipelines if each.spec.privacy}
     subjects = {each.spec.name: stored_values(each, wish.subject) for each in pipelines}
-    return ErasureRequest(erasure_id, "erase", wish.why, columns, subjects)
+    hashes = {each.spec.name: [token for token, _ in tokens(each, wish.subject)] for each in pipelines}
+    return ErasureRequest(erasure_id, "erase", wish.why, columns, subjects, tokens=hashes)
 
 
 def begin(
