@@ -31,6 +31,7 @@ import pandas as pd
 import pytest
 import yaml
 from click.testing import CliRunner
+from hypothesis import HealthCheck, settings
 
 from pip_dagster.declaration.partition import Partition
 from pip_dagster.declaration.pipeline import Pipeline
@@ -50,6 +51,10 @@ import xgboost as xgb  # isort: skip  # after pip_dagster: it keeps OpenMP's thr
 # A shell starts what runs in the background with Ctrl-C ignored, and all that the tests start would ignore it too.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# How long an example takes depends on what else the machine does.
+settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("untimed")
 
 # The workers of pytest-xdist are given one; without it, output that is piped has no width to fit.
 os.environ.pop("COLUMNS", None)

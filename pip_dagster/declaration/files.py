@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import re
 from collections.abc import Callable, Iterator, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +35,13 @@ def read_pipelines(file: Path) -> list[dict[str, Any]]:
     Raises:
         DeclarationError: as `read_yaml`; it is empty, or a pipeline's attributes are not a mapping.
     """
-    documents = read_yaml(file, _is_pipeline)
+    return copy.deepcopy(_pipelines(file, read_text(file, DeclarationError)))
+
+
+@lru_cache(maxsize=512)
+def _pipelines(file: Path, text: str) -> list[dict[str, Any]]:
+    """Parsed once a content: a project of N pipelines reads the files of all of them N times, to find each by name."""
+    documents = _parsed(file, text, _is_pipeline)
     if not documents:
         raise DeclarationError(f"{file} is empty, which Dagster refuses. Declare a pipeline in it, or remove it.")
     found = [document.get("attributes") or {} for document in documents if isinstance(document, dict)]
@@ -49,7 +57,11 @@ def read_yaml(file: Path, wanted: Callable[[yaml.Node], bool] = lambda root: Tru
         DeclarationError: it is not YAML or not UTF-8, or it has a key twice or a value that YAML reads as something
             else than it looks like. Names the lines.
     """
-    text, found = read_text(file, DeclarationError), list[Any]()
+    return _parsed(file, read_text(file, DeclarationError), wanted)
+
+
+def _parsed(file: Path, text: str, wanted: Callable[[yaml.Node], bool]) -> list[Any]:
+    found = list[Any]()
     try:
         loader = _Loader(text)
         while loader.check_node():

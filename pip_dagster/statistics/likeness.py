@@ -33,12 +33,14 @@ def likeness(labelled: np.ndarray, rows: np.ndarray) -> Likeness:
         labelled: (bins,) counts of the labelled rows by score.
         rows: (bins,) counts of all rows.
     """
-    from scipy.special import chdtrc
-
     n, of = float(labelled.sum()), float(rows.sum())
     df = int((rows > 0).sum()) - 1
     if not n or n >= of or df < 1:
         return Likeness(0.0, unlike=False)
     psi, scale = float(stability(labelled.astype(float), rows.astype(float))[0]), 1 / n - 1 / of
     excess = psi - df * scale
-    return Likeness(excess, unlike=excess > MOST_PSI and float(chdtrc(df, psi / scale)) < LEAST_P)
+    if excess <= MOST_PSI:
+        return Likeness(excess, unlike=False)
+    from scipy.special import chdtrc  # whose import takes longer than the figures of a year
+
+    return Likeness(excess, unlike=float(chdtrc(df, psi / scale)) < LEAST_P)
