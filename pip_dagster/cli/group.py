@@ -76,7 +76,7 @@ EXAMPLES = {
         "scorecard flight_delay",
         "scorecard flight_delay --state tuned --why 'grid of 200' --key me.pem",
     ),
-    "subject lookup": ("subject lookup C-1042", "subject lookup - --is k1_0123456789abcdef0123456789abcdef"),
+    "subject lookup": ("subject lookup C-1042", "subject lookup C-1042 --is PSEUDONYM"),
     "subject report": ("subject report C-1042 flight_delay --column tail -o person.html",),
     "status": ("status", "status flight_delay --last 7", "status flight_delay --why"),
 }

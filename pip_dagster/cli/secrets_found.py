@@ -22,6 +22,7 @@ def secrets_found(project: Project) -> Iterator[Line]:
     from pip_dagster.declaration.find import find_declarations, find_pipeline
     from pip_dagster.errors import DeclarationError
     from pip_dagster.privacy.keys import domain_of, local_path
+    from pip_dagster.privacy.pseudonym import LOCAL, PseudonymKey
 
     kept = _kept(project)
     local = local_path(project)
@@ -45,7 +46,7 @@ def secrets_found(project: Project) -> Iterator[Line]:
                     yield "problem", str(error), ""
                 else:
                     yield _compared(pipeline, version, value, kept)
-        elif f"pseudonyms:{name}:local" in kept and not local.is_file():
+        elif PseudonymKey(LOCAL, b"", name).name in kept and not local.is_file():
             yield "problem", f"{name}: {local} is gone, by which erased people are known", "Restore it from a backup"
     for file in dict.fromkeys(files):
         if file.is_file() and (mode := stat.S_IMODE(file.stat().st_mode)) & 0o077:

@@ -163,7 +163,7 @@ class TestLabels:
         [
             ("SELECT order_id, true AS returned FROM raw.outcomes WHERE day >= $start_date AND day < $end_date "
              "UNION ALL SELECT 7, false", TrainingSetError,
-             r"in partition 2024-03-01, the key \(order_id\) 7 has more than one"),
+             r"in partition 2024-03-01, 1 key \(order_id\) has more than one"),
             ("SELECT order_id, 'inf'::DOUBLE AS returned FROM raw.outcomes WHERE day >= $start_date",
              TrainingSetError, "outcomes infinite or NaN. Return NULL"),
             ("SELECT order_id, returned FROM raw.outcomes WHERE day >= $begin", DeclarationError,

@@ -337,7 +337,7 @@ def run_functions():
         Of(name="debuggable", points=1.0, evidence=(shown,), expires=AT, missing=""),
         Of(name="rollback", points=0.0, evidence=(), expires=None, missing=earn),
     ]
-    score = {"score": 0.0, "meaning": "strong", "faults": ()}
+    score = {"score": 0.0, "meaning": "strong", "faults": (), "chain_fault": None}
     sections = {"infrastructure": 1.0}
     scorecard._show(Of(pipeline="orders", model="returns v2", sections=sections, of=lambda section: lines, **score))
     point_in_time._show_leaks([Of(feature="amount", rows=12, examples=[{"order_id": 1, "day": "2024-03-01"}])])
