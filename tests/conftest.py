@@ -284,6 +284,11 @@ def untyped_live_changes() -> list[str]:
         for column in ("cpu_seconds", "peak_memory")
     ]
     costs += [f"ALTER TABLE ledger.scorings DROP {column}" for column in ("cluster", "tasks", "nodes", "nonce")]
+    costs += [
+        f"ALTER TABLE ledger.{table} DROP {column}"
+        for table in ("extractions", "scorings")
+        for column in ("purged_by", "purged_at")
+    ]
     live = "CREATE OR REPLACE VIEW ledger.live AS" + view.partition(";")[0]
     created = re.findall(
         r"^CREATE (TABLE|VIEW) (ledger\.\w+)",

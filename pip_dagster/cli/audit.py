@@ -301,6 +301,8 @@ def _change(subject: dict[str, Any], details: dict[str, Any]) -> tuple[str, str]
         return f"{details['first']} to {details['last']}", f"report recorded, sha256 {subject['report']}"
     if "rewrite_id" in subject:
         return subject["rewrite_id"], f"{details['kind']}: {plural(details['scorings'], 'scoring')} rewritten"
+    if "erasure_id" in subject:
+        return subject["erasure_id"], f"certificate stored, sha256 {details['sha256'][:16]}"
     if "statement" in subject:
         return subject["statement"], f"stated until {str(details.get('until'))[:10]}"
     if "exercise" in subject:

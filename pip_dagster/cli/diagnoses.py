@@ -71,6 +71,7 @@ def diagnose(project: Project | None, missing: str | None, port: int) -> list[Di
         look("warehouse", lambda: _warehouse(project))
         look("lock", lambda: _lock(project))
         look("published", lambda: _published(project))
+        look("secrets", lambda: _secrets(project))
     look(VARIABLE, lambda: _home(project))
     look("port", lambda: _port(port))
     look("device", _device)
@@ -239,6 +240,13 @@ def _published(project: Project) -> Iterator[Diagnosis]:
     with open_published(project) as con:
         names = ", ".join(pipelines(con)) or "no partition"
         yield Diagnosis("ok", "published", f"{project.published_database}, with {names}")
+
+
+def _secrets(project: Project) -> Iterator[Diagnosis]:
+    from pip_dagster.cli.secrets_found import secrets_found
+
+    for level, text, remedy in secrets_found(project):
+        yield Diagnosis(level, "secrets", text, remedy)
 
 
 def _home(project: Project | None) -> Iterator[Diagnosis]:

@@ -76,7 +76,7 @@ def erase(
         _show_rows(concerned(project, pipelines, subject), as_json=as_json)
         return
     wish = Wish(subject, why, whoami(), ground, asked_by, received.astimezone() if received else None)
-    with _of_dagster(project) as others:
+    with of_dagster(project) as others:
         done = erase_everywhere(project, pipelines, wish, others=others, progress=progress)
     if as_json:
         show_json(_as_dict(done))
@@ -87,7 +87,7 @@ def erase(
 def _again(project: Project, *, as_json: bool) -> None:
     from pip_dagster.erasure.again import erase_again
 
-    with _of_dagster(project) as others:
+    with of_dagster(project) as others:
         found = erase_again(
             project, lambda name: find_pipeline(project, name), whoami(), others=others, progress=progress
         )
@@ -138,7 +138,7 @@ def _pipelines(project: Project, names: tuple[str, ...]) -> list[Pipeline]:
 
 
 @contextmanager
-def _of_dagster(project: Project) -> Iterator[list[ErasurePlace]]:
+def of_dagster(project: Project) -> Iterator[list[ErasurePlace]]:
     """The place of Dagster's events, where it has run."""
     home = dagster_home(project, create=False)
     if home is None:

@@ -30,7 +30,7 @@ SECTIONS = {
         "prove-point-in-time",
     ),
     "Models": ("models", "monitor", "performance", "estimate"),
-    "Operate": ("alarms", "audit", "metrics", "maintain", "erase"),
+    "Operate": ("alarms", "audit", "metrics", "maintain", "erase", "purge"),
 }
 # Command → lines of its help.
 EXAMPLES = {
@@ -63,6 +63,7 @@ EXAMPLES = {
     "monitor": ("monitor flight_delay", "monitor flight_delay --last 7"),
     "performance": ("performance flight_delay", "performance flight_delay --last 7"),
     "plan": ("plan flight_delay", "plan flight_delay --from 2013-08-01 --to 2013-08-31"),
+    "purge": ("purge --dry-run", "purge flight_delay"),
     "query": (
         'query "SELECT * FROM flight_delay.predictions LIMIT 5"',
         "query -f top.sql -o top.parquet",
@@ -74,6 +75,7 @@ EXAMPLES = {
         "scorecard flight_delay",
         "scorecard flight_delay --state tuned --why 'grid of 200' --key me.pem",
     ),
+    "subject lookup": ("subject lookup C-1042", "subject lookup - --is k1_0123456789abcdef0123456789abcdef"),
     "subject report": ("subject report C-1042 flight_delay --column tail -o person.html",),
     "status": ("status", "status flight_delay --last 7", "status flight_delay --why"),
 }

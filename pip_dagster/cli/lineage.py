@@ -104,9 +104,11 @@ def _members(project: Project, entry: dict[str, Any]) -> list[tuple[str, str]]:
 
 def _lines(entry: dict[str, Any], project: Project) -> list[tuple[str, Any]]:
     sources = entry["source_digests"]
+    purge = f"{entry['purged_at']:%Y-%m-%d %H:%M:%S %Z}, by {entry['purged_by']}" if entry.get("purged_by") else None
     return [
         ("status", entry["status"] + ("" if entry["is_live"] else ", not live")),
         ("reason", entry["reason"]),
+        ("contents purged", purge),
         ("model", entry["model_name"] + (f" v{entry['model_version']}" if entry["model_version"] else "")),
         *_members(project, entry),
         ("model digest", entry["model_digest"]),

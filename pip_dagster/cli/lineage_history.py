@@ -61,7 +61,8 @@ def show_as_of(project: Project, pipeline: str, partition: str, at: datetime, as
 
 def show_key(project: Project, pipeline: str, key: tuple[str, ...], partition: str | None, as_json: bool) -> None:
     """Show every score of a key, live or not."""
-    columns = find_pipeline(project, pipeline).spec.features.key
+    spec = find_pipeline(project, pipeline).spec
+    columns = spec.features.key
     if len(key) != len(columns):
         raise click.UsageError(
             f"The key of {pipeline} is {', '.join(columns)}: pass --key {len(columns)} times, in this order."
@@ -74,7 +75,7 @@ def show_key(project: Project, pipeline: str, key: tuple[str, ...], partition: s
     named = ", ".join(f"{name} = {value}" for name, value in zip(columns, key, strict=True))
     if not found:
         where = f" in partition {partition}" if partition else ""
-        raise click.ClickException(f"{pipeline} has never scored {named}{where}.")
+        raise click.ClickException(f"{pipeline} has never scored {'this key' if spec.privacy else named}{where}.")
     known = {"partition_key", "scoring_id", "made_at", "made_by", "model_name", "model_version", "role", "status"}
     scores = [name for name in found[0] if name not in {*known, *columns, "is_live", "arm", "feature_revision"}]
     show_table(

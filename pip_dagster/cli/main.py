@@ -53,6 +53,7 @@ _COMMANDS = {
         "Find features that use later rows.",
     ),
     "publish": ("pip_dagster.cli.publish", "publish", "Rewrite every published file."),
+    "purge": ("pip_dagster.cli.purge", "purge", "Remove contents that are past their clock."),
     "query": ("pip_dagster.cli.query", "query", "Run a SELECT on the published database."),
     "report": ("pip_dagster.cli.report", "report", "A page on how a pipeline is doing."),
     "replay": ("pip_dagster.cli.replay", "replay", "Score recorded features again and compare to the bit."),

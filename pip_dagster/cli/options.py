@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     from pip_dagster.declaration.pipeline import Pipeline
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON for machines.")
+show_keys_option = click.option(
+    "--show-keys", is_flag=True, help="Print keys of rows that differ, where `privacy` is declared too."
+)
 why_option = click.option("--why", default="", help="The reason, for the ledger and the audit.")
 last_option = click.option(
     "--last", default=31, show_default=True, type=click.IntRange(min=1), help="How many partitions to show."

@@ -28,6 +28,7 @@ _PARTITIONS = """
            max({cpu_seconds}) FILTER (is_live) AS cpu_seconds, max({peak_memory}) FILTER (is_live) AS peak_memory,
            max(made_at) FILTER (is_live) AS scored_at,
            coalesce(bool_or(provisional) FILTER (is_live), false) AS provisional,
+           max({purged_at}) FILTER (is_live) AS purged_at, max({purged_by}) FILTER (is_live) AS purged_by,
            max(findings) FILTER (is_live) AS findings,
            max(partition_start) AS start
     FROM ledger.partitions WHERE pipeline = $pipeline AND role = 'champion' AND {named} GROUP BY partition_key
@@ -42,9 +43,12 @@ _COLUMNS = {
     "corrected": "coalesce(max(live_change) > max(scoring_id), false)",
     "cpu_seconds": "cpu_seconds",
     "peak_memory": "peak_memory",
+    "purged_at": "purged_at",
+    "purged_by": "purged_by",
 }
 # Of files published before these columns were.
 _OLDER = {"corrected": "false", "cpu_seconds": "NULL::DOUBLE", "peak_memory": "NULL::BIGINT"}
+_OLDER |= {"purged_at": "NULL::TIMESTAMPTZ", "purged_by": "NULL::VARCHAR"}
 
 _NAMED = 10  # of perhaps thousands of features; --json names all
 _PUBLISHED = "SELECT view_name AS name FROM duckdb_views() WHERE schema_name = 'ledger'"
@@ -91,7 +95,8 @@ class SplitState:
 class PartitionStatus:
     """A partition's newest attempt, and its live scoring; the latter's values are None without one.
 
-    `pending`: something newer is stored and not published yet; None: not known.
+    `pending`: something newer is stored and not published yet; None: not known. `purged_by`: the purge that removed the
+    contents of the live scoring.
     """
 
     partition_key: str
@@ -110,6 +115,8 @@ class PartitionStatus:
     findings: dict[str, Any]
     split: SplitState
     pending: bool | None = False
+    purged_at: datetime | None = None
+    purged_by: str | None = None
 
     @property
     def state(self) -> str:
@@ -119,6 +126,8 @@ class PartitionStatus:
             live = "nothing published"
         elif self.last_attempt != "scored":
             live += f"; last attempt {self.last_attempt}"
+        if self.purged_by:
+            live = f"purged, by {self.purged_by}"
         return f"{live}; stored since, not published yet" if self.pending else live
 
     @property

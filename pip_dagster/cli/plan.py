@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from pip_dagster.cli.cells import moment
 from pip_dagster.cli.options import json_option
 from pip_dagster.cli.output import echo, progress, show_json, show_table
 from pip_dagster.cli.pending import pending_text
@@ -69,7 +70,9 @@ def as_dict(found: Plan) -> dict[str, Any]:
     ]
     on_hold = [{"partition": each.partition.key, "reasons": reasons(each)} for each in found.on_hold]
     names = {"stale": stale, "on_hold": on_hold, "due": stale, "held": on_hold}
-    return {"pipeline": found.pipeline, **names, "current": found.current, "pending": list(found.pending)}
+    purged = [{"purge": each.purge_id, "at": each.at, "partitions": list(each.keys)} for each in found.purged]
+    left_out = {"purged": purged, "expired": found.expired}
+    return {"pipeline": found.pipeline, **names, "current": found.current, "pending": list(found.pending), **left_out}
 
 
 def show_plan(found: Plan) -> None:
@@ -81,6 +84,17 @@ def show_plan(found: Plan) -> None:
         show_table(None, ["partitions", "number", "state", Heading("why", below=True)], rows[:_SHOWN])
     if len(rows) > _SHOWN:
         progress(f"{plural(len(rows) - _SHOWN, 'more line')}: list them all with --json.")
+    for each in found.purged:
+        first, last = each.keys[0], each.keys[-1]
+        span = first if first == last else f"{first} to {last}"
+        echo(
+            f"{span}: {plural(len(each.keys), 'partition')} purged at {moment(each.at)}, not built again: "
+            f"`pip-dagster certificate {each.purge_id}`."
+        )
+    if found.expired:
+        are = "are" if found.expired > 1 else "is"
+        text = "older than `privacy.retention.content` allows, and not built"
+        echo(f"{plural(found.expired, 'partition')} {are} {text}.")
     if found.pending:
         echo(pending_text(found.pipeline, found.pending))
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import click
 
-from pip_dagster.cli.options import json_option
+from pip_dagster.cli.options import json_option, show_keys_option
 from pip_dagster.cli.output import echo, show_json, show_table
 from pip_dagster.cli.selection import Selection, partition_selection
 from pip_dagster.cli.table import Heading
@@ -32,6 +32,7 @@ from pip_dagster.text_file import read_text
 )
 @click.option("--most-cutoffs", default=100, show_default=True, type=click.IntRange(min=1), help="How many to try.")
 @click.option("--record", "recorded", is_flag=True, help="Record in the audit what it found; the scorecard counts it.")
+@show_keys_option
 @json_option
 @click.pass_obj
 def prove_point_in_time(
@@ -40,6 +41,7 @@ def prove_point_in_time(
     sql: Path | None,
     most_cutoffs: int,
     recorded: bool,
+    show_keys: bool,
     as_json: bool,
     selected: Selection,
 ) -> None:
@@ -75,6 +77,8 @@ def prove_point_in_time(
         passed = not proof.leaks and proof.rows > 0
         done = Exercise("point in time", partition, passed, found, declared.sql_digest)
         record_exercise(project, pipeline, done, by=whoami())
+    if declared.spec.privacy and not show_keys:
+        proof = replace(proof, leaks=tuple(replace(leak, examples=()) for leak in proof.leaks))
     if as_json:
         show_json(asdict(proof))
     else:
@@ -101,4 +105,6 @@ def _show_leaks(leaks: Sequence[Any]) -> None:
         for leak in leaks
     ]
     columns = ["feature", "rows that differ", Heading("example", below=True)]
+    if not any(leak.examples for leak in leaks):
+        columns, rows = columns[:2], [row[:2] for row in rows]
     show_table("Features that depend on later rows", columns, rows)

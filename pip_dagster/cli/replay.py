@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from pip_dagster.cli.failures import Unanswered
-from pip_dagster.cli.options import json_option
+from pip_dagster.cli.options import json_option, show_keys_option
 from pip_dagster.cli.output import echo, progress, show_json, show_table
 from pip_dagster.cli.selection import Selection, partition_selection
 from pip_dagster.cli.table import Heading
@@ -38,6 +38,7 @@ _SHOWN = 50
 @click.option("--all", "every", is_flag=True, help="Replay every live partition.")
 @click.option("--sample", type=click.IntRange(min=1), help="Replay this many live partitions, evenly spread.")
 @click.option("--record", "recorded", is_flag=True, help="Record in the audit what it found; the scorecard counts it.")
+@show_keys_option
 @json_option
 @click.pass_obj
 def replay(
@@ -48,6 +49,7 @@ def replay(
     every: bool,
     sample: int | None,
     recorded: bool,
+    show_keys: bool,
     as_json: bool,
     selected: Selection,
 ) -> None:
@@ -73,15 +75,19 @@ def replay(
         raise Unanswered(f"cannot replay: {error}") from error
     results.sort(key=lambda each: (each.entry.partition_start, each.entry.scoring_id))
     verdicts: Counter[str] = Counter(each.verdict for each in results)
+    private = declared.spec.privacy is not None
+    for each in results:
+        if each.comparison and private and not show_keys:
+            each.comparison.examples.clear()
     if recorded and results:
         _record(declared, results, verdicts)
     if as_json:
         show_json({"pipeline": pipeline, "verdicts": verdicts, "partitions": [_plain(each) for each in results]})
     else:
-        _show(pipeline, results, verdicts)
+        _show(pipeline, results, verdicts, examples=private and show_keys)
     unknown = [key for key in keys if all(_absent(row) for each in results for row in each.rows if row.key == key)]
     if unknown:
-        echo(f"Error: no row has the key {', '.join(unknown)}.", err=True)
+        echo(f"Error: no row has the key {'that you named' if private else ', '.join(unknown)}.", err=True)
     sys.exit(1 if verdicts["differs"] else 2 if verdicts["cannot replay"] or unknown else 0)
 
 
@@ -118,7 +124,7 @@ def _plain(each: Replay) -> dict[str, Any]:
     }
 
 
-def _show(pipeline: str, results: Sequence[Replay], verdicts: Counter[str]) -> None:
+def _show(pipeline: str, results: Sequence[Replay], verdicts: Counter[str], *, examples: bool = False) -> None:
     columns = [
         *("partition", "verdict", Heading("model", optional=True), "compared", "equal", "differing"),
         # The reasons below name them.
@@ -133,6 +139,11 @@ def _show(pipeline: str, results: Sequence[Replay], verdicts: Counter[str]) -> N
     for each in shown:
         for reason in each.reasons:
             echo(f"{each.entry.partition_key} {each.verdict}: {reason}.")
+        if examples and each.comparison:
+            from pip_dagster.replay.replay import named
+
+            for kind, (example, *_) in each.comparison.examples.items():
+                echo(f"{each.entry.partition_key}, a row that is {kind}: {named(example)}.")
         if each.not_evaluated:
             echo(
                 f"{each.entry.partition_key}: {', '.join(each.not_evaluated)} not evaluated again: this scoring is "

@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
+import re
 import sys
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from pip_dagster.cli.group import Commands
-from pip_dagster.cli.options import why_option
-from pip_dagster.cli.output import echo, near
+from pip_dagster.cli.options import json_option, why_option
+from pip_dagster.cli.output import echo, near, show_json
 from pip_dagster.declaration.find import find_declarations, load_declared
 from pip_dagster.declaration.project import Project
 from pip_dagster.errors import DeclarationError
 
+if TYPE_CHECKING:
+    from pip_dagster.declaration.pipeline import Pipeline
+
+_PSEUDONYM = re.compile(r"[a-z0-9]{1,16}_[0-9a-f]{32}")
+
 
 @click.group(cls=Commands)
 def subject() -> None:
-    """Subjects: what was predicted about one person."""
+    """Subjects: what was predicted about one person, and what stands for one."""
 
 
 @subject.command()
@@ -55,15 +63,10 @@ def report(
     from pip_dagster.warehouse.connect import workspace
     from pip_dagster.warehouse.transaction import transaction
 
-    value = sys.stdin.readline().rstrip("\r\n") if identifier == "-" else identifier
-    declared = find_declarations(project)
-    if unknown := [name for name in pipelines if name not in declared]:
-        raise DeclarationError(
-            f"{project.root} declares no pipeline {unknown[0]!r}; it declares {', '.join(sorted(declared)) or 'none'}."
-        )
+    value = _given(identifier)
     chosen = []
-    for name in pipelines or sorted(declared):
-        pipeline = load_declared(project, *declared[name])
+    for pipeline in _loaded(project, pipelines):
+        name = pipeline.spec.name
         of_subject = column or (pipeline.spec.privacy and pipeline.spec.privacy.subject)
         if of_subject:
             chosen.append((pipeline, of_subject))
@@ -89,3 +92,64 @@ def report(
     ):
         audit.append(con, [entry])
     echo(f"{near(path)}: {predicted:,} predictions, {size:,} bytes")
+
+
+@subject.command()
+@click.argument("identifier", metavar="ID")
+@click.argument("pipelines", metavar="[PIPELINE]...", nargs=-1)
+@click.option("--is", "pseudonym", metavar="PSEUDONYM", help="Whether this stands for ID: exit code 0, or 1 if not.")
+@json_option
+@click.pass_obj
+def lookup(project: Project, identifier: str, pipelines: tuple[str, ...], pseudonym: str | None, as_json: bool) -> None:
+    """Print what stands for the person ID in stored rows: the pseudonyms by the present and all former secrets.
+
+    For those who have the secrets. ID is the text that the feature SQL gives, such as `7` for a number; `-` is read
+    from standard input, so that no list of processes shows it. Nothing is written, and ID is not printed. A pseudonym
+    cannot be turned back into the person: give an ID, and the pseudonym as --is.
+    """
+    from pip_dagster.privacy.suppressed import checked_keys
+
+    value = _given(identifier)
+    if _PSEUDONYM.fullmatch(value):
+        raise DeclarationError(
+            "This is a pseudonym, and nobody can compute whom it stands for. Whether it stands for a certain person is "
+            "found by `pip-dagster subject lookup ID --is PSEUDONYM`, and its rows by `subject report`."
+        )
+    found = []
+    for pipeline in _loaded(project, pipelines):
+        keys, name = checked_keys(pipeline), pipeline.spec.name
+        if pipelines and not keys:
+            raise DeclarationError(
+                f"Pipeline {name} declares no `privacy.pseudonymize`: subjects are stored as they are."
+            )
+        for number, key in enumerate(keys):
+            made = {"pipeline": name, "domain": key.domain, "version": key.version, "present": not number}
+            found.append(made | {"pseudonym": key.pseudonym(value)})
+    if not found:
+        raise DeclarationError("No pipeline declares `privacy.pseudonymize`: subjects are stored as they are.")
+    matching = [each for each in found if pseudonym in (None, each["pseudonym"])]
+    if as_json:
+        show_json({"pseudonyms": matching})
+    else:
+        for each in matching:
+            which = "present" if each["present"] else "former"
+            echo(f"{each['pseudonym']}  {each['pipeline']} (domain {each['domain']}), {which} secret {each['version']}")
+        if not matching:
+            echo("It does not stand for this person in any of these pipelines, by any secret that is declared.")
+    if not matching:
+        sys.exit(1)
+
+
+def _given(identifier: str) -> str:
+    return sys.stdin.readline().rstrip("\r\n") if identifier == "-" else identifier
+
+
+def _loaded(project: Project, names: Sequence[str]) -> Iterator[Pipeline]:
+    """The pipelines of these names, or all."""
+    declared = find_declarations(project)
+    if unknown := [name for name in names if name not in declared]:
+        raise DeclarationError(
+            f"{project.root} declares no pipeline {unknown[0]!r}; it declares {', '.join(sorted(declared)) or 'none'}."
+        )
+    for name in names or sorted(declared):
+        yield load_declared(project, *declared[name])

@@ -23,7 +23,7 @@ from pip_dagster.delivery.live_rows import live_rows
 from pip_dagster.delivery.recorder import Recorder
 from pip_dagster.delivery.redact import redacted
 from pip_dagster.delivery.staging import staged
-from pip_dagster.delivery.target import DeliveryError, Receipt
+from pip_dagster.delivery.target import DeliveryError, Receipt, Sweeping
 from pip_dagster.delivery.targets import Session
 from pip_dagster.errors import NoWarehouseError, PipelineError, WarehouseLockedError
 from pip_dagster.flow.engine import available_threads
@@ -76,11 +76,15 @@ class Delivered:
 
 @dataclass(frozen=True)
 class DeliveryRequest:
-    """Who delivers what: all that is pending, or the partitions that a person named, whatever the targets show."""
+    """Who delivers what: all that is pending, or the partitions that a person named, whatever the targets show.
+
+    `sweeps`: former rows are removed from the targets at once, not once nobody reads them any more.
+    """
 
     info: RunInfo
     targets: tuple[str, ...]
     partitions: tuple[str, ...] | None = None
+    sweeps: bool = False
 
 
 def deliver(
@@ -144,6 +148,9 @@ class _Outbox:
         try:
             with _alone(self.pipeline, self.target) as still_alone, Session(self.pipeline, self.target) as session:
                 self._all(session, still_alone)
+                if self.request.sweeps and isinstance(target := session.target(), Sweeping):
+                    still_alone()
+                    target.sweep()
         except NoWarehouseError:
             pass
         except Exception as error:  # one of the catalog's database, too, must not end the other targets

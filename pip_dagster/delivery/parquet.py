@@ -102,7 +102,19 @@ class ParquetFolder:
         with suppress(OSError):
             if any((self._root / _LEFT).iterdir()):
                 with self._alone():
-                    self._sweep()
+                    self._sweep(GRACE_SECONDS)
+
+    def sweep(self) -> None:
+        """Remove the folders that no manifest shows, whoever reads them; see `Sweeping`."""
+        if (self._root / _LEFT).is_dir():
+            try:
+                with self._alone():
+                    self._sweep(0)
+            except OSError as error:
+                raise DeliveryError(
+                    f"Pipeline {self._pipeline}: former files of target {self._name} cannot be removed from "
+                    f"{self._root}: {error.strerror or error}. {remedy(str(error))}"
+                ) from error
 
     def _manifest(self, partition_key: str) -> DeliveryManifest | None:
         path = self._root / folder_of(partition_key) / LATEST
@@ -151,15 +163,16 @@ class ParquetFolder:
         marker.parent.mkdir(parents=True, exist_ok=True)
         marker.touch()
 
-    def _sweep(self) -> None:
+    def _sweep(self, grace: float) -> None:
         for marker in sorted((self._root / _LEFT).iterdir()):
-            if time.time() - marker.stat().st_mtime < GRACE_SECONDS:
+            if time.time() - marker.stat().st_mtime < grace:
                 continue
             partition, _, name = marker.name.rpartition("@")
             folder, latest = self._root / partition, self._root / partition / LATEST
             shown = parsed(latest.read_bytes(), str(latest)).files if latest.exists() else ()
             if not any(Path(each.path).parts[0] == name for each in shown):
-                shutil.rmtree(folder / name, ignore_errors=True)
+                with suppress(FileNotFoundError):
+                    shutil.rmtree(folder / name)
             marker.unlink(missing_ok=True)
 
 

@@ -106,13 +106,20 @@ class S3Folder:
     def close(self) -> None:
         """Remove what no manifest has shown for longer than the time of grace."""
         with suppress(DeliveryError):
-            for marker in self._objects.older(_LEFT, GRACE):
-                folder, _, name = marker.removeprefix(_LEFT).rpartition("@")
-                found = self._objects.read(f"{folder}/{LATEST}")
-                shown = parsed(found[0], folder).files if found else ()
-                if not any(each.path.partition("/")[0] == name for each in shown):
-                    self._objects.remove(*self._objects.older(f"{folder}/{name}/", timedelta(0)))
-                self._objects.remove(marker)
+            self._sweep(GRACE)
+
+    def sweep(self) -> None:
+        """Remove the objects that no manifest shows, whoever reads them; see `Sweeping`."""
+        self._sweep(timedelta(0))
+
+    def _sweep(self, grace: timedelta) -> None:
+        for marker in self._objects.older(_LEFT, grace):
+            folder, _, name = marker.removeprefix(_LEFT).rpartition("@")
+            found = self._objects.read(f"{folder}/{LATEST}")
+            shown = parsed(found[0], folder).files if found else ()
+            if not any(each.path.partition("/")[0] == name for each in shown):
+                self._objects.remove(*self._objects.older(f"{folder}/{name}/", timedelta(0)))
+            self._objects.remove(marker)
 
     def _manifest(self, partition_key: str) -> tuple[DeliveryManifest | None, str | None]:
         """The manifest that is shown, and its entity tag."""

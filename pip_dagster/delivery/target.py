@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from pip_dagster.errors import PipelineError
 
@@ -175,3 +175,15 @@ class Target(Protocol):
 
     def close(self) -> None:
         """Release what it has open, and remove what no reader needs any more."""
+
+
+@runtime_checkable
+class Sweeping(Protocol):
+    """A target that keeps former rows for a while, for those who have begun to read them."""
+
+    def sweep(self) -> None:
+        """Remove them now. No other process may deliver to it meanwhile.
+
+        Raises:
+            DeliveryError: they cannot be removed.
+        """

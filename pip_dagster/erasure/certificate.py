@@ -18,6 +18,7 @@ from pip_dagster import __version__, clock
 from pip_dagster.declaration.canonical import canonical
 from pip_dagster.errors import ErasureError, NotFoundError
 from pip_dagster.evidence.signed import check_signature, signature
+from pip_dagster.ledger.certified import record_certificate
 from pip_dagster.ledger.record import dicts
 from pip_dagster.registry.signing import key_id, private_key
 from pip_dagster.registry.store import whoami
@@ -81,12 +82,14 @@ def certify(project: Project, erasure_id: str, places: Sequence[str] = ()) -> di
         content = _content(con, erasure_id, places)
         content |= {"key": key_id(key.public_key()) if key else None, "unsigned": unsigned}
         made = content | {"signature": signature(content, key) if key else None}
+        text = canonical(made)
         con.execute(
             "INSERT INTO ledger.erasures BY NAME SELECT * REPLACE ('done' AS state, $certificate AS certificate, "
             "$by AS made_by, greatest($at, made_at + INTERVAL 1 MICROSECOND) AS made_at) "
             f"FROM ledger.erasures {_OF_ID} ORDER BY made_at DESC LIMIT 1",
-            {"id": erasure_id, "certificate": canonical(made), "by": whoami(), "at": clock.now()},
+            {"id": erasure_id, "certificate": text, "by": whoami(), "at": clock.now()},
         )
+        record_certificate(con, erasure_id, text, actor=whoami())
     return made
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pip_dagster import clock
-from pip_dagster.erasure.certificate import certify
+from pip_dagster.erasure.certificate import certificate_of, certify
 from pip_dagster.erasure.files import FilePlace, PublishedPlace
 from pip_dagster.erasure.gate_reports import GateReportsPlace
 from pip_dagster.erasure.golden import GoldenPlace
@@ -22,7 +22,7 @@ from pip_dagster.erasure.outside import keep_certificate, keep_request
 from pip_dagster.erasure.place import ErasurePlace, ErasureRequest, Removed
 from pip_dagster.erasure.rows import WarehousePlace
 from pip_dagster.erasure.targets import TargetsPlace
-from pip_dagster.errors import DeclarationError
+from pip_dagster.errors import DeclarationError, NoWarehouseError
 from pip_dagster.evidence.anchor import anchor_after
 from pip_dagster.ledger.record import new_id
 from pip_dagster.ledger.rows import insert_rows
@@ -34,10 +34,11 @@ from pip_dagster.warehouse.connect import workspace
 from pip_dagster.warehouse.transaction import transaction
 
 if TYPE_CHECKING:
-    from duckdb import DuckDBPyConnection
-
     from pip_dagster.declaration.pipeline import Pipeline
     from pip_dagster.declaration.project import Project
+
+
+_ANCHOR = "anchor"  # the last step, behind the certificate
 
 
 @dataclass(frozen=True)
@@ -135,7 +136,12 @@ def erase(
         ErasureError: a place could not be emptied; what is done is recorded.
         WarehouseError: the warehouse cannot be written.
     """
+    place = _rows_place(project, pipelines, wish.actor)
     of = {each.spec.name: tokens(each, wish.subject) for each in pipelines}
+    if (certified := _not_anchored(project, of)) and not place.count(_request("", pipelines, wish)):
+        keep_certificate(project, certificate_of(project, certified))
+        vouch(project, certified, progress)
+        return Erased(certified, lost(project, certified), [], resumed=True)
     erasure_id, resumed = begin(project, pipelines, wish, of)
     received = wish.received_at.isoformat() if wish.received_at else None
     given = {"why": wish.why, "ground": wish.ground, "asked_by": wish.asked_by, "received_at": received}
@@ -162,21 +168,40 @@ def carry_out(
     places += [TargetsPlace(pipeline, actor) for pipeline in pipelines if pipeline.spec.deliver]
     places += [*others, FilePlace(project, actor) if isinstance(project.warehouse, Path) else LakePlace(project)]
     # Rows that a run stored behind the places' backs are in all of them again.
-    done = set[str]() if resumed and place.count(request) else _done(project, erasure_id)
+    everything = bool(resumed and place.count(request))
+    steps = empty_places(project, request, places, everything=everything, progress=progress)
+    place.verify(request)  # a run that had begun before may have stored rows meanwhile
+    keep_certificate(project, certify(project, erasure_id, [each.name for each in places]))
+    vouch(project, erasure_id, progress)
+    return Erased(erasure_id, lost(project, erasure_id), steps, resumed)
+
+
+def empty_places(
+    project: Project,
+    request: ErasureRequest,
+    places: Sequence[ErasurePlace],
+    *,
+    everything: bool = False,
+    progress: Callable[[str], object] = lambda text: None,
+) -> list[tuple[str, Removed, str]]:
+    """Empty, verify and record the places that are not recorded yet, or all of them again; of each what it lost.
+
+    Raises:
+        ErasureError: a place could not be emptied.
+    """
     steps = list[tuple[str, Removed, str]]()
+    done = set[str]() if everything else _done(project, request.erasure_id)
+    verb = "purging" if request.kind == "purge" else "erasing"
     for each in places:
         if each.name in done:
             continue
-        progress(f"erasing: {each.name}")
-        request = replace(request, partitions=_partitions(project, erasure_id))
+        progress(f"{verb}: {each.name}")
+        request = replace(request, partitions=_partitions(project, request.erasure_id))
         removed = each.remove(request)
         verified = each.verify(request)
-        _note(project, erasure_id, each.name, removed, verified)
+        _note(project, request.erasure_id, each.name, removed, verified)
         steps.append((each.name, removed, verified))
-    place.verify(request)  # a run that had begun before may have stored rows meanwhile
-    keep_certificate(project, certify(project, erasure_id, [each.name for each in places]))
-    anchor_after(project, progress, accepts=True)
-    return Erased(erasure_id, _lost(project, erasure_id), steps, resumed)
+    return steps
 
 
 def _rows_place(project: Project, pipelines: Sequence[Pipeline], actor: str) -> WarehousePlace:
@@ -206,9 +231,8 @@ def begin(
     `of`: pipeline → keyed hashes. `known_as`: its id, where it is repeated.
     """
     with opened(project) as con, transaction(con):
-        running = _running(con, of)
-        found = [erasure_id for erasure_id in running if known_as in (None, erasure_id)]
-        if found:
+        running = [str(row[0]) for row in con.execute(_of_subject(of, "running")).fetchall()]
+        if found := [each for each in running if known_as in (None, each)]:
             return found[0], True
         erasure_id, now = known_as or new_id(), clock.now()
         entry = _ErasureEntry(
@@ -227,15 +251,31 @@ def begin(
     return erasure_id, False
 
 
-def _running(con: DuckDBPyConnection, of: Mapping[str, Sequence[tuple[str, str]]]) -> list[str]:
-    """Erasures of these keyed hashes that were interrupted."""
+def _not_anchored(project: Project, of: Mapping[str, Sequence[tuple[str, str]]]) -> str | None:
+    """The newest erasure of the subject that is certified, if it was interrupted before an anchor vouched for it."""
+    try:
+        found = _read(project, _of_subject(of, "done"))
+    except NoWarehouseError:
+        return None
+    return str(found[-1][0]) if found and _ANCHOR not in _done(project, str(found[-1][0])) else None
+
+
+def _of_subject(of: Mapping[str, Sequence[tuple[str, str]]], state: str) -> str:
+    """SQL of the erasures of a subject in this state, oldest first; `of`: each pipeline and its tokens."""
     listed = [token for pairs in of.values() for token, _ in pairs]
-    rows = con.execute(
-        f"SELECT erasure_id, list_sort(list_distinct(list(pipeline))) FROM ledger.suppressions WHERE "
-        f"{among('subject', listed)} AND erasure_id IN (SELECT erasure_id FROM ledger.erasures GROUP BY 1 HAVING "
-        "arg_max(state, made_at) = 'running') GROUP BY 1 ORDER BY 1"
-    ).fetchall()
-    return [str(erasure_id) for erasure_id, names in rows if names == sorted(of)]
+    return (
+        f"SELECT erasure_id FROM ledger.suppressions WHERE {among('subject', listed)} AND erasure_id IN (SELECT "
+        f"erasure_id FROM ledger.erasures GROUP BY 1 HAVING arg_max(state, made_at) = {literal(state)} "
+        f"AND any_value(kind) = 'erase') GROUP BY 1 "
+        f"HAVING list_sort(list_distinct(list(pipeline))) = [{', '.join(map(literal, sorted(of)))}] ORDER BY 1"
+    )
+
+
+def vouch(project: Project, erasure_id: str, progress: Callable[[str], object]) -> None:
+    """Vouch for what this erasure rewrote, and note that: whoever repeats an interrupted call then does it."""
+    if anchor_after(project, progress, erasure_id=erasure_id):
+        where = "its entries are vouched for in every declared place" if project.anchors else "no anchors are declared"
+        _note(project, erasure_id, _ANCHOR, Removed(0, 0, 0, "the audit was anchored"), where)
 
 
 def _done(project: Project, erasure_id: str) -> set[str]:
@@ -252,7 +292,8 @@ def _partitions(project: Project, erasure_id: str) -> dict[str, list[str]]:
     return found
 
 
-def _lost(project: Project, erasure_id: str) -> dict[str, dict[str, int]]:
+def lost(project: Project, erasure_id: str) -> dict[str, dict[str, int]]:
+    """Pipeline → partition → how many rows it lost."""
     select = (
         f"SELECT pipeline, partition_key, sum(rows_removed)::BIGINT FROM ledger.erased_partitions "
         f"WHERE {_of(erasure_id)} GROUP BY ALL ORDER BY ALL"

@@ -44,7 +44,7 @@ class FilePlace:
             # Row ids move with the copy: what covered them begins again.
             with transaction(con):
                 moved = f"{request.erasure_id}/file/{clock.now():%Y%m%dT%H%M%S%f}"
-                rewrite(con, moved, "erasure", [], actor=self._actor)
+                rewrite(con, moved, "purge" if request.kind == "purge" else "erasure", [], actor=self._actor)
 
         before, after = rewrite_file(path, purpose="erasing", before=note)
         remains = "backups of the file; processes that had the old file open; blocks of the disk until overwritten"
@@ -75,11 +75,11 @@ class PublishedPlace:
         return 0
 
     def remove(self, request: ErasureRequest) -> Removed:
-        """Write every published file again from the warehouse, and remove the former ones."""
+        """Write every published file again from the warehouse, and remove the former ones; for a purge, the pending."""
         if not self._project.publishes:
             return Removed(0, 0, 0, "nothing is published")
         with opened(self._project) as con:
-            count = publish_pending(con, self._project, everything=True)
+            count = publish_pending(con, self._project, everything=request.kind == "erase")
         remains = "copies that readers made"
         if aside := sorted(self._project.published.parent.glob(f"{self._project.published.name}.before-*")):
             remains += f"; {', '.join(each.name for each in aside)}, which `audit accept` moved aside: remove it"
@@ -99,4 +99,5 @@ class PublishedPlace:
                     f"{plural(left, 'partition')} could not be published again, so that former files are still there. "
                     "`pip-dagster publish` says why; then resume the erasure."
                 )
-        return "every published file was written again from the warehouse; none is pending"
+        what = "the purged partitions were" if request.kind == "purge" else "every published file was"
+        return f"{what} written again from the warehouse; none is pending"

@@ -15,7 +15,7 @@ from pip_dagster.erasure.opened import opened
 from pip_dagster.erasure.place import ErasureRequest, Removed
 from pip_dagster.errors import ErasureError
 from pip_dagster.plural import plural
-from pip_dagster.sql.names import CATALOG, literal, quote
+from pip_dagster.sql.names import CATALOG, column_named, literal, quote
 from pip_dagster.warehouse import advisory, lock
 from pip_dagster.warehouse.connect import workspace
 from pip_dagster.warehouse.lake_connection import catalog
@@ -164,7 +164,7 @@ def _rows_in_files(con: DuckDBPyConnection, lake: Lake, request: ErasureRequest)
         relation = f"read_parquet({literal(files)}, union_by_name => true)"
         columns = {row[0] for row in con.execute(f"DESCRIBE FROM {relation}").fetchall()}
         for column, values in _wanted(request, schema):
-            if column in columns:
+            if column_named(columns, column):
                 select = f"SELECT count(*) FROM {relation} WHERE {quote(column)}::VARCHAR IN (SELECT unnest($1))"
                 found = con.execute(select, [[*values]]).fetchone()
                 rows += int(found[0]) if found else 0

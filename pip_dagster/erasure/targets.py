@@ -51,10 +51,10 @@ class TargetsPlace:
             select = f"SELECT partition_key FROM ledger.live WHERE pipeline = {literal(spec.name)}"
             live = {row[0] for row in con.execute(select).fetchall()}
         wanted = tuple(key for key in keys if key in live)
-        if not (spec.deliver and wanted):
+        if not (spec.deliver and keys):
             return Removed(0, 0, 0, "nothing was delivered of these partitions")
-        info = RunInfo(request.erasure_id, self._actor)
-        for done in deliver(self._pipeline, DeliveryRequest(info, tuple(spec.deliver), wanted)):
+        asked = DeliveryRequest(RunInfo(request.erasure_id, self._actor), tuple(spec.deliver), wanted, sweeps=True)
+        for done in deliver(self._pipeline, asked):
             if not done.is_complete:
                 why = done.error or next(iter(done.failed.values()), f"{plural(done.left, 'partition')} left")
                 raise ErasureError(f"Pipeline {spec.name}: target {done.target} was not delivered to again: {why}")

@@ -16,6 +16,7 @@ from pip_dagster.evidence.statement import Statement
 from pip_dagster.ledger import audit, covered
 from pip_dagster.registry.signing import key_id, private_key
 from pip_dagster.registry.store import Registry, whoami
+from pip_dagster.sql.names import literal
 from pip_dagster.warehouse.access import reading, writing
 from pip_dagster.warehouse.connect import workspace
 from pip_dagster.warehouse.stamp import newest_entry
@@ -40,12 +41,12 @@ class Anchored:
     failed: dict[str, str] = field(default_factory=dict)
 
 
-def anchor(project: Project, *, accepts: bool = False) -> Anchored | None:
+def anchor(project: Project, *, accepts: bool = False, erasure_id: str | None = None) -> Anchored | None:
     """Anchor the audit as it is now; None where no anchors are declared.
 
     Nothing is recorded where nothing came since the last anchor; places that lack the head get it. With `accepts`, who
-    signs vouches for what the audit says that people accepted, and that an erasure rewrote: whoever writes to the
-    warehouse could add that.
+    signs vouches for all that the audit says was accepted or rewritten: whoever writes to the warehouse could add that.
+    With `erasure_id`, for what this erasure rewrote alone.
 
     Raises:
         InvalidKey: the private key cannot be read.
@@ -67,7 +68,7 @@ def anchor(project: Project, *, accepts: bool = False) -> Anchored | None:
     ):
         head = _cover(con, project)
         (ledger,) = con.execute("SELECT hash FROM ledger.audit WHERE seq = 1").fetchone() or ("",)
-        vouched = tuple(accepted(con)) if accepts else ()
+        vouched = tuple(accepted(con, erasure_id)) if accepts or erasure_id else ()
     statement = Statement(ledger, *head, clock.now().isoformat(), key_id(key.public_key()), accepts=vouched)
     done = Anchored(*head)
     for name, place in declared.places.items():
@@ -79,23 +80,38 @@ def anchor(project: Project, *, accepts: bool = False) -> Anchored | None:
     return done
 
 
-def anchor_after(project: Project, warn: Callable[[str], object], *, accepts: bool = False) -> None:
-    """Anchor after something was done. It is done already, so what fails is only reported."""
+def anchor_after(
+    project: Project, warn: Callable[[str], object], *, accepts: bool = False, erasure_id: str | None = None
+) -> bool:
+    """Anchor after something was done, as `anchor`; whether no declared place lacks it.
+
+    It is done already, so what fails is only reported.
+    """
     try:
-        done = anchor(project, accepts=accepts)
+        done = anchor(project, accepts=accepts, erasure_id=erasure_id)
     except NoWarehouseError:
-        return
+        return True
     except PipelineError as error:
-        warn(f"The audit was not anchored: {error} Correct that and run `pip-dagster audit anchor`.")
-        return
+        again = "repeat the erasure" if erasure_id else "run `pip-dagster audit anchor`"
+        warn(f"The audit was not anchored: {error} Correct that and {again}.")
+        return False
+    covers = "Repeat the erasure to vouch for it there" if erasure_id else "The next anchor covers this one too"
     for name, why in done.failed.items() if done else ():
-        warn(f"The audit was not anchored in {name}: {why}. The next anchor covers this one too.")
+        warn(f"The audit was not anchored in {name}: {why}. {covers}.")
+    return not (done and done.failed)
 
 
-def accepted(con: DuckDBPyConnection) -> list[int]:
-    """The numbers of the entries that somebody must vouch for: what a person accepted as it is, or was rewritten."""
-    rows = con.execute(f"SELECT seq FROM ledger.audit WHERE action IN {VOUCHED} ORDER BY seq").fetchall()
-    return [seq for (seq,) in rows]
+def accepted(con: DuckDBPyConnection, erasure_id: str | None = None) -> list[int]:
+    """The numbers of the entries that somebody must vouch for: what a person accepted as it is, or was rewritten.
+
+    Of an erasure, only of its own rewrites.
+    """
+    of = f"action IN {VOUCHED}"
+    if erasure_id:
+        rewrites = f"starts_with((subject->>'rewrite_id') || '/', {literal(f'{erasure_id}/')})"
+        golden = f"details->>'erasure_id' = {literal(erasure_id)}"
+        of = f"(action = 'rewritten' AND {rewrites} OR action = 'reissued' AND {golden})"
+    return [seq for (seq,) in con.execute(f"SELECT seq FROM ledger.audit WHERE {of} ORDER BY seq").fetchall()]
 
 
 def anchored_lines(project: Project) -> dict[str, list[tuple[str, str]] | PlaceError]:

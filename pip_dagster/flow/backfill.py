@@ -18,6 +18,7 @@ from pip_dagster.ledger.backfills import Backfill, backfills_of, finished_keys, 
 from pip_dagster.ledger.promotions import check_moves
 from pip_dagster.ledger.record import RunInfo, new_id
 from pip_dagster.plural import plural
+from pip_dagster.privacy.retention import past_content, refusal
 from pip_dagster.registry.choose import registry_of, version_withdrawn
 from pip_dagster.registry.store import Registry
 from pip_dagster.warehouse.access import complete_publications, reading, writing
@@ -85,6 +86,10 @@ def begin(pipeline: Pipeline, request: BackfillRequest, *, chunk: int | None = N
     spec = pipeline.spec
     partitions = _range(pipeline, request.first, request.last)
     on_hold: dict[str, str] = {}
+    expired = past_content(spec, partitions, clock.now())
+    if partitions and len(expired) == len(partitions):
+        raise BackfillError(f"Pipeline {spec.name}, partition {partitions[-1].key}: {refusal(spec, partitions[-1])}.")
+    partitions = [partition for partition in partitions if partition.key not in expired]
     if request.only:
         wanted, on_hold = _stale(pipeline, partitions, request.only)
         partitions = [partition for partition in partitions if partition.key in wanted]

@@ -49,6 +49,7 @@ _PAIRS = """
   JOIN ledger.extractions e ON e.pipeline = s.pipeline AND e.partition_key = s.partition_key
     AND e.revision = s.feature_revision
   WHERE l.pipeline = $pipeline AND s.model_name = $model AND s.model_version = $champion AND s.rows_scored > 0
+    AND s.purged_at IS NULL
     AND a.role = 'arm' AND a.status = 'scored' AND a.model_name = $model AND a.model_version = $version
     AND a.scoring_id > $since
   QUALIFY row_number() OVER (PARTITION BY s.partition_key ORDER BY a.scoring_id DESC) = 1

@@ -239,7 +239,7 @@ def _bind_labels(con: DuckDBPyConnection, pipeline: Pipeline, partition: Partiti
             named = {*wanted, *query.parameters}
             both: dict[str, Any] = {name: at for name, at in bounds.items() if name in named} | {**query.values}
             key = quote_all(pipeline.label_key)
-            sql, of_people = label_query(con, pipeline)
+            sql, of_people, _ = label_query(con, pipeline)
             both |= of_people
             # With rows: text that is no number is found by comparing it.
             con.execute(f"SELECT count(*) FROM (\n{query.sql}\n) f JOIN (\n{sql}\n) l USING ({key})", both)

@@ -14,6 +14,7 @@ from pip_dagster.flow.score_chunk import reference
 from pip_dagster.flow.scored_row import scored_columns
 from pip_dagster.quality.parameters import with_parameters
 from pip_dagster.quality.suite import check_columns
+from pip_dagster.sql.names import column_named
 from pip_dagster.warehouse.tables import check_kept
 
 if TYPE_CHECKING:
@@ -62,9 +63,10 @@ def misfits(pipeline: Pipeline, manifest: Manifest, columns: Mapping[str, str]) 
 
 def _check_subject(pipeline: Pipeline, manifest: Manifest) -> None:
     spec = pipeline.spec
-    if spec.privacy and spec.privacy.pseudonymize and spec.privacy.subject in {each.name for each in manifest.features}:
+    privacy, features = spec.privacy, [each.name for each in manifest.features]
+    if privacy and privacy.pseudonymize and column_named(features, privacy.subject):
         raise DeclarationError(
-            f"Pipeline {spec.name}: privacy.subject {spec.privacy.subject!r} is a feature of model "
+            f"Pipeline {spec.name}: privacy.subject {privacy.subject!r} is a feature of model "
             f"{manifest.model_name} v{manifest.version}, which would get pseudonyms. Train it "
             "without, or declare no pseudonyms."
         )

@@ -29,10 +29,14 @@ _NEWEST = "($partition IS NULL OR partition_key = $partition) ORDER BY partition
 # Of the newest partition with scores what is live, else what was stored and blocked.
 _SCORING = (
     "SELECT s.* FROM ledger.scorings s WHERE s.pipeline = $pipeline AND s.role = 'champion' "
-    f"AND s.table_name IS NOT NULL AND s.rows_scored IS NOT NULL AND {_NEWEST}, "
+    "AND s.table_name IS NOT NULL AND s.rows_scored IS NOT NULL AND s.purged_at IS NULL "
+    f"AND {_NEWEST}, "
     "EXISTS (FROM ledger.live l WHERE l.scoring_id = s.scoring_id) DESC, s.scoring_id DESC LIMIT 1"
 )
-_EXTRACTION = f"SELECT * FROM ledger.extractions WHERE pipeline = $pipeline AND {_NEWEST}, extraction_id DESC LIMIT 1"
+_EXTRACTION = (
+    "SELECT * FROM ledger.extractions WHERE pipeline = $pipeline AND purged_at IS NULL "
+    f"AND {_NEWEST}, extraction_id DESC LIMIT 1"
+)
 _SPLIT = (
     f"SELECT entry_id, partition_key FROM ledger.checks WHERE pipeline = $pipeline AND section = '{SPLIT}' "
     "AND ($partition IS NULL OR partition_key = $partition) ORDER BY partition_key DESC, made_at DESC LIMIT 1"

@@ -144,7 +144,7 @@ class _Reader:
         self._names = pipeline.label_key
         self._key = quote_all(self._names)
         self._outcome = quote(pipeline.labels.outcome)
-        sql, self._of_people = label_query(con, pipeline)
+        sql, self._of_people, self._copies = label_query(con, pipeline, stored=True)
         self._sql = f"(\n{sql}\n)"
         self._quotes = pipeline.may_quote([pipeline.labels.outcome])
         self._model = f"{manifest.model_name} v{manifest.version}"
@@ -177,7 +177,7 @@ class _Reader:
         row = self._con.execute(
             f"INSERT INTO {self.relation} {select}", self._values([self._partition(live)])
         ).fetchone()
-        return int(row[0]) if row else 0
+        return int(row[0]) // self._copies if row else 0
 
     def check(self, keys: Sequence[str]) -> None:
         """Remove the labels of other partitions; refuse what cannot be a label."""
@@ -188,11 +188,14 @@ class _Reader:
             f"GROUP BY partition_key, {key} HAVING count(*) > 1)"
         ).fetchone()
         if twice and twice[1]:
+            keys_twice = twice[1] // self._copies
             raise DeclarationError(
-                f"{self._where}: {plural(twice[1], 'key')} ({key}) {'has' if twice[1] == 1 else 'have'} more than one "
-                f"label in a partition, such as {twice[0]}."
+                f"{self._where}: {plural(keys_twice, 'key')} ({key}) {'has' if keys_twice == 1 else 'have'} more than "
+                f"one label in a partition, such as {twice[0]}."
             )
-        unknown = con.execute(f"SELECT any_value(pip_unknown), count(pip_unknown) FROM {self.relation}").fetchone()
+        unknown = con.execute(
+            f"SELECT any_value(pip_unknown), count(pip_unknown) // {self._copies} FROM {self.relation}"
+        ).fetchone()
         such = f", {unknown[0]!r} among them," if unknown and self._quotes else ""
         if unknown and unknown[1] and not self._classes:
             raise DeclarationError(

@@ -62,7 +62,7 @@ def label_sets(pipeline: Pipeline, partitions: Sequence[Partition]) -> dict[str,
     found: dict[str, LabelSet] = {}
     with workspace(threads=1) as outer, sources_alone(outer, pipeline.spec, pipeline.project.root) as con:
         try:
-            sql, of_people = label_query(con, pipeline)
+            sql, of_people, _ = label_query(con, pipeline)
             wanted = con.extract_statements(sql)[0].named_parameters
             for partition in partitions:
                 row = con.execute(

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, TypedDict, Unpack
 
+from pip_dagster import clock
 from pip_dagster.declaration.partition import Partition
 from pip_dagster.flow.distributed.cluster import connected
 from pip_dagster.flow.distributed.extract_shares import extract_shares
@@ -31,6 +32,7 @@ from pip_dagster.ledger import record
 from pip_dagster.ledger.observations import add_observations
 from pip_dagster.ledger.record import ExtractionEntry, RunInfo
 from pip_dagster.loaded import loading
+from pip_dagster.privacy.retention import past_content, refusal
 from pip_dagster.privacy.suppressed import incoming
 from pip_dagster.warehouse.access import writing
 from pip_dagster.warehouse.connect import workspace
@@ -87,7 +89,15 @@ def materialize(
         RegistryError: the model's bytes are not those that were registered, or are gone.
         SpillError: what outgrows memory cannot be written.
     """
-    with in_pipeline(pipeline.spec.name, [partition.key for partition in partitions]):
+    spec = pipeline.spec
+    expired = past_content(spec, partitions, clock.now())
+    for partition in partitions:
+        if partition.key in expired:
+            yield PartitionResult(partition, error=refusal(spec, partition))
+    partitions = [partition for partition in partitions if partition.key not in expired]
+    if not partitions:
+        return
+    with in_pipeline(spec.name, [partition.key for partition in partitions]):
         with loading("tables"):  # DuckDB would, for the first parameter of a query and the first batch
             import pandas  # noqa: F401
             import pyarrow  # noqa: F401

@@ -8,7 +8,7 @@ from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pip_dagster.declaration.grid import closed_partitions
 from pip_dagster.declaration.partition import Partition
@@ -17,10 +17,11 @@ from pip_dagster.errors import DeclarationError, NoWarehouseError, RegistryError
 from pip_dagster.flow.extract import close_of
 from pip_dagster.flow.source_digests import WindowedSource, lay_source_digests
 from pip_dagster.flow.sources import open_sources
-from pip_dagster.ledger.known import lay_known, read_unlike
+from pip_dagster.ledger.known import lay_known, read_purged, read_unlike
 from pip_dagster.ledger.observations import lay_observations
 from pip_dagster.ledger.plan import Plan, plan
-from pip_dagster.ledger.plan_values import Arms, Known, Policy, Wanted
+from pip_dagster.ledger.plan_values import Arms, Known, Policy, PurgedPartitions, Wanted
+from pip_dagster.privacy.retention import past_content
 from pip_dagster.registry.choose import registry_of
 from pip_dagster.warehouse.access import reading
 from pip_dagster.warehouse.connect import workspace
@@ -50,16 +51,27 @@ def make_plan(
     if not partitions:
         return Plan(spec.name, (), (), 0)
     pending: tuple[str, ...] = ()
+    purged: tuple[PurgedPartitions, ...] = ()
+    expired = past_content(spec, partitions, now)
+    partitions, every = [each for each in partitions if each.key not in expired], {each.key for each in partitions}
     declared = declared_of(pipeline)
     with workspace(threads=1) as con:
         lay_observations(con, None)
         is_stored = False
         purpose = f"{spec.name}: planning"
         with suppress(NoWarehouseError), reading(con, pipeline.project, purpose=purpose):
-            lay_known(con, spec.name, [partition.start for partition in partitions], declared)
-            lay_observations(con, spec.name)
-            is_stored = True
+            purged = read_purged(con, spec.name, every)
+            gone = {key for each in purged for key in each.keys}
+            partitions = [partition for partition in partitions if partition.key not in gone] if gone else partitions
+            expired -= gone
             pending = tuple(key for name, key, _ in pending_publications(con, pipeline.project) if name == spec.name)
+            if partitions:
+                lay_known(con, spec.name, [partition.start for partition in partitions], declared)
+                lay_observations(con, spec.name)
+            is_stored = True
+        left_out: dict[str, Any] = {"pending": pending, "purged": purged, "expired": len(expired)}
+        if not partitions:
+            return Plan(spec.name, (), (), 0, **left_out)
         with open_sources(con, spec, pipeline.project.root) as opened:
             sources = lay_source_digests(con, pipeline, partitions, opened)
         wanted, policy = with_model(pipeline, declared), _policy(pipeline)
@@ -68,7 +80,7 @@ def make_plan(
         known: dict[str, Known | str] = {**{key: of for key, (_, of) in unlike.of.items()}, **unlike.like}
         describe = partial(_describe, sources)
         found = plan(spec.name, partitions, wanted, known, policy, now, describe)
-    return replace(found, pending=pending)
+    return replace(found, **left_out)
 
 
 def _rescored_from(partitions: Sequence[Partition], policy: Policy) -> datetime | None:

@@ -40,7 +40,7 @@ def stage_training_labels(con: DuckDBPyConnection, pipeline: Pipeline, partition
     where, key, outcome = f"Pipeline {pipeline.spec.name}, {labels.sql}", pipeline.label_key, quote(labels.outcome)
     with sources_alone(con, pipeline.spec, pipeline.project.root) as own:
         try:
-            sql, of_people = label_query(own, pipeline)
+            sql, of_people, _ = label_query(own, pipeline)
             wanted = own.extract_statements(sql)[0].named_parameters
             if unknown := set(wanted) - sql_bounds(partitions[:1]).keys() - of_people.keys():
                 expected = ", ".join(f"${name}" for name in sql_bounds(partitions[:1]))
@@ -64,12 +64,13 @@ def stage_training_labels(con: DuckDBPyConnection, pipeline: Pipeline, partition
 def _check(con: DuckDBPyConnection, pipeline: Pipeline, relation: str, where: str) -> None:
     key = quote_all(pipeline.label_key)
     twice = con.execute(
-        f"SELECT partition_key, concat_ws(', ', {key}) FROM {relation} GROUP BY partition_key, {key} "
-        "HAVING count(*) > 1 ORDER BY ALL LIMIT 1"
+        f"SELECT partition_key, count(*) FROM (SELECT partition_key FROM {relation} GROUP BY partition_key, {key} "
+        "HAVING count(*) > 1) GROUP BY ALL ORDER BY ALL LIMIT 1"
     ).fetchone()
     name = pipeline.spec.name
     if twice:
-        why = f"the key ({', '.join(pipeline.label_key)}) {twice[1]} has more than one label"
+        have = "has" if twice[1] == 1 else "have"
+        why = f"{plural(twice[1], 'key')} ({', '.join(pipeline.label_key)}) {have} more than one label"
         raise TrainingSetError(f"{where}: in partition {twice[0]}, {why}.", pipeline=name, excluded={twice[0]: why})
     types = {row[0]: row[1] for row in con.execute(f"DESCRIBE {relation}").fetchall()}
     if types[OUTCOME] not in ("FLOAT", "DOUBLE"):

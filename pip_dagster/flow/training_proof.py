@@ -18,7 +18,7 @@ def proven(request: TrainingRequest, progress: Callable[[str], None]) -> Trainin
 
     Raises:
         DeclarationError: the SQL or the cut-off cannot run.
-        LeakError: a feature differs; names it, with an example.
+        LeakError: a feature differs; names it, and no row.
         SourceError: a source cannot be read.
     """
     spec, read = request.pipeline.spec, request.pipeline.read_sources  # what only labels read proves nothing
@@ -48,12 +48,11 @@ def proven(request: TrainingRequest, progress: Callable[[str], None]) -> Trainin
 def _leak(request: TrainingRequest, proof: Proof) -> LeakError:
     listed = ", ".join(f"{leak.feature} in {plural(leak.rows, 'row')}" for leak in proof.leaks[:5])
     more = f" and {len(proof.leaks) - 5} more" if len(proof.leaks) > 5 else ""
-    example = ", ".join(f"{name} = {value}" for name, value in proof.leaks[0].examples[0].items())
     hidden = "" if request.as_known else "build each partition from what was available at its close (as_known), "
     name = proof.pipeline
     return LeakError(
         f"Pipeline {name}, partition {proof.partition}: features depend on rows that were not available at the time: "
-        f"{listed}{more}; for example {example}. Correct the SQL or the source's `available_at`, {hidden}or skip the "
+        f"{listed}{more}. Correct the SQL or the source's `available_at`, {hidden}or skip the "
         f"proof (prove=0). `pip-dagster prove-point-in-time {name} --partition {proof.partition}` lists the rows.",
         pipeline=name,
         partition=proof.partition,

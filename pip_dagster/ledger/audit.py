@@ -35,6 +35,7 @@ Action = Literal[
     "anchored",
     "rewritten",
     "reissued",
+    "certified",
     "statement",
     "exercised",
 ]

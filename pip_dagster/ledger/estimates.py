@@ -130,8 +130,8 @@ def live_scorings(
         "SELECT s.partition_key, epoch_us(s.partition_start) AS partition_start, "
         "epoch_us(s.partition_end) AS partition_end, s.scoring_id, s.feature_revision, s.rows_scored AS rows "
         "FROM ledger.scorings s JOIN ledger.live l USING (pipeline, partition_key, scoring_id) "
-        f"WHERE s.pipeline = $pipeline AND s.manifest_digest = $manifest AND s.rows_scored > 0 {but} "
-        "ORDER BY s.partition_start",
+        "WHERE s.pipeline = $pipeline AND s.manifest_digest = $manifest AND s.rows_scored > 0 "
+        f"AND s.purged_at IS NULL {but} ORDER BY s.partition_start",
         {"pipeline": pipeline, "manifest": manifest_digest},
     )
     instants = ("partition_start", "partition_end")

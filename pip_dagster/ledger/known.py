@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from pip_dagster.ledger.arms import CHAMPION
 from pip_dagster.ledger.checks import SPLIT
-from pip_dagster.ledger.plan_values import Arms, Attempt, Known, Wanted
+from pip_dagster.ledger.plan_values import Arms, Attempt, Known, PurgedPartitions, Wanted
 from pip_dagster.ledger.record import dicts
 from pip_dagster.sql.names import among, literal
 
@@ -96,6 +96,21 @@ def lay_known(con: DuckDBPyConnection, pipeline: str, starts: Sequence[datetime]
     }
     for table, select in ((_EXTRACTIONS, _LAY_EXTRACTIONS), (_ATTEMPTS, _LAY_ATTEMPTS), (_LIVE, _LAY_LIVE)):
         con.execute(f"CREATE OR REPLACE TEMP TABLE {table.rpartition('.')[2]} AS {select.format(**values)}")
+
+
+def read_purged(con: DuckDBPyConnection, pipeline: str, partitions: Collection[str]) -> tuple[PurgedPartitions, ...]:
+    """Those of the partitions whose newest features were purged, by purge. The warehouse is the current catalog."""
+    if not con.execute("SELECT 1 FROM ledger.erasures WHERE kind = 'purge' LIMIT 1").fetchone():
+        return ()
+    rows = con.execute(
+        "SELECT purged_by, max(purged_at), list(partition_key ORDER BY partition_start) FROM (SELECT partition_key, "
+        "partition_start, purged_by, purged_at FROM ledger.extractions WHERE pipeline = $pipeline "
+        "QUALIFY row_number() OVER (PARTITION BY partition_key ORDER BY extraction_id DESC) = 1) "
+        "WHERE purged_at IS NOT NULL GROUP BY 1 ORDER BY 1",
+        {"pipeline": pipeline},
+    ).fetchall()
+    named = [PurgedPartitions(of, at, tuple(key for key in keys if key in partitions)) for of, at, keys in rows]
+    return tuple(each for each in named if each.keys)
 
 
 @dataclass(frozen=True)

@@ -117,7 +117,7 @@ def live_parts(con: DuckDBPyConnection, pipeline: str, keys: Iterable[str] | Non
         "JOIN ledger.scorings s ON s.scoring_id = l.scoring_id "
         "JOIN (SELECT revision, any_value(table_name) AS table_name FROM ledger.extractions "
         f"  WHERE pipeline = {of} AND {of_keys} GROUP BY revision) e ON e.revision = s.feature_revision "
-        f"WHERE s.pipeline = {of} AND {of_keys} AND s.rows_scored > 0 "
+        f"WHERE s.pipeline = {of} AND {of_keys} AND s.rows_scored > 0 AND s.purged_at IS NULL "
         "ORDER BY s.partition_start, l.arm <> 'champion', l.arm"
     ).fetchall()
     return [_part(*row) for row in rows]

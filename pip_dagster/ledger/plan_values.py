@@ -59,11 +59,22 @@ class OnHold:
 
 
 @dataclass(frozen=True)
+class PurgedPartitions:
+    """Partitions of which a purge removed the contents, in order of time; its certificate has the same id."""
+
+    purge_id: str
+    at: datetime
+    keys: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Plan:
     """Partitions in order of time; `current` counts those with nothing to report.
 
     `pending`: the keys of those that are stored and not published yet, because a process was killed in between.
-    `until`: when time alone can make another partition stale; None for never.
+    `until`: when time alone can make another partition stale; None for never. `purged`: partitions without contents,
+    which are not built again. `expired`: how many others are older than `privacy.retention.content` allows, and are not
+    built either.
     """
 
     pipeline: str
@@ -72,6 +83,8 @@ class Plan:
     current: int
     pending: tuple[str, ...] = ()
     until: datetime | None = None
+    purged: tuple[PurgedPartitions, ...] = ()
+    expired: int = 0
 
 
 @dataclass(frozen=True)

@@ -120,8 +120,9 @@ def unprofiled(con: DuckDBPyConnection, pipeline: str, manifest_digest: str) -> 
     """The live scorings that have no profile on the bins of this version, newest first."""
     result = con.execute(
         "SELECT s.* FROM ledger.scorings s JOIN ledger.live l USING (pipeline, partition_key, scoring_id) "
-        "WHERE s.pipeline = $pipeline AND s.rows_scored > 0 AND s.scoring_id NOT IN (SELECT scoring_id FROM "
-        "ledger.profiles WHERE pipeline = $pipeline AND manifest_digest = $manifest) ORDER BY s.partition_start DESC",
+        "WHERE s.pipeline = $pipeline AND s.rows_scored > 0 AND s.purged_at IS NULL "
+        "AND s.scoring_id NOT IN (SELECT scoring_id FROM ledger.profiles WHERE pipeline = $pipeline "
+        "AND manifest_digest = $manifest) ORDER BY s.partition_start DESC",
         {"pipeline": pipeline, "manifest": manifest_digest},
     )
     return [ScoringEntry(**row) for row in dicts(result)]

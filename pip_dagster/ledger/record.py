@@ -103,6 +103,8 @@ class ExtractionEntry:
     declared_parts: str | None = None
     cpu_seconds: float | None = None
     peak_memory: int | None = None
+    purged_by: str | None = None
+    purged_at: datetime | None = None
 
 
 @dataclass(frozen=True)
@@ -152,6 +154,8 @@ class ScoringEntry:
     tasks: int | None = None
     nodes: int | None = None
     nonce: str | None = None
+    purged_by: str | None = None
+    purged_at: datetime | None = None
 
     @property
     def rows_per_second(self) -> float | None:

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from pip_dagster.declaration.canonical import canonical
 from pip_dagster.ledger import alarms, audit, canary, silences
+from pip_dagster.ledger.certified import ACTION as CERTIFIED
+from pip_dagster.ledger.certified import certificate_digests
 from pip_dagster.ledger.fault import Fault
 from pip_dagster.ledger.record import dicts
 from pip_dagster.ledger.reissued import reissue_faults
@@ -36,8 +38,8 @@ Row = Mapping[str, Any]
 class _Experiments:
     """Rows of `ledger.arms` by change, of `ledger.canaries` by id; each is removed when its entry is found.
 
-    So are what people did with alarms: acknowledgments and silences by id, as the entry that each must have. `digests`:
-    the digest that each rewritten scoring must have.
+    So are what people did with alarms: acknowledgments and silences by id, as the entry that each must have, and
+    `certificates`: erasure → sha256. `digests`: the digest that each rewritten scoring must have.
     """
 
     arms: dict[str, list[Row]]
@@ -45,6 +47,7 @@ class _Experiments:
     of_alarms: dict[str, audit.Event]
     rewrites: Rewrites
     digests: Mapping[str, str]
+    certificates: dict[str, str]
 
 
 def verify(
@@ -69,7 +72,8 @@ def verify(
     of_alarms = alarms.acknowledgments_by_id(con) | silences.silences_by_id(con)
     rewrites = Rewrites.read(con)
     digests = rewrites.newest(_rewrite_ids(entries))
-    split = _Experiments(audit.arms_by_change(con), canary.events_by_id(con), of_alarms, rewrites, digests)
+    arms, canaries = audit.arms_by_change(con), canary.events_by_id(con)
+    split = _Experiments(arms, canaries, of_alarms, rewrites, digests, certificate_digests(con))
     found = [_faults(entries, changes, moves, expect, split), _stamp_faults(con, stamps), history_faults(moves or {})]
     if registry is not None:
         found += [registry_faults(con, registry), reissue_faults(con, registry)]
@@ -136,6 +140,8 @@ def _faults(
         yield Fault(None, "ledger", f"ledger.canaries {event_id} has no entry in the audit")
     for rewrite_id in split.rewrites.of:
         yield Fault(None, "ledger", f"ledger.rewrites {rewrite_id} has no entry in the audit")
+    for erasure_id in split.certificates:
+        yield Fault(None, "ledger", f"the certificate of erasure {erasure_id} has no entry in the audit")
     for row_id, entry in split.of_alarms.items():
         table = "silences" if "silence_id" in entry.subject else "alarms"
         yield Fault(None, "ledger", f"ledger.{table} {row_id} has no entry in the audit")
@@ -181,6 +187,10 @@ def _of_entry(
         if not split.rewrites.is_as(rewrite_id, details):
             yield Fault(seq, "ledger", f"ledger.rewrites {rewrite_id} was changed, or is gone")
         split.rewrites.of.pop(rewrite_id, None)
+    elif row["action"] == CERTIFIED:
+        erasure_id = subject["erasure_id"]
+        if split.certificates.pop(erasure_id, None) != details["sha256"]:
+            yield Fault(seq, "ledger", f"the certificate of erasure {erasure_id} was replaced, or is gone")
     elif row["action"] == "canary":
         now = split.canaries.pop(subject["event_id"], None)
         if now != {

@@ -61,6 +61,17 @@ def keys_of(pipeline: Pipeline) -> list[PseudonymKey]:
     ]
 
 
+def stored_keys(pipeline: Pipeline) -> list[PseudonymKey]:
+    """The secrets by which pseudonyms are stored, the present one first; none where subjects are stored as they are.
+
+    Raises:
+        DeclarationError: a secret is missing or too short.
+    """
+    if not (pipeline.spec.privacy and pipeline.spec.privacy.pseudonymize):
+        return []
+    return [key for key in keys_of(pipeline) if key.version != LOCAL]  # that one only suppresses
+
+
 def local_path(project: Project) -> Path:
     """The file of the local secret: beside the warehouse; of a lake, beside the published rows."""
     if isinstance(project.warehouse, Path):
@@ -116,8 +127,13 @@ def keep_check(con: DuckDBPyConnection, key: PseudonymKey) -> None:
     if row is None:
         con.execute("INSERT INTO ledger.meta VALUES ($name, $value)", {"name": name, "value": key.check})
     elif row[0] != key.check:
-        raise DeclarationError(
-            f"The secret {key.version!r} of the domain {key.domain!r} is another than the one by which stored "
-            "pseudonyms were made; nothing was stored. Set the former secret, or rotate: give the new one another "
-            "`version`, and declare the former one under `former`."
-        )
+        raise other_secret(key)
+
+
+def other_secret(key: PseudonymKey) -> DeclarationError:
+    """The error where a secret is not the one that its version's name stands for."""
+    return DeclarationError(
+        f"The secret {key.version!r} of the domain {key.domain!r} is another than the one by which stored pseudonyms "
+        "were made: it would find nobody. Nothing was stored. Set the former secret, or rotate: give the new one "
+        "another `version`, and declare the former one under `former`."
+    )

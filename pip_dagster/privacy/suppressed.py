@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from pip_dagster.errors import DeclarationError, NoWarehouseError, OlderWarehouseError, PartitionError
-from pip_dagster.privacy.keys import kept_checks, keys_of, pseudonym_key
+from pip_dagster.privacy.keys import kept_checks, keys_of, other_secret, pseudonym_key, stored_keys
 from pip_dagster.privacy.pseudonym import PseudonymKey
 from pip_dagster.sql.names import column_named, literal, quote
 from pip_dagster.warehouse import erased
@@ -33,11 +34,13 @@ class Incoming:
     """What happens to rows that come in: the subject becomes a pseudonym, and rows of suppressed subjects stay out.
 
     `key` is None where subjects are stored as they are; `suppressed`: the keyed hashes by the secret that made them.
+    `former`: rows come once more for each of these secrets, by which stored rows are found that are not rotated yet.
     """
 
     subject: str
     key: PseudonymKey | None
     suppressed: Mapping[PseudonymKey, frozenset[str]] = field(default_factory=dict)
+    former: tuple[PseudonymKey, ...] = ()
 
     @property
     def changes_rows(self) -> bool:
@@ -57,28 +60,39 @@ class Incoming:
             f"({key.suppressing.sql(column)} IN ({_listed(of)})) IS NOT TRUE" for key, of in self.suppressed.items()
         ]
         rows = f"SELECT * FROM (\n{sql}\n)" + (f" WHERE {' AND '.join(kept)}" if kept else "")
-        return f"SELECT * REPLACE ({self.key.sql(column)} AS {column}) FROM (\n{rows}\n)" if self.key else rows
+        if self.key is None:
+            return rows
+        made = self.key.sql(column)
+        if self.former:
+            made = f"unnest([{', '.join([made, *(key.sql(column) for key in self.former)])}])"
+        return f"SELECT * REPLACE ({made} AS {column}) FROM (\n{rows}\n)"
 
     @property
     def values(self) -> dict[str, bytes]:
         """The parameters of `select`, which must not be shown."""
         found: dict[str, bytes] = {}
-        for key in (*([self.key] if self.key else ()), *self.suppressed):
+        for key in (*([self.key] if self.key else ()), *self.former, *self.suppressed):
             found |= key.values
         return found
 
 
-def incoming(pipeline: Pipeline) -> Incoming | None:
+def incoming(pipeline: Pipeline, *, former: bool = False) -> Incoming | None:
     """What happens to rows of a pipeline that declares `privacy`; None for another.
 
+    Args:
+        pipeline: the declaration.
+        former: rows are to meet stored ones, by all pseudonyms that these may have.
+
     Raises:
-        DeclarationError: a secret is missing, or a suppressed subject is known by a secret that is not declared.
+        DeclarationError: a secret is missing or another than that of stored rows, or a suppressed subject is known by
+            a secret that is not declared.
         RestoredWarehouseError: the warehouse is from a backup of before an erasure.
         WarehouseError: the warehouse cannot be read.
     """
     privacy = pipeline.spec.privacy
     if privacy is None:
         return None
+    made_by = stored_keys(pipeline) if former else [key] if (key := pseudonym_key(pipeline)) else []
     found: dict[str, set[str]] = {}
     checks: dict[str, str] = {}
     try:
@@ -89,9 +103,10 @@ def incoming(pipeline: Pipeline) -> Incoming | None:
             erased.check(con, pipeline.project)  # before any row is read
             for version, subject in con.execute(SUPPRESSED.format(pipeline=literal(pipeline.spec.name))).fetchall():
                 found.setdefault(version, set()).add(subject)
-            checks = kept_checks(con) if found else {}
+            checks = kept_checks(con) if found or made_by else {}
     except (NoWarehouseError, OlderWarehouseError):
         pass
+    _check_same(made_by, checks)
     keys = {key.version: key for key in keys_of(pipeline)} if found else {}
     if lacking := sorted(found.keys() - keys.keys()):
         raise DeclarationError(
@@ -107,8 +122,9 @@ def incoming(pipeline: Pipeline) -> Incoming | None:
             )
     return Incoming(
         privacy.subject,
-        pseudonym_key(pipeline),
+        made_by[0] if made_by else None,
         {keys[version]: frozenset(subjects) for version, subjects in sorted(found.items())},
+        tuple(made_by[1:]),
     )
 
 
@@ -138,11 +154,29 @@ def stored_values(pipeline: Pipeline, subject: str) -> list[str]:
     """What may stand for a subject in stored rows, as text: its pseudonyms and, from before there were any, itself.
 
     Raises:
-        DeclarationError: a secret is missing.
+        DeclarationError: a secret is missing, or another than that of stored rows: it would find nobody.
     """
-    privacy = pipeline.spec.privacy
-    made = [key.pseudonym(subject) for key in keys_of(pipeline)] if privacy and privacy.pseudonymize else []
-    return [*made, subject]
+    return [*(key.pseudonym(subject) for key in checked_keys(pipeline)), subject]
+
+
+def checked_keys(pipeline: Pipeline) -> list[PseudonymKey]:
+    """The secrets by which pseudonyms are stored, the present one first, compared with the warehouse's check values.
+
+    Raises:
+        DeclarationError: a secret is missing, or another than that of stored rows: it would find nobody.
+        WarehouseError: the warehouse cannot be read.
+    """
+    if keys := stored_keys(pipeline):
+        with suppress(NoWarehouseError, OlderWarehouseError), workspace(threads=1) as con:
+            with reading(con, pipeline.project, purpose=f"{pipeline.spec.name}: whose secrets these are"):
+                checks = kept_checks(con)
+            _check_same(keys, checks)
+    return keys
+
+
+def _check_same(keys: Sequence[PseudonymKey], checks: Mapping[str, str]) -> None:
+    if other := next((key for key in keys if checks.get(key.name, key.check) != key.check), None):
+        raise other_secret(other)
 
 
 def _listed(subjects: frozenset[str]) -> str:

@@ -55,8 +55,8 @@ def _stored(con: DuckDBPyConnection, name: str, last: int | None) -> Stored:
         "FROM ledger.live l JOIN ledger.scorings s ON s.scoring_id = l.scoring_id "
         "JOIN ledger.extractions used ON used.pipeline = $p AND used.revision = s.feature_revision "
         "JOIN ledger.extractions e ON e.pipeline = $p AND e.partition_key = s.partition_key "
-        "WHERE l.pipeline = $p AND s.rows_scored > 0 GROUP BY ALL ORDER BY s.partition_start DESC "
-        f"LIMIT {'ALL' if last is None else last}",
+        "WHERE l.pipeline = $p AND s.rows_scored > 0 AND s.purged_at IS NULL "
+        f"GROUP BY ALL ORDER BY s.partition_start DESC LIMIT {'ALL' if last is None else last}",
         {"p": name},
     ).fetchall()
     partitions = tuple(_live_partition(row) for row in reversed(rows))

@@ -102,7 +102,7 @@ def find(
             asked += f" of partition {first!r}" if first == last else named
         raise ReplayError(f"Pipeline {name} has no {asked}; `pip-dagster lineage {name} PARTITION` lists what it has.")
     for entry in found:
-        if entry.table_name is None or (entry.status == "blocked" and not entry.rows_scored):
+        if entry.table_name is None and not entry.purged_at or (entry.status == "blocked" and not entry.rows_scored):
             raise ReplayError(
                 f"Pipeline {name}, partition {entry.partition_key}: scoring {entry.scoring_id} stored no scores, "
                 f"it is {entry.status}: {entry.reason}"

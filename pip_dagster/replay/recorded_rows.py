@@ -89,7 +89,9 @@ def _row_condition(names: Sequence[str], text: str) -> str:
         except ValueError:
             values = None
         if not isinstance(values, list) or len(values) != len(names):
-            raise ReplayError(f"{text!r} is no key of ({', '.join(names)}); give a JSON list of {len(names)} values")
+            raise ReplayError(
+                f"a key of ({', '.join(names)}) is a JSON list of {len(names)} values; one that was given is not"
+            )
     pairs = zip(names, values, strict=True)
     return " AND ".join(f"{quote(name)}::VARCHAR = {literal(str(value))}" for name, value in pairs)
 

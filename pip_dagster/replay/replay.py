@@ -92,6 +92,8 @@ def replay(
     threads, name, done = available_threads(), pipeline.spec.name, 0
     with workspace(threads=threads) as con:
         stage = Stage(con)
+        yield from (_cannot(entry, _purged(entry)) for entry in entries if entry.purged_at)
+        entries = [entry for entry in entries if not entry.purged_at]
         places = recall.places(con, pipeline, entries)
         groups: dict[tuple[Any, ...], list[ScoringEntry]] = {}
         for entry in entries:
@@ -172,9 +174,10 @@ def _replay_chunk(
     # Which rows were quarantined is recorded, so today's policy must not quarantine others or block the partition.
     policy = ScoringPolicy("missing", 1.0, recalled.carried, refuse_not_finite=False)
     spec = spec_of(pipeline, entries[0], list(recalled.stored_columns))
+    quotes = pipeline.spec.privacy is None
     scores = score(stage, spec, model.predictor, manifest, partitions, policy)
     return [
-        _judge(stage, model, entry, recalled, scores, recorded_rows(stage, spec, recalled, entry, keys))
+        _judge(stage, model, entry, recalled, scores, recorded_rows(stage, spec, recalled, entry, keys), quotes=quotes)
         for entry in entries
     ]
 
@@ -186,6 +189,8 @@ def _judge(
     recalled: Recalled,
     scores: Scores,
     rows: tuple[RecordedRow, ...],
+    *,
+    quotes: bool,
 ) -> Replay:
     """Everything that is wrong with one scoring, by name."""
     key, reasons = entry.partition_key, list(recalled.faults.get(entry.scoring_id, ()))
@@ -197,7 +202,7 @@ def _judge(
     stored = of_partition(recalled.scores, "scoring_id", entry.scoring_id)
     replayed = of_partition(stage.scores, "partition_key", key)
     comparison = compare(stage.con, stored, replayed, recalled.carried, both)
-    reasons += _differences(comparison)
+    reasons += _differences(comparison, quotes=quotes)
     own = {"partition_key", *recalled.carried, *score_columns(model.version.manifest)}
     lacking = tuple(name for name in recalled.stored_columns if name not in own and name not in scores.columns)
     comparable = {name: kind for name, kind in recalled.stored_columns.items() if name not in lacking}
@@ -219,8 +224,8 @@ def _typed(columns: Mapping[str, str]) -> str:
     return ", ".join(f"{name} {sql_type}" for name, sql_type in columns.items())
 
 
-def _differences(found: RowComparison) -> Iterator[str]:
-    """The comparison in words, an example each."""
+def _differences(found: RowComparison, *, quotes: bool) -> Iterator[str]:
+    """The comparison in words; `quotes`: with the key of a row each."""
     furthest = ", ".join(
         f"{name} in {of.differing}"
         + ("" if of.max_ulps is None else f" by up to {of.max_ulps:,} ULPs ({of.max_absolute:.6g})")
@@ -235,8 +240,12 @@ def _differences(found: RowComparison) -> Iterator[str]:
     }
     for kind, text in texts.items():
         if listed := found.examples.get(kind):
-            of = ", ".join(f"{name} = {value}" for name, value in listed[0].items() if not isinstance(value, dict))
-            yield f"{text}, such as {of}"
+            yield f"{text}, such as {named(listed[0])}" if quotes else text
+
+
+def named(example: Mapping[str, Any]) -> str:
+    """The key of a row that differs, in words."""
+    return ", ".join(f"{name} = {value}" for name, value in example.items() if not isinstance(value, dict))
 
 
 def _then(entry: ScoringEntry) -> dict[str, Any]:
@@ -245,6 +254,13 @@ def _then(entry: ScoringEntry) -> dict[str, Any]:
 
 def _now(device: str | None) -> dict[str, Any]:
     return library_versions() | {"device": device}
+
+
+def _purged(entry: ScoringEntry) -> str:
+    return (
+        f"its contents were purged at {entry.purged_at:%Y-%m-%d %H:%M:%S %Z} by {entry.purged_by}, as "
+        f"`privacy.retention.content` declares: `pip-dagster certificate {entry.purged_by}`"
+    )
 
 
 def _cannot(entry: ScoringEntry, reason: str, device: str | None = None) -> Replay:

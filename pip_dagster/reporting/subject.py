@@ -18,7 +18,7 @@ from pip_dagster.flow.stage import stored_columns
 from pip_dagster.ledger.record import dicts
 from pip_dagster.registry.choose import registry_of
 from pip_dagster.reporting.card import gates_of
-from pip_dagster.sql.names import literal, quote
+from pip_dagster.sql.names import column_named, literal, quote
 from pip_dagster.warehouse.access import reading
 from pip_dagster.warehouse.connect import workspace
 from pip_dagster.warehouse.tables import is_there, live_row, views_of
@@ -146,12 +146,12 @@ def _collect(
     predictions, quarantine = _table("predictions", number), _table("quarantine", number)
     notes: list[str] = []
     columns = _columns(con, name, "features") if "features" in views else {}
-    if columns and not any(column in of for of in columns.values()):
+    if columns and not any(column_named(of, column) for of in columns.values()):
         raise DeclarationError(
             f"Pipeline {name}: its features have no column {column!r}; they have "
             f"{', '.join(sorted(set().union(*columns.values())))}."
         )
-    if lacking := [table for table, of in columns.items() if column not in of]:
+    if lacking := [table for table, of in columns.items() if not column_named(of, column)]:
         rows = sum(con.execute(f"SELECT count(*) FROM {schema}.{quote(table)}").fetchall()[0][0] for table in lacking)
         notes.append(f"{name}: {rows:,} older rows of features have no column {column} and could not be searched.")
     con.execute(f"CREATE OR REPLACE TABLE {predictions} AS {_nothing()}")
@@ -166,7 +166,7 @@ def _collect(
                 )
         _add_events(con, name, predictions)
     quarantined = 0
-    if "quarantine" in views and any(column in of for of in _columns(con, name, "quarantine").values()):
+    if "quarantine" in views and any(column_named(of, column) for of in _columns(con, name, "quarantine").values()):
         con.execute(
             f"CREATE OR REPLACE TABLE {quarantine} AS SELECT q.partition_key, q.scoring_id, q.broken, "
             "q.resolved_at, e.made_at, e.model_name, e.model_version, "

@@ -94,6 +94,7 @@ KINDS: tuple[Kind, ...] = (
     Kind("erasure_steps", LEDGER, "table", "evidence"),
     Kind("suppressions", LEDGER, "table", "evidence"),
     Kind("erased_partitions", LEDGER, "table", "evidence"),
+    Kind("held_rows", LEDGER, "table", "content"),
     Kind("live", LEDGER, "view", "evidence"),
     Kind("live_evaluations", LEDGER, "view", "evidence"),
     Kind("performance_figures", LEDGER, "view", "evidence"),

@@ -41,7 +41,8 @@ def ensure(con: DuckDBPyConnection, place: object, *, read_only: bool, new: Call
     with transaction(con):
         # Another process may have migrated it while this one waited. In DuckDB 2 a failed look-up ends a transaction.
         found = version(con) if is_there(con, "ledger", "meta") else 0
-        for script in MIGRATIONS[found:]:
+        # Functions change rows, and DuckDB cannot add a column to a table whose rows the transaction changed.
+        for script in sorted(MIGRATIONS[found:], key=callable):
             if callable(script):
                 script(con)
             else:

@@ -189,3 +189,33 @@ def is_alive(pid):
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except FileNotFoundError:
         return False
+
+
+SECRET = "0123456789abcdef" * 3  # pragma: allowlist secret
+
+
+def test_secrets_are_compared_with_those_of_stored_rows_and_never_shown(tiny):
+    file = tiny.root / "shop.key"
+    file.write_text(SECRET)
+    file.chmod(0o600)
+    former = {"former": {"k0": {"key_env": "KEY_0"}}}
+    tiny.declare(privacy={"subject": "order_id", "pseudonymize": {"key_file": "shop.key"} | former})
+    (missing, here) = sorted(each["text"] for each in doctor(tiny.root, code=1)["secrets"])
+    assert "the environment variable KEY_0 has no secret" in missing
+    assert here == "orders: secret k1 is there; nothing is stored by it yet"
+    tiny.run("2024-03-01")
+    before = files_of(tiny.root)
+    (stored, other) = doctor(tiny.root, KEY_0="f" * 20)["secrets"]
+    assert stored["text"] == "orders: secret k1 is that of stored rows" and files_of(tiny.root) == before
+    assert "secret k0 is there; nothing is stored by it" in other["text"]
+    file.write_text("e" * 40)
+    file.chmod(0o640)
+    found = doctor(tiny.root, code=1, KEY_0="short")["secrets"]
+    assert [each["level"] for each in found] == ["problem", "problem", "warning"]
+    assert "'k1' of the domain 'orders' is another than the one" in found[0]["text"]
+    assert "has a secret of 5 bytes; expected at least 16" in found[1]["text"]
+    assert found[2]["remedy"] == f"chmod 600 {file}" and not any("e" * 20 in repr(each) for each in found)
+    tiny.declare(privacy={"subject": "order_id"})
+    tiny.tamper("INSERT INTO ledger.meta VALUES ('pseudonyms:orders:local', 'x')")
+    (gone,) = [each for each in doctor(tiny.root, code=1)["secrets"] if each["level"] == "problem"]
+    assert "privacy-key is gone, by which erased people are known" in gone["text"]

@@ -53,11 +53,13 @@ EXAMPLES: dict[str, list[list[str]]] = {
     "models rollback": [["orders", "--version", "v1"], ["orders", "--version", "v1", "--dry-run"]],
     "models sign": [["returns", "v1", "--key", "{root}/key.pem"]],
     "prove-point-in-time": [["orders", PARTITION]],
+    "purge": [[], ["--dry-run"]],
     "replay": [["orders", PARTITION]],
     "report": [["orders", "-o", "-"]],
     "run": [["orders", PARTITION, "--no-dagster"]],
     "query": [["SELECT count(*) FROM orders.predictions"]],
     "status": [[], ["orders"]],
+    "subject lookup": [["1"]],
     "subject report": [["1", "orders", "--column", "order_id", "-o", "{root}/person.html"]],
 }
 # They load XGBoost or start a process: in every surrounding only in soak.
@@ -78,6 +80,7 @@ NEITHER = {
     "demo",
     "erase",
     "erase --dry-run",
+    "subject lookup",
     "estimate",
     "maintain",
     "models canary",
@@ -85,6 +88,8 @@ NEITHER = {
     "monitor",
     "performance",
     "prove-point-in-time",
+    "purge",
+    "purge --dry-run",
 }
 
 

@@ -16,7 +16,8 @@ from pip_dagster.warehouse.connect import workspace
 pytestmark = pytest.mark.lake("only")
 
 KEYS = ["aaaa_leaves", "zzzz_leaves", "mmmm_leaves"]  # the least, the greatest, one between
-REQUEST = ErasureRequest("e1", "erase", "asked", {"people": "customer"}, {"people": KEYS}, {"people": ["2024-03-01"]})
+# With other capitals than the column: SQL reads it by either.
+REQUEST = ErasureRequest("e1", "erase", "asked", {"people": "Customer"}, {"people": KEYS}, {"people": ["2024-03-01"]})
 
 
 @pytest.fixture

@@ -106,6 +106,7 @@ def test_a_secret_that_is_none_is_named_and_not_shown(tiny, monkeypatch, value, 
         ({"subject": "order"}, "no column 'order' in its result, the subject; did you mean 'order_id'"),
         ({"subject": "amount"}, "the subject 'amount' is DOUBLE"),
         ({"subject": "quantity"}, "is a feature of model returns v1"),
+        ({"subject": "QUANTITY"}, "'QUANTITY' is a feature of model returns v1"),
     ],
 )
 def test_what_cannot_be_meant_is_refused(tiny, privacy, said):

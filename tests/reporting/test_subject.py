@@ -41,6 +41,7 @@ def test_has_every_prediction_of_one_person_and_nobody_else(tiny):
     assert page.stat().st_mode & 0o077 == 0
     entries = tiny.warehouse("SELECT subject || details FROM ledger.audit WHERE action = 'report'")
     assert len(entries) == 2 and found["token"] in entries[0][0]
+    assert _report(tiny, key, "--column", "ORDER_ID")["pipelines"][0]["predictions"] == of["predictions"]
     assert not any(re.search(rf"\b{key}\b", text) for (text,) in entries)
     assert "the chain is intact" in tiny.shell("audit", "verify", code=4)  # 4: the fixture moved the alias
 

@@ -1,7 +1,8 @@
 """The migrations of the warehouse, one file each, with the reason in its docstring.
 
 Each migrates from the version before it. Add new ones at the end, and never change an old one. Use only SQL that a
-DuckLake accepts too: no keys, checks, sequences or indexes. One that SQL cannot do is a function of the connection.
+DuckLake accepts too: no keys, checks, sequences or indexes. One that SQL cannot do is a function of the connection;
+it runs behind the SQL of all later ones.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ from pip_dagster.warehouse.migrations import (
     m0021_commitments,
     m0022_erasures,
     m0023_texts,
+    m0024_purged,
 )
 
 if TYPE_CHECKING:
@@ -64,4 +66,5 @@ MIGRATIONS: tuple[Migration, ...] = (
     m0021_commitments.SQL,
     m0022_erasures.SQL,
     m0023_texts.migrate,
+    m0024_purged.SQL,
 )

@@ -1,0 +1,169 @@
+"""Purges contents that are past `privacy.retention.content`: as an erasure, place by place, of whole partitions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pip_dagster import clock
+from pip_dagster.erasure.certificate import certify
+from pip_dagster.erasure.contents import ContentsPlace, due_sql
+from pip_dagster.erasure.erase import empty_places, lost, vouch
+from pip_dagster.erasure.files import FilePlace, PublishedPlace
+from pip_dagster.erasure.gate_reports import GateReportsPlace
+from pip_dagster.erasure.lake import LakePlace
+from pip_dagster.erasure.opened import opened
+from pip_dagster.erasure.place import ErasurePlace, ErasureRequest, Removed
+from pip_dagster.erasure.targets import TargetsPlace
+from pip_dagster.errors import NoWarehouseError
+from pip_dagster.ledger.record import new_id
+from pip_dagster.ledger.rows import insert_rows
+from pip_dagster.privacy.retention import content_before, evidence_before
+from pip_dagster.warehouse.access import reading
+from pip_dagster.warehouse.connect import workspace
+from pip_dagster.warehouse.transaction import transaction
+
+if TYPE_CHECKING:
+    from duckdb import DuckDBPyConnection
+
+    from pip_dagster.declaration.pipeline import Pipeline
+    from pip_dagster.declaration.project import Project
+
+_WHY = "privacy.retention.content"
+# A purge that was interrupted, of any pipelines: the newest row of an id holds.
+_RUNNING = """
+  SELECT erasure_id, arg_max(pipelines, made_at) FROM ledger.erasures WHERE kind = 'purge'
+  GROUP BY 1 HAVING arg_max(state, made_at) = 'running' ORDER BY 1
+"""
+
+
+@dataclass(frozen=True)
+class _PurgeEntry:
+    """One row of `ledger.erasures`, of a purge."""
+
+    erasure_id: str
+    pipelines: list[str]
+    content_before: datetime
+    made_by: str
+    made_at: datetime
+    received_at: datetime
+    why: str = _WHY
+    kind: str = "purge"
+    state: str = "running"
+
+
+@dataclass(frozen=True)
+class Due:
+    """What is past its clock.
+
+    Attributes:
+        partitions: Pipeline → the partitions whose contents are to be purged, in order of time.
+        evidence: Pipeline → how many partitions are past `retention.evidence`: nothing removes it.
+        running: The purge that was interrupted, if one was.
+    """
+
+    partitions: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    evidence: Mapping[str, int] = field(default_factory=dict)
+    running: str | None = None
+
+
+@dataclass(frozen=True)
+class Purged:
+    """A purge that is done: of each partition how many rows it lost, and of each place what it lost."""
+
+    purge_id: str
+    partitions: Mapping[str, Mapping[str, int]]
+    steps: Sequence[tuple[str, Removed, str]]
+    resumed: bool
+
+
+def due(project: Project, pipelines: Sequence[Pipeline], *, now: datetime | None = None) -> Due:
+    """What is past its clock, by one short read.
+
+    Raises:
+        WarehouseError: the warehouse cannot be read.
+    """
+    before = _before(pipelines, now or clock.now())
+    if not before:
+        return Due()
+    select = (
+        f"SELECT pipeline, partition_key FROM ({due_sql(before)}) GROUP BY ALL ORDER BY pipeline, min(partition_start)"
+    )
+    found: dict[str, list[str]] = {}
+    try:
+        with workspace(threads=1) as con, reading(con, project, purpose="what is to be purged"):
+            running = _running(con, before)
+            for pipeline, key in con.execute(select).fetchall():
+                found.setdefault(pipeline, []).append(key)
+            evidence = {
+                each.spec.name: count
+                for each in pipelines
+                if (at := evidence_before(each.spec, now or clock.now()))
+                for (count,) in con.execute(
+                    "SELECT count(DISTINCT partition_key) FROM ledger.scorings WHERE pipeline = $pipeline AND "
+                    "partition_end <= $at",
+                    {"pipeline": each.spec.name, "at": at},
+                ).fetchall()
+                if count
+            }
+    except NoWarehouseError:
+        return Due()
+    return Due(found, evidence, running and running[0])
+
+
+def purge(
+    project: Project,
+    pipelines: Sequence[Pipeline],
+    *,
+    actor: str,
+    others: Sequence[ErasurePlace] = (),
+    progress: Callable[[str], object] = lambda text: None,
+) -> Purged | None:
+    """Purge what is past its clock; None where nothing is. An interrupted purge of these pipelines is completed first.
+
+    Raises:
+        ErasureError: a place could not be emptied; what is done is recorded, and the same call again resumes.
+        WarehouseError: the warehouse cannot be written.
+    """
+    now = clock.now()
+    found = due(project, pipelines, now=now)
+    if not (found.partitions or found.running):
+        return None
+    before = _before(pipelines, now)
+    purge_id, resumed, names = _begin(project, before, actor)
+    chosen = [each for each in pipelines if each.spec.name in names]
+    request = ErasureRequest(purge_id, "purge", _WHY)
+    places: list[ErasurePlace] = [
+        ContentsPlace(project, {each: before[each] for each in names if each in before}, actor)
+    ]
+    places += [PublishedPlace(project), GateReportsPlace(project)]
+    places += [TargetsPlace(pipeline, actor) for pipeline in chosen if pipeline.spec.deliver]
+    places += [*others, FilePlace(project, actor) if isinstance(project.warehouse, Path) else LakePlace(project)]
+    steps = empty_places(project, request, places, progress=progress)
+    certify(project, purge_id, [each.name for each in places])
+    vouch(project, purge_id, progress)
+    return Purged(purge_id, lost(project, purge_id), steps, resumed)
+
+
+def _before(pipelines: Sequence[Pipeline], now: datetime) -> dict[str, datetime]:
+    found = {each.spec.name: content_before(each.spec, now) for each in pipelines}
+    return {name: at for name, at in found.items() if at}
+
+
+def _running(con: DuckDBPyConnection, before: Mapping[str, datetime]) -> tuple[str, list[str]] | None:
+    """The purge of these pipelines, or of some of them, that was interrupted."""
+    return next((row for row in con.execute(_RUNNING).fetchall() if {*row[1]} <= before.keys()), None)
+
+
+def _begin(project: Project, before: Mapping[str, datetime], actor: str) -> tuple[str, bool, list[str]]:
+    """The id of the purge, whether it had begun before, and the pipelines that it is about."""
+    with opened(project) as con, transaction(con):
+        if found := _running(con, before):
+            return found[0], True, list(found[1])
+        purge_id, now = new_id(), clock.now()
+        entry = _PurgeEntry(purge_id, sorted(before), max(before.values()), actor, now, now)
+        insert_rows(con, "erasures", [entry])
+    return purge_id, False, sorted(before)

@@ -1,0 +1,112 @@
+"""A purge from the clock to the byte scan: contents of old partitions are nowhere, what they were is evidence."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+
+import pytest
+from byte_scan import needles, scan
+
+from pip_dagster.erasure.purge import due
+from pip_dagster.errors import BackfillError
+from pip_dagster.evidence.contents import content_faults
+from pip_dagster.flow.plan import make_plan
+from pip_dagster.ledger.verify import verify
+from pip_dagster.warehouse.access import reading
+from pip_dagster.warehouse.connect import workspace
+
+OLD, NEW = ("2024-03-01", "2024-03-02"), ("2024-03-03", "2024-03-04")
+BIG = 7700000000000
+DECLARED = {
+    "deliver": {"out": {"parquet": "delivered"}},
+    "explanations": {"where": "score > 0.2", "top": 2},
+    "monitoring": {},
+}
+
+
+def keeping(until: str = "2024-03-03") -> dict[str, object]:
+    """A clock by which partitions that ended by this day are past it."""
+    days = (datetime.now(UTC) - datetime.fromisoformat(until).replace(tzinfo=UTC)).days
+    return {"subject": "order_id", "retention": {"content": f"{days} days", "evidence": "9 years"}}
+
+
+@pytest.fixture
+def shop(tiny):
+    """Two versions, two revisions, quarantine, reasons and delivered copies; keys that can be found as bytes."""
+    tiny.declare(privacy={"subject": "order_id"}, **DECLARED)
+    tiny.source(f"UPDATE raw.orders SET order_id = order_id + {BIG}")
+    tiny.run()
+    tiny.source(f"UPDATE raw.orders SET quantity = 8 WHERE day = '{OLD[0]}'")
+    tiny.run(OLD[0])
+    tiny.run(OLD[1], version=2)
+    tiny.shell("deliver", "orders")
+    return tiny.declare(privacy=keeping(), **DECLARED)
+
+
+def contents(tiny, keys):
+    tables = tiny.warehouse("SELECT table_name FROM duckdb_tables() WHERE schema_name = 'orders' ORDER BY 1")
+    among = ", ".join(f"'{key}'" for key in keys)
+    of = {table: f"FROM orders.{table} WHERE partition_key IN ({among}) ORDER BY ALL" for (table,) in tables}
+    return {table: tiny.warehouse(select) for table, select in of.items()}
+
+
+def faults(tiny):
+    with workspace(threads=1) as con, reading(con, tiny.project, purpose="test"):
+        return [verify(con)] + [*content_faults(con)]
+
+
+def subjects(tiny, keys):
+    among = ", ".join(f"'{key}'" for key in keys)
+    return [key for (key,) in tiny.source_rows(f"SELECT order_id FROM raw.orders WHERE day IN ({among})")]
+
+
+def left(tiny, keys):
+    wanted = needles(*subjects(tiny, keys))
+    return {found.place for found in scan(tiny.root, wanted) if "sources.duckdb" not in found.place}
+
+
+@pytest.mark.slice
+def test_contents_of_old_partitions_are_nowhere_and_the_rest_is_as_before(shop):
+    assert due(shop.project, [shop.pipeline()]).partitions == {"orders": [*OLD]}
+    before, counts = (
+        contents(shop, NEW),
+        shop.warehouse("SELECT scoring_id, rows_scored FROM ledger.scorings ORDER BY 1"),
+    )
+    published = shop.scores(where=f"partition_key >= '{NEW[0]}'")
+    assert left(shop, OLD)
+    done = json.loads(shop.shell("purge", "--json"))
+    assert done["partitions"]["orders"].keys() == {*OLD}
+    assert contents(shop, NEW) == before and not any(contents(shop, OLD).values())
+    assert shop.scores() == published
+    assert shop.warehouse("SELECT scoring_id, rows_scored FROM ledger.scorings ORDER BY 1") == counts
+    assert faults(shop) == [None] and "chain is intact" in shop.shell("audit", "verify", code=4)
+    assert not left(shop, OLD) and left(shop, NEW)
+
+    found = make_plan(shop.pipeline(), shop.partitions())
+    assert not found.stale and not found.on_hold and found.current == len(NEW)
+    assert [each.keys for each in found.purged] == [OLD] and found.purged[0].purge_id == done["purge"]
+    assert done["purge"] in shop.shell("plan", "orders") and done["purge"] in shop.shell(
+        "replay", "orders", OLD[0], code=2
+    )
+    states = {row["partition_key"]: row["purged_by"] for row in json.loads(shop.shell("status", "orders", "--json"))}
+    lineage = json.loads(shop.shell("lineage", "orders", OLD[0], "--json"))
+    assert {row["purged_by"] for row in lineage} == {done["purge"]}
+    assert json.loads(shop.shell("certificate", done["purge"], "--json"))["kind"] == "purge"
+    assert states == dict.fromkeys(OLD, done["purge"]) | dict.fromkeys(NEW)
+    assert f"purged, by {done['purge']}" in " ".join(shop.shell("status", "orders").split())
+
+    assert json.loads(shop.shell("purge", "--json"))["purge"] is None
+    assert "retention" in shop.run(OLD[0])[OLD[0]].error
+    with pytest.raises(BackfillError, match="content"):
+        from pip_dagster.flow.backfill import BackfillRequest, begin
+
+        begin(shop.pipeline(), BackfillRequest(*OLD, "ada"))
+    shop.shell("models", "rollback", "orders", "--to", "v1", "--why", "a test", "--keep-alias")
+    assert faults(shop) == [None]
+
+    shop.declare(privacy=keeping("2024-02-01"), **DECLARED)  # a longer clock: built again only by request
+    assert not make_plan(shop.pipeline(), shop.partitions()).stale
+    assert shop.run(OLD[0])[OLD[0]].error is None
+    assert contents(shop, OLD[:1]) and faults(shop) == [None]
+    assert not make_plan(shop.pipeline(), shop.partitions(*OLD)).stale
