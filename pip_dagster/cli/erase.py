@@ -71,7 +71,7 @@ def erase(
         subject = sys.stdin.readline().rstrip("\n")
     if not subject.strip():
         raise click.ClickException("The subject is empty; expected whom to erase.")
-    pipelines = _pipelines(project, names)
+    pipelines = pipelines_of_people(project, names)
     if dry_run:
         _show_rows(concerned(project, pipelines, subject), as_json=as_json)
         return
@@ -125,7 +125,8 @@ def _show(done: Erased) -> None:
     echo(f"Its certificate: `pip-dagster certificate {done.erasure_id} -o certificate.html`.")
 
 
-def _pipelines(project: Project, names: tuple[str, ...]) -> list[Pipeline]:
+def pipelines_of_people(project: Project, names: tuple[str, ...]) -> list[Pipeline]:
+    """The named pipelines, or all that declare `privacy`."""
     if names:
         return [find_pipeline(project, name) for name in dict.fromkeys(names)]
     found = [find_pipeline(project, name) for name in find_declarations(project)]

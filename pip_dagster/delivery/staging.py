@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pip_dagster.delivery.digest import digest_of
@@ -14,9 +14,12 @@ from pip_dagster.errors import DeclarationError
 from pip_dagster.flow.deliverable import condition, select_list
 from pip_dagster.quoted import first
 from pip_dagster.sql.names import literal
+from pip_dagster.warehouse.connect import spill_folder
 from pip_dagster.warehouse.published_export import castable
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from duckdb import DuckDBPyConnection
 
     from pip_dagster.declaration.deliver import DeclaredTarget
@@ -47,7 +50,8 @@ def staged(
     Raises:
         DeliveryError: a declared column is not among those of the predictions, or the filter does not fit them.
     """
-    file = Path(str((con.execute("SELECT current_setting('temp_directory')").fetchone() or [""])[0])) / "rows.parquet"
+    # Never a name twice: where the clock has not moved, DuckDB 1.5 reads what it keeps of the file before.
+    file = spill_folder(con) / f"rows-{secrets.token_hex(4)}.parquet"
     select = selected(pipeline, pending.target, declared, live)
     try:
         _copy(

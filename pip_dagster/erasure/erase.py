@@ -216,7 +216,8 @@ def _request(erasure_id: str, pipelines: Sequence[Pipeline], wish: Wish) -> Eras
             )
     columns = {each.spec.name: each.spec.privacy.subject for each in pipelines if each.spec.privacy}
     subjects = {each.spec.name: stored_values(each, wish.subject) for each in pipelines}
-    return ErasureRequest(erasure_id, "erase", wish.why, columns, subjects)
+    hashes = {each.spec.name: [token for token, _ in tokens(each, wish.subject)] for each in pipelines}
+    return ErasureRequest(erasure_id, "erase", wish.why, columns, subjects, tokens=hashes)
 
 
 def begin(
@@ -231,8 +232,9 @@ def begin(
     `of`: pipeline → keyed hashes. `known_as`: its id, where it is repeated.
     """
     with opened(project) as con, transaction(con):
-        running = [str(row[0]) for row in con.execute(_of_subject(of, "running")).fetchall()]
-        if found := [each for each in running if known_as in (None, each)]:
+        running = [erasure_id for (erasure_id,) in con.execute(_of_subject(of, "running")).fetchall()]
+        found = [erasure_id for erasure_id in running if known_as in (None, erasure_id)]
+        if found:
             return found[0], True
         erasure_id, now = known_as or new_id(), clock.now()
         entry = _ErasureEntry(

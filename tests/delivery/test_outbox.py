@@ -11,7 +11,7 @@ import duckdb
 import pytest
 
 from pip_dagster.alerts.notify import beside
-from pip_dagster.delivery import outbox
+from pip_dagster.delivery import outbox, staging
 from pip_dagster.delivery.outbox import DeliveryRequest, deliver, pending_now
 from pip_dagster.ledger.deliveries import delivered_keys, shown_at
 from pip_dagster.ledger.record import RunInfo
@@ -219,6 +219,15 @@ def test_a_function_gets_the_change_and_its_rows(scored):
 
     assert taken == [(key, 50, 50) for key in DAYS]
     assert scored.warehouse("SELECT DISTINCT receipt FROM ledger.deliveries") == [('{"batch": 7}',)]
+
+
+def test_no_file_of_rows_has_the_name_of_another(scored, monkeypatch):
+    """DuckDB would read what it keeps of the one before: garbage, or that one's rows, where the clock has not moved."""
+    files, copy = [], staging._copy
+    monkeypatch.setattr(staging, "_copy", lambda *of: files.append(of[2]) or copy(*of))
+    scored.declare(deliver=LAKE)
+    delivered(scored)
+    assert len({*files}) == len(files) == 4
 
 
 def test_a_file_that_somebody_changed_is_found_and_delivered_again_by_name(scored):

@@ -110,8 +110,9 @@ def test_killed_anywhere_else(killed):
 
 @pytest.mark.soak
 @pytest.mark.lake("only")
-def test_killed_on_a_lake(killed):
-    kill_at(killed, PLACES | OF_LAKES)
+@pytest.mark.parametrize("places", [PLACES, OF_LAKES], ids=["engine", "compaction"])
+def test_killed_on_a_lake(killed, places):
+    kill_at(killed, places)
 
 
 @pytest.mark.soak
