@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pip_dagster import clock
-from pip_dagster.erasure.certificate import certify
+from pip_dagster.erasure.certificate import certificate_of, certify
 from pip_dagster.erasure.files import FilePlace, PublishedPlace
 from pip_dagster.erasure.gate_reports import GateReportsPlace
 from pip_dagster.erasure.golden import GoldenPlace
@@ -139,6 +139,7 @@ def erase(
     place = _rows_place(project, pipelines, wish.actor)
     of = {each.spec.name: tokens(each, wish.subject) for each in pipelines}
     if (certified := _not_anchored(project, of)) and not place.count(_request("", pipelines, wish)):
+        keep_certificate(project, certificate_of(project, certified))
         vouch(project, certified, progress)
         return Erased(certified, lost(project, certified), [], resumed=True)
     erasure_id, resumed = begin(project, pipelines, wish, of)

@@ -21,7 +21,7 @@ SHOP = Shop(
 ROWS, FILES, ENGINE = "pip_dagster.erasure.rows", "pip_dagster.erasure.files", "pip_dagster.erasure.erase"
 LAKE, NEW = "pip_dagster.erasure.lake", ".rewritten"
 PLACES = {
-    "noted": ("after", f"{ENGINE}:_begin", ""),  # who must not return is suppressed, and nothing is removed
+    "noted": ("after", f"{ENGINE}:begin", ""),  # who must not return is suppressed, and nothing is removed
     "within the transaction": ("after", f"{ROWS}:rewrite", ""),
     "committed": ("before", f"{ENGINE}:_note", ""),
     "before publishing": ("before", f"{FILES}:publish_pending", ""),
