@@ -86,6 +86,10 @@ class OtherWarehouseError(WarehouseError):
         self.reason = reason
 
 
+class RestoredWarehouseError(WarehouseError):
+    """The warehouse is from a backup of before an erasure, so it may hold people who were erased."""
+
+
 class PartitionError(PipelineError):
     """One partition cannot be built; the others are not affected."""
 

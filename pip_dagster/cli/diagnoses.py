@@ -20,6 +20,8 @@ from pip_dagster.errors import NoWarehouseError, OlderWarehouseError, SourceLock
 from pip_dagster.plural import plural
 
 if TYPE_CHECKING:
+    from duckdb import DuckDBPyConnection
+
     from pip_dagster.declaration.project import Project
 
 HOST, PORT = "127.0.0.1", 3000
@@ -158,18 +160,21 @@ def _warehouse(project: Project) -> Iterator[Diagnosis]:
     from pip_dagster.warehouse.connect import attached, open_warehouse
 
     place, found = project.warehouse, 0
+    erasures: list[Diagnosis] = []
     with duckdb.connect(config={"allow_unsigned_extensions": "false"}) as con:
         con.execute("SET TimeZone = 'UTC'")
         try:
             if isinstance(place, Lake):
                 with open_warehouse(con, place, purpose="doctor", read_only=True, deadline=1):
                     found = schema.version(con)
+                    erasures += _erasures(con, project)
             elif not place.exists():
                 raise NoWarehouseError(f"{place} does not exist yet")
             else:
                 with attached(con, place, CATALOG, read_only=True, deadline=1):
                     con.execute(f"USE {CATALOG}")
                     found = schema.version(con)
+                    erasures += _erasures(con, project) if found == schema.VERSION else ()
         except NoWarehouseError:
             yield Diagnosis("ok", "warehouse", "there is none yet: the first run creates it")
             return
@@ -187,6 +192,24 @@ def _warehouse(project: Project) -> Iterator[Diagnosis]:
         yield Diagnosis("warning", "warehouse", f"{text}; this version writes {schema.VERSION}", remedy)
     else:
         yield Diagnosis("ok", "warehouse", text)
+    yield from erasures
+
+
+def _erasures(con: DuckDBPyConnection, project: Project) -> Iterator[Diagnosis]:
+    """Whether the warehouse and the folder beside it know the same erasures."""
+    from pip_dagster.warehouse.erased import folder, missing, noted, refusal, states_of
+
+    if lacking := missing(con, project):
+        yield Diagnosis("problem", "erasures", refusal(project, lacking), "pip-dagster erase --again")
+        return
+    kept = noted(project)
+    done = [each for each, state in states_of(con).items() if state == "done"]
+    if unknown := [each for each in done if not kept.get(each)]:
+        what = f"{folder(project)} lacks {plural(len(unknown), 'erasure')}, such as {unknown[0]}"
+        remedy = "Restore it from a backup: without it, nobody notices that a restored warehouse brings people back"
+        yield Diagnosis("warning", "erasures", what, remedy)
+    elif done:
+        yield Diagnosis("ok", "erasures", f"{len(done)}, which {folder(project)} has too")
 
 
 def _lock(project: Project) -> Iterator[Diagnosis]:

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -20,28 +20,31 @@ from pip_dagster.registry.store import whoami
 
 if TYPE_CHECKING:
     from pip_dagster.declaration.pipeline import Pipeline
+    from pip_dagster.erasure.erase import Erased
     from pip_dagster.erasure.place import ErasurePlace
 
 
 @click.command()
-@click.option("--subject", required=True, metavar="ID", help="Whom to erase; `-` reads it from standard input.")
-@click.option("--why", required=True, metavar="TEXT", help="Why, without the person: it is kept.")
+@click.option("--subject", metavar="ID", help="Whom to erase; `-` reads it from standard input.")
+@click.option("--why", metavar="TEXT", help="Why, without the person: it is kept.")
 @click.option("--pipeline", "names", multiple=True, metavar="NAME", help="Of this pipeline only; may be repeated.")
 @click.option("--ground", metavar="TEXT", help="The legal ground, such as 'GDPR, article 17(1)(b)'.")
 @click.option("--asked-by", metavar="WHO", help="Who requested it, without the person's name.")
 @click.option("--received", type=click.DateTime(["%Y-%m-%d"]), metavar="DATE", help="When the request was received.")
 @click.option("--dry-run", is_flag=True, help="Erase nothing: say how many rows of which partitions there are.")
+@click.option("--again", is_flag=True, help="Repeat the erasures that a restored backup does not know.")
 @json_option
 @click.pass_obj
 def erase(
     project: Project,
-    subject: str,
-    why: str,
+    subject: str | None,
+    why: str | None,
     names: tuple[str, ...],
     ground: str | None,
     asked_by: str | None,
     received: datetime | None,
     dry_run: bool,
+    again: bool,
     as_json: bool,
 ) -> None:
     """Erase the rows of one person from all pipelines that declare `privacy`, wherever they are kept.
@@ -49,6 +52,7 @@ def erase(
     \b
     pip-dagster erase --subject C-1042 --why "request 17" --dry-run   how many rows there are
     pip-dagster erase --subject C-1042 --why "request 17"             erases them, and keeps them from returning
+    pip-dagster erase --again                                         after a backup of the warehouse was restored
 
     The same command again goes on where one was interrupted. Exit code 0: everything is erased and verified. 1:
     refused, or a place could not be emptied; what is done stays done.
@@ -56,11 +60,18 @@ def erase(
     from pip_dagster.erasure.erase import Wish, concerned
     from pip_dagster.erasure.erase import erase as erase_everywhere
 
+    if again:
+        if subject or why or names or ground or asked_by or received or dry_run:
+            raise click.UsageError("--again repeats erasures as they were requested; it has no other option.")
+        _again(project, as_json=as_json)
+        return
+    if subject is None or why is None:
+        raise click.UsageError("Name whom to erase with --subject and --why, or pass --again.")
     if subject == "-":
         subject = sys.stdin.readline().rstrip("\n")
     if not subject.strip():
         raise click.ClickException("The subject is empty; expected whom to erase.")
-    pipelines = _pipelines(project, names)
+    pipelines = pipelines_of_people(project, names)
     if dry_run:
         _show_rows(concerned(project, pipelines, subject), as_json=as_json)
         return
@@ -68,18 +79,42 @@ def erase(
     with of_dagster(project) as others:
         done = erase_everywhere(project, pipelines, wish, others=others, progress=progress)
     if as_json:
-        steps = [
-            {
-                "place": name,
-                "removed": removed.rows_removed,
-                "method": removed.method,
-                "verified": verified,
-                "remains": removed.remains,
-            }
-            for name, removed, verified in done.steps
-        ]
-        show_json({"erasure": done.erasure_id, "resumed": done.resumed, "partitions": done.partitions, "steps": steps})
+        show_json(_as_dict(done))
+    else:
+        _show(done)
+
+
+def _again(project: Project, *, as_json: bool) -> None:
+    from pip_dagster.erasure.again import erase_again
+
+    with of_dagster(project) as others:
+        found = erase_again(
+            project, lambda name: find_pipeline(project, name), whoami(), others=others, progress=progress
+        )
+    if as_json:
+        show_json({"erasures": [_as_dict(done) for done in found]})
         return
+    for done in found:
+        _show(done)
+    if not found:
+        echo("The warehouse knows every erasure that the folder beside it has.")
+
+
+def _as_dict(done: Erased) -> dict[str, Any]:
+    steps = [
+        {
+            "place": name,
+            "removed": removed.rows_removed,
+            "method": removed.method,
+            "verified": verified,
+            "remains": removed.remains,
+        }
+        for name, removed, verified in done.steps
+    ]
+    return {"erasure": done.erasure_id, "resumed": done.resumed, "partitions": done.partitions, "steps": steps}
+
+
+def _show(done: Erased) -> None:
     for name, removed, verified in done.steps:
         echo(f"{name}: {plural(removed.rows_removed, 'row')} removed. {verified[:1].upper()}{verified[1:]}.")
         if removed.remains:
@@ -90,7 +125,8 @@ def erase(
     echo(f"Its certificate: `pip-dagster certificate {done.erasure_id} -o certificate.html`.")
 
 
-def _pipelines(project: Project, names: tuple[str, ...]) -> list[Pipeline]:
+def pipelines_of_people(project: Project, names: tuple[str, ...]) -> list[Pipeline]:
+    """The named pipelines, or all that declare `privacy`."""
     if names:
         return [find_pipeline(project, name) for name in dict.fromkeys(names)]
     found = [find_pipeline(project, name) for name in find_declarations(project)]

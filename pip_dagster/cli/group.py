@@ -30,7 +30,7 @@ SECTIONS = {
         "prove-point-in-time",
     ),
     "Models": ("models", "monitor", "performance", "estimate"),
-    "Operate": ("alarms", "audit", "metrics", "maintain", "erase", "purge"),
+    "Operate": ("alarms", "audit", "metrics", "maintain", "erase", "purge", "hold"),
 }
 # Command → lines of its help.
 EXAMPLES = {
@@ -47,6 +47,7 @@ EXAMPLES = {
     "deliver": ("deliver flight_delay", "deliver flight_delay 2013-08-01 --target lake"),
     "erase": ("erase --subject C-1042 --why 'request 17' --dry-run", "erase --subject - --why 'request 17'"),
     "estimate": ("estimate flight_delay --last 7",),
+    "hold place": ("hold place --subject C-1042 --why 'claim 8' --until 2027-12-31",),
     "lineage export": (
         "lineage export flight_delay 2013-08-01..2013-08-07 -o lineage.ndjson",
         "lineage export --url https://marquez.example",

@@ -39,6 +39,7 @@ _COMMANDS = {
     "export": ("pip_dagster.cli.export", "export", "Write published rows as Parquet files."),
     "features": ("pip_dagster.cli.features", "features", "Write features and training sets as Parquet files."),
     "certificate": ("pip_dagster.cli.certificate", "certificate", "What an erasure removed, signed."),
+    "hold": ("pip_dagster.cli.hold", "hold", "Legal holds on a person's rows."),
     "init": ("pip_dagster.cli.init", "init", "Write a new project, from a table of yours."),
     "lineage": ("pip_dagster.cli.lineage", "lineage", "What produced a partition, or every score of a key."),
     "maintain": ("pip_dagster.cli.maintain", "maintain", "Merge a lake's small files and expire old snapshots."),

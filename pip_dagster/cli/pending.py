@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from pip_dagster.cli.output import progress
-from pip_dagster.errors import OtherWarehouseError, WarehouseError
+from pip_dagster.errors import OtherWarehouseError, RestoredWarehouseError, WarehouseError
 from pip_dagster.plural import plural
 
 if TYPE_CHECKING:
@@ -34,8 +34,9 @@ class Waiting:
 
         Raises:
             OtherWarehouseError: the warehouse was lost, replaced, or is older than what is published.
+            RestoredWarehouseError: it is from a backup of before an erasure.
         """
-        if isinstance(self.error, OtherWarehouseError):
+        if isinstance(self.error, OtherWarehouseError | RestoredWarehouseError):
             raise self.error
         if self.error:
             progress(f"Whether stored partitions are not published yet is not known: {self.error}")
@@ -45,9 +46,10 @@ class Waiting:
 
 def read_waiting(project: Project) -> Waiting:
     """Read it from the ledger, which nobody waits for long."""
-    from pip_dagster.warehouse.access import pending_now
+    from pip_dagster.warehouse.access import check_not_restored, pending_now
 
     try:
+        check_not_restored(project, within=_WITHIN)
         found = pending_now(project, within=_WITHIN)
     except WarehouseError as error:
         return Waiting(error=error)

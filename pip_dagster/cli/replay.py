@@ -142,8 +142,8 @@ def _show(pipeline: str, results: Sequence[Replay], verdicts: Counter[str], *, e
         if examples and each.comparison:
             from pip_dagster.replay.replay import named
 
-            for kind, (row, *_) in each.comparison.examples.items():
-                echo(f"{each.entry.partition_key}, a row that is {kind}: {named(row)}.")
+            for kind, (example, *_) in each.comparison.examples.items():
+                echo(f"{each.entry.partition_key}, a row that is {kind}: {named(example)}.")
         if each.not_evaluated:
             echo(
                 f"{each.entry.partition_key}: {', '.join(each.not_evaluated)} not evaluated again: this scoring is "

@@ -111,6 +111,8 @@ def _state(
 
 def _show(card: Scorecard) -> None:
     echo(f"{card.pipeline}: ML Test Score {card.score:.1f}, {card.meaning}. Model: {card.model or 'none'}.")
+    if card.chain_fault:
+        echo(f"The audit does not verify: {card.chain_fault}. `pip-dagster audit verify` lists what is at fault.")
     for section, points in card.sections.items():
         show_table(
             f"\n{section}: {points:.1f} of 7",

@@ -53,8 +53,9 @@ def secrets_found(project: Project) -> Iterator[Line]:
 
 
 def _compared(pipeline: Pipeline, version: str, value: bytes, kept: Mapping[str, str]) -> Line:
+    from pip_dagster.declaration.privacy import LOCAL
     from pip_dagster.privacy.keys import domain_of, other_secret
-    from pip_dagster.privacy.pseudonym import LOCAL, PseudonymKey
+    from pip_dagster.privacy.pseudonym import PseudonymKey
 
     name = pipeline.spec.name
     key = PseudonymKey(version, value, name if version == LOCAL else domain_of(pipeline.spec))

@@ -44,6 +44,11 @@ _PARTITIONS = f"""
   SELECT pipeline, partition_key, scoring_id, feature_revision, max(rows_removed) AS rows_removed
   FROM ledger.erased_partitions {_OF_ID} GROUP BY ALL ORDER BY ALL
 """
+_HELD = f"""
+  SELECT r.pipeline, r.hold_id, max(h.held_until) AS held_until, count(*) AS rows
+  FROM (FROM ledger.held_rows {_OF_ID}) r
+  LEFT JOIN ledger.erasures h ON h.erasure_id = r.hold_id AND h.state = 'held' GROUP BY 1, 2 ORDER BY ALL
+"""
 _REWRITTEN = """
   SELECT seq, hash, made_at, actor, subject->>'rewrite_id' AS rewrite_id, details->>'sha256' AS sha256
   FROM ledger.audit WHERE action = 'rewritten'
@@ -191,6 +196,7 @@ def _content(con: DuckDBPyConnection, erasure_id: str, places: Sequence[str]) ->
         ),
         "places": [{name: _text(value) for name, value in step.items()} for step in steps],
         "partitions": _rows(con, _PARTITIONS, given),
+        "restricted": _rows(con, _HELD, given),
         "audit": _rows(con, _REWRITTEN, given),
         "digests_after": _rows(con, _DIGESTS, given),
         "software": _software(),

@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING
 
 from pip_dagster import clock
+from pip_dagster.erasure.holds import RELEASED, stored_on_hold
 from pip_dagster.erasure.opened import opened
 from pip_dagster.erasure.place import ErasureRequest, Removed
+from pip_dagster.erasure.rows import WarehousePlace
 from pip_dagster.errors import ErasureError
 from pip_dagster.evidence.contents import IDS, columns_of_tables
 from pip_dagster.ledger.rewrite import rewrite
 from pip_dagster.plural import plural
-from pip_dagster.sql.names import literal, quote
+from pip_dagster.sql.names import among, column_named, literal, quote
 from pip_dagster.warehouse import kinds
 from pip_dagster.warehouse.transaction import transaction
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
+    from pip_dagster.declaration.pipeline import Pipeline
     from pip_dagster.declaration.project import Project
 
 _DUE = "pip_due"
@@ -58,9 +61,11 @@ class ContentsPlace:
 
     name = "warehouse"
 
-    def __init__(self, project: Project, before: Mapping[str, datetime], actor: str) -> None:
+    def __init__(
+        self, project: Project, pipelines: Sequence[Pipeline], before: Mapping[str, datetime], actor: str
+    ) -> None:
         """`before`: pipeline → contents of partitions that ended by then are purged."""
-        self._project, self._before, self._actor = project, before, actor
+        self._project, self._pipelines, self._before, self._actor = project, pipelines, before, actor
 
     def count(self, request: ErasureRequest) -> int:
         """Rows that are left of what was purged."""
@@ -81,8 +86,12 @@ class ContentsPlace:
                 f"CREATE OR REPLACE TEMP TABLE {_DUE}_lost (pipeline VARCHAR, partition_key VARCHAR, "
                 "scoring_id VARCHAR, revision VARCHAR, rows BIGINT)"
             )
+            kept = sum(self._keep(con, request, pipeline) for pipeline in self._pipelines)
+            released = f"ledger.held_rows WHERE {_released(self._before)}"
+            gone = _number(con, f"SELECT count(*) FROM {released}")
+            con.execute(f"DELETE FROM {released}")
             tables = [*_tables(con, {*self._before})]
-            before = sum(_number(con, f"SELECT count(*) FROM {table.sql}") for table in tables)
+            before = gone + sum(_number(con, f"SELECT count(*) FROM {table.sql}") for table in tables)
             for table in tables:
                 of, other = ("revision", "scoring_id") if table.id == "revision" else ("scoring_id", "revision")
                 con.execute(
@@ -105,8 +114,25 @@ class ContentsPlace:
             ]
             _forget(con, given)
             rewrite(con, f"{request.erasure_id}/{now:%Y%m%dT%H%M%S%f}", "purge", scorings, actor=self._actor)
-            removed = _number(con, f"SELECT coalesce(sum(rows), 0)::BIGINT FROM {_DUE}_lost")
-        return Removed(before, removed, before - removed, _METHOD, remains=_REMAINS)
+            removed = gone + _number(con, f"SELECT coalesce(sum(rows), 0)::BIGINT FROM {_DUE}_lost")
+        held = f"{plural(kept, 'row')} of subjects on legal hold, in ledger.held_rows until it is released; "
+        return Removed(before, removed, before - removed, _METHOD, remains=held * bool(kept) + _REMAINS)
+
+    def _keep(self, con: DuckDBPyConnection, request: ErasureRequest, pipeline: Pipeline) -> int:
+        """Copy the rows of subjects on hold to those that are kept; how many."""
+        name, privacy = pipeline.spec.name, pipeline.spec.privacy
+        assert privacy
+        features = {
+            f"{quote(name)}.{quote(table)}": column
+            for (_, table), columns in columns_of_tables(con, {name}).items()
+            if table.startswith("features__") and (column := column_named(columns, privacy.subject))
+        }
+        place = WarehousePlace(self._project, {name: pipeline.spec.features.key}, self._actor)
+        kept = 0
+        for hold_id, values in stored_on_hold(con, pipeline, features).items():
+            of_hold = ErasureRequest(request.erasure_id, "purge", request.why, {name: privacy.subject}, {name: values})
+            kept += place.keep(con, of_hold, hold_id, f"{{id}} IN (SELECT id FROM {_DUE})")
+        return kept
 
     def verify(self, request: ErasureRequest) -> str:
         """Count again.
@@ -145,6 +171,15 @@ def _tables(con: DuckDBPyConnection, pipelines: set[str]) -> Iterator[_Contents]
         kind = table.partition("__")[0]
         if kind in names:
             yield _Contents(pipeline, table, IDS.get(kind, "scoring_id"))
+
+
+def _released(pipelines: Iterable[str]) -> str:
+    return f"{among('pipeline', sorted(pipelines))} AND {RELEASED}"
+
+
+def released_sql(pipelines: Iterable[str]) -> str:
+    """SQL of the partitions of rows that were kept for a hold which is released."""
+    return f"SELECT pipeline, partition_key FROM ledger.held_rows WHERE {_released(pipelines)}"
 
 
 def _forget(con: DuckDBPyConnection, given: Mapping[str, object]) -> None:

@@ -18,6 +18,7 @@ from pip_dagster.erasure.gate_reports import GateReportsPlace
 from pip_dagster.erasure.golden import GoldenPlace
 from pip_dagster.erasure.lake import LakePlace
 from pip_dagster.erasure.opened import opened
+from pip_dagster.erasure.outside import keep_certificate, keep_request
 from pip_dagster.erasure.place import ErasurePlace, ErasureRequest, Removed
 from pip_dagster.erasure.rows import WarehousePlace
 from pip_dagster.erasure.targets import TargetsPlace
@@ -136,21 +137,40 @@ def erase(
         WarehouseError: the warehouse cannot be written.
     """
     place = _rows_place(project, pipelines, wish.actor)
-    if (certified := _not_anchored(project, pipelines, wish)) and not place.count(_request("", pipelines, wish)):
+    of = {each.spec.name: tokens(each, wish.subject) for each in pipelines}
+    if (certified := _not_anchored(project, of)) and not place.count(_request("", pipelines, wish)):
         vouch(project, certified, progress)
         return Erased(certified, lost(project, certified), [], resumed=True)
-    erasure_id, resumed = _begin(project, pipelines, wish)
+    erasure_id, resumed = begin(project, pipelines, wish, of)
+    received = wish.received_at.isoformat() if wish.received_at else None
+    given = {"why": wish.why, "ground": wish.ground, "asked_by": wish.asked_by, "received_at": received}
+    keep_request(project, pipelines, erasure_id, wish.subject, given)
     request = _request(erasure_id, pipelines, wish)
+    return carry_out(project, pipelines, request, wish.actor, resumed=resumed, others=others, progress=progress)
+
+
+def carry_out(
+    project: Project,
+    pipelines: Sequence[Pipeline],
+    request: ErasureRequest,
+    actor: str,
+    *,
+    resumed: bool,
+    others: Sequence[ErasurePlace],
+    progress: Callable[[str], object],
+) -> Erased:
+    """Empty every place of an erasure that the ledger has, and certify it. Raises as `erase`."""
+    place, erasure_id = _rows_place(project, pipelines, actor), request.erasure_id
     # Golden rows are known by the rows that are still stored.
-    places: list[ErasurePlace] = [GoldenPlace(project, wish.actor), place, PublishedPlace(project)]
+    places: list[ErasurePlace] = [GoldenPlace(project, actor), place, PublishedPlace(project)]
     places += [GateReportsPlace(project)]
-    places += [TargetsPlace(pipeline, wish.actor) for pipeline in pipelines if pipeline.spec.deliver]
-    places += [*others, FilePlace(project, wish.actor) if isinstance(project.warehouse, Path) else LakePlace(project)]
+    places += [TargetsPlace(pipeline, actor) for pipeline in pipelines if pipeline.spec.deliver]
+    places += [*others, FilePlace(project, actor) if isinstance(project.warehouse, Path) else LakePlace(project)]
     # Rows that a run stored behind the places' backs are in all of them again.
     everything = bool(resumed and place.count(request))
     steps = empty_places(project, request, places, everything=everything, progress=progress)
     place.verify(request)  # a run that had begun before may have stored rows meanwhile
-    certify(project, erasure_id, [each.name for each in places])
+    keep_certificate(project, certify(project, erasure_id, [each.name for each in places]))
     vouch(project, erasure_id, progress)
     return Erased(erasure_id, lost(project, erasure_id), steps, resumed)
 
@@ -195,16 +215,27 @@ def _request(erasure_id: str, pipelines: Sequence[Pipeline], wish: Wish) -> Eras
             )
     columns = {each.spec.name: each.spec.privacy.subject for each in pipelines if each.spec.privacy}
     subjects = {each.spec.name: stored_values(each, wish.subject) for each in pipelines}
-    return ErasureRequest(erasure_id, "erase", wish.why, columns, subjects)
+    hashes = {each.spec.name: [token for token, _ in tokens(each, wish.subject)] for each in pipelines}
+    return ErasureRequest(erasure_id, "erase", wish.why, columns, subjects, tokens=hashes)
 
 
-def _begin(project: Project, pipelines: Sequence[Pipeline], wish: Wish) -> tuple[str, bool]:
-    """The id of the request, noted with who must not return; whether it had begun before."""
-    of = {each.spec.name: tokens(each, wish.subject) for each in pipelines}
+def begin(
+    project: Project,
+    pipelines: Sequence[Pipeline],
+    wish: Wish,
+    of: Mapping[str, Sequence[tuple[str, str]]],
+    known_as: str | None = None,
+) -> tuple[str, bool]:
+    """The id of the request, noted with who must not return, and whether it had begun before.
+
+    `of`: pipeline → keyed hashes. `known_as`: its id, where it is repeated.
+    """
     with opened(project) as con, transaction(con):
-        if found := con.execute(_of_subject(of, "running")).fetchall():
-            return str(found[0][0]), True
-        erasure_id, now = new_id(), clock.now()
+        running = [erasure_id for (erasure_id,) in con.execute(_of_subject(of, "running")).fetchall()]
+        found = [erasure_id for erasure_id in running if known_as in (None, erasure_id)]
+        if found:
+            return found[0], True
+        erasure_id, now = known_as or new_id(), clock.now()
         entry = _ErasureEntry(
             *(erasure_id, "erase", sorted(of), "running", wish.why, wish.ground, wish.asked_by, wish.received_at),
             *(wish.actor, now),
@@ -221,9 +252,8 @@ def _begin(project: Project, pipelines: Sequence[Pipeline], wish: Wish) -> tuple
     return erasure_id, False
 
 
-def _not_anchored(project: Project, pipelines: Sequence[Pipeline], wish: Wish) -> str | None:
+def _not_anchored(project: Project, of: Mapping[str, Sequence[tuple[str, str]]]) -> str | None:
     """The newest erasure of the subject that is certified, if it was interrupted before an anchor vouched for it."""
-    of = {each.spec.name: tokens(each, wish.subject) for each in pipelines}
     try:
         found = _read(project, _of_subject(of, "done"))
     except NoWarehouseError:

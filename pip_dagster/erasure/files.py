@@ -11,8 +11,11 @@ from pip_dagster.erasure.place import ErasureRequest, Removed
 from pip_dagster.errors import ErasureError
 from pip_dagster.ledger.rewrite import rewrite
 from pip_dagster.plural import plural
-from pip_dagster.warehouse.pending import pending_publications
+from pip_dagster.sql.names import among, column_named, literal, quote
+from pip_dagster.warehouse.connect import workspace
+from pip_dagster.warehouse.pending import make_pending, pending_publications
 from pip_dagster.warehouse.published import publish_pending
+from pip_dagster.warehouse.published_rows import attached_tables, files_of, unreadable
 from pip_dagster.warehouse.rewrite_file import rewrite_file
 from pip_dagster.warehouse.transaction import transaction
 
@@ -71,22 +74,34 @@ class PublishedPlace:
         self._project = project
 
     def count(self, request: ErasureRequest) -> int:
-        """Nothing: all files are written again."""
-        return 0
+        """The subject's rows in the files."""
+        if not self._project.publishes:
+            return 0
+        with workspace(threads=1) as con:
+            return sum(_rows_in(con, self._project.published / name, name, request) for name in request.columns)
 
     def remove(self, request: ErasureRequest) -> Removed:
-        """Write every published file again from the warehouse, and remove the former ones; for a purge, the pending."""
+        """Rewrite whole every file that has a partition whose rows, or whose ledger, were changed."""
         if not self._project.publishes:
             return Removed(0, 0, 0, "nothing is published")
         with opened(self._project) as con:
-            count = publish_pending(con, self._project, everything=request.kind == "erase")
-        return Removed(0, 0, 0, f"{plural(count, 'partition')} written again", remains="copies that readers made")
+            damaged = any(unreadable(con, self._project.published / name) for name in request.columns)
+            before = 0 if damaged else self.count(request)
+            with transaction(con):
+                for pipeline, keys in _changed(con, request).items():
+                    make_pending(con, pipeline, sorted(keys))
+            count = publish_pending(con, self._project, everything=damaged, whole=True)
+        method = f"{plural(count, 'partition')} published again, in files that were rewritten whole"
+        remains = "copies that readers made"
+        if aside := sorted(self._project.published.parent.glob(f"{self._project.published.name}.before-*")):
+            remains += f"; {', '.join(each.name for each in aside)}, which `audit accept` moved aside: remove it"
+        return Removed(before, before, 0, method, remains=remains)
 
     def verify(self, request: ErasureRequest) -> str:
-        """Nothing is pending.
+        """Nothing is pending, and no file has the subject.
 
         Raises:
-            ErasureError: a partition could not be published.
+            ErasureError: a partition could not be published, or a file has rows of the subject.
         """
         if not self._project.publishes:
             return "nothing is published"
@@ -96,5 +111,37 @@ class PublishedPlace:
                     f"{plural(left, 'partition')} could not be published again, so that former files are still there. "
                     "`pip-dagster publish` says why; then resume the erasure."
                 )
-        what = "the purged partitions were" if request.kind == "purge" else "every published file was"
-        return f"{what} written again from the warehouse; none is pending"
+        if left := self.count(request):
+            raise ErasureError(
+                f"The files in {self._project.published} still have {plural(left, 'row')} of erasure "
+                f"{request.erasure_id}. Run `pip-dagster publish`, which writes all of them again, and resume the "
+                "erasure."
+            )
+        return "files with changed partitions were rewritten, none is pending; no file has the subject in its column"
+
+
+def _changed(con: DuckDBPyConnection, request: ErasureRequest) -> dict[str, set[str]]:
+    """Pipeline → partitions that lost rows, or whose scorings were rewritten."""
+    found = {pipeline: {*keys} for pipeline, keys in request.partitions.items()}
+    rewritten = (
+        "SELECT DISTINCT pipeline, partition_key FROM ledger.scorings WHERE scoring_id IN (SELECT scoring_id FROM "
+        f"ledger.rewrites WHERE starts_with(rewrite_id, {literal(f'{request.erasure_id}/')}))"
+    )
+    for pipeline, key in con.execute(rewritten).fetchall():
+        found.setdefault(pipeline, set()).add(key)
+    return found
+
+
+def _rows_in(con: DuckDBPyConnection, folder: Path, pipeline: str, request: ErasureRequest) -> int:
+    """Rows of the subject in the published files of a pipeline."""
+    count = 0
+    for file in files_of(folder):  # one after the other: there may be many
+        with attached_tables(con, [file]) as tables:
+            for (schema, _), selects in tables.items():
+                for select in selects if schema == pipeline else ():
+                    columns = [row[0] for row in con.execute(f"DESCRIBE {select}").fetchall()]
+                    if column := column_named(columns, request.columns[pipeline]):
+                        of = among(f"{quote(column)}::VARCHAR", request.subjects.get(pipeline, ()))
+                        row = con.execute(f"SELECT count(*) FROM ({select}) WHERE {of}").fetchone()
+                        count += int(row[0]) if row else 0
+    return count

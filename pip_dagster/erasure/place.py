@@ -19,6 +19,7 @@ class ErasureRequest:
         columns: Pipeline → the column of its features that names the subject.
         subjects: Pipeline → what stands in that column for the subject, as text; none for a purge.
         partitions: Pipeline → the partitions concerned: from `ledger.erased_partitions`.
+        tokens: Pipeline → the subject's keyed hashes, by which a hold on it is found.
     """
 
     erasure_id: str
@@ -27,6 +28,7 @@ class ErasureRequest:
     columns: Mapping[str, str] = field(default_factory=dict)
     subjects: Mapping[str, Sequence[str]] = field(default_factory=dict)
     partitions: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    tokens: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from pip_dagster import clock
 from pip_dagster.erasure.certificate import certify
-from pip_dagster.erasure.contents import ContentsPlace, due_sql
+from pip_dagster.erasure.contents import ContentsPlace, due_sql, released_sql
 from pip_dagster.erasure.erase import empty_places, lost, vouch
 from pip_dagster.erasure.files import FilePlace, PublishedPlace
 from pip_dagster.erasure.gate_reports import GateReportsPlace
@@ -90,7 +90,8 @@ def due(project: Project, pipelines: Sequence[Pipeline], *, now: datetime | None
     if not before:
         return Due()
     select = (
-        f"SELECT pipeline, partition_key FROM ({due_sql(before)}) GROUP BY ALL ORDER BY pipeline, min(partition_start)"
+        f"SELECT pipeline, partition_key FROM ({due_sql(before)} UNION ALL BY NAME {released_sql(before)}) "
+        "GROUP BY ALL ORDER BY pipeline, min(partition_start), partition_key"
     )
     found: dict[str, list[str]] = {}
     try:
@@ -136,9 +137,7 @@ def purge(
     purge_id, resumed, names = _begin(project, before, actor)
     chosen = [each for each in pipelines if each.spec.name in names]
     request = ErasureRequest(purge_id, "purge", _WHY)
-    places: list[ErasurePlace] = [
-        ContentsPlace(project, {each: before[each] for each in names if each in before}, actor)
-    ]
+    places: list[ErasurePlace] = [ContentsPlace(project, chosen, {each: before[each] for each in names}, actor)]
     places += [PublishedPlace(project), GateReportsPlace(project)]
     places += [TargetsPlace(pipeline, actor) for pipeline in chosen if pipeline.spec.deliver]
     places += [*others, FilePlace(project, actor) if isinstance(project.warehouse, Path) else LakePlace(project)]

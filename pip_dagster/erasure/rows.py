@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 from pip_dagster import clock
+from pip_dagster.erasure.holds import hold_on, kept_text, only, released
 from pip_dagster.erasure.opened import opened
 from pip_dagster.erasure.place import ErasureRequest, Removed
 from pip_dagster.errors import ErasureError
@@ -89,7 +90,8 @@ class WarehousePlace:
     def count(self, request: ErasureRequest) -> int:
         """Rows in all tables."""
         with opened(self._project) as con:
-            return sum(self._counted(con, request).values())
+            kept = sum(_number(con, f"ledger.held_rows WHERE {where}") for where in released(request))
+            return kept + sum(self._counted(con, request).values())
 
     def partitions(self, request: ErasureRequest) -> dict[str, dict[str, int]]:
         """Pipeline → partition → its rows of features, scores, quarantine and reasons."""
@@ -102,6 +104,12 @@ class WarehousePlace:
     def remove(self, request: ErasureRequest) -> Removed:
         """Delete the rows, and what shows them, in one transaction."""
         with opened(self._project) as con, transaction(con):
+            held = [(name, *on) for name, of in request.tokens.items() if (on := hold_on(con, name, of))]
+            kept = sum(self.keep(con, only(request, name), hold_id) for name, hold_id, _ in held)
+            gone = 0
+            for of_holds in released(request):
+                gone += _number(con, f"ledger.held_rows WHERE {of_holds}")
+                con.execute(f"DELETE FROM ledger.held_rows WHERE {of_holds}")
             tables = [*_tables(con, request)]
             self._find_keys(con, request, tables)
             con.execute(f"CREATE OR REPLACE TEMP TABLE {_REVISIONS} (pipeline VARCHAR, id VARCHAR)")
@@ -121,7 +129,7 @@ class WarehousePlace:
                     at = (table.pipeline, key, *ids)
                     of_partition[at] = of_partition.get(at, 0) + number
                     if table.kind == "features":
-                        con.execute(f"INSERT INTO {_REVISIONS} VALUES ($1, $2)", [table.pipeline, of])
+                        con.execute(f"INSERT INTO {_REVISIONS} VALUES ({literal(table.pipeline)}, {literal(of)})")
                     else:
                         lost.add(of)
                 con.execute(f"DELETE FROM {table.sql} WHERE {where}")
@@ -136,7 +144,29 @@ class WarehousePlace:
             _forget(con, request, scorings, of_partition)
             rewrite_id = f"{request.erasure_id}/{clock.now():%Y%m%dT%H%M%S%f}"
             rewrite(con, rewrite_id, "erasure", scorings, actor=self._actor)
-            return Removed(before, removed, before - removed, _METHOD, remains=_REMAINS)
+            remains, until = kept_text(kept, held)
+            remains += _REMAINS + _of_nobody(tables, request)
+            return Removed(before + gone, removed + gone, before - removed, _METHOD, remains, until)
+
+    def keep(self, con: DuckDBPyConnection, request: ErasureRequest, hold_id: str, within: str = "true") -> int:
+        """Copy the subject's rows to those that are kept for a hold; how many. Call it before they are deleted.
+
+        `within`: SQL that a row fulfils too, with `{id}` for the column of its scoring or revision.
+        """
+        kept, tables = 0, [*_tables(con, request)]
+        self._find_keys(con, request, tables)
+        given = {"hold": hold_id, "erasure": request.erasure_id, "now": clock.now()}
+        for table in tables:
+            if where := table.where(request, self._keys):
+                rows = f"{table.sql} t WHERE ({where}) AND {within.format(id=IDS.get(table.kind, 'scoring_id'))}"
+                kept += _number(con, rows)
+                con.execute(
+                    "INSERT INTO ledger.held_rows SELECT $hold, $erasure, "
+                    f"{literal(table.pipeline)}, partition_key, {literal(table.name)}, to_json(t)::VARCHAR, $now "
+                    f"FROM {rows}",
+                    given,
+                )
+        return kept
 
     def verify(self, request: ErasureRequest) -> str:
         """Count again.
@@ -189,13 +219,26 @@ def _tables(con: DuckDBPyConnection, request: ErasureRequest) -> Iterator[_Table
             yield table
 
 
+def _of_nobody(tables: Sequence[_Table], request: ErasureRequest) -> str:
+    """Tables of features from before the subject was declared, as the end of a sentence."""
+    found = sorted(
+        f"{table.pipeline}.{table.name}"
+        for table in tables
+        if table.kind == "features" and not column_named(table.columns, request.columns[table.pipeline])
+    )
+    what = "which have no column of the subject: nothing says whose they are"
+    return f"; rows of {', '.join(found)}, {what}" if found else ""
+
+
 def _measure(con: DuckDBPyConnection, table: _Table, scorings: Sequence[str]) -> None:
     """Numbers of rows and digests of what is left, as they are when rows are stored."""
     if table.kind in ("scores", "features"):
         id_ = IDS[table.kind]
         covered = covered_columns(table.kind, table.columns)
         digest = digest_sql(covered, "coalesce(f.n, 0)", "coalesce(f.total, 0)", "coalesce(f.bits, 0)")
-        found = f"SELECT {id_} AS id, {row_set_sql(covered)} FROM {table.sql} GROUP BY {id_}"
+        revisions = f"SELECT DISTINCT id FROM {_REVISIONS} WHERE pipeline = {literal(table.pipeline)}"
+        ids = scorings if table.kind == "scores" else [row[0] for row in con.execute(revisions).fetchall()]
+        found = f"SELECT {id_} AS id, {row_set_sql(covered)} FROM {table.sql} WHERE {among(id_, ids)} GROUP BY {id_}"
     if table.kind == "scores" and scorings:
         con.execute(
             f"UPDATE ledger.scorings SET score_digest = g.digest, rows_scored = g.n, mean_score = NULL, "

@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pip_dagster import clock
-from pip_dagster.errors import NoWarehouseError, OtherWarehouseError, RegistryError
+from pip_dagster.errors import NoWarehouseError, OtherWarehouseError, RegistryError, RestoredWarehouseError
 from pip_dagster.ledger import audit, reissued, versions
 from pip_dagster.ledger.promotions import accept_lost, append_promotions, write_registry_stamp
 from pip_dagster.registry.store import Registry
-from pip_dagster.warehouse import stamp
-from pip_dagster.warehouse.access import reading, see_newest, writing
+from pip_dagster.warehouse import lock, stamp
+from pip_dagster.warehouse.access import check_not_restored, reading, see_newest, writing
 from pip_dagster.warehouse.connect import open_warehouse, workspace
 from pip_dagster.warehouse.transaction import transaction
 
@@ -40,6 +40,7 @@ def accept(
 
     Raises:
         OtherWarehouseError: the warehouse is not the one written to last, and is not accepted.
+        RestoredWarehouseError: it is from a backup of before an erasure: it is accepted, and nothing is published.
         WarehouseError: it cannot be written.
     """
     refusal = _refusal(project) if warehouse else None
@@ -47,6 +48,11 @@ def accept(
     if refusal:
         _record(project, by, {"why": why, "refusal": refusal})
         aside = _replace(project)
+        try:
+            check_not_restored(project, within=lock.declared_deadline())
+        except RestoredWarehouseError as error:
+            moved = f" What was published is in {aside}." if aside else ""
+            raise RestoredWarehouseError(f"The warehouse is accepted.{moved} {error}") from error
     registry = Registry(project.registry)
     with workspace(threads=2) as con, writing(con, project, purpose="accepting"):
         now = audit.micros(clock.now())

@@ -38,6 +38,7 @@ Action = Literal[
     "certified",
     "statement",
     "exercised",
+    "hold",
 ]
 
 # Columns of a scoring that an entry repeats, so that a difference can be named.

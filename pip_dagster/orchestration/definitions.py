@@ -15,6 +15,7 @@ from pip_dagster.orchestration.inputs import model_asset, source_assets
 from pip_dagster.orchestration.keys import delivered_key, own_keys
 from pip_dagster.orchestration.partitions import partitions_definition
 from pip_dagster.orchestration.performance import performance_asset
+from pip_dagster.orchestration.purged import purge_definitions
 from pip_dagster.orchestration.report import report_definitions
 from pip_dagster.orchestration.schedule import pipeline_schedule
 from pip_dagster.orchestration.sensors import pipeline_sensors
@@ -47,4 +48,6 @@ def build_definitions(pipeline: Pipeline, observe: Callable[[PartitionResult], N
         schedules=[pipeline_schedule(pipeline, spec.schedule, job, partitions)] if spec.schedule else [],
         sensors=[] if observe else pipeline_sensors(pipeline, job, partitions),
     )
-    return dg.Definitions.merge(built, report_definitions(pipeline, spec.monitoring)) if spec.monitoring else built
+    more = [report_definitions(pipeline, spec.monitoring)] if spec.monitoring else []
+    more += [purge_definitions(pipeline)] if spec.privacy and spec.privacy.retention.content else []
+    return dg.Definitions.merge(built, *more) if more else built

@@ -40,6 +40,11 @@ def delivered_key(spec: PipelineSpec) -> dg.AssetKey:
     return dg.AssetKey([spec.name, "delivered"])
 
 
+def purged_key(spec: PipelineSpec) -> dg.AssetKey:
+    """What retention removed."""
+    return dg.AssetKey([spec.name, "purged"])
+
+
 def own_keys(spec: PipelineSpec) -> list[dg.AssetKey]:
     """The assets that a run of the pipeline materializes: the challengers only where versions are compared."""
     return [features_key(spec), predictions_key(spec)] + ([challengers_key(spec)] if spec.scoring.compared else [])

@@ -11,6 +11,7 @@ from pip_dagster.errors import DeclarationError, NoWarehouseError, OlderWarehous
 from pip_dagster.privacy.keys import kept_checks, keys_of, other_secret, pseudonym_key, stored_keys
 from pip_dagster.privacy.pseudonym import PseudonymKey
 from pip_dagster.sql.names import column_named, literal, quote
+from pip_dagster.warehouse import erased
 from pip_dagster.warehouse.access import reading
 from pip_dagster.warehouse.connect import workspace
 
@@ -85,6 +86,7 @@ def incoming(pipeline: Pipeline, *, former: bool = False) -> Incoming | None:
     Raises:
         DeclarationError: a secret is missing or another than that of stored rows, or a suppressed subject is known by
             a secret that is not declared.
+        RestoredWarehouseError: the warehouse is from a backup of before an erasure.
         WarehouseError: the warehouse cannot be read.
     """
     privacy = pipeline.spec.privacy
@@ -98,6 +100,7 @@ def incoming(pipeline: Pipeline, *, former: bool = False) -> Incoming | None:
             workspace(threads=1) as con,
             reading(con, pipeline.project, purpose=f"{pipeline.spec.name}: who is erased"),
         ):
+            erased.check(con, pipeline.project)  # before any row is read
             for version, subject in con.execute(SUPPRESSED.format(pipeline=literal(pipeline.spec.name))).fetchall():
                 found.setdefault(version, set()).add(subject)
             checks = kept_checks(con) if found or made_by else {}

@@ -7,7 +7,7 @@ person may have thousands of predictions, and nobody waits for the page that lis
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -18,6 +18,7 @@ from pip_dagster.flow.stage import stored_columns
 from pip_dagster.ledger.record import dicts
 from pip_dagster.registry.choose import registry_of
 from pip_dagster.reporting.card import gates_of
+from pip_dagster.reporting.subject_reasons import add_reasons, reasons_cell
 from pip_dagster.sql.names import column_named, literal, quote
 from pip_dagster.warehouse.access import reading
 from pip_dagster.warehouse.connect import workspace
@@ -33,10 +34,9 @@ SCHEMA = "pip-dagster subject report 1"
 _BATCH = 500
 # What the report has of a scoring, apart from the row itself.
 _OF_SCORING = (
-    *("status", "role", "model_name", "model_version", "model_digest", "feature_revision", "made_at", "made_by"),
-    *("run_id", "declared_row", "partition_start", "partition_end"),
+    *("status", "role", "model_name", "model_version", "model_digest", "manifest_digest", "feature_revision"),
+    *("made_at", "made_by", "run_id", "declared_row", "partition_start", "partition_end"),
 )
-_OF_REASON = ("rank", "output", "feature", "value", "contribution", "base")
 # The changes that made a scoring live, for all rows or as an arm; what followed ended them.
 _LIVE = """
   SELECT u.scoring_id, c.change_id, c.made_at AS live_from, n.live_until, c.made_by AS changed_by, c.why, c.kind, u.arm
@@ -53,7 +53,8 @@ _LIVE = """
 class SubjectRows:
     """What one pipeline has about the person; the rows are read from `con` when they are iterated.
 
-    `notes`: what could not be searched. `erasures`: what was erased of the person before.
+    `notes`: what could not be searched. `erasures`: what was erased of the person before. `features`: the warehouse's
+    table → the relation of the person's rows in it.
     """
 
     con: DuckDBPyConnection
@@ -64,6 +65,7 @@ class SubjectRows:
     quarantined: int
     erasures: tuple[dict[str, Any], ...]
     notes: tuple[str, ...]
+    features: Mapping[str, str]
 
     @property
     def name(self) -> str:
@@ -76,6 +78,7 @@ class SubjectRows:
         cursor = self.con.cursor()
         for row in _stream(cursor, f"SELECT * FROM {table} ORDER BY partition_start, scoring_id"):
             declared = json.loads(row.pop("declared_row") or "{}")
+            del row["feature_table"]
             columns = set(json.loads(row.pop("score_columns")))
             read = set(json.loads(row.pop("feature_columns")))
             scored, features = (json.loads(row.pop(name)) for name in ("scored", "features"))
@@ -126,6 +129,8 @@ def about(
                 _collect(con, pipeline, column, number, values, tokens)
                 for number, (pipeline, column) in enumerate(pipelines)
             ]
+        for each in found:
+            add_reasons(con, each.pipeline, _table("predictions", each.number), each.features)
         if not any(each.predicted or each.quarantined or each.erasures for each in found):
             names = ", ".join(f"{each.name} ({each.column})" for each in found)
             notes = " ".join(note for each in found for note in each.notes)
@@ -165,6 +170,11 @@ def _collect(
                     f"UPDATE {predictions} SET {which} = {literal(json.dumps(has))} WHERE {which} = {literal(table)}"
                 )
         _add_events(con, name, predictions)
+    features: dict[str, str] = {}
+    for i, table in enumerate(table for table, of in columns.items() if column_named(of, column)):
+        features[table] = _table(f"features_{i}", number)
+        rows = f"FROM {schema}.{quote(table)} WHERE {quote(column)}::VARCHAR {given}"
+        con.execute(f"CREATE OR REPLACE TABLE {features[table]} AS {rows}")
     quarantined = 0
     if "quarantine" in views and any(column_named(of, column) for of in _columns(con, name, "quarantine").values()):
         con.execute(
@@ -187,7 +197,7 @@ def _collect(
             )
         )
     predicted = _count(con, predictions)
-    return SubjectRows(con, pipeline, column, number, predicted, quarantined, tuple(erasures), tuple(notes))
+    return SubjectRows(con, pipeline, column, number, predicted, quarantined, tuple(erasures), tuple(notes), features)
 
 
 def _select(con: DuckDBPyConnection, pipeline: Pipeline, column: str, given: str, key: Sequence[str]) -> str:
@@ -199,13 +209,10 @@ def _select(con: DuckDBPyConnection, pipeline: Pipeline, column: str, given: str
     reasons = "NULL::VARCHAR"
     join = ""
     if is_there(con, name, "reasons") or "reasons" in views_of(con, name):
-        cells = ", ".join(
-            f"{each} := {each}" for each in ("rank", "output", "feature", "value", "contribution", "base")
-        )
         names = ", ".join(quote(each) for each in key)
         join = (
             f"LEFT JOIN (SELECT scoring_id, {names}, "
-            f"to_json(list(struct_pack({cells}) ORDER BY output, rank))::VARCHAR AS reasons "
+            f"{reasons_cell()} AS reasons "
             f"FROM {schema}.reasons GROUP BY scoring_id, {names}) r ON r.scoring_id = s.scoring_id AND "
             + " AND ".join(f"r.{quote(each)} = s.{quote(each)}" for each in key)
         )
@@ -215,7 +222,8 @@ def _select(con: DuckDBPyConnection, pipeline: Pipeline, column: str, given: str
         f"SELECT s.partition_key, s.scoring_id, {', '.join(f'e.{each}' for each in _OF_SCORING)}, "
         f"to_json(struct_pack({key_text}))::VARCHAR AS row_key, to_json(s)::VARCHAR AS scored, "
         f"to_json(f)::VARCHAR AS features, {reasons} AS reasons, e.table_name AS score_columns, "
-        "x.table_name AS feature_columns, x.source_digests AS sources, x.made_at AS data_read_at, "
+        "x.table_name AS feature_columns, x.table_name AS feature_table, x.source_digests AS sources, "
+        "x.made_at AS data_read_at, "
         "l.scoring_id IS NOT NULL AS is_live, l.arm "
         f"FROM {schema}.features f "
         f"JOIN ledger.scorings e ON e.pipeline = {literal(name)} AND e.feature_revision = f.revision "
@@ -267,7 +275,8 @@ def _model(pipeline: Pipeline, name: str | None, number: int | None, digest: str
         moves = [move for move in registry.alias_history(str(name)) if move.version == number]
         gates = gates_of(pipeline, version)
     except PipelineError as error:
-        return found | {"unavailable": str(error), "gates": [], "promotions": []}
+        unknown = dict.fromkeys(("registered_at", "registered_by", "description", "objective"))
+        return found | unknown | {"unavailable": str(error), "gates": [], "promotions": []}
     manifest = version.manifest
     return found | {
         "unavailable": None if version.digest == digest else "the registry's version has another digest since",
@@ -286,6 +295,7 @@ def _nothing() -> str:
     """The columns of the table of predictions, without a row."""
     texts = (
         *("partition_key", "scoring_id", "status", "role", "model_name", "model_digest", "feature_revision", "made_by"),
+        *("manifest_digest", "feature_table", "reasons_from", "no_reasons"),
         *("run_id", "declared_row", "row_key", "scored", "features", "reasons", "score_columns", "feature_columns"),
         *("sources", "arm", "live", "deliveries"),
     )

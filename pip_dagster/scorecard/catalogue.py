@@ -71,7 +71,7 @@ TESTS: tuple[ScoreTest, ...] = (
     ),
     ScoreTest(
         *("privacy", "data", "The data has privacy controls"),
-        "Carry out an erasure or a purge, if only of a test subject.",
+        "`pip-dagster erase --subject ID --why TEXT` erases a person, if only a test subject.",
         "an erasure or a purge of this pipeline that ended and was verified in every place",
         *(366, data.privacy),
     ),

@@ -9,8 +9,10 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from pip_dagster.ledger.record import dicts
+from pip_dagster.ledger.verify import verify
 from pip_dagster.reporting.provenance import live_version
 from pip_dagster.reporting.source import OpenLedger
+from pip_dagster.warehouse.stamp import stamps_of
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -95,6 +97,17 @@ class Records:
     con: DuckDBPyConnection
     pipeline: Pipeline
     now: datetime
+
+    @cached_property
+    def chain_fault(self) -> str | None:
+        """Why the audit's chain, or what it says of the ledger, is not as it was recorded."""
+        import duckdb
+
+        try:
+            fault = verify(self.con, stamps=stamps_of(self.pipeline.project))
+        except (duckdb.Error, ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+            return f"rows of the ledger are not as pip_dagster writes them ({type(error).__name__})"
+        return str(fault) if fault else None
 
     def rows(self, sql: str, **values: Any) -> list[Row]:
         """Rows of the ledger; `$pipeline` is this one."""

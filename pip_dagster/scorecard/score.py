@@ -51,7 +51,10 @@ class ScoreLine:
 
 @dataclass(frozen=True)
 class Scorecard:
-    """All of them; `faults` are statements that count nothing, in words."""
+    """All of them; `faults` are statements that count nothing, in words.
+
+    `chain_fault`: why the audit that they are read from cannot be trusted; then nothing counts.
+    """
 
     schema: int
     pipeline: str
@@ -66,6 +69,7 @@ class Scorecard:
     sections: dict[Section, float]
     lines: tuple[ScoreLine, ...]
     faults: tuple[str, ...]
+    chain_fault: str | None = None
 
     def of(self, section: Section) -> tuple[ScoreLine, ...]:
         """The lines of a section."""
@@ -81,7 +85,11 @@ def scorecard(pipeline: Pipeline, *, now: datetime | None = None) -> Scorecard:
     with _opened(pipeline) as records:
         records = replace(records, now=now) if now else records
         of_statements = list(stated(records))
+        fault = records.chain_fault
         lines = tuple(_line(records, test, of_statements) for test in TESTS)
+        if fault:
+            why = "The audit does not verify."
+            lines = tuple(replace(line, points=0.0, evidence=(), expires=None, missing=why) for line in lines)
         entry, head = newest_entry(records.con) or (None, None)
         sections = sums(lines)
         score = min(sections.values())
@@ -103,6 +111,7 @@ def scorecard(pipeline: Pipeline, *, now: datetime | None = None) -> Scorecard:
                 for each in of_statements
                 if each.fault
             ),
+            chain_fault=fault,
         )
 
 

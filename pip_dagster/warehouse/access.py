@@ -7,7 +7,7 @@ that a killed process left pending.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from pip_dagster import clock
 from pip_dagster.errors import NoWarehouseError
 from pip_dagster.sql.names import literal
-from pip_dagster.warehouse import faults, lock, stamp
+from pip_dagster.warehouse import erased, faults, lock, stamp
 from pip_dagster.warehouse.connect import open_warehouse, workspace
 from pip_dagster.warehouse.pending import Pending, pending_publications
 from pip_dagster.warehouse.published import publish_pending
@@ -50,6 +50,10 @@ def writing(con: DuckDBPyConnection, project: Project, *, purpose: str, publish:
 
     At the end everything pending is published, whoever committed it; without `publish`, another call of the same
     command does that.
+
+    Raises:
+        RestoredWarehouseError: it is from a backup of before an erasure.
+        WarehouseError: as `reading`.
     """
     with _opened(con, project, purpose, read_only=False):
         try:
@@ -68,6 +72,8 @@ def _opened(
     with open_warehouse(con, project.warehouse, purpose=purpose, read_only=read_only, new=new):
         if checked:
             stamp.check(con, project, stamps)
+        if not read_only:
+            erased.check(con, project)
         see_newest(con)
         yield
 
@@ -114,13 +120,33 @@ def pending_now(project: Project, *, within: float) -> list[Pending]:
         return []
 
 
+def check_not_restored(project: Project, *, within: float) -> None:
+    """Refuse a warehouse from a backup of before an erasure; it is opened only where there was one.
+
+    Raises:
+        RestoredWarehouseError: it is.
+        WarehouseError: as `pending_now`.
+    """
+    if not erased.noted(project):
+        return
+    with (
+        suppress(NoWarehouseError),
+        lock.waiting_at_most(within),
+        workspace(threads=1) as con,
+        reading(con, project, purpose="reading which erasures are known"),
+    ):
+        erased.check(con, project)
+
+
 def complete_publications(project: Project, *, within: float | None = None) -> int:
     """Publish what a killed process left pending; the number of partitions. Nothing is written where nothing is.
 
     Raises:
+        RestoredWarehouseError: the warehouse is from a backup of before an erasure.
         WarehouseError: as `pending_now`.
     """
     seconds = lock.declared_deadline() if within is None else within
+    check_not_restored(project, within=seconds)
     if not pending_now(project, within=seconds):
         return 0
     with (

@@ -95,6 +95,7 @@ KINDS: tuple[Kind, ...] = (
     Kind("suppressions", LEDGER, "table", "evidence"),
     Kind("erased_partitions", LEDGER, "table", "evidence"),
     Kind("held_rows", LEDGER, "table", "content"),
+    Kind("held_subjects", LEDGER, "table", "evidence"),
     Kind("live", LEDGER, "view", "evidence"),
     Kind("live_evaluations", LEDGER, "view", "evidence"),
     Kind("performance_figures", LEDGER, "view", "evidence"),

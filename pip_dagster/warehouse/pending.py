@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import groupby
 from operator import itemgetter
 from typing import TYPE_CHECKING
@@ -32,6 +33,15 @@ def pending_of(con: DuckDBPyConnection, *, everything: bool = False) -> list[Pen
     if not advisory.is_shared(con) and (newest := _among_newest(con)) is not None:
         return newest
     return _all(con, _UNPUBLISHED)
+
+
+def make_pending(con: DuckDBPyConnection, pipeline: str, keys: Sequence[str]) -> None:
+    """Have these partitions published again. The warehouse is the current catalog; call it in a transaction."""
+    ids = " UNION ALL ".join(f"SELECT {_columns(kind)}" for kind in kinds.announcing())
+    con.execute(
+        f"DELETE FROM ledger.publications WHERE change_id IN (SELECT id FROM ({ids}) "
+        f"WHERE pipeline = {literal(pipeline)} AND {among('partition_key', keys)})"
+    )
 
 
 def pending_publications(con: DuckDBPyConnection, project: Project) -> list[Pending]:

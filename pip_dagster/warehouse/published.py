@@ -41,13 +41,14 @@ LOG = logging.getLogger("pip_dagster")
 _FIX = "Fix that and run `pip-dagster publish`; otherwise the next run publishes it."
 
 
-def publish_pending(con: DuckDBPyConnection, project: Project, *, everything: bool = False) -> int:
+def publish_pending(con: DuckDBPyConnection, project: Project, *, everything: bool = False, whole: bool = False) -> int:
     """Write what the ledger holds and the files do not show yet, whoever committed it; how many partitions it wrote.
 
     The warehouse is the current catalog and no transaction is open. A kill leaves partitions pending for the next
     call. With `everything`, or where the folder is gone or is older than the ledger, every partition is written. One
     that cannot be written stays pending, is logged, and does not block the others. In a shared warehouse one process
-    at a time publishes a pipeline; otherwise an older state could replace a newer one.
+    at a time publishes a pipeline; otherwise an older state could replace a newer one. `whole`: no file is written as a
+    copy of the present one, in which the bytes of replaced rows stay.
     """
     import duckdb
 
@@ -65,7 +66,7 @@ def publish_pending(con: DuckDBPyConnection, project: Project, *, everything: bo
                 shared = advisory.is_shared(con)
                 pending = [each for each in pending_of(con) if each[0] == pipeline] if shared else list(group)
                 ids = {key: ids for _, key, ids in pending}
-                done += _publish(con, project, pipeline, ids, _Writing(filled, still_alone, discard=everything))
+                done += _publish(con, project, pipeline, ids, _Writing(filled, still_alone, everything, whole))
         except WarehouseLockedError as error:
             LOG.error("%s: its partitions stay pending: %s", pipeline, error)
     try:
@@ -90,11 +91,15 @@ def _alone(con: DuckDBPyConnection, pipeline: str) -> Iterator[Callable[[], None
 
 @dataclass(frozen=True)
 class _Writing:
-    """How to publish, and the tables filled so far with their STRUCTs. `discard`: keep nothing of the present files."""
+    """How to publish, and the tables filled so far with their STRUCTs.
+
+    `discard`: keep nothing of the present files. `whole`: keep none of their bytes.
+    """
 
     filled: dict[Table, frozenset[str]]
     still_alone: Callable[[], None]
     discard: bool
+    whole: bool
 
 
 def _publish(
@@ -111,7 +116,8 @@ def _publish(
         for file, keys in published_rows.places(con, folder, _sizes(con, pipeline, ids), without=damaged):
             read = partial(rows_of, con, pipeline, keys)
             discard = writing.discard and file not in written
-            filled = change(con, file, keys, read, writing.still_alone, discard=discard, pipeline=pipeline)
+            how = {"discard": discard, "whole": writing.whole}
+            filled = change(con, file, keys, read, writing.still_alone, **how, pipeline=pipeline)
             for table, structs in filled.items():
                 writing.filled[table] = writing.filled.get(table, frozenset()) | structs
             written.add(file)

@@ -37,6 +37,7 @@ def change(
     check: Callable[[], None],
     *,
     discard: bool,
+    whole: bool = False,
     pipeline: str,
 ) -> dict[Table, frozenset[str]]:
     """Replace the rows of these partitions in a copy of the file, then the file by the copy.
@@ -46,7 +47,8 @@ def change(
     The digests of what the file then has of these partitions are recorded before, so they count once its changes do.
 
     `read` is called in the transaction that reads the rows: all are of one moment. `discard`: keep nothing of the
-    present file, which may be damaged. `check` is called last, and may refuse.
+    present file, which may be damaged. `whole`: keep its other rows, but no byte of the replaced ones. `check` is
+    called last, and may refuse.
 
     Raises:
         OSError: the disk is full, or the folder cannot be written.
@@ -62,7 +64,7 @@ def change(
             with transaction(con, late=True):
                 this = _Change.of(con, keys, read())
                 in_order = secrets.randbelow(_WHOLE_EVERY) > 0 or not this.replaces()
-                if copied := in_order and this.may_copy():
+                if copied := in_order and not whole and this.may_copy():
                     shutil.copyfile(file, new)
                 con.execute(f"ATTACH {literal(str(new))} AS {_NEW} (STORAGE_VERSION 'v1.5.0')")
                 this.replace() if copied else this.write_whole()

@@ -38,6 +38,8 @@ EXAMPLES: dict[str, list[list[str]]] = {
     "erase": [["--subject", "C-1042", "--why", "a test"], ["--subject", "C-1042", "--why", "a test", "--dry-run"]],
     "export": [["orders", "-o", "{root}/exported"]],
     "features export": [["orders", "-o", "{root}/features.parquet"]],
+    "hold place": [["--subject", "C-1042", "--why", "a test"]],
+    "hold release": [["0123456789", "--why", "a test"]],
     "lineage export": [["orders", "-o", "{root}/lineage.ndjson"]],
     "lineage show": [
         ["orders", PARTITION],
@@ -70,6 +72,7 @@ READING = {
     *("check", "doctor"),
     *("audit log", "audit verify", "backfill --dry-run", "lineage show", "models gate", "models history"),
     *("metrics", "models list", "models rollback --dry-run", "models show", "plan", "query", "replay"),
+    "hold list",
     *("models card", "report", "scorecard", "status"),
 }
 # They say that they do not apply to this project.
@@ -82,6 +85,8 @@ NEITHER = {
     "erase --dry-run",
     "subject lookup",
     "estimate",
+    "hold place",
+    "hold release",
     "maintain",
     "models canary",
     "models compare",

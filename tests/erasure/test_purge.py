@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import signal
 from datetime import UTC, datetime
 
+import dagster as dg
 import pytest
 from byte_scan import needles, scan
 
@@ -13,6 +15,7 @@ from pip_dagster.errors import BackfillError
 from pip_dagster.evidence.contents import content_faults
 from pip_dagster.flow.plan import make_plan
 from pip_dagster.ledger.verify import verify
+from pip_dagster.orchestration.definitions import build_definitions
 from pip_dagster.warehouse.access import reading
 from pip_dagster.warehouse.connect import workspace
 
@@ -110,3 +113,53 @@ def test_contents_of_old_partitions_are_nowhere_and_the_rest_is_as_before(shop):
     assert shop.run(OLD[0])[OLD[0]].error is None
     assert contents(shop, OLD[:1]) and faults(shop) == [None]
     assert not make_plan(shop.pipeline(), shop.partitions(*OLD)).stale
+
+
+KILLED = """
+import os, signal, sys
+from pip_dagster.declaration.find import find_pipeline
+from pip_dagster.declaration.project import Project
+from pip_dagster.erasure.purge import purge
+
+def progress(text):
+    if text == f"purging: {sys.argv[1]}":
+        os.kill(os.getpid(), signal.SIGKILL)
+
+project = Project.find()
+purge(project, [find_pipeline(project, "orders")], actor="ada", progress=progress)
+"""
+
+
+@pytest.mark.slice
+def test_a_purge_that_is_killed_before_any_place_is_completed_by_the_next(shop):
+    for place in ("warehouse", "published", "delivered copies of orders", "warehouse file"):
+        process = shop.python(KILLED, place)
+        assert process.communicate()[0] == "" and process.returncode == -signal.SIGKILL
+    done = json.loads(shop.shell("purge", "--json"))
+    assert done["resumed"] and done["partitions"]["orders"].keys() == {*OLD}
+    assert shop.warehouse("SELECT count(DISTINCT erasure_id) FROM ledger.erasures") == [(1,)]
+    assert faults(shop) == [None] and not left(shop, OLD) and left(shop, NEW)
+
+
+@pytest.mark.slice
+def test_the_asset_purges_and_a_target_that_is_away_fails_its_run(shop, tmp_path, monkeypatch):
+    home = tmp_path / "home"
+    home.mkdir()
+    (home / "dagster.yaml").write_text("telemetry: {enabled: false}\n")
+    monkeypatch.setenv("DAGSTER_HOME", str(home))
+    definitions = build_definitions(shop.pipeline())
+    assert definitions.get_schedule_def("orders_purge_schedule").cron_schedule == "0 3 * * *"
+    delivered = shop.root / "delivered"
+    delivered.rename(shop.root / "away")
+    delivered.write_text("no folder")
+    asset = [definitions.get_assets_def(["orders", "purged"])]
+    with dg.DagsterInstance.get() as instance:
+        failed = dg.materialize(asset, instance=instance, raise_on_error=False)
+        assert not failed.success and "delivered" in str(failed.get_step_failure_events())
+        delivered.unlink()
+        (shop.root / "away").rename(delivered)
+        assert dg.materialize(asset, instance=instance).success
+        made = instance.get_latest_materialization_event(dg.AssetKey(["orders", "purged"]))
+        assert made.asset_materialization.metadata["partitions"].value == len(OLD)
+        assert dg.materialize(asset, instance=instance).success
+    assert not left(shop, OLD) and faults(shop) == [None]

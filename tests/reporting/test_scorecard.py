@@ -15,6 +15,7 @@ from pip_dagster.ledger import audit
 from pip_dagster.monitoring.watch import watch_scored
 from pip_dagster.registry.signing import key_id, keygen, private_key
 from pip_dagster.scorecard.catalogue import PROVEN, SECTIONS, STATED, STATEMENT_DAYS, TESTS
+from pip_dagster.scorecard.records import Records
 from pip_dagster.scorecard.score import ScoreLine, scorecard, sums
 from pip_dagster.scorecard.statements import SignedStatement
 from pip_dagster.warehouse.access import writing
@@ -32,6 +33,12 @@ def points(tiny, **later):
 
 def line_of(tiny, name):
     return next(line for line in scorecard(tiny.pipeline()).lines if line.name == name)
+
+
+@pytest.fixture
+def unverified(monkeypatch):
+    """The chain is not verified: what a test puts into the ledger by hand counts."""
+    monkeypatch.setattr(Records, "chain_fault", None)
 
 
 @pytest.fixture
@@ -171,13 +178,13 @@ class TestEvidence:
         sql.write_text(sql.read_text().replace("'not a feature'", "'another'"))
         assert "another feature SQL" in line_of(reported, "meta_level").missing
 
-    def test_is_not_scores_that_are_infinite(self, reported):
+    def test_is_not_scores_that_are_infinite(self, reported, unverified):
         reported.tamper("UPDATE ledger.scorings SET max_score = 'infinity' WHERE partition_key = '2024-03-05'")
         assert "not finite" in line_of(reported, "stable").missing
 
 
 @pytest.mark.slice
-def test_a_canary_is_evidence_of_the_version_that_it_was(tiny):
+def test_a_canary_is_evidence_of_the_version_that_it_was(tiny, monkeypatch):
     tiny.registry.set_alias("returns", "next", 2, by="ada", why="to try")
     loose = {"max_flip_rate": 1, "max_score_psi": 100}
     tiny.declare(scoring={"canary": {"arms": {"next": "40%"}, "salt": "spring", "gate": loose}})
@@ -193,6 +200,7 @@ def test_a_canary_is_evidence_of_the_version_that_it_was(tiny):
         "INSERT INTO ledger.canaries BY NAME SELECT 'e' AS event_id, 'orders' AS pipeline, 2 AS model_version, "
         "'stopped' AS action, 'too many flips' AS why"
     )
+    monkeypatch.setattr(Records, "chain_fault", None)
     assert "too many flips" in line_of(tiny, "canary").missing
 
 
@@ -301,3 +309,15 @@ def test_a_damaged_registry_hides_no_other_test(tiny):
     card = scorecard(tiny.pipeline())
     assert next(line for line in card.lines if line.name == "stable").points == 1.0
     assert "changed" in next(line for line in card.lines if line.name == "reviewed").missing
+
+
+def test_of_a_chain_that_does_not_verify_nothing_counts(tiny):
+    tiny.run("2024-03-01")
+    before = scorecard(tiny.pipeline())
+    assert before.chain_fault is None and sum(line.points for line in before.lines) > 0
+    assert "Its chain was verified." in tiny.shell("scorecard", "orders", "-o", "-")
+    tiny.tamper("UPDATE ledger.audit SET actor = 'somebody else' WHERE action = 'live'")
+    found = scorecard(tiny.pipeline())
+    assert found.chain_fault and not any(line.points or line.evidence for line in found.lines)
+    assert "The audit does not verify: " in tiny.shell("scorecard", "orders", "-o", "-")
+    assert "`pip-dagster audit verify` lists what is at fault" in " ".join(tiny.shell("scorecard", "orders").split())

@@ -73,7 +73,8 @@ def test_what_was_stored_is_rewritten_recorded_and_published_again(scored):
         checked("expect_column_mean_to_be_between", "features", "3.5", "NULL"),
         checked("expect_table_row_count_to_be_between", "sources.orders", "50", "NULL"),
         checked("split", "split", json.dumps(f"not decided: {DUCKDB}").replace("'", "''"), "NULL"),
-        "DROP TABLE ledger.held_rows",  # what later migrations add
+        "DROP TABLE ledger.held_rows",
+        "DROP TABLE ledger.held_subjects",  # what later migrations add
         *(
             f"ALTER TABLE ledger.{table} DROP {column}"
             for table in ("extractions", "scorings")

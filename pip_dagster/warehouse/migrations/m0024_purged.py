@@ -10,6 +10,9 @@ ALTER TABLE ledger.scorings ADD COLUMN purged_at TIMESTAMPTZ;
 CREATE TABLE ledger.held_rows (
   hold_id VARCHAR, erasure_id VARCHAR, pipeline VARCHAR, partition_key VARCHAR, table_name VARCHAR, content VARCHAR,
   made_at TIMESTAMPTZ);
+-- Who is on hold: keyed hashes of a subject, and of what stands for it in stored rows. The hold is in ledger.erasures.
+CREATE TABLE ledger.held_subjects (
+  hold_id VARCHAR, pipeline VARCHAR, subject VARCHAR, key_version VARCHAR, made_at TIMESTAMPTZ);
 CREATE OR REPLACE VIEW ledger.partitions AS
   SELECT s.* EXCLUDE (nonce), l.scoring_id IS NOT NULL AS is_live, l.change_id AS live_change
   FROM ledger.scorings s
