@@ -109,7 +109,7 @@ def accepted(con: DuckDBPyConnection, erasure_id: str | None = None) -> list[int
     of = f"action IN {VOUCHED}"
     if erasure_id:
         rewrites = f"starts_with((subject->>'rewrite_id') || '/', {literal(f'{erasure_id}/')})"
-        golden = f"details->>'erasure_id' = {literal(erasure_id)}"
+        golden = f"(details->>'erasure_id') = {literal(erasure_id)}"
         of = f"(action = 'rewritten' AND {rewrites} OR action = 'reissued' AND {golden})"
     return [seq for (seq,) in con.execute(f"SELECT seq FROM ledger.audit WHERE {of} ORDER BY seq").fetchall()]
 
