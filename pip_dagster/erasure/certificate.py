@@ -52,7 +52,7 @@ _HELD = f"""
 _REWRITTEN = """
   SELECT seq, hash, made_at, actor, subject->>'rewrite_id' AS rewrite_id, details->>'sha256' AS sha256
   FROM ledger.audit WHERE action = 'rewritten'
-    AND (subject->>'rewrite_id' = $id OR starts_with(subject->>'rewrite_id', $id || '/')) ORDER BY seq
+    AND starts_with((subject->>'rewrite_id') || '/', $id || '/') ORDER BY seq
 """
 _DIGESTS = """
   SELECT rewrite_id, scoring_id, entry_digest FROM ledger.rewrites

@@ -25,7 +25,10 @@ from pip_dagster.warehouse import lock
 
 ERASED = "erased"
 _METHOD = "metadata and texts of events replaced, output of the runs deleted, databases rewritten"
-_REMAINS = "backups of DAGSTER_HOME, or of its Postgres, whose log of writes and archive have them too"
+_REMAINS = (
+    "backups of DAGSTER_HOME, or of its Postgres, whose log of writes and archive have them too; data versions of "
+    "source tables that were observed, digests of all their rows"
+)
 
 
 class DagsterPlace:
