@@ -112,7 +112,8 @@ def concerned(project: Project, pipelines: Sequence[Pipeline], subject: str) -> 
         WarehouseError: the warehouse cannot be read.
     """
     request = _request("", pipelines, Wish(subject, "", ""))
-    return _rows_place(project, pipelines, "").partitions(request)
+    keys = {each.spec.name: each.spec.features.key for each in pipelines}
+    return WarehousePlace(project, keys, "").partitions(request)
 
 
 def erase(
@@ -133,12 +134,14 @@ def erase(
         ErasureError: a place could not be emptied; what is done is recorded.
         WarehouseError: the warehouse cannot be written.
     """
-    place = _rows_place(project, pipelines, wish.actor)
-    if (certified := _not_anchored(project, pipelines, wish)) and not place.count(_request("", pipelines, wish)):
+    keys = {each.spec.name: each.spec.features.key for each in pipelines}
+    place = WarehousePlace(project, keys, wish.actor, pipelines=pipelines, progress=progress)
+    request = _request("", pipelines, wish)  # refused before anything is noted
+    if (certified := _not_anchored(project, pipelines, wish)) and not place.count(request):
         _anchor(project, certified, progress)
         return Erased(certified, _lost(project, certified), [], resumed=True)
     erasure_id, resumed = _begin(project, pipelines, wish)
-    request = _request(erasure_id, pipelines, wish)
+    request = replace(request, erasure_id=erasure_id)
     places: list[ErasurePlace] = [place, PublishedPlace(project)]
     places += [TargetsPlace(pipeline, wish.actor) for pipeline in pipelines if pipeline.spec.deliver]
     places += [*others, FilePlace(project, wish.actor) if isinstance(project.warehouse, Path) else LakePlace(project)]
@@ -158,10 +161,6 @@ def erase(
     certify(project, erasure_id, [each.name for each in places])
     _anchor(project, erasure_id, progress)
     return Erased(erasure_id, _lost(project, erasure_id), steps, resumed)
-
-
-def _rows_place(project: Project, pipelines: Sequence[Pipeline], actor: str) -> WarehousePlace:
-    return WarehousePlace(project, {each.spec.name: each.spec.features.key for each in pipelines}, actor)
 
 
 def _request(erasure_id: str, pipelines: Sequence[Pipeline], wish: Wish) -> ErasureRequest:

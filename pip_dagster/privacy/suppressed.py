@@ -52,19 +52,25 @@ class Incoming:
         if name is None or not self.changes_rows:
             return sql
         column = quote(name)
-        kept = [
-            f"({key.suppressing.sql(column)} IN ({_listed(of)})) IS NOT TRUE" for key, of in self.suppressed.items()
-        ]
-        rows = f"SELECT * FROM (\n{sql}\n)" + (f" WHERE {' AND '.join(kept)}" if kept else "")
+        rows = f"SELECT * FROM (\n{sql}\n)"
+        if self.suppressed:
+            rows += f" WHERE ({self.is_suppressed(column)}) IS NOT TRUE"
         return f"SELECT * REPLACE ({self.key.sql(column)} AS {column}) FROM (\n{rows}\n)" if self.key else rows
+
+    def is_suppressed(self, column: str) -> str:
+        """SQL of whether a subject is on the list, as it comes in; with the parameters of `suppressing`."""
+        tests = (f"{key.suppressing.sql(column)} IN ({_listed(of)})" for key, of in self.suppressed.items())
+        return " OR ".join(tests) or "false"
+
+    @property
+    def suppressing(self) -> dict[str, bytes]:
+        """The parameters of `is_suppressed`, which must not be shown."""
+        return {name: value for key in self.suppressed for name, value in key.values.items()}
 
     @property
     def values(self) -> dict[str, bytes]:
         """The parameters of `select`, which must not be shown."""
-        found: dict[str, bytes] = {}
-        for key in (*([self.key] if self.key else ()), *self.suppressed):
-            found |= key.values
-        return found
+        return {**(self.key.values if self.key else {}), **self.suppressing}
 
 
 def incoming(pipeline: Pipeline) -> Incoming | None:
@@ -74,22 +80,38 @@ def incoming(pipeline: Pipeline) -> Incoming | None:
         DeclarationError: a secret is missing, or a suppressed subject is known by a secret that is not declared.
         WarehouseError: the warehouse cannot be read.
     """
-    privacy = pipeline.spec.privacy
-    if privacy is None:
+    if pipeline.spec.privacy is None:
         return None
-    found: dict[str, set[str]] = {}
-    checks: dict[str, str] = {}
     try:
         with (
             workspace(threads=1) as con,
             reading(con, pipeline.project, purpose=f"{pipeline.spec.name}: who is erased"),
         ):
-            for version, subject in con.execute(SUPPRESSED.format(pipeline=literal(pipeline.spec.name))).fetchall():
-                found.setdefault(version, set()).add(subject)
-            checks = kept_checks(con) if found else {}
+            people = suppressed_in(con, pipeline)
     except (NoWarehouseError, OlderWarehouseError):
-        pass
-    keys = {key.version: key for key in keys_of(pipeline)} if found else {}
+        people = None
+    return Incoming(pipeline.spec.privacy.subject, pseudonym_key(pipeline), people.suppressed if people else {})
+
+
+def suppressed_in(con: DuckDBPyConnection, pipeline: Pipeline, but: str | None = None) -> Incoming | None:
+    """Who is suppressed, without pseudonyms; None where nobody is. The warehouse is the current catalog.
+
+    `but`: an erasure that does not count.
+
+    Raises:
+        DeclarationError: as `incoming`.
+    """
+    if pipeline.spec.privacy is None:
+        return None
+    found: dict[str, set[str]] = {}
+    listed = SUPPRESSED.format(pipeline=literal(pipeline.spec.name))
+    listed += f" AND s.erasure_id <> {literal(but)}" if but else ""
+    for version, subject in con.execute(listed).fetchall():
+        found.setdefault(version, set()).add(subject)
+    if not found:
+        return None
+    checks = kept_checks(con)
+    keys = {key.version: key for key in keys_of(pipeline)}
     if lacking := sorted(found.keys() - keys.keys()):
         raise DeclarationError(
             f"Pipeline {pipeline.spec.name}: subjects were erased that are known by the secret {lacking[0]!r}, which "
@@ -102,11 +124,8 @@ def incoming(pipeline: Pipeline) -> Incoming | None:
                 f"another domain or value than that of the domain {keys[version].domain!r}: they would return. Set the "
                 "secret and `privacy.domain` of that time."
             )
-    return Incoming(
-        privacy.subject,
-        pseudonym_key(pipeline),
-        {keys[version]: frozenset(subjects) for version, subjects in sorted(found.items())},
-    )
+    suppressed = {keys[version]: frozenset(subjects) for version, subjects in sorted(found.items())}
+    return Incoming(pipeline.spec.privacy.subject, None, suppressed)
 
 
 def check_suppressed(con: DuckDBPyConnection, pipeline: str, people: Incoming) -> None:
