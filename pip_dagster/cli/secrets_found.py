@@ -20,9 +20,10 @@ if TYPE_CHECKING:
 def secrets_found(project: Project) -> Iterator[Line]:
     """A line for each secret of `privacy`, and for each key file that others may read; nothing is written."""
     from pip_dagster.declaration.find import find_declarations, find_pipeline
+    from pip_dagster.declaration.privacy import LOCAL
     from pip_dagster.errors import DeclarationError
     from pip_dagster.privacy.keys import domain_of, local_path
-    from pip_dagster.privacy.pseudonym import LOCAL, PseudonymKey
+    from pip_dagster.privacy.pseudonym import PseudonymKey
 
     kept = _kept(project)
     local = local_path(project)

@@ -115,7 +115,8 @@ def concerned(project: Project, pipelines: Sequence[Pipeline], subject: str) -> 
         WarehouseError: the warehouse cannot be read.
     """
     request = _request("", pipelines, Wish(subject, "", ""))
-    return _rows_place(project, pipelines, "").partitions(request)
+    keys = {each.spec.name: each.spec.features.key for each in pipelines}
+    return WarehousePlace(project, keys, "").partitions(request)
 
 
 def erase(
@@ -136,9 +137,10 @@ def erase(
         ErasureError: a place could not be emptied; what is done is recorded.
         WarehouseError: the warehouse cannot be written.
     """
-    place = _rows_place(project, pipelines, wish.actor)
+    place = _rows_place(project, pipelines, wish.actor, progress)
     of = {each.spec.name: tokens(each, wish.subject) for each in pipelines}
-    if (certified := _not_anchored(project, of)) and not place.count(_request("", pipelines, wish)):
+    request = _request("", pipelines, wish)  # refused before anything is noted
+    if (certified := _not_anchored(project, of)) and not place.count(request):
         keep_certificate(project, certificate_of(project, certified))
         vouch(project, certified, progress)
         return Erased(certified, lost(project, certified), [], resumed=True)
@@ -146,7 +148,7 @@ def erase(
     received = wish.received_at.isoformat() if wish.received_at else None
     given = {"why": wish.why, "ground": wish.ground, "asked_by": wish.asked_by, "received_at": received}
     keep_request(project, pipelines, erasure_id, wish.subject, given)
-    request = _request(erasure_id, pipelines, wish)
+    request = replace(request, erasure_id=erasure_id)
     return carry_out(project, pipelines, request, wish.actor, resumed=resumed, others=others, progress=progress)
 
 
@@ -161,7 +163,7 @@ def carry_out(
     progress: Callable[[str], object],
 ) -> Erased:
     """Empty every place of an erasure that the ledger has, and certify it. Raises as `erase`."""
-    place, erasure_id = _rows_place(project, pipelines, actor), request.erasure_id
+    place, erasure_id = _rows_place(project, pipelines, actor, progress), request.erasure_id
     # Golden rows are known by the rows that are still stored.
     places: list[ErasurePlace] = [GoldenPlace(project, actor), place, PublishedPlace(project)]
     places += [GateReportsPlace(project)]
@@ -204,8 +206,11 @@ def empty_places(
     return steps
 
 
-def _rows_place(project: Project, pipelines: Sequence[Pipeline], actor: str) -> WarehousePlace:
-    return WarehousePlace(project, {each.spec.name: each.spec.features.key for each in pipelines}, actor)
+def _rows_place(
+    project: Project, pipelines: Sequence[Pipeline], actor: str, progress: Callable[[str], object]
+) -> WarehousePlace:
+    keys = {each.spec.name: each.spec.features.key for each in pipelines}
+    return WarehousePlace(project, keys, actor, pipelines=pipelines, progress=progress)
 
 
 def _request(erasure_id: str, pipelines: Sequence[Pipeline], wish: Wish) -> ErasureRequest:

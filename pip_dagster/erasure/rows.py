@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING
@@ -11,18 +12,22 @@ from pip_dagster import clock
 from pip_dagster.erasure.holds import hold_on, kept_text, only, released
 from pip_dagster.erasure.opened import opened
 from pip_dagster.erasure.place import ErasureRequest, Removed
+from pip_dagster.erasure.sources import SourcesNow, forget_sources, has_subject, read_sources
 from pip_dagster.errors import ErasureError
 from pip_dagster.evidence.contents import IDS, columns_of_tables, covered_columns
 from pip_dagster.ledger.rewrite import rewrite
 from pip_dagster.ledger.rows import insert_many
 from pip_dagster.plural import plural
 from pip_dagster.sql.names import among, column_named, literal, quote
+from pip_dagster.warehouse.access import writing
+from pip_dagster.warehouse.connect import workspace
 from pip_dagster.warehouse.digest import digest_sql, row_set_sql
 from pip_dagster.warehouse.transaction import transaction
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
+    from pip_dagster.declaration.pipeline import Pipeline
     from pip_dagster.declaration.project import Project
 
 KINDS = ("features", "scores", "quarantine", "reasons")
@@ -31,8 +36,8 @@ _FIGURES = ("profiles", "evaluations", "performance", "judgements", "drift", "es
 _ERASED, _REVISIONS = "pip_erased_rows", "pip_erased_revisions"
 _METHOD = "rows deleted; digests, numbers of rows and nonces of their scorings replaced; figures of them removed"
 _REMAINS = (
-    "digests of source rows of the partitions concerned; models that were trained on the rows; aggregates over more "
-    "than one partition"
+    "digests of sources that have no column of the subject, until their partitions are built again; models that were "
+    "trained on the rows; aggregates over more than one partition"
 )
 
 
@@ -83,9 +88,18 @@ class WarehousePlace:
 
     name = "warehouse"
 
-    def __init__(self, project: Project, keys: Mapping[str, Sequence[str]], actor: str) -> None:
-        """`keys`: pipeline → the key columns of its rows."""
+    def __init__(
+        self,
+        project: Project,
+        keys: Mapping[str, Sequence[str]],
+        actor: str,
+        *,
+        pipelines: Sequence[Pipeline] = (),
+        progress: Callable[[str], object] = lambda text: None,
+    ) -> None:
+        """`keys`: pipeline → the key columns of its rows; `pipelines`: whose sources the ledger has records of."""
         self._project, self._keys, self._actor = project, keys, actor
+        self._pipelines, self._progress = pipelines, progress
 
     def count(self, request: ErasureRequest) -> int:
         """Rows in all tables."""
@@ -103,7 +117,7 @@ class WarehousePlace:
 
     def remove(self, request: ErasureRequest) -> Removed:
         """Delete the rows, and what shows them, in one transaction."""
-        with opened(self._project) as con, transaction(con):
+        with workspace(threads=2) as con, self._reading_sources(con, request) as sources, transaction(con):
             held = [(name, *on) for name, of in request.tokens.items() if (on := hold_on(con, name, of))]
             kept = sum(self.keep(con, only(request, name), hold_id) for name, hold_id, _ in held)
             gone = 0
@@ -138,6 +152,10 @@ class WarehousePlace:
                 "AND r.id = s.feature_revision"
             )
             lost |= {row[0] for row in con.execute(of_revisions).fetchall()}
+            concerned = {pipeline for pipeline, *_ in of_partition} | {*request.partitions}
+            for now in sources:
+                if now.name in concerned or has_subject(con, now):
+                    lost.update(forget_sources(con, now))
             scorings = sorted(lost)
             for table in tables:
                 _measure(con, table, scorings)
@@ -167,6 +185,17 @@ class WarehousePlace:
                     given,
                 )
         return kept
+
+    @contextmanager
+    def _reading_sources(self, con: DuckDBPyConnection, request: ErasureRequest) -> Iterator[list[SourcesNow]]:
+        """The sources, read before the warehouse is opened for writing."""
+        sources = [read_sources(con, each, n, request.erasure_id) for n, each in enumerate(self._pipelines)]
+        for now in sources:
+            if now.why_not:
+                stale = f"the ledger forgets what it had of its sources, and its partitions become stale. {now.why_not}"
+                self._progress(f"Pipeline {now.name}: {stale}")
+        with writing(con, self._project, purpose="erasing", publish=False):
+            yield sources
 
     def verify(self, request: ErasureRequest) -> str:
         """Count again.

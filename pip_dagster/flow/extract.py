@@ -106,7 +106,7 @@ def extract(
         stage.begin(query.columns)
         columns = _widest(own, pipeline, query)
         _make_room(own, con, columns, threads)
-        hashed = sources or with_more(own, partial(fingerprints, own, pipeline, partitions))
+        hashed = sources or with_more(own, partial(fingerprints, own, pipeline, partitions, people))
         if not (as_known or sources):
             judged |= validate_sources(own, pipeline, partitions).verdicts
         filling = _Filling(own, stage, query, failed)

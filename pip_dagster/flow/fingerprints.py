@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from pip_dagster.declaration.partition import Partition
 from pip_dagster.errors import DeclarationError
+from pip_dagster.flow.counted_rows import counted
 from pip_dagster.flow.origins.opened import Counting
 from pip_dagster.flow.sources import columns_of, local_time, rows_of, view_of
 from pip_dagster.ledger.observations import Bucket, Buckets
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
     from pip_dagster.declaration.pipeline import Pipeline
     from pip_dagster.declaration.spec import PipelineSpec, Source
+    from pip_dagster.privacy.suppressed import Incoming
 
 Digests = dict[str, dict[str, object]]  # source → its rows and digest
 
@@ -61,14 +63,16 @@ class Fingerprints:
         return max((at for at, bucket in self.buckets.get(source, {}).items() if bucket.rows.rows), default=None)
 
 
-def fingerprints(con: DuckDBPyConnection, pipeline: Pipeline, partitions: Sequence[Partition]) -> Fingerprints:
+def fingerprints(
+    con: DuckDBPyConnection, pipeline: Pipeline, partitions: Sequence[Partition], people: Incoming | None = None
+) -> Fingerprints:
     """What each partition's sources hold: partition key → source → rows and digest; inside `open_sources`.
 
     Of the sources that decide what the features are (`read_sources`); those that only labels read are left out.
     `source_digests` computes the same in DuckDB, for a plan of many partitions.
 
     A source with a partition column counts with its rows from `lookback` before the partition to its end; one
-    without counts whole.
+    without counts whole. Rows of those whom `people` suppresses do not count.
 
     Raises:
         DeclarationError: a partition column is not a date or timestamp.
@@ -79,14 +83,16 @@ def fingerprints(con: DuckDBPyConnection, pipeline: Pipeline, partitions: Sequen
         columns = found.columns[name] = columns_of(con, source)
         note_columns(con, len(columns))
         if source.partition_column is None:
-            whole = whole_source(con, spec, name, source, columns)
+            whole = whole_source(con, spec, name, source, columns, people)
             for sets in found.of.values():
                 sets[name] = {"rows": whole.rows, "digest": whole.digest(columns)}
             continue
         clock = Clock.of(spec, source, columns)
         windows = {partition.key: clock.window(partition) for partition in partitions}
         first, last = min(start for start, _ in windows.values()), max(end for _, end in windows.values())
-        query = BucketQuery.of(clock, columns, first, last)
+        query = BucketQuery.of(
+            clock, columns, first, last, counted(con, spec, name, columns, people, clock.within(first, last))
+        )
         with rows_of(spec, name, source):
             rows = con.execute(f"SELECT make_timestamp(t), * EXCLUDE (t) FROM ({query.select})").fetchall()
         buckets = {at: Bucket(RowSet(*sets), newest, query.digest) for at, newest, *sets in rows}
@@ -102,11 +108,17 @@ def fingerprints(con: DuckDBPyConnection, pipeline: Pipeline, partitions: Sequen
 
 
 def whole_source(
-    con: DuckDBPyConnection, spec: PipelineSpec, name: str, source: Source, columns: Mapping[str, str]
+    con: DuckDBPyConnection,
+    spec: PipelineSpec,
+    name: str,
+    source: Source,
+    columns: Mapping[str, str],
+    people: Incoming | None = None,
 ) -> RowSet:
-    """All rows of a source."""
+    """All rows of a source that count."""
+    where = counted(con, spec, name, columns, people) or "true"
     with rows_of(spec, name, source):
-        row = con.execute(f"SELECT {row_set_sql(columns)} FROM {view_of(source)}").fetchone()
+        row = con.execute(f"SELECT {row_set_sql(columns)} FROM {view_of(source)} WHERE {where}").fetchone()
     assert row
     return RowSet(*row)
 
@@ -217,6 +229,7 @@ class BucketQuery:
         within: FROM and WHERE.
         sets: The count, sum and xor of a group of rows.
         digest: A digest of the columns: buckets of other columns are not comparable.
+        kept: The condition that a row counts; None where all do.
     """
 
     clock: Clock
@@ -225,9 +238,12 @@ class BucketQuery:
     within: str
     sets: str
     digest: str
+    kept: str | None
 
     @classmethod
-    def of(cls, clock: Clock, columns: Mapping[str, str], first: datetime, last: datetime) -> BucketQuery:
+    def of(
+        cls, clock: Clock, columns: Mapping[str, str], first: datetime, last: datetime, kept: str | None = None
+    ) -> BucketQuery:
         """The query for these columns of the clock's source."""
         source, column = clock.source, clock.column
         micros, length = f"epoch_us({column})", clock.grain // timedelta(microseconds=1)
@@ -235,14 +251,15 @@ class BucketQuery:
             clock,
             t=f"{micros} - ({micros} % {length} + {length}) % {length}",  # before 1970 too
             newest=f"max({quote(source.change_column)})::VARCHAR" if source.change_column else "NULL::VARCHAR",
-            within=_within(clock, first, last),
+            within=_within(clock, first, last, kept),
             sets=row_set_sql(columns),
             digest=hashlib.sha256(str(list(columns.items())).encode()).hexdigest()[:16],
+            kept=kept,
         )
 
     def between(self, first: datetime, last: datetime) -> BucketQuery:
         """The same between other bounds."""
-        return replace(self, within=_within(self.clock, first, last))
+        return replace(self, within=_within(self.clock, first, last, self.kept))
 
     @property
     def select(self) -> str:
@@ -251,5 +268,5 @@ class BucketQuery:
         return f"SELECT * FROM ({rows}) b(t, newest, n, total, x)"
 
 
-def _within(clock: Clock, first: datetime, last: datetime) -> str:
-    return f"FROM {view_of(clock.source)} WHERE {clock.within(first, last)}"
+def _within(clock: Clock, first: datetime, last: datetime, kept: str | None) -> str:
+    return f"FROM {view_of(clock.source)} WHERE {clock.within(first, last)}" + (f" AND {kept}" if kept else "")

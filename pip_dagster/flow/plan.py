@@ -22,6 +22,7 @@ from pip_dagster.ledger.observations import lay_observations
 from pip_dagster.ledger.plan import Plan, plan
 from pip_dagster.ledger.plan_values import Arms, Known, Policy, PurgedPartitions, Wanted
 from pip_dagster.privacy.retention import past_content
+from pip_dagster.privacy.suppressed import suppressed_in
 from pip_dagster.registry.choose import registry_of
 from pip_dagster.warehouse.access import reading
 from pip_dagster.warehouse.connect import workspace
@@ -57,7 +58,7 @@ def make_plan(
     declared = declared_of(pipeline)
     with workspace(threads=1) as con:
         lay_observations(con, None)
-        is_stored = False
+        is_stored, people = False, None
         purpose = f"{spec.name}: planning"
         with suppress(NoWarehouseError), reading(con, pipeline.project, purpose=purpose):
             purged = read_purged(con, spec.name, every)
@@ -68,12 +69,13 @@ def make_plan(
             if partitions:
                 lay_known(con, spec.name, [partition.start for partition in partitions], declared)
                 lay_observations(con, spec.name)
+            people = suppressed_in(con, pipeline)
             is_stored = True
         left_out: dict[str, Any] = {"pending": pending, "purged": purged, "expired": len(expired)}
         if not partitions:
             return Plan(spec.name, (), (), 0, **left_out)
         with open_sources(con, spec, pipeline.project.root) as opened:
-            sources = lay_source_digests(con, pipeline, partitions, opened)
+            sources = lay_source_digests(con, pipeline, partitions, opened, people)
         wanted, policy = with_model(pipeline, declared), _policy(pipeline)
         unlike = read_unlike(con, wanted if is_stored else None, _rescored_from(partitions, policy))
         wanted = replace(wanted, sources={key: json.loads(text) for key, (text, _) in unlike.of.items()})

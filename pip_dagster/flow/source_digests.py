@@ -14,6 +14,7 @@ from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING
 
 from pip_dagster.declaration.partition import Partition
+from pip_dagster.flow.counted_rows import counted
 from pip_dagster.flow.fingerprints import BucketQuery, Clock, whole_source
 from pip_dagster.flow.sources import OpenSources, columns_of, rows_of
 from pip_dagster.ledger.observations import SEEN, Bucket, History, read_history
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
     from pip_dagster.declaration.pipeline import Pipeline
+    from pip_dagster.privacy.suppressed import Incoming
 
 _GRID, _SAME, _CHANGED = "temp.main.pip_grid", "temp.main.pip_same", "temp.main.pip_changed"
 _LIGHT = "temp.main.pip_light"
@@ -82,12 +84,14 @@ def lay_source_digests(
     pipeline: Pipeline,
     partitions: Sequence[Partition],
     opened: OpenSources | None = None,
+    people: Incoming | None = None,
 ) -> dict[str, WindowedSource]:
     """Create the temporary table `ledger.known.SOURCES`: each partition's key, start and sources as JSON.
 
     Inside `open_sources`, after `lay_observations`. Returns the sources that have a partition column. If one has a
     change column, buckets whose newest observation has the same number of rows and the same newest change are not read
-    again. `opened`: what `open_sources` gave, by which servers count rows themselves.
+    again. `opened`: what `open_sources` gave, by which servers count rows themselves. Rows of those whom `people`
+    suppresses do not count.
 
     Raises:
         DeclarationError: a partition column is not a date or timestamp.
@@ -99,13 +103,15 @@ def lay_source_digests(
         columns = columns_of(con, source)
         note_columns(con, len(columns))
         if source.partition_column is None:
-            whole = whole_source(con, pipeline.spec, name, source, columns)
+            whole = whole_source(con, pipeline.spec, name, source, columns, people)
             texts.append(_text(name, literal(whole.digest(columns)), str(whole.rows)))
             continue
         clock = Clock.of(pipeline.spec, source, columns)
         first, last = _bounds(con, clock)
-        query = BucketQuery.of(clock, columns, first, last)
-        light = opened.counts(name, clock.counting(pipeline.spec, columns, first, last)) if opened else None
+        kept = counted(con, pipeline.spec, name, columns, people, clock.within(first, last))
+        query = BucketQuery.of(clock, columns, first, last, kept)
+        counting = clock.counting(pipeline.spec, columns, first, last) if opened and not kept else None
+        light = opened.counts(name, counting) if opened else None
         found[name] = windowed = WindowedSource(con, name, clock, f"temp.main.pip_buckets_{number}", query.digest)
         with rows_of(pipeline.spec, name, source):
             _lay_buckets(con, windowed, query, light)

@@ -56,10 +56,9 @@ class Incoming:
         if name is None or not self.changes_rows:
             return sql
         column = quote(name)
-        kept = [
-            f"({key.suppressing.sql(column)} IN ({_listed(of)})) IS NOT TRUE" for key, of in self.suppressed.items()
-        ]
-        rows = f"SELECT * FROM (\n{sql}\n)" + (f" WHERE {' AND '.join(kept)}" if kept else "")
+        rows = f"SELECT * FROM (\n{sql}\n)"
+        if self.suppressed:
+            rows += f" WHERE ({self.is_suppressed(column)}) IS NOT TRUE"
         if self.key is None:
             return rows
         made = self.key.sql(column)
@@ -67,13 +66,21 @@ class Incoming:
             made = f"unnest([{', '.join([made, *(key.sql(column) for key in self.former)])}])"
         return f"SELECT * REPLACE ({made} AS {column}) FROM (\n{rows}\n)"
 
+    def is_suppressed(self, column: str) -> str:
+        """SQL of whether a subject is on the list, as it comes in; with the parameters of `suppressing`."""
+        tests = (f"{key.suppressing.sql(column)} IN ({_listed(of)})" for key, of in self.suppressed.items())
+        return " OR ".join(tests) or "false"
+
+    @property
+    def suppressing(self) -> dict[str, bytes]:
+        """The parameters of `is_suppressed`, which must not be shown."""
+        return {name: value for key in self.suppressed for name, value in key.values.items()}
+
     @property
     def values(self) -> dict[str, bytes]:
         """The parameters of `select`, which must not be shown."""
-        found: dict[str, bytes] = {}
-        for key in (*([self.key] if self.key else ()), *self.former, *self.suppressed):
-            found |= key.values
-        return found
+        made_by = (*([self.key] if self.key else ()), *self.former)
+        return {name: value for key in made_by for name, value in key.values.items()} | self.suppressing
 
 
 def incoming(pipeline: Pipeline, *, former: bool = False) -> Incoming | None:
@@ -89,25 +96,49 @@ def incoming(pipeline: Pipeline, *, former: bool = False) -> Incoming | None:
         RestoredWarehouseError: the warehouse is from a backup of before an erasure.
         WarehouseError: the warehouse cannot be read.
     """
-    privacy = pipeline.spec.privacy
-    if privacy is None:
+    if pipeline.spec.privacy is None:
         return None
     made_by = stored_keys(pipeline) if former else [key] if (key := pseudonym_key(pipeline)) else []
-    found: dict[str, set[str]] = {}
-    checks: dict[str, str] = {}
+    people: Incoming | None = None
+    checks: Mapping[str, str] = {}
     try:
         with (
             workspace(threads=1) as con,
             reading(con, pipeline.project, purpose=f"{pipeline.spec.name}: who is erased"),
         ):
             erased.check(con, pipeline.project)  # before any row is read
-            for version, subject in con.execute(SUPPRESSED.format(pipeline=literal(pipeline.spec.name))).fetchall():
-                found.setdefault(version, set()).add(subject)
-            checks = kept_checks(con) if found or made_by else {}
+            people = suppressed_in(con, pipeline)
+            checks = kept_checks(con) if made_by else {}
     except (NoWarehouseError, OlderWarehouseError):
         pass
     _check_same(made_by, checks)
-    keys = {key.version: key for key in keys_of(pipeline)} if found else {}
+    return Incoming(
+        pipeline.spec.privacy.subject,
+        made_by[0] if made_by else None,
+        people.suppressed if people else {},
+        tuple(made_by[1:]),
+    )
+
+
+def suppressed_in(con: DuckDBPyConnection, pipeline: Pipeline, but: str | None = None) -> Incoming | None:
+    """Who is suppressed, without pseudonyms; None where nobody is. The warehouse is the current catalog.
+
+    `but`: an erasure that does not count.
+
+    Raises:
+        DeclarationError: as `incoming`.
+    """
+    if pipeline.spec.privacy is None:
+        return None
+    found: dict[str, set[str]] = {}
+    listed = SUPPRESSED.format(pipeline=literal(pipeline.spec.name))
+    listed += f" AND s.erasure_id <> {literal(but)}" if but else ""
+    for version, subject in con.execute(listed).fetchall():
+        found.setdefault(version, set()).add(subject)
+    if not found:
+        return None
+    checks = kept_checks(con)
+    keys = {key.version: key for key in keys_of(pipeline)}
     if lacking := sorted(found.keys() - keys.keys()):
         raise DeclarationError(
             f"Pipeline {pipeline.spec.name}: subjects were erased that are known by the secret {lacking[0]!r}, which "
@@ -120,12 +151,8 @@ def incoming(pipeline: Pipeline, *, former: bool = False) -> Incoming | None:
                 f"another domain or value than that of the domain {keys[version].domain!r}: they would return. Set the "
                 "secret and `privacy.domain` of that time."
             )
-    return Incoming(
-        privacy.subject,
-        made_by[0] if made_by else None,
-        {keys[version]: frozenset(subjects) for version, subjects in sorted(found.items())},
-        tuple(made_by[1:]),
-    )
+    suppressed = {keys[version]: frozenset(subjects) for version, subjects in sorted(found.items())}
+    return Incoming(pipeline.spec.privacy.subject, None, suppressed)
 
 
 def check_suppressed(con: DuckDBPyConnection, pipeline: str, people: Incoming) -> None:

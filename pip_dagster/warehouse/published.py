@@ -25,7 +25,7 @@ from pip_dagster.quoted import said
 from pip_dagster.sql.names import among, literal
 from pip_dagster.warehouse import advisory, published_rows, stamp
 from pip_dagster.warehouse.pending import is_behind, pending_of
-from pip_dagster.warehouse.published_change import change
+from pip_dagster.warehouse.published_change import Keep, change
 from pip_dagster.warehouse.published_rows import Table
 from pip_dagster.warehouse.published_select import rows_of
 from pip_dagster.warehouse.published_views import parquet_folders, publish_views
@@ -116,8 +116,8 @@ def _publish(
         for file, keys in published_rows.places(con, folder, _sizes(con, pipeline, ids), without=damaged):
             read = partial(rows_of, con, pipeline, keys)
             discard = writing.discard and file not in written
-            how = {"discard": discard, "whole": writing.whole}
-            filled = change(con, file, keys, read, writing.still_alone, **how, pipeline=pipeline)
+            keep: Keep = "nothing" if discard else "rows" if writing.whole else "bytes"
+            filled = change(con, file, keys, read, writing.still_alone, keep=keep, pipeline=pipeline)
             for table, structs in filled.items():
                 writing.filled[table] = writing.filled.get(table, frozenset()) | structs
             written.add(file)

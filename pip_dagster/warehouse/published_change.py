@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from pip_dagster import clock
 from pip_dagster.sql.names import among, literal, quote
@@ -25,6 +25,10 @@ _WHOLE_EVERY = 64
 
 _MERGES = 100  # DuckDB's own default, in row groups a table
 
+# What a change keeps of the present file: its bytes, in a copy that has those of replaced rows too; its other rows; or
+# nothing, since it may be damaged.
+Keep = Literal["bytes", "rows", "nothing"]
+
 # The names of the new file and of the present one while a change is made.
 _NEW, _PRESENT = "published", "published_before"
 
@@ -36,8 +40,7 @@ def change(
     read: Callable[[], Sequence[Rows]],
     check: Callable[[], None],
     *,
-    discard: bool,
-    whole: bool = False,
+    keep: Keep,
     pipeline: str,
 ) -> dict[Table, frozenset[str]]:
     """Replace the rows of these partitions in a copy of the file, then the file by the copy.
@@ -46,9 +49,8 @@ def change(
 
     The digests of what the file then has of these partitions are recorded before, so they count once its changes do.
 
-    `read` is called in the transaction that reads the rows: all are of one moment. `discard`: keep nothing of the
-    present file, which may be damaged. `whole`: keep its other rows, but no byte of the replaced ones. `check` is
-    called last, and may refuse.
+    `read` is called in the transaction that reads the rows: all are of one moment. `keep`: what of the present file.
+    `check` is called last, and may refuse.
 
     Raises:
         OSError: the disk is full, or the folder cannot be written.
@@ -59,12 +61,12 @@ def change(
     new = file.with_name(f".{file.name}.{secrets.token_hex(4)}.tmp")
     try:
         try:
-            if file.exists() and not discard:
+            if file.exists() and keep != "nothing":
                 con.execute(f"ATTACH {literal(str(file))} AS {_PRESENT} (READ_ONLY)")
             with transaction(con, late=True):
                 this = _Change.of(con, keys, read())
                 in_order = secrets.randbelow(_WHOLE_EVERY) > 0 or not this.replaces()
-                if copied := in_order and not whole and this.may_copy():
+                if copied := in_order and keep == "bytes" and this.may_copy():
                     shutil.copyfile(file, new)
                 con.execute(f"ATTACH {literal(str(new))} AS {_NEW} (STORAGE_VERSION 'v1.5.0')")
                 this.replace() if copied else this.write_whole()

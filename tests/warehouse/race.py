@@ -48,7 +48,7 @@ def rows(generation, keys):
 
 def publish(con, file, generation, keys=KEYS):
     read = partial(rows, generation, keys)
-    return change(con, file, keys, read, lambda: None, discard=False, pipeline="shop")
+    return change(con, file, keys, read, lambda: None, keep="bytes", pipeline="shop")
 
 
 def is_whole(found):
