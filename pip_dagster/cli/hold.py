@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping, Sequence
 from datetime import datetime
+from typing import Any
 
 import click
 
@@ -81,7 +83,11 @@ def list_(project: Project, as_json: bool) -> None:
     found = list_holds(project)
     if as_json:
         show_json(found)
-        return
+    else:
+        _show(found)
+
+
+def _show(found: Sequence[Mapping[str, Any]]) -> None:
     columns = ["hold", "state", "pipelines", "rows kept", "until", "placed", "by", Heading("why", below=True)]
     show_table(
         f"Holds: {len(found):,}",

@@ -22,6 +22,7 @@ from pip_dagster.errors import NoWarehouseError
 from pip_dagster.ledger.record import new_id
 from pip_dagster.ledger.rows import insert_rows
 from pip_dagster.privacy.retention import content_before, evidence_before
+from pip_dagster.sql.names import literal
 from pip_dagster.warehouse.access import reading
 from pip_dagster.warehouse.connect import workspace
 from pip_dagster.warehouse.transaction import transaction
@@ -104,9 +105,8 @@ def due(project: Project, pipelines: Sequence[Pipeline], *, now: datetime | None
                 for each in pipelines
                 if (at := evidence_before(each.spec, now or clock.now()))
                 for (count,) in con.execute(
-                    "SELECT count(DISTINCT partition_key) FROM ledger.scorings WHERE pipeline = $pipeline AND "
-                    "partition_end <= $at",
-                    {"pipeline": each.spec.name, "at": at},
+                    "SELECT count(DISTINCT partition_key) FROM ledger.scorings WHERE pipeline = "
+                    f"{literal(each.spec.name)} AND partition_end <= {literal(at.isoformat())}::TIMESTAMPTZ",
                 ).fetchall()
                 if count
             }

@@ -169,7 +169,7 @@ class WarehousePlace:
     def keep(self, con: DuckDBPyConnection, request: ErasureRequest, hold_id: str, within: str = "true") -> int:
         """Copy the subject's rows to those that are kept for a hold; how many. Call it before they are deleted.
 
-        `within`: SQL that a row fulfils too, with `{id}` for the column of its scoring or revision.
+        `within`: a further condition of the rows, with `{id}` for the column of its scoring or revision.
         """
         kept, tables = 0, [*_tables(con, request)]
         self._find_keys(con, request, tables)

@@ -103,11 +103,10 @@ def read_purged(con: DuckDBPyConnection, pipeline: str, partitions: Collection[s
     if not con.execute("SELECT 1 FROM ledger.erasures WHERE kind = 'purge' LIMIT 1").fetchone():
         return ()
     rows = con.execute(
-        "SELECT purged_by, max(purged_at), list(partition_key ORDER BY partition_start) FROM (SELECT partition_key, "
-        "partition_start, purged_by, purged_at FROM ledger.extractions WHERE pipeline = $pipeline "
-        "QUALIFY row_number() OVER (PARTITION BY partition_key ORDER BY extraction_id DESC) = 1) "
-        "WHERE purged_at IS NOT NULL GROUP BY 1 ORDER BY 1",
-        {"pipeline": pipeline},
+        "SELECT purged_by, max(purged_at), list(partition_key ORDER BY start) FROM (SELECT partition_key, "
+        "any_value(partition_start) AS start, arg_max_null(purged_by, extraction_id) AS purged_by, "
+        "arg_max_null(purged_at, extraction_id) AS purged_at FROM ledger.extractions WHERE pipeline = "
+        f"{literal(pipeline)} GROUP BY 1) WHERE purged_at IS NOT NULL GROUP BY 1 ORDER BY 1"
     ).fetchall()
     named = [PurgedPartitions(of, at, tuple(key for key in keys if key in partitions)) for of, at, keys in rows]
     return tuple(each for each in named if each.keys)

@@ -136,6 +136,7 @@ def run_functions():
         doctor,
         estimate,
         gates,
+        hold,
         monitor,
         performance_shown,
         point_in_time,
@@ -154,7 +155,11 @@ def run_functions():
         "source changed: orders 2024-03-01 (+1 row), customers (3 of 1,200 rows changed), and the model is another one"
     )
     stale = [Of(partition=each, reasons=[Of(text="missing" if i else long)]) for i, each in enumerate(partition)]
-    show_plan(Of(pipeline="orders", stale=stale, on_hold=[], current=1234, pending=()))
+    held = {"held_until": None, "placed_at": AT, "made_by": "ada", "why": "claim 8"}
+    hold._show(
+        [held | {"hold_id": "20260101T000000000000-1a2b3c4d", "state": "held", "pipelines": ["orders"], "rows_kept": 3}]
+    )
+    show_plan(Of(pipeline="orders", stale=stale, on_hold=[], current=1234, pending=(), purged=(), expired=0))
     results = [
         Of(
             name="flip_rate",
