@@ -288,7 +288,10 @@ def untyped_live_changes() -> list[str]:
         for table in ("extractions", "scorings")
         for column in ("cpu_seconds", "peak_memory")
     ]
-    costs += [f"ALTER TABLE ledger.scorings DROP {column}" for column in ("cluster", "tasks", "nodes", "nonce")]
+    costs += [
+        f"ALTER TABLE ledger.scorings DROP {column}"
+        for column in ("cluster", "tasks", "nodes", "nonce", "lock_seconds")
+    ]
     costs += [
         f"ALTER TABLE ledger.{table} DROP {column}"
         for table in ("extractions", "scorings")

@@ -322,7 +322,9 @@ def _forget(
             )
     for pipeline, keys in partitions.items():
         of = f"pipeline = {literal(pipeline)} AND {among('partition_key', sorted(keys))}"
-        con.execute(f"UPDATE ledger.checks SET examples = NULL, observed = NULL WHERE {of}")
+        # A split's is no value of a row: `status` reads from it whether it was decided.
+        kept = "CASE WHEN section = 'split' THEN observed END"
+        con.execute(f"UPDATE ledger.checks SET examples = NULL, observed = {kept} WHERE {of}")
         con.execute(f"UPDATE ledger.deliveries SET digest = NULL WHERE {of}")
         con.execute(f"DELETE FROM ledger.published_digests WHERE {of}")
 

@@ -22,6 +22,7 @@ from pip_dagster.ledger.rows import insert_rows
 from pip_dagster.plural import plural
 from pip_dagster.privacy.suppressed import check_suppressed
 from pip_dagster.sql.names import WHOLE_NUMBERS, literal, quote, quote_all
+from pip_dagster.warehouse.lock import take_waited
 from pip_dagster.warehouse.tables import ensure_table
 from pip_dagster.warehouse.transaction import transaction
 
@@ -83,7 +84,8 @@ def store_scores(
                     f"{scored.rows_scored} were scored and {scored.rows_quarantined} quarantined; the sum must agree. "
                     "Nothing was stored."
                 )
-        entries = [replace(each.entry, table_name=table) for each in attempts]
+        waited = take_waited()
+        entries = [replace(each.entry, table_name=table, lock_seconds=waited) for each in attempts]
         insert_rows(con, "scorings", entries)
         insert_checks(con, [check for each in attempts for check in each.checks])
         insert_profiles(con, _profiles(chunk, entries))

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
 _RECENT = """
   SELECT pipeline, partition_key, scoring_id, epoch_us(partition_end) AS partition_end, rows_scored, rows_quarantined,
-         findings, seconds, {cpu_seconds} AS cpu_seconds, {peak_memory} AS peak_memory, model_name, model_version,
-         model_digest, engine, device, threads, epoch_us(made_at) AS made_at
+         findings, seconds, {cpu_seconds} AS cpu_seconds, {peak_memory} AS peak_memory, {lock_seconds} AS lock_seconds,
+         model_name, model_version, model_digest, engine, device, threads, epoch_us(made_at) AS made_at
   FROM ledger.partitions WHERE is_live AND {where}
   QUALIFY row_number() OVER (PARTITION BY pipeline ORDER BY partition_start DESC) <= {last}
   ORDER BY pipeline, partition_start DESC
@@ -26,7 +26,7 @@ _UNTIL = (
     "pipeline = {pipeline} AND partition_start <= (SELECT max(partition_start) FROM ledger.partitions "
     "WHERE pipeline = {pipeline} AND is_live AND partition_key = {key})"
 )
-_OPTIONAL = ("live_change", "cpu_seconds", "peak_memory")
+_OPTIONAL = ("live_change", "cpu_seconds", "peak_memory", "lock_seconds")
 
 
 @dataclass(frozen=True)
@@ -43,6 +43,7 @@ class RecentPartition:
     seconds: float | None
     cpu_seconds: float | None
     peak_memory: int | None
+    lock_seconds: float | None
     model_name: str
     model_version: int | None
     model_digest: str | None

@@ -154,6 +154,7 @@ class ScoringEntry:
     tasks: int | None = None
     nodes: int | None = None
     nonce: str | None = None
+    lock_seconds: float | None = None
     purged_by: str | None = None
     purged_at: datetime | None = None
 

@@ -74,6 +74,11 @@ METRICS = (
         "Its rows per CPU second, as a share of the median of 28 partitions before, by the same libraries and model.",
     ),
     Metric("newest_partition_peak_memory_bytes", "gauge", "Most memory of the process that scored it, up to then."),
+    Metric(
+        "newest_partition_lock_wait_seconds",
+        "gauge",
+        "Time that its process had waited for the warehouse since it stored scorings before.",
+    ),
     Metric("drift_columns", "gauge", "Columns of the newest live partition, by state of drift.", _BY_STATE),
     Metric("alarms_open", "gauge", "Alarms that are not resolved.", ("pipeline", "event", "severity")),
 )

@@ -134,6 +134,7 @@ def _add_newest(samples: Samples, name: str, partitions: Sequence[RecentPartitio
         "rows_per_second": of.rows_scored / of.seconds if of.rows_scored and of.seconds else None,
         "throughput_ratio": throughput_ratio(partitions),
         "peak_memory_bytes": of.peak_memory,
+        "lock_wait_seconds": of.lock_seconds,
     }
     for figure, value in figures.items():
         samples.add(f"newest_partition_{figure}", value, pipeline=name)

@@ -98,6 +98,8 @@ def _cost(entry: ExtractionEntry | ScoringEntry, what: str) -> dict[str, Any]:
         cost[f"{what} CPU time (s)"] = rounded(entry.cpu_seconds)
     if entry.peak_memory is not None:
         cost["peak memory (MB)"] = round(entry.peak_memory / 1e6)
+    if isinstance(entry, ScoringEntry) and entry.lock_seconds is not None:
+        cost["waited for the warehouse (s)"] = rounded(entry.lock_seconds)
     return cost
 
 

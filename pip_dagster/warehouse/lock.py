@@ -9,6 +9,7 @@ import math
 import os
 import random
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -26,6 +27,9 @@ VARIABLE = "PIP_DAGSTER_LOCK_DEADLINE"
 
 _LOG = logging.getLogger(__name__)
 _WORTH_A_LINE = 1.0  # seconds
+
+_counting = threading.Lock()
+_waited = 0.0  # seconds, of this process, that `take_waited` has not returned yet
 
 _WITHIN: ContextVar[float | None] = ContextVar("lock_deadline", default=None)
 
@@ -60,12 +64,24 @@ def declared_deadline() -> float:
     return seconds
 
 
+def take_waited() -> float:
+    """Seconds that this process has waited for turns since it asked before."""
+    global _waited
+    with _counting:
+        taken, _waited = _waited, 0.0
+    return taken
+
+
 @contextmanager
 def reported_wait(what: str) -> Iterator[None]:
     """Log how long a turn was waited for, so that a run's log shows why it took long."""
+    global _waited
     began = time.monotonic()
     yield
-    if (waited := time.monotonic() - began) >= _WORTH_A_LINE:
+    waited = time.monotonic() - began
+    with _counting:
+        _waited += waited
+    if waited >= _WORTH_A_LINE:
         _LOG.info("waited %.1f s for %s", waited, what)
 
 

@@ -234,3 +234,22 @@ def test_a_deadline_that_is_none_is_refused(monkeypatch, text):
     monkeypatch.setenv("PIP_DAGSTER_LOCK_DEADLINE", text)
     with pytest.raises(WarehouseError, match=f"PIP_DAGSTER_LOCK_DEADLINE is '{text}'; expected seconds, such as 60"):
         declared_deadline()
+
+
+def test_how_long_a_run_waited_for_the_warehouse_is_recorded(tiny):
+    tiny.run("2024-03-01")
+    path = tiny.project.warehouse.with_name(tiny.project.warehouse.name + ".lock")
+    holding, done = threading.Event(), threading.Event()
+
+    def hold():
+        with exclusive(path, purpose="a long look"):
+            holding.set()
+            done.wait(1.0)
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    holding.wait()
+    tiny.run("2024-03-02")
+    thread.join()
+    (alone,), (waited,) = tiny.warehouse("SELECT lock_seconds FROM ledger.scorings ORDER BY scoring_id")
+    assert 0 <= alone < waited and waited > 0.4
