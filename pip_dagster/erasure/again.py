@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from pip_dagster.erasure.certificate import verify_certificate
 from pip_dagster.erasure.erase import Erased, Wish, begin, carry_out
+from pip_dagster.erasure.holds import hold_on
 from pip_dagster.erasure.opened import opened
 from pip_dagster.erasure.outside import KeptRequest, instant, kept_request, key_of
 from pip_dagster.erasure.place import ErasurePlace, ErasureRequest
 from pip_dagster.erasure.rows import KINDS
-from pip_dagster.errors import DeclarationError
+from pip_dagster.errors import DeclarationError, ErasureError
 from pip_dagster.evidence.contents import columns_of_tables
 from pip_dagster.evidence.signed import trusted_keys
 from pip_dagster.sql.names import column_named, literal, quote
@@ -66,7 +68,10 @@ def erase_again(
             }
             _, resumed = begin(project, pipelines, wish, of, erasure_id)
             columns = {each.spec.name: each.spec.privacy.subject for each in pipelines if each.spec.privacy}
-            request = ErasureRequest(erasure_id, "erase", kept.why, columns, _stored(project, columns, kept, keys))
+            hashes = {name: [token for token, _ in pairs] for name, pairs in of.items()}
+            _check_holds(project, erasure_id, hashes)
+            values = _stored(project, columns, kept, keys)
+            request = ErasureRequest(erasure_id, "erase", kept.why, columns, values, tokens=hashes)
             done.append(
                 carry_out(project, pipelines, request, actor, resumed=resumed, others=others, progress=progress)
             )
@@ -95,6 +100,27 @@ def _check_certificate(project: Project, erasure_id: str, progress: Callable[[st
         verify_certificate(path.read_text("utf-8"), trusted_keys(project.root, project.anchors.signers))
     except (OSError, ValueError) as error:
         progress(f"{path}, the former certificate, is not verified: {error}. The erasure is repeated all the same.")
+
+
+def _check_holds(project: Project, erasure_id: str, hashes: Mapping[str, Sequence[str]]) -> None:
+    """Refuse to remove what a legal hold kept then, where the backup is from before the hold too.
+
+    Raises:
+        ErasureError: the person is on no hold.
+    """
+    try:
+        restricted = json.loads(certificate_file(project, erasure_id).read_bytes())["restricted"]
+        names = {str(each["pipeline"]): str(each["hold_id"]) for each in restricted}
+    except (OSError, ValueError, KeyError, TypeError):
+        return  # none is certified
+    with opened(project) as con:
+        for name, hold_id in names.items():
+            if name in hashes and hold_on(con, name, hashes[name]) is None:
+                raise ErasureError(
+                    f"Pipeline {name}: the legal hold {hold_id} kept rows of the erasure {erasure_id}, and this "
+                    "warehouse does not know it. Place it again with `pip-dagster hold place`, then repeat the "
+                    "erasure. If it was released meanwhile, release it again afterwards."
+                )
 
 
 def _stored(

@@ -20,6 +20,7 @@ from pip_dagster.privacy.suppressed import stored_values
 from pip_dagster.sql.names import among, literal, quote
 from pip_dagster.warehouse.access import reading
 from pip_dagster.warehouse.connect import workspace
+from pip_dagster.warehouse.erased import repeating
 from pip_dagster.warehouse.transaction import transaction
 
 if TYPE_CHECKING:
@@ -94,7 +95,8 @@ def place_hold(
         for each in pipelines
     }
     hold_id, now = new_id(), clock.now()
-    with opened(project) as con, transaction(con):
+    # A restored backup may lack the hold under which an erasure is to be repeated.
+    with repeating(), opened(project) as con, transaction(con):
         for pipeline in pipelines:
             for key in keys_of(pipeline):
                 keep_check(con, key)

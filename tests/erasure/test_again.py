@@ -11,6 +11,7 @@ import pytest
 from pip_dagster.declaration.find import find_pipeline
 from pip_dagster.erasure.again import erase_again
 from pip_dagster.erasure.erase import Wish, concerned, erase
+from pip_dagster.erasure.holds import place_hold
 from pip_dagster.errors import DeclarationError, ErasureError, RestoredWarehouseError
 from pip_dagster.evidence.everything import verify_everything
 from pip_dagster.warehouse.erased import certificate_file, folder, request_file
@@ -30,7 +31,7 @@ ONE_KIND = pytest.mark.parametrize("restored", ["pseudonyms"], indirect=True)
 def restored(request, tiny, monkeypatch):
     """Two people are erased, of whom the backup has one, and it is restored with what was published then."""
     monkeypatch.setenv("SHOP_KEY", "0123456789abcdef" * 3)  # pragma: allowlist secret
-    more = {"pseudonymize": {"key_env": "SHOP_KEY"}} if request.param == "pseudonyms" else {}
+    more = {"pseudonymize": {"key_env": "SHOP_KEY"}} if request.param != "as they are" else {}
     tiny.declare(SQL, privacy={"subject": "customer"} | more)
     tiny.run(DAY)
     assert not folder(tiny.project).exists()
@@ -39,6 +40,8 @@ def restored(request, tiny, monkeypatch):
     published = tiny.project.published
     shutil.copy(tiny.project.warehouse, backup)
     shutil.copytree(published, tiny.root / "backup of published")
+    if request.param == "on hold":
+        place_hold(tiny.project, [tiny.pipeline()], ONE, why="a lawsuit", by="ada")
     done = erase(tiny.project, [tiny.pipeline()], Wish(ONE, "request 2", "ada"))
     shutil.rmtree(published)
     shutil.copytree(tiny.root / "backup of published", published)
@@ -127,6 +130,17 @@ def test_an_erasure_that_is_repeated_and_interrupted_goes_on(restored):
         tiny.run(OTHER)
     assert [done.resumed for done in again(tiny)] == [True]
     tiny.run(OTHER)
+
+
+@pytest.mark.parametrize("restored", ["on hold"], indirect=True)
+def test_what_a_legal_hold_kept_is_kept_again(restored):
+    tiny, erasure_id = restored
+    with pytest.raises(ErasureError, match=r"the legal hold .* kept rows of the erasure"):
+        again(tiny)
+    place_hold(tiny.project, [tiny.pipeline()], ONE, why="a lawsuit", by="ada")
+    again(tiny)
+    kept = "SELECT count(*) > 0 FROM ledger.held_rows WHERE erasure_id = '{}'"
+    assert tiny.warehouse(kept.format(erasure_id)) == [(True,)]
 
 
 @ONE_KIND
