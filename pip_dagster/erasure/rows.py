@@ -189,7 +189,10 @@ class WarehousePlace:
     @contextmanager
     def _reading_sources(self, con: DuckDBPyConnection, request: ErasureRequest) -> Iterator[list[SourcesNow]]:
         """The sources, read before the warehouse is opened for writing."""
-        sources = [read_sources(con, each, n, request.erasure_id) for n, each in enumerate(self._pipelines)]
+        sources = [
+            read_sources(con, each, number, request.erasure_id, request.subjects[each.spec.name])
+            for number, each in enumerate(self._pipelines)
+        ]
         for now in sources:
             if now.why_not:
                 stale = f"the ledger forgets what it had of its sources, and its partitions become stale. {now.why_not}"

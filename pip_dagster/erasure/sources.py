@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from pip_dagster.declaration.canonical import canonical
@@ -22,7 +22,7 @@ from pip_dagster.flow.sources import open_sources
 from pip_dagster.ledger.known import SOURCES
 from pip_dagster.ledger.observations import lay_observations
 from pip_dagster.ledger.record import inputs_digest, with_share
-from pip_dagster.privacy.suppressed import suppressed_in
+from pip_dagster.privacy.suppressed import Incoming, suppressed_in
 from pip_dagster.sql.names import literal
 from pip_dagster.warehouse.access import reading
 from pip_dagster.warehouse.arrow import arrow_rows
@@ -62,7 +62,9 @@ class SourcesNow:
         return f"temp.main.pip_{what}_{when}_{self.number}"
 
 
-def read_sources(con: DuckDBPyConnection, pipeline: Pipeline, number: int, erasure_id: str) -> SourcesNow:
+def read_sources(
+    con: DuckDBPyConnection, pipeline: Pipeline, number: int, erasure_id: str, subjects: Sequence[str]
+) -> SourcesNow:
     """Read the sources of all partitions that the ledger has; no warehouse is open.
 
     Raises:
@@ -77,7 +79,10 @@ def read_sources(con: DuckDBPyConnection, pipeline: Pipeline, number: int, erasu
         )
         keys = [key for (key,) in con.execute(f"{recorded} ORDER BY 1").fetchall()]
         lay_observations(con, spec.name)
-        people = {_WHEN[0]: suppressed_in(con, pipeline, but=erasure_id), _WHEN[1]: suppressed_in(con, pipeline)}
+        others = suppressed_in(con, pipeline, but=erasure_id)
+    assert spec.privacy
+    without = replace(others or Incoming(spec.privacy.subject, None), named=frozenset(subjects))
+    people = dict(zip(_WHEN, (others, without), strict=True))
     partitions = []
     for key in keys:
         with suppress(ValueError):  # of another grid, which was declared before

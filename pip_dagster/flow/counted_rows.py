@@ -32,7 +32,7 @@ def counted(
     values are suppressed is in a temporary table, so that each is hashed once and no other SQL has the secret.
     """
     source: Source = spec.sources[name]
-    column = column_named(columns, people.subject) if people and people.suppressed else None
+    column = column_named(columns, people.subject) if people and (people.suppressed or people.named) else None
     if people is None or column is None or unit_kind(columns[column]) is None:
         return None
     values = f"SELECT DISTINCT {quote(column)} AS subject FROM {view_of(source)} WHERE {where}"

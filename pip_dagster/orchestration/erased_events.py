@@ -10,8 +10,9 @@ import json
 import re
 import sqlite3
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +43,8 @@ class DagsterPlace:
 
     def count(self, request: ErasureRequest) -> int:
         """Events that have something to erase; each is in two databases of SQLite, and counts twice."""
-        return sum(len(self._changes(table, con, request)) for con, table in self._tables(request))
+        runs, change = self._runs(request), _changing(request)
+        return sum(len(self._changes(*each, runs, change)) for each in self._tables(runs))
 
     def remove(self, request: ErasureRequest) -> Removed:
         """Redact the events, delete the output of the runs, and rewrite each database.
@@ -50,7 +52,7 @@ class DagsterPlace:
         Raises:
             ErasureError: a run of these partitions has not ended, or a database stays in use.
         """
-        runs = self._runs(request)
+        runs, change = self._runs(request), _changing(request)
         for run in self._instance.get_runs(filters=dg.RunsFilter(statuses=[*UNFINISHED])):
             if run.run_id in runs:
                 raise ErasureError(
@@ -58,8 +60,8 @@ class DagsterPlace:
                     f"{run.status.value.lower()}: it would write events of them again. Wait for it, and resume."
                 )
         removed = 0
-        for con, table in self._tables(request):
-            changes = self._changes(table, con, request)
+        for con, table in self._tables(runs):
+            changes = self._changes(con, table, runs, change)
             self._store.replace(con, table, changes)
             removed += len(changes)
         for run_id in runs:
@@ -85,25 +87,17 @@ class DagsterPlace:
             )
         return "every event of the runs of these partitions was read: none has metadata or texts of theirs"
 
-    def _tables(self, request: ErasureRequest) -> Iterator[tuple[Any, Any]]:
-        runs = self._runs(request)
+    def _tables(self, runs: Sequence[str]) -> Iterator[tuple[Any, Any]]:
         for connect in self._store.connections(runs):
             for table in self._store.tables:
                 yield connect, table
 
-    def _changes(self, table: Any, connect: Any, request: ErasureRequest) -> list[tuple[int, str]]:
-        runs = None if table.name == "asset_keys" else self._runs(request)
-        found, named = [], _written(request)
-        for number, text in self._store.read(connect, table, runs):
-            if not any(each in text for each in named):  # to parse an event takes a millisecond
-                continue
-            stored: Any = dg.deserialize_value(text)
-            event = stored.event_log_entry if isinstance(stored, dg.EventLogRecord) else stored
-            other = redacted(event, request)
-            if other is not event:
-                whole = stored._replace(event_log_entry=other) if stored is not event else other
-                found.append((number, dg.serialize_value(whole)))
-        return found
+    def _changes(
+        self, connect: Any, table: Any, runs: Sequence[str], change: Callable[[str], str | None]
+    ) -> list[tuple[int, str]]:
+        of = None if table.name == "asset_keys" else runs
+        changed = ((number, change(text)) for number, text in self._store.read(connect, table, of))
+        return [(number, text) for number, text in changed if text is not None]
 
     def _runs(self, request: ErasureRequest) -> list[str]:
         """Runs with an event of a concerned partition, or whose tags name one."""
@@ -125,7 +119,7 @@ def _named(tags: Mapping[str, str], keys: Sequence[str]) -> bool:
 
 def redacted(event: dg.EventLogEntry, request: ErasureRequest) -> dg.EventLogEntry:
     """The event without what concerns the erasure; the same object where nothing does."""
-    note = f"{ERASED} by {request.erasure_id}"
+    note = _text(request)
     inner = event.dagster_event
     data: Any = inner.event_specific_data if inner else None
     about = getattr(data, "materialization", None) or getattr(data, "asset_observation", None) or data
@@ -172,11 +166,33 @@ def _blank(about: Any, note: str) -> Any:
     return about._replace(metadata=metadata, description=note)
 
 
-def _written(request: ErasureRequest) -> set[str]:
-    """How an event that concerns the erasure names a partition or the subject, in JSON."""
+def _changing(request: ErasureRequest) -> Callable[[str], str | None]:
+    """What replaces the text of an event; None where nothing in it concerns the erasure.
+
+    To parse one takes a millisecond. So that is done only of those that name a partition or the subject and have not
+    been replaced, and once of one that is in two databases.
+    """
     found = {key for keys in request.partitions.values() for key in keys}
     found |= {value for values in request.subjects.values() for value in values}
-    return {json.dumps(each, ensure_ascii=ascii)[1:-1] for each in found for ascii in (True, False)}
+    written = {json.dumps(each, ensure_ascii=ascii)[1:-1] for each in found for ascii in (True, False)}
+    named, note = re.compile("|".join(map(re.escape, sorted(written))) or "(?!)"), _text(request)
+
+    @lru_cache(maxsize=2**13)
+    def change(text: str) -> str | None:
+        if named.search(text) is None or note in text:
+            return None
+        stored: Any = dg.deserialize_value(text)
+        event = stored.event_log_entry if isinstance(stored, dg.EventLogRecord) else stored
+        other = redacted(event, request)
+        if other is event:
+            return None
+        return dg.serialize_value(stored._replace(event_log_entry=other) if stored is not event else other)
+
+    return change
+
+
+def _text(request: ErasureRequest) -> str:
+    return f"{ERASED} by {request.erasure_id}"
 
 
 def _names(text: str, request: ErasureRequest) -> bool:

@@ -33,14 +33,16 @@ SUPPRESSED = """
 class Incoming:
     """What happens to rows that come in: the subject becomes a pseudonym, and rows of suppressed subjects stay out.
 
-    `key` is None where subjects are stored as they are; `suppressed`: the keyed hashes by the secret that made them.
-    `former`: rows come once more for each of these secrets, by which stored rows are found that are not rotated yet.
+    `key` is None where subjects are stored as they are; `suppressed`: the keyed hashes by the secret that made them;
+    `named`: those whom an erasure knows itself, as text, whom to hash everybody for would be slow. `former`: rows come
+    once more for each of these secrets, by which stored rows are found that are not rotated yet.
     """
 
     subject: str
     key: PseudonymKey | None
     suppressed: Mapping[PseudonymKey, frozenset[str]] = field(default_factory=dict)
     former: tuple[PseudonymKey, ...] = ()
+    named: frozenset[str] = field(default=frozenset(), repr=False)
 
     @property
     def changes_rows(self) -> bool:
@@ -68,7 +70,8 @@ class Incoming:
 
     def is_suppressed(self, column: str) -> str:
         """SQL of whether a subject is on the list, as it comes in; with the parameters of `suppressing`."""
-        tests = (f"{key.suppressing.sql(column)} IN ({_listed(of)})" for key, of in self.suppressed.items())
+        tests = [f"{key.suppressing.sql(column)} IN ({_listed(of)})" for key, of in self.suppressed.items()]
+        tests += [f"{column}::VARCHAR IN ({_listed(self.named)})"] if self.named else []
         return " OR ".join(tests) or "false"
 
     @property
