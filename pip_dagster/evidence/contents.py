@@ -19,12 +19,12 @@ if TYPE_CHECKING:
 # Of a scoring, or a revision of features: its partition, how many rows it has, and their digest.
 _RECORDED = {
     "scores": (
-        "SELECT scoring_id AS id, partition_key, rows_scored AS rows, score_digest AS digest FROM ledger.scorings "
-        "WHERE pipeline = {pipeline} AND table_name = {table}"
+        "SELECT scoring_id AS id, partition_key, rows_scored AS rows, score_digest AS digest, "
+        "purged_at IS NOT NULL AS purged FROM ledger.scorings WHERE pipeline = {pipeline} AND table_name = {table}"
     ),
     "features": (
-        "SELECT DISTINCT revision AS id, partition_key, rows_extracted AS rows, feature_digest AS digest "
-        "FROM ledger.extractions WHERE pipeline = {pipeline} AND table_name = {table}"
+        "SELECT DISTINCT revision AS id, partition_key, rows_extracted AS rows, feature_digest AS digest, "
+        "purged_at IS NOT NULL AS purged FROM ledger.extractions WHERE pipeline = {pipeline} AND table_name = {table}"
     ),
 }
 IDS = {"scores": "scoring_id", "features": "revision"}
@@ -36,9 +36,11 @@ _DIFFERENCES = """
   WITH found (id, partition_key, n, total, bits) AS
     (SELECT {id}, any_value(partition_key), {row_set} FROM {rows} GROUP BY {id}),
   recorded AS ({recorded})
-  SELECT coalesce(r.id, f.id), coalesce(r.partition_key, f.partition_key), coalesce(f.n, 0), r.rows, r.id IS NULL
+  SELECT coalesce(r.id, f.id), coalesce(r.partition_key, f.partition_key), coalesce(f.n, 0), r.rows, r.id IS NULL,
+    coalesce(r.purged, false)
   FROM found f FULL JOIN recorded r ON r.id = f.id
-  WHERE r.id IS NULL OR (starts_with(r.digest, {algorithm}) AND r.digest <> {digest}) ORDER BY 2, 1
+  WHERE r.id IS NULL OR (r.purged AND f.n > 0) OR (starts_with(r.digest, {algorithm}) AND r.digest <> {digest})
+  ORDER BY 2, 1
 """
 
 
@@ -84,10 +86,12 @@ def _of_table(con: DuckDBPyConnection, pipeline: str, table: str, columns: Mappi
         digest=digest_sql(covered, "coalesce(f.n, 0)", "coalesce(f.total, 0)", "coalesce(f.bits, 0)"),
         algorithm=literal(f"{ALGORITHM}:"),
     )
-    for of, key, now, recorded, stray in con.execute(query).fetchall():
+    for of, key, now, recorded, stray, purged in con.execute(query).fetchall():
         where = f"{pipeline}, partition {key}: {_BY[kind]} {of} in {table}"
         if stray:
             yield Fault(None, "rows", f"{where} has {plural(now, 'row')}, and the ledger knows no such {_BY[kind]}")
+        elif purged:
+            yield Fault(None, "rows", f"{where} has {plural(now, 'row')}, although its contents were purged")
         elif now != recorded:
             yield Fault(None, "rows", f"{where} has {plural(now, 'row')}; {recorded or 0:,} were recorded")
         else:

@@ -100,6 +100,11 @@ def test_contents_of_old_partitions_are_nowhere_and_the_rest_is_as_before(shop):
     assert f"purged, by {done['purge']}" in " ".join(shop.shell("status", "orders").split())
 
     assert json.loads(shop.shell("purge", "--json"))["purge"] is None
+    [table] = [name for name in contents(shop, NEW) if name.startswith("features__")]
+    revision = lineage[0]["feature_revision"]
+    shop.tamper(f"INSERT INTO orders.{table} SELECT * REPLACE ('{revision}' AS revision) FROM orders.{table} LIMIT 1")
+    assert "purged" in str(faults(shop)[1])
+    shop.tamper(f"DELETE FROM orders.{table} WHERE revision = '{revision}'")
     assert "retention" in shop.run(OLD[0])[OLD[0]].error
     with pytest.raises(BackfillError, match="content"):
         from pip_dagster.flow.backfill import BackfillRequest, begin
