@@ -12,7 +12,7 @@ from pip_dagster.erasure.holds import hold_on
 from pip_dagster.erasure.opened import opened
 from pip_dagster.erasure.outside import KeptRequest, instant, kept_request, key_of
 from pip_dagster.erasure.place import ErasurePlace, ErasureRequest
-from pip_dagster.erasure.rows import KINDS
+from pip_dagster.erasure.tables import KINDS
 from pip_dagster.errors import DeclarationError, ErasureError
 from pip_dagster.evidence.contents import columns_of_tables
 from pip_dagster.evidence.signed import trusted_keys

@@ -37,6 +37,7 @@ from pip_dagster.privacy.suppressed import incoming
 from pip_dagster.warehouse.access import writing
 from pip_dagster.warehouse.connect import workspace
 from pip_dagster.warehouse.faults import in_pipeline
+from pip_dagster.warehouse.lock import take_waited
 from pip_dagster.warehouse.memory import make_room, rows_for, run_memory
 from pip_dagster.warehouse.transaction import transaction
 from pip_dagster.warehouse.windows import in_windows
@@ -97,6 +98,7 @@ def materialize(
     partitions = [partition for partition in partitions if partition.key not in expired]
     if not partitions:
         return
+    take_waited()  # what it waited before is of other work
     with in_pipeline(spec.name, [partition.key for partition in partitions]):
         with loading("tables"):  # DuckDB would, for the first parameter of a query and the first batch
             import pandas  # noqa: F401

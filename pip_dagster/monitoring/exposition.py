@@ -77,7 +77,7 @@ METRICS = (
     Metric(
         "newest_partition_lock_wait_seconds",
         "gauge",
-        "Time that its process had waited for the warehouse since it stored scorings before.",
+        "Time that its run had waited for the warehouse since it began or stored scorings before.",
     ),
     Metric("drift_columns", "gauge", "Columns of the newest live partition, by state of drift.", _BY_STATE),
     Metric("alarms_open", "gauge", "Alarms that are not resolved.", ("pipeline", "event", "severity")),

@@ -6,7 +6,7 @@ ALTER TABLE ledger.extractions ADD COLUMN purged_by VARCHAR;
 ALTER TABLE ledger.extractions ADD COLUMN purged_at TIMESTAMPTZ;
 ALTER TABLE ledger.scorings ADD COLUMN purged_by VARCHAR;
 ALTER TABLE ledger.scorings ADD COLUMN purged_at TIMESTAMPTZ;
--- How long the process had waited for the warehouse since it stored scorings before.
+-- How long the process had waited for the warehouse since the run began or stored scorings before.
 ALTER TABLE ledger.scorings ADD COLUMN lock_seconds DOUBLE;
 -- Rows that an erasure or a purge took out of a pipeline's table and did not remove, since their subject is on hold.
 CREATE TABLE ledger.held_rows (
