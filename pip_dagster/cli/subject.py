@@ -16,6 +16,7 @@ from pip_dagster.cli.output import echo, near, show_json
 from pip_dagster.declaration.find import find_declarations, load_declared
 from pip_dagster.declaration.project import Project
 from pip_dagster.errors import DeclarationError
+from pip_dagster.plural import plural
 
 if TYPE_CHECKING:
     from pip_dagster.declaration.pipeline import Pipeline
@@ -84,14 +85,15 @@ def report(
         parts = json_parts(head, found) if as_json else html_parts(head, found)
         path, sha256, size = write_private(output, parts)
         entry = event(head, found, sha256, why)
-        predicted = sum(each.predicted for each in found)
+        predicted, held = sum(each.predicted for each in found), sum(len(each.held) for each in found)
     with (
         workspace(threads=1) as con,
         writing(con, project, purpose="recording a subject report"),
         transaction(con),
     ):
         audit.append(con, [entry])
-    echo(f"{near(path)}: {predicted:,} predictions, {size:,} bytes")
+    kept = f"{plural(held, 'row')} that a legal hold keeps, " * bool(held)
+    echo(f"{near(path)}: {predicted:,} predictions, {kept}{size:,} bytes")
 
 
 @subject.command()
