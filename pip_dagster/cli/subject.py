@@ -143,7 +143,10 @@ def lookup(project: Project, identifier: str, pipelines: tuple[str, ...], pseudo
 
 
 def _given(identifier: str) -> str:
-    return sys.stdin.readline().rstrip("\r\n") if identifier == "-" else identifier
+    value = sys.stdin.readline().rstrip("\r\n") if identifier == "-" else identifier
+    if not value.strip():
+        raise DeclarationError("The identifier is empty; expected whom it is about.")
+    return value
 
 
 def _loaded(project: Project, names: Sequence[str]) -> Iterator[Pipeline]:
