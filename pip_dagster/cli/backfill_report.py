@@ -41,6 +41,11 @@ def announce(pipeline: Pipeline, work: Work, dry_run: bool) -> None:
             f"{spec.name}: {plural(len(work.on_hold), 'partition')} of the range on hold, which --only leaves out; "
             f"without it they are built. {listed}{more}"
         )
+    if work.expired:
+        report(
+            f"{spec.name}: {plural(len(work.expired), 'partition')} of the range, {work.expired[0]} to "
+            f"{work.expired[-1]}, left out: past `privacy.retention.content`."
+        )
     if not work.chunks:
         why = "the backfill is finished" if work.resumed else "no partition of the range is stale"
         report(f"{spec.name}: nothing to build: {why}.")
@@ -61,7 +66,7 @@ def show_chunks(work: Work, as_json: bool) -> None:
     if as_json:
         chunks = [[partition.key for partition in chunk] for chunk in work.chunks]
         found = {"model_version": work.backfill.model_version, "partitions": work.remaining, "chunks": chunks}
-        show_json(found | {"on_hold": work.on_hold})
+        show_json(found | {"on_hold": work.on_hold, "expired": len(work.expired)})
     elif work.chunks:
         rows = [[chunk[0].key, chunk[-1].key, len(chunk)] for chunk in work.chunks]
         show_table("Would be built", ["from", "to", "partitions"], rows)

@@ -16,6 +16,7 @@ from pip_dagster.cli.output import echo, near, show_json
 from pip_dagster.declaration.find import find_declarations, load_declared
 from pip_dagster.declaration.project import Project
 from pip_dagster.errors import DeclarationError
+from pip_dagster.plural import plural
 
 if TYPE_CHECKING:
     from pip_dagster.declaration.pipeline import Pipeline
@@ -84,14 +85,15 @@ def report(
         parts = json_parts(head, found) if as_json else html_parts(head, found)
         path, sha256, size = write_private(output, parts)
         entry = event(head, found, sha256, why)
-        predicted = sum(each.predicted for each in found)
+        predicted, held = sum(each.predicted for each in found), sum(len(each.held) for each in found)
     with (
         workspace(threads=1) as con,
         writing(con, project, purpose="recording a subject report"),
         transaction(con),
     ):
         audit.append(con, [entry])
-    echo(f"{near(path)}: {predicted:,} predictions, {size:,} bytes")
+    kept = f"{plural(held, 'row')} that a legal hold keeps, " * bool(held)
+    echo(f"{near(path)}: {predicted:,} predictions, {kept}{size:,} bytes")
 
 
 @subject.command()
@@ -141,7 +143,10 @@ def lookup(project: Project, identifier: str, pipelines: tuple[str, ...], pseudo
 
 
 def _given(identifier: str) -> str:
-    return sys.stdin.readline().rstrip("\r\n") if identifier == "-" else identifier
+    value = sys.stdin.readline().rstrip("\r\n") if identifier == "-" else identifier
+    if not value.strip():
+        raise DeclarationError("The identifier is empty; expected whom it is about.")
+    return value
 
 
 def _loaded(project: Project, names: Sequence[str]) -> Iterator[Pipeline]:

@@ -27,7 +27,7 @@ from pip_dagster.evidence.anchor import anchor_after
 from pip_dagster.ledger.record import new_id
 from pip_dagster.ledger.rows import insert_rows
 from pip_dagster.privacy.keys import keep_check, keys_of
-from pip_dagster.privacy.suppressed import stored_values, tokens
+from pip_dagster.privacy.suppressed import check_person, stored_values, tokens
 from pip_dagster.sql.names import among, literal
 from pip_dagster.warehouse.access import reading
 from pip_dagster.warehouse.connect import workspace
@@ -138,8 +138,8 @@ def erase(
         WarehouseError: the warehouse cannot be written.
     """
     place = _rows_place(project, pipelines, wish.actor, progress)
-    of = {each.spec.name: tokens(each, wish.subject) for each in pipelines}
     request = _request("", pipelines, wish)  # refused before anything is noted
+    of = {each.spec.name: tokens(each, wish.subject) for each in pipelines}
     if (certified := _not_anchored(project, of)) and not place.count(request):
         keep_certificate(project, certificate_of(project, certified))
         vouch(project, certified, progress)
@@ -219,6 +219,7 @@ def _request(erasure_id: str, pipelines: Sequence[Pipeline], wish: Wish) -> Eras
             raise DeclarationError(
                 f"Pipeline {pipeline.spec.name} declares no `privacy.subject`: nothing says which rows are about whom."
             )
+        check_person(pipeline, wish.subject)
     columns = {each.spec.name: each.spec.privacy.subject for each in pipelines if each.spec.privacy}
     subjects = {each.spec.name: stored_values(each, wish.subject) for each in pipelines}
     hashes = {each.spec.name: [token for token, _ in tokens(each, wish.subject)] for each in pipelines}

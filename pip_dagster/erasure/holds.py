@@ -16,7 +16,7 @@ from pip_dagster.ledger.record import dicts, new_id
 from pip_dagster.ledger.rows import insert_rows
 from pip_dagster.plural import plural
 from pip_dagster.privacy.keys import keep_check, keys_of
-from pip_dagster.privacy.suppressed import stored_values
+from pip_dagster.privacy.suppressed import check_person, stored_values
 from pip_dagster.sql.names import among, literal, quote
 from pip_dagster.warehouse.access import reading
 from pip_dagster.warehouse.connect import workspace
@@ -86,6 +86,7 @@ def place_hold(
             raise DeclarationError(
                 f"Pipeline {pipeline.spec.name} declares no `privacy.subject`: nothing says which rows are about whom."
             )
+        check_person(pipeline, subject)
     of = {
         each.spec.name: {
             (key.suppressing.pseudonym(value), key.version)

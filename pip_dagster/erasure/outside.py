@@ -159,7 +159,7 @@ def _mac(key: PseudonymKey, kept: KeptRequest) -> str:
 def _write(path: Path, text: str) -> None:
     """For its owner alone, and on the disk when this returns."""
     with of_files(f"The folder of erasures {path.parent}", StorageError):
-        path.parent.mkdir(parents=True, exist_ok=True)
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         with (
             replacing(path) as temporary,
             os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file,

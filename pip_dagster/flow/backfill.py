@@ -51,6 +51,7 @@ class Work:
     unfinished: list[Backfill] = field(default_factory=list)
     published: int = 0  # partitions that were pending, and are published now
     on_hold: Mapping[str, str] = field(default_factory=dict)  # left out by `only`: partition key → why
+    expired: Sequence[str] = ()  # left out: past `privacy.retention.content`
     recorded: bool = True  # whether the ledger has it, so that it can be resumed
 
     @property
@@ -111,7 +112,8 @@ def begin(pipeline: Pipeline, request: BackfillRequest, *, chunk: int | None = N
         if not dry_run and partitions:
             with transaction(con):
                 insert_backfill(con, backfill)
-    return Work(backfill, _chunks(pipeline, partitions, chunk), 0, False, unfinished, on_hold=on_hold)
+    chunks = _chunks(pipeline, partitions, chunk)
+    return Work(backfill, chunks, 0, False, unfinished, on_hold=on_hold, expired=sorted(expired))
 
 
 def unrecorded(pipeline: Pipeline, partitions: Sequence[Partition], *, by: str, why: str = "") -> Work:

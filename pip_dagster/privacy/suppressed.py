@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -169,6 +170,30 @@ def check_suppressed(con: DuckDBPyConnection, pipeline: str, people: Incoming) -
         raise PartitionError(
             f"Pipeline {pipeline}: a person was erased since these rows were read. They were not stored; run it again."
         )
+
+
+def check_person(pipeline: Pipeline, subject: str) -> None:
+    """Refuse what cannot be a subject of the sources: the list of the suppressed would keep nobody out.
+
+    Raises:
+        DeclarationError: it is a pseudonym, or no text that a source has; a secret is missing.
+    """
+    where = f"Pipeline {pipeline.spec.name}: the subject"
+    if "\0" in subject or _not_utf8(subject):
+        raise DeclarationError(f"{where} is not text in UTF-8 without NUL, and no source has it. Check the identifier.")
+    if any(re.fullmatch(f"{re.escape(key.version)}_[0-9a-f]{{32}}", subject) for key in stored_keys(pipeline)):
+        raise DeclarationError(
+            f"{where} is a pseudonym. Rows come in with the person's identifier, and would return; nobody can compute "
+            "it from a pseudonym. Give the identifier as the source has it."
+        )
+
+
+def _not_utf8(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return True
+    return False
 
 
 def tokens(pipeline: Pipeline, subject: str) -> list[tuple[str, str]]:

@@ -18,6 +18,7 @@ from pip_dagster.flow.stage import stored_columns
 from pip_dagster.ledger.record import dicts
 from pip_dagster.registry.choose import registry_of
 from pip_dagster.reporting.card import gates_of
+from pip_dagster.reporting.subject_held import held_rows
 from pip_dagster.reporting.subject_reasons import add_reasons, reasons_cell
 from pip_dagster.sql.names import column_named, literal, quote
 from pip_dagster.warehouse.access import reading
@@ -54,7 +55,7 @@ class SubjectRows:
     """What one pipeline has about the person; the rows are read from `con` when they are iterated.
 
     `notes`: what could not be searched. `erasures`: what was erased of the person before. `features`: the warehouse's
-    table → the relation of the person's rows in it.
+    table → the relation of the person's rows in it. `held`: rows that were taken away, and that a legal hold keeps.
     """
 
     con: DuckDBPyConnection
@@ -66,6 +67,7 @@ class SubjectRows:
     erasures: tuple[dict[str, Any], ...]
     notes: tuple[str, ...]
     features: Mapping[str, str]
+    held: tuple[dict[str, Any], ...] = ()
 
     @property
     def name(self) -> str:
@@ -131,7 +133,7 @@ def about(
             ]
         for each in found:
             add_reasons(con, each.pipeline, _table("predictions", each.number), each.features)
-        if not any(each.predicted or each.quarantined or each.erasures for each in found):
+        if not any(each.predicted or each.quarantined or each.erasures or each.held for each in found):
             names = ", ".join(f"{each.name} ({each.column})" for each in found)
             notes = " ".join(note for each in found for note in each.notes)
             raise NotFoundError(
@@ -197,7 +199,10 @@ def _collect(
             )
         )
     predicted = _count(con, predictions)
-    return SubjectRows(con, pipeline, column, number, predicted, quarantined, tuple(erasures), tuple(notes), features)
+    held = held_rows(con, name, tokens)
+    return SubjectRows(
+        con, pipeline, column, number, predicted, quarantined, tuple(erasures), tuple(notes), features, held
+    )
 
 
 def _select(con: DuckDBPyConnection, pipeline: Pipeline, column: str, given: str, key: Sequence[str]) -> str:

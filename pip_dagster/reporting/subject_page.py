@@ -58,6 +58,7 @@ def json_parts(head: Head, found: Sequence[SubjectRows]) -> Iterator[str]:
     yield _json(opening)[:-1] + ', "pipelines": ['
     for i, each in enumerate(found):
         of = {"pipeline": each.name, "column": each.column, "notes": each.notes, "erasures": each.erasures}
+        of["restricted"] = each.held
         yield (", " if i else "") + _json(of | {"models": each.models()})[:-1] + ', "predictions": ['
         yield from _joined(each.predictions())
         yield '], "quarantined": ['

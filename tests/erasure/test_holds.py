@@ -64,6 +64,18 @@ def left(tiny, subject):
     return [path for path in files if any(name in path.read_bytes() for name in names)]
 
 
+def reported(tiny, subject):
+    """How many rows that are kept a report about the person shows."""
+    page, data = tiny.root.parent / "person.html", tiny.root.parent / "person.json"
+    assert "that a legal hold keeps" in tiny.shell("subject", "report", subject, "-o", str(page))
+    tiny.shell("subject", "report", subject, "--json", "-o", str(data))
+    [of] = json.loads(data.read_text())["pipelines"]
+    names = {*stored_values(tiny.pipeline(), subject)}
+    assert all(names & {*map(str, row["row"].values())} or row["kind"] == "scores" for row in of["restricted"])
+    assert page.read_text().count("The row</summary>") == len(of["restricted"])
+    return len(of["restricted"])
+
+
 @pytest.mark.slice
 def test_an_erasure_under_a_hold_restricts_and_is_completed_after_its_release(shop):
     pipelines, subject = [shop.pipeline()], someone(shop, NEW)
@@ -77,6 +89,7 @@ def test_an_erasure_under_a_hold_restricts_and_is_completed_after_its_release(sh
     assert hold in step.remains and "restricted" in step.remains and step.remains_until == until
     found = certificate_of(shop.project, done.erasure_id)
     assert [(each["hold_id"], each["rows"]) for each in found["restricted"]] == [(hold, len(kept(shop)))]
+    assert reported(shop, subject) == len(kept(shop))
     shop.source(f"UPDATE raw.orders SET quantity = 9 WHERE day = '{NEW}'")
     assert shop.run(NEW)[NEW].error is None and not stored(shop, subject)
     assert faults(shop) == [None] and not make_plan(shop.pipeline(), shop.partitions(OLD, NEW)).stale
@@ -103,6 +116,7 @@ def test_a_purge_keeps_who_is_on_hold_and_removes_them_after_the_last_release(sh
     texts = [content for _, content in kept(shop)]
     names = stored_values(shop.pipeline(), subject)
     assert texts and all(any(name in text for name in names) for text in texts)
+    assert reported(shop, subject) == len(kept(shop))
     assert "on legal hold" in next(removed.remains for name, removed, _ in done.steps if name == "warehouse")
     assert purge(shop.project, pipelines, actor="ada") is None
     release_hold(shop.project, holds[1], why="settled", by="ada")

@@ -110,6 +110,8 @@ def test_contents_of_old_partitions_are_nowhere_and_the_rest_is_as_before(shop):
         from pip_dagster.flow.backfill import BackfillRequest, begin
 
         begin(shop.pipeline(), BackfillRequest(*OLD, "ada"))
+    planned = json.loads(shop.shell("backfill", "orders", "--from", OLD[0], "--to", NEW[0], "--dry-run", "--json"))
+    assert planned["chunks"] == [[NEW[0]]] and planned["expired"] == len(OLD)
     shop.shell("models", "rollback", "orders", "--to", "v1", "--why", "a test", "--keep-alias")
     assert faults(shop) == [None]
 

@@ -31,6 +31,7 @@ def test_a_person_is_found_by_every_secret_and_a_pseudonym_is_only_compared(shop
     assert former in shop.shell("subject", "lookup", str(order), "--is", former)
     assert "does not stand for this person" in shop.shell("subject", "lookup", "no one", "--is", former, code=1)
     assert "nobody can compute whom it stands for" in shop.shell("subject", "lookup", former, code=1)
+    assert "The identifier is empty" in shop.shell("subject", "lookup", " ", code=1)
     monkeypatch.setenv("KEY_1", "e" * 40)
     for words in (("subject", "lookup", str(order)), ("subject", "report", str(order), "-o", "person.html")):
         assert "'k1' of the domain 'orders' is another than the one" in shop.shell(*words, code=1)

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import pytest
 
+from pip_dagster.erasure.erase import Wish, erase
+from pip_dagster.erasure.holds import list_holds, place_hold
 from pip_dagster.errors import DeclarationError
 from pip_dagster.privacy.keys import keys_of
+from pip_dagster.privacy.suppressed import stored_values
 
 FIRST = "2024-03-01"
 SECRET, OTHER = "0123456789abcdef" * 3, "f" * 32  # pragma: allowlist secret
@@ -65,3 +68,16 @@ def test_pseudonyms_that_are_switched_off_let_nobody_return(suppressed):
     [(rows,)] = suppressed.warehouse("SELECT count(*) FROM orders.predictions")
     suppressed.declare(privacy={"subject": "order_id"})
     assert refused_or_kept_out(suppressed, rows)
+
+
+def test_a_pseudonym_is_no_person_to_erase_or_to_hold(tiny, monkeypatch):
+    monkeypatch.setenv("SHOP_KEY", "0123456789abcdef" * 3)  # pragma: allowlist secret
+    tiny.declare(privacy={"subject": "order_id", "pseudonymize": {"key_env": "SHOP_KEY"}})
+    pipeline = tiny.pipeline()
+    given = {"pseudonym": stored_values(pipeline, "7")[0], "NUL": "7\0", "UTF-8": "\udcff"}
+    for what, subject in given.items():
+        with pytest.raises(DeclarationError, match=what):
+            erase(tiny.project, [pipeline], Wish(subject, "request 17", "ada"))
+        with pytest.raises(DeclarationError, match=what):
+            place_hold(tiny.project, [pipeline], subject, why="claim 8", by="ada")
+    assert not list_holds(tiny.project)
