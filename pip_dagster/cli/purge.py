@@ -42,7 +42,7 @@ def purge(project: Project, names: tuple[str, ...], dry_run: bool, as_json: bool
         _show_due(found, as_json=as_json)
         return
     done = None
-    if found.partitions or found.running:
+    if found.partitions or found.running or found.wider:
         with of_dagster(project) as others:
             done = purge_everywhere(project, pipelines, actor=whoami(), others=others, progress=progress)
     if as_json:
@@ -100,14 +100,23 @@ def _show(done: Purged) -> None:
 
 def _show_due(found: Due, *, as_json: bool) -> None:
     if as_json:
-        show_json({"partitions": found.partitions, "running": found.running, "past_evidence": found.evidence})
+        show_json(
+            {
+                "partitions": found.partitions,
+                "running": found.running or (found.wider and found.wider[0]),
+                "past_evidence": found.evidence,
+            }
+        )
         return
     for name, keys in found.partitions.items():
         span = keys[0] if len(keys) == 1 else f"{keys[0]} to {keys[-1]}"
         echo(f"{name}, {span}: the contents of {plural(len(keys), 'partition')} are past their clock")
     if found.running:
         echo(f"Purge {found.running} was interrupted: `pip-dagster purge` completes it.")
-    elif not found.partitions:
+    if found.wider:
+        purge_id, names = found.wider
+        echo(f"Purge {purge_id} was interrupted: `pip-dagster purge {' '.join(names)}` completes it.")
+    if not (found.partitions or found.running or found.wider):
         echo("No contents are past their clock.")
     for name, count in found.evidence.items():
         echo(f"{name}: the evidence of {plural(count, 'partition')} is past its clock; it stays, the audit needs it")

@@ -20,7 +20,7 @@ from pip_dagster.registry import golden
 from pip_dagster.registry.manifest import Manifest
 from pip_dagster.registry.publish import incoming, remove_abandoned
 from pip_dagster.registry.store import Registry
-from pip_dagster.sql.names import column_named, literal, quote
+from pip_dagster.sql.names import among, column_named, literal, quote
 from pip_dagster.warehouse.transaction import transaction
 
 if TYPE_CHECKING:
@@ -61,10 +61,11 @@ class GoldenPlace:
         """Replace the files, and record each in the audit.
 
         Raises:
-            ErasureError: a version is damaged, or one is being registered.
+            ErasureError: a version is damaged, one is being registered, or the registry is not there.
         """
         before, removed = 0, 0
         with opened(self._project) as con:
+            lacking = self._lacking(con, request)
             for version, rows, positions in self._found(con, request):
                 before += rows
                 removed += len(positions)
@@ -86,7 +87,29 @@ class GoldenPlace:
                 f"{running[0]} holds the sample of a version that is being registered. Wait until it is and resume the "
                 "erasure; if the sample has the person, register the version again without them."
             )
-        return Removed(before, removed, before - removed, _METHOD, remains=_REMAINS)
+        kept = (
+            f"golden rows of {', '.join(lacking[:3])} if a backup has them: the registry lacks them; "
+            if lacking
+            else ""
+        )
+        return Removed(before, removed, before - removed, _METHOD, remains=kept + _REMAINS)
+
+    def _lacking(self, con: DuckDBPyConnection, request: ErasureRequest) -> list[str]:
+        """The versions that scored, and that the registry does not have."""
+        select = (
+            "SELECT DISTINCT model_name, model_version FROM ledger.scorings WHERE model_version IS NOT NULL AND "
+            f"{among('pipeline', sorted(request.columns))} ORDER BY ALL"
+        )
+        scored = con.execute(select).fetchall()
+        there = {(name, number) for name in self._registry.models() for number in self._registry.numbers(name)}
+        lacking = [f"{name} v{number}" for name, number in scored if (name, number) not in there]
+        if lacking and not there:
+            raise ErasureError(
+                f"The registry {self._registry.root} has no version, and {lacking[-1]} scored: its golden rows may be "
+                "of the person, and are found by rows that are still stored. Mount or restore the registry and resume "
+                "the erasure; if it is gone for good, register a version first."
+            )
+        return lacking
 
     def verify(self, request: ErasureRequest) -> str:
         """Compare again.

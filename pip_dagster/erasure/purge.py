@@ -18,7 +18,7 @@ from pip_dagster.erasure.lake import LakePlace
 from pip_dagster.erasure.opened import opened
 from pip_dagster.erasure.place import ErasurePlace, ErasureRequest, Removed
 from pip_dagster.erasure.targets import TargetsPlace
-from pip_dagster.errors import NoWarehouseError
+from pip_dagster.errors import ErasureError, NoWarehouseError
 from pip_dagster.ledger.record import new_id
 from pip_dagster.ledger.rows import insert_rows
 from pip_dagster.privacy.retention import content_before, evidence_before
@@ -64,11 +64,13 @@ class Due:
         partitions: Pipeline → the partitions whose contents are to be purged, in order of time.
         evidence: Pipeline → how many partitions are past `retention.evidence`: nothing removes it.
         running: The purge that was interrupted, if one was.
+        wider: A purge that was interrupted, of more pipelines than these, and its pipelines.
     """
 
     partitions: Mapping[str, Sequence[str]] = field(default_factory=dict)
     evidence: Mapping[str, int] = field(default_factory=dict)
     running: str | None = None
+    wider: tuple[str, Sequence[str]] | None = None
 
 
 @dataclass(frozen=True)
@@ -97,7 +99,7 @@ def due(project: Project, pipelines: Sequence[Pipeline], *, now: datetime | None
     found: dict[str, list[str]] = {}
     try:
         with workspace(threads=1) as con, reading(con, project, purpose="what is to be purged"):
-            running = _running(con, before)
+            running, wider = _running(con, before), _wider(con, before)
             for pipeline, key in con.execute(select).fetchall():
                 found.setdefault(pipeline, []).append(key)
             evidence = {
@@ -112,7 +114,7 @@ def due(project: Project, pipelines: Sequence[Pipeline], *, now: datetime | None
             }
     except NoWarehouseError:
         return Due()
-    return Due(found, evidence, running and running[0])
+    return Due(found, evidence, running and running[0], wider)
 
 
 def purge(
@@ -126,13 +128,34 @@ def purge(
     """Purge what is past its clock; None where nothing is. An interrupted purge of these pipelines is completed first.
 
     Raises:
-        ErasureError: a place could not be emptied; what is done is recorded, and the same call again resumes.
+        ErasureError: a place could not be emptied; what is done is recorded, and the same call again resumes. Or these
+            are purged, and an interrupted purge of more pipelines is not.
         WarehouseError: the warehouse cannot be written.
     """
     now = clock.now()
     found = due(project, pipelines, now=now)
-    if not (found.partitions or found.running):
-        return None
+    done = None
+    if found.partitions or found.running:
+        done = _purge(project, pipelines, now, actor=actor, others=others, progress=progress)
+    if found.wider:
+        purge_id, names = found.wider
+        raise ErasureError(
+            f"The purge {purge_id} of {', '.join(names)} was interrupted, and copies of what it removed may be left. "
+            f"`pip-dagster purge {' '.join(names)}` completes it; all must declare `privacy.retention.content`. What "
+            f"was past its clock in {', '.join(each.spec.name for each in pipelines)} is purged."
+        )
+    return done
+
+
+def _purge(
+    project: Project,
+    pipelines: Sequence[Pipeline],
+    now: datetime,
+    *,
+    actor: str,
+    others: Sequence[ErasurePlace],
+    progress: Callable[[str], object],
+) -> Purged:
     before = _before(pipelines, now)
     purge_id, resumed, names = _begin(project, before, actor)
     chosen = [each for each in pipelines if each.spec.name in names]
@@ -155,6 +178,12 @@ def _before(pipelines: Sequence[Pipeline], now: datetime) -> dict[str, datetime]
 def _running(con: DuckDBPyConnection, before: Mapping[str, datetime]) -> tuple[str, list[str]] | None:
     """The purge of these pipelines, or of some of them, that was interrupted."""
     return next((row for row in con.execute(_RUNNING).fetchall() if {*row[1]} <= before.keys()), None)
+
+
+def _wider(con: DuckDBPyConnection, before: Mapping[str, datetime]) -> tuple[str, list[str]] | None:
+    """A purge that was interrupted, of some of these pipelines and of others."""
+    rows = con.execute(_RUNNING).fetchall()
+    return next((row for row in rows if {*row[1]} & before.keys() and {*row[1]} - before.keys()), None)
 
 
 def _begin(project: Project, before: Mapping[str, datetime], actor: str) -> tuple[str, bool, list[str]]:

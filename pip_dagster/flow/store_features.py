@@ -35,8 +35,7 @@ def store_features(run: Run, stage: Stage, made: Sequence[Extract]) -> list[Extr
     """
     con, columns, name, keys = run.con, stage.columns, run.pipeline.spec.name, [each.partition.key for each in made]
     with transaction(con, late=True) as turn:
-        if run.people:
-            check_suppressed(con, name, run.people)
+        check_suppressed(con, name, run.people)
         if secret := pseudonym_key(run.pipeline):
             keep_check(con, secret)
         known = record.latest_extractions(con, name, keys)

@@ -56,8 +56,7 @@ def store_scores(
     con, spec, scored_columns = run.con, run.pipeline.spec, chunk.scores.columns
     pipeline = spec.name
     with transaction(con, late=True) as turn:
-        if run.people:
-            check_suppressed(con, pipeline, run.people)
+        check_suppressed(con, pipeline, run.people)
         for each in attempts:
             if each.scored.rows_quarantined:
                 _quarantine(stage, each.entry, each.scored.rows_quarantined, spec.features.key)

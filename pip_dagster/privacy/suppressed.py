@@ -159,13 +159,21 @@ def suppressed_in(con: DuckDBPyConnection, pipeline: Pipeline, but: str | None =
     return Incoming(pipeline.spec.privacy.subject, None, suppressed)
 
 
-def check_suppressed(con: DuckDBPyConnection, pipeline: str, people: Incoming) -> None:
+def check_suppressed(con: DuckDBPyConnection, pipeline: str, people: Incoming | None) -> None:
     """Refuse rows that were read before somebody was erased. Call it in the transaction that stores them.
 
     Raises:
         PartitionError: there are suppressed subjects that `people` has not.
+        DeclarationError: there are some, and the pipeline does not declare who a row is about any more.
     """
     now = {*con.execute(SUPPRESSED.format(pipeline=literal(pipeline))).fetchall()}
+    if people is None:
+        if now:
+            raise DeclarationError(
+                f"Pipeline {pipeline}: people were erased, and `privacy.subject` is not declared any more: they would "
+                "return. Nothing was stored. Declare `privacy` as it was."
+            )
+        return
     if now - {(key.version, subject) for key, of in people.suppressed.items() for subject in of}:
         raise PartitionError(
             f"Pipeline {pipeline}: a person was erased since these rows were read. They were not stored; run it again."

@@ -162,6 +162,19 @@ def test_a_registry_from_a_backup_is_found_and_erased_again(trained):
     assert not (folder / "versions" / "1" / "golden.parquet").exists() and not faults(trained)
 
 
+def test_a_registry_that_is_away_is_waited_for(trained):
+    person, one, away = (
+        persons(trained),
+        ("erase", "--subject", ONE.subject, "--why", "w"),
+        trained.project.registry.with_name("away"),
+    )
+    trained.project.registry.rename(away)
+    assert "Mount or restore the registry" in trained.shell(*one, code=1)
+    away.rename(trained.project.registry)
+    done = json.loads(trained.shell(*one, "--json"))
+    assert done["resumed"] and not has(golden(trained), person)
+
+
 def test_killed_between_registry_and_audit_it_resumes(trained, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr("pip_dagster.erasure.golden.reissued.unrecorded", lambda *_: 1 / 0)

@@ -170,3 +170,16 @@ def test_the_asset_purges_and_a_target_that_is_away_fails_its_run(shop, tmp_path
         assert made.asset_materialization.metadata["partitions"].value == len(OLD)
         assert dg.materialize(asset, instance=instance).success
     assert not left(shop, OLD) and faults(shop) == [None]
+
+
+def test_an_interrupted_purge_of_more_pipelines_is_not_forgotten(tiny):
+    tiny.declare(privacy={"subject": "order_id"}).run(OLD[0])
+    tiny.declare(privacy=keeping())
+    tiny.tamper(
+        "INSERT INTO ledger.erasures (erasure_id, kind, pipelines, state, made_at) "
+        "VALUES ('p1', 'purge', ['orders', 'refunds'], 'running', now())"
+    )
+    assert "`pip-dagster purge orders refunds` completes it" in tiny.shell("purge", "--dry-run")
+    for _ in "once", "again":
+        assert "The purge p1 of orders, refunds was interrupted" in tiny.shell("purge", "orders", code=1)
+        assert not due(tiny.project, [tiny.pipeline()]).partitions

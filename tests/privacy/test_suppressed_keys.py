@@ -81,3 +81,10 @@ def test_a_pseudonym_is_no_person_to_erase_or_to_hold(tiny, monkeypatch):
         with pytest.raises(DeclarationError, match=what):
             place_hold(tiny.project, [pipeline], subject, why="claim 8", by="ada")
     assert not list_holds(tiny.project)
+
+
+def test_without_privacy_nothing_is_stored_where_somebody_was_erased(suppressed):
+    before = suppressed.warehouse("SELECT count(*) FROM orders.features")
+    suppressed.declare()
+    assert "Declare `privacy` as it was" in suppressed.shell("run", "orders", FIRST, code=1)
+    assert suppressed.warehouse("SELECT count(*) FROM orders.features") == before
