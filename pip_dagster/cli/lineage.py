@@ -131,7 +131,7 @@ def _lines(entry: dict[str, Any], project: Project) -> list[tuple[str, Any]]:
         ("scoring time", _seconds(entry["seconds"])),
         ("CPU time", _seconds(entry.get("cpu_seconds"))),
         ("peak memory", f"{peak / 1e6:,.0f} MB" if (peak := entry.get("peak_memory")) else None),
-        ("waited for the warehouse", _seconds(entry.get("lock_seconds"))),
+        ("lock wait", _seconds(entry.get("lock_seconds"))),
         ("scoring", entry["scoring_id"]),
         ("run", entry["run_id"]),
         ("scored by", entry["made_by"]),
