@@ -27,7 +27,7 @@ from pip_dagster.evidence.anchor import anchor_after
 from pip_dagster.ledger.record import new_id
 from pip_dagster.ledger.rows import insert_rows
 from pip_dagster.privacy.keys import keep_check, keys_of
-from pip_dagster.privacy.suppressed import check_person, stored_values, tokens
+from pip_dagster.privacy.suppressed import check_person, stored_values, suppressed_in, tokens
 from pip_dagster.sql.names import among, literal
 from pip_dagster.warehouse.access import reading
 from pip_dagster.warehouse.connect import workspace
@@ -78,6 +78,7 @@ class _SuppressionEntry:
     subject: str
     key_version: str
     made_at: datetime
+    subject_column: str
 
 
 @dataclass(frozen=True)
@@ -242,6 +243,8 @@ def begin(
         found = [erasure_id for erasure_id in running if known_as in (None, erasure_id)]
         if found:
             return found[0], True
+        for pipeline in pipelines:
+            suppressed_in(con, pipeline)  # refused before anything is noted
         erasure_id, now = known_as or new_id(), clock.now()
         entry = _ErasureEntry(
             *(erasure_id, "erase", sorted(of), "running", wish.why, wish.ground, wish.asked_by, wish.received_at),
@@ -254,7 +257,12 @@ def begin(
         insert_rows(
             con,
             "suppressions",
-            [_SuppressionEntry(erasure_id, name, *pair, now) for name, pairs in of.items() for pair in pairs],
+            [
+                _SuppressionEntry(erasure_id, each.spec.name, *pair, now, each.spec.privacy.subject)
+                for each in pipelines
+                if each.spec.privacy
+                for pair in of[each.spec.name]
+            ],
         )
     return erasure_id, False
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 # The newest row of a request holds.
 SUPPRESSED = """
-  SELECT s.key_version, s.subject FROM ledger.suppressions s
+  SELECT s.key_version, s.subject, s.subject_column FROM ledger.suppressions s
   JOIN (SELECT erasure_id, arg_max(state, made_at) AS state FROM ledger.erasures GROUP BY erasure_id) e
     ON e.erasure_id = s.erasure_id
   WHERE s.pipeline = {pipeline} AND e.state <> 'released'
@@ -137,7 +137,14 @@ def suppressed_in(con: DuckDBPyConnection, pipeline: Pipeline, but: str | None =
     found: dict[str, set[str]] = {}
     listed = SUPPRESSED.format(pipeline=literal(pipeline.spec.name))
     listed += f" AND s.erasure_id <> {literal(but)}" if but else ""
-    for version, subject in con.execute(listed).fetchall():
+    present = pipeline.spec.privacy.subject
+    for version, subject, column in con.execute(listed).fetchall():
+        if column and column_named([column], present) is None:
+            raise DeclarationError(
+                f"Pipeline {pipeline.spec.name}: people were erased by the column {column!r}, and `privacy.subject` is "
+                f"{present!r} now: they would return. Declare {column!r} again, or give the pipeline another name and "
+                "erase them there too."
+            )
         found.setdefault(version, set()).add(subject)
     if not found:
         return None
@@ -166,7 +173,7 @@ def check_suppressed(con: DuckDBPyConnection, pipeline: str, people: Incoming | 
         PartitionError: there are suppressed subjects that `people` has not.
         DeclarationError: there are some, and the pipeline does not declare who a row is about any more.
     """
-    now = {*con.execute(SUPPRESSED.format(pipeline=literal(pipeline))).fetchall()}
+    now = {row[:2] for row in con.execute(SUPPRESSED.format(pipeline=literal(pipeline))).fetchall()}
     if people is None:
         if now:
             raise DeclarationError(

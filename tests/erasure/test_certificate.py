@@ -26,7 +26,8 @@ def erase(tiny, erasure="e1", received="2024-01-31T23:30:00+00:00", verified="re
         "INSERT INTO ledger.erasures (erasure_id, kind, pipelines, state, why, ground, asked_by, received_at, made_by, "
         f"made_at) VALUES ('{erasure}', 'erase', ['orders'], 'running', 'asked', 'Art. 17(1)(b)', 'ada', '{received}', "
         "'eve', now())",
-        f"INSERT INTO ledger.suppressions VALUES ('{erasure}', 'orders', 'local_ab', 'local', now())",
+        f"INSERT INTO ledger.suppressions (erasure_id, pipeline, subject, key_version, made_at) "
+        f"VALUES ('{erasure}', 'orders', 'local_ab', 'local', now())",
         f"INSERT INTO ledger.erasure_steps VALUES ('{erasure}', 'orders', 'warehouse', 'DELETE', 5, 1, 4, "
         f"nullif('{verified}', ''), 'backups', '2025-01-01T00:00:00+00:00', now())",
         f"INSERT INTO ledger.erasure_steps VALUES ('{erasure}', NULL, 'golden', 'replaced', 1, 1, 0, 'seen', NULL, "

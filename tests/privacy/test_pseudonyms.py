@@ -165,7 +165,7 @@ class TestSuppressed:
         (key,) = keys_of(pipeline)
         tiny.tamper(
             "INSERT INTO ledger.erasures (erasure_id, kind, state, made_at) VALUES ('e1', 'erase', 'done', now())",
-            "INSERT INTO ledger.suppressions VALUES "
+            "INSERT INTO ledger.suppressions (erasure_id, pipeline, subject, key_version, made_at) VALUES "
             f"('e1', 'orders', '{key.suppressing.pseudonym(str(order))}', '{key.version}', now())",
         )
 

@@ -75,7 +75,8 @@ def test_a_held_subject_stays_out_until_it_is_released(shop):
     shop.run(FIRST)
     shop.tamper(
         "INSERT INTO ledger.erasures (erasure_id, kind, state, made_at) VALUES ('e1', 'hold', 'held', now())",
-        f"INSERT INTO ledger.suppressions VALUES ('e1', 'orders', '{token}', 'k1', now())",
+        f"INSERT INTO ledger.suppressions (erasure_id, pipeline, subject, key_version, made_at) "
+        f"VALUES ('e1', 'orders', '{token}', 'k1', now())",
     )
     of_held = f"SELECT count(*) FROM orders.features WHERE partition_key = '{SECOND}' AND customer = '{held}'"
     shop.run(SECOND)

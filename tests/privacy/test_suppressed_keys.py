@@ -7,6 +7,7 @@ import pytest
 from pip_dagster.erasure.erase import Wish, erase
 from pip_dagster.erasure.holds import list_holds, place_hold
 from pip_dagster.errors import DeclarationError
+from pip_dagster.flow.plan import make_plan
 from pip_dagster.privacy.keys import keys_of
 from pip_dagster.privacy.suppressed import stored_values
 
@@ -24,7 +25,7 @@ def suppressed(tiny, monkeypatch):
     (key,) = keys_of(tiny.pipeline())
     tiny.tamper(
         "INSERT INTO ledger.erasures (erasure_id, kind, state, made_at) VALUES ('e1', 'erase', 'done', now())",
-        "INSERT INTO ledger.suppressions VALUES "
+        "INSERT INTO ledger.suppressions (erasure_id, pipeline, subject, key_version, made_at) VALUES "
         f"('e1', 'orders', '{key.suppressing.pseudonym(str(order))}', '{key.version}', now())",
     )
     tiny.source(f"UPDATE raw.orders SET quantity = 8 WHERE day = '{FIRST}'")
@@ -37,6 +38,26 @@ def refused_or_kept_out(tiny, rows):
     except DeclarationError:
         return True
     return tiny.warehouse("SELECT count(*) FROM orders.predictions") == [(rows - 1,)]
+
+
+def test_another_column_of_the_subject_is_refused_by_runs_plans_and_erasures(tiny):
+    tiny.declare(privacy={"subject": "order_id"}).run(FIRST)
+    [(order,)] = tiny.source_rows(f"SELECT min(order_id) FROM raw.orders WHERE day = '{FIRST}'")
+    erase(tiny.project, [tiny.pipeline()], Wish(str(order), "request", "a test"))
+    before = tiny.warehouse("FROM orders.predictions ORDER BY ALL"), tiny.warehouse("FROM ledger.erasures ORDER BY ALL")
+    tiny.source(f"UPDATE raw.orders SET quantity = 8 WHERE day = '{FIRST}'")
+    tiny.declare(privacy={"subject": "shop"})
+    for attempt in (
+        lambda: tiny.run(FIRST),
+        lambda: make_plan(tiny.pipeline(), tiny.partitions()),
+        lambda: erase(tiny.project, [tiny.pipeline()], Wish("plain", "request", "a test")),
+    ):
+        with pytest.raises(DeclarationError, match="erased by the column 'order_id', and `privacy.subject` is 'shop'"):
+            attempt()
+    after = tiny.warehouse("FROM orders.predictions ORDER BY ALL"), tiny.warehouse("FROM ledger.erasures ORDER BY ALL")
+    assert after == before
+    tiny.declare(privacy={"subject": "ORDER_ID"})
+    assert [result.error for result in tiny.run(FIRST).values()] == [None]
 
 
 def test_a_rotated_secret_keeps_them_out(suppressed, monkeypatch):

@@ -141,7 +141,8 @@ def test_a_person_of_whom_only_an_erasure_is_known_has_a_page_without_prediction
     tiny.tamper(
         "INSERT INTO ledger.erasures (erasure_id, kind, state, why, made_at) "
         "VALUES ('e1', 'erase', 'done', 'x', now())",
-        f"INSERT INTO ledger.suppressions VALUES ('e1', 'orders', '{token}', 'local', now())",
+        f"INSERT INTO ledger.suppressions (erasure_id, pipeline, subject, key_version, made_at) "
+        f"VALUES ('e1', 'orders', '{token}', 'local', now())",
     )
     file = tiny.root / "person.html"
     tiny.shell("subject", "report", "Æ 東京", "-o", str(file))

@@ -76,6 +76,7 @@ def test_what_was_stored_is_rewritten_recorded_and_published_again(scored):
         checked("expect_table_row_count_to_be_between", "sources.orders", "50", "NULL"),
         checked("split", "split", json.dumps(f"not decided: {DUCKDB}").replace("'", "''"), "NULL"),
         "ALTER TABLE ledger.scorings DROP lock_seconds",
+        "ALTER TABLE ledger.suppressions DROP subject_column",
         "DROP TABLE ledger.held_rows",
         "DROP TABLE ledger.held_subjects",  # what later migrations add
         *(

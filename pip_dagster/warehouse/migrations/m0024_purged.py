@@ -8,6 +8,8 @@ ALTER TABLE ledger.scorings ADD COLUMN purged_by VARCHAR;
 ALTER TABLE ledger.scorings ADD COLUMN purged_at TIMESTAMPTZ;
 -- How long the process had waited for the warehouse since the run began or stored scorings before.
 ALTER TABLE ledger.scorings ADD COLUMN lock_seconds DOUBLE;
+-- By which column a person was erased: by another one, nobody would be recognised.
+ALTER TABLE ledger.suppressions ADD COLUMN subject_column VARCHAR;
 -- Rows that an erasure or a purge took out of a pipeline's table and did not remove, since their subject is on hold.
 CREATE TABLE ledger.held_rows (
   hold_id VARCHAR, erasure_id VARCHAR, pipeline VARCHAR, partition_key VARCHAR, table_name VARCHAR, content VARCHAR,
