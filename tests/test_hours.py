@@ -52,6 +52,7 @@ def test_is_equal_to_a_real_backfill(both, database):
     assert len(real["hours", "predictions"]) == 32 * hours.ROWS
 
 
+@pytest.mark.slice
 def test_is_intact_and_up_to_date(both):
     from click.testing import CliRunner
 

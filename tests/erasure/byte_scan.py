@@ -9,6 +9,7 @@ import re
 import shutil
 import struct
 import tempfile
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -75,7 +76,8 @@ def scan_postgres(uri: str, wanted: list[bytes], data: Path | None = None) -> li
         oid = cursor.fetchone()[0]
     if data is not None:
         for path in (data / "base" / str(oid)).iterdir():
-            found += _in(path.read_bytes(), wanted, f"page of {path.name}")
+            with suppress(FileNotFoundError):  # such as pg_internal.init, which Postgres removes now and then
+                found += _in(path.read_bytes(), wanted, f"page of {path.name}")
     return found
 
 

@@ -43,6 +43,7 @@ def _found(tiny, backend):
     )
 
 
+@pytest.mark.slice
 def test_nothing_of_the_subject_is_left_in_files_catalog_or_pages(people, backend):
     assert _found(people, backend)
     place = LakePlace(people.project)
@@ -57,6 +58,7 @@ def test_nothing_of_the_subject_is_left_in_files_catalog_or_pages(people, backen
         assert con.execute("SELECT count(*), sum(v) FROM people.scores__1").fetchone() == (3001, 4498502)
 
 
+@pytest.mark.slice
 def test_a_file_that_a_killed_run_left_is_removed(people, backend):
     place = LakePlace(people.project)
     place.remove(REQUEST)

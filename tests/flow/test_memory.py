@@ -28,6 +28,7 @@ WHERE o.day >= $start_date AND o.day < $end_date
 HUNGRY = "SELECT length(string_agg(repeat('x', 1000) || i, '')) FROM range(200_000) t(i)"
 
 
+@pytest.mark.slice
 def test_feature_sql_that_needs_more_memory_than_a_run_starts_with_gets_it(tiny):
     tiny.declare(GREEDY)
     results = tiny.run("2024-03-01", "2024-03-02")
@@ -133,6 +134,7 @@ def days(count):
     return [f"{day:%Y-%m-%d}" for day in pd.date_range("2024-03-01", periods=count)]
 
 
+@pytest.mark.slice
 def test_a_wide_table_is_scored_judged_and_replayed_within_a_tight_limit(tiny, monkeypatch):
     """400 columns: one query over all of them takes more than this in any stage."""
     monkeypatch.setenv("PIP_DAGSTER_MEMORY_LIMIT", "100MB")

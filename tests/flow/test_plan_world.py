@@ -333,6 +333,7 @@ def world(tiny, tmp_path):
 SETTINGS = {"deadline": None, "suppress_health_check": list(HealthCheck), "phases": [Phase.generate]}
 
 
+@pytest.mark.slice
 def test_what_is_due_is_what_changed(world):
     run_state_machine_as_test(
         world,

@@ -310,6 +310,7 @@ class TestRefusedBeforeAnythingIsStored:
         assert not tiny.project.published_database.exists()
 
 
+@pytest.mark.slice
 @settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_rows_in_are_scored_or_quarantined_and_no_quarantined_key_is_a_prediction(tiny, data):

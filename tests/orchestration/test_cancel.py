@@ -101,6 +101,7 @@ def test_a_signal_ends_a_long_extraction(scored, tmp_path, number):
     assert scored.warehouse("SELECT count(*) FROM ledger.scorings") == [(4,)]
 
 
+@pytest.mark.slice
 def test_a_sigterm_of_a_run_that_is_to_be_retried_is_a_failure(scored, tmp_path):
     """Its machine may be taken away: Dagster retries what failed, not what was cancelled."""
     (tmp_path / "home").mkdir()

@@ -197,6 +197,7 @@ CALENDAR = st.sampled_from(
 )
 
 
+@pytest.mark.slice
 @settings(max_examples=20, deadline=None)
 @given(
     calendar=CALENDAR,

@@ -52,12 +52,14 @@ def _check(rows, suite, engines, *, loop):
         assert not different, {k: (next(e for e in suite if e.id == k[1]), v) for k, v in different.items()}
 
 
+@pytest.mark.slice
 @_settings(7)  # in soak 400
 @given(tables.rows(), tables.suites(3))
 def test_both_engines_give_the_verdicts_of_the_loop(rows, suite):
     _check(rows, suite, ["auto", "great_expectations"], loop=True)
 
 
+@pytest.mark.slice
 @_settings(10)  # in soak 1000
 @given(tables.rows(), tables.suites(8, NATIVE))
 def test_duckdb_gives_the_verdicts_of_great_expectations(rows, suite):

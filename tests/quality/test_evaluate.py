@@ -180,6 +180,7 @@ def test_a_range_larger_than_memory_is_judged_in_whole_partitions(con, judge, mo
     assert whole.broken.equals(chunked.broken)
 
 
+@pytest.mark.slice
 def test_great_expectations_stays_off_the_network_and_the_disk(tmp_path):
     home = tmp_path / "home"
     home.mkdir()

@@ -93,6 +93,7 @@ def audited(tiny: Any) -> object:
         return verify(con, moves=alias_moves(tiny.registry))
 
 
+@pytest.mark.slice
 def test_mlflows_alias_decides_and_what_scored_is_kept(remote: Any, helpers: Any) -> None:
     point_at(remote.root / "another.db")  # the project's own setting counts, whatever this process was pointed at
     first = remote.run("2024-03-01")["2024-03-01"].scoring
@@ -118,6 +119,7 @@ def test_mlflows_alias_decides_and_what_scored_is_kept(remote: Any, helpers: Any
     assert remote.registry.get(NAME, "champion").version == 2
 
 
+@pytest.mark.slice
 def test_promotion_goes_through_the_gates_and_moves_mlflows_alias(remote: Any, helpers: Any) -> None:
     remote.run("2024-03-01")
 

@@ -214,6 +214,7 @@ class TestQuery:
         )
 
 
+@pytest.mark.slice
 @pytest.mark.skipif(not OTHER, reason="PIP_DAGSTER_DUCKDB2_PYTHON names no interpreter")
 def test_another_duckdb_refuses_alike() -> None:
     done = subprocess.run(

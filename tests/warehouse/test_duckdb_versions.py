@@ -64,6 +64,7 @@ def rows(expected):
     return [[order, score] for order, score in expected.items()]
 
 
+@pytest.mark.slice
 @pytest.mark.skipif(not OTHER, reason="PIP_DAGSTER_DUCKDB2_PYTHON names no interpreter")
 class TestAnotherDuckDB:
     def test_makes_the_same_scores_and_the_same_fingerprints(self, helpers, tiny):

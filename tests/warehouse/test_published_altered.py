@@ -90,6 +90,7 @@ ALTERED = {
 }
 
 
+@pytest.mark.slice
 def test_altered_rows_are_named(scored, tmp_path):
     kept = shutil.copy(rows_file(scored), tmp_path / "kept.duckdb")
     for what, (statements, where, expected) in ALTERED.items():

@@ -34,6 +34,7 @@ def assert_unharmed(found, reads):
     assert found["left"] == []
 
 
+@pytest.mark.slice
 def test_readers_of_a_file_that_is_replaced_all_the_time(tmp_path):
     assert_unharmed(race(sys.executable, tmp_path, 200), 200)
 
