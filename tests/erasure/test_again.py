@@ -27,7 +27,7 @@ pytestmark = pytest.mark.slice
 ONE_KIND = pytest.mark.parametrize("restored", ["pseudonyms"], indirect=True)
 
 
-@pytest.fixture(params=["pseudonyms", "as they are"])
+@pytest.fixture(params=["pseudonyms", pytest.param("as they are", marks=pytest.mark.soak)])
 def restored(request, tiny, monkeypatch):
     """Two people are erased, of whom the backup has one, and it is restored with what was published then."""
     monkeypatch.setenv("SHOP_KEY", "0123456789abcdef" * 3)  # pragma: allowlist secret

@@ -23,7 +23,7 @@ OLD, NEW = "2024-03-01", "2024-03-02"
 BIG = 7700000000000
 
 
-@pytest.fixture(params=["pseudonyms", "as they are"])
+@pytest.fixture(params=["pseudonyms", pytest.param("as they are", marks=pytest.mark.soak)])
 def shop(request, tiny, monkeypatch):
     monkeypatch.setenv("SHOP_KEY", "0123456789abcdef" * 3)  # pragma: allowlist secret
     privacy = {"subject": "order_id"}

@@ -92,8 +92,13 @@ def laid(tiny, request, monkeypatch):
     return tiny, variant, Wish(subject, "request 1", "ada")
 
 
+LONG = ("number", "uuid", "lookback", "whole")
+
+
 @pytest.mark.slice
-@pytest.mark.parametrize("laid", VARIANTS, indirect=True)
+@pytest.mark.parametrize(
+    "laid", [pytest.param(each, marks=pytest.mark.soak) if each in LONG else each for each in VARIANTS], indirect=True
+)
 def test_a_plan_is_quiet_whether_or_not_the_source_forgets_and_finds_a_change(laid):
     tiny, variant, wish = laid
     of_person, others = records(tiny, FIRST), records(tiny)
