@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from pip_dagster.declaration.pipeline import Pipeline
 
 # What is staged at once: so many partitions, and so many rows unless one partition has more.
-_PARTITIONS, _ROWS = 92, 500_000
+_PARTITIONS, _ROWS = 183, 500_000
 # After so many partitions with one and the same problem, the others of the chunk have it too.
 _SAME = 5
 
