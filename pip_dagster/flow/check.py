@@ -37,6 +37,7 @@ from pip_dagster.registry.choose import registry_of
 from pip_dagster.registry.errors import ModelNotFound
 from pip_dagster.sql.names import quote_all
 from pip_dagster.warehouse.connect import workspace
+from pip_dagster.warehouse.interrupts import raise_if_interrupted
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -171,6 +172,7 @@ def _sources(found: Checked, pipeline: Pipeline) -> bool:
             ):
                 check_columns(pipeline.suites.sources.get(name, ()), columns_of(con, source))
         except (SourceError, DeclarationError) as error:
+            raise_if_interrupted(error)  # the error of a query that Ctrl-C ended is no problem of the declaration
             found.note("source", error)
             sound = False
     found.sources = len(spec.sources)
@@ -183,6 +185,7 @@ def _model(found: Checked, pipeline: Pipeline) -> Manifest | None:
         version = ScoringModel.resolve(pipeline, 1).version
         version.verify()
     except (DeclarationError, RegistryError) as error:
+        raise_if_interrupted(error)
         found.note("model", error)
         return None
     found.model = f"{version.manifest.model_name} v{version.version}"
@@ -244,6 +247,7 @@ def _bind_labels(con: DuckDBPyConnection, pipeline: Pipeline, partition: Partiti
             # With rows: text that is no number is found by comparing it.
             con.execute(f"SELECT count(*) FROM (\n{query.sql}\n) f JOIN (\n{sql}\n) l USING ({key})", both)
     except duckdb.Error as error:
+        raise_if_interrupted(error)
         raise DeclarationError(said(error)) from error
 
 
