@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from pip_dagster.cli.dagster_home import dagster_home, entered
+from pip_dagster.cli.emptied import show_emptied, steps_as_dicts
 from pip_dagster.cli.options import json_option
 from pip_dagster.cli.output import echo, progress, show_json
 from pip_dagster.declaration.find import find_declarations, find_pipeline
@@ -67,10 +68,7 @@ def erase(
         return
     if subject is None or why is None:
         raise click.UsageError("Name whom to erase with --subject and --why, or pass --again.")
-    if subject == "-":
-        subject = sys.stdin.readline().rstrip("\n")
-    if not subject.strip():
-        raise click.ClickException("The subject is empty; expected whom to erase.")
+    subject = subject_given(subject, "whom to erase")
     pipelines = pipelines_of_people(project, names)
     if dry_run:
         _show_rows(concerned(project, pipelines, subject), as_json=as_json)
@@ -101,28 +99,21 @@ def _again(project: Project, *, as_json: bool) -> None:
 
 
 def _as_dict(done: Erased) -> dict[str, Any]:
-    steps = [
-        {
-            "place": name,
-            "removed": removed.rows_removed,
-            "method": removed.method,
-            "verified": verified,
-            "remains": removed.remains,
-        }
-        for name, removed, verified in done.steps
-    ]
+    steps = steps_as_dicts(done.steps)
     return {"erasure": done.erasure_id, "resumed": done.resumed, "partitions": done.partitions, "steps": steps}
 
 
 def _show(done: Erased) -> None:
-    for name, removed, verified in done.steps:
-        echo(f"{name}: {plural(removed.rows_removed, 'row')} removed. {verified[:1].upper()}{verified[1:]}.")
-        if removed.remains:
-            echo(f"  What remains: {removed.remains}.")
-    rows = sum(sum(of.values()) for of in done.partitions.values())
-    count = sum(len(of) for of in done.partitions.values())
-    echo(f"Erasure {done.erasure_id} is done: {plural(rows, 'row')} of {plural(count, 'partition')}.")
-    echo(f"Its certificate: `pip-dagster certificate {done.erasure_id} -o certificate.html`.")
+    show_emptied("Erasure", done.erasure_id, done.steps, done.partitions)
+
+
+def subject_given(subject: str, what: str) -> str:
+    """The subject of an option; `-` is the first line of standard input. `what`: what is expected of it."""
+    if subject == "-":
+        subject = sys.stdin.readline().rstrip("\n")
+    if not subject.strip():
+        raise click.ClickException(f"The subject is empty; expected {what}.")
+    return subject
 
 
 def pipelines_of_people(project: Project, names: tuple[str, ...]) -> list[Pipeline]:

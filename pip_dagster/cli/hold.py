@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 import click
 
 from pip_dagster.cli.cells import moment
-from pip_dagster.cli.erase import pipelines_of_people
+from pip_dagster.cli.erase import pipelines_of_people, subject_given
 from pip_dagster.cli.group import Commands
 from pip_dagster.cli.options import json_option
 from pip_dagster.cli.output import echo, show_json, show_table
@@ -42,10 +41,7 @@ def place(
     """
     from pip_dagster.erasure.holds import place_hold
 
-    if subject == "-":
-        subject = sys.stdin.readline().rstrip("\n")
-    if not subject.strip():
-        raise click.ClickException("The subject is empty; expected who is on hold.")
+    subject = subject_given(subject, "who is on hold")
     chosen = pipelines_of_people(project, names)
     at = until.astimezone() if until else None
     hold_id = place_hold(project, chosen, subject, why=why, by=whoami(), until=at)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from pip_dagster.cli.emptied import show_emptied, steps_as_dicts
 from pip_dagster.cli.erase import of_dagster
 from pip_dagster.cli.options import json_option
 from pip_dagster.cli.output import echo, progress, show_json
@@ -48,7 +49,7 @@ def purge(project: Project, names: tuple[str, ...], dry_run: bool, as_json: bool
     if as_json:
         show_json(_as_dict(done, found))
     elif done:
-        _show(done)
+        show_emptied("Purge", done.purge_id, done.steps, done.partitions)
     else:
         echo("No contents are past their clock.")
 
@@ -68,34 +69,13 @@ def _pipelines(project: Project, names: tuple[str, ...]) -> list[Pipeline]:
 
 
 def _as_dict(done: Purged | None, found: Due) -> dict[str, object]:
-    steps = [
-        {
-            "place": name,
-            "removed": removed.rows_removed,
-            "method": removed.method,
-            "verified": verified,
-            "remains": removed.remains,
-        }
-        for name, removed, verified in (done.steps if done else ())
-    ]
     return {
         "purge": done and done.purge_id,
         "resumed": bool(done and done.resumed),
         "partitions": done.partitions if done else {},
-        "steps": steps,
+        "steps": steps_as_dicts(done.steps) if done else [],
         "past_evidence": found.evidence,
     }
-
-
-def _show(done: Purged) -> None:
-    for name, removed, verified in done.steps:
-        echo(f"{name}: {plural(removed.rows_removed, 'row')} removed. {verified[:1].upper()}{verified[1:]}.")
-        if removed.remains:
-            echo(f"  What remains: {removed.remains}.")
-    rows = sum(sum(of.values()) for of in done.partitions.values())
-    count = sum(len(of) for of in done.partitions.values())
-    echo(f"Purge {done.purge_id} is done: {plural(rows, 'row')} of {plural(count, 'partition')}.")
-    echo(f"Its certificate: `pip-dagster certificate {done.purge_id} -o certificate.html`.")
 
 
 def _show_due(found: Due, *, as_json: bool) -> None:

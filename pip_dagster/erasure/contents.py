@@ -11,7 +11,9 @@ from pip_dagster import clock
 from pip_dagster.erasure.holds import RELEASED, stored_on_hold
 from pip_dagster.erasure.opened import opened
 from pip_dagster.erasure.place import ErasureRequest, Removed
+from pip_dagster.erasure.recount import forget_values
 from pip_dagster.erasure.rows import WarehousePlace
+from pip_dagster.erasure.tables import number_of
 from pip_dagster.errors import ErasureError
 from pip_dagster.evidence.contents import IDS, columns_of_tables
 from pip_dagster.ledger.rewrite import rewrite
@@ -76,7 +78,7 @@ class ContentsPlace:
                 f"UNION SELECT scoring_id, pipeline FROM ledger.scorings WHERE {of_id}"
             )
             con.execute(f"CREATE OR REPLACE TEMP TABLE {_DUE} AS {purged}")
-            return sum(_number(con, f"SELECT count(*) FROM {table.rows}") for table in _tables(con, {*self._before}))
+            return sum(number_of(con, table.rows) for table in _tables(con, {*self._before}))
 
     def remove(self, request: ErasureRequest) -> Removed:
         """Delete the rows, and what shows them, in one transaction."""
@@ -88,10 +90,10 @@ class ContentsPlace:
             )
             kept = sum(self._keep(con, request, pipeline) for pipeline in self._pipelines)
             released = f"ledger.held_rows WHERE {_released(self._before)}"
-            gone = _number(con, f"SELECT count(*) FROM {released}")
+            gone = number_of(con, released)
             con.execute(f"DELETE FROM {released}")
             tables = [*_tables(con, {*self._before})]
-            before = gone + sum(_number(con, f"SELECT count(*) FROM {table.sql}") for table in tables)
+            before = gone + sum(number_of(con, table.sql) for table in tables)
             for table in tables:
                 of, other = ("revision", "scoring_id") if table.id == "revision" else ("scoring_id", "revision")
                 con.execute(
@@ -114,7 +116,8 @@ class ContentsPlace:
             ]
             _forget(con, given)
             rewrite(con, f"{request.erasure_id}/{now:%Y%m%dT%H%M%S%f}", "purge", scorings, actor=self._actor)
-            removed = gone + _number(con, f"SELECT coalesce(sum(rows), 0)::BIGINT FROM {_DUE}_lost")
+            lost = con.execute(f"SELECT coalesce(sum(rows), 0)::BIGINT FROM {_DUE}_lost").fetchall()
+            removed = gone + int(lost[0][0])
         held = f"{plural(kept, 'row')} of subjects on legal hold, in ledger.held_rows until it is released; "
         return Removed(before, removed, before - removed, _METHOD, remains=held * bool(kept) + _REMAINS)
 
@@ -193,17 +196,9 @@ def _forget(con: DuckDBPyConnection, given: Mapping[str, object]) -> None:
         given,
     )
     of = f"(pipeline, partition_key) IN (SELECT pipeline, partition_key FROM {_DUE})"
-    con.execute(f"UPDATE ledger.checks SET examples = NULL WHERE {of}")
-    con.execute(f"UPDATE ledger.checks SET observed = NULL WHERE {of} AND section <> 'split'")
-    con.execute(f"UPDATE ledger.deliveries SET digest = NULL WHERE {of}")
-    con.execute(f"DELETE FROM ledger.published_digests WHERE {of}")
+    forget_values(con, of)
     con.execute(f"DELETE FROM ledger.profiles WHERE {of}")
     ids = " UNION ALL ".join(
         f"SELECT {kind.pending_id} FROM {kind.in_sql('')} WHERE {of}" for kind in kinds.announcing()
     )
     con.execute(f"DELETE FROM ledger.publications WHERE change_id IN ({ids})")
-
-
-def _number(con: DuckDBPyConnection, select: str) -> int:
-    row = con.execute(select).fetchone()
-    return int(row[0]) if row else 0

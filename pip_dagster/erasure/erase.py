@@ -22,7 +22,7 @@ from pip_dagster.erasure.outside import keep_certificate, keep_request
 from pip_dagster.erasure.place import ErasurePlace, ErasureRequest, Removed
 from pip_dagster.erasure.rows import WarehousePlace
 from pip_dagster.erasure.targets import TargetsPlace
-from pip_dagster.errors import DeclarationError, NoWarehouseError
+from pip_dagster.errors import NoWarehouseError
 from pip_dagster.evidence.anchor import anchor_after
 from pip_dagster.ledger.record import new_id
 from pip_dagster.ledger.rows import insert_rows
@@ -166,10 +166,8 @@ def carry_out(
     """Empty every place of an erasure that the ledger has, and certify it. Raises as `erase`."""
     place, erasure_id = _rows_place(project, pipelines, actor, progress), request.erasure_id
     # Golden rows are known by the rows that are still stored.
-    places: list[ErasurePlace] = [GoldenPlace(project, actor), place, PublishedPlace(project)]
-    places += [GateReportsPlace(project)]
-    places += [TargetsPlace(pipeline, actor) for pipeline in pipelines if pipeline.spec.deliver]
-    places += [*others, FilePlace(project, actor) if isinstance(project.warehouse, Path) else LakePlace(project)]
+    places: list[ErasurePlace] = [GoldenPlace(project, actor), place]
+    places += places_behind(project, pipelines, actor, others)
     # Rows that a run stored behind the places' backs are in all of them again.
     everything = bool(resumed and place.count(request))
     steps = empty_places(project, request, places, everything=everything, progress=progress)
@@ -177,6 +175,15 @@ def carry_out(
     keep_certificate(project, certify(project, erasure_id, [each.name for each in places]))
     vouch(project, erasure_id, progress)
     return Erased(erasure_id, lost(project, erasure_id), steps, resumed)
+
+
+def places_behind(
+    project: Project, pipelines: Sequence[Pipeline], actor: str, others: Sequence[ErasurePlace]
+) -> list[ErasurePlace]:
+    """The places that are emptied once the warehouse's tables are, in their order."""
+    places: list[ErasurePlace] = [PublishedPlace(project), GateReportsPlace(project)]
+    places += [TargetsPlace(pipeline, actor) for pipeline in pipelines if pipeline.spec.deliver]
+    return [*places, *others, FilePlace(project, actor) if isinstance(project.warehouse, Path) else LakePlace(project)]
 
 
 def empty_places(
@@ -216,10 +223,6 @@ def _rows_place(
 
 def _request(erasure_id: str, pipelines: Sequence[Pipeline], wish: Wish) -> ErasureRequest:
     for pipeline in pipelines:
-        if pipeline.spec.privacy is None:
-            raise DeclarationError(
-                f"Pipeline {pipeline.spec.name} declares no `privacy.subject`: nothing says which rows are about whom."
-            )
         check_person(pipeline, wish.subject)
     columns = {each.spec.name: each.spec.privacy.subject for each in pipelines if each.spec.privacy}
     subjects = {each.spec.name: stored_values(each, wish.subject) for each in pipelines}

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from pip_dagster import clock
 from pip_dagster.erasure.opened import opened
 from pip_dagster.erasure.place import ErasureRequest
-from pip_dagster.errors import DeclarationError, ErasureError, NotFoundError, NoWarehouseError
+from pip_dagster.errors import ErasureError, NotFoundError, NoWarehouseError
 from pip_dagster.ledger import audit
 from pip_dagster.ledger.record import dicts, new_id
 from pip_dagster.ledger.rows import insert_rows
@@ -82,10 +82,6 @@ def place_hold(
         WarehouseError: the warehouse cannot be written.
     """
     for pipeline in pipelines:
-        if pipeline.spec.privacy is None:
-            raise DeclarationError(
-                f"Pipeline {pipeline.spec.name} declares no `privacy.subject`: nothing says which rows are about whom."
-            )
         check_person(pipeline, subject)
     of = {
         each.spec.name: {

@@ -5,19 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pip_dagster import clock
 from pip_dagster.erasure.certificate import certify
 from pip_dagster.erasure.contents import ContentsPlace, due_sql, released_sql
-from pip_dagster.erasure.erase import empty_places, lost, vouch
-from pip_dagster.erasure.files import FilePlace, PublishedPlace
-from pip_dagster.erasure.gate_reports import GateReportsPlace
-from pip_dagster.erasure.lake import LakePlace
+from pip_dagster.erasure.erase import empty_places, lost, places_behind, vouch
 from pip_dagster.erasure.opened import opened
 from pip_dagster.erasure.place import ErasurePlace, ErasureRequest, Removed
-from pip_dagster.erasure.targets import TargetsPlace
 from pip_dagster.errors import ErasureError, NoWarehouseError
 from pip_dagster.ledger.record import new_id
 from pip_dagster.ledger.rows import insert_rows
@@ -160,10 +155,8 @@ def _purge(
     purge_id, resumed, names = _begin(project, before, actor)
     chosen = [each for each in pipelines if each.spec.name in names]
     request = ErasureRequest(purge_id, "purge", _WHY)
-    places: list[ErasurePlace] = [ContentsPlace(project, chosen, {each: before[each] for each in names}, actor)]
-    places += [PublishedPlace(project), GateReportsPlace(project)]
-    places += [TargetsPlace(pipeline, actor) for pipeline in chosen if pipeline.spec.deliver]
-    places += [*others, FilePlace(project, actor) if isinstance(project.warehouse, Path) else LakePlace(project)]
+    contents = ContentsPlace(project, chosen, {each: before[each] for each in names}, actor)
+    places = [contents, *places_behind(project, chosen, actor, others)]
     steps = empty_places(project, request, places, progress=progress)
     certify(project, purge_id, [each.name for each in places])
     vouch(project, purge_id, progress)

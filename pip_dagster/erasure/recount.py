@@ -99,8 +99,13 @@ def forget(
             )
     for pipeline, keys in partitions.items():
         of = f"pipeline = {literal(pipeline)} AND {among('partition_key', sorted(keys))}"
-        # A split's is no value of a row: `status` reads from it whether it was decided.
-        kept = "CASE WHEN section = 'split' THEN observed END"
-        con.execute(f"UPDATE ledger.checks SET examples = NULL, observed = {kept} WHERE {of}")
-        con.execute(f"UPDATE ledger.deliveries SET digest = NULL WHERE {of}")
-        con.execute(f"DELETE FROM ledger.published_digests WHERE {of}")
+        forget_values(con, of)
+
+
+def forget_values(con: DuckDBPyConnection, of: str) -> None:
+    """What checks, deliveries and published files show of the rows of partitions; `of`: the condition for these."""
+    # A split's is no value of a row: `status` reads from it whether it was decided.
+    kept = "CASE WHEN section = 'split' THEN observed END"
+    con.execute(f"UPDATE ledger.checks SET examples = NULL, observed = {kept} WHERE {of}")
+    con.execute(f"UPDATE ledger.deliveries SET digest = NULL WHERE {of}")
+    con.execute(f"DELETE FROM ledger.published_digests WHERE {of}")

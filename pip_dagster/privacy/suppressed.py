@@ -191,8 +191,13 @@ def check_person(pipeline: Pipeline, subject: str) -> None:
     """Refuse what cannot be a subject of the sources: the list of the suppressed would keep nobody out.
 
     Raises:
-        DeclarationError: it is a pseudonym, or no text that a source has; a secret is missing.
+        DeclarationError: it is a pseudonym, or no text that a source has; a secret is missing; the pipeline declares
+            no subject.
     """
+    if pipeline.spec.privacy is None:
+        raise DeclarationError(
+            f"Pipeline {pipeline.spec.name} declares no `privacy.subject`: nothing says which rows are about whom."
+        )
     where = f"Pipeline {pipeline.spec.name}: the subject"
     if "\0" in subject or _not_utf8(subject):
         raise DeclarationError(f"{where} is not text in UTF-8 without NUL, and no source has it. Check the identifier.")
