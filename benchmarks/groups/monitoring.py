@@ -94,7 +94,9 @@ def metrics_command(_: Options) -> list[Figure]:
 
 def evaluate_year(root: str) -> None:
     """Evaluate all labels of the year."""
-    import pandas  # noqa: F401 - DuckDB imports it to bind a value, once in a process
+    # Both are imported once in a process: pandas by DuckDB when it binds a value, SciPy for the first interval.
+    import pandas  # noqa: F401
+    import scipy.special  # noqa: F401
 
     from pip_dagster.declaration.find import find_pipeline
     from pip_dagster.declaration.project import Project
