@@ -26,7 +26,7 @@ from pip_dagster.orchestration.partitions import partitions_definition, partitio
 REPOSITORY = Path(__file__).parents[1]
 AUGUST = (date(2013, 8, 1), date(2013, 9, 1))
 
-pytestmark = [pytest.mark.slow, pytest.mark.slice, pytest.mark.documents]  # the documents' commands run the demo too
+pytestmark = [pytest.mark.slow, pytest.mark.slice]  # the documents' commands run the demo too
 
 
 @pytest.fixture(scope="module")
@@ -95,6 +95,7 @@ def stored(demo, where="true"):
         return query.to_arrow_table().to_pandas().set_index("flight_key")
 
 
+@pytest.mark.versions
 @pytest.mark.parametrize("version", [2, 1])
 def test_every_score_of_august_equals_an_independent_computation(demo, version):
     demo.promote(version)
@@ -111,6 +112,7 @@ def test_every_score_of_august_equals_an_independent_computation(demo, version):
     demo.promote(2)
 
 
+@pytest.mark.versions
 def test_the_better_model_is_better_on_august(demo):
     """AUC by rank, from the labels: what the README says of the two models holds of what was registered."""
     with duckdb.connect(str(demo.sources), read_only=True) as con:
@@ -151,6 +153,7 @@ def unmet(result):
     return {(c.section, c.expectation_id, c.severity) for c in result.checks if c.status != "passed"}
 
 
+@pytest.mark.versions
 def test_the_day_without_weather_is_blocked_and_its_neighbour_is_not(demo):
     """No weather was observed after 30 December 19:00: all 776 flights of the 31st lack it."""
     results = demo.run("2013-12-30", "2013-12-31")
@@ -161,6 +164,7 @@ def test_the_day_without_weather_is_blocked_and_its_neighbour_is_not(demo):
     assert before.scoring.status == "scored" and ("features", "weather_is_joined", "warning") in unmet(before)
 
 
+@pytest.mark.versions
 def test_the_expectations_find_the_flaws_of_the_data(demo):
     """1,048 mph at Newark on 12 February, cancellations on the 8th and 9th, planes the registry does not know."""
     results = demo.run("2013-02-09", "2013-02-10", "2013-02-12")
@@ -175,6 +179,7 @@ def test_the_expectations_find_the_flaws_of_the_data(demo):
     assert all(c.status == "failed" for c in planes) and min(shares) > 0.1 and max(shares) < 0.4
 
 
+@pytest.mark.versions
 def test_destinations_that_training_never_saw_are_counted(demo):
     found = {}
     for day, result in demo.run(*dates(date(2013, 7, 1), date(2013, 7, 8))).items():

@@ -36,7 +36,6 @@ def environment(clone: Path) -> dict[str, str]:
 
 
 @pytest.mark.slice
-@pytest.mark.documents
 def test_the_commands_of_the_readmes_and_of_the_first_pages_run_in_order(
     clone: Path, demonstrated: Path, environment: dict[str, str]
 ) -> None:
@@ -55,7 +54,6 @@ def test_the_commands_of_the_readmes_and_of_the_first_pages_run_in_order(
 
 
 @pytest.mark.slice
-@pytest.mark.documents
 def test_the_commands_of_the_other_pages_run_in_order(clone: Path, environment: dict[str, str]) -> None:
     home = "export DAGSTER_HOME=$PWD/.dagster_home"  # as docs/backfills.md does, once for a shell
     printed = run([home, *commands_of_docs(MIDDLE, "~")], clone, environment)

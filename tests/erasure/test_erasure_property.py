@@ -91,7 +91,7 @@ def test_as_if_never_there(make, backend):
     def history(**of):
         as_if_never_there(make, backend, **of)
 
-    histories(history, 3)()
+    histories(history, 1)()
 
 
 @pytest.mark.soak

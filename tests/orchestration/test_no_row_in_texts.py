@@ -120,7 +120,7 @@ def nasty(tiny, tmp_path, private):
         yield Nasty(tiny, instance, home, {"privacy": {"subject": "order_id"}} if private else {})
 
 
-@pytest.fixture(params=["without privacy", "with privacy"])
+@pytest.fixture(params=["without privacy", pytest.param("with privacy", marks=pytest.mark.soak)])
 def private(request):
     return request.param == "with privacy"
 
