@@ -35,6 +35,7 @@ def test_a_command_that_fails_ends_the_measurement_with_its_output():
         measure.command([sys.executable, "-S", "-c", "import sys; print('broken', flush=True); sys.exit(3)"])
 
 
+@pytest.mark.slice
 def test_a_measured_process_reports_what_it_timed(tmp_path):
     (tmp_path / "timed.py").write_text(
         "from benchmarks.measure import Timed\n"

@@ -28,6 +28,7 @@ def left_of(found: dict, *packages: str) -> set[str]:
     return {name for name in found["left"] if name.split(".")[0] in packages}
 
 
+@pytest.mark.slice
 def test_definitions_load_without_collecting_dagster():
     code = "import sys\nimport pip_dagster.components\n" + REPORT
     found = report(subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True))
@@ -36,6 +37,7 @@ def test_definitions_load_without_collecting_dagster():
     assert found["enabled"]
 
 
+@pytest.mark.slice
 def test_a_run_leaves_the_libraries_that_it_loaded_out_of_collection(tiny):
     code = """
         import sys

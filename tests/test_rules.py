@@ -8,6 +8,7 @@ import re
 import tokenize
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -29,9 +30,14 @@ Offences = Iterator[tuple[str, str]]  # what offends, how
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 
 
+@cache
+def parsed(source: str) -> ast.Module:
+    return ast.parse(source)
+
+
 def functions(files: Files) -> Iterator[tuple[str, Function]]:
     for path, source in files.items():
-        for node in ast.walk(ast.parse(source)):
+        for node in ast.walk(parsed(source)):
             if isinstance(node, Function):
                 yield f"{path}:{node.name}", node
 
@@ -56,7 +62,7 @@ def many_parameters(files: Files) -> Offences:
 def classes_of_one_name(files: Files) -> Offences:
     defined: dict[str, list[str]] = defaultdict(list)
     for path, source in files.items():
-        for node in ast.parse(source).body:
+        for node in parsed(source).body:
             if isinstance(node, ast.ClassDef):
                 defined[node.name].append(path)
     for name, paths in defined.items():
@@ -65,7 +71,7 @@ def classes_of_one_name(files: Files) -> Offences:
 
 
 def imported_modules(source: str) -> Iterator[str]:
-    for node in ast.walk(ast.parse(source)):
+    for node in ast.walk(parsed(source)):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
@@ -92,7 +98,7 @@ def shared_stage_tables(files: Files) -> Offences:
     literals: dict[str, set[str]] = {}
     constants: dict[str, set[str]] = defaultdict(set)  # module.CONSTANT → tables
     for path, source in files.items():
-        tree = ast.parse(source)
+        tree = parsed(source)
         literals[path] = {table for text, _ in strings(tree) for table in STAGE.findall(text)}
         for table in literals[path]:
             rooms[table].add(path.split("/")[0])
@@ -131,7 +137,7 @@ def comments(source: str) -> Iterator[tuple[str, int]]:
 
 def private_words(files: Files) -> Offences:
     for path, source in files.items():
-        for text, line in (*strings(ast.parse(source)), *comments(source)):
+        for text, line in (*strings(parsed(source)), *comments(source)):
             for found in PRIVATE_WORDS.finditer(re.sub(r"\s+", " ", text)):
                 yield path, f"{found[0]!r}, in the text that begins in line {line}"
 

@@ -136,6 +136,7 @@ def test_lineage_of_a_key_has_every_score_it_was_given(promoted):
     assert "every score of order_id = 60" in text and "returns v2" in text
 
 
+@pytest.mark.slice
 def test_the_commands_load_no_xgboost_and_no_dagster(promoted):
     process = promoted.python(
         """

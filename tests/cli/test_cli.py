@@ -76,12 +76,14 @@ class TestStatus:
         rows = json.loads(said("status", "orders", "--json"))
         assert [row["last_attempt"] for row in rows] == ["scored", "failed", "scored", "scored"]
 
+    @pytest.mark.slice
     def test_forgets_a_failure_that_was_mended(self, said, troubled):
         troubled.source("UPDATE raw.orders SET amount = 3 WHERE isinf(amount)")
         troubled.run()
         row = json.loads(said("status", "orders", "--json"))[1]
         assert (row["last_attempt"], row["reason"]) == ("scored", None)
 
+    @pytest.mark.slice
     def test_forgets_it_too_where_the_source_is_as_it_was_before(self, said, scored):
         scored.source("CREATE TABLE raw.saved AS FROM raw.orders")
         scored.source(f"UPDATE raw.orders SET amount = 'inf' WHERE day = '{SECOND}'")
@@ -243,6 +245,7 @@ def test_the_projects_folder_may_be_named(scored, tmp_path):
     assert json.loads(done.stdout)[0]["rows"] == 200
 
 
+@pytest.mark.slice
 def test_it_reads_while_a_run_writes(scored):
     """The published database needs no lock of the warehouse."""
     from pip_dagster.warehouse.connect import open_warehouse, workspace

@@ -103,6 +103,7 @@ printf '%s\n' "${COMPREPLY[@]}"
 """
 
 
+@pytest.mark.slice
 @pytest.mark.skipif(not shutil.which("bash"), reason="needs bash")
 def test_bash_completes_the_keys_of_hours_after_their_colon(scored, tmp_path):
     """The script that the command writes, run by bash; what it replies replaces what follows the last colon."""

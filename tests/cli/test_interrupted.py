@@ -42,6 +42,7 @@ def pressed(root, at, *words):
     )
 
 
+@pytest.mark.slice
 @pytest.mark.parametrize(
     ("at", "words"),
     [

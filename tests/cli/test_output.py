@@ -202,6 +202,7 @@ for words in json.loads(sys.argv[1]):
 """
 
 
+@pytest.mark.slice
 def test_no_command_prints_a_line_that_a_terminal_of_80_columns_would_break(scored):
     """In one process with a real terminal; a pipe gets the same values whole."""
     import fcntl

@@ -30,6 +30,7 @@ def invoke(tiny, *arguments, code=0):
     return result.stdout
 
 
+@pytest.mark.slice
 def test_status_shows_the_arms_and_what_is_amiss(parted):
     assert "challenger v2 40.00%, champion v1 60.00%" in invoke(parted, "status", "orders")
     (row,) = json.loads(invoke(parted, "status", "orders", "--json"))
@@ -40,6 +41,7 @@ def test_status_shows_the_arms_and_what_is_amiss(parted):
     assert invoke(parted, "status")
 
 
+@pytest.mark.slice
 def test_lineage_says_who_decides(parted):
     assert "challenger v2 40.00%, champion v1 60.00%" in invoke(parted, "lineage", "orders", FIRST)
     assert "40.00% of the units, buckets 0 to 3999" in invoke(
@@ -55,6 +57,7 @@ def test_lineage_says_who_decides(parted):
         assert f"yes, by {live[key]}" in invoke(parted, "lineage", "orders", "--key", str(key))
 
 
+@pytest.mark.slice
 def test_replay_is_bit_equal_for_each_arm_and_tells_which_decides_about_a_key(parted):
     found = json.loads(invoke(parted, "replay", "orders", FIRST, "--key", "3", "--json"))
     assert found["verdicts"] == {"identical": 2}
@@ -68,6 +71,7 @@ def test_replay_is_bit_equal_for_each_arm_and_tells_which_decides_about_a_key(pa
     assert json.loads(invoke(parted, "replay", "orders", "--all", "--json"))["verdicts"] == {"identical": 2}
 
 
+@pytest.mark.slice
 def test_replay_knows_which_rows_were_left_out_of_both(parted):
     broken = [{"type": "expect_column_values_to_be_between", "kwargs": {"column": "quantity", "max_value": 7}}]
     text = json.dumps({"features": [each | {"severity": "critical"} for each in broken]})
@@ -130,6 +134,7 @@ def test_a_split_that_the_views_do_not_know_is_an_error_and_not_no_rows(parted):
         assert con.execute("SELECT count(*) FROM orders.predictions").fetchall() == [(50,)]
 
 
+@pytest.mark.slice
 @pytest.mark.slow
 def test_a_dagster_run_shows_the_arms_and_judges_them(parted):
     from pip_dagster.orchestration.definitions import build_definitions

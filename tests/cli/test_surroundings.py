@@ -480,6 +480,7 @@ def project(scored, helpers) -> Path:
 ALWAYS = ("a_user_without_a_name", "damaged_published_files", "latin_1_sql", "moved")
 
 
+@pytest.mark.slice
 @pytest.mark.parametrize(
     "name", [each if each in ALWAYS else pytest.param(each, marks=pytest.mark.soak) for each in SURROUNDINGS]
 )
@@ -500,6 +501,7 @@ def contents(root: Path) -> dict[Path, tuple[int, int]]:
     return {path: (path.stat().st_mtime_ns, path.stat().st_mode) for path in root.rglob("*")}
 
 
+@pytest.mark.slice
 def test_a_user_who_may_only_read_reads_everything_and_changes_nothing(project):
     with SURROUNDINGS["reader"][0](project) as surroundings:
         before = contents(project)
@@ -561,6 +563,7 @@ def test_what_nobody_foresaw_is_a_sentence_and_a_traceback_for_who_wants_it(proj
     assert "Traceback" in shown_traceback.err
 
 
+@pytest.mark.slice
 def test_what_is_full_is_named_and_nothing_is_half_written(project):
     chosen = [each for each in commands() if each[0] in ("models register", "models promote", "publish", "backfill")]
     with SURROUNDINGS["full_disk"][0](project) as surroundings:

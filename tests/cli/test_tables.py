@@ -361,6 +361,7 @@ def run_functions():
     demo._show_summary(figures | {"most": 0.514018}, "B6-105-JFK-20130831 (0.6668), B6-1083-JFK-20130831 (0.6312)")
 
 
+@pytest.mark.slice
 def test_every_table_fits_60_80_and_120_columns_as_approved(scored, recorder, monkeypatch, capsys):
     run_commands(scored)
     run_functions()

@@ -184,6 +184,7 @@ def test_decisions_may_go_by_the_segment(composed: Any) -> None:
 # ---- a version like any other
 
 
+@pytest.mark.slice
 def test_promotion_rollback_and_replay(composed: Any) -> None:
     composed.run()
     plain = composed.scores()
@@ -197,6 +198,7 @@ def test_promotion_rollback_and_replay(composed: Any) -> None:
     assert composed.scores() == plain
 
 
+@pytest.mark.slice
 def test_gates_compare_a_composite_with_a_plain_version_both_ways(composed: Any) -> None:
     composed.declare(gates={"max_flip_rate": 1.0, "max_score_psi": 50, "min_throughput": 0.001})
     for champion, candidate in ((1, 3), (3, 1), (4, 3)):

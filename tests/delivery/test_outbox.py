@@ -85,6 +85,7 @@ def test_what_is_live_is_delivered_once(scored):
     assert all(os.path.exists(file) for file in json.loads(places[0][1]))  # noqa: PTH110
 
 
+@pytest.mark.slice
 def test_exactly_the_partitions_that_changed_are_delivered_again(scored):
     """A correction of a source, a rollback, and a rerun by another version."""
     scored.declare(deliver=LAKE)
@@ -141,6 +142,7 @@ def test_a_changed_declaration_makes_every_partition_pending_and_no_partition_st
     assert pending_now(scored.pipeline())["lake"] == []
 
 
+@pytest.mark.slice
 def test_a_declaration_that_is_as_it_was_before_is_delivered_again(scored):
     """The target shows what was delivered last, not what was delivered first."""
     scored.declare(deliver=LAKE)

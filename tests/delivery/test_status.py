@@ -71,6 +71,7 @@ def test_a_partition_that_is_not_live_and_an_unknown_target_are_reported(scored)
     assert "declares no target" in scored.shell("deliver", "orders", code=1)
 
 
+@pytest.mark.slice
 def test_verify_fails_while_something_is_pending_or_differs(scored):
     """Exit code 0 means that the targets have everything."""
     scored.declare(deliver={"lake": {"parquet": "out"}, "own": {"python": "own:take"}})

@@ -70,6 +70,7 @@ def test_every_table_and_column_of_the_warehouse_is_described_and_nothing_else()
     assert all(f"`{kind.schema or '<p>'}.{kind.name}`" in page for kind in KINDS)
 
 
+@pytest.mark.slice
 def test_every_environment_variable_that_the_package_reads_is_listed():
     from pip_dagster.declaration.project import OPTIONAL_SETTINGS, SETTINGS
 

@@ -143,6 +143,7 @@ for folder in sys.argv[1:]:
 """
 
 
+@pytest.mark.slice
 @pytest.mark.slow
 def test_dg_check_yaml_accepts_every_declaration_and_refuses_a_wrong_one(project):
     wrong = project.root / "documented" / "defs" / "wrong"

@@ -65,6 +65,7 @@ def changed(value):
         yield "other" if value != "other" else "another"
 
 
+@pytest.mark.slice
 def test_a_signed_one_verifies_and_one_edited_anywhere_does_not(signed, tmp_path):
     made = certify(signed.project, "e1", PLACES)
     assert signed.warehouse("SELECT state, certificate IS NOT NULL FROM ledger.erasures ORDER BY made_at DESC")[0] == (

@@ -172,6 +172,7 @@ def test_the_asset_purges_and_a_target_that_is_away_fails_its_run(shop, tmp_path
     assert not left(shop, OLD) and faults(shop) == [None]
 
 
+@pytest.mark.slice
 def test_an_interrupted_purge_of_more_pipelines_is_not_forgotten(tiny):
     tiny.declare(privacy={"subject": "order_id"}).run(OLD[0])
     tiny.declare(privacy=keeping())

@@ -71,6 +71,7 @@ def rewritten(tiny, *statements):
     tiny.tamper(*changes)
 
 
+@pytest.mark.slice
 @pytest.mark.lake
 def test_what_was_not_altered_agrees_and_later_entries_are_counted(anchored):
     assert "agrees with 2 anchors" in verified(anchored, 0)

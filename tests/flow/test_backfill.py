@@ -98,6 +98,7 @@ class TestARange:
         assert "of the same partitions is unfinished" in (text := tiny.shell(*words, "--version", "v1", code=3))
         assert "resumes it, pinned to v2" in text and "builds 1 partition in 1 chunk, pinned to v1" in text
 
+    @pytest.mark.slice
     def test_resumed_it_keeps_the_size_of_its_chunks(self, tiny):
         tiny.source(f"UPDATE raw.orders SET amount = 'inf' WHERE day IN ('{SECOND}', '{THIRD}')")
         backfill(tiny, "--from", FIRST, "--to", FOURTH, "--chunk", "1", code=3)
@@ -242,6 +243,7 @@ class TestAfterARollback:
         assert tiny.warehouse("SELECT * FROM ledger.live_changes ORDER BY ALL") == before
         return str(result.exception)
 
+    @pytest.mark.slice
     def test_of_what_it_made_live_it_is_not_gone_on_with(self, scored):
         pinned = self.cut_off(scored, "--version", "2")
         assert live_versions(scored) == {FIRST: 2, SECOND: 1, THIRD: 2, FOURTH: 2}
@@ -261,6 +263,7 @@ class TestAfterARollback:
         assert not found.flips and found.alias.after == 1, "v1 has scored nothing to go back to"
         assert "v2 was rolled back to v1 (by eve): wrong" in self.refused(tiny, "--resume")
 
+    @pytest.mark.slice
     def test_of_something_else_it_goes_on(self, scored):
         backfill(scored, "--from", FOURTH, "--to", FOURTH, "--version", "2")
         self.cut_off(scored, last=THIRD)
@@ -385,6 +388,7 @@ class TestInDagster:
         (tmp_path / "home").mkdir()
         return str(tmp_path / "home")
 
+    @pytest.mark.slice
     def test_each_chunk_is_a_run(self, tiny, home):
         tiny.declare(partitions={"max_per_run": 2})
         tiny.source(f"UPDATE raw.orders SET amount = 'inf' WHERE day = '{SECOND}'")

@@ -74,6 +74,7 @@ def test_one_that_passes_is_live_for_its_share(canary):
     assert status == "passed" and f"{flips(canary, DAYS[0]):.2%}" in text
 
 
+@pytest.mark.slice
 def test_one_that_fails_is_stopped_and_stays_so_until_it_is_resumed(canary, ledger_verify):
     worst = max(DAYS, key=lambda day: flips(canary, day))
     others = [day for day in DAYS if day != worst]
@@ -137,6 +138,7 @@ def flips_by_shop(tiny, key):
     }
 
 
+@pytest.mark.slice
 def test_a_limit_in_a_segment_stops_where_the_whole_is_within_its_own(canary, ledger_verify):
     counts = flips_by_shop(canary, DAYS[0])
     worst = max(counts, key=lambda shop: counts[shop][0] / counts[shop][1])
@@ -167,6 +169,7 @@ def test_few_rows_are_not_judged(canary):
     assert "fewer than" in verdict(canary, DAYS[0], "score_psi challenger")[1]
 
 
+@pytest.mark.slice
 def test_is_stopped_and_resumed_by_hand(canary):
     declare(canary).run(DAYS[0])
     assert "stopped by" in command(canary, "models", "canary", "orders", "--stop", "complaints")
@@ -211,6 +214,7 @@ def test_a_decision_that_cannot_judge_a_row_leaves_it_to_the_champion(canary, de
     assert versions(canary) == {DAYS[0]: [1]}
 
 
+@pytest.mark.slice
 def test_a_calibrated_version_can_challenge_one_that_is_not(canary, helpers):
     """Its rows have the column; in the champion's it is NULL, because there is no calibrated score."""
     of, history = canary.registry.get("returns", 2), helpers.orders(600, seed=2)

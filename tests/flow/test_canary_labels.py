@@ -46,6 +46,7 @@ def stops(gated):
     return gated.warehouse("SELECT partition_key, why, figures FROM ledger.canaries WHERE action = 'stopped'")
 
 
+@pytest.mark.slice
 @pytest.mark.lake
 def test_a_worse_arm_is_stopped_once_four_partitions_have_labels(canary, ledger_verify):
     results = canary.run(*DAYS[:3])
@@ -79,6 +80,7 @@ def test_a_worse_arm_is_stopped_once_four_partitions_have_labels(canary, ledger_
     assert len(stops(canary)) == 1
 
 
+@pytest.mark.slice
 def test_partitions_from_before_it_was_resumed_do_not_count(canary):
     canary.run()
     shown = canary.shell("models", "canary", "orders", "--resume", "the labels were wrong")
@@ -102,6 +104,7 @@ def test_an_arm_that_is_as_good_stays_live_and_what_the_labels_show_is_seen(cana
     assert json.loads(canary.shell("models", "canary", "orders", "--json"))[0]["labels"] == text
 
 
+@pytest.mark.slice
 def test_labels_that_are_not_complete_do_not_judge(canary):
     canary.source("DELETE FROM raw.outcomes WHERE day = '2024-03-04' AND returned = 0")
     assert check(canary.run(), DAYS[3]) == ("passed", "not judged yet: labels of 3 of 4 partitions are complete")
@@ -110,6 +113,7 @@ def test_labels_that_are_not_complete_do_not_judge(canary):
     assert not stops(canary)
 
 
+@pytest.mark.slice
 def test_a_rerun_that_changes_nothing_is_no_news_although_labels_came(canary):
     canary.registry.set_alias("returns", "challenger", 2, by="ada", why="a good one")
     canary.run(*DAYS[:3])
@@ -120,6 +124,7 @@ def test_a_rerun_that_changes_nothing_is_no_news_although_labels_came(canary):
     assert canary.warehouse(count) == before
 
 
+@pytest.mark.slice
 def test_labels_that_cannot_be_read_warn_and_stop_nothing(canary):
     for sql, says in (
         ("SELECT order_id, nothing AS returned FROM raw.outcomes", "nothing"),
@@ -134,6 +139,7 @@ def test_labels_that_cannot_be_read_warn_and_stop_nothing(canary):
         assert text in canary.shell("models", "canary", "orders")
 
 
+@pytest.mark.slice
 def test_units_metric_and_limits_are_those_of_the_gates_unless_it_has_its_own(canary):
     """The same four shops each day: too few units say nothing, however many rows they have."""
     declare(canary, gates={"unit": "shop"})
@@ -153,6 +159,7 @@ def test_units_metric_and_limits_are_those_of_the_gates_unless_it_has_its_own(ca
         canary.pipeline()
 
 
+@pytest.mark.slice
 def test_models_with_several_classes_and_numbers_are_judged(gated, helpers):
     (gated.folder / "labels.sql").write_text(
         "SELECT order_id, quantity % 3 AS returned FROM raw.orders WHERE day >= $start_date AND day < $end_date"

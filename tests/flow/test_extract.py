@@ -240,6 +240,7 @@ def test_a_partition_whose_features_cannot_be_made_is_in_the_ledger_with_the_rea
     assert row == ("failed", result.error, False) and "occurs more than once" in result.error
 
 
+@pytest.mark.slice
 @pytest.mark.lake("never")
 def test_a_limit_without_an_order_takes_the_same_rows_each_time(tiny):
     """As in any DuckDB; our own steps keep no order. With none kept, most of ten tries differed."""

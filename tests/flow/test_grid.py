@@ -39,6 +39,7 @@ def declare(tiny, every, sql=SQL, **changes):
     return tiny.declare(sql, **declaration)
 
 
+@pytest.mark.slice
 @pytest.mark.parametrize("offset", [0, 1, 2, 3])
 @pytest.mark.parametrize("every", ["10 minutes", "hour", "day", "week", "month"])
 @pytest.mark.parametrize("now", ["2013-11-03T01:30", "2013-03-31T23:59", "2013-03-01T00:00", "2013-03-10T03:00"])
@@ -85,6 +86,7 @@ def sources_of(result):
     return json.loads(result.features.source_digests)
 
 
+@pytest.mark.slice
 @pytest.mark.parametrize("day", CLOCK_CHANGES)
 def test_hours_together_alone_and_shuffled_give_the_same_scores(clock, day):
     tiny = declare(clock, "hour")
@@ -98,6 +100,7 @@ def test_hours_together_alone_and_shuffled_give_the_same_scores(clock, day):
     assert len(set(alone.values())) == 5
 
 
+@pytest.mark.slice
 def test_a_changed_row_changes_the_source_digest_of_its_own_hour_alone(clock):
     tiny = declare(clock, "hour")
     keys = hours_of(tiny, "2013-11-03")[:4]  # 00:00, 01:00 twice, 02:00
@@ -142,6 +145,7 @@ def test_a_half_hour_zone(clock):
     assert [sources_of(result)["orders"]["rows"] for result in results.values()] == [6, 6]
 
 
+@pytest.mark.slice
 @pytest.mark.parametrize(("every", "rows"), [("10 minutes", 1), ("20 minutes", 2), ("30 minutes", 3)])
 @pytest.mark.parametrize(("day", "hours"), CLOCK_CHANGES.items())
 def test_minutes_of_a_day_on_which_the_clocks_change(clock, every, rows, day, hours):

@@ -119,6 +119,7 @@ class TestAnUnseenCategory:
         reason = ["unseen_category"]
         assert kept == [(60, "Zuerich", quantity, "not a feature", reason, POISONED, entry.scoring_id)]
 
+    @pytest.mark.slice
     def test_differs_from_a_known_one_by_case_or_a_blank(self, tiny):
         tiny.declare(scoring={"on_unseen_category": "error"})
         for near in ("'PLAIN'", "'plain '", "''", "'Zu\u0308rich'"):
@@ -211,6 +212,7 @@ def test_a_type_that_cannot_mean_the_feature_is_refused_before_anything_is_store
     assert not warehouse_exists(tiny)
 
 
+@pytest.mark.slice
 def test_nan_and_null_are_both_missing(tiny):
     for nothing in ("NULL", "'nan'::DOUBLE"):
         poison(tiny, amount=nothing)

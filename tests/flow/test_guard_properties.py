@@ -163,6 +163,7 @@ def test_decimals_become_the_float32_that_training_saw(model, connection):
     np.testing.assert_array_equal(np.concatenate(watched.given), in_training_order(frame), strict=True)
 
 
+@pytest.mark.slice
 @settings(max_examples=60, deadline=None)
 @given(rows=st.lists(ROW, min_size=1, max_size=30), repeat=st.sampled_from([1, 1, 1, 300]), data=st.data())
 def test_scores_equal_plain_pandas_and_xgboost(model, connection, rows, repeat, data):

@@ -75,6 +75,7 @@ print(int(status.split("VmHWM:")[1].split()[0]) // 1024)
 """
 
 
+@pytest.mark.slice
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the peak is read from /proc")
 @pytest.mark.skipif(not duckdb.__version__.startswith("1."), reason="DuckDB 2 holds the result of execute() whole")
 def test_staging_takes_the_same_memory_for_many_rows():

@@ -36,6 +36,7 @@ def digests(tiny):
     return tiny.warehouse(f"{query} ORDER BY ALL"), tiny.warehouse(f"{sources} ORDER BY ALL")
 
 
+@pytest.mark.slice
 @pytest.mark.parametrize("place", PLACES)
 @pytest.mark.lake
 def test_a_project_that_lies_elsewhere_is_the_same_project(scored, backend, tmp_path, place, monkeypatch, helpers):

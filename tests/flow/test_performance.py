@@ -119,6 +119,7 @@ def test_labels_that_are_gone_leave_no_live_figure(judged):
     assert evaluations(judged)[-1] == (DAYS[1], 0, True)
 
 
+@pytest.mark.slice
 @pytest.mark.parametrize(
     ("change", "says"),
     [

@@ -67,6 +67,7 @@ def split(gated, rng, day):
 OPERATIONS = [restate, late_rows, rerun_by_another_version, roll_back, forget, split]
 
 
+@pytest.mark.slice
 @pytest.mark.lake
 @pytest.mark.parametrize("seed", [1, *(pytest.param(seed, marks=pytest.mark.soak) for seed in range(2, 12))])
 def test_live_figures_equal_a_rebuild(gated, seed):

@@ -151,6 +151,7 @@ READ = {
 }
 
 
+@pytest.mark.slice
 def test_what_a_run_does_not_read_makes_nothing_stale(shop):
     (shop.root / "moved.duckdb").write_bytes((shop.root / "sources.duckdb").read_bytes())
     for name, changes in UNREAD.items():
@@ -158,6 +159,7 @@ def test_what_a_run_does_not_read_makes_nothing_stale(shop):
         assert said(shop) == set(), name
 
 
+@pytest.mark.slice
 def test_what_a_run_reads_makes_all_of_it_stale(shop):
     for name, changes in READ.items():
         expectations = (shop.folder / "expectations.yaml").read_text()

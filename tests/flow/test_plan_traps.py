@@ -48,6 +48,7 @@ def test_features_that_were_made_first_of_all_are_missing_scores(tiny):
     assert due(tiny)[FIRST] == ["missing"]
 
 
+@pytest.mark.slice
 def test_a_source_that_was_broken_and_is_as_before_comes_to_rest(shop):
     """Its old scoring serves again: nothing is scored, and nothing says that the failure is over but that."""
     shop.source(BREAK)
@@ -69,6 +70,7 @@ def test_a_key_that_was_twice_and_is_once_again_comes_to_rest(shop):
     assert due(shop, timedelta(days=1)) == {} and held(shop) == {}
 
 
+@pytest.mark.slice
 def test_sql_that_fails_for_a_day_is_tried_so_often_and_no_more(shop, helpers):
     """Its old features are of the old SQL for ever; each attempt at the new is an attempt at the same."""
     shop.declare(helpers.SQL.replace("order_id,", f"if(day = '{SECOND}', 1, order_id) AS order_id,"))
@@ -82,6 +84,7 @@ def test_sql_that_fails_for_a_day_is_tried_so_often_and_no_more(shop, helpers):
     assert held(shop) == {SECOND: ["failed"]}
 
 
+@pytest.mark.slice
 def test_a_source_that_is_as_it_was_once_is_another_ask(shop):
     """A run key is honoured once: from one state to another and back, the third ask is not the first one again."""
     change, back = (f"UPDATE raw.orders SET quantity = quantity {sign} 1 WHERE day = '{FIRST}'" for sign in "+-")
@@ -107,6 +110,7 @@ def rolled_back(shop):
     return shop
 
 
+@pytest.mark.slice
 def test_what_was_rolled_back_is_not_scored_away(rolled_back):
     assert due(rolled_back) == {}
     rolled_back.source(f"UPDATE raw.orders SET quantity = quantity + 1 WHERE day IN ('{FIRST}', '2024-03-03')")
@@ -114,12 +118,14 @@ def test_what_was_rolled_back_is_not_scored_away(rolled_back):
     assert "source_changed" in held(rolled_back)[FIRST]
 
 
+@pytest.mark.slice
 def test_a_later_promotion_is_the_newer_word(rolled_back):
     for version in (1, 2):
         rolled_back.registry.set_alias("returns", "champion", version, by="ada", why="mended")
     assert due(rolled_back) == {FIRST: ["model_promoted"], SECOND: ["model_promoted"]}
 
 
+@pytest.mark.slice
 def test_a_whole_rollback_leaves_nothing_due_and_corrections_still_count(shop):
     shop.registry.set_alias("returns", "champion", 2, by="ada", why="better")
     shop.run()
@@ -164,6 +170,7 @@ def killed_before_arms_are_decided(shop, monkeypatch, *keys):
             shop.run(*keys)
 
 
+@pytest.mark.slice
 def test_arms_that_a_kill_left_undecided_are_due(parted, monkeypatch):
     killed_before_arms_are_decided(parted, monkeypatch, SECOND)
     assert due(parted)[SECOND] == ["arms_undecided"] and FIRST not in due(parted)
@@ -171,6 +178,7 @@ def test_arms_that_a_kill_left_undecided_are_due(parted, monkeypatch):
     assert SECOND not in due(parted) and told(parted) == {}
 
 
+@pytest.mark.slice
 def test_undecided_arms_of_a_split_that_is_not_declared_any_more_are_nobodys(parted, monkeypatch):
     killed_before_arms_are_decided(parted, monkeypatch, SECOND)
     parted.declare()
@@ -178,6 +186,7 @@ def test_undecided_arms_of_a_split_that_is_not_declared_any_more_are_nobodys(par
     assert told(parted) == {FIRST: ["no split is declared any more, this one is still live here"]}
 
 
+@pytest.mark.slice
 def test_a_split_is_about_what_is_made_from_now_on(shop):
     shop.registry.set_alias("returns", "challenger", 2, by="ada", why="to compare")
     shop.declare(reruns={"promotion": "all"}, scoring={"split": SPLIT})
@@ -192,6 +201,7 @@ def test_a_split_is_about_what_is_made_from_now_on(shop):
     assert told(shop) == {} and due(shop) == {}
 
 
+@pytest.mark.slice
 def test_an_arm_that_was_refused_is_decided(parted):
     """The canary's gate stopped it: every row is the champion's, and that is the decision."""
     gate = {"max_flip_rate": 0, "max_score_psi": 0}
@@ -201,6 +211,7 @@ def test_an_arm_that_was_refused_is_decided(parted):
     assert due(parted) == {} and told(parted) == {}
 
 
+@pytest.mark.slice
 def test_arms_of_a_rolled_back_partition_are_left_alone(parted):
     parted.run()
     rollback(parted.project, "orders", to_version=1, partitions=(FIRST, FIRST), why="v2 is wrong here", by="bob")

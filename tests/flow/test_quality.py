@@ -145,6 +145,7 @@ def test_names_of_columns_differ_in_capitals_as_in_sql(tiny):
 
 
 class TestReadmission:
+    @pytest.mark.slice
     def test_a_corrected_source_lets_the_rows_through_and_the_history_says_when(self, tiny):
         expect(tiny, features=[BETWEEN])
         spoil(tiny, 3)
@@ -170,6 +171,7 @@ class TestReadmission:
         assert rows_of(tiny.run()[SECOND]) == ("scored", 50, 50, 0)
         assert tiny.published("SELECT count(*) FROM orders.quarantine WHERE resolved_at IS NULL") == [(0,)]
 
+    @pytest.mark.slice
     def test_a_source_that_returns_to_what_was_scored_before_resolves_them(self, tiny):
         expect(tiny, features=[BETWEEN])
         before = tiny.run(SECOND)[SECOND]
@@ -184,6 +186,7 @@ class TestReadmission:
 
 
 class TestBlocking:
+    @pytest.mark.slice
     @pytest.mark.parametrize("section", ["sources", "features"])
     def test_too_few_or_too_many_rows_block_that_partition_alone(self, tiny, section):
         expect(tiny, **{section: {"orders": [ENOUGH]} if section == "sources" else [ENOUGH]})
@@ -210,6 +213,7 @@ class TestBlocking:
         )
         assert reason == [(after[SECOND].scoring.reason,)]
 
+    @pytest.mark.slice
     def test_what_cannot_be_evaluated_is_no_pass(self, tiny):
         # A text column is no number: Great Expectations raises, which must not look like success.
         expect(

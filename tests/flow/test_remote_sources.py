@@ -101,6 +101,7 @@ def expected(tiny):
 OPTIONS = {"parquet": "FORMAT parquet", "csv": "FORMAT csv, HEADER", "json": "FORMAT json"}
 
 
+@pytest.mark.slice
 def test_every_format_is_read_from_every_server(tiny, store, web):
     folder, url = web
     for key, options in OPTIONS.items():

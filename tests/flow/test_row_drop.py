@@ -84,6 +84,7 @@ def backfill(tiny, *words, **environment):
     return result.exit_code, json.loads(result.stdout)
 
 
+@pytest.mark.slice
 @pytest.mark.parametrize("dagster", [False, True])
 def test_a_backfill_ends_with_3_and_its_flag_accepts_it(scored, tmp_path, dagster):
     home = {"DAGSTER_HOME": str(tmp_path)} if dagster else {}
@@ -95,6 +96,7 @@ def test_a_backfill_ends_with_3_and_its_flag_accepts_it(scored, tmp_path, dagste
     assert not outcome["failed"]
 
 
+@pytest.mark.slice
 @pytest.mark.parametrize("only", ["stale", "missing"])
 def test_a_backfill_of_what_is_stale_names_what_is_on_hold(scored, only):
     scored.source(EMPTY)
@@ -110,6 +112,7 @@ def test_a_backfill_of_what_is_stale_names_what_is_on_hold(scored, only):
     assert "on hold" not in text and live(scored) == 0
 
 
+@pytest.mark.slice
 def test_a_dagster_run_fails_and_its_tag_accepts_it(scored):
     scored.source(EMPTY)
     job = build_definitions(scored.pipeline()).resolve_implicit_global_asset_job_def()
@@ -187,6 +190,7 @@ class TestANewPartition:
         assert not self.judge([int(3000 * 0.97**day) for day in range(60)], int(3000 * 0.97**60))
         assert not self.judge([100 * 2**week for week in range(4) for _ in range(7)], 1000)
 
+    @pytest.mark.slice
     @pytest.mark.parametrize(("every", "needed"), [("15 minutes", 672), ("hour", 168), ("week", 4), ("month", 4)])
     def test_other_grids(self, every, needed):
         grid = Partitions(every=every, start="2023-01-01")

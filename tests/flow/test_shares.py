@@ -114,6 +114,7 @@ MEAN = {"type": "expect_column_mean_to_be_between", "kwargs": {"column": "score"
 
 @pytest.mark.usefixtures("here")
 class TestOneScoring:
+    @pytest.mark.slice
     def test_with_expectations_decisions_reasons_and_profiles(self, tiny):
         tiny.declare(
             decisions={"high": "score > 0.5", "large": "high AND amount > 50"},
@@ -153,6 +154,7 @@ class TestOneScoring:
         tiny.declare(**expect(tiny, features=[ROWS]))
         assert "blocked" in both_ways(tiny, CHECKS)[SECOND]
 
+    @pytest.mark.slice
     def test_values_that_must_not_be_scored_are_counted_in_all_shares(self, tiny):
         tiny.source(f"UPDATE raw.orders SET amount = 'inf' WHERE day = '{SECOND}' AND order_id % 50 < 9")
         assert "amount in 9 rows" in both_ways(tiny)[SECOND]
@@ -176,6 +178,7 @@ class TestOneScoring:
         tiny.declare(min_row_share=0)
         both_ways(tiny)
 
+    @pytest.mark.slice
     def test_challengers_and_arms(self, tiny):
         tiny.registry.set_alias("returns", "challenger", 2, by="ada", why="to compare")
         tiny.declare(scoring={"split": {"arms": {"challenger": "40%"}, "salt": "spring"}})
@@ -197,6 +200,7 @@ class TestOneScoring:
         assert tiny.scores() == tiny.expected(f"day <= '{SECOND}'")
         assert tiny.warehouse("SELECT DISTINCT cluster FROM ledger.scorings") == [(Here.software,)]
 
+    @pytest.mark.slice
     def test_the_other_engine_finds_nothing_to_do_and_a_replay_on_this_machine_agrees(self, tiny):
         from pip_dagster.flow.plan import make_plan
         from pip_dagster.replay.replay import replay
@@ -232,6 +236,7 @@ def test_folders_of_killed_runs_are_removed_and_others_stay(tmp_path):
     assert [each.name for each in tmp_path.iterdir()] == [other.name]
 
 
+@pytest.mark.slice
 def test_scores_that_are_not_finite_refuse_the_partition(tiny, here):
     import numpy as np
     import pandas as pd

@@ -233,6 +233,7 @@ class TestViewsThatNameTheirCatalog:
 
 
 class TestParquet:
+    @pytest.mark.slice
     def test_with_capitals_is_read_by_the_names_that_the_declaration_and_the_model_use(self, tiny):
         pq.write_table(
             pa.Table.from_pandas(tiny.source_frame()).rename_columns(

@@ -65,6 +65,7 @@ class TestTheSplit:
             ("champion", 4_000, 10_000),
         ]
 
+    @pytest.mark.slice
     def test_a_rerun_a_backfill_and_another_process_give_the_same_arms(self, parted, helpers):
         parted.run(SECOND)
         first = shown(parted)
@@ -145,6 +146,7 @@ class TestTheSplit:
         assert not result.error and result.live_arms
         assert "not_tested" in checks(parted, "2024-03-10")["sample_ratio"][1]
 
+    @pytest.mark.slice
     def test_ends_by_a_pointer_and_without_a_prediction(self, parted, monkeypatch):
         parted.run()
         parted.declare()
@@ -153,6 +155,7 @@ class TestTheSplit:
         assert parted.scores() == parted.expected(version=1)
         assert parted.published("SELECT DISTINCT arm FROM orders.predictions") == [("champion",)]
 
+    @pytest.mark.slice
     def test_another_salt_assigns_anew_without_a_prediction(self, parted, monkeypatch):
         parted.run()
         parted.declare(scoring={"split": SPLIT | {"salt": "summer"}})
@@ -215,6 +218,7 @@ class TestAnArmThatCannotBeLive:
             assert status == "failed" and words[spoil] in text
         assert any(check.status == "failed" for check in results[FIRST].checks)
 
+    @pytest.mark.slice
     def test_one_that_was_live_stays_so_where_nothing_but_a_rerun_goes_wrong(self, parted):
         parted.run(FIRST)
         before = shown(parted)
@@ -244,6 +248,7 @@ class TestAnArmThatCannotBeLive:
 
 
 class TestKilledBetween:
+    @pytest.mark.slice
     def test_the_partition_is_the_champions_a_check_says_so_and_the_next_run_completes_it(self, parted, monkeypatch):
         def killed(*_):
             raise KeyboardInterrupt
@@ -399,6 +404,7 @@ class TestTheLedger:
         assert shown(parted) == split == shown(parted, "warehouse")
         assert ledger_verify(parted) is None
 
+    @pytest.mark.slice
     def test_a_withdrawn_version_is_withdrawn_from_arms_as_well(self, parted):
         parted.run(FIRST)
         parted.registry.set_alias("returns", "champion", 2, by="eve", why="better")

@@ -146,6 +146,7 @@ def stale(tiny):
     return [each.partition.key for each in make_plan(tiny.pipeline(), tiny.partitions()).stale]
 
 
+@pytest.mark.slice
 def test_scores_are_those_of_the_table_and_only_what_changed_is_stale(tiny, table):
     tiny.run()
     assert tiny.scores() == tiny.expected()

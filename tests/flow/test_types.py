@@ -139,6 +139,7 @@ def test_a_file_keeps_it_as_a_feature_that_nothing_carries(tiny, name):
     assert verdicts(tiny) == {("identical", ())}
 
 
+@pytest.mark.slice
 @pytest.mark.lake("only")
 def test_a_lake_refuses_a_decision_that_it_would_change(tiny):
     for name in UNKEPT:

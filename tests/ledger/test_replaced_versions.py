@@ -92,6 +92,7 @@ class TestAReplacedVersion:
         with pytest.raises(AssertionError, match="cannot be compared with"):
             replaced.shell("models", "gate", "orders", "v2")
 
+    @pytest.mark.slice
     def test_is_no_challenger_and_leaves_the_champion(self, recorded):
         recorded.registry.set_alias("returns", "challenger", 2, by="ada", why="to compare")
         recorded.declare(scoring={"challengers": ["challenger"]})
@@ -101,6 +102,7 @@ class TestAReplacedVersion:
         assert all(result.scoring and not result.challengers for result in recorded.run().values())
         assert recorded.scores() == recorded.expected()
 
+    @pytest.mark.slice
     def test_is_no_arm_of_a_split(self, recorded):
         recorded.registry.set_alias("returns", "challenger", 2, by="ada", why="to compare")
         recorded.declare(scoring={"split": {"arms": {"challenger": "40%"}, "salt": "a"}})
@@ -110,6 +112,7 @@ class TestAReplacedVersion:
         results = recorded.run().values()
         assert all("was replaced in the registry" in result.refused["challenger"].text for result in results)
 
+    @pytest.mark.slice
     def test_is_known_from_its_promotion_before_it_scored(self, recorded):
         recorded.shell("models", "promote", "returns", "v2", "--override", "a test")
         replace(recorded, 2, by=1)
@@ -131,6 +134,7 @@ class TestAReplacedVersion:
         with pytest.raises(ReplacedVersion, match=r"manifest\.json has sha256"):
             recorded.run()
 
+    @pytest.mark.slice
     def test_can_be_accepted_as_it_is(self, replaced):
         assert "1 version" in replaced.shell("audit", "accept", "--versions", "--why", "the registry was merged")
         assert replaced.run(NEW)[NEW].scoring
@@ -165,6 +169,7 @@ def test_a_manifest_that_an_older_release_wrote_stays_valid(recorded):
 
 
 class TestAMoveThatNoCommandRecorded:
+    @pytest.mark.slice
     def test_is_a_finding_with_its_own_exit_code(self, recorded):
         forge(recorded, 2)
         text = recorded.shell("audit", "verify", code=4)
@@ -172,11 +177,13 @@ class TestAMoveThatNoCommandRecorded:
         found = json.loads(recorded.shell("audit", "verify", "--json", code=4))
         assert found["unrecorded_promotions"] == 1 and found["unrecorded"][0]["version"] == 2
 
+    @pytest.mark.slice
     def test_is_not_recorded_by_a_later_promotion(self, recorded):
         forge(recorded, 2)
         recorded.shell("models", "promote", "returns", "v1", "--override", "back")
         assert "champion from v1 to v2 by ada" in recorded.shell("audit", "verify", code=4)
 
+    @pytest.mark.slice
     def test_is_not_recorded_by_a_rollback(self, recorded):
         forge(recorded, 2)
         recorded.run()
@@ -262,10 +269,12 @@ class TestARegistryFromAnOlderBackup:
     def test_scores_a_version_that_is_requested_by_number(self, older):
         assert older.run(FIRST, version=2)[FIRST].reused
 
+    @pytest.mark.slice
     def test_scores_once_a_person_has_moved_the_alias(self, older):
         older.shell("models", "promote", "returns", "v2", "--override", "it was v2")
         assert older.run(FIRST)[FIRST].scoring.model_version == 2
 
+    @pytest.mark.slice
     def test_scores_once_it_is_accepted_and_the_audit_agrees_again(self, older):
         assert "has no move from 1 to 2" in older.shell("audit", "verify", code=1)
         assert "1 alias move" in older.shell("audit", "accept", "--moves", "--why", "the disk died")

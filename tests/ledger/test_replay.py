@@ -378,6 +378,7 @@ def test_multi_class_and_regression_replay_to_the_bit(three_kinds, name, columns
     assert {len(each.comparison.columns) for each in results.values()} == {columns}
 
 
+@pytest.mark.slice
 def test_another_predicted_class_is_a_difference(three_kinds):
     write(
         three_kinds,

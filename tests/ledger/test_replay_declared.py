@@ -70,6 +70,7 @@ def decided(tiny):
     return tiny
 
 
+@pytest.mark.slice
 def test_whatever_is_declared_today(decided):
     own = (decided.folder / "features.sql").read_text()
     for name, change in CHANGES.items():
@@ -110,6 +111,7 @@ class TestOfScoringsBeforeItWasRecorded:
         decided.tamper("UPDATE ledger.scorings SET declared_row = NULL")
         return decided
 
+    @pytest.mark.slice
     def test_the_same_decisions_are_evaluated_again(self, old):
         reordered = {"band": "CASE WHEN flagged THEN 'a' ELSE 'b' END", "flagged": DECLARED["decisions"]["flagged"]}
         for change in ({}, {"schedule": "5 5 * * 1"}, {"decisions": reordered}, {"quality": None}):
@@ -117,6 +119,7 @@ class TestOfScoringsBeforeItWasRecorded:
             found = replayed(old)
             assert [(each.verdict, each.not_evaluated) for each in found] == [("identical", ())] * 2
 
+    @pytest.mark.slice
     def test_others_are_only_checked_by_digest_and_listed(self, old, monkeypatch, helpers):
         old.declare(**DECLARED | {"decisions": {"flagged": "score > 0.5 AND amount > 2"}})
         for each in replayed(old):

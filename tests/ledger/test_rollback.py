@@ -281,6 +281,7 @@ def test_what_was_live_before(steps, expected):
     assert (found and found.version) == expected
 
 
+@pytest.mark.slice
 @pytest.mark.slow
 @pytest.mark.parametrize("count", [73, pytest.param(365, marks=pytest.mark.soak)])
 def test_a_year_is_flipped_in_under_a_second(tiny, ledger, count):

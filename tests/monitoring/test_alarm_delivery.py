@@ -224,6 +224,7 @@ def test_a_pipeline_that_cannot_be_loaded_keeps_no_other_from_being_sent(alarmed
     assert len(room.read()) == 1
 
 
+@pytest.mark.slice
 def test_a_destination_that_fails_does_not_repeat_the_message_at_the_other(alarmed, room, tmp_path):
     command = [sys.executable, "-c", f"open({str(tmp_path / 'got')!r}, 'x')"]
     alarmed.declare(monitoring=RULES, partitions=ENDED, alerts=ALERTS | {"command": command})
@@ -245,6 +246,7 @@ def test_a_destination_that_hangs_does_not_keep_the_other_from_its_messages(alar
     assert (tmp_path / "got").exists() and len(room.read()) == 1
 
 
+@pytest.mark.slice
 def test_what_time_alone_changes_is_judged_by_each_tick(watched, room, monkeypatch):
     late = finding("alarm", 24, "newest partition", "freshness", scoring_id=None, scope="", rule="late")
     monkeypatch.setitem(BY_CLOCK, "freshness", lambda con, pipeline: [late])
@@ -269,6 +271,7 @@ main()
 """
 
 
+@pytest.mark.slice
 @pytest.mark.slow
 def test_killed_between_sending_and_recording_it_is_sent_again(alarmed, room):
     declared(alarmed)

@@ -17,6 +17,7 @@ def listed(tiny, *options):
     return json.loads(tiny.shell("alarms", "orders", "--json", *options))["alarms"]
 
 
+@pytest.mark.slice
 @pytest.mark.lake
 def test_a_shift_is_an_alarm_for_a_user_without_dagster(watched):
     assert "No alarm is open" in watched.shell("alarms", "orders", "--check")
@@ -44,6 +45,7 @@ def test_a_block_says_all_in_80_columns(alarmed):
     assert shown.endswith("]") and shown[-11:-1] == listed(alarmed)[0]["alarm_id"] or "shop" in text
 
 
+@pytest.mark.slice
 def test_an_acknowledgement_is_audited_and_provable(alarmed):
     alarm = listed(alarmed)[0]
     assert "reason" in alarmed.shell("alarms", "ack", alarm["alarm_id"], "--why", " ", code=2)
@@ -61,6 +63,7 @@ def test_an_acknowledgement_is_audited_and_provable(alarmed):
     assert "ledger.alarms" in alarmed.shell("audit", "verify", code=1)
 
 
+@pytest.mark.slice
 def test_a_silence_has_a_date_and_a_reason_and_ends_by_itself(alarmed):
     alarm = listed(alarmed)[0]
     alarmed.shell("alarms", "silence", alarm["alarm_id"], "--why", "known", code=2)
@@ -91,6 +94,7 @@ def test_a_rule_or_a_subject_is_silenced_for_the_whole_pipeline(alarmed):
     assert "declares no pipeline" in alarmed.shell(*silence[:3], "nothing", *silence[4:], "--rule", "drift", code=1)
 
 
+@pytest.mark.slice
 def test_after_three_good_days_an_alarm_is_resolved_and_stays_in_the_history(alarmed):
     alarmed.source("UPDATE raw.orders SET amount = amount / 4 WHERE day >= '2024-03-21'")
     alarmed.source(
@@ -106,6 +110,7 @@ def test_after_three_good_days_an_alarm_is_resolved_and_stays_in_the_history(ala
     assert "resolved" in alarmed.shell("alarms", "orders", "--all")
 
 
+@pytest.mark.slice
 def test_a_backfill_of_the_past_and_a_correction_of_an_old_partition_rewrite_nothing(alarmed):
     backfilled(alarmed, DAYS[22], DAYS[23])
     before = alarmed.warehouse("SELECT * FROM ledger.alarms ORDER BY event_id")
@@ -114,6 +119,7 @@ def test_a_backfill_of_the_past_and_a_correction_of_an_old_partition_rewrite_not
     assert alarmed.warehouse("SELECT * FROM ledger.alarms ORDER BY event_id") == before
 
 
+@pytest.mark.slice
 def test_what_a_backfill_of_the_past_finds_notifies_nobody(watched):
     watched.declare(monitoring=RULES, partitions={"end": "2024-06-01"})
     backfilled(watched, *DAYS[20:])
@@ -121,6 +127,7 @@ def test_what_a_backfill_of_the_past_finds_notifies_nobody(watched):
     assert "catching up" in watched.shell("alarms", "orders")
 
 
+@pytest.mark.slice
 def test_a_rollback_changes_no_alarm_and_what_is_live_is_judged_next(alarmed):
     before, at = {each["alarm_id"]: each["state"] for each in listed(alarmed)}, datetime.now(UTC).isoformat()
     alarmed.source("UPDATE raw.orders SET quantity = 8 WHERE day = '2024-03-22'")
@@ -164,6 +171,7 @@ def test_many_warnings_are_one_block_and_what_lasts_is_no_alarm(alarmed):
     alarmed.shell("alarms", "orders", "--check", code=1)
 
 
+@pytest.mark.slice
 def test_an_alarm_of_a_version_that_was_replaced_stays_says_so_and_retrains_nothing(alarmed):
     hook = {"command": ["false"]}
     alarmed.declare(monitoring={**RULES, "retrain": hook}, partitions=ENDED)
@@ -195,6 +203,7 @@ def test_an_acknowledgement_is_published(alarmed):
     assert alarmed.published(newest) == [("acknowledged", "seen")]
 
 
+@pytest.mark.slice
 def test_what_nothing_judges_any_more_is_resolved_with_the_reason(alarmed):
     """Else it would hold for ever, and start retrainings."""
     watch_findings(
@@ -225,6 +234,7 @@ def test_a_rule_that_does_not_judge_the_present_version_resolves_its_alarms(alar
     assert "former" not in {each["rule"] for each in listed(alarmed)}
 
 
+@pytest.mark.slice
 def test_partitions_that_a_report_lists_as_alarms_are_in_alarm_here_too(tiny):
     tiny.run("2024-03-01")
     (tiny.folder / "e.yaml").write_text(

@@ -85,6 +85,7 @@ def test_a_shift_is_found():
     assert power(rng, 1_000, 0.0, 0.3, 4) >= 0.75
 
 
+@pytest.mark.slice
 def test_a_weekly_pattern_hides_no_shift_and_days_that_resemble_each_other_are_no_drift():
     rng = np.random.default_rng(5)
     assert false_alarms(rng, 1_000, 0.05, 60, likeness=0.7) <= 0.02

@@ -77,6 +77,7 @@ GRADES = """SELECT partition_key, metric, value, low, high, truth, hit, labelled
 WHERE partition_key = '{}' ORDER BY metric"""
 
 
+@pytest.mark.slice
 def test_an_estimate_is_graded_when_labels_count(estimated):
     shown = do(estimated, read_estimates)
     assert {each.partition_key for each in shown} == {*DAYS[20:25]}
@@ -108,6 +109,7 @@ def test_an_estimate_is_graded_when_labels_count(estimated):
     assert estimated.warehouse("SELECT count(*) FROM ledger.estimates") == restated, "a grade is no state of its own"
 
 
+@pytest.mark.slice
 def test_a_calibrator_knows_no_outcome_of_what_it_estimates(estimated):
     label(estimated)
     found = do(estimated, estimate_stored)
@@ -153,6 +155,7 @@ def test_an_estimate_beyond_the_allowed_loss_is_a_warning_before_any_label(estim
     assert _expected(pipeline, model, [*before[:5], replace(newest, low=0.1, high=0.2)])[0].state == "unjudged"
 
 
+@pytest.mark.slice
 def test_outcomes_that_no_longer_follow_the_features(estimated):
     estimated.source(f"UPDATE raw.outcomes SET returned = 1 - returned WHERE day >= '{DAYS[20]}' AND order_id % 2 = 0")
     estimated.run(*DAYS[25:])
@@ -182,6 +185,7 @@ def test_a_range_of_partitions_is_shown_instead_of_the_newest(estimated):
     assert "not both" in estimated.shell("estimate", "orders", DAYS[21], "--last", "2", code=2)
 
 
+@pytest.mark.slice
 def test_another_version_has_estimates_of_its_own(estimated):
     estimated.registry.set_alias("returns", "champion", 2, by="ada", why="better")
     estimated.run(*DAYS[25:])
@@ -238,6 +242,7 @@ def checks(tiny, first, last):
     return {each.partition: each for each in events if each.check_name == "estimate" and each.partition}
 
 
+@pytest.mark.slice
 def test_a_run_estimates_its_partitions(estimated):
     found = checks(estimated, DAYS[25], DAYS[26])
     assert set(found) == {DAYS[25], DAYS[26]} and all(each.passed for each in found.values())

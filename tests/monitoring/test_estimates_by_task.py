@@ -63,6 +63,7 @@ def estimated(tiny, version, *, days=DAYS):
         return why, found, {each.metric: each for each in read_estimates(con, tiny.pipeline(), version)}
 
 
+@pytest.mark.slice
 @pytest.mark.parametrize("objective", [*TASKS])
 def test_each_metric_of_the_task_is_estimated_and_graded(tiny, objective):
     train(tiny, objective)
@@ -108,6 +109,7 @@ MEMBERS = {
 }
 
 
+@pytest.mark.slice
 def test_a_composite_is_calibrated_by_the_member_that_scored(tiny, helpers):
     tiny.registry.compose("returns", MEMBERS, sample=helpers.orders(400, seed=4), by="ada")
     tiny.registry.set_alias("returns", "champion", 3, by="ada", why="a composite")

@@ -110,6 +110,7 @@ def test_before_anything_is_live_only_a_declared_time_is_judged(tiny):
     assert found.state == "alarm" and found.partition_key == "2024-03-19" and found.scoring_id is None
 
 
+@pytest.mark.slice
 def test_a_schedule_in_another_zone_with_a_change_of_clocks(scored):
     """The clocks of New York go forward on 2024-03-10: 06:00 is 11:00 UTC before, and 10:00 after."""
     scored.declare(schedule={"cron": "0 6 * * *", "time_zone": "America/New_York"})

@@ -96,6 +96,7 @@ def test_a_stored_judgement_is_read_and_equals_one_that_is_judged_now(monitored)
     assert 9.0 not in {each.excess for each in changed.columns}, "by other rules it is judged again"
 
 
+@pytest.mark.slice
 def test_a_correction_and_a_rollback_change_the_figures_of_later_partitions(monitored):
     first, before = monitored.warehouse(FIGURES), clock.now()
     monitored.source("UPDATE raw.orders SET amount = amount * 3 WHERE day = '2024-03-10'")
@@ -113,6 +114,7 @@ def test_a_correction_and_a_rollback_change_the_figures_of_later_partitions(moni
     assert rounded(from_nothing(monitored)) == rounded(third)
 
 
+@pytest.mark.slice
 @settings(max_examples=3, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.tuples(st.sampled_from(DAYS), st.sampled_from(["amount", "quantity"])), min_size=1, max_size=3))
 def test_after_any_corrections_the_live_figures_are_those_of_a_computation_from_nothing(monitored, corrections):
@@ -124,6 +126,7 @@ def test_after_any_corrections_the_live_figures_are_those_of_a_computation_from_
     assert rounded(from_nothing(monitored)) == rounded(live)
 
 
+@pytest.mark.slice
 def test_findings_name_column_rule_and_command(monitored):
     monitored.source("UPDATE raw.orders SET shop = NULL WHERE day >= '2024-03-19' AND order_id % 3 = 0")
     monitored.run(*DAYS[-2:], stored=judging(monitored.pipeline(), DAYS[-2:]))

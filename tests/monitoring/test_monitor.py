@@ -66,6 +66,7 @@ def drift_checks(tiny, first, last):
     return {each.partition: each for each in events if each.check_name == "drift" and each.partition}
 
 
+@pytest.mark.slice
 def test_a_run_judges_its_partitions(shifted):
     found = drift_checks(shifted, DAYS[19], DAYS[21])
     assert {key: each.passed for key, each in found.items()} == {DAYS[19]: True, DAYS[20]: False, DAYS[21]: False}

@@ -50,6 +50,7 @@ def test_quarantined_rows_and_unseen_categories(changed):
     assert not findings(changed, key="2024-03-25"), "not live"
 
 
+@pytest.mark.slice
 def test_half_of_the_throughput(changed):
     changed.tamper("UPDATE ledger.scorings SET cpu_seconds = 4 WHERE partition_key < '2024-03-16'")
     changed.tamper("UPDATE ledger.scorings SET cpu_seconds = 9 WHERE partition_key >= '2024-03-16'")

@@ -55,6 +55,7 @@ def findings(tiny):
     return {(each.rule, each.subject): each for each in found}
 
 
+@pytest.mark.slice
 def test_a_regression_is_in_alarm_and_equal_weeks_are_not(year):
     result, metadata, (check,) = execute(year, DAYS[0], DAYS[-1])
     assert result.success and [*metadata] == DAYS
@@ -71,6 +72,7 @@ def test_a_regression_is_in_alarm_and_equal_weeks_are_not(year):
     assert findings(year)["trailing", "auc where gift = 'true'"].state == "alarm"
 
 
+@pytest.mark.slice
 def test_the_command_shows_windows_partitions_and_one_partition(year, monkeypatch):
     assert "no live partition is evaluated; 24 partitions are waiting" in year.shell("performance", "orders", code=1)
     text = year.shell("performance", "orders", "--evaluate", "--from", DAYS[2], "--to", DAYS[-1])
@@ -94,6 +96,7 @@ def test_the_command_shows_windows_partitions_and_one_partition(year, monkeypatc
             assert max(map(len, shown.splitlines())) <= 80, shown
 
 
+@pytest.mark.slice
 def test_a_partition_that_cannot_be_evaluated_fails_alone(year):
     year.source(f"INSERT INTO raw.outcomes FROM raw.outcomes WHERE day = '{DAYS[3]}'")
     result, metadata, _ = execute(year, DAYS[2], DAYS[4])
@@ -107,6 +110,7 @@ def test_a_metric_that_is_none_of_the_model_is_refused_with_those_that_are(year)
     )
 
 
+@pytest.mark.slice
 def test_a_loss_against_the_held_out_rows_of_the_registration_is_in_alarm(year, helpers, tmp_path):
     """The labels that the version was registered with follow its scores; those in production do not."""
     held_out = helpers.orders(400, seed=9)

@@ -48,6 +48,7 @@ def settled(tiny, *wanted):
     raise AssertionError(states)
 
 
+@pytest.mark.slice
 def test_an_alarm_starts_the_command_once_and_its_outcome_is_recorded(alarmed):
     hooked(alarmed, WRITES)
     assert "has started" in alarmed.shell("alarms", "--deliver")
@@ -76,6 +77,7 @@ def test_of_another_event_or_silenced_nothing_starts(alarmed):
     assert started(alarmed) == [] and alarmed.warehouse("FROM ledger.retrains") == []
 
 
+@pytest.mark.slice
 def test_a_command_that_fails_is_tried_again_and_not_for_ever(alarmed):
     hooked(alarmed, WRITES + "; sys.exit(3)")
     settled(alarmed, "failed")
@@ -116,6 +118,7 @@ main()
 """
 
 
+@pytest.mark.slice
 @pytest.mark.slow
 @pytest.mark.parametrize("where", ["before", "after"])
 def test_killed_in_the_middle_it_is_not_lost_and_not_started_twice(alarmed, where):
@@ -146,6 +149,7 @@ def tick(tiny, instance, *jobs):
     return repository, sensor.evaluate_tick(context)
 
 
+@pytest.mark.slice
 def test_a_job_is_requested_with_a_run_key_until_its_run_is_there(alarmed):
     @dg.op
     def train():
@@ -171,6 +175,7 @@ def test_a_job_is_requested_with_a_run_key_until_its_run_is_there(alarmed):
     assert states == [("requested", False), ("succeeded", True)]
 
 
+@pytest.mark.slice
 def test_a_backfill_in_dagster_does_not_need_the_job(watched, monkeypatch, tmp_path):
     monkeypatch.setenv("DAGSTER_HOME", str(tmp_path))
     watched.declare(monitoring={**RULES, "retrain": {"job": "elsewhere"}}, partitions=ENDED)

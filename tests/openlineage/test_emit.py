@@ -73,6 +73,7 @@ def to(tiny, destination):
     return tiny
 
 
+@pytest.mark.slice
 @pytest.mark.lake("always")
 def test_only_new_entries_are_sent_and_each_once(scored, receiver, schemas, monkeypatch):
     monkeypatch.setenv("OPENLINEAGE_API_KEY", "pa55word")
@@ -151,6 +152,7 @@ def test_without_a_receiver_or_a_warehouse_nothing_is_sent(scored, package):
     assert emit_new(scored.pipeline()).sent == 0
 
 
+@pytest.mark.slice
 def test_a_file_gets_lines_and_a_late_commit_is_sent_too(tiny, exported):
     to(tiny, "state/lineage.ndjson")
     tiny.run(FIRST)

@@ -17,6 +17,7 @@ def begin(tiny, why=""):
     return backfills.begin(tiny.pipeline(), request, chunk=2)
 
 
+@pytest.mark.slice
 def test_runs_are_grouped_and_name_their_partitions(tiny):
     with dg.instance_for_test() as instance:
         work, seen = begin(tiny), []
@@ -35,6 +36,7 @@ def test_runs_are_grouped_and_name_their_partitions(tiny):
         assert {*record.asset_selection} == {*own_keys(tiny.pipeline().spec)}
 
 
+@pytest.mark.slice
 def test_all_keys_are_recorded_a_few_times_not_once_a_chunk(tiny, monkeypatch):
     """Dagster stores all keys of the backfill each time: of a year of hours by one, 8,736 times 8,736."""
     recorded = []
@@ -53,6 +55,7 @@ def test_all_keys_are_recorded_a_few_times_not_once_a_chunk(tiny, monkeypatch):
         assert instance.get_backfill(group).status.value == "COMPLETED_SUCCESS"
 
 
+@pytest.mark.slice
 def test_a_failed_partition_leaves_the_backfill_failed_with_what_is_built(tiny):
     tiny.source(f"UPDATE raw.orders SET quantity = NULL, amount = 'inf' WHERE day = '{SECOND}'")
     with dg.instance_for_test() as instance:

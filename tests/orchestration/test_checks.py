@@ -65,6 +65,7 @@ def statuses(instance, key):
 ORDERS, FEATURES, PREDICTIONS = ("orders", "enough"), ("features", "small"), ("predictions", "small")
 
 
+@pytest.mark.slice
 @pytest.mark.slow
 def test_a_range_names_the_partitions_that_do_not_meet_an_expectation(definitions, tmp_path):
     with dg.DagsterInstance.local_temp(str(tmp_path)) as instance:
@@ -94,6 +95,7 @@ def test_a_range_names_the_partitions_that_do_not_meet_an_expectation(definition
     assert materialized == {"2024-03-01", THIRD, "2024-03-04"}
 
 
+@pytest.mark.slice
 @pytest.mark.slow
 def test_a_partition_has_one_evaluation_a_check_with_examples(definitions, tmp_path):
     with dg.DagsterInstance.local_temp(str(tmp_path)) as instance:

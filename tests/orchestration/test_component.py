@@ -22,6 +22,7 @@ def load(tiny, code="defs = defs()\n", **environment):
     return process.returncode, text
 
 
+@pytest.mark.slice
 def test_a_third_partys_project_loads(tiny):
     code, text = load(
         tiny,
@@ -38,6 +39,7 @@ print(sorted(job.name for job in repository.get_all_jobs()), [s.name for s in re
     assert "orders_job" in jobs and "['orders_schedule']" in jobs
 
 
+@pytest.mark.slice
 def test_loading_definitions_imports_nothing_heavy(tiny):
     code, text = load(tiny, f"defs()\nimport sys\nprint([m for m in {HEAVY} if m in sys.modules])\n")
     assert code == 0 and text.splitlines()[-1] == "[]", text
@@ -190,6 +192,7 @@ class ProjectOnPath:
             del sys.modules[name]
 
 
+@pytest.mark.slice
 def test_good_is_good(tiny):
     (tiny.folder / "defs.yaml").write_text(GOOD)
     code, text = load(tiny, "defs().get_repository_def()\n")
@@ -201,6 +204,7 @@ def test_dg_finds_the_component():
     assert "pip_dagster.components" in [point.value for point in points]
 
 
+@pytest.mark.slice
 def test_a_source_that_another_asset_makes_is_that_asset(tiny):
     text = GOOD.replace("lookback: 1 day}", "asset_key: warehouse/raw/orders}")
     (tiny.folder / "defs.yaml").write_text(text)

@@ -29,6 +29,7 @@ def instance():
         yield found
 
 
+@pytest.mark.slice
 def test_all_of_them_are_in_one_module():
     root = Path(pip_dagster.__file__).parent
     for file in root.rglob("*.py"):

@@ -48,6 +48,7 @@ def manifest(tiny, key):
     return json.loads((tiny.root / "out" / key / "latest.json").read_text())
 
 
+@pytest.mark.slice
 def test_a_run_of_the_job_delivers_what_it_scored(tiny, instance):
     tiny.declare(deliver={"lake": {"parquet": "out"}})
     result = run(tiny, instance)
@@ -82,6 +83,7 @@ def test_a_rollback_and_what_was_pending_are_delivered_by_the_next_run(tiny, ins
     assert manifest(tiny, FIRST)["change_id"] == live
 
 
+@pytest.mark.slice
 def test_a_target_that_is_down_fails_its_check_and_nothing_else(tiny, instance, monkeypatch):
     monkeypatch.setattr(outbox, "BACKOFF_SECONDS", 0.01)
     (tiny.root / "flaky_target.py").write_text(BROKEN)

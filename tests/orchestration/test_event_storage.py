@@ -84,6 +84,7 @@ def _stored(home: Path, run_id: str) -> dict[str, Counter]:
     return found
 
 
+@pytest.mark.slice
 def test_the_rows_are_those_of_dagsters_own_storage(ran, tmp_path, monkeypatch):
     assert type(ran.instance.event_log_storage) is BatchedEventStorage
     ours = _stored(ran.home, ran.run_id)

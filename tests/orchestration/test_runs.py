@@ -82,6 +82,7 @@ def test_the_challengers_alone_can_be_materialized(tiny, instance):
     assert not materializations(instance, PREDICTIONS)
 
 
+@pytest.mark.slice
 def test_why_a_sensor_asked_is_in_the_log_the_metadata_and_the_ledger(tiny, instance):
     why = {"pip_dagster/reason": "source changed: orders 2024-03-02 (+1 row)"}
     assert run(tiny, instance, FIRST, FIRST, **why).success, "a person's own tag"
@@ -164,6 +165,7 @@ def test_predictions_alone_score_the_stored_features(tiny, instance):
     assert len(instance.fetch_materializations(FEATURES, limit=100).records) == 4, "features are not made again"
 
 
+@pytest.mark.slice
 def test_a_rerun_says_that_it_reused(tiny, instance):
     run(tiny, instance, FIRST, FIRST)
     assert run(tiny, instance, FIRST, FIRST).success
@@ -212,6 +214,7 @@ def test_the_job_takes_one_partition(tiny, instance):
     assert tiny.scores() == tiny.expected(f"day = '{THIRD}'")
 
 
+@pytest.mark.slice
 def test_dagster_asset_materialize_over_a_range(tiny, tmp_path):
     """The third party's own project, by Dagster's own command."""
     home = tmp_path / "home"

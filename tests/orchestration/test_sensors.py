@@ -169,6 +169,7 @@ def test_a_canceled_run_stays_canceled_until_something_changes(scored, look, ins
     assert asked(look(scored)) == [FIRST]
 
 
+@pytest.mark.slice
 def test_a_partition_that_fails_is_tried_again_after_a_wait(scored, look):
     scored.declare(partitions=GRID, reruns={"attempts": 2, "back_off": "1 hour"})
     scored.source("UPDATE raw.orders SET order_id = 3 WHERE order_id = 4")
@@ -296,6 +297,7 @@ def test_labels_evaluate_performance_by_themselves_where_the_pipeline_is_monitor
     assert "assets is empty, so nothing runs" in look(labelled, "labels_arrived").skip_message
 
 
+@pytest.mark.slice
 def test_performance_is_evaluated_again_where_partitions_with_labels_are_scored_later(labelled, look):
     sources = {name: {"table": f"raw.{name}", "partition_column": "day"} for name in ("orders", "outcomes")}
     labelled.declare(partitions=GRID, sources=sources, labels=LABELS, monitoring={})
@@ -363,6 +365,7 @@ def test_a_cursor_of_labels_that_was_lost_runs_them_once_more_and_says_so(feedin
     assert launched(instance, again) == 0 and "No label arrived" in again.skip_message
 
 
+@pytest.mark.slice
 def test_labels_that_change_and_change_back_are_run_each_time(feeding, look, instance):
     cursor = None
     for outcome in (1, 0, 1, 0):

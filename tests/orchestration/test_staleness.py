@@ -66,6 +66,7 @@ def made(tiny, instance):
     return tiny
 
 
+@pytest.mark.slice
 def test_they_agree_on_the_newest_partition(made, instance):
     """Of a source as soon as it is observed; of declarations at once; of the model once observed."""
     observe(made, instance)
@@ -97,6 +98,7 @@ def test_they_agree_on_the_newest_partition(made, instance):
     assert due(made)[LAST] == ["features_changed"]
 
 
+@pytest.mark.slice
 def test_where_they_cannot_agree(made, instance):
     """A source is observed whole: Dagster takes every partition for stale, and the plan names the one that is."""
     made.source(f"UPDATE raw.orders SET quantity = quantity + 1 WHERE day = '{LAST}'")
@@ -106,6 +108,7 @@ def test_where_they_cannot_agree(made, instance):
     assert hints(made, instance, FIRST)["features"] == [("orders", "has a new data version")]
 
 
+@pytest.mark.slice
 def test_a_pinned_version_is_no_promotion(made, instance):
     made.registry.set_alias("returns", "champion", 2, by="ada", why="better")
     run(made, instance)

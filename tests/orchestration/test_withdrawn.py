@@ -60,6 +60,7 @@ def roll_back(shop, *asked, **options):
     assert shop.live()[SECOND] == 1
 
 
+@pytest.mark.slice
 def test_dagsters_retry_of_a_pinned_run_leaves_what_was_rolled_back_since(shop):
     first = shop.ask(PINNED, S.FAILURE)
     queued = shop.ask(PINNED)
@@ -74,6 +75,7 @@ def test_dagsters_retry_of_a_pinned_run_leaves_what_was_rolled_back_since(shop):
     assert set(shop.live().values()) == {2}
 
 
+@pytest.mark.slice
 def test_so_does_a_run_by_the_alias(shop):
     shop.tiny.registry.set_alias("returns", "champion", 2, by="ada", why="better")
     first = shop.ask({"dagster/partition": SECOND}, S.FAILURE)
@@ -84,6 +86,7 @@ def test_so_does_a_run_by_the_alias(shop):
     assert shop.live()[SECOND] == 2
 
 
+@pytest.mark.slice
 def test_of_a_version_that_was_rolled_back_nothing_is_made(tiny):
     """Nothing came before it that the partitions could go back to: only the alias moved."""
     tiny.declare(partitions={"end": "2024-03-05"})
@@ -131,6 +134,7 @@ def shift(monkeypatch):
     return set_to
 
 
+@pytest.mark.slice
 def test_a_run_after_a_rollback_by_a_clock_that_was_ahead(shop, shift):
     """The rollback is dated an hour from now. What a person launches now comes after it."""
     first = shop.ask(PINNED, S.FAILURE)
@@ -144,6 +148,7 @@ def test_a_run_after_a_rollback_by_a_clock_that_was_ahead(shop, shift):
     assert first.status == S.FAILURE
 
 
+@pytest.mark.slice
 def test_a_run_that_had_waited_undoes_no_rollback_by_a_clock_that_was_ahead(shop, shift, monkeypatch):
     monkeypatch.setattr(options, "_SOON", timedelta(0))
     waiting = shop.ask(PINNED)

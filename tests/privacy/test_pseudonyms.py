@@ -27,6 +27,7 @@ def secret(monkeypatch):
     monkeypatch.setenv("SHOP_PRIVACY_KEY", SECRET)
 
 
+@pytest.mark.slice
 @given(
     st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=80),
     st.binary(min_size=16, max_size=100),

@@ -25,6 +25,7 @@ def shop(tiny, monkeypatch):
     return tiny
 
 
+@pytest.mark.slice
 def test_a_subject_that_is_one_of_several_key_columns(shop):
     """Of labels too, whose key names it with other capitals than `subject`."""
     shop.source("CREATE TABLE raw.outcomes AS SELECT order_id, day, (quantity > 4)::INT AS returned FROM raw.orders")

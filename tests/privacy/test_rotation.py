@@ -52,6 +52,7 @@ def evaluated(shop):
     )
 
 
+@pytest.mark.slice
 @pytest.mark.lake
 def test_performance_counts_the_same_rows_before_and_after(shop):
     before = evaluated(shop)

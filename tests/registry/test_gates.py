@@ -205,6 +205,7 @@ def test_a_decision_that_cannot_judge_a_row_is_refused(gated: Any, decision: str
         gates_of(gated, 1)
 
 
+@pytest.mark.slice
 def test_a_much_larger_model_is_refused_for_its_throughput_only_where_a_limit_is_declared(
     gated: Any, helpers: Any
 ) -> None:
@@ -286,6 +287,7 @@ def test_a_damaged_champion_is_a_failed_gate_that_can_be_overridden(gated: Any) 
     assert tried.commit(override="v3 is damaged").version == 1
 
 
+@pytest.mark.slice
 def test_of_two_promotions_at_once_one_wins_and_the_other_is_told(gated: Any) -> None:
     code = """
         import sys
@@ -368,6 +370,7 @@ def test_labels_that_cannot_be_used_are_named(gated: Any, sql: str, message: str
         gates_of(gated, 1)
 
 
+@pytest.mark.slice
 @pytest.mark.parametrize(
     ("objective", "parameters", "gates"),
     [

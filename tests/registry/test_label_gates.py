@@ -71,6 +71,7 @@ def test_late_labels_judge_by_the_newest_partitions_that_have_them(gated: Any, h
     assert found["segment_metric"].state == "failed" and "東京" in found["segment_metric"].text
 
 
+@pytest.mark.slice
 def test_outcomes_that_are_no_numbers_and_labels_without_a_key(gated: Any) -> None:
     file = gated.folder / "labels.sql"
     before = by_name(gates_of(gated, 1))["metric"].details["rows"]
@@ -86,6 +87,7 @@ def test_outcomes_that_are_no_numbers_and_labels_without_a_key(gated: Any) -> No
         gates_of(gated, 1)
 
 
+@pytest.mark.slice
 def test_partitions_that_are_still_being_labelled_do_not_judge(gated: Any) -> None:
     """Of the newest partition, only returned orders are known: a label that arrives early is of one kind."""
     gated.source("DELETE FROM raw.outcomes WHERE day = '2024-03-04' AND returned = 0")
@@ -97,6 +99,7 @@ def test_partitions_that_are_still_being_labelled_do_not_judge(gated: Any) -> No
     assert by_name(gates_of(gated, 1))["metric"].state == "unjudged"
 
 
+@pytest.mark.slice
 def test_without_labels_a_promotion_is_refused_until_somebody_accepts_it(
     gated: Any, promote: Any, helpers: Any
 ) -> None:
@@ -181,6 +184,7 @@ def test_the_gate_computes_what_the_statistics_do(gated: Any) -> None:
     assert "refused with a probability of 80%" in found["segment_metric"].text
 
 
+@pytest.mark.slice
 @pytest.mark.parametrize("named", [False, True])
 def test_models_with_several_classes_are_judged_by_labels(gated: Any, helpers: Any, named: bool) -> None:
     for rounds in (1, 12):

@@ -83,6 +83,7 @@ def test_the_page_has_what_the_json_has(reported):
     assert json.loads(to_json(read)) == content
 
 
+@pytest.mark.slice
 def test_the_bytes_are_the_same_in_another_process_and_after_recording(reported):
     before, printed = report(reported)
     entry = before["origin"]["ledger_entry"]
@@ -270,6 +271,7 @@ def open_sql(tiny):
     return (tiny.folder / "features.sql").read_text(encoding="utf-8")
 
 
+@pytest.mark.slice
 def test_two_versions_are_compared_on_the_rows_that_both_scored(reported):
     reported.shell("models", "promote", "returns", "v2", "--override", "a test")
     reported.shell("backfill", "orders", "--from", DAYS[20], "--to", DAYS[22], "--no-dagster", "--why", "a test")

@@ -256,6 +256,7 @@ class TestAStatement:
         assert sum(line.points for line in card.lines) == (0 if fault else 0.5)
         assert [fault in text for text in card.faults] == ([True] if fault else [])
 
+    @pytest.mark.slice
     def test_of_another_ledger_counts_nothing(self, signed):
         tiny, key, _ = signed
         tiny.shell("models", "sign", "returns", "v1", "--key", str(key))

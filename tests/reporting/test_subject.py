@@ -24,6 +24,7 @@ def _report(tiny, subject, *words):
     return json.loads(file.read_text())
 
 
+@pytest.mark.slice
 def test_has_every_prediction_of_one_person_and_nobody_else(tiny):
     tiny.declare(decisions={"risky": "score >= 0.4"}, explanations={"top": 2})
     tiny.run()
@@ -92,6 +93,7 @@ class Page(HTMLParser):
         self.predictions += tag == "summary"
 
 
+@pytest.mark.slice
 @pytest.mark.parametrize(("person", "rows"), [("Ærøskøbing 東京 <b>", 1), ("东京 👩‍👩‍👧 'x'", 300)])
 def test_reasons_are_computed_where_none_were_stored_and_say_so_where_they_cannot_be(tiny, person, rows):
     tiny.source(

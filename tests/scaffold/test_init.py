@@ -107,6 +107,7 @@ ODD = (
 )
 
 
+@pytest.mark.slice
 def test_names_that_sql_yaml_and_xgboost_reserve_are_written_so_that_they_load_and_train(here):
     database = source(here, ODD, table='raw."two words"')
     words = ["--from-table", database, "raw.two words", "--key", "select", "--outcome", "group"]
@@ -124,6 +125,7 @@ def test_with_hundreds_of_features_training_warns_of_nothing(here):
     assert done.returncode == 0 and "Warning" not in done.stderr, done.stderr
 
 
+@pytest.mark.slice
 def test_parquet_files_are_a_source_too(here):
     with duckdb.connect() as con:
         con.execute(f"COPY (SELECT {COLUMNS} FROM range(500) AS r(i)) TO 'trips.parquet'")

@@ -184,6 +184,7 @@ class TestQuery:
         on_lake = {"FROM warehouse.ledger.audit"} if "ducklake" in str(house.tiny.project.warehouse) else set()
         return [text for text in every if text not in on_lake]
 
+    @pytest.mark.slice
     @pytest.mark.parametrize("everything", [False, pytest.param(True, marks=pytest.mark.soak)])
     def test_reads_tables_only_and_writes_nothing(self, scored: Any, everything: bool) -> None:
         house = House(scored)

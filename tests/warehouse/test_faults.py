@@ -161,6 +161,7 @@ def test_a_read_only_published_folder(changed, caplog):
         assert_completes(changed)
 
 
+@pytest.mark.slice
 def test_a_spill_folder_removed_in_mid_run(changed, tmp_path, monkeypatch):
     outgrow(changed, monkeypatch)
     folder = temporary(tmp_path, monkeypatch)

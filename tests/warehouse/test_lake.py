@@ -142,6 +142,7 @@ class TestAtOnce:
         assert not result.error and others == [FIRST, result.features.revision]
         assert_sound(scored, DAYS)
 
+    @pytest.mark.slice
     def test_the_newest_change_holds_though_its_clock_is_behind(self, scored):
         ahead = (new_id()[:4], "2999")
         scored.tamper(f"UPDATE ledger.live_changes SET change_id = replace(change_id, '{ahead[0]}', '{ahead[1]}')")
@@ -151,6 +152,7 @@ class TestAtOnce:
 
 
 class TestTurns:
+    @pytest.mark.slice
     def test_who_waits_too_long_is_told_who_holds_it(self, scored, monkeypatch):
         holder = scored.python(
             """
@@ -397,6 +399,7 @@ class TestWhatIsKept:
     def test_types_that_would_come_back_as_others(self, sql_type, unkept):
         assert unkept_type(sql_type) == unkept
 
+    @pytest.mark.slice
     def test_a_sum_of_whole_numbers_is_refused_with_the_way_out(self, tiny, helpers):
         """Parquet would keep the nearest DOUBLE of a HUGEINT, and say nothing."""
         tiny.declare(helpers.SQL.replace("'not a feature'", "sum(quantity) OVER ()"))
@@ -475,6 +478,7 @@ class TestMaintenance:
         assert not failures
         assert_sound(scored, DAYS)
 
+    @pytest.mark.slice
     def test_a_purge_of_old_scores_leaves_what_is_live(self, scored):
         """As retention will do it: rows of scorings that are not live are deleted, in a turn of their own."""
         scored.source("UPDATE raw.orders SET quantity = 8")

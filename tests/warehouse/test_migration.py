@@ -189,6 +189,7 @@ def test_every_view_can_be_read(shop):
     assert counts["orders", "quarantine"] == 3
 
 
+@pytest.mark.slice
 @pytest.mark.parametrize("pipeline", PIPELINES)
 def test_what_reads_the_ledger_reads_it(shop, pipeline):
     shop.command("publish")  # the published views name the folder that the project was in

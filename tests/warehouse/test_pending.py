@@ -1,6 +1,7 @@
 """What is pending is found at the ledger's end, and is what a look at all of it finds."""
 
 import duckdb
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -8,6 +9,7 @@ from pip_dagster.warehouse import pending
 from pip_dagster.warehouse.kinds import announcing
 
 
+@pytest.mark.slice
 @given(
     kinds=st.lists(st.sampled_from([kind.name for kind in announcing()]), max_size=40),
     unpublished=st.sets(st.integers(0, 39), max_size=12),

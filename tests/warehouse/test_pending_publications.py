@@ -80,6 +80,7 @@ def test_status_and_plan_show_it_and_write_nothing(pending):
     assert pending.scores() == old and [row[1] for row in pending_now(pending.project, within=5)] == DAYS
 
 
+@pytest.mark.slice
 @pytest.mark.lake("always")
 def test_resume_completes_it(killed_backfill):
     words = ["--project", str(killed_backfill.root), "backfill", "orders", "--resume", "--no-dagster"]
@@ -147,6 +148,7 @@ def _definitions(tiny):
     return build_definitions(tiny.pipeline())
 
 
+@pytest.mark.slice
 def test_a_partition_of_which_nothing_is_published_is_shown(scored):
     scored.source("INSERT INTO raw.orders SELECT * REPLACE ('2024-03-05'::DATE AS day) FROM raw.orders LIMIT 9")
     killed(scored, "backfill", "orders", "--from", "2024-03-05", "--to", "2024-03-05", "--no-dagster")
@@ -154,6 +156,7 @@ def test_a_partition_of_which_nothing_is_published_is_shown(scored):
     assert "nothing published; stored since" in scored.shell("status", "orders")
 
 
+@pytest.mark.slice
 def test_before_anything_was_published_status_says_so(tiny):
     killed(tiny, "backfill", "orders", "--from", DAYS[0], "--to", DAYS[0], "--no-dagster")
     assert "Nothing is published yet" in tiny.shell("status", code=1)
@@ -175,6 +178,7 @@ def test_a_published_folder_that_cannot_be_written_is_reported_and_stays_pending
     assert_published(pending)
 
 
+@pytest.mark.slice
 def test_while_another_process_has_the_warehouse_status_says_that_it_does_not_know(pending):
     process = pending.python(
         """

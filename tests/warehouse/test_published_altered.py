@@ -158,6 +158,7 @@ def test_the_answer_as_json(scored):
     assert (found["altered"], found["without_digest"]) == (1, 0)
 
 
+@pytest.mark.slice
 @pytest.mark.lake
 def test_columns_that_come_and_change_alter_nothing(scored):
     """Rows of the same file that an earlier declaration published keep their digests."""

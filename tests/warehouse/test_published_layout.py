@@ -263,6 +263,7 @@ def test_nothing_published_is_said(tiny):
             pass
 
 
+@pytest.mark.slice
 def test_a_file_stays_compact_however_often_it_changes(scored, monkeypatch):
     """Without merging, each change would add two blocks of 256 KiB, and a row group to each table."""
     from pip_dagster.warehouse.access import writing

@@ -52,6 +52,7 @@ def output(process):
     return text
 
 
+@pytest.mark.slice
 @pytest.mark.lake("always")
 def test_two_processes_write_while_a_third_reads_what_is_published(scored):
     tiny = scored
@@ -208,6 +209,7 @@ def test_what_cannot_be_published_is_told_keeps_nothing_and_is_published_later(s
     assert scored.scores() == scored.expected()
 
 
+@pytest.mark.slice
 def test_readers_may_open_and_close_all_the_time(scored):
     stop, failures = threading.Event(), []
 

@@ -147,6 +147,7 @@ class TestEqualsTheReference:
                 assert got[f"auc.{name}"] is None
         assert got["ovr_auc"] == (pytest.approx(np.mean(aucs), **EXACT) if aucs else None)
 
+    @pytest.mark.slice
     @fast
     @given(cases)
     def test_numbers_and_counts(self, case):
