@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 from pip_dagster import clock
-from pip_dagster.erasure.holds import RELEASED, stored_on_hold
+from pip_dagster.erasure.held import RELEASED, stored_on_hold
 from pip_dagster.erasure.opened import opened
 from pip_dagster.erasure.place import ErasureRequest, Removed
 from pip_dagster.erasure.recount import forget_values

@@ -54,7 +54,7 @@ class GoldenPlace:
         """Golden rows to remove, and files and folders that have such rows still."""
         with opened(self._project) as con:
             rows = sum(len(positions) for _, _, positions in self._found(con, request))
-        former = sum(len(version.golden_files.former()) for version in self._versions())
+        former = sum(len(version.golden_files.former()) for version in _versions(self._registry))
         return rows + former + len(incoming(self._registry.root))
 
     def remove(self, request: ErasureRequest) -> Removed:
@@ -80,7 +80,7 @@ class GoldenPlace:
                     if each.details["erasure_id"] == request.erasure_id
                 ]
                 audit.append(con, missing)
-        for version in self._versions():
+        for version in _versions(self._registry):
             version.golden_files.remove_former()
         if running := remove_abandoned(self._registry.root):
             raise ErasureError(
@@ -124,29 +124,13 @@ class GoldenPlace:
             )
         return "golden rows of all versions were compared with the subject's stored rows and value: none is equal"
 
-    def _versions(self) -> Iterator[ModelVersion]:
-        for model in self._registry.models():
-            for number in self._registry.numbers(model):
-                try:
-                    yield self._registry.get(model, number)
-                except RegistryError as error:
-                    raise ErasureError(
-                        f"{error} Its golden rows may be of the person: correct that, or remove the version's folder, "
-                        "and resume the erasure."
-                    ) from error
-
     def _found(
         self, con: DuckDBPyConnection, request: ErasureRequest
     ) -> Iterator[tuple[ModelVersion, int, Sequence[int]]]:
         """Each version with its number of golden rows and the positions of those to remove."""
         people, recorded = [*_people(con, request)], reissued.recorded(con)
-        for version in self._versions():
-            try:
-                table = golden.read_table(version)
-            except RegistryError as error:
-                raise ErasureError(
-                    f"{error} Its golden rows may be of the person: correct that and resume the erasure."
-                ) from error
+        for version in _versions(self._registry):
+            table = _rows(version)
             _, digest = version.golden_files.current
             positions = {
                 position
@@ -156,6 +140,36 @@ class GoldenPlace:
             }
             positions |= _equal(table, version.manifest, request, people)
             yield version, table.num_rows, sorted(positions)
+
+
+def has_value(project: Project, request: ErasureRequest) -> bool:
+    """Whether a golden row has the subject's value, of a model that takes the subject's column.
+
+    Raises:
+        ErasureError: a version is damaged.
+    """
+    return any(_equal(_rows(each), each.manifest, request, ()) for each in _versions(Registry(project.registry)))
+
+
+def _versions(registry: Registry) -> Iterator[ModelVersion]:
+    for model in registry.models():
+        for number in registry.numbers(model):
+            try:
+                yield registry.get(model, number)
+            except RegistryError as error:
+                raise ErasureError(
+                    f"{error} Its golden rows may be of the person: correct that, or remove the version's folder, "
+                    "and resume the erasure."
+                ) from error
+
+
+def _rows(version: ModelVersion) -> pa.Table:
+    try:
+        return golden.read_table(version)
+    except RegistryError as error:
+        raise ErasureError(
+            f"{error} Its golden rows may be of the person: correct that and resume the erasure."
+        ) from error
 
 
 def _people(con: DuckDBPyConnection, request: ErasureRequest) -> Iterator[pa.Table]:

@@ -201,11 +201,20 @@ def check_person(pipeline: Pipeline, subject: str) -> None:
     where = f"Pipeline {pipeline.spec.name}: the subject"
     if "\0" in subject or _not_utf8(subject):
         raise DeclarationError(f"{where} is not text in UTF-8 without NUL, and no source has it. Check the identifier.")
-    if any(re.fullmatch(f"{re.escape(key.version)}_[0-9a-f]{{32}}", subject) for key in stored_keys(pipeline)):
+    if is_pseudonym(pipeline, subject):
         raise DeclarationError(
             f"{where} is a pseudonym. Rows come in with the person's identifier, and would return; nobody can compute "
             "it from a pseudonym. Give the identifier as the source has it."
         )
+
+
+def is_pseudonym(pipeline: Pipeline, subject: str) -> bool:
+    """Whether a text has the form of a pseudonym by a secret that is declared.
+
+    Raises:
+        DeclarationError: a secret is missing.
+    """
+    return any(re.fullmatch(f"{re.escape(key.version)}_[0-9a-f]{{32}}", subject) for key in stored_keys(pipeline))
 
 
 def _not_utf8(text: str) -> bool:

@@ -10,7 +10,8 @@ from datetime import UTC, datetime
 import numpy as np
 import pytest
 
-from pip_dagster.erasure.erase import Wish, erase
+from pip_dagster.erasure.erase import erase
+from pip_dagster.erasure.wish import Wish
 from pip_dagster.errors import ErasureError
 from pip_dagster.evidence.everything import verify_everything
 from pip_dagster.promotion.identity import golden_gate

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from pip_dagster.erasure.erase import Wish, erase
+from pip_dagster.erasure.erase import erase
 from pip_dagster.erasure.holds import list_holds, place_hold
+from pip_dagster.erasure.wish import Wish
 from pip_dagster.errors import DeclarationError
 from pip_dagster.flow.plan import make_plan
 from pip_dagster.privacy.keys import keys_of
