@@ -23,6 +23,7 @@ from pip_dagster.erasure.outside import keep_certificate, keep_request
 from pip_dagster.erasure.place import ErasurePlace, ErasureRequest, Removed
 from pip_dagster.erasure.rows import WarehousePlace
 from pip_dagster.erasure.targets import TargetsPlace
+from pip_dagster.erasure.unfinished import ANCHOR
 from pip_dagster.erasure.wish import Wish, begin, of_subject
 from pip_dagster.errors import NoWarehouseError
 from pip_dagster.evidence.anchor import anchor_after
@@ -40,7 +41,6 @@ if TYPE_CHECKING:
 
 
 _ABSENT = "its rows are then refused from now on, with a certificate that nothing was there"
-_ANCHOR = "anchor"  # the last step, behind the certificate
 
 
 @dataclass(frozen=True)
@@ -143,7 +143,7 @@ def carry_out(
     """Empty every place of an erasure that the ledger has, and certify it. Raises as `erase`."""
     place, erasure_id = _rows_place(project, pipelines, actor, progress), request.erasure_id
     # Golden rows are known by the rows that are still stored.
-    places: list[ErasurePlace] = [GoldenPlace(project, actor), place]
+    places: list[ErasurePlace] = [GoldenPlace(project, actor, pipelines), place]
     places += places_behind(project, pipelines, actor, others)
     # Rows that a run stored behind the places' backs are in all of them again.
     everything = bool(resumed and place.count(request))
@@ -204,14 +204,14 @@ def _not_anchored(project: Project, of: Mapping[str, Sequence[tuple[str, str]]])
         found = _read(project, of_subject(of, "done"))
     except NoWarehouseError:
         return None
-    return str(found[-1][0]) if found and _ANCHOR not in _done(project, str(found[-1][0])) else None
+    return str(found[-1][0]) if found and ANCHOR not in _done(project, str(found[-1][0])) else None
 
 
 def vouch(project: Project, erasure_id: str, progress: Callable[[str], object]) -> None:
     """Vouch for what this erasure rewrote, and note that: whoever repeats an interrupted call then does it."""
     if anchor_after(project, progress, erasure_id=erasure_id):
         where = "its entries are vouched for in every declared place" if project.anchors else "no anchors are declared"
-        _note(project, erasure_id, _ANCHOR, Removed(0, 0, 0, "the audit was anchored"), where)
+        _note(project, erasure_id, ANCHOR, Removed(0, 0, 0, "the audit was anchored"), where)
 
 
 def _done(project: Project, erasure_id: str) -> set[str]:

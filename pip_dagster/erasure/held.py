@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from datetime import datetime
 from typing import TYPE_CHECKING
 
 from pip_dagster.erasure.place import ErasureRequest
 from pip_dagster.errors import ErasureError
+from pip_dagster.evidence.contents import columns_of_tables
 from pip_dagster.plural import plural
 from pip_dagster.privacy.keys import keys_of
-from pip_dagster.sql.names import among, literal, quote
+from pip_dagster.sql.names import among, column_named, literal, quote
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -41,25 +42,30 @@ def hold_on(con: DuckDBPyConnection, pipeline: str, tokens: Sequence[str]) -> tu
     return con.execute(select, {"pipeline": pipeline, "tokens": [*tokens]}).fetchone()
 
 
-def stored_on_hold(con: DuckDBPyConnection, pipeline: Pipeline, tables: Mapping[str, str]) -> dict[str, list[str]]:
-    """Hold → what stands for its subject in these tables of features: SQL → the column that names it.
+def stored_on_hold(con: DuckDBPyConnection, pipeline: Pipeline) -> dict[str, list[str]]:
+    """Hold → what stands for its subject in the pipeline's tables of features.
 
     Raises:
         ErasureError: a hold does not know its subject by a secret of the pipeline.
     """
-    name = pipeline.spec.name
+    name, privacy = pipeline.spec.name, pipeline.spec.privacy
     rows = con.execute(
         f"SELECT h.hold_id, h.key_version, h.subject FROM ledger.held_subjects h JOIN ({STATES}) s "
         f"ON s.hold_id = h.hold_id AND s.state = 'held' WHERE h.pipeline = {literal(name)} ORDER BY ALL"
     ).fetchall()
-    if not rows:
+    if not (rows and privacy):
         return {}
+    tables = {
+        f"{quote(name)}.{quote(table)}": column
+        for (_, table), columns in columns_of_tables(con, {name}).items()
+        if table.startswith("features__") and (column := column_named(columns, privacy.subject))
+    }
     keys = {key.version: key for key in keys_of(pipeline)}
     for hold_id in {row[0] for row in rows}:
         if lacking := sorted(keys.keys() - {version for of, version, _ in rows if of == hold_id}):
             raise ErasureError(
                 f"Pipeline {name}: the hold {hold_id} was placed before the secret {lacking[0]!r} was declared, and "
-                "does not know rows by it. Place it again, release the former one, and purge again."
+                "does not know rows by it. Place it again, release the former one, and repeat the command."
             )
     found: dict[str, set[str]] = {}
     for version in sorted({version for _, version, _ in rows} & keys.keys()):
@@ -74,6 +80,28 @@ def stored_on_hold(con: DuckDBPyConnection, pipeline: Pipeline, tables: Mapping[
             for value, held in con.execute(select, dict(key.values)).fetchall():
                 found.setdefault(of[held], set()).add(value)
     return {hold_id: sorted(values) for hold_id, values in found.items()}
+
+
+def held_requests(
+    con: DuckDBPyConnection, pipelines: Sequence[Pipeline], request: ErasureRequest
+) -> Iterator[tuple[str, ErasureRequest]]:
+    """Each hold that is on in these pipelines, with the request that would name its subject's rows there.
+
+    The subject of `request` is known by its hashes too, where none of its rows is stored.
+
+    Raises:
+        ErasureError: a hold does not know its subject by a secret of the pipeline.
+    """
+    for pipeline in pipelines:
+        name, privacy = pipeline.spec.name, pipeline.spec.privacy
+        if privacy is None:
+            continue
+        found = {hold_id: {*values} for hold_id, values in stored_on_hold(con, pipeline).items()}
+        if own := hold_on(con, name, request.tokens.get(name, ())):
+            found.setdefault(own[0], set()).update(request.subjects.get(name, ()))
+        for hold_id, values in found.items():
+            columns, subjects = {name: privacy.subject}, {name: sorted(values)}
+            yield hold_id, replace(request, columns=columns, subjects=subjects, tokens={})
 
 
 def only(request: ErasureRequest, pipeline: str) -> ErasureRequest:
