@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from pip_dagster import clock
 from pip_dagster.erasure.held import STATES
 from pip_dagster.erasure.known import check_known
-from pip_dagster.erasure.opened import opened
+from pip_dagster.erasure.opened import recording
 from pip_dagster.errors import ErasureError, NotFoundError, NoWarehouseError
 from pip_dagster.ledger import audit
 from pip_dagster.ledger.record import dicts, new_id
@@ -21,7 +21,6 @@ from pip_dagster.privacy.texts import check_text_of, check_texts
 from pip_dagster.warehouse.access import reading
 from pip_dagster.warehouse.connect import workspace
 from pip_dagster.warehouse.erased import repeating
-from pip_dagster.warehouse.transaction import transaction
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -72,6 +71,7 @@ def place_hold(
     by: str,
     until: datetime | None = None,
     absent: bool = False,
+    progress: Callable[[str], object] = lambda text: None,
 ) -> str:
     """Have erasures and purges keep a subject's rows, until the hold is released; its id.
 
@@ -98,7 +98,7 @@ def place_hold(
     }
     hold_id, now = new_id(), clock.now()
     # A restored backup may lack the hold under which an erasure is to be repeated.
-    with repeating(), opened(project) as con, transaction(con):
+    with repeating(), recording(project, progress) as con:
         for pipeline in pipelines:
             for key in keys_of(pipeline):
                 keep_check(con, key)
@@ -109,7 +109,15 @@ def place_hold(
     return hold_id
 
 
-def release_hold(project: Project, hold_id: str, *, why: str, by: str, pipelines: Sequence[Pipeline] = ()) -> int:
+def release_hold(
+    project: Project,
+    hold_id: str,
+    *,
+    why: str,
+    by: str,
+    pipelines: Sequence[Pipeline] = (),
+    progress: Callable[[str], object] = lambda text: None,
+) -> int:
     """End a hold; how many rows it kept aside, which the next erasure of the subject, or the next purge, removes.
 
     `pipelines`: those that are declared; by their secrets, `why` is searched for the identifier.
@@ -120,7 +128,7 @@ def release_hold(project: Project, hold_id: str, *, why: str, by: str, pipelines
         ErasureError: it is released already.
         WarehouseError: the warehouse cannot be written.
     """
-    with opened(project) as con, transaction(con):
+    with recording(project, progress) as con:
         known = {each["hold_id"]: each for each in dicts(con.execute(_LIST))}
         if hold_id not in known:
             listed = ", ".join([*known][-5:]) or "none"
@@ -134,7 +142,7 @@ def release_hold(project: Project, hold_id: str, *, why: str, by: str, pipelines
         now = clock.now()
         insert_rows(con, "erasures", [_HoldEntry(hold_id, found["pipelines"], "released", why, None, by, now)])
         _record(con, hold_id, "released", why, by, now)
-        return int(found["rows_kept"])
+    return int(found["rows_kept"])
 
 
 def list_holds(project: Project) -> list[dict[str, Any]]:
