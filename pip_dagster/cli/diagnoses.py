@@ -196,20 +196,10 @@ def _warehouse(project: Project) -> Iterator[Diagnosis]:
 
 
 def _erasures(con: DuckDBPyConnection, project: Project) -> Iterator[Diagnosis]:
-    """Whether the warehouse and the folder beside it know the same erasures."""
-    from pip_dagster.warehouse.erased import folder, missing, noted, refusal, states_of
+    from pip_dagster.cli.erasures_found import erasures_found
 
-    if lacking := missing(con, project):
-        yield Diagnosis("problem", "erasures", refusal(project, lacking), "pip-dagster erase --again")
-        return
-    kept = noted(project)
-    done = [each for each, state in states_of(con).items() if state == "done"]
-    if unknown := [each for each in done if not kept.get(each)]:
-        what = f"{folder(project)} lacks {plural(len(unknown), 'erasure')}, such as {unknown[0]}"
-        remedy = "Restore it from a backup: without it, nobody notices that a restored warehouse brings people back"
-        yield Diagnosis("warning", "erasures", what, remedy)
-    elif done:
-        yield Diagnosis("ok", "erasures", f"{len(done)}, which {folder(project)} has too")
+    for level, text, remedy in erasures_found(con, project):
+        yield Diagnosis(level, "erasures", text, remedy)
 
 
 def _lock(project: Project) -> Iterator[Diagnosis]:

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 @click.option("--ground", metavar="TEXT", help="The legal ground, such as 'GDPR, article 17(1)(b)'.")
 @click.option("--asked-by", metavar="WHO", help="Who requested it, without the person's name.")
 @click.option("--received", type=click.DateTime(["%Y-%m-%d"]), metavar="DATE", help="When the request was received.")
+@click.option("--absent", is_flag=True, help="Refuse the subject's rows from now on, though nothing names it yet.")
 @click.option("--dry-run", is_flag=True, help="Erase nothing: say how many rows of which partitions there are.")
 @click.option("--again", is_flag=True, help="Repeat the erasures that a restored backup does not know.")
 @json_option
@@ -44,6 +45,7 @@ def erase(
     ground: str | None,
     asked_by: str | None,
     received: datetime | None,
+    absent: bool,
     dry_run: bool,
     again: bool,
     as_json: bool,
@@ -55,14 +57,18 @@ def erase(
     pip-dagster erase --subject C-1042 --why "request 17"             erases them, and keeps them from returning
     pip-dagster erase --again                                         after a backup of the warehouse was restored
 
-    The same command again goes on where one was interrupted. Exit code 0: everything is erased and verified. 1:
-    refused, or a place could not be emptied; what is done stays done.
+    A subject that no stored row, golden row or source row names is refused: it may be mistyped. With --absent it is
+    kept out all the same. The same command again goes on where one was interrupted.
+
+    Exit code 0: everything is erased and verified. 1: refused, or a place could not be emptied; what is done stays
+    done.
     """
-    from pip_dagster.erasure.erase import Wish, concerned
+    from pip_dagster.erasure.erase import check, concerned
     from pip_dagster.erasure.erase import erase as erase_everywhere
+    from pip_dagster.erasure.wish import Wish
 
     if again:
-        if subject or why or names or ground or asked_by or received or dry_run:
+        if subject or why or names or ground or asked_by or received or absent or dry_run:
             raise click.UsageError("--again repeats erasures as they were requested; it has no other option.")
         _again(project, as_json=as_json)
         return
@@ -70,10 +76,11 @@ def erase(
         raise click.UsageError("Name whom to erase with --subject and --why, or pass --again.")
     subject = subject_given(subject, "whom to erase")
     pipelines = pipelines_of_people(project, names)
+    wish = Wish(subject, why, whoami(), ground, asked_by, received.astimezone() if received else None, absent)
     if dry_run:
+        check(project, pipelines, wish)
         _show_rows(concerned(project, pipelines, subject), as_json=as_json)
         return
-    wish = Wish(subject, why, whoami(), ground, asked_by, received.astimezone() if received else None)
     with of_dagster(project) as others:
         done = erase_everywhere(project, pipelines, wish, others=others, progress=progress)
     if as_json:
@@ -110,9 +117,9 @@ def _show(done: Erased) -> None:
 def subject_given(subject: str, what: str) -> str:
     """The subject of an option; `-` is the first line of standard input. `what`: what is expected of it."""
     if subject == "-":
-        subject = sys.stdin.readline().rstrip("\n")
+        subject = sys.stdin.readline().rstrip("\r\n")
     if not subject.strip():
-        raise click.ClickException(f"The subject is empty; expected {what}.")
+        raise click.ClickException(f"The identifier is empty; expected {what}.")
     return subject
 
 
@@ -152,4 +159,4 @@ def _show_rows(found: dict[str, dict[str, int]], *, as_json: bool) -> None:
         for key, count in sorted(of.items()):
             echo(f"{name}, {key}: {plural(count, 'row')}")
     if not any(found.values()):
-        echo("No stored row is about this subject.")
+        echo("No stored row is about this subject. An erasure keeps its rows out from now on.")

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -12,11 +13,16 @@ from pip_dagster.cli.cells import moment
 from pip_dagster.cli.erase import pipelines_of_people, subject_given
 from pip_dagster.cli.group import Commands
 from pip_dagster.cli.options import json_option
-from pip_dagster.cli.output import echo, show_json, show_table
+from pip_dagster.cli.output import echo, progress, show_json, show_table
 from pip_dagster.cli.table import Heading
+from pip_dagster.declaration.find import find_declarations, find_pipeline
 from pip_dagster.declaration.project import Project
+from pip_dagster.errors import DeclarationError
 from pip_dagster.plural import plural
 from pip_dagster.registry.store import whoami
+
+if TYPE_CHECKING:
+    from pip_dagster.declaration.pipeline import Pipeline
 
 
 @click.group(cls=Commands)
@@ -29,22 +35,30 @@ def hold() -> None:
 @click.option("--why", required=True, metavar="TEXT", help="Why, without the person: it is kept.")
 @click.option("--pipeline", "names", multiple=True, metavar="NAME", help="In this pipeline only; may be repeated.")
 @click.option("--until", type=click.DateTime(["%Y-%m-%d"]), metavar="DATE", help="Until when at the least; noted only.")
+@click.option("--absent", is_flag=True, help="Place it though nothing names the subject yet.")
 @json_option
 @click.pass_obj
 def place(
-    project: Project, subject: str, why: str, names: tuple[str, ...], until: datetime | None, as_json: bool
+    project: Project,
+    subject: str,
+    why: str,
+    names: tuple[str, ...],
+    until: datetime | None,
+    absent: bool,
+    as_json: bool,
 ) -> None:
     """Place a legal hold on a person, in all pipelines that declare `privacy`.
 
     An erasure of the person then restricts: the rows are kept aside, and are neither scored, published nor delivered.
-    A purge keeps them aside too. The hold ends when it is released.
+    A purge keeps them aside too. The hold ends when it is released. A subject that no stored row, golden row or source
+    row names is refused: it may be mistyped. With --absent the hold is placed before the first row arrives.
     """
     from pip_dagster.erasure.holds import place_hold
 
     subject = subject_given(subject, "who is on hold")
     chosen = pipelines_of_people(project, names)
     at = until.astimezone() if until else None
-    hold_id = place_hold(project, chosen, subject, why=why, by=whoami(), until=at)
+    hold_id = place_hold(project, chosen, subject, why=why, by=whoami(), until=at, absent=absent, progress=progress)
     if as_json:
         show_json({"hold": hold_id, "pipelines": [each.spec.name for each in chosen]})
         return
@@ -60,7 +74,7 @@ def release(project: Project, hold_id: str, why: str, as_json: bool) -> None:
     """Release the hold ID. What it kept is removed when the person is erased again, or by the next purge."""
     from pip_dagster.erasure.holds import release_hold
 
-    kept = release_hold(project, hold_id, why=why, by=whoami())
+    kept = release_hold(project, hold_id, why=why, by=whoami(), pipelines=[*_with_people(project)], progress=progress)
     if as_json:
         show_json({"hold": hold_id, "rows_kept": kept})
         return
@@ -81,6 +95,15 @@ def list_(project: Project, as_json: bool) -> None:
         show_json(found)
     else:
         _show(found)
+
+
+def _with_people(project: Project) -> Iterator[Pipeline]:
+    """The pipelines that declare `privacy`; one with a mistake prevents no release."""
+    for name in find_declarations(project):
+        with suppress(DeclarationError):
+            pipeline = find_pipeline(project, name)
+            if pipeline.spec.privacy:
+                yield pipeline
 
 
 def _show(found: Sequence[Mapping[str, Any]]) -> None:

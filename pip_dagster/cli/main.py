@@ -19,10 +19,12 @@ from pip_dagster.cli import interrupted
 from pip_dagster.cli.cancelled import CANCELLED, TEXT
 from pip_dagster.cli.failures import end
 from pip_dagster.cli.group import Commands, dressed, in_sections
+from pip_dagster.cli.output import progress
 from pip_dagster.cli.unforeseen import debugging, sentence
 from pip_dagster.declaration.project import Project
 from pip_dagster.errors import PipelineError
 from pip_dagster.printable import printable
+from pip_dagster.warehouse import lock
 
 # Each is imported only when it is run: a status command must not pay for the registry's imports. The short help fits a
 # line of 80 columns; `cli/group.py` has the section of each.
@@ -98,6 +100,7 @@ class _Lazy(Commands):
 @click.pass_context
 def cli(ctx: click.Context, project: Path | None) -> None:
     """Inference pipelines in production: runs, lineage, models, backfills and rollbacks."""
+    ctx.with_resource(lock.waits_said(progress))
     if ctx.invoked_subcommand in _WITHOUT_PROJECT:
         ctx.obj = project
     else:

@@ -43,9 +43,9 @@ def purge(project: Project, names: tuple[str, ...], dry_run: bool, as_json: bool
         _show_due(found, as_json=as_json)
         return
     done = None
-    if found.partitions or found.running or found.wider:
+    if found.anything:
         with of_dagster(project) as others:
-            done = purge_everywhere(project, pipelines, actor=whoami(), others=others, progress=progress)
+            done = purge_everywhere(project, pipelines, actor=whoami(), found=found, others=others, progress=progress)
     if as_json:
         show_json(_as_dict(done, found))
     elif done:

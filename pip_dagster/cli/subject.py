@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from pip_dagster.cli.erase import subject_given
 from pip_dagster.cli.group import Commands
 from pip_dagster.cli.options import json_option, why_option
 from pip_dagster.cli.output import echo, near, show_json
@@ -20,8 +20,6 @@ from pip_dagster.plural import plural
 
 if TYPE_CHECKING:
     from pip_dagster.declaration.pipeline import Pipeline
-
-_PSEUDONYM = re.compile(r"[a-z0-9]{1,16}_[0-9a-f]{32}")
 
 
 @click.group(cls=Commands)
@@ -57,6 +55,7 @@ def report(
     from pip_dagster.ledger import audit
     from pip_dagster.privacy.suppressed import stored_values
     from pip_dagster.privacy.suppressed import tokens as tokens_of
+    from pip_dagster.privacy.texts import check_texts
     from pip_dagster.registry.store import whoami
     from pip_dagster.reporting.subject import about
     from pip_dagster.reporting.subject_page import Head, event, html_parts, json_parts, write_private
@@ -64,7 +63,7 @@ def report(
     from pip_dagster.warehouse.connect import workspace
     from pip_dagster.warehouse.transaction import transaction
 
-    value = _given(identifier)
+    value = subject_given(identifier, "whom it is about")
     chosen = []
     for pipeline in _loaded(project, pipelines):
         name = pipeline.spec.name
@@ -75,6 +74,7 @@ def report(
             raise DeclarationError(f"Pipeline {name} does not declare its subject: pass --column, the feature column.")
     if not chosen:
         raise DeclarationError("No pipeline declares its subject: pass --column, the feature column that names it.")
+    check_texts([each for each, _ in chosen], value, {"--why": why})
     head = Head.of(value, whoami())
     values, tokens = {value: None}, dict[str, None]()
     for pipeline, _ in chosen:
@@ -109,16 +109,16 @@ def lookup(project: Project, identifier: str, pipelines: tuple[str, ...], pseudo
     from standard input, so that no list of processes shows it. Nothing is written, and ID is not printed. A pseudonym
     cannot be turned back into the person: give an ID, and the pseudonym as --is.
     """
-    from pip_dagster.privacy.suppressed import checked_keys
+    from pip_dagster.privacy.suppressed import checked_keys, is_pseudonym
 
-    value = _given(identifier)
-    if _PSEUDONYM.fullmatch(value):
+    value = subject_given(identifier, "whom it is about")
+    found, declared = [], [*_loaded(project, pipelines)]
+    if pseudonym is None and any(is_pseudonym(each, value) for each in declared):
         raise DeclarationError(
             "This is a pseudonym, and nobody can compute whom it stands for. Whether it stands for a certain person is "
             "found by `pip-dagster subject lookup ID --is PSEUDONYM`, and its rows by `subject report`."
         )
-    found = []
-    for pipeline in _loaded(project, pipelines):
+    for pipeline in declared:
         keys, name = checked_keys(pipeline), pipeline.spec.name
         if pipelines and not keys:
             raise DeclarationError(
@@ -140,13 +140,6 @@ def lookup(project: Project, identifier: str, pipelines: tuple[str, ...], pseudo
             echo("It does not stand for this person in any of these pipelines, by any secret that is declared.")
     if not matching:
         sys.exit(1)
-
-
-def _given(identifier: str) -> str:
-    value = sys.stdin.readline().rstrip("\r\n") if identifier == "-" else identifier
-    if not value.strip():
-        raise DeclarationError("The identifier is empty; expected whom it is about.")
-    return value
 
 
 def _loaded(project: Project, names: Sequence[str]) -> Iterator[Pipeline]:

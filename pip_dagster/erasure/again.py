@@ -7,12 +7,13 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from pip_dagster.erasure.certificate import verify_certificate
-from pip_dagster.erasure.erase import Erased, Wish, begin, carry_out
-from pip_dagster.erasure.holds import hold_on
+from pip_dagster.erasure.erase import Erased, carry_out
+from pip_dagster.erasure.held import hold_on
 from pip_dagster.erasure.opened import opened
 from pip_dagster.erasure.outside import KeptRequest, instant, kept_request, key_of
 from pip_dagster.erasure.place import ErasurePlace, ErasureRequest
 from pip_dagster.erasure.tables import KINDS
+from pip_dagster.erasure.wish import Wish, begin
 from pip_dagster.errors import DeclarationError, ErasureError
 from pip_dagster.evidence.contents import columns_of_tables
 from pip_dagster.evidence.signed import trusted_keys

@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 from pip_dagster import clock
-from pip_dagster.erasure.holds import RELEASED, stored_on_hold
+from pip_dagster.erasure.held import RELEASED, held_requests
 from pip_dagster.erasure.opened import opened
 from pip_dagster.erasure.place import ErasureRequest, Removed
 from pip_dagster.erasure.recount import forget_values
@@ -18,7 +18,7 @@ from pip_dagster.errors import ErasureError
 from pip_dagster.evidence.contents import IDS, columns_of_tables
 from pip_dagster.ledger.rewrite import rewrite
 from pip_dagster.plural import plural
-from pip_dagster.sql.names import among, column_named, literal, quote
+from pip_dagster.sql.names import among, literal, quote
 from pip_dagster.warehouse import kinds
 from pip_dagster.warehouse.transaction import transaction
 
@@ -123,19 +123,11 @@ class ContentsPlace:
 
     def _keep(self, con: DuckDBPyConnection, request: ErasureRequest, pipeline: Pipeline) -> int:
         """Copy the rows of subjects on hold to those that are kept; how many."""
-        name, privacy = pipeline.spec.name, pipeline.spec.privacy
-        assert privacy
-        features = {
-            f"{quote(name)}.{quote(table)}": column
-            for (_, table), columns in columns_of_tables(con, {name}).items()
-            if table.startswith("features__") and (column := column_named(columns, privacy.subject))
-        }
-        place = WarehousePlace(self._project, {name: pipeline.spec.features.key}, self._actor)
-        kept = 0
-        for hold_id, values in stored_on_hold(con, pipeline, features).items():
-            of_hold = ErasureRequest(request.erasure_id, "purge", request.why, {name: privacy.subject}, {name: values})
-            kept += place.keep(con, of_hold, hold_id, f"{{id}} IN (SELECT id FROM {_DUE})")
-        return kept
+        place = WarehousePlace(self._project, {pipeline.spec.name: pipeline.spec.features.key}, self._actor)
+        return sum(
+            place.keep(con, of_hold, hold_id, f"{{id}} IN (SELECT id FROM {_DUE})")
+            for hold_id, of_hold in held_requests(con, [pipeline], request)
+        )
 
     def verify(self, request: ErasureRequest) -> str:
         """Count again.

@@ -6,7 +6,7 @@ A place that is done is a row of `ledger.erasure_steps`. The same request again 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,19 +16,21 @@ from pip_dagster.erasure.certificate import certificate_of, certify
 from pip_dagster.erasure.files import FilePlace, PublishedPlace
 from pip_dagster.erasure.gate_reports import GateReportsPlace
 from pip_dagster.erasure.golden import GoldenPlace
+from pip_dagster.erasure.known import check_known, request_of
 from pip_dagster.erasure.lake import LakePlace
 from pip_dagster.erasure.opened import opened
 from pip_dagster.erasure.outside import keep_certificate, keep_request
 from pip_dagster.erasure.place import ErasurePlace, ErasureRequest, Removed
 from pip_dagster.erasure.rows import WarehousePlace
 from pip_dagster.erasure.targets import TargetsPlace
+from pip_dagster.erasure.unfinished import ANCHOR
+from pip_dagster.erasure.wish import Wish, begin, of_subject
 from pip_dagster.errors import NoWarehouseError
 from pip_dagster.evidence.anchor import anchor_after
-from pip_dagster.ledger.record import new_id
 from pip_dagster.ledger.rows import insert_rows
-from pip_dagster.privacy.keys import keep_check, keys_of
-from pip_dagster.privacy.suppressed import check_person, stored_values, suppressed_in, tokens
-from pip_dagster.sql.names import among, literal
+from pip_dagster.privacy.suppressed import tokens
+from pip_dagster.privacy.texts import check_texts
+from pip_dagster.sql.names import literal
 from pip_dagster.warehouse.access import reading
 from pip_dagster.warehouse.connect import workspace
 from pip_dagster.warehouse.transaction import transaction
@@ -38,47 +40,7 @@ if TYPE_CHECKING:
     from pip_dagster.declaration.project import Project
 
 
-_ANCHOR = "anchor"  # the last step, behind the certificate
-
-
-@dataclass(frozen=True)
-class Wish:
-    """What a person requested: the erasure of a subject, and why. The subject is stored nowhere."""
-
-    subject: str = field(repr=False)
-    why: str
-    actor: str
-    ground: str | None = None
-    asked_by: str | None = None
-    received_at: datetime | None = None
-
-
-@dataclass(frozen=True)
-class _ErasureEntry:
-    """One row of `ledger.erasures`."""
-
-    erasure_id: str
-    kind: str
-    pipelines: list[str]
-    state: str
-    why: str
-    ground: str | None
-    asked_by: str | None
-    received_at: datetime | None
-    made_by: str
-    made_at: datetime
-
-
-@dataclass(frozen=True)
-class _SuppressionEntry:
-    """One row of `ledger.suppressions`."""
-
-    erasure_id: str
-    pipeline: str
-    subject: str
-    key_version: str
-    made_at: datetime
-    subject_column: str
+_ABSENT = "its rows are then refused from now on, with a certificate that nothing was there"
 
 
 @dataclass(frozen=True)
@@ -115,9 +77,22 @@ def concerned(project: Project, pipelines: Sequence[Pipeline], subject: str) -> 
         DeclarationError: a pipeline declares no subject, or a secret is missing.
         WarehouseError: the warehouse cannot be read.
     """
-    request = _request("", pipelines, Wish(subject, "", ""))
+    request = request_of(pipelines, subject)
     keys = {each.spec.name: each.spec.features.key for each in pipelines}
     return WarehousePlace(project, keys, "").partitions(request)
+
+
+def check(project: Project, pipelines: Sequence[Pipeline], wish: Wish) -> None:
+    """Refuse a request whose texts name the subject, and one of a subject that nothing names; nothing is changed.
+
+    Raises:
+        DeclarationError: a text has the identifier, a pipeline declares no subject, or a secret is missing.
+        ErasureError: nothing names the subject.
+        WarehouseError: the warehouse cannot be read.
+    """
+    check_texts(pipelines, wish.subject, {"--why": wish.why, "--ground": wish.ground, "--asked-by": wish.asked_by})
+    if not wish.absent:
+        check_known(project, pipelines, wish.subject, otherwise=_ABSENT)
 
 
 def erase(
@@ -134,12 +109,14 @@ def erase(
     of the warehouse's tables on there is no way back, only forward: the same call again resumes.
 
     Raises:
-        DeclarationError: a pipeline declares no subject, or a secret is missing.
-        ErasureError: a place could not be emptied; what is done is recorded.
+        DeclarationError: a pipeline declares no subject, a secret is missing, or a text has the identifier.
+        ErasureError: nothing names the subject, and nothing was changed; or a place could not be emptied, and what is
+            done is recorded.
         WarehouseError: the warehouse cannot be written.
     """
     place = _rows_place(project, pipelines, wish.actor, progress)
-    request = _request("", pipelines, wish)  # refused before anything is noted
+    request = request_of(pipelines, wish.subject, why=wish.why)  # refused before anything is noted
+    check(project, pipelines, wish)
     of = {each.spec.name: tokens(each, wish.subject) for each in pipelines}
     if (certified := _not_anchored(project, of)) and not place.count(request):
         keep_certificate(project, certificate_of(project, certified))
@@ -166,7 +143,7 @@ def carry_out(
     """Empty every place of an erasure that the ledger has, and certify it. Raises as `erase`."""
     place, erasure_id = _rows_place(project, pipelines, actor, progress), request.erasure_id
     # Golden rows are known by the rows that are still stored.
-    places: list[ErasurePlace] = [GoldenPlace(project, actor), place]
+    places: list[ErasurePlace] = [GoldenPlace(project, actor, pipelines), place]
     places += places_behind(project, pipelines, actor, others)
     # Rows that a run stored behind the places' backs are in all of them again.
     everything = bool(resumed and place.count(request))
@@ -221,80 +198,20 @@ def _rows_place(
     return WarehousePlace(project, keys, actor, pipelines=pipelines, progress=progress)
 
 
-def _request(erasure_id: str, pipelines: Sequence[Pipeline], wish: Wish) -> ErasureRequest:
-    for pipeline in pipelines:
-        check_person(pipeline, wish.subject)
-    columns = {each.spec.name: each.spec.privacy.subject for each in pipelines if each.spec.privacy}
-    subjects = {each.spec.name: stored_values(each, wish.subject) for each in pipelines}
-    hashes = {each.spec.name: [token for token, _ in tokens(each, wish.subject)] for each in pipelines}
-    return ErasureRequest(erasure_id, "erase", wish.why, columns, subjects, tokens=hashes)
-
-
-def begin(
-    project: Project,
-    pipelines: Sequence[Pipeline],
-    wish: Wish,
-    of: Mapping[str, Sequence[tuple[str, str]]],
-    known_as: str | None = None,
-) -> tuple[str, bool]:
-    """The id of the request, noted with who must not return, and whether it had begun before.
-
-    `of`: pipeline → keyed hashes. `known_as`: its id, where it is repeated.
-    """
-    with opened(project) as con, transaction(con):
-        running = [erasure_id for (erasure_id,) in con.execute(_of_subject(of, "running")).fetchall()]
-        found = [erasure_id for erasure_id in running if known_as in (None, erasure_id)]
-        if found:
-            return found[0], True
-        for pipeline in pipelines:
-            suppressed_in(con, pipeline)  # refused before anything is noted
-        erasure_id, now = known_as or new_id(), clock.now()
-        entry = _ErasureEntry(
-            *(erasure_id, "erase", sorted(of), "running", wish.why, wish.ground, wish.asked_by, wish.received_at),
-            *(wish.actor, now),
-        )
-        insert_rows(con, "erasures", [entry])
-        for pipeline in pipelines:
-            for key in keys_of(pipeline):
-                keep_check(con, key)
-        insert_rows(
-            con,
-            "suppressions",
-            [
-                _SuppressionEntry(erasure_id, each.spec.name, *pair, now, each.spec.privacy.subject)
-                for each in pipelines
-                if each.spec.privacy
-                for pair in of[each.spec.name]
-            ],
-        )
-    return erasure_id, False
-
-
 def _not_anchored(project: Project, of: Mapping[str, Sequence[tuple[str, str]]]) -> str | None:
     """The newest erasure of the subject that is certified, if it was interrupted before an anchor vouched for it."""
     try:
-        found = _read(project, _of_subject(of, "done"))
+        found = _read(project, of_subject(of, "done"))
     except NoWarehouseError:
         return None
-    return str(found[-1][0]) if found and _ANCHOR not in _done(project, str(found[-1][0])) else None
-
-
-def _of_subject(of: Mapping[str, Sequence[tuple[str, str]]], state: str) -> str:
-    """SQL of the erasures of a subject in this state, oldest first; `of`: each pipeline and its tokens."""
-    listed = [token for pairs in of.values() for token, _ in pairs]
-    return (
-        f"SELECT erasure_id FROM ledger.suppressions WHERE {among('subject', listed)} AND erasure_id IN (SELECT "
-        f"erasure_id FROM ledger.erasures GROUP BY 1 HAVING arg_max(state, made_at) = {literal(state)} "
-        f"AND any_value(kind) = 'erase') GROUP BY 1 "
-        f"HAVING list_sort(list_distinct(list(pipeline))) = [{', '.join(map(literal, sorted(of)))}] ORDER BY 1"
-    )
+    return str(found[-1][0]) if found and ANCHOR not in _done(project, str(found[-1][0])) else None
 
 
 def vouch(project: Project, erasure_id: str, progress: Callable[[str], object]) -> None:
     """Vouch for what this erasure rewrote, and note that: whoever repeats an interrupted call then does it."""
     if anchor_after(project, progress, erasure_id=erasure_id):
         where = "its entries are vouched for in every declared place" if project.anchors else "no anchors are declared"
-        _note(project, erasure_id, _ANCHOR, Removed(0, 0, 0, "the audit was anchored"), where)
+        _note(project, erasure_id, ANCHOR, Removed(0, 0, 0, "the audit was anchored"), where)
 
 
 def _done(project: Project, erasure_id: str) -> set[str]:

@@ -137,6 +137,16 @@ def _vacuum(con: DuckDBPyConnection) -> None:
         f"current_database() AND backend_xmin::text::bigint < {int(now) % 2**32} AND application_name NOT LIKE "
         f"'{advisory.APPLICATION} {advisory.this_process()} %'"
     )
+    if found := _query(con, older):
+        with lock.said_wait(lambda: f"{found[0][0]}, which keeps an old state of the lake's catalog open"):
+            _wait_for(con, older, until)
+    names = _query(con, "SELECT quote_ident(tablename) FROM pg_tables WHERE tablename LIKE 'ducklake\\_%'")
+    for (name,) in names:
+        command = literal(f"VACUUM FULL {name}")
+        con.execute(f"CALL postgres_execute({literal(advisory.LOCKS)}, {command}, use_transaction => false)")
+
+
+def _wait_for(con: DuckDBPyConnection, older: str, until: float) -> None:
     while found := _query(con, older):
         if time.monotonic() > until:
             raise ErasureError(
@@ -144,10 +154,6 @@ def _vacuum(con: DuckDBPyConnection) -> None:
                 "End that transaction and resume the erasure."
             )
         time.sleep(0.2)
-    names = _query(con, "SELECT quote_ident(tablename) FROM pg_tables WHERE tablename LIKE 'ducklake\\_%'")
-    for (name,) in names:
-        command = literal(f"VACUUM FULL {name}")
-        con.execute(f"CALL postgres_execute({literal(advisory.LOCKS)}, {command}, use_transaction => false)")
 
 
 def _rows_in_files(con: DuckDBPyConnection, lake: Lake, request: ErasureRequest) -> int:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from pip_dagster.errors import StorageError
 from pip_dagster.warehouse.access import writing
 from pip_dagster.warehouse.connect import workspace
+from pip_dagster.warehouse.transaction import transaction
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -24,3 +26,23 @@ def opened(project: Project) -> Iterator[DuckDBPyConnection]:
     """
     with workspace(threads=2) as con, writing(con, project, purpose="erasing", publish=False):
         yield con
+
+
+@contextmanager
+def recording(project: Project, progress: Callable[[str], object]) -> Iterator[DuckDBPyConnection]:
+    """For one transaction. Where the disk is too full to close the warehouse behind it, that is only reported.
+
+    Raises:
+        WarehouseError: it cannot be written; nothing was recorded.
+    """
+    committed = False
+    try:
+        with opened(project) as con:
+            with transaction(con):
+                yield con
+            committed = True
+    except StorageError as error:
+        if not committed:
+            raise
+        # DuckDB has it in the log of writes, which the next process to open the warehouse reads.
+        progress(f"It is recorded, and need not be repeated; but the warehouse could not be closed in order. {error}")

@@ -13,6 +13,7 @@ from pip_dagster.erasure.contents import ContentsPlace, due_sql, released_sql
 from pip_dagster.erasure.erase import empty_places, lost, places_behind, vouch
 from pip_dagster.erasure.opened import opened
 from pip_dagster.erasure.place import ErasurePlace, ErasureRequest, Removed
+from pip_dagster.erasure.unfinished import Unfinished, unfinished
 from pip_dagster.errors import ErasureError, NoWarehouseError
 from pip_dagster.ledger.record import new_id
 from pip_dagster.ledger.rows import insert_rows
@@ -29,11 +30,6 @@ if TYPE_CHECKING:
     from pip_dagster.declaration.project import Project
 
 _WHY = "privacy.retention.content"
-# A purge that was interrupted, of any pipelines: the newest row of an id holds.
-_RUNNING = """
-  SELECT erasure_id, arg_max(pipelines, made_at) FROM ledger.erasures WHERE kind = 'purge'
-  GROUP BY 1 HAVING arg_max(state, made_at) = 'running' ORDER BY 1
-"""
 
 
 @dataclass(frozen=True)
@@ -60,12 +56,19 @@ class Due:
         evidence: Pipeline → how many partitions are past `retention.evidence`: nothing removes it.
         running: The purge that was interrupted, if one was.
         wider: A purge that was interrupted, of more pipelines than these, and its pipelines.
+        not_anchored: Purges of these that are done, and that no declared anchor vouches for.
     """
 
     partitions: Mapping[str, Sequence[str]] = field(default_factory=dict)
     evidence: Mapping[str, int] = field(default_factory=dict)
     running: str | None = None
     wider: tuple[str, Sequence[str]] | None = None
+    not_anchored: Sequence[str] = ()
+
+    @property
+    def anything(self) -> bool:
+        """Whether a purge has something to do."""
+        return bool(self.partitions or self.running or self.wider or self.not_anchored)
 
 
 @dataclass(frozen=True)
@@ -95,6 +98,11 @@ def due(project: Project, pipelines: Sequence[Pipeline], *, now: datetime | None
     try:
         with workspace(threads=1) as con, reading(con, project, purpose="what is to be purged"):
             running, wider = _running(con, before), _wider(con, before)
+            not_anchored = [
+                each.erasure_id
+                for each in _purges(con, anchored=project.anchors is not None)
+                if each.lacks_anchor and {*each.pipelines} <= before.keys()
+            ]
             for pipeline, key in con.execute(select).fetchall():
                 found.setdefault(pipeline, []).append(key)
             evidence = {
@@ -109,7 +117,7 @@ def due(project: Project, pipelines: Sequence[Pipeline], *, now: datetime | None
             }
     except NoWarehouseError:
         return Due()
-    return Due(found, evidence, running and running[0], wider)
+    return Due(found, evidence, running.erasure_id if running else None, wider, not_anchored)
 
 
 def purge(
@@ -117,10 +125,13 @@ def purge(
     pipelines: Sequence[Pipeline],
     *,
     actor: str,
+    found: Due | None = None,
     others: Sequence[ErasurePlace] = (),
     progress: Callable[[str], object] = lambda text: None,
 ) -> Purged | None:
     """Purge what is past its clock; None where nothing is. An interrupted purge of these pipelines is completed first.
+
+    `found`: what `due` found, where it was read before.
 
     Raises:
         ErasureError: a place could not be emptied; what is done is recorded, and the same call again resumes. Or these
@@ -128,8 +139,10 @@ def purge(
         WarehouseError: the warehouse cannot be written.
     """
     now = clock.now()
-    found = due(project, pipelines, now=now)
+    found = found or due(project, pipelines, now=now)
     done = None
+    for purge_id in found.not_anchored:
+        vouch(project, purge_id, progress)
     if found.partitions or found.running:
         done = _purge(project, pipelines, now, actor=actor, others=others, progress=progress)
     if found.wider:
@@ -168,22 +181,26 @@ def _before(pipelines: Sequence[Pipeline], now: datetime) -> dict[str, datetime]
     return {name: at for name, at in found.items() if at}
 
 
-def _running(con: DuckDBPyConnection, before: Mapping[str, datetime]) -> tuple[str, list[str]] | None:
+def _purges(con: DuckDBPyConnection, *, anchored: bool = False) -> list[Unfinished]:
+    return [each for each in unfinished(con, anchored=anchored) if each.kind == "purge"]
+
+
+def _running(con: DuckDBPyConnection, before: Mapping[str, datetime]) -> Unfinished | None:
     """The purge of these pipelines, or of some of them, that was interrupted."""
-    return next((row for row in con.execute(_RUNNING).fetchall() if {*row[1]} <= before.keys()), None)
+    return next((each for each in _purges(con) if {*each.pipelines} <= before.keys()), None)
 
 
-def _wider(con: DuckDBPyConnection, before: Mapping[str, datetime]) -> tuple[str, list[str]] | None:
+def _wider(con: DuckDBPyConnection, before: Mapping[str, datetime]) -> tuple[str, Sequence[str]] | None:
     """A purge that was interrupted, of some of these pipelines and of others."""
-    rows = con.execute(_RUNNING).fetchall()
-    return next((row for row in rows if {*row[1]} & before.keys() and {*row[1]} - before.keys()), None)
+    of = ((each.erasure_id, each.pipelines) for each in _purges(con))
+    return next((each for each in of if {*each[1]} & before.keys() and {*each[1]} - before.keys()), None)
 
 
 def _begin(project: Project, before: Mapping[str, datetime], actor: str) -> tuple[str, bool, list[str]]:
     """The id of the purge, whether it had begun before, and the pipelines that it is about."""
     with opened(project) as con, transaction(con):
         if found := _running(con, before):
-            return found[0], True, list(found[1])
+            return found.erasure_id, True, list(found.pipelines)
         purge_id, now = new_id(), clock.now()
         entry = _PurgeEntry(purge_id, sorted(before), max(before.values()), actor, now, now)
         insert_rows(con, "erasures", [entry])

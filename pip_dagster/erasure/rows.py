@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from pip_dagster import clock
-from pip_dagster.erasure.holds import hold_on, kept_text, only, released
+from pip_dagster.erasure.held import hold_on, kept_text, only, released
 from pip_dagster.erasure.opened import opened
 from pip_dagster.erasure.place import ErasureRequest, Removed
 from pip_dagster.erasure.recount import REVISIONS, forget, measure

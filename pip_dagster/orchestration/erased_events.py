@@ -208,15 +208,19 @@ def _rewrite(file: Path, until: float) -> None:
     Raises:
         ErasureError: another process reads or writes the file all the time.
     """
-    while file.is_file():
-        try:
-            with closing(sqlite3.connect(file, timeout=1, isolation_level=None)) as con:
-                con.execute("VACUUM")
-                if con.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0] == 0:
-                    return
-        except sqlite3.OperationalError as error:
-            if "locked" not in str(error) and "busy" not in str(error):
-                raise ErasureError(f"{file} cannot be rewritten: {error}. Repair it and resume the erasure.") from error
-        if time.monotonic() > until:
-            raise ErasureError(f"{file} is in use all the time. Stop Dagster's webserver and daemon, and resume.")
-        time.sleep(0.2)
+    busy = ""
+    with lock.said_wait(lambda: busy):
+        while file.is_file():
+            try:
+                with closing(sqlite3.connect(file, timeout=1, isolation_level=None)) as con:
+                    con.execute("VACUUM")
+                    if con.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0] == 0:
+                        return
+            except sqlite3.OperationalError as error:
+                if "locked" not in str(error) and "busy" not in str(error):
+                    raise ErasureError(
+                        f"{file} cannot be rewritten: {error}. Repair it and resume the erasure."
+                    ) from error
+            if time.monotonic() > until:
+                raise ErasureError(f"{file} is in use all the time. Stop Dagster's webserver and daemon, and resume.")
+            time.sleep(0.2)

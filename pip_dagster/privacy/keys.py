@@ -89,20 +89,21 @@ def local_secret(project: Project) -> bytes:
     try:
         with suppress(FileExistsError):
             path.parent.mkdir(parents=True, exist_ok=True)
-            made = path.with_name(f"{path.name}.{os.getpid()}.new")
             if not path.exists():
-                with os.fdopen(os.open(made, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-                    file.write(secrets.token_hex(32).encode())
-                    file.flush()
-                    os.fsync(file.fileno())
+                made = path.with_name(f"{path.name}.{secrets.token_hex(8)}.new")
                 try:
+                    with os.fdopen(os.open(made, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+                        file.write(secrets.token_hex(32).encode())
+                        file.flush()
+                        os.fsync(file.fileno())
                     os.link(made, path)  # fails where another process was faster
                 finally:
-                    made.unlink()
+                    made.unlink(missing_ok=True)
         found = path.read_bytes().strip()
     except OSError as error:
         raise DeclarationError(
-            f"{path}, the secret of suppressed subjects, cannot be read: {error.strerror}."
+            f"{path}, the secret of suppressed subjects, cannot be read or written: {error.strerror}."
+            " Nothing was changed."
         ) from None
     if len(found) < 32:
         raise DeclarationError(f"{path} is no secret: restore it from a backup; suppressed subjects are known by it.")

@@ -88,7 +88,7 @@ class Incoming:
 
 
 def incoming(pipeline: Pipeline, *, former: bool = False) -> Incoming | None:
-    """What happens to rows of a pipeline that declares `privacy`; None for another.
+    """What happens to rows of a pipeline that declares `privacy`; None for another, where nobody was erased.
 
     Args:
         pipeline: the declaration.
@@ -96,11 +96,12 @@ def incoming(pipeline: Pipeline, *, former: bool = False) -> Incoming | None:
 
     Raises:
         DeclarationError: a secret is missing or another than that of stored rows, or a suppressed subject is known by
-            a secret that is not declared.
+            a secret that is not declared; or people were erased, and `privacy` is not declared any more.
         RestoredWarehouseError: the warehouse is from a backup of before an erasure.
         WarehouseError: the warehouse cannot be read.
     """
-    if pipeline.spec.privacy is None:
+    privacy = pipeline.spec.privacy
+    if privacy is None and not erased.noted(pipeline.project):  # the warehouse is not opened for nothing
         return None
     made_by = stored_keys(pipeline) if former else [key] if (key := pseudonym_key(pipeline)) else []
     people: Incoming | None = None
@@ -116,8 +117,10 @@ def incoming(pipeline: Pipeline, *, former: bool = False) -> Incoming | None:
     except (NoWarehouseError, OlderWarehouseError):
         pass
     _check_same(made_by, checks)
+    if privacy is None:
+        return None
     return Incoming(
-        pipeline.spec.privacy.subject,
+        privacy.subject,
         made_by[0] if made_by else None,
         people.suppressed if people else {},
         tuple(made_by[1:]),
@@ -132,13 +135,16 @@ def suppressed_in(con: DuckDBPyConnection, pipeline: Pipeline, but: str | None =
     Raises:
         DeclarationError: as `incoming`.
     """
-    if pipeline.spec.privacy is None:
-        return None
     found: dict[str, set[str]] = {}
     listed = SUPPRESSED.format(pipeline=literal(pipeline.spec.name))
     listed += f" AND s.erasure_id <> {literal(but)}" if but else ""
+    rows = con.execute(listed).fetchall()
+    if pipeline.spec.privacy is None:
+        if rows:
+            raise _undeclared(pipeline.spec.name)
+        return None
     present = pipeline.spec.privacy.subject
-    for version, subject, column in con.execute(listed).fetchall():
+    for version, subject, column in rows:
         if column and column_named([column], present) is None:
             raise DeclarationError(
                 f"Pipeline {pipeline.spec.name}: people were erased by the column {column!r}, and `privacy.subject` is "
@@ -176,15 +182,19 @@ def check_suppressed(con: DuckDBPyConnection, pipeline: str, people: Incoming | 
     now = {row[:2] for row in con.execute(SUPPRESSED.format(pipeline=literal(pipeline))).fetchall()}
     if people is None:
         if now:
-            raise DeclarationError(
-                f"Pipeline {pipeline}: people were erased, and `privacy.subject` is not declared any more: they would "
-                "return. Nothing was stored. Declare `privacy` as it was."
-            )
+            raise _undeclared(pipeline)
         return
     if now - {(key.version, subject) for key, of in people.suppressed.items() for subject in of}:
         raise PartitionError(
             f"Pipeline {pipeline}: a person was erased since these rows were read. They were not stored; run it again."
         )
+
+
+def _undeclared(pipeline: str) -> DeclarationError:
+    return DeclarationError(
+        f"Pipeline {pipeline}: people were erased, and `privacy.subject` is not declared any more: they would return. "
+        "Nothing was read or stored. Declare `privacy` as it was."
+    )
 
 
 def check_person(pipeline: Pipeline, subject: str) -> None:
@@ -201,11 +211,20 @@ def check_person(pipeline: Pipeline, subject: str) -> None:
     where = f"Pipeline {pipeline.spec.name}: the subject"
     if "\0" in subject or _not_utf8(subject):
         raise DeclarationError(f"{where} is not text in UTF-8 without NUL, and no source has it. Check the identifier.")
-    if any(re.fullmatch(f"{re.escape(key.version)}_[0-9a-f]{{32}}", subject) for key in stored_keys(pipeline)):
+    if is_pseudonym(pipeline, subject):
         raise DeclarationError(
             f"{where} is a pseudonym. Rows come in with the person's identifier, and would return; nobody can compute "
             "it from a pseudonym. Give the identifier as the source has it."
         )
+
+
+def is_pseudonym(pipeline: Pipeline, subject: str) -> bool:
+    """Whether a text has the form of a pseudonym by a secret that is declared.
+
+    Raises:
+        DeclarationError: a secret is missing.
+    """
+    return any(re.fullmatch(f"{re.escape(key.version)}_[0-9a-f]{{32}}", subject) for key in stored_keys(pipeline))
 
 
 def _not_utf8(text: str) -> bool:

@@ -74,7 +74,8 @@ def _lock(cursor: DuckDBPyConnection, keys: Sequence[int]) -> None:
     # All processes lock in one order, so that no two wait for each other.
     locks = "; ".join(f"SELECT pg_advisory_xact_lock({key})" for key in sorted(keys))
     try:
-        with lock.reported_wait("the warehouse's lock in Postgres"):
+        name = "the warehouse's lock in Postgres"
+        with lock.reported_wait(name), lock.said_wait(lambda: f"{name}, up to {deadline:g} s"):
             _execute(cursor, f"SET LOCAL lock_timeout = {max(1, round(deadline * 1000))}; {locks}")
     except duckdb.Error as error:
         if "lock timeout" not in str(error):

@@ -146,24 +146,30 @@ def attached(
     # By default, DuckDB 2.0 writes files that 1.5 cannot open.
     # Without the type, DuckDB would look for an extension that reads the file, in the Internet too.
     options = "TYPE duckdb, " + ("READ_ONLY" if read_only else "STORAGE_VERSION 'v1.5.0'")
-    until = time.monotonic() + deadline
-    while True:
-        try:
-            con.execute(f"ATTACH {literal(str(path))} AS {quote(name)} ({options})")
-            break
-        except Exception as error:
-            if not any(text in str(error) for text in LOCKED):
-                raise SourceError(f"{path} cannot be opened as a DuckDB file: {error}") from error
-            if time.monotonic() >= until:
-                raise SourceLockedError(
-                    f"{path} stayed locked by another process for {deadline:g} s: {str(error).splitlines()[0]}"
-                ) from error
-            time.sleep(random.uniform(0.05, 0.2))
+    _attach(con, path, f"ATTACH {literal(str(path))} AS {quote(name)} ({options})", deadline)
     try:
         yield
     finally:
         con.execute("USE memory")
         con.execute(f"DETACH {quote(name)}")
+
+
+def _attach(con: DuckDBPyConnection, path: Path, statement: str, deadline: float) -> None:
+    until, said = time.monotonic() + deadline, ""
+    with lock.said_wait(lambda: said and f"{path}, up to {deadline:g} s. {said}"):
+        while True:
+            try:
+                con.execute(statement)
+                break
+            except Exception as error:
+                if not any(text in str(error) for text in LOCKED):
+                    raise SourceError(f"{path} cannot be opened as a DuckDB file: {error}") from error
+                said = str(error).splitlines()[0]
+                if time.monotonic() >= until:
+                    raise SourceLockedError(
+                        f"{path} stayed locked by another process for {deadline:g} s: {said}"
+                    ) from error
+                time.sleep(random.uniform(0.05, 0.2))
 
 
 @contextmanager

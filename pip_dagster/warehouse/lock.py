@@ -11,7 +11,7 @@ import random
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from datetime import UTC, datetime
@@ -31,6 +31,8 @@ _WORTH_A_LINE = 1.0  # seconds
 _counting = threading.Lock()
 _waited = 0.0  # seconds, of this process, that `take_waited` has not returned yet
 
+_SAID_AFTER = 2.0  # seconds
+_LISTENER: ContextVar[Callable[[str], object] | None] = ContextVar("lock_listener", default=None)
 _WITHIN: ContextVar[float | None] = ContextVar("lock_deadline", default=None)
 
 
@@ -73,6 +75,37 @@ def take_waited() -> float:
 
 
 @contextmanager
+def waits_said(to: Callable[[str], object]) -> Iterator[None]:
+    """Inside, `to` gets a line for each wait that takes longer than two seconds, while it lasts."""
+    token = _LISTENER.set(to)
+    try:
+        yield
+    finally:
+        _LISTENER.reset(token)
+
+
+@contextmanager
+def said_wait(what: Callable[[], str]) -> Iterator[None]:
+    """A wait: whoever listens is told after two seconds what is waited for, if `what` is anything then, by a thread."""
+    listener = _LISTENER.get()
+    if listener is None:
+        yield
+        return
+
+    def say() -> None:
+        if text := what():
+            listener(f"waiting for {text}")
+
+    timer = threading.Timer(_SAID_AFTER, say)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
+@contextmanager
 def reported_wait(what: str) -> Iterator[None]:
     """Log how long a turn was waited for, so that a run's log shows why it took long."""
     global _waited
@@ -98,7 +131,8 @@ def exclusive(path: Path, *, purpose: str, deadline: float = DEFAULT_DEADLINE) -
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor = open_lock(path)
     try:
-        with reported_wait(f"the warehouse's lock {path}"):
+        name = f"the warehouse's lock {path}"
+        with reported_wait(name), said_wait(lambda: f"{name}, up to {deadline:g} s. {holder_of(path)}"):
             _acquire(descriptor, path, deadline)
         # The last holder's time: this machine's clock may have been set back since.
         clock.seen(_modified_at(descriptor))

@@ -17,7 +17,8 @@ from pathlib import Path
 
 from pip_dagster.declaration.find import find_declarations, find_pipeline
 from pip_dagster.declaration.project import Project
-from pip_dagster.erasure.erase import Wish, erase
+from pip_dagster.erasure.erase import erase
+from pip_dagster.erasure.wish import Wish
 from pip_dagster.flow.materialize import materialize
 from pip_dagster.ledger.record import RunInfo
 from pip_dagster.orchestration.partitions import partitions_definition, partitions_of

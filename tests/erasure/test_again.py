@@ -10,8 +10,9 @@ import pytest
 
 from pip_dagster.declaration.find import find_pipeline
 from pip_dagster.erasure.again import erase_again
-from pip_dagster.erasure.erase import Wish, concerned, erase
+from pip_dagster.erasure.erase import concerned, erase
 from pip_dagster.erasure.holds import place_hold
+from pip_dagster.erasure.wish import Wish
 from pip_dagster.errors import DeclarationError, ErasureError, RestoredWarehouseError
 from pip_dagster.evidence.everything import verify_everything
 from pip_dagster.warehouse.erased import certificate_file, folder, request_file

@@ -7,7 +7,8 @@ import json
 import pytest
 
 from pip_dagster.erasure import erase as erasing
-from pip_dagster.erasure.erase import Wish, erase
+from pip_dagster.erasure.erase import erase
+from pip_dagster.erasure.wish import Wish
 from pip_dagster.evidence.anchor import anchor
 from pip_dagster.ledger.rewrite import rewrite
 from pip_dagster.registry.signing import keygen

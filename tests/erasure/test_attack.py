@@ -10,7 +10,8 @@ import pandas as pd
 import pytest
 from byte_scan import needles, scan
 
-from pip_dagster.erasure.erase import Wish, erase
+from pip_dagster.erasure.erase import erase
+from pip_dagster.erasure.wish import Wish
 from pip_dagster.evidence.contents import covered_columns
 from pip_dagster.registry.signing import keygen
 from pip_dagster.warehouse.digest import digest_sql

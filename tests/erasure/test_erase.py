@@ -7,7 +7,8 @@ import shutil
 import pytest
 
 from pip_dagster.declaration.find import find_pipeline
-from pip_dagster.erasure.erase import Wish, concerned, erase
+from pip_dagster.erasure.erase import concerned, erase
+from pip_dagster.erasure.wish import Wish
 from pip_dagster.errors import ErasureError
 from pip_dagster.evidence.contents import content_faults
 from pip_dagster.flow.materialize import materialize

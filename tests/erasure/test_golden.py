@@ -10,7 +10,9 @@ from datetime import UTC, datetime
 import numpy as np
 import pytest
 
-from pip_dagster.erasure.erase import Wish, erase
+from pip_dagster.erasure.erase import erase
+from pip_dagster.erasure.holds import place_hold
+from pip_dagster.erasure.wish import Wish
 from pip_dagster.errors import ErasureError
 from pip_dagster.evidence.everything import verify_everything
 from pip_dagster.promotion.identity import golden_gate
@@ -183,6 +185,40 @@ def test_killed_between_registry_and_audit_it_resumes(trained, monkeypatch):
     assert "which the audit does not have" in faults(trained)[0]
     assert erase(trained.project, [trained.pipeline()], ONE).resumed
     assert not faults(trained)
+
+
+def test_golden_rows_of_who_is_on_hold_are_kept_aside_whoever_is_erased(customers):
+    trained = customers
+    alike = "amount = 7, quantity = 7, gift = true, shop = 'plain'"
+    trained.source(f"UPDATE raw.orders SET {alike} WHERE order_id IN (9, 12)")  # of customer-3 and customer-4
+    trained.run(DAY)
+    register(trained, trained.source_frame("order_id < 60"))
+    pipelines, both = [trained.pipeline()], [Wish(f"customer-{n}", "request 1", "ada") for n in (3, 4)]
+    holds = [place_hold(trained.project, pipelines, each.subject, why="claim 8", by="ada") for each in both]
+    kept = "SELECT count(*) FROM ledger.held_rows WHERE hold_id = '{}' AND table_name = 'golden__trained_v1'"
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(ZeroDivisionError):
+        patch.setattr("pip_dagster.erasure.golden.golden.without", lambda *_, **__: 1 / 0)
+        erase(trained.project, pipelines, both[0])
+    for number in (3, 4):
+        erase(trained.project, pipelines, both[number - 3])
+        # The two rows that are alike leave the version with the first erasure; the second person's is among them.
+        assert [trained.warehouse(kept.format(each)) for each in holds] == [[(4,)], [(2 if number == 3 else 4,)]]
+    listed = json.loads(trained.shell("hold", "list", "--json"))
+    assert all(each["rows_kept"] > 4 for each in listed)
+    trained.shell("subject", "report", both[1].subject, "-o", str(trained.root / "person.html"))
+    assert "golden rows of trained v1" in (trained.root / "person.html").read_text()
+    for hold, wish in zip(holds, both, strict=True):
+        trained.shell("hold", "release", hold, "--why", "settled")
+        erase(trained.project, pipelines, wish)
+        assert trained.warehouse(f"SELECT count(*) FROM ledger.held_rows WHERE hold_id = '{hold}'") == [(0,)]
+
+
+def test_a_mirror_of_mlflow_may_be_empty(trained, monkeypatch):
+    trained.project.registry.rename(trained.project.registry.with_name("away"))
+    monkeypatch.setenv("PIP_DAGSTER_MLFLOW", "sqlite:///mlflow.db")
+    done = json.loads(trained.shell("erase", "--subject", ONE.subject, "--why", "w", "--json"))
+    [remains] = [each["remains"] for each in done["steps"] if each["place"] == "golden rows"]
+    assert "golden rows of returns v1 if MLflow has them" in remains
 
 
 def test_a_registration_that_died_leaves_no_sample(trained):

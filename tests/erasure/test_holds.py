@@ -8,9 +8,10 @@ from datetime import UTC, datetime
 import pytest
 
 from pip_dagster.erasure.certificate import certificate_of
-from pip_dagster.erasure.erase import Wish, concerned, erase
+from pip_dagster.erasure.erase import concerned, erase
 from pip_dagster.erasure.holds import place_hold, release_hold
 from pip_dagster.erasure.purge import due, purge
+from pip_dagster.erasure.wish import Wish
 from pip_dagster.errors import ErasureError, NotFoundError
 from pip_dagster.evidence.contents import content_faults
 from pip_dagster.flow.plan import make_plan

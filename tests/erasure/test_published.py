@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from pip_dagster.erasure import files as erased_files
-from pip_dagster.erasure.erase import Wish, erase
+from pip_dagster.erasure.erase import erase
+from pip_dagster.erasure.wish import Wish
 from pip_dagster.errors import ErasureError
 from pip_dagster.warehouse import published_change, published_rows
 

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from pip_dagster.erasure import sources as erased_sources
-from pip_dagster.erasure.erase import Wish, erase
+from pip_dagster.erasure.erase import erase
+from pip_dagster.erasure.wish import Wish
 from pip_dagster.errors import SourceError
 from pip_dagster.flow.plan import make_plan
 

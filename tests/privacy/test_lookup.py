@@ -31,6 +31,9 @@ def test_a_person_is_found_by_every_secret_and_a_pseudonym_is_only_compared(shop
     assert former in shop.shell("subject", "lookup", str(order), "--is", former)
     assert "does not stand for this person" in shop.shell("subject", "lookup", "no one", "--is", former, code=1)
     assert "nobody can compute whom it stands for" in shop.shell("subject", "lookup", former, code=1)
+    alike = f"user_{'0' * 32}"  # no secret is named so
+    assert "present secret k2" in shop.shell("subject", "lookup", alike)
+    assert "does not stand for this person" in shop.shell("subject", "lookup", former, "--is", present, code=1)
     assert "The identifier is empty" in shop.shell("subject", "lookup", " ", code=1)
     monkeypatch.setenv("KEY_1", "e" * 40)
     for words in (("subject", "lookup", str(order)), ("subject", "report", str(order), "-o", "person.html")):

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from pip_dagster.erasure.erase import Wish, erase
+from pip_dagster.erasure.erase import erase
 from pip_dagster.erasure.holds import list_holds, place_hold
+from pip_dagster.erasure.wish import Wish
 from pip_dagster.errors import DeclarationError
 from pip_dagster.flow.plan import make_plan
 from pip_dagster.privacy.keys import keys_of
@@ -109,3 +110,19 @@ def test_without_privacy_nothing_is_stored_where_somebody_was_erased(suppressed)
     suppressed.declare()
     assert "Declare `privacy` as it was" in suppressed.shell("run", "orders", FIRST, code=1)
     assert suppressed.warehouse("SELECT count(*) FROM orders.features") == before
+
+
+def test_without_privacy_neither_labels_nor_training_sets_are_read_where_somebody_was_erased(suppressed):
+    labels = {"sql": "labels.sql", "outcome": "returned"}
+    select = "SELECT order_id, gift AS returned FROM raw.orders WHERE day >= $start_date AND day < $end_date"
+    (suppressed.folder / "labels.sql").write_text(select)
+    out = ("--from", FIRST, "--to", FIRST, "--prove", "0", "-o", str(suppressed.root / "out.parquet"))
+    suppressed.declare(privacy=PRIVACY, labels=labels, monitoring={"performance": {}})
+    erase(suppressed.project, [suppressed.pipeline()], Wish("no one", "request", "a test", absent=True))
+    training_set = ("features", "export", "orders", "--labels", *out)
+    evaluated = ("performance", "orders", "--evaluate")
+    suppressed.shell(*training_set)
+    suppressed.shell(*evaluated)
+    suppressed.declare(labels=labels, monitoring={"performance": {}})
+    for words in (training_set, evaluated, ("plan", "orders")):
+        assert "Declare `privacy` as it was" in suppressed.shell(*words, code=1), words

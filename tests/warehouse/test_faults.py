@@ -12,10 +12,12 @@ from pathlib import Path
 
 import pytest
 
+from pip_dagster.erasure.holds import list_holds, place_hold, release_hold
 from pip_dagster.errors import DeclarationError, SpillError, StorageError, WarehouseLockedError
 from pip_dagster.flow import materialize as flow
 from pip_dagster.ledger.promotions import alias_moves
 from pip_dagster.ledger.verify import verify
+from pip_dagster.privacy.keys import keys_of
 from pip_dagster.registry.errors import CorruptRegistry
 from pip_dagster.warehouse.connect import open_warehouse, workspace
 
@@ -106,6 +108,26 @@ class TestFullDisk:
                 assert changed.published("SELECT * FROM orders.predictions ORDER BY order_id") == before
                 assert_whole(changed)
             assert_completes(changed)
+
+    @pytest.mark.slice
+    def test_a_hold_is_placed_or_it_is_not_and_that_is_what_is_said(self, changed):
+        """DuckDB commits to its log of writes, and then needs more room to close the file."""
+        changed.declare(privacy={"subject": "order_id"})
+        state, pipelines, said = changed.root / "state", [changed.pipeline()], []
+        by = {"by": "ada", "progress": said.append}
+        with small_disk(state, "24m"):
+            for error in (DeclarationError, StorageError):  # of the secret, and of the warehouse
+                with full(state, but=0), pytest.raises(error, match="No space left"):
+                    place_hold(changed.project, pipelines, "1", why="claim 8", **by)
+                assert not list_holds(changed.project) and not said and not [*state.glob("*.new")]
+                keys_of(pipelines[0])
+            with full(state, but=300_000):
+                hold = place_hold(changed.project, pipelines, "1", why="claim 8", **by)
+                assert "It is recorded, and need not be repeated" in said.pop()
+                assert [each["hold_id"] for each in list_holds(changed.project)] == [hold]
+                release_hold(changed.project, hold, why="settled", **by)
+                assert "It is recorded, and need not be repeated" in said.pop()
+            assert [each["state"] for each in list_holds(changed.project)] == ["released"]
 
     def test_of_what_is_published(self, changed, caplog):
         published = changed.project.published
