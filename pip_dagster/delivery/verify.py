@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from pip_dagster.delivery.live_rows import live_rows
+from pip_dagster.delivery.live_rows import Unreadable, live_rows
 from pip_dagster.delivery.redact import redacted
 from pip_dagster.delivery.staging import staged
 from pip_dagster.delivery.targets import Session
@@ -51,6 +51,9 @@ def verify(
     with workspace(threads=1) as con, Session(pipeline, target) as session:
         con.execute("SET preserve_insertion_order = true")
         for live in live_rows(con, pipeline.project, name, [*of]):
+            if isinstance(live, Unreadable):
+                yield Compared(target, live.partition_key, equal=False, rows=0, rows_there=None, text=live.why)
+                continue
             pending = of[live.partition_key]
             try:
                 if not session.target().can_read_back:

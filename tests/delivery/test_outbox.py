@@ -32,7 +32,8 @@ def delivered(tiny, *partitions, targets=("lake",), lines=None):
     """What became of the deliveries, target by target."""
     pipeline = tiny.pipeline()
     request = DeliveryRequest(RunInfo("run-1", "a test"), tuple(targets), tuple(partitions) or None)
-    return {each.target: each for each in deliver(pipeline, request, progress=(lines or []).append)}
+    progress = ([] if lines is None else lines).append
+    return {each.target: each for each in deliver(pipeline, request, progress=progress)}
 
 
 @contextmanager
