@@ -200,7 +200,7 @@ class _Outbox:
         wanted = self.request.partitions
         with workspace(threads=1) as con, reading(con, self.pipeline.project, purpose=f"{self.name}: what is pending"):
             if wanted is not None:
-                return live_of(con, self.name, self.target, wanted)
+                return live_of(con, self.name, self.target, self.declared.digest, wanted)
             return pending_deliveries(con, self.name, {self.target: self.declared.digest})
 
     def _published(self, pending: Sequence[Pending]) -> Iterator[tuple[Pending, Live | Unreadable, DuckDBPyConnection]]:

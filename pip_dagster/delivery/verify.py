@@ -47,7 +47,7 @@ def verify(
     name, declared = pipeline.spec.name, pipeline.spec.deliver[target]
     with workspace(threads=1) as con, reading(con, pipeline.project, purpose=f"{name}: reading deliveries"):
         keys = delivered_keys(con, name, target, declared.digest, last) if partitions is None else [*partitions]
-        of = {each.partition_key: each for each in live_of(con, name, target, keys)}
+        of = {each.partition_key: each for each in live_of(con, name, target, declared.digest, keys)}
     with workspace(threads=1) as con, Session(pipeline, target) as session:
         con.execute("SET preserve_insertion_order = true")
         for live in live_rows(con, pipeline.project, name, [*of]):
