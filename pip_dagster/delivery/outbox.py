@@ -48,6 +48,8 @@ LOG = logging.getLogger("pip_dagster")
 BACKOFF_SECONDS, LONGEST_PAUSE = 1.0, 60.0
 # A target that refuses so many partitions in a row gets no more of them in this run.
 _REFUSED_IN_A_ROW = 10
+# Seconds that a deliverer waits at its end for the warehouse.
+_PUBLISHED_WITHIN = 10.0
 _AT_ONCE = 500  # partitions that one reading of the published files is about
 
 
@@ -109,7 +111,13 @@ def deliver(
             stop.set()  # each ends after the partition that it delivers
             raise
     _drain(lines, progress)
-    return [each.result() for each in running]
+    done = [each.result() for each in running]
+    if any(each.receipts or each.failed for each in done):
+        try:  # what is recorded of deliveries
+            complete_publications(pipeline.project, within=_PUBLISHED_WITHIN)
+        except PipelineError as error:  # whoever has the warehouse publishes it; what is delivered is delivered
+            progress(f"{pipeline.spec.name}: deliveries are published later: {error}")
+    return done
 
 
 def _drain(lines: queue.SimpleQueue[str], progress: Callable[[str], object]) -> None:
