@@ -98,9 +98,9 @@ def show_plan(found: Plan) -> None:
         echo(f"{plural(found.expired, 'partition')} {are} {text}.")
     from pip_dagster.flow.hashed import HINT, MANY, hashes
 
-    for name, (place, rows) in found.hashed.items():
-        if rows >= MANY:
-            echo(f"Source {name}: {hashes(place, rows)}. {HINT}")
+    for name, (place, count) in found.hashed.items():
+        if count >= MANY:
+            echo(f"Source {name}: {hashes(place, count)}. {HINT}")
     if found.pending:
         echo(pending_text(found.pipeline, found.pending))
 

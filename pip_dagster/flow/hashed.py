@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from pip_dagster.declaration.source import Source
 
-# From so many rows on, people are told.
+# From so many rows on, people are warned.
 MANY = 100_000
 HINT = "Declare its change_column, by which rows are counted instead (docs/sources.md#postgres)."
 _SERVERS = ("postgres", "mysql")
