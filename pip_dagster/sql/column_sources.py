@@ -16,7 +16,7 @@ from pip_dagster.sql.row_sql import core_functions
 from pip_dagster.sql.tables import folded, statement_tree
 
 Column = tuple[str, str]  # the table as `schema.table`, folded, and the column as it is written
-Uses = dict[Column, set[str]]  # how it is used: OpenLineage's subtypes of transformations
+Uses = dict[Column, set[str]]  # how it is used, in OpenLineage's words
 
 DIRECT = ("IDENTITY", "TRANSFORMATION", "AGGREGATION")  # each counts more than the one before; others are indirect
 _NAME = re.compile(r"[A-Za-z_]\w*")
