@@ -160,21 +160,22 @@ def _warehouse(project: Project) -> Iterator[Diagnosis]:
     from pip_dagster.warehouse.connect import attached, open_warehouse
 
     place, found = project.warehouse, 0
-    erasures: list[Diagnosis] = []
+    others: list[Diagnosis] = []
     with duckdb.connect(config={"allow_unsigned_extensions": "false"}) as con:
         con.execute("SET TimeZone = 'UTC'")
         try:
             if isinstance(place, Lake):
                 with open_warehouse(con, place, purpose="doctor", read_only=True, deadline=1):
                     found = schema.version(con)
-                    erasures += _erasures(con, project)
+                    others += [*_erasures(con, project), *_hashed(con, project)]
             elif not place.exists():
                 raise NoWarehouseError(f"{place} does not exist yet")
             else:
                 with attached(con, place, CATALOG, read_only=True, deadline=1):
                     con.execute(f"USE {CATALOG}")
                     found = schema.version(con)
-                    erasures += _erasures(con, project) if found == schema.VERSION else ()
+                    if found == schema.VERSION:
+                        others += [*_erasures(con, project), *_hashed(con, project)]
         except NoWarehouseError:
             yield Diagnosis("ok", "warehouse", "there is none yet: the first run creates it")
             return
@@ -192,7 +193,7 @@ def _warehouse(project: Project) -> Iterator[Diagnosis]:
         yield Diagnosis("warning", "warehouse", f"{text}; this version writes {schema.VERSION}", remedy)
     else:
         yield Diagnosis("ok", "warehouse", text)
-    yield from erasures
+    yield from others
 
 
 def _erasures(con: DuckDBPyConnection, project: Project) -> Iterator[Diagnosis]:
@@ -200,6 +201,22 @@ def _erasures(con: DuckDBPyConnection, project: Project) -> Iterator[Diagnosis]:
 
     for level, text, remedy in erasures_found(con, project):
         yield Diagnosis(level, "erasures", text, remedy)
+
+
+def _hashed(con: DuckDBPyConnection, project: Project) -> Iterator[Diagnosis]:
+    """The tables of servers whose rows every plan hashes, with the rows that runs have seen."""
+    from pip_dagster.declaration.find import find_declarations, find_pipeline
+    from pip_dagster.errors import DeclarationError
+    from pip_dagster.flow.hashed import HINT, MANY, hashed_sources, hashes, rows_when_read
+
+    for name in find_declarations(project):
+        with suppress(DeclarationError):  # which `check` reports
+            sources = find_pipeline(project, name).read_sources
+            of = hashed_sources(sources)
+            for source, rows in sorted(rows_when_read(con, name, of).items() if of else ()):
+                text = f"{name}.{source}: {hashes(sources[source].place(None), rows)}"
+                many = rows >= MANY
+                yield Diagnosis("warning" if many else "ok", "sources", text, HINT if many else "")
 
 
 def _lock(project: Project) -> Iterator[Diagnosis]:

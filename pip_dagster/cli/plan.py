@@ -71,7 +71,8 @@ def as_dict(found: Plan) -> dict[str, Any]:
     on_hold = [{"partition": each.partition.key, "reasons": reasons(each)} for each in found.on_hold]
     names = {"stale": stale, "on_hold": on_hold, "due": stale, "held": on_hold}
     purged = [{"purge": each.purge_id, "at": each.at, "partitions": list(each.keys)} for each in found.purged]
-    left_out = {"purged": purged, "expired": found.expired}
+    left_out: dict[str, Any] = {"purged": purged, "expired": found.expired}
+    left_out["hashed"] = {name: {"place": place, "rows": rows} for name, (place, rows) in found.hashed.items()}
     return {"pipeline": found.pipeline, **names, "current": found.current, "pending": list(found.pending), **left_out}
 
 
@@ -95,6 +96,11 @@ def show_plan(found: Plan) -> None:
         are = "are" if found.expired > 1 else "is"
         text = "older than `privacy.retention.content` allows, and not built"
         echo(f"{plural(found.expired, 'partition')} {are} {text}.")
+    from pip_dagster.flow.hashed import HINT, MANY, hashes
+
+    for name, (place, count) in found.hashed.items():
+        if count >= MANY:
+            echo(f"Source {name}: {hashes(place, count)}. {HINT}")
     if found.pending:
         echo(pending_text(found.pipeline, found.pending))
 

@@ -84,7 +84,10 @@ def _parsed(file: Path, text: str, wanted: Callable[[yaml.Node], bool]) -> list[
 
 
 def line_of(file: Path, pipeline: str, place: Sequence[str | int]) -> int | None:
-    """The line of the innermost part of `place` that a pipeline's attributes have; None without a pipeline's name."""
+    """The line of the innermost part of `place` that a pipeline's attributes have; None without a pipeline's name.
+
+    A part is a key, or of a list the position or the text of an item.
+    """
     for root in yaml.compose_all(read_text(file, DeclarationError), _Loader):
         attributes = _child(root, "attributes")
         name = _child(attributes, "name")
@@ -104,6 +107,8 @@ def _child(node: yaml.Node | None, part: str | int) -> yaml.Node | None:
     if isinstance(node, yaml.SequenceNode) and isinstance(part, int) and part < len(node.value):
         child: yaml.Node = node.value[part]
         return child
+    if isinstance(node, yaml.SequenceNode):
+        return next((each for each in node.value if each.value == part), None)
     pairs = node.value if isinstance(node, yaml.MappingNode) else []
     return next((value for key, value in pairs if key.value == part), None)
 

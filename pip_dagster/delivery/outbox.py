@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pip_dagster.alerts.notify import beside
-from pip_dagster.delivery.live_rows import live_rows
+from pip_dagster.delivery.live_rows import Unreadable, UnreadableError, live_rows
 from pip_dagster.delivery.recorder import Recorder
 from pip_dagster.delivery.redact import redacted
 from pip_dagster.delivery.staging import staged
@@ -48,6 +48,8 @@ LOG = logging.getLogger("pip_dagster")
 BACKOFF_SECONDS, LONGEST_PAUSE = 1.0, 60.0
 # A target that refuses so many partitions in a row gets no more of them in this run.
 _REFUSED_IN_A_ROW = 10
+# Seconds that a deliverer waits at its end for the warehouse.
+_PUBLISHED_WITHIN = 10.0
 _AT_ONCE = 500  # partitions that one reading of the published files is about
 
 
@@ -109,7 +111,13 @@ def deliver(
             stop.set()  # each ends after the partition that it delivers
             raise
     _drain(lines, progress)
-    return [each.result() for each in running]
+    done = [each.result() for each in running]
+    if any(each.receipts or each.failed for each in done):
+        try:  # what is recorded of deliveries
+            complete_publications(pipeline.project, within=_PUBLISHED_WITHIN)
+        except PipelineError as error:  # whoever has the warehouse publishes it; what is delivered is delivered
+            progress(f"{pipeline.spec.name}: deliveries are published later: {error}")
+    return done
 
 
 def _drain(lines: queue.SimpleQueue[str], progress: Callable[[str], object]) -> None:
@@ -134,6 +142,7 @@ class _Outbox:
         self._recorder = Recorder(self.pipeline, self.target, self.request.info)
         self._in_a_row = 0
         self._rests = False
+        self._damage: set[str] = set()  # what was logged of damaged files
 
     @property
     def name(self) -> str:
@@ -176,8 +185,11 @@ class _Outbox:
             before = len(tried)
             try:
                 for each, live, con in self._published(pending):
-                    still_alone()
                     tried[each.partition_key] = each.change_id
+                    if isinstance(live, Unreadable):
+                        self._unreadable(each, live.why)
+                        continue
+                    still_alone()
                     self._deliver(session, con, each, live)
             finally:
                 self._recorder.write()
@@ -196,11 +208,11 @@ class _Outbox:
         wanted = self.request.partitions
         with workspace(threads=1) as con, reading(con, self.pipeline.project, purpose=f"{self.name}: what is pending"):
             if wanted is not None:
-                return live_of(con, self.name, self.target, wanted)
+                return live_of(con, self.name, self.target, self.declared.digest, wanted)
             return pending_deliveries(con, self.name, {self.target: self.declared.digest})
 
-    def _published(self, pending: Sequence[Pending]) -> Iterator[tuple[Pending, Live, DuckDBPyConnection]]:
-        """Those of which the very change is published, with their rows, until the target rests."""
+    def _published(self, pending: Sequence[Pending]) -> Iterator[tuple[Pending, Live | Unreadable, DuckDBPyConnection]]:
+        """Those of which the very change is published, with their rows, or cannot be read, until the target rests."""
         threads = max(1, available_threads() // self.share)
         limit = f"{memory.all_memory() / 1e6 / self.share:.0f}MB"
         for start in range(0, len(pending), _AT_ONCE):
@@ -210,7 +222,7 @@ class _Outbox:
                 for live in live_rows(con, self.pipeline.project, self.name, [*of]):
                     if self._ends():
                         return
-                    if live.change_id == of[live.partition_key].change_id:
+                    if isinstance(live, Unreadable) or live.change_id == of[live.partition_key].change_id:
                         yield of[live.partition_key], live, con
 
     def _deliver(self, session: Session, con: DuckDBPyConnection, pending: Pending, live: Live) -> None:
@@ -229,6 +241,9 @@ class _Outbox:
                         if not found.again or not self._waits(attempts, found, key):
                             self._rests = found.again
                             raise
+        except UnreadableError as found:
+            self._unreadable(pending, str(found))
+            return
         except Exception as found:  # a library's own too, which a target did not foresee: never a traceback
             error = redacted(said(found), self.declared, self.pipeline.project.root)
         self._note(pending, receipt, error, attempts, time.monotonic() - began)
@@ -243,6 +258,16 @@ class _Outbox:
             f"{self.name}, {key}: target {self.target}: attempt {attempts} failed, the next in {pause:g} s: {text}"
         )
         return not self.stop.wait(pause)
+
+    def _unreadable(self, pending: Pending, why: str) -> None:
+        """Note a partition of a damaged file, which is no fault of the target; each run meets all of them again."""
+        error = f"Pipeline {self.name}, partition {pending.partition_key}: {why}"
+        self.done.failed[pending.partition_key] = error
+        if why not in self._damage:
+            self._damage.add(why)
+            self.say(f"{self.name}, {pending.partition_key}: not delivered to {self.target}: {why}")
+        if error != pending.error:
+            self._recorder.note(pending, None, error, attempts=0, seconds=0.0)
 
     def _note(
         self, pending: Pending, receipt: Receipt | None, error: str | None, attempts: int, seconds: float

@@ -73,7 +73,8 @@ class DeliveryChange:
         columns: The columns of the rows, in order, with their SQL types in DuckDB. `partition_key` is one of them.
         rows: How many there are; a partition without rows is delivered too.
         digest: Of the rows, as `digest_of` computes it.
-        earlier: How often the change was delivered before the target was declared as it is now.
+        earlier: How often the target got the change before, or may have got it as it was declared otherwise. It is the
+            same for a retry.
         force: Write it whatever the target shows: a person requested that.
     """
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from pip_dagster.delivery.live_rows import live_rows
+from pip_dagster.delivery.live_rows import Unreadable, live_rows
 from pip_dagster.delivery.redact import redacted
 from pip_dagster.delivery.staging import staged
 from pip_dagster.delivery.targets import Session
@@ -47,10 +47,13 @@ def verify(
     name, declared = pipeline.spec.name, pipeline.spec.deliver[target]
     with workspace(threads=1) as con, reading(con, pipeline.project, purpose=f"{name}: reading deliveries"):
         keys = delivered_keys(con, name, target, declared.digest, last) if partitions is None else [*partitions]
-        of = {each.partition_key: each for each in live_of(con, name, target, keys)}
+        of = {each.partition_key: each for each in live_of(con, name, target, declared.digest, keys)}
     with workspace(threads=1) as con, Session(pipeline, target) as session:
         con.execute("SET preserve_insertion_order = true")
         for live in live_rows(con, pipeline.project, name, [*of]):
+            if isinstance(live, Unreadable):
+                yield Compared(target, live.partition_key, equal=False, rows=0, rows_there=None, text=live.why)
+                continue
             pending = of[live.partition_key]
             try:
                 if not session.target().can_read_back:

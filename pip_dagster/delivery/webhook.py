@@ -103,7 +103,7 @@ class WebhookTarget:
 
 
 def event_id(change: DeliveryChange) -> str:
-    """The same for each repeat of an event. The change declared otherwise, or as before again, is another event."""
+    """The same for each retry of an event. The change declared otherwise, or delivered by name, is another event."""
     again = f"-{change.earlier}" if change.earlier else ""
     return f"{change.change_id}-{change.target}-{change.declaration[:8]}{again}"
 

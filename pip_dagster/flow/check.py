@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from pip_dagster.declaration.files import line_of
 from pip_dagster.declaration.find import find_declarations, load_declared
 from pip_dagster.declaration.grid import closed_partitions
 from pip_dagster.declaration.partition import Partition
@@ -88,16 +89,19 @@ class Checked:
         except PipelineError as error:
             self.note(what, error, file, sql)
 
-    def note(self, what: str, error: Exception, file: Path | None = None, sql: str | None = None) -> None:
+    def note(
+        self, what: str, error: Exception, file: Path | None = None, sql: str | None = None, line: int | None = None
+    ) -> None:
         """Add an error as a problem."""
-        text, named, line = _sentence(str(error), self.pipeline), str(file) if file else None, None
+        text, named = _sentence(str(error), self.pipeline), str(file) if file else None
         if found := _ORIGIN.match(text):
-            named, line = str((file or Path()).parent / found["file"]), found["line"]
+            named = str((file or Path()).parent / found["file"])
+            line = int(found["line"]) if found["line"] else None
             text = text[found.end() :]
         sql = sql or (_read(named) if named and named.endswith(".sql") else None)
         if sql and (shown := _DUCKDB_LINE.search(f"{error}\n{error.__cause__}")):
             line = _line_with(sql, shown[1])
-        self.problems.append(Problem("problem", what, text, named, int(line) if line else None))
+        self.problems.append(Problem("problem", what, text, named, line))
 
 
 def check_project(project: Project, names: Sequence[str], partition: str | None, now: datetime) -> list[Checked]:
@@ -149,8 +153,8 @@ def _check(
         for misfit in misfits(pipeline, manifest, columns) if manifest else ():
             what = "expectations" if isinstance(misfit, SuiteError) else "model"
             found.note(what, misfit, file.parent / pipeline.spec.features.sql)
-        for lack in undeliverable(pipeline, manifest, columns) if manifest else ():
-            found.note("deliver", lack, file)
+        for place, lack in undeliverable(pipeline, manifest, columns) if manifest else ():
+            found.note("deliver", lack, file, line=line_of(file, name, place))
         if manifest is None:
             with found.noting("expectations"):
                 check_columns(pipeline.suites.features, columns)

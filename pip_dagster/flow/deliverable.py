@@ -30,16 +30,27 @@ def select_list(declared: DeclaredTarget, columns: Mapping[str, str], where: str
     Raises:
         DeclarationError: a declared column is not among them.
     """
+    for _, error in lacking(declared, columns, where):
+        raise error
     offered = {name.lower(): name for name in columns}
     wanted = {KEY: KEY} | (declared.columns or {name: name for name in columns})
-    if lacking := [source for source in wanted.values() if source.lower() not in offered]:
-        near = difflib.get_close_matches(lacking[0], columns, 1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise DeclarationError(
-            f"{where}.columns names {lacking[0]!r}, which is not a column of the predictions, which have "
-            f"{', '.join(columns)}{hint}"
-        )
     return ", ".join(f"{quote(offered[source.lower()])} AS {quote(name)}" for name, source in wanted.items())
+
+
+def lacking(declared: DeclaredTarget, columns: Mapping[str, str], where: str) -> Iterator[tuple[str, DeclarationError]]:
+    """Each declared column that is not among these: its name at the target, and the error."""
+    offered = {name.lower() for name in columns}
+    for name, source in (declared.columns or {}).items():
+        if source.lower() not in offered:
+            near = difflib.get_close_matches(source, columns, 1)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            yield (
+                name,
+                DeclarationError(
+                    f"{where}.columns names {source!r}, which is not a column of the predictions, which have "
+                    f"{', '.join(columns)}{hint}"
+                ),
+            )
 
 
 def condition(declared: DeclaredTarget, columns: Mapping[str, str], where: str) -> str:
@@ -53,8 +64,10 @@ def condition(declared: DeclaredTarget, columns: Mapping[str, str], where: str) 
     return f" WHERE {row_condition(declared.where, columns, where=f'{where}.where', row='the predictions').sql}"
 
 
-def undeliverable(pipeline: Pipeline, manifest: Manifest, columns: Mapping[str, str]) -> Iterator[DeclarationError]:
-    """What declared targets want that predictions from features with these columns lack."""
+def undeliverable(
+    pipeline: Pipeline, manifest: Manifest, columns: Mapping[str, str]
+) -> Iterator[tuple[tuple[str, ...], DeclarationError]]:
+    """What declared targets want that predictions from features with these columns lack, and where it is declared."""
     spec = pipeline.spec
     if not spec.deliver:
         return
@@ -63,8 +76,10 @@ def undeliverable(pipeline: Pipeline, manifest: Manifest, columns: Mapping[str, 
     except DeclarationError:  # which is no fault of a target
         return
     for name, declared in spec.deliver.items():
-        for check in (select_list, condition):
-            try:
-                check(declared, predictions, f"Pipeline {spec.name}: deliver.{name}")
-            except DeclarationError as error:
-                yield error
+        where = f"Pipeline {spec.name}: deliver.{name}"
+        for column, error in lacking(declared, predictions, where):
+            yield ("deliver", name, "columns", column), error
+        try:
+            condition(declared, predictions, where)
+        except DeclarationError as error:
+            yield ("deliver", name, "where"), error

@@ -15,6 +15,7 @@ from pip_dagster.declaration.partition import Partition
 from pip_dagster.declaration.reruns import reaches
 from pip_dagster.errors import DeclarationError, NoWarehouseError, RegistryError
 from pip_dagster.flow.extract import close_of
+from pip_dagster.flow.hashed import hashed_sources
 from pip_dagster.flow.source_digests import WindowedSource, lay_source_digests
 from pip_dagster.flow.sources import open_sources
 from pip_dagster.ledger.known import lay_known, read_purged, read_unlike
@@ -76,6 +77,7 @@ def make_plan(
             return Plan(spec.name, (), (), 0, **left_out)
         with open_sources(con, spec, pipeline.project.root) as opened:
             sources = lay_source_digests(con, pipeline, partitions, opened, people)
+        left_out["hashed"] = _hashed(pipeline, sources)
         wanted, policy = with_model(pipeline, declared), _policy(pipeline)
         unlike = read_unlike(con, wanted if is_stored else None, _rescored_from(partitions, policy))
         wanted = replace(wanted, sources={key: json.loads(text) for key, (text, _) in unlike.of.items()})
@@ -83,6 +85,12 @@ def make_plan(
         describe = partial(_describe, sources)
         found = plan(spec.name, partitions, wanted, known, policy, now, describe)
     return replace(found, **left_out)
+
+
+def _hashed(pipeline: Pipeline, sources: Mapping[str, WindowedSource]) -> dict[str, tuple[str, int]]:
+    """Tables of servers whose rows were read: source → where it is, and how many rows."""
+    read = pipeline.read_sources
+    return {name: (read[name].place(None), sources[name].rows) for name in hashed_sources(read)}
 
 
 def _rescored_from(partitions: Sequence[Partition], policy: Policy) -> datetime | None:

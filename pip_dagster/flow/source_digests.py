@@ -44,6 +44,12 @@ class WindowedSource:
     buckets: str
     digest: str
 
+    @property
+    def rows(self) -> int:
+        """How many rows it has for all partitions together."""
+        row = self.con.execute(f"SELECT coalesce(sum(n), 0) FROM {self.buckets}").fetchone()
+        return int(row[0]) if row else 0
+
     @cached_property
     def _changed(self) -> dict[datetime, tuple[Bucket | None, History]]:
         """The buckets that changed since a run read them, or that no run has read: now, and as runs saw them."""

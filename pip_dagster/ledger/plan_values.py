@@ -74,7 +74,7 @@ class Plan:
     `pending`: the keys of those that are stored and not published yet, because a process was killed in between.
     `until`: when time alone can make another partition stale; None for never. `purged`: partitions without contents,
     which are not built again. `expired`: how many others are older than `privacy.retention.content` allows, and are not
-    built either.
+    built either. `hashed`: source → where it is and how many rows were read and hashed, of servers.
     """
 
     pipeline: str
@@ -85,6 +85,7 @@ class Plan:
     until: datetime | None = None
     purged: tuple[PurgedPartitions, ...] = ()
     expired: int = 0
+    hashed: Mapping[str, tuple[str, int]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -56,7 +56,7 @@ def _of_extraction(subject: Subject, extracted: ExtractionRun) -> Iterator[Json]
     job = subject.job(FEATURES, **subject.sql(entry.sql_digest))
     output = dataset(
         subject.own("features"),
-        facet("version", datasetVersion=entry.revision) | subject.features_facets(entry.table_name),
+        facet("version", datasetVersion=entry.revision) | subject.features_facets(entry.table_name, entry.sql_digest),
         outputFacets=facet("outputStatistics", rowCount=entry.rows_extracted),
     )
     inputs = list(_sources(subject, entry.source_digests, extracted.checks))

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from pip_dagster import __version__
+from pip_dagster.sql.column_sources import DIRECT
 
 SPEC = "https://openlineage.io/spec"
 EVENT = f"{SPEC}/2-0-2/OpenLineage.json#/$defs/RunEvent"
@@ -58,3 +59,17 @@ def _text(value: object) -> str:
 def _under(key: str, schema: str, version: str, content: Mapping[str, Any]) -> Facets:
     url = f"{SPEC}/facets/{version}/{schema}.json#/$defs/{schema}"
     return {key: {"_producer": PRODUCER, "_schemaURL": url, **content}}
+
+
+def input_field(namespace: str, name: str, column: str, subtypes: Iterable[str], *, masking: bool = False) -> Facets:
+    """A column that another one, or the rows of a dataset, depend on, and how."""
+    transformations = [
+        {
+            "type": "DIRECT" if each in DIRECT else "INDIRECT",
+            "subtype": each,
+            "description": "",
+            "masking": masking and each in DIRECT,
+        }
+        for each in sorted(subtypes)
+    ]
+    return {"namespace": namespace, "name": name, "field": column, "transformations": transformations}

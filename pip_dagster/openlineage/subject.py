@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -14,11 +14,13 @@ from pip_dagster.errors import RegistryError
 from pip_dagster.ledger.column_lineage import row_columns
 from pip_dagster.ledger.record import ScoringEntry
 from pip_dagster.openlineage import naming
-from pip_dagster.openlineage.facets import SOURCE, Facets, facet, tags
+from pip_dagster.openlineage.facets import SOURCE, Facets, facet, input_field, tags
 from pip_dagster.openlineage.naming import Dataset
 from pip_dagster.quality.suite import Expectation
 from pip_dagster.registry.manifest import Manifest
 from pip_dagster.registry.store import Registry
+from pip_dagster.sql.column_sources import Uses, column_sources
+from pip_dagster.sql.tables import folded
 
 # Beyond so many input columns, an event has no column lineage: it would be megabytes, for each partition.
 MOST_INPUT_FIELDS = 5_000
@@ -31,6 +33,8 @@ _ADDED = {
     "provisional": "BOOLEAN",
     "arm": "VARCHAR",
 }
+# Columns of a feature snapshot that the feature SQL does not select.
+_OF_SNAPSHOT = ("partition_key", "revision")
 
 Json = dict[str, Any]
 
@@ -100,9 +104,48 @@ class Subject:
             return {}
         return facet("symlinks", identifiers=[{"namespace": found.namespace, "name": found.name, "type": "TABLE"}])
 
-    def features_facets(self, table: str | None) -> Facets:
-        """The schema of a feature snapshot that is stored in this table."""
-        return self._schema(self.types[table]) if table and table in self.types else {}
+    def features_facets(self, table: str | None, sql_digest: str) -> Facets:
+        """Schema and column lineage of a feature snapshot that is stored in this table, by the SQL of this digest."""
+        if table is None or table not in self.types:
+            return {}
+        key = (table, sql_digest)
+        if key not in self._described:
+            types = self.types[table]
+            self._described[key] = self._schema(types) | self._of_sources(types, sql_digest)
+        return self._described[key]
+
+    def _of_sources(self, names: Iterable[str], sql_digest: str) -> Facets:
+        """From which columns of the sources each feature comes, as far as the declared SQL tells."""
+        if self.declared is None or self.declared.sql_digest != sql_digest:
+            return {}
+        query, spec = column_sources(self.declared.sql), self.declared.spec
+        if query is None:
+            return {}
+        tables = {folded(source.table): self.source(name) for name, source in spec.sources.items()}
+        masked = spec.privacy.subject.lower() if spec.privacy and spec.privacy.pseudonymize else None
+
+        def inputs(uses: Uses, *, masking: bool = False) -> list[Json]:
+            return [
+                input_field(
+                    tables[table].namespace,
+                    tables[table].name,
+                    column,
+                    {"TRANSFORMATION" if masking and each == "IDENTITY" else each for each in how},
+                    masking=masking,
+                )
+                for (table, column), how in sorted(uses.items())
+            ]
+
+        fields = {
+            name: {"inputFields": inputs(uses, masking=name.lower() == masked)}
+            for name in names
+            if name not in _OF_SNAPSHOT and (uses := query.of(name)) and {table for table, _ in uses} <= tables.keys()
+        }
+        effects = query.effects or {}
+        if not fields or sum(len(each["inputFields"]) for each in fields.values()) > MOST_INPUT_FIELDS:
+            return {}
+        known = {table for table, _ in effects} <= tables.keys()
+        return facet("columnLineage", fields=fields, **({"dataset": inputs(effects)} if effects and known else {}))
 
     def predictions_facets(self, entry: ScoringEntry) -> Facets:
         """Schema, column lineage and other name of a scoring's rows; computed once for partitions that share them."""
@@ -124,10 +167,14 @@ class Subject:
         if sum(map(len, reads.values())) > MOST_INPUT_FIELDS:
             return found
         of = self.own("features")
+
+        def how(name: str) -> tuple[str]:
+            return ("TRANSFORMATION" if name in row.computed else "IDENTITY",)
+
         return found | facet(
             "columnLineage",
             fields={
-                name: {"inputFields": [_input_field(of, each, name in row.computed) for each in columns]}
+                name: {"inputFields": [input_field(of.namespace, of.name, each, how(name)) for each in columns]}
                 for name, columns in reads.items()
                 if columns
             },
@@ -207,9 +254,3 @@ def _decisions(entry: ScoringEntry) -> dict[str, str]:
     """The decisions as they were declared when it scored; none of an entry that is older than that record."""
     recorded = json.loads(entry.declared_row) if entry.declared_row else {}
     return dict(recorded.get("decisions", ()))
-
-
-def _input_field(of: Dataset, column: str, computed: bool) -> Json:
-    kind = "TRANSFORMATION" if computed else "IDENTITY"
-    transformation = {"type": "DIRECT", "subtype": kind, "description": "", "masking": False}
-    return {"namespace": of.namespace, "name": of.name, "field": column, "transformations": [transformation]}

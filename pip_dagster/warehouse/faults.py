@@ -113,7 +113,7 @@ def of_warehouse(path: Path) -> Iterator[None]:
             raise StorageError(
                 f"The warehouse {path} cannot be used: {found}\n{remedy(found)} Nothing is lost: {_KEPT}"
             ) from error
-        if damage := next((str(cause) for cause in causes if _is_damage(str(cause), path)), None):
+        if damage := next((str(cause) for cause in causes if is_damage(str(cause), path)), None):
             raise WarehouseError(
                 f"The warehouse {path} is damaged: {damage.splitlines()[0]}\nRestore it from the newest backup. "
                 "Nothing was changed; the published files and the registry are not affected."
@@ -121,7 +121,7 @@ def of_warehouse(path: Path) -> Iterator[None]:
         raise
 
 
-def _is_damage(text: str, path: Path) -> bool:
+def is_damage(text: str, path: Path) -> bool:
     """Whether DuckDB reports damage, and not of another file."""
     return any(words in text for words in _DAMAGE) and (str(path) in text or "/" not in text)
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import glob
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -177,13 +177,20 @@ def places(
         yield _newest(folder), batch
 
 
-def found_in(con: DuckDBPyConnection, folder: Path, keys: Sequence[str]) -> dict[str, Path]:
-    """Partition → the file that has it; nothing for one that is not published."""
+def found_in(
+    con: DuckDBPyConnection, folder: Path, keys: Sequence[str], *, without: Container[Path] = ()
+) -> dict[str, Path]:
+    """Partition → the file that has it; nothing for one that is not published, or is in a shared file of `without`."""
     found = {key: file for key in keys if (file := _own(folder, key)).exists()}
-    numbered = sorted(folder.glob("rows-*.duckdb"))
+    numbered = [file for file in sorted(folder.glob("rows-*.duckdb")) if file not in without]
     if numbered and (rest := {*keys} - found.keys()):
         found |= _found_in(con, numbered, among("partition_key", sorted(rest)))
     return found
+
+
+def is_shared(file: Path) -> bool:
+    """Whether a file has partitions that its name does not tell."""
+    return file.name.startswith("rows-")
 
 
 def _own(folder: Path, key: str) -> Path:

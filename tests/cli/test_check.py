@@ -195,17 +195,24 @@ def test_for_a_user_who_may_only_read(short):
     assert check(short, code=0)["ok"]
 
 
-def test_what_a_target_wants_and_predictions_lack_is_a_fault(short):
-    target = {"parquet": "out", "columns": {"order": "order_id", "risk": "scor"}}
-    arms = {"parquet": "other", "columns": ["score", "arm", "scored_at"], "where": "score > 0.5 AND model_version > 0"}
+def test_what_a_target_wants_and_predictions_lack_is_a_fault_with_its_line(short):
+    def line(text):
+        lines = (short.folder / "defs.yaml").read_text().splitlines()
+        return next(number for number, each in enumerate(lines, start=1) if text in each)
+
+    target = {"parquet": "out", "columns": {"order": "order_id", "risk": "scor", "cost": "amuont"}}
+    arms = {"parquet": "other", "columns": ["score", "arm", "bucket"], "where": "score > 0.5 AND model_version > 0"}
     short.declare(deliver={"crm": target, "arms": arms})
-    [found] = check(short)["problems"]
-    assert (found["what"], found["file"].endswith("defs.yaml")) == ("deliver", True)
-    assert found["text"].startswith("deliver.crm.columns names 'scor', which is not a column of the predictions")
-    assert found["text"].endswith("did you mean 'score'?")
-    target["columns"]["risk"] = "score"
+    risk, cost, bucket = check(short)["problems"]
+    assert (risk["what"], risk["file"].endswith("defs.yaml")) == ("deliver", True)
+    assert risk["text"].startswith("deliver.crm.columns names 'scor', which is not a column of the predictions")
+    assert risk["text"].endswith("did you mean 'score'?")
+    assert "deliver.arms.columns names 'bucket'" in bucket["text"]
+    assert [each["line"] for each in (risk, cost, bucket)] == [line("risk: scor"), line("amuont"), line("- bucket")]
+    target["columns"], arms["columns"] = {"risk": "score"}, ["score"]
     short.declare(deliver={"crm": target | {"where": "shop > 1 AND nowhere = 2"}, "arms": arms})
     [found] = check(short)["problems"]
     assert "deliver.crm.where" in found["text"] and "nowhere" in found["text"]
+    assert found["line"] == line("where: shop > 1")
     short.declare(deliver={"crm": target, "arms": arms})
     check(short, code=0)

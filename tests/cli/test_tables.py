@@ -159,7 +159,7 @@ def run_functions():
     hold._show(
         [held | {"hold_id": "20260101T000000000000-1a2b3c4d", "state": "held", "pipelines": ["orders"], "rows_kept": 3}]
     )
-    show_plan(Of(pipeline="orders", stale=stale, on_hold=[], current=1234, pending=(), purged=(), expired=0))
+    show_plan(Of(pipeline="orders", stale=stale, on_hold=[], current=1234, pending=(), purged=(), expired=0, hashed={}))
     results = [
         Of(
             name="flip_rate",

@@ -32,7 +32,8 @@ def delivered(tiny, *partitions, targets=("lake",), lines=None):
     """What became of the deliveries, target by target."""
     pipeline = tiny.pipeline()
     request = DeliveryRequest(RunInfo("run-1", "a test"), tuple(targets), tuple(partitions) or None)
-    return {each.target: each for each in deliver(pipeline, request, progress=(lines or []).append)}
+    progress = ([] if lines is None else lines).append
+    return {each.target: each for each in deliver(pipeline, request, progress=progress)}
 
 
 @contextmanager
@@ -127,6 +128,34 @@ def test_columns_are_renamed_and_rows_filtered(scored):
     assert sorted((row["order"], row["prediction"]) for row in rows) == sorted(expected)
     assert [*manifest["columns"]] == ["partition_key", "order", "prediction"]
     assert manifest["rows"] == len(expected)
+
+
+ASKED = """
+  SELECT partition_key, target, d.state
+  FROM ledger.deliveries d JOIN ledger.partitions p USING (pipeline, partition_key)
+  WHERE p.is_live AND d.change_id = p.live_change
+  QUALIFY row_number() OVER (PARTITION BY pipeline, partition_key, target ORDER BY delivery_id DESC) = 1 ORDER BY ALL
+"""
+
+
+def test_readers_can_ask_what_was_delivered(scored):
+    """At once, not after the next run; and what a change costs stays what it was."""
+    there = "SELECT count(*) FROM duckdb_views() WHERE view_name = 'deliveries'"
+    assert scored.published(there) == [(0,)]
+    scored.declare(deliver=LAKE)
+    delivered(scored)
+    assert scored.published(ASKED) == [(key, "lake", "delivered") for key in DAYS]
+    scored.source("UPDATE raw.orders SET quantity = 1 + quantity % 8 WHERE day = DATE '2024-03-02'")
+    scored.run("2024-03-02")
+    assert scored.published(ASKED) == [(key, "lake", "delivered") for key in DAYS if key != "2024-03-02"]
+    files = {file: file.stat().st_ino for file in scored.project.published.glob("*/*.duckdb")}
+    delivered(scored)
+    assert scored.published(ASKED) == [(key, "lake", "delivered") for key in DAYS]
+    assert {file: file.stat().st_ino for file in files} != files
+    files = {file: file.stat().st_ino for file in files}
+    assert delivered(scored)["lake"].receipts == {}
+    assert {file: file.stat().st_ino for file in files} == files, "nothing was delivered, so nothing is published"
+    assert "intact" in scored.shell("audit", "verify", code=4)
 
 
 def test_a_changed_declaration_makes_every_partition_pending_and_no_partition_stale(scored):

@@ -10,9 +10,12 @@ import time
 import pytest
 
 from pip_dagster.declaration.deliver import DeclaredTarget
+from pip_dagster.delivery import outbox
+from pip_dagster.delivery.outbox import DeliveryRequest, deliver, pending_now
 from pip_dagster.delivery.target import DeliveryError
 from pip_dagster.delivery.targets import open_target
 from pip_dagster.delivery.webhook import open_webhook
+from pip_dagster.ledger.record import RunInfo
 
 pytestmark = pytest.mark.lake("never")
 
@@ -142,3 +145,33 @@ def test_a_package_that_is_not_installed_is_named_with_its_extra(tiny, monkeypat
     said = rf"Pipeline orders: target there needs the package {package}.*pip install 'pip-dagster\[{extra}\]'"
     with pytest.raises(DeliveryError, match=said):
         open_target(tiny.pipeline(), "there")
+
+
+def test_what_is_delivered_anew_is_another_event_and_a_retry_is_not(receiver, scored, monkeypatch):
+    """A receiver that discards ids it has seen must end with what is declared, whatever was tried before."""
+    monkeypatch.setattr(outbox, "BACKOFF_SECONDS", 0.01)
+
+    def ids(*partitions, status=200, **others):
+        """The event that a run sends of the first day, once an attempt."""
+        receiver.status, before = status, len(receiver.requests)
+        hook = {"webhook": {"url_env": "ANSWERS_URL"}, "retries": 1} | others
+        scored.declare(deliver={"there": hook})
+        request = DeliveryRequest(RunInfo("run-1", "a test"), ("there",), partitions or None)
+        deliver(scored.pipeline(), request, progress=lambda _: None)
+        events = [json.loads(body) for _, _, body in receiver.requests[before:]]
+        return [event["id"] for event in events if event["subject"] == "2024-03-01"]
+
+    other = {"where": "score > 0.5"}
+    [refused, again], [first] = ids(status=503), ids()
+    assert refused == again == first, "a retry, in the same run and in the next"
+    assert ids() == [], "nothing is pending"
+    # Whether the receiver took what it did not answer is not known.
+    lost = ids(status=503, **other)
+    [back], [named], [named_again] = ids(), ids("2024-03-01"), ids("2024-03-01")
+    assert len({first, *lost, back, named, named_again}) == 5
+    failed = ids("2024-03-01", status=503)
+    assert {*failed} == {*ids()}, "what was named and failed is pending, and retried"
+    [changed] = ids(**other)
+    assert changed not in lost
+    seen = [json.loads(body)["id"] for _, _, body in receiver.requests]
+    assert seen.index(changed) == len(seen) - 4 and pending_now(scored.pipeline())["there"] == []

@@ -81,6 +81,34 @@ def test_a_partition_is_two_runs_from_its_source_and_its_model(scored, exported,
     assert predictions["run"]["facets"]["processing_engine"]["name"] == "xgboost"
 
 
+def test_column_lineage_leads_from_the_features_to_the_columns_of_the_sources(tiny, exported):
+    tiny.declare(
+        """
+        SELECT order_id, day, gift, shop, quantity, coalesce(amount, 0) AS amount,
+          (SELECT max(note) FROM (SELECT 'x' AS note)) AS note
+        FROM raw.orders WHERE day >= $start_date AND day < $end_date
+        """
+    )
+    tiny.run(FIRST)
+    [features] = of(exported(tiny), "features")
+    [source], [output] = features["inputs"], features["outputs"]
+    lineage = output["facets"]["columnLineage"]
+    assert sorted(lineage["fields"]) == ["amount", "day", "gift", "order_id", "quantity", "shop"], "`note` is not told"
+    for name, kind in (("shop", "IDENTITY"), ("amount", "TRANSFORMATION")):
+        [found] = lineage["fields"][name]["inputFields"]
+        assert (found["namespace"], found["name"], found["field"]) == (source["namespace"], source["name"], name)
+        [how] = found["transformations"]
+        assert (how["type"], how["subtype"]) == ("DIRECT", kind)
+    [rows] = lineage["dataset"]
+    assert (rows["field"], [(each["type"], each["subtype"]) for each in rows["transformations"]]) == (
+        "day",
+        [("INDIRECT", "FILTER")],
+    )
+    tiny.declare(tiny.pipeline().sql.replace("coalesce(amount, 0)", "1.0"))
+    [features] = of(exported(tiny), "features")
+    assert "columnLineage" not in features["outputs"][0]["facets"], "the declared SQL is not the one that ran"
+
+
 def test_column_lineage_leads_from_the_predictions_to_the_features_alone(tiny, exported, monkeypatch):
     tiny.declare(decisions={"late": "score >= 0.5", "big": "amount > 100"}, columns={"late": "It will be late."})
     assert tiny.run(FIRST)[FIRST].scoring

@@ -15,6 +15,7 @@ from pip_dagster.errors import DeclarationError, SourceAwayError, SourceError
 from pip_dagster.flow.distributed.places import Places
 from pip_dagster.flow.origins import kinds, mysql, postgres
 from pip_dagster.flow.origins.opened import Opening
+from pip_dagster.flow.origins.servers import is_away
 from pip_dagster.flow.plan import make_plan
 
 from .conftest import PASSWORD
@@ -134,3 +135,20 @@ def test_without_the_extension_the_error_names_it(tiny, monkeypatch):
     tiny.declare(source_database=None, sources={"orders": {"table": "raw.orders", "sqlite": "shop.db"}})
     with pytest.raises(SourceError, match="cannot load its extension sqlite_scanner, which .*source 'orders'"):
         make_plan(tiny.pipeline(), tiny.partitions())
+
+
+# As the clients of MySQL and MariaDB write them.
+AWAY = (
+    'Failed to prepare MySQL query "SELECT 1": Server has gone away',
+    'Failed to prepare MySQL query "SELECT 1": MySQL server has gone away',
+    'Failed to store result for MySQL query "SELECT 1": Lost connection to server during query',
+    "Failed to connect to MySQL database: Can't connect to local server through socket '/run/s' (2)",
+    "Failed to connect to MySQL database: Too many connections",
+    "Failed to execute query: Connection was killed",
+)
+
+
+@pytest.mark.parametrize("said", AWAY)
+def test_a_lost_connection_to_mysql_is_a_server_that_is_away(said):
+    assert is_away(duckdb.IOException(f"IO Error: {said}"))
+    assert not is_away(duckdb.IOException("IO Error: Access denied for user 'reader'@'localhost'"))

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import getpass
+import pwd
 import shutil
 import subprocess
 import tempfile
+import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import duckdb
 import pytest
 
-from pip_dagster.errors import SourceError
+from pip_dagster.errors import SourceAwayError, SourceError
+from pip_dagster.flow import extract
 from pip_dagster.flow.plan import make_plan
 from pip_dagster.flow.reader import sources_alone
 from pip_dagster.warehouse import s3
@@ -29,32 +34,51 @@ pytestmark = [
 SECOND = "2024-03-02"
 
 
-@pytest.fixture(scope="module")
-def server():
-    """A function that runs SQL as the superuser; the user `reader` may read the database `raw`."""
-    folder = Path(tempfile.mkdtemp(prefix="pip_dagster_my"))
-    shutil.chown(folder, "mysql")
-    socket, data = folder / "s", folder / "data"
-    install = ["mariadb-install-db", "--no-defaults", "--user=mysql", f"--datadir={data}"]
-    subprocess.run([*install, "--auth-root-authentication-method=normal"], check=True, capture_output=True)
-    start = ["mariadbd", "--no-defaults", "--user=mysql", f"--datadir={data}", f"--socket={socket}"]
-    process = subprocess.Popen([*start, "--skip-networking"], stderr=subprocess.DEVNULL)
+class Server:
+    """A server with a database `raw`, which the user `reader` may read. It is called with SQL, as the superuser."""
 
-    def sql(text):
-        command = ["mariadb", "--no-defaults", "-uroot", "-S", str(socket), "-N", "-e", text]
+    def __init__(self) -> None:
+        self.folder = Path(tempfile.mkdtemp(prefix="pip_dagster_my"))
+        user = getpass.getuser()
+        with suppress(KeyError):  # the user that the distribution creates; without it, the server runs as we do
+            user = pwd.getpwnam("mysql").pw_name
+            shutil.chown(self.folder, user)
+        self.socket, data = self.folder / "s", self.folder / "data"
+        self._options = ["--no-defaults", f"--user={user}", f"--datadir={data}"]
+        install = ["mariadb-install-db", *self._options, "--auth-root-authentication-method=normal"]
+        subprocess.run(install, check=True, capture_output=True)
+        self.start()
+        self(f"CREATE DATABASE raw CHARACTER SET utf8mb4; CREATE USER reader@localhost IDENTIFIED BY '{PASSWORD}'")
+        self("GRANT SELECT ON raw.* TO reader@localhost")
+        self.url = f"socket={self.socket} user=reader password={PASSWORD} database=raw"
+
+    def __call__(self, text: str) -> str:
+        command = ["mariadb", "--no-defaults", "-uroot", "-S", str(self.socket), "-N", "-e", text]
         return subprocess.run(command, check=True, capture_output=True, text=True).stdout
 
-    for _ in range(200):
-        if socket.exists():
-            break
-        time.sleep(0.1)
-    sql(f"CREATE DATABASE raw CHARACTER SET utf8mb4; CREATE USER reader@localhost IDENTIFIED BY '{PASSWORD}'")
-    sql("GRANT SELECT ON raw.* TO reader@localhost")
-    sql.url = f"socket={socket} user=reader password={PASSWORD} database=raw"
-    yield sql
-    process.terminate()
-    process.wait(30)
-    shutil.rmtree(folder, ignore_errors=True)
+    def start(self) -> None:
+        start = ["mariadbd", *self._options, f"--socket={self.socket}", "--skip-networking"]
+        self.process = subprocess.Popen(start, stderr=subprocess.DEVNULL)
+        for _ in range(200):
+            if self.socket.exists():
+                return
+            time.sleep(0.1)
+
+    def stop(self) -> None:
+        self.process.terminate()
+        self.process.wait(30)
+
+    def drop_connections(self) -> None:
+        for line in self("SELECT id FROM information_schema.processlist WHERE user = 'reader'").split():
+            self(f"KILL {line}")
+
+
+@pytest.fixture(scope="module")
+def server():
+    found = Server()
+    yield found
+    found.stop()
+    shutil.rmtree(found.folder, ignore_errors=True)
 
 
 @pytest.fixture
@@ -88,3 +112,37 @@ def test_texts_are_compared_as_duckdb_does_and_reads_see_one_state(tiny, shop):
         plain = "SELECT count(*) FROM raw.orders WHERE "
         assert con.execute(f"{plain} shop = 'plain'").fetchone() == (lower,)
         assert PASSWORD not in str(con.execute("FROM duckdb_databases()").fetchall())
+
+
+def test_a_server_that_restarts_is_waited_for_and_one_that_is_away_is_named(tiny, shop, monkeypatch):
+    monkeypatch.setenv("PIP_DAGSTER_LOCK_DEADLINE", "30")
+    shop.stop()
+    starting = threading.Timer(1.0, shop.start)
+    starting.start()
+    try:
+        assert tiny.run(SECOND)[SECOND].scoring
+    finally:
+        starting.join()
+    shop.stop()
+    monkeypatch.setenv("PIP_DAGSTER_LOCK_DEADLINE", "0.5")
+    try:
+        with pytest.raises(SourceAwayError, match="Pipeline orders: source 'orders' .* does not answer") as caught:
+            tiny.run(SECOND)
+        assert PASSWORD not in str(caught.value)
+    finally:
+        shop.start()
+
+
+def test_a_connection_that_is_dropped_meanwhile_fails_the_run_once(tiny, shop, monkeypatch):
+    """Not each partition for itself; a sensor skips its tick for it, as for a server that is away."""
+    real = extract.fingerprints
+
+    def dropped(*arguments):
+        shop.drop_connections()
+        monkeypatch.setattr(extract, "fingerprints", real)
+        return real(*arguments)
+
+    monkeypatch.setattr(extract, "fingerprints", dropped)
+    with pytest.raises(SourceAwayError, match="Pipeline orders: .*source .*mysql SHOP_URL"):
+        tiny.run()
+    assert all(each.scoring for each in tiny.run().values())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 import threading
@@ -10,9 +11,11 @@ from datetime import datetime
 import dagster as dg
 import duckdb
 import pytest
+from click.testing import CliRunner
 
+from pip_dagster.cli.main import cli
 from pip_dagster.errors import SourceAwayError, SourceError
-from pip_dagster.flow import extract
+from pip_dagster.flow import extract, hashed
 from pip_dagster.flow.fingerprints import BucketQuery, Clock, fingerprints
 from pip_dagster.flow.plan import make_plan
 from pip_dagster.flow.reader import sources_alone
@@ -402,3 +405,26 @@ def tick(tiny, name):
     sensor = source_changes(pipeline, dg.define_asset_job("job"), partitions_definition(pipeline.spec.partitions))
     with dg.DagsterInstance.ephemeral() as instance:
         return sensor(dg.build_sensor_context(instance=instance))
+
+
+def test_plan_and_doctor_say_whose_rows_are_hashed_and_how_to_avoid_it(tiny, shop, monkeypatch):
+    declare(tiny)
+    tiny.run()
+    planned = json.loads(tiny.shell("plan", "orders", "--json"))
+    assert planned["hashed"] == {"orders": {"place": "postgres SHOP_URL", "rows": 200}}
+    assert "hashes them" not in tiny.shell("plan", "orders"), "200 rows are no trouble"
+    monkeypatch.setattr(hashed, "MANY", 50)
+    planned = " ".join(tiny.shell("plan", "orders", FIRST).split())
+    assert "Source orders: each plan reads 50 rows of postgres SHOP_URL and hashes them. Declare its" in planned
+    said = "orders.orders: each plan reads 200 rows of postgres SHOP_URL and hashes them"
+    [line] = [each for each in doctor(tiny) if "hashes them" in each["text"]]
+    assert (line["level"], line["text"], "change_column" in line["remedy"]) == ("warning", said, True)
+    shop.sql("ALTER TABLE raw.orders ADD COLUMN changed INT DEFAULT 1")
+    declare(tiny, change_column="changed")
+    assert json.loads(tiny.shell("plan", "orders", "--json"))["hashed"] == {}
+    assert not [each for each in doctor(tiny) if "hashes them" in each["text"]]
+
+
+def doctor(tiny):
+    result = CliRunner().invoke(cli, ["--project", str(tiny.root), "doctor", "--json"], env={"DAGSTER_HOME": None})
+    return json.loads(result.stdout)["lines"]

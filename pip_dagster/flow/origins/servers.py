@@ -20,13 +20,17 @@ if TYPE_CHECKING:
     from pip_dagster.flow.origins.opened import Opening
 
 
-# What MySQL's client says of a server that does not answer, beside what Postgres' does.
-_AWAY = ("Can't connect to", "Lost connection to", "server has gone away", "Too many connections")
+# What the clients of MySQL and MariaDB say of a server that does not answer, beside what Postgres' does. They write the
+# same sentence in other capitals.
+_AWAY = (
+    *("can't connect to", "lost connection to", "server has gone away", "too many connections"),
+    *("server shutdown in progress", "connection was killed"),
+)
 
 
 def is_away(error: BaseException) -> bool:
     """Whether reading may succeed when it is tried again: the server does not answer, or not now."""
-    return is_transient(error) or any(text in str(error) for text in _AWAY)
+    return is_transient(error) or any(text in str(error).lower() for text in _AWAY)
 
 
 def new_catalog() -> str:
