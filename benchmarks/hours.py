@@ -29,6 +29,7 @@ NAME = "hours"
 ROWS = 20  # a partition
 START = datetime(2020, 1, 1)
 REAL, PERIOD = 48, 24  # partitions built by a real backfill; hours after which rows repeat
+WINDOW = 2_000  # partitions written together
 _COLUMNS = ("price", "items", "earlier")
 
 
@@ -155,16 +156,21 @@ def _continue(pipeline: Pipeline, count: int) -> None:
             found = fingerprints(con, pipeline, partitions)
         with writing(con, pipeline.project, purpose="benchmark"), transaction(con):
             add_observations(con, NAME, found.buckets, found.ranges, datetime.now(UTC))
-            ids = _hours(con, partitions, found.of)
-            _copy_rows(con)
-            _digest(con, pipeline)
-            _copy_ledger(con)
-            for first in range(0, len(ids), 1000):
-                append_live(con, ids[first : first + 1000])
+            _hours(con, partitions, found.of)
+        # In windows, since a backfill leaves row groups of about so many partitions.
+        for first in range(0, count, WINDOW):
+            with writing(con, pipeline.project, purpose="benchmark"), transaction(con):
+                window = f"hour >= {first} AND hour < {first + WINDOW}"
+                con.execute(f"CREATE OR REPLACE TEMP TABLE staged AS SELECT * FROM hours WHERE {window}")
+                _copy_rows(con)
+                _digest(con, pipeline)
+                _copy_ledger(con)
+                changes = con.execute("SELECT change_id FROM staged ORDER BY 1").fetchall()
+                append_live(con, [change for (change,) in changes])
 
 
-def _hours(con: DuckDBPyConnection, partitions: Sequence[Partition], sources: Mapping[str, object]) -> list[str]:
-    """Stage a row for each partition that is not built yet, with its ids; those of its live changes."""
+def _hours(con: DuckDBPyConnection, partitions: Sequence[Partition], sources: Mapping[str, object]) -> None:
+    """Stage a row for each partition that is not built yet, with its ids."""
     import pandas as pd
 
     from pip_dagster.declaration.canonical import canonical
@@ -184,10 +190,9 @@ def _hours(con: DuckDBPyConnection, partitions: Sequence[Partition], sources: Ma
         for i, name in enumerate(("extraction_id", "revision", "scoring_id", "change_id"))
     )
     con.execute(
-        f"CREATE TEMP TABLE staged AS SELECT *, {identified} FROM (SELECT *, (SELECT max(made_at) FROM ledger.audit) "
+        f"CREATE TEMP TABLE hours AS SELECT *, {identified} FROM (SELECT *, (SELECT max(made_at) FROM ledger.audit) "
         "+ to_microseconds(10 * hour) AS moment FROM frame)"
     )
-    return [each for (each,) in con.execute("SELECT change_id FROM staged ORDER BY 1").fetchall()]
 
 
 def _copy_rows(con: DuckDBPyConnection) -> None:
@@ -230,7 +235,7 @@ def _digest(con: DuckDBPyConnection, pipeline: Pipeline) -> None:
     ]
     con.register("of_inputs", pd.DataFrame(inputs, columns=["key", "digest"]))
     con.execute(
-        "CREATE TEMP TABLE digested AS SELECT h.*, f.digest AS features, s.digest AS scores, i.digest AS inputs "
+        "CREATE OR REPLACE TEMP TABLE digested AS SELECT h.*, f.digest AS features, s.digest AS scores, i.digest AS inputs "
         "FROM staged h JOIN of_features f USING (key) JOIN of_scores s USING (key) JOIN of_inputs i USING (key)"
     )
 

@@ -12,6 +12,8 @@ from datetime import UTC, datetime, timedelta
 
 # No clock shows a later time; records are never moved behind one that claims to be.
 LAST = datetime(9000, 1, 1, tzinfo=UTC)
+# How an id begins: with the instant of its creation, so that ids sort by it.
+OF_IDS = "%Y%m%dT%H%M%S%f"
 _TICK = timedelta(microseconds=1)
 _lock = threading.Lock()
 _latest = datetime.min.replace(tzinfo=UTC)
@@ -40,3 +42,11 @@ def seen(*instants: datetime | None) -> None:
     global _latest
     with _lock:
         _latest = max(_latest, *(each for each in instants if each is not None and each < LAST), _latest)
+
+
+def of_id(text: str) -> datetime | None:
+    """The instant with which an id begins; None where it begins with none."""
+    try:
+        return datetime.strptime(text.partition("-")[0], OF_IDS).replace(tzinfo=UTC)
+    except ValueError:
+        return None

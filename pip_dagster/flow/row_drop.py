@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING
 from pip_dagster import clock
 from pip_dagster.declaration.every import STEPS
 from pip_dagster.declaration.partition import Partition
+from pip_dagster.sql.names import literal
+from pip_dagster.warehouse import advisory
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -33,14 +35,18 @@ _ALLOW = (
     "The live rows stay live. If the number of rows is right, run the partition with `--allow-fewer-rows`, or with "
     "the tag pip_dagster/allow_fewer_rows: true; `min_row_share` declares the share"
 )
+_RECENT_SCORINGS = (
+    "ledger.scorings WHERE pipeline = {pipeline} AND partition_start >= {first}::TIMESTAMPTZ "
+    "AND partition_start <= {last}::TIMESTAMPTZ"
+)
 # What is live is computed from the live changes of these alone, not of all. Instants as numbers are faster to read.
 _LIVE = """
   WITH recent AS MATERIALIZED (
-    SELECT partition_key, scoring_id, epoch_us(partition_start) AS start, rows_scored FROM ledger.scorings
-    WHERE pipeline = $pipeline AND partition_start >= $first AND partition_start <= $last
+    SELECT partition_key, scoring_id, epoch_us(partition_start) AS start, rows_scored FROM {recent}
   ), live AS (
     SELECT partition_key, arg_max(scoring_id, change_id) AS scoring_id
-    FROM ledger.live_changes SEMI JOIN recent USING (partition_key) WHERE pipeline = $pipeline GROUP BY partition_key
+    FROM ledger.live_changes SEMI JOIN recent USING (partition_key)
+    WHERE pipeline = {pipeline} AND {since} GROUP BY partition_key
   )
   SELECT live.partition_key, start, rows_scored FROM live JOIN recent USING (scoring_id)
 """
@@ -54,8 +60,16 @@ def read_live_rows(
 ) -> LiveRows:
     """The live rows of partitions and of those that are recent to them. The warehouse is the current catalog."""
     starts = [partition.start for partition in partitions]
-    values = {"pipeline": pipeline, "first": min(starts) - _RECENT[declared.every][0], "last": max(starts)}
-    live = con.execute(_LIVE, values).fetchall()
+    first, last = min(starts) - _RECENT[declared.every][0], max(starts)
+    values = {"pipeline": literal(pipeline), "first": literal(first.isoformat()), "last": literal(last.isoformat())}
+    recent, since = _RECENT_SCORINGS.format(**values), "true"
+    if not advisory.is_shared(con):  # where clocks may differ
+        # A change is recorded after its scoring. A literal, so that DuckDB skips what is older.
+        (oldest,) = con.execute(f"SELECT min(made_at)::VARCHAR FROM {recent}").fetchone() or (None,)
+        if oldest is None:
+            return {}
+        since = f"made_at >= {literal(oldest)}::TIMESTAMPTZ"
+    live = con.execute(_LIVE.format(recent=recent, pipeline=values["pipeline"], since=since)).fetchall()
     return {key: (clock.instant(start), rows or 0) for key, start, rows in live}
 
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pip_dagster.declaration.canonical import canonical
 from pip_dagster.ledger.record import dicts
 from pip_dagster.ledger.rows import insert_rows
-from pip_dagster.sql.names import among
+from pip_dagster.sql.names import among, literal
 from pip_dagster.warehouse.stamp import newest_entry
 
 if TYPE_CHECKING:
@@ -144,18 +144,27 @@ def append(con: DuckDBPyConnection, events: Sequence[Event], committed: DuckDBPy
 
 
 def append_live(
-    con: DuckDBPyConnection, change_ids: Sequence[str], committed: DuckDBPyConnection | None = None
+    con: DuckDBPyConnection,
+    change_ids: Sequence[str],
+    committed: DuckDBPyConnection | None = None,
+    *,
+    since: datetime | None = None,
 ) -> None:
-    """Add an entry for each of these live changes, read back as they and their scorings are stored."""
+    """Add an entry for each of these live changes, read back as they and their scorings are stored.
+
+    `since`: when the oldest of these changes and scorings was recorded; DuckDB skips what is older.
+    """
     if not change_ids:
         return
+    later = f"made_at >= {literal(since.isoformat())}::TIMESTAMPTZ" if since else "true"
     # Both tables are filtered by literals: joined first, every scoring of the warehouse would be read, and a subquery
     # costs more to plan than to run.
-    chosen = f"SELECT scoring_id FROM ledger.live_changes WHERE {among('change_id', change_ids)}"
+    chosen = f"SELECT scoring_id FROM ledger.live_changes WHERE {among('change_id', change_ids)} AND {later}"
     scorings = [row[0] for row in con.execute(chosen).fetchall() if row[0]]
     if not scorings:
         return
     where = f"WHERE {among('c.change_id', change_ids)} AND {among('s.scoring_id', scorings)}"
+    where += f" AND c.{later} AND s.{later}" if since else ""
     changes = dicts(con.execute(f"{LIVE_CHANGES} {where} ORDER BY c.change_id"))
     arms = arms_by_change(con, change_ids)
     append(con, [live_event(change, arms.get(change["change_id"], ())) for change in changes], committed)

@@ -84,7 +84,8 @@ def make_live(
         ids = (new_id(after=last.change_id if last else None), pipeline, entry.partition_key, entry.scoring_id)
         request = (run.kind, run.pinned_version, run.as_known)
         changes.append(LiveChange(*ids, why, run.run_id, run.made_by, clock.now(), *request, experiment))
-    insert_live_changes(con, changes, [arms] * len(changes), committed)
+    since = min(*(entry.made_at for entry in entries), *(change.made_at for change in changes))
+    insert_live_changes(con, changes, [arms] * len(changes), committed, since=since)
     return [change.change_id for change in changes]
 
 
@@ -93,12 +94,17 @@ def insert_live_changes(
     changes: Sequence[LiveChange],
     arms: Sequence[Sequence[Arm]],
     committed: DuckDBPyConnection | None = None,
+    *,
+    since: datetime | None = None,
 ) -> None:
-    """Append changes of a pipeline, the arms of each, and their entries in the audit, inside a transaction."""
+    """Append changes of a pipeline, the arms of each, and their entries in the audit, inside a transaction.
+
+    `since`: as of `audit.append_live`.
+    """
     insert_rows(con, "live_changes", changes)
     of_change = zip(changes, arms, strict=True)
     insert_arms(con, {change.change_id: (change.pipeline, change.partition_key, each) for change, each in of_change})
-    audit.append_live(con, [change.change_id for change in changes], committed)
+    audit.append_live(con, [change.change_id for change in changes], committed, since=since)
 
 
 def newest_changes(con: DuckDBPyConnection, pipeline: str, partition_keys: Sequence[str]) -> dict[str, LiveChange]:

@@ -27,8 +27,6 @@ ROWS_OF = "rows_of"
 # until it moves again.
 LiveKind = Literal["scored", "pinned", "rollback"]
 
-_INSTANT = "%Y%m%dT%H%M%S%f"
-
 
 def new_id(after: str | None = None) -> str:
     """An id that sorts by the time of its creation, to the microsecond, and differs between processes.
@@ -39,14 +37,14 @@ def new_id(after: str | None = None) -> str:
     Raises:
         WarehouseError: `after` is of a time that no clock shows.
     """
-    at = f"{clock.now():{_INSTANT}}"
+    at = f"{clock.now():{clock.OF_IDS}}"
     if after and at <= after[: len(at)]:
-        if after >= f"{clock.LAST:{_INSTANT}}":
+        if after >= f"{clock.LAST:{clock.OF_IDS}}":
             raise WarehouseError(
                 f"The ledger has an entry {after!r} of a time that no clock shows, and none can follow it. Restore the "
                 "warehouse from a backup; `pip-dagster audit verify` says what else has changed."
             )
-        at = f"{datetime.strptime(after[: len(at)], _INSTANT) + timedelta(microseconds=1):{_INSTANT}}"
+        at = f"{datetime.strptime(after[: len(at)], clock.OF_IDS) + timedelta(microseconds=1):{clock.OF_IDS}}"
     return f"{at}-{secrets.token_hex(4)}"
 
 

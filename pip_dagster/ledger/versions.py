@@ -98,6 +98,8 @@ def check(con: DuckDBPyConnection, version: ModelVersion) -> None:
         ReplacedVersion: it is another one; names both digests.
     """
     where = f"model_name = {literal(version.name)} AND model_version = {version.version}"
+    if _scored_alike(con, version, where):
+        return
     # To parse every entry of the audit takes long; it is needed only for a version that the ledger does not know.
     for known in _first(con, (_ACCEPTED, _SCORED), where) or _first(con, (_LIVE, _PROMOTED), where):
         if text := known.differs(version):
@@ -105,6 +107,15 @@ def check(con: DuckDBPyConnection, version: ModelVersion) -> None:
                 f"{text}. It was not used. Restore the version's folder from a backup, or register the other model as "
                 f"a new version and promote that. `pip-dagster audit accept --versions --why TEXT` accepts it as it is."
             )
+
+
+def _scored_alike(con: DuckDBPyConnection, version: ModelVersion, where: str) -> bool:
+    """Whether nothing else ever scored as `where`, and nobody accepted any version: quickly found among many."""
+    if con.execute("SELECT 1 FROM ledger.audit WHERE action = 'accepted' LIMIT 1").fetchone():
+        return False
+    scored = f"FROM ledger.scorings WHERE {where} AND status <> 'failed' AND manifest_digest IS NOT NULL"
+    digests = con.execute(f"SELECT DISTINCT model_digest, manifest_digest {scored}").fetchall()
+    return digests == [(version.digest, version.manifest_digest)]
 
 
 def check_recorded(project: Project, *versions: ModelVersion, purpose: str) -> None:

@@ -36,10 +36,15 @@ if TYPE_CHECKING:
 # DuckDB's errors when another process has the file open. No other error is worth waiting for.
 LOCKED = ("Could not set lock on file", "Conflicting lock", "database is locked", "Unique file handle conflict")
 
-# Closing a file writes what is new. DuckDB then merges it with a table's newest rows, up to 2,048 of them, and takes
-# the longer the more there are. Merging at every fourth close, by chance, leaves readers few more pieces.
+# A checkpoint writes what is new. DuckDB then merges it with a table's newest rows, up to 2,048 of them, and takes the
+# longer the more there are. Merging at every fourth, by chance, leaves readers few more pieces, and files 0.5 MB each.
 _MERGE_EVERY = 4
 _MERGES = 100  # DuckDB's own default, in pieces a table
+
+
+def merges() -> int:
+    """How many pieces of a table the next checkpoint may merge."""
+    return 0 if secrets.randbelow(_MERGE_EVERY) else _MERGES
 
 
 @contextmanager
@@ -215,7 +220,7 @@ def open_warehouse(
                 con.execute(f"USE {CATALOG}")
                 schema.ensure(con, path, read_only=read_only, new=new)
                 if not read_only:
-                    con.execute(f"SET max_vacuum_tasks = {0 if secrets.randbelow(_MERGE_EVERY) else _MERGES}")
+                    con.execute(f"SET max_vacuum_tasks = {merges()}")
                 yield
         except SourceLockedError as error:
             raise WarehouseLockedError(

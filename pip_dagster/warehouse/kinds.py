@@ -51,6 +51,7 @@ class PublishedKind(Kind):
         where_in: SQL of a relation, with pipelines and partition keys, that has rows for the partitions to publish;
             all by default. It spares reading the view where no partition has any.
         order: The column by which a partition's rows are ordered.
+        scored_at: The column with the time of a row's scoring; None where not every row has one.
     """
 
     view: str | None = None
@@ -58,6 +59,7 @@ class PublishedKind(Kind):
     always: bool = False
     where_in: str | None = None
     order: str | None = None
+    scored_at: str | None = None
 
 
 KINDS: tuple[Kind, ...] = (
@@ -100,13 +102,13 @@ KINDS: tuple[Kind, ...] = (
     Kind("performance_figures", LEDGER, "view", "evidence"),
     Kind("graded_estimates", LEDGER, "view", "evidence"),
     Kind("live_drift", LEDGER, "view", "evidence"),
-    PublishedKind("partitions", LEDGER, "view", "evidence", always=True, order="scoring_id"),
+    PublishedKind(*("partitions", LEDGER, "view", "evidence"), always=True, order="scoring_id", scored_at="made_at"),
     PublishedKind("checks", LEDGER, "table", "evidence", order="made_at"),
     PublishedKind("alarms", LEDGER, "table", "evidence", pending_id="event_id", order="event_id"),
     PublishedKind("deliveries", LEDGER, "table", "evidence", pending_id="delivery_id", order="delivery_id"),
     Kind("features", None, "column sets", "content"),
     Kind("scores", None, "column sets", "content"),
-    PublishedKind("predictions", None, "view", "content", live="scoring", always=True),
+    PublishedKind("predictions", None, "view", "content", live="scoring", always=True, scored_at="scored_at"),
     PublishedKind("reasons", None, "column sets", "content", live="row"),
     PublishedKind("quarantine", None, "column sets", "content"),
     PublishedKind(

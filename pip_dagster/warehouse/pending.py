@@ -7,6 +7,7 @@ from itertools import groupby
 from operator import itemgetter
 from typing import TYPE_CHECKING
 
+from pip_dagster import clock
 from pip_dagster.sql.names import among, literal
 from pip_dagster.warehouse import advisory, kinds, stamp
 from pip_dagster.warehouse.published_views import has_rows
@@ -73,8 +74,19 @@ def _published_since(con: DuckDBPyConnection, at: stamp.Stamp) -> bool:
     ids = [row[0] for row in con.execute(since).fetchall()]
     if not ids:
         return False
-    of_ids = f"change_id >= {literal(min(ids))} AND {among('change_id', ids)}"
+    of_ids = f"{published_from(con, min(ids))} AND {among('change_id', ids)}"
     return con.execute(f"SELECT 1 FROM ledger.publications WHERE {of_ids} LIMIT 1").fetchone() is not None
+
+
+def published_from(con: DuckDBPyConnection, oldest: str) -> str:
+    """SQL of `ledger.publications` that is true for the changes from this id on.
+
+    An id begins with its instant, and it is published later. By its first bytes, which are a day, DuckDB would skip
+    little; by the instant it skips what was published before. In a shared warehouse, clocks may differ.
+    """
+    of_ids = f"change_id >= {literal(oldest)}"
+    at = None if advisory.is_shared(con) else clock.of_id(oldest)
+    return f"{of_ids} AND made_at >= {literal(at.isoformat())}::TIMESTAMPTZ" if at else of_ids
 
 
 def _all(con: DuckDBPyConnection, but: str = "") -> list[Pending]:
@@ -105,9 +117,9 @@ def _among_newest(con: DuckDBPyConnection) -> list[Pending] | None:
     ends = zip(announcing, rows, strict=True)
     selects = [f"SELECT {_columns(kind)} WHERE rowid >= {count - read}" for kind, count in ends]
     newest = con.execute(" UNION ALL ".join(selects) + " ORDER BY ALL").fetchall()
-    oldest = literal(min(row[2] for row in newest))
-    published_since = f"SELECT change_id FROM ledger.publications WHERE change_id >= {oldest}"
-    done = {row[0] for row in con.execute(published_since).fetchall()}
+    published_since = published_from(con, min(row[2] for row in newest))
+    select = f"SELECT change_id FROM ledger.publications WHERE {published_since}"
+    done = {row[0] for row in con.execute(select).fetchall()}
     pending = [row for row in newest if row[2] not in done]
     if len(pending) != expected:
         return None

@@ -24,7 +24,7 @@ from pip_dagster.errors import WarehouseLockedError
 from pip_dagster.quoted import said
 from pip_dagster.sql.names import among, literal
 from pip_dagster.warehouse import advisory, published_rows, stamp
-from pip_dagster.warehouse.pending import is_behind, pending_of
+from pip_dagster.warehouse.pending import is_behind, pending_of, published_from
 from pip_dagster.warehouse.published_change import Keep, change
 from pip_dagster.warehouse.published_rows import Table
 from pip_dagster.warehouse.published_select import rows_of
@@ -32,6 +32,8 @@ from pip_dagster.warehouse.published_views import parquet_folders, publish_views
 from pip_dagster.warehouse.transaction import transaction
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from duckdb import DuckDBPyConnection
 
     from pip_dagster.declaration.project import Project
@@ -113,8 +115,9 @@ def _publish(
         published_rows.remove_unfinished(folder)
         damaged = published_rows.unreadable(con, folder) if writing.discard else set()
         written: set[Path] = set()
-        for file, keys in published_rows.places(con, folder, _sizes(con, pipeline, ids), without=damaged):
-            read = partial(rows_of, con, pipeline, keys)
+        sizes, since = _sizes(con, pipeline, ids)
+        for file, keys in published_rows.places(con, folder, sizes, without=damaged):
+            read = partial(rows_of, con, pipeline, keys, since)
             discard = writing.discard and file not in written
             keep: Keep = "nothing" if discard else "rows" if writing.whole else "bytes"
             filled = change(con, file, keys, read, writing.still_alone, keep=keep, pipeline=pipeline)
@@ -135,19 +138,25 @@ def _publish(
         return 0
     con.execute(
         "INSERT INTO ledger.publications SELECT id, $now FROM (SELECT unnest($ids) AS id) ANTI JOIN "
-        f"(FROM ledger.publications WHERE change_id >= {literal(min(recorded))}) p ON p.change_id = id",
+        f"(FROM ledger.publications WHERE {published_from(con, min(recorded))}) p ON p.change_id = id",
         {"ids": recorded, "now": clock.now()},
     )
     return len(done)
 
 
-def _sizes(con: DuckDBPyConnection, pipeline: str, keys: Iterable[str]) -> dict[str, int]:
-    """Partition → its rows, about, in order; an alarm may be about one that was never scored."""
+def _sizes(con: DuckDBPyConnection, pipeline: str, keys: Iterable[str]) -> tuple[dict[str, int], datetime | None]:
+    """Partition → its rows, about, in order; an alarm may be about one that was never scored.
+
+    And when their oldest scoring was recorded; not of a shared warehouse, where older ones may yet be committed.
+    """
     select = (
-        f"SELECT partition_key, coalesce(max(rows_in), 0) FROM ledger.scorings WHERE pipeline = {literal(pipeline)} "
-        f"AND {among('partition_key', keys)} GROUP BY 1 ORDER BY 1"
+        f"SELECT partition_key, coalesce(max(rows_in), 0), epoch_us(min(made_at)) FROM ledger.scorings "
+        f"WHERE pipeline = {literal(pipeline)} AND {among('partition_key', keys)} GROUP BY 1"
     )
-    return dict(sorted((dict.fromkeys(keys, 0) | dict(con.execute(select).fetchall())).items()))
+    found = con.execute(select).fetchall()
+    oldest = min((at for *_, at in found), default=None)
+    since = None if oldest is None or advisory.is_shared(con) else clock.instant(oldest)
+    return dict(sorted((dict.fromkeys(keys, 0) | {key: rows for key, rows, _ in found}).items())), since
 
 
 def _stamped(con: DuckDBPyConnection, project: Project) -> bool:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Literal
 
 from pip_dagster import clock
 from pip_dagster.sql.names import among, literal, quote
+from pip_dagster.warehouse.connect import merges
 from pip_dagster.warehouse.published_digest import record
 from pip_dagster.warehouse.published_rows import Rows, Table, columns_of, detach, mark_structs, sync
 from pip_dagster.warehouse.transaction import transaction
@@ -22,8 +23,6 @@ if TYPE_CHECKING:
 # Partitions that are published again leave deleted rows, and come out of order. So one such change in so many, by
 # chance, writes its file whole and in order.
 _WHOLE_EVERY = 64
-
-_MERGES = 100  # DuckDB's own default, in row groups a table
 
 # What a change keeps of the present file: its bytes, in a copy that has those of replaced rows too; its other rows; or
 # nothing, since it may be damaged.
@@ -65,7 +64,7 @@ def change(
                 con.execute(f"ATTACH {literal(str(file))} AS {_PRESENT} (READ_ONLY)")
             with transaction(con, late=True):
                 this = _Change.of(con, keys, read())
-                in_order = secrets.randbelow(_WHOLE_EVERY) > 0 or not this.replaces()
+                in_order = secrets.randbelow(_WHOLE_EVERY) > 0 or not this.replaces
                 if copied := in_order and keep == "bytes" and this.may_copy():
                     shutil.copyfile(file, new)
                 con.execute(f"ATTACH {literal(str(new))} AS {_NEW} (STORAGE_VERSION 'v1.5.0')")
@@ -89,9 +88,9 @@ def change(
 
 @contextmanager
 def _merging(con: DuckDBPyConnection) -> Iterator[None]:
-    """Have a checkpoint merge short row groups, and drop deleted rows: else each change adds 0.5 MB to its file."""
-    (before,) = con.execute("SELECT current_setting('max_vacuum_tasks')").fetchone() or (_MERGES,)
-    con.execute(f"SET max_vacuum_tasks = {_MERGES}")
+    """Have some checkpoints merge short row groups and drop deleted rows."""
+    (before,) = con.execute("SELECT current_setting('max_vacuum_tasks')").fetchone() or (merges(),)
+    con.execute(f"SET max_vacuum_tasks = {merges()}")
     try:
         yield
     finally:
@@ -109,6 +108,7 @@ class _Change:
         filled: Rows for the tables that the file will have.
         others: Tables without rows. `read_duckdb` demands each in every file, so they get a stub.
         of_one: Whether there will be one partition.
+        replaces: Whether the present file has scorings of the partitions already.
     """
 
     con: DuckDBPyConnection
@@ -118,6 +118,7 @@ class _Change:
     filled: Sequence[Rows]
     others: Sequence[Table]
     of_one: bool
+    replaces: bool
 
     @classmethod
     def of(cls, con: DuckDBPyConnection, keys: Sequence[str], listed: Sequence[Rows]) -> _Change:
@@ -129,17 +130,16 @@ class _Change:
             present = {}
         filled = [rows for rows in listed if rows.select and (rows.always or _has(con, rows, present))]
         stubs = [rows.table for rows in listed if rows not in filled]
-        return cls(con, of_keys, present, structs, filled, stubs, of_one=len(keys) == 1 and not present)
+        of_one, replaces = len(keys) == 1 and not present, False
+        if present:
+            scored = f"SELECT 1 FROM {_PRESENT}.ledger.partitions WHERE {of_keys} LIMIT 1"
+            replaces = con.execute(scored).fetchone() is not None
+        return cls(con, of_keys, present, structs, filled, stubs, of_one, replaces)
 
     @property
     def of_written(self) -> str:
         """SQL that is true for the rows, in the new file, of the partitions to replace."""
         return self.of_keys if self.present else "true"
-
-    def replaces(self) -> bool:
-        """Whether the present file has rows of the partitions already."""
-        rows = f"SELECT 1 FROM {_PRESENT}.ledger.partitions WHERE {self.of_keys} LIMIT 1"
-        return bool(self.present) and self.con.execute(rows).fetchone() is not None
 
     def may_copy(self) -> bool:
         """Whether the present file has every table, with the columns of the new rows."""
@@ -153,7 +153,8 @@ class _Change:
     def replace(self) -> None:
         """Replace the rows in a copy of the present file."""
         for rows in self.filled:
-            self.con.execute(f"DELETE FROM {rows.of(_NEW)} WHERE {self.of_keys}")
+            if self.replaces or not rows.of_scorings:
+                self.con.execute(f"DELETE FROM {rows.of(_NEW)} WHERE {self.of_keys}")
             self.con.execute(f"INSERT INTO {rows.of(_NEW)} BY NAME {self._ordered(rows, f'({rows.stored})')}")
 
     def write_whole(self) -> None:

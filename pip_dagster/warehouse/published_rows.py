@@ -49,6 +49,7 @@ class Rows:
         order: The column by which a partition's rows are ordered.
         always: Have the table although it has no rows.
         none: Whether it is known that there are no rows, without reading them.
+        of_scorings: Whether a partition without scorings has no rows.
     """
 
     table: Table
@@ -58,6 +59,7 @@ class Rows:
     always: bool
     structs: frozenset[str] = frozenset()
     none: bool = False
+    of_scorings: bool = False
 
     @property
     def stored(self) -> str:

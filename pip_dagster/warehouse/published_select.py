@@ -12,13 +12,16 @@ from pip_dagster.warehouse.published_rows import Rows
 from pip_dagster.warehouse.tables import views_of
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from duckdb import DuckDBPyConnection
 
 
-def rows_of(con: DuckDBPyConnection, pipeline: str, keys: Sequence[str]) -> list[Rows]:
+def rows_of(con: DuckDBPyConnection, pipeline: str, keys: Sequence[str], since: datetime | None = None) -> list[Rows]:
     """What there is to publish of these partitions, for every published kind.
 
-    The warehouse is the current catalog. Only the transaction in which this is called may read the rows.
+    The warehouse is the current catalog. Only the transaction in which this is called may read the rows. `since`: when
+    the oldest scoring of these partitions was recorded; DuckDB skips what is older.
     """
     of_keys = among("partition_key", keys)
     live_arms = f"ledger.live_arms WHERE pipeline = {literal(pipeline)} AND {of_keys}"
@@ -34,6 +37,8 @@ def rows_of(con: DuckDBPyConnection, pipeline: str, keys: Sequence[str]) -> list
         if kind.schema or kind.name in views:
             where = of_live if kind.live else of_keys
             where = f"pipeline = {literal(pipeline)} AND {of_keys}" if kind.schema else where
+            if kind.scored_at and since:
+                where += f" AND {kind.scored_at} >= {literal(since.isoformat())}::TIMESTAMPTZ"
             if kind.where_in:
                 in_it = f"pipeline = {literal(pipeline)} AND {of_keys}"
                 where += f" AND partition_key IN (SELECT partition_key FROM {kind.where_in} WHERE {in_it})"
@@ -44,7 +49,8 @@ def rows_of(con: DuckDBPyConnection, pipeline: str, keys: Sequence[str]) -> list
         columns = {name: of for name, of, *_ in con.execute(f"DESCRIBE {select}").fetchall()} if select else {}
         structs = frozenset(name for name, of in columns.items() if of.startswith("STRUCT(") and of.endswith(")"))
         stored = {name: f"{of}[]" if name in structs else of for name, of in columns.items()}
-        found.append(Rows(table, select, stored, kind.order, kind.always, structs, kind.name in none))
+        empty, of_scorings = kind.name in none, kind.scored_at is not None
+        found.append(Rows(table, select, stored, kind.order, kind.always, structs, empty, of_scorings))
     return found
 
 
