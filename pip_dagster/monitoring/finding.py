@@ -10,6 +10,11 @@ FindingState = Literal["ok", "warning", "alarm", "unjudged"]
 Scope = Literal["score", "decision", "feature", ""]
 
 
+def is_value(value: str | None) -> str:
+    """The end of a condition that a segment has this value."""
+    return "is NULL" if value is None else f"= {value}"
+
+
 @dataclass(frozen=True)
 class Finding:
     """One verdict of one rule.
