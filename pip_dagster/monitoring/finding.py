@@ -11,8 +11,10 @@ Scope = Literal["score", "decision", "feature", ""]
 
 
 def is_value(value: str | None) -> str:
-    """The end of a condition that a segment has this value."""
-    return "is NULL" if value is None else f"= {value}"
+    """The end of a condition that a segment has this value: in quotes where it would not show."""
+    if value is None:
+        return "is NULL"
+    return f"= {value}" if value.isprintable() and value == value.strip() != "" else f"= {value!r}"
 
 
 @dataclass(frozen=True)

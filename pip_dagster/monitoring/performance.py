@@ -13,7 +13,7 @@ from pip_dagster.errors import NoWarehouseError, RegistryError
 from pip_dagster.ledger.arms import CHAMPION
 from pip_dagster.ledger.performance import PerformanceRow, live_parts, newest_evaluations, performance_rows
 from pip_dagster.monitoring.coverage import Coverage, coverages
-from pip_dagster.monitoring.finding import Finding, FindingState, is_value
+from pip_dagster.monitoring.finding import Finding, FindingState
 from pip_dagster.plural import plural
 from pip_dagster.registry.store import Registry
 from pip_dagster.statistics.distribution import adjusted
@@ -88,7 +88,7 @@ class Performance:
     def segments(self, of: Sequence[Coverage]) -> list[Segment]:
         """The segments and values that any of these partitions has."""
         found = {(row.segment, row.segment_value) for each in of for row in self.rows[_id(each)] if row.segment}
-        return sorted(found, key=lambda each: (each[0] or "", each[1] is not None, each[1] or ""))
+        return sorted(found, key=lambda each: (each[0] or "", each[1] or ""))
 
     def window(self, of: Sequence[Coverage], segment: Segment = _ALL) -> WindowFigure | None:
         """The figure of these partitions together; None without any."""
@@ -244,9 +244,7 @@ def _finding(
     return Finding(
         event="performance",
         rule=rule,
-        subject=metric
-        if segment == _ALL
-        else f"{metric} where {segment[0]} {is_value(None if segment[1] is None else repr(segment[1]))}",
+        subject=metric if segment == _ALL else f"{metric} where {segment[0]} = {segment[1]!r}",
         partition_key=newest.partition_key,
         scoring_id=newest.part.live.scoring_id,
         partitions=len(window),

@@ -143,14 +143,10 @@ def _segments(of: Performance) -> tuple[tuple[SegmentLine, ...], int]:
         if found is None or found.labelled < LEAST_ROWS:
             suppressed += 1
             continue
-        lines.append(SegmentLine(column or "", _named(value), found.labelled, found.value, found.low, found.high))
+        lines.append(SegmentLine(column or "", value or "''", found.labelled, found.value, found.low, found.high))
     sign = 1 if of.metric.split(".")[0] in HIGHER_IS_BETTER else -1
     lines.sort(key=lambda line: (line.metric is None, sign * (line.metric or 0.0), line.column, line.value))
     return tuple(lines), suppressed
-
-
-def _named(value: str | None) -> str:
-    return "NULL" if value is None else value or "''"
 
 
 def by_score(of: Performance) -> tuple[tuple[LiftLine, ...], CalibrationFigures | None]:

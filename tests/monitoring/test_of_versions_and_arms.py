@@ -1,7 +1,6 @@
 """Performance where versions and arms change: each is judged by its own facts, and none hides that labels are late."""
 
 from datetime import UTC, datetime, timedelta
-from types import SimpleNamespace
 
 from pip_dagster.declaration.labels import Labels
 from pip_dagster.declaration.monitoring import Monitoring
@@ -47,12 +46,3 @@ def test_overdue_labels_are_counted_by_partition():
     (finding,) = judge_performance("orders", found, Monitoring())
     assert "labels of 28 partitions are overdue, 2024-03-03 first" in finding.cause and finding.partitions == 28
     assert finding.rows == 28 * 100
-
-
-def test_null_and_empty_text_are_two_segment_values_in_an_order_of_their_own():
-    of = part(1)
-    names = "abcdefghijkl"
-    rows = [SimpleNamespace(segment=name, segment_value=value) for name in names for value in ("", "b", None)]
-    (covered,) = coverages([of], {of.identity: evaluation(of)}, Labels(sql="l.sql", outcome="o"), NOW)
-    found = Performance("auc", (covered,), {evaluation(of).evaluation_id: rows}, None)
-    assert found.segments([covered]) == [(name, value) for name in names for value in (None, "", "b")]
