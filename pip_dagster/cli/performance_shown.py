@@ -10,6 +10,7 @@ from pip_dagster.cli.cells import Share, figure
 from pip_dagster.cli.output import echo, show_json, show_table
 from pip_dagster.cli.table import Heading
 from pip_dagster.errors import DeclarationError
+from pip_dagster.monitoring.finding import is_value
 
 if TYPE_CHECKING:
     from pip_dagster.ledger.performance import PerformanceRow
@@ -126,7 +127,7 @@ def show_partition(pipeline: str, of: Performance, key: str, as_json: bool) -> N
                     _figures(row),
                 )
         segments = [
-            [f"{row.segment} = {row.segment_value}", row.rows, row.labelled, _of_metric(row, of.metric)]
+            [f"{row.segment} {is_value(row.segment_value)}", row.rows, row.labelled, _of_metric(row, of.metric)]
             for row in rows
             if row.segment
         ]
@@ -188,7 +189,7 @@ def _counts(of: Performance) -> dict[str, int]:
 
 def _name(of: WindowFigure) -> str:
     if of.segment is not None:
-        return f"{of.segment} = {of.segment_value}"
+        return f"{of.segment} {is_value(of.segment_value)}"
     return of.arm if of.arm != "champion" else f"v{of.version}"
 
 

@@ -152,7 +152,7 @@ class _Query:
             f"{hashed} AS pip_hash",
             f"CASE WHEN {known} THEN hash({unit}) ELSE {hashed} END AS pip_unit" if unit else f"{hashed} AS pip_unit",
             f"{self._bin} AS pip_bin",
-            *(f"coalesce({self._place(s)}::VARCHAR, 'NULL') AS pip_segment_{i}" for i, s in enumerate(self.segments)),
+            *(f"{_segment_value(self._place(each))} AS pip_segment_{i}" for i, each in enumerate(self.segments)),
         ]
         if self._query:
             columns.append(f"{self._place(self._query)} AS pip_query")
@@ -210,6 +210,12 @@ class _Query:
             f"f.{quote(each)} = s.{quote(each)}" for each in ("partition_key", *self._pipeline.spec.features.key)
         )
         return f"{rows} JOIN (SELECT * FROM {name}.{quote(of)} WHERE {kept}) f ON {same}"
+
+
+def _segment_value(column: str) -> str:
+    """SQL of a segment's value as text, NULL as a word; a text that is this word is in quotes."""
+    text = f"{column}::VARCHAR"
+    return f"coalesce(if({text} = 'NULL', $$'NULL'$$, {text}), 'NULL')"
 
 
 def _columns(con: DuckDBPyConnection, pipeline: str, table: str) -> list[tuple[str, str]]:

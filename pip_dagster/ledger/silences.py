@@ -65,14 +65,18 @@ class Silence:
 
 @dataclass(frozen=True)
 class Silenced:
-    """A silence with the instant at which it ended, or will end."""
+    """A silence with the instant at which it ended, or will end. `ended`: a person ended it.
+
+    It holds as soon as it is recorded. The time of a record may be ahead of the clock that asks.
+    """
 
     silence: Silence
     end: datetime
+    ended: bool = False
 
     def is_on(self, now: datetime) -> bool:
         """Whether it holds now."""
-        return self.silence.made_at <= now < self.end
+        return not self.ended and now < self.end
 
 
 def silences_of(con: DuckDBPyConnection, pipeline: str | None = None) -> list[Silenced]:
@@ -82,7 +86,11 @@ def silences_of(con: DuckDBPyConnection, pipeline: str | None = None) -> list[Si
     result = con.execute(f"SELECT {columns} FROM ledger.silences WHERE {of} ORDER BY silence_id")
     rows = [Silence(**row) for row in dicts(result)]
     ended = {row.ends: row.made_at for row in rows if row.ends}
-    return [Silenced(row, min(row.until, ended.get(row.silence_id, row.until))) for row in rows if row.until]
+    return [
+        Silenced(row, min(row.until, ended.get(row.silence_id, row.until)), row.silence_id in ended)
+        for row in rows
+        if row.until
+    ]
 
 
 def silence_of(silences: Iterable[Silenced], alarm: AlarmEntry, now: datetime) -> Silenced | None:
@@ -93,7 +101,7 @@ def silence_of(silences: Iterable[Silenced], alarm: AlarmEntry, now: datetime) -
 
 def ended_silence(silences: Iterable[Silenced], alarm: AlarmEntry, now: datetime) -> Silenced | None:
     """The silence of an alarm that ended last; None where none has."""
-    found = (each for each in silences if each.end <= now and each.silence.covers(alarm))
+    found = (each for each in silences if not each.is_on(now) and each.silence.covers(alarm))
     return max(found, key=lambda each: each.end, default=None)
 
 

@@ -7,10 +7,12 @@ from dataclasses import replace
 from itertools import groupby
 from typing import TYPE_CHECKING
 
+from pip_dagster.errors import DeclarationError
 from pip_dagster.flow.guard_composite import encode_model
 from pip_dagster.flow.profile import ToProfile, profiles_of
 from pip_dagster.flow.stage import Stage
 from pip_dagster.ledger.profiles import Profile, ProfileEntry, insert_profiles, unprofiled
+from pip_dagster.plural import plural
 from pip_dagster.replay.recall import places
 from pip_dagster.sql.names import among, quote, quote_all
 from pip_dagster.warehouse.access import writing
@@ -38,12 +40,14 @@ def profile_stored(
 
     Only those in `keys`, where they are named.
 
-    Scores of another version are not profiled: only its features are comparable. A kill costs a chunk.
+    Scores of another version are not profiled: only its features are comparable. A kill costs a chunk. Partitions whose
+    stored features are not those of the model are left out, and reported at the end.
 
     Raises:
-        DeclarationError: stored features do not fit the model.
+        DeclarationError: the stored features of `keys` do not fit the model.
     """
     name, digest, done = pipeline.spec.name, model.version.manifest_digest, 0
+    unfit: dict[str, list[str]] = {}
     with writing(con, pipeline.project, purpose=f"{name}: reading the ledger", publish=False):
         entries = [e for e in unprofiled(con, name, digest) if keys is None or e.partition_key in keys]
     tables = places(con, pipeline, entries)
@@ -52,12 +56,20 @@ def profile_stored(
             lacking = {e.scoring_id for e in unprofiled(con, name, digest)}
             chunk = [e for e in listed if e.scoring_id in lacking]  # another process may have profiled some meanwhile
             if chunk:
-                profiles = _profiles(con, pipeline, model, chunk, tables[chunk[0].feature_revision or ""])
+                try:
+                    profiles = _profiles(con, pipeline, model, chunk, tables[chunk[0].feature_revision or ""])
+                except DeclarationError as error:  # of another version, with other features
+                    if keys is not None:
+                        raise
+                    unfit.setdefault(str(error), []).extend(e.partition_key for e in chunk)
+                    continue
                 found = [ProfileEntry.of(e, p, digest) for e in chunk for p in profiles[e.partition_key]]
                 with transaction(con):
                     insert_profiles(con, found)
         done += len(chunk)
         progress(f"{name}: profiled {done} of {len(entries)} partitions")
+    for why, left in unfit.items():
+        progress(f"{plural(len(left), 'partition')}, {left[-1]} to {left[0]}, cannot be profiled: {why}")
     return done
 
 

@@ -70,9 +70,12 @@ def coverages(
     of = [evaluations.get(part.identity) for part in parts]
     counting = [p.live.start for p, each in zip(parts, of, strict=True) if each and _is_mature(each, now)]
     newest = max(counting, default=None)
-    known = {each.partition_key for each in evaluations.values() if each.labelled}
+    read: dict[str, set[str]] = {}  # partition → the bases whose labels were read
+    for each in evaluations.values():
+        if each.labelled:
+            read.setdefault(each.partition_key, set()).add(each.basis)
     return [
-        Coverage(p, _state(p, each, labels, now, newest, known), now - p.live.end, each)
+        Coverage(p, _state(p, each, labels, now, newest, read.get(p.live.key, set())), now - p.live.end, each)
         for p, each in zip(parts, of, strict=True)
     ]
 
@@ -87,11 +90,11 @@ def _state(
     labels: Labels,
     now: datetime,
     newest: datetime | None,
-    known: Set[str],
+    read: Set[str],
 ) -> State:
     if evaluation and evaluation.labelled:
         return "mature" if _is_mature(evaluation, now) else "maturing"
-    if evaluation is None and part.live.key in known:  # scored again since its labels were read
+    if evaluation is None and read and part.basis not in read:  # scored again since its labels were read
         return "waiting"
     allowed = labels.arrives_after or labels.complete_after
     if allowed is not None:

@@ -11,8 +11,9 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
 from pip_dagster.declaration.monitoring import Monitoring, ReferenceName
+from pip_dagster.monitoring.finding import is_value
 from pip_dagster.monitoring.rules import RULES, DriftVerdict, Rule, judge
-from pip_dagster.monitoring.series import LONGEST, Column, Series, is_value
+from pip_dagster.monitoring.series import LONGEST, Column, Series
 from pip_dagster.monitoring.windows import Figures, Windows, figures
 from pip_dagster.plural import plural
 from pip_dagster.statistics.novelty import LEAST_HISTORY

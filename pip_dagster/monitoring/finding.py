@@ -10,6 +10,13 @@ FindingState = Literal["ok", "warning", "alarm", "unjudged"]
 Scope = Literal["score", "decision", "feature", ""]
 
 
+def is_value(value: str | None) -> str:
+    """The end of a condition that a segment has this value: in quotes where it would not show."""
+    if value is None:
+        return "is NULL"
+    return f"= {value}" if value.isprintable() and value == value.strip() != "" else f"= {value!r}"
+
+
 @dataclass(frozen=True)
 class Finding:
     """One verdict of one rule.

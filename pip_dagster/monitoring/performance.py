@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import TYPE_CHECKING
 
@@ -60,7 +60,10 @@ class WindowFigure:
 
 @dataclass(frozen=True)
 class Performance:
-    """What is known of the live partitions, oldest first, and the rows of those evaluations that were read."""
+    """What is known of the live partitions, oldest first, and the rows of those evaluations that were read.
+
+    `manifest`: of the version that scored the newest partition that counts. It may not be the newest version.
+    """
 
     metric: str
     partitions: tuple[Coverage, ...]
@@ -160,7 +163,19 @@ def read_performance(
     if not metric and newest:
         sums = next((row.sums for row in rows.get(_id(newest), ()) if row.sums), "")
         metric = default_metric(Stack.of([MetricSums.from_text(sums)]).spec) if sums else ""
-    return Performance(metric or "", tuple(found), rows, _manifest(pipeline, newest))
+    return with_manifest(pipeline, Performance(metric or "", tuple(found), rows, None))
+
+
+def with_manifest(pipeline: Pipeline, of: Performance) -> Performance:
+    """The same with its manifest; without, where no partition counts or the version is no longer there."""
+    if not (counting := of.counting()):
+        return of
+    scored = counting[-1].part
+    try:
+        version = Registry(pipeline.project.registry).get(scored.model_name, scored.model_version)
+    except RegistryError:  # the figures are stored, whatever happened to the version since
+        return of
+    return replace(of, manifest=version.manifest)
 
 
 def performance_findings(
@@ -245,9 +260,10 @@ def _finding(
 
 def _labels(pipeline: str, of: Performance) -> Finding:
     """Whether labels come as they should: none overdue, and those that are there like the rest."""
-    newest = of.partitions[-_MONTH:]
-    overdue = [each.partition_key for each in newest if each.state == "overdue"]
-    unlike = [each.partition_key for each in newest if each.unlike_rest]
+    keys = [*dict.fromkeys(each.partition_key for each in of.partitions)][-_MONTH:]  # of which arms share some
+    newest = [each for each in of.partitions if each.partition_key in keys]
+    overdue = [*dict.fromkeys(each.partition_key for each in newest if each.state == "overdue")]
+    unlike = {each.partition_key for each in newest if each.unlike_rest}
     causes = []
     if overdue:
         causes.append(f"labels of {plural(len(overdue), 'partition')} are overdue, {overdue[0]} first")
@@ -260,7 +276,7 @@ def _labels(pipeline: str, of: Performance) -> Finding:
         subject="labels",
         partition_key=last.partition_key,
         scoring_id=last.part.live.scoring_id,
-        partitions=len(newest),
+        partitions=len(keys),
         state="warning" if causes else "ok",
         value=float(len(overdue)),
         threshold=0.0,
@@ -277,12 +293,3 @@ def _declared(pipeline: Pipeline) -> str | None:
 
 def _id(of: Coverage) -> str:
     return of.evaluation.evaluation_id if of.evaluation else ""
-
-
-def _manifest(pipeline: Pipeline, newest: Coverage | None) -> Manifest | None:
-    if newest is None:
-        return None
-    try:
-        return Registry(pipeline.project.registry).get(newest.part.model_name, newest.part.model_version).manifest
-    except RegistryError:  # the figures are stored, whatever happened to the version since
-        return None

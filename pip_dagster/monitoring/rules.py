@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from pip_dagster.monitoring.series import LONGEST
 from pip_dagster.monitoring.windows import Windows
 from pip_dagster.statistics.distribution import adjusted, stability
 from pip_dagster.statistics.novelty import LEAST_HISTORY, novelty, two_of_three
@@ -114,7 +115,8 @@ def _compared(windows: Windows, cases: _Cases, before: Usual, length: int, back:
     """p, and whether it differs enough from all references, of the windows that end `back` partitions earlier."""
     import numpy as np
 
-    end = np.maximum(windows.at - back, 0)
+    at = windows.at
+    end = np.maximum(at - back, 0)
     window = _sum(cases.counts, end, length)
     history = before.reference(windows.phases(length, back))
     p = novelty(window, before, history, length)
@@ -124,9 +126,11 @@ def _compared(windows: Windows, cases: _Cases, before: Usual, length: int, back:
         beyond &= _beyond(cases, window, training, length) | ~training.any(axis=2)
     season = windows.series.season
     if season is not None and not cases.rising:
-        place = season[end]
+        place, newest = season[end], season[at]
         then = _sum(cases.counts, np.maximum(place, 0), length)
-        there = (place + 1 >= length) & then.any(axis=2)
+        # Behind gaps, only as far as a judgement is bound to: whatever else is judged with it.
+        reached = (place + 1 >= length) & (place <= newest) & (newest < place + LONGEST)
+        there = reached & then.any(axis=2)
         beyond &= _beyond(cases, window, then, length) | ~there
     return p, beyond
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from pip_dagster.declaration.monitoring import Monitoring
 from pip_dagster.ledger.profiles import ColumnKind, LiveScoring, ProfileRow, live_profiled, profile_rows
+from pip_dagster.monitoring.finding import is_value
 from pip_dagster.warehouse.access import reading
 
 if TYPE_CHECKING:
@@ -23,11 +24,6 @@ if TYPE_CHECKING:
 LONGEST = 28  # partitions of the longest window
 # The categories, most frequent in training, that are compared each; the others have too few rows, and count as one.
 CATEGORIES = 50
-
-
-def is_value(value: str | None) -> str:
-    """The end of a condition that a segment has this value."""
-    return "is NULL" if value is None else f"= {value}"
 
 
 @dataclass(frozen=True)

@@ -3,14 +3,14 @@
 `ok → warning → alarm → acknowledged → resolved`: an alarm begins with a bad finding, and is resolved after three
 partitions that are good, so that a figure at its threshold does not notify each day. A finding that could not be judged
 changes nothing. Partitions count once, whatever is judged again, and only forward: what is found of a partition older
-than the newest one that its rule judged changes no alarm. Rules are independent: one that waits for labels lags by
-weeks.
+than the newest one that its rule judged changes no alarm, unless it is about what is there now. Rules are independent:
+one that waits for labels lags by weeks.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -19,7 +19,8 @@ from pip_dagster.ledger.alarms import AlarmEntry, AlarmState
 from pip_dagster.ledger.record import new_id
 from pip_dagster.monitoring.finding import Event, Finding
 
-# Partitions that must be good before an alarm is resolved. What has arrived is no longer late.
+# Partitions that must be good before an alarm is resolved. What has arrived is no longer late: these events are about
+# what is there now. Their newest partition can be an older one than before, such as after a change of the grid's end.
 RESOLVED_AFTER: Mapping[Event, int] = {"freshness": 1, "labels": 1, "delivery": 1}
 _RESOLVED_AFTER = 3
 
@@ -76,19 +77,30 @@ def advance(known: KnownAlarms, findings: Sequence[Finding], judging: Judging) -
     groups: dict[tuple[Rule, str], dict[str, Finding]] = {}
     for each in sorted(findings, key=lambda each: _STATES.index(each.state)):  # of two for a subject the worse one
         groups.setdefault(((each.event, each.rule), each.partition_key), {})[each.subject] = each
+    back = _gone_back(known, groups, judging.order)
     for (rule, key), found in sorted(groups.items(), key=lambda item: judging.order(item[0][1])):
         group = [*found.values()]
         if all(each.state == "unjudged" for each in group):
             continue
         newest = state.marks.get(rule)
-        if newest is not None and judging.order(key) < judging.order(newest):
+        is_older = newest is not None and judging.order(key) < judging.order(newest)
+        if is_older and back.get(rule) != key:
             continue
         added = tuple(_of_partition(state, key, group, judging))
-        change = AlarmChange(added, {} if key == newest else {rule: key})
+        change = AlarmChange(added, {} if is_older or key == newest else {rule: key})
         entries += added
         marks |= change.marks
         state = state.after(change)
     return AlarmChange((*entries,), marks)
+
+
+def _gone_back(known: KnownAlarms, judged: Iterable[tuple[Rule, str]], order: Callable[[str], Any]) -> dict[Rule, str]:
+    """The newest partition of the rules about what is there now, where it is an older one than before."""
+    newest: dict[Rule, str] = {}
+    for rule, key in judged:
+        newest[rule] = max(key, newest.get(rule, key), key=order)
+    marks = known.marks
+    return {of: key for of, key in newest.items() if of[0] in RESOLVED_AFTER and order(key) < order(marks.get(of, key))}
 
 
 def retired(known: KnownAlarms, judging: Judging, why: Callable[[AlarmEntry], str]) -> list[AlarmEntry]:

@@ -50,8 +50,7 @@ def collect(pipeline: Pipeline, *, first: str | None = None, last: str | None = 
         facts = read_facts(source, pipeline, version, first, last)
         silences = read_silences(source, pipeline.spec.name, facts.as_of)
         alarms = stored_alarms(source, pipeline.spec.name, silences, facts.as_of)
-        manifest = version.manifest if version else None
-        measured = read_measured(source, pipeline, facts.keys, facts.as_of, manifest)
+        measured = read_measured(source, pipeline, facts.keys, facts.as_of)
         expected = read_expected(source, pipeline, version, facts.as_of) if pipeline.labels else []
     findings = findings_of(pipeline, measured)
     report = _with_labels(_report(pipeline, facts, version, why_not), pipeline, measured, expected, findings)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from pip_dagster.ledger.arms import CHAMPION
 from pip_dagster.ledger.performance import PerformanceRow, live_parts, newest_evaluations, performance_rows
 from pip_dagster.monitoring.coverage import Coverage, coverages
-from pip_dagster.monitoring.performance import Performance, judge_performance
+from pip_dagster.monitoring.performance import Performance, judge_performance, with_manifest
 from pip_dagster.plural import plural
 from pip_dagster.reporting.content import (
     LEAST_ROWS,
@@ -30,7 +30,6 @@ from pip_dagster.statistics.metrics.sums import MetricSums, Stack
 if TYPE_CHECKING:
     from pip_dagster.declaration.pipeline import Pipeline
     from pip_dagster.monitoring.finding import Finding
-    from pip_dagster.registry.manifest import Manifest
     from pip_dagster.reporting.source import OpenLedger
 
 _WEEK, _WINDOW = 7, 28
@@ -39,7 +38,7 @@ _BIAS = "bias"
 
 
 def read_measured(
-    source: OpenLedger, pipeline: Pipeline, keys: Sequence[str], as_of: datetime | None, manifest: Manifest | None
+    source: OpenLedger, pipeline: Pipeline, keys: Sequence[str], as_of: datetime | None
 ) -> Performance | None:
     """The labels' state of the partitions at the ledger's time, with their figures; None where nothing is kept."""
     labels = pipeline.labels
@@ -55,7 +54,7 @@ def read_measured(
     declared = pipeline.spec.monitoring.performance.metric if pipeline.spec.monitoring else None
     sums = next((row.sums for of in reversed(rows.values()) for row in of if row.sums), "")
     metric = declared or (default_metric(Stack.of([MetricSums.from_text(sums)]).spec) if sums else "")
-    return Performance(metric, tuple(found), rows, manifest)
+    return with_manifest(pipeline, Performance(metric, tuple(found), rows, None))
 
 
 def findings_of(pipeline: Pipeline, of: Performance | None) -> list[Finding]:
@@ -144,7 +143,7 @@ def _segments(of: Performance) -> tuple[tuple[SegmentLine, ...], int]:
         if found is None or found.labelled < LEAST_ROWS:
             suppressed += 1
             continue
-        lines.append(SegmentLine(column or "", value or "", found.labelled, found.value, found.low, found.high))
+        lines.append(SegmentLine(column or "", value or "''", found.labelled, found.value, found.low, found.high))
     sign = 1 if of.metric.split(".")[0] in HIGHER_IS_BETTER else -1
     lines.sort(key=lambda line: (line.metric is None, sign * (line.metric or 0.0), line.column, line.value))
     return tuple(lines), suppressed

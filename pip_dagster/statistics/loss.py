@@ -163,7 +163,7 @@ def _sides(metric: str, groups: Sequence[Sequence[MetricSums]]) -> list[_Side] |
 
     labelled = [[each for each in group if each.rows] for group in groups]
     if not all(labelled):
-        return Loss(None, None, 0, reason="no labelled partition")
+        return Loss(None, None, 0, reason="too few labelled partitions" if any(labelled) else "no labelled partition")
     try:
         stack = Stack.of([each for group in labelled for each in group])
     except ValueError:

@@ -178,6 +178,18 @@ def test_a_rollback_shows_the_figures_of_what_is_live_again(judged):
     assert figures(judged) == weak and run(judged).unchanged == DAYS, "nothing is evaluated again"
 
 
+def test_the_text_null_is_not_the_rows_without_a_value(gated):
+    sql = (gated.folder / "features.sql").read_text()
+    note = "CASE order_id % 4 WHEN 0 THEN 'NULL' WHEN 1 THEN NULL ELSE '' END AS note"
+    (gated.folder / "features.sql").write_text(sql.replace("'not a feature' AS note", note))
+    declare(gated, performance={"segments": ["note"]})
+    gated.run(DAYS[0])
+    run(gated, DAYS[0])
+    found = gated.warehouse("SELECT DISTINCT segment_value, rows FROM orders.performance WHERE segment = 'note'")
+    assert {value for value, _ in found} == {"NULL", "'NULL'", ""} and sum(rows for _, rows in found) == 150
+    assert max(rows for value, rows in found if value) == 38
+
+
 def test_a_segment_with_many_values_is_limited(judged):
     declare(judged, performance={"segments": ["order_id"]})
     run(judged, DAYS[1])

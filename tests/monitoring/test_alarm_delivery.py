@@ -169,6 +169,15 @@ def test_a_silence_holds_until_its_end_and_then_what_still_holds_is_sent():
     assert ledger.deliver(end + timedelta(days=1), silences=silences) == [], "once"
 
 
+def test_a_silence_and_its_end_count_at_once_whatever_the_clock_that_recorded_them():
+    ledger = Ledger()
+    ledger.judge(finding("alarm", 1))
+    alarm, end, ahead = ledger.rows[0], NOON + timedelta(days=7), NOON + timedelta(hours=1)
+    (on,) = silenced(alarm, end, made_at=ahead)
+    assert ledger.deliver(NOON, silences=[on]) == []
+    assert ledger.deliver(NOON, silences=[Silenced(on.silence, ahead, ended=True)]) == [("page", "drift", ["amount"])]
+
+
 def test_an_alarm_that_was_sent_is_sent_again_when_its_silence_ends():
     ledger = Ledger()
     ledger.judge(finding("alarm", 1))

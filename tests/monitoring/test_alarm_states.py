@@ -135,6 +135,17 @@ def test_a_partition_that_has_arrived_is_no_longer_late():
     assert ledger.judge(finding("ok", 1, "newest partition", "freshness")) == ["resolved"]
 
 
+@pytest.mark.parametrize("event", ["freshness", "delivery", "labels"])
+def test_what_is_there_now_is_judged_although_its_newest_partition_is_an_older_one(event):
+    """Such as after the end of the grid was declared, or the newest partition was withdrawn."""
+    ledger = Ledger()
+    ledger.judge(finding("alarm", 9, "a", event))
+    assert ledger.judge(finding("ok", 8, "a", event)) == ["resolved"]
+    assert ledger.judge(finding("alarm", 7, "a", event)) == ["alarm"]
+    assert ledger.judge(finding("alarm", 7, "a", event)) == [], "the same again"
+    assert set(ledger.marks.values()) == {day(9)}, "marks go forward"
+
+
 def test_labels_that_were_read_are_no_longer_overdue():
     ledger = Ledger()
     ledger.judge(finding("warning", 1, "labels", "labels"))

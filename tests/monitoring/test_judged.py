@@ -5,6 +5,7 @@ from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 
 import dagster as dg
+import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -13,10 +14,10 @@ from pip_dagster import clock
 from pip_dagster.declaration.monitoring import Monitoring
 from pip_dagster.ledger.profiles import LiveScoring
 from pip_dagster.ledger.rollback import rollback
-from pip_dagster.monitoring.drift import drift_of
+from pip_dagster.monitoring.drift import drift_of, judge_all
 from pip_dagster.monitoring.drift_findings import findings_of
 from pip_dagster.monitoring.judged import bases_of_live, judge_all_drift, judge_drift, judging
-from pip_dagster.monitoring.series import read_series
+from pip_dagster.monitoring.series import Column, Series, needed_for, read_series, season_of
 from pip_dagster.warehouse.connect import workspace
 
 DAYS = [f"2024-03-{day:02}" for day in range(1, 21)]
@@ -182,3 +183,29 @@ def test_a_correction_concerns_the_windows_that_have_it_and_those_one_season_lat
     changed = [at for at, pair in enumerate(zip(bases(live), bases(corrected), strict=True)) if len({*pair}) > 1]
     assert changed == [*range(100, 156), *range(464, 492)]
     assert len({*bases(live)}) == 600 and bases([]) == []
+
+
+def test_a_gap_in_last_season_gives_the_same_verdict_alone_and_with_others():
+    """The partner of the newest day is missing; those of the two days before it are as unlike training as they are."""
+    rules, start = (
+        Monitoring.model_validate({"season": "8 weeks", "history": 14, "psi": 0.5}),
+        datetime(2024, 1, 1, tzinfo=UTC),
+    )
+    days = [day for day in range(71) if day != 14]
+    live = [LiveScoring(f"k{day}", start + timedelta(days=day), f"s{day}") for day in days]
+    even, shifted = [100] * 5 + [0, 0], [300, 50, 50, 50, 50, 0, 0]
+    counts = np.array([[shifted if day in (12, 13, 68, 69, 70) else even for day in days]])
+    column = Column("feature", "amount", (*"abcde", "missing", "never seen"), tuple(even), 1.0, 0.5, 1.0)
+
+    def state(*wanted):
+        places = needed_for(live, wanted, rules)
+        kept = [live[at] for at in places]
+        season = np.array(season_of([each.partition_start for each in kept], rules))
+        series = Series(
+            *(tuple(each.partition_key for each in kept), (column,), counts[:, places], np.array([even])),
+            means=np.zeros((1, len(kept))),
+            season=season,
+        )
+        return judge_all(series, [places.index(at) for at in wanted], rules)[-1].states
+
+    assert state(69) == state(67, 68, 69) == ("alarm",)

@@ -129,3 +129,22 @@ def test_two_backfills_at_once_profile_each_partition_once(shifted, monkeypatch)
     assert shifted.warehouse(
         "SELECT DISTINCT n FROM (SELECT count(*) n FROM ledger.profiles GROUP BY scoring_id, column_kind, name)"
     ) == [(1,)]
+
+
+@pytest.mark.slice
+def test_partitions_whose_features_are_not_those_of_the_version_keep_no_other_from_being_profiled(gated, helpers):
+    """A version with a renamed feature scores one day; the day before and the one after have its features as well."""
+    days = ("2024-03-01", "2024-03-02", "2024-03-03", "2024-03-04")
+    version = gated.register(helpers.returned, names={"amount": "price"})
+    sql = (gated.folder / "features.sql").read_text()
+    (gated.folder / "features.sql").write_text(sql.replace("amount,", "amount AS price,"))
+    gated.registry.set_alias("returns", "champion", version, by="ada", why="other features")
+    gated.declare(reruns={"promotion": "none"})
+    for day in (days[1], days[3]):
+        gated.run(day)
+    gated.declare(reruns={"promotion": "none"}, monitoring={})
+    text = gated.shell("monitor", "orders", "--backfill")
+    assert "orders: 2 partitions profiled." in text and "the drift of 2 partitions judged" in text
+    assert "2 partitions, 2024-03-01 to 2024-03-03, cannot be profiled: " in text and "'price' is missing" in text
+    profiled = gated.warehouse("SELECT DISTINCT partition_key FROM ledger.profiles ORDER BY 1")
+    assert [key for (key,) in profiled] == [days[1], days[3]]

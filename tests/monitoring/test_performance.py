@@ -1,6 +1,7 @@
 """Performance over real runs: a regression is found from the labels, by its asset, its check and the command."""
 
 import json
+from datetime import UTC, datetime
 
 import dagster as dg
 import pytest
@@ -135,3 +136,35 @@ def test_a_loss_against_the_held_out_rows_of_the_registration_is_in_alarm(year, 
     found = findings(year)
     assert found["held_out", "auc"].state == "alarm" and "at registration" in found["held_out", "auc"].cause
     assert found["trailing", "auc"].state == "ok", "it was never better"
+
+
+@pytest.mark.slice
+def test_a_version_is_judged_by_its_own_registration_while_labels_of_the_next_are_not_complete(year, helpers):
+    sample = helpers.orders(400, seed=9)
+    sample["returned"] = helpers.returned(sample)
+    version = year.registry.register(
+        "returns",
+        model=year.registry.get("returns", 1).path / "model.ubj",
+        sample=sample,
+        categories={"shop": helpers.SHOPS},
+        by="ada",
+        outcome="returned",
+        held_out=True,
+    )
+    year.registry.set_alias("returns", "champion", version.version, by="ada", why="with facts")
+    year.declare(
+        sources=SOURCES,
+        labels=LABELS | {"complete_after": "3 days"},
+        monitoring={},
+        reruns={"promotion": "none"},
+    )
+    year.run(*DAYS[20:])
+    year.shell("performance", "orders", "--evaluate")
+
+    def rules(day):
+        with workspace(threads=1) as con:
+            found = performance_findings(con, year.pipeline(), now=datetime(2024, 3, day, tzinfo=UTC))
+        return {(each.rule, each.partition_key) for each in found if each.event == "performance"}
+
+    assert rules(24) == {("trailing", DAYS[19])}, "v1 has no held-out rows; v3, which scored since, has"
+    assert ("held_out", DAYS[20]) in rules(25), "the labels of its first partition count"
