@@ -13,7 +13,7 @@ from pip_dagster.cli.cells import moment
 from pip_dagster.cli.erase import pipelines_of_people, subject_given
 from pip_dagster.cli.group import Commands
 from pip_dagster.cli.options import json_option
-from pip_dagster.cli.output import echo, progress, show_json, show_table
+from pip_dagster.cli.output import echo, show_json, show_table
 from pip_dagster.cli.table import Heading
 from pip_dagster.declaration.find import find_declarations, find_pipeline
 from pip_dagster.declaration.project import Project
@@ -58,7 +58,7 @@ def place(
     subject = subject_given(subject, "who is on hold")
     chosen = pipelines_of_people(project, names)
     at = until.astimezone() if until else None
-    hold_id = place_hold(project, chosen, subject, why=why, by=whoami(), until=at, absent=absent, progress=progress)
+    hold_id = place_hold(project, chosen, subject, why=why, by=whoami(), until=at, absent=absent)
     if as_json:
         show_json({"hold": hold_id, "pipelines": [each.spec.name for each in chosen]})
         return
@@ -74,7 +74,7 @@ def release(project: Project, hold_id: str, why: str, as_json: bool) -> None:
     """Release the hold ID. What it kept is removed when the person is erased again, or by the next purge."""
     from pip_dagster.erasure.holds import release_hold
 
-    kept = release_hold(project, hold_id, why=why, by=whoami(), pipelines=[*_with_people(project)], progress=progress)
+    kept = release_hold(project, hold_id, why=why, by=whoami(), pipelines=[*_with_people(project)])
     if as_json:
         show_json({"hold": hold_id, "rows_kept": kept})
         return

@@ -11,7 +11,7 @@ from pip_dagster import clock
 from pip_dagster.erasure.held import RELEASED, held_requests
 from pip_dagster.erasure.opened import opened
 from pip_dagster.erasure.place import ErasureRequest, Removed
-from pip_dagster.erasure.recount import forget_values
+from pip_dagster.erasure.recount import forget_values, note_lost
 from pip_dagster.erasure.rows import WarehousePlace
 from pip_dagster.erasure.tables import number_of
 from pip_dagster.errors import ErasureError
@@ -103,21 +103,19 @@ class ContentsPlace:
                 con.execute(f"DELETE FROM {table.rows}")
             now = clock.now()
             given = {"id": request.erasure_id, "now": now}
-            con.execute(
-                "INSERT INTO ledger.erased_partitions BY NAME SELECT $id AS erasure_id, d.pipeline, d.partition_key, "
-                "CASE WHEN NOT is_revision THEN d.id END AS scoring_id, CASE WHEN is_revision THEN d.id END AS "
-                "feature_revision, coalesce(sum(l.rows), 0)::BIGINT AS rows_removed, $now AS made_at "
+            lost = con.execute(
+                "SELECT d.pipeline, d.partition_key, CASE WHEN NOT is_revision THEN d.id END, "
+                "CASE WHEN is_revision THEN d.id END, coalesce(sum(l.rows), 0)::BIGINT "
                 f"FROM {_DUE} d LEFT JOIN {_DUE}_lost l ON l.pipeline = d.pipeline AND "
-                "d.id = CASE WHEN is_revision THEN l.revision ELSE l.scoring_id END GROUP BY ALL",
-                given,
-            )
+                "d.id = CASE WHEN is_revision THEN l.revision ELSE l.scoring_id END GROUP BY ALL"
+            ).fetchall()
+            note_lost(con, request.erasure_id, {(pipeline, key, *ids): rows for pipeline, key, *ids, rows in lost})
             scorings = [
                 row[0] for row in con.execute(f"SELECT id FROM {_DUE} WHERE NOT is_revision ORDER BY 1").fetchall()
             ]
             _forget(con, given)
             rewrite(con, f"{request.erasure_id}/{now:%Y%m%dT%H%M%S%f}", "purge", scorings, actor=self._actor)
-            lost = con.execute(f"SELECT coalesce(sum(rows), 0)::BIGINT FROM {_DUE}_lost").fetchall()
-            removed = gone + int(lost[0][0])
+            removed = gone + sum(row[-1] for row in lost)
         held = f"{plural(kept, 'row')} of subjects on legal hold, in ledger.held_rows until it is released; "
         return Removed(before, removed, before - removed, _METHOD, remains=held * bool(kept) + _REMAINS)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
@@ -71,7 +71,6 @@ def place_hold(
     by: str,
     until: datetime | None = None,
     absent: bool = False,
-    progress: Callable[[str], object] = lambda text: None,
 ) -> str:
     """Have erasures and purges keep a subject's rows, until the hold is released; its id.
 
@@ -98,7 +97,7 @@ def place_hold(
     }
     hold_id, now = new_id(), clock.now()
     # A restored backup may lack the hold under which an erasure is to be repeated.
-    with repeating(), recording(project, progress) as con:
+    with repeating(), recording(project) as con:
         for pipeline in pipelines:
             for key in keys_of(pipeline):
                 keep_check(con, key)
@@ -116,7 +115,6 @@ def release_hold(
     why: str,
     by: str,
     pipelines: Sequence[Pipeline] = (),
-    progress: Callable[[str], object] = lambda text: None,
 ) -> int:
     """End a hold; how many rows it kept aside, which the next erasure of the subject, or the next purge, removes.
 
@@ -128,7 +126,7 @@ def release_hold(
         ErasureError: it is released already.
         WarehouseError: the warehouse cannot be written.
     """
-    with recording(project, progress) as con:
+    with recording(project) as con:
         known = {each["hold_id"]: each for each in dicts(con.execute(_LIST))}
         if hold_id not in known:
             listed = ", ".join([*known][-5:]) or "none"

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import logging
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
     from pip_dagster.declaration.project import Project
 
 
+_LOG = logging.getLogger(__name__)
+
+
 @contextmanager
 def opened(project: Project) -> Iterator[DuckDBPyConnection]:
     """For some transactions, as the current catalog; what is pending is published by the place of published files.
@@ -29,8 +33,8 @@ def opened(project: Project) -> Iterator[DuckDBPyConnection]:
 
 
 @contextmanager
-def recording(project: Project, progress: Callable[[str], object]) -> Iterator[DuckDBPyConnection]:
-    """For one transaction. Where the disk is too full to close the warehouse behind it, that is only reported.
+def recording(project: Project) -> Iterator[DuckDBPyConnection]:
+    """For one transaction. Where the disk is too full to close the warehouse behind it, that is only logged.
 
     Raises:
         WarehouseError: it cannot be written; nothing was recorded.
@@ -45,4 +49,4 @@ def recording(project: Project, progress: Callable[[str], object]) -> Iterator[D
         if not committed:
             raise
         # DuckDB has it in the log of writes, which the next process to open the warehouse reads.
-        progress(f"It is recorded, and need not be repeated; but the warehouse could not be closed in order. {error}")
+        _LOG.warning("It is recorded, and need not be repeated; but the warehouse was not closed in order. %s", error)

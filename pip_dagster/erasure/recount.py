@@ -71,6 +71,14 @@ def measure(con: DuckDBPyConnection, table: SubjectTable, scorings: Sequence[str
         )
 
 
+def note_lost(
+    con: DuckDBPyConnection, erasure_id: str, lost: Mapping[tuple[str, str, str | None, str | None], int]
+) -> None:
+    """Note how many rows each partition lost, by pipeline, partition, scoring and revision."""
+    now = clock.now()
+    insert_many(con, "erased_partitions", [_LossEntry(erasure_id, *of, rows, now) for of, rows in lost.items()])
+
+
 def forget(
     con: DuckDBPyConnection,
     request: ErasureRequest,
@@ -81,8 +89,7 @@ def forget(
     partitions: dict[str, set[str]] = {}
     for pipeline, key, *_ in of_partition:
         partitions.setdefault(pipeline, set()).add(key)
-    lost = [_LossEntry(request.erasure_id, *of, rows, clock.now()) for of, rows in of_partition.items()]
-    insert_many(con, "erased_partitions", lost)
+    note_lost(con, request.erasure_id, of_partition)
     if scorings:
         for name in _FIGURES:
             con.execute(f"DELETE FROM ledger.{name} WHERE {among('scoring_id', scorings)}")

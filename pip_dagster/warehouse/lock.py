@@ -86,7 +86,7 @@ def waits_said(to: Callable[[str], object]) -> Iterator[None]:
 
 @contextmanager
 def said_wait(what: Callable[[], str]) -> Iterator[None]:
-    """A wait: whoever listens is told after two seconds what is waited for, if `what` is anything then, by a thread."""
+    """A wait: after two seconds, a thread reports what is waited for to whoever listens, if `what` is anything then."""
     listener = _LISTENER.get()
     if listener is None:
         yield
