@@ -18,12 +18,12 @@ if TYPE_CHECKING:
 
 def erasures_found(con: DuckDBPyConnection, project: Project) -> Iterator[Line]:
     """A line for each; one where all is finished and known beside the warehouse too. The warehouse is the catalog."""
-    from pip_dagster.warehouse.erased import folder, missing, noted, refusal, states_of
+    from pip_dagster.warehouse.erased import folder, noted, refusal, states_of
 
     yield from _unfinished(con, anchored=project.anchors is not None)
     yield from _released(con)
-    if lacking := missing(con, project):
-        yield "problem", refusal(project, lacking), "pip-dagster erase --again"
+    if why := refusal(con, project):
+        yield "problem", why, "pip-dagster erase --again"
         return
     kept = noted(project)
     done = [each for each, state in states_of(con).items() if state == "done"]

@@ -25,11 +25,13 @@ def export(
     """Write the published rows of PIPELINE to Parquet files in a new folder, one for each table, as of one moment.
 
     The folder appears when it is complete. Types that Parquet does not have, such as HUGEINT and INTERVAL, become text.
+    Partitions whose contents were purged are named.
     """
     import duckdb
 
     from pip_dagster.cli.published import check_pipeline, named_keys, open_published, starts_of
     from pip_dagster.flow.engine import available_threads
+    from pip_dagster.ledger.purged import purged_of
     from pip_dagster.warehouse.access import reading
     from pip_dagster.warehouse.connect import workspace
     from pip_dagster.warehouse.faults import remedy
@@ -43,6 +45,7 @@ def export(
     with open_published(project) as con:
         check_pipeline(con, pipeline)
         keys = named_keys(project, pipeline, selected, starts_of(con, pipeline)) if selected else None
+        purged = purged_of(con, pipeline, keys)
     try:
         with workspace(threads=available_threads()) as con:
             if project.publishes:
@@ -55,7 +58,10 @@ def export(
         text = f"{folder} cannot be written; nothing is left of it: {error}. {remedy(str(error))}"
         raise click.ClickException(text) from error
     if as_json:
-        show_json({"folder": str(folder), "rows": found})
+        gone = [{"purge": each.purge_id, "at": each.at, "partitions": list(each.keys)} for each in purged]
+        show_json({"folder": str(folder), "rows": found, "purged": gone})
         return
     listed = ", ".join(f"{name} ({plural(rows, 'row')})" for name, rows in found.items())
     echo(f"{folder}: {listed}.")
+    for each in purged:
+        echo(f"{each.text}.")

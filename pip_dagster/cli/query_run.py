@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import click
 
+from pip_dagster.cli.output import progress
 from pip_dagster.cli.published import open_published
 from pip_dagster.cli.query_output import Result
 from pip_dagster.declaration.project import Project
+from pip_dagster.ledger.purged import purged_of
 from pip_dagster.sql.expression import Refused
 from pip_dagster.sql.tables import Readable, folded, tables_read
 from pip_dagster.warehouse import remote
@@ -38,11 +41,12 @@ def run_query(project: Project, sql: str) -> Iterator[Result]:
 
     with open_published(project) as con:
         try:
-            tables_read(sql, _readable(con))
+            read = tables_read(sql, _readable(con))
         except Refused as error:
             raise click.ClickException(
                 f"A query reads the project's tables and writes nothing; this {error}."
             ) from error
+        _say_purged(con, sql, {name.partition(".")[0] for name in read})
         try:
             result = con.execute(sql)
             columns = [column[0] for column in result.description or []]
@@ -77,3 +81,11 @@ def _readable(con: DuckDBPyConnection) -> Readable:
         functions=_CATALOG_FUNCTIONS,
         shows=True,
     )
+
+
+def _say_purged(con: DuckDBPyConnection, sql: str, schemas: set[str]) -> None:
+    """Say of each partition that a query names as text, of a pipeline that it reads, that its contents were purged."""
+    for pipeline in sorted(schemas - {"ledger", "main", "information_schema"}):
+        for purged in purged_of(con, pipeline):
+            if named := tuple(key for key in purged.keys if f"'{key}'" in sql):
+                progress(f"{pipeline}, {replace(purged, keys=named).text}.")

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 from pip_dagster.erasure.certificate import verify_certificate
 from pip_dagster.erasure.erase import Erased, carry_out
 from pip_dagster.erasure.held import hold_on
+from pip_dagster.erasure.holds import hold_again
 from pip_dagster.erasure.opened import opened
-from pip_dagster.erasure.outside import KeptRequest, instant, kept_request, key_of
+from pip_dagster.erasure.outside import KeptRequest, instant, kept_hold, kept_request, key_of
 from pip_dagster.erasure.place import ErasurePlace, ErasureRequest
 from pip_dagster.erasure.tables import KINDS
 from pip_dagster.erasure.wish import Wish, begin
@@ -20,7 +21,7 @@ from pip_dagster.evidence.signed import trusted_keys
 from pip_dagster.sql.names import column_named, literal, quote
 from pip_dagster.warehouse.access import reading
 from pip_dagster.warehouse.connect import workspace
-from pip_dagster.warehouse.erased import certificate_file, missing, repeating, request_file
+from pip_dagster.warehouse.erased import certificate_file, missing, missing_holds, repeating, request_file
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -40,6 +41,8 @@ def erase_again(
 ) -> list[Erased]:
     """Repeat every erasure that the folder beside the warehouse has and the warehouse does not know, or not as done.
 
+    Legal holds that it does not know are placed first.
+
     Args:
         project: whose warehouse was restored.
         find: the pipeline of a name.
@@ -53,12 +56,16 @@ def erase_again(
         WarehouseError: the warehouse cannot be read or written.
     """
     with workspace(threads=1) as con, reading(con, project, purpose="erasing again"):
-        lacking = missing(con, project)
+        lacking, holds = missing(con, project), missing_holds(con, project)
+    for hold_id in holds:
+        kept_as, _ = kept_hold(project, hold_id)
+        progress(f"placing again: hold {hold_id}")
+        hold_again(project, [_declared(find, name, f"hold {hold_id}") for name in kept_as.pipelines], hold_id)
     done = []
     with repeating():
         for erasure_id in lacking:
             kept, macs = kept_request(project, erasure_id)
-            pipelines = [_declared(find, name, erasure_id) for name in kept.pipelines]
+            pipelines = [_declared(find, name, f"erasure {erasure_id}") for name in kept.pipelines]
             path = request_file(project, erasure_id)
             keys = {each.spec.name: key_of(each, kept, macs, path) for each in pipelines}
             progress(f"erasing again: {erasure_id}")
@@ -79,14 +86,14 @@ def erase_again(
     return done
 
 
-def _declared(find: Callable[[str], Pipeline], name: str, erasure_id: str) -> Pipeline:
+def _declared(find: Callable[[str], Pipeline], name: str, what: str) -> Pipeline:
     try:
         pipeline = find(name)
     except DeclarationError as error:
-        raise DeclarationError(f"The erasure {erasure_id} is of the pipeline {name}: {error}") from error
+        raise DeclarationError(f"The {what} is of the pipeline {name}: {error}") from error
     if pipeline.spec.privacy is None:
         raise DeclarationError(
-            f"Pipeline {name} declares no `privacy.subject`, and the erasure {erasure_id} is of it: nothing says which "
+            f"Pipeline {name} declares no `privacy.subject`, and the {what} is of it: nothing says which "
             "rows are about whom. Declare it as it was."
         )
     return pipeline

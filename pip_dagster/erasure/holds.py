@@ -11,6 +11,7 @@ from pip_dagster import clock
 from pip_dagster.erasure.held import STATES
 from pip_dagster.erasure.known import check_known
 from pip_dagster.erasure.opened import recording
+from pip_dagster.erasure.outside import KeptHold, KeptPipeline, instant, keep_hold, kept_hold, key_of
 from pip_dagster.errors import ErasureError, NotFoundError, NoWarehouseError
 from pip_dagster.ledger import audit
 from pip_dagster.ledger.record import dicts, new_id
@@ -20,7 +21,7 @@ from pip_dagster.privacy.suppressed import check_person, stored_values
 from pip_dagster.privacy.texts import check_text_of, check_texts
 from pip_dagster.warehouse.access import reading
 from pip_dagster.warehouse.connect import workspace
-from pip_dagster.warehouse.erased import repeating
+from pip_dagster.warehouse.erased import hold_file, repeating
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -79,7 +80,7 @@ def place_hold(
     Raises:
         DeclarationError: a pipeline declares no subject, a secret is missing, or `why` has the identifier.
         ErasureError: nothing names the subject.
-        WarehouseError: the warehouse cannot be written.
+        WarehouseError: the warehouse, or the folder beside it, cannot be written.
     """
     for pipeline in pipelines:
         check_person(pipeline, subject)
@@ -87,25 +88,57 @@ def place_hold(
     if not absent:
         with repeating():
             check_known(project, pipelines, subject, otherwise=_ABSENT)
-    of = {
-        each.spec.name: {
-            (key.suppressing.pseudonym(value), key.version)
-            for value in stored_values(each, subject)
-            for key in keys_of(each)
+    hold_id, of = new_id(), {}
+    for each in pipelines:
+        assert each.spec.privacy
+        keys = keys_of(each)
+        known_as = {
+            (key.suppressing.pseudonym(value), key.version) for value in stored_values(each, subject) for key in keys
         }
-        for each in pipelines
-    }
-    hold_id, now = new_id(), clock.now()
-    # A restored backup may lack the hold under which an erasure is to be repeated.
-    with repeating(), recording(project) as con:
-        for pipeline in pipelines:
-            for key in keys_of(pipeline):
-                keep_check(con, key)
-        insert_rows(con, "erasures", [_HoldEntry(hold_id, sorted(of), "held", why, until, by, now)])
-        rows = [_HeldEntry(hold_id, name, *pair, now) for name, pairs in of.items() for pair in sorted(pairs)]
-        insert_rows(con, "held_subjects", rows)
-        _record(con, hold_id, "held", why, by, now)
+        hashes = [[*pair] for pair in sorted(known_as)]
+        of[each.spec.name] = KeptPipeline(each.spec.privacy.subject, keys[0].version, keys[0].check, [], hashes)
+    kept = KeptHold(hold_id, why, until.isoformat() if until else None, by, of)
+    try:
+        with repeating(), recording(project) as con:  # a backup may lack the hold that an erasure is repeated under
+            _insert(con, pipelines, kept)
+            keep_hold(project, pipelines, kept)
+    except Exception:
+        hold_file(project, hold_id).unlink(missing_ok=True)
+        raise
     return hold_id
+
+
+def hold_again(project: Project, pipelines: Sequence[Pipeline], hold_id: str) -> None:
+    """Place a hold that a restored backup does not know, as it is kept beside the warehouse.
+
+    Raises:
+        DeclarationError: a secret is missing.
+        ErasureError: the file was altered, or a secret is another one.
+        WarehouseError: the warehouse cannot be written.
+    """
+    kept, macs = kept_hold(project, hold_id)
+    for pipeline in pipelines:
+        key_of(pipeline, kept, macs, hold_file(project, hold_id))
+    with repeating(), recording(project) as con:
+        _insert(con, pipelines, kept)
+
+
+def _insert(con: DuckDBPyConnection, pipelines: Sequence[Pipeline], kept: KeptHold) -> None:
+    now = clock.now()
+    for pipeline in pipelines:
+        for key in keys_of(pipeline):
+            keep_check(con, key)
+    entry = _HoldEntry(
+        *(kept.hold_id, sorted(kept.pipelines), "held", kept.why, instant(kept.until), kept.made_by, now)
+    )
+    insert_rows(con, "erasures", [entry])
+    rows = [
+        _HeldEntry(kept.hold_id, name, token, version, now)
+        for name, of in kept.pipelines.items()
+        for token, version in of.suppressed
+    ]
+    insert_rows(con, "held_subjects", rows)
+    _record(con, kept.hold_id, "held", kept.why, kept.made_by, now)
 
 
 def release_hold(
@@ -140,6 +173,7 @@ def release_hold(
         now = clock.now()
         insert_rows(con, "erasures", [_HoldEntry(hold_id, found["pipelines"], "released", why, None, by, now)])
         _record(con, hold_id, "released", why, by, now)
+    hold_file(project, hold_id).unlink(missing_ok=True)
     return int(found["rows_kept"])
 
 

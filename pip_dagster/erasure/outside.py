@@ -1,4 +1,4 @@
-"""What is kept of an erasure beside the warehouse, so that a restored backup is recognized and emptied again.
+"""What is kept of an erasure or a hold beside the warehouse, so that a restored backup is recognized and corrected.
 
 A person is known by keyed hashes of all that may stand for them in stored rows: pseudonyms are no way back to the list
 of suppressed subjects, and without the secret nobody finds them. The same secret shows whether the file was altered.
@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
@@ -19,7 +20,7 @@ from pip_dagster.errors import ErasureError, StorageError
 from pip_dagster.privacy.keys import keys_of
 from pip_dagster.privacy.suppressed import stored_values, tokens
 from pip_dagster.registry.files import sync_folder
-from pip_dagster.warehouse.erased import certificate_file, request_file
+from pip_dagster.warehouse.erased import certificate_file, hold_file, request_file
 from pip_dagster.warehouse.faults import of_files
 from pip_dagster.whole_file import replacing
 
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     from pip_dagster.declaration.project import Project
     from pip_dagster.privacy.pseudonym import PseudonymKey
 
-FORMAT = "pip_dagster erasure request 1"
+FORMAT, HOLD_FORMAT = "pip_dagster erasure request 1", "pip_dagster legal hold 1"
 
 
 @dataclass(frozen=True)
@@ -64,6 +65,47 @@ class KeptRequest:
         return canonical({"format": FORMAT} | asdict(self))
 
 
+@dataclass(frozen=True)
+class KeptHold:
+    """A legal hold that is on; `suppressed` of each pipeline are the hashes by which it knows the person."""
+
+    hold_id: str
+    why: str
+    until: str | None
+    made_by: str
+    pipelines: dict[str, KeptPipeline]
+
+    @property
+    def text(self) -> str:
+        """What a secret signs."""
+        return canonical({"format": HOLD_FORMAT} | asdict(self))
+
+
+def keep_hold(project: Project, pipelines: Sequence[Pipeline], kept: KeptHold) -> None:
+    """Write the file of a hold.
+
+    Raises:
+        DeclarationError: a secret is missing.
+        StorageError: it cannot be written.
+    """
+    _write(hold_file(project, kept.hold_id), _signed(pipelines, kept))
+
+
+def kept_hold(project: Project, hold_id: str) -> tuple[KeptHold, Mapping[str, str]]:
+    """A hold from its file, with what each pipeline's secret signed; see `key_of`.
+
+    Raises:
+        ErasureError: the file is not what was written.
+    """
+    path = hold_file(project, hold_id)
+    with _of_file(path, f"the legal hold {hold_id}"):
+        found, of, macs = _read(path, HOLD_FORMAT)
+        kept = KeptHold(pipelines=of, **found)
+        if kept.hold_id != hold_id:
+            raise ValueError
+        return kept, macs
+
+
 def keep_request(
     project: Project, pipelines: Sequence[Pipeline], erasure_id: str, subject: str, given: Mapping[str, Any]
 ) -> None:
@@ -81,8 +123,7 @@ def keep_request(
         suppressed = [[*pair] for pair in tokens(pipeline, subject)]
         of[pipeline.spec.name] = KeptPipeline(privacy.subject, key.version, key.check, stored, suppressed)
     kept = KeptRequest(erasure_id, pipelines=of, **given)
-    macs = {pipeline.spec.name: _mac(keys_of(pipeline)[0], kept) for pipeline in pipelines}
-    _write(request_file(project, erasure_id), json.dumps(json.loads(kept.text) | {"macs": macs}))
+    _write(request_file(project, erasure_id), _signed(pipelines, kept))
 
 
 def kept_request(project: Project, erasure_id: str) -> tuple[KeptRequest, Mapping[str, str]]:
@@ -92,27 +133,39 @@ def kept_request(project: Project, erasure_id: str) -> tuple[KeptRequest, Mappin
         ErasureError: the file is not what was written.
     """
     path = request_file(project, erasure_id)
-    try:
-        found = json.loads(path.read_bytes())
-        kind, macs = found.pop("format"), found.pop("macs")
-        of = {name: KeptPipeline(**each) for name, each in found.pop("pipelines").items()}
+    with _of_file(path, f"the request of the erasure {erasure_id}"):
+        found, of, macs = _read(path, FORMAT)
         kept = KeptRequest(pipelines=of, **found)
-        whole = kind == FORMAT and kept.erasure_id == erasure_id and {*macs} == {*of}
+        if kept.erasure_id != erasure_id:
+            raise ValueError
+        return kept, macs
+
+
+def _read(path: Path, kind: str) -> tuple[dict[str, Any], dict[str, KeptPipeline], Mapping[str, str]]:
+    found = json.loads(path.read_bytes())
+    macs, of = found.pop("macs"), {name: KeptPipeline(**each) for name, each in found.pop("pipelines").items()}
+    if found.pop("format") != kind or {*macs} != {*of}:
+        raise ValueError
+    return found, of, macs
+
+
+@contextmanager
+def _of_file(path: Path, what: str) -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
         raise ErasureError(f"{path} cannot be read: {error.strerror}. {_RESTORE}") from None
     except (ValueError, KeyError, TypeError, AttributeError):
-        whole = False
-    if not whole:
-        raise ErasureError(f"{path} is not the request of the erasure {erasure_id}: it was altered. {_RESTORE}")
-    return kept, macs
+        raise ErasureError(f"{path} is not {what}: it was altered. {_RESTORE}") from None
 
 
 _RESTORE = (
-    "Restore the file from a backup; or move it away, and request the erasure again with `pip-dagster erase --subject`."
+    "Restore the file from a backup; or move it away, and request the erasure again with `pip-dagster erase "
+    "--subject`, or place the hold again with `pip-dagster hold place`."
 )
 
 
-def key_of(pipeline: Pipeline, kept: KeptRequest, macs: Mapping[str, str], path: Path) -> PseudonymKey:
+def key_of(pipeline: Pipeline, kept: KeptRequest | KeptHold, macs: Mapping[str, str], path: Path) -> PseudonymKey:
     """The secret by which the person is known in the file.
 
     Raises:
@@ -125,9 +178,8 @@ def key_of(pipeline: Pipeline, kept: KeptRequest, macs: Mapping[str, str], path:
     if key is None or key.check != of.check:
         what = "is not declared" if key is None else "is of another value or domain"
         raise ErasureError(
-            f"Pipeline {name}: the secret {of.key_version!r}, by which the person of the erasure {kept.erasure_id} is "
-            f"known, {what}. Restore it, or declare it under `privacy.pseudonymize.former`. If it is lost, move {path} "
-            "away, and request the erasure again with `pip-dagster erase --subject`."
+            f"Pipeline {name}: the secret {of.key_version!r}, by which the person of {path} is known, {what}. "
+            f"Restore it, or declare it under `privacy.pseudonymize.former`. If it is lost: {_RESTORE}"
         )
     if macs[name] != _mac(key, kept):
         raise ErasureError(f"{path} was altered: its secret {of.key_version!r} did not sign this. {_RESTORE}")
@@ -152,7 +204,12 @@ def instant(text: str | None) -> datetime | None:
     return datetime.fromisoformat(text) if text else None
 
 
-def _mac(key: PseudonymKey, kept: KeptRequest) -> str:
+def _signed(pipelines: Sequence[Pipeline], kept: KeptRequest | KeptHold) -> str:
+    macs = {pipeline.spec.name: _mac(keys_of(pipeline)[0], kept) for pipeline in pipelines}
+    return json.dumps(json.loads(kept.text) | {"macs": macs})
+
+
+def _mac(key: PseudonymKey, kept: KeptRequest | KeptHold) -> str:
     return key.suppressing.pseudonym(f"request {kept.text}")
 
 

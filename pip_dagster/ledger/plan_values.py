@@ -10,6 +10,7 @@ from typing import Literal
 from pip_dagster.declaration.digests import Declared
 from pip_dagster.declaration.partition import Partition
 from pip_dagster.declaration.reruns import IgnoreAfter, Reruns
+from pip_dagster.plural import plural
 
 Kind = Literal[
     "missing",
@@ -65,6 +66,16 @@ class PurgedPartitions:
     purge_id: str
     at: datetime
     keys: tuple[str, ...]
+
+    @property
+    def text(self) -> str:
+        """What is reported where somebody asks for them."""
+        span = self.keys[0] if len(self.keys) == 1 else f"{self.keys[0]} to {self.keys[-1]}"
+        return (
+            f"{span}: the contents of {plural(len(self.keys), 'partition')} were purged at "
+            f"{self.at:%Y-%m-%d %H:%M:%S %Z}, as `privacy.retention.content` declared: "
+            f"`pip-dagster certificate {self.purge_id}`"
+        )
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,10 @@ from pip_dagster.declaration.monitoring import Monitoring
 from pip_dagster.errors import DeclarationError
 from pip_dagster.ledger.audit import instant
 from pip_dagster.ledger.not_live import LAST
+from pip_dagster.ledger.plan_values import PurgedPartitions
 from pip_dagster.ledger.profiles import live_profiled, profile_rows
 from pip_dagster.ledger.promotions import alias_moves
+from pip_dagster.ledger.purged import purged_of
 from pip_dagster.ledger.verify import verify
 from pip_dagster.monitoring.series import Series, needed_for, series_of
 from pip_dagster.registry.store import Registry
@@ -49,7 +51,8 @@ class Facts:
 
     `stored`: how many partitions the ledger knows. `scorings`: every attempt of the champion. `checks`: the newest
     verdict of each expectation that was not met, or that rows broke. `series`: the profiles of the partitions, and of
-    those before that show what is usual. `accepted`: audit entries of exceptions.
+    those before that show what is usual. `accepted`: audit entries of exceptions. `purged`: those of the partitions
+    whose contents are gone.
     """
 
     keys: tuple[str, ...]
@@ -63,6 +66,7 @@ class Facts:
     accepted: Sequence[dict[str, Any]] = ()
     read_from: ReadFrom = "warehouse"
     why_published: str | None = None
+    purged: Sequence[PurgedPartitions] = ()
 
 
 def read_facts(
@@ -93,6 +97,7 @@ def read_facts(
         accepted=_accepted(source) if source.has("ledger", "audit") else (),
         read_from=source.read_from,
         why_published=source.why_published,
+        purged=purged_of(source.con, name, keys),
     )
 
 

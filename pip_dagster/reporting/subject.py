@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from pip_dagster.errors import DeclarationError, NotFoundError, PipelineError
 from pip_dagster.flow.stage import SCHEMA as STAGED
 from pip_dagster.flow.stage import stored_columns
+from pip_dagster.ledger.purged import purged_of
 from pip_dagster.ledger.record import dicts
 from pip_dagster.registry.choose import registry_of
 from pip_dagster.reporting.card import gates_of
@@ -54,8 +55,9 @@ _LIVE = """
 class SubjectRows:
     """What one pipeline has about the person; the rows are read from `con` when they are iterated.
 
-    `notes`: what could not be searched. `erasures`: what was erased of the person before. `features`: the warehouse's
-    table → the relation of the person's rows in it. `held`: rows that were taken away, and that a legal hold keeps.
+    `notes`: what could not be searched, such as purged partitions. `erasures`: what was erased of the person before.
+    `features`: the warehouse's table → the relation of the person's rows in it. `held`: rows that were taken away, and
+    that a legal hold keeps.
     """
 
     con: DuckDBPyConnection
@@ -198,6 +200,8 @@ def _collect(
                 {"pipeline": name},
             )
         )
+    for purged in purged_of(con, name):
+        notes.append(f"{name}, {purged.text}. Nothing is known of these, nor whether the person was in them.")
     predicted = _count(con, predictions)
     held = held_rows(con, name, tokens)
     return SubjectRows(

@@ -80,6 +80,7 @@ def limits_of(pipeline: Pipeline, version: ModelVersion | None, facts: Facts, da
     """What a reader must not conclude from the report."""
     rules = pipeline.spec.monitoring or Monitoring()
     found = [f"The report covers {len(facts.keys):,} of {plural(facts.stored, 'partition')} that the ledger knows."]
+    found += [f"{each.text}. Their figures that are left are evidence." for each in facts.purged]
     if facts.why_published:
         found.append(f"It was read from {facts.read_from}, without the audit: {facts.why_published}")
     if version:

@@ -127,7 +127,7 @@ def check_not_restored(project: Project, *, within: float) -> None:
         RestoredWarehouseError: it is.
         WarehouseError: as `pending_now`.
     """
-    if not erased.noted(project):
+    if not erased.folder(project).exists():
         return
     with (
         suppress(NoWarehouseError),

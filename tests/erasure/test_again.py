@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import shutil
 import stat
+from datetime import UTC, datetime
 
 import pytest
 
 from pip_dagster.declaration.find import find_pipeline
 from pip_dagster.erasure.again import erase_again
 from pip_dagster.erasure.erase import concerned, erase
-from pip_dagster.erasure.holds import place_hold
+from pip_dagster.erasure.holds import list_holds, place_hold, release_hold
 from pip_dagster.erasure.wish import Wish
 from pip_dagster.errors import DeclarationError, ErasureError, RestoredWarehouseError
 from pip_dagster.evidence.everything import verify_everything
@@ -133,15 +134,44 @@ def test_an_erasure_that_is_repeated_and_interrupted_goes_on(restored):
     tiny.run(OTHER)
 
 
+@pytest.mark.parametrize("by_hand", [False, True])
 @pytest.mark.parametrize("restored", ["on hold"], indirect=True)
-def test_what_a_legal_hold_kept_is_kept_again(restored):
+def test_what_a_legal_hold_kept_is_kept_again(restored, by_hand):
     tiny, erasure_id = restored
-    with pytest.raises(ErasureError, match=r"the legal hold .* kept rows of the erasure"):
-        again(tiny)
-    place_hold(tiny.project, [tiny.pipeline()], ONE, why="a lawsuit", by="ada")
-    again(tiny)
     kept = "SELECT count(*) > 0 FROM ledger.held_rows WHERE erasure_id = '{}'"
+    [file] = folder(tiny.project).glob("*.hold.json")
+    if by_hand:
+        file.unlink()  # or it was placed by a version that did not write the file
+        with pytest.raises(ErasureError, match=r"the legal hold .* kept rows of the erasure"):
+            again(tiny)
+        place_hold(tiny.project, [tiny.pipeline()], ONE, why="a lawsuit", by="ada")
+    else:
+        text = file.read_text()
+        file.write_text(text.replace("a lawsuit", "a whim"))
+        with pytest.raises(ErasureError, match="was altered"):
+            again(tiny)
+        file.write_text(text)
+    again(tiny)
     assert tiny.warehouse(kept.format(erasure_id)) == [(True,)]
+    [hold] = list_holds(tiny.project)
+    assert hold["state"] == "held" and hold["why"] == "a lawsuit" and hold["made_by"] == "ada"
+    release_hold(tiny.project, hold["hold_id"], why="settled", by="ada")
+    assert not [*folder(tiny.project).glob("*.hold.json")]
+
+
+def test_a_backup_of_before_a_hold_purges_nothing_until_it_is_placed_again(tiny):
+    tiny.declare(SQL, privacy={"subject": "customer"})
+    tiny.run(DAY)
+    backup = tiny.project.warehouse.read_bytes()
+    hold = place_hold(tiny.project, [tiny.pipeline()], ONE, why="a lawsuit", by="ada")
+    tiny.project.warehouse.write_bytes(backup)
+    days = (datetime.now(UTC) - datetime.fromisoformat(DAY).replace(tzinfo=UTC)).days - 1
+    tiny.declare(SQL, privacy={"subject": "customer", "retention": {"content": f"{days} days"}})
+    assert f"does not know the legal hold {hold}" in tiny.shell("purge", code=1)
+    assert hold in tiny.shell("doctor", code=1)
+    assert f"placing again: hold {hold}" in tiny.shell("erase", "--again")
+    tiny.shell("purge")
+    assert tiny.warehouse(f"SELECT count(*) > 0 FROM ledger.held_rows WHERE hold_id = '{hold}'") == [(True,)]
 
 
 @ONE_KIND

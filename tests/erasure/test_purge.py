@@ -99,6 +99,8 @@ def test_contents_of_old_partitions_are_nowhere_and_the_rest_is_as_before(shop):
     assert states == dict.fromkeys(OLD, done["purge"]) | dict.fromkeys(NEW)
     assert f"purged, by {done['purge']}" in " ".join(shop.shell("status", "orders").split())
 
+    says_what_was_purged(shop, done["purge"])
+
     assert json.loads(shop.shell("purge", "--json"))["purge"] is None
     [table] = [name for name in contents(shop, NEW) if name.startswith("features__")]
     revision = lineage[0]["feature_revision"]
@@ -120,6 +122,25 @@ def test_contents_of_old_partitions_are_nowhere_and_the_rest_is_as_before(shop):
     assert shop.run(OLD[0])[OLD[0]].error is None
     assert contents(shop, OLD[:1]) and faults(shop) == [None]
     assert not make_plan(shop.pipeline(), shop.partitions(*OLD)).stale
+
+
+def says_what_was_purged(tiny, purge_id):
+    """Whoever asks for a purged partition is told by which purge it is empty; who asks for others is not."""
+    both = "2024-03-01 to 2024-03-02: the contents of 2 partitions were purged at 20"
+    exported, new = tiny.root.parent / "exported", ("--from", NEW[0], "--to", NEW[-1])
+    assert f"{both}" in (said := tiny.shell("export", "orders", "-o", str(exported / "all"))) and purge_id in said
+    assert purge_id not in tiny.shell("export", "orders", *new, "-o", str(exported / "new"))
+    select = "SELECT count(*) FROM orders.predictions WHERE partition_key = '{}'"
+    assert f"orders, {OLD[0]}: the contents of 1 partition were" in tiny.shell("query", select.format(OLD[0]))
+    assert "purged" not in tiny.shell("query", select.format(NEW[0]))
+    page = tiny.root.parent / "page.html"
+    for words, says in ((("report", "orders"), True), (("report", "orders", *new), False)):
+        tiny.shell(*words, "-o", str(page))
+        assert (both in page.read_text()) == says, words
+    tiny.shell("subject", "report", str(subjects(tiny, NEW)[0]), "-o", str(page))
+    assert both in page.read_text() and "nor whether the person was in them" in page.read_text()
+    said = tiny.shell("subject", "report", str(subjects(tiny, OLD)[0]), "-o", str(page), code=1)
+    assert both in said
 
 
 KILLED = """
