@@ -134,7 +134,7 @@ def _check_found(cursor: cursor, where: str, table: DeliveredTable, existing: Ma
     cursor.execute(f"SELECT 1 FROM {table.record} WHERE table_name = %s AND rows > 0 LIMIT 1", (table.name,))
     if cursor.fetchone():
         raise DeliveryError(
-            f"{where}: {table.name} has lost the column {gone[0]}, by which delivered rows are found. Remove the delivered "
-            f"rows from it, run `DELETE FROM {table.record} WHERE table_name = {literal(table.name)}`, and deliver all "
+            f"{where}: {table.name} has lost the column {gone[0]}, by which delivered rows are found. Remove "
+            f"the delivered rows from it, run `DELETE FROM {table.record} WHERE table_name = {literal(table.name)}`, and deliver all "
             "partitions again by their names"
         )

@@ -195,7 +195,9 @@ class _Select:
             found = own if of else self.tables.get(name, own)
         elif kind == "SUBQUERY":
             found = _query(table["subquery"]["node"], self.tables, lateral=lateral)
-        self.relations[folded(table.get("alias") or name)] = _renamed(found, table.get("column_name_alias"))
+        alias = folded(table.get("alias") or name)
+        known = _renamed(found, table.get("column_name_alias"))
+        self.relations[alias] = KnownColumns(closed=False) if alias in self.relations else known
         self._add(found.effects)
 
     def _join(self, table: Mapping[str, Any], *, lateral: bool) -> None:
