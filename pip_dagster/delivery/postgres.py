@@ -91,9 +91,9 @@ class PostgresTarget:
             _write_csv(where, change.columns, rows.file, file)
             with self._session.transaction() as cursor:
                 self._stage(cursor, change, file)
-                extend(cursor, where, self._table, wanted)
+                is_new = extend(cursor, where, self._table, wanted)  # then the record is of one that was dropped
                 self._session.execute(cursor, self._table % _LOCK, (*self._at(change.partition_key), change.target))
-                if receipt := self._delivered(cursor, change, lock=True):
+                if not is_new and (receipt := self._delivered(cursor, change, lock=True)):
                     return receipt
                 self._replace(cursor, where, change)
         return self._receipt(ShownChange(change.change_id, change.declaration), change.rows, change.digest)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from pip_dagster.delivery.postgres_types import takes, type_of
 from pip_dagster.delivery.target import DeliveryError
-from pip_dagster.sql.names import quote
+from pip_dagster.sql.names import literal, quote
 
 if TYPE_CHECKING:
     from psycopg2.extensions import cursor
@@ -93,11 +93,15 @@ def check_types(where: str, table: DeliveredTable, existing: Mapping[str, str], 
             )
 
 
-def extend(cursor: cursor, where: str, table: DeliveredTable, wanted: Mapping[str, str]) -> None:
-    """Create what is absent: the schema, the record, the table or columns of it."""
+def extend(cursor: cursor, where: str, table: DeliveredTable, wanted: Mapping[str, str]) -> bool:
+    """Create what is absent: the schema, the record, the table or columns of it; whether the table was.
+
+    Raises:
+        DeliveryError: a column has another type, or one is gone by which delivered rows are found.
+    """
     existing = columns_of(cursor, table.sql)
     if wanted.keys() <= existing.keys() and columns_of(cursor, table.record):
-        return
+        return False
     # Two that create the same table at once would fail each other; this waits for the first to commit.
     cursor.execute("SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))", (f"pip_dagster {table.schema}",))
     cursor.execute("SELECT to_regnamespace(%s)", (table.schema,))
@@ -107,6 +111,7 @@ def extend(cursor: cursor, where: str, table: DeliveredTable, wanted: Mapping[st
         cursor.execute(_CREATE_RECORD.format(record=table.record))
     existing = columns_of(cursor, table.sql)
     check_types(where, table, existing, wanted)
+    _check_found(cursor, where, table, existing)
     lacking = [f"{quote(name)} {sql_type}" for name, sql_type in wanted.items() if name not in existing]
     if not existing:
         cursor.execute(f"CREATE TABLE {table.sql} ({', '.join(lacking)})")
@@ -114,3 +119,22 @@ def extend(cursor: cursor, where: str, table: DeliveredTable, wanted: Mapping[st
         cursor.execute(f"ALTER TABLE {table.sql} {', '.join(f'ADD COLUMN {each}' for each in lacking)}")
     if OWNER not in existing:
         cursor.execute(f"CREATE INDEX ON {table.sql} ({OWNER}, {KEY})")
+    return not existing
+
+
+def _check_found(cursor: cursor, where: str, table: DeliveredTable, existing: Mapping[str, str]) -> None:
+    """Refuse a table in which delivered rows are not found any more: they would stay, beside those that replace them.
+
+    Raises:
+        DeliveryError: names the column that somebody dropped.
+    """
+    gone = [name for name in (OWNER, KEY) if existing and name not in existing]
+    if not gone:
+        return
+    cursor.execute(f"SELECT 1 FROM {table.record} WHERE table_name = %s AND rows > 0 LIMIT 1", (table.name,))
+    if cursor.fetchone():
+        raise DeliveryError(
+            f"{where}: {table.name} has lost the column {gone[0]}, by which delivered rows are found. Remove "
+            f"the delivered rows from it, run `DELETE FROM {table.record} WHERE table_name = {literal(table.name)}`, and "
+            "deliver all partitions again by their names"
+        )

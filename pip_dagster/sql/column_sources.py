@@ -31,7 +31,7 @@ class _UnknownError(Exception):
 
 
 @dataclass
-class Relation:
+class KnownColumns:
     """A table, or what a query gives.
 
     Attributes:
@@ -57,7 +57,7 @@ class Relation:
         return {(self.rest, name): {"IDENTITY"}}
 
 
-def column_sources(sql: str) -> Relation | None:
+def column_sources(sql: str) -> KnownColumns | None:
     """What each column of a SELECT's result comes from; None where the text is not one, or nothing is known."""
     try:
         return _query(statement_tree(sql)["node"], {})
@@ -65,7 +65,7 @@ def column_sources(sql: str) -> Relation | None:
         return None
 
 
-def _query(node: Mapping[str, Any], tables: Mapping[str, Relation], *, lateral: bool = False) -> Relation:
+def _query(node: Mapping[str, Any], tables: Mapping[str, KnownColumns], *, lateral: bool = False) -> KnownColumns:
     known = dict(tables)
     for entry in (node.get("cte_map") or {}).get("map", ()):
         value = entry["value"]
@@ -76,25 +76,25 @@ def _query(node: Mapping[str, Any], tables: Mapping[str, Relation], *, lateral: 
     if node["type"] == "SET_OPERATION_NODE" and node["setop_type"] == "UNION":
         parts = [_query(each, known, lateral=lateral) for each in node.get("children") or (node["left"], node["right"])]
         return _union(parts, sorted_by=bool(node.get("modifiers")))
-    return Relation(closed=False, effects=None)
+    return KnownColumns(closed=False, effects=None)
 
 
-def _union(parts: Sequence[Relation], *, sorted_by: bool) -> Relation:
+def _union(parts: Sequence[KnownColumns], *, sorted_by: bool) -> KnownColumns:
     if any(part.rest or not part.closed for part in parts):
-        return Relation(closed=False, effects=None)
+        return KnownColumns(closed=False, effects=None)
     columns = {
         name: None if None in of else _merged(each for each in of if each is not None)
         for name, *of in zip(parts[0].columns, *(part.columns.values() for part in parts), strict=True)
     }
     effects = [part.effects for part in parts]
-    return Relation(columns, effects=None if sorted_by or None in effects else _merged(filter(None, effects)))
+    return KnownColumns(columns, effects=None if sorted_by or None in effects else _merged(filter(None, effects)))
 
 
-def _renamed(relation: Relation, aliases: Sequence[str] | None) -> Relation:
+def _renamed(relation: KnownColumns, aliases: Sequence[str] | None) -> KnownColumns:
     if not aliases:
         return relation
     if relation.rest or not relation.closed:
-        return Relation(closed=False, effects=relation.effects)
+        return KnownColumns(closed=False, effects=relation.effects)
     names = [*map(folded, aliases), *[*relation.columns][len(aliases) :]]
     return replace(relation, columns=dict(zip(names, relation.columns.values(), strict=True)))
 
@@ -110,22 +110,22 @@ def _merged(all_uses: Iterator[Uses] | filter[Uses]) -> Uses:
 class _Select:
     """One SELECT: its relations by alias, and what its columns come from."""
 
-    def __init__(self, tables: Mapping[str, Relation], lateral: bool) -> None:
+    def __init__(self, tables: Mapping[str, KnownColumns], lateral: bool) -> None:
         self.tables, self.lateral = tables, lateral
-        self.relations: dict[str, Relation] = {}
+        self.relations: dict[str, KnownColumns] = {}
         self.using: dict[str, Uses | None] = {}
         self.aliases: set[str] = set()
         self.effects: Uses | None = {}
         self.loose = False  # a name without a table may be of any
 
-    def read(self, node: Mapping[str, Any]) -> Relation:
+    def read(self, node: Mapping[str, Any]) -> KnownColumns:
         items = node["select_list"]
         # An alias may stand for a column, but within its own expression.
         for item in items:
             if (own := folded(item.get("alias") or "")) and own not in {folded(name) for name in _bare(item)}:
                 self.aliases.add(own)
         self._from(node["from_table"], lateral=self.lateral)
-        found = Relation()
+        found = KnownColumns()
         for item in items:
             self._item(item, found)
         for clause in ("where_clause", "having", "qualify"):
@@ -148,7 +148,7 @@ class _Select:
         place = group["value"].get("value") if group.get("class") == "CONSTANT" else None
         return items[place - 1] if isinstance(place, int) else group
 
-    def _item(self, item: Mapping[str, Any], found: Relation) -> None:
+    def _item(self, item: Mapping[str, Any], found: KnownColumns) -> None:
         if item["class"] == "STAR":
             self._star(item, found)
             return
@@ -158,7 +158,7 @@ class _Select:
             found.closed &= str(item.get("function_name")).lower() != "unnest"  # of a struct: its fields
         _first(found.columns, folded(name), self._known(item))
 
-    def _star(self, star: Mapping[str, Any], found: Relation) -> None:
+    def _star(self, star: Mapping[str, Any], found: KnownColumns) -> None:
         of = folded(star.get("relation_name") or "")
         if star.get("columns") or star.get("expr") or (self.loose and not of):  # COLUMNS(…)
             raise _UnknownError
@@ -187,15 +187,17 @@ class _Select:
         if kind == "JOIN":
             self._join(table, lateral=lateral)
             return
-        name, found = "", Relation(closed=False, effects=None)
+        name, found = "", KnownColumns(closed=False, effects=None)
         if kind == "BASE_TABLE":
             path = (table.get("qualified_name") or {}).get("path") or [table.get("schema_name"), table["table_name"]]
             *of, name = [folded(part) for part in path if part]
-            own = Relation(rest=f"{of[-1] if of else 'main'}.{name}", closed=False)
+            own = KnownColumns(rest=f"{of[-1] if of else 'main'}.{name}", closed=False)
             found = own if of else self.tables.get(name, own)
         elif kind == "SUBQUERY":
             found = _query(table["subquery"]["node"], self.tables, lateral=lateral)
-        self.relations[folded(table.get("alias") or name)] = _renamed(found, table.get("column_name_alias"))
+        alias = folded(table.get("alias") or name)
+        known = _renamed(found, table.get("column_name_alias"))
+        self.relations[alias] = KnownColumns(closed=False) if alias in self.relations else known
         self._add(found.effects)
 
     def _join(self, table: Mapping[str, Any], *, lateral: bool) -> None:

@@ -164,6 +164,27 @@ def test_a_column_of_another_type_is_refused_in_a_sentence(postgres, staged):
         deliver(staged, SCORES, 2)
 
 
+def test_a_table_that_somebody_dropped_is_created_again_with_what_is_delivered(postgres, staged):
+    """The record beside it speaks of rows that are gone."""
+    deliver(staged, SCORES)
+    postgres.sql("DROP TABLE scores.orders")
+    assert deliver(staged, SCORES).is_new and postgres.sql("SELECT count(*) FROM scores.orders") == [(50,)]
+    assert not deliver(staged, SCORES).is_new
+
+
+@pytest.mark.parametrize("column", ["pip_pipeline", "partition_key"])
+def test_a_table_that_lost_the_column_of_delivered_rows_is_refused(postgres, staged, column):
+    """The former rows would stay beside the new ones, as though they were somebody else's."""
+    deliver(staged, SCORES)
+    postgres.sql(f"ALTER TABLE scores.orders DROP {column}")
+    with pytest.raises(DeliveryError, match=f"scores.orders has lost the column {column}, by which") as caught:
+        deliver(staged, SCORES, 2)
+    assert postgres.sql("SELECT count(*) FROM scores.orders") == [(50,)]
+    postgres.sql("TRUNCATE scores.orders")
+    postgres.sql(re.search(r"`(DELETE .*)`", str(caught.value))[1])
+    assert deliver(staged, SCORES, 2).is_new and postgres.sql("SELECT count(*) FROM scores.orders") == [(50,)]
+
+
 def test_another_target_of_the_pipeline_does_not_take_the_rows_over_unseen(postgres, staged):
     deliver(staged, SCORES)
     with pytest.raises(DeliveryError, match="target there has delivered this partition to scores.orders") as caught:

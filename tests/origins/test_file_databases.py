@@ -9,12 +9,14 @@ import sys
 
 import pytest
 
-from pip_dagster.errors import SourceAwayError, SourceError
+from pip_dagster.declaration.pipeline import sources_read
+from pip_dagster.errors import DeclarationError, SourceAwayError, SourceError
 from pip_dagster.flow import unchanged
 from pip_dagster.flow.origins import ducklake
 from pip_dagster.flow.plan import make_plan
 from pip_dagster.flow.reader import sources_alone
 from pip_dagster.flow.unchanged import state_of
+from pip_dagster.sql.tables import _VALUES
 from pip_dagster.warehouse.connect import workspace
 
 from .conftest import DECLARED, Ducklake, Sqlite, needs_extensions
@@ -120,3 +122,85 @@ def test_a_lake_that_is_created_again_with_the_same_snapshots_is_another(tiny):
     lake.folder.mkdir()
     lake.sql("CREATE SCHEMA lake.raw", "CREATE TABLE lake.raw.orders AS FROM src.raw.orders LIMIT 5", tiny=tiny)
     assert before and ducklake.identity(tiny.root, source) not in (None, before)
+
+
+# With the extension loaded, DuckDB itself lets `sqlite_scan` read any file: what keeps SQL from it is the parse tree.
+WAYS = (
+    *(
+        "FROM sqlite_scan({db}, 'secrets')",
+        "FROM \"Sqlite_Scan\"({db}, 'secrets')",
+        "FROM U&\"sqlite\\005Fscan\"({db}, 'secrets')",
+    ),
+    *("FROM main.sqlite_scan({db}, 'secrets')", "FROM system.main.sqlite_scan({db}, 'secrets')", "FROM {file}"),
+    *(
+        "FROM sqlite_query({db}, 'SELECT 1')",
+        "CALL sqlite_attach({db})",
+        "FROM sqlite_attach({db})",
+        "PRAGMA sqlite_attach({db})",
+    ),
+    *(
+        "FROM query('FROM sqlite_scan({quoted}, ''secrets'')')",
+        "FROM query_table('secrets')",
+        "FROM query_table([{db}])",
+    ),
+    *("PREPARE p AS FROM sqlite_scan($1, 'secrets')", "EXECUTE p({db})", "FROM sqlite_scan($start_date, 'secrets')"),
+    *("CREATE MACRO m(x) AS TABLE FROM sqlite_scan(x, 'secrets')", "FROM m({db})", "SELECT m({db})"),
+    *(
+        "CREATE TEMP VIEW v AS FROM sqlite_scan({db}, 'secrets'); FROM v",
+        "WITH m(x) AS (FROM sqlite_scan({db}, 'secrets')) FROM m",
+    ),
+    *(
+        "EXPLAIN ANALYZE FROM sqlite_scan({db}, 'secrets')",
+        "DESCRIBE FROM sqlite_scan({db}, 'secrets')",
+        "ATTACH {db} (TYPE sqlite)",
+    ),
+    *(
+        "SUMMARIZE FROM sqlite_scan({db}, 'secrets')",
+        "COPY (FROM sqlite_scan({db}, 'secrets')) TO 'x'",
+        "FROM json_execute_serialized_sql('x')",
+    ),
+    *(
+        "PIVOT sqlite_scan({db}, 'secrets') ON a USING count(*)",
+        "SELECT [x FOR x IN (SELECT [a] FROM sqlite_scan({db}, 'secrets'))]",
+    ),
+    *(
+        "FROM raw.orders, LATERAL sqlite_scan({db}, 'secrets')",
+        "FROM raw.orders POSITIONAL JOIN sqlite_scan({db}, 'secrets')",
+    ),
+    *("FROM sqlite_master", "FROM {catalog}.main.secrets", "FROM {catalog}.secrets", "FROM information_schema.tables"),
+)
+
+
+def test_nothing_passes_the_parse_tree_to_functions_of_the_extension(tiny):
+    """Each function that DuckDB has with it, by each way of naming one, and the ways that people tried."""
+    lite = Sqlite(tiny)
+    lite.sql("CREATE TABLE secrets (a INTEGER)")
+    spec = tiny.pipeline().spec
+
+    def passes(sql):
+        try:
+            sources_read(spec, sql, "features.sql")
+        except DeclarationError:
+            return False
+        return True
+
+    with workspace(threads=1) as outer, sources_alone(outer, spec, tiny.root) as con:
+        assert con.execute(f"SELECT count(*) FROM sqlite_scan('{lite.file}', 'secrets')").fetchone() == (0,), (
+            "the reason"
+        )
+        functions = con.execute("SELECT DISTINCT function_name, function_type FROM duckdb_functions()").fetchall()
+        [[catalog]] = con.execute("SELECT database_name FROM duckdb_databases() WHERE type = 'sqlite'").fetchall()
+    values = dict.fromkeys(("db", "file"), f"'{lite.file}'") | {"quoted": f"''{lite.file}''", "catalog": catalog}
+    assert [way for way in WAYS if passes(way.format(**values))] == []
+    there = {name for name, kind in functions if "table" in kind or kind == "pragma"}
+    assert {"sqlite_scan", "sqlite_attach", "read_csv", "query"} <= there and len(there) > 80
+    forms = (
+        "FROM {}()",
+        "FROM {}('x', 't')",
+        "FROM main.{}('x')",
+        "FROM raw.orders o, {}(o.shop)",
+        "FROM query('FROM {}()')",
+    )
+    passed = {name for name in there for form in forms if passes(form.format(f'"{name}"'))}
+    assert passed == {name for name in _VALUES if name in there}, "functions of their arguments alone"
+    assert not {name for name, _ in functions if "sqlite" in name and passes(f"SELECT {name}()")}

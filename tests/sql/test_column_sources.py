@@ -40,6 +40,8 @@ QUERIES = (
     "SELECT list_transform([a], x -> x + q) AS l, k FROM raw.o",
     "SELECT k, v FROM raw.o NATURAL JOIN raw.c",
     "SELECT DISTINCT g FROM raw.o",
+    "SELECT k, b FROM (SELECT k FROM raw.o), (SELECT v AS b FROM raw.c) WHERE b > 1",
+    "SELECT a.k, b.a AS a FROM raw.o a JOIN raw.o b ON a.k = b.q",
     "SELECT DISTINCT ON (g) g, a FROM raw.o ORDER BY q, k",
     "SELECT k, a FROM raw.o ORDER BY q, k LIMIT 5",
     "SELECT -q AS q, k FROM raw.o ORDER BY q, k LIMIT 5",
