@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -78,7 +77,7 @@ def make_plan(
             sources = lay_source_digests(con, pipeline, partitions, opened, people)
         wanted, policy = with_model(pipeline, declared), _policy(pipeline)
         unlike = read_unlike(con, wanted if is_stored else None, _rescored_from(partitions, policy))
-        wanted = replace(wanted, sources={key: json.loads(text) for key, (text, _) in unlike.of.items()})
+        wanted = replace(wanted, sources={key: text for key, (text, _) in unlike.of.items()})
         known: dict[str, Known | str] = {**{key: of for key, (_, of) in unlike.of.items()}, **unlike.like}
         describe = partial(_describe, sources)
         found = plan(spec.name, partitions, wanted, known, policy, now, describe)

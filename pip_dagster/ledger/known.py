@@ -112,6 +112,9 @@ def read_purged(con: DuckDBPyConnection, pipeline: str, partitions: Collection[s
     return tuple(each for each in named if each.keys)
 
 
+_NOTHING = Known()
+
+
 @dataclass(frozen=True)
 class Unlike:
     """The partitions whose record differs in anything from what is wanted: key → sources as they are now, and record.
@@ -131,7 +134,7 @@ def read_unlike(con: DuckDBPyConnection, wanted: Wanted | None, rescored_from: d
     """
     if wanted is None:
         rows = con.execute(f"SELECT partition_key, sources FROM {SOURCES}").fetchall()
-        return Unlike({key: (sources, Known()) for key, sources in rows}, {})
+        return Unlike({key: (sources, _NOTHING) for key, sources in rows}, {})
     alike = _ALIKE.format(
         sql_digest=among("e.sql_digest", wanted.sql_digests),
         code_digest=literal(wanted.code_digest),
@@ -150,7 +153,7 @@ def read_unlike(con: DuckDBPyConnection, wanted: Wanted | None, rescored_from: d
     known = _read_known(con)
     rows = con.execute(f"SELECT partition_key, sources FROM {_UNLIKE} WHERE {_FIRST}").fetchall()
     others = con.execute(f"SELECT partition_key, same FROM {_UNLIKE} WHERE NOT ({_FIRST})").fetchall()
-    return Unlike({key: (sources, known.get(key, Known())) for key, sources in rows}, dict(others))
+    return Unlike({key: (sources, known.get(key, _NOTHING)) for key, sources in rows}, dict(others))
 
 
 def _experiment(con: DuckDBPyConnection, wanted: Arms | None) -> str:

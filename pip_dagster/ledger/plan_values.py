@@ -103,7 +103,9 @@ class Arms:
 
 @dataclass(frozen=True)
 class Wanted:
-    """What all partitions should be built from. `sources`: partition key → source → rows and digest.
+    """What all partitions should be built from.
+
+    `sources`: partition key → what its sources hold, as the canonical JSON of `Digests`. Most are never parsed.
 
     `otherwise`: the same declaration of features as runs as known and earlier versions stored it.
     `feature_parts` and `scoring_parts`: what the digests of SQL and declaration cover, in the ledger's format.
@@ -111,7 +113,7 @@ class Wanted:
     `min_row_share`: as declared.
     """
 
-    sources: Mapping[str, Digests]
+    sources: Mapping[str, str]
     sql_digest: str
     code_digest: str
     manifest_digest: str
