@@ -74,7 +74,8 @@ class Plan:
     `pending`: the keys of those that are stored and not published yet, because a process was killed in between.
     `until`: when time alone can make another partition stale; None for never. `purged`: partitions without contents,
     which are not built again. `expired`: how many others are older than `privacy.retention.content` allows, and are not
-    built either.
+    built either. `unbuilt`: how many were never built and are beyond the part. `more_from`: when the part of the plan
+    ends before the last partition that differs, the start of the first beyond it.
     """
 
     pipeline: str
@@ -85,6 +86,20 @@ class Plan:
     until: datetime | None = None
     purged: tuple[PurgedPartitions, ...] = ()
     expired: int = 0
+    unbuilt: int = 0
+    more_from: datetime | None = None
+
+
+@dataclass(frozen=True)
+class Part:
+    """A part of a plan, so that what it costs is bounded: the partitions that differ from a start on, so many of them.
+
+    `missing_from`: partitions that were never built and begin before are only counted; None: those too are judged.
+    """
+
+    at_most: int
+    after: datetime | None = None
+    missing_from: datetime | None = None
 
 
 @dataclass(frozen=True)
