@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -158,8 +158,13 @@ class Pipeline:
 
     def complete_at(self, close: datetime) -> datetime | None:
         """When the sources of a partition that closes at `close` are complete; None where no source declares it."""
+        return None if self._complete_after is None else close + self._complete_after
+
+    @cached_property
+    def _complete_after(self) -> timedelta | None:
+        """How long after a close the last source is complete."""
         waits = [source.complete_after for source in self.read_sources.values() if source.complete_after is not None]
-        return close + max(waits) if waits else None
+        return max(waits, default=None)
 
     @cached_property
     def scoring_digest(self) -> str:

@@ -135,6 +135,6 @@ def _check_found(cursor: cursor, where: str, table: DeliveredTable, existing: Ma
     if cursor.fetchone():
         raise DeliveryError(
             f"{where}: {table.name} has lost the column {gone[0]}, by which delivered rows are found. Remove "
-            f"the delivered rows from it, run `DELETE FROM {table.record} WHERE table_name = {literal(table.name)}`, and "
-            "deliver all partitions again by their names"
+            f"the delivered rows from it, run `DELETE FROM {table.record} WHERE table_name = {literal(table.name)}`, "
+            "and deliver all partitions again by their names"
         )

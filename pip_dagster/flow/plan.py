@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from pip_dagster.declaration.grid import closed_partitions
 from pip_dagster.declaration.partition import Partition
-from pip_dagster.declaration.reruns import reaches
+from pip_dagster.declaration.reruns import Reach, reaches
 from pip_dagster.errors import DeclarationError, NoWarehouseError, RegistryError
 from pip_dagster.flow.extract import close_of
 from pip_dagster.flow.hashed import hashed_sources
@@ -21,7 +20,7 @@ from pip_dagster.flow.sources import open_sources
 from pip_dagster.ledger.known import lay_known, read_purged, read_unlike
 from pip_dagster.ledger.observations import lay_observations
 from pip_dagster.ledger.plan import Plan, plan
-from pip_dagster.ledger.plan_values import Arms, Known, Policy, PurgedPartitions, Wanted
+from pip_dagster.ledger.plan_values import Arms, Known, Part, Policy, PurgedPartitions, Wanted
 from pip_dagster.privacy.retention import past_content
 from pip_dagster.privacy.suppressed import suppressed_in
 from pip_dagster.registry.choose import registry_of
@@ -36,9 +35,13 @@ _NAMED = 3  # changed buckets that a reason names
 
 
 def make_plan(
-    pipeline: Pipeline, partitions: Sequence[Partition] | None = None, *, now: datetime | None = None
+    pipeline: Pipeline,
+    partitions: Sequence[Partition] | None = None,
+    *,
+    now: datetime | None = None,
+    part: Part | None = None,
 ) -> Plan:
-    """Which of these partitions, or of all that can be built by `now`, are stale, and why.
+    """Which of these partitions, or of all that can be built by `now`, are stale, and why; with `part`, some of these.
 
     The warehouse and the sources are opened for reading only, one after the other, each only for the read.
 
@@ -79,12 +82,13 @@ def make_plan(
             sources = lay_source_digests(con, pipeline, partitions, opened, people)
         left_out["hashed"] = _hashed(pipeline, sources)
         wanted, policy = with_model(pipeline, declared), _policy(pipeline)
-        unlike = read_unlike(con, wanted if is_stored else None, _rescored_from(partitions, policy))
-        wanted = replace(wanted, sources={key: json.loads(text) for key, (text, _) in unlike.of.items()})
+        unlike = read_unlike(con, wanted if is_stored else None, begin_of(partitions, policy.reruns.promotion), part)
+        wanted = replace(wanted, sources={key: text for key, (text, _) in unlike.of.items()})
         known: dict[str, Known | str] = {**{key: of for key, (_, of) in unlike.of.items()}, **unlike.like}
         describe = partial(_describe, sources)
         found = plan(spec.name, partitions, wanted, known, policy, now, describe)
-    return replace(found, **left_out)
+    left_out |= {"unbuilt": unlike.unbuilt, "more_from": unlike.more_from}
+    return replace(found, current=found.current - unlike.others - unlike.unbuilt, **left_out)
 
 
 def _hashed(pipeline: Pipeline, sources: Mapping[str, WindowedSource]) -> dict[str, tuple[str, int]]:
@@ -93,11 +97,11 @@ def _hashed(pipeline: Pipeline, sources: Mapping[str, WindowedSource]) -> dict[s
     return {name: (read[name].place(None), sources[name].rows) for name in hashed_sources(read)}
 
 
-def _rescored_from(partitions: Sequence[Partition], policy: Policy) -> datetime | None:
-    """When the first of the partitions begins that a promotion makes stale; they are the newest ones."""
+def begin_of(partitions: Sequence[Partition], reach: Reach) -> datetime | None:
+    """When the first of the partitions begins that a change with this reach applies to; they are the newest ones."""
     first = None
     for from_end, partition in enumerate(sorted(partitions, key=lambda each: each.start, reverse=True), start=1):
-        if not reaches(policy.reruns.promotion, partition, from_end):
+        if not reaches(reach, partition, from_end):
             break
         first = partition.start
     return first

@@ -43,7 +43,7 @@ def _of_sources(case: Case) -> Iterator[Found]:
     partition, known, live = case.partition, case.known, case.known.live
     # Without a live scoring the last attempt records what was read.
     read = known.sources if live or known.sources is not None else known.last.sources if known.last else None
-    for source, now in case.wanted.sources[partition.key].items():
+    for source, now in json.loads(case.wanted.sources[partition.key]).items():
         was = (read or {}).get(source)
         if read is None or (was and was.get("digest") == now.get("digest")):
             continue

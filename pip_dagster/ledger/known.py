@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from pip_dagster.ledger.arms import CHAMPION
 from pip_dagster.ledger.checks import SPLIT
-from pip_dagster.ledger.plan_values import Arms, Attempt, Known, PurgedPartitions, Wanted
+from pip_dagster.ledger.plan_values import Arms, Attempt, Known, Part, PurgedPartitions, Wanted
 from pip_dagster.ledger.record import dicts
 from pip_dagster.sql.names import among, literal
 
@@ -112,26 +112,41 @@ def read_purged(con: DuckDBPyConnection, pipeline: str, partitions: Collection[s
     return tuple(each for each in named if each.keys)
 
 
+_NOTHING = Known()
+
+
 @dataclass(frozen=True)
 class Unlike:
     """The partitions whose record differs in anything from what is wanted: key → sources as they are now, and record.
 
     `like`: partition → another of these, which differs in the same, its model, and is on hold for the same reason.
+    `others`: how many differ beside them, outside the part of the plan; `unbuilt`, `more_from`: as of the plan.
     """
 
     of: Mapping[str, tuple[str, Known]]
     like: Mapping[str, str]
+    others: int = 0
+    unbuilt: int = 0
+    more_from: datetime | None = None
 
 
-def read_unlike(con: DuckDBPyConnection, wanted: Wanted | None, rescored_from: datetime | None = None) -> Unlike:
+def read_unlike(
+    con: DuckDBPyConnection, wanted: Wanted | None, rescored_from: datetime | None = None, part: Part | None = None
+) -> Unlike:
     """What differs; to compare the other partitions in Python would find nothing, at a hundred times the cost.
 
     After `lay_known`; `SOURCES` holds the sources of all partitions. With None, nothing is recorded of any.
     `rescored_from`: partitions that begin then or later are rescored after a promotion; None: no partition is.
+    `part`: which of them to read; all by default.
     """
     if wanted is None:
-        rows = con.execute(f"SELECT partition_key, sources FROM {SOURCES}").fetchall()
-        return Unlike({key: (sources, Known()) for key, sources in rows}, {})
+        con.execute(
+            "CREATE OR REPLACE TEMP TABLE pip_unlike AS SELECT partition_key, start_at, sources, true AS unbuilt, "
+            f"NULL::VARCHAR AS same FROM {SOURCES}"
+        )
+        outside = _leave_out(con, part) if part else {}
+        rows = con.execute(f"SELECT partition_key, sources FROM {_UNLIKE}").fetchall()
+        return Unlike({key: (sources, _NOTHING) for key, sources in rows}, {}, **outside)
     alike = _ALIKE.format(
         sql_digest=among("e.sql_digest", wanted.sql_digests),
         code_digest=literal(wanted.code_digest),
@@ -142,15 +157,39 @@ def read_unlike(con: DuckDBPyConnection, wanted: Wanted | None, rescored_from: d
     promoted = f"coalesce({alike} AND coalesce(l.kind, '') NOT IN ('pinned', 'rollback') AND {kept}, false)"
     oldest = f"min(partition_key) OVER (PARTITION BY {promoted}, l.manifest_digest, l.model_version)"
     con.execute(
-        f"CREATE OR REPLACE TEMP TABLE pip_unlike AS SELECT partition_key, w.sources, "
+        "CREATE OR REPLACE TEMP TABLE pip_unlike AS SELECT partition_key, w.start_at, w.sources, "
+        "coalesce(e.extraction_id, a.scoring_id, l.change_id) IS NULL AS unbuilt, "
         f"CASE WHEN {promoted} THEN {oldest} END AS same FROM {SOURCES} w "
         f"LEFT JOIN {_EXTRACTIONS} e USING (partition_key) LEFT JOIN {_ATTEMPTS} a USING (partition_key) "
         f"LEFT JOIN {_LIVE} l USING (partition_key) WHERE NOT coalesce({alike} AND {same_model}, false)"
     )
+    outside = _leave_out(con, part) if part else {}
     known = _read_known(con)
     rows = con.execute(f"SELECT partition_key, sources FROM {_UNLIKE} WHERE {_FIRST}").fetchall()
     others = con.execute(f"SELECT partition_key, same FROM {_UNLIKE} WHERE NOT ({_FIRST})").fetchall()
-    return Unlike({key: (sources, known.get(key, Known())) for key, sources in rows}, dict(others))
+    return Unlike({key: (sources, known.get(key, _NOTHING)) for key, sources in rows}, dict(others), **outside)
+
+
+def _leave_out(con: DuckDBPyConnection, part: Part) -> dict[str, Any]:
+    """Remove what is outside the part; the counts of `Unlike` about it."""
+
+    def at(instant: datetime) -> int:
+        return (instant - _EPOCH) // _MICRO
+
+    def removed(where: str) -> int:
+        (count,) = con.execute(f"DELETE FROM {_UNLIKE} WHERE {where}").fetchone() or (0,)
+        return int(count)
+
+    unbuilt = removed(f"unbuilt AND start_at < {at(part.missing_from)}") if part.missing_from else 0
+    others = removed(f"({_FIRST}) AND start_at < {at(part.after)}") if part.after else 0
+    beyond = f"SELECT start_at FROM {_UNLIKE} WHERE {_FIRST} ORDER BY start_at LIMIT 1 OFFSET {part.at_most}"
+    more_from = None
+    if first := con.execute(beyond).fetchone():
+        others += removed(f"({_FIRST}) AND start_at >= {first[0]}")
+        more_from = _EPOCH + first[0] * _MICRO
+    # Those that differ in the same as one that was removed.
+    others += removed(f"same IS NOT NULL AND same NOT IN (SELECT partition_key FROM {_UNLIKE})")
+    return {"unbuilt": unbuilt, "others": others, "more_from": more_from}
 
 
 def _experiment(con: DuckDBPyConnection, wanted: Arms | None) -> str:

@@ -9,7 +9,6 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 
-from pip_dagster.declaration.canonical import canonical
 from pip_dagster.declaration.durations import doubled
 from pip_dagster.declaration.partition import Partition
 from pip_dagster.ledger.changes import changes, moved_since
@@ -124,7 +123,7 @@ def _same_inputs(partition: Partition, wanted: Wanted) -> set[str]:
 
 
 def _inputs(partition: Partition, wanted: Wanted, sql_digest: str, code_digest: str) -> str:
-    return inputs_digest(canonical(wanted.sources[partition.key]), sql_digest, code_digest, wanted.manifest_digest)
+    return inputs_digest(wanted.sources[partition.key], sql_digest, code_digest, wanted.manifest_digest)
 
 
 def _digest(case: Case) -> str:

@@ -85,7 +85,9 @@ class Plan:
     `pending`: the keys of those that are stored and not published yet, because a process was killed in between.
     `until`: when time alone can make another partition stale; None for never. `purged`: partitions without contents,
     which are not built again. `expired`: how many others are older than `privacy.retention.content` allows, and are not
-    built either. `hashed`: source → where it is and how many rows were read and hashed, of servers.
+    built either. `hashed`: source → where it is and how many rows were read and hashed, of servers. `unbuilt`: how many
+    were never built and are beyond the part. `more_from`: when the part of the plan ends before the last partition that
+    differs, the start of the first beyond it.
     """
 
     pipeline: str
@@ -97,6 +99,20 @@ class Plan:
     purged: tuple[PurgedPartitions, ...] = ()
     expired: int = 0
     hashed: Mapping[str, tuple[str, int]] = field(default_factory=dict)
+    unbuilt: int = 0
+    more_from: datetime | None = None
+
+
+@dataclass(frozen=True)
+class Part:
+    """A part of a plan, so that what it costs is bounded: the partitions that differ from a start on, so many of them.
+
+    `missing_from`: partitions that were never built and begin before are only counted; None: those too are judged.
+    """
+
+    at_most: int
+    after: datetime | None = None
+    missing_from: datetime | None = None
 
 
 @dataclass(frozen=True)
@@ -115,7 +131,9 @@ class Arms:
 
 @dataclass(frozen=True)
 class Wanted:
-    """What all partitions should be built from. `sources`: partition key → source → rows and digest.
+    """What all partitions should be built from.
+
+    `sources`: partition key → what its sources hold, as the canonical JSON of `Digests`. Most are never parsed.
 
     `otherwise`: the same declaration of features as runs as known and earlier versions stored it.
     `feature_parts` and `scoring_parts`: what the digests of SQL and declaration cover, in the ledger's format.
@@ -123,7 +141,7 @@ class Wanted:
     `min_row_share`: as declared.
     """
 
-    sources: Mapping[str, Digests]
+    sources: Mapping[str, str]
     sql_digest: str
     code_digest: str
     manifest_digest: str

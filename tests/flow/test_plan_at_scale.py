@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -16,6 +17,7 @@ from pip_dagster.flow.sources import open_sources
 from pip_dagster.ledger import plan
 from pip_dagster.ledger.known import SOURCES
 from pip_dagster.ledger.observations import lay_observations
+from pip_dagster.ledger.plan_values import Part
 from pip_dagster.warehouse.connect import workspace
 
 FIRST, SECOND, THIRD = "2024-03-01", "2024-03-02", "2024-03-03"
@@ -90,3 +92,33 @@ def test_a_bucket_that_the_change_column_vouches_for_is_not_hashed_again(tiny):
     found = make_plan(tiny.pipeline())
     assert [each.partition.key for each in found.stale] == [FIRST]
     assert found.stale[0].reasons[0].text == f"source changed: orders {FIRST} (same number of rows)"
+
+
+@pytest.mark.parametrize("at_most", [1, 2, 3])
+def test_the_parts_of_a_plan_are_the_plan(scored, at_most):
+    scored.declare(partitions={"end": "2024-03-07"})  # two days that were never built
+    scored.source(f"DELETE FROM raw.orders WHERE day = '{SECOND}' AND order_id % 2 = 0")
+    scored.registry.set_alias("returns", "champion", 2, by="ada", why="better")
+    pipeline, at = scored.pipeline(), datetime(2026, 1, 1, tzinfo=UTC)
+    whole = make_plan(pipeline, now=at)
+    assert len(whole.stale) == 3 and whole.on_hold
+    parts, after = [], None
+    while not parts or after:
+        parts.append(make_plan(pipeline, now=at, part=Part(at_most, after)))
+        after = parts[-1].more_from
+    assert len(parts) == -(-4 // at_most), "two never built, one changed, one for those that differ in the model alone"
+    assert [each for part in parts for each in part.stale] == list(whole.stale)
+    held = {each.partition.key for part in parts for each in part.on_hold}
+    assert held and held <= {each.partition.key for each in whole.on_hold}
+    assert all(part.current == whole.current for part in parts)
+    start = whole.stale[-1].partition.start
+    newest = make_plan(pipeline, now=at, part=Part(9, missing_from=start))
+    assert newest.unbuilt == 1 and [*newest.stale] == [whole.stale[0], whole.stale[-1]]
+
+
+def test_parts_of_a_plan_without_a_warehouse(tiny):
+    pipeline, at = tiny.declare(partitions={"end": "2024-03-05"}).pipeline(), datetime(2026, 1, 1, tzinfo=UTC)
+    first, second = make_plan(pipeline, now=at).stale[:2]
+    found = make_plan(pipeline, now=at, part=Part(1, missing_from=second.partition.start))
+    assert found.unbuilt == 1 and found.stale == (second,) and found.more_from == second.partition.end
+    assert first not in found.stale and found.current == 0

@@ -465,3 +465,34 @@ def test_a_failed_run_is_told_with_its_partitions(scored, instance, told, monkey
     assert [each["partition"] for each in alert["partitions"]] == [SECOND] and "in 2 rows" in alert["text"]
     monkeypatch.setattr("pip_dagster.orchestration.sensors.alerts._QUICK_SECONDS", 0.0)
     assert "the next tick continues" in sensor(context).skip_message, "five slow ones would outlast the look"
+
+
+def test_a_tick_judges_a_part_of_what_differs_and_the_next_goes_on(scored, look, monkeypatch):
+    """Dagster ends a tick after a minute: of hundreds of thousands of partitions that differ, each judges so many."""
+    from pip_dagster.orchestration.sensors import reruns
+
+    monkeypatch.setattr(reruns, "_AT_ONCE", 1)
+    scored.declare(partitions=GRID)
+    scored.source(f"DELETE FROM raw.orders WHERE day = '{FIRST}'")
+    assert "blocked" in scored.run(FIRST)[FIRST].error
+    scored.source(f"DELETE FROM raw.orders WHERE day = '{THIRD}' AND order_id % 5 = 0")
+    first = look(scored)
+    assert "blocked" in first.skip_message and f"goes on from {THIRD}" in first.skip_message
+    second = look(scored, cursor=first.cursor)
+    assert asked(second) == [THIRD]
+    scored.run(THIRD)
+    third = look(scored, cursor=first.cursor)
+    assert third.skip_message.endswith("goes on from the first.") and not third.cursor
+
+
+def test_partitions_that_a_sensor_leaves_to_a_backfill_are_only_counted(tiny, look, monkeypatch):
+    from pip_dagster.ledger import plan
+
+    judged = []
+    judge = plan._judge
+    monkeypatch.setattr(plan, "_judge", lambda case: (judged.append(case.partition.key), judge(case))[1])
+    sensor = {"source_changes": {"missing": {"last": 1}}}
+    tiny.declare(partitions=GRID, sensors=sensor)
+    assert asked(look(tiny)) == judged == [FOURTH]
+    tiny.run(FOURTH)
+    assert "3 that were never built are left to a backfill" in look(tiny).skip_message

@@ -35,7 +35,7 @@ from pip_dagster.warehouse.migrations import (
     m0022_erasures,
     m0023_texts,
     m0024_purged,
-    m0026_published_deliveries,
+    m0025_published_deliveries,
 )
 
 if TYPE_CHECKING:
@@ -68,5 +68,5 @@ MIGRATIONS: tuple[Migration, ...] = (
     m0022_erasures.SQL,
     m0023_texts.migrate,
     m0024_purged.SQL,
-    m0026_published_deliveries.SQL,
+    m0025_published_deliveries.SQL,
 )
