@@ -25,7 +25,7 @@ _STATES = ("mature", "maturing", "waiting", "overdue")
 def show_windows(pipeline: str, of: Performance, findings: Sequence[Finding], as_json: bool) -> None:
     """The newest windows, the newest 28 partitions by version, arm and segment, and the verdict."""
     windows, groups = _windows(of), _groups(of)
-    newest = min(28, len(of.counting()))
+    newest = min(28, len({each.partition_key for each in of.partitions if each.state == "mature"}))
     if as_json:
         figures = [asdict(each) for each in (*windows, *groups)]
         show_json(

@@ -158,7 +158,8 @@ def read_performance(
                 rows.setdefault(row.evaluation_id, []).append(row)
     except NoWarehouseError:
         return Performance(_declared(pipeline) or "", (), {}, None)
-    newest = next((each for each in reversed(found) if each.part.arm == CHAMPION and each.labelled), None)
+    of_champion = [each for each in labelled if each.part.arm == CHAMPION]
+    newest = next(reversed(of_champion or labelled), None)  # labels may have come for another arm alone
     metric = _declared(pipeline)
     if not metric and newest:
         sums = next((row.sums for row in rows.get(_id(newest), ()) if row.sums), "")
@@ -269,7 +270,7 @@ def _labels(pipeline: str, of: Performance) -> Finding:
         causes.append(f"labels of {plural(len(overdue), 'partition')} are overdue, {overdue[0]} first")
     if unlike:
         causes.append(f"the labelled rows of {plural(len(unlike), 'partition')} are not like the rest")
-    last = of.partitions[-1]
+    last = next(each for each in newest if each.partition_key == keys[-1])  # the champion, where there is one
     return Finding(
         event="labels",  # of a newer partition than those that labels judge
         rule="labels",

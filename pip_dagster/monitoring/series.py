@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
 from pip_dagster.declaration.monitoring import Monitoring
@@ -185,7 +185,7 @@ def series_of(
         tuple(each.partition_key for each in live),
         *(columns, counts, reference, means, sds),
         scorings=tuple(each.scoring_id for each in live),
-        phases=_phases(starts, pipeline.spec.partitions if pipeline else None),
+        phases=_phases(starts, pipeline.spec.partitions if pipeline else None, rules.history),
         season=np.array(season_of(starts, rules), np.int64),
         wanted=None if wanted is None else tuple(wanted),
     )
@@ -194,12 +194,21 @@ def series_of(
 _ORDER: dict[ColumnKind, int] = {"score": 0, "decision": 1, "feature": 2}
 
 
-def _phases(starts: Sequence[datetime], declared: Partitions | None) -> np.ndarray | None:
+def _phases(starts: Sequence[datetime], declared: Partitions | None, history: int) -> np.ndarray | None:
+    """The weekday, or the hour; of partitions that are shorter than an hour where the history has three days of them.
+
+    Else each hour would be compared with itself alone, in a history that has it once.
+    """
     import numpy as np
 
-    if declared and declared.every == "day":
+    if declared is None:
+        return None
+    if declared.every == "day":
         return np.array([start.weekday() for start in starts], np.int64)
-    return np.array([start.hour for start in starts], np.int64) if declared and declared.step else None
+    step = declared.step
+    if step is None or (step < timedelta(hours=1) and history * step < timedelta(days=3)):
+        return None
+    return np.array([start.hour for start in starts], np.int64)
 
 
 def _column(of: tuple[ColumnKind, str, str | None, str | None], gain: float | None, manifest: Manifest) -> Column:

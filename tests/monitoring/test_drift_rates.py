@@ -2,14 +2,16 @@
 
 import time
 from dataclasses import astuple, is_dataclass, replace
+from datetime import datetime, timedelta
 
 import numpy as np
 import pytest
 from scipy.special import expit, logit, ndtr, ndtri
 
 from pip_dagster.declaration.monitoring import Monitoring
+from pip_dagster.declaration.spec import Partitions
 from pip_dagster.monitoring.drift import STATES, at_once, drift_of, judge_all
-from pip_dagster.monitoring.series import Column, Series
+from pip_dagster.monitoring.series import Column, Series, _phases
 
 BINS, TRAINED, FEATURES = 20, 20_000, 40
 EDGES = ndtri(np.arange(1, BINS) / BINS)
@@ -199,3 +201,19 @@ def test_power_table():
             figures = {shift: power(rng, rows, icc, shift, 15) for shift in (0.3, 0.5, 1.0)}
             print(f"{rows:,} rows, ICC {icc}: " + ", ".join(f"{s}: {p:.2f}" for s, p in figures.items()))
             assert figures[1.0] >= 0.85
+
+
+@pytest.mark.slice
+def test_a_day_whose_hours_differ_is_no_drift_of_five_minute_partitions():
+    """Values rise and fall by a standard deviation within a day; the history of 28 partitions has no hour twice."""
+    declared = Partitions(every="5 minutes", start=datetime(2024, 1, 1))
+    starts = [datetime(2024, 1, 1) + i * timedelta(minutes=5) for i in range(324)]
+    rng, columns = np.random.default_rng(11), []
+    for phase in rng.uniform(0, 2 * np.pi, FEATURES):
+        mean = np.sin(2 * np.pi * np.arange(324) / 288 + phase) + 0.1 * rng.normal(size=324)
+        below = ndtr(EDGES[None] - mean[:, None])
+        edges = np.concatenate([np.zeros((324, 1)), below, np.ones((324, 1))], axis=1)
+        columns.append(rng.multinomial(1_000, np.diff(edges, axis=1)))
+    found = replace(series(columns), phases=_phases(starts, declared, RULES.history))
+    assert alarms(found, 36).any(axis=0).mean() <= 0.02
+    assert _phases(starts, declared.model_copy(update={"every": "15 minutes"}), 288) is not None, "it has three days"
