@@ -87,12 +87,6 @@ def make_plan(
     return replace(found, **left_out)
 
 
-def _hashed(pipeline: Pipeline, sources: Mapping[str, WindowedSource]) -> dict[str, tuple[str, int]]:
-    """Tables of servers whose rows were read: source → where it is, and how many rows."""
-    read = pipeline.read_sources
-    return {name: (read[name].place(None), sources[name].rows) for name in hashed_sources(read)}
-
-
 def _rescored_from(partitions: Sequence[Partition], policy: Policy) -> datetime | None:
     """When the first of the partitions begins that a promotion makes stale; they are the newest ones."""
     first = None
@@ -169,3 +163,9 @@ def _describe(sources: Mapping[str, WindowedSource], source: str, partition: Par
     ]
     more = f" and {len(changed) - _NAMED} more" if len(changed) > _NAMED else ""
     return " ".join([source, ", ".join(changed[:_NAMED]) + more]).strip()
+
+
+def _hashed(pipeline: Pipeline, sources: Mapping[str, WindowedSource]) -> dict[str, tuple[str, int]]:
+    """Tables of servers whose rows were read: source → where it is, and how many rows."""
+    read = pipeline.read_sources
+    return {name: (read[name].place(None), sources[name].rows) for name in hashed_sources(read)}

@@ -71,10 +71,12 @@ class PurgedPartitions:
 class Plan:
     """Partitions in order of time; `current` counts those with nothing to report.
 
+    `hashed`: source → where it is and how many of its rows were read and hashed, of tables of servers.
+
     `pending`: the keys of those that are stored and not published yet, because a process was killed in between.
     `until`: when time alone can make another partition stale; None for never. `purged`: partitions without contents,
     which are not built again. `expired`: how many others are older than `privacy.retention.content` allows, and are not
-    built either. `hashed`: source → where it is and how many rows were read and hashed, of servers.
+    built either.
     """
 
     pipeline: str
@@ -82,10 +84,10 @@ class Plan:
     on_hold: tuple[OnHold, ...]
     current: int
     pending: tuple[str, ...] = ()
+    hashed: Mapping[str, tuple[str, int]] = field(default_factory=dict)
     until: datetime | None = None
     purged: tuple[PurgedPartitions, ...] = ()
     expired: int = 0
-    hashed: Mapping[str, tuple[str, int]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
