@@ -133,8 +133,8 @@ def _check_found(cursor: cursor, where: str, table: DeliveredTable, existing: Ma
         return
     cursor.execute(f"SELECT 1 FROM {table.record} WHERE table_name = %s AND rows > 0 LIMIT 1", (table.name,))
     if cursor.fetchone():
+        forget = f"DELETE FROM {table.record} WHERE table_name = {literal(table.name)}"
         raise DeliveryError(
-            f"{where}: {table.name} has lost the column {gone[0]}, by which delivered rows are found. Remove "
-            f"the delivered rows from it, run `DELETE FROM {table.record} WHERE table_name = {literal(table.name)}`, "
-            "and deliver all partitions again by their names"
+            f"{where}: {table.name} has lost the column {gone[0]}, by which delivered rows are found. Remove the "
+            f"delivered rows from it, run `{forget}`, and deliver all partitions again by their names"
         )
