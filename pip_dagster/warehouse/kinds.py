@@ -52,6 +52,7 @@ class PublishedKind(Kind):
             all by default. It spares reading the view where no partition has any.
         order: The column by which a partition's rows are ordered.
         scored_at: The column with the time of a row's scoring; None where not every row has one.
+        private: Columns that are not published.
     """
 
     view: str | None = None
@@ -60,6 +61,7 @@ class PublishedKind(Kind):
     where_in: str | None = None
     order: str | None = None
     scored_at: str | None = None
+    private: tuple[str, ...] = ()
 
 
 KINDS: tuple[Kind, ...] = (
@@ -105,7 +107,13 @@ KINDS: tuple[Kind, ...] = (
     PublishedKind(*("partitions", LEDGER, "view", "evidence"), always=True, order="scoring_id", scored_at="made_at"),
     PublishedKind("checks", LEDGER, "table", "evidence", order="made_at"),
     PublishedKind("alarms", LEDGER, "table", "evidence", pending_id="event_id", order="event_id"),
-    PublishedKind("deliveries", LEDGER, "table", "evidence", pending_id="delivery_id", order="delivery_id"),
+    # A target may write anything into a receipt, such as what finds rows in another system.
+    PublishedKind(
+        *("deliveries", LEDGER, "table", "evidence"),
+        pending_id="delivery_id",
+        order="delivery_id",
+        private=("receipt",),
+    ),
     Kind("features", None, "column sets", "content"),
     Kind("scores", None, "column sets", "content"),
     PublishedKind("predictions", None, "view", "content", live="scoring", always=True, scored_at="scored_at"),

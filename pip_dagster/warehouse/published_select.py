@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from pip_dagster.sql.names import REASON_COLUMNS, among, literal, quote
+from pip_dagster.sql.names import REASON_COLUMNS, among, literal, quote, quote_all
 from pip_dagster.warehouse import kinds
 from pip_dagster.warehouse.kinds import PublishedKind
 from pip_dagster.warehouse.published_rows import Rows
@@ -45,7 +45,8 @@ def rows_of(con: DuckDBPyConnection, pipeline: str, keys: Sequence[str], since: 
             rows = f"{kind.in_sql(pipeline)} r"
             if kind.live == "row" and is_split:
                 rows += _of_live_rows(con, kind, pipeline, of_live)
-            select = f"SELECT * FROM {rows} WHERE {where}"
+            shown = f"* EXCLUDE ({quote_all(kind.private)})" if kind.private else "*"
+            select = f"SELECT {shown} FROM {rows} WHERE {where}"
         columns = {name: of for name, of, *_ in con.execute(f"DESCRIBE {select}").fetchall()} if select else {}
         structs = frozenset(name for name, of in columns.items() if of.startswith("STRUCT(") and of.endswith(")"))
         stored = {name: f"{of}[]" if name in structs else of for name, of in columns.items()}

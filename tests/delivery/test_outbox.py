@@ -145,6 +145,8 @@ def test_readers_can_ask_what_was_delivered(scored):
     scored.declare(deliver=LAKE)
     delivered(scored)
     assert scored.published(ASKED) == [(key, "lake", "delivered") for key in DAYS]
+    columns = [row[0] for row in scored.published("DESCRIBE ledger.deliveries")]
+    assert "place" in columns and "receipt" not in columns
     scored.source("UPDATE raw.orders SET quantity = 1 + quantity % 8 WHERE day = DATE '2024-03-02'")
     scored.run("2024-03-02")
     assert scored.published(ASKED) == [(key, "lake", "delivered") for key in DAYS if key != "2024-03-02"]
