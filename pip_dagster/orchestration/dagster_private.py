@@ -215,9 +215,15 @@ class EventStore:
 
     def replace(self, connect: Any, table: Any, events: Sequence[tuple[int, str]]) -> None:
         """Store other serialized events in these rows, all or none."""
+        import sqlalchemy as db
+
+        if not events:
+            return
+        # One statement for all: SQLAlchemy takes more time for each than the database does.
+        update = table.update().where(table.c.id == db.bindparam("at"))
+        update = update.values({self._column[table.name].name: db.bindparam("changed")})
         with connect() as con:
-            for number, text in events:
-                con.execute(table.update().where(table.c.id == number).values({self._column[table.name].name: text}))
+            con.execute(update, [{"at": number, "changed": text} for number, text in events])
 
     def vacuum_postgres(self) -> None:
         """Rebuild Postgres' tables: pages keep what was replaced. They are locked meanwhile."""
