@@ -74,8 +74,8 @@ class Plan:
     `pending`: the keys of those that are stored and not published yet, because a process was killed in between.
     `until`: when time alone can make another partition stale; None for never. `purged`: partitions without contents,
     which are not built again. `expired`: how many others are older than `privacy.retention.content` allows, and are not
-    built either. `unbuilt`: how many were never built and are beyond the part. `more_from`: when the part of the plan
-    ends before the last partition that differs, the start of the first beyond it.
+    built either. `never_built`: how many that were never built are beyond the part. `more_from`: when the part of the
+    plan ends before the last partition that differs, the start of the first beyond it.
     """
 
     pipeline: str
@@ -86,7 +86,7 @@ class Plan:
     until: datetime | None = None
     purged: tuple[PurgedPartitions, ...] = ()
     expired: int = 0
-    unbuilt: int = 0
+    never_built: int = 0
     more_from: datetime | None = None
 
 

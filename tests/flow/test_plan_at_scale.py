@@ -113,12 +113,12 @@ def test_the_parts_of_a_plan_are_the_plan(scored, at_most):
     assert all(part.current == whole.current for part in parts)
     start = whole.stale[-1].partition.start
     newest = make_plan(pipeline, now=at, part=Part(9, missing_from=start))
-    assert newest.unbuilt == 1 and [*newest.stale] == [whole.stale[0], whole.stale[-1]]
+    assert newest.never_built == 1 and [*newest.stale] == [whole.stale[0], whole.stale[-1]]
 
 
 def test_parts_of_a_plan_without_a_warehouse(tiny):
     pipeline, at = tiny.declare(partitions={"end": "2024-03-05"}).pipeline(), datetime(2026, 1, 1, tzinfo=UTC)
     first, second = make_plan(pipeline, now=at).stale[:2]
     found = make_plan(pipeline, now=at, part=Part(1, missing_from=second.partition.start))
-    assert found.unbuilt == 1 and found.stale == (second,) and found.more_from == second.partition.end
+    assert found.never_built == 1 and found.stale == (second,) and found.more_from == second.partition.end
     assert first not in found.stale and found.current == 0
