@@ -40,3 +40,10 @@ def test_the_probe_of_a_model_loads_xgboost_and_neither_pandas_nor_scikit_learn(
         "import pyarrow, xgboost"
     )
     assert "xgboost" in modules and not modules & {"pandas", "sklearn"}
+
+
+def test_the_definitions_load_nothing_that_only_an_erasure_needs():
+    """Every run's process and every tick's loads them."""
+    modules = loaded("import pip_dagster.orchestration.definitions")
+    assert "dagster" in modules and "pip_dagster.orchestration.purged" in modules
+    assert not [name for name in modules if name.startswith("pip_dagster.erasure")]

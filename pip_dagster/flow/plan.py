@@ -87,8 +87,8 @@ def make_plan(
         known: dict[str, Known | str] = {**{key: of for key, (_, of) in unlike.of.items()}, **unlike.like}
         describe = partial(_describe, sources)
         found = plan(spec.name, partitions, wanted, known, policy, now, describe)
-    left_out |= {"unbuilt": unlike.unbuilt, "more_from": unlike.more_from}
-    return replace(found, current=found.current - unlike.others - unlike.unbuilt, **left_out)
+    left_out |= {"never_built": unlike.never_built, "more_from": unlike.more_from}
+    return replace(found, current=found.current - unlike.others - unlike.never_built, **left_out)
 
 
 def _hashed(pipeline: Pipeline, sources: Mapping[str, WindowedSource]) -> dict[str, tuple[str, int]]:

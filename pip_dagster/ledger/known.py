@@ -120,13 +120,13 @@ class Unlike:
     """The partitions whose record differs in anything from what is wanted: key → sources as they are now, and record.
 
     `like`: partition → another of these, which differs in the same, its model, and is on hold for the same reason.
-    `others`: how many differ beside them, outside the part of the plan; `unbuilt`, `more_from`: as of the plan.
+    `others`: how many differ beside them, outside the part of the plan; `never_built`, `more_from`: as of the plan.
     """
 
     of: Mapping[str, tuple[str, Known]]
     like: Mapping[str, str]
     others: int = 0
-    unbuilt: int = 0
+    never_built: int = 0
     more_from: datetime | None = None
 
 
@@ -141,7 +141,7 @@ def read_unlike(
     """
     if wanted is None:
         con.execute(
-            "CREATE OR REPLACE TEMP TABLE pip_unlike AS SELECT partition_key, start_at, sources, true AS unbuilt, "
+            "CREATE OR REPLACE TEMP TABLE pip_unlike AS SELECT partition_key, start_at, sources, true AS never_built, "
             f"NULL::VARCHAR AS same FROM {SOURCES}"
         )
         outside = _leave_out(con, part) if part else {}
@@ -158,7 +158,7 @@ def read_unlike(
     oldest = f"min(partition_key) OVER (PARTITION BY {promoted}, l.manifest_digest, l.model_version)"
     con.execute(
         "CREATE OR REPLACE TEMP TABLE pip_unlike AS SELECT partition_key, w.start_at, w.sources, "
-        "coalesce(e.extraction_id, a.scoring_id, l.change_id) IS NULL AS unbuilt, "
+        "coalesce(e.extraction_id, a.scoring_id, l.change_id) IS NULL AS never_built, "
         f"CASE WHEN {promoted} THEN {oldest} END AS same FROM {SOURCES} w "
         f"LEFT JOIN {_EXTRACTIONS} e USING (partition_key) LEFT JOIN {_ATTEMPTS} a USING (partition_key) "
         f"LEFT JOIN {_LIVE} l USING (partition_key) WHERE NOT coalesce({alike} AND {same_model}, false)"
@@ -180,7 +180,7 @@ def _leave_out(con: DuckDBPyConnection, part: PlanPart) -> dict[str, Any]:
         (count,) = con.execute(f"DELETE FROM {_UNLIKE} WHERE {where}").fetchone() or (0,)
         return int(count)
 
-    unbuilt = removed(f"unbuilt AND start_at < {at(part.missing_from)}") if part.missing_from else 0
+    never_built = removed(f"never_built AND start_at < {at(part.missing_from)}") if part.missing_from else 0
     others = removed(f"({_FIRST}) AND start_at < {at(part.after)}") if part.after else 0
     beyond = f"SELECT start_at FROM {_UNLIKE} WHERE {_FIRST} ORDER BY start_at LIMIT 1 OFFSET {part.at_most}"
     more_from = None
@@ -189,7 +189,7 @@ def _leave_out(con: DuckDBPyConnection, part: PlanPart) -> dict[str, Any]:
         more_from = _EPOCH + first[0] * _MICRO
     # Those that differ in the same as one that was removed.
     others += removed(f"same IS NOT NULL AND same NOT IN (SELECT partition_key FROM {_UNLIKE})")
-    return {"unbuilt": unbuilt, "others": others, "more_from": more_from}
+    return {"never_built": never_built, "others": others, "more_from": more_from}
 
 
 def _experiment(con: DuckDBPyConnection, wanted: Arms | None) -> str:

@@ -5,9 +5,7 @@ from typing import Any
 import dagster as dg
 
 from pip_dagster.declaration.pipeline import Pipeline
-from pip_dagster.erasure.purge import purge
 from pip_dagster.orchestration.alive import alive
-from pip_dagster.orchestration.erased_events import DagsterPlace
 from pip_dagster.orchestration.failure import as_failure
 from pip_dagster.orchestration.keys import predictions_key, purged_key
 from pip_dagster.orchestration.links import docs
@@ -54,6 +52,9 @@ def _asset(pipeline: Pipeline) -> dg.AssetsDefinition:
         "evidence stays. Also by `pip-dagster purge`.",
     )
     def purged(context: dg.AssetExecutionContext) -> dg.MaterializeResult[Any]:
+        from pip_dagster.erasure.purge import purge
+        from pip_dagster.orchestration.erased_events import DagsterPlace
+
         with alive(context.instance, context.run.run_id), as_failure():
             done = purge(
                 *(pipeline.project, [pipeline]),

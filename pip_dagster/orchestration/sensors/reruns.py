@@ -134,7 +134,7 @@ def _evaluate(
     if requested:
         return requested
     mine = {each.partition.key for each in wanted}
-    never = plan.unbuilt
+    never = plan.never_built
     never += sum(each.partition.key not in mine and each.reasons[0].kind == "missing" for each in plan.stale)
     done = f"{plural(published, 'pending partition')} published. " if published else ""
     unbuilt = never if "missing" in reruns.kinds else 0
