@@ -85,14 +85,9 @@ class Plan:
     `pending`: the keys of those that are stored and not published yet, because a process was killed in between.
     `until`: when time alone can make another partition stale; None for never. `purged`: partitions without contents,
     which are not built again. `expired`: how many others are older than `privacy.retention.content` allows, and are not
-<<<<<<< HEAD
-    built either. `hashed`: source → where it is and how many rows were read and hashed, of servers. `unbuilt`: how many
-    were never built and are beyond the part. `more_from`: when the part of the plan ends before the last partition that
-    differs, the start of the first beyond it.
-=======
-    built either. `never_built`: how many that were never built are beyond the part. `more_from`: when the part of the
-    plan ends before the last partition that differs, the start of the first beyond it.
->>>>>>> scale
+    built either. `hashed`: source → where it is and how many rows were read and hashed, of servers. `never_built`: how
+    many that were never built are beyond the part. `more_from`: when the part of the plan ends before the last partition
+    that differs, the start of the first beyond it.
     """
 
     pipeline: str
@@ -103,12 +98,8 @@ class Plan:
     until: datetime | None = None
     purged: tuple[PurgedPartitions, ...] = ()
     expired: int = 0
-<<<<<<< HEAD
     hashed: Mapping[str, tuple[str, int]] = field(default_factory=dict)
-    unbuilt: int = 0
-=======
     never_built: int = 0
->>>>>>> scale
     more_from: datetime | None = None
 
 

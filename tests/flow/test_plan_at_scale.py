@@ -112,23 +112,13 @@ def test_the_parts_of_a_plan_are_the_plan(scored, at_most):
     assert held and held <= {each.partition.key for each in whole.on_hold}
     assert all(part.current == whole.current for part in parts)
     start = whole.stale[-1].partition.start
-<<<<<<< HEAD
     newest = make_plan(pipeline, now=at, part=PlanPart(9, missing_from=start))
-    assert newest.unbuilt == 1 and [*newest.stale] == [whole.stale[0], whole.stale[-1]]
-=======
-    newest = make_plan(pipeline, now=at, part=Part(9, missing_from=start))
     assert newest.never_built == 1 and [*newest.stale] == [whole.stale[0], whole.stale[-1]]
->>>>>>> scale
 
 
 def test_parts_of_a_plan_without_a_warehouse(tiny):
     pipeline, at = tiny.declare(partitions={"end": "2024-03-05"}).pipeline(), datetime(2026, 1, 1, tzinfo=UTC)
     first, second = make_plan(pipeline, now=at).stale[:2]
-<<<<<<< HEAD
     found = make_plan(pipeline, now=at, part=PlanPart(1, missing_from=second.partition.start))
-    assert found.unbuilt == 1 and found.stale == (second,) and found.more_from == second.partition.end
-=======
-    found = make_plan(pipeline, now=at, part=Part(1, missing_from=second.partition.start))
     assert found.never_built == 1 and found.stale == (second,) and found.more_from == second.partition.end
->>>>>>> scale
     assert first not in found.stale and found.current == 0

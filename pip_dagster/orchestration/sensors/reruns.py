@@ -137,8 +137,8 @@ def _evaluate(
     never = plan.never_built
     never += sum(each.partition.key not in mine and each.reasons[0].kind == "missing" for each in plan.stale)
     done = f"{plural(published, 'pending partition')} published. " if published else ""
-    unbuilt = never if "missing" in reruns.kinds else 0
-    text = done + core.skipped(on_hold, busy, waiting, unbuilt, plan.current)
+    unasked = never if "missing" in reruns.kinds else 0
+    text = done + core.skipped(on_hold, busy, waiting, unasked, plan.current)
     if plan.more_from or after:
         context.update_cursor(json.dumps({"from": plan.more_from.isoformat()}) if plan.more_from else "")
         at = f"{plan.more_from:%Y-%m-%d %H:%M %Z}" if plan.more_from else "the first"
