@@ -86,8 +86,8 @@ class Plan:
     `until`: when time alone can make another partition stale; None for never. `purged`: partitions without contents,
     which are not built again. `expired`: how many others are older than `privacy.retention.content` allows, and are not
     built either. `hashed`: source → where it is and how many rows were read and hashed, of servers. `never_built`: how
-    many that were never built are beyond the part. `more_from`: when the part of the plan ends before the last partition
-    that differs, the start of the first beyond it.
+    many that were never built are beyond the part. `more_from`: when the part of the plan ends before the last
+    partition that differs, the start of the first beyond it.
     """
 
     pipeline: str
