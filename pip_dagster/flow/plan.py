@@ -19,7 +19,7 @@ from pip_dagster.flow.sources import open_sources
 from pip_dagster.ledger.known import lay_known, read_purged, read_unlike
 from pip_dagster.ledger.observations import lay_observations
 from pip_dagster.ledger.plan import Plan, plan
-from pip_dagster.ledger.plan_values import Arms, Known, Part, Policy, PurgedPartitions, Wanted
+from pip_dagster.ledger.plan_values import Arms, Known, PlanPart, Policy, PurgedPartitions, Wanted
 from pip_dagster.privacy.retention import past_content
 from pip_dagster.privacy.suppressed import suppressed_in
 from pip_dagster.registry.choose import registry_of
@@ -38,7 +38,7 @@ def make_plan(
     partitions: Sequence[Partition] | None = None,
     *,
     now: datetime | None = None,
-    part: Part | None = None,
+    part: PlanPart | None = None,
 ) -> Plan:
     """Which of these partitions, or of all that can be built by `now`, are stale, and why; with `part`, some of these.
 

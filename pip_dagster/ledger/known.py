@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from pip_dagster.ledger.arms import CHAMPION
 from pip_dagster.ledger.checks import SPLIT
-from pip_dagster.ledger.plan_values import Arms, Attempt, Known, Part, PurgedPartitions, Wanted
+from pip_dagster.ledger.plan_values import Arms, Attempt, Known, PlanPart, PurgedPartitions, Wanted
 from pip_dagster.ledger.record import dicts
 from pip_dagster.sql.names import among, literal
 
@@ -131,7 +131,7 @@ class Unlike:
 
 
 def read_unlike(
-    con: DuckDBPyConnection, wanted: Wanted | None, rescored_from: datetime | None = None, part: Part | None = None
+    con: DuckDBPyConnection, wanted: Wanted | None, rescored_from: datetime | None = None, part: PlanPart | None = None
 ) -> Unlike:
     """What differs; to compare the other partitions in Python would find nothing, at a hundred times the cost.
 
@@ -170,7 +170,7 @@ def read_unlike(
     return Unlike({key: (sources, known.get(key, _NOTHING)) for key, sources in rows}, dict(others), **outside)
 
 
-def _leave_out(con: DuckDBPyConnection, part: Part) -> dict[str, Any]:
+def _leave_out(con: DuckDBPyConnection, part: PlanPart) -> dict[str, Any]:
     """Remove what is outside the part; the counts of `Unlike` about it."""
 
     def at(instant: datetime) -> int:

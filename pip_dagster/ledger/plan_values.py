@@ -91,7 +91,7 @@ class Plan:
 
 
 @dataclass(frozen=True)
-class Part:
+class PlanPart:
     """A part of a plan, so that what it costs is bounded: the partitions that differ from a start on, so many of them.
 
     `missing_from`: partitions that were never built and begin before are only counted; None: those too are judged.

@@ -17,7 +17,7 @@ from pip_dagster.flow.sources import open_sources
 from pip_dagster.ledger import plan
 from pip_dagster.ledger.known import SOURCES
 from pip_dagster.ledger.observations import lay_observations
-from pip_dagster.ledger.plan_values import Part
+from pip_dagster.ledger.plan_values import PlanPart
 from pip_dagster.warehouse.connect import workspace
 
 FIRST, SECOND, THIRD = "2024-03-01", "2024-03-02", "2024-03-03"
@@ -104,7 +104,7 @@ def test_the_parts_of_a_plan_are_the_plan(scored, at_most):
     assert len(whole.stale) == 3 and whole.on_hold
     parts, after = [], None
     while not parts or after:
-        parts.append(make_plan(pipeline, now=at, part=Part(at_most, after)))
+        parts.append(make_plan(pipeline, now=at, part=PlanPart(at_most, after)))
         after = parts[-1].more_from
     assert len(parts) == -(-4 // at_most), "two never built, one changed, one for those that differ in the model alone"
     assert [each for part in parts for each in part.stale] == list(whole.stale)
@@ -112,13 +112,13 @@ def test_the_parts_of_a_plan_are_the_plan(scored, at_most):
     assert held and held <= {each.partition.key for each in whole.on_hold}
     assert all(part.current == whole.current for part in parts)
     start = whole.stale[-1].partition.start
-    newest = make_plan(pipeline, now=at, part=Part(9, missing_from=start))
+    newest = make_plan(pipeline, now=at, part=PlanPart(9, missing_from=start))
     assert newest.never_built == 1 and [*newest.stale] == [whole.stale[0], whole.stale[-1]]
 
 
 def test_parts_of_a_plan_without_a_warehouse(tiny):
     pipeline, at = tiny.declare(partitions={"end": "2024-03-05"}).pipeline(), datetime(2026, 1, 1, tzinfo=UTC)
     first, second = make_plan(pipeline, now=at).stale[:2]
-    found = make_plan(pipeline, now=at, part=Part(1, missing_from=second.partition.start))
+    found = make_plan(pipeline, now=at, part=PlanPart(1, missing_from=second.partition.start))
     assert found.never_built == 1 and found.stale == (second,) and found.more_from == second.partition.end
     assert first not in found.stale and found.current == 0

@@ -14,7 +14,7 @@ from pip_dagster.declaration.reruns import Reach
 from pip_dagster.errors import SourceAwayError, WarehouseLockedError
 from pip_dagster.flow import rerun_requests as core
 from pip_dagster.ledger.plan import Kind
-from pip_dagster.ledger.plan_values import Part
+from pip_dagster.ledger.plan_values import PlanPart
 from pip_dagster.orchestration.failure import quoting_nothing
 from pip_dagster.orchestration.in_flight import CONTENT, earlier_runs, in_flight
 from pip_dagster.orchestration.publications import complete
@@ -104,7 +104,7 @@ def _evaluate(
     after = _goes_on_from(context.cursor)
     # Those never built that the sensor leaves to a backfill are only counted.
     reached = begin_of(grid, reruns.missing) if "missing" in reruns.kinds else None
-    part = Part(_AT_ONCE, after, reached or datetime.max.replace(tzinfo=UTC))
+    part = PlanPart(_AT_ONCE, after, reached or datetime.max.replace(tzinfo=UTC))
     try:
         with waiting_at_most(declared.lock_deadline):
             plan = make_plan(pipeline, grid, now=now, part=part)
