@@ -154,8 +154,9 @@ def _sizes(con: DuckDBPyConnection, pipeline: str, keys: Iterable[str]) -> tuple
         f"WHERE pipeline = {literal(pipeline)} AND {among('partition_key', keys)} GROUP BY 1"
     )
     found = con.execute(select).fetchall()
-    oldest = min((at for *_, at in found), default=None)
-    since = None if oldest is None or advisory.is_shared(con) else clock.instant(oldest)
+    times = [at for *_, at in found]
+    unknown = not times or None in times or advisory.is_shared(con)  # None: an infinite time
+    since = None if unknown else clock.instant(min(times))
     return dict(sorted((dict.fromkeys(keys, 0) | {key: rows for key, rows, _ in found}).items())), since
 
 
