@@ -101,9 +101,11 @@ def declare(tiny, sql=0, decisions=0, expectations=0):
     )
 
 
-def of_all(con, wanted, _):
+def of_all(con, wanted, _, part):
     """What the ledger records of every partition: none is as is wanted here, and all are to be rescored."""
-    return read_unlike(con, wanted and replace(wanted, manifest_digest="another"), datetime(1970, 1, 1, tzinfo=UTC))
+    return read_unlike(
+        con, wanted and replace(wanted, manifest_digest="another"), datetime(1970, 1, 1, tzinfo=UTC), part
+    )
 
 
 class World(RuleBasedStateMachine):
