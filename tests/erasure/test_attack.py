@@ -113,7 +113,7 @@ def test_no_way_leads_to_the_score_of_an_erased_row(shop):
     nonces, [(mean,)] = [n for (n,) in shop.warehouse(read)], shop.warehouse("SELECT mean_score FROM ledger.scorings")
     [(secret,)] = shop.warehouse("SELECT value FROM ledger.meta WHERE key = 'published_secret'")
     [(text,)] = shop.warehouse(
-        "SELECT columns FROM ledger.published_columns JOIN ledger.published_digests USING (columns_digest) "
+        "SELECT DISTINCT columns FROM ledger.published_columns JOIN ledger.published_digests USING (columns_digest) "
         "WHERE table_name = 'predictions'"
     )
     published = dict(json.loads(text))
