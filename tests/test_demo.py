@@ -138,6 +138,7 @@ def test_only_the_model_that_july_decided_nothing_about_has_july_as_held_out_row
     assert held_out["rows"] == 28_293 and not manifests[1].get("held_out")
 
 
+@pytest.mark.soak
 def test_a_planted_regression_is_seen_by_the_estimate_at_once_and_by_labels_a_week_later(demo):
     script = REPOSITORY / "examples" / "monitoring" / "planted.py"
     before = sorted(path for path in demo.root.rglob("*") if path.is_file())

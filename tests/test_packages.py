@@ -120,6 +120,7 @@ def test_an_empty_environment_runs_what_the_wheel_installs(command, tmp_path):
     assert "definitions'" not in run(python, "-c", listed, cwd=tmp_path).replace("orchestration.definitions'", "")
 
 
+@pytest.mark.soak
 def test_the_demo_runs_from_the_wheel_in_an_empty_folder_killed_and_repeated(command, tmp_path):
     folder = tmp_path / "try"
     folder.mkdir()

@@ -137,7 +137,7 @@ def test_a_first_run_in_a_shell_is_quiet_and_kept_in_the_project(short):
 
 
 @pytest.mark.slice
-@pytest.mark.parametrize("signalled", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("signalled", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.soak)])
 def test_ctrl_c_keeps_what_is_stored_and_says_how_to_go_on(short, signalled):
     short.declare(partitions={"end": "2024-03-05", "max_per_run": 1})
     process = command(short)

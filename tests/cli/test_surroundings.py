@@ -477,7 +477,7 @@ def project(scored, helpers) -> Path:
     return root
 
 
-ALWAYS = ("a_user_without_a_name", "damaged_published_files", "latin_1_sql", "moved")
+ALWAYS = ("damaged_published_files", "moved")
 
 
 @pytest.mark.slice

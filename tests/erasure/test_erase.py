@@ -23,7 +23,7 @@ PRIVACY = {"subject": "order_id"}
 BIG = 7700000000000
 
 
-@pytest.fixture(params=["pseudonyms", "as they are"])
+@pytest.fixture(params=["pseudonyms", pytest.param("as they are", marks=pytest.mark.soak)])
 def shop(request, tiny, monkeypatch):
     """Two versions, two revisions, quarantined rows, reasons and delivered copies; keys that can be found as bytes."""
     monkeypatch.setenv("SHOP_KEY", "0123456789abcdef" * 3)  # pragma: allowlist secret

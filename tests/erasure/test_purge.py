@@ -158,7 +158,7 @@ purge(project, [find_pipeline(project, "orders")], actor="ada", progress=progres
 """
 
 
-@pytest.mark.slice
+@pytest.mark.soak
 def test_a_purge_that_is_killed_before_any_place_is_completed_by_the_next(shop):
     for place in ("warehouse", "published", "delivered copies of orders", "warehouse file"):
         process = shop.python(KILLED, place)

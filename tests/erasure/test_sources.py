@@ -93,7 +93,7 @@ def laid(tiny, request, monkeypatch):
     return tiny, variant, Wish(subject, "request 1", "ada")
 
 
-LONG = ("number", "uuid", "lookback", "whole")
+LONG = ("number", "uuid", "lookback", "whole", "change column", "composite", "text")
 
 
 @pytest.mark.slice

@@ -258,7 +258,7 @@ def test_two_machines_that_anchor_in_one_file(anchored):
     assert [json.loads(line)["previous"] for line in lines[1:]] == [digest(line) for line in lines[:-1]]
 
 
-@pytest.mark.slice
+@pytest.mark.soak
 @pytest.mark.lake("only")
 def test_a_lake_that_was_maintained_between_anchors(anchored):
     anchored.run(SECOND)

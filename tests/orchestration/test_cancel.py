@@ -89,7 +89,7 @@ def the_run(home):
 
 
 @pytest.mark.slice
-@pytest.mark.parametrize("number", [pytest.param(signal.SIGINT, marks=pytest.mark.slice), signal.SIGTERM])
+@pytest.mark.parametrize("number", [pytest.param(signal.SIGINT, marks=pytest.mark.soak), signal.SIGTERM])
 def test_a_signal_ends_a_long_extraction(scored, tmp_path, number):
     before = scored.warehouse("SELECT * FROM ledger.live ORDER BY ALL")
     scored.declare(ENDLESS)

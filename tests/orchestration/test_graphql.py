@@ -209,6 +209,7 @@ def test_a_backfill_is_made_in_the_declared_chunks_with_what_its_tags_ask_for(se
     assert tiny.scores() == tiny.expected(f"day <> '{SECOND}'", version=2)
 
 
+@pytest.mark.soak
 def test_a_terminated_run_keeps_what_it_had_committed(server, tiny):
     more = "SELECT o.* REPLACE (order_id + 1000 * i AS order_id) FROM raw.orders o, range(1, 4000) t(i)"
     tiny.source(f"INSERT INTO raw.orders {more} WHERE day = '{THIRD}'")

@@ -117,7 +117,7 @@ def test_names_that_sql_yaml_and_xgboost_reserve_are_written_so_that_they_load_a
     assert (here / "odd" / "data" / "model.ubj").is_file()
 
 
-@pytest.mark.slice
+@pytest.mark.soak
 def test_with_hundreds_of_features_training_warns_of_nothing(here):
     many = ", ".join(f"i % {n} AS c{n}" for n in range(2, 152))
     run("wide", "--from-table", source(here, f"{COLUMNS}, {many}", 500), "raw.trips", "--outcome", "late")
