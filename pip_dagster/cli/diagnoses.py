@@ -327,7 +327,8 @@ def _extensions(project: Project | None) -> Iterator[Diagnosis]:
     packaged = {name for name in _EXTENSIONS if _has_package(name)}
     here = [name for name in _EXTENSIONS if name in installed | packaged]
     needed = {"ducklake", "postgres_scanner"} if project and isinstance(project.warehouse, Lake) else set()
-    text = f"{', '.join(here) or 'none'} of {', '.join(_EXTENSIONS)}"
+    others = [name for name in _EXTENSIONS if name not in here]
+    text = (", ".join(here) or "none") + (f"; not here: {', '.join(others)}" if others else "")
     if lacking := sorted(needed - {*here}):
         remedy = "pip install 'pip-dagster[lake]'"
         yield Diagnosis("problem", "extensions", f"{', '.join(lacking)} missing, which the lake needs", remedy)
