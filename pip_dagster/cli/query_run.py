@@ -85,6 +85,8 @@ def _readable(con: DuckDBPyConnection) -> Readable:
 
 def _say_purged(con: DuckDBPyConnection, sql: str, schemas: set[str]) -> None:
     """Say of each partition that a query names as text, of a pipeline that it reads, that its contents were purged."""
+    if "'" not in sql:  # it names none, and the ledger need not be read
+        return
     for pipeline in sorted(schemas - {"ledger", "main", "information_schema"}):
         for purged in purged_of(con, pipeline):
             if named := tuple(key for key in purged.keys if f"'{key}'" in sql):

@@ -58,9 +58,9 @@ def erase_again(
     with workspace(threads=1) as con, reading(con, project, purpose="erasing again"):
         lacking, holds = missing(con, project), missing_holds(con, project)
     for hold_id in holds:
-        kept_as, _ = kept_hold(project, hold_id)
+        kept_as, signed = kept_hold(project, hold_id)
         progress(f"placing again: hold {hold_id}")
-        hold_again(project, [_declared(find, name, f"hold {hold_id}") for name in kept_as.pipelines], hold_id)
+        hold_again(project, [_declared(find, name, f"hold {hold_id}") for name in kept_as.pipelines], kept_as, signed)
     done = []
     with repeating():
         for erasure_id in lacking:

@@ -13,7 +13,7 @@ from pip_dagster.erasure.place import ErasureRequest
 from pip_dagster.evidence.contents import columns_of_tables
 from pip_dagster.ledger.rows import insert_rows
 from pip_dagster.registry.manifest import Manifest
-from pip_dagster.sql.names import column_named, literal, quote
+from pip_dagster.sql.names import among, column_named, quote
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -81,9 +81,8 @@ def people(con: DuckDBPyConnection, request: ErasureRequest) -> Iterator[pa.Tabl
     for (pipeline, name), columns in columns_of_tables(con, {*request.columns}).items():
         column = column_named(columns, request.columns[pipeline])
         if column and name.partition("__")[0] in _KINDS:
-            values = ", ".join(map(literal, request.subjects[pipeline])) or "NULL"
-            select = f"SELECT * FROM {quote(pipeline)}.{quote(name)} WHERE {quote(column)}::VARCHAR IN ({values})"
-            table = con.execute(select).to_arrow_table()
+            of_subject = among(f"{quote(column)}::VARCHAR", request.subjects[pipeline])
+            table = con.execute(f"SELECT * FROM {quote(pipeline)}.{quote(name)} WHERE {of_subject}").to_arrow_table()
             if table.num_rows:
                 yield table
 
@@ -99,8 +98,7 @@ def equal_rows(table: pa.Table, manifest: Manifest, request: ErasureRequest, of:
         con.register(_GOLDEN, table.append_column("pip_at", pa.array(range(table.num_rows), pa.int64())))
         for pipeline, subject in request.columns.items():
             if column := column_named(names, subject):
-                wanted = ", ".join(map(literal, request.subjects[pipeline])) or "NULL"
-                found |= _positions(con, f"WHERE {quote(column)}::VARCHAR IN ({wanted})")
+                found |= _positions(con, f"WHERE {among(f'{quote(column)}::VARCHAR', request.subjects[pipeline])}")
         for rows in of:
             if (same := _same(manifest, rows.column_names)) is not None:
                 con.register(_PERSON, rows)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
@@ -11,7 +11,7 @@ from pip_dagster import clock
 from pip_dagster.erasure.held import STATES
 from pip_dagster.erasure.known import check_known
 from pip_dagster.erasure.opened import recording
-from pip_dagster.erasure.outside import KeptHold, KeptPipeline, instant, keep_hold, kept_hold, key_of
+from pip_dagster.erasure.outside import KeptHold, KeptPipeline, instant, keep_hold, key_of
 from pip_dagster.errors import ErasureError, NotFoundError, NoWarehouseError
 from pip_dagster.ledger import audit
 from pip_dagster.ledger.record import dicts, new_id
@@ -108,17 +108,16 @@ def place_hold(
     return hold_id
 
 
-def hold_again(project: Project, pipelines: Sequence[Pipeline], hold_id: str) -> None:
-    """Place a hold that a restored backup does not know, as it is kept beside the warehouse.
+def hold_again(project: Project, pipelines: Sequence[Pipeline], kept: KeptHold, macs: Mapping[str, str]) -> None:
+    """Place a hold that a restored backup does not know, as `kept_hold` read it beside the warehouse.
 
     Raises:
         DeclarationError: a secret is missing.
         ErasureError: the file was altered, or a secret is another one.
         WarehouseError: the warehouse cannot be written.
     """
-    kept, macs = kept_hold(project, hold_id)
     for pipeline in pipelines:
-        key_of(pipeline, kept, macs, hold_file(project, hold_id))
+        key_of(pipeline, kept, macs, hold_file(project, kept.hold_id))
     with repeating(), recording(project) as con:
         _insert(con, pipelines, kept)
 

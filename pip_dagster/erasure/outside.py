@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from pip_dagster import clock
 from pip_dagster.declaration.canonical import canonical
@@ -97,13 +96,7 @@ def kept_hold(project: Project, hold_id: str) -> tuple[KeptHold, Mapping[str, st
     Raises:
         ErasureError: the file is not what was written.
     """
-    path = hold_file(project, hold_id)
-    with _of_file(path, f"the legal hold {hold_id}"):
-        found, of, macs = _read(path, HOLD_FORMAT)
-        kept = KeptHold(pipelines=of, **found)
-        if kept.hold_id != hold_id:
-            raise ValueError
-        return kept, macs
+    return _kept(hold_file(project, hold_id), KeptHold, HOLD_FORMAT, f"the legal hold {hold_id}", hold_id=hold_id)
 
 
 def keep_request(
@@ -132,27 +125,22 @@ def kept_request(project: Project, erasure_id: str) -> tuple[KeptRequest, Mappin
     Raises:
         ErasureError: the file is not what was written.
     """
-    path = request_file(project, erasure_id)
-    with _of_file(path, f"the request of the erasure {erasure_id}"):
-        found, of, macs = _read(path, FORMAT)
-        kept = KeptRequest(pipelines=of, **found)
-        if kept.erasure_id != erasure_id:
-            raise ValueError
-        return kept, macs
+    path, what = request_file(project, erasure_id), f"the request of the erasure {erasure_id}"
+    return _kept(path, KeptRequest, FORMAT, what, erasure_id=erasure_id)
 
 
-def _read(path: Path, kind: str) -> tuple[dict[str, Any], dict[str, KeptPipeline], Mapping[str, str]]:
-    found = json.loads(path.read_bytes())
-    macs, of = found.pop("macs"), {name: KeptPipeline(**each) for name, each in found.pop("pipelines").items()}
-    if found.pop("format") != kind or {*macs} != {*of}:
-        raise ValueError
-    return found, of, macs
+_Of = TypeVar("_Of", KeptRequest, KeptHold)
 
 
-@contextmanager
-def _of_file(path: Path, what: str) -> Iterator[None]:
+def _kept(path: Path, kind: type[_Of], form: str, what: str, **known_as: str) -> tuple[_Of, Mapping[str, str]]:
+    """What a file of this format has, if it is of this id, and what was signed."""
     try:
-        yield
+        found: dict[str, Any] = json.loads(path.read_bytes())
+        macs: dict[str, str] = found.pop("macs")
+        of: dict[str, KeptPipeline] = {name: KeptPipeline(**each) for name, each in found.pop("pipelines").items()}
+        if found.pop("format") != form or {*macs} != {*of} or any(found[name] != id_ for name, id_ in known_as.items()):
+            raise ValueError
+        return kind(pipelines=of, **found), macs
     except OSError as error:
         raise ErasureError(f"{path} cannot be read: {error.strerror}. {_RESTORE}") from None
     except (ValueError, KeyError, TypeError, AttributeError):
