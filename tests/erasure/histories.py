@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 
 import duckdb
 import yaml
+from anchoring import declare_anchors
 from byte_scan import needles, scan
 from hypothesis import strategies as st
 
@@ -22,7 +23,6 @@ from pip_dagster.ledger.promotions import record_promotions
 from pip_dagster.ledger.record import RunInfo
 from pip_dagster.ledger.rollback import rollback
 from pip_dagster.privacy.suppressed import stored_values
-from pip_dagster.registry.signing import keygen
 from pip_dagster.warehouse.access import reading
 from pip_dagster.warehouse.connect import workspace
 
@@ -42,10 +42,6 @@ TYPES = {
 # What only the person's rows have.
 AMOUNT, NOTE, ORDER = 31337.177103, "rare-note-ß7", 9_912_345_678_901
 POSSIBLE, IMPOSSIBLE = 7, 1_987_654_321
-ANCHORS = (
-    '[tool.pip_dagster.anchors]\nkey = "anchor.pem"\nsigners = ["anchor.pub.pem"]\n'
-    '[tool.pip_dagster.anchors.places]\narchive = {file = "archive/audit.ndjson"}\n'
-)
 EXPECTED = {
     "features": [
         {
@@ -142,9 +138,7 @@ class World:
     def _declare(self):
         shop, tiny = self.shop, self.tiny
         if shop.anchored:
-            keygen(tiny.root / "anchor")
-            with (tiny.root / "pyproject.toml").open("a") as file:
-                file.write(ANCHORS)
+            declare_anchors(tiny)
         tiny.registry.set_alias("returns", "challenger", 2, by="ada", why="to compare")
         scoring = {
             None: {},

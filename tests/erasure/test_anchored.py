@@ -5,31 +5,25 @@ from __future__ import annotations
 import json
 
 import pytest
+from anchoring import declare_anchors
 
 from pip_dagster.erasure import erase as erasing
 from pip_dagster.erasure.erase import erase
 from pip_dagster.erasure.wish import Wish
 from pip_dagster.evidence.anchor import anchor
 from pip_dagster.ledger.rewrite import rewrite
-from pip_dagster.registry.signing import keygen
 from pip_dagster.warehouse.access import writing
 from pip_dagster.warehouse.connect import workspace
 from pip_dagster.warehouse.transaction import transaction
 
 DAY = "2024-03-01"
-ANCHORS = (
-    '[tool.pip_dagster.anchors]\nkey = "anchor.pem"\nsigners = ["anchor.pub.pem"]\n'
-    '[tool.pip_dagster.anchors.places]\narchive = {file = "archive/audit.ndjson"}\n'
-)
 WISH = Wish("3", "request 1", "ada")
 
 
 @pytest.fixture
 def anchored(tiny):
     """A day of orders of a pipeline that names its subject, with anchors."""
-    keygen(tiny.root / "anchor")
-    with (tiny.root / "pyproject.toml").open("a") as file:
-        file.write(ANCHORS)
+    declare_anchors(tiny)
     tiny.declare(privacy={"subject": "order_id"})
     tiny.run(DAY)
     tiny.shell("audit", "accept", "--moves", "--why", "moved from Python")

@@ -8,28 +8,22 @@ import duckdb
 import numpy as np
 import pandas as pd
 import pytest
+from anchoring import declare_anchors
 from byte_scan import needles, scan
 
 from pip_dagster.erasure.erase import erase
 from pip_dagster.erasure.wish import Wish
 from pip_dagster.evidence.contents import covered_columns
-from pip_dagster.registry.signing import keygen
 from pip_dagster.warehouse.digest import digest_sql
 
 FIRST = "2024-03-01"
-ANCHORS = (
-    '[tool.pip_dagster.anchors]\nkey = "anchor.pem"\nsigners = ["anchor.pub.pem"]\n'
-    '[tool.pip_dagster.anchors.places]\narchive = {file = "archive/audit.ndjson"}\n'
-)
 FEW = 2**14  # candidates of each way but the cheapest
 
 
 @pytest.fixture
 def shop(tiny):
     """Scored, published, delivered and anchored."""
-    keygen(tiny.root / "anchor")
-    with (tiny.root / "pyproject.toml").open("a") as file:
-        file.write(ANCHORS)
+    declare_anchors(tiny)
     tiny.declare(privacy={"subject": "order_id"}, deliver={"out": {"parquet": "delivered"}}, monitoring={})
     tiny.run(FIRST)
     tiny.shell("deliver", "orders")

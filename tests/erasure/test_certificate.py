@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from anchoring import declare_anchors
 
 from pip_dagster.erasure.certificate import certify
 from pip_dagster.errors import ErasureError, NotFoundError
@@ -13,10 +14,6 @@ from pip_dagster.warehouse.access import writing
 from pip_dagster.warehouse.connect import workspace
 from pip_dagster.warehouse.transaction import transaction
 
-ANCHORS = (
-    '[tool.pip_dagster.anchors]\nkey = "anchor.pem"\nsigners = ["anchor.pub.pem"]\n'
-    '[tool.pip_dagster.anchors.places]\narchive = {file = "archive/audit.ndjson"}\n'
-)
 PLACES = ("golden", "warehouse")
 
 
@@ -42,9 +39,7 @@ def erase(tiny, erasure="e1", received="2024-01-31T23:30:00+00:00", verified="re
 @pytest.fixture
 def signed(tiny):
     """A project with anchors, a scored day and an erasure that the engine has come to the end of."""
-    keygen(tiny.root / "anchor")
-    with (tiny.root / "pyproject.toml").open("a") as file:
-        file.write(ANCHORS)
+    declare_anchors(tiny)
     tiny.run("2024-03-01")
     tiny.shell("audit", "accept", "--moves", "--why", "moved from Python")
     erase(tiny)

@@ -7,6 +7,7 @@ import shlex
 from datetime import UTC, datetime
 
 import pytest
+from anchoring import declare_anchors
 from click.testing import CliRunner
 
 from pip_dagster.erasure import erase as erasing
@@ -15,13 +16,8 @@ from pip_dagster.erasure.erase import erase
 from pip_dagster.erasure.holds import place_hold
 from pip_dagster.erasure.purge import purge
 from pip_dagster.erasure.wish import Wish
-from pip_dagster.registry.signing import keygen
 
 DAY = "2024-03-01"
-ANCHORS = (
-    '[tool.pip_dagster.anchors]\nkey = "anchor.pem"\nsigners = ["anchor.pub.pem"]\n'
-    '[tool.pip_dagster.anchors.places]\narchive = {file = "archive/audit.ndjson"}\n'
-)
 
 
 def erasures(tiny):
@@ -40,9 +36,7 @@ def failing(patch, module, name):
 
 @pytest.mark.slice
 def test_doctor_names_what_is_not_finished_and_what_resumes_it(tiny, monkeypatch):
-    keygen(tiny.root / "anchor")
-    with (tiny.root / "pyproject.toml").open("a") as file:
-        file.write(ANCHORS)
+    declare_anchors(tiny)
     tiny.declare(privacy={"subject": "order_id"})
     tiny.run(DAY)
     tiny.shell("audit", "accept", "--moves", "--why", "moved from Python")

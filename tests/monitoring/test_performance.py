@@ -111,20 +111,25 @@ def test_a_metric_that_is_none_of_the_model_is_refused_with_those_that_are(year)
     )
 
 
-@pytest.mark.slice
-def test_a_loss_against_the_held_out_rows_of_the_registration_is_in_alarm(year, helpers, tmp_path):
-    """The labels that the version was registered with follow its scores; those in production do not."""
-    held_out = helpers.orders(400, seed=9)
-    held_out["returned"] = helpers.returned(held_out)
-    version = year.registry.register(
+def with_held_out_rows(year, helpers):
+    """Version 1 registered again, with labels that follow its scores."""
+    sample = helpers.orders(400, seed=9)
+    sample["returned"] = helpers.returned(sample)
+    return year.registry.register(
         "returns",
         model=year.registry.get("returns", 1).path / "model.ubj",
-        sample=held_out,
+        sample=sample,
         categories={"shop": helpers.SHOPS},
         by="ada",
         outcome="returned",
         held_out=True,
     )
+
+
+@pytest.mark.slice
+def test_a_loss_against_the_held_out_rows_of_the_registration_is_in_alarm(year, helpers, tmp_path):
+    """The labels that the version was registered with follow its scores; those in production do not."""
+    version = with_held_out_rows(year, helpers)
     assert version.manifest.held_out.metrics["auc"] > 0.8
     year.registry.set_alias("returns", "champion", version.version, by="ada", why="with facts")
     year.declare(sources=SOURCES, labels=LABELS, monitoring={}, reruns={"promotion": "all"})
@@ -140,17 +145,7 @@ def test_a_loss_against_the_held_out_rows_of_the_registration_is_in_alarm(year, 
 
 @pytest.mark.slice
 def test_a_version_is_judged_by_its_own_registration_while_labels_of_the_next_are_not_complete(year, helpers):
-    sample = helpers.orders(400, seed=9)
-    sample["returned"] = helpers.returned(sample)
-    version = year.registry.register(
-        "returns",
-        model=year.registry.get("returns", 1).path / "model.ubj",
-        sample=sample,
-        categories={"shop": helpers.SHOPS},
-        by="ada",
-        outcome="returned",
-        held_out=True,
-    )
+    version = with_held_out_rows(year, helpers)
     year.registry.set_alias("returns", "champion", version.version, by="ada", why="with facts")
     year.declare(
         sources=SOURCES,

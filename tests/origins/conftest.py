@@ -12,6 +12,7 @@ import duckdb
 import pytest
 
 from pip_dagster.errors import SourceError
+from pip_dagster.flow import extract
 from pip_dagster.warehouse import s3
 
 PASSWORD = "D1stinctive-Pa55word"
@@ -47,6 +48,23 @@ class Postgres:
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
         return [line.split("|") for line in done.stdout.splitlines()]
+
+
+@pytest.fixture
+def amid_the_next_run(monkeypatch):
+    """Have something done once while a run reads its sources."""
+
+    def once(do):
+        real = extract.fingerprints
+
+        def first(*arguments):
+            do()
+            monkeypatch.setattr(extract, "fingerprints", real)
+            return real(*arguments)
+
+        monkeypatch.setattr(extract, "fingerprints", first)
+
+    return once
 
 
 @pytest.fixture(scope="module")

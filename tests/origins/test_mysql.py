@@ -16,7 +16,6 @@ import duckdb
 import pytest
 
 from pip_dagster.errors import SourceAwayError, SourceError
-from pip_dagster.flow import extract
 from pip_dagster.flow.plan import make_plan
 from pip_dagster.flow.reader import sources_alone
 from pip_dagster.warehouse import s3
@@ -133,16 +132,9 @@ def test_a_server_that_restarts_is_waited_for_and_one_that_is_away_is_named(tiny
         shop.start()
 
 
-def test_a_connection_that_is_dropped_meanwhile_fails_the_run_once(tiny, shop, monkeypatch):
+def test_a_connection_that_is_dropped_meanwhile_fails_the_run_once(tiny, shop, amid_the_next_run):
     """Not each partition for itself; a sensor skips its tick for it, as for a server that is away."""
-    real = extract.fingerprints
-
-    def dropped(*arguments):
-        shop.drop_connections()
-        monkeypatch.setattr(extract, "fingerprints", real)
-        return real(*arguments)
-
-    monkeypatch.setattr(extract, "fingerprints", dropped)
+    amid_the_next_run(shop.drop_connections)
     with pytest.raises(SourceAwayError, match="Pipeline orders: .*source .*mysql SHOP_URL"):
         tiny.run()
     assert all(each.scoring for each in tiny.run().values())

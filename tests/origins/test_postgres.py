@@ -15,7 +15,7 @@ from click.testing import CliRunner
 
 from pip_dagster.cli.main import cli
 from pip_dagster.errors import SourceAwayError, SourceError
-from pip_dagster.flow import extract, hashed
+from pip_dagster.flow import hashed
 from pip_dagster.flow.fingerprints import BucketQuery, Clock, fingerprints
 from pip_dagster.flow.plan import make_plan
 from pip_dagster.flow.reader import sources_alone
@@ -247,16 +247,10 @@ def test_all_reads_of_an_extraction_see_one_snapshot(tiny, shop):
         assert con.execute(count).fetchone() == (200,)
 
 
-def test_a_server_that_restarts_meanwhile_fails_the_run_once(tiny, shop, monkeypatch):
+def test_a_server_that_restarts_meanwhile_fails_the_run_once(tiny, shop, amid_the_next_run):
     """Not each partition for itself, and not the process: DuckDB ends it where a transaction is left open."""
-    real = extract.fingerprints
-
-    def restarted(*arguments):
-        shop.sql("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'reader'")
-        monkeypatch.setattr(extract, "fingerprints", real)
-        return real(*arguments)
-
-    monkeypatch.setattr(extract, "fingerprints", restarted)
+    ended = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'reader'"
+    amid_the_next_run(lambda: shop.sql(ended))
     with pytest.raises(SourceAwayError, match="Pipeline orders: .*source .*postgres SHOP_URL"):
         tiny.run()
     assert all(each.scoring for each in tiny.run().values())
