@@ -9,9 +9,11 @@ from pathlib import Path
 
 import click
 
-from pip_dagster.cli.diagnoses import PORT, Diagnosis, diagnose
+from pip_dagster.cli.diagnoses import diagnose
+from pip_dagster.cli.diagnosis import Diagnosis
 from pip_dagster.cli.options import json_option
 from pip_dagster.cli.output import echo, show_json, show_table
+from pip_dagster.cli.ports import PORT
 from pip_dagster.declaration.project import Project
 from pip_dagster.errors import PipelineError
 from pip_dagster.plural import plural

@@ -17,9 +17,9 @@ from pathlib import Path
 import click
 
 from pip_dagster.cli.dagster_home import dagster_home, trouble_with_home
-from pip_dagster.cli.diagnoses import HOST, PORT, free_port, port_in_use
 from pip_dagster.cli.options import json_option
 from pip_dagster.cli.output import progress
+from pip_dagster.cli.ports import HOST, PORT, free_port, port_in_use
 from pip_dagster.declaration.project import Project
 from pip_dagster.errors import ProjectError
 

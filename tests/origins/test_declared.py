@@ -8,7 +8,7 @@ import duckdb
 import pytest
 from pydantic import ValidationError
 
-from pip_dagster.cli.diagnoses import _sources
+from pip_dagster.cli.diagnoses_project import sources
 from pip_dagster.declaration.server import Server
 from pip_dagster.declaration.source import ORIGINS, Source
 from pip_dagster.errors import DeclarationError, SourceAwayError, SourceError
@@ -124,7 +124,7 @@ def test_a_mysql_server_that_is_away_is_one_sentence(tiny, monkeypatch):
     with pytest.raises(SourceAwayError, match="source 'orders' .* mysql SHOP_URL does not answer") as caught:
         make_plan(tiny.pipeline(), tiny.partitions())
     assert PASSWORD not in str(caught.getrepr(chain=True))
-    (found,) = _sources(tiny.project)
+    (found,) = sources(tiny.project)
     assert found.text.startswith("orders.orders: DuckDB's extension mysql_scanner")
 
 
