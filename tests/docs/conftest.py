@@ -44,7 +44,7 @@ def copy_checkout(target: Path) -> None:
     for name in filter(None, listed.stdout.decode().split("\0")):
         if (ROOT / name).is_file():
             (target / name).parent.mkdir(parents=True, exist_ok=True)
-            (target / name).write_bytes((ROOT / name).read_bytes())
+            shutil.copy2(ROOT / name, target / name)
     # As for a reader: this environment has scikit-learn for the tests, and XGBoost imports it for a second.
     (target / "sklearn.py").write_text("raise ImportError('pip_dagster does not install it')\n")
     (target / ".venv").mkdir()
@@ -53,10 +53,17 @@ def copy_checkout(target: Path) -> None:
     # Newer than what it is made from: the environment counts as installed.
     (target / ".venv" / ".installed").unlink(missing_ok=True)
     (target / ".venv" / ".installed").touch()
-    if sys.pycache_prefix:  # the same libraries by another path: compiled already
-        there = Path(f"{sys.pycache_prefix}{target}/.venv/lib")
-        there.parent.mkdir(parents=True)
-        there.symlink_to(f"{sys.pycache_prefix}{sys.prefix}/lib")
+    compiled_as(f"{sys.prefix}/lib", target / ".venv" / "lib")
+    for package in ("pip_dagster", "flights"):
+        compiled_as(ROOT / package, target / package)
+
+
+def compiled_as(original: Path | str, copy: Path) -> None:
+    """The same files, of the same age, by another path: their bytecode is there already."""
+    if sys.pycache_prefix:
+        there = Path(f"{sys.pycache_prefix}{copy}")
+        there.parent.mkdir(parents=True, exist_ok=True)
+        there.symlink_to(f"{sys.pycache_prefix}{original}")
 
 
 def reader(root: Path) -> dict[str, str]:
@@ -80,6 +87,7 @@ def own_clone(demonstrated: Path, tmp_path: Path) -> Path:
 def copy_clone(demonstrated: Path, folder: Path) -> Path:
     """A copy which publishes its own: published views name their files absolutely."""
     target = Path(shutil.copytree(demonstrated, folder / "pip_dagster", symlinks=True))
+    compiled_as(demonstrated, target)
     command = [sys.executable, "-m", "pip_dagster.cli.main", "--project", str(target), "publish"]
     subprocess.run(command, cwd=target, env=reader(target), capture_output=True, check=True)
     return target

@@ -9,6 +9,7 @@ import re
 import shutil
 import struct
 import tempfile
+from collections import defaultdict
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -82,7 +83,26 @@ def scan_postgres(uri: str, wanted: list[bytes], data: Path | None = None) -> li
 
 
 def _in(data: bytes, wanted: list[bytes], place: str) -> list[Found]:
-    return [Found(each, place) for each in wanted if each in data]
+    present = among(data, wanted)
+    return [Found(each, place) for each in wanted if each in present]
+
+
+def among(data: bytes, wanted: list[bytes]) -> set[bytes]:
+    """Those that are in `data`. Keys are sought by what many share: the first bytes, or a number's last."""
+    shared = defaultdict(set)
+    for each in wanted:
+        shared[each[-6:] if len(each) == 8 else each[:6], len(each)].add(each)
+    found = set()
+    for (part, length), alike in shared.items():
+        if len(alike) == 1:
+            found |= {each for each in alike if each in data}
+            continue
+        before = length - len(part) if length == 8 else 0
+        at = data.find(part)
+        while at >= 0:
+            found |= alike & {data[max(at - before, 0) : at - before + length]}
+            at = data.find(part, at + 1)
+    return found
 
 
 def _in_duckdb(path: Path, wanted: list[bytes]) -> list[Found]:
