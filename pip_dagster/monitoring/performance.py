@@ -145,7 +145,7 @@ def read_performance(
     assert labels
     try:
         with reading(con, pipeline.project, purpose=f"{name}: reading performance"):
-            parts = live_parts(con, name)
+            parts = live_parts(con, name, purged=True)
             if partition is not None:
                 until = max((part.live.start for part in parts if part.live.key == partition), default=None)
                 parts = [part for part in parts if until is not None and part.live.start <= until]
