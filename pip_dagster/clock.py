@@ -15,6 +15,8 @@ LAST = datetime(9000, 1, 1, tzinfo=UTC)
 # How an id begins: with the instant of its creation, so that ids sort by it.
 OF_IDS = "%Y%m%dT%H%M%S%f"
 _TICK = timedelta(microseconds=1)
+# Clocks that are set by the network differ by less.
+_APART = timedelta(minutes=5)
 _lock = threading.Lock()
 _latest = datetime.min.replace(tzinfo=UTC)
 
@@ -35,6 +37,11 @@ def now() -> datetime:
 def instant(micros: int) -> datetime:
     """The instant so many microseconds after 1970."""
     return datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=micros)
+
+
+def is_ahead(recorded: datetime, now: datetime) -> bool:
+    """Whether a clock that was ahead recorded it: how long ago that was cannot be known."""
+    return recorded > now + _APART
 
 
 def seen(*instants: datetime | None) -> None:

@@ -112,7 +112,7 @@ def _due(pipeline: Pipeline, now: datetime) -> dict[Destination, list[Message]]:
 
 
 def _record(pipeline: Pipeline, destination: Destination, message: Message) -> None:
-    name, now = pipeline.spec.name, clock.now()
+    name, now = pipeline.spec.name, clock.wall()
     rows = [Delivery(name, each.alarm_id, each.sequence, message.kind, destination, now) for each in message.alarms]
     with (
         workspace(threads=1) as con,

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, time, timedelta
 from zoneinfo import ZoneInfo
 
+from pip_dagster import clock
 from pip_dagster.ledger.alarm_deliveries import Delivery, Sent
 from pip_dagster.ledger.alarms import AlarmEntry
 from pip_dagster.ledger.silences import Silenced, ended_silence, silence_of
@@ -92,7 +93,7 @@ def ordered(alarms: Sequence[AlarmEntry]) -> list[AlarmEntry]:
 
 def due(of: Standing, events: Collection[str], now: datetime, digest_at: datetime | None) -> list[Message]:
     """The messages to send now, in order. `digest_at`: the newest time of a digest; None where none is sent."""
-    sent = _Sent(of.delivered)
+    sent = _Sent(of.delivered, now)
     heard = [
         each
         for each in of.incidents
@@ -100,11 +101,11 @@ def due(of: Standing, events: Collection[str], now: datetime, digest_at: datetim
     ]
     ended = {each.now.alarm_id: ended_silence(of.silences, each.now, now) for each in heard}
     after = {alarm_id: silence for alarm_id, silence in ended.items() if silence}
-    pages = [each.now for each in heard if _is_paged(each.now, sent, ended[each.now.alarm_id])]
+    pages = [each.now for each in heard if _is_paged(each.now, sent, ended[each.now.alarm_id], now)]
     solved = [each.now for each in heard if _is_solved(each.now, sent)]
     found = [replace(each, after=after) for each in _by_event("page", pages)]
     found += _by_event("resolved", solved)
-    if digest_at is not None and (fresh := [each.now for each in heard if _is_in_digest(each, sent, digest_at)]):
+    if digest_at is not None and (fresh := [each.now for each in heard if _is_in_digest(each, sent, digest_at, now)]):
         ids = {each.alarm_id for each in fresh}
         rest = [each.now for each in heard if each.now.is_open and each.now.alarm_id not in ids]
         found.append(Message("digest", None, (*ordered(fresh),), (*ordered(rest),)))
@@ -124,32 +125,39 @@ def digest_time(at: time | None, zone: ZoneInfo, now: datetime) -> datetime | No
 
 
 class _Sent:
-    """What was sent last of each alarm, by kind."""
+    """What was sent last of each alarm, by kind; what a clock that was ahead recorded counts as the oldest."""
 
-    def __init__(self, delivered: Sequence[Delivery]) -> None:
+    def __init__(self, delivered: Sequence[Delivery], now: datetime) -> None:
         self._last: dict[tuple[str, Sent], Delivery] = {}
-        for each in sorted(delivered, key=lambda each: each.made_at):
+        for each in sorted(delivered, key=lambda each: (not clock.is_ahead(each.made_at, now), each.made_at)):
             self._last[each.alarm_id, each.kind] = each
 
     def last(self, alarm: AlarmEntry, kind: Sent) -> Delivery | None:
         return self._last.get((alarm.alarm_id, kind))
 
 
-def _is_paged(alarm: AlarmEntry, sent: _Sent, ended: Silenced | None) -> bool:
+def _is_paged(alarm: AlarmEntry, sent: _Sent, ended: Silenced | None, now: datetime) -> bool:
     if alarm.state != "alarm" or place(alarm) is None:
         return False
     before = sent.last(alarm, "page")
-    return before is None or (ended is not None and ended.end > before.made_at)
+    if before is None or ended is None:
+        return before is None
+    return ended.end <= now and (before.made_at < ended.end or clock.is_ahead(before.made_at, now))
 
 
 def _is_solved(alarm: AlarmEntry, sent: _Sent) -> bool:
     return alarm.state == "resolved" and sent.last(alarm, "page") is not None and sent.last(alarm, "resolved") is None
 
 
-def _is_in_digest(of: Incident, sent: _Sent, digest_at: datetime) -> bool:
-    """Whether the digest has news of it: a warning that is new, or the end of something nobody was paged for."""
+def _is_in_digest(of: Incident, sent: _Sent, digest_at: datetime, now: datetime) -> bool:
+    """Whether the digest has news of it: a warning that is new, or the end of something nobody was paged for.
+
+    What is new since the time of the digest waits for the next one, but not until the time that a clock which was ahead
+    recorded.
+    """
     alarm, before = of.now, sent.last(of.now, "digest")
-    if of.changed.made_at > digest_at or sent.last(alarm, "page") is not None:
+    made_at = of.changed.made_at
+    if (made_at > digest_at and not clock.is_ahead(made_at, now)) or sent.last(alarm, "page") is not None:
         return False
     is_new = before is None or before.sequence < of.changed.sequence
     if alarm.state == "resolved":

@@ -113,13 +113,16 @@ def may_start(
     """The number of the attempt that may start now, or why none may."""
     ids = {each.alarm_id for each in alarms}
     mine = [each for each in earlier if ids & {*each.now.alarm_ids}]
-    last = earlier[-1] if earlier else None
+    # A clock that was ahead requested the others: how long ago that was, nobody knows.
+    last = next((each for each in reversed(earlier) if not clock.is_ahead(each.requested_at, now)), None)
     if last and last.now.state != "failed" and now < last.requested_at + declared.cool_down:
         return f"cooling down until {last.requested_at + declared.cool_down:%Y-%m-%d %H:%M} UTC"
     if len(mine) >= declared.attempts:
         return f"{len(mine)} attempts of {declared.attempts} while these alarms hold"
     failed = [each for each in mine if each.now.state == "failed"]
-    if last and last.now.state == "failed" and now < last.now.made_at + doubled(reruns.back_off, len(failed) - 1):
+    wait = doubled(reruns.back_off, max(0, len(failed) - 1))
+    ended = last.now.made_at if last and last.now.state == "failed" else None
+    if ended and not clock.is_ahead(ended, now) and now < ended + wait:
         return "the last one failed a moment ago"
     return len(mine) + 1
 
@@ -167,7 +170,7 @@ def _decide(
         attempt=attempt,
         target=declared.target,
         host=socket.gethostname(),
-        made_at=clock.now(),
+        made_at=clock.wall(),
         made_by=whoami(),
     )
     found.requested = found.to_start = [entry]

@@ -13,6 +13,8 @@ from pip_dagster.errors import NoWarehouseError, OlderWarehouseError, SourceLock
 from pip_dagster.plural import plural
 
 if TYPE_CHECKING:
+    from datetime import timedelta
+
     from duckdb import DuckDBPyConnection
 
     from pip_dagster.declaration.project import Project
@@ -62,7 +64,7 @@ def warehouse(project: Project) -> Iterator[Diagnosis]:
             if isinstance(place, Lake):
                 with open_warehouse(con, place, purpose="doctor", read_only=True, deadline=1):
                     found = schema.version(con)
-                    others += [*_erasures(con, project), *_hashed(con, project)]
+                    others += [*_of_future(con), *_erasures(con, project), *_hashed(con, project)]
             elif not place.exists():
                 raise NoWarehouseError(f"{place} does not exist yet")
             else:
@@ -70,7 +72,7 @@ def warehouse(project: Project) -> Iterator[Diagnosis]:
                     con.execute(f"USE {CATALOG}")
                     found = schema.version(con)
                     if found == schema.VERSION:
-                        others += [*_erasures(con, project), *_hashed(con, project)]
+                        others += [*_of_future(con), *_erasures(con, project), *_hashed(con, project)]
         except NoWarehouseError:
             yield Diagnosis("ok", "warehouse", "there is none yet: the first run creates it")
             return
@@ -89,6 +91,25 @@ def warehouse(project: Project) -> Iterator[Diagnosis]:
     else:
         yield Diagnosis("ok", "warehouse", text)
     yield from others
+
+
+def _of_future(con: DuckDBPyConnection) -> Iterator[Diagnosis]:
+    from pip_dagster import clock
+    from pip_dagster.warehouse.access import newest_of_future
+
+    newest, now = newest_of_future(con), clock.wall()
+    if newest and clock.is_ahead(newest, now):
+        yield Diagnosis(
+            "warning",
+            "clock",
+            f"the ledger's newest record is of {newest:%Y-%m-%d %H:%M} UTC, {_long(newest - now)} ahead of this "
+            "machine's clock; records get later times until then",
+            "Set this machine's clock if it is behind; otherwise find the machine whose clock was ahead",
+        )
+
+
+def _long(span: timedelta) -> str:
+    return plural(span.days, "day") if span.days else plural(round(span.total_seconds() / 60), "minute")
 
 
 def _erasures(con: DuckDBPyConnection, project: Project) -> Iterator[Diagnosis]:

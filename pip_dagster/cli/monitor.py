@@ -56,8 +56,8 @@ def monitor(
     with workspace(threads=threads) as con:
         if backfill:
             done = profile_stored(con, declared, model, progress=progress)
-            progress(f"{pipeline}: {plural(done, 'partition')} profiled.")
-            judged = judge_all_drift(con, declared, model.version)
+            progress(f"{pipeline}: {plural(len(done), 'partition')} profiled.")
+            judged = judge_all_drift(con, declared, model.version, again=done if rules.segments else ())
             progress(f"{pipeline}: the drift of {plural(judged, 'partition')} judged.")
         series = read_series(con, declared, model.version, last=last or (None if key else 1), first=key, until=key)
     if not series.partitions:

@@ -11,6 +11,7 @@ from pip_dagster.cli.output import echo, show_json, show_table
 from pip_dagster.cli.table import Heading
 from pip_dagster.errors import DeclarationError
 from pip_dagster.monitoring.finding import is_value
+from pip_dagster.plural import plural
 
 if TYPE_CHECKING:
     from pip_dagster.ledger.performance import PerformanceRow
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from pip_dagster.monitoring.performance import Performance, WindowFigure
 
 _INTERVAL = Heading("95% interval", optional=True, whole=True)
+_SEGMENTS = 50  # values that are shown, those with the most rows
 _STATES = ("mature", "maturing", "waiting", "overdue")
 
 
@@ -36,11 +38,15 @@ def show_windows(pipeline: str, of: Performance, findings: Sequence[Finding], as
     rows = [[f"{each.partitions} to {each.last}", *_figure(each)] for each in windows]
     show_table(f"{pipeline}: the newest partitions that count", columns, rows)
     if groups:
+        largest = sorted((each for each in groups if each.segment), key=lambda each: -each.rows)[:_SEGMENTS]
+        shown = [each for each in groups if not each.segment or each in largest]
         show_table(
             f"\nThe newest {newest}, by version, arm and segment",
             ["rows of", *columns[1:]],
-            [[_name(each), *_figure(each)] for each in groups],
+            [[_name(each), *_figure(each)] for each in shown],
         )
+        if left := len(groups) - len(shown):
+            echo(f"{plural(left, 'segment value')} with fewer rows: --json lists them.")
     counts = _counts(of)
     echo("Labels: " + ", ".join(f"{counts[state]} {state}" for state in _STATES if counts[state]) + ".")
     for each in findings:

@@ -95,7 +95,7 @@ def fit(
         labels_digest=labels_digest(scorings),
         rows=counted[0] if counted else 0,
         positives=positives,
-        made_at=clock.now(),
+        made_at=clock.wall(),
         **_any(empty_columns()),
     )
     found = (
@@ -133,7 +133,7 @@ def held_out(manifest: Manifest, manifest_digest: str, pipeline: str, of: Estima
     base = Calibrator(
         *("", pipeline, manifest_digest, "held out", None, None, None, 0, "", held.rows, scarce),
         **_any(empty_columns()),
-        made_at=clock.now(),
+        made_at=clock.wall(),
     )
     return replace(base, **_any(curve_columns(curves))).with_digest()
 

@@ -18,6 +18,7 @@ from pip_dagster.declaration.find import find_declarations, load_declared
 from pip_dagster.declaration.grid import closed_partitions
 from pip_dagster.declaration.partition import Partition
 from pip_dagster.errors import DeclarationError, InvalidDeclarationError, PipelineError, RegistryError, SourceError
+from pip_dagster.flow.check_retention import retention_warnings
 from pip_dagster.flow.deliverable import undeliverable
 from pip_dagster.flow.extract import extract
 from pip_dagster.flow.findings import ScoringPolicy, count_findings, refusal
@@ -58,7 +59,7 @@ class Problem:
     """One thing that is wrong: a sentence, with the file and line where they are known."""
 
     level: Literal["problem", "warning"]
-    what: str  # declaration, source, features, model, deliver, expectations, labels or rows
+    what: str  # declaration, source, features, model, retention, deliver, expectations, labels or rows
     text: str
     file: str | None = None
     line: int | None = None
@@ -143,6 +144,8 @@ def _check(
         found.problems.append(Problem("problem", "rows", text, str(file)))
     manifest = _model(found, pipeline)
     _others(found, pipeline)
+    line = line_of(file, name, ("privacy", "retention", "content"))
+    found.problems += [Problem("warning", "retention", each, str(file), line) for each in retention_warnings(pipeline)]
     if not _sources(found, pipeline) or not chosen:
         return found
     with workspace(threads=2) as con:

@@ -77,7 +77,7 @@ def evaluate(
         SourceError: a source of the labels cannot be read.
         WarehouseError: it cannot be read or written.
     """
-    name, at, found = pipeline.spec.name, now or clock.now(), Evaluated()
+    name, at, found = pipeline.spec.name, now or clock.wall(), Evaluated()
     with _ledger(con, pipeline) as there:
         parts = live_parts(con, name) if there else []
         known = newest_evaluations(con, name) if there else {}
@@ -152,7 +152,11 @@ def _chunks(parts: Sequence[Part]) -> Iterator[list[Part]]:
 
 def _is_known(each: LabelEvaluation, known: Mapping[Identity, LabelEvaluation]) -> bool:
     before = known.get((each.basis, each.scoring_id, each.arm))
-    return before is not None and (before.labels_digest, before.segments) == (each.labels_digest, each.segments)
+    return (
+        before is not None
+        and (before.labels_digest, before.segments) == (each.labels_digest, each.segments)
+        and not clock.is_ahead(before.evaluated_at, each.evaluated_at)
+    )
 
 
 @dataclass
@@ -233,7 +237,14 @@ class _Run:
         if before is None and not of.labelled:
             self.found.unlabelled.append(part.live.key)
             return False
-        if before and before.labels_digest == of.digest and before.segments == [*self.pipeline.segments]:
+        # A clock that was ahead evaluated the others: what it took for complete may not be, or count only then.
+        was_ahead = before is not None and clock.is_ahead(before.evaluated_at, self.at)
+        if (
+            before
+            and not was_ahead
+            and before.labels_digest == of.digest
+            and before.segments == [*self.pipeline.segments]
+        ):
             self.found.unchanged.append(part.live.key)
             return False
         return of.rows > 0

@@ -147,6 +147,7 @@ def mature_scorings(
         "e.labels_digest, e.labelled FROM ledger.live_evaluations e "
         "JOIN ledger.scorings s ON s.scoring_id = e.scoring_id AND s.pipeline = e.pipeline "
         "WHERE e.pipeline = $pipeline AND s.manifest_digest = $manifest AND e.labelled > 0 AND e.mature_at <= $now "
+        "AND s.purged_at IS NULL "
         "ORDER BY e.partition_start",
         {"pipeline": pipeline, "manifest": manifest_digest, "now": now},
     )

@@ -88,13 +88,17 @@ class PerformanceRow:
 
 @dataclass(frozen=True)
 class Part:
-    """The rows of a partition for which one scoring is live; `basis` as in `LabelEvaluation`."""
+    """The rows of a partition for which one scoring is live; `basis` as in `LabelEvaluation`.
+
+    `purged_at`: from then on the rows are gone, and what was found of them is all that will be known.
+    """
 
     live: LivePartition
     basis: str
     arm: str
     model_name: str
     model_version: int
+    purged_at: datetime | None = None
 
     @property
     def identity(self) -> tuple[str, str, str]:
@@ -102,31 +106,35 @@ class Part:
         return self.basis, self.live.scoring_id, self.arm
 
 
-def live_parts(con: DuckDBPyConnection, pipeline: str, keys: Iterable[str] | None = None) -> list[Part]:
+def live_parts(
+    con: DuckDBPyConnection, pipeline: str, keys: Iterable[str] | None = None, *, purged: bool = False
+) -> list[Part]:
     """What is live, of these partitions or of all, oldest first; of a partition that is split, each arm.
 
-    The warehouse is the current catalog. Instants are read as numbers: to convert many of them takes long.
+    `purged`: also of those whose rows were purged. The warehouse is the current catalog. Instants are read as numbers:
+    to convert many of them takes long.
     """
     of = literal(pipeline)
     of_keys = "true" if keys is None else among("partition_key", keys)
     rows = con.execute(
         "SELECT s.partition_key, epoch_us(s.partition_start), epoch_us(s.partition_end), s.scoring_id, s.table_name, "
-        "  s.rows_scored, s.feature_revision, e.table_name, l.basis, l.arm, s.model_name, s.model_version "
+        "  s.rows_scored, s.feature_revision, e.table_name, l.basis, l.arm, s.model_name, s.model_version, "
+        "  epoch_us(s.purged_at) "
         "FROM (SELECT DISTINCT scoring_id, arm, CASE WHEN low IS NULL THEN scoring_id ELSE change_id END AS basis "
         f"  FROM ledger.live_arms WHERE pipeline = {of} AND {of_keys}) l "
         "JOIN ledger.scorings s ON s.scoring_id = l.scoring_id "
         "JOIN (SELECT revision, any_value(table_name) AS table_name FROM ledger.extractions "
         f"  WHERE pipeline = {of} AND {of_keys} GROUP BY revision) e ON e.revision = s.feature_revision "
-        f"WHERE s.pipeline = {of} AND {of_keys} AND s.rows_scored > 0 AND s.purged_at IS NULL "
+        f"WHERE s.pipeline = {of} AND {of_keys} AND s.rows_scored > 0 AND (s.purged_at IS NULL OR {purged}) "
         "ORDER BY s.partition_start, l.arm <> 'champion', l.arm"
     ).fetchall()
     return [_part(*row) for row in rows]
 
 
 def _part(key: str, start: int, end: int, *row: Any) -> Part:
-    scoring_id, table, count, revision, features, *others = row
+    scoring_id, table, count, revision, features, basis, arm, model, version, purged_at = row
     live = LivePartition(key, instant(start), instant(end), scoring_id, table, count, (Revision(revision, features),))
-    return Part(live, *others)
+    return Part(live, basis, arm, model, version, None if purged_at is None else instant(purged_at))
 
 
 def newest_evaluations(con: DuckDBPyConnection, pipeline: str) -> dict[tuple[str, str, str], LabelEvaluation]:

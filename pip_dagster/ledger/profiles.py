@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime, tzinfo
 from typing import TYPE_CHECKING, Literal, NamedTuple
@@ -69,6 +69,17 @@ def insert_profiles(con: DuckDBPyConnection, entries: Sequence[ProfileEntry]) ->
     insert_many(con, "profiles", entries)
 
 
+def profiled_segments(
+    con: DuckDBPyConnection, manifest_digest: str, scoring_ids: Collection[str]
+) -> set[tuple[str, str | None]]:
+    """Of these scorings, by which segments they have profiles on the bins of a version; None: of all rows."""
+    rows = con.execute(
+        "SELECT DISTINCT scoring_id, segment FROM ledger.profiles "
+        f"WHERE manifest_digest = {literal(manifest_digest)} AND {among('scoring_id', scoring_ids)}"
+    ).fetchall()
+    return {*rows}
+
+
 class LiveScoring(NamedTuple):
     """A partition, when it begins on the wall clock of its grid, and its live scoring."""
 
@@ -116,13 +127,26 @@ def profile_rows(
     return [ProfileRow(row[0], row[1:5], *row[5:]) for row in rows]
 
 
-def unprofiled(con: DuckDBPyConnection, pipeline: str, manifest_digest: str) -> list[ScoringEntry]:
-    """The live scorings that have no profile on the bins of this version, newest first."""
+def unprofiled(
+    con: DuckDBPyConnection,
+    pipeline: str,
+    manifest_digest: str,
+    segments: Collection[str] = (),
+    of: Collection[str] | None = None,
+) -> list[ScoringEntry]:
+    """The live scorings that have no profile on the bins of this version, or none by a segment, newest first.
+
+    Of these scorings, or of all: of many, to read the entries takes long.
+    """
+    named = "true" if of is None else among("scoring_id", of)
+    all_of = f"HAVING count(DISTINCT segment) FILTER ({among('segment', segments)}) = {len({*segments})}"
     result = con.execute(
-        "SELECT s.* FROM ledger.scorings s JOIN ledger.live l USING (pipeline, partition_key, scoring_id) "
+        f"SELECT s.* FROM (FROM ledger.scorings WHERE {named}) s "
+        "JOIN ledger.live l USING (pipeline, partition_key, scoring_id) "
         "WHERE s.pipeline = $pipeline AND s.rows_scored > 0 AND s.purged_at IS NULL "
         "AND s.scoring_id NOT IN (SELECT scoring_id FROM ledger.profiles WHERE pipeline = $pipeline "
-        "AND manifest_digest = $manifest) ORDER BY s.partition_start DESC",
+        f"AND manifest_digest = $manifest AND {named} GROUP BY scoring_id {all_of if segments else ''}) "
+        "ORDER BY s.partition_start DESC",
         {"pipeline": pipeline, "manifest": manifest_digest},
     )
     return [ScoringEntry(**row) for row in dicts(result)]

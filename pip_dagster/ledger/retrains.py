@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
 RetrainState = Literal["requested", "started", "succeeded", "failed"]
+_BEFORE_THE_END: tuple[RetrainState, ...] = ("requested", "started")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,6 +29,8 @@ class RetrainEntry:
         exit_code: Of a command that ended; None where it was killed, or is a job.
         run_id: The run of a job in Dagster.
         host: The machine on which a command was requested: only that one knows whether it runs.
+        made_at: By the clock, since the cool-down is measured from it; the order of the rows is that of their ids and
+            states.
     """
 
     retrain_id: str
@@ -44,7 +47,7 @@ class RetrainEntry:
 
     def become(self, state: RetrainState, *, exit_code: int | None = None, run_id: str | None = None) -> RetrainEntry:
         """The row for what became of it."""
-        return replace(self, state=state, exit_code=exit_code, run_id=run_id or self.run_id, made_at=clock.now())
+        return replace(self, state=state, exit_code=exit_code, run_id=run_id or self.run_id, made_at=clock.wall())
 
 
 @dataclass(frozen=True)
@@ -68,7 +71,10 @@ def insert_retrains(con: DuckDBPyConnection, entries: Sequence[RetrainEntry]) ->
 def retrains_of(con: DuckDBPyConnection, pipeline: str) -> list[Retraining]:
     """Those of a pipeline, in the order of their requests."""
     columns = quote_all(each.name for each in fields(RetrainEntry))
-    sql = f"SELECT {columns} FROM ledger.retrains WHERE pipeline = $p ORDER BY made_at"
+    sql = (
+        f"SELECT {columns} FROM ledger.retrains WHERE pipeline = $p "
+        f"ORDER BY retrain_id, list_position({[*_BEFORE_THE_END]}, state) NULLS LAST"
+    )
     rows: dict[str, list[RetrainEntry]] = {}
     for row in dicts(con.execute(sql, {"p": pipeline})):
         rows.setdefault(row["retrain_id"], []).append(RetrainEntry(**row))

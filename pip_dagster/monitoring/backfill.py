@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 from pip_dagster.errors import DeclarationError
 from pip_dagster.flow.guard_composite import encode_model
 from pip_dagster.flow.profile import ToProfile, profiles_of
-from pip_dagster.flow.stage import Stage
-from pip_dagster.ledger.profiles import Profile, ProfileEntry, insert_profiles, unprofiled
+from pip_dagster.flow.stage import Stage, stored_columns
+from pip_dagster.ledger.profiles import Profile, ProfileEntry, insert_profiles, profiled_segments, unprofiled
 from pip_dagster.plural import plural
 from pip_dagster.replay.recall import places
 from pip_dagster.sql.names import among, quote, quote_all
@@ -35,10 +35,10 @@ def profile_stored(
     *,
     keys: Collection[str] | None = None,
     progress: Callable[[str], None] = lambda text: None,
-) -> int:
-    """Profile live partitions on the bins of `model`, newest first, a chunk a transaction; how many it profiled.
+) -> list[str]:
+    """Profile live partitions on the bins of `model`, newest first, a chunk a transaction; those it profiled.
 
-    Only those in `keys`, where they are named.
+    Only those in `keys`, where they are named. A segment that was declared since is profiled too.
 
     Scores of another version are not profiled: only its features are comparable. A kill costs a chunk. Partitions whose
     stored features are not those of the model are left out, and reported at the end.
@@ -46,28 +46,38 @@ def profile_stored(
     Raises:
         DeclarationError: the stored features of `keys` do not fit the model.
     """
-    name, digest, done = pipeline.spec.name, model.version.manifest_digest, 0
+    name, digest, done = pipeline.spec.name, model.version.manifest_digest, list[str]()
+    segments = pipeline.spec.monitoring.segments if pipeline.spec.monitoring else ()
     unfit: dict[str, list[str]] = {}
     with writing(con, pipeline.project, purpose=f"{name}: reading the ledger", publish=False):
-        entries = [e for e in unprofiled(con, name, digest) if keys is None or e.partition_key in keys]
+        entries = [e for e in unprofiled(con, name, digest, segments) if keys is None or e.partition_key in keys]
     tables = places(con, pipeline, entries)
     for listed in _chunks(entries, tables):
         with writing(con, pipeline.project, purpose=f"{name}: storing profiles", publish=False):
-            lacking = {e.scoring_id for e in unprofiled(con, name, digest)}
-            chunk = [e for e in listed if e.scoring_id in lacking]  # another process may have profiled some meanwhile
+            ids, table = [e.scoring_id for e in listed], tables[listed[0].feature_revision or ""]
+            there = [each for each in segments if each in stored_columns(con, name, table)]
+            # Another process may have profiled some meanwhile.
+            lacking = {e.scoring_id for e in unprofiled(con, name, digest, there, ids)}
+            chunk = [e for e in listed if e.scoring_id in lacking]
             if chunk:
+                known = profiled_segments(con, digest, ids)
                 try:
-                    profiles = _profiles(con, pipeline, model, chunk, tables[chunk[0].feature_revision or ""])
+                    profiles = _profiles(con, pipeline, model, chunk, table, there)
                 except DeclarationError as error:  # of another version, with other features
                     if keys is not None:
                         raise
                     unfit.setdefault(str(error), []).extend(e.partition_key for e in chunk)
                     continue
-                found = [ProfileEntry.of(e, p, digest) for e in chunk for p in profiles[e.partition_key]]
+                found = [
+                    ProfileEntry.of(e, p, digest)
+                    for e in chunk
+                    for p in profiles[e.partition_key]
+                    if (e.scoring_id, p.segment) not in known
+                ]
                 with transaction(con):
                     insert_profiles(con, found)
-        done += len(chunk)
-        progress(f"{name}: profiled {done} of {len(entries)} partitions")
+        done += [e.partition_key for e in chunk]
+        progress(f"{name}: profiled {len(done)} of {len(entries)} partitions")
     for why, left in unfit.items():
         progress(f"{plural(len(left), 'partition')}, {left[-1]} to {left[0]}, cannot be profiled: {why}")
     return done
@@ -83,7 +93,12 @@ def _chunks(entries: Sequence[ScoringEntry], tables: dict[str, str]) -> Iterator
 
 
 def _profiles(
-    con: DuckDBPyConnection, pipeline: Pipeline, model: ScoringModel, chunk: Sequence[ScoringEntry], table: str
+    con: DuckDBPyConnection,
+    pipeline: Pipeline,
+    model: ScoringModel,
+    chunk: Sequence[ScoringEntry],
+    table: str,
+    segments: Sequence[str],
 ) -> dict[str, list[Profile]]:
     name, manifest, spec = pipeline.spec.name, model.version.manifest, pipeline.spec
     stage, keys = Stage(con), [entry.partition_key for entry in chunk]
@@ -96,5 +111,4 @@ def _profiles(
     gains, types = model.predictor.gains(), {row[0]: row[1] for row in con.execute(f"DESCRIBE {scored}").fetchall()}
     scores = live if chunk[0].manifest_digest == model.version.manifest_digest else None
     of = ToProfile(con, relation, encoded, manifest, gains, scores, types, spec.features.key)
-    declared = spec.monitoring.segments if spec.monitoring else ()
-    return profiles_of(replace(of, segments=[name for name in declared if name in stage.columns]), keys)
+    return profiles_of(replace(of, segments=segments), keys)

@@ -7,15 +7,13 @@ from typing import TYPE_CHECKING
 from zoneinfo import ZoneInfo
 
 from pip_dagster.declaration.cron import Cron
-from pip_dagster.declaration.every import STEPS
+from pip_dagster.declaration.every import LONGEST
 from pip_dagster.declaration.grid import closed_partitions, grid_end
 from pip_dagster.flow.closed import Closed
 
 if TYPE_CHECKING:
     from pip_dagster.declaration.spec import Partitions, PipelineSpec
 
-# The longest that a partition can be: the clocks may add an hour.
-LONGEST = STEPS | {"day": timedelta(hours=25), "week": timedelta(days=8), "month": timedelta(32)}
 # What a run may take after its tick, as a share of the partition's length, within two bounds.
 _WARN = (12, timedelta(minutes=10), timedelta(hours=2))
 _FAIL = (4, timedelta(minutes=30), timedelta(hours=6))

@@ -61,13 +61,18 @@ def coverages(
 ) -> list[Coverage]:
     """The state of each part at an instant, in their order.
 
+    Of the parts whose rows were purged only those count whose labels were complete by then: nothing will evaluate the
+    others any more.
+
     Args:
         parts: what is live, oldest first.
         evaluations: the newest of each, by `Part.identity`.
         labels: how late they are declared to be.
         now: the instant.
     """
-    of = [evaluations.get(part.identity) for part in parts]
+    newest_of = [(part, evaluations.get(part.identity)) for part in parts]
+    there = [each for each in newest_of if each[0].purged_at is None or _was_complete(*each)]
+    parts, of = [part for part, _ in there], [evaluation for _, evaluation in there]
     counting = [p.live.start for p, each in zip(parts, of, strict=True) if each and _is_mature(each, now)]
     newest = max(counting, default=None)
     read: dict[str, set[str]] = {}  # partition → the bases whose labels were read
@@ -78,6 +83,10 @@ def coverages(
         Coverage(p, _state(p, each, labels, now, newest, read.get(p.live.key, set())), now - p.live.end, each)
         for p, each in zip(parts, of, strict=True)
     ]
+
+
+def _was_complete(part: Part, evaluation: LabelEvaluation | None) -> bool:
+    return evaluation is not None and part.purged_at is not None and _is_mature(evaluation, part.purged_at)
 
 
 def _is_mature(evaluation: LabelEvaluation, now: datetime) -> bool:

@@ -64,7 +64,7 @@ def read_estimates(
     `con` is a workspace without the warehouse.
     """
     with reading(con, pipeline.project, purpose=f"{pipeline.spec.name}: reading estimates"):
-        found = graded_estimates(con, pipeline.spec.name, version.manifest_digest, now=clock.now())
+        found = graded_estimates(con, pipeline.spec.name, version.manifest_digest, now=clock.wall())
     records = records_of(found)
     keys = list(dict.fromkeys(each.partition_key for each in found))
     kept = {*(keys if last is None else keys[-last:])}
@@ -106,7 +106,7 @@ def estimate_findings(
     """
     name = pipeline.spec.name
     with reading(con, pipeline.project, purpose=f"{name}: reading estimates"):
-        found = graded_estimates(con, name, version.manifest_digest, now=clock.now())
+        found = graded_estimates(con, name, version.manifest_digest, now=clock.wall())
     findings = []
     for metric, of_metric in records_of(found).items():
         listed = [each for each in found if each.metric == metric]

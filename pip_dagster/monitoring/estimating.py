@@ -165,7 +165,7 @@ def refit(
         DeclarationError: the labels' SQL cannot run.
         SourceError: a source cannot be read.
     """
-    name, digest, at = pipeline.spec.name, version.manifest_digest, now or clock.now()
+    name, digest, at = pipeline.spec.name, version.manifest_digest, now or clock.wall()
     with reading(con, pipeline.project, purpose=f"{name}: reading the ledger"):
         mature = mature_scorings(con, name, digest, now=at)
         known = calibrators_of(con, name, digest)
@@ -178,7 +178,8 @@ def refit(
     fitted = [each for each in known if each.kind != "held out"]
     if any(_is_of(each, mature) for each in fitted):
         return None
-    if before is None and fitted and at - fitted[0].made_at < _REFIT_AFTER:
+    last = fitted[0].made_at if fitted else None
+    if before is None and last and not clock.is_ahead(last, at) and at - last < _REFIT_AFTER:
         return None
     of = estimated_of(pipeline, version.manifest, decisions)
     if isinstance(of, str):

@@ -7,8 +7,9 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, NamedTuple
 
 from pip_dagster import clock
+from pip_dagster.declaration.every import LONGEST
 from pip_dagster.errors import NoWarehouseError
-from pip_dagster.monitoring.closing import LONGEST, closed_since, expected_by
+from pip_dagster.monitoring.closing import closed_since, expected_by
 from pip_dagster.monitoring.finding import Finding, FindingState
 from pip_dagster.plural import plural
 from pip_dagster.sql.names import literal

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -73,11 +73,19 @@ def judge_drift(
         return _Current.of(con, pipeline, version).read(con, partitions)
 
 
-def judge_all_drift(con: DuckDBPyConnection, pipeline: Pipeline, version: ModelVersion) -> int:
-    """Judge every profiled live partition whose judgement is not stored or no longer holds; how many."""
+def judge_all_drift(
+    con: DuckDBPyConnection, pipeline: Pipeline, version: ModelVersion, again: Collection[str] = ()
+) -> int:
+    """Judge every profiled live partition whose judgement is not stored or no longer holds; how many.
+
+    So are those from the first of `again` on, whose profiles have columns that they had not: segments declared since.
+    """
     with writing(con, pipeline.project, purpose=f"{pipeline.spec.name}: judging drift"):
         current = _Current.of(con, pipeline, version)
-        outdated = current.outdated(each.partition_key for each in current.live)
+        named = {*again}
+        first = next((at for at, each in enumerate(current.live) if each.partition_key in named), len(current.live))
+        outdated = [at for at in current.outdated(each.partition_key for each in current.live) if at < first]
+        outdated += range(first, len(current.live))
         current.store(con, outdated)
     return len(outdated)
 

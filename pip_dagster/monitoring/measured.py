@@ -8,10 +8,11 @@ from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from pip_dagster import clock
+from pip_dagster.declaration.every import LONGEST
 from pip_dagster.declaration.grid import grid_end, grid_start, partitions_between
 from pip_dagster.ledger.recent import RecentPartition, columns_there, recent_partitions
 from pip_dagster.ledger.record import dicts
-from pip_dagster.monitoring.closing import LONGEST, closed_since
+from pip_dagster.monitoring.closing import closed_since
 from pip_dagster.monitoring.freshness import Newest, lateness
 from pip_dagster.sql.names import literal, quote
 

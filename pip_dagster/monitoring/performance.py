@@ -145,11 +145,11 @@ def read_performance(
     assert labels
     try:
         with reading(con, pipeline.project, purpose=f"{name}: reading performance"):
-            parts = live_parts(con, name)
+            parts = live_parts(con, name, purged=True)
             if partition is not None:
                 until = max((part.live.start for part in parts if part.live.key == partition), default=None)
                 parts = [part for part in parts if until is not None and part.live.start <= until]
-            found = coverages(parts, newest_evaluations(con, name), labels, now or clock.now())
+            found = coverages(parts, newest_evaluations(con, name), labels, now or clock.wall())
             labelled = [each for each in found if each.labelled]
             starts = sorted({each.part.live.start for each in labelled})[-last:]
             wanted = [_id(each) for each in labelled if each.part.live.start >= starts[0] or each.partition_key in also]

@@ -143,6 +143,7 @@ def _begun(known: KnownAlarms, finding: Finding, judging: Judging) -> AlarmEntry
         partition_key=finding.partition_key,
         good=[],
         quiet=judging.quiet and finding.event not in ("freshness", "delivery"),
+        made_at=clock.wall(),
         made_by=judging.by,
         **{name: getattr(finding, name) for name in _OF_FINDING},
     )
@@ -169,7 +170,7 @@ def _good(alarm: AlarmEntry, key: str, judging: Judging) -> AlarmEntry | None:
 
 
 def _next(alarm: AlarmEntry, judging: Judging, **changed: Any) -> AlarmEntry:
-    fixed: dict[str, Any] = {"event_id": new_id(), "made_at": clock.now(), "made_by": judging.by, "reason": ""}
+    fixed: dict[str, Any] = {"event_id": new_id(), "made_at": clock.wall(), "made_by": judging.by, "reason": ""}
     return replace(alarm, sequence=alarm.sequence + 1, **fixed, **changed)
 
 

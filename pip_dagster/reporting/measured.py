@@ -45,7 +45,7 @@ def read_measured(
     if labels is None or as_of is None or not source.has("ledger", "evaluations"):
         return None
     name, wanted = pipeline.spec.name, {*keys}
-    parts = [part for part in live_parts(source.con, name) if part.live.key in wanted]
+    parts = [part for part in live_parts(source.con, name, purged=True) if part.live.key in wanted]
     found = coverages(parts, newest_evaluations(source.con, name), labels, as_of)
     ids = [each.evaluation.evaluation_id for each in found if each.evaluation and each.labelled]
     rows: dict[str, list[PerformanceRow]] = {}

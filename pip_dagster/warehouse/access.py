@@ -21,6 +21,8 @@ from pip_dagster.warehouse.pending import Pending, pending_publications
 from pip_dagster.warehouse.published import publish_pending
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from duckdb import DuckDBPyConnection
 
     from pip_dagster.declaration.project import Project
@@ -89,15 +91,19 @@ def check_may_write(project: Project) -> None:
 
 
 def see_newest(con: DuckDBPyConnection) -> None:
-    """Have the clock of records go on behind the ledger's newest. In time order, this reads next to nothing."""
+    """Have the clock of records go on behind the ledger's newest."""
+    clock.seen(newest_of_future(con))
+
+
+def newest_of_future(con: DuckDBPyConnection) -> datetime | None:
+    """The newest record that is later than this machine's clock. In time order, this reads next to nothing."""
     ahead, last = (f"{literal(each.isoformat())}::TIMESTAMPTZ" for each in (clock.wall(), clock.LAST))
     selects = (
         f"SELECT max(made_at) AS newest FROM ledger.{name} WHERE made_at > {ahead} AND made_at < {last}"
         for name in _DATED
     )
     found = con.execute(f"SELECT epoch_us(max(newest)) FROM ({' UNION ALL '.join(selects)})").fetchone()
-    if found and found[0] is not None:
-        clock.seen(clock.instant(found[0]))
+    return clock.instant(found[0]) if found and found[0] is not None else None
 
 
 def pending_now(project: Project, *, within: float) -> list[Pending]:

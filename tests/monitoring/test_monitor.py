@@ -131,6 +131,21 @@ def test_two_backfills_at_once_profile_each_partition_once(shifted, monkeypatch)
     ) == [(1,)]
 
 
+def test_a_backfill_reads_no_more_entries_than_a_chunk_at_a_time(shifted, monkeypatch):
+    monkeypatch.setattr(backfill, "_CHUNK", 5)
+    read = []
+
+    def counted(*arguments):
+        read.append(backfill_unprofiled(*arguments))
+        return read[-1]
+
+    backfill_unprofiled = backfill.unprofiled
+    monkeypatch.setattr(backfill, "unprofiled", counted)
+    shifted.tamper("DELETE FROM ledger.profiles")
+    monitor(shifted, "--backfill")
+    assert [len(each) for each in read] == [24, 5, 5, 5, 5, 4]
+
+
 @pytest.mark.slice
 def test_partitions_whose_features_are_not_those_of_the_version_keep_no_other_from_being_profiled(gated, helpers):
     """A version with a renamed feature scores one day; the day before and the one after have its features as well."""

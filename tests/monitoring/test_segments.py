@@ -7,6 +7,8 @@ from click.testing import CliRunner
 
 from pip_dagster.cli.main import cli
 from pip_dagster.errors import DeclarationError
+from pip_dagster.warehouse.access import writing
+from pip_dagster.warehouse.connect import workspace
 
 DAYS = [f"2024-03-{day:02}" for day in range(1, 22)]
 MORE = """
@@ -55,6 +57,20 @@ def test_values_beyond_fifty_count_as_one(tiny):
     assert len(values) == 51 and dict(values)["(other)"] == rows - 50
 
 
+def test_the_command_lists_the_fifty_largest_segments(tiny):
+    tiny.source("UPDATE raw.orders SET amount = CASE WHEN order_id % 2 = 0 THEN 7 ELSE order_id END")
+    tiny.source("CREATE TABLE raw.outcomes AS SELECT order_id, day, (quantity > 5)::INT AS returned FROM raw.orders")
+    (tiny.folder / "labels.sql").write_text("SELECT order_id, returned FROM raw.outcomes WHERE day = $start_date")
+    sources = {name: {"table": f"raw.{name}", "partition_column": "day"} for name in ("orders", "outcomes")}
+    labels = {"sql": "labels.sql", "outcome": "returned", "complete_after": "1 day"}
+    tiny.declare(sources=sources, labels=labels, monitoring={"performance": {"segments": ["amount"]}})
+    tiny.run()
+    text = tiny.shell("performance", "orders", "--evaluate")
+    assert text.count("\namount = ") == 50 and "amount = 7.0 " in text
+    values = [each["segment_value"] for each in json.loads(tiny.shell("performance", "orders", "--json"))["windows"]]
+    assert f"{len([*filter(None, values)]) - 50} segment values with fewer rows: --json lists them." in text
+
+
 def test_drift_of_one_segment_is_in_alarm(tiny):
     tiny.declare(monitoring={"history": 14, "segments": ["shop"]})
     tiny.source(
@@ -78,3 +94,26 @@ def test_a_segment_that_is_no_column_is_refused(tiny):
     tiny.declare(monitoring={"segments": ["nowhere"]})
     with pytest.raises(DeclarationError, match=r"monitoring\.segments names nowhere"):
         tiny.run("2024-03-01")
+
+
+def test_a_segment_that_is_declared_later_is_profiled_by_the_backfill(tiny):
+    """As if it had been declared before: also what a run judged in between, which then had no history."""
+    tiny.source(MORE)
+    tiny.declare(monitoring={"history": 14}, decisions={"high": "score > 0.5"})
+    tiny.run(*DAYS[:19])
+    tiny.declare(monitoring={"history": 14, "segments": ["shop"]}, decisions={"high": "score > 0.5"})
+    tiny.run(*DAYS[19:])
+    rows = "SELECT partition_key, segment, segment_value, name, rows, counts, missing FROM ledger.profiles ORDER BY ALL"
+    whole = [row for row in tiny.warehouse(rows) if row[1] is None]
+    out = tiny.shell("monitor", "orders", "--backfill")
+    assert "19 partitions profiled" in out and "21 partitions judged" in out
+    found = tiny.warehouse(rows)
+    assert [row for row in found if row[1] is None] == whole, "the others are not stored twice"
+    assert {row[0] for row in found if row[1] == "shop"} == {*DAYS}
+    drift = "SELECT * EXCLUDE (judgement_id, judged_at) FROM ledger.live_drift WHERE segment IS NOT NULL ORDER BY ALL"
+    late = tiny.published(drift.replace("ledger.live_drift", "orders.drift"))
+    assert late and "0 partitions profiled" in tiny.shell("monitor", "orders", "--backfill")
+    with workspace(threads=1) as con, writing(con, tiny.project, purpose="test"):
+        con.execute("DELETE FROM ledger.judgements")
+    tiny.shell("monitor", "orders", "--backfill")
+    assert tiny.published(drift.replace("ledger.live_drift", "orders.drift")) == late
