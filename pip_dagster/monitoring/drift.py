@@ -27,6 +27,7 @@ _PARTITIONS, _CELLS = 366, 73_200  # of a part that is judged at once; cells: a 
 # of a process would spend half of its time on new pages. 32 MB is the most that glibc adapts to.
 _REUSED = 32_000_000
 REFERENCES: tuple[ReferenceName, ...] = ("training", "previous", "season")
+_LASTING: tuple[int, ReferenceName] = (LONGEST, "training")
 # drifted: unlike training for 28 partitions, and no longer news. noted: in alarm, but the model does not use it.
 State = Literal["alarm", "noted", "drifted", "ok", "unjudged"]
 STATES: tuple[State, ...] = ("alarm", "noted", "drifted", "ok", "unjudged")
@@ -103,18 +104,26 @@ class ColumnDrift:
 class JudgedDrift:
     """Many partitions of a series, judged: arrays of the shape (columns, positions).
 
-    `state`: the numbers of `STATES`. `bin`: the place of the bin whose share changed most, with its shares `before` and
-    `now`. `figures`: of each window and reference.
+    `state`: the numbers of `STATES`; `lasting`: the figures of the longest window against training, which it is by.
     """
 
     windows: Windows
     verdict: DriftVerdict
     state: np.ndarray
     threshold: np.ndarray
-    bin: np.ndarray
-    before: np.ndarray
-    now: np.ndarray
-    figures: tuple[Figures, ...]
+    lasting: Figures | None
+
+    @cached_property
+    def figures(self) -> tuple[Figures, ...]:
+        """Of each window and reference."""
+        listed = [(length, name) for length in WINDOWS for name in REFERENCES]
+        found = (self.lasting if each == _LASTING else figures(self.windows, *each) for each in listed)
+        return tuple(each for each in found if each)
+
+    @cached_property
+    def changes(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """The place of the bin whose share changed most, and its shares before and now."""
+        return _changes(self.windows, self.verdict)
 
 
 @dataclass(frozen=True)
@@ -222,14 +231,13 @@ def at_once(positions: Sequence[int], columns: int) -> Iterator[Sequence[int]]:
 
 
 def judge_all(series: Series, positions: Sequence[int], rules: Monitoring) -> list[JudgedPartition]:
-    """The same as arrays, of which what is shown is built."""
+    """The same as arrays, of which what is shown is built; what is not shown is not computed."""
     import numpy as np
 
     np.empty(_REUSED // 8)  # never touched
     windows = Windows(series, np.array(positions, np.int64), rules)
     verdict = judge(windows)
-    found = [each for length in WINDOWS for name in REFERENCES if (each := figures(windows, length, name))]
-    lasting = next((each for each in found if (each.partitions, each.reference) == (LONGEST, "training")), None)
+    lasting = figures(windows, *_LASTING)
     raised = verdict.rule >= 0
     unused = np.array([column.gain == 0 for column in series.columns], bool)[:, None]
     state = np.where(np.isfinite(verdict.p), STATES.index("ok"), STATES.index("unjudged"))
@@ -237,7 +245,7 @@ def judge_all(series: Series, positions: Sequence[int], rules: Monitoring) -> li
         state[lasting.there & (lasting.of.excess > rules.psi / 2)] = STATES.index("drifted")
     state = np.where(raised, np.where(unused, STATES.index("noted"), STATES.index("alarm")), state)
     by_rule = np.array([rules.missing, rules.unseen, rules.psi, rules.psi / 2, rules.psi])  # the last for none
-    judged = JudgedDrift(windows, verdict, state, by_rule[verdict.rule], *_changes(windows, verdict), tuple(found))
+    judged = JudgedDrift(windows, verdict, state, by_rule[verdict.rule], lasting)
     return [JudgedPartition(judged, place) for place in range(len(positions))]
 
 
@@ -265,6 +273,7 @@ def _changes(windows: Windows, verdict: DriftVerdict) -> tuple[np.ndarray, np.nd
 
 def _column(judged: JudgedDrift, i: int, place: int) -> ColumnDrift:
     column: Column = judged.windows.series.columns[i]
+    changed, before, now = (each[i, place] for each in judged.changes)
     rule, p = int(judged.verdict.rule[i, place]), judged.verdict.p[i, place]
     mean = judged.windows.series.means[i, judged.windows.at[place]]
     listed = tuple(_window(each, i, place) for each in judged.figures if each.there[i, place])
@@ -275,9 +284,9 @@ def _column(judged: JudgedDrift, i: int, place: int) -> ColumnDrift:
         p=_known(p),
         threshold=float(judged.threshold[i, place]),
         windows=listed,
-        bin=column.bins[judged.bin[i, place]] if judged.bin[i, place] < len(column.bins) else "",
-        share_before=float(judged.before[i, place]),
-        share_now=float(judged.now[i, place]),
+        bin=column.bins[changed] if changed < len(column.bins) else "",
+        share_before=float(before),
+        share_now=float(now),
         mean=_known(mean),
         training_mean=column.mean,
     )

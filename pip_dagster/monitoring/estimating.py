@@ -61,11 +61,16 @@ def applies(pipeline: Pipeline) -> bool:
 
 
 def estimate_scored(
-    con: DuckDBPyConnection, pipeline: Pipeline, version: ModelVersion, partitions: Sequence[str]
+    con: DuckDBPyConnection,
+    pipeline: Pipeline,
+    version: ModelVersion,
+    partitions: Sequence[str],
+    *,
+    publish: bool = True,
 ) -> Estimating:
     """Estimate partitions that a run has scored; it never raises for what monitoring cannot do, but records why."""
     try:
-        return estimate_stored(con, pipeline, version, partitions=partitions)
+        return estimate_stored(con, pipeline, version, partitions=partitions, publish=publish)
     except Exception as error:
         raise_if_interrupted(error)
         reason = f"not estimated: {said(error)}"
@@ -93,6 +98,7 @@ def estimate_stored(
     partitions: Sequence[str] | None = None,
     last: int | None = None,
     past: bool = False,
+    publish: bool = True,
     progress: Callable[[str], None] = lambda text: None,
 ) -> Estimating:
     """Estimate the live partitions of a version that have no estimate yet, with calibrators of earlier partitions.
@@ -104,6 +110,7 @@ def estimate_stored(
         partitions: only these.
         last: only so many of the newest.
         past: fit calibrators for partitions that have none, on what was known before each week of them.
+        publish: as of `writing`.
         progress: is called after each chunk.
 
     Raises:
@@ -131,7 +138,7 @@ def estimate_stored(
             news = [each for each in entries if each.metric or known.get(each.scoring_id) != each.reason]
             if news:
                 with (
-                    writing(con, pipeline.project, purpose=f"{name}: storing estimates"),
+                    writing(con, pipeline.project, purpose=f"{name}: storing estimates", publish=publish),
                     transaction(con),
                 ):
                     lacking_now = {each.scoring_id for each in live_scorings(con, name, digest, without_estimate=True)}

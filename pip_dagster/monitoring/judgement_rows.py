@@ -44,10 +44,10 @@ def rows_of(found: Sequence[JudgedPartition], entries: Sequence[DriftJudgement])
     columns["rule"] = _taken([*RULES, None], np.where(rule < 0, len(RULES), rule))
     columns["p"] = _number(judged.verdict.p[i, position])
     columns["threshold"] = judged.threshold[i, position]
-    bins = judged.bin[i, position]
+    bins, before, now = (each[i, position] for each in judged.changes)
     names = [[*column.bins, ""] for column in listed]
     columns["share_bin"] = pa.array([names[c][min(b, len(names[c]) - 1)] for c, b in zip(i, bins, strict=True)])
-    columns["share_before"], columns["share_now"] = judged.before[i, position], judged.now[i, position]
+    columns["share_before"], columns["share_now"] = before, now
     return pa.table({name: pa.array(values) for name, values in columns.items()})
 
 

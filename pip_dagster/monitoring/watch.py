@@ -83,17 +83,24 @@ class Watched:
         return [each for each in self.findings if each.event == event]
 
 
-def watch(pipeline: Pipeline, version: ModelVersion, partitions: Sequence[str]) -> Watched:
-    """Judge partitions that a version scored, the newest of them, and store the alarms.
+def watch(
+    con: DuckDBPyConnection,
+    pipeline: Pipeline,
+    version: ModelVersion,
+    partitions: Sequence[str],
+    *,
+    unpublished: bool = False,
+) -> Watched:
+    """Judge partitions that a version scored, the newest of them, and store the alarms. `con` is a workspace.
 
-    Newer live ones that no process has judged, since it was killed, are judged with them.
+    Newer live ones that no process has judged, since it was killed, are judged with them. `unpublished`: the caller has
+    stored what is to be published with them.
     """
-    with workspace(threads=1) as con:
-        live, after = _newest(con, pipeline)
-        wanted = {*partitions, *(key for key in live if _started(pipeline, key) > after)}
-        newest = sorted(wanted, key=lambda key: _started(pipeline, key))[-_MOST:]
-        found = collect(con, pipeline, version, newest)
-    return _stored(pipeline, found, next(iter(live), None))
+    live, after = _newest(con, pipeline)
+    wanted = {*partitions, *(key for key in live if _started(pipeline, key) > after)}
+    newest = sorted(wanted, key=lambda key: _started(pipeline, key))[-_MOST:]
+    found = collect(con, pipeline, version, newest)
+    return _stored(con, pipeline, found, next(iter(live), None), unpublished)
 
 
 def watch_scored(pipeline: Pipeline, number: int | None, partitions: Sequence[str] = ()) -> Watched:
@@ -103,13 +110,14 @@ def watch_scored(pipeline: Pipeline, number: int | None, partitions: Sequence[st
     """
     scoring = pipeline.spec.scoring
     if pipeline.spec.monitoring is None:
-        return _stored(pipeline, Watched((), {}))
+        return watch_findings(pipeline, ())
     try:
         version = registry_of(pipeline.project, scoring).get(scoring.model_name, number or scoring.alias)
     except PipelineError as error:
         LOG.warning("%s: monitoring: %s", pipeline.spec.name, error)
         return Watched((), {"model": str(error)})
-    return watch(pipeline, version, partitions)
+    with workspace(threads=1) as con:
+        return watch(con, pipeline, version, partitions)
 
 
 def newest_live(pipeline: Pipeline) -> str | None:
@@ -141,12 +149,13 @@ def watch_clock(pipeline: Pipeline) -> Watched:
     """Judge what time alone can change, such as a partition that is late, and store the alarms."""
     with workspace(threads=1) as con:
         found = _collected({event: partial(of, con, pipeline) for event, of in BY_CLOCK.items()})
-    return _stored(pipeline, found)
+        return _stored(con, pipeline, found)
 
 
 def watch_findings(pipeline: Pipeline, findings: Sequence[Finding]) -> Watched:
     """Store the alarms that follow from findings that somebody else collected."""
-    return _stored(pipeline, Watched((*findings,), {}))
+    with workspace(threads=1) as con:
+        return _stored(con, pipeline, Watched((*findings,), {}))
 
 
 def _change(con: DuckDBPyConnection, pipeline: Pipeline, findings: Sequence[Finding], quiet: bool) -> AlarmChange:
@@ -189,19 +198,20 @@ def _collected(collectors: Mapping[Event, Callable[[], list[Finding]]]) -> Watch
     return Watched((*found,), faults, busy)
 
 
-def _stored(pipeline: Pipeline, found: Watched, newest: str | None = None) -> Watched:
+def _stored(
+    con: DuckDBPyConnection, pipeline: Pipeline, found: Watched, newest: str | None = None, unpublished: bool = False
+) -> Watched:
     """Store the alarms that follow; `newest` is the newest live partition, where that is known."""
     name, faults, busy = pipeline.spec.name, dict(found.faults), found.busy
     try:
-        with workspace(threads=1) as con:
-            with reading(con, pipeline.project, purpose=f"{name}: reading alarms"):
-                quiet = _is_behind(pipeline, newest or next((key for key, _ in _live(con, pipeline, 1)), ""))
-                change = _change(con, pipeline, found.findings, quiet)
-            if change.entries or change.marks:  # most evaluations change nothing, and need no turn to write
-                with writing(con, pipeline.project, purpose=f"{name}: storing alarms"), transaction(con):
-                    change = _change(con, pipeline, found.findings, quiet)  # others may have stored some meanwhile
-                    insert_alarms(con, change.entries)
-                    insert_marks(con, name, change.marks)
+        with reading(con, pipeline.project, purpose=f"{name}: reading alarms"):
+            quiet = _is_behind(pipeline, newest or next((key for key, _ in _live(con, pipeline, 1)), ""))
+            change = _change(con, pipeline, found.findings, quiet)
+        if change.entries or change.marks or unpublished:  # most evaluations change nothing, and need no turn to write
+            with writing(con, pipeline.project, purpose=f"{name}: storing alarms"), transaction(con):
+                change = _change(con, pipeline, found.findings, quiet)  # others may have stored some meanwhile
+                insert_alarms(con, change.entries)
+                insert_marks(con, name, change.marks)
     except NoWarehouseError:
         pass  # nothing was ever scored
     except Exception as error:

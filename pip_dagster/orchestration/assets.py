@@ -12,6 +12,7 @@ from pip_dagster.evidence.anchor import anchor_after
 from pip_dagster.flow.materialize import materialize
 from pip_dagster.flow.result import PartitionResult
 from pip_dagster.ledger.record import RunInfo, ScoringEntry
+from pip_dagster.monitoring.estimating import applies
 from pip_dagster.monitoring.judged import judging
 from pip_dagster.monitoring.watch import watch, watch_scored
 from pip_dagster.orchestration.alive import alive
@@ -43,6 +44,7 @@ from pip_dagster.plural import plural
 from pip_dagster.registry.choose import registry_of, version_withdrawn
 from pip_dagster.registry.store import Registry, whoami
 from pip_dagster.registry.version import ModelVersion
+from pip_dagster.warehouse.connect import workspace
 
 
 def pipeline_assets(
@@ -182,9 +184,11 @@ def _run(
     elif outcome.last and outcome.last.scoring:
         version = _version_of(pipeline, outcome.last.scoring)
         scored = [*outcome.done.get(predictions_key(spec), {})]
-        outcome.judged.extend(drift_evaluations(pipeline, version, scored))
-        outcome.judged.extend(estimate_evaluations(pipeline, version, scored))
-        for event, why in watch(pipeline, version, scored).faults.items():
+        with workspace(threads=1) as con:
+            outcome.judged.extend(drift_evaluations(con, pipeline, version, scored))
+            outcome.judged.extend(estimate_evaluations(con, pipeline, version, scored, publish=False))
+            watched = watch(con, pipeline, version, scored, unpublished=applies(pipeline))
+        for event, why in watched.faults.items():
             context.log.warning(f"{spec.name}: monitoring, {event}: {why}")
     if outcome.read:
         yield from source_observations(context.instance, pipeline, outcome.read[-1])

@@ -23,6 +23,8 @@ from pip_dagster.warehouse.connect import workspace
 from pip_dagster.warehouse.interrupts import raise_if_interrupted
 
 if TYPE_CHECKING:
+    from duckdb import DuckDBPyConnection
+
     from pip_dagster.declaration.pipeline import Pipeline
     from pip_dagster.registry.version import ModelVersion
 
@@ -30,9 +32,9 @@ _SHOWN = 20
 
 
 def drift_evaluations(
-    pipeline: Pipeline, version: ModelVersion, partitions: Sequence[str]
+    con: DuckDBPyConnection, pipeline: Pipeline, version: ModelVersion, partitions: Sequence[str]
 ) -> Iterator[dg.AssetCheckEvaluation]:
-    """Judge the newest of these partitions, at most as many as a run reports one by one.
+    """Judge the newest of these partitions, at most as many as a run reports one by one. `con` is a workspace.
 
     Monitoring never fails a run: what cannot be judged is an evaluation that does not pass, with the reason.
     """
@@ -40,7 +42,7 @@ def drift_evaluations(
     if not newest:
         return
     try:
-        judged = _judged(pipeline, version, newest)
+        judged = _judged(con, pipeline, version, newest)
     except Exception as error:
         raise_if_interrupted(error)
         yield _evaluation(pipeline, newest[-1], passed=False, description=f"Not judged: {said(error)}")
@@ -55,9 +57,9 @@ def drift_alone(pipeline: Pipeline, check: dg.AssetCheckKey, partitions: Sequenc
         Failure: what is stored cannot be judged, with the reason.
     """
     scoring, found = pipeline.spec.scoring, list[PartitionDrift]()
-    with as_failure(), suppress(NoWarehouseError):
+    with as_failure(), suppress(NoWarehouseError), workspace(threads=1) as con:
         version = registry_of(pipeline.project, scoring).get(scoring.model_name, scoring.alias)
-        found = _judged(pipeline, version, partitions)
+        found = _judged(con, pipeline, version, partitions)
     nothing = (
         "Nothing was judged: no such partition is profiled. Materialize it, or run `pip-dagster monitor "
         f"{pipeline.spec.name} --backfill`."
@@ -65,16 +67,17 @@ def drift_alone(pipeline: Pipeline, check: dg.AssetCheckKey, partitions: Sequenc
     yield from executed_alone(check, [_evaluation_of(pipeline, each) for each in found], nothing)
 
 
-def _judged(pipeline: Pipeline, version: ModelVersion, partitions: Sequence[str] | None) -> list[PartitionDrift]:
+def _judged(
+    con: DuckDBPyConnection, pipeline: Pipeline, version: ModelVersion, partitions: Sequence[str] | None
+) -> list[PartitionDrift]:
     """These partitions, or the newest profiled one. What was scored before monitoring was declared is profiled now."""
-    with workspace(threads=1) as con:
-        found = judge_drift(con, pipeline, version, partitions)
-        lacking = {*(partitions or ())} - {each.partition_key for each in found}
-        if lacking:
-            model = ScoringModel.resolve(pipeline, 1, version=version.version)
-            if profile_stored(con, pipeline, model, keys=lacking):
-                found = judge_drift(con, pipeline, version, partitions)
-        return found
+    found = judge_drift(con, pipeline, version, partitions)
+    lacking = {*(partitions or ())} - {each.partition_key for each in found}
+    if lacking:
+        model = ScoringModel.resolve(pipeline, 1, version=version.version)
+        if profile_stored(con, pipeline, model, keys=lacking):
+            found = judge_drift(con, pipeline, version, partitions)
+    return found
 
 
 def _evaluation_of(pipeline: Pipeline, found: PartitionDrift) -> dg.AssetCheckEvaluation:

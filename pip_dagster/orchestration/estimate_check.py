@@ -24,25 +24,32 @@ from pip_dagster.warehouse.connect import workspace
 from pip_dagster.warehouse.interrupts import raise_if_interrupted
 
 if TYPE_CHECKING:
+    from duckdb import DuckDBPyConnection
+
     from pip_dagster.declaration.pipeline import Pipeline
     from pip_dagster.registry.version import ModelVersion
 
 
 def estimate_evaluations(
-    pipeline: Pipeline, version: ModelVersion, partitions: Sequence[str]
+    con: DuckDBPyConnection,
+    pipeline: Pipeline,
+    version: ModelVersion,
+    partitions: Sequence[str],
+    *,
+    publish: bool = True,
 ) -> Iterator[dg.AssetCheckEvaluation]:
     """Estimate the newest of these partitions, at most as many as a run reports one by one, and judge the estimates.
 
-    It never fails a run: where nothing can be estimated, the description has the reason.
+    It never fails a run: where nothing can be estimated, the description has the reason. `con` is a workspace without
+    the warehouse; `publish` as of `writing`.
     """
     newest = in_order(pipeline.spec.partitions, partitions)[-EACH_REPORTED_UP_TO:]
     if not newest or not applies(pipeline):
         return
     try:
-        with workspace(threads=1) as con:
-            reasons = estimate_scored(con, pipeline, version, newest).reasons
-            shown = [each for each in read_estimates(con, pipeline, version) if each.partition_key in newest]
-            findings = estimate_findings(con, pipeline, version)
+        reasons = estimate_scored(con, pipeline, version, newest, publish=publish).reasons
+        shown = [each for each in read_estimates(con, pipeline, version) if each.partition_key in newest]
+        findings = estimate_findings(con, pipeline, version)
     except Exception as error:
         raise_if_interrupted(error)
         reasons, shown, findings = {newest[-1]: f"not estimated: {said(error)}"}, [], []
@@ -59,16 +66,16 @@ def estimate_alone(pipeline: Pipeline, check: dg.AssetCheckKey, partitions: Sequ
         Failure: what is stored cannot be read, with the reason.
     """
     scoring, found = pipeline.spec.scoring, list[dg.AssetCheckEvaluation]()
-    with as_failure(), suppress(NoWarehouseError):
+    with as_failure(), suppress(NoWarehouseError), workspace(threads=1) as con:
         version = registry_of(pipeline.project, scoring).get(scoring.model_name, scoring.alias)
-        found = [*estimate_evaluations(pipeline, version, partitions or _newest(pipeline, version))]
+        found = [*estimate_evaluations(con, pipeline, version, partitions or _newest(con, pipeline, version))]
     nothing = "Nothing was estimated: no such partition is scored by this version. Materialize it first."
     yield from executed_alone(check, found, nothing)
 
 
-def _newest(pipeline: Pipeline, version: ModelVersion) -> list[str]:
+def _newest(con: DuckDBPyConnection, pipeline: Pipeline, version: ModelVersion) -> list[str]:
     name = pipeline.spec.name
-    with workspace(threads=1) as con, reading(con, pipeline.project, purpose=f"{name}: reading the ledger"):
+    with reading(con, pipeline.project, purpose=f"{name}: reading the ledger"):
         return [each.partition_key for each in live_scorings(con, name, version.manifest_digest)[-1:]]
 
 

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import dagster as dg
 
-from pip_dagster.orchestration.dagster_private import ASSET_CHECK_EVENTS, SqliteEventLogStorage
+from pip_dagster.orchestration.dagster_private import ASSET_CHECK_EVENTS, INDEX_SHARD_NAME, SqliteEventLogStorage
+
+# Databases whose engine is kept: the index, and those of the runs that are at work or looked at.
+_ENGINES = 8
 
 
 class BatchedEventStorage(SqliteEventLogStorage):
@@ -17,12 +21,40 @@ class BatchedEventStorage(SqliteEventLogStorage):
     Dagster collects the events of many partitions, up to `DAGSTER_EVENT_BATCH_SIZE` of them. Its own storage stores a
     batch one by one, and opens and commits two databases for each. Files and tables are the same: without this class
     in dagster.yaml, Dagster continues with what is there.
+
+    Dagster's own also creates an engine for each connection, and the engine has the statements that SQLAlchemy has
+    compiled. Here engines are kept, and connections are not: each is closed when it was used, as before.
     """
+
+    def __init__(self, base_dir: str, inst_data: Any = None) -> None:
+        self._engines: dict[str, Any] = {}
+        super().__init__(base_dir, inst_data)
 
     @classmethod
     def from_config_value(cls, inst_data: Any, config_value: Any) -> BatchedEventStorage:
         """Open the events below the instance's folder, `base_dir`, where Dagster's own storage has them."""
         return cls(str(Path(config_value["base_dir"]) / "history" / "runs"), inst_data)
+
+    @contextmanager
+    def _connect(self, shard: str) -> Iterator[Any]:
+        """A transaction in the database of a run, or in the index. The first one creates the database."""
+        engine = self._engines.get(shard) if shard in self._initialized_dbs else None
+        if engine is not None:
+            with self._db_lock, engine.begin() as con:
+                yield con
+            return
+        with super()._connect(shard) as con:
+            self._engines[shard] = con.engine
+            for oldest in [*self._engines][:-_ENGINES]:
+                self._engines.pop(oldest, None)
+            yield con
+
+    def has_table(self, table_name: str) -> bool:
+        """Whether the index has a table. Dagster also asks while a connection has the lock."""
+        if (engine := self._engines.get(INDEX_SHARD_NAME)) is None:
+            return super().has_table(table_name)
+        with engine.connect() as con:
+            return bool(engine.dialect.has_table(con, table_name))
 
     def store_event_batch(self, events: Sequence[dg.EventLogEntry]) -> None:
         """Store a run's events in its own database, then those of assets and checks in the index of all runs.

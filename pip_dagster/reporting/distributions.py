@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pip_dagster.declaration.monitoring import Monitoring
-from pip_dagster.monitoring.drift import ColumnDrift, JudgedPartition, PartitionDrift, at_once, judge_all
+from pip_dagster.monitoring.drift import ColumnDrift, JudgedPartition, PartitionDrift, at_once, drift_of, judge_all
 from pip_dagster.monitoring.series import Series
 from pip_dagster.reporting.content import LEAST_ROWS, ColumnLine, Day, Distribution, Figure, RateSeries, Window
-from pip_dagster.statistics.distribution import difference
+from pip_dagster.statistics.distribution import stability
 
 if TYPE_CHECKING:
     import numpy as np
@@ -42,9 +42,9 @@ class Profiled:
         """Judge the partitions that were requested."""
         states: dict[str, States] = {}
         for part in at_once(series.positions, len(series.columns)):
-            judged = judge_all(series, part, rules)
-            states |= {each.partition_key: states_of(each) for each in judged}
-        return cls(series, series.positions[0], states, judged[-1].drift)
+            states |= {each.partition_key: states_of(each) for each in judge_all(series, part, rules)}
+        (newest,) = drift_of(series, series.positions[-1:], rules)  # whose figures alone are shown
+        return cls(series, series.positions[0], states, newest)
 
 
 def states_of(found: JudgedPartition) -> States:
@@ -107,7 +107,8 @@ def _daily(series: Series) -> np.ndarray:
     columns, partitions, bins = series.counts.shape
     flat = series.counts.reshape(columns * partitions, bins)
     reference = np.repeat(series.reference, partitions, axis=0)
-    excess = difference(flat, reference).excess.reshape(columns, partitions)
+    psi, noise, _ = stability(flat.astype(np.float64), reference.astype(np.float64))
+    excess = (psi - noise).reshape(columns, partitions)
     known = (series.counts.sum(axis=2) >= LEAST_ROWS) & (series.reference.sum(axis=1) > 0)[:, None]
     return np.where(known, excess, np.nan)
 

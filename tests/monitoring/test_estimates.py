@@ -11,6 +11,7 @@ from pip_dagster.flow.performance import evaluate
 from pip_dagster.ledger.estimates import GradedEstimate
 from pip_dagster.monitoring.estimates import MEANING, NO_LONGER, _expected, estimate_findings, read_estimates
 from pip_dagster.monitoring.estimating import calibrate_after_labels, estimate_scored, estimate_stored, refit
+from pip_dagster.warehouse.access import pending_now
 from pip_dagster.warehouse.connect import workspace
 
 DAYS = [f"2024-03-{day:02}" for day in range(1, 32)]
@@ -248,6 +249,11 @@ def test_a_run_estimates_its_partitions(estimated):
     assert set(found) == {DAYS[25], DAYS[26]} and all(each.passed for each in found.values())
     of = found[DAYS[26]]
     assert MEANING in of.description and {"auc estimate", "auc low", "auc high"} <= {*of.metadata}
+    shown = (
+        f"SELECT partition_key FROM orders.estimates WHERE metric = 'auc' AND partition_key >= '{DAYS[25]}' ORDER BY 1"
+    )
+    assert estimated.published(shown) == [(DAYS[25],), (DAYS[26],)], "published, once, with the alarms"
+    assert not pending_now(estimated.pipeline().project, within=5)
     estimated.tamper("ALTER TABLE ledger.calibrators DROP COLUMN covariances")
     (broken,) = checks(estimated, DAYS[27], DAYS[27]).values()
     assert broken.passed and "not estimated" in broken.description, "the run is not failed"

@@ -138,3 +138,24 @@ def test_another_process_gets_it_by_reference(ran):
     with dg.DagsterInstance.from_ref(instance.get_ref()) as again:
         assert type(again.event_log_storage) is BatchedEventStorage
         assert again.event_log_storage.path_for_shard("index") == instance.event_log_storage.path_for_shard("index")
+
+
+def test_engines_are_kept_and_connections_are_not(tmp_path):
+    """What SQLAlchemy has compiled serves the next event; no file stays open, and few engines are kept."""
+    with _instance(tmp_path / "home") as instance:
+        storage = instance.event_log_storage
+        with storage.index_connection() as first:
+            pass
+        with storage.index_connection() as second:
+            assert storage.has_table("event_logs") and not storage.has_table("no_such_table")
+        assert second.engine is first.engine and second.closed
+        for number in range(20):
+            with storage.run_connection(f"run-{number}"):
+                pass
+        opened = [str(each.readlink()) for each in Path("/proc/self/fd").iterdir() if each.exists()]
+        assert not [each for each in opened if each.startswith(str(tmp_path))]
+        assert len(storage._engines) < 20
+        run_id = _run(instance)
+        storage.wipe()
+        assert not instance.all_logs(run_id)
+        assert [each.run_id for each in instance.all_logs(_run(instance))]
