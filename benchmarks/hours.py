@@ -1,6 +1,6 @@
-"""A project with years of hourly partitions of 20 rows: `python -m benchmarks.hours FOLDER COUNT [--sources 5]`.
+"""A project with years of hourly partitions of 20 rows: `python -m benchmarks.hours FOLDER COUNT [--sources 5] [--minutes 5]`.
 
-The first two days are built by a real backfill. Every other hour has the rows of the same hour of the first day, with
+The first 48 are built by a real backfill. Every other one has the rows of the same one of the first 24, with
 keys and times of its own, and is written to the same tables in bulk: digests, the audit's chain and published files are
 computed by the project's own functions. `tests/test_hours.py` compares the result with a real backfill.
 """
@@ -33,9 +33,12 @@ WINDOW = 2_000  # partitions written together
 _COLUMNS = ("price", "items", "earlier")
 
 
-def build(folder: Path, count: int, *, sources: int = 1, real: int = REAL) -> Pipeline:
-    """Write the project to a folder that does not exist yet, with `count` partitions; `real` of them by a backfill."""
-    pipeline = _declare(folder, count, sources)
+def build(folder: Path, count: int, *, sources: int = 1, real: int = REAL, minutes: int = 60) -> Pipeline:
+    """Write the project to a folder that does not exist yet, with `count` partitions of so many minutes.
+
+    `real` of them are built by a backfill.
+    """
+    pipeline = _declare(folder, count, sources, minutes)
     _backfill(folder, pipeline, min(real, count))
     if count > real:
         _continue(pipeline, count)
@@ -65,12 +68,12 @@ def pipeline_of(folder: Path) -> Pipeline:
     return Pipeline.load(PipelineSpec.model_validate(attributes), place, Project.at(folder))
 
 
-def key_of(hour: int) -> str:
-    """The key of the partition so many hours after the first."""
-    return f"{START + timedelta(hours=hour):%Y-%m-%d-%H:%M}"
+def key_of(place: int, minutes: int = 60) -> str:
+    """The key of the partition so many places after the first."""
+    return f"{START + timedelta(minutes=place * minutes):%Y-%m-%d-%H:%M}"
 
 
-def _declare(folder: Path, count: int, sources: int) -> Pipeline:
+def _declare(folder: Path, count: int, sources: int, minutes: int) -> Pipeline:
     """Sources, declaration and model."""
     import duckdb
     import yaml
@@ -95,7 +98,7 @@ def _declare(folder: Path, count: int, sources: int) -> Pipeline:
         con.execute("CREATE SCHEMA raw")
         for source in range(sources):
             con.execute(
-                f"CREATE TABLE raw.s{source} AS SELECT i AS order_no, TIMESTAMP '{START:%Y-%m-%d}' + to_minutes(i * 3) "
+                f"CREATE TABLE raw.s{source} AS SELECT i AS order_no, TIMESTAMP '{START:%Y-%m-%d}' + to_seconds(i * {minutes * 60 // ROWS}) "
                 f"AS ordered_at, (n * 48271 % 20000 / 100)::DOUBLE AS price, (1 + n * 31 % 6)::INTEGER AS items, "
                 f"(n * 7919 % 11)::INTEGER AS earlier "
                 f"FROM (SELECT i, i % {PERIOD * ROWS} + {source} AS n FROM range({count * ROWS}) r(i))"
@@ -107,9 +110,10 @@ def _declare(folder: Path, count: int, sources: int) -> Pipeline:
         "WHERE s0.ordered_at >= $start AND s0.ordered_at < $end\n"
     )
     listed = {f"s{i}": {"table": f"raw.s{i}", "partition_column": "ordered_at"} for i in range(sources)}
+    every = "hour" if minutes == 60 else f"{minutes} minutes"
     attributes = {
         "name": NAME,
-        "partitions": {"every": "hour", "start": START.date(), "end": START + timedelta(hours=count)},
+        "partitions": {"every": every, "start": START.date(), "end": START + timedelta(minutes=count * minutes)},
         "source_database": "sources.duckdb",
         "sources": listed,
         "features": {"sql": "features.sql", "key": ["order_no"], "partition_column": "ordered_at"},
@@ -130,7 +134,10 @@ def _declare(folder: Path, count: int, sources: int) -> Pipeline:
 def _backfill(folder: Path, pipeline: Pipeline, count: int) -> None:
     from pip_dagster.ledger.promotions import record_promotions
 
-    words = ["backfill", NAME, "--from", key_of(0), "--to", key_of(count - 1), "--no-dagster"]
+    step = pipeline.spec.partitions.step
+    assert step
+    last = key_of(count - 1, step // timedelta(minutes=1))
+    words = ["backfill", NAME, "--from", key_of(0), "--to", last, "--no-dagster"]
     command = [sys.executable, "-m", "pip_dagster.cli.main", "--project", str(folder), *words]
     ended = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
     if ended.returncode:
@@ -162,7 +169,7 @@ def _continue(pipeline: Pipeline, count: int) -> None:
             with writing(con, pipeline.project, purpose="benchmark"), transaction(con):
                 window = f"hour >= {first} AND hour < {first + WINDOW}"
                 con.execute(f"CREATE OR REPLACE TEMP TABLE staged AS SELECT * FROM hours WHERE {window}")
-                _copy_rows(con)
+                _copy_rows(con, pipeline)
                 _digest(con, pipeline)
                 _copy_ledger(con)
                 changes = con.execute("SELECT change_id FROM staged ORDER BY 1").fetchall()
@@ -178,7 +185,7 @@ def _hours(con: DuckDBPyConnection, partitions: Sequence[Partition], sources: Ma
     built = {key for (key,) in con.execute("SELECT partition_key FROM ledger.scorings").fetchall()}
     frame = pd.DataFrame(
         [
-            (hour, each.key, key_of(hour % PERIOD), each.start, each.end, canonical(sources[each.key]))  # type: ignore[arg-type]
+            (hour, each.key, partitions[hour % PERIOD].key, each.start, each.end, canonical(sources[each.key]))  # type: ignore[arg-type]
             for hour, each in enumerate(partitions)
             if each.key not in built
         ],
@@ -195,8 +202,10 @@ def _hours(con: DuckDBPyConnection, partitions: Sequence[Partition], sources: Ma
     )
 
 
-def _copy_rows(con: DuckDBPyConnection) -> None:
+def _copy_rows(con: DuckDBPyConnection, pipeline: Pipeline) -> None:
     """Features and scores of each staged partition: those of its model, with keys and times of its own."""
+    step = pipeline.spec.partitions.step
+    assert step
     hours = f"(h.hour - h.hour % {PERIOD})"
     for table, scoring in con.execute(
         "SELECT table_name, starts_with(table_name, 'scores') FROM duckdb_tables() WHERE schema_name = $name "
@@ -206,7 +215,7 @@ def _copy_rows(con: DuckDBPyConnection) -> None:
         own = "scoring_id" if scoring else "revision"
         con.execute(
             f"INSERT INTO {NAME}.{table} SELECT r.* REPLACE (h.key AS partition_key, h.{own} AS {own}, "
-            f"r.order_no + {ROWS} * {hours} AS order_no, r.ordered_at + to_hours({hours}) AS ordered_at) "
+            f"r.order_no + {ROWS} * {hours} AS order_no, r.ordered_at + to_seconds({hours} * {step // timedelta(seconds=1)}) AS ordered_at) "
             f"FROM {NAME}.{table} r JOIN staged h ON h.model = r.partition_key ORDER BY h.hour"
         )
 
@@ -273,9 +282,10 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("count", type=int)
     parser.add_argument("--sources", type=int, default=1)
+    parser.add_argument("--minutes", type=int, default=60, help="of a partition")
     words = parser.parse_args()
     began = time.process_time()
-    build(words.folder, words.count, sources=words.sources)
+    build(words.folder, words.count, sources=words.sources, minutes=words.minutes)
     print(f"{words.folder}: {words.count} partitions in {time.process_time() - began:.0f} CPU s and a backfill's")
 
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from pip_dagster.ledger.fault import Fault
-from pip_dagster.sql.names import among, literal, quote
+from pip_dagster.sql.names import literal, quote
 from pip_dagster.warehouse import kinds
 from pip_dagster.warehouse.published_digest import columns_by_digest, digest_sql, secret_of
 from pip_dagster.warehouse.published_select import rows_of
@@ -16,7 +16,6 @@ if TYPE_CHECKING:
 
     from pip_dagster.warehouse.published_rows import Rows
 
-_AT_ONCE = 500  # partitions
 # The other published tables are evidence: they get rows that no publication waits for.
 _TABLES = {kind.name for kind in kinds.published() if kind.retention == "content" or kind.name == "partitions"}
 
@@ -27,25 +26,22 @@ def warehouse_faults(con: DuckDBPyConnection) -> Iterator[Fault]:
     Whoever can read the warehouse's secret can record a digest of rows that he wrote into a published file.
     """
     secret, known = secret_of(con), columns_by_digest(con)
-    listed = con.execute("SELECT pipeline, list(DISTINCT partition_key) FROM temp.recorded GROUP BY 1 ORDER BY 1")
-    for pipeline, keys in listed.fetchall():
-        for start in range(0, len(keys), _AT_ONCE):
-            chunk = sorted(keys)[start : start + _AT_ONCE]
-            for rows in rows_of(con, pipeline, chunk):
-                if rows.select and rows.table[1] in _TABLES:
-                    yield from _of_table(con, pipeline, chunk, rows, secret, known)
+    for (pipeline,) in con.execute("SELECT DISTINCT pipeline FROM temp.recorded ORDER BY 1").fetchall():
+        # All partitions at once: each chunk of them would read the tables whole.
+        for rows in rows_of(con, pipeline, None):
+            if rows.select and rows.table[1] in _TABLES:
+                yield from _of_table(con, pipeline, rows, secret, known)
 
 
 def _of_table(
     con: DuckDBPyConnection,
     pipeline: str,
-    keys: Sequence[str],
     rows: Rows,
     secret: str,
     known: dict[str, dict[str, str]],
 ) -> Iterator[Fault]:
     table = rows.table[1]
-    of = f"pipeline = {literal(pipeline)} AND table_name = {literal(table)} AND {among('partition_key', keys)}"
+    of = f"pipeline = {literal(pipeline)} AND table_name = {literal(table)}"
     for (signature,) in con.execute(f"SELECT DISTINCT columns_digest FROM temp.recorded WHERE {of}").fetchall():
         columns = known.get(signature, {})
         missing = "".join(f", NULL AS {quote(name)}" for name in sorted(columns.keys() - rows.columns.keys()))

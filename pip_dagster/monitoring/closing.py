@@ -28,11 +28,13 @@ def closed_since(declared: Partitions, since: datetime, now: datetime) -> list[C
     begin = min(since, now) - (abs(offset) + 2) * LONGEST[declared.every]
     start = max(begin.astimezone(declared.zone).replace(tzinfo=None), _naive(declared.start))
     endless = {"start": start, "end": None, "end_offset": max(0, offset)}
+    end = grid_end(declared)
+    if end is not None:  # all that are before it have closed by then
+        now = min(now, end + (abs(offset) + 2) * LONGEST[declared.every])
     listed = closed_partitions(declared.model_copy(update=endless), now)
     if not listed:
         return []
     bounds = [listed[0].start, *(partition.end for partition in listed)]
-    end = grid_end(declared)
     return [
         Closed(partition, bounds[max(0, i + 1 - offset)])
         for i, partition in enumerate(listed[: max(0, len(listed) + min(0, offset))])

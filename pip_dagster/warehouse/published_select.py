@@ -17,18 +17,26 @@ if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
 
-def rows_of(con: DuckDBPyConnection, pipeline: str, keys: Sequence[str], since: datetime | None = None) -> list[Rows]:
-    """What there is to publish of these partitions, for every published kind.
+def rows_of(
+    con: DuckDBPyConnection, pipeline: str, keys: Sequence[str] | None, since: datetime | None = None
+) -> list[Rows]:
+    """What there is to publish of these partitions, or of all with None, for every published kind.
 
     The warehouse is the current catalog. Only the transaction in which this is called may read the rows. `since`: when
     the oldest scoring of these partitions was recorded; DuckDB skips what is older.
     """
-    of_keys = among("partition_key", keys)
+    of_keys = "true" if keys is None else among("partition_key", keys)
     live_arms = f"ledger.live_arms WHERE pipeline = {literal(pipeline)} AND {of_keys}"
-    live = con.execute(f"SELECT DISTINCT partition_key, scoring_id FROM {live_arms}").fetchall()
-    # Literals, so that DuckDB skips the row groups of other scorings.
-    of_live = f"{of_keys} AND {among('scoring_id', [scoring for _, scoring in live])}"
-    is_split = len({key for key, _ in live}) < len(live)
+    if keys is None:
+        live_arms = f"(SELECT DISTINCT partition_key, scoring_id FROM {live_arms})"
+        of_live = f"scoring_id IN (SELECT scoring_id FROM {live_arms})"
+        counted = con.execute(f"SELECT count(*) > count(DISTINCT partition_key) FROM {live_arms}").fetchone()
+        is_split = bool(counted and counted[0])
+    else:
+        live = con.execute(f"SELECT DISTINCT partition_key, scoring_id FROM {live_arms}").fetchall()
+        # Literals, so that DuckDB skips the row groups of other scorings.
+        of_live = f"{of_keys} AND {among('scoring_id', [scoring for _, scoring in live])}"
+        is_split = len({key for key, _ in live}) < len(live)
     views, none = views_of(con, pipeline), _without_rows(con, pipeline, of_keys)
     found = []
     for kind in kinds.published():

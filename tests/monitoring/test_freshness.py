@@ -8,8 +8,9 @@ import pytest
 from pip_dagster.cli.published import open_published
 from pip_dagster.declaration.cron import Cron
 from pip_dagster.declaration.every import STEPS
-from pip_dagster.declaration.grid import closed_partitions, grid_start, partitions_between
+from pip_dagster.declaration.grid import closed_partitions, grid_end, grid_start, partitions_between
 from pip_dagster.declaration.spec import Partitions
+from pip_dagster.monitoring import closing
 from pip_dagster.monitoring.closing import closed_since
 from pip_dagster.monitoring.freshness import Newest, collect_freshness, freshness_findings, lateness
 from pip_dagster.warehouse.access import reading
@@ -144,6 +145,20 @@ def test_what_closed_since_an_instant_is_the_end_of_the_whole_grid(every, zone, 
         sooner = each.at - timedelta(seconds=1)
         assert each.partition in closed_partitions(declared, each.at), "when the grid says so"
         assert each.partition not in closed_partitions(declared, sooner) or sooner < grid_start(declared)
+
+
+@pytest.mark.parametrize("every", ["15 minutes", "hour", "day", "month"])
+@pytest.mark.parametrize("offset", [-2, 0, 3])
+def test_a_grid_that_ended_is_listed_to_its_end_however_long_ago_that_was(every, offset, monkeypatch):
+    declared = Partitions(every=every, start=date(2024, 3, 30), end=date(2024, 6, 3), end_offset=offset)
+    since = grid_start(declared)
+    listed = []
+    monkeypatch.setattr(closing, "closed_partitions", lambda *of: listed.append(of) or closed_partitions(*of))
+    now = datetime(2024, 9, 1, tzinfo=UTC)
+    soon, late = (closed_since(declared, since, at) for at in (now, now + timedelta(days=9_000)))
+    assert soon == late and [each.partition for each in late] == closed_partitions(declared, now)
+    beyond = [each for each in closed_partitions(*listed[-1]) if each.end > grid_end(declared)]
+    assert len(beyond) <= 12 * (abs(offset) + 2), "a day or hour of clocks each, and no more"
 
 
 @pytest.mark.parametrize("zone", ["Europe/Berlin", "Asia/Kolkata"])
