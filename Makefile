@@ -31,13 +31,14 @@ demo: install ## Score real flights, compare with labels, and report: from nothi
 ui: install ## Open Dagster on http://127.0.0.1:3000 with the pipelines loaded
 	@$(BIN)/pip-dagster ui --port $${PORT:-3000}
 
+TESTS := not soak and not slice
 test: install ## Run the tests
 	@# One worker more than the two cores that CI has: some tests wait for daemons, locks and processes. DuckDB and
 	@# XGBoost use one thread in them, which takes less CPU; `TEST_THREADS= make test` uses all CPUs.
-	@TEST_THREADS=$${TEST_THREADS-1} $(BIN)/python -m pytest -n 3 --dist worksteal -m 'not soak and not slice'
+	@TEST_THREADS=$${TEST_THREADS-1} $(BIN)/python -m pytest -n 3 --dist worksteal -m '$(TESTS)'
 
 slice: install ## Run what takes minutes and no change of a function is likely to break
-	@$(BIN)/python -m pytest -n 3 --dist worksteal -m 'slice and not soak'
+	@TEST_THREADS=$${TEST_THREADS-1} $(BIN)/python -m pytest -n 3 --dist worksteal -m 'slice and not soak'
 
 DBT := .venv-dbt
 dbt: install ## Run the tests of examples/dbt, whose libraries need an environment of their own
@@ -49,7 +50,7 @@ dbt: install ## Run the tests of examples/dbt, whose libraries need an environme
 
 test-all: install ## Run the tests on each supported Python, with the environments .venv-3.11 to .venv-3.13
 	@for version in 3.11 3.12 3.13; do echo "== Python $$version"; python=$$(tools/find_python $$version) && \
-	  TEST_THREADS= $(MAKE) --no-print-directory test slice PYTHON=$$python VENV=.venv-$$version || exit 1; done
+	  TEST_THREADS= $(MAKE) --no-print-directory test TESTS='not soak' PYTHON=$$python VENV=.venv-$$version || exit 1; done
 
 soak: install ## Run the long tests: kills, fuzzing, load, clusters, servers
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python -c constraints.txt -e '.[soak]'

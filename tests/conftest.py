@@ -525,7 +525,7 @@ def _processes_without_sklearn(tmp_path_factory: pytest.TempPathFactory) -> Iter
 def _threads() -> Iterator[None]:
     """As many as `TEST_THREADS` says. With two, DuckDB takes a third more CPU for the few rows of most tests.
 
-    `make test` sets it. Processes that tests start, `make slice`, and `.ci/run` on the other Pythons use all CPUs.
+    `make test` and `make slice` set it. Processes that tests start, soak, and `.ci/run` on the other Pythons use all.
     """
     from pip_dagster.warehouse import container
 

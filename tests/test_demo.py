@@ -29,20 +29,24 @@ AUGUST = (date(2013, 8, 1), date(2013, 9, 1))
 pytestmark = [pytest.mark.slow, pytest.mark.slice]  # the documents' commands run the demo too
 
 
-@pytest.fixture(scope="module")
-def demo(tmp_path_factory):
-    """The demo's own scripts run in a folder of their own: sources from data/flight_delay, two models, champion v2."""
-    root = tmp_path_factory.mktemp("demo")
+def prepare(root):
+    """Run the demo's own scripts in a folder of their own: sources from data/flight_delay, and two models."""
     shutil.copytree(REPOSITORY / "flights" / "defs" / "flight_delay", root / "defs")
     (root / "pyproject.toml").write_text("[tool.pip_dagster]\n")
     scripts = REPOSITORY / "flights"
-    sources, registry = root / "data" / "sources.duckdb", root / "data" / "registry"
     for command in (
-        [scripts / "load_sources.py", REPOSITORY / "data" / "flight_delay", sources],
+        [scripts / "load_sources.py", REPOSITORY / "data" / "flight_delay", root / "data" / "sources.duckdb"],
         [scripts / "train.py", root],
     ):
         done = subprocess.run([sys.executable, *map(str, command)], capture_output=True, text=True, env=os.environ)
         assert done.returncode == 0, done.stderr
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory, helpers):
+    """A copy of what the demo's scripts make, with v2 as the champion."""
+    root = helpers.shared(tmp_path_factory, "demo", prepare)
+    sources, registry = root / "data" / "sources.duckdb", root / "data" / "registry"
     project = Project.at(root)
     declaration = yaml.safe_load((root / "defs" / "defs.yaml").read_text())["attributes"]
     pipeline = Pipeline.load(PipelineSpec.model_validate(declaration), root / "defs", project)

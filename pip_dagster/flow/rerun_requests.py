@@ -6,14 +6,16 @@ import hashlib
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from pip_dagster.declaration.durations import doubled
 from pip_dagster.declaration.partition import Partition
 from pip_dagster.declaration.ranges import contiguous
 from pip_dagster.declaration.reruns import Reach, Reruns, reaches
-from pip_dagster.ledger.plan import Kind, Stale
 from pip_dagster.plural import plural
+
+if TYPE_CHECKING:
+    from pip_dagster.ledger.plan import Kind, Stale
 
 _KEY = "\x00"  # stands for a partition's key
 _LONGEST = 400  # characters of reasons in a run's tag

@@ -19,7 +19,6 @@ from pip_dagster.orchestration.alive import alive
 from pip_dagster.orchestration.cancel import request_cancellation
 from pip_dagster.orchestration.checks import asset_check_specs
 from pip_dagster.orchestration.dagster_private import forget_input_version, forget_planned_checks
-from pip_dagster.orchestration.delivered import deliver_in_failed_run
 from pip_dagster.orchestration.drift_check import drift_evaluations
 from pip_dagster.orchestration.estimate_check import estimate_evaluations
 from pip_dagster.orchestration.failure import quoting_nothing, without_causes
@@ -199,7 +198,9 @@ def _run(
         yield from outcome.materializations()
         yield from outcome.blocked()
         yield from outcome.checks(context)
-        if outcome.last:
+        if outcome.last and spec.deliver:
+            from pip_dagster.orchestration.delivered import deliver_in_failed_run
+
             yield from deliver_in_failed_run(context, pipeline)
         raise outcome.failure(total)
     for key, partitions in outcome.done.items():

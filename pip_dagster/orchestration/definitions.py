@@ -10,7 +10,6 @@ from pip_dagster.declaration.pipeline import Pipeline
 from pip_dagster.flow.result import PartitionResult
 from pip_dagster.orchestration.assets import pipeline_assets
 from pip_dagster.orchestration.checks import source_checks
-from pip_dagster.orchestration.delivered import delivered_asset
 from pip_dagster.orchestration.inputs import model_asset, source_assets
 from pip_dagster.orchestration.keys import delivered_key, own_keys
 from pip_dagster.orchestration.partitions import partitions_definition
@@ -39,8 +38,11 @@ def build_definitions(pipeline: Pipeline, observe: Callable[[PartitionResult], N
         executor_def=dg.in_process_executor,
     )
     measured = [performance_asset(pipeline, partitions)] if pipeline.evaluates else []
-    delivered = [delivered_asset(pipeline, partitions)] if spec.deliver else []
-    own = [model_asset(pipeline), pipeline_assets(pipeline, partitions, observe), *measured, *delivered]
+    own = [model_asset(pipeline), pipeline_assets(pipeline, partitions, observe), *measured]
+    if spec.deliver:
+        from pip_dagster.orchestration.delivered import delivered_asset
+
+        own.append(delivered_asset(pipeline, partitions))
     built = dg.Definitions(
         assets=[*source_assets(pipeline), *own],
         asset_checks=source_checks(pipeline, partitions),

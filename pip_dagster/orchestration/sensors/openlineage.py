@@ -6,7 +6,6 @@ import dagster as dg
 
 from pip_dagster.declaration.pipeline import Pipeline
 from pip_dagster.errors import PipelineError
-from pip_dagster.openlineage.emit import emit_new
 from pip_dagster.plural import plural
 from pip_dagster.quoted import said
 from pip_dagster.warehouse.lock import waiting_at_most
@@ -27,6 +26,8 @@ def openlineage_sensor(pipeline: Pipeline) -> list[dg.SensorDefinition]:
     )
     def openlineage(context: dg.SensorEvaluationContext) -> dg.SkipReason:
         import duckdb
+
+        from pip_dagster.openlineage.emit import emit_new
 
         try:
             with waiting_at_most(_LOCK_DEADLINE):

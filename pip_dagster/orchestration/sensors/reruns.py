@@ -1,9 +1,12 @@
 """The sensors that carry out the plan: each tick computes it and requests runs for the stale partitions."""
 
+from __future__ import annotations
+
 import json
 from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import TYPE_CHECKING
 
 import dagster as dg
 
@@ -13,14 +16,15 @@ from pip_dagster.declaration.pipeline import Pipeline
 from pip_dagster.declaration.reruns import Reach
 from pip_dagster.errors import SourceAwayError, WarehouseLockedError
 from pip_dagster.flow import rerun_requests as core
-from pip_dagster.ledger.plan import Kind
-from pip_dagster.ledger.plan_values import PlanPart
 from pip_dagster.orchestration.failure import quoting_nothing
 from pip_dagster.orchestration.in_flight import CONTENT, earlier_runs, in_flight
 from pip_dagster.orchestration.publications import complete
 from pip_dagster.orchestration.runs import REASON, run_request
 from pip_dagster.plural import plural
 from pip_dagster.warehouse.lock import waiting_at_most
+
+if TYPE_CHECKING:
+    from pip_dagster.ledger.plan_values import Kind
 
 # Dagster ends a tick after 60 s. So many partitions that differ are judged in one, which takes a few; the next goes on.
 _AT_ONCE = 20_000
@@ -95,6 +99,7 @@ def _evaluate(
 ) -> list[dg.RunRequest] | dg.SkipReason:
     from pip_dagster.flow.plan import begin_of, make_plan
     from pip_dagster.flow.unchanged import reads_tables_only, state_of
+    from pip_dagster.ledger.plan_values import PlanPart
 
     spec, declared, now = pipeline.spec, reruns.declared, datetime.now(UTC)
     grid = closed_partitions(spec.partitions, now)
