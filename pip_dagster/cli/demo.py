@@ -183,7 +183,7 @@ def _evaluate(project: Project) -> None:
     version = Registry(project.registry).get(_NAME, "champion")
     evaluate_labels(pipeline, str(_FIRST), str(_LAST), progress=_detail)
     with workspace(threads=available_threads()) as con:
-        estimate_stored(con, pipeline, version, past=True, progress=_detail)
+        estimate_stored(con, pipeline, version, progress=_detail)
         of = read_performance(con, pipeline)
     if whole := of.window(of.counting()):
         _detail(f"{_NAME}: {of.metric} {whole.value:.3f} over {plural(whole.partitions, 'day')}")

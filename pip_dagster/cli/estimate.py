@@ -66,8 +66,8 @@ def estimate(
     with workspace(threads=available_threads()) as con:
         keys = _named(con, declared, selected) if selected else None
         lacking = refit(con, declared, version)
-        wanted = None if backfill else last
-        found = estimate_stored(con, declared, version, partitions=keys, last=wanted, past=backfill, progress=progress)
+        which = None if backfill else keys if last is None else last
+        found = estimate_stored(con, declared, version, which, progress=progress)
         shown = [
             each
             for each in read_estimates(con, declared, version, last=last)

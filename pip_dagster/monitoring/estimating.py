@@ -70,7 +70,7 @@ def estimate_scored(
 ) -> Estimating:
     """Estimate partitions that a run has scored; it never raises for what monitoring cannot do, but records why."""
     try:
-        return estimate_stored(con, pipeline, version, partitions=partitions, publish=publish)
+        return estimate_stored(con, pipeline, version, partitions, publish=publish)
     except Exception as error:
         raise_if_interrupted(error)
         reason = f"not estimated: {said(error)}"
@@ -94,10 +94,8 @@ def estimate_stored(
     con: DuckDBPyConnection,
     pipeline: Pipeline,
     version: ModelVersion,
+    which: Sequence[str] | int | None = None,
     *,
-    partitions: Sequence[str] | None = None,
-    last: int | None = None,
-    past: bool = False,
     publish: bool = True,
     progress: Callable[[str], None] = lambda text: None,
 ) -> Estimating:
@@ -107,9 +105,8 @@ def estimate_stored(
         con: a workspace without the warehouse.
         pipeline: declares labels.
         version: whose scores are estimated, by its own calibrators only.
-        partitions: only these.
-        last: only so many of the newest.
-        past: fit calibrators for partitions that have none, on what was known before each week of them.
+        which: these partitions, or so many of the newest. None for all: calibrators are then fitted for those that have
+            none, on what was known before each week of them.
         publish: as of `writing`.
         progress: is called after each chunk.
 
@@ -124,14 +121,17 @@ def estimate_stored(
         missing = live_scorings(con, name, digest, without_estimate=True)
         decisions = decisions_of(con, name)
         known = reasons_of(con, name, digest)
-    missing = [each for each in missing if partitions is None or each.partition_key in partitions]
-    missing = missing[-last:] if last is not None else missing
+    if isinstance(which, int):
+        missing = missing[-which:]
+    elif which is not None:
+        missing = [each for each in missing if each.partition_key in which]
     of = estimated_of(pipeline, version.manifest, decisions)
     if isinstance(of, str):
         return Estimating(reasons={each.partition_key: of for each in missing})
     done, seen, reasons = 0, 0, dict[str, str]()
-    for week in _weeks(missing) if past else [missing]:
-        lacking = refit(con, pipeline, version, before=week[0].partition_start, now=None) if past and week else None
+    for week in _weeks(missing) if which is None else [missing]:
+        past = which is None and week
+        lacking = refit(con, pipeline, version, before=week[0].partition_start, now=None) if past else None
         for calibrator, chunk in _with_calibrators(con, pipeline, version, of, week):
             lacking = lacking or _why_none_earlier(con, pipeline, digest)
             entries = _entries(con, pipeline, version, of, calibrator, chunk, lacking)
