@@ -113,9 +113,9 @@ def test_an_estimate_is_graded_when_labels_count(estimated):
 @pytest.mark.slice
 def test_a_calibrator_knows_no_outcome_of_what_it_estimates(estimated):
     label(estimated)
-    found = do(estimated, estimate_stored)
+    found = do(estimated, estimate_stored, DAYS)
     assert found.done == 0 and "pip-dagster estimate orders --backfill" in found.reasons[DAYS[0]]
-    assert do(estimated, estimate_stored, past=True).done == 13, "those with five labelled partitions and 200 labels"
+    assert do(estimated, estimate_stored).done == 13, "those with five labelled partitions and 200 labels"
     rows = estimated.warehouse(
         "SELECT e.partition_key, max(c.last_end) <= any_value(s.partition_start), max(c.partitions) "
         "FROM ledger.estimates e JOIN ledger.calibrators c ON c.digest = e.calibrator_digest "
@@ -125,8 +125,8 @@ def test_a_calibrator_knows_no_outcome_of_what_it_estimates(estimated):
     reasons = dict(estimated.warehouse("SELECT partition_key, reason FROM orders.estimates WHERE metric = ''"))
     assert set(reasons) == {*DAYS[:7]}
     assert all("no calibrator of earlier partitions" in each for each in reasons.values())
-    assert do(estimated, estimate_stored, past=True).done <= 1, "the day before the first calibrator"
-    assert do(estimated, estimate_stored, past=True).done == 0
+    assert do(estimated, estimate_stored).done <= 1, "the day before the first calibrator"
+    assert do(estimated, estimate_stored).done == 0
     recorded = "SELECT count(*), count(DISTINCT (scoring_id, reason)) FROM ledger.estimates WHERE metric = ''"
     ((count, distinct),) = estimated.warehouse(recorded)
     assert count == distinct, "a reason is recorded once"
@@ -265,7 +265,7 @@ def test_segments_with_enough_labels_have_their_own_calibrator(estimated):
     assert do(estimated, refit) is None
     ((segments, rows),) = estimated.warehouse("SELECT segments, curve_rows FROM ledger.calibrators")
     assert segments[0] is None and len(segments) == 5 and min(rows) >= 500
-    assert do(estimated, estimate_stored, partitions=DAYS[20:25]).done == 5
+    assert do(estimated, estimate_stored, DAYS[20:25]).done == 5
     label(estimated)
     held = [each.hit for each in do(estimated, read_estimates)]
     assert len(held) == 30 and sum(held) >= 25
