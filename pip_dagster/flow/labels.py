@@ -11,6 +11,7 @@ from pip_dagster.errors import DeclarationError, NoWarehouseError, OlderWarehous
 from pip_dagster.flow.label_query import label_query
 from pip_dagster.flow.query import sql_bounds
 from pip_dagster.flow.reader import sources_alone
+from pip_dagster.ledger.lost_rows import lost_rows
 from pip_dagster.ledger.performance import live_parts
 from pip_dagster.quoted import said
 from pip_dagster.sql.names import quote
@@ -33,6 +34,8 @@ class LabelSet:
 def live_bases(pipeline: Pipeline, keys: Sequence[str]) -> dict[str, str]:
     """Each of these partitions that is live → what decides whose rows are, as `Part.basis`; of a split, every arm.
 
+    And the erasure after which they are others.
+
     Raises:
         WarehouseError: the warehouse is locked, or cannot be read.
     """
@@ -40,8 +43,11 @@ def live_bases(pipeline: Pipeline, keys: Sequence[str]) -> dict[str, str]:
     with workspace(threads=1) as con:
         try:
             with reading(con, pipeline.project, purpose=f"{pipeline.spec.name}: reading the ledger"):
+                lost = lost_rows(con, pipeline.spec.name)
                 for part in live_parts(con, pipeline.spec.name, keys):
-                    found.setdefault(part.live.key, []).append(f"{part.basis}:{part.live.scoring_id}")
+                    scoring = part.live.scoring_id
+                    named = (part.basis, scoring, *([lost[scoring]] if scoring in lost else []))
+                    found.setdefault(part.live.key, []).append(":".join(named))
         except (NoWarehouseError, OlderWarehouseError):
             return {}
     return {key: ",".join(dict.fromkeys(listed)) for key, listed in found.items()}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import replace
 from itertools import groupby
@@ -11,11 +12,12 @@ from pip_dagster.errors import DeclarationError
 from pip_dagster.flow.guard_composite import encode_model
 from pip_dagster.flow.profile import ToProfile, profiles_of
 from pip_dagster.flow.stage import Stage, stored_columns
+from pip_dagster.ledger.lost_rows import lost_rows
 from pip_dagster.ledger.profiles import Profile, ProfileEntry, insert_profiles, profiled_segments, unprofiled
 from pip_dagster.plural import plural
 from pip_dagster.replay.recall import places
 from pip_dagster.sql.names import among, quote, quote_all
-from pip_dagster.warehouse.access import writing
+from pip_dagster.warehouse.access import reading, writing
 from pip_dagster.warehouse.transaction import transaction
 
 if TYPE_CHECKING:
@@ -24,6 +26,9 @@ if TYPE_CHECKING:
     from pip_dagster.declaration.pipeline import Pipeline
     from pip_dagster.flow.model import ScoringModel
     from pip_dagster.ledger.record import ScoringEntry
+    from pip_dagster.registry.version import ModelVersion
+
+LOG = logging.getLogger("pip_dagster")
 
 _CHUNK = 31
 
@@ -34,11 +39,13 @@ def profile_stored(
     model: ScoringModel,
     *,
     keys: Collection[str] | None = None,
+    unfit: bool = False,
     progress: Callable[[str], None] = lambda text: None,
 ) -> list[str]:
     """Profile live partitions on the bins of `model`, newest first, a chunk a transaction; those it profiled.
 
-    Only those in `keys`, where they are named. A segment that was declared since is profiled too.
+    Only those in `keys`, where they are named; `unfit`: some of them may not fit the model. A segment that was declared
+    since is profiled too.
 
     Scores of another version are not profiled: only its features are comparable. A kill costs a chunk. Partitions whose
     stored features are not those of the model are left out, and reported at the end.
@@ -48,7 +55,7 @@ def profile_stored(
     """
     name, digest, done = pipeline.spec.name, model.version.manifest_digest, list[str]()
     segments = pipeline.spec.monitoring.segments if pipeline.spec.monitoring else ()
-    unfit: dict[str, list[str]] = {}
+    misfits: dict[str, list[str]] = {}
     with writing(con, pipeline.project, purpose=f"{name}: reading the ledger", publish=False):
         entries = [e for e in unprofiled(con, name, digest, segments) if keys is None or e.partition_key in keys]
     tables = places(con, pipeline, entries)
@@ -64,9 +71,9 @@ def profile_stored(
                 try:
                     profiles = _profiles(con, pipeline, model, chunk, table, there)
                 except DeclarationError as error:  # of another version, with other features
-                    if keys is not None:
+                    if keys is not None and not unfit:
                         raise
-                    unfit.setdefault(str(error), []).extend(e.partition_key for e in chunk)
+                    misfits.setdefault(str(error), []).extend(e.partition_key for e in chunk)
                     continue
                 found = [
                     ProfileEntry.of(e, p, digest)
@@ -78,9 +85,23 @@ def profile_stored(
                     insert_profiles(con, found)
         done += [e.partition_key for e in chunk]
         progress(f"{name}: profiled {len(done)} of {len(entries)} partitions")
-    for why, left in unfit.items():
+    for why, left in misfits.items():
         progress(f"{plural(len(left), 'partition')}, {left[-1]} to {left[0]}, cannot be profiled: {why}")
     return done
+
+
+def profile_what_lost_rows(con: DuckDBPyConnection, pipeline: Pipeline, version: ModelVersion) -> list[str]:
+    """Profile the live partitions that lost rows, and their profiles with them, to an erasure; those it profiled."""
+    from pip_dagster.flow.model import ScoringModel
+
+    name = pipeline.spec.name
+    with reading(con, pipeline.project, purpose=f"{name}: reading the ledger"):
+        lost = lost_rows(con, name)
+        lacking = unprofiled(con, name, version.manifest_digest, of=lost) if lost else []
+    if not lacking:
+        return []
+    model, keys = ScoringModel.resolve(pipeline, 1, version=version.version), {e.partition_key for e in lacking}
+    return profile_stored(con, pipeline, model, keys=keys, unfit=True, progress=LOG.info)
 
 
 def _chunks(entries: Sequence[ScoringEntry], tables: dict[str, str]) -> Iterator[list[ScoringEntry]]:

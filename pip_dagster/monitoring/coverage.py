@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Literal
@@ -10,7 +10,7 @@ from typing import Literal
 from pip_dagster.declaration.labels import Labels
 from pip_dagster.ledger.performance import LabelEvaluation, Part
 
-# waiting: no label, and none is due yet, or scored again and not evaluated since.
+# waiting: no label, and none is due yet, or scored again, or rows erased, and not evaluated since.
 # maturing: labels may still come. mature: the figures count.
 # overdue: no label although there should be some.
 State = Literal["waiting", "maturing", "mature", "overdue"]
@@ -57,7 +57,11 @@ class Coverage:
 
 
 def coverages(
-    parts: Sequence[Part], evaluations: Mapping[tuple[str, str, str], LabelEvaluation], labels: Labels, now: datetime
+    parts: Sequence[Part],
+    evaluations: Mapping[tuple[str, str, str], LabelEvaluation],
+    labels: Labels,
+    now: datetime,
+    lost: Container[str] = (),
 ) -> list[Coverage]:
     """The state of each part at an instant, in their order.
 
@@ -69,6 +73,7 @@ def coverages(
         evaluations: the newest of each, by `Part.identity`.
         labels: how late they are declared to be.
         now: the instant.
+        lost: scorings that lost rows, and their evaluations, to an erasure.
     """
     newest_of = [(part, evaluations.get(part.identity)) for part in parts]
     there = [each for each in newest_of if each[0].purged_at is None or _was_complete(*each)]
@@ -79,8 +84,13 @@ def coverages(
     for each in evaluations.values():
         if each.labelled:
             read.setdefault(each.partition_key, set()).add(each.basis)
+
+    def is_new(part: Part) -> bool:
+        """Whether its rows are others than when its labels were read."""
+        return part.live.scoring_id in lost or part.basis not in read.get(part.live.key, {part.basis})
+
     return [
-        Coverage(p, _state(p, each, labels, now, newest, read.get(p.live.key, set())), now - p.live.end, each)
+        Coverage(p, _state(p, each, labels, now, newest, is_new(p)), now - p.live.end, each)
         for p, each in zip(parts, of, strict=True)
     ]
 
@@ -99,11 +109,11 @@ def _state(
     labels: Labels,
     now: datetime,
     newest: datetime | None,
-    read: Set[str],
+    is_new: bool,
 ) -> State:
     if evaluation and evaluation.labelled:
         return "mature" if _is_mature(evaluation, now) else "maturing"
-    if evaluation is None and read and part.basis not in read:  # scored again since its labels were read
+    if evaluation is None and is_new:
         return "waiting"
     allowed = labels.arrives_after or labels.complete_after
     if allowed is not None:

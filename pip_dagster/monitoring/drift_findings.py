@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from pip_dagster.declaration.monitoring import Monitoring
+from pip_dagster.errors import NoWarehouseError
+from pip_dagster.monitoring.backfill import profile_what_lost_rows
 from pip_dagster.monitoring.drift import ColumnDrift, PartitionDrift, WindowDrift
 from pip_dagster.monitoring.finding import Finding, FindingState, Scope
 from pip_dagster.monitoring.judged import judge_drift
@@ -26,7 +29,9 @@ _SCOPES: dict[str, Scope] = {"score": "score", "decision": "decision", "feature"
 def drift_findings(
     con: DuckDBPyConnection, pipeline: Pipeline, version: ModelVersion, partitions: Sequence[str]
 ) -> list[Finding]:
-    """The columns of those partitions that are profiled on the bins of the version."""
+    """The columns of those partitions that are profiled on the bins of the version, the others after an erasure too."""
+    with suppress(NoWarehouseError):
+        profile_what_lost_rows(con, pipeline, version)
     judged = judge_drift(con, pipeline, version, partitions)
     return [finding for each in judged for finding in findings_of(pipeline, each)]
 

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 from pip_dagster import clock
 from pip_dagster.declaration.monitoring import Monitoring
-from pip_dagster.ledger.estimates import GradedEstimate, graded_estimates
+from pip_dagster.ledger.estimates import GradedEstimate, graded_estimates, live_scorings
+from pip_dagster.ledger.lost_rows import lost_rows
 from pip_dagster.monitoring.estimating import applies, estimate_scored
 from pip_dagster.monitoring.finding import Finding
 from pip_dagster.registry.metric_spec import metric_spec
@@ -87,11 +88,17 @@ def estimates_after_scoring(
 ) -> list[Finding]:
     """Estimate partitions that were just scored, unless that was done, and judge the estimates that labels graded.
 
+    Those that lost rows to an erasure, and their estimates with them, are estimated again.
+
     `con` is a workspace without the warehouse.
     """
     if not applies(pipeline):
         return []
-    estimate_scored(con, pipeline, version, partitions)
+    with reading(con, pipeline.project, purpose=f"{pipeline.spec.name}: reading the ledger"):
+        lost = lost_rows(con, pipeline.spec.name)
+        live = live_scorings(con, pipeline.spec.name, version.manifest_digest) if lost else []
+    again = [each.partition_key for each in live if each.scoring_id in lost]
+    estimate_scored(con, pipeline, version, [*partitions, *again])
     return estimate_findings(con, pipeline, version)
 
 

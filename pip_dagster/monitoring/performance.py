@@ -11,6 +11,7 @@ from pip_dagster import clock
 from pip_dagster.declaration.monitoring import Monitoring
 from pip_dagster.errors import NoWarehouseError, RegistryError
 from pip_dagster.ledger.arms import CHAMPION
+from pip_dagster.ledger.lost_rows import lost_rows
 from pip_dagster.ledger.performance import PerformanceRow, live_parts, newest_evaluations, performance_rows
 from pip_dagster.monitoring.coverage import Coverage, coverages
 from pip_dagster.monitoring.finding import Finding, FindingState
@@ -149,7 +150,7 @@ def read_performance(
             if partition is not None:
                 until = max((part.live.start for part in parts if part.live.key == partition), default=None)
                 parts = [part for part in parts if until is not None and part.live.start <= until]
-            found = coverages(parts, newest_evaluations(con, name), labels, now or clock.wall())
+            found = coverages(parts, newest_evaluations(con, name), labels, now or clock.wall(), lost_rows(con, name))
             labelled = [each for each in found if each.labelled]
             starts = sorted({each.part.live.start for each in labelled})[-last:]
             wanted = [_id(each) for each in labelled if each.part.live.start >= starts[0] or each.partition_key in also]

@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 from pip_dagster.ledger.arms import CHAMPION
+from pip_dagster.ledger.lost_rows import lost_rows
 from pip_dagster.ledger.performance import PerformanceRow, live_parts, newest_evaluations, performance_rows
 from pip_dagster.monitoring.coverage import Coverage, coverages
 from pip_dagster.monitoring.performance import Performance, judge_performance, with_manifest
@@ -46,7 +47,8 @@ def read_measured(
         return None
     name, wanted = pipeline.spec.name, {*keys}
     parts = [part for part in live_parts(source.con, name, purged=True) if part.live.key in wanted]
-    found = coverages(parts, newest_evaluations(source.con, name), labels, as_of)
+    lost = lost_rows(source.con, name) if source.has("ledger", "erased_partitions") else {}
+    found = coverages(parts, newest_evaluations(source.con, name), labels, as_of, lost)
     ids = [each.evaluation.evaluation_id for each in found if each.evaluation and each.labelled]
     rows: dict[str, list[PerformanceRow]] = {}
     for row in performance_rows(source.con, name, ids) if ids else ():
