@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from statistics import median
 from typing import TYPE_CHECKING
@@ -64,12 +64,21 @@ def read_estimates(
 
     `con` is a workspace without the warehouse.
     """
-    with reading(con, pipeline.project, purpose=f"{pipeline.spec.name}: reading estimates"):
-        found = graded_estimates(con, pipeline.spec.name, version.manifest_digest, now=clock.wall())
-    records = records_of(found)
+    found = graded(con, pipeline, version)
     keys = list(dict.fromkeys(each.partition_key for each in found))
-    kept = {*(keys if last is None else keys[-last:])}
-    return [_shown(each, records.get(each.metric, record([]))) for each in found if each.partition_key in kept]
+    return shown_of(found, {*(keys if last is None else keys[-last:])})
+
+
+def graded(con: DuckDBPyConnection, pipeline: Pipeline, version: ModelVersion) -> list[GradedEstimate]:
+    """The same with what labels showed, for `shown_of` and `findings_of`."""
+    with reading(con, pipeline.project, purpose=f"{pipeline.spec.name}: reading estimates"):
+        return graded_estimates(con, pipeline.spec.name, version.manifest_digest, now=clock.wall())
+
+
+def shown_of(found: Sequence[GradedEstimate], keys: Collection[str]) -> list[ShownEstimate]:
+    """Of all estimates of a version, those of these partitions in words."""
+    records = records_of(found)
+    return [_shown(each, records.get(each.metric, record([]))) for each in found if each.partition_key in keys]
 
 
 def records_of(found: Sequence[GradedEstimate]) -> dict[str, TrackRecord]:
@@ -111,14 +120,16 @@ def estimate_findings(
 
     `con` is a workspace without the warehouse.
     """
-    name = pipeline.spec.name
-    with reading(con, pipeline.project, purpose=f"{name}: reading estimates"):
-        found = graded_estimates(con, name, version.manifest_digest, now=clock.wall())
+    return findings_of(pipeline, version, graded(con, pipeline, version))
+
+
+def findings_of(pipeline: Pipeline, version: ModelVersion, found: Sequence[GradedEstimate]) -> list[Finding]:
+    """The same of all estimates of a version."""
     findings = []
     for metric, of_metric in records_of(found).items():
         listed = [each for each in found if each.metric == metric]
-        graded = [each for each in listed if each.side is not None]
-        newest = (graded or listed)[-1]
+        known = [each for each in listed if each.side is not None]
+        newest = (known or listed)[-1]
         findings.append(
             Finding(
                 event="estimate",
@@ -126,14 +137,14 @@ def estimate_findings(
                 subject=metric,
                 partition_key=newest.partition_key,
                 scoring_id=newest.scoring_id,
-                partitions=min(len(graded), RUN_OF),
-                state="unjudged" if len(graded) < RUN_OF else "alarm" if of_metric.runs else "ok",
+                partitions=min(len(known), RUN_OF),
+                state="unjudged" if len(known) < RUN_OF else "alarm" if of_metric.runs else "ok",
                 value=float(of_metric.misses),
                 threshold=float(RUN),
                 chance=RUN_BY_CHANCE,
-                rows=sum(each.rows for each in graded[-RUN_OF:]),
+                rows=sum(each.rows for each in known[-RUN_OF:]),
                 cause=_cause(newest, of_metric) if of_metric.runs else "",
-                command=f"pip-dagster estimate {name} --last {RUN_OF}",
+                command=f"pip-dagster estimate {pipeline.spec.name} --last {RUN_OF}",
             )
         )
     return [*findings, *_expected(pipeline, version, found)]

@@ -120,7 +120,7 @@ def estimate_stored(
             return Estimating()
         missing = live_scorings(con, name, digest, without_estimate=True)
         decisions = decisions_of(con, name)
-        known = reasons_of(con, name, digest)
+        known, calibrators = reasons_of(con, name, digest), calibrators_of(con, name, digest)
     if isinstance(which, int):
         missing = missing[-which:]
     elif which is not None:
@@ -130,10 +130,13 @@ def estimate_stored(
         return Estimating(reasons={each.partition_key: of for each in missing})
     done, seen, reasons = 0, 0, dict[str, str]()
     for week in _weeks(missing) if which is None else [missing]:
-        past = which is None and week
-        lacking = refit(con, pipeline, version, before=week[0].partition_start, now=None) if past else None
-        for calibrator, chunk in _with_calibrators(con, pipeline, version, of, week):
-            lacking = lacking or _why_none_earlier(con, pipeline, digest)
+        lacking = None
+        if which is None and week:
+            lacking = refit(con, pipeline, version, before=week[0].partition_start, now=None)
+            with reading(con, pipeline.project, purpose=f"{name}: reading the ledger"):
+                calibrators = calibrators_of(con, name, digest)
+        for calibrator, chunk in _with_calibrators(con, pipeline, version, of, week, calibrators):
+            lacking = lacking or _why_none_earlier(name, calibrators)
             entries = _entries(con, pipeline, version, of, calibrator, chunk, lacking)
             news = [each for each in entries if each.metric or known.get(each.scoring_id) != each.reason]
             if news:
@@ -232,11 +235,10 @@ def _with_calibrators(
     version: ModelVersion,
     of: Estimated,
     scorings: Sequence[StoredScoring],
+    known: Sequence[Calibrator],
 ) -> Iterable[tuple[Calibrator | None, list[StoredScoring]]]:
-    """The scorings in chunks, each with the newest calibrator that has seen none of its outcomes."""
+    """The scorings in chunks, each with the newest of these calibrators that has seen none of its outcomes."""
     name, digest = pipeline.spec.name, version.manifest_digest
-    with reading(con, pipeline.project, purpose=f"{name}: reading the ledger"):
-        known = calibrators_of(con, name, digest)
     fallback = next((each for each in known if each.kind == "held out"), None)
     if fallback is None and (fallback := held_out(version.manifest, digest, name, of)):
         with (
@@ -254,10 +256,7 @@ def _with_calibrators(
             yield calibrator, chunk
 
 
-def _why_none_earlier(con: DuckDBPyConnection, pipeline: Pipeline, digest: str) -> str:
-    name = pipeline.spec.name
-    with reading(con, pipeline.project, purpose=f"{name}: reading the ledger"):
-        known = calibrators_of(con, name, digest)
+def _why_none_earlier(name: str, known: Sequence[Calibrator]) -> str:
     if any(each.kind != "held out" for each in known):
         return (
             f"the labels that count are not all before it; `pip-dagster estimate {name} --backfill` uses those before"

@@ -11,7 +11,7 @@ import dagster as dg
 from pip_dagster.declaration.key_order import in_order
 from pip_dagster.errors import NoWarehouseError
 from pip_dagster.ledger.estimates import live_scorings
-from pip_dagster.monitoring.estimates import ShownEstimate, estimate_findings, read_estimates
+from pip_dagster.monitoring.estimates import ShownEstimate, findings_of, graded, shown_of
 from pip_dagster.monitoring.estimating import applies, estimate_scored
 from pip_dagster.monitoring.finding import Finding
 from pip_dagster.orchestration.checks import EACH_REPORTED_UP_TO, Evaluated, executed_alone
@@ -48,8 +48,9 @@ def estimate_evaluations(
         return
     try:
         reasons = estimate_scored(con, pipeline, version, newest, publish=publish).reasons
-        shown = [each for each in read_estimates(con, pipeline, version) if each.partition_key in newest]
-        findings = estimate_findings(con, pipeline, version)
+        found = graded(con, pipeline, version)
+        shown = shown_of(found, newest)
+        findings = findings_of(pipeline, version, found)
     except Exception as error:
         raise_if_interrupted(error)
         reasons, shown, findings = {newest[-1]: f"not estimated: {said(error)}"}, [], []

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from pip_dagster.statistics.distribution import stability
+from pip_dagster.statistics.distribution import stability_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -88,29 +88,40 @@ def _usual(history: np.ndarray, phases: np.ndarray | None, of_them: int) -> tupl
     """Of (columns, positions, span, bins) counts: the arrays of `Usual`; `of_them`, how many phases there are."""
     import numpy as np
 
-    total = history.sum(axis=2)
-    there: np.ndarray = history.sum(axis=3) > 0
+    total, rows = history.sum(axis=2), history.sum(axis=3)
+    there = rows > 0
     days = there.sum(axis=2)
     ones = np.ones(days.shape)
-    spread, likeness, least = _spread(history, np.broadcast_to(total[:, :, None], history.shape), there, ones)
+    of_days = _Days(history, rows, history / np.maximum(rows, 1)[..., None])
+    spread, likeness, least = _spread(of_days, total[:, :, None], np.zeros(history.shape[1:3], np.int64), there, ones)
     if phases is None:
         return total, total[:, :, None], days, spread, likeness, ones
     member = (phases[:, None] == np.arange(of_them)[:, None]).astype(np.float64)
     by_phase = np.matmul(member, history)
-    places = np.arange(len(phases))[:, None], phases
     of_phase = np.matmul(member, there[..., None].astype(np.float64))[..., 0]
     taken = np.maximum((of_phase > 0).sum(axis=2), 1)
-    comparable = there & (of_phase[:, *places] > 1)
-    within, alike, _ = _spread(history, by_phase[:, *places], comparable, taken)
+    comparable = there & (of_phase[:, np.arange(len(phases))[:, None], phases] > 1)
+    within, alike, _ = _spread(of_days, by_phase, phases, comparable, taken)
     has_pattern = (within < (1 - _EXPLAINED) * least) & (days >= 3 * taken)
     found = (np.where(has_pattern, *each) for each in ((within, spread), (alike, likeness), (taken, ones)))
     return total, by_phase, days, *found
 
 
+@dataclass(frozen=True, eq=False)
+class _Days:
+    """Counts of the shape (columns, positions, span, bins), with the rows of each day and their shares by bin."""
+
+    counts: np.ndarray
+    rows: np.ndarray
+    shares: np.ndarray
+
+
 def _spread(
-    history: np.ndarray, groups: np.ndarray, there: np.ndarray, means: np.ndarray
+    history: _Days, groups: np.ndarray, group: np.ndarray, there: np.ndarray, means: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Spread and likeness of days around the mean of the others of their group, whose counts `groups` has by day.
+    """Spread and likeness of days around the mean of the others of their group.
+
+    `groups`: (columns, positions, groups, bins) counts; `group`: (positions, span) which one a day is of.
 
     The spread is the larger one of the excess PSI of a day against the others, and of its chi-squared form: with few
     rows a bin the PSI is too small. Of either, the upper end of a one-sided 95% interval of its noise; the third result
@@ -118,13 +129,19 @@ def _spread(
     """
     import numpy as np
 
+    def by_day(each: np.ndarray) -> np.ndarray:
+        return each if each.shape[2] == 1 else each[:, np.arange(len(group))[:, None], group]
+
     days = np.maximum(there.sum(axis=-1), 2)
-    rows, of = np.maximum(history.sum(axis=-1), 1), np.maximum(groups.sum(axis=-1), 1)
+    rows, bins, of = np.maximum(history.rows, 1), (groups > 0).sum(axis=-1), groups.sum(axis=-1)
     fewer = 1 - 1 / np.maximum(days / means, 2)  # a day is compared with the others, not with a mean that has it
-    psi, noise, df = stability(history, groups - history)
+    others = by_day(groups) - history.counts
+    psi, noise, df = stability_of(history.counts, others, by_day(bins), history.rows, by_day(of) - history.rows)
     by_psi = _upper_mean(psi - noise, noise, df, there) * fewer
-    mean = groups / of[..., None]
-    away = (history / rows[..., None] - mean) / np.sqrt(mean + 0.5 / of[..., None])
+    of = np.maximum(of, 1)[..., None]
+    mean = groups / of
+    away = history.shares - by_day(mean)
+    away /= by_day(np.sqrt(mean + 0.5 / of))
     away *= there[..., None]
     own = np.einsum("cpdb,cpdb->cpd", away, away)
     noise = df / rows
