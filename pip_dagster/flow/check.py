@@ -51,6 +51,8 @@ if TYPE_CHECKING:
     from pip_dagster.registry.manifest import Manifest
 
 _DUCKDB_LINE = re.compile(r"LINE \d+: (.*)")
+# Dagster recommends no more for an asset; above, its UI loads slowly.
+_MOST_PARTITIONS = 100_000
 _ORIGIN = re.compile(r"^(?P<file>[^\n]*?\.(?:ya?ml|sql))(?::(?P<line>\d+))?:? ")
 
 
@@ -138,6 +140,7 @@ def _check(
         found.note("declaration", error, file)
         return found
     closed = closed_partitions(pipeline.spec.partitions, now)
+    _grid(found, pipeline, len(closed), file)
     chosen = [each for each in closed if each.key == partition] if partition else closed[-1:]
     if partition and not chosen:
         text = f"there is no partition {partition!r} that has closed"
@@ -164,6 +167,21 @@ def _check(
         if found.ok:
             _rows(found, pipeline, con, manifest, chosen[0])
     return found
+
+
+def _grid(found: Checked, pipeline: Pipeline, count: int, file: Path) -> None:
+    """Warn of more partitions than Dagster is made for."""
+    if count <= _MOST_PARTITIONS:
+        return
+    grid = pipeline.spec.partitions
+    text = (
+        f"partitions: every {grid.every} from {grid.start:%Y-%m-%d} are {count:,} partitions by now; Dagster "
+        f"recommends at most {_MOST_PARTITIONS:,}, above which its UI loads slowly, and plans and first ticks judge "
+        "them all. Declare a later `start` or longer partitions, or end this pipeline and go on in another "
+        "(docs/partitions.md#how-long)"
+    )
+    line = line_of(file, found.pipeline, ("partitions", "every"))
+    found.problems.append(Problem("warning", "declaration", text, str(file), line))
 
 
 def _sources(found: Checked, pipeline: Pipeline) -> bool:

@@ -110,6 +110,16 @@ def test_each_source_that_cannot_be_read_is_named(short):
         assert f"source {name!r}" in each["text"]
 
 
+@pytest.mark.parametrize(("most", "warnings"), [(4, 0), (3, 1)])
+def test_of_more_partitions_than_dagster_recommends_it_warns(short, monkeypatch, most, warnings):
+    monkeypatch.setattr("pip_dagster.flow.check._MOST_PARTITIONS", most)
+    found = check(short, code=0)["problems"]
+    assert [(each["level"], each["what"]) for each in found] == [("warning", "declaration")] * warnings
+    for each in found:
+        assert "every day from 2024-03-01 are 4 partitions by now" in each["text"] and "later `start`" in each["text"]
+        assert Path(each["file"]).read_text().splitlines()[each["line"] - 1].strip().startswith("every:")
+
+
 class TestTheModel:
     def test_that_is_not_there(self, short):
         short.declare(scoring={"model_name": "unknown"})
