@@ -27,13 +27,12 @@ HOURS = -365 * 24  # ago
 def ahead(monkeypatch):
     """Set this machine's clock a year ahead, and back."""
     real = clock.wall
-    before = clock._latest
+    monkeypatch.setattr(clock, "_latest", clock._latest)  # put back after the test
 
     def set_(by):
         monkeypatch.setattr(clock, "wall", lambda: real() + by)
 
-    yield set_
-    monkeypatch.setattr(clock, "_latest", before)
+    return set_
 
 
 def test_the_cool_down_is_counted_from_the_last_retraining_that_has_a_time():
