@@ -60,8 +60,8 @@ def copy_checkout(target: Path) -> None:
 
 def compiled_as(original: Path | str, copy: Path) -> None:
     """The same files, of the same age, by another path: their bytecode is there already."""
-    if sys.pycache_prefix:
-        there = Path(f"{sys.pycache_prefix}{copy}")
+    there = Path(f"{sys.pycache_prefix}{copy}")
+    if sys.pycache_prefix and not there.is_symlink():
         there.parent.mkdir(parents=True, exist_ok=True)
         there.symlink_to(f"{sys.pycache_prefix}{original}")
 

@@ -79,7 +79,13 @@ def run(listed: list[str], clone: Path, environment: dict[str, str]) -> str:
     return result.stdout
 
 
-@pytest.mark.slice
+def test_make_ui_is_the_command_that_serves_dagster() -> None:
+    """What it serves, and that all its processes end with it, is in tests/cli/test_doctor.py."""
+    printed = subprocess.run(["make", "-n", "ui", "PORT=4000"], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert printed.stdout.splitlines()[-1].endswith("/pip-dagster ui --port ${PORT:-3000}")
+
+
+@pytest.mark.soak
 def test_make_ui_serves_dagster_on_loopback(clone: Path, environment: dict[str, str]) -> None:
     with subprocess.Popen(
         ["make", "ui"],

@@ -138,7 +138,9 @@ def test_a_folder_that_may_not_be_written_is_an_error():
 
 
 @pytest.mark.slice
-@pytest.mark.parametrize("place", ["written", "clone", pytest.param("example", marks=pytest.mark.soak)])
+@pytest.mark.parametrize(
+    "place", ["written", *(pytest.param(each, marks=pytest.mark.soak) for each in ("clone", "example"))]
+)
 def test_dg_accepts_the_demo_and_the_example(tmp_path, place):
     folder = {"written": tmp_path, "clone": ROOT, "example": ROOT / "examples/bring_your_own"}[place]
     if place == "written":
