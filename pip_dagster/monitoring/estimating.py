@@ -61,16 +61,11 @@ def applies(pipeline: Pipeline) -> bool:
 
 
 def estimate_scored(
-    con: DuckDBPyConnection,
-    pipeline: Pipeline,
-    version: ModelVersion,
-    partitions: Sequence[str],
-    *,
-    publish: bool = True,
+    con: DuckDBPyConnection, pipeline: Pipeline, version: ModelVersion, partitions: Sequence[str]
 ) -> Estimating:
     """Estimate partitions that a run has scored; it never raises for what monitoring cannot do, but records why."""
     try:
-        return estimate_stored(con, pipeline, version, partitions, publish=publish)
+        return estimate_stored(con, pipeline, version, partitions)
     except Exception as error:
         raise_if_interrupted(error)
         reason = f"not estimated: {said(error)}"
@@ -95,8 +90,6 @@ def estimate_stored(
     pipeline: Pipeline,
     version: ModelVersion,
     which: Sequence[str] | int | None = None,
-    *,
-    publish: bool = True,
     progress: Callable[[str], None] = lambda text: None,
 ) -> Estimating:
     """Estimate the live partitions of a version that have no estimate yet, with calibrators of earlier partitions.
@@ -107,7 +100,6 @@ def estimate_stored(
         version: whose scores are estimated, by its own calibrators only.
         which: these partitions, or so many of the newest. None for all: calibrators are then fitted for those that have
             none, on what was known before each week of them.
-        publish: as of `writing`.
         progress: is called after each chunk.
 
     Raises:
@@ -141,7 +133,7 @@ def estimate_stored(
             news = [each for each in entries if each.metric or known.get(each.scoring_id) != each.reason]
             if news:
                 with (
-                    writing(con, pipeline.project, purpose=f"{name}: storing estimates", publish=publish),
+                    writing(con, pipeline.project, purpose=f"{name}: storing estimates"),
                     transaction(con),
                 ):
                     lacking_now = {each.scoring_id for each in live_scorings(con, name, digest, without_estimate=True)}

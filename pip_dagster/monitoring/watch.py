@@ -83,24 +83,16 @@ class Watched:
         return [each for each in self.findings if each.event == event]
 
 
-def watch(
-    con: DuckDBPyConnection,
-    pipeline: Pipeline,
-    version: ModelVersion,
-    partitions: Sequence[str],
-    *,
-    unpublished: bool = False,
-) -> Watched:
+def watch(con: DuckDBPyConnection, pipeline: Pipeline, version: ModelVersion, partitions: Sequence[str]) -> Watched:
     """Judge partitions that a version scored, the newest of them, and store the alarms. `con` is a workspace.
 
-    Newer live ones that no process has judged, since it was killed, are judged with them. `unpublished`: the caller has
-    stored what is to be published with them.
+    Newer live ones that no process has judged, since it was killed, are judged with them.
     """
     live, after = _newest(con, pipeline)
     wanted = {*partitions, *(key for key in live if _started(pipeline, key) > after)}
     newest = sorted(wanted, key=lambda key: _started(pipeline, key))[-_MOST:]
     found = collect(con, pipeline, version, newest)
-    return _stored(con, pipeline, found, next(iter(live), None), unpublished)
+    return _stored(con, pipeline, found, next(iter(live), None))
 
 
 def watch_scored(pipeline: Pipeline, number: int | None, partitions: Sequence[str] = ()) -> Watched:
@@ -198,16 +190,14 @@ def _collected(collectors: Mapping[Event, Callable[[], list[Finding]]]) -> Watch
     return Watched((*found,), faults, busy)
 
 
-def _stored(
-    con: DuckDBPyConnection, pipeline: Pipeline, found: Watched, newest: str | None = None, unpublished: bool = False
-) -> Watched:
+def _stored(con: DuckDBPyConnection, pipeline: Pipeline, found: Watched, newest: str | None = None) -> Watched:
     """Store the alarms that follow; `newest` is the newest live partition, where that is known."""
     name, faults, busy = pipeline.spec.name, dict(found.faults), found.busy
     try:
         with reading(con, pipeline.project, purpose=f"{name}: reading alarms"):
             quiet = _is_behind(pipeline, newest or next((key for key, _ in _live(con, pipeline, 1)), ""))
             change = _change(con, pipeline, found.findings, quiet)
-        if change.entries or change.marks or unpublished:  # most evaluations change nothing, and need no turn to write
+        if change.entries or change.marks:  # most evaluations change nothing, and need no turn to write
             with writing(con, pipeline.project, purpose=f"{name}: storing alarms"), transaction(con):
                 change = _change(con, pipeline, found.findings, quiet)  # others may have stored some meanwhile
                 insert_alarms(con, change.entries)

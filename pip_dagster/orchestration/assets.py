@@ -12,7 +12,6 @@ from pip_dagster.evidence.anchor import anchor_after
 from pip_dagster.flow.materialize import materialize
 from pip_dagster.flow.result import PartitionResult
 from pip_dagster.ledger.record import RunInfo, ScoringEntry
-from pip_dagster.monitoring.estimating import applies
 from pip_dagster.monitoring.judged import judging
 from pip_dagster.monitoring.watch import watch, watch_scored
 from pip_dagster.orchestration.alive import alive
@@ -185,8 +184,8 @@ def _run(
         scored = [*outcome.done.get(predictions_key(spec), {})]
         with workspace(threads=1) as con:
             outcome.judged.extend(drift_evaluations(con, pipeline, version, scored))
-            outcome.judged.extend(estimate_evaluations(con, pipeline, version, scored, publish=False))
-            watched = watch(con, pipeline, version, scored, unpublished=applies(pipeline))
+            outcome.judged.extend(estimate_evaluations(con, pipeline, version, scored))
+            watched = watch(con, pipeline, version, scored)
         for event, why in watched.faults.items():
             context.log.warning(f"{spec.name}: monitoring, {event}: {why}")
     if outcome.read:

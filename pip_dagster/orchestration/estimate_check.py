@@ -31,23 +31,18 @@ if TYPE_CHECKING:
 
 
 def estimate_evaluations(
-    con: DuckDBPyConnection,
-    pipeline: Pipeline,
-    version: ModelVersion,
-    partitions: Sequence[str],
-    *,
-    publish: bool = True,
+    con: DuckDBPyConnection, pipeline: Pipeline, version: ModelVersion, partitions: Sequence[str]
 ) -> Iterator[dg.AssetCheckEvaluation]:
     """Estimate the newest of these partitions, at most as many as a run reports one by one, and judge the estimates.
 
     It never fails a run: where nothing can be estimated, the description has the reason. `con` is a workspace without
-    the warehouse; `publish` as of `writing`.
+    the warehouse.
     """
     newest = in_order(pipeline.spec.partitions, partitions)[-EACH_REPORTED_UP_TO:]
     if not newest or not applies(pipeline):
         return
     try:
-        reasons = estimate_scored(con, pipeline, version, newest, publish=publish).reasons
+        reasons = estimate_scored(con, pipeline, version, newest).reasons
         found = graded(con, pipeline, version)
         shown = shown_of(found, newest)
         findings = findings_of(pipeline, version, found)

@@ -84,19 +84,21 @@ def stability(n: np.ndarray, m: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.
 
     All are 0 where either side has no rows.
     """
-    return stability_of(n, m, ((n + m) > 0).sum(axis=-1), n.sum(axis=-1), m.sum(axis=-1))
+    return stability_of(n, m, n.sum(axis=-1), m.sum(axis=-1))
 
 
 def stability_of(
-    n: np.ndarray, m: np.ndarray, bins: np.ndarray, rows: np.ndarray, of: np.ndarray
+    n: np.ndarray, m: np.ndarray, rows: np.ndarray, of: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The same where it is known how many bins either side has rows in, and the rows of each side."""
+    """The same where the rows of each side are known."""
     import numpy as np
 
+    used = n + m > 0
+    bins = used.sum(axis=-1)
+    # A bin that is empty on both sides has the logarithm 0.
+    a, b = (n + 0.5, m + 0.5) if used.all() else (np.where(used, n + 0.5, 1.0), np.where(used, m + 0.5, 1.0))
     there = (rows > 0) & (of > 0)
-    a, b = n + 0.5, m + 0.5
-    logs = a / b
-    np.log(logs, out=logs)  # 0 in a bin that is empty on both sides
+    logs = np.log(a / b)
     # The shares of both sides add up to 1, so that their totals may stay outside of the logarithm.
     parts = (np.einsum("...b,...b->...", each, logs) for each in (a, b))
     q, p = (part / np.maximum(total + bins / 2, 0.5) for part, total in zip(parts, (rows, of), strict=True))

@@ -133,10 +133,10 @@ def _spread(
         return each if each.shape[2] == 1 else each[:, np.arange(len(group))[:, None], group]
 
     days = np.maximum(there.sum(axis=-1), 2)
-    rows, bins, of = np.maximum(history.rows, 1), (groups > 0).sum(axis=-1), groups.sum(axis=-1)
+    rows, of = np.maximum(history.rows, 1), groups.sum(axis=-1)
     fewer = 1 - 1 / np.maximum(days / means, 2)  # a day is compared with the others, not with a mean that has it
     others = by_day(groups) - history.counts
-    psi, noise, df = stability_of(history.counts, others, by_day(bins), history.rows, by_day(of) - history.rows)
+    psi, noise, df = stability_of(history.counts, others, history.rows, by_day(of) - history.rows)
     by_psi = _upper_mean(psi - noise, noise, df, there) * fewer
     of = np.maximum(of, 1)[..., None]
     mean = groups / of

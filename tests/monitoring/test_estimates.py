@@ -252,7 +252,7 @@ def test_a_run_estimates_its_partitions(estimated):
     shown = (
         f"SELECT partition_key FROM orders.estimates WHERE metric = 'auc' AND partition_key >= '{DAYS[25]}' ORDER BY 1"
     )
-    assert estimated.published(shown) == [(DAYS[25],), (DAYS[26],)], "published, once, with the alarms"
+    assert estimated.published(shown) == [(DAYS[25],), (DAYS[26],)], "published"
     assert not pending_now(estimated.pipeline().project, within=5)
     estimated.tamper("ALTER TABLE ledger.calibrators DROP COLUMN covariances")
     (broken,) = checks(estimated, DAYS[27], DAYS[27]).values()
