@@ -177,7 +177,8 @@ def _event(row: AlarmEntry) -> str:
 def _silence(silenced: Silenced) -> str:
     of = silenced.silence
     until = moment(silenced.end)
-    return f"{of.pipeline}: silent until {until}: {of.about}, by {of.made_by}: {of.reason} [{of.silence_id}]"
+    text = f"{of.pipeline}: silent until {until}: {of.about}, by {of.made_by}: {of.reason} [{of.silence_id}]"
+    return " ".join(text.split())  # a reason of several lines would look like lines of this command
 
 
 def _summary(listed: Listed) -> str:

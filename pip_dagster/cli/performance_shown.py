@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from pip_dagster.monitoring.performance import Performance, WindowFigure
 
 _INTERVAL = Heading("95% interval", optional=True, whole=True)
+_OF_BIAS = "The interval of bias is by chance of the outcomes alone; the others are by unit."
 _SEGMENTS = 50  # values that are shown, those with the most rows
 _STATES = ("mature", "maturing", "waiting", "overdue")
 
@@ -132,6 +133,8 @@ def show_partition(pipeline: str, of: Performance, key: str, as_json: bool) -> N
                     ["figure", "value", "rows", _INTERVAL, Heading("reweighted", optional=True)],
                     _figures(row),
                 )
+                if "bias" in row.metrics and of.metric != "bias" and row.lows[row.metrics.index("bias")] is not None:
+                    echo(_OF_BIAS)
         segments = [
             [f"{row.segment} {is_value(row.segment_value)}", row.rows, row.labelled, _of_metric(row, of.metric)]
             for row in rows

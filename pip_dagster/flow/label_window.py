@@ -191,7 +191,7 @@ class _Reader:
             keys_twice = twice[1] // self._copies
             raise DeclarationError(
                 f"{self._where}: {plural(keys_twice, 'key')} ({key}) {'has' if keys_twice == 1 else 'have'} more than "
-                f"one label in a partition, such as {twice[0]}."
+                f"one label in a partition, such as {twice[0]}. Return one row a key, such as by `GROUP BY`."
             )
         unknown = con.execute(
             f"SELECT any_value(pip_unknown), count(pip_unknown) // {self._copies} FROM {self.relation}"

@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
 from pip_dagster import clock
+from pip_dagster.declaration.durations import as_declared
 from pip_dagster.errors import DeclarationError
 from pip_dagster.flow.calibrate import MOST, fit, held_out, labels_digest, outcomes_of, window
 from pip_dagster.flow.estimate import estimate
@@ -128,8 +129,9 @@ def estimate_stored(
             with reading(con, pipeline.project, purpose=f"{name}: reading the ledger"):
                 calibrators = calibrators_of(con, name, digest)
         for calibrator, chunk in _with_calibrators(con, pipeline, version, of, week, calibrators):
-            lacking = lacking or _why_none_earlier(name, calibrators)
-            entries = _entries(con, pipeline, version, of, calibrator, chunk, lacking)
+            if calibrator is None and not lacking:
+                lacking = _why_none_earlier(con, pipeline, version, calibrators)
+            entries = _entries(con, pipeline, version, of, calibrator, chunk, lacking or "")
             news = [each for each in entries if each.metric or known.get(each.scoring_id) != each.reason]
             if news:
                 with (
@@ -248,12 +250,24 @@ def _with_calibrators(
             yield calibrator, chunk
 
 
-def _why_none_earlier(name: str, known: Sequence[Calibrator]) -> str:
+def _why_none_earlier(
+    con: DuckDBPyConnection, pipeline: Pipeline, version: ModelVersion, known: Sequence[Calibrator]
+) -> str:
+    name, labels = pipeline.spec.name, pipeline.labels
     if any(each.kind != "held out" for each in known):
         return (
             f"the labels that count are not all before it; `pip-dagster estimate {name} --backfill` uses those before"
         )
-    return "labels of this version do not count yet"
+    with reading(con, pipeline.project, purpose=f"{name}: reading the ledger"):
+        mature = mature_scorings(con, name, version.manifest_digest, now=clock.wall())
+    if mature:
+        return (
+            f"labels of {plural(len(mature), 'partition')} of v{version.version} count, but a calibrator could not be "
+            f"fitted on them; `pip-dagster performance {name} --evaluate` says why"
+        )
+    wait = labels.complete_after if labels else None
+    when = f"they are complete {as_declared(wait)} after a partition's end" if wait else "none of it has all its labels"
+    return f"no partition of v{version.version} has labels that count yet: {when}"
 
 
 def _entries(

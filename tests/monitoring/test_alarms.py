@@ -84,9 +84,10 @@ def test_a_silence_has_a_date_and_a_reason_and_ends_by_itself(alarmed):
 
 def test_a_rule_or_a_subject_is_silenced_for_the_whole_pipeline(alarmed):
     alarmed.shell("alarms", "silence", "--rule", "drift", "--until", "2999-01-01", "--why", "x", code=2)
-    silence = ("alarms", "silence", "--pipeline", "orders", "--until", "2999-01-01", "--why", "sale")
+    silence = ("alarms", "silence", "--pipeline", "orders", "--until", "2999-01-01", "--why", "sale\nNo alarm is open.")
     alarmed.shell(*silence, "--subject", "amount")
-    alarmed.shell("alarms", "orders", "--check", code=1)
+    shown = alarmed.shell("alarms", "orders", "--check", code=1)
+    assert ": sale No alarm is open. [" in shown, "a reason looks like no line of the command"
     assert "'drfit' is not one of" in alarmed.shell(*silence, "--event", "drfit", code=2)
     alarmed.shell(*silence, "--event", "drift")
     alarmed.shell("alarms", "orders", "--check")

@@ -91,6 +91,7 @@ def test_labels_do_not_count_before_their_time_because_a_record_is_of_the_future
     assert tiny.warehouse("SELECT count(*) FROM ledger.evaluations WHERE evaluated_at > now()") == [(0,)]
 
 
+@pytest.mark.slice
 def test_an_evaluation_of_the_future_is_made_again(tiny, ahead):
     tiny.source("CREATE TABLE raw.outcomes AS SELECT order_id, day, (quantity > 5)::INT AS returned FROM raw.orders")
     (tiny.folder / "labels.sql").write_text("SELECT order_id, returned FROM raw.outcomes WHERE day = $start_date")
@@ -105,6 +106,7 @@ def test_an_evaluation_of_the_future_is_made_again(tiny, ahead):
     assert "0 partitions evaluated, 1 unchanged" in tiny.shell("performance", "orders", "--evaluate")
 
 
+@pytest.mark.slice
 def test_a_page_that_a_clock_ahead_recorded_is_sent_again_once_when_its_silence_ends(alarmed, room, ahead):
     alarmed.declare(monitoring=RULES, partitions=ENDED, alerts=ALERTS)
     ahead(YEAR)

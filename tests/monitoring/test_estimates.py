@@ -192,7 +192,7 @@ def test_another_version_has_estimates_of_its_own(estimated):
     estimated.run(*DAYS[25:])
     found = do(estimated, estimate_scored, DAYS[25:], number=2)
     assert found.done == 0 and set(found.reasons) == {*DAYS[25:]}
-    assert "labels of this version do not count yet" in found.reasons[DAYS[25]]
+    assert "no partition of v2 has labels that count yet" in found.reasons[DAYS[25]]
     label(estimated)
     assert "6 partitions of this version" not in (do(estimated, refit, number=2) or "")
     used = estimated.warehouse(

@@ -87,6 +87,7 @@ def test_the_command_shows_windows_partitions_and_one_partition(year, monkeypatc
     assert {each["segment_value"] for each in one["figures"]} == {None, "true", "false"}
     whole = json.loads(year.shell("performance", "orders", "--json"))
     assert [each["partitions"] for each in whole["windows"] if each["segment"] is None] == [1, 7]
+    assert "The interval of bias is by chance" in year.shell("performance", "orders", DAYS[5])
     for words in (("--partition", "1999-01-01"), ("--evaluate", "--from", "x")):
         assert "is not live" in year.shell("performance", "orders", *words, code=1)
     assert "go with --evaluate" in year.shell("performance", "orders", "--from", DAYS[0], code=2)

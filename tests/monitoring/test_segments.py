@@ -96,6 +96,7 @@ def test_a_segment_that_is_no_column_is_refused(tiny):
         tiny.run("2024-03-01")
 
 
+@pytest.mark.slice
 def test_a_segment_that_is_declared_later_is_profiled_by_the_backfill(tiny):
     """As if it had been declared before: also what a run judged in between, which then had no history."""
     tiny.source(MORE)

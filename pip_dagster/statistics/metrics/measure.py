@@ -154,7 +154,8 @@ def _check(spec: MetricSpec, table: pa.Table) -> None:
     for name, (column, expected) in columns.items():
         if f"bad_{name}" in table.column_names and (bad := pc.max(table.column(f"bad_{name}")).as_py()):
             what = "an outcome" if name == "outcome" else f"a {name} in {column}"
-            raise DeclarationError(f"{plural(bad, 'row')} with {what} that cannot be measured; {expected}.")
+            remedy = " Map the others in the SQL of `labels`, or return NULL for them." if name == "outcome" else ""
+            raise DeclarationError(f"{plural(bad, 'row')} with {what} that cannot be measured; {expected}.{remedy}")
 
 
 def _keys(table: pa.Table, grouping: Grouping) -> list[_Key]:
