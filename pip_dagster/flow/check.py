@@ -172,7 +172,7 @@ def _grid(found: Checked, pipeline: Pipeline, count: int, file: Path) -> None:
         return
     grid = pipeline.spec.partitions
     text = (
-        f"partitions: every {grid.every} from {grid.start:%Y-%m-%d} are {count:,} partitions by now; Dagster "
+        f"partitions: every {grid.every} from {grid.start:%Y-%m-%d} are {plural(count, 'partition')} by now; Dagster "
         f"recommends at most {_MOST_PARTITIONS:,}, above which its UI loads slowly, and plans and first ticks judge "
         "them all. Declare a later `start` or longer partitions, or end this pipeline and go on in another "
         "(docs/partitions.md#how-long)"
