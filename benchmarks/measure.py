@@ -56,7 +56,8 @@ def command(
     The peak is that of its largest process; with `tree`, the sampled sum of the memory of all of them.
     """
     FOLDER.mkdir(parents=True, exist_ok=True)
-    log, kernel, own = (FOLDER / f"last.{os.getpid()}.{name}" for name in ("log", "kernel", "own"))
+    of = f"{os.getpid()}.{threading.get_ident()}"  # several may be measured at once
+    log, kernel, own = (FOLDER / f"last.{of}.{name}" for name in ("log", "kernel", "own"))
     env = {name: value for name, value in os.environ.items() if name != "DAGSTER_HOME"}
     env |= {"PYTHONWARNINGS": "ignore", _REPORT: str(own)} | dict(environment or {})
     # Images and CI often disable bytecode; then every process compiles its libraries, which must not be measured.
