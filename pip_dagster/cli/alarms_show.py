@@ -138,7 +138,8 @@ def _record(listed: Listed, alarm: AlarmEntry, everything: bool) -> dict[str, An
 
 def _block(listed: Listed, alarm: AlarmEntry) -> Iterator[str]:
     silent = ", silenced" if listed.silence(alarm) else ""
-    yield f"{alarm.state.upper()}{silent}  {alarm.pipeline}: {alarm.event} of {name_of(alarm)}  [{alarm.alarm_id}]"
+    what = alarm.event if alarm.subject == alarm.event else f"{alarm.event} of {name_of(alarm)}"
+    yield f"{alarm.state.upper()}{silent}  {alarm.pipeline}: {what}  [{alarm.alarm_id}]"
     newest = f", newest {alarm.partition_key}" if alarm.partition_key != alarm.since else ""
     window = f"window of {plural(alarm.partitions, 'partition')}, {plural(alarm.rows, 'row')}"
     yield f"since {alarm.since}{newest}; {window}"

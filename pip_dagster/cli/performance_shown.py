@@ -193,7 +193,8 @@ def _marks(each: Coverage) -> list[str]:
 
 
 def _counts(of: Performance) -> dict[str, int]:
-    return {state: sum(each.state == state for each in of.partitions) for state in _STATES}
+    """Partitions by the state of their labels; one whose arms differ counts in each."""
+    return {state: len({each.partition_key for each in of.partitions if each.state == state}) for state in _STATES}
 
 
 def _name(of: WindowFigure) -> str:

@@ -80,7 +80,7 @@ def titled(line: AlarmLine) -> str:
         return "the audit chain is broken"
     if line.event == "labels":
         return "overdue or unusual labels"
-    return f"{line.event} of {line.subject}" if line.subject else line.event
+    return line.event if line.subject in ("", line.event) else f"{line.event} of {line.subject}"
 
 
 def grouped(lines: Sequence[AlarmLine]) -> list[list[AlarmLine]]:

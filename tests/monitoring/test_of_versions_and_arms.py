@@ -2,6 +2,7 @@
 
 from datetime import UTC, datetime, timedelta
 
+from pip_dagster.cli.performance_shown import _counts
 from pip_dagster.declaration.labels import Labels
 from pip_dagster.declaration.monitoring import Monitoring
 from pip_dagster.ledger.live_partitions import LivePartition
@@ -45,4 +46,5 @@ def test_overdue_labels_are_counted_by_partition():
     found = Performance("auc", tuple(coverages(parts, {}, labels, NOW)), {}, None)
     (finding,) = judge_performance("orders", found, Monitoring())
     assert "labels of 28 partitions are overdue, 2024-03-03 first" in finding.cause and finding.partitions == 28
+    assert _counts(found) == {"mature": 0, "maturing": 0, "waiting": 0, "overdue": 30}
     assert finding.scoring_id == "s30-champion", "of what scores now: the alarm is not one of an earlier version"
