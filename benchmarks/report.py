@@ -24,11 +24,11 @@ BEGIN, END = "<!-- make bench: begin -->", "<!-- make bench: end -->"
 
 
 def save(part: str, figures: list[Figure]) -> None:
-    """Replace one part's figures in results.json, and the description of the machine."""
+    """Replace one part's figures in results.json, with the machine that they are of."""
     known = json.loads(RESULTS.read_text()) if RESULTS.is_file() else {}
-    parts = known.get("parts", {})
-    parts[part] = [asdict(each) | {"figure": round(each.figure, 3), "holds": each.holds} for each in figures]
-    RESULTS.write_text(json.dumps({"machine": machine(), "parts": parts}, indent=1, ensure_ascii=False) + "\n")
+    listed = [asdict(each) | {"figure": round(each.figure, 3), "holds": each.holds} for each in figures]
+    known[part] = {"machine": machine(), "figures": listed}
+    RESULTS.write_text(json.dumps(known, indent=1, ensure_ascii=False) + "\n")
     for each in figures:
         print(
             f"  {each.name}: {each.figure:.2f} {each.unit} (bound {each.bound}, holds: {each.holds}; {each.detail})",
@@ -61,30 +61,29 @@ def _version(name: str) -> str | None:
 
 def write(order: list[str]) -> None:
     """Write the page's part between the markers, and the plot, from results.json; the benchmarks in this order."""
-    found = json.loads(RESULTS.read_text())
-    figures = [each for name in order for each in found["parts"].get(name, [])]
+    known = json.loads(RESULTS.read_text())
+    tables: dict[str, list[dict]] = {}  # by machine: seconds of one say little about another
+    for part in (known[name] for name in order if name in known):
+        about = part["machine"]
+        opening = f"Measured {about['measured']} on {about['machine']}.\n{about['versions']}."
+        tables.setdefault(opening, []).extend(part["figures"])
+    figures = [each for of_machine in tables.values() for each in of_machine]
+    written = [f"{opening}\n\n{_table(of_machine)}" for opening, of_machine in tables.items()]
+    plot = "![Each figure as a share of its bound](images/benchmarks.svg)"
+    text = f"{BEGIN}\n" + "\n\n".join([*written, plot]) + f"\n{END}"
+    page = PAGE.read_text(encoding="utf-8")
+    before, rest = page.split(BEGIN, 1)
+    PAGE.write_text(before + text + rest.split(END, 1)[1], encoding="utf-8")
+    PLOT.write_text(_plot([each for each in figures if each["bound"] is not None]), encoding="utf-8")
+
+
+def _table(figures: list[dict]) -> str:
     rows = ["| what | figure | bound | holds | measured |", "|---|---|---|---|---|"]
     for each in figures:
         bound = "" if each["bound"] is None else f"{'≥' if each['at_least'] else '≤'} {each['bound']:g}"
         holds = {True: "yes", False: "**no**", None: ""}[each["holds"]]
         rows.append(f"| {each['name']} | {each['figure']:.2f} {each['unit']} | {bound} | {holds} | {each['detail']} |")
-    about = found["machine"]
-    text = "\n".join(
-        [
-            BEGIN,
-            f"Measured {about['measured']} on {about['machine']}.",
-            f"{about['versions']}.",
-            "",
-            *rows,
-            "",
-            "![Each figure as a share of its bound](images/benchmarks.svg)",
-            END,
-        ]
-    )
-    page = PAGE.read_text(encoding="utf-8")
-    before, rest = page.split(BEGIN, 1)
-    PAGE.write_text(before + text + rest.split(END, 1)[1], encoding="utf-8")
-    PLOT.write_text(_plot([each for each in figures if each["bound"] is not None]), encoding="utf-8")
+    return "\n".join(rows)
 
 
 def _plot(figures: list[dict]) -> str:
