@@ -56,6 +56,6 @@ def _waited(warehouse: Path) -> float:
 
     with duckdb.connect(str(warehouse), read_only=True) as con:
         of = "SELECT DISTINCT run_id, lock_seconds FROM ledger.scorings WHERE role = 'champion'"
-        found = con.execute(f"SELECT coalesce(sum(lock_seconds), 0), count(*) FROM ({of})").fetchone()
+        found = con.execute(f"SELECT coalesce(sum(lock_seconds), 0) FROM ({of})").fetchone()
     assert found
     return float(found[0])

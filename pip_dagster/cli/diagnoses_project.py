@@ -64,7 +64,7 @@ def warehouse(project: Project) -> Iterator[Diagnosis]:
             if isinstance(place, Lake):
                 with open_warehouse(con, place, purpose="doctor", read_only=True, deadline=1):
                     found = schema.version(con)
-                    others += [*_of_future(con), *_erasures(con, project), *_hashed(con, project)]
+                    others += _recorded(con, project)
             elif not place.exists():
                 raise NoWarehouseError(f"{place} does not exist yet")
             else:
@@ -72,7 +72,7 @@ def warehouse(project: Project) -> Iterator[Diagnosis]:
                     con.execute(f"USE {CATALOG}")
                     found = schema.version(con)
                     if found == schema.VERSION:
-                        others += [*_of_future(con), *_erasures(con, project), *_hashed(con, project)]
+                        others += _recorded(con, project)
         except NoWarehouseError:
             yield Diagnosis("ok", "warehouse", "there is none yet: the first run creates it")
             return
@@ -93,6 +93,15 @@ def warehouse(project: Project) -> Iterator[Diagnosis]:
     yield from others
 
 
+def _recorded(con: DuckDBPyConnection, project: Project) -> Iterator[Diagnosis]:
+    """What the ledger has records of. The warehouse is the current catalog."""
+    from pip_dagster.cli.erasures_found import erasures_found
+
+    yield from _of_future(con)
+    yield from erasures_found(con, project)
+    yield from _hashed(con, project)
+
+
 def _of_future(con: DuckDBPyConnection) -> Iterator[Diagnosis]:
     from pip_dagster import clock
     from pip_dagster.warehouse.access import newest_of_future
@@ -110,13 +119,6 @@ def _of_future(con: DuckDBPyConnection) -> Iterator[Diagnosis]:
 
 def _long(span: timedelta) -> str:
     return plural(span.days, "day") if span.days else plural(round(span.total_seconds() / 60), "minute")
-
-
-def _erasures(con: DuckDBPyConnection, project: Project) -> Iterator[Diagnosis]:
-    from pip_dagster.cli.erasures_found import erasures_found
-
-    for level, text, remedy in erasures_found(con, project):
-        yield Diagnosis(level, "erasures", text, remedy)
 
 
 def _hashed(con: DuckDBPyConnection, project: Project) -> Iterator[Diagnosis]:
@@ -171,8 +173,7 @@ def secrets(project: Project) -> Iterator[Diagnosis]:
     """The secrets of pseudonyms, and the key files of anchors."""
     from pip_dagster.cli.secrets_found import secrets_found
 
-    for level, text, remedy in secrets_found(project):
-        yield Diagnosis(level, "secrets", text, remedy)
+    yield from secrets_found(project)
 
 
 def sources(project: Project) -> Iterator[Diagnosis]:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
+from pip_dagster.cli.diagnosis import Diagnosis
 from pip_dagster.plural import plural
 
 if TYPE_CHECKING:
@@ -13,29 +14,27 @@ if TYPE_CHECKING:
 
     from pip_dagster.declaration.project import Project
 
-    Line = tuple[Literal["ok", "warning", "problem"], str, str]
 
-
-def erasures_found(con: DuckDBPyConnection, project: Project) -> Iterator[Line]:
+def erasures_found(con: DuckDBPyConnection, project: Project) -> Iterator[Diagnosis]:
     """A line for each; one where all is finished and known beside the warehouse too. The warehouse is the catalog."""
     from pip_dagster.warehouse.erased import folder, noted, refusal, states_of
 
     yield from _unfinished(con, anchored=project.anchors is not None)
     yield from _released(con)
     if why := refusal(con, project):
-        yield "problem", why, "pip-dagster erase --again"
+        yield Diagnosis("problem", "erasures", why, "pip-dagster erase --again")
         return
     kept = noted(project)
     done = [each for each, state in states_of(con).items() if state == "done"]
     if unknown := [each for each in done if not kept.get(each)]:
         what = f"{folder(project)} lacks {plural(len(unknown), 'erasure')}, such as {unknown[0]}"
         remedy = "Restore it from a backup: without it, nobody notices that a restored warehouse brings people back"
-        yield "warning", what, remedy
+        yield Diagnosis("warning", "erasures", what, remedy)
     elif done:
-        yield "ok", f"{len(done)}, which {folder(project)} has too", ""
+        yield Diagnosis("ok", "erasures", f"{len(done)}, which {folder(project)} has too")
 
 
-def _unfinished(con: DuckDBPyConnection, *, anchored: bool) -> Iterator[Line]:
+def _unfinished(con: DuckDBPyConnection, *, anchored: bool) -> Iterator[Diagnosis]:
     from pip_dagster.erasure.unfinished import unfinished
 
     for each in unfinished(con, anchored=anchored):
@@ -47,17 +46,17 @@ def _unfinished(con: DuckDBPyConnection, *, anchored: bool) -> Iterator[Line]:
             what += f" began at {each.began:%Y-%m-%d %H:%M} UTC and is not finished: it runs, or was interrupted"
         what += f"; done: {', '.join(each.places) or 'nothing'}"
         if each.kind == "purge":
-            yield "warning", what, f"pip-dagster purge {' '.join(each.pipelines)}"
+            yield Diagnosis("warning", "erasures", what, f"pip-dagster purge {' '.join(each.pipelines)}")
         else:
             named = " ".join(f"--pipeline {name}" for name in each.pipelines)
             again = f"pip-dagster erase --subject ID {named} --why {shlex.quote(each.why)}"
-            yield "warning", what, f"{again}, with the same person's ID, which is stored nowhere"
+            yield Diagnosis("warning", "erasures", what, f"{again}, with the same person's ID, which is stored nowhere")
 
 
-def _released(con: DuckDBPyConnection) -> Iterator[Line]:
+def _released(con: DuckDBPyConnection) -> Iterator[Diagnosis]:
     from pip_dagster.erasure.held import RELEASED
 
     kept = f"SELECT hold_id, count(*) FROM ledger.held_rows WHERE {RELEASED} GROUP BY 1 ORDER BY 1"
     for hold_id, rows in con.execute(kept).fetchall():
         what = f"hold {hold_id} is released, and {plural(rows, 'row')} that it kept are still there"
-        yield "warning", what, "pip-dagster purge, or repeat the erasure of its person"
+        yield Diagnosis("warning", "erasures", what, "pip-dagster purge, or repeat the erasure of its person")

@@ -5,8 +5,9 @@ from __future__ import annotations
 import stat
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
+from pip_dagster.cli.diagnosis import Diagnosis
 from pip_dagster.declaration.lake import Lake
 from pip_dagster.errors import PipelineError
 
@@ -14,10 +15,8 @@ if TYPE_CHECKING:
     from pip_dagster.declaration.pipeline import Pipeline
     from pip_dagster.declaration.project import Project
 
-    Line = tuple[Literal["ok", "warning", "problem"], str, str]
 
-
-def secrets_found(project: Project) -> Iterator[Line]:
+def secrets_found(project: Project) -> Iterator[Diagnosis]:
     """A line for each secret of `privacy`, and for each key file that others may read; nothing is written."""
     from pip_dagster.declaration.find import find_declarations, find_pipeline
     from pip_dagster.declaration.privacy import LOCAL
@@ -44,17 +43,24 @@ def secrets_found(project: Project) -> Iterator[Line]:
                 try:
                     value = secret.read(project.root, where)
                 except PipelineError as error:
-                    yield "problem", str(error), ""
+                    yield Diagnosis("problem", "secrets", str(error))
                 else:
                     yield _compared(pipeline, version, value, kept)
         elif PseudonymKey(LOCAL, b"", name).name in kept and not local.is_file():
-            yield "problem", f"{name}: {local} is gone, by which erased people are known", "Restore it from a backup"
+            yield Diagnosis(
+                "problem",
+                "secrets",
+                f"{name}: {local} is gone, by which erased people are known",
+                "Restore it from a backup",
+            )
     for file in dict.fromkeys(files):
         if file.is_file() and (mode := stat.S_IMODE(file.stat().st_mode)) & 0o077:
-            yield "warning", f"{file} has the mode {mode:04o}: others may read the secret", f"chmod 600 {file}"
+            yield Diagnosis(
+                "warning", "secrets", f"{file} has the mode {mode:04o}: others may read the secret", f"chmod 600 {file}"
+            )
 
 
-def _compared(pipeline: Pipeline, version: str, value: bytes, kept: Mapping[str, str]) -> Line:
+def _compared(pipeline: Pipeline, version: str, value: bytes, kept: Mapping[str, str]) -> Diagnosis:
     from pip_dagster.declaration.privacy import LOCAL
     from pip_dagster.privacy.keys import domain_of, other_secret
     from pip_dagster.privacy.pseudonym import PseudonymKey
@@ -62,10 +68,10 @@ def _compared(pipeline: Pipeline, version: str, value: bytes, kept: Mapping[str,
     name = pipeline.spec.name
     key = PseudonymKey(version, value, name if version == LOCAL else domain_of(pipeline.spec))
     if key.name not in kept:
-        return "ok", f"{name}: secret {version} is there; nothing is stored by it yet", ""
+        return Diagnosis("ok", "secrets", f"{name}: secret {version} is there; nothing is stored by it yet")
     if kept[key.name] != key.check:
-        return "problem", f"{name}: {other_secret(key)}", ""
-    return "ok", f"{name}: secret {version} is that of stored rows", ""
+        return Diagnosis("problem", "secrets", f"{name}: {other_secret(key)}")
+    return Diagnosis("ok", "secrets", f"{name}: secret {version} is that of stored rows")
 
 
 def _kept(project: Project) -> Mapping[str, str]:
