@@ -38,7 +38,7 @@ test: install ## Run the tests
 	@TEST_THREADS=$${TEST_THREADS-1} $(BIN)/python -m pytest -n 3 --dist worksteal -m '$(TESTS)'
 
 slice: install ## Run what takes minutes and no change of a function is likely to break
-	@TEST_THREADS=$${TEST_THREADS-1} $(BIN)/python -m pytest -n 3 --dist worksteal -m 'slice and not soak'
+	@$(MAKE) --no-print-directory test TESTS='slice and not soak'
 
 DBT := .venv-dbt
 dbt: install ## Run the tests of examples/dbt, whose libraries need an environment of their own
