@@ -5,9 +5,14 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from forked import Server  # noqa: E402 - after the path
 
 ROOT = Path(__file__).parents[2]
 
@@ -47,9 +52,10 @@ def copy_checkout(target: Path) -> None:
             shutil.copy2(ROOT / name, target / name)
     # As for a reader: this environment has scikit-learn for the tests, and XGBoost imports it for a second.
     (target / "sklearn.py").write_text("raise ImportError('pip_dagster does not install it')\n")
-    (target / ".venv").mkdir()
-    for part in Path(sys.prefix).iterdir():
-        (target / ".venv" / part.name).symlink_to(part)
+    (target / ".venv" / "bin").mkdir(parents=True)
+    for part in (*Path(sys.prefix).iterdir(), *Path(sys.prefix, "bin").iterdir()):
+        if part.name != "bin":
+            (target / ".venv" / part.relative_to(sys.prefix)).symlink_to(part)
     # Newer than what it is made from: the environment counts as installed.
     (target / ".venv" / ".installed").unlink(missing_ok=True)
     (target / ".venv" / ".installed").touch()
@@ -72,22 +78,31 @@ def reader(root: Path) -> dict[str, str]:
     return inherited | {"PYTHONPATH": str(root)}
 
 
+@pytest.fixture(scope="session")
+def forking(demonstrated: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """Runs the `pip-dagster` of copies of that clone."""
+    server = Server(tmp_path_factory.mktemp("forking") / "socket", demonstrated, reader(demonstrated))
+    yield server
+    server.close()
+
+
 @pytest.fixture(scope="module")
-def clone(demonstrated: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def clone(demonstrated: Path, forking: Server, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """This module's own copy of that clone."""
-    return copy_clone(demonstrated, tmp_path_factory.mktemp("clone"))
+    return copy_clone(demonstrated, forking, tmp_path_factory.mktemp("clone"))
 
 
 @pytest.fixture
-def own_clone(demonstrated: Path, tmp_path: Path) -> Path:
+def own_clone(demonstrated: Path, forking: Server, tmp_path: Path) -> Path:
     """This test's own copy of that clone."""
-    return copy_clone(demonstrated, tmp_path)
+    return copy_clone(demonstrated, forking, tmp_path)
 
 
-def copy_clone(demonstrated: Path, folder: Path) -> Path:
+def copy_clone(demonstrated: Path, forking: Server, folder: Path) -> Path:
     """A copy which publishes its own: published views name their files absolutely."""
     target = Path(shutil.copytree(demonstrated, folder / "pip_dagster", symlinks=True))
     compiled_as(demonstrated, target)
-    command = [sys.executable, "-m", "pip_dagster.cli.main", "--project", str(target), "publish"]
+    forking.install(target / ".venv")
+    command = [target / ".venv" / "bin" / "pip-dagster", "--project", str(target), "publish"]
     subprocess.run(command, cwd=target, env=reader(target), capture_output=True, check=True)
     return target
