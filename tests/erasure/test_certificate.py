@@ -130,7 +130,7 @@ def test_an_erasure_that_is_not_done_is_refused(tiny):
     ]
 
 
-@pytest.mark.slice
+@pytest.mark.soak
 def test_a_rewrite_that_nobody_with_the_key_vouched_for(signed):
     verify = ("audit", "verify", "--anchors")
     assert "it says that eve rewrote what the audit covers (e1/warehouse)" in signed.shell(*verify, code=1)

@@ -63,7 +63,7 @@ def test_from_sqlite(tiny, tmp_path, monkeypatch):
     erased(tiny, home, monkeypatch, lambda wanted: scan(home, wanted))
 
 
-@pytest.mark.slice
+@pytest.mark.soak
 @pytest.mark.lake("never")
 @pytest.mark.skipif(not HAS_POSTGRES, reason="needs dagster-postgres and a Postgres from a package")
 def test_from_postgres(tiny, tmp_path, monkeypatch, server):

@@ -171,7 +171,7 @@ def test_another_pipeline_with_the_same_keys_loses_nothing(customers):
     assert faults(customers) == [None]
 
 
-@pytest.mark.slice
+@pytest.mark.soak
 def test_a_key_that_was_corrected_to_another_person_is_theirs(customers):
     corrected = f"CASE WHEN order_id = 10 THEN 'customer-999' ELSE {THREES} END"
     customers.declare(CUSTOMERS.format(customer=corrected), privacy={"subject": "customer"})
@@ -213,7 +213,7 @@ def test_rows_that_a_run_stored_meanwhile_are_erased_by_the_same_request(custome
     assert faults(customers) == [None]
 
 
-@pytest.mark.slice
+@pytest.mark.soak
 def test_digests_of_what_was_delivered_before_are_gone(customers):
     customers.declare(privacy={"subject": "customer"}, deliver={"out": {"parquet": "delivered"}})
     customers.shell("deliver", "orders")

@@ -117,6 +117,7 @@ def test_what_uses_a_version_works_with_the_rows_that_are_left(trained):
         trained.shell("models", *words)
 
 
+@pytest.mark.soak
 def test_without_any_row_left_a_version_loads_and_says_that_nothing_is_compared(customers):
     register(customers, customers.source_frame(OF_ONE))
     erase(customers.project, [customers.pipeline()], ONE)
@@ -164,6 +165,7 @@ def test_a_registry_from_a_backup_is_found_and_erased_again(trained):
     assert not (folder / "versions" / "1" / "golden.parquet").exists() and not faults(trained)
 
 
+@pytest.mark.soak
 def test_a_registry_that_is_away_is_waited_for(trained):
     person, one, away = (
         persons(trained),
@@ -177,6 +179,7 @@ def test_a_registry_that_is_away_is_waited_for(trained):
     assert done["resumed"] and not has(golden(trained), person)
 
 
+@pytest.mark.soak
 def test_killed_between_registry_and_audit_it_resumes(trained, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr("pip_dagster.erasure.golden.reissued.unrecorded", lambda *_: 1 / 0)
@@ -221,6 +224,7 @@ def test_a_mirror_of_mlflow_may_be_empty(trained, monkeypatch):
     assert "golden rows of returns v1 if MLflow has them" in remains
 
 
+@pytest.mark.soak
 def test_a_registration_that_died_leaves_no_sample(trained):
     died = trained.registry.root / "trained" / ".incoming-0123"
     died.mkdir()
@@ -235,6 +239,7 @@ def test_a_registration_that_died_leaves_no_sample(trained):
         assert remove_abandoned(trained.registry.root) == [running]
 
 
+@pytest.mark.soak
 def test_reports_of_gates_lose_the_rows_of_concerned_partitions(customers):
     movers = tuple(Mover(day, "9", 0.1, 0.9) for day in (DAY, "2024-03-02"))
     of = {"pipeline": "orders", "model_name": "returns", "alias": "champion", "candidate": 1, "champion": None}

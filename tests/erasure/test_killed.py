@@ -45,7 +45,7 @@ OF_LAKES = {
     "before the vacuum": ("before", f"{LAKE}:_vacuum", ""),
     "vacuumed": ("after", f"{LAKE}:_vacuum", ""),
 }
-AT_ONCE = ("within the transaction", "before delivering", "before it is replaced", "replaced")
+AT_ONCE = ("within the transaction", "replaced")
 
 
 @pytest.fixture

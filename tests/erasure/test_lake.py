@@ -58,7 +58,7 @@ def test_nothing_of_the_subject_is_left_in_files_catalog_or_pages(people, backen
         assert con.execute("SELECT count(*), sum(v) FROM people.scores__1").fetchone() == (3001, 4498502)
 
 
-@pytest.mark.slice
+@pytest.mark.soak
 def test_a_file_that_a_killed_run_left_is_removed(people, backend):
     place = LakePlace(people.project)
     place.remove(REQUEST)

@@ -38,7 +38,7 @@ def test_only_files_with_changed_partitions_are_written_and_none_keeps_a_byte(ti
     assert "agrees with" in tiny.shell("audit", "verify", code=4)
 
 
-@pytest.mark.slice
+@pytest.mark.soak
 def test_a_published_file_that_still_has_the_person_is_found(tiny, monkeypatch):
     tiny.declare(privacy=PRIVACY)
     tiny.run(FIRST)

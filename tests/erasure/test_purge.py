@@ -169,7 +169,7 @@ def test_a_purge_that_is_killed_before_any_place_is_completed_by_the_next(shop):
     assert faults(shop) == [None] and not left(shop, OLD) and left(shop, NEW)
 
 
-@pytest.mark.slice
+@pytest.mark.soak
 def test_the_asset_purges_and_a_target_that_is_away_fails_its_run(shop, tmp_path, monkeypatch):
     home = tmp_path / "home"
     home.mkdir()

@@ -123,7 +123,7 @@ def test_a_plan_is_quiet_whether_or_not_the_source_forgets_and_finds_a_change(la
     assert stale(tiny) == set()
 
 
-@pytest.mark.slice
+@pytest.mark.soak
 @pytest.mark.parametrize("laid", ["text"], indirect=True)
 def test_a_change_from_before_the_erasure_is_still_found(laid):
     tiny, variant, wish = laid
@@ -135,7 +135,7 @@ def test_a_change_from_before_the_erasure_is_still_found(laid):
     assert stale(tiny) == set()
 
 
-@pytest.mark.slice
+@pytest.mark.soak
 @pytest.mark.parametrize("laid", ["text"], indirect=True)
 def test_digests_of_former_contents_are_gone_and_the_newest_ones_are_right(laid):
     tiny, variant, wish = laid

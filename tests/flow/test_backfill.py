@@ -474,7 +474,7 @@ class TestInDagster:
             challengers = dg.AssetKey(["orders", "challengers"])
             assert instance.get_materialized_partitions(challengers) == {FIRST, SECOND}
 
-    @pytest.mark.slice
+    @pytest.mark.soak
     def test_a_killed_run_is_ended_and_what_it_committed_is_told(self, tiny, home):
         fill(tiny, 24)
         kill_and_resume(tiny, 24, times=1, seed=3, DAGSTER_HOME=home)

@@ -80,7 +80,7 @@ def test_a_worse_arm_is_stopped_once_four_partitions_have_labels(canary, ledger_
     assert len(stops(canary)) == 1
 
 
-@pytest.mark.slice
+@pytest.mark.soak
 def test_partitions_from_before_it_was_resumed_do_not_count(canary):
     canary.run()
     shown = canary.shell("models", "canary", "orders", "--resume", "the labels were wrong")
@@ -139,7 +139,7 @@ def test_labels_that_cannot_be_read_warn_and_stop_nothing(canary):
         assert text in canary.shell("models", "canary", "orders")
 
 
-@pytest.mark.slice
+@pytest.mark.soak
 def test_units_metric_and_limits_are_those_of_the_gates_unless_it_has_its_own(canary):
     """The same four shops each day: too few units say nothing, however many rows they have."""
     declare(canary, gates={"unit": "shop"})
@@ -159,7 +159,7 @@ def test_units_metric_and_limits_are_those_of_the_gates_unless_it_has_its_own(ca
         canary.pipeline()
 
 
-@pytest.mark.slice
+@pytest.mark.soak
 def test_models_with_several_classes_and_numbers_are_judged(gated, helpers):
     (gated.folder / "labels.sql").write_text(
         "SELECT order_id, quantity % 3 AS returned FROM raw.orders WHERE day >= $start_date AND day < $end_date"

@@ -42,7 +42,7 @@ def declare(tiny, every, sql=SQL, **changes):
 @pytest.mark.slice
 @pytest.mark.parametrize("offset", [0, 1, 2, 3])
 @pytest.mark.parametrize("every", ["10 minutes", "hour", "day", "week", "month"])
-@pytest.mark.parametrize("now", ["2013-11-03T01:30", "2013-03-31T23:59", "2013-03-01T00:00", "2013-03-10T03:00"])
+@pytest.mark.parametrize("now", ["2013-11-03T01:30", "2013-03-01T00:00"])
 def test_a_range_may_end_with_the_last_partition_that_can_be_built(every, offset, now):
     declared = Partitions(every=every, start="2013-01-01", time_zone="America/New_York", end_offset=offset)
     now = datetime.fromisoformat(now).replace(tzinfo=NEW_YORK).astimezone(UTC)
@@ -146,7 +146,7 @@ def test_a_half_hour_zone(clock):
 
 
 @pytest.mark.slice
-@pytest.mark.parametrize(("every", "rows"), [("10 minutes", 1), ("20 minutes", 2), ("30 minutes", 3)])
+@pytest.mark.parametrize(("every", "rows"), [("10 minutes", 1), ("30 minutes", 3)])
 @pytest.mark.parametrize(("day", "hours"), CLOCK_CHANGES.items())
 def test_minutes_of_a_day_on_which_the_clocks_change(clock, every, rows, day, hours):
     tiny = declare(clock, every)

@@ -84,7 +84,7 @@ def test_sql_that_fails_for_a_day_is_tried_so_often_and_no_more(shop, helpers):
     assert held(shop) == {SECOND: ["failed"]}
 
 
-@pytest.mark.slice
+@pytest.mark.soak
 def test_a_source_that_is_as_it_was_once_is_another_ask(shop):
     """A run key is honoured once: from one state to another and back, the third ask is not the first one again."""
     change, back = (f"UPDATE raw.orders SET quantity = quantity {sign} 1 WHERE day = '{FIRST}'" for sign in "+-")

@@ -179,7 +179,7 @@ def test_the_newest_report_of_a_gate(tmp_path, shift):
     assert newest_report(tmp_path, "returns", 2).made_by == "eve"
 
 
-@pytest.mark.lake("always")
+@pytest.mark.lake
 def test_a_machine_that_is_behind_another_one(scored, shift):
     shift(1)
     scored.source("UPDATE raw.orders SET quantity = 1 + quantity % 8")

@@ -61,7 +61,7 @@ def rounded(rows):
     return [tuple(map(plain, row)) if isinstance(row, tuple) else plain(row) for row in rows]
 
 
-@pytest.mark.lake("always")
+@pytest.mark.lake
 def test_a_run_stores_and_publishes_the_drift_of_its_partitions(monitored):
     stored = monitored.warehouse(FIGURES)
     assert monitored.published(FIGURES) == stored

@@ -56,7 +56,7 @@ def test_a_window_is_compared_with_what_was_measured_of_purged_partitions(labell
     assert '"partition": "2024-03-01"' in report.read_text()
 
 
-@pytest.mark.slice
+@pytest.mark.soak
 def test_what_was_purged_before_its_labels_were_complete_never_counts(labelled):
     """It would be judged by the few labels that came early, and be overdue where none did."""
     wait = (clock.wall() - clock.wall().replace(year=2024, month=3, day=1)).days + 100

@@ -74,7 +74,7 @@ def to(tiny, destination):
 
 
 @pytest.mark.slice
-@pytest.mark.lake("always")
+@pytest.mark.lake
 def test_only_new_entries_are_sent_and_each_once(scored, receiver, schemas, monkeypatch):
     monkeypatch.setenv("OPENLINEAGE_API_KEY", "pa55word")
     to(scored, receiver.url)

@@ -132,7 +132,7 @@ def test_column_lineage_leads_from_the_predictions_to_the_features_alone(tiny, e
     assert "columnLineage" not in event["outputs"][0]["facets"], "of thousands of columns, events would be megabytes"
 
 
-@pytest.mark.lake("always")
+@pytest.mark.lake
 def test_a_rollback_is_a_run_that_makes_the_earlier_scoring_live(scored, exported, tags_of):
     scored.registry.set_alias("returns", "champion", 2, by="eve", why="better")
     scored.run(FIRST)

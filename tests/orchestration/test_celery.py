@@ -139,6 +139,7 @@ def test_a_worker_scores_a_partition_into_the_lake(tiny, home):
     assert tiny.scores() == tiny.expected(f"day = '{FIRST}'")
 
 
+@pytest.mark.soak
 def test_a_run_whose_worker_was_killed_is_reported_to_run_monitoring(tiny, home):
     """Celery itself says STARTED for ever, upon which Dagster would never end the run."""
     from dagster_celery.launcher import CeleryRunLauncher

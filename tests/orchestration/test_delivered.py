@@ -83,7 +83,7 @@ def test_a_rollback_and_what_was_pending_are_delivered_by_the_next_run(tiny, ins
     assert manifest(tiny, FIRST)["change_id"] == live
 
 
-@pytest.mark.slice
+@pytest.mark.soak
 def test_a_target_that_is_down_fails_its_check_and_nothing_else(tiny, instance, monkeypatch):
     monkeypatch.setattr(outbox, "BACKOFF_SECONDS", 0.01)
     (tiny.root / "flaky_target.py").write_text(BROKEN)

@@ -230,6 +230,7 @@ def test_a_terminated_run_keeps_what_it_had_committed(server, tiny):
     assert tiny.scores() == tiny.expected(f"day <= '{SECOND}'")
 
 
+@pytest.mark.soak
 def test_a_run_is_terminated_in_a_long_query_and_the_other_chunk_stays(server, tiny, helpers):
     tiny.declare(ENDLESS, partitions={"max_per_run": 2})
     server.ask('mutation { reloadRepositoryLocation(repositoryLocationName: "location") { __typename } }')

@@ -198,7 +198,7 @@ CALENDAR = st.sampled_from(
 
 
 @pytest.mark.slice
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=6, deadline=None)
 @given(
     calendar=CALENDAR,
     catch_up=st.integers(0, 10),

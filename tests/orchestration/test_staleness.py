@@ -98,7 +98,7 @@ def test_they_agree_on_the_newest_partition(made, instance):
     assert due(made)[LAST] == ["features_changed"]
 
 
-@pytest.mark.slice
+@pytest.mark.soak
 def test_where_they_cannot_agree(made, instance):
     """A source is observed whole: Dagster takes every partition for stale, and the plan names the one that is."""
     made.source(f"UPDATE raw.orders SET quantity = quantity + 1 WHERE day = '{LAST}'")

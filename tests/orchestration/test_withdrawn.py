@@ -75,7 +75,7 @@ def test_dagsters_retry_of_a_pinned_run_leaves_what_was_rolled_back_since(shop):
     assert set(shop.live().values()) == {2}
 
 
-@pytest.mark.slice
+@pytest.mark.soak
 def test_so_does_a_run_by_the_alias(shop):
     shop.tiny.registry.set_alias("returns", "champion", 2, by="ada", why="better")
     first = shop.ask({"dagster/partition": SECOND}, S.FAILURE)
@@ -148,7 +148,7 @@ def test_a_run_after_a_rollback_by_a_clock_that_was_ahead(shop, shift):
     assert first.status == S.FAILURE
 
 
-@pytest.mark.slice
+@pytest.mark.soak
 def test_a_run_that_had_waited_undoes_no_rollback_by_a_clock_that_was_ahead(shop, shift, monkeypatch):
     monkeypatch.setattr(options, "_SOON", timedelta(0))
     waiting = shop.ask(PINNED)

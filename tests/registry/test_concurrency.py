@@ -84,7 +84,7 @@ def _kill_at_every_line(work: str, registry: Registry) -> tuple[int, int]:
     return int(before), int(after)
 
 
-@pytest.mark.slice
+@pytest.mark.soak
 def test_killed_at_any_line_a_version_is_whole_or_absent(registry):
     before, after = _kill_at_every_line("versions", registry)
     assert before > 60

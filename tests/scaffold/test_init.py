@@ -198,7 +198,7 @@ def shell(folder: Path, command: str) -> str:
     return done.stdout
 
 
-@pytest.mark.slice
+@pytest.mark.soak
 def test_the_commands_that_it_prints_train_score_and_report(here):
     words = ["--from-table", source(here, COLUMNS), "raw.trips", "--outcome", "late", "--time-zone", "Europe/Berlin"]
     done = run("trips", *words)

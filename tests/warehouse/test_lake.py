@@ -122,7 +122,7 @@ class TestAtOnce:
         assert tiny.warehouse("SELECT count(*) FROM ledger.scorings WHERE status = 'scored'") == [(count,)]
         assert_sound(tiny, days)
 
-    @pytest.mark.slice
+    @pytest.mark.soak
     def test_a_rerun_that_another_overtook_is_done_again_and_keeps_no_revision_twice(self, scored, monkeypatch):
         """Another process stores the same corrected features between this one's first read and its commit."""
         from pip_dagster.flow import store_features
@@ -152,7 +152,7 @@ class TestAtOnce:
 
 
 class TestTurns:
-    @pytest.mark.slice
+    @pytest.mark.soak
     def test_who_waits_too_long_is_told_who_holds_it(self, scored, monkeypatch):
         holder = scored.python(
             """

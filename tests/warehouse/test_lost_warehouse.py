@@ -124,7 +124,7 @@ class TestAnOlderWarehouse:
         assert "the disk died" in older.shell("audit", "log")
 
 
-@pytest.mark.lake("always")
+@pytest.mark.lake
 def test_a_new_ledger_can_be_accepted(scored, backend):
     lose(scored, backend)
     scored.shell("audit", "accept", "--warehouse", "--why", "begin again")
@@ -136,7 +136,7 @@ def test_a_new_ledger_can_be_accepted(scored, backend):
     assert kept == (4,), "what was published is kept"
 
 
-@pytest.mark.lake("always")
+@pytest.mark.lake
 @pytest.mark.parametrize("killed_at", ["rename", "unlink"])
 def test_an_acceptance_that_is_killed_is_recorded_or_refused_still(scored, backend, monkeypatch, killed_at):
     class Killed(BaseException):
