@@ -12,6 +12,7 @@ from typing import Any
 from benchmarks.groups.year import dagster, empty, prepare
 from benchmarks.measure import Measured, best, case, in_turns, least_cpu
 from benchmarks.suite import Figure, Options, benchmark, note
+from pip_dagster.plural import plural
 
 
 @benchmark("year_postgres")
@@ -29,7 +30,8 @@ def year_postgres(_: Options) -> list[Figure]:
         )
 
     def whole(name: str, run: Measured, bound: float | None) -> Figure:
-        told = f"{bare.seconds:.0f} s → {run.seconds:.0f} s; {_shown(run)}"
+        cpu = f"{bare.cpu_seconds:.0f} s → {run.cpu_seconds:.0f} s"
+        told = f"{bare.seconds:.0f} s → {run.seconds:.0f} s; of CPU {cpu}; {_shown(run)}"
         return Figure(name, run.seconds / bare.seconds, bound, "×", told)
 
     floor, cpu = least_cpu(nothing), least_cpu(ours)
@@ -42,7 +44,7 @@ def year_postgres(_: Options) -> list[Figure]:
 
 
 def _shown(run: Measured) -> str:
-    return f"{run.reported['events']:,} events, {run.reported['partitions']} dates shown"
+    return f"{run.reported['events']:,} events; shown: {plural(run.reported['partitions'], 'date')}"
 
 
 class _Server:
