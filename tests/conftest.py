@@ -661,7 +661,8 @@ def with_own_views(tiny: Any) -> Any:
     if isinstance(project.warehouse, Path):
         script = (project.published / "views.sql").read_text(encoding="utf-8")
         original = ast.literal_eval(script.partition("\n")[0].removeprefix("-- "))
-        _replace(project.published, script.replace(original, str(project.published)).splitlines())
+        with workspace(threads=1) as con:
+            _replace(con, project.published, script.replace(original, str(project.published)).splitlines())
         assert show(project.published)
         return tiny
     with workspace(threads=1) as con, open_warehouse(con, project.warehouse, purpose="publish the copy"):

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-import shutil
 import sys
+from dataclasses import replace
 from datetime import date, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,12 +18,13 @@ if TYPE_CHECKING:
 
 YEAR = (date(2013, 1, 1), date(2014, 1, 1))
 ROWS = 336_776
+ASSETS = ("features", "predictions")
 
 
 @benchmark("year")
 def year(options: Options) -> list[Figure]:
     """A year of flights in one Dagster run and without Dagster, against bare scripts and the alternatives."""
-    _prepare()
+    prepare()
     note("a year of flights in one Dagster run")
     one_run = dagster("2013-01-01", "2013-12-31")
     note("a year of flights without Dagster")
@@ -71,7 +72,7 @@ def _alternatives(one_run: Measured, alone: Measured, days: int) -> list[Figure]
 @benchmark("daily")
 def daily(_: Options) -> list[Figure]:
     """The whole process for one date, against that of an asset that does nothing."""
-    _prepare()
+    prepare()
     day, libraries = "2013-06-01", ("duckdb", "pandas", "pyarrow.dataset", "xgboost")
     found = in_turns(3, lambda: empty(day, day), lambda: empty(day, day, *libraries), lambda: dagster(day, day))
     nothing, imports, ours = map(best, found)
@@ -86,20 +87,26 @@ def daily(_: Options) -> list[Figure]:
     ]
 
 
-def _prepare() -> None:
+def prepare() -> None:
+    """Make what the runs read."""
     data.sources()
     data.registry()
 
 
-def dagster(first: str, last: str, *, monitored: bool = True) -> Measured:
-    """`dagster asset materialize` of the demo's pipeline for a range of dates, on SQLite; the whole process."""
+def dagster(first: str, last: str, *, monitored: bool = True, storage: str = "") -> Measured:
+    """`dagster asset materialize` of the demo's pipeline for a range of dates; the whole process.
+
+    On SQLite, as the scaffolded project is, or with other lines for Dagster's storage. Reports `shown` of the run.
+    """
     with data.scratch() as folder:
         root = data.year_project(folder)
+        _write_instance(root / "home", storage)
         if not monitored:
             data.declare(root, "monitoring: {}", "")
         keys = ["--partition", first] if first == last else ["--partition-range", f"{first}...{last}"]
         selected = ["--select", "flight_delay/features,flight_delay/predictions", *keys]
-        return _asset(root, "bench_year.definitions", selected)
+        run = _asset(root, "bench_year.definitions", selected)
+        return replace(run, reported=shown(root / "home"))
 
 
 def backfill() -> Measured:
@@ -111,11 +118,30 @@ def backfill() -> Measured:
         return pip_dagster(root, "backfill", "flight_delay", *days)
 
 
-def empty(first: str, last: str, *libraries: str) -> Measured:
+def shown(home: Path) -> dict[str, int]:
+    """What an instance shows of its only run: its events, and for how many partitions both assets are materialized."""
+    import dagster as dg
+
+    os.environ["DAGSTER_HOME"] = str(home)
+    with dg.DagsterInstance.get() as instance:
+        (run,) = instance.get_runs()
+        both = (instance.get_materialized_partitions(dg.AssetKey(["flight_delay", name])) for name in ASSETS)
+        return {"partitions": len(set.intersection(*both)), "events": len(instance.all_logs(run.run_id))}
+
+
+def _write_instance(home: Path, storage: str) -> None:
+    text = data.INSTANCE.read_text(encoding="utf-8")
+    if storage:
+        before, _, after = text.partition("event_log_storage:")
+        text = before + storage + after[after.index("\nconcurrency:") :]
+    (home / "dagster.yaml").write_text(text, encoding="utf-8")
+
+
+def empty(first: str, last: str, *libraries: str, storage: str = "") -> Measured:
     """The same command for two assets that do nothing, or only import libraries."""
     with data.scratch() as folder:
         (folder / "home").mkdir()
-        shutil.copy(data.INSTANCE, folder / "home" / "dagster.yaml")
+        _write_instance(folder / "home", storage)
         body = "".join(f"    import {name}\n" for name in libraries)
         (folder / "nothing.py").write_text(
             "import dagster as dg\n"

@@ -21,6 +21,7 @@ from pip_dagster.declaration.project import Project
 from pip_dagster.errors import DeclarationError, ProjectError
 from pip_dagster.plural import plural
 from pip_dagster.registry.store import whoami
+from pip_dagster.sql.names import literal
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -32,9 +33,9 @@ if TYPE_CHECKING:
 _LOG = """
   SELECT * FROM (
     SELECT * FROM ledger.audit a
-    WHERE $pipeline::VARCHAR IS NULL OR a.pipeline = $pipeline OR (a.pipeline IS NULL AND (a.subject->>'model') IN
-      (SELECT s.model_name FROM ledger.scorings s WHERE s.pipeline = $pipeline))
-    ORDER BY seq DESC LIMIT $last
+    WHERE {pipeline}::VARCHAR IS NULL OR a.pipeline = {pipeline} OR (a.pipeline IS NULL AND (a.subject->>'model') IN
+      (SELECT s.model_name FROM ledger.scorings s WHERE s.pipeline = {pipeline}))
+    ORDER BY seq DESC LIMIT {last}
   ) ORDER BY seq
 """
 
@@ -233,7 +234,8 @@ def log(project: Project, pipeline: str | None, old_pipeline: str | None, last: 
 
     pipeline = pipeline or old_pipeline
     with open_ledger(project, "audit log") as con:
-        entries = dicts(con.execute(_LOG, {"pipeline": pipeline, "last": last}))
+        # A bound parameter would import pandas, which takes longer than all else.
+        entries = dicts(con.execute(_LOG.format(pipeline=literal(pipeline) if pipeline else "NULL", last=last)))
         if pipeline and not entries:
             _check_known(con, project, pipeline)
     for entry in entries:

@@ -103,14 +103,18 @@ class Commands(click.Group):
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Each command with its whole short help, in sections if the group has some."""
-        commands = {name: self.get_command(ctx, name) for name in self.list_commands(ctx)}
-        shown = {name: each.get_short_help_str(500) for name, each in commands.items() if each and not each.hidden}
+        shown = self.listed(ctx)
         width = max(map(len, shown), default=0)
         for section, names in self.sections(shown).items():
             rows = [(name.ljust(width), shown[name]) for name in names]
             if rows:
                 with formatter.section(section):
                     formatter.write_dl(rows)
+
+    def listed(self, ctx: click.Context) -> Mapping[str, str]:
+        """Command → its short help."""
+        commands = {name: self.get_command(ctx, name) for name in self.list_commands(ctx)}
+        return {name: each.get_short_help_str(500) for name, each in commands.items() if each and not each.hidden}
 
     def sections(self, shown: Mapping[str, Any]) -> Mapping[str, Sequence[str]]:
         """Heading → the commands below it."""

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import click
+from click.shell_completion import CompletionItem
 
 from pip_dagster import __version__
 from pip_dagster.cli import interrupted
@@ -85,6 +86,14 @@ class _Lazy(Commands):
         assert isinstance(command, click.Command)
         command.short_help = command_help
         return dressed(command, ctx, cmd_name)
+
+    def listed(self, ctx: click.Context) -> Mapping[str, str]:
+        """From the list alone: to import all commands for `--help`, or a press of TAB, takes half a second."""
+        return {name: _COMMANDS[name][2] for name in self.list_commands(ctx)}
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        found = [CompletionItem(name, help=of) for name, of in self.listed(ctx).items() if name.startswith(incomplete)]
+        return [*found, *click.Command.shell_complete(self, ctx, incomplete)]
 
     def sections(self, shown: Mapping[str, Any]) -> Mapping[str, Sequence[str]]:
         return in_sections(shown)

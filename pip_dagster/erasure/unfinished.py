@@ -22,7 +22,7 @@ _UNFINISHED = f"""
   ) s ON s.erasure_id = e.erasure_id
   WHERE kind IN ('erase', 'purge') GROUP BY 1
   HAVING arg_max(state, e.made_at) = 'running'
-      OR ($anchored AND lacks_anchor AND NOT list_contains(places, '{ANCHOR}'))
+      OR ({{anchored}} AND lacks_anchor AND NOT list_contains(places, '{ANCHOR}'))
   ORDER BY 1
 """
 
@@ -42,4 +42,4 @@ class Unfinished:
 
 def unfinished(con: DuckDBPyConnection, *, anchored: bool) -> list[Unfinished]:
     """Oldest first; `anchored`: anchors are declared. The warehouse is the current catalog."""
-    return [Unfinished(**row) for row in dicts(con.execute(_UNFINISHED, {"anchored": anchored}))]
+    return [Unfinished(**row) for row in dicts(con.execute(_UNFINISHED.format(anchored=anchored)))]

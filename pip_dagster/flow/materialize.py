@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, TypedDict, Unpack
 from pip_dagster import clock
 from pip_dagster.declaration.partition import Partition
 from pip_dagster.flow.distributed.cluster import connected
-from pip_dagster.flow.distributed.extract_shares import extract_shares
 from pip_dagster.flow.distributed.shared_stage import SharedStage
 from pip_dagster.flow.engine import available_threads
 from pip_dagster.flow.entries import failed_extraction
@@ -148,6 +147,8 @@ def _extract(
     run.progress(f"{name}: extracting the features of {len(partitions)} partitions")
     stage = _stage(run)
     if isinstance(stage, SharedStage) and run.cluster:
+        from pip_dagster.flow.distributed.extract_shares import extract_shares
+
         extraction = extract_shares(stage, run.cluster, pipeline, partitions, run.people, as_known=run.as_known)
     else:
         extraction = extract(stage, pipeline, partitions, people=run.people, as_known=run.as_known)

@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from pip_dagster.errors import DeclarationError
-from pip_dagster.flow.distributed.score_shares import SharedScores, score_shares
 from pip_dagster.flow.distributed.shared_stage import SharedStage
 from pip_dagster.flow.engine import Device
 from pip_dagster.flow.explain import Explanation, explain
@@ -71,7 +70,10 @@ def _profiles(
     run: Run, stage: Stage, model: ScoringModel, scores: Scores, keys: Sequence[str]
 ) -> Mapping[str, Sequence[Profile]]:
     spec = run.pipeline.spec
-    if isinstance(scores, SharedScores) and not _segments(run):
+    if isinstance(stage, SharedStage) and not _segments(run):
+        from pip_dagster.flow.distributed.score_shares import SharedScores
+
+        assert isinstance(scores, SharedScores)
         return {key: of for key, of in scores.profiles.items() if key in keys}
     some_apart = any(each.rows_quarantined for each in scores.scored.values())
     relation = stage.admitted if some_apart else stage.features
@@ -102,6 +104,8 @@ def _score_where_it_can(
     """
     spec, manifest = run.pipeline.spec, model.version.manifest
     if isinstance(stage, SharedStage):
+        from pip_dagster.flow.distributed.score_shares import score_shares
+
         profiles = _is_monitored(run, model) and not _segments(run)
         shared = score_shares(stage, run.pipeline, model.version, keys, policy, profiles=profiles)
         return shared, replace(model, threads=shared.threads, device=Device("cpu", shared.where))

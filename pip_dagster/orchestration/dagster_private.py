@@ -161,6 +161,21 @@ def project_root(definitions: dg.Definitions) -> Path | None:
     return definitions.component_tree.project_root if definitions.component_tree else None
 
 
+def is_code_server() -> bool:
+    """Whether this process loads definitions in order to serve them to the UI and the daemon, rather than for a run."""
+    from dagster._core.definitions.definitions_load_context import DefinitionsLoadContext, DefinitionsLoadType
+
+    loads = DefinitionsLoadContext
+    return loads.is_set() and loads.get().load_type == DefinitionsLoadType.INITIALIZATION
+
+
+def without_component_types(tree: dg.ComponentTree) -> dg.Definitions:
+    """What `tree.build_defs` builds, without the schemas of component types. The methods used are not documented."""
+    children = tree.find_root_decl().iterate_child_component_decls()
+    found = [tree.build_defs(each.loc) for each in children]
+    return dg.Definitions.merge(*found, dg.Definitions(component_tree=tree))
+
+
 def without_component_tree(definitions: dg.Definitions) -> dg.Definitions:
     """The same definitions without the tree of components, of which a code location has one."""
     from dagster_shared.record import replace

@@ -7,7 +7,6 @@ import dagster as dg
 
 from pip_dagster.declaration.pipeline import Pipeline
 from pip_dagster.flow.engine import available_threads
-from pip_dagster.flow.performance import evaluate
 from pip_dagster.ledger.arms import CHAMPION
 from pip_dagster.monitoring.coverage import Coverage
 from pip_dagster.monitoring.estimating import calibrate_after_labels
@@ -71,6 +70,8 @@ def performance_asset(pipeline: Pipeline, partitions: dg.TimeWindowPartitionsDef
 
 
 def _run(context: dg.AssetExecutionContext, pipeline: Pipeline) -> Iterator[Any]:
+    from pip_dagster.flow.performance import evaluate
+
     key, name = performance_key(pipeline.spec), pipeline.spec.name
     problems: dict[str, str] = {}
     with workspace(threads=available_threads()) as con:

@@ -37,7 +37,7 @@ def publish_views(
     if not has_rows(folder) or (show(folder, filled) and not everything):
         return
     with advisory.holding(con, [advisory.key_of("views")]) if advisory.is_shared(con) else nullcontext():
-        _replace(folder, [_heading(folder), *statements(con, folder)])
+        _replace(con, folder, [_heading(folder), *statements(con, folder)])
 
 
 def has_rows(folder: Path) -> bool:
@@ -178,21 +178,18 @@ def _view(folder: Path, table: Table, structs: Iterable[str]) -> str:
     return f"CREATE VIEW {quote(schema)}.{quote(name)} AS SELECT {as_read(structs)} FROM {rows};"
 
 
-def _replace(folder: Path, script: list[str]) -> None:
-    import duckdb
-
+def _replace(con: DuckDBPyConnection, folder: Path, script: list[str]) -> None:
     database, marker = folder.with_suffix(".duckdb"), folder / "views.sql"
     for left in database.parent.glob(f".{glob.escape(database.name)}.*.tmp*"):  # by a killed process
         left.unlink(missing_ok=True)
     temporary = database.with_name(f".{database.name}.{secrets.token_hex(4)}.tmp")
-    con = duckdb.connect(":memory:")
+    con.execute(f"ATTACH {literal(str(temporary))} AS published (TYPE duckdb, STORAGE_VERSION 'v1.5.0')")
     try:
-        con.execute(f"ATTACH {literal(str(temporary))} AS published (STORAGE_VERSION 'v1.5.0')")
-        con.execute("USE published")
-        con.execute("\n".join(script))
-        con.execute("USE memory; DETACH published")
+        with con.cursor() as own:  # with a default catalog of its own
+            own.execute("USE published")
+            own.execute("\n".join(script))
     finally:
-        con.close()
+        con.execute("DETACH published")
     temporary.replace(database)  # a reader that has the old one open keeps reading, through the views it has
     sync(database.parent)  # before the marker, which would vouch for an older one after a loss of power
     marker.write_text("\n".join(script), encoding="utf-8")

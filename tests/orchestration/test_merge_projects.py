@@ -1,12 +1,15 @@
 """Two projects in one code location: two warehouses, two registries, one set of definitions."""
 
+import os
 import shutil
+import subprocess
 import sys
 
 import dagster as dg
 import pytest
+from dagster._core.definitions.definitions_load_context import DefinitionsLoadContext, DefinitionsLoadType
 
-from pip_dagster.components import merge_projects
+from pip_dagster.components import load_project, merge_projects
 from pip_dagster.errors import DeclarationError
 
 FIRST = "2024-03-01"
@@ -74,3 +77,55 @@ def test_one_warehouse_for_both_is_refused(both, monkeypatch):
     monkeypatch.setenv("PIP_DAGSTER_WAREHOUSE", str(acme.root / "one.duckdb"))
     with pytest.raises(DeclarationError, match="have one warehouse, .*one.duckdb.*unset PIP_DAGSTER_WAREHOUSE"):
         load(acme, beta)
+
+
+@pytest.mark.parametrize("serves", [True, False])
+def test_a_run_leaves_out_what_only_the_page_of_components_shows(tiny, monkeypatch, serves):
+    monkeypatch.syspath_prepend(str(tiny.root))
+    try:
+        dagsters = dg.load_from_defs_folder(path_within_project=tiny.root / "acme")
+        load_type = DefinitionsLoadType.INITIALIZATION if serves else DefinitionsLoadType.RECONSTRUCTION
+        with DefinitionsLoadContext.scoped(DefinitionsLoadContext(load_type)):
+            ours = load_project(tiny.root / "acme")
+    finally:
+        for name in [name for name in sys.modules if name.split(".")[0] == "acme"]:
+            del sys.modules[name]
+    assert "plugin_component_types_json" in dagsters.metadata
+    assert ("plugin_component_types_json" in ours.metadata) == serves
+    names = [
+        {*(each.name for each in found.get_repository_def().get_all_jobs()), *map(str, graph.get_all_asset_keys())}
+        for found in (dagsters, ours)
+        for graph in [found.get_repository_def().asset_graph]
+    ]
+    assert names[0] == names[1] and names[0]
+    assert ours.component_tree.project_root == tiny.root
+
+
+@pytest.mark.slice
+def test_the_code_server_has_the_schemas_and_a_run_has_not(tiny):
+    """A code server, which may load them once more for what it executes; and a run by `dagster asset materialize`."""
+    file = tiny.root / "acme" / "definitions.py"
+    text = file.read_text().replace("dg.load_from_defs_folder(path_within_project=Path(__file__).parent)", "_noted()")
+    file.write_text(
+        text + "\n\ndef _noted():\n    from pip_dagster.components import load_project\n"
+        "    found = load_project(Path(__file__).parent)\n"
+        "    print('schemas' if 'plugin_component_types_json' in (found.metadata or {}) else 'none', flush=True)\n"
+        "    return found\n"
+    )
+    home = tiny.root / "home"
+    home.mkdir()
+    environment = os.environ | {"PYTHONPATH": str(tiny.root), "DAGSTER_HOME": str(home)}
+    one = ["asset", "materialize", "--select", "orders/features", "--partition", FIRST]
+    for words, expected in ((["definitions", "validate"], "schemas"), (one, "none")):
+        ended = subprocess.run(
+            [sys.executable, "-m", "dagster", *words, "-m", "acme.definitions"],
+            env=environment,
+            cwd=tiny.root,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            check=False,
+        )
+        assert ended.returncode == 0, ended.stdout
+        found = [each for each in ended.stdout.split() if each in ("schemas", "none")]
+        assert found[0] == expected, ended.stdout

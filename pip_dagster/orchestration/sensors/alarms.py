@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 import dagster as dg
 
-from pip_dagster.alerts.notify import notify
-from pip_dagster.alerts.retrain import retrain
 from pip_dagster.declaration.pipeline import Pipeline
 from pip_dagster.errors import PipelineError
-from pip_dagster.ledger.retrains import RetrainEntry
 from pip_dagster.monitoring.watch import newest_live, watch_clock, watch_scored
 from pip_dagster.orchestration.failure import quoting_nothing
 from pip_dagster.orchestration.publications import complete
 from pip_dagster.warehouse.lock import waiting_at_most
+
+if TYPE_CHECKING:
+    from pip_dagster.ledger.retrains import RetrainEntry
 
 RETRAIN_TAG = "pip_dagster/retrain"
 _LOCK_DEADLINE = 2.0
@@ -53,6 +54,9 @@ def alarms_sensor(pipeline: Pipeline) -> list[dg.SensorDefinition]:
 
 @quoting_nothing()
 def _evaluate(context: dg.SensorEvaluationContext, pipeline: Pipeline) -> list[dg.RunRequest] | dg.SkipReason:
+    from pip_dagster.alerts.notify import notify
+    from pip_dagster.alerts.retrain import retrain
+
     said: list[str] = []
     with _reported(context, said):
         newest = newest_live(pipeline)

@@ -10,12 +10,13 @@ from pip_dagster.plural import plural
 from pip_dagster.registry.booster_signature import BoosterSignature
 from pip_dagster.registry.engines.xgboost.gpu import Batches, GpuError, to_device, to_host
 from pip_dagster.registry.engines.xgboost.model_file import written_by
-from pip_dagster.registry.engines.xgboost.numeric_splits import NumericSplits
 from pip_dagster.registry.errors import InvalidModel, SignatureMismatch
 
 if TYPE_CHECKING:
     import numpy as np
     import xgboost as xgb
+
+    from pip_dagster.registry.engines.xgboost.numeric_splits import NumericSplits
 
 # From this many rows numeric splits save more than they cost to derive. The cost grows with the trees as scoring does,
 # but one thread pays it; the number is for two threads.
@@ -177,6 +178,8 @@ class BoosterPredictor:
         self._rows_scored += len(X)
         many = self._rows_scored >= _MANY_ROWS * max(1, self._nthread // 2)
         if many and not self._numeric_tried and (self._by_category or np.isnan(X).any()):
+            from pip_dagster.registry.engines.xgboost.numeric_splits import NumericSplits
+
             self._numeric_tried = True
             wrong: object = "scores differ"
             try:
