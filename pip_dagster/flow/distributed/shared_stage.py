@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from pip_dagster.flow.distributed.cluster import Cluster
 from pip_dagster.flow.distributed.exchange import check_exchanged, rows_of_files, share_of, write, write_shares
 from pip_dagster.flow.stage import Stage, stored_columns
-from pip_dagster.sql.names import among, quote, quote_all
+from pip_dagster.sql.names import among, but_for, quote, quote_all
 from pip_dagster.warehouse.memory import with_more
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ class SharedStage(Stage):
     ) -> None:
         """Let `features` or `scores` be the rows of these files, `without` those of some partitions."""
         self._drop(relation)
-        rows = f"FROM ({rows_of_files(files, columns)}) WHERE NOT ({among('partition_key', sorted(without))})"
+        rows = f"FROM ({rows_of_files(files, columns)}) WHERE {but_for('partition_key', sorted(without))}"
         self.con.execute(f"CREATE VIEW {relation} AS {rows}")
 
     def _drop(self, relation: str) -> None:
