@@ -18,7 +18,7 @@ from pip_dagster.flow.stage import keep, move
 from pip_dagster.ledger.live_partitions import LivePartition
 from pip_dagster.plural import plural
 from pip_dagster.quoted import said
-from pip_dagster.sql.names import among, literal, quote, quote_all
+from pip_dagster.sql.names import but_for, literal, quote, quote_all
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -182,7 +182,7 @@ class _Reader:
     def check(self, keys: Sequence[str]) -> None:
         """Remove the labels of other partitions; refuse what cannot be a label."""
         con, key = self._con, self._key
-        con.execute(f"DELETE FROM {self.relation} WHERE NOT ({among('partition_key', keys)})")
+        con.execute(f"DELETE FROM {self.relation} WHERE {but_for('partition_key', keys)}")
         twice = con.execute(
             f"SELECT min(partition_key), count(*) FROM (SELECT partition_key FROM {self.relation} "
             f"GROUP BY partition_key, {key} HAVING count(*) > 1)"

@@ -77,6 +77,12 @@ def among(column: str, values: Iterable[str]) -> str:
     return f"{column} IN ({', '.join(listed)})" if listed else "false"
 
 
+def but_for(column: str, values: Iterable[str]) -> str:
+    """SQL that tests whether a column has none of these values. With a list DuckDB would compare each row with each."""
+    listed = [f"({literal(value)})" for value in values]
+    return f"{column} NOT IN (VALUES {', '.join(listed)})" if listed else "true"
+
+
 def check_table_name(name: str) -> str:
     """Return `schema.table` unchanged.
 

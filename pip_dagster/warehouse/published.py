@@ -20,10 +20,11 @@ from typing import TYPE_CHECKING
 
 from pip_dagster import clock
 from pip_dagster.declaration.lake import is_transient
-from pip_dagster.errors import WarehouseLockedError
+from pip_dagster.errors import MemoryLimitError, WarehouseLockedError
 from pip_dagster.quoted import said
 from pip_dagster.sql.names import among, literal
 from pip_dagster.warehouse import advisory, published_rows, stamp
+from pip_dagster.warehouse.memory import with_more
 from pip_dagster.warehouse.pending import is_behind, pending_of, published_from
 from pip_dagster.warehouse.published_change import Keep, change
 from pip_dagster.warehouse.published_rows import Table
@@ -120,19 +121,21 @@ def _publish(
             read = partial(rows_of, con, pipeline, keys, since)
             discard = writing.discard and file not in written
             keep: Keep = "nothing" if discard else "rows" if writing.whole else "bytes"
-            filled = change(con, file, keys, read, writing.still_alone, keep=keep, pipeline=pipeline)
+            to = partial(change, con, file, keys, read, writing.still_alone, keep=keep, pipeline=pipeline)
+            filled = with_more(con, to)  # a file may have more rows than the run that is published
             for table, structs in filled.items():
                 writing.filled[table] = writing.filled.get(table, frozenset()) | structs
             written.add(file)
             done += keys
         for file in damaged - written:
             file.unlink()
-    except (duckdb.Error, OSError) as error:  # a full disk, a damaged file, a file where a folder should be
+    # A full disk, a damaged file, a file where a folder should be, too little memory.
+    except (duckdb.Error, OSError, MemoryLimitError) as error:
         if is_transient(error):
             raise
         left = sorted(ids.keys() - {*done})
         which = f"partition {left[0]} is" if len(left) == 1 else f"partitions {left[0]} to {left[-1]} are"
-        LOG.error("%s, %s stored but cannot be published: %s. %s", pipeline, which, said(error), _FIX)
+        LOG.error("%s, %s stored but cannot be published: %s. %s", pipeline, which, said(error).rstrip("."), _FIX)
     recorded = [each for key in done for each in ids[key]]
     if not recorded or not _stamped(con, project):
         return 0

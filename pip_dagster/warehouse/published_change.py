@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from pip_dagster import clock
-from pip_dagster.sql.names import among, literal, quote
+from pip_dagster.sql.names import among, but_for, literal, quote
 from pip_dagster.warehouse.connect import merges
 from pip_dagster.warehouse.published_digest import record
 from pip_dagster.warehouse.published_rows import Rows, Table, columns_of, detach, mark_structs, sync
@@ -103,6 +103,7 @@ class _Change:
 
     Attributes:
         of_keys: SQL that is true for the rows of the partitions to replace.
+        of_others: SQL that is true for those of all others.
         present: Table → its columns and types in the present file; empty if nothing of that is to be kept.
         structs: Table → its columns there that are STRUCTs in lists of one.
         filled: Rows for the tables that the file will have.
@@ -113,6 +114,7 @@ class _Change:
 
     con: DuckDBPyConnection
     of_keys: str
+    of_others: str
     present: Mapping[Table, Mapping[str, str]]
     structs: Mapping[Table, set[str]]
     filled: Sequence[Rows]
@@ -123,9 +125,9 @@ class _Change:
     @classmethod
     def of(cls, con: DuckDBPyConnection, keys: Sequence[str], listed: Sequence[Rows]) -> _Change:
         """The change of the attached file that replaces the rows of these partitions by those in `listed`."""
-        of_keys = among("partition_key", keys)
+        of_keys, of_others = among("partition_key", keys), but_for("partition_key", keys)
         present, structs = columns_of(con, _PRESENT)
-        others = f"SELECT 1 FROM {_PRESENT}.ledger.partitions WHERE NOT ({of_keys}) LIMIT 1"
+        others = f"SELECT 1 FROM {_PRESENT}.ledger.partitions WHERE {of_others} LIMIT 1"
         if present and not con.execute(others).fetchone():
             present = {}
         filled = [rows for rows in listed if rows.select and (rows.always or _has(con, rows, present))]
@@ -134,7 +136,7 @@ class _Change:
         if present:
             scored = f"SELECT 1 FROM {_PRESENT}.ledger.partitions WHERE {of_keys} LIMIT 1"
             replaces = con.execute(scored).fetchone() is not None
-        return cls(con, of_keys, present, structs, filled, stubs, of_one, replaces)
+        return cls(con, of_keys, of_others, present, structs, filled, stubs, of_one, replaces)
 
     @property
     def of_written(self) -> str:
@@ -166,7 +168,7 @@ class _Change:
         for rows in self.filled:
             select = f"({rows.stored})"
             if rows.table in self.present:
-                kept = f"SELECT * FROM {rows.of(_PRESENT)} WHERE NOT ({self.of_keys})"
+                kept = f"SELECT * FROM {rows.of(_PRESENT)} WHERE {self.of_others}"
                 select = f"({rows.stored} UNION ALL BY NAME {kept})"
             self.con.execute(f"CREATE TABLE {rows.of(_NEW)} AS {self._ordered(rows, select)}")
             kept_structs = self.structs.get(rows.table, set()) if rows.table in self.present else set()

@@ -8,6 +8,7 @@ import pickle
 import re
 import sys
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 import yaml
@@ -211,6 +212,53 @@ class TestOneScoring:
         assert tiny.run(FIRST)[FIRST].reused
         assert not make_plan(tiny.pipeline(), tiny.partitions(FIRST, SECOND)).stale
         assert {each.verdict for each in replay(tiny.pipeline(), entries)} == {"identical"}
+
+
+@pytest.mark.slice
+@pytest.mark.parametrize(
+    ("select", "rows"),
+    [
+        ("{} QUALIFY row_number() OVER (PARTITION BY order_id // 7 ORDER BY day) = 1", 28_572),
+        ("{} LIMIT 150000", 150_000),
+    ],
+)
+def test_sql_that_chooses_among_equal_rows_is_run_once(tiny, here, select, rows):
+    """Each task would choose others: of 57,143 rows 202 were missing, and 42 there twice."""
+    copies = "raw.orders o, range(4000) t(d) WHERE o.order_id < 50"
+    tiny.source(
+        f"CREATE OR REPLACE TABLE raw.orders AS SELECT o.* REPLACE (order_id + 50 * d AS order_id, "
+        f"DATE '{FIRST}' AS day) FROM {copies}"
+    )
+    tiny.declare(select.format("SELECT * FROM raw.orders WHERE day >= $start_date AND day < $end_date"))
+    shares(tiny, 4, cpus=2)
+    assert tiny.run(FIRST)[FIRST].error is None
+    counts = "SELECT count(*), count(DISTINCT order_id), count(DISTINCT order_id // 7) FROM orders"
+    ((stored, keys, groups),) = tiny.warehouse(f"{counts}.features")
+    assert (stored, keys) == (rows, rows)
+    assert tiny.warehouse(f"{counts}.predictions") == [(stored, keys, groups)]
+    assert groups == 28_572 or "LIMIT" in select
+    assert tiny.warehouse("SELECT tasks FROM ledger.scorings") == [(4,)]
+
+
+@pytest.mark.usefixtures("here")
+def test_a_task_that_is_repeated_does_not_touch_the_rows_of_the_first(tiny, monkeypatch):
+    """Ray repeats the tasks of a node that seems lost, and may be at work still."""
+    from pip_dagster.flow.distributed import extract_shares
+
+    def repeated(share, to):
+        first = extract_share(share, to)
+        written = {file: Path(file).read_bytes() for of in first.files.values() for file in of}
+        extract_share(share, to)
+        assert {file: Path(file).read_bytes() for file in written} == written
+        (written_again,) = {Path(file).parent for file in written}
+        assert len(list(written_again.parent.iterdir())) > 1
+        return first
+
+    extract_share = extract_shares.extract_share
+    monkeypatch.setattr(extract_shares, "extract_share", repeated)
+    shares(tiny)
+    assert tiny.run(FIRST)[FIRST].error is None
+    assert tiny.scores() == tiny.expected(f"day = '{FIRST}'")
 
 
 def test_a_disk_that_fails_the_run_itself_is_one_sentence(tmp_path):

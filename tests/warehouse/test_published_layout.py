@@ -8,7 +8,9 @@ import duckdb
 import pytest
 
 from pip_dagster.errors import WarehouseError
-from pip_dagster.warehouse import published_change, published_rows
+from pip_dagster.warehouse import access, published_change, published_rows
+from pip_dagster.warehouse.connect import open_warehouse, workspace
+from pip_dagster.warehouse.published import publish_pending
 
 DAYS = ["2024-03-01", "2024-03-02", "2024-03-03", "2024-03-04"]
 COUNTS = "SELECT partition_key, count(*) FROM orders.predictions GROUP BY 1 ORDER BY 1"
@@ -288,3 +290,37 @@ def test_a_file_stays_compact_however_often_it_changes(scored, monkeypatch):
         assert con.execute(groups).fetchone()[0] <= 2
     assert file.stat().st_size < 4 * 2**20
     assert scored.scores() == before
+
+
+@pytest.mark.slice
+def test_a_file_that_exceeds_the_memory_of_a_run_is_written_with_more(tiny, monkeypatch, caplog):
+    """The rows of years, sorted, by a run that was given what its own few rows need."""
+    copies = "raw.orders o, range(4000) t(d) WHERE o.order_id < 50"
+    tiny.source(
+        "CREATE OR REPLACE TABLE raw.orders AS SELECT o.* REPLACE (order_id + 50 * d AS order_id, "
+        f"DATE '2024-03-01' + (d % 4)::INT AS day) FROM {copies}"
+    )
+    tiny.run()
+    tiny.source("UPDATE raw.orders SET quantity = quantity % 8 + 1 WHERE day = '2024-03-01'")
+    with monkeypatch.context() as patched:
+        patched.setattr(access, "publish_pending", lambda *_: 0)
+        tiny.run("2024-03-01")
+    monkeypatch.setattr(published_change, "_WHOLE_EVERY", 1)
+
+    def publish():
+        project = tiny.project
+        with workspace(threads=2) as con, open_warehouse(con, project.warehouse, purpose="test"):
+            con.execute("SET memory_limit = '20MB'")
+            done = publish_pending(con, project)
+            con.execute("SET memory_limit = '200MB'")
+            return done
+
+    with monkeypatch.context() as patched:
+        patched.setattr("pip_dagster.warehouse.memory.declared_memory_limit", lambda: "20MB")
+        assert publish() == 0
+    assert "PIP_DAGSTER_MEMORY_LIMIT is 20MB, which is not enough" in caplog.text
+    assert "Possible solutions" not in caplog.text, "one sentence"
+    caplog.clear()
+    assert publish() == 1
+    assert not caplog.text
+    assert tiny.scores() == tiny.expected()

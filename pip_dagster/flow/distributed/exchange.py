@@ -97,6 +97,20 @@ def write(con: DuckDBPyConnection, select: str, file: str) -> None:
         part.unlink(missing_ok=True)
 
 
+def write_shares(con: DuckDBPyConnection, select: str, share: str, folder: Path) -> dict[int, list[str]]:
+    """Write each share's rows to files of their own in a new folder; share → its files, without those that have none.
+
+    `share`: SQL of a row's share, over the columns of `select`.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    divided = f"SELECT *, {share} AS pip_share FROM ({select})"
+    con.execute(f"COPY ({divided}) TO {literal(str(folder))} (FORMAT parquet, PARTITION_BY (pip_share), OVERWRITE)")
+    files: dict[int, list[str]] = {}
+    for file in sorted(folder.glob("pip_share=*/*.parquet")):
+        files.setdefault(int(file.parent.name.partition("=")[2]), []).append(str(file))
+    return files
+
+
 def rows_of_files(files: Sequence[str], columns: Mapping[str, str]) -> str:
     """SELECT of the row ids and these columns (name → SQL type) of files that `write` wrote; no rows without files."""
     if not files:

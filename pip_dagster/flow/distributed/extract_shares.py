@@ -16,7 +16,9 @@ from pip_dagster.flow.distributed.places import Places
 from pip_dagster.flow.distributed.shared_stage import SharedStage
 from pip_dagster.flow.distributed.tasks import ExtractedShare, TaskPlace, ToExtract, extract_share
 from pip_dagster.flow.extract import Extract, Extraction, extract
+from pip_dagster.plural import plural
 from pip_dagster.quality.suite import Suites
+from pip_dagster.sql.repeatable import depends_on_order
 from pip_dagster.warehouse.digest import RowSet
 
 if TYPE_CHECKING:
@@ -39,6 +41,9 @@ def extract_shares(
 ) -> Extraction:
     """What `extract` does, with its rows extracted by tasks. The sources are hashed and judged here, once.
 
+    If rows that are equal in its order let the SQL choose, each task would choose others: rows would be missing, or
+    there twice. One task then extracts all of them.
+
     Raises:
         DeclarationError, SourceError: as `extract`.
         ClusterError: the cluster cannot do the work.
@@ -48,11 +53,13 @@ def extract_shares(
     columns = stage.columns
     check_exchanged(pipeline.spec.name, columns)
     place = place_of(cluster, cluster.new_folder("features"))
-    to = ToExtract(place, for_tasks(pipeline), partitions, as_known, places, people)
-    tasks = cluster.tasks
-    cluster.progress(f"{pipeline.spec.name}: extracting {partitions[0].key} by {tasks} tasks on the Ray cluster")
+    once = depends_on_order(pipeline.sql)
+    to = ToExtract(place, for_tasks(pipeline), partitions, as_known, places, people, once)
+    tasks = 1 if once else cluster.tasks
+    by = plural(tasks, "task")
+    cluster.progress(f"{pipeline.spec.name}: extracting {partitions[0].key} by {by} on the Ray cluster")
     shares: list[ExtractedShare] = cluster.map(extract_share, range(tasks), to)
-    stage.show_features(columns, {each.share: [each.file] for each in shares})
+    stage.show_features(columns, {share: files for each in shares for share, files in each.files.items()})
     failed = dict(empty.failed)
     for key in {key for each in shares for key in each.failed}:
         reasons = list(dict.fromkeys(each.failed[key] for each in shares if key in each.failed))

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pip_dagster.flow.distributed.cluster import Cluster
-from pip_dagster.flow.distributed.exchange import check_exchanged, rows_of_files, share_of, write
+from pip_dagster.flow.distributed.exchange import check_exchanged, rows_of_files, share_of, write, write_shares
 from pip_dagster.flow.stage import Stage, stored_columns
-from pip_dagster.sql.names import among, literal, quote, quote_all
+from pip_dagster.sql.names import among, but_for, quote, quote_all
 from pip_dagster.warehouse.memory import with_more
 
 if TYPE_CHECKING:
@@ -46,7 +45,7 @@ class SharedStage(Stage):
     ) -> None:
         """Let `features` or `scores` be the rows of these files, `without` those of some partitions."""
         self._drop(relation)
-        rows = f"FROM ({rows_of_files(files, columns)}) WHERE NOT ({among('partition_key', sorted(without))})"
+        rows = f"FROM ({rows_of_files(files, columns)}) WHERE {but_for('partition_key', sorted(without))}"
         self.con.execute(f"CREATE VIEW {relation} AS {rows}")
 
     def _drop(self, relation: str) -> None:
@@ -78,18 +77,14 @@ class SharedStage(Stage):
         assert self.cluster
         self.columns = stored_columns(self.con, pipeline, table)
         check_exchanged(pipeline, self.columns)
-        folder = self.cluster.new_folder("features")
-        share = share_of(self._key, self.cluster.tasks)
+        folder = self.cluster.new_folder("features") / "stored"
         select = (
-            f"SELECT row_number() OVER () AS rowid, partition_key, {quote_all(self.columns)}, {share} AS pip_share "
+            f"SELECT row_number() OVER () AS rowid, partition_key, {quote_all(self.columns)} "
             f"FROM {quote(pipeline)}.{quote(table)} WHERE {among('revision', revisions)}"
         )
-        copy = f"COPY ({select}) TO {literal(str(folder))} (FORMAT parquet, PARTITION_BY (pip_share))"
-        with_more(self.con, lambda: self.con.execute(copy))
+        share = share_of(self._key, self.cluster.tasks)
+        files = with_more(self.con, lambda: write_shares(self.con, select, share, folder))
         self._late = None
-        files: dict[int, list[str]] = {}
-        for file in sorted(Path(folder).glob("pip_share=*/*.parquet")):
-            files.setdefault(int(file.parent.name.partition("=")[2]), []).append(str(file))
         self.show_features(self.columns, files)
 
     def write_quarantine(self, file: str) -> None:

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import functools
 import platform
+import secrets
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Concatenate, ParamSpec, TypeVar
 
 from pip_dagster.declaration.partition import Partition
 from pip_dagster.errors import PipelineError
 from pip_dagster.flow.cost import Cost, Meter
 from pip_dagster.flow.distributed.cluster import Trouble, check_node
-from pip_dagster.flow.distributed.exchange import first_row_id, share_file, share_of, write
+from pip_dagster.flow.distributed.exchange import first_row_id, share_file, share_of, write, write_shares
 from pip_dagster.flow.distributed.model_files import ModelFiles
 from pip_dagster.flow.distributed.places import Places
 from pip_dagster.flow.distributed.shared_stage import SharedStage
@@ -54,7 +56,8 @@ class TaskPlace:
 class ToExtract:
     """Partitions whose features are to be extracted by shares, from sources that are as `places` says.
 
-    `people`: what happens to their rows; a task has no warehouse, which says who is suppressed.
+    `people`: what happens to their rows; a task has no warehouse, which says who is suppressed. `once`: one task
+    extracts all shares, since the SQL may choose other rows each time it runs.
     """
 
     place: TaskPlace
@@ -63,14 +66,14 @@ class ToExtract:
     as_known: bool
     places: Places
     people: Incoming | None
+    once: bool
 
 
 @dataclass(frozen=True)
 class ExtractedShare:
-    """The features of a share, in `file`; `failed`: partition → why."""
+    """The features of a share, or of all: share → its files; `failed`: partition → why."""
 
-    share: int
-    file: str
+    files: dict[int, list[str]]
     columns: dict[str, str]
     row_sets: dict[str, RowSet]
     failed: dict[str, str]
@@ -122,8 +125,12 @@ def _reported(task: Callable[Concatenate[int, P], T]) -> Callable[Concatenate[in
 
 @_reported
 def extract_share(share: int, to: ToExtract) -> ExtractedShare | Trouble:
-    """Run the feature SQL for the rows of one share, check them, and write them to the exchange."""
+    """Run the feature SQL for the rows of one share, check them, and write them to the exchange.
+
+    The folder is new: a repeated task's rows may differ, and the first one, if its node only seemed lost, still write.
+    """
     place, meter = to.place, Meter()
+    folder, of_row = Path(place.folder) / secrets.token_hex(8), share_of(to.pipeline.spec.features.key, place.shares)
     if trouble := check_node(place.versions, place.exchange) or to.places.trouble():
         return trouble
     with workspace(threads=place.threads, memory_limit=run_memory(place.threads)) as con:
@@ -132,17 +139,21 @@ def extract_share(share: int, to: ToExtract) -> ExtractedShare | Trouble:
             *(stage, to.pipeline, to.partitions),
             people=to.people,
             as_known=to.as_known,
-            only=f"{share_of(to.pipeline.spec.features.key, place.shares)} = {share}",
+            only=None if to.once else f"{of_row} = {share}",
             sources=Fingerprints({key: {} for key in keys}),
         )
         # Read before and after: rows of two contents must not be mixed in one partition.
         if trouble := to.places.trouble():
             return trouble
-        file = share_file(place.folder, share)
-        selected = f"SELECT {first_row_id(share)} + rowid AS rowid, partition_key, {quote_all(stage.columns)}"
-        with_more(con, lambda: write(con, f"{selected} FROM {stage.features}", file))
+        columns = f"{first_row_id(share)} + rowid AS rowid, partition_key, {quote_all(stage.columns)}"
+        rows = f"SELECT {columns} FROM {stage.features}"
+        if to.once:
+            files = with_more(con, lambda: write_shares(con, rows, of_row, folder))
+        else:
+            files = {share: [share_file(folder, share)]}
+            with_more(con, lambda: write(con, rows, files[share][0]))
     sets = {key: of.row_set for key, of in extraction.extracts.items()}
-    return ExtractedShare(share, file, stage.columns, sets, extraction.failed, _cost(meter), _node())
+    return ExtractedShare(files, stage.columns, sets, extraction.failed, _cost(meter), _node())
 
 
 @_reported
