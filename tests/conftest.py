@@ -89,9 +89,11 @@ DEFINITIONS = """
 from pathlib import Path
 import dagster as dg
 
+from pip_dagster.components import load_project
+
 @dg.definitions
 def defs():
-    loaded = dg.load_from_defs_folder(path_within_project=Path(__file__).parent)
+    loaded = load_project(Path(__file__).parent)
     return dg.Definitions.merge(loaded, dg.Definitions(executor=dg.in_process_executor))
 """
 

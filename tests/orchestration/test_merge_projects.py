@@ -105,10 +105,9 @@ def test_a_run_leaves_out_what_only_the_page_of_components_shows(tiny, monkeypat
 def test_the_code_server_has_the_schemas_and_a_run_has_not(tiny):
     """A code server, which may load them once more for what it executes; and a run by `dagster asset materialize`."""
     file = tiny.root / "acme" / "definitions.py"
-    text = file.read_text().replace("dg.load_from_defs_folder(path_within_project=Path(__file__).parent)", "_noted()")
+    text = file.read_text().replace("load_project(", "_noted(")
     file.write_text(
-        text + "\n\ndef _noted():\n    from pip_dagster.components import load_project\n"
-        "    found = load_project(Path(__file__).parent)\n"
+        text + "\n\ndef _noted(path):\n    found = load_project(path)\n"
         "    print('schemas' if 'plugin_component_types_json' in (found.metadata or {}) else 'none', flush=True)\n"
         "    return found\n"
     )
