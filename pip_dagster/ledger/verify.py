@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from itertools import chain
 from typing import TYPE_CHECKING, Any
@@ -15,11 +14,11 @@ from pip_dagster.ledger import alarms, audit, canary, silences
 from pip_dagster.ledger.certified import ACTION as CERTIFIED
 from pip_dagster.ledger.certified import certificate_digests
 from pip_dagster.ledger.fault import Fault
-from pip_dagster.ledger.record import dicts
 from pip_dagster.ledger.reissued import reissue_faults
 from pip_dagster.ledger.rewrite import ACTION as REWRITTEN
 from pip_dagster.ledger.rewrite import Rewrites
 from pip_dagster.ledger.verify_registry import history_faults, registry_faults
+from pip_dagster.ledger.verify_rows import Laid
 from pip_dagster.registry.aliases import rollback_of
 from pip_dagster.warehouse.stamp import Stamp, unknown
 
@@ -65,26 +64,16 @@ def verify(
     was rewritten from some entry on, or cut off at its end. The versions in the `registry` are compared with those that
     scored. The warehouse is the current catalog.
     """
-    entries = dicts(con.execute("SELECT * REPLACE (epoch_us(made_at) AS made_at) FROM ledger.audit ORDER BY seq, hash"))
-    changes: dict[str, Row] = {
-        row["change_id"]: row for row in dicts(con.execute(f"{audit.LIVE_CHANGES} ORDER BY c.change_id"))
-    }
+    laid = Laid(con)
     of_alarms = alarms.acknowledgments_by_id(con) | silences.silences_by_id(con)
     rewrites = Rewrites.read(con)
-    digests = rewrites.newest(_rewrite_ids(entries))
+    digests = rewrites.newest(laid.rewrite_ids())
     arms, canaries = audit.arms_by_change(con), canary.events_by_id(con)
     split = _Experiments(arms, canaries, of_alarms, rewrites, digests, certificate_digests(con))
-    found = [_faults(entries, changes, moves, expect, split), _stamp_faults(con, stamps), history_faults(moves or {})]
+    found = [_faults(laid, moves, expect, split), _stamp_faults(con, stamps), history_faults(moves or {})]
     if registry is not None:
         found += [registry_faults(con, registry), reissue_faults(con, registry)]
     return next(chain(*found), None)
-
-
-def _rewrite_ids(entries: Sequence[Row]) -> Iterator[str]:
-    for row in entries:
-        if row["action"] == REWRITTEN:
-            with suppress(ValueError, KeyError, TypeError):  # which is reported with the entry
-                yield json.loads(row["subject"])["rewrite_id"]
 
 
 def _stamp_faults(con: DuckDBPyConnection, stamps: Sequence[Stamp]) -> Iterator[Fault]:
@@ -98,20 +87,17 @@ def _stamp_faults(con: DuckDBPyConnection, stamps: Sequence[Stamp]) -> Iterator[
 
 
 def _faults(
-    entries: Sequence[Row],
-    changes: dict[str, Row],
+    laid: Laid,
     moves: Mapping[str, Sequence[AliasChange]] | None,
     expect: str | None,
     split: _Experiments,
 ) -> Iterator[Fault]:
-    if not entries:
-        yield Fault(None, "gap", "the audit has no entry, not even the first, which its migration wrote")
-        return
     seen: set[str] = set()
-    accepted = _accepted_histories(entries)
-    previous, last = "", 0
-    for row in entries:
-        seq = row["seq"]
+    accepted = laid.accepted_histories()
+    previous, last, has_expected = "", None, False
+    for row in laid.entries():
+        seq, last = row["seq"], last or 0
+        has_expected |= row["hash"] == expect
         if seq != last + 1:
             yield Fault(seq, "gap", f"comes after entry {last}; entry {last + 1} is missing or its number was changed")
         if row["hash"] != audit.hash_of(row):
@@ -126,12 +112,14 @@ def _faults(
             continue
         known = moves if seq > accepted.get(row["subject"], 0) else None
         try:
-            yield from _of_entry(row, subject, details, changes, known, split, seen)
+            yield from _of_entry(row, subject, details, laid, known, split, seen)
         except (KeyError, TypeError, AttributeError) as error:
             yield Fault(seq, "content", f"its subject or details lack what its action needs: {error}")
-    for change_id, change in changes.items():
-        if change_id not in seen:
-            yield Fault(None, "ledger", f"live change {_describe(change)} has no entry in the audit")
+    if last is None:
+        yield Fault(None, "gap", "the audit has no entry, not even the first, which its migration wrote")
+        return
+    for change in laid.changes_but_for(seen):
+        yield Fault(None, "ledger", f"live change {_describe(change)} has no entry in the audit")
     for change_id in split.arms:
         yield Fault(
             None, "ledger", f"ledger.arms has rows of a live change {change_id} that the audit did not see split"
@@ -145,7 +133,7 @@ def _faults(
     for row_id, entry in split.of_alarms.items():
         table = "silences" if "silence_id" in entry.subject else "alarms"
         yield Fault(None, "ledger", f"ledger.{table} {row_id} has no entry in the audit")
-    if expect and not any(row["hash"] == expect for row in entries):
+    if expect and not has_expected:
         yield Fault(
             None,
             "head",
@@ -153,20 +141,11 @@ def _faults(
         )
 
 
-def _accepted_histories(entries: Sequence[Row]) -> dict[str, int]:
-    """By subject (model and alias), the entry in which somebody accepted its history without the moves before."""
-    return {
-        row["subject"]: row["seq"] - 1
-        for row in entries
-        if row["action"] == "promotion" and '"accepted_history"' in row["details"]
-    }
-
-
 def _of_entry(
     row: Row,
     subject: Row,
     details: dict[str, Any],
-    changes: dict[str, Row],
+    laid: Laid,
     moves: Mapping[str, Sequence[AliasChange]] | None,
     split: _Experiments,
     seen: set[str],
@@ -174,14 +153,14 @@ def _of_entry(
     """The faults of what the entry says; `seen` gets the live changes that it is about."""
     seq = row["seq"]
     if seq == 1:
-        yield from _before_the_chain(row, details, changes, seen)
+        yield from _before_the_chain(row, details, laid, seen)
     elif row["action"] == "live":
         change_id = subject["change_id"]
         if change_id in seen:
             yield Fault(seq, "ledger", f"live change {change_id} has an entry already")
         seen.add(change_id)
         arms = split.arms.pop(change_id, [])
-        yield from _differences(row, subject, details, changes.get(change_id), arms, split.digests)
+        yield from _differences(row, subject, details, laid.changes.get(change_id), arms, split.digests)
     elif row["action"] == REWRITTEN:
         rewrite_id = subject["rewrite_id"]
         if not split.rewrites.is_as(rewrite_id, details):
@@ -222,12 +201,12 @@ def _flat(entry: audit.Event) -> tuple[Any, ...]:
     return entry.made_at, entry.actor, entry.pipeline, subject, details
 
 
-def _before_the_chain(row: Row, details: Row, changes: dict[str, Row], seen: set[str]) -> Iterator[Fault]:
+def _before_the_chain(row: Row, details: Row, laid: Laid, seen: set[str]) -> Iterator[Fault]:
     """The live changes older than the chain are those that its first entry counted."""
     if row["action"] != "audit started":
         yield Fault(row["seq"], "content", f"is {row['action']!r}; expected the audit's start")
         return
-    older = [change for change_id, change in changes.items() if change_id <= details["last_change_id"]]
+    older = laid.changes_until(details["last_change_id"])
     seen.update(change["change_id"] for change in older)
     names = ("change_id", "change_pipeline", "change_partition", "change_scoring")
     lines = "\n".join("|".join(str(change[name]) for name in names) for change in older)

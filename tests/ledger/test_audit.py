@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from pip_dagster.ledger import audit
+from pip_dagster.ledger import audit, record, verify_rows
 from pip_dagster.ledger.live import make_live
 from pip_dagster.ledger.promotions import alias_moves, record_promotions, unrecorded
 from pip_dagster.ledger.record import RunInfo, scorings_of
@@ -160,10 +160,27 @@ def test_an_edited_live_change_is_caught(scored, change):
         ),
     ],
 )
-def test_a_live_change_or_scoring_that_is_gone_or_added_is_caught(scored, statement, seq, text):
+def test_a_live_change_or_scoring_that_is_gone_or_added_is_caught(scored, monkeypatch, statement, seq, text):
     tamper(scored, statement)
-    fault = verified(scored)
-    assert fault.seq == seq and text in str(fault)
+    for at_once in (verify_rows._AT_ONCE, 2):
+        monkeypatch.setattr(verify_rows, "_AT_ONCE", at_once)
+        fault = verified(scored)
+        assert fault.seq == seq and text in str(fault)
+
+
+def test_only_some_entries_and_changes_are_in_memory(scored, monkeypatch):
+    """Of 113,000 entries, all were, in 10 KB each: more than a container of 1 GB has."""
+    monkeypatch.setattr(verify_rows, "_AT_ONCE", 2)
+    read = []
+    with (
+        workspace(threads=1) as con,
+        open_warehouse(con, scored.project.warehouse, purpose="test", read_only=True),
+        monkeypatch.context() as patched,
+    ):
+        patched.setattr(verify_rows, "dicts", lambda result: read.append(record.dicts(result)) or read[-1])
+        assert [row["seq"] for row in verify_rows.Laid(con).entries()] == [1, 2, 3, 4, 5]
+        assert verify(con) is None
+    assert max(map(len, read)) == 2
 
 
 @pytest.mark.lake("never")
