@@ -31,6 +31,7 @@ from pip_dagster.flow.storing import together
 from pip_dagster.ledger import record
 from pip_dagster.ledger.observations import add_observations
 from pip_dagster.ledger.record import ExtractionEntry, RunInfo
+from pip_dagster.ledger.small_blocks import fit_blocks
 from pip_dagster.loaded import loading
 from pip_dagster.privacy.retention import past_content, refusal
 from pip_dagster.privacy.suppressed import incoming
@@ -166,6 +167,7 @@ def _extract(
             add_observations(con, name, seen.buckets, seen.ranges, extraction.read_at)
         return []
 
+    fit_blocks(pipeline.project, len(stage.columns), actor=run.info.made_by)
     # All in the same windows: for a single date, opening the warehouse costs more than what is stored.
     extracts = [extraction.extracts[partition.key] for partition in made]
     groups = together(extracts, lambda each: each.rows, len(stage.columns))

@@ -11,10 +11,12 @@ import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from pip_dagster.errors import MemoryLimitError, WarehouseError
-from pip_dagster.warehouse import container, pinned
+from pip_dagster.sql.names import CATALOG, literal
+from pip_dagster.warehouse import blocks, container, pinned
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -123,9 +125,22 @@ def shared(con: DuckDBPyConnection, other: DuckDBPyConnection) -> Iterator[None]
         con.execute("SET VARIABLE pip_databases = 1")
 
 
+def undivided(con: DuckDBPyConnection) -> None:
+    """Give the second of two databases that share memory all of it, while the first one does nothing."""
+    room = Room.of(con)
+    replace(room, limit=2 * room.limit).give(con)
+    con.execute("SET VARIABLE pip_databases = 1")
+
+
 def note_columns(con: DuckDBPyConnection, columns: int) -> None:
     """Keep in mind how wide the rows are that a connection reads, for the value that an error names."""
     con.execute(f"SET VARIABLE pip_columns = {columns}")
+
+
+def noted_columns(con: DuckDBPyConnection) -> int:
+    """How wide the rows are, as it was noted; 0 if it was not."""
+    noted = con.execute("SELECT getvariable('pip_columns')").fetchone()
+    return int((noted and noted[0]) or 0)
 
 
 def _needed(columns: int, threads: int, share: float = 1.0) -> float:
@@ -190,8 +205,7 @@ def limit_error(con: DuckDBPyConnection, error: BaseException) -> MemoryLimitErr
             f"This machine has too little memory beside what DuckDB uses ({why}): run fewer partitions at a time, or "
             f"let DuckDB use less with {VARIABLE}={room.limit / 2e9:.1f}GB."
         )
-    noted = con.execute("SELECT getvariable('pip_columns')").fetchone()
-    columns = int((noted and noted[0]) or 0)
+    columns = noted_columns(con)
     shared = con.execute("SELECT getvariable('pip_databases')").fetchone()
     databases = int((shared and shared[0]) or 1)
     wanted = f"{VARIABLE}={databases * max(2 * room.limit, _needed(columns, room.threads)) / 1e9:.1f}GB"
@@ -202,7 +216,16 @@ def limit_error(con: DuckDBPyConnection, error: BaseException) -> MemoryLimitErr
     else:
         has = f"DuckDB may use {databases * room.limit / 1e9:.1f} of this machine's {container.memory() / 1e9:.1f} GB"
         advice = f"run fewer partitions at a time, or set {wanted} where there is as much"
+    if not blocks.fits(_warehouse(con), columns):
+        advice = f"give the warehouse smaller blocks with `pip-dagster maintain --small-blocks`; else {advice}"
     return MemoryLimitError(f"{has}, which is not enough for {what} ({why}): {advice}.")
+
+
+def _warehouse(con: DuckDBPyConnection) -> Path:
+    """The file of the attached warehouse; no file without one."""
+    select = f"SELECT path FROM duckdb_databases() WHERE database_name = {literal(CATALOG)}"
+    (path,) = con.execute(select).fetchone() or ("",)
+    return Path(path or "")
 
 
 def _first_line(error: BaseException) -> str:

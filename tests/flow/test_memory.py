@@ -213,7 +213,7 @@ def backfill(container, tiny, count):
 @pytest.mark.soak
 @pytest.mark.parametrize(
     ("features", "rows", "partitions", "container"),
-    [(24, 10_000_000, 1, 1), (500, 50, 365, 1), (2_000, 50, 365, 2)],
+    [(24, 10_000_000, 1, 1), (500, 50, 365, 1), (2_000, 50, 365, 1), (2_000, 10_000, 1, 1)],
     indirect=["container"],
 )
 def test_one_cpu_and_so_many_gb_are_enough(tiny, container, features, rows, partitions):
