@@ -119,7 +119,7 @@ def extract(
             if not sources:
                 judged |= validate_sources(own, pipeline, [partition]).verdicts
             _Filling(own, stage, query, failed).fill([partition])
-    make_room(con, columns, threads)
+    make_room(con, columns, threads, small=stage.is_wide)
     with_more(con, stage.arrive)
     _check_range(stage, spec, query)
     failed |= with_more(con, partial(check_keys, stage, spec.features.key))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,24 +23,22 @@ if TYPE_CHECKING:
 _AT_ONCE = 64 * 2**20
 
 
-def fit_blocks(project: Project, columns: int, *, actor: str) -> None:
+def fit_blocks(project: Project, columns: int, *, actor: str) -> bool:
     """Have a warehouse that is small still store rows of so many columns with little memory; a new one does anyway.
 
     A larger file stays as it is. So does one for which there is no memory or no space: the run then fails by itself, or
-    does not.
+    does not. Returns whether its blocks fit; a lake has none.
 
     Raises:
         WarehouseError: as `rewrite_file`.
     """
     path = project.warehouse
-    if not isinstance(path, Path) or not blocks.is_wide(columns):
-        return
-    if blocks.fits(path, columns) or path.stat().st_size > _AT_ONCE:
-        return
-    try:
-        write_small(path, columns, actor=actor)
-    except (MemoryLimitError, StorageError):
-        return
+    if not isinstance(path, Path) or blocks.fits(path, columns):
+        return True
+    if path.stat().st_size <= _AT_ONCE:
+        with suppress(MemoryLimitError, StorageError):
+            write_small(path, columns, actor=actor)
+    return blocks.fits(path, columns)
 
 
 def write_small(path: Path, columns: int, *, actor: str) -> tuple[int, int]:

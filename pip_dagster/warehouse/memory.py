@@ -28,6 +28,8 @@ VARIABLE = "PIP_DAGSTER_MEMORY_LIMIT"
 # nearly fill it on two threads.
 _MEGABYTES_A_THREAD = 96
 _MEGABYTES_A_COLUMN = 1.0
+# Of rows in small blocks. Vectors of as many columns come in addition, beyond the limit: some 0.13 MB each.
+_MEGABYTES_A_COLUMN_IN_SMALL_BLOCKS = 0.1
 # Measured with 2,000 columns: sorting and staging them takes this much for each thread and column.
 _MEGABYTES_A_COLUMN_AND_THREAD = 0.75
 # What Python, the libraries, the model and a few batches take.
@@ -92,15 +94,16 @@ def run_memory(threads: int) -> str:
     return f"{min(_needed(0, threads), all_memory()) / 1e6:.0f}MB"
 
 
-def make_room(con: DuckDBPyConnection, columns: int, threads: int, *, share: float = 1.0) -> None:
+def make_room(con: DuckDBPyConnection, columns: int, threads: int, *, share: float = 1.0, small: bool = False) -> None:
     """Give a run the memory for rows of so many columns, and no more of its `threads` than that is enough for.
 
-    `share`: of the part that does not depend on the columns, where another database has memory too.
+    `share`: of the part that does not depend on the columns, where another database has memory too. `small`: whether
+    all that it reads and writes has small blocks.
     """
     note_columns(con, columns)
     limit = Room.of(con).limit
     if not declared_memory_limit():
-        limit = min(_needed(columns, threads, share), all_memory())
+        limit = min(_needed(columns, threads, share, small=small), all_memory())
     fitting = int(limit / (max(1, columns) * _MEGABYTES_A_COLUMN_AND_THREAD * 1e6))
     Room(limit, max(1, min(threads, fitting))).give(con)
 
@@ -143,8 +146,9 @@ def noted_columns(con: DuckDBPyConnection) -> int:
     return int((noted and noted[0]) or 0)
 
 
-def _needed(columns: int, threads: int, share: float = 1.0) -> float:
-    return share * max(2, threads) * _MEGABYTES_A_THREAD * 1e6 + columns * _MEGABYTES_A_COLUMN * 1e6
+def _needed(columns: int, threads: int, share: float = 1.0, *, small: bool = False) -> float:
+    a_column = _MEGABYTES_A_COLUMN_IN_SMALL_BLOCKS if small else _MEGABYTES_A_COLUMN
+    return share * max(2, threads) * _MEGABYTES_A_THREAD * 1e6 + columns * a_column * 1e6
 
 
 def rows_for(rows: int, columns: int) -> int:

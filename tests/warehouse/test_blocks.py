@@ -64,21 +64,20 @@ def test_wide_features_are_staged_in_small_blocks_once_the_sources_are_closed(tm
         assert stage.features.startswith("memory.")
 
 
-def widen(tiny, rows: int = 50) -> list[str]:
-    """A second pipeline's worth of features for the first: as many as need small blocks."""
-    names = [f"f{i}" for i in range(FEATURES)]
+def widen(tiny, rows: int = 50, features: int = FEATURES) -> None:
+    """A source and a model for as many features as need small blocks."""
+    names = [f"f{i}" for i in range(features)]
     columns = ", ".join(f"(hash(i, {k}) % 1000)::DOUBLE / 7 AS {name}" for k, name in enumerate(names))
     tiny.source(
         f"CREATE TABLE raw.wide AS SELECT i AS id, DATE '2024-03-01' + (i // {rows})::INTEGER AS day, {columns} "
         f"FROM range({rows * 4}) t(i)"
     )
-    frame = pd.DataFrame(np.random.default_rng(1).uniform(0, 142, (60, FEATURES)), columns=names)
+    frame = pd.DataFrame(np.random.default_rng(1).uniform(0, 142, (60, features)), columns=names)
     label = (frame["f0"] > 70).astype(int)
     matrix = xgb.DMatrix(frame.to_numpy(np.float32), label, feature_names=names)
     xgb.train({"objective": "binary:logistic", "max_depth": 2, "nthread": 1}, matrix, 3).save_model(tiny.root / "w.ubj")
     tiny.registry.register("wide", model=tiny.root / "w.ubj", sample=frame, by="ada")
     tiny.registry.set_alias("wide", "champion", 1, by="ada", why="the first")
-    return names
 
 
 WIDE_SQL = "SELECT * FROM raw.wide WHERE day >= $start_date AND day < $end_date"
@@ -140,3 +139,15 @@ def test_a_large_warehouse_stays_as_it_is_until_it_is_told(scored, monkeypatch):
         note_columns(con, FEATURES)
         con.execute(f"ATTACH '{file}' AS warehouse (READ_ONLY)")
         assert "maintain" not in str(limit_error(con, duckdb.OutOfMemoryException("full")))
+
+
+@pytest.mark.slice
+@pytest.mark.lake("only")
+def test_a_lake_stores_rows_that_are_wider_than_a_table_of_its_postgres(tiny):
+    widen(tiny, 2, 1_700)
+    tiny.declare(WIDE_SQL, **DECLARED)
+    for day in ("2024-03-01", "2024-03-02"):
+        assert tiny.run(day)[day].error is None
+    assert tiny.warehouse("SELECT count(*), count(f1699) FROM orders.features") == [(4, 4)]
+    assert tiny.published("SELECT count(*) FROM orders.predictions") == [(4,)]
+    assert "a lake's files have no blocks" in tiny.shell("maintain", "--small-blocks", code=1)
