@@ -141,7 +141,7 @@ def test_a_large_warehouse_stays_as_it_is_until_it_is_told(scored, monkeypatch):
         assert "maintain" not in str(limit_error(con, duckdb.OutOfMemoryException("full")))
 
 
-@pytest.mark.slice
+@pytest.mark.soak
 @pytest.mark.lake("only")
 def test_a_lake_stores_rows_that_are_wider_than_a_table_of_its_postgres(tiny):
     widen(tiny, 2, 1_700)
