@@ -1,4 +1,4 @@
-"""`pip-dagster maintain`: keep a lake small and fast."""
+"""`pip-dagster maintain`: keep a lake small and fast, and give a file small blocks."""
 
 from __future__ import annotations
 
@@ -12,23 +12,35 @@ from pip_dagster.cli.output import echo, show_json
 from pip_dagster.declaration.lake import Lake
 from pip_dagster.declaration.project import Project
 from pip_dagster.plural import plural
+from pip_dagster.registry.store import whoami
 
 
 @click.command()
 @click.option("--keep-days", default=7, show_default=True, type=click.IntRange(min=1), help="Age of kept snapshots.")
+@click.option(
+    "--small-blocks", is_flag=True, help="Write a file again with blocks of 16 KB, for many features in little memory."
+)
 @json_option
 @click.pass_obj
-def maintain(project: Project, keep_days: int, as_json: bool) -> None:
+def maintain(project: Project, keep_days: int, small_blocks: bool, as_json: bool) -> None:
     """Merge a lake's small files, expire old snapshots and remove unused files; no row changes.
 
-    Runs may continue meanwhile. Once a day is often enough. A warehouse file needs no maintenance.
+    Runs may continue meanwhile. Once a day is often enough. A warehouse file needs no maintenance, but with
+    `--small-blocks` once, where a run of many features asks for it: it takes as much free space as the file, and runs
+    wait.
     """
+    if small_blocks:
+        _write_small(project, as_json)
+        return
     from pip_dagster.warehouse.access import writing
     from pip_dagster.warehouse.connect import workspace
     from pip_dagster.warehouse.maintain import maintain as maintain_lake
 
     if not isinstance(project.warehouse, Lake):
-        raise click.ClickException(f"{project.warehouse} is a file, which needs no maintenance: this is for a lake.")
+        raise click.ClickException(
+            f"{project.warehouse} is a file, which needs no maintenance: this is for a lake. If a run of many features "
+            "asks for smaller blocks, add `--small-blocks`."
+        )
     with workspace(threads=2) as con, writing(con, project, purpose="maintaining"):
         done = maintain_lake(con, keep=timedelta(days=keep_days))
     if as_json:
@@ -38,3 +50,16 @@ def maintain(project: Project, keep_days: int, as_json: bool) -> None:
         f"{plural(done.merged_files, 'small file')} merged, {plural(done.flushed_rows, 'row')} moved from Postgres to "
         f"Parquet, {plural(done.expired_snapshots, 'snapshot')} expired, {plural(done.removed_files, 'file')} removed."
     )
+
+
+def _write_small(project: Project, as_json: bool) -> None:
+    from pip_dagster.ledger.small_blocks import write_small
+    from pip_dagster.warehouse.blocks import SMALL, WIDE
+
+    if isinstance(project.warehouse, Lake):
+        raise click.ClickException("--small-blocks is for a warehouse file: a lake's files have no blocks.")
+    before, after = write_small(project.warehouse, WIDE, actor=whoami())
+    if as_json:
+        show_json({"bytes_before": before, "bytes_after": after})
+        return
+    echo(f"{project.warehouse} has blocks of {SMALL // 1024} KB: {before:,} bytes before, {after:,} after.")

@@ -28,7 +28,7 @@ from pip_dagster.sql.names import quote
 from pip_dagster.warehouse import faults, pinned
 from pip_dagster.warehouse.digest import RowSet, row_set_sql
 from pip_dagster.warehouse.interrupts import raise_if_interrupted
-from pip_dagster.warehouse.memory import Room, make_room, with_more
+from pip_dagster.warehouse.memory import Room, make_room, undivided, with_more
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -105,7 +105,7 @@ def extract(
             query = replace(query, sql=f"SELECT * FROM (\n{query.sql}\n) WHERE {only}")
         stage.begin(query.columns)
         columns = _widest(own, pipeline, query)
-        _make_room(own, con, columns, threads)
+        _make_room(own, stage, columns, threads)
         hashed = sources or with_more(own, partial(fingerprints, own, pipeline, partitions, people))
         if not (as_known or sources):
             judged |= validate_sources(own, pipeline, partitions).verdicts
@@ -115,11 +115,12 @@ def extract(
     for partition in partitions if as_known else ():
         known_at = known_by(close_of(spec, partition))
         with sources_alone(con, spec, pipeline.project.root, known_at=known_at) as own:
-            _make_room(own, con, columns, threads)
+            _make_room(own, stage, columns, threads)
             if not sources:
                 judged |= validate_sources(own, pipeline, [partition]).verdicts
             _Filling(own, stage, query, failed).fill([partition])
-    make_room(con, columns, threads)
+    make_room(con, columns, threads, small=stage.is_wide)
+    with_more(con, stage.arrive)
     _check_range(stage, spec, query)
     failed |= with_more(con, partial(check_keys, stage, spec.features.key))
     sets = with_more(con, partial(_row_sets, stage))
@@ -171,7 +172,7 @@ class _Filling:
 
         try:
             work = partial(self.query.fill, self.con, self.stage, partitions)
-            with_more(self.con, work, beside=self.stage.con)
+            with_more(self.con, work, beside=None if self.stage.is_wide else self.stage.con)
         except (duckdb.Error, MemoryLimitError) as error:
             raise_if_interrupted(error)
             if faults.is_of_spill(error) or kinds.is_of_server(error):
@@ -185,10 +186,16 @@ class _Filling:
             self.fill(partitions[middle:])
 
 
-def _make_room(own: DuckDBPyConnection, con: DuckDBPyConnection, columns: int, threads: int) -> None:
-    """Give the database of the sources what its columns need, and half of that to the stage that is filled from it."""
+def _make_room(own: DuckDBPyConnection, stage: Stage, columns: int, threads: int) -> None:
+    """Give the database of the sources what its columns need, and half of that to the stage that is filled from it.
+
+    Wide rows arrive there only once that database is closed, so it gets everything.
+    """
+    if stage.is_wide:
+        undivided(own)
     make_room(own, columns, threads)
-    make_room(con, columns, threads, share=0.5)
+    if not stage.is_wide:
+        make_room(stage.con, columns, threads, share=0.5)
 
 
 def _widest(con: DuckDBPyConnection, pipeline: Pipeline, query: FeatureQuery) -> int:

@@ -30,9 +30,11 @@ from pip_dagster.flow.storing import together
 from pip_dagster.ledger import record
 from pip_dagster.ledger.observations import add_observations
 from pip_dagster.ledger.record import ExtractionEntry, RunInfo
+from pip_dagster.ledger.small_blocks import fit_blocks
 from pip_dagster.loaded import loading
 from pip_dagster.privacy.retention import past_content, refusal
 from pip_dagster.privacy.suppressed import incoming
+from pip_dagster.warehouse import blocks
 from pip_dagster.warehouse.access import writing
 from pip_dagster.warehouse.connect import workspace
 from pip_dagster.warehouse.faults import in_pipeline
@@ -167,6 +169,7 @@ def _extract(
             add_observations(con, name, seen.buckets, seen.ranges, extraction.read_at)
         return []
 
+    _make_room(run, len(stage.columns))
     # All in the same windows: for a single date, opening the warehouse costs more than what is stored.
     extracts = [extraction.extracts[partition.key] for partition in made]
     groups = together(extracts, lambda each: each.rows, len(stage.columns))
@@ -198,8 +201,14 @@ def _stored(run: Run, partitions: Sequence[Partition]) -> list[_Batch]:
     for table in sorted(columns):
         made = [(p, known[p.key]) for p in partitions if p.key in known and known[p.key].table_name == table]
         batches.append(_Batch(_stage(run, columns[table], table), made, []))
-    make_room(con, max(map(len, columns.values()), default=0), available_threads())
+    _make_room(run, max(map(len, columns.values()), default=0))
     return batches
+
+
+def _make_room(run: Run, columns: int) -> None:
+    """What reading and writing rows of so many columns takes, in the stage and the warehouse."""
+    fits = fit_blocks(run.pipeline.project, columns, actor=run.info.made_by)
+    make_room(run.con, columns, available_threads(), small=blocks.is_wide(columns) and fits)
 
 
 def _chunks(made: Sequence[Made], rows: int) -> Iterator[list[Made]]:

@@ -91,6 +91,7 @@ def prove(
             query = FeatureQuery.parse(own, spec, sql or pipeline.sql, partition, incoming(pipeline))
             stage.begin(query.columns)
             query.fill(own, stage, [partition])
+        stage.arrive()
         cutoff = _cutoff(spec, partition, query.columns)
         try:
             made = keep(con, "from_all", f"SELECT *, {cutoff} AS pip_cutoff FROM {stage.features}")
@@ -112,6 +113,7 @@ def prove(
             with sources_alone(con, spec, root, known_at=known_at) as own:
                 stage.begin(query.columns)
                 query.fill(own, stage, [partition])
+            stage.arrive()
             con.execute(
                 f"INSERT INTO {known} SELECT s.*, a.pip_cutoff FROM {stage.features} s "
                 f"JOIN {made} a USING ({quote_all(spec.features.key)}) WHERE a.pip_cutoff = $at",

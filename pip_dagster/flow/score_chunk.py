@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 from pip_dagster.errors import DeclarationError
 from pip_dagster.flow.distributed.shared_stage import SharedStage
@@ -19,6 +20,7 @@ from pip_dagster.flow.validate import Validation, validate
 from pip_dagster.ledger.profiles import Profile
 from pip_dagster.quality.parameters import with_parameters
 from pip_dagster.registry.manifest import Manifest
+from pip_dagster.warehouse.memory import with_more
 
 
 @dataclass(frozen=True)
@@ -57,7 +59,8 @@ def score_chunk(
     expected = with_parameters(pipeline.suites.predictions, reference(manifest))
     validation += validate(run.con, pipeline, expected, stage.scores, scores.columns, scored)
     sound = [key for key in scored if key not in validation.blocked]
-    reasons = explain(stage, pipeline.spec, model.predictor, manifest, scores, sound)
+    explained = partial(explain, stage, pipeline.spec, model.predictor, manifest, scores, sound)
+    reasons = with_more(run.con, explained)
     profiles = _profiles(run, stage, model, scores, scored) if _is_monitored(run, model) else {}
     return ScoredChunk(model, scores, validation, reasons, profiles)
 

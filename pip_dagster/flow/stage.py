@@ -1,6 +1,7 @@
 """The temporary tables of a run, on its own in-memory connection, spilling to disk.
 
-They are the path of a row between the sources, the model and the warehouse. All lie in the schema `memory.pip_stage`.
+They are the path of a row between the sources, the model and the warehouse. All lie in the schema `memory.pip_stage`,
+but for wide features: theirs is a file with small blocks.
 Those of a `Stage` belong to several modules, which name them through it; each of the others has one module that fills
 it with `keep` and hands on the relation that `keep` returns.
 
@@ -40,8 +41,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pip_dagster.sql.names import among, quote, quote_all
-from pip_dagster.warehouse import pinned
+from pip_dagster.sql.names import among, literal, quote, quote_all
+from pip_dagster.warehouse import blocks, pinned
 from pip_dagster.warehouse.access import writing
 from pip_dagster.warehouse.arrow import arrow_rows
 from pip_dagster.warehouse.connect import attached, spill_folder
@@ -54,6 +55,8 @@ if TYPE_CHECKING:
     from pip_dagster.declaration.pipeline import Pipeline
 
 SCHEMA = "memory.pip_stage"
+# The catalog of wide features.
+_WIDE = "pip_wide"
 # Arrow rows while they are inserted.
 GIVEN = "pip_given_rows"
 _BATCH_ROWS = 40_000  # of an Arrow batch; some 16 MB
@@ -116,6 +119,7 @@ class Stage:
         self.columns = dict(columns or {})
         self._table = table
         self._late: tuple[Pipeline, Sequence[str]] | None = None
+        self._arrived: list[Path] = []
         con.execute(f"CREATE SCHEMA IF NOT EXISTS {SCHEMA}")
 
     def create(self, relation: str, columns: Mapping[str, str]) -> None:
@@ -134,16 +138,55 @@ class Stage:
 
     def begin(self, columns: Mapping[str, str]) -> None:
         """An empty `features` with these columns, to append to."""
-        self.columns = dict(columns)
+        self._place(columns)
         self.create(self.features, {"partition_key": "VARCHAR"} | self.columns)
 
+    @property
+    def is_wide(self) -> bool:
+        """Whether the features are so many that both databases do not fit into memory while rows are appended."""
+        return blocks.is_wide(len(self.columns))
+
+    def _place(self, columns: Mapping[str, str]) -> None:
+        """Of `features` with these columns."""
+        self.columns = dict(columns)
+        if not self.is_wide:
+            self.features = f"{SCHEMA}.features"
+            return
+        file = literal(str(spill_folder(self.con) / "wide.duckdb"))
+        options = f"TYPE duckdb, STORAGE_VERSION 'v1.5.0'{blocks.options(len(columns))}"
+        self.con.execute(f"ATTACH IF NOT EXISTS {file} AS {_WIDE} ({options})")
+        self.features = f"{_WIDE}.main.features"
+
     def append(self, con: DuckDBPyConnection, select: str, values: Mapping[str, Any]) -> None:
-        """Append to `features` what `con`, a connection to another database, selects."""
+        """Append to `features` what `con`, a connection to another database, selects; wide rows: once they `arrive`."""
         if any("VARIANT" in sql_type for sql_type in self.columns.values()):  # of which DuckDB 1.5 makes no Arrow
             self._append_by_file(con, select, values)
             return
         rows = con.execute(select, values).to_arrow_reader(rows_for(_BATCH_ROWS, len(self.columns)))
-        self.insert(self.features, rows)
+        if self.is_wide:
+            self._keep(rows)
+        else:
+            self.insert(self.features, rows)
+
+    def _keep(self, rows: pa.RecordBatchReader) -> None:
+        import pyarrow as pa
+
+        file = spill_folder(self.con) / f"arriving_{len(self._arrived)}.arrow"
+        with pa.OSFile(str(file), "wb") as sink, pa.ipc.new_stream(sink, rows.schema) as writer:
+            for batch in rows:
+                writer.write_batch(batch)
+        self._arrived.append(file)
+
+    def arrive(self) -> None:
+        """Append what `append` has kept, now that the other database is closed and has no memory any more."""
+        import pyarrow as pa
+
+        while self._arrived:
+            file = self._arrived[0]
+            with pa.OSFile(str(file)) as source, pa.ipc.open_stream(source) as rows:
+                self.insert(self.features, rows)
+            del self._arrived[0]
+            file.unlink()
 
     def _append_by_file(self, con: DuckDBPyConnection, select: str, values: Mapping[str, Any]) -> None:
         file, name = handover(con), "pip_handover"
@@ -156,7 +199,7 @@ class Stage:
 
     def load(self, pipeline: str, table: str, revisions: Sequence[str]) -> None:
         """Bring stored revisions to `features`. The warehouse is the current catalog."""
-        self.columns = stored_columns(self.con, pipeline, table)
+        self._place(stored_columns(self.con, pipeline, table))
         self._late = None
         ordered = " ORDER BY partition_key" if len(revisions) > 1 else ""  # one partition's rows need no sorting
         staged = (

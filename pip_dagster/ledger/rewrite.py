@@ -1,4 +1,5 @@
-"""Rewrites scorings that the audit covers, in the open: for an erasure, a purge or a migration of texts.
+"""Rewrites scorings that the audit covers, in the open: for an erasure, a purge, a migration of texts, or
+smaller blocks.
 
 Their rows get new nonces, so that nothing in the chain shows what they were. The digests that they have since are rows
 of `ledger.rewrites`, whose own digest is in an entry of the audit. What entries covered of the ledger's tables until
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
 ACTION: Literal["rewritten"] = "rewritten"
-RewriteKind = Literal["erasure", "purge", "migration"]
+RewriteKind = Literal["erasure", "purge", "migration", "blocks"]
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ RESERVED_COLUMNS = frozenset(
 _NOT_OF_SOURCES = frozenset({"memory", "temp", "system", "pip_stage", "information_schema", "pg_catalog"})
 
 # Catalogs and schemas that exist already, where a pipeline has its tables.
-RESERVED_SCHEMAS = _NOT_OF_SOURCES | {"ledger", "main", CATALOG, "warehouse_lock", "published"}
+RESERVED_SCHEMAS = _NOT_OF_SOURCES | {"ledger", "main", CATALOG, "warehouse_lock", "published", "pip_wide"}
 
 # Columns of the predictions view beside a row's key: a key column of that name would shadow one.
 PREDICTION_COLUMNS = frozenset({"model_name", "model_version", "feature_revision", "scored_at", "provisional", "arm"})

@@ -24,7 +24,7 @@ from pip_dagster.errors import (
     WarehouseLockedError,
 )
 from pip_dagster.sql.names import CATALOG, literal, quote
-from pip_dagster.warehouse import faults, lock, memory, schema
+from pip_dagster.warehouse import blocks, faults, lock, memory, schema
 from pip_dagster.warehouse.confine import CONFINED
 from pip_dagster.warehouse.interrupts import interruptible
 from pip_dagster.warehouse.lake_connection import opened
@@ -138,9 +138,11 @@ def _host() -> str:
 
 @contextmanager
 def attached(
-    con: DuckDBPyConnection, path: Path, name: str, *, read_only: bool, deadline: float | None = None
+    con: DuckDBPyConnection, path: Path, name: str, *, read_only: bool, deadline: float | None = None, columns: int = 0
 ) -> Iterator[None]:
     """Attach the DuckDB file `path` as `name`, waiting until the deadline while another process has it locked.
+
+    `columns`: of the widest rows that are written to it.
 
     Raises:
         SourceError: the file is absent (read-only), is not a DuckDB file, or stayed locked; names its holder.
@@ -150,13 +152,21 @@ def attached(
     deadline = lock.declared_deadline() if deadline is None else deadline
     # By default, DuckDB 2.0 writes files that 1.5 cannot open.
     # Without the type, DuckDB would look for an extension that reads the file, in the Internet too.
-    options = "TYPE duckdb, " + ("READ_ONLY" if read_only else "STORAGE_VERSION 'v1.5.0'")
+    options = "TYPE duckdb, "
+    if read_only:
+        options += "READ_ONLY"
+    else:
+        options += "STORAGE_VERSION 'v1.5.0'" + blocks.options(columns, new=_is_new(path))
     _attach(con, path, f"ATTACH {literal(str(path))} AS {quote(name)} ({options})", deadline)
     try:
         yield
     finally:
         con.execute("USE memory")
         con.execute(f"DETACH {quote(name)}")
+
+
+def _is_new(path: Path) -> bool:
+    return not path.is_file() or not path.stat().st_size
 
 
 def _attach(con: DuckDBPyConnection, path: Path, statement: str, deadline: float) -> None:
@@ -206,7 +216,7 @@ def open_warehouse(
         stack.enter_context(faults.of_warehouse(path))
         if path.is_dir():
             raise WarehouseError(f"The warehouse {path} is a folder; expected a file. Correct `warehouse`, or move it.")
-        if not path.is_file() or not path.stat().st_size:
+        if _is_new(path):
             new()
             if read_only:
                 raise NoWarehouseError(f"There is no warehouse {path} yet: materialize a partition first.")
@@ -216,7 +226,8 @@ def open_warehouse(
         if not read_only or may_open(lock_file):
             stack.enter_context(lock.exclusive(lock_file, purpose=purpose, deadline=seconds))
         try:
-            with attached(con, path, CATALOG, read_only=read_only, deadline=seconds):
+            columns = memory.noted_columns(con)
+            with attached(con, path, CATALOG, read_only=read_only, deadline=seconds, columns=columns):
                 con.execute(f"USE {CATALOG}")
                 schema.ensure(con, path, read_only=read_only, new=new)
                 if not read_only:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from pip_dagster.declaration.lake import Lake, is_transient
 from pip_dagster.errors import NoWarehouseError, StorageError, WarehouseError
 from pip_dagster.sql.names import CATALOG, literal
-from pip_dagster.warehouse import advisory, remote, s3, schema
+from pip_dagster.warehouse import advisory, memory, remote, s3, schema
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -101,6 +101,11 @@ def _of_data(lake: Lake) -> Iterator[None]:
         ) from error
 
 
+# A DuckLake keeps the rows of small commits in tables of its Postgres, which have 1,600 columns at most. A run of
+# wider rows writes all of its rows to files.
+_INLINED = 1_500
+
+
 def _attach(con: DuckDBPyConnection, lake: Lake, purpose: str, *, read_only: bool, deadline: float) -> None:
     import duckdb
 
@@ -136,6 +141,8 @@ def _attach_once(con: DuckDBPyConnection, lake: Lake, purpose: str, *, read_only
         f"({', '.join(['TYPE postgres', *([f'SECRET {CATALOG}'] if has_password else []), *options])})"
     )
     options += [f"DATA_PATH {literal(lake.data_path)}", *([f"META_SECRET {literal(CATALOG)}"] if has_password else [])]
+    if not read_only and memory.noted_columns(con) > _INLINED:
+        options.append("DATA_INLINING_ROW_LIMIT 0")
     attach = f"ATTACH {literal('ducklake:postgres:' + connection)} AS {CATALOG} ({', '.join(options)})"
     there = con.execute(
         f"SELECT present FROM postgres_query({literal(advisory.LOCKS)}, "

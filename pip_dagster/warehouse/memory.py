@@ -11,10 +11,12 @@ import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from pip_dagster.errors import MemoryLimitError, WarehouseError
-from pip_dagster.warehouse import container, pinned
+from pip_dagster.sql.names import CATALOG, literal
+from pip_dagster.warehouse import blocks, container, pinned
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -26,6 +28,8 @@ VARIABLE = "PIP_DAGSTER_MEMORY_LIMIT"
 # nearly fill it on two threads.
 _MEGABYTES_A_THREAD = 96
 _MEGABYTES_A_COLUMN = 1.0
+# Of rows in small blocks. Vectors of as many columns come in addition, beyond the limit: some 0.13 MB each.
+_MEGABYTES_A_COLUMN_IN_SMALL_BLOCKS = 0.1
 # Measured with 2,000 columns: sorting and staging them takes this much for each thread and column.
 _MEGABYTES_A_COLUMN_AND_THREAD = 0.75
 # What Python, the libraries, the model and a few batches take.
@@ -90,15 +94,16 @@ def run_memory(threads: int) -> str:
     return f"{min(_needed(0, threads), all_memory()) / 1e6:.0f}MB"
 
 
-def make_room(con: DuckDBPyConnection, columns: int, threads: int, *, share: float = 1.0) -> None:
+def make_room(con: DuckDBPyConnection, columns: int, threads: int, *, share: float = 1.0, small: bool = False) -> None:
     """Give a run the memory for rows of so many columns, and no more of its `threads` than that is enough for.
 
-    `share`: of the part that does not depend on the columns, where another database has memory too.
+    `share`: of the part that does not depend on the columns, where another database has memory too. `small`: whether
+    all that it reads and writes has small blocks.
     """
     note_columns(con, columns)
     limit = Room.of(con).limit
     if not declared_memory_limit():
-        limit = min(_needed(columns, threads, share), all_memory())
+        limit = min(_needed(columns, threads, share, small=small), all_memory())
     fitting = int(limit / (max(1, columns) * _MEGABYTES_A_COLUMN_AND_THREAD * 1e6))
     Room(limit, max(1, min(threads, fitting))).give(con)
 
@@ -123,13 +128,27 @@ def shared(con: DuckDBPyConnection, other: DuckDBPyConnection) -> Iterator[None]
         con.execute("SET VARIABLE pip_databases = 1")
 
 
+def undivided(con: DuckDBPyConnection) -> None:
+    """Give the second of two databases that share memory all of it, while the first one does nothing."""
+    room = Room.of(con)
+    replace(room, limit=2 * room.limit).give(con)
+    con.execute("SET VARIABLE pip_databases = 1")
+
+
 def note_columns(con: DuckDBPyConnection, columns: int) -> None:
     """Keep in mind how wide the rows are that a connection reads, for the value that an error names."""
     con.execute(f"SET VARIABLE pip_columns = {columns}")
 
 
-def _needed(columns: int, threads: int, share: float = 1.0) -> float:
-    return share * max(2, threads) * _MEGABYTES_A_THREAD * 1e6 + columns * _MEGABYTES_A_COLUMN * 1e6
+def noted_columns(con: DuckDBPyConnection) -> int:
+    """How wide the rows are, as it was noted; 0 if it was not."""
+    noted = con.execute("SELECT getvariable('pip_columns')").fetchone()
+    return int((noted and noted[0]) or 0)
+
+
+def _needed(columns: int, threads: int, share: float = 1.0, *, small: bool = False) -> float:
+    a_column = _MEGABYTES_A_COLUMN_IN_SMALL_BLOCKS if small else _MEGABYTES_A_COLUMN
+    return share * max(2, threads) * _MEGABYTES_A_THREAD * 1e6 + columns * a_column * 1e6
 
 
 def rows_for(rows: int, columns: int) -> int:
@@ -190,8 +209,7 @@ def limit_error(con: DuckDBPyConnection, error: BaseException) -> MemoryLimitErr
             f"This machine has too little memory beside what DuckDB uses ({why}): run fewer partitions at a time, or "
             f"let DuckDB use less with {VARIABLE}={room.limit / 2e9:.1f}GB."
         )
-    noted = con.execute("SELECT getvariable('pip_columns')").fetchone()
-    columns = int((noted and noted[0]) or 0)
+    columns = noted_columns(con)
     shared = con.execute("SELECT getvariable('pip_databases')").fetchone()
     databases = int((shared and shared[0]) or 1)
     wanted = f"{VARIABLE}={databases * max(2 * room.limit, _needed(columns, room.threads)) / 1e9:.1f}GB"
@@ -202,7 +220,16 @@ def limit_error(con: DuckDBPyConnection, error: BaseException) -> MemoryLimitErr
     else:
         has = f"DuckDB may use {databases * room.limit / 1e9:.1f} of this machine's {container.memory() / 1e9:.1f} GB"
         advice = f"run fewer partitions at a time, or set {wanted} where there is as much"
+    if not blocks.fits(_warehouse(con), columns):
+        advice = f"give the warehouse smaller blocks with `pip-dagster maintain --small-blocks`; else {advice}"
     return MemoryLimitError(f"{has}, which is not enough for {what} ({why}): {advice}.")
+
+
+def _warehouse(con: DuckDBPyConnection) -> Path:
+    """The file of the attached warehouse; no file without one."""
+    select = f"SELECT path FROM duckdb_databases() WHERE database_name = {literal(CATALOG)}"
+    (path,) = con.execute(select).fetchone() or ("",)
+    return Path(path or "")
 
 
 def _first_line(error: BaseException) -> str:

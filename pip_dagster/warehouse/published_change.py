@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Literal
 
 from pip_dagster import clock
 from pip_dagster.sql.names import among, but_for, literal, quote
+from pip_dagster.warehouse import blocks
 from pip_dagster.warehouse.connect import merges
 from pip_dagster.warehouse.published_digest import record
 from pip_dagster.warehouse.published_rows import Rows, Table, columns_of, detach, mark_structs, sync
@@ -65,9 +66,10 @@ def change(
             with transaction(con, late=True):
                 this = _Change.of(con, keys, read())
                 in_order = secrets.randbelow(_WHOLE_EVERY) > 0 or not this.replaces
-                if copied := in_order and keep == "bytes" and this.may_copy():
+                if copied := in_order and keep == "bytes" and this.may_copy() and blocks.fits(file, this.width):
                     shutil.copyfile(file, new)
-                con.execute(f"ATTACH {literal(str(new))} AS {_NEW} (STORAGE_VERSION 'v1.5.0')")
+                size = blocks.options(this.width)
+                con.execute(f"ATTACH {literal(str(new))} AS {_NEW} (STORAGE_VERSION 'v1.5.0'{size})")
                 this.replace() if copied else this.write_whole()
             with _merging(con):
                 con.execute(f"CHECKPOINT {_NEW}")  # readers would read a log beside it
@@ -137,6 +139,11 @@ class _Change:
             scored = f"SELECT 1 FROM {_PRESENT}.ledger.partitions WHERE {of_keys} LIMIT 1"
             replaces = con.execute(scored).fetchone() is not None
         return cls(con, of_keys, of_others, present, structs, filled, stubs, of_one, replaces)
+
+    @property
+    def width(self) -> int:
+        """The most columns that a table will have."""
+        return max([0, *(len(rows.columns) for rows in self.filled), *map(len, self.present.values())])
 
     @property
     def of_written(self) -> str:

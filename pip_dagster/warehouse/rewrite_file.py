@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from pip_dagster.errors import NoWarehouseError
 from pip_dagster.sql.names import CATALOG, literal
-from pip_dagster.warehouse import faults, lock
+from pip_dagster.warehouse import blocks, faults, lock
 from pip_dagster.warehouse.connect import attached, workspace
 
 if TYPE_CHECKING:
@@ -18,8 +18,12 @@ if TYPE_CHECKING:
 _NEW = "pip_rewritten"
 
 
-def rewrite_file(path: Path, *, purpose: str, before: Callable[[DuckDBPyConnection], None]) -> tuple[int, int]:
+def rewrite_file(
+    path: Path, *, purpose: str, before: Callable[[DuckDBPyConnection], None], columns: int = 0
+) -> tuple[int, int]:
     """Copy everything into a new file, which replaces the old one with its WAL; the bytes before and after.
+
+    `columns`: of the widest rows that it is to have, in addition to those that it has.
 
     It takes as much free space as the file. `before` is called with the warehouse open, before it is copied. Killed at
     any point, the old file or the new one is there, whole; call it again. Whoever reads the old file meanwhile goes on
@@ -42,7 +46,10 @@ def rewrite_file(path: Path, *, purpose: str, before: Callable[[DuckDBPyConnecti
                 con.execute(f"USE {CATALOG}")
                 before(con)
                 con.execute(f"CHECKPOINT {CATALOG}")
-                con.execute(f"ATTACH {literal(str(new))} AS {_NEW} (TYPE duckdb, STORAGE_VERSION 'v1.5.0')")
+                if blocks.is_wide(columns := max(columns, _widest(con))):
+                    con.execute("SET threads = 1")  # each would pin blocks for all columns
+                options = f"TYPE duckdb, STORAGE_VERSION 'v1.5.0'{blocks.options(columns)}"
+                con.execute(f"ATTACH {literal(str(new))} AS {_NEW} ({options})")
                 con.execute(f"COPY FROM DATABASE {CATALOG} TO {_NEW}")
                 con.execute(f"CHECKPOINT {_NEW}")
                 con.execute(f"DETACH {_NEW}")
@@ -54,6 +61,13 @@ def rewrite_file(path: Path, *, purpose: str, before: Callable[[DuckDBPyConnecti
         finally:
             _remove(new)
         return size, path.stat().st_size
+
+
+def _widest(con: DuckDBPyConnection) -> int:
+    """The most columns of a table of the warehouse."""
+    counted = "SELECT max(column_count) FROM duckdb_tables() WHERE database_name = current_database()"
+    (found,) = con.execute(counted).fetchone() or (0,)
+    return int(found or 0)
 
 
 def _remove(file: Path) -> None:

@@ -93,6 +93,8 @@ def test_columns_take_memory_and_threads(monkeypatch):
     with workspace(threads=8) as con:
         make_room(con, 2_000, 8)
         assert 2e9 < Room.of(con).limit < 3.5e9 and Room.of(con).threads == 1
+        make_room(con, 2_000, 8, small=True)
+        assert Room.of(con).limit < 1.1e9 and Room.of(con).threads == 1
         make_room(con, 20, 8)
         assert Room.of(con).limit < 1e9 and Room.of(con).threads == 8
         monkeypatch.setenv("PIP_DAGSTER_MEMORY_LIMIT", "400MB")
@@ -213,7 +215,7 @@ def backfill(container, tiny, count):
 @pytest.mark.soak
 @pytest.mark.parametrize(
     ("features", "rows", "partitions", "container"),
-    [(24, 10_000_000, 1, 1), (500, 50, 365, 1), (2_000, 50, 365, 2)],
+    [(24, 10_000_000, 1, 1), (500, 50, 365, 1), (2_000, 50, 365, 1), (2_000, 10_000, 1, 1)],
     indirect=["container"],
 )
 def test_one_cpu_and_so_many_gb_are_enough(tiny, container, features, rows, partitions):

@@ -66,7 +66,7 @@ def test_a_column_that_would_shadow_our_own_is_refused(tiny, name):
         tiny.run(FIRST)
 
 
-@pytest.mark.parametrize("name", ["published", "memory", "warehouse", "pip_stage"])
+@pytest.mark.parametrize("name", ["published", "memory", "warehouse", "pip_stage", "pip_wide"])
 def test_a_pipeline_with_the_name_of_a_schema_of_the_warehouse_is_refused(tiny, name):
     with pytest.raises(ValidationError, match=name):
         tiny.declare(name=name).pipeline()
