@@ -41,12 +41,12 @@ class Anchored:
     failed: dict[str, str] = field(default_factory=dict)
 
 
-def anchor(project: Project, *, accepts: bool = False, erasure_id: str | None = None) -> Anchored | None:
+def anchor(project: Project, *, accepts: bool = False, rewritten_by: str | None = None) -> Anchored | None:
     """Anchor the audit as it is now; None where no anchors are declared.
 
     Nothing is recorded where nothing came since the last anchor; places that lack the head get it. With `accepts`, who
     signs vouches for all that the audit says was accepted or rewritten: whoever writes to the warehouse could add that.
-    With `erasure_id`, for what this erasure rewrote alone.
+    With `rewritten_by`, the id of an erasure or of another rewrite, for what that rewrote alone.
 
     Raises:
         InvalidKey: the private key cannot be read.
@@ -68,7 +68,7 @@ def anchor(project: Project, *, accepts: bool = False, erasure_id: str | None = 
     ):
         head = _cover(con, project)
         (ledger,) = con.execute("SELECT hash FROM ledger.audit WHERE seq = 1").fetchone() or ("",)
-        vouched = tuple(accepted(con, erasure_id)) if accepts or erasure_id else ()
+        vouched = tuple(accepted(con, rewritten_by)) if accepts or rewritten_by else ()
     statement = Statement(ledger, *head, clock.now().isoformat(), key_id(key.public_key()), accepts=vouched)
     done = Anchored(*head)
     for name, place in declared.places.items():
@@ -88,7 +88,7 @@ def anchor_after(
     It is done already, so what fails is only reported.
     """
     try:
-        done = anchor(project, accepts=accepts, erasure_id=erasure_id)
+        done = anchor(project, accepts=accepts, rewritten_by=erasure_id)
     except NoWarehouseError:
         return True
     except PipelineError as error:
@@ -101,15 +101,15 @@ def anchor_after(
     return not (done and done.failed)
 
 
-def accepted(con: DuckDBPyConnection, erasure_id: str | None = None) -> list[int]:
+def accepted(con: DuckDBPyConnection, rewritten_by: str | None = None) -> list[int]:
     """The numbers of the entries that somebody must vouch for: what a person accepted as it is, or was rewritten.
 
-    Of an erasure, only of its own rewrites.
+    Of an erasure or another rewrite, only of its own.
     """
     of = f"action IN {VOUCHED}"
-    if erasure_id:
-        rewrites = f"starts_with((subject->>'rewrite_id') || '/', {literal(f'{erasure_id}/')})"
-        golden = f"(details->>'erasure_id') = {literal(erasure_id)}"
+    if rewritten_by:
+        rewrites = f"starts_with((subject->>'rewrite_id') || '/', {literal(f'{rewritten_by}/')})"
+        golden = f"(details->>'erasure_id') = {literal(rewritten_by)}"
         of = f"(action = 'rewritten' AND {rewrites} OR action = 'reissued' AND {golden})"
     return [seq for (seq,) in con.execute(f"SELECT seq FROM ledger.audit WHERE {of} ORDER BY seq").fetchall()]
 

@@ -11,6 +11,8 @@ from pip_dagster.errors import MemoryLimitError, StorageError
 from pip_dagster.ledger.covered import last_covered
 from pip_dagster.ledger.rewrite import rewrite
 from pip_dagster.warehouse import blocks
+from pip_dagster.warehouse.access import reading
+from pip_dagster.warehouse.connect import workspace
 from pip_dagster.warehouse.rewrite_file import rewrite_file
 from pip_dagster.warehouse.transaction import transaction
 
@@ -26,8 +28,9 @@ _AT_ONCE = 64 * 2**20
 def fit_blocks(project: Project, columns: int, *, actor: str) -> bool:
     """Have a warehouse that is small still store rows of so many columns with little memory; a new one does anyway.
 
-    A larger file stays as it is. So does one for which there is no memory or no space: the run then fails by itself, or
-    does not. Returns whether its blocks fit; a lake has none.
+    A larger file stays as it is. So does one whose audit is anchored, since somebody with the key must vouch for what
+    is written again, and one for which there is no memory or no space: the run then fails by itself, or does not.
+    Returns whether its blocks fit; a lake has none.
 
     Raises:
         WarehouseError: as `rewrite_file`.
@@ -35,23 +38,34 @@ def fit_blocks(project: Project, columns: int, *, actor: str) -> bool:
     path = project.warehouse
     if not isinstance(path, Path) or blocks.fits(path, columns):
         return True
-    if path.stat().st_size <= _AT_ONCE:
+    if path.stat().st_size <= _AT_ONCE and not _is_anchored(project):
         with suppress(MemoryLimitError, StorageError):
             write_small(path, columns, actor=actor)
     return blocks.fits(path, columns)
 
 
-def write_small(path: Path, columns: int, *, actor: str) -> tuple[int, int]:
+def _is_anchored(project: Project) -> bool:
+    with workspace(threads=1) as con, reading(con, project, purpose="looking at its blocks"):
+        return last_covered(con) is not None
+
+
+def write_small(path: Path, columns: int, *, actor: str) -> tuple[int, int, str | None]:
     """Write the file again with blocks for rows of so many columns; its bytes before and after.
+
+    Also the id of the rewrite that the audit has of it, which an anchor must vouch for; None if nothing was anchored.
 
     Raises:
         WarehouseError: as `rewrite_file`.
     """
+    rewrite_id = f"blocks-{clock.now():%Y%m%dT%H%M%S%f}"
+    recorded = False
 
     def note(con: DuckDBPyConnection) -> None:
         # Row ids move with the copy: what covered them begins again.
+        nonlocal recorded
         with transaction(con):
-            if last_covered(con):
-                rewrite(con, f"blocks/{clock.now():%Y%m%dT%H%M%S%f}", "blocks", [], actor=actor)
+            if recorded := last_covered(con) is not None:
+                rewrite(con, rewrite_id, "blocks", [], actor=actor)
 
-    return rewrite_file(path, purpose="writing smaller blocks", before=note, columns=columns)
+    before, after = rewrite_file(path, purpose="writing smaller blocks", before=note, columns=columns)
+    return before, after, rewrite_id if recorded else None

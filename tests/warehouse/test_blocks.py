@@ -103,9 +103,7 @@ def test_a_new_warehouse_of_wide_features_and_what_is_published_of_their_quarant
 
 
 @pytest.mark.slice
-def test_a_small_warehouse_gets_small_blocks_when_wide_features_come_and_its_audit_holds(scored):
-    declare_anchors(scored)
-    scored.shell("audit", "anchor")
+def test_a_small_warehouse_gets_small_blocks_when_wide_features_come(scored):
     file = scored.project.warehouse
     assert block_size(file) == LARGE
     widen(scored)
@@ -113,8 +111,28 @@ def test_a_small_warehouse_gets_small_blocks_when_wide_features_come_and_its_aud
     assert scored.run("2024-03-01")["2024-03-01"].error is None
     assert block_size(file) == SMALL
     assert INTACT in scored.shell("audit", "verify", code=4)
+
+
+@pytest.mark.slice
+def test_one_that_is_anchored_gets_them_when_told_and_the_key_vouches_for_it(scored):
+    declare_anchors(scored)
+    scored.shell("audit", "anchor")
+    file = scored.project.warehouse
+    widen(scored)
+    scored.declare(WIDE_SQL, **DECLARED)
+    assert scored.run("2024-03-01")["2024-03-01"].error is None
+    assert block_size(file) == LARGE, "a run has no key"
+    key = scored.root / "anchor.pem"
+    key.rename(scored.root / "elsewhere")
+    assert "No anchor in any place vouches for the new file" in scored.shell("maintain", "--small-blocks")
+    assert block_size(file) == SMALL
+    assert "blocks-" in scored.shell("audit", "verify", "--anchors", code=1), "nobody vouched for it"
+    (scored.root / "elsewhere").rename(key)
+    scored.shell("maintain", "--small-blocks")
     kinds = "SELECT details ->> 'kind' FROM ledger.audit WHERE action = 'rewritten'"
-    assert scored.warehouse(kinds) == [("blocks",)]  # row ids moved, which the anchored entry had covered
+    assert scored.warehouse(kinds) == [("blocks",), ("blocks",)]
+    found = scored.shell("audit", "verify", "--anchors", code=1)
+    assert found.count("blocks-") == 1, "the key vouches for what it did, and for nothing else"
 
 
 @pytest.mark.slice
