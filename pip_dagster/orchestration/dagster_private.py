@@ -20,11 +20,19 @@ from dagster._core.events import ASSET_CHECK_EVENTS
 from dagster._core.launcher.base import CheckRunHealthResult, WorkerStatus
 from dagster._core.storage.event_log import SqliteEventLogStorage
 from dagster._core.storage.event_log.sqlite.sqlite_event_log import INDEX_SHARD_NAME
+from dagster._utils.warnings import suppress_dagster_warnings
 
 # The result of a run launcher's health check: `dg.RunLauncher` and the method are public, the type is not. The storage
 # of events is a documented class to name in dagster.yaml; of what `event_storage.py` uses of it, `_connect`, `_db_lock`
-# and `_initialized_dbs` have no public names.
-__all__ = ["ASSET_CHECK_EVENTS", "INDEX_SHARD_NAME", "CheckRunHealthResult", "SqliteEventLogStorage", "WorkerStatus"]
+# and `_initialized_dbs` have no public names. Dagster's own functions that load definitions warn of no betas.
+__all__ = [
+    "ASSET_CHECK_EVENTS",
+    "INDEX_SHARD_NAME",
+    "CheckRunHealthResult",
+    "SqliteEventLogStorage",
+    "WorkerStatus",
+    "suppress_dagster_warnings",
+]
 
 
 def failed_evaluations(instance: dg.DagsterInstance, key: dg.AssetCheckKey) -> Iterator[str | None]:

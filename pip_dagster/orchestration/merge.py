@@ -11,11 +11,13 @@ from pip_dagster.errors import DeclarationError
 from pip_dagster.orchestration.dagster_private import (
     is_code_server,
     project_root,
+    suppress_dagster_warnings,
     without_component_tree,
     without_component_types,
 )
 
 
+@suppress_dagster_warnings
 def load_project(path_within_project: Path) -> dg.Definitions:
     """What `dg.load_from_defs_folder` loads; quicker in a run.
 

@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
+import warnings
 
 import dagster as dg
 import pytest
@@ -85,7 +86,8 @@ def test_a_run_leaves_out_what_only_the_page_of_components_shows(tiny, monkeypat
     try:
         dagsters = dg.load_from_defs_folder(path_within_project=tiny.root / "acme")
         load_type = DefinitionsLoadType.INITIALIZATION if serves else DefinitionsLoadType.RECONSTRUCTION
-        with DefinitionsLoadContext.scoped(DefinitionsLoadContext(load_type)):
+        with DefinitionsLoadContext.scoped(DefinitionsLoadContext(load_type)), warnings.catch_warnings():
+            warnings.simplefilter("error", dg.BetaWarning)  # Dagster's own suppresses them too
             ours = load_project(tiny.root / "acme")
     finally:
         for name in [name for name in sys.modules if name.split(".")[0] == "acme"]:
