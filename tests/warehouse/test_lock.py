@@ -236,15 +236,24 @@ def test_a_deadline_that_is_none_is_refused(monkeypatch, text):
         declared_deadline()
 
 
-def test_how_long_a_run_waited_for_the_warehouse_is_recorded(tiny):
+def test_how_long_a_run_waited_for_the_warehouse_is_recorded(tiny, monkeypatch):
     tiny.run("2024-03-01")
     path = tiny.project.warehouse.with_name(tiny.project.warehouse.name + ".lock")
-    holding, done = threading.Event(), threading.Event()
+    holding, asked = threading.Event(), threading.Event()
+    taken = lock._taken
+
+    def seen(descriptor):
+        if not (got := taken(descriptor)):
+            asked.set()
+        return got
 
     def hold():
         with exclusive(path, purpose="a long look"):
             holding.set()
-            done.wait(1.0)
+            assert asked.wait(60)
+            time.sleep(0.5)
+
+    monkeypatch.setattr(lock, "_taken", seen)
 
     thread = threading.Thread(target=hold)
     thread.start()
